@@ -1,0 +1,148 @@
+"""
+What clients and usbgate say to each other, as fields (protocol §3).
+
+Every face that speaks field lines builds its requests and spells its answers here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from usbgate.fieldline import (
+    LINE_LIMIT,
+    RESERVED,
+    check_value,
+    format_line,
+    format_time,
+    is_sensor_id,
+    parse_number,
+    plain_text,
+)
+from usbgate.model import Answer, Malformed, Question, Report, Request, RequestError
+
+# Reserved keys that a request may have; the others are malformed in it.
+_ALLOWED = frozenset(["MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "DEV"])
+
+# Never sent to a device.
+_OURS = frozenset(["MAXAGE", "TIMEOUT", "DEV", "TAG"])
+
+# Bytes that the longest tag of usbgate's own adds to a request: `_TAG:` and 8 characters (protocol §2).
+_TAG_ROOM = 13
+
+TIMEOUT_RANGE = (0.1, 3600.0)  # seconds, protocol §3
+
+
+def parse_request(fields: Mapping[str, str], origin: str, client: str) -> Request:
+    """
+    Make a request of a client's fields.
+
+    Args:
+        fields: What the client sent, keys in upper case; values need not be checked yet.
+        origin: `ORIGIN`, where the client gave none: the peer's address.
+        client: The peer, for the record.
+
+    Raises:
+        Malformed: A required field is missing, a key is not allowed, a value is out of range or would not read
+            back, or the line for the device would be too long.
+    """
+    for key, value in fields.items():
+        check_value(key, value)
+        if key in RESERVED and key not in _ALLOWED:
+            raise Malformed("key not allowed in a request", key)
+    for key in ("MSG", "ID"):
+        if key not in fields:
+            raise Malformed("no " + key)
+    if not is_sensor_id(fields["ID"]):
+        raise Malformed("not a sensor id", repr(fields["ID"]))
+    told = {key: value for key, value in fields.items() if key not in _OURS}
+    told.setdefault("ORIGIN", origin)
+    if len(format_line(told).encode()) > LINE_LIMIT - _TAG_ROOM:
+        raise Malformed("line too long", "with what usbgate adds for the device")
+    return Request(
+        question=Question(
+            fields["ID"],
+            fields["MSG"],
+            frozenset((key, value) for key, value in told.items() if key not in ("MSG", "ID", "ORIGIN")),
+        ),
+        fields=told,
+        origin=told["ORIGIN"],
+        client=client,
+        timeout=_seconds(fields, "TIMEOUT", *TIMEOUT_RANGE),
+        max_age=_seconds(fields, "MAXAGE", 0.0, float("inf")),
+        device=fields.get("DEV"),
+    )
+
+
+def _seconds(fields: Mapping[str, str], key: str, least: float, most: float) -> float | None:
+    text = fields.get(key)
+    if text is None:
+        return None
+    number = parse_number(text)
+    if number is None or not least <= number <= most:
+        expected = f"{least:g} to {most:g} seconds" if most < float("inf") else "seconds, not below 0"
+        raise Malformed("value out of range", f"{key} is {text!r}, expected {expected}")
+    return number
+
+
+def salvage(line: bytes) -> dict[str, str]:
+    """
+    Read from a malformed line those of `MSG`, `ID`, `ORIGIN`, `TAG` that can be read.
+    """
+    found: dict[str, str] = {}
+    for segment in line.decode("utf-8", "replace").split("_"):
+        key, _, value = segment.partition(":")
+        key, value = key.upper(), value.strip()
+        if key in ("MSG", "ID", "ORIGIN", "TAG") and key not in found and "\ufffd" not in value:
+            try:
+                check_value(key, value)
+            except Malformed:
+                continue
+            found[key] = value
+    return found
+
+
+def error_line(error: RequestError, fields: Mapping[str, str]) -> str:
+    """
+    Spell a failure: `ERROR:<code>_MSG:J_ID:20_ORIGIN:TOTO_TEXT:<why>`.
+
+    Args:
+        error: What went wrong.
+        fields: The fields of the request, as far as they are known; only `MSG`, `ID`, `ORIGIN`, `TAG` are used.
+    """
+    told = {key: fields[key] for key in ("MSG", "ID", "ORIGIN", "TAG") if key in fields}
+    return format_line({"ERROR": error.code, **told, "TEXT": plain_text(error.text)})
+
+
+def answer_line(answer: Answer, tag: str | None = None) -> str:
+    """
+    Spell an answer: `ID:20_VALUE:456_MSG:J_AT:2013-03-11T21:02:10.123Z`.
+
+    Args:
+        answer: What to tell.
+        tag: The asker's own mark, if the request had one.
+    """
+    return _report_line({}, answer.report, answer.command, tag, answer.at)
+
+
+def reading_event_line(report: Report, command: str | None, at: int) -> str:
+    """
+    Spell a reading for watchers: `EVENT:reading_ID:2_SMOKE:1_AT:2013-03-11T21:02:10.123Z`.
+
+    Args:
+        report: The report as the device spelled it.
+        command: The command that it answered, if any.
+        at: When it was read: whole milliseconds since 1970, UTC.
+    """
+    return _report_line({"EVENT": "reading"}, report, command or report.command, None, at)
+
+
+def _report_line(head: dict[str, str], report: Report, command: str | None, tag: str | None, at: int) -> str:
+    fields = head
+    fields["ID"] = report.sensor
+    fields.update(report.values)
+    if command is not None:
+        fields["MSG"] = command
+    if tag is not None:
+        fields["TAG"] = tag
+    fields["AT"] = format_time(at)
+    return format_line(fields)

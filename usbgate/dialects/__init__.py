@@ -1,0 +1,3 @@
+"""
+How devices spell things: one module a dialect, each with a class `Dialect` that provides `IDialect`.
+"""

@@ -1,0 +1,330 @@
+"""
+The doors between the rooms: what each part may expect of its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from usbgate.batch import Batch
+from usbgate.model import Answer, Reading, Report, Request, RequestRecord
+
+
+class IClock(Interface):
+    """
+    The one source of time: wall time for stamping, monotonic time for everything else.
+    """
+
+    def wall() -> int:
+        """
+        Tell the wall clock: whole milliseconds since 1970, UTC.
+        """
+
+    def monotonic() -> float:
+        """
+        Tell seconds since some moment; never steps.
+        """
+
+    def trusted() -> bool:
+        """
+        Tell whether the wall clock can be right: synchronised, and not before this release was made.
+        """
+
+
+class IDialect(Interface):
+    """
+    How one kind of device spells things (protocol §2, last point). One instance a link.
+    """
+
+    line_starts: Sequence[bytes] = Attribute(
+        "What the first line after opening must start with to count; else it may be the tail of a broken one."
+    )
+    left_out: int = Attribute("How many fields were left out since usbgate means something else by their keys.")
+
+    def decode(line: bytes) -> Report | str:
+        """
+        Read one line of a device.
+
+        Args:
+            line: The bytes without the line end, not empty.
+
+        Returns:
+            A report, or a `str` where the line is the firmware's own log text.
+
+        Raises:
+            Malformed: It is neither.
+        """
+
+    def encode(request: Request, tag: str | None) -> bytes:
+        """
+        Write one request.
+
+        Args:
+            request: What to ask.
+            tag: usbgate's own tag, where the device is configured to echo one.
+
+        Returns:
+            The line without its end.
+        """
+
+
+class IDeviceLink(Interface):
+    """
+    One device, connected or not. A service: `startService` begins to look for it.
+    """
+
+    name: str = Attribute("The name by which clients and the database know it.")
+    path: str = Attribute("Where it is, in the words of the configuration.")
+    lines_in: int = Attribute("Lines read since usbgate started.")
+    lines_out: int = Attribute("Lines written since usbgate started.")
+    malformed: int = Attribute("Lines that could not be read.")
+    echoes: int = Attribute("Lines that were only an echo of what usbgate wrote.")
+    partial: int = Attribute("First lines after opening that were the tail of a broken one.")
+    left_out: int = Attribute("Fields left out (see `IDialect.left_out`).")
+
+    def send(request: Request, tag: str | None, patience: float) -> None:
+        """
+        Write a request to the device; does nothing while it is not connected.
+
+        Args:
+            request: What to ask.
+            tag: usbgate's own tag, or None.
+            patience: Seconds for which the same line coming back is an echo.
+        """
+
+    def pause() -> None:
+        """
+        Read nothing from the device until `resume`; holds over a reconnection. Repeating it is harmless.
+        """
+
+    def resume() -> None:
+        """
+        Read again.
+        """
+
+
+class ILinkListener(Interface):
+    """
+    Who is told what happens on a link.
+    """
+
+    def link_up(link: IDeviceLink) -> None:
+        """
+        The device was opened.
+        """
+
+    def link_down(link: IDeviceLink, reason: str) -> None:
+        """
+        The device went away, or the first attempt to open it failed (later ones are not told again).
+        """
+
+    def reports_received(link: IDeviceLink, reports: Sequence[Report]) -> None:
+        """
+        One chunk was read and held these reports, in order; called at once, at least one report.
+        """
+
+    def line_refused(link: IDeviceLink, line: bytes, reason: str) -> None:
+        """
+        A line was malformed, or partial.
+        """
+
+
+class IJournal(Interface):
+    """
+    The durable queue between what is read and what is stored.
+    """
+
+    backlog: int = Attribute("Rows appended and not yet confirmed.")
+
+    def append(readings: Sequence[Reading], requests: Sequence[RequestRecord]) -> None:
+        """
+        Take rows in, numbered in this order, readings first; they are on disk 50 ms and one commit later.
+
+        Args:
+            readings: `Reading`s.
+            requests: `RequestRecord`s.
+        """
+
+
+class SinkUnavailable(Exception):
+    """
+    The store can't be reached or won't take anything now; trying again later is right.
+    """
+
+
+class RowsRefused(Exception):
+    """
+    The store refused these rows for what they are (SQLSTATE classes 22 and 23, encoding).
+    """
+
+
+class ISink(Interface):
+    """
+    Where batches are stored for good.
+    """
+
+    def connect() -> Deferred[None]:
+        """
+        Reach the store and make it ready; does nothing where it is.
+
+        Returns:
+            Fires when batches can be stored; fails with `SinkUnavailable`.
+        """
+
+    def store(batch: Batch) -> Deferred[None]:
+        """
+        Store a batch whole; storing one twice, or one that overlaps another, is the same as once.
+
+        Returns:
+            Fires when it is committed; fails with `SinkUnavailable` or `RowsRefused` (then nothing of it was
+            stored).
+        """
+
+    def close() -> Deferred[None]:
+        """
+        Let go of the store, at once whatever it is doing.
+        """
+
+
+class IHistory(Interface):
+    """
+    What was stored, to be read again.
+    """
+
+    def latest() -> Deferred[list[Reading]]:
+        """
+        Fetch the newest reading of each field of each sensor of this gateway, by number; oldest first.
+
+        Returns:
+            Fails with `SinkUnavailable`.
+        """
+
+    def history(sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
+        """
+        Fetch stored readings of a sensor of this gateway, the newest `limit` of them, newest last, by number.
+
+        Args:
+            sensor: The sensor's id.
+            field: Only this field, upper case; None for all.
+            since: Only readings at or after this time (whole milliseconds since 1970, UTC); None for all.
+            limit: At most so many, above 0.
+
+        Returns:
+            Fails with `SinkUnavailable`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class SensorSummary:
+    """
+    What is known of a sensor.
+
+    Attributes:
+        sensor: Its id.
+        device: The link that spoke for it last.
+        fields: The fields it has reported, sorted.
+        seen: When it spoke last: whole milliseconds since 1970, UTC.
+        reports: Reports since usbgate started.
+        name: Its name in the configuration.
+    """
+
+    sensor: str
+    device: str
+    fields: Sequence[str]
+    seen: int
+    reports: int
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSummary:
+    """
+    What is known of a link.
+
+    Attributes:
+        name: Its name.
+        path: Where it is, in the words of the configuration.
+        state: `starting`, `settling`, `online` or `offline`.
+        since: Since when: whole milliseconds since 1970, UTC.
+        counts: Numbers by name, in the order in which to show them: `IN`, `OUT`, `MALFORMED` first.
+    """
+
+    name: str
+    path: str
+    state: str
+    since: int
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class IGateway(Interface):
+    """
+    What every face (TCP, and others to come) talks to.
+    """
+
+    def ask(request: Request) -> Deferred[Answer]:
+        """
+        Ask a device (protocol §4), and record the request when it ends (§5).
+
+        Returns:
+            Fires with the answer; fails with a `RequestError`. Cancelling it does not take the request back: it
+            runs to its end and is recorded, only nobody is told.
+        """
+
+    def default_command(sensor: str) -> str:
+        """
+        Tell the command that `ask` means for this sensor where none is given.
+        """
+
+    def last(sensor: str | None, field: str | None) -> list[Reading]:
+        """
+        Tell the newest readings from memory, in the order of sensors' first appearance.
+
+        Args:
+            sensor: Only of this sensor; None for all.
+            field: Only this field, upper case; None for all.
+        """
+
+    def history(sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
+        """
+        Fetch stored readings (see `IHistory.history`); fails with `Failed`, whose text says why.
+        """
+
+    def sensors() -> list[SensorSummary]:
+        """
+        List the known sensors, in the order of their first appearance.
+        """
+
+    def devices() -> list[DeviceSummary]:
+        """
+        List the links, in the order of the configuration.
+        """
+
+    def status() -> list[Mapping[str, str]]:
+        """
+        Tell how usbgate is: each mapping is one line of fields; their values read back (`check_value`).
+        """
+
+    def noise() -> list[Mapping[str, str]]:
+        """
+        Tell the last malformed lines and why, oldest first; each mapping is one line of fields.
+        """
+
+    def refused(source: str, line: bytes, reason: str) -> None:
+        """
+        Take note of a malformed line of a client (the gateway does so itself for devices).
+        """
+
+    def subscribe(deliver: Callable[[str | None, str], None]) -> Callable[[], None]:
+        """
+        Hear every event as a line from now on.
+
+        Args:
+            deliver: Called with the sensor (None for an event of a link) and the line, without its end.
+
+        Returns:
+            What to call to hear no more.
+        """

@@ -1,0 +1,204 @@
+"""
+What travels through usbgate: reports, readings, requests, answers, and the ways in which a request fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+
+class RequestError(Exception):
+    """
+    A request failed; `text` says why in words that a person may read.
+
+    Each subclass is one code of the protocol (§3); its docstring is the default text.
+    """
+
+    code: ClassVar[str]
+
+    def __init__(self, text: str = "") -> None:
+        self.text = text or " ".join((type(self).__doc__ or "").split()).rstrip(".")
+        super().__init__(self.text)
+
+
+class TimedOut(RequestError):
+    """
+    The request was sent, and no answer came within its time limit.
+    """
+
+    code = "timeout"
+
+
+class Offline(RequestError):
+    """
+    The device that serves this sensor is not connected.
+    """
+
+    code = "offline"
+
+
+class Busy(RequestError):
+    """
+    The queue of that device or sensor is full, or the time limit ended before the request could be sent.
+    """
+
+    code = "busy"
+
+
+class Malformed(RequestError):
+    """
+    The line does not parse, or a field is missing or out of range.
+
+    `reason` is one of a few fixed phrases, by which malformed lines are counted; `detail` says what was wrong
+    with this one.
+    """
+
+    code = "malformed"
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        self.reason = reason
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+
+
+class Unknown(RequestError):
+    """
+    There is no such word or device, or no device can be told for this sensor.
+    """
+
+    code = "unknown"
+
+
+class Denied(RequestError):
+    """
+    That is not permitted for this client.
+    """
+
+    code = "denied"
+
+
+class LimitExceeded(RequestError):
+    """
+    The line is too long, or there are too many connections or requests in flight.
+    """
+
+    code = "limit"
+
+
+class Failed(RequestError):
+    """
+    Something inside went wrong; the log has it.
+    """
+
+    code = "failed"
+
+
+class Stopped(RequestError):
+    """
+    usbgate is ending.
+    """
+
+    code = "stopped"
+
+
+class Report(NamedTuple):
+    """
+    One line of a device, understood (protocol §2).
+
+    `values` holds the measurements in the order and the spelling of the device, keys in upper case; it is empty
+    for an acknowledgement, which has a `command`.
+    """
+
+    sensor: str
+    command: str | None
+    tag: str | None
+    values: tuple[tuple[str, str], ...]
+
+
+class Reading(NamedTuple):
+    """
+    One measurement as it is stored (protocol §5): the columns of table `reading` that are not the gateway's own.
+
+    A NamedTuple since one is made for each measurement of each line: 0.35 µs against 1.0 for a frozen dataclass.
+    """
+
+    at: int  # whole milliseconds since 1970, UTC
+    device: str
+    sensor: str
+    field: str
+    value: float | None
+    text: str | None
+    command: str | None  # what it answered, None if unasked
+    clock: bool  # whether the wall clock was known to be right
+
+
+class Question(NamedTuple):
+    """
+    A sensor, a command and its arguments: what makes two requests the same (protocol §4).
+    """
+
+    sensor: str
+    command: str
+    arguments: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """
+    A question with everything about the asker that matters for asking it.
+
+    Attributes:
+        question: What is asked.
+        fields: What the device is told: keys in upper case, in the client's order, `ORIGIN` among them;
+            `MAXAGE`, `TIMEOUT`, `DEV` and the client's `TAG` are not.
+        origin: Who asks, in the client's words.
+        client: Who asks, as the transport knows them; for the record.
+        timeout: Seconds until this asker gives up; None leaves it to the sensor's setting.
+        max_age: Seconds that an answer may be old to be given without asking; None asks in any case.
+        device: The link to ask, by name; None leaves it to routing.
+    """
+
+    question: Question
+    fields: Mapping[str, str]
+    origin: str
+    client: str
+    timeout: float | None = None
+    max_age: float | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    A report that answers a question.
+
+    Attributes:
+        report: The report as the device spelled it.
+        command: The command of the question.
+        at: When it was read: whole milliseconds since 1970, UTC.
+        device: The link that it came by.
+        recent: Whether it comes from memory (`max_age`), not from the device.
+    """
+
+    report: Report
+    command: str
+    at: int
+    device: str
+    recent: bool = False
+
+
+class RequestRecord(NamedTuple):
+    """
+    One request that ended: the columns of table `request` that are not the gateway's own (protocol §5).
+    """
+
+    at: int  # when it was accepted: whole milliseconds since 1970, UTC
+    origin: str
+    client: str
+    device: str | None
+    sensor: str
+    command: str
+    arguments: str | None  # as a field line
+    outcome: str  # "answered", "recent" or an error code
+    latency_ms: float

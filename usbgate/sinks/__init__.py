@@ -1,0 +1,3 @@
+"""
+Where readings are stored for good: one module a kind of store.
+"""
