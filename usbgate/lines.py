@@ -52,8 +52,8 @@ class BoundedLineReceiver(LineReceiver):
             while self._waiting and not self.paused:
                 line = self._waiting.popleft()
                 if len(line) > self.MAX_LENGTH:
-                    self.lineLengthExceeded(line)
+                    self.lineLengthExceeded(line)  # type: ignore[no-untyped-call]  # Twisted's is untyped
                 else:
-                    self.lineReceived(line)
+                    self.lineReceived(line)  # type: ignore[no-untyped-call]  # Twisted's is untyped
         finally:
             self._delivering = False
