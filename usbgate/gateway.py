@@ -1,0 +1,454 @@
+"""
+The live way: what is read goes to the journal, to who asked, and to who watches; what is asked goes to a device.
+
+The only one who knows both the core and the parts. `PendingRequests` decides, the gateway acts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from usbgate.agenda import Newest
+from usbgate.clientline import reading_event_line
+from usbgate.fieldline import EXACT_DIGITS, format_line, parse_number
+from usbgate.hub import Deliver, Hub
+from usbgate.interfaces import (
+    DeviceSummary,
+    IClock,
+    IDeviceLink,
+    IGateway,
+    IHistory,
+    IJournal,
+    ILinkListener,
+    SensorSummary,
+    SinkUnavailable,
+)
+from usbgate.model import (
+    Answer,
+    Failed,
+    Question,
+    Reading,
+    Report,
+    Request,
+    RequestError,
+    RequestRecord,
+    Stopped,
+    Unknown,
+)
+from usbgate.noise import Noise
+from usbgate.pending import Moves, PendingRequests, Rules
+from usbgate.sensors import KnownSensors
+
+TIMEOUT = 10.0  # seconds, as in the original
+
+UNSURE_SHOWN = 50  # sensors named in one line of `status`; the line has room for a few more, a person has not
+
+_UNSAID = 1000  # sensors of which it is remembered that two links speaking for them was said
+
+
+@dataclass(frozen=True, slots=True)
+class SensorRules:
+    """
+    What the configuration says about asking one sensor; None where it says nothing.
+    """
+
+    name: str | None = None
+    device: str | None = None
+    default_command: str | None = None
+    timeout: float | None = None
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    request: Request
+    deferred: Deferred[Answer]
+    accepted: int  # wall clock, ms
+    started: float  # monotonic
+
+
+@dataclass(eq=False, slots=True)
+class _Line:
+    # One link with what is asked over it.
+    link: IDeviceLink
+    pending: PendingRequests[_Waiter]
+    state: str
+    since: int
+
+
+@implementer(IGateway, ILinkListener)
+class Gateway(Service):
+    """
+    What devices and clients have in common.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        clock: IClock,
+        default_command: str,
+        sensor_rules: Mapping[str, SensorRules],
+        first_tag: int = 0,
+    ) -> None:
+        """
+        Begin with no links, and nothing to store in.
+
+        Args:
+            reactor: For the one timer.
+            clock: For everything else.
+            default_command: What `ask` means where neither the asker nor the sensor says otherwise.
+            sensor_rules: The configured sensors, by id.
+            first_tag: See `PendingRequests`.
+        """
+        self.hub = Hub()
+        self._reactor = reactor
+        self._clock = clock
+        self._default_command = default_command
+        self._sensor_rules = sensor_rules
+        self._first_tag = first_tag
+        self._lines: dict[str, _Line] = {}
+        self._journal: IJournal | None = None
+        self._history: IHistory | None = None
+        self._store_status: Callable[[], Mapping[str, str]] = lambda: {"STORE": "none"}
+        self._sensors = KnownSensors()
+        self._noise = Noise(clock)
+        self._outcomes: Counter[str] = Counter()
+        self._contested: Newest[str, None] = Newest(_UNSAID)
+        self._timer: IDelayedCall | None = None
+        self._armed_for = inf
+        self._started = clock.monotonic()
+        self._stopping = False
+
+    def add_link(self, link: IDeviceLink, rules: Rules) -> None:
+        """
+        Take on a link, before it is started; its listener is this gateway.
+        """
+        pending: PendingRequests[_Waiter] = PendingRequests(link.name, rules, self._first_tag)
+        self._lines[link.name] = _Line(link, pending, pending.state, self._clock.wall())
+
+    def store_in(self, journal: IJournal, history: IHistory, status: Callable[[], Mapping[str, str]]) -> None:
+        """
+        Store from now on.
+
+        Args:
+            journal: Takes readings and requests.
+            history: Gives them back.
+            status: Tells the state of both as fields for `status`.
+        """
+        self._journal = journal
+        self._history = history
+        self._store_status = status
+
+    def stopService(self) -> None:
+        """
+        Fail who waits with `Stopped`, and everybody who asks from now on.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        self._stopping = True
+        for line in self._lines.values():
+            self._act(line, line.pending.stop(self._clock.monotonic()))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def hold_devices(self, hold: bool) -> None:
+        """
+        Read nothing from any device while the journal can't keep up (`hold`), and again afterwards.
+        """
+        for line in self._lines.values():
+            if hold:
+                line.link.pause()
+            else:
+                line.link.resume()
+
+    async def recall(self) -> None:
+        """
+        Load the newest readings from the database, for `last` and for routing.
+
+        Raises:
+            SinkUnavailable: The database went away again.
+        """
+        if self._history is not None:
+            self._sensors.recall(await self._history.latest())
+
+    # What faces ask (IGateway).
+
+    def ask(self, request: Request) -> Deferred[Answer]:
+        """
+        Ask a device (see `IGateway.ask`).
+        """
+        now = self._clock.monotonic()
+        waiter = _Waiter(request, Deferred(), self._clock.wall(), now)
+        try:
+            line = self._route(request)
+        except RequestError as error:
+            self._record([self._ended(waiter, None, error.code, now)])
+            waiter.deferred.errback(error)
+            return waiter.deferred
+        timeout = request.timeout
+        if timeout is None:
+            rules = self._sensor_rules.get(request.question.sensor)
+            timeout = TIMEOUT if rules is None or rules.timeout is None else rules.timeout
+        self._act(line, line.pending.ask(request, waiter, timeout, now))
+        return waiter.deferred
+
+    def default_command(self, sensor: str) -> str:
+        """
+        Tell what `ask` means for a sensor (see `IGateway.default_command`).
+        """
+        rules = self._sensor_rules.get(sensor)
+        return (rules and rules.default_command) or self._default_command
+
+    def last(self, sensor: str | None, field: str | None) -> list[Reading]:
+        """
+        Tell the newest readings (see `IGateway.last`).
+        """
+        known = self._sensors.items()
+        if sensor is not None:
+            known = [(id_, one) for id_, one in known if id_ == sensor]
+        return [reading for _, one in known for name, reading in one.newest.items() if field is None or name == field]
+
+    def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
+        """
+        Fetch stored readings (see `IGateway.history`).
+        """
+        return Deferred.fromCoroutine(self._fetch(sensor, field, since, limit))
+
+    async def _fetch(self, sensor: str, field: str | None, since: int | None, limit: int) -> list[Reading]:
+        if self._history is None:
+            raise Failed("nothing is stored: the database is none")
+        try:
+            return await self._history.history(sensor, field, since, limit)
+        except SinkUnavailable as error:
+            raise Failed(f"the database can't be asked: {error}") from None
+
+    def sensors(self) -> list[SensorSummary]:
+        """
+        List the known sensors (see `IGateway.sensors`).
+        """
+        return [
+            SensorSummary(
+                sensor=sensor,
+                device=known.device,
+                fields=sorted(known.newest),
+                seen=known.seen,
+                reports=known.reports,
+                name=self._sensor_rules[sensor].name if sensor in self._sensor_rules else None,
+            )
+            for sensor, known in self._sensors.items()
+        ]
+
+    def devices(self) -> list[DeviceSummary]:
+        """
+        List the links (see `IGateway.devices`).
+        """
+        return [
+            DeviceSummary(
+                name=line.link.name,
+                path=line.link.path,
+                state=line.state,
+                since=line.since,
+                counts={
+                    "IN": line.link.lines_in,
+                    "OUT": line.link.lines_out,
+                    "MALFORMED": line.link.malformed,
+                    "PARTIAL": line.link.partial,
+                    "ECHOES": line.link.echoes,
+                    "LEFTOUT": line.link.left_out,
+                },
+            )
+            for line in self._lines.values()
+        ]
+
+    def status(self) -> list[Mapping[str, str]]:
+        """
+        Tell how usbgate is (see `IGateway.status`).
+        """
+        told: list[Mapping[str, str]] = [
+            {
+                "UPTIME": f"{self._clock.monotonic() - self._started:.0f}",
+                "CLOCK": "trusted" if self._clock.trusted() else "untrusted",
+                "SENSORS": str(len(self._sensors)),
+                "INFLIGHT": str(sum(line.pending.in_flight for line in self._lines.values())),
+            },
+            self._store_status(),
+        ]
+        told.extend({"REQUESTS": str(count), "OUTCOME": name} for name, count in self._outcomes.items())
+        told.extend({"MALFORMED": str(count), "REASON": name} for name, count in self._noise.reasons.items())
+        for line in self._lines.values():
+            if unsure := line.pending.unsure:
+                told.append(
+                    {
+                        "DEV": line.link.name,
+                        "UNSURE": str(len(unsure)),
+                        "SENSORS": ",".join(unsure[:UNSURE_SHOWN]),
+                        "TEXT": "they answer with neither MSG nor TAG: an unasked reading can pass for an answer",
+                    }
+                )
+        return told
+
+    def noise(self) -> list[Mapping[str, str]]:
+        """
+        Tell the last malformed lines (see `IGateway.noise`).
+        """
+        return self._noise.lines()
+
+    def refused(self, source: str, line: bytes, reason: str) -> None:
+        """
+        Take note of a malformed line (see `IGateway.refused`).
+        """
+        self._noise.add(source, line, reason)
+
+    def subscribe(self, deliver: Deliver) -> Callable[[], None]:
+        """
+        Hear every event (see `IGateway.subscribe`).
+        """
+        return self.hub.subscribe(deliver)
+
+    # What links tell (ILinkListener).
+
+    def link_up(self, link: IDeviceLink) -> None:
+        """
+        The device was opened (see `ILinkListener.link_up`).
+        """
+        line = self._lines[link.name]
+        self._act(line, line.pending.link_up(self._clock.monotonic()))
+
+    def link_down(self, link: IDeviceLink, reason: str) -> None:
+        """
+        The device went away (see `ILinkListener.link_down`).
+        """
+        line = self._lines[link.name]
+        self._act(line, line.pending.link_down(self._clock.monotonic()))
+
+    def line_refused(self, link: IDeviceLink, line: bytes, reason: str) -> None:
+        """
+        A line of a device was malformed (see `ILinkListener.line_refused`).
+        """
+        self._noise.add(link.name, line, reason)
+
+    def reports_received(self, link: IDeviceLink, reports: Sequence[Report]) -> None:
+        """
+        A chunk was read (see `ILinkListener.reports_received`).
+        """
+        line = self._lines[link.name]
+        at = self._clock.wall()
+        self._act(line, line.pending.received(reports, self._clock.monotonic(), at), at)
+
+    # How it is done.
+
+    def _route(self, request: Request) -> _Line:
+        # Protocol §4.1.
+        if self._stopping:
+            raise Stopped
+        sensor = request.question.sensor
+        name = request.device
+        if name is not None:
+            if name not in self._lines:
+                raise Unknown(f"no such device: {name}")
+            return self._lines[name]
+        rules = self._sensor_rules.get(sensor)
+        if rules is not None and rules.device in self._lines:
+            return self._lines[rules.device]
+        known = self._sensors.get(sensor)
+        if known is not None and known.device in self._lines:
+            return self._lines[known.device]
+        if len(self._lines) == 1:
+            return next(iter(self._lines.values()))
+        raise Unknown(f"no device can be told for sensor {sensor}")
+
+    def _act(self, line: _Line, moves: Moves[_Waiter], at: int = 0) -> None:
+        # The one place where decisions become deeds. Everything is journalled before anybody is told.
+        now = self._clock.monotonic()
+        device = line.link.name
+        readings = self._note(device, moves.handed, at) if moves.handed else []
+        ended = [self._ended(w, device, "recent" if a.recent else "answered", now) for w, a in moves.answered]
+        ended.extend(self._ended(waiter, device, error.code, now) for waiter, error in moves.failed)
+        self._record(ended, readings)
+        for waiter, answer in moves.answered:
+            waiter.deferred.callback(answer)
+        for waiter, error in moves.failed:
+            waiter.deferred.errback(error)
+        for send in moves.send:
+            line.link.send(send.request, send.tag, send.patience)
+        if self.hub.wanted:
+            for report, question in moves.handed:
+                if report.values:
+                    command = question.command if question is not None else None
+                    self.hub.publish(report.sensor, reading_event_line(report, command, at))
+        if line.pending.state != line.state:
+            line.state = line.pending.state
+            line.since = self._clock.wall()
+            self.hub.publish(None, format_line({"EVENT": "device", "DEV": device, "STATE": line.state}))
+        self._arm(now)
+
+    def _note(self, device: str, handed: Sequence[tuple[Report, Question | None]], at: int) -> list[Reading]:
+        trusted = self._clock.trusted()
+        noted: list[Reading] = []
+        for report, question in handed:
+            sensor, _, _, values = report
+            command = question.command if question is not None else None
+            readings = []
+            for field, text in values:
+                number = parse_number(text)
+                kept = text if number is None or len(text) > EXACT_DIGITS else None
+                readings.append(Reading(at, device, sensor, field, number, kept, command, trusted))
+            before = self._sensors.heard(sensor, device, at, readings)
+            if before is not None and sensor not in self._contested:
+                self._contested.remember(sensor, None)
+                self.log.warn(
+                    "sensor {sensor} is heard by {device} and by {before}: readings are stored under each",
+                    sensor=sensor,
+                    device=device,
+                    before=before,
+                )
+            noted += readings
+        return noted
+
+    def _ended(self, waiter: _Waiter, device: str | None, outcome: str, now: float) -> RequestRecord:
+        self._outcomes[outcome] += 1
+        request = waiter.request
+        question = request.question
+        arguments = {k: v for k, v in request.fields.items() if (k, v) in question.arguments}
+        return RequestRecord(
+            at=waiter.accepted,
+            origin=request.origin,
+            client=request.client,
+            device=device,
+            sensor=question.sensor,
+            command=question.command,
+            arguments=format_line(arguments) if arguments else None,
+            outcome=outcome,
+            latency_ms=round((now - waiter.started) * 1000, 3),
+        )
+
+    def _record(self, requests: Sequence[RequestRecord], readings: Sequence[Reading] = ()) -> None:
+        if self._journal is not None and (readings or requests):
+            self._journal.append(readings, requests)
+
+    def _arm(self, now: float) -> None:
+        # One timer for all links. One that would fire too early is left alone: it arms the next.
+        deadline = min(line.pending.deadline for line in self._lines.values())
+        if self._timer is not None:
+            if deadline >= self._armed_for:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if deadline < inf and not self._stopping:
+            self._armed_for = deadline
+            self._timer = self._reactor.callLater(max(0.0, deadline - now), self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        for line in self._lines.values():
+            self._act(line, line.pending.expire(self._clock.monotonic()))
