@@ -91,7 +91,7 @@ class LineBuffer:
                 self._dropping = False
         if lines:
             self.crlf = lines[-1].endswith(b"\r")
-            if self.crlf or b"\r" in data:
+            if b"\r" in data or lines[0].endswith(b"\r"):
                 lines = [line[:-1] if line.endswith(b"\r") else line for line in lines]
             if max(map(len, lines)) > self._limit:
                 lines = [line[: self._limit + 1] for line in lines]

@@ -1,0 +1,65 @@
+"""
+Batches: rows as columns of text.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from usbgate.batch import NULL_CELL, READING_COLUMNS, REQUEST_COLUMNS, Batch, encode, halve, merge
+from usbgate.model import Reading, RequestRecord
+
+READINGS = [Reading(1000 + n, "leonardo", "20", "VALUE", float(n), None, None, True) for n in range(5)]
+REQUESTS = [RequestRecord(2000, "TOTO", "10.0.0.7:1", None, "20", "J", None, "timeout", 10000.125)] * 2
+
+
+class BatchTests(SynchronousTestCase):
+    """
+    Encoding, packing, merging, halving.
+    """
+
+    def test_columns(self) -> None:
+        """
+        Every column holds its cells in order, readings are numbered first, and nothing stands for None but the mark.
+        """
+        batch = encode(7, READINGS[:2], REQUESTS[:1])
+        self.assertEqual((batch.first, batch.last, batch.rows), (7, 9, 3))
+        readings = dict(zip(READING_COLUMNS, batch.readings, strict=True))
+        self.assertEqual(readings["n"], "7\n8")
+        self.assertEqual(readings["value"], "0.0\n1.0")
+        self.assertEqual(readings["text"], f"{NULL_CELL}\n{NULL_CELL}")
+        requests = dict(zip(REQUEST_COLUMNS, batch.requests, strict=True))
+        self.assertEqual(requests["n"], "9")
+        self.assertEqual(requests["device"], NULL_CELL)
+        self.assertEqual(requests["latency_ms"], "10000.125")
+
+    def test_packed(self) -> None:
+        """
+        What is packed is unpacked as it was.
+        """
+        for batch in [encode(1, READINGS, REQUESTS), encode(1, READINGS, []), encode(1, [], REQUESTS)]:
+            self.assertEqual(Batch.from_bytes(batch.to_bytes()), batch)
+
+    def test_merge(self) -> None:
+        """
+        Merged batches hold all rows under their own numbers, in order.
+        """
+        merged = merge([encode(1, READINGS[:2], REQUESTS), encode(10, [], REQUESTS), encode(20, READINGS[2:], [])])
+        self.assertEqual((merged.first, merged.last, merged.rows), (1, 22, 9))
+        self.assertEqual(merged.readings[0], "1\n2\n20\n21\n22")
+        self.assertEqual(merged.requests[0], "3\n4\n10\n11")
+        self.assertEqual(merged.readings[5], "0.0\n1.0\n2.0\n3.0\n4.0")
+
+    def test_halve(self) -> None:
+        """
+        Halving ends in single rows, each once, under its own number.
+        """
+        waiting, single = [merge([encode(1, READINGS, REQUESTS), encode(30, READINGS, [])])], []
+        while waiting:
+            batch = waiting.pop()
+            if batch.rows == 1:
+                single.append(batch)
+            else:
+                waiting.extend(halve(batch))
+        self.assertEqual(sorted(batch.first for batch in single), [1, 2, 3, 4, 5, 6, 7, 30, 31, 32, 33, 34])
+        self.assertTrue(all(batch.first == batch.last for batch in single))
