@@ -1,0 +1,280 @@
+"""
+The settings: what there is to say, and what each may hold.
+
+An option and a key of the file are checked by the same types here. Whatever is wrong is a `ConfigError`: one line
+that names the file or the option, the key, and what was expected there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, NoReturn, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+from twisted.internet.endpoints import clientFromString, serverFromString
+
+from usbgate.clientline import TIMEOUT_RANGE
+from usbgate.fieldline import check_value, is_key
+from usbgate.model import Malformed
+
+
+class ConfigError(Exception):
+    """
+    An option, a key or a value is wrong; the text is one line for a person.
+    """
+
+
+def _reads_back(text: str) -> bool:
+    try:
+        check_value("", text)
+    except Malformed:
+        return False
+    return True
+
+
+def _is_server_endpoint(text: str) -> bool:
+    return _is_endpoint(text, serverFromString)
+
+
+def _is_place(text: str) -> bool:
+    return text.startswith(("/", ".")) or _is_endpoint(text, clientFromString)
+
+
+def _is_endpoint(text: str, from_string: Any) -> bool:
+    kind, colon, rest = text.partition(":")
+    if not colon or not rest or not re.fullmatch("[A-Za-z][A-Za-z0-9]*", kind):
+        return False
+    if kind in ("tcp", "unix"):
+        # Twisted parses these two without touching the reactor; other kinds may open files or load plug-ins.
+        try:
+            from_string(object(), text)
+        except (ValueError, TypeError):
+            return False
+    return True
+
+
+def _is_dialect(name: str) -> bool:
+    try:
+        return find_spec(name if "." in name else f"usbgate.dialects.{name}") is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _is_database(text: str) -> bool:
+    return text in ("embedded", "none") or text.startswith(("postgresql://", "postgres://")) or "=" in text
+
+
+# What each key may hold. The description is what an error says was expected; the function tells what a range or
+# a pattern can't.
+Text = Annotated[str, Meta(description="a text that can be the value of a field"), _reads_back]
+Folder = Annotated[str, Meta(min_length=1, description="a folder")]
+Place = Annotated[
+    str,
+    Meta(description="a path that starts with / or . or a Twisted client endpoint such as tcp:host:port"),
+    _is_place,
+]
+Listen = Annotated[
+    str, Meta(description="a Twisted server endpoint such as tcp:50007:interface=127.0.0.1"), _is_server_endpoint
+]
+Database = Annotated[str, Meta(description='"embedded", "none" or "postgresql://user@host/database"'), _is_database]
+_Dialect = Annotated[str, Meta(description='the name of a dialect such as "fields"'), _is_dialect]
+_Count = Annotated[int, Meta(gt=0, description="an integer above 0")]
+_Window = Annotated[int, Meta(ge=1, le=64, description="an integer from 1 to 64")]
+_Settle = Annotated[float, Meta(ge=0, le=60, description="seconds from 0 to 60")]
+_Wait = Annotated[
+    float,
+    Meta(ge=TIMEOUT_RANGE[0], le=TIMEOUT_RANGE[1], description="seconds from {:g} to {:g}".format(*TIMEOUT_RANGE)),
+]
+_YesNo = Annotated[bool, Meta(description="true or false")]
+_Fields = Annotated[
+    tuple[str, ...],
+    Meta(description='names of fields such as ["TEMP", "HUM"]'),
+    lambda names: all(map(is_key, names)),
+]
+Listens = Annotated[
+    tuple[Listen, ...], Meta(min_length=1, description='a list such as ["tcp:50007:interface=127.0.0.1"]')
+]
+_Http = Annotated[
+    str,
+    Meta(description='"none" or a Twisted server endpoint'),
+    lambda text: text == "none" or _is_server_endpoint(text),
+]
+
+_DEVICE_NAME = re.compile("[A-Za-z0-9.:-]+")
+DeviceName = Annotated[
+    str, Meta(description="letters, digits, dot, colon and hyphen"), lambda text: bool(_DEVICE_NAME.fullmatch(text))
+]
+
+
+class Device(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    A serial line: `[device.NAME]`.
+
+    Attributes:
+        path: An absolute path, or a Twisted client endpoint string.
+        baud: Speed of the line; means nothing for an endpoint string.
+        dialect: How it spells things: a module of `usbgate.dialects`, or a dotted name.
+        window: How many messages may be on the wire at a time.
+        tags: Whether the device echoes a `TAG`.
+        settle: Seconds to wait after opening; a board that resets then wants 2.
+        patience: Seconds to wait for an answer before asking again; None leaves it to protocol §4.
+    """
+
+    path: Place
+    baud: _Count = 9600
+    dialect: _Dialect = "fields"
+    window: _Window = 4
+    tags: _YesNo = False
+    settle: _Settle = 0.0
+    patience: _Wait | None = None
+
+
+class Sensor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    What is known of a sensor beforehand: `[sensor.ID]`.
+
+    Attributes:
+        name: What a person calls it.
+        device: The link that serves it, by name.
+        default_command: What `ask` means where no command is given.
+        timeout: Seconds until an asker gives up.
+        patience: Seconds to wait for an answer before asking again.
+    """
+
+    name: Text | None = None
+    device: DeviceName | None = None
+    default_command: Text | None = None
+    timeout: _Wait | None = None
+    patience: _Wait | None = None
+
+
+class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    What is known of a command beforehand: `[command.NAME]`.
+
+    Attributes:
+        coalesce: Whether the same question may be asked once for several askers; not for a toggle.
+        fields: Only a report with one of these, in upper case, can answer it; empty for any.
+    """
+
+    coalesce: _YesNo = True
+    fields: _Fields = ()
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    All settings of a daemon.
+
+    Attributes:
+        state: The folder for what must outlive the daemon, absolute.
+        database: `embedded`, `none`, or what libpq takes.
+        gateway: The name under which this daemon stores.
+        listen: Twisted server endpoint strings for clients.
+        http: `none`; an endpoint string is accepted, and not served yet.
+        default_command: What `ask` means where no command is given.
+        max_connections: How many clients may be connected at a time.
+        devices: By name, in the order of the configuration; empty where none was named.
+        sensors: By id.
+        commands: By name.
+        file: Where this was read from, absolute.
+    """
+
+    state: Path
+    database: Database = "embedded"
+    gateway: Text = msgspec.field(default_factory=socket.gethostname)
+    listen: Listens = ("tcp:50007:interface=127.0.0.1",)
+    http: _Http = "none"
+    default_command: Text = "J"
+    max_connections: _Count = 1000
+    devices: dict[str, Device] = {}
+    sensors: dict[str, Sensor] = {}
+    commands: dict[str, Command] = {}
+    file: Path | None = None
+
+
+def _keys(struct: type[Struct], *left_out: str) -> dict[str, Any]:
+    hints = get_type_hints(struct, include_extras=True)
+    return {key: hint for key, hint in hints.items() if key not in left_out}
+
+
+# Keys by table; `device`, `sensor` and `command` stand for the tables of tables.
+TOP_KEYS = {**_keys(Settings, "devices", "sensors", "commands", "file"), "state": Folder}
+TABLES = ("device", "sensor", "command")
+DEVICE_KEYS, SENSOR_KEYS, COMMAND_KEYS = _keys(Device), _keys(Sensor), _keys(Command)
+SPEC_KEYS = {**_keys(Device, "path"), "name": DeviceName}
+
+
+def decode(where: str, table: Mapping[str, Any], hints: Mapping[str, Any], also: Sequence[str] = ()) -> dict[str, Any]:
+    """
+    Check a table of the file, key by key.
+
+    Args:
+        where: What an error begins with; the key follows.
+        table: What the file says.
+        hints: What each key may hold.
+        also: Keys that are known, too, for the suggestion where one is not.
+
+    Raises:
+        ConfigError: A key is not known, or its value is wrong.
+    """
+    for key in table:
+        if key not in hints:
+            near = get_close_matches(key, [*hints, *also], 1)
+            remedy = f"did you mean {near[0]}?" if near else "expected one of " + ", ".join([*hints, *also])
+            raise ConfigError(f"{where}{key}: unknown key, {remedy}")
+    return {key: convert(where + key, value, hints[key]) for key, value in table.items()}
+
+
+def convert(where: str, value: object, hint: Any, *, strict: bool = True) -> Any:
+    """
+    Check one value. One at a time, so that an error knows its key: msgspec's own path has `[...]` for it.
+
+    Args:
+        where: What an error begins with.
+        value: What was said.
+        hint: What it may be: one of the types above.
+        strict: Whether a number must be a number; False where all there can be is text.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if NoneType in get_args(hint):
+        hint = get_args(hint)[0]
+    try:
+        converted = msgspec.convert(value, hint, strict=strict)
+    except msgspec.ValidationError:
+        refuse(where, expected(hint), value)
+    if not all(check(converted) for check in hint.__metadata__ if not isinstance(check, Meta)):
+        refuse(where, expected(hint), value)
+    if hint is Listens:
+        for text in converted:
+            convert(where, text, Listen)
+    return converted
+
+
+def expected(hint: Any) -> str:
+    """
+    Say what one of the types above holds.
+    """
+    return next(str(meta.description) for meta in hint.__metadata__ if isinstance(meta, Meta))
+
+
+def refuse(where: str, expectation: str, value: object) -> NoReturn:
+    """
+    Say that a value is wrong.
+
+    Raises:
+        ConfigError: Always.
+    """
+    got = json.dumps(value, ensure_ascii=False, default=str)
+    # A misspelled database URL may hold a password.
+    got = re.sub(r"(//[^:@/]*):[^@]*@", r"\1:…@", got)
+    raise ConfigError(f"{where}: expected {expectation}, got {got if len(got) <= 80 else got[:79] + '…'}")
