@@ -5,7 +5,7 @@ Twisted's LineReceiver on a `LineBuffer`: what the device's and the clients' pro
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from twisted.protocols.basic import LineReceiver
 
@@ -35,9 +35,9 @@ class BoundedLineReceiver(LineReceiver):
         """
         self.linesReceived(self.buffer.feed(data))
 
-    def linesReceived(self, lines: Iterable[bytes]) -> None:
+    def linesReceived(self, lines: Sequence[bytes]) -> None:
         """
-        Hand lines on one by one while not paused, and keep the others until resumed.
+        Hand lines on one by one while not paused, and keep the others until resumed; none once we hang up.
 
         Override it to take all lines of a chunk in one call; over-long ones are longer than `MAX_LENGTH`.
 
@@ -50,6 +50,9 @@ class BoundedLineReceiver(LineReceiver):
         self._delivering = True
         try:
             while self._waiting and not self.paused:
+                if getattr(self.transport, "disconnecting", False):
+                    self._waiting.clear()
+                    return
                 line = self._waiting.popleft()
                 if len(line) > self.MAX_LENGTH:
                     self.lineLengthExceeded(line)  # type: ignore[no-untyped-call]  # Twisted's is untyped

@@ -1,0 +1,82 @@
+"""
+A device on a pty, for tests.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.task import deferLater
+
+reactor: Any = global_reactor
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """
+    Wait until something is so; fail after too many seconds.
+    """
+    deadline = reactor.seconds() + seconds
+    while not condition():
+        if reactor.seconds() > deadline:
+            raise AssertionError("it did not come about")
+        await deferLater(reactor, 0.002)
+
+
+class Board:
+    """
+    A device on a pty, found by a symlink that stays the same when it is plugged in again.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.plugged = False
+        self.heard = b""
+        self.plug()
+
+    def plug(self) -> None:
+        """
+        Come up on a new pty.
+        """
+        self.master, slave = os.openpty()
+        os.set_blocking(self.master, False)
+        self.tty = os.ttyname(slave)
+        os.symlink(self.tty, self.path + ".new")
+        os.close(slave)
+        os.replace(self.path + ".new", self.path)
+        self.plugged = True
+
+    def unplug(self) -> None:
+        """
+        Go away, and the name with it.
+        """
+        if self.plugged:
+            os.unlink(self.path)
+            os.close(self.master)
+            self.plugged = False
+
+    def say(self, data: bytes) -> None:
+        """
+        Send bytes.
+        """
+        assert os.write(self.master, data) == len(data)
+
+    def listen(self) -> bytes:
+        """
+        Tell all bytes that came so far.
+        """
+        try:
+            while data := os.read(self.master, 65536):
+                self.heard += data
+        except OSError:  # nothing there, or nobody has the port open
+            pass
+        return self.heard
+
+
+def open_files() -> int:
+    """
+    Count the file descriptors of this process.
+    """
+    return len(os.listdir("/proc/self/fd"))

@@ -1,0 +1,417 @@
+"""
+A link: one device, wherever its endpoint finds it, opened again whenever it went away (protocol §2).
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from twisted.application.internet import ClientService, backoffPolicy
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IProtocol,
+    IProtocolFactory,
+    IPushProducer,
+    IReactorTime,
+    IStreamClientEndpoint,
+    ITCPTransport,
+    IWriteDescriptor,
+)
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import FilteringLogObserver, Logger, LogLevel, LogLevelFilterPredicate, globalLogPublisher
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from usbgate.fieldline import LINE_LIMIT
+from usbgate.interfaces import IDeviceLink, IDialect, ILinkListener
+from usbgate.lines import BoundedLineReceiver
+from usbgate.model import Malformed, Report, Request
+
+# Lines written that may come back as an echo. An echo is back before so many others are written, whatever patience
+# allows; this bounds the memory at 1 MiB.
+ECHO_MEMORY = 1024
+
+# The firmware's own text: so many lines of it are logged in so many seconds, the others counted.
+TEXT_LINES = 20
+TEXT_SPAN = 10.0
+
+# Seconds that a serial server on the network has to take what is still to be sent when we stop.
+STOP_LIMIT = 1.0
+
+# Keep-alive on TCP: a serial server that lost its power is noticed after half a minute, not after two hours.
+_KEEPALIVE = [("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 2)]
+
+# A replugged device is back under 0.8 s. Twisted's own policy waits up to 60 s, and its jitter alone up to 1 s.
+reopen_policy = backoffPolicy(0.2, 0.6, jitter=lambda: 0.2 * random.random())
+
+
+@implementer(IPushProducer)
+class _Outlet:
+    """
+    Knows whether the device takes what is written: the transport tells its producer when 64 KiB are unsent.
+    """
+
+    blocked = False
+
+    def pauseProducing(self) -> None:
+        self.blocked = True
+
+    def resumeProducing(self) -> None:
+        self.blocked = False
+
+    def stopProducing(self) -> None:
+        pass
+
+
+class DeviceProtocol(BoundedLineReceiver):
+    """
+    One opening of a device: cuts what it says into lines, and writes to it at once.
+    """
+
+    def __init__(self, link: Link, line_starts: Sequence[bytes]) -> None:
+        """
+        Belong to a link.
+
+        Args:
+            link: Who gets the lines.
+            line_starts: What the first line must start with to count (see `IDialect.line_starts`).
+        """
+        super().__init__()
+        self._link = link
+        self._line_starts = tuple(line_starts)
+        self._opening = True  # until the first line is over
+        self._outlet = _Outlet()
+        self._writer: IWriteDescriptor | None = None
+
+    def connectionMade(self) -> None:
+        """
+        Say that the device is open; a serial server on the network gets its options first.
+        """
+        assert self.transport is not None
+        self._writer = IWriteDescriptor(self.transport, None)
+        consumer = IConsumer(self.transport, None)
+        if consumer is not None:
+            consumer.registerProducer(self._outlet, True)
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+            self.transport.setTcpKeepAlive(True)
+            handle = self.transport.getHandle()  # type: ignore[attr-defined]  # Twisted's interface leaves it out
+            if isinstance(handle, socket.socket):  # TLS has another
+                for name, value in _KEEPALIVE:
+                    if hasattr(socket, name):
+                        handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        self._link.opened(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Say that the device is gone.
+        """
+        self._link.closed(reason)
+
+    def linesReceived(self, lines: Sequence[bytes]) -> None:
+        """
+        Pass on all lines of a chunk; the very first may be the tail of a broken one.
+        """
+        if self._opening and lines:
+            self._opening = False
+            first = lines[0]
+            if first and not first.startswith(self._line_starts):
+                self._link.partial_received(first)
+                lines = lines[1:]
+        if lines:
+            self._link.lines_received(lines)
+
+    def write_line(self, line: bytes) -> bool:
+        """
+        Write a line now if nothing is waiting to be written, not a reactor turn later.
+
+        Returns:
+            Whether it was taken; it is not where 64 KiB are unsent.
+        """
+        assert self.transport is not None
+        if self._outlet.blocked:
+            return False
+        self.transport.write(line + self.delimiter)
+        if self._writer is not None:
+            # Its result is only for the reactor, which finds the same error at its own next try.
+            self._writer.doWrite()
+        return True
+
+    def close(self) -> None:
+        """
+        Hang up at once; what was not taken by now is lost.
+        """
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.abortConnection()
+
+
+class _DeviceFactory(Factory):
+    noisy = False  # or it says "Starting factory" at every attempt
+
+    def __init__(self, build: Callable[[], DeviceProtocol]) -> None:
+        self._build = build
+
+    def buildProtocol(self, addr: IAddress | None) -> DeviceProtocol:
+        return self._build()
+
+
+@implementer(IStreamClientEndpoint)
+class _ToldEndpoint:
+    """
+    An endpoint that tells of each attempt that failed; ClientService keeps that to itself.
+    """
+
+    def __init__(self, endpoint: IStreamClientEndpoint, failed: Callable[[Failure], None]) -> None:
+        self._endpoint = endpoint
+        self._failed = failed
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        def tell(failure: Failure) -> Failure:
+            self._failed(failure)
+            return failure
+
+        return self._endpoint.connect(protocolFactory).addErrback(tell)
+
+
+class _QuietClientService(ClientService):
+    # It tells of every attempt at info, for ever; the link tells of the first. A logger of its own is the only way
+    # that leaves the rest of the log alone.
+    _log = Logger(
+        namespace="twisted.application.internet.ClientService",
+        observer=FilteringLogObserver(globalLogPublisher, [LogLevelFilterPredicate(LogLevel.warn)]),
+    )
+
+
+@implementer(IDeviceLink)
+class Link(Service):
+    """
+    One device: looks for it from `startService` to `stopService`, reads it, writes to it.
+
+    It tells its listener `link_up` and `link_down` in turn, `link_down` first where the first attempt fails; a stop
+    of its own is no `link_down`. While paused it does not notice that the device goes away.
+    """
+
+    log: ClassVar[Logger] = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        endpoint: IStreamClientEndpoint,
+        name: str,
+        path: str,
+        dialect: IDialect,
+        listener: ILinkListener,
+        retry: Callable[[int], float] = reopen_policy,
+    ) -> None:
+        """
+        Look for nothing yet.
+
+        Args:
+            reactor: For timers and as the monotonic clock.
+            endpoint: Where the device is.
+            name: The name by which clients and the database know it.
+            path: Where it is, in the words of the configuration.
+            dialect: How it spells things; this link's own.
+            listener: Who is told.
+            retry: Tells the seconds before the nth attempt in a row.
+        """
+        self.name: str = name
+        self.path = path
+        self.lines_in = 0
+        self.lines_out = 0
+        self.malformed = 0
+        self.echoes = 0
+        self.partial = 0
+        self._reactor = reactor
+        self._dialect = dialect
+        self._listener = listener
+        self._protocol: DeviceProtocol | None = None
+        self._paused = False
+        self._stalled = False
+        self._away_since: float | None = None
+        self._failures_told: set[type[BaseException] | None] = set()
+        self._written: OrderedDict[bytes, float] = OrderedDict()  # until when it is an echo
+        self._text_since = float("-inf")
+        self._text_lines = 0
+        factory = _DeviceFactory(lambda: DeviceProtocol(self, dialect.line_starts))
+        self._client = _QuietClientService(
+            _ToldEndpoint(endpoint, self._attempt_failed), factory, retryPolicy=retry, clock=reactor
+        )
+
+    @property
+    def left_out(self) -> int:
+        """
+        Fields left out, since usbgate means something else by their keys.
+        """
+        return self._dialect.left_out
+
+    def startService(self) -> None:
+        """
+        Begin to look for the device.
+        """
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        self._away_since = None
+        self._failures_told.clear()
+        self._client.startService()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Close the device.
+
+        Returns:
+            Fires when it is closed, and the lock on it is gone.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        stopped: Deferred[None] = self._client.stopService()
+        if self._protocol is not None:
+            limit = self._reactor.callLater(STOP_LIMIT, self._protocol.close)
+
+            def in_time(result: None) -> None:
+                if limit.active():
+                    limit.cancel()
+
+            stopped.addCallback(in_time)
+        return stopped
+
+    def send(self, request: Request, tag: str | None, patience: float) -> None:
+        """
+        Write a request to the device (see `IDeviceLink.send`); also not to one that takes nothing any more.
+        """
+        if self._protocol is None or not self.running:
+            return
+        line = self._dialect.encode(request, tag)
+        # Before it is written: a pty can echo it in no time.
+        self._remember(line, self._reactor.seconds() + patience)
+        if self._protocol.write_line(line):
+            self.lines_out += 1
+            self._stalled = False
+        elif not self._stalled:
+            self._stalled = True
+            self.log.warn("{device} takes nothing any more; what is asked of it is lost", device=self.name)
+
+    def pause(self) -> None:
+        """
+        Read nothing until `resume` (see `IDeviceLink.pause`).
+        """
+        if not self._paused:
+            self._paused = True
+            if self._protocol is not None:
+                self._protocol.pauseProducing()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+
+    def resume(self) -> None:
+        """
+        Read again.
+        """
+        if self._paused:
+            self._paused = False
+            if self._protocol is not None:
+                self._protocol.resumeProducing()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+
+    def opened(self, protocol: DeviceProtocol) -> None:
+        """
+        Take note that the device is open (its protocol calls this).
+        """
+        self._protocol = protocol
+        self._stalled = False
+        self._failures_told.clear()
+        if self._paused:
+            protocol.pauseProducing()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        if self._away_since is None:
+            self.log.info("{device} is open: {path}", device=self.name, path=self.path)
+        else:
+            away = self._reactor.seconds() - self._away_since
+            self.log.info("{device} is back after {away:.1f} s", device=self.name, away=away)
+        self._away_since = None
+        self._listener.link_up(self)
+
+    def closed(self, reason: Failure) -> None:
+        """
+        Take note that the device is gone (its protocol calls this).
+        """
+        self._protocol = None
+        if self.running:
+            self._away_since = self._reactor.seconds()
+            self.log.warn("{device} went away: {path}", device=self.name, path=self.path)
+            self._listener.link_down(self, f"{self.path} went away")
+
+    def _attempt_failed(self, failure: Failure) -> None:
+        if not self.running:  # the attempt was given up
+            return
+        reason = failure.getErrorMessage()
+        if failure.type not in self._failures_told:
+            # One line for each kind of failure, until it is back: a program that grabs a replugged device is news.
+            self._failures_told.add(failure.type)
+            self.log.warn("{device} can't be opened: {reason}", device=self.name, reason=reason)
+        if self._away_since is None:
+            self._away_since = self._reactor.seconds()
+            self._listener.link_down(self, reason)
+
+    def partial_received(self, line: bytes) -> None:
+        """
+        Count the tail of a line whose beginning was sent before we listened.
+        """
+        self.lines_in += 1
+        self.partial += 1
+        self._listener.line_refused(self, line[:LINE_LIMIT], "partial")
+
+    def lines_received(self, lines: Sequence[bytes]) -> None:
+        """
+        Read the lines of one chunk, and hand on its reports together.
+        """
+        reports: list[Report] = []
+        decode = self._dialect.decode
+        written = self._written
+        self.lines_in += len(lines) - lines.count(b"")
+        for line in lines:
+            if not line:
+                continue
+            if line in written and self._is_echo(line):
+                self.echoes += 1
+            elif len(line) > LINE_LIMIT:
+                self._refuse(line[:LINE_LIMIT], "line too long")
+            else:
+                try:
+                    heard = decode(line)
+                except Malformed as error:
+                    self._refuse(line, error.reason)
+                else:
+                    if isinstance(heard, str):
+                        self._log_text(heard)
+                    else:
+                        reports.append(heard)
+        if reports:
+            self._listener.reports_received(self, reports)
+
+    def _refuse(self, line: bytes, reason: str) -> None:
+        self.malformed += 1
+        self._listener.line_refused(self, line, reason)
+
+    def _remember(self, line: bytes, until: float) -> None:
+        self._written[line] = max(until, self._written.pop(line, until))
+        if len(self._written) > ECHO_MEMORY:
+            self._written.popitem(last=False)
+
+    def _is_echo(self, line: bytes) -> bool:
+        if self._reactor.seconds() <= self._written[line]:
+            return True
+        del self._written[line]
+        return False
+
+    def _log_text(self, text: str) -> None:
+        now = self._reactor.seconds()
+        if now - self._text_since >= TEXT_SPAN:
+            if self._text_lines > TEXT_LINES:
+                unsaid = self._text_lines - TEXT_LINES
+                self.log.info("{device} said {count} lines more", device=self.name, count=unsaid)
+            self._text_since, self._text_lines = now, 0
+        self._text_lines += 1
+        if self._text_lines <= TEXT_LINES:
+            # Quoted: a device must not colour the terminal that shows the log.
+            self.log.info("{device} says {text!r}", device=self.name, text=text)
