@@ -150,6 +150,36 @@ class IJournal(Interface):
         """
 
 
+class IOutbox(Interface):
+    """
+    The delivery's side of the journal: what waits to be stored.
+    """
+
+    backlog: int = Attribute("Rows appended and not yet confirmed.")
+
+    def oldest() -> Deferred[Batch]:
+        """
+        Wait for the oldest rows on disk that are not confirmed; the same batch again until it is.
+
+        Returns:
+            Fires when there are any, merged up to a good size; cancelling it takes the question back.
+        """
+
+    def confirm(batch: Batch) -> None:
+        """
+        Take note that the batch that `oldest` gave is stored or set aside, whole.
+        """
+
+    def reject(row: Batch, reason: str) -> None:
+        """
+        Set one row aside for good; durable before the `confirm` that covers it.
+
+        Args:
+            row: A batch of one row.
+            reason: Why the store refused it.
+        """
+
+
 class SinkUnavailable(Exception):
     """
     The store can't be reached or won't take anything now; trying again later is right.

@@ -1,0 +1,60 @@
+"""
+A stand-in for the daemon, run as a process: `standin.py STATE PORT [fault]`.
+
+It holds STATE/lock, answers each request line on PORT, and writes its process id into STATE/started. The faults
+are `dies` (says why in the log and ends) and `deaf` (holds the lock, and listens on another port).
+"""
+
+import fcntl
+import os
+import socketserver
+import sys
+from pathlib import Path
+
+
+class Handler(socketserver.StreamRequestHandler):
+    """
+    Echo a request, and answer it.
+    """
+
+    def handle(self) -> None:
+        """
+        Do it for each line.
+        """
+        for line in self.rfile:
+            fields = dict(field.split(":", 1) for field in line.decode().strip().split("_"))
+            self.wfile.write(line)
+            self.wfile.write(f"ID:{fields['ID']}_VALUE:456_MSG:{fields['MSG']}_BY:{os.getpid()}\n".encode())
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """
+    Threads end with the process.
+    """
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+
+def main(state: Path, port: int, fault: str = "") -> None:
+    """
+    Run until killed.
+    """
+    with open(state / "started", "a") as started:
+        started.write(f"{os.getpid()}\n")
+    if fault == "dies":
+        with open(state / "usbgate.log", "a") as log:
+            log.write("2013-03-11T21:02:10+0000 [usbgate.tap#critical] no serial device: try --device\n")
+            log.write("2013-03-11T21:02:10+0000 [-] Main loop terminated.\n")
+        sys.exit(1)
+    lock = open(state / "lock", "a")  # noqa: SIM115  # held for life
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit("another daemon has this state folder")
+    with Server(("127.0.0.1", 0 if fault == "deaf" else port), Handler) as server:
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

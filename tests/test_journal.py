@@ -1,0 +1,700 @@
+"""
+The journal, on real files and with its real thread.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, cast
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.trial.unittest import TestCase
+from zope.interface.verify import verifyObject
+
+from tests.memory_sink import rows_of
+from usbgate import journalfile, journalwriter
+from usbgate.batch import Batch, halve
+from usbgate.interfaces import IJournal, IOutbox
+from usbgate.journal import FLUSH_ROWS, MERGE_ROWS, Journal
+from usbgate.journalfile import JournalError, JournalFile
+from usbgate.model import Reading, RequestRecord
+
+P = ParamSpec("P")
+
+
+def deferred(test: Callable[P, Coroutine[Deferred[None], Any, None]]) -> Callable[P, Deferred[None]]:
+    """
+    Make a test of a coroutine.
+    """
+
+    @wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Deferred[None]:
+        return Deferred.fromCoroutine(test(*args, **kwargs))
+
+    return run
+
+
+def readings(first: int, count: int) -> list[Reading]:
+    """
+    Make readings whose values count up.
+    """
+    return [
+        Reading(1_700_000_000_000, "arduino", "20", "VALUE", float(n), None, None, True)
+        for n in range(first, first + count)
+    ]
+
+
+def request(sensor: str = "20") -> RequestRecord:
+    """
+    Make the record of a request.
+    """
+    return RequestRecord(1_700_000_000_000, "TOTO", "127.0.0.1", None, sensor, "J", None, "timeout", 10_000.0)
+
+
+def values(batch: Batch) -> list[float]:
+    """
+    List the values of a batch's readings.
+    """
+    return [float(cell) for cell in batch.readings[5].split("\n")] if batch.readings else []
+
+
+def numbers(batch: Batch) -> list[int]:
+    """
+    List the numbers of a batch's rows, readings first.
+    """
+    return [int(row["n"] or 0) for row in rows_of(batch)]
+
+
+class JournalCase(TestCase):
+    """
+    A folder for the journal, and journals that are stopped at the end.
+    """
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        """
+        Make the folder.
+        """
+        from twisted.internet import reactor
+
+        self.reactor: Any = reactor
+        self.path = Path(self.mktemp()).absolute()
+        self.path.mkdir(parents=True)
+        self.path /= "journal.sqlite"
+        self.pressure: list[bool] = []
+        self.events: list[LogEvent] = []
+        observer = cast(ILogObserver, self.events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+    def start(self, **limits: int) -> Journal:
+        """
+        Start a journal on the file.
+        """
+        journal = Journal(self.reactor, self.path, self.pressure.append, **limits)
+        journal.startService()
+        self.addCleanup(lambda: journal.stopService() if journal.running else None)
+        return journal
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """
+        Wait until something is so; trial's time limit is the bound.
+        """
+        while not condition():
+            await deferLater(self.reactor, 0.002)
+
+    async def committed(self, journal: Journal) -> None:
+        """
+        Wait until all that was appended is on disk.
+        """
+        await self.until(lambda: self.stored_n(journal) == journal._next - 1 and not journal._readings)
+
+    def stored_n(self, journal: Journal) -> int:
+        """
+        Tell the newest number on disk, as far as the reactor knows.
+        """
+        return journal._file.n if not journal._unsynced else -1
+
+    async def take_all(self, journal: Journal) -> list[Batch]:
+        """
+        Take and confirm batches until nothing is left.
+        """
+        batches = []
+        while journal.backlog:
+            batch = await journal.oldest()
+            batches.append(batch)
+            journal.confirm(batch)
+        return batches
+
+    def look(self, sql: str) -> list[Any]:
+        """
+        Look into the file from outside.
+        """
+        db = sqlite3.connect(self.path)
+        try:
+            found = db.execute(sql).fetchall()
+            db.commit()
+            return found
+        finally:
+            db.close()
+
+    def logged(self, part: str) -> list[LogEvent]:
+        """
+        List what was logged with these words.
+        """
+        return [event for event in self.events if part in str(event.get("log_format"))]
+
+
+class QueueTests(JournalCase):
+    """
+    Rows come out as they went in.
+    """
+
+    @deferred
+    async def test_interfaces(self) -> None:
+        """
+        It is what the gateway and the delivery expect.
+        """
+        journal = self.start()
+        verifyObject(IJournal, journal)
+        verifyObject(IOutbox, journal)
+
+    @deferred
+    async def test_order_and_numbers(self) -> None:
+        """
+        Rows are numbered from 1 in the order in which they were appended, readings before requests.
+        """
+        journal = self.start()
+        journal.append(readings(0, 3), [request("7")])
+        batch = await journal.oldest()
+        self.assertEqual((batch.first, batch.last), (1, 4))
+        self.assertEqual([row["sensor"] for row in rows_of(batch)], ["20", "20", "20", "7"])
+        self.assertEqual(numbers(batch), [1, 2, 3, 4])
+        self.assertEqual(journal.backlog, 4)
+        journal.confirm(batch)
+        self.assertEqual(journal.backlog, 0)
+        journal.append([], [request("8")])
+        batch = await journal.oldest()
+        self.assertEqual(numbers(batch), [5])
+
+    @deferred
+    async def test_waits_for_rows(self) -> None:
+        """
+        Asking before there is anything waits until it is on disk; nothing is given out sooner.
+        """
+        journal = self.start()
+        asked = journal.oldest()
+        journal.append(readings(0, 1), ())
+        self.assertNoResult(asked)
+        batch = await asked
+        self.assertEqual(self.look("select first, last, count, payload from batch"), [(1, 1, 1, batch.to_bytes())])
+
+    @deferred
+    async def test_same_batch_until_confirmed(self) -> None:
+        """
+        The oldest batch is the same one until it is confirmed, whatever has come since.
+        """
+        journal = self.start()
+        journal.append(readings(0, 1), ())
+        batch = await journal.oldest()
+        journal.append(readings(1, 1), ())
+        await self.committed(journal)
+        self.assertIs(await journal.oldest(), batch)
+        journal.confirm(batch)
+        journal.confirm(batch)  # once is enough
+        self.assertEqual(journal.backlog, 1)
+        self.assertEqual(values(await journal.oldest()), [1.0])
+
+    @deferred
+    async def test_cancelled_question(self) -> None:
+        """
+        A question that was taken back takes nothing with it.
+        """
+        journal = self.start()
+        asked = journal.oldest()
+        asked.cancel()
+        self.failureResultOf(asked, CancelledError)
+        journal.append(readings(0, 1), ())
+        self.assertEqual(values(await journal.oldest()), [0.0])
+
+    @deferred
+    async def test_idle(self) -> None:
+        """
+        While nothing comes, no timer runs and nothing is written, not even the deletion of one confirmed batch.
+        """
+        await deferLater(self.reactor, 0)
+        before = self.reactor.getDelayedCalls()  # trial's own time limit
+        journal = self.start()
+        self.assertEqual(self.reactor.getDelayedCalls(), before)
+        journal.append(readings(0, 1), ())
+        journal.confirm(await journal.oldest())
+        self.assertEqual(self.reactor.getDelayedCalls(), before)
+        self.assertEqual(journal.commits, 1)
+        self.assertEqual(len(self.look("select * from batch")), 1)
+        journal.append(readings(1, 1), ())
+        await journal.oldest()
+        self.assertEqual(self.look("select last from batch"), [(2,)])
+
+    @deferred
+    async def test_many_rows_at_once(self) -> None:
+        """
+        A full measure of rows is written at once, and small batches are merged up to a measure.
+        """
+        journal = self.start()
+        for _ in range(5):
+            journal.append(readings(0, FLUSH_ROWS), ())
+            self.assertIsNone(journal._flushing)
+        await self.committed(journal)
+        sizes = [batch.rows for batch in await self.take_all(journal)]
+        self.assertEqual(sum(sizes), 5 * FLUSH_ROWS)
+        self.assertLessEqual(max(sizes), MERGE_ROWS)
+        self.assertLessEqual(len(sizes), 3)
+        self.assertGreater(journal.bytes_written, 5 * FLUSH_ROWS)
+        self.assertGreater(journal.slowest_commit, 0)
+
+    @deferred
+    async def test_behind_and_live_again(self) -> None:
+        """
+        Beyond the memory mark batches are read back from disk, and nothing is left out, doubled or moved.
+        """
+        journal = self.start(live_limit=2_000)
+        expected = 0
+        taken: list[float] = []
+        for _ in range(10):
+            journal.append(readings(expected, 20), ())
+            expected += 20
+            await self.committed(journal)
+        self.assertTrue(journal._behind)
+        self.assertLessEqual(journal._live_size, 2_000)
+        while journal.backlog:
+            batch = await journal.oldest()
+            if len(taken) < 600:  # more comes while it catches up
+                journal.append(readings(expected, 40), ())
+                expected += 40
+            taken += values(batch)
+            journal.confirm(batch)
+        self.assertEqual(taken, [float(n) for n in range(expected)])
+        journal.append(readings(expected, 1), ())
+        journal.confirm(await journal.oldest())
+        self.assertFalse(journal._behind)
+
+    @deferred
+    async def test_catching_up_deletes(self) -> None:
+        """
+        What was confirmed is deleted while nothing new comes, too, once it is much.
+        """
+        journal = self.start()
+        for _ in range(3):
+            journal.append(readings(0, FLUSH_ROWS), ())
+        await self.committed(journal)
+        await self.take_all(journal)
+        await self.until(
+            lambda: journal.commits > 1 and self.look("select sum(count) from batch") != [(3 * FLUSH_ROWS,)]
+        )
+
+
+class RestartTests(JournalCase):
+    """
+    What is on disk is there the next time.
+    """
+
+    @deferred
+    async def test_goes_on(self) -> None:
+        """
+        Stopping writes what was appended; a restart finds it, and the name and the numbers go on.
+        """
+        journal = self.start()
+        uuid = journal.uuid
+        self.assertEqual(len(uuid), 36)
+        journal.append(readings(0, 3), [request()])
+        await journal.stopService()
+        self.assertNotIn("journal", [thread.name for thread in threading.enumerate()])
+        journal = self.start()
+        self.assertEqual((journal.uuid, journal.backlog), (uuid, 4))
+        journal.append(readings(3, 1), ())
+        await self.committed(journal)
+        batches = await self.take_all(journal)
+        self.assertEqual(sorted(n for batch in batches for n in numbers(batch)), [1, 2, 3, 4, 5])
+
+    @deferred
+    async def test_much_left(self) -> None:
+        """
+        What was left is read back part by part, all of it, before anything that came since.
+        """
+        journal = self.start()
+        for n in range(5):
+            journal.append(readings(n * FLUSH_ROWS, FLUSH_ROWS), ())
+        await journal.stopService()
+        journal = self.start()
+        journal.append(readings(5 * FLUSH_ROWS, 1), ())
+        batches = await self.take_all(journal)
+        self.assertLessEqual(max(batch.rows for batch in batches), MERGE_ROWS)
+        found = [value for batch in batches for value in values(batch)]
+        self.assertEqual(found, [float(n) for n in range(5 * FLUSH_ROWS + 1)])
+
+    @deferred
+    async def test_numbers_of_an_empty_file(self) -> None:
+        """
+        The numbers go on although no batch is left in the file.
+        """
+        journal = self.start()
+        journal.append(readings(0, 3), ())
+        journal.confirm(await journal.oldest())
+        await journal.stopService()
+        self.assertEqual(self.look("select * from batch"), [])
+        journal = self.start()
+        self.assertEqual(journal.backlog, 0)
+        journal.append(readings(0, 1), ())
+        self.assertEqual(numbers(await journal.oldest()), [4])
+
+    @deferred
+    async def test_confirmed_and_crashed(self) -> None:
+        """
+        A batch whose confirmation was not yet on disk at a crash comes again.
+        """
+        journal = self.start()
+        journal.append(readings(0, 3), ())
+        batch = await journal.oldest()
+        journal.confirm(batch)
+        left = self.path.with_name("left.sqlite")
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{self.path}{suffix}", f"{left}{suffix}")
+        self.path = left
+        again = self.start()
+        self.assertEqual(again.backlog, 3)
+        self.assertEqual(await again.oldest(), batch)
+
+    @deferred
+    async def test_killed(self) -> None:
+        """
+        After a kill -9 every row that was on disk is found again, once, in order, and nothing half.
+        """
+        told = self.path.with_name("told")
+        root = Path(__file__).parent.parent
+        with told.open("wb") as out:
+            child = subprocess.Popen(
+                [sys.executable, "-c", CHILD, self.path],
+                stdout=out,
+                cwd=self.path.parent,
+                env={**os.environ, "PYTHONPATH": str(root)},
+                start_new_session=True,
+            )
+        try:
+            await self.until(lambda: told.read_bytes().count(b"\n") >= 8 or child.poll() is not None)
+        finally:
+            child.send_signal(signal.SIGKILL)
+            status = child.wait()
+        self.assertEqual(status, -signal.SIGKILL)
+        durable = int(told.read_text().rpartition("\n")[0].rpartition("\n")[2])
+        journal = self.start()
+        found = [value for batch in await self.take_all(journal) for value in values(batch)]
+        self.assertGreaterEqual(len(found), durable)
+        self.assertEqual(found, [float(n) for n in range(len(found))])
+        journal.append(readings(0, 1), ())
+        self.assertEqual(numbers(await journal.oldest()), [len(found) + 1])
+
+    def test_every_commit_reaches_the_disk(self) -> None:
+        """
+        The file is in WAL mode, and each commit waits for the disk.
+        """
+        file = JournalFile(self.path)
+        file.open()
+        self.addCleanup(file.close)
+        assert file._connection is not None
+        self.assertEqual(file._connection.execute("pragma synchronous").fetchone(), (2,))
+        self.assertEqual(file._connection.execute("pragma journal_mode").fetchone(), ("wal",))
+
+    @deferred
+    async def test_rows_while_closed(self) -> None:
+        """
+        Rows that come too late are told, not dropped in silence.
+        """
+        journal = self.start()
+        await journal.stopService()
+        journal.append(readings(0, 2), ())
+        self.assertEqual([event["rows"] for event in self.logged("while the journal was closed")], [2])
+
+    @deferred
+    async def test_never_started(self) -> None:
+        """
+        Making a journal opens nothing, and one that was never started can be stopped.
+        """
+        journal = Journal(self.reactor, self.path)
+        await journal.stopService()
+        self.assertFalse(self.path.exists())
+
+    @deferred
+    async def test_stop_with_a_question_open(self) -> None:
+        """
+        Stopping ends a question that nobody will answer.
+        """
+        journal = self.start()
+        asked = journal.oldest()
+        await journal.stopService()
+        self.failureResultOf(asked, CancelledError)
+
+    @deferred
+    async def test_large_empty_file_shrinks(self) -> None:
+        """
+        A file that an outage made large is small again at the next start.
+        """
+        self.patch(journalfile, "LARGE", 64)
+        journal = self.start()
+        journal.append(readings(0, FLUSH_ROWS), ())
+        journal.confirm(await journal.oldest())
+        await journal.stopService()
+        large = self.path.stat().st_size
+        journal = self.start()
+        await journal.stopService()
+        self.assertLess(self.path.stat().st_size, large // 4)
+
+
+class RejectTests(JournalCase):
+    """
+    Rows that no store would take.
+    """
+
+    @deferred
+    async def test_set_aside_for_good(self) -> None:
+        """
+        A rejected row is in the file with its reason and its time, once, also after a restart.
+        """
+        journal = self.start()
+        journal.append(readings(0, 1), [request("7")])
+        batch = await journal.oldest()
+        reading, refused = halve(batch)
+        odd = Batch(1, 1, (*reading.readings[:6], "half a pair: \ud800", *reading.readings[7:]), ())
+        journal.reject(odd, "22021: not UTF-8: \ud800")
+        await self.until(lambda: journal.rejected)
+        journal.reject(reading, "once more, after a crash")
+        journal.reject(refused, "23514: sensor 7")
+        journal.confirm(batch)
+        await journal.stopService()
+        self.assertEqual(
+            self.look("select n, reason, kind, json_extract(row, '$.sensor') from rejected order by n"),
+            [(1, "22021: not UTF-8: ?", "reading", "20"), (2, "23514: sensor 7", "request", "7")],
+        )
+        self.assertEqual(self.look("select count(*) from rejected where at like '20__-__-__T__:__:__.___Z'"), [(2,)])
+        self.assertEqual(self.look("select * from batch"), [])
+        self.assertEqual(self.start().rejected, 2)
+
+    @deferred
+    async def test_durable_before_its_batch_is_let_go(self) -> None:
+        """
+        A row is set aside by the next commit, whether or not its batch is confirmed.
+        """
+        journal = self.start()
+        journal.append(readings(0, 1), ())
+        batch = await journal.oldest()
+        journal.reject(batch, "22003")
+        journal.confirm(batch)
+        await self.until(lambda: journal.commits == 2)
+        self.assertEqual(self.look("select n, reason from rejected"), [(1, "22003")])
+
+
+class TroubleTests(JournalCase):
+    """
+    A disk that does not do its part.
+    """
+
+    def refuse(self, journal: Journal) -> sqlite3.Connection:
+        """
+        Let nobody write to the file until the connection is closed.
+        """
+        assert journal._file._connection is not None
+        journal._file._connection.execute("pragma busy_timeout = 1")
+        db = sqlite3.connect(self.path, isolation_level=None)
+        db.execute("begin immediate")
+        return db
+
+    @deferred
+    async def test_pressure(self) -> None:
+        """
+        While the disk takes nothing rows are kept, the devices held back, and it is said once; then all goes on.
+        """
+        journal = self.start(unsynced_limit=5_000)
+        journal.append(readings(0, 1), ())
+        journal.confirm(await journal.oldest())
+        holder = self.refuse(journal)
+        appended = 1
+        while not self.pressure:
+            journal.append(readings(appended, 10), ())
+            appended += 10
+            await deferLater(self.reactor, 0.002)
+        self.assertEqual(self.pressure, [True])
+        await self.until(lambda: journal.trouble)
+        self.assertEqual(journal.trouble, "database is locked")
+        self.assertEqual(journal.commits, 1)
+        holder.close()
+        taken = [value for batch in await self.take_all(journal) for value in values(batch)]
+        self.assertEqual(taken, [float(n) for n in range(1, appended)])
+        self.assertEqual(self.pressure, [True, False])
+        self.assertIsNone(journal.trouble)
+        self.assertEqual(len(self.logged("can't be used")), 1)
+        self.assertEqual(len(self.logged("can be used again")), 1)
+
+    @deferred
+    async def test_slow_store_is_no_pressure(self) -> None:
+        """
+        Rows that the disk has and the store does not take hold back no device.
+        """
+        journal = self.start(unsynced_limit=5_000, live_limit=5_000)
+        for n in range(8):
+            journal.append(readings(n * 100, 100), ())
+            await self.committed(journal)
+        self.assertEqual(self.pressure, [])
+        self.assertEqual(journal.backlog, 800)
+
+    @deferred
+    async def test_full_disk(self) -> None:
+        """
+        A disk that is full is still read for the store, what was stored makes room, and nothing is lost.
+        """
+        journal = self.start(live_limit=1)
+        for n in range(10):
+            journal.append(readings(n * 100, 100), ())
+            await self.committed(journal)
+        db = journal._file._connection
+        assert db is not None
+        db.execute("pragma max_page_count = 1")  # not below what it has
+        journal.append(readings(1_000, 1_000), ())
+        await self.until(lambda: journal.trouble)
+        self.assertEqual(journal.trouble, "database or disk is full")
+        first = await journal.oldest()
+        journal.confirm(first)
+        second = await journal.oldest()
+        self.assertEqual(values(first) + values(second), [float(n) for n in range(1_000)])
+        journal.confirm(second)
+        db.execute("pragma max_page_count = 100000")
+        self.assertEqual(values(await journal.oldest()), [float(n) for n in range(1_000, 2_000)])
+
+    @deferred
+    async def test_unreadable_disk_is_written(self) -> None:
+        """
+        While the disk can't be read, what comes is written to it; what is there is given out when it can be read again.
+        """
+        journal = self.start()
+        journal.append(readings(0, 3), ())
+        await journal.stopService()
+        journal = self.start()
+        read = journal._file.read
+
+        def fail(after: int, most: int) -> tuple[Batch | None, bool]:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        self.patch(journal._file, "read", fail)
+        asked = journal.oldest()
+        await self.until(lambda: journal.trouble)
+        journal.append(readings(3, 2), ())
+        await self.until(lambda: journal.commits)
+        self.assertNoResult(asked)
+        self.patch(journal._file, "read", read)
+        self.assertEqual(values(await asked), [0.0, 1.0, 2.0, 3.0, 4.0])
+        self.assertIsNone(journal.trouble)
+
+    @deferred
+    async def test_stop_while_refusing(self) -> None:
+        """
+        A disk that refuses to the end can't keep the daemon from ending; what is lost is told.
+        """
+        self.patch(journalwriter, "STOP_PATIENCE", 0.01)
+        journal = self.start()
+        holder = self.refuse(journal)
+        self.addCleanup(holder.close)
+        journal.append(readings(0, 3), ())
+        await self.until(lambda: journal.trouble)
+        await journal.stopService()
+        self.assertEqual([event["lost"] for event in self.logged("are lost")], [3])
+
+    @deferred
+    async def test_damaged_file(self) -> None:
+        """
+        A file that is no journal any more is set aside, that is said, and a new one is begun.
+        """
+        for number in (1, 2):
+            self.path.write_bytes(b"no database " * 1_000)
+            journal = self.start()
+            self.assertEqual(journal.backlog, 0)
+            journal.append(readings(0, 1), ())
+            self.assertEqual(values(await journal.oldest()), [0.0])
+            await journal.stopService()
+            aside = self.path.with_name(f"journal.sqlite.damaged-{number}")
+            self.assertEqual(aside.read_bytes()[:11], b"no database")
+            self.assertEqual(len(self.logged("is damaged")), number)
+
+    @deferred
+    async def test_damage_found_later(self) -> None:
+        """
+        Damage that shows while reading back sets the file aside; name and numbers go on, new rows are stored.
+        """
+        journal = self.start(live_limit=1)
+        for n in range(3):
+            journal.append(readings(n, 1), ())
+            await self.committed(journal)
+        self.look("update batch set payload = x'00' where last = 3")
+        first = await journal.oldest()
+        journal.confirm(first)
+        asked = journal.oldest()
+        await self.until(lambda: self.logged("is damaged"))
+        journal.append(readings(3, 1), ())
+        self.assertEqual(numbers(await asked), [4])
+        self.assertEqual(journal.backlog, 1)
+        uuid = journal.uuid
+        await journal.stopService()
+        self.assertEqual(self.start().uuid, uuid)
+        self.assertTrue(self.path.with_name("journal.sqlite.damaged-1").exists())
+
+    def test_cannot_be_used(self) -> None:
+        """
+        A file that can't be used is one sentence, and no thread is left behind.
+        """
+        self.path.mkdir()
+        journal = Journal(self.reactor, self.path)
+        error = self.assertRaises(JournalError, journal.startService)
+        self.assertEqual(str(error), f"cannot use the journal {self.path}: unable to open database file")
+        self.assertFalse(journal.running)
+        self.assertNotIn("journal", [thread.name for thread in threading.enumerate()])
+
+    def test_newer_format(self) -> None:
+        """
+        A file that a newer usbgate made is left alone.
+        """
+        self.look("pragma user_version = 99")
+        self.assertRaises(JournalError, Journal(self.reactor, self.path).startService)
+        self.assertEqual(self.look("select count(*) from sqlite_master"), [(0,)])
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from twisted.internet import reactor, task
+from tests.test_journal import readings
+from usbgate.journal import Journal
+
+journal = Journal(reactor, Path(sys.argv[1]))
+journal.startService()
+appended = told = 0
+
+def more():
+    global appended, told
+    journal.append(readings(appended, 7), ())
+    appended += 7
+    if journal._file.n > told:
+        told = journal._file.n
+        print(told, flush=True)
+
+task.LoopingCall(more).start(0.001)
+reactor.run()
+"""

@@ -1,0 +1,318 @@
+"""
+The durable queue between what is read and what is stored (protocol §5).
+
+Rows are taken in by the reactor's thread, encoded every 50 ms, committed by a thread of the journal's own, and
+given out again as batches. Three bounds keep memory flat: rows that are not yet on disk hold back the devices,
+rows on disk are kept in memory for the delivery only up to a mark and read back beyond it, and the delivery has
+one batch at a time. A slow store never holds back the devices.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from usbgate.batch import Batch, encode, merge
+from usbgate.interfaces import IJournal, IOutbox
+from usbgate.journalfile import JournalFile
+from usbgate.journalwriter import JournalWriter, Read, Write
+from usbgate.model import Reading, RequestRecord
+
+FLUSH_INTERVAL = 0.05  # seconds, protocol §5
+FLUSH_ROWS = 10_000  # at once beyond this: encoding them takes 10 ms of the reactor
+MERGE_ROWS = 20_000  # a statement of 5,000 to 20,000 rows is what PostgreSQL stores fastest
+
+# Characters of encoded rows, about as many bytes; 16 MiB are 200,000 rows, more than a second of the fastest devices.
+UNSYNCED_LIMIT = 16 << 20
+LIVE_LIMIT = 16 << 20
+
+
+class IJournalReactor(IReactorTime, IReactorFromThreads):
+    """
+    What the journal needs of the reactor.
+    """
+
+
+def _size(batch: Batch) -> int:
+    return sum(map(len, batch.readings)) + sum(map(len, batch.requests))
+
+
+@implementer(IJournal, IOutbox)
+class Journal(Service):
+    """
+    Rows in, batches out, with the disk between.
+
+    Attributes:
+        backlog: Rows appended and not yet confirmed.
+        rejected: Rows set aside in the file for good.
+        trouble: Why the disk takes nothing now; None while all is well.
+        commits: Commits since the start.
+        slowest_commit: Seconds that the slowest of them took.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IJournalReactor,
+        path: Path,
+        pressure: Callable[[bool], None] = lambda held: None,
+        unsynced_limit: int = UNSYNCED_LIMIT,
+        live_limit: int = LIVE_LIMIT,
+    ) -> None:
+        """
+        Make a journal; nothing is opened before `startService`.
+
+        Args:
+            reactor: Where it lives.
+            path: The file; its folder exists.
+            pressure: Called with True when no more rows should come, with False when they may again.
+            unsynced_limit: Characters of encoded rows not yet on disk from which on there is pressure.
+            live_limit: Characters of encoded rows on disk to keep in memory.
+        """
+        self._reactor = reactor
+        self._file = JournalFile(path)
+        self._pressure = pressure
+        self._unsynced_limit = unsynced_limit
+        self._live_limit = live_limit
+        self._writer = JournalWriter(self._file, self, reactor.callFromThread)
+        self._stopped: Deferred[None] = Deferred()
+        # Not yet handed to the thread.
+        self._readings: list[Reading] = []
+        self._requests: list[RequestRecord] = []
+        self._rejects: list[tuple[Batch, str]] = []
+        self._flushing: IDelayedCall | None = None
+        # On the way to the disk.
+        self._next = 1
+        self._unsynced = 0
+        self._held = False
+        # On disk, for the delivery.
+        self._live: deque[Batch] = deque()
+        self._live_size = 0
+        self._loaded = 0  # the newest number that is, or was, in `_live`
+        self._behind = False  # whether there is more on disk after that
+        self._reading = False
+        self._current: Batch | None = None
+        self._asker: Deferred[Batch] | None = None
+        self._confirmed = 0
+        self._undeleted = 0  # rows confirmed and still in the file
+        self.backlog = 0
+        self.trouble: str | None = None
+        self.commits = 0
+        self.slowest_commit = 0.0
+
+    @property
+    def uuid(self) -> str:
+        """
+        What tells this journal from all others; empty before `startService`.
+        """
+        return self._file.uuid
+
+    @property
+    def rejected(self) -> int:
+        """
+        Rows set aside in the file for good.
+        """
+        return self._file.rejected
+
+    @property
+    def bytes_written(self) -> int:
+        """
+        Bytes of rows committed since the start.
+        """
+        return self._file.bytes_written
+
+    def startService(self) -> None:
+        """
+        Open the file and start the thread.
+
+        Raises:
+            JournalError: The file can't be used.
+        """
+        self._file.open()
+        Service.startService(self)  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        self._next = self._file.n + 1
+        self.backlog = self._file.backlog
+        self._behind = self.backlog > 0
+        self._writer.start()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Write what was appended, close the file, end the thread.
+
+        Returns:
+            Fires when that is done, also where the disk refused.
+        """
+        if not self.running:
+            return succeed(None)
+        Service.stopService(self)  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        if self._asker is not None:
+            self._asker.cancel()
+        if self._readings or self._requests or self._rejects or self._undeleted:
+            self._flush()
+        self._writer.stop()
+        return self._stopped
+
+    def append(self, readings: Sequence[Reading], requests: Sequence[RequestRecord]) -> None:
+        """
+        Take rows in (see `IJournal.append`).
+        """
+        if not self.running:
+            self.log.error("{rows} rows came while the journal was closed", rows=len(readings) + len(requests))
+            return
+        self._readings += readings
+        self._requests += requests
+        self.backlog += len(readings) + len(requests)
+        if len(self._readings) + len(self._requests) >= FLUSH_ROWS:
+            self._flush()
+        elif readings or requests:
+            self._flush_soon()
+
+    def oldest(self) -> Deferred[Batch]:
+        """
+        Wait for the oldest rows on disk that are not confirmed (see `IOutbox.oldest`).
+        """
+        if self._asker is not None:
+            raise RuntimeError("one asker at a time")
+        asker: Deferred[Batch] = Deferred(self._forget_asker)
+        self._asker = asker
+        self._offer()
+        return asker
+
+    def _forget_asker(self, asker: Deferred[Batch]) -> None:
+        self._asker = None
+
+    def confirm(self, batch: Batch) -> None:
+        """
+        Let a batch go (see `IOutbox.confirm`); its deletion joins the next commit, so that it costs none.
+        """
+        if batch.last <= self._confirmed:
+            return
+        self._confirmed = batch.last
+        self._current = None
+        self.backlog -= batch.rows
+        self._undeleted += batch.rows
+        # While nothing new comes, too, so that a long backlog is not sent again whole after a crash.
+        if self._undeleted >= MERGE_ROWS:
+            self._flush_soon()
+        self._read_ahead()
+
+    def reject(self, row: Batch, reason: str) -> None:
+        """
+        Set one row aside for good (see `IOutbox.reject`).
+        """
+        self._rejects.append((row, reason))
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if self._flushing is None and self.running:
+            self._flushing = self._reactor.callLater(FLUSH_INTERVAL, self._flush)
+
+    def _flush(self) -> None:
+        flushing, self._flushing = self._flushing, None
+        if flushing is not None and flushing.active():
+            flushing.cancel()
+        batch = None
+        if self._readings or self._requests:
+            batch = encode(self._next, self._readings, self._requests)
+            self._next = batch.last + 1
+            self._readings, self._requests = [], []
+            self._unsynced += _size(batch)
+        self._writer.write(Write(batch, self._rejects, self._confirmed))
+        self._rejects = []
+        self._undeleted = 0
+        self._weigh()
+
+    def _weigh(self) -> None:
+        # Let go at half of the mark, so that devices are not paused and resumed at every commit.
+        held = self._unsynced > (self._unsynced_limit // 2 if self._held else self._unsynced_limit)
+        if held != self._held:
+            self._held = held
+            self._pressure(held)
+
+    def _offer(self) -> None:
+        """
+        Give the asker a batch, if there are both.
+        """
+        if self._asker is not None and self._current is None and self._live:
+            parts = [self._live.popleft()]
+            rows = parts[0].rows
+            while self._live and (rows := rows + self._live[0].rows) <= MERGE_ROWS:
+                parts.append(self._live.popleft())
+            self._live_size -= sum(map(_size, parts))
+            self._current = merge(parts) if len(parts) > 1 else parts[0]
+        self._read_ahead()
+        if self._asker is not None and self._current is not None:
+            asker, self._asker = self._asker, None
+            asker.callback(self._current)
+
+    def _read_ahead(self) -> None:
+        # One batch is read while one is being stored.
+        if self._behind and not self._reading and not self._live and self.running:
+            self._reading = True
+            self._writer.read(Read(self._loaded, MERGE_ROWS))
+
+    # What the writer tells (see `WriterListener`).
+
+    def committed(self, batches: Sequence[Batch], seconds: float) -> None:
+        self.commits += 1
+        self.slowest_commit = max(self.slowest_commit, seconds)
+        self._recover()
+        for batch in batches:
+            size = _size(batch)
+            self._unsynced -= size
+            if self._live and self._live_size + size > self._live_limit:
+                self._behind = True
+            if not self._behind:
+                self._live.append(batch)
+                self._live_size += size
+                self._loaded = batch.last
+        self._weigh()
+        self._offer()
+
+    def was_read(self, batch: Batch | None, complete: bool) -> None:
+        if not self._reading:  # asked of a file that has been set aside since
+            return
+        # What was committed before the reading is in it, and was told before: so nothing is left out or doubled.
+        self._reading = False
+        self._behind = not complete
+        if not self._unsynced:  # else it is the next commit that will tell
+            self._recover()
+        if batch is not None:
+            self._live.append(batch)
+            self._live_size += _size(batch)
+            self._loaded = batch.last
+        self._offer()
+
+    def began_again(self, n: int) -> None:
+        self._reading = False
+        self._behind = False
+        here = [*self._live] + ([self._current] if self._current is not None else [])
+        unwritten = self._next - 1 - n + len(self._readings) + len(self._requests)
+        self.backlog = sum(batch.rows for batch in here) + unwritten
+
+    def refused(self, reason: str) -> None:
+        if self.trouble is None:
+            self.log.error(
+                "the journal {path} can't be used: {reason}; it will be tried again",
+                path=str(self._file.path),
+                reason=reason,
+            )
+        self.trouble = reason
+
+    def _recover(self) -> None:
+        if self.trouble is not None:
+            self.log.info("the journal can be used again")
+            self.trouble = None
+
+    def closed(self, lost: int) -> None:
+        if lost:
+            self.log.error("{lost} rows could not be written to the journal and are lost", lost=lost)
+        self._stopped.callback(None)

@@ -1,0 +1,242 @@
+"""
+The journal's file: batches in SQLite, each until it is confirmed, and the rows that no store would take.
+
+Nothing in here knows of threads or waiting; every call blocks until the disk has done its part.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+from twisted.logger import Logger
+
+from usbgate.batch import NULL_CELL, READING_COLUMNS, REQUEST_COLUMNS, Batch, merge
+
+FORMAT = 1  # PRAGMA user_version of the files that this module writes
+
+LOCK_TIMEOUT = 1.0  # seconds; only somebody who looks into the file can hold it, and the writer tries again
+
+# An outage leaves the file as large as it ever was; beyond this many pages an empty one is made small again at
+# the next start: 16 MiB, an hour of a busy device and quickly used again.
+LARGE = 4096
+
+# `count` stands before `payload`, so that counting the backlog does not read the payloads' pages.
+_SCHEMA = """
+create table if not exists journal (uuid text not null, n integer not null);
+create table if not exists batch (
+    last integer primary key, first integer not null, count integer not null, payload blob not null);
+create table if not exists rejected (
+    n integer primary key,
+    at text not null default (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    reason text not null,
+    kind text not null,
+    row text not null);
+"""
+
+
+class JournalError(Exception):
+    """
+    The journal can't be opened; the text says why.
+    """
+
+
+class JournalFile:
+    """
+    The durable part of the journal.
+
+    Attributes:
+        path: Where it is; SQLite keeps a `-wal` and a `-shm` file beside it.
+        uuid: What tells this journal from all others; made with the file and kept in it.
+        n: The number of the newest row that was ever written.
+        backlog: How many rows it held when it was opened.
+        rejected: How many rows are set aside in it.
+        bytes_written: Payload bytes committed since it was opened.
+    """
+
+    log = Logger()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.uuid = ""
+        self.n = 0
+        self.backlog = 0
+        self.rejected = 0
+        self.bytes_written = 0
+        self._connection: sqlite3.Connection | None = None
+
+    def open(self) -> None:
+        """
+        Open the file, or make it; one that is damaged is set aside for a new one.
+
+        Raises:
+            JournalError: That is not possible.
+        """
+        try:
+            try:
+                self._open()
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                self.begin_again(str(error))
+        except (sqlite3.Error, OSError) as error:
+            raise JournalError(f"cannot use the journal {self.path}: {error}") from None
+
+    def _open(self) -> sqlite3.Connection:
+        # Used by one thread at a time: opened by the one that starts the journal, then only by the journal's own.
+        db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(db)
+        except BaseException:
+            db.close()
+            raise
+        self._connection = db
+        return db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        (found,) = db.execute("pragma user_version").fetchone()
+        if found > FORMAT:
+            raise JournalError(f"the journal {self.path} was made by a newer usbgate (format {found})")
+        db.execute("pragma journal_mode = wal")
+        db.execute("pragma synchronous = full")
+        db.executescript(_SCHEMA)
+        db.execute("begin immediate")
+        row = db.execute("select uuid, n from journal").fetchone()
+        if row is None:
+            # One that was begun again goes on with its name and its numbers.
+            row = (self.uuid or str(uuid4()), self.n)
+            db.execute("insert into journal values (?, ?)", row)
+        db.execute("update journal set n = n")  # finds out whether the file can be written at all
+        db.execute(f"pragma user_version = {FORMAT}")
+        db.execute("commit")
+        self.uuid, self.n = row
+        self.backlog = db.execute("select coalesce(sum(count), 0) from batch").fetchone()[0]
+        self.rejected = db.execute("select count(*) from rejected").fetchone()[0]
+        if not self.backlog and db.execute("pragma page_count").fetchone()[0] > LARGE:
+            db.execute("vacuum")
+
+    def begin_again(self, reason: str) -> None:
+        """
+        Set a damaged file aside, under a name of its own, and begin a new one.
+        """
+        self.close()
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.damaged-{number}")).exists():
+            number += 1
+        for suffix in ("-shm", "-wal", ""):  # the file itself last: while it is there, this can be done over
+            beside = Path(f"{self.path}{suffix}")
+            if beside.exists():
+                os.replace(beside, f"{aside}{suffix}")
+        self.log.error(
+            "the journal {path} is damaged ({reason}); it was set aside as {aside}, with what was in it and not yet "
+            "stored, and a new one begun",
+            path=str(self.path),
+            reason=reason,
+            aside=aside.name,
+        )
+        self._open()
+
+    def write(self, batches: Sequence[Batch], rejected: Sequence[tuple[Batch, str]], confirmed: int) -> None:
+        """
+        Commit, all or nothing.
+
+        Args:
+            batches: New ones, in order.
+            rejected: Rows to set aside, each with the reason; one that is there already is left as it is.
+            confirmed: Batches up to this number are let go.
+
+        Raises:
+            sqlite3.Error: Nothing of it was done.
+        """
+        db = self._connection or self._open()
+        packed = [(batch.last, batch.first, batch.rows, batch.to_bytes()) for batch in batches]
+        n = batches[-1].last if batches else self.n
+        db.execute("begin immediate")
+        try:
+            db.execute("delete from batch where last <= ?", (confirmed,))
+            db.executemany("insert into batch values (?, ?, ?, ?)", packed)
+            aside = db.executemany(
+                "insert or ignore into rejected (n, reason, kind, row) values (?, ?, ?, ?)",
+                [_spell_rejected(row, reason) for row, reason in rejected],
+            ).rowcount
+            db.execute("update journal set n = ?", (n,))
+            db.execute("commit")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("rollback")
+            raise
+        self.n = n
+        self.rejected += max(aside, 0)
+        self.bytes_written += sum(len(row[-1]) for row in packed)
+
+    def read(self, after: int, most: int) -> tuple[Batch | None, bool]:
+        """
+        Read the oldest batches back, merged into one.
+
+        Args:
+            after: Only batches beyond this number.
+            most: The most rows to merge; the first batch is read in any case.
+
+        Returns:
+            The batch, None if there is none; and whether there is nothing after it.
+
+        Raises:
+            sqlite3.Error: The file can't be read.
+        """
+        db = self._connection or self._open()
+        batches: list[Batch] = []
+        rows = 0
+        with closing(db.execute("select count, payload from batch where last > ? order by last", (after,))) as found:
+            for count, payload in found:
+                rows += count
+                if batches and rows > most:
+                    return merge(batches), False
+                try:
+                    batches.append(Batch.from_bytes(payload))
+                except msgspec.MsgspecError as error:
+                    raise Unreadable(f"batch up to {batches[-1].last if batches else after}: {error}") from None
+        return (merge(batches) if batches else None), True
+
+    def close(self) -> None:
+        """
+        Close the file; all that was committed is then in it, and SQLite removes the other two.
+        """
+        if self._connection is not None:
+            try:
+                self._connection.close()
+            except sqlite3.Error:  # what is committed stays so, in the -wal file
+                pass
+            self._connection = None
+
+
+class Unreadable(sqlite3.DatabaseError):
+    """
+    SQLite gave a payload that is not a batch.
+    """
+
+
+def is_damage(error: Exception) -> bool:
+    """
+    Whether an error says that the file itself is broken, so that trying again is of no use.
+    """
+    if isinstance(error, Unreadable):
+        return True
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _spell_rejected(row: Batch, reason: str) -> tuple[int, str, str, str]:
+    """
+    Spell a row for people and for whoever wants to store it after all: JSON, ASCII only, whatever is in it.
+    """
+    kind, names, cells = (
+        ("reading", READING_COLUMNS, row.readings) if row.readings else ("request", REQUEST_COLUMNS, row.requests)
+    )
+    values = {name: None if cell == NULL_CELL else cell for name, cell in zip(names, cells, strict=True)}
+    return row.first, reason.encode("utf-8", "replace").decode(), kind, json.dumps(values)
