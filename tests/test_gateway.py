@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from usbgate import __version__
 from usbgate.clientline import parse_request
 from usbgate.fieldline import check_value, parse
 from usbgate.gateway import Gateway, SensorRules
@@ -162,7 +163,7 @@ class GatewayCase(SynchronousTestCase):
         for link in self.links.values():
             self.gateway.add_link(link, self.rules)
         self.journal = MemoryJournal(self.events)
-        self.gateway.store_in(self.journal, self.journal, lambda: {"STORE": "memory"})
+        self.gateway.store_in(self.journal, self.journal, lambda: [{"STORE": "memory"}])
         self.gateway.startService()
         self.link = self.links[self.names[0]]
 
@@ -447,6 +448,7 @@ class LiveTests(GatewayCase):
             for key, value in told.items():
                 check_value(key, value)
         status = self.gateway.status()
+        self.assertEqual(status[0]["VERSION"], __version__)
         self.assertIn({"STORE": "memory"}, status)
         self.assertIn({"REQUESTS": "1", "OUTCOME": "answered"}, status)
         self.assertIn({"MALFORMED": "150", "REASON": "no key"}, status)

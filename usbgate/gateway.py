@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from usbgate import __version__
 from usbgate.agenda import Newest
 from usbgate.clientline import reading_event_line
 from usbgate.fieldline import EXACT_DIGITS, format_line, parse_number
@@ -119,7 +120,7 @@ class Gateway(Service):
         self._lines: dict[str, _Line] = {}
         self._journal: IJournal | None = None
         self._history: IHistory | None = None
-        self._store_status: Callable[[], Mapping[str, str]] = lambda: {"STORE": "none"}
+        self._store_status: Callable[[], list[Mapping[str, str]]] = lambda: [{"STORE": "none"}]
         self._sensors = KnownSensors()
         self._noise = Noise(clock)
         self._outcomes: Counter[str] = Counter()
@@ -136,14 +137,14 @@ class Gateway(Service):
         pending: PendingRequests[_Waiter] = PendingRequests(link.name, rules, self._first_tag)
         self._lines[link.name] = _Line(link, pending, pending.state, self._clock.wall())
 
-    def store_in(self, journal: IJournal, history: IHistory, status: Callable[[], Mapping[str, str]]) -> None:
+    def store_in(self, journal: IJournal, history: IHistory, status: Callable[[], list[Mapping[str, str]]]) -> None:
         """
         Store from now on.
 
         Args:
             journal: Takes readings and requests.
             history: Gives them back.
-            status: Tells the state of both as fields for `status`.
+            status: Tells the state of both, each mapping as one line of `status`.
         """
         self._journal = journal
         self._history = history
@@ -276,12 +277,13 @@ class Gateway(Service):
         """
         told: list[Mapping[str, str]] = [
             {
+                "VERSION": __version__,
                 "UPTIME": f"{self._clock.monotonic() - self._started:.0f}",
                 "CLOCK": "trusted" if self._clock.trusted() else "untrusted",
                 "SENSORS": str(len(self._sensors)),
                 "INFLIGHT": str(sum(line.pending.in_flight for line in self._lines.values())),
             },
-            self._store_status(),
+            *self._store_status(),
         ]
         told.extend({"REQUESTS": str(count), "OUTCOME": name} for name, count in self._outcomes.items())
         told.extend({"MALFORMED": str(count), "REASON": name} for name, count in self._noise.reasons.items())

@@ -37,9 +37,10 @@ class Noise:
         Args:
             source: The device's name, or who the client is.
             line: The line, at most a little longer than `LINE_LIMIT`.
-            reason: A fixed phrase, by which it is counted; what follows a colon is not counted by.
+            reason: A fixed phrase, by which it is counted; what follows a colon is left out.
         """
-        self.reasons[reason.partition(":")[0]] += 1
+        reason = reason.partition(":")[0]
+        self.reasons[reason] += 1
         self._kept.append((self._clock.wall(), source, reason, line))
         self._since_said += 1
         now = self._clock.monotonic()
@@ -60,8 +61,8 @@ class Noise:
         return [
             {
                 "AT": format_time(at),
-                "FROM": plain_text(source),
-                "REASON": plain_text(reason),
+                "FROM": source,
+                "REASON": reason,
                 "TEXT": plain_text(line.decode("utf-8", "backslashreplace")),
             }
             for at, source, reason, line in self._kept
