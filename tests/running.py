@@ -128,7 +128,9 @@ class TwistdDaemon:
     `twistd usbgate` as a process in a session of its own.
     """
 
-    def __init__(self, state: Path, *options: str, port: int | None = None, twistd: tuple[str, ...] = ("-n",)) -> None:
+    def __init__(
+        self, state: Path, *options: str, port: int | None = None, twistd: tuple[str, ...] = ("-n", "--pidfile=")
+    ) -> None:
         """
         Start it; `answers` tells when it is ready.
 
@@ -142,7 +144,7 @@ class TwistdDaemon:
         self.port = port or free_port()
         self.process = subprocess.Popen(
             [
-                *(*TWISTD, *twistd, "--pidfile=", "usbgate", "--state", str(state)),
+                *(*TWISTD, *twistd, "usbgate", "--state", str(state)),
                 *("--listen", f"tcp:{self.port}:interface=127.0.0.1", *options),
             ],
             stdin=subprocess.DEVNULL,

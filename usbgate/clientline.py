@@ -29,6 +29,11 @@ _OURS = frozenset(["MAXAGE", "TIMEOUT", "DEV", "TAG"])
 # Bytes that the longest tag of usbgate's own adds to a request: `_TAG:` and 8 characters (protocol §2).
 _TAG_ROOM = 13
 
+# What a failure repeats of the request.
+_TOLD = ("MSG", "ID", "ORIGIN", "TAG")
+
+_TEXT_LIMIT = 200  # characters of `TEXT`; some quote what was said, and that may be a whole line
+
 TIMEOUT_RANGE = (0.1, 3600.0)  # seconds, protocol §3
 
 
@@ -87,18 +92,34 @@ def _seconds(fields: Mapping[str, str], key: str, least: float, most: float) -> 
 def salvage(line: bytes) -> dict[str, str]:
     """
     Read from a malformed line those of `MSG`, `ID`, `ORIGIN`, `TAG` that can be read.
+
+    Args:
+        line: The line; of an over-long one its beginning, whose last field counts as cut off.
     """
+    fields: list[tuple[str, str]] = []
+    for segment in line.decode("utf-8", "replace").removesuffix("_").split("_"):
+        head, colon, value = segment.partition(":")
+        if colon:
+            fields.append((head.upper(), value))
+        elif fields:
+            key, value = fields[-1]
+            fields[-1] = (key, f"{value}_{segment}")
+    if len(line) > LINE_LIMIT:
+        del fields[-1:]
     found: dict[str, str] = {}
-    for segment in line.decode("utf-8", "replace").split("_"):
-        key, _, value = segment.partition(":")
-        key, value = key.upper(), value.strip()
-        if key in ("MSG", "ID", "ORIGIN", "TAG") and key not in found and "\ufffd" not in value:
-            try:
-                check_value(key, value)
-            except Malformed:
-                continue
+    for key, value in fields:
+        value = value.strip()
+        if key in _TOLD and key not in found and "\ufffd" not in value and _reads_back(key, value):
             found[key] = value
     return found
+
+
+def _reads_back(key: str, value: str) -> bool:
+    try:
+        check_value(key, value)
+    except Malformed:
+        return False
+    return True
 
 
 def error_line(error: RequestError, fields: Mapping[str, str]) -> str:
@@ -109,8 +130,8 @@ def error_line(error: RequestError, fields: Mapping[str, str]) -> str:
         error: What went wrong.
         fields: The fields of the request, as far as they are known; only `MSG`, `ID`, `ORIGIN`, `TAG` are used.
     """
-    told = {key: fields[key] for key in ("MSG", "ID", "ORIGIN", "TAG") if key in fields}
-    return format_line({"ERROR": error.code, **told, "TEXT": plain_text(error.text)})
+    told = {key: fields[key] for key in _TOLD if key in fields}
+    return format_line({"ERROR": error.code, **told, "TEXT": plain_text(error.text[:_TEXT_LIMIT])})
 
 
 def answer_line(answer: Answer, tag: str | None = None) -> str:

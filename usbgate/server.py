@@ -1,0 +1,537 @@
+"""
+The line server for programs and people (protocol §3): one `ClientProtocol` a connection, one `ClientFactory`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from usbgate import words
+from usbgate.clientline import answer_line, error_line, parse_request, salvage
+from usbgate.fieldline import format_line, parse
+from usbgate.interfaces import IGateway
+from usbgate.lines import BoundedLineReceiver
+from usbgate.model import Answer, Failed, LimitExceeded, Malformed, RequestError, Stopped
+from usbgate.sendqueue import STUCK_AFTER, SendQueue
+from usbgate.telnet import TelnetFilter
+from usbgate.watchers import IWatcher, Watchers
+
+MAX_CONNECTIONS = 1000  # the default; each is a file descriptor and up to 1 MiB of `WATCHER_LIMIT`
+IN_FLIGHT_LIMIT = 256  # requests a connection, protocol §3: more than any window, so that no device waits for them
+WORDS_LIMIT = 64  # words waiting a connection, protocol §3: a screenful pasted at once
+UNSENT_LIMIT = 64 * 1024  # bytes; a client that does not read is not read from, protocol §3
+WATCHER_LIMIT = 1024 * 1024  # bytes; beyond, a watcher loses events, protocol §3
+FIRST_DATA_PATIENCE = 0.25  # seconds in which nothing may follow the original client's line, protocol §3
+STOP_LIMIT = 2.0  # seconds for clients to take what they are still told when usbgate ends
+
+# Protocol §3: a line that begins so is a request line, every other a word line.
+_REQUEST_LINE = re.compile(rb"[A-Za-z][A-Za-z0-9]*:")
+
+
+def _wall() -> int:
+    return int(time.time() * 1000)
+
+
+@implementer(IHalfCloseableProtocol, words.ICaller, IWatcher)
+class ClientProtocol(BoundedLineReceiver):
+    """
+    One client: request lines are answered when their answers come, words one after the other.
+    """
+
+    log = Logger()
+    transport: ITCPTransport
+
+    def __init__(self, factory: ClientFactory, address: IAddress | None) -> None:
+        """
+        Serve one client.
+
+        Args:
+            factory: Whose connection this is.
+            address: Where the client is.
+        """
+        super().__init__()
+        self.factory: ClientFactory = factory
+        self.gateway = factory.gateway
+        self.origin = str(getattr(address, "host", "local"))  # a unix socket's peer has no address
+        port = getattr(address, "port", None)
+        self.client = self.origin if port is None else f"{self.origin}:{port}"
+        self.in_flight = 0
+        self._reactor = factory.reactor
+        self._telnet = TelnetFilter()
+        self._untouched = True  # nothing was received yet
+        self._first_data: IDelayedCall | None = None  # ends the wait for more than an unended first line
+        self._half_closed = False
+        self._leaving = False  # nothing more is read or said
+        self._words: deque[str | RequestError] = deque()
+        self._speaking = False  # a word is being answered
+        self._quit = False  # close when it is
+        self._dropped = 0  # events lost since the client stopped reading
+        self._room: Deferred[bool] | None = None
+        self._turn: IDelayedCall | None = None
+        self._resume: IDelayedCall | None = None
+
+    # What Twisted tells.
+
+    def connectionMade(self) -> None:
+        """
+        Be admitted, or told why not.
+        """
+        self._queue = SendQueue(self._reactor, self.transport, self._taken, self._stuck)  # type: ignore[arg-type]  # every stream transport is a consumer
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)  # echo and answer are two writes: 44 ms a round trip without
+            self.transport.setTcpKeepAlive(True)
+        refusal = self.factory.admit(self)
+        if refusal is not None:
+            self.tell(error_line(refusal, {}))
+            self._leave()
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Take in a chunk; look whether it is the original client's whole line.
+        """
+        if self._leaving:
+            return
+        first, self._untouched = self._untouched, False
+        if self._first_data is not None:
+            self._first_data.cancel()
+            self._first_data = None
+        lines = self.buffer.feed(self._telnet.feed(data))
+        self.delimiter = b"\r\n" if self.buffer.crlf else b"\n"
+        if first and not lines and _is_originals(data):
+            self._first_data = self._reactor.callLater(FIRST_DATA_PATIENCE, self._take_first_data)
+        self.linesReceived(lines)
+
+    def linesReceived(self, lines: Sequence[bytes]) -> None:
+        """
+        Take lines; what is said about them goes out together.
+        """
+        self._queue.hold()
+        try:
+            super().linesReceived(lines)
+        finally:
+            self._queue.release()
+        self._regulate()
+
+    def lineReceived(self, line: bytes) -> None:
+        """
+        Take one line, a request or a word.
+        """
+        if _REQUEST_LINE.match(line):
+            self._request_received(line, self.delimiter)
+        elif line.strip() and not self._leaving:
+            try:
+                self._word_received(line.decode())
+            except UnicodeDecodeError:
+                error = Malformed("not UTF-8")
+                self._refuse(line, error)
+                self._word_received(error)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """
+        Say so, once for each over-long line.
+        """
+        error = LimitExceeded("the line is too long")
+        self._refuse(line, error)
+        if _REQUEST_LINE.match(line):
+            self.tell(error_line(error, salvage(line)))
+        else:
+            self._word_received(error)
+
+    def resumeProducing(self) -> None:
+        """
+        Read again: first what waits, then from the transport.
+        """
+        self.paused = False
+        if not (self._half_closed or self._leaving):  # else the transport would only read its end again
+            self.transport.resumeProducing()  # type: ignore[attr-defined]  # every stream transport is a producer
+        self.linesReceived([])
+
+    def readConnectionLost(self) -> None:
+        """
+        The client says no more, and still listens.
+        """
+        self._half_closed = True
+        if self._first_data is not None:
+            self._first_data.cancel()
+            self._take_first_data()
+        self._close_if_done()
+
+    def writeConnectionLost(self) -> None:
+        """
+        We said no more; never happens, but belongs to the interface.
+        """
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The client is gone; its requests run on, and nobody is told.
+        """
+        self._leaving = True
+        self._words.clear()
+        self._waiting.clear()
+        for call in (self._first_data, self._turn, self._resume):
+            if call is not None:
+                call.cancel()
+        self._first_data = self._turn = self._resume = None
+        self._queue.close()
+        self.factory.gone(self)
+        self._give_room()
+
+    # Requests.
+
+    def _take_first_data(self) -> None:
+        self._first_data = None
+        self._request_received(self.buffer.take_rest(), b"")
+
+    def _request_received(self, line: bytes, line_end: bytes) -> None:
+        """
+        Echo a request and ask it.
+
+        Args:
+            line: The line.
+            line_end: How the client ended it, and how its echo ends.
+        """
+        if self._leaving:
+            return
+        try:
+            fields = parse(line)
+            request = parse_request(fields, self.origin, self.client)
+        except Malformed as error:
+            self._refuse(line, error)
+            self.tell(error_line(error, salvage(line)))
+            return
+        self._queue.write(format_line(fields).encode() + line_end)
+        # The line end that the echo must not have (the original client prints what it gets) comes with the answer.
+        head = "" if line_end else "\n"
+        if self.in_flight >= IN_FLIGHT_LIMIT:
+            self.factory.limited += 1
+            limit = LimitExceeded(f"more than {IN_FLIGHT_LIMIT} requests in flight on this connection")
+            self.tell(head + error_line(limit, fields))
+            return
+        self.in_flight += 1
+        asked: Deferred[Answer] = maybeDeferred(self.gateway.ask, request)
+        told = asked.addCallback(answer_line, fields.get("TAG")).addErrback(self._spell_failure, fields)
+        told.addCallback(lambda answer: self._request_ended(head + answer))
+
+    def _spell_failure(self, failure: Failure, fields: Mapping[str, str]) -> str:
+        error = failure.value
+        if not isinstance(error, RequestError):
+            self.log.failure("a request of {client} failed", failure=failure, client=self.client)
+            error = Failed()
+        return error_line(error, fields)
+
+    def _request_ended(self, line: str) -> None:
+        self.in_flight -= 1
+        self.tell(line)
+        self._close_if_done()
+
+    def _refuse(self, line: bytes, error: RequestError) -> None:
+        reason = error.reason if isinstance(error, Malformed) else "line too long"
+        if isinstance(error, LimitExceeded):
+            self.factory.limited += 1
+        self.gateway.refused(f"client {self.origin}", line, reason)
+
+    # Words.
+
+    def _word_received(self, word: str | RequestError) -> None:
+        self._words.append(word)
+        if not self._speaking:
+            self._speaking = True
+            Deferred.fromCoroutine(self._speak()).addErrback(
+                lambda failure: self.log.failure("words of {client} failed", failure=failure, client=self.client)
+            )
+        self._regulate()
+
+    async def _speak(self) -> None:
+        try:
+            while self._words:
+                word = self._words.popleft()
+                if isinstance(word, RequestError):
+                    self.tell(error_line(word, {}))
+                else:
+                    await words.answer(self, word)
+                if self._quit:
+                    self._leave()
+                self._regulate()
+        finally:
+            self._speaking = False
+        self._close_if_done()
+
+    def wall(self) -> int:
+        """
+        Tell the wall clock (see `ICaller.wall`).
+        """
+        return self.factory.wall()
+
+    def tell(self, *lines: str) -> None:
+        """
+        Send lines (see `ICaller.tell`).
+        """
+        if not self._leaving and lines:
+            end = self.delimiter.decode()
+            self._queue.write((end.join(lines) + end).encode())
+            self._regulate()
+
+    def room(self) -> Deferred[bool]:
+        """
+        Wait until there is room to say more (see `ICaller.room`).
+        """
+        if self._leaving:
+            return succeed(False)
+        self._room = Deferred()
+        self._turn = self._reactor.callLater(0, self._turn_came)
+        return self._room
+
+    def _turn_came(self) -> None:
+        self._turn = None
+        self._give_room()
+
+    def _give_room(self) -> None:
+        if self._turn is None and (self._leaving or self._queue.unsent <= UNSENT_LIMIT):
+            room, self._room = self._room, None
+            if room is not None:
+                room.callback(not self._leaving)
+
+    def watch(self, sensors: Collection[str]) -> None:
+        """
+        Send events from now on (see `ICaller.watch`).
+        """
+        if not self._leaving:
+            self.factory.watchers.add(self, sensors)
+
+    def unwatch(self) -> None:
+        """
+        Send no more events (see `ICaller.unwatch`).
+        """
+        self.factory.watchers.remove(self)
+
+    def counts(self) -> Mapping[str, str]:
+        """
+        Tell what the factory counts (see `ICaller.counts`).
+        """
+        return {key: str(count) for key, count in self.factory.counts().items()}
+
+    def leave(self) -> None:
+        """
+        Close when the word is answered (see `ICaller.leave`).
+        """
+        self._quit = True
+
+    # What flows.
+
+    def event(self, line: bytes) -> bool:
+        """
+        Take an event; lose it, and count that, where too much waits already (see `IWatcher.event`).
+        """
+        if self._dropped or self._queue.unsent > WATCHER_LIMIT:
+            self._dropped += 1
+            return False
+        # Many in one turn must not look like a client that does not read.
+        self._queue.write(line + self.delimiter, at_once=self._queue.unsent > UNSENT_LIMIT)
+        return True
+
+    def flush_events(self) -> None:
+        """
+        Send what `event` took (see `IWatcher.flush_events`).
+        """
+        self._queue.flush()
+        self._regulate()
+
+    def stop(self) -> None:
+        """
+        Say to all who wait for a word that usbgate ends, and close.
+        """
+        for _ in range(len(self._words) + self._speaking):
+            self.tell(error_line(Stopped(), {}))
+        self._leave()
+
+    def _leave(self) -> None:
+        """
+        Close the connection once all that was said is taken.
+        """
+        self._leaving = True
+        self._words.clear()
+        self._waiting.clear()
+        self._queue.flush()
+        self.factory.watchers.remove(self)
+        self.transport.loseConnection()
+
+    def _close_if_done(self) -> None:
+        busy = self.in_flight or self._speaking or self._words or self._waiting or self in self.factory.watchers
+        if self._half_closed and not busy and not self._leaving:
+            self._leave()
+
+    def _regulate(self) -> None:
+        """
+        Read from the client or not, as protocol §3 says.
+        """
+        if self._leaving or self._is_full() == self.paused:
+            return
+        if not self.paused:
+            self.pauseProducing()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        elif self._resume is None:
+            # In a turn of its own: what waits may fill us up again, and others want to be served between.
+            self._resume = self._reactor.callLater(0, self._read_on)
+
+    def _is_full(self) -> bool:
+        return self._queue.unsent > UNSENT_LIMIT or len(self._words) >= WORDS_LIMIT
+
+    def _read_on(self) -> None:
+        self._resume = None
+        if not self._is_full():
+            self.resumeProducing()
+
+    def _taken(self) -> None:
+        if self._dropped and self._queue.unsent <= UNSENT_LIMIT:
+            dropped, self._dropped = self._dropped, 0
+            self.tell(format_line({"EVENT": "dropped", "COUNT": str(dropped)}))
+        self._regulate()
+        self._give_room()
+
+    def _stuck(self) -> None:
+        self.log.info(
+            "{client} took nothing of {unsent} bytes for {seconds:.0f} s and was dropped",
+            client=self.client,
+            unsent=self._queue.unsent,
+            seconds=STUCK_AFTER,
+        )
+        self.abort()
+
+    def abort(self) -> None:
+        """
+        Drop the connection with all that waits.
+        """
+        self._leaving = True
+        self._queue.close()
+        self.transport.abortConnection()
+
+
+def _is_originals(data: bytes) -> bool:
+    """
+    Whether data without a line end can be what the original client sends.
+    """
+    try:
+        return {"MSG", "ID", "ORIGIN"} <= parse(data).keys()
+    except Malformed:
+        return False
+
+
+class ClientFactory(ServerFactory["ClientProtocol"]):
+    """
+    All connections of clients: how many there may be, and who watches what.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        gateway: IGateway,
+        max_connections: int = MAX_CONNECTIONS,
+        wall: Callable[[], int] = _wall,
+    ) -> None:
+        """
+        Serve clients.
+
+        Args:
+            reactor: For time limits.
+            gateway: Whom to ask.
+            max_connections: The connection beyond is told so and closed.
+            wall: The wall clock, whole milliseconds since 1970, UTC (`IClock.wall`).
+        """
+        self.reactor = reactor
+        self.gateway = gateway
+        self.wall = wall
+        self.watchers = Watchers(reactor, gateway)
+        self.limited = 0
+        self._max_connections = max_connections
+        self._connections: set[ClientProtocol] = set()
+        self._accepted = 0
+        self._stopping = False
+        self._all_gone: Deferred[None] | None = None
+        self._stop_call: IDelayedCall | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:
+        """
+        Make the protocol of a new connection.
+        """
+        return ClientProtocol(self, addr)
+
+    def counts(self) -> Mapping[str, int]:
+        """
+        Tell the numbers for `status`: those of now, then those since the start.
+        """
+        return {
+            "CLIENTS": len(self._connections),
+            "WATCHERS": len(self.watchers),
+            "WAITING": sum(client.in_flight for client in self._connections),
+            "ACCEPTED": self._accepted,
+            "LIMITED": self.limited,
+        }
+
+    def admit(self, client: ClientProtocol) -> RequestError | None:
+        """
+        Count a new connection.
+
+        Returns:
+            Why it must be closed again, if it must.
+        """
+        refusal: RequestError | None = None
+        if self._stopping:
+            refusal = Stopped()
+        elif len(self._connections) >= self._max_connections:
+            self.limited += 1
+            refusal = LimitExceeded(f"more than {self._max_connections} connections")
+        else:
+            self._accepted += 1
+        self._connections.add(client)
+        return refusal
+
+    def gone(self, client: ClientProtocol) -> None:
+        """
+        Forget a connection.
+        """
+        self._connections.discard(client)
+        self.watchers.remove(client)
+        if self._all_gone is not None and not self._connections:
+            if self._stop_call is not None:
+                self._stop_call.cancel()
+                self._stop_call = None
+            all_gone, self._all_gone = self._all_gone, None
+            all_gone.callback(None)
+
+    def stop(self) -> Deferred[None]:
+        """
+        Close all connections; new ones are refused. To be called once, when the gateway has failed what waits.
+
+        Returns:
+            Fires when all are closed, `STOP_LIMIT` seconds from now at the latest.
+        """
+        self._stopping = True
+        if not self._connections:
+            return succeed(None)
+        self._all_gone = all_gone = Deferred[None]()
+        self._stop_call = self.reactor.callLater(STOP_LIMIT, self._abort_all)
+        for client in list(self._connections):
+            client.stop()
+        return all_gone
+
+    def _abort_all(self) -> None:
+        self._stop_call = None
+        for client in list(self._connections):
+            client.abort()

@@ -1,0 +1,343 @@
+"""
+Readings and requests in PostgreSQL (protocol §5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import psycopg2
+from psycopg2.errors import UniqueViolation
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from usbgate.batch import READING_COLUMNS, REQUEST_COLUMNS, Batch
+from usbgate.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
+from usbgate.model import Reading
+from usbgate.sinks.pgsession import Line, Session, one_line
+
+# How the cells of a batch, all of them text, become values; what is not named here is text. `at` needs no base, as
+# an integer would: 3,000,000,000 ms are beyond one.
+_VALUES = {
+    "at": "timestamptz 'epoch' + r.at::float8 * interval '1 ms'",
+    "value": "r.value::float8",
+    "clock": "r.clock::boolean",
+    "latency_ms": "r.latency_ms::float8",
+}
+
+# As `Reading` has them.
+_READING = "round(extract(epoch from at) * 1000)::bigint, device, sensor, field, value, text, command, clock"
+
+# Sensors and fields are found one by one, with one step down the index for each; then the newest row of each.
+_LATEST = f"""
+    with recursive series(sensor, field) as (
+        (select sensor, field from reading order by sensor, field limit 1)
+        union all
+        select later.* from series cross join lateral (
+            select sensor, field from reading where (sensor, field) > (series.sensor, series.field)
+            order by sensor, field limit 1
+        ) as later
+    )
+    select {_READING} from (
+        select newest.* from series cross join lateral (
+            select * from reading
+            where gateway = %(gateway)s and sensor = series.sensor and field = series.field
+            order by seq desc limit 1
+        ) as newest
+    ) as newest
+    order by seq desc limit %(limit)s
+"""
+
+_FIELD_HISTORY = """
+    select * from reading where gateway = %(gateway)s and sensor = %(sensor)s and field = {field}
+        and at >= timestamptz 'epoch' + %(since)s::float8 * interval '1 ms'
+    order by seq desc limit %(limit)s
+"""
+
+_HISTORY_OF_FIELD = f"select {_READING} from ({_FIELD_HISTORY.format(field='%(field)s')}) as newest order by seq desc"
+
+# The same for each field of the sensor, which are found one by one in the index; then the newest of all those.
+_HISTORY = f"""
+    with recursive known(field) as (
+        (select field from reading where sensor = %(sensor)s order by field limit 1)
+        union all
+        select later.field from known cross join lateral (
+            select field from reading where sensor = %(sensor)s and field > known.field order by field limit 1
+        ) as later
+    )
+    select {_READING} from (
+        select newest.* from known cross join lateral ({_FIELD_HISTORY.format(field="known.field")}) as newest
+    ) as newest
+    order by seq desc limit %(limit)s
+"""
+
+_FIRST_CONTACT = """
+    insert into gateway (name, journal, base) select %(gateway)s, %(journal)s, greatest(
+        (select max(seq) from reading where gateway = %(gateway)s),
+        (select max(seq) from request where gateway = %(gateway)s),
+        0
+    ) on conflict do nothing;
+    select base from gateway where name = %(gateway)s and journal = %(journal)s
+"""
+
+# Who holds our name: nothing is seen of a session of another role.
+_HOLDER = """
+    select coalesce(application_name, '') from pg_locks join pg_stat_activity using (pid)
+    where locktype = 'advisory' and granted and objsubid = 1 and classid = %s and objid = %s
+        and database = (select oid from pg_database where datname = current_database())
+"""
+
+# What PostgreSQL can hold of time, to whole years: 4713 BC is its first, and our clocks end in 9999.
+_SINCE_RANGE = (-210_000_000_000_000, 253_402_300_799_000)  # milliseconds
+
+_MOST_ROWS = 50_000  # read at once: 10,000 sensors are remembered (protocol §3), with some fields each
+
+
+class Limits(NamedTuple):
+    """
+    How long things may take, in seconds.
+    """
+
+    connect: float = 10.0  # also each statement that makes a new connection ready
+    store: float = 30.0  # 20,000 rows take 0.1 s on a machine at ease
+    read: float = 10.0  # somebody is waiting for it; also the wait for one's turn
+    migrate: float = 600.0  # a new index on a hundred million rows
+    idle: float = 60.0  # that the connection for reading is kept
+    own_session: float = 60.0  # a dead session of ours ends 40 s after a power cut, by its keep-alives
+
+
+@implementer(ISink, IHistory)
+class PostgresSink:
+    """
+    Stores batches by one connection, and reads what was stored by another, so that no query delays storing.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        url: str | Callable[[], Awaitable[str]],
+        gateway: str,
+        journal_uuid: Callable[[], str] | str,
+        limits: Limits = Limits(),  # noqa: B008  # immutable
+    ) -> None:
+        """
+        Connect to nothing yet.
+
+        Args:
+            reactor: IReactorTime, IReactorFDSet and IReactorPluggableNameResolver.
+            url: The database, as a URL or as libpq's `key=value` text, or what to wait for to learn it when we
+                connect; that may fail with `SinkUnavailable`.
+            gateway: Our name there; no two daemons share one.
+            journal_uuid: The journal's uuid, or what to call for it when we connect.
+            limits: How long things may take.
+        """
+        self._reactor = reactor
+        self._url = url
+        self._gateway = gateway
+        self._journal_uuid = journal_uuid
+        self._limits = limits
+        self._base = 0
+        self._writing = Line(reactor, self._open_writer)
+        self._reading = Line(reactor, self._open_reader, turn_limit=limits.read, idle_limit=limits.idle)
+
+    async def _where(self) -> str:
+        return self._url if isinstance(self._url, str) else await self._url()
+
+    # ISink
+
+    def connect(self) -> Deferred[None]:
+        """
+        Reach the database and make it ready (see `ISink.connect`).
+        """
+        return self._writing.call(self._nothing)
+
+    def store(self, batch: Batch) -> Deferred[None]:
+        """
+        Store a batch (see `ISink.store`); connects by itself where the connection was lost since.
+        """
+
+        async def store(session: Session) -> None:
+            try:
+                try:
+                    await self._insert(session, batch)
+                except UniqueViolation:
+                    # Some of it is there: we stopped between its commit and our note of that. Batches merge
+                    # differently after a restart, so that any part of it may be.
+                    await self._insert(session, batch, " on conflict do nothing")
+            except ValueError as error:  # NUL, or what is no UTF-8
+                raise RowsRefused(str(error)) from error
+            except psycopg2.Error as error:
+                if error.pgcode is not None and error.pgcode[:2] in ("22", "23"):
+                    raise RowsRefused(one_line(error)) from error
+                raise
+
+        return self._writing.call(store)
+
+    def close(self) -> Deferred[None]:
+        """
+        Let go of the database for good, at once; what is under way fails with `SinkUnavailable`.
+        """
+        self._writing.close()
+        self._reading.close()
+        return succeed(None)
+
+    async def _nothing(self, session: Session) -> None:
+        pass
+
+    async def _insert(self, session: Session, batch: Batch, on_conflict: str = "") -> None:
+        statements: list[str] = []
+        parameters: list[object] = []
+        for table, names, columns in (
+            ("reading", READING_COLUMNS, batch.readings),
+            ("request", REQUEST_COLUMNS, batch.requests),
+        ):
+            if columns:
+                statements.append(_insert_statement(table, names, columns) + on_conflict)
+                # An empty text is not cut (see `_insert_statement`).
+                parameters += [self._gateway, self._base, *filter(None, columns)]
+        if statements:
+            await session.run("; ".join(statements), parameters, self._limits.store)
+
+    # IHistory
+
+    def latest(self) -> Deferred[list[Reading]]:
+        """
+        Fetch the newest reading of each field of each sensor (see `IHistory.latest`).
+        """
+        return self._read(_LATEST, {"gateway": self._gateway, "limit": _MOST_ROWS})
+
+    def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
+        """
+        Fetch the newest readings of a sensor (see `IHistory.history`).
+        """
+        earliest, latest = _SINCE_RANGE
+        parameters = {
+            "gateway": self._gateway,
+            "sensor": sensor,
+            "field": field,
+            "since": earliest if since is None else min(max(since, earliest), latest),
+            "limit": min(limit, _MOST_ROWS),
+        }
+        return self._read(_HISTORY if field is None else _HISTORY_OF_FIELD, parameters)
+
+    def _read(self, sql: str, parameters: Mapping[str, object]) -> Deferred[list[Reading]]:
+        async def read(session: Session) -> list[Reading]:
+            rows = await session.run(sql, parameters, self._limits.read)
+            return [Reading(*row) for row in reversed(rows)]
+
+        return self._reading.call(read)
+
+    # Connections
+
+    def _uuid(self) -> str:
+        return self._journal_uuid if isinstance(self._journal_uuid, str) else self._journal_uuid()
+
+    async def _open_reader(self, session: Session) -> None:
+        limits = self._limits
+        await session.open(await self._where(), "usbgate " + self._uuid(), limits.connect, limits.read)
+
+    async def _open_writer(self, session: Session) -> None:
+        limits = self._limits
+        await session.open(await self._where(), "usbgate " + self._uuid(), limits.connect, limits.store)
+        await _migrate(session, limits, self._log)
+        await self._take_name(session)
+        told = {"gateway": self._gateway, "journal": self._uuid()}
+        ((self._base,),) = await session.run(_FIRST_CONTACT, told, limits.connect)
+
+    async def _take_name(self, session: Session) -> None:
+        """
+        Take the lock on the gateway's name, or wait for an old session of ours that still has it.
+
+        Raises:
+            SinkUnavailable: Another daemon has the name.
+        """
+        key = _lock_key("name " + self._gateway)
+        high, low = divmod(key % 2**64, 2**32)
+        patience = self._limits.own_session
+        pause = 0.5  # seconds; a session whose process was killed is gone by then
+        while True:
+            ((taken,),) = await session.run("select pg_try_advisory_lock(%s)", (key,), self._limits.connect)
+            if taken:
+                return
+            holders = await session.run(_HOLDER, (high, low), self._limits.connect)
+            if any(name != "usbgate " + self._uuid() for (name,) in holders):
+                raise SinkUnavailable(
+                    f"another usbgate holds the name {self._gateway} in this database, "
+                    "give this one a name of its own: gateway = …"
+                )
+            if patience <= 0:
+                raise SinkUnavailable(f"an old session of this usbgate still holds the name {self._gateway}")
+            patience -= pause
+            await deferLater(self._reactor, pause)
+
+
+def _insert_statement(table: str, names: tuple[str, ...], columns: tuple[str, ...]) -> str:
+    # An empty text has no cells for `string_to_array`; what is meant is one cell that is empty.
+    arrays = [r"string_to_array(%s, E'\n', E'\x01')" if column else "array['']" for column in columns]
+    kept = names[1:]
+    return (
+        f"insert into {table} (gateway, seq, {', '.join(kept)}) "
+        f"select %s, %s + r.n::bigint, {', '.join(_VALUES.get(name, 'r.' + name) for name in kept)} "
+        f"from unnest({', '.join(arrays)}) as r ({', '.join(names)})"
+    )
+
+
+def _lock_key(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(b"usbgate " + text.encode()).digest()[:8], "big", signed=True)
+
+
+def _migrations() -> dict[int, str]:
+    """
+    Read the steps of the schema: `schema/NNNN.sql`, by number.
+    """
+    steps = [path for path in (files(__package__) / "schema").iterdir() if re.fullmatch(r"\d{4}\.sql", path.name)]
+    return {int(path.name[:4]): path.read_text("utf-8") for path in sorted(steps, key=lambda path: path.name)}
+
+
+async def _schema_version(session: Session, limit: float) -> int:
+    ((exists,),) = await session.run("select to_regclass('usbgate_schema') is not null", None, limit)
+    if not exists:
+        return 0
+    ((version,),) = await session.run("select coalesce(max(version), 0) from usbgate_schema", None, limit)
+    return int(version)
+
+
+async def _migrate(session: Session, limits: Limits, log: Logger) -> None:
+    """
+    Bring the schema to the newest version: all steps that are missing, or none of them.
+    """
+    steps = _migrations()
+    newest = max(steps)
+    version = await _schema_version(session, limits.connect)
+    if version > newest:
+        raise SinkUnavailable(
+            f"the database belongs to a newer usbgate: its schema has version {version}, this usbgate knows {newest}"
+        )
+    if version == newest:
+        return
+    # Whoever waited here for another daemon must see what that one did.
+    await session.run("begin isolation level read committed", None, limits.connect)
+    await session.run("set local statement_timeout = %s", (f"{limits.migrate:.0f}s",), limits.connect)
+    await session.run("select pg_advisory_xact_lock(%s)", (_lock_key("schema"),), limits.migrate)
+    # This looks at the catalogue anew, which `to_regclass` in the middle of a transaction does not.
+    await session.run(
+        "create table if not exists usbgate_schema "
+        "(version integer primary key, applied timestamptz not null default now())",
+        None,
+        limits.connect,
+    )
+    version = await _schema_version(session, limits.connect)
+    for number, sql in steps.items():
+        if number > version:
+            await session.run(sql, None, limits.migrate)
+            await session.run("insert into usbgate_schema (version) values (%s)", (number,), limits.connect)
+    await session.run("commit", None, limits.connect)
+    log.info("the database's schema has version {version} now", version=newest)
