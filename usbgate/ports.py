@@ -51,9 +51,10 @@ class Ports(Service):
         failed: list[Failure] = []
         for description in self._endpoints:
             try:
-                listening = maybeDeferred(serverFromString(self._reactor, description).listen, self._factory)
+                endpoint = serverFromString(self._reactor, description)  # type: ignore[no-untyped-call]  # Twisted's
             except ValueError as error:
                 raise ListenError(f"{description}: {error}") from None
+            listening = maybeDeferred(endpoint.listen, self._factory)
             listening.addCallback(self._listening, description)
             listening.addErrback(self._not_listening, description, failed)
         if failed:
@@ -68,7 +69,7 @@ class Ports(Service):
         failed.append(failure)
         self.log.error("can't listen on {endpoint}: {why}", endpoint=description, why=failure.getErrorMessage())
 
-    def stopService(self) -> Deferred[object]:
+    def stopService(self) -> Deferred[None]:
         """
         Listen no more; what is connected stays so.
 
@@ -77,4 +78,4 @@ class Ports(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's is untyped
         ports, self._ports = self._ports, []
-        return gatherResults([maybeDeferred(port.stopListening) for port in ports])
+        return gatherResults([maybeDeferred(port.stopListening) for port in ports]).addCallback(lambda _: None)

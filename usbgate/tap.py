@@ -55,7 +55,7 @@ class Options(usage.Options):
     ]
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's is untyped
         self.devices: list[str] = []
         self.listen: list[str] = []
 
@@ -76,7 +76,7 @@ class Options(usage.Options):
         Read the options; what is wrong with them is one line, not the whole help.
         """
         try:
-            super().parseOptions(options)
+            super().parseOptions(options)  # type: ignore[no-untyped-call]  # Twisted's is untyped
         except usage.UsageError as error:
             raise SystemExit(f"usbgate: {error}") from None
 
@@ -109,7 +109,7 @@ class Daemon(MultiService):
         Args:
             status_pipe: Gives the pipe on which the process in the foreground waits to hear of the start.
         """
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's is untyped
         self._status_pipe = status_pipe
 
     def privilegedStartService(self) -> None:
@@ -191,14 +191,9 @@ def makeService(options: Options) -> IService:
     # Twisted's timers run on the wall clock: ten years forward and every one fires, an hour back and a second
     # takes an hour. Set before anything is scheduled.
     reactor.seconds = time.monotonic  # type: ignore[method-assign]  # that is the point
+    twistd: Mapping[str, Any] = options.parent or {}
     try:
-        return build(
-            reactor,
-            SystemClock(),
-            options.settings,
-            options.named_devices,
-            lambda: (options.parent or {}).get("statusPipe"),
-        )
+        return build(reactor, SystemClock(), options.settings, options.named_devices, lambda: twistd.get("statusPipe"))
     except BinariesMissing as error:
         raise SystemExit(f"usbgate: {error}") from None
 
@@ -231,34 +226,36 @@ def build(
         first_tag=random.getrandbits(32),
     )
     factory = ClientFactory(reactor, gateway, settings.max_connections, clock.wall)
-    daemon = Daemon(status_pipe)
-    StateFolder(settings.state).setServiceParent(daemon)
+    parts: list[Service] = [StateFolder(settings.state)]
     if settings.database == "none":
         log.warn("nothing is stored: the database is none")
     else:
-        _store(daemon, reactor, settings, gateway)
-    Clients(factory).setServiceParent(daemon)
+        parts += _store(reactor, settings, gateway)
+    parts.append(Clients(factory))
     for name, device in devices.items():
         endpoint = open_device(reactor, device.path, device.baud)
         link = Link(reactor, endpoint, name, device.path, load_dialect(device.dialect), gateway)
         gateway.add_link(link, _rules(settings, device))
-        link.setServiceParent(daemon)
-    gateway.setServiceParent(daemon)
-    Ports(reactor, settings.listen, factory).setServiceParent(daemon)
+        parts.append(link)
+    parts.append(gateway)
+    parts.append(Ports(reactor, settings.listen, factory))
+    daemon = Daemon(status_pipe)
+    for part in parts:
+        part.setServiceParent(daemon)  # type: ignore[no-untyped-call]  # Twisted's is untyped
     return daemon
 
 
-def _store(daemon: Daemon, reactor: Any, settings: Settings, gateway: Gateway) -> None:
+def _store(reactor: Any, settings: Settings, gateway: Gateway) -> list[Service]:
     journal = Journal(reactor, settings.state / "journal.sqlite", gateway.hold_devices)
-    journal.setServiceParent(daemon)
+    parts: list[Service] = [journal]
     database: str | Callable[[], Awaitable[str]] = settings.database
     if database == "embedded":
         cluster = Cluster(reactor, settings.state / "postgres")
-        cluster.setServiceParent(daemon)
+        parts.append(cluster)
         database = partial(_embedded, cluster)
     sink = PostgresSink(reactor, database, settings.gateway, lambda: journal.uuid)
     delivery = Delivery(reactor, journal, sink, gateway.recall)
-    delivery.setServiceParent(daemon)
+    parts.append(delivery)
 
     def status() -> list[Mapping[str, str]]:
         up = delivery.state in ("connected", "connecting")
@@ -279,6 +276,7 @@ def _store(daemon: Daemon, reactor: Any, settings: Settings, gateway: Gateway) -
         ]
 
     gateway.store_in(journal, sink, status)
+    return parts
 
 
 async def _embedded(cluster: Cluster) -> str:
