@@ -126,7 +126,7 @@ class SendQueueTests(SynchronousTestCase):
         for start in range(0, len(written), 100):
             self.queue.write(written[start : start + 100])
         self.socket.loseConnection()
-        ends = []
+        ends: list[object] = []
         while not ends or ends[-1] is None:
             self.assertEqual(self.told.count("stuck"), 0)
             self.socket.room = 5000

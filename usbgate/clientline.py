@@ -32,7 +32,8 @@ _TAG_ROOM = 13
 # What a failure repeats of the request.
 _TOLD = ("MSG", "ID", "ORIGIN", "TAG")
 
-_TEXT_LIMIT = 200  # characters of `TEXT`; some quote what was said, and that may be a whole line
+_TEXT_LIMIT = 200  # bytes of `TEXT`; some quote what was said, and that may be a whole line
+_TEXT_LEAST = 40  # bytes; enough for the reason, even if what is repeated leaves no room for it
 
 TIMEOUT_RANGE = (0.1, 3600.0)  # seconds, protocol §3
 
@@ -131,7 +132,10 @@ def error_line(error: RequestError, fields: Mapping[str, str]) -> str:
         fields: The fields of the request, as far as they are known; only `MSG`, `ID`, `ORIGIN`, `TAG` are used.
     """
     told = {key: fields[key] for key in _TOLD if key in fields}
-    return format_line({"ERROR": error.code, **told, "TEXT": plain_text(error.text[:_TEXT_LIMIT])})
+    head = format_line({"ERROR": error.code, **told})
+    room = min(_TEXT_LIMIT, max(_TEXT_LEAST, LINE_LIMIT - len(head.encode()) - len("_TEXT:")))
+    text = plain_text(error.text).encode()[:room].decode("utf-8", "ignore")
+    return format_line({"ERROR": error.code, **told, "TEXT": plain_text(text)})
 
 
 def answer_line(answer: Answer, tag: str | None = None) -> str:

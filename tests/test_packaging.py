@@ -1,0 +1,90 @@
+"""
+What is installed: the wheel, and what twistd finds in it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import usbgate
+from tests.running import ROOT, TWISTD, environment
+
+
+class WheelTests(SynchronousTestCase):
+    """
+    A wheel made of the sources, unpacked into a folder of its own.
+    """
+
+    def setUp(self) -> None:
+        """
+        Build it of a copy, so that nothing is left beside the sources.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="usbgate-wheel-"))
+        self.addCleanup(shutil.rmtree, folder)
+        left_out = shutil.ignore_patterns(".*", "*.egg-info", "build", "_trial_temp*", "__pycache__", "dropin.cache")
+        shutil.copytree(ROOT, folder / "source", ignore=left_out)
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"),
+                *("--wheel-dir", str(folder), str(folder / "source")),
+            ],
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
+        [self.wheel] = folder.glob("*.whl")
+        self.site = folder / "site"
+        with zipfile.ZipFile(self.wheel) as packed:
+            packed.extractall(self.site)
+        self.elsewhere = folder / "elsewhere"
+        self.elsewhere.mkdir()
+
+    def test_contents(self) -> None:
+        """
+        It has the schema, the types' mark and the plug-ins, and no module that would hide Twisted's own folder.
+        """
+        names = {str(path.relative_to(self.site)) for path in self.site.rglob("*") if path.is_file()}
+        self.assertLessEqual(
+            {
+                "usbgate/py.typed",
+                "usbgate/sinks/schema/0001.sql",
+                "usbgate/dialects/fields.py",
+                "twisted/plugins/usbgate_plugin.py",
+                "twisted/plugins/usbgate_endpoint.py",
+            },
+            names,
+        )
+        self.assertNotIn("twisted/plugins/__init__.py", names)
+        self.assertEqual([name for name in names if name.startswith("tests")], [])
+
+    def test_listed(self) -> None:
+        """
+        The twistd of any folder lists usbgate, though nothing can be written beside it.
+        """
+        for folder in [self.site, *self.site.rglob("*")]:
+            folder.chmod(0o555 if folder.is_dir() else 0o444)
+        said = subprocess.run(
+            [*TWISTD, "--help"],
+            capture_output=True,
+            text=True,
+            cwd=self.elsewhere,
+            env={**environment(), "PYTHONPATH": str(self.site)},
+            timeout=60,
+        )
+        self.assertIn("usbgate", said.stdout)
+        self.assertEqual(said.stderr, "")
+
+    def test_one_version(self) -> None:
+        """
+        The version stands in one place, and is that of the installed package.
+        """
+        self.assertIn(f"-{usbgate.__version__}-", self.wheel.name)
+        self.assertEqual(version("usbgate"), usbgate.__version__)
