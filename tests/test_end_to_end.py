@@ -406,6 +406,56 @@ class StartTests(RunningCase):
         self.assertIn(f"{port}", said)
         self.assertIn("Address already in use", said)
 
+    def test_other_endpoints(self) -> None:
+        """
+        A Unix socket, and a socket that systemd hands over, are listened on as well.
+        """
+        device = self.plug()
+        path = self.folder / "socket"
+        with socket.create_server(("127.0.0.1", 0)) as handed:
+            port = handed.getsockname()[1]
+            as_systemd = (
+                "import os, sys\n"
+                f"os.dup2({handed.fileno()}, 3)\n"
+                "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='usbgate')\n"
+                "from twisted.scripts.twistd import run\n"
+                "run()\n"
+            )
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-c", as_systemd, "-n", "--pidfile=", "usbgate", "--device", str(device.path)),
+                    *("--database", "none", "--state", str(self.state)),
+                    *("--listen", "systemd:domain=INET:index=0", "--listen", f"unix:{path}"),
+                ],
+                pass_fds=[handed.fileno()],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=environment(),
+                start_new_session=True,
+            )
+            self.addCleanup(process.wait, LIMIT)
+            self.addCleanup(process.terminate)
+            client = LineClient(port)
+        self.addCleanup(client.close)
+        self.assertEqual(client.word("ping"), ["OK:ping"])
+        with socket.socket(socket.AF_UNIX) as local:
+            local.connect(str(path))
+            local.sendall(b"MSG:J_ID:20\n")
+            self.assertEqual(local.makefile().readline(), "MSG:J_ID:20\n")
+        eventually(lambda: device.heard, "the device was asked")
+        self.assertEqual(device.heard, [b"MSG:J_ID:20_ORIGIN:local"])
+
+    def test_nothing_handed_over(self) -> None:
+        """
+        An endpoint that only systemd can fill, without systemd, ends the start with one line.
+        """
+        listen = "systemd:domain=INET:index=0"
+        said = self.refused(
+            *("--device", "/dev/null", "--database", "none", "--state", str(self.state), "--listen", listen)
+        )
+        self.assertIn(f"can't listen on {listen}", said)
+
     def test_wrong_options(self) -> None:
         """
         What is wrong with the options is one line.

@@ -269,7 +269,7 @@ class TcpTests(TestCase):
         client.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         quiet.sendall(b"help\n" * 4000)
 
-        def turned() -> bool:
+        def turned() -> object:
             clock.advance(0)  # waiting words are taken in turns of this clock
             return client.paused and client._queue.unsent > UNSENT_LIMIT
 

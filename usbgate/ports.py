@@ -52,8 +52,8 @@ class Ports(Service):
         for description in self._endpoints:
             try:
                 endpoint = serverFromString(self._reactor, description)  # type: ignore[no-untyped-call]  # Twisted's
-            except ValueError as error:
-                raise ListenError(f"{description}: {error}") from None
+            except (ValueError, TypeError, LookupError) as error:
+                raise ListenError(f"can't listen on {description}: {error}") from None
             listening = maybeDeferred(endpoint.listen, self._factory)
             listening.addCallback(self._listening, description)
             listening.addErrback(self._not_listening, description, failed)
