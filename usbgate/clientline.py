@@ -33,7 +33,7 @@ _TAG_ROOM = 13
 _TOLD = ("MSG", "ID", "ORIGIN", "TAG")
 
 _TEXT_LIMIT = 200  # bytes of `TEXT`; some quote what was said, and that may be a whole line
-_TEXT_LEAST = 40  # bytes; enough for the reason, even if what is repeated leaves no room for it
+_TEXT_LEAST = 20  # bytes; the beginning of the reason, even if what is repeated leaves no room for it
 
 TIMEOUT_RANGE = (0.1, 3600.0)  # seconds, protocol §3
 
