@@ -293,6 +293,29 @@ class OriginalClientTests(ServerCase):
         self.assertEqual(self.transport.value(), b"", "only the first data can be such a line")
         self.assertEqual(self.say(b"\n"), [ECHO])
 
+    def test_told_before_its_answer(self) -> None:
+        """
+        What is told between its echo and its answer stands on a line of its own, whatever it is.
+        """
+        for said, told in [(b"ping\n", "OK:ping"), (b"MSG:K_ID:21_ORIGIN:x\n", "MSG:K_ID:21_ORIGIN:x")]:
+            client, transport = self.connect()
+            client.dataReceived(ORIGINALS)
+            self.clock.advance(FIRST_DATA_PATIENCE)
+            client.dataReceived(said)
+            self.turn()
+            self.assertEqual(transport.value(), ORIGINALS + b"\n" + told.encode() + b"\n")
+
+    def test_event_before_its_answer(self) -> None:
+        """
+        So does an event.
+        """
+        self.client.dataReceived(ORIGINALS)
+        self.clock.advance(FIRST_DATA_PATIENCE)
+        self.client.watch([])
+        self.gateway.publish("2", "EVENT:reading_ID:2_SMOKE:1")
+        self.turn()
+        self.assertEqual(self.transport.value(), ORIGINALS + b"\nEVENT:reading_ID:2_SMOKE:1\n")
+
     def test_the_half_line_that_must_not_command_sensor_2(self) -> None:
         """
         `MSG:ON_ID:2`, typed so far of `MSG:ON_ID:20…`, is never taken as a line, and nor is any other half line.

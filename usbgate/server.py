@@ -81,6 +81,7 @@ class ClientProtocol(BoundedLineReceiver):
         self._words: deque[str | RequestError] = deque()
         self._speaking = False  # a word is being answered
         self._quit = False  # close when it is
+        self._unended = False  # an echo went out without a line end, and nothing since
         self._dropped = 0  # events lost since the client stopped reading
         self._room: Deferred[bool] | None = None
         self._turn: IDelayedCall | None = None
@@ -215,18 +216,17 @@ class ClientProtocol(BoundedLineReceiver):
             self._refuse(line, error)
             self.tell(error_line(error, salvage(line)))
             return
-        self._queue.write(format_line(fields).encode() + line_end)
-        # The line end that the echo must not have (the original client prints what it gets) comes with the answer.
-        head = "" if line_end else "\n"
+        self._write(format_line(fields).encode() + line_end)
+        self._unended = not line_end
         if self.in_flight >= IN_FLIGHT_LIMIT:
             self.factory.limited += 1
             limit = LimitExceeded(f"more than {IN_FLIGHT_LIMIT} requests in flight on this connection")
-            self.tell(head + error_line(limit, fields))
+            self.tell(error_line(limit, fields))
             return
         self.in_flight += 1
         asked: Deferred[Answer] = maybeDeferred(self.gateway.ask, request)
         told = asked.addCallback(answer_line, fields.get("TAG")).addErrback(self._spell_failure, fields)
-        told.addCallback(lambda answer: self._request_ended(head + answer))
+        told.addCallback(self._request_ended)
 
     def _spell_failure(self, failure: Failure, fields: Mapping[str, str]) -> str:
         error = failure.value
@@ -284,8 +284,13 @@ class ClientProtocol(BoundedLineReceiver):
         """
         if not self._leaving and lines:
             end = self.delimiter.decode()
-            self._queue.write((end.join(lines) + end).encode())
+            self._write((end.join(lines) + end).encode())
             self._regulate()
+
+    def _write(self, data: bytes, at_once: bool = True) -> None:
+        # The original client prints what it gets, so its echo has no line end: that comes with whatever is said next.
+        head, self._unended = b"\n" if self._unended else b"", False
+        self._queue.write(head + data, at_once)
 
     def room(self) -> Deferred[bool]:
         """
@@ -342,7 +347,7 @@ class ClientProtocol(BoundedLineReceiver):
             self._dropped += 1
             return False
         # Many in one turn must not look like a client that does not read.
-        self._queue.write(line + self.delimiter, at_once=self._queue.unsent > UNSENT_LIMIT)
+        self._write(line + self.delimiter, at_once=self._queue.unsent > UNSENT_LIMIT)
         return True
 
     def flush_events(self) -> None:

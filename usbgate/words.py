@@ -24,7 +24,7 @@ from usbgate.interfaces import IGateway
 from usbgate.model import Failed, Malformed, Reading, RequestError, Unknown
 
 HISTORY_DEFAULT = 100  # readings, protocol §3
-HISTORY_LIMIT = 100_000  # readings; they are in memory while they are sent, some 30 MB
+HISTORY_LIMIT = 50_000  # readings, as many as a sink gives at once: they are in memory while they are sent
 
 # Lines that are told before the reactor, and a slow client, get their turn: below a millisecond's work.
 _LINES_A_TURN = 100
