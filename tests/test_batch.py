@@ -33,6 +33,14 @@ class BatchTests(SynchronousTestCase):
         self.assertEqual(requests["device"], NULL_CELL)
         self.assertEqual(requests["latency_ms"], "10000.125")
 
+    def test_line_end_in_a_cell(self) -> None:
+        """
+        A text with a line end, which only a dialect of another's can let through, moves no other row.
+        """
+        rows = [READINGS[0]._replace(value=None, text=text) for text in ("first\nline", "of b", "of c")]
+        texts = dict(zip(READING_COLUMNS, encode(1, rows, []).readings, strict=True))["text"]
+        self.assertEqual(texts.split("\n"), ["first line", "of b", "of c"])
+
     def test_packed(self) -> None:
         """
         What is packed is unpacked as it was.

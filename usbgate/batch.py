@@ -79,7 +79,17 @@ def _columns(first: int, rows: Sequence[Reading] | Sequence[RequestRecord]) -> t
     if not rows:
         return ()
     numbers = "\n".join(map(str, range(first, first + len(rows))))
-    return (numbers, *["\n".join(map(_cell, column)) for column in zip(*rows, strict=True)])
+    return (numbers, *map(_cells, zip(*rows, strict=True)))
+
+
+def _cells(column: Sequence[object]) -> str:
+    try:
+        cells = "\n".join(column)  # type: ignore[arg-type]  # most columns hold nothing but texts
+    except TypeError:
+        cells = "\n".join(map(_cell, column))
+    if cells.count("\n") >= len(column):  # a dialect let one through: it would move all that follow by a row
+        cells = "\n".join([_cell(value).replace("\n", " ") for value in column])
+    return cells
 
 
 def _cell(value: object) -> str:

@@ -103,7 +103,7 @@ class Cluster(Service):
         """
         Bring up the server, and bring it up again whenever it ends, until `stopService`.
         """
-        super().startService()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        super().startService()
         self._life = Deferred.fromCoroutine(self._live())
         self._life.addErrback(self._given_up)
 
@@ -128,7 +128,7 @@ class Cluster(Service):
         Returns:
             Fires when it has ended, within the seconds of `STOPPING` in any case.
         """
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     def _given_up(self, failure: Failure) -> None:

@@ -196,7 +196,7 @@ def listen_port(settings: Settings) -> list[tuple[str, int] | str]:
     """
     found: list[tuple[str, int] | str] = []
     for text in settings.listen:
-        (kind, *arguments), named = _parse(text)  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        (kind, *arguments), named = _parse(text)
         if kind == "unix":
             found.append(str(named.get("address") or arguments[0]))
         elif kind in ("tcp", "tcp6"):
@@ -273,7 +273,7 @@ def _absolute_socket(text: str, folder: str) -> str:
     relative = re.match(r"unix:(?:address=)?(?=[^/:=\\][^:=]*(?::|$))", text)
     if relative is None:
         return text
-    quoted: str = quoteStringArgument(folder + "/")  # type: ignore[no-untyped-call]  # Twisted's is untyped
+    quoted: str = quoteStringArgument(folder + "/")
     return relative[0] + quoted + text[relative.end() :]
 
 

@@ -73,7 +73,7 @@ class Delivery(Service):
         """
         Begin to connect.
         """
-        Service.startService(self)  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        Service.startService(self)
         self._delivering = Deferred.fromCoroutine(self._deliver())
 
     def stopService(self) -> Deferred[None]:
@@ -83,7 +83,7 @@ class Delivery(Service):
         Returns:
             Fires when that is done.
         """
-        Service.stopService(self)  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        Service.stopService(self)
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -126,8 +126,10 @@ class Delivery(Service):
             waiting = self._connected()
             if waiting is not None:
                 await waiting
-        except (SinkUnavailable, CancelledError):
+        except CancelledError:
             raise
+        except SinkUnavailable as error:  # the store itself was reached: what it can't tell now keeps nothing from it
+            self.log.warn("the newest readings can't be read back: {reason}", reason=str(error))
         except Exception:  # whatever is wrong there, rows are stored
             self.log.failure("unexpected, on connecting to the store")
 

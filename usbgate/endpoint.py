@@ -147,7 +147,7 @@ class SerialTransport(SerialPort):
         """
         self._clock = reactor
         self._closing: IDelayedCall | None = None
-        super().__init__(Protocol(), path, reactor, baudrate=baudrate)  # type: ignore[no-untyped-call]
+        super().__init__(Protocol(), path, reactor, baudrate=baudrate)
 
     def begin(self, protocol: IProtocol) -> None:
         """
@@ -200,7 +200,7 @@ class SerialTransport(SerialPort):
         """
         if self.connected and not self.disconnecting:
             self.disconnecting = 1
-            self.stopReading()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+            self.stopReading()
             self._close_after(self._clock.seconds() + LINGER, 0.0)
 
     def _close_after(self, deadline: float, delay: float = 0.02) -> None:
@@ -237,7 +237,7 @@ class SerialTransport(SerialPort):
             if self._serial.out_waiting:
                 # Linux waits up to 30 s in close(2) for a device that takes nothing.
                 termios.tcflush(self.fileno(), termios.TCOFLUSH)
-        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        super().connectionLost(reason)
 
 
 @implementer(IStreamClientEndpoint)
@@ -309,5 +309,5 @@ def open_device(reactor: IReactorTime, spec_path: str, baud: int = DEFAULT_BAUD)
     """
     if spec_path.startswith(("/", ".")):
         return SerialEndpoint(reactor, spec_path, baud)
-    endpoint: IStreamClientEndpoint = clientFromString(reactor, spec_path)  # type: ignore[no-untyped-call]
+    endpoint: IStreamClientEndpoint = clientFromString(reactor, spec_path)
     return endpoint

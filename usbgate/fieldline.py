@@ -133,9 +133,9 @@ def parse(line: bytes) -> dict[str, str]:
     for segment in text.split("_"):
         head, colon, value = segment.partition(":")
         if colon:
-            if not (head.isascii() and head.isalnum() and head[0].isalpha()):
+            key = _upper_key(head)
+            if not key:
                 raise Malformed("no key", repr(segment))
-            key = head.upper()
             if key in fields:
                 raise Malformed("key given twice", key)
             fields[key] = value
@@ -149,6 +149,11 @@ def parse(line: bytes) -> dict[str, str]:
             if not value:
                 raise Malformed("empty value", key)
     return fields
+
+
+@lru_cache(maxsize=1024)
+def _upper_key(head: str) -> str:
+    return head.upper() if is_key(head) else ""
 
 
 def check_value(key: str, value: str) -> None:
@@ -186,6 +191,7 @@ def is_key(text: str) -> bool:
     return _KEY.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=1024)
 def is_sensor_id(text: str) -> bool:
     """
     Whether a text may name a sensor: 1 to 64 characters, no blank, no `_`, and it reads back.
@@ -193,6 +199,7 @@ def is_sensor_id(text: str) -> bool:
     return 0 < len(text) <= 64 and "_" not in text and not any(map(str.isspace, text)) and not _UNWRITABLE.search(text)
 
 
+@lru_cache(maxsize=4096)
 def parse_number(text: str) -> float | None:
     """
     Read a number as protocol §1 defines it; None if the text is not one, or not finite as a double.

@@ -154,7 +154,7 @@ class Gateway(Service):
         """
         Fail who waits with `Stopped`, and everybody who asks from now on.
         """
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        super().stopService()
         self._stopping = True
         for line in self._lines.values():
             self._act(line, line.pending.stop(self._clock.monotonic()))
@@ -332,6 +332,19 @@ class Gateway(Service):
         """
         line = self._lines[link.name]
         self._act(line, line.pending.link_down(self._clock.monotonic()))
+
+    def link_full(self, link: IDeviceLink) -> None:
+        """
+        The device takes nothing for now (see `ILinkListener.link_full`).
+        """
+        self._lines[link.name].pending.hold()
+
+    def link_drained(self, link: IDeviceLink) -> None:
+        """
+        The device takes what is written again (see `ILinkListener.link_drained`).
+        """
+        line = self._lines[link.name]
+        self._act(line, line.pending.release(self._clock.monotonic()))
 
     def line_refused(self, link: IDeviceLink, line: bytes, reason: str) -> None:
         """

@@ -122,6 +122,17 @@ class ILinkListener(Interface):
         The device went away, or the first attempt to open it failed (later ones are not told again).
         """
 
+    def link_full(link: IDeviceLink) -> None:
+        """
+        The device does not take what was written; nothing more should be, until `link_drained`, `link_up` or
+        `link_down`. Called from within `IDeviceLink.send`.
+        """
+
+    def link_drained(link: IDeviceLink) -> None:
+        """
+        The device took all that was written.
+        """
+
     def reports_received(link: IDeviceLink, reports: Sequence[Report]) -> None:
         """
         One chunk was read and held these reports, in order; called at once, at least one report.

@@ -137,7 +137,7 @@ class Journal(Service):
             JournalError: The file can't be used.
         """
         self._file.open()
-        Service.startService(self)  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        Service.startService(self)
         self._next = self._file.n + 1
         self.backlog = self._file.backlog
         self._behind = self.backlog > 0
@@ -152,7 +152,7 @@ class Journal(Service):
         """
         if not self.running:
             return succeed(None)
-        Service.stopService(self)  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        Service.stopService(self)
         if self._asker is not None:
             self._asker.cancel()
         if self._readings or self._requests or self._rejects or self._undeleted:

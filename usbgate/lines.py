@@ -55,8 +55,8 @@ class BoundedLineReceiver(LineReceiver):
                     return
                 line = self._waiting.popleft()
                 if len(line) > self.MAX_LENGTH:
-                    self.lineLengthExceeded(line)  # type: ignore[no-untyped-call]  # Twisted's is untyped
+                    self.lineLengthExceeded(line)
                 else:
-                    self.lineReceived(line)  # type: ignore[no-untyped-call]  # Twisted's is untyped
+                    self.lineReceived(line)
         finally:
             self._delivering = False

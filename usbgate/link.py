@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.application.service import Service
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -55,16 +56,19 @@ reopen_policy = backoffPolicy(0.2, 0.6, jitter=lambda: 0.2 * random.random())
 @implementer(IPushProducer)
 class _Outlet:
     """
-    Knows whether the device takes what is written: the transport tells its producer when 64 KiB are unsent.
+    Knows whether anything that was written waits for the device to take it: transports tell their producer.
     """
 
-    blocked = False
+    def __init__(self, drained: Callable[[], None]) -> None:
+        self.full = False
+        self._drained = drained
 
     def pauseProducing(self) -> None:
-        self.blocked = True
+        self.full = True
 
     def resumeProducing(self) -> None:
-        self.blocked = False
+        self.full = False
+        self._drained()
 
     def stopProducing(self) -> None:
         pass
@@ -87,7 +91,7 @@ class DeviceProtocol(BoundedLineReceiver):
         self._link = link
         self._line_starts = tuple(line_starts)
         self._opening = True  # until the first line is over
-        self._outlet = _Outlet()
+        self._outlet = _Outlet(link.drained)
         self._writer: IWriteDescriptor | None = None
 
     def connectionMade(self) -> None:
@@ -98,6 +102,10 @@ class DeviceProtocol(BoundedLineReceiver):
         self._writer = IWriteDescriptor(self.transport, None)
         consumer = IConsumer(self.transport, None)
         if consumer is not None:
+            # Be told of the first byte that waits, not only of 64 KiB: what the device does not take must not pile up
+            # to be obeyed minutes later.
+            if isinstance(consumer, FileDescriptor):
+                consumer.bufferSize = 0
             consumer.registerProducer(self._outlet, True)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
@@ -128,21 +136,22 @@ class DeviceProtocol(BoundedLineReceiver):
         if lines:
             self._link.lines_received(lines)
 
-    def write_line(self, line: bytes) -> bool:
+    @property
+    def full(self) -> bool:
+        """
+        Whether something that was written still waits.
+        """
+        return self._outlet.full
+
+    def write_line(self, line: bytes) -> None:
         """
         Write a line now if nothing is waiting to be written, not a reactor turn later.
-
-        Returns:
-            Whether it was taken; it is not where 64 KiB are unsent.
         """
         assert self.transport is not None
-        if self._outlet.blocked:
-            return False
         self.transport.write(line + self.delimiter)
         if self._writer is not None:
             # Its result is only for the reactor, which finds the same error at its own next try.
             self._writer.doWrite()
-        return True
 
     def close(self) -> None:
         """
@@ -234,7 +243,7 @@ class Link(Service):
         self._listener = listener
         self._protocol: DeviceProtocol | None = None
         self._paused = False
-        self._stalled = False
+        self._full = False
         self._away_since: float | None = None
         self._failures_told: set[type[BaseException] | None] = set()
         self._written: OrderedDict[bytes, float] = OrderedDict()  # until when it is an echo
@@ -256,7 +265,7 @@ class Link(Service):
         """
         Begin to look for the device.
         """
-        super().startService()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        super().startService()
         self._away_since = None
         self._failures_told.clear()
         self._client.startService()
@@ -268,7 +277,7 @@ class Link(Service):
         Returns:
             Fires when it is closed, and the lock on it is gone.
         """
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        super().stopService()
         stopped: Deferred[None] = self._client.stopService()
         if self._protocol is not None:
             limit = self._reactor.callLater(STOP_LIMIT, self._protocol.close)
@@ -282,19 +291,26 @@ class Link(Service):
 
     def send(self, request: Request, tag: str | None, patience: float) -> None:
         """
-        Write a request to the device (see `IDeviceLink.send`); also not to one that takes nothing any more.
+        Write a request to the device (see `IDeviceLink.send`).
         """
         if self._protocol is None or not self.running:
             return
         line = self._dialect.encode(request, tag)
         # Before it is written: a pty can echo it in no time.
         self._remember(line, self._reactor.seconds() + patience)
-        if self._protocol.write_line(line):
-            self.lines_out += 1
-            self._stalled = False
-        elif not self._stalled:
-            self._stalled = True
-            self.log.warn("{device} takes nothing any more; what is asked of it is lost", device=self.name)
+        self._protocol.write_line(line)
+        self.lines_out += 1
+        if self._protocol.full and not self._full:
+            self._full = True
+            self._listener.link_full(self)
+
+    def drained(self) -> None:
+        """
+        Take note that the device took all that was written (its protocol calls this).
+        """
+        if self._full:
+            self._full = False
+            self._listener.link_drained(self)
 
     def pause(self) -> None:
         """
@@ -303,7 +319,7 @@ class Link(Service):
         if not self._paused:
             self._paused = True
             if self._protocol is not None:
-                self._protocol.pauseProducing()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+                self._protocol.pauseProducing()
 
     def resume(self) -> None:
         """
@@ -312,17 +328,17 @@ class Link(Service):
         if self._paused:
             self._paused = False
             if self._protocol is not None:
-                self._protocol.resumeProducing()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+                self._protocol.resumeProducing()
 
     def opened(self, protocol: DeviceProtocol) -> None:
         """
         Take note that the device is open (its protocol calls this).
         """
         self._protocol = protocol
-        self._stalled = False
+        self._full = False
         self._failures_told.clear()
         if self._paused:
-            protocol.pauseProducing()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+            protocol.pauseProducing()
         if self._away_since is None:
             self.log.info("{device} is open: {path}", device=self.name, path=self.path)
         else:

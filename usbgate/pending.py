@@ -136,6 +136,7 @@ class PendingRequests(Generic[W]):
         self._turns = 0
         self._state = "starting"
         self._settled_at = inf
+        self._held = False
         self._lanes: dict[str, _Lane[W]] = {}
         self._waiting = 0  # errands in line that are not on the wire
         self._on_wire = 0
@@ -282,6 +283,7 @@ class PendingRequests(Generic[W]):
         """
         moves = self._begin(now)
         self._state = "settling"
+        self._held = False
         self._settled_at = now + self._rules.settle
         for lane in self._lanes.values():
             if lane.until == inf:
@@ -302,6 +304,20 @@ class PendingRequests(Generic[W]):
             else:
                 lane.until = inf
         return moves
+
+    def hold(self) -> None:
+        """
+        Write nothing more until `release`: the device does not take what was written. Who waits meanwhile waits for
+        a place on the wire, and was not asked if its limit ends before.
+        """
+        self._held = True
+
+    def release(self, now: float) -> Moves[W]:
+        """
+        Write again.
+        """
+        self._held = False
+        return self.expire(now)
 
     def stop(self, now: float) -> Moves[W]:
         """
@@ -360,7 +376,7 @@ class PendingRequests(Generic[W]):
 
     def _fill(self, moves: Moves[W], now: float) -> Moves[W]:
         # Rule 2. Only after a whole chunk was looked at: a second line of it can't answer what is written now.
-        if self._state != "online":
+        if self._state != "online" or self._held:
             return moves
         while self._on_wire < self._rules.window and (ready := self._ready.first()):
             lane = ready[1]

@@ -51,7 +51,7 @@ class Ports(Service):
         failed: list[Failure] = []
         for description in self._endpoints:
             try:
-                endpoint = serverFromString(self._reactor, description)  # type: ignore[no-untyped-call]  # Twisted's
+                endpoint = serverFromString(self._reactor, description)
             except (ValueError, TypeError, LookupError) as error:
                 raise ListenError(f"can't listen on {description}: {error}") from None
             listening = maybeDeferred(endpoint.listen, self._factory)
@@ -76,6 +76,6 @@ class Ports(Service):
         Returns:
             Fires when all ports are closed.
         """
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        super().stopService()
         ports, self._ports = self._ports, []
         return gatherResults([maybeDeferred(port.stopListening) for port in ports]).addCallback(lambda _: None)

@@ -388,7 +388,7 @@ class ClientProtocol(BoundedLineReceiver):
         if self._leaving or self._is_full() == self.paused:
             return
         if not self.paused:
-            self.pauseProducing()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+            self.pauseProducing()
         elif self._resume is None:
             # In a turn of its own: what waits may fill us up again, and others want to be served between.
             self._resume = self._reactor.callLater(0, self._read_on)

@@ -28,7 +28,7 @@ _UNSENT = 65_536
 # Seconds between two looks whether somebody has opened the device: the kernel tells only that nobody has it open.
 _LOOK = 0.1
 
-_LOST = Failure(CONNECTION_LOST)  # type: ignore[no-untyped-call]  # Twisted's is untyped
+_LOST = Failure(CONNECTION_LOST)
 
 
 class SimulatorError(Exception):
@@ -87,14 +87,14 @@ class Simulator(Service):
             if isinstance(error, OSError):
                 raise SimulatorError(f"{self._path}: {error.strerror or error}") from error
             raise
-        super().startService()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        super().startService()
         self._look()
 
     def stopService(self) -> None:
         """
         End it: the device is gone for whoever has it open.
         """
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        super().stopService()
         for timer in (self._look_timer, self._speak_timer):
             if timer is not None and timer.active():
                 timer.cancel()

@@ -64,7 +64,7 @@ class StateFolder(Service):
         """
         Let go of the lock.
         """
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        super().stopService()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

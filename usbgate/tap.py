@@ -55,7 +55,7 @@ class Options(usage.Options):
     ]
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        super().__init__()
         self.devices: list[str] = []
         self.listen: list[str] = []
 
@@ -76,7 +76,7 @@ class Options(usage.Options):
         Read the options; what is wrong with them is one line, not the whole help.
         """
         try:
-            super().parseOptions(options)  # type: ignore[no-untyped-call]  # Twisted's is untyped
+            super().parseOptions(options)
         except usage.UsageError as error:
             raise SystemExit(f"usbgate: {error}") from None
 
@@ -109,7 +109,7 @@ class Daemon(MultiService):
         Args:
             status_pipe: Gives the pipe on which the process in the foreground waits to hear of the start.
         """
-        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        super().__init__()
         self._status_pipe = status_pipe
 
     def privilegedStartService(self) -> None:
@@ -143,7 +143,7 @@ class Daemon(MultiService):
         Returns:
             Fires when the last one has stopped.
         """
-        Service.stopService(self)  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        Service.stopService(self)
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -178,7 +178,7 @@ class Clients(Service):
         Returns:
             Fires when all are closed.
         """
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        super().stopService()
         return self._factory.stop()
 
 
@@ -241,7 +241,7 @@ def build(
     parts.append(Ports(reactor, settings.listen, factory))
     daemon = Daemon(status_pipe)
     for part in parts:
-        part.setServiceParent(daemon)  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        part.setServiceParent(daemon)
     return daemon
 
 

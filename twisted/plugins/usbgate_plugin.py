@@ -4,6 +4,6 @@ Makes `twistd usbgate` known to Twisted; how it is put together is in `usbgate.t
 
 from twisted.application.service import ServiceMaker
 
-usbgate = ServiceMaker(  # type: ignore[no-untyped-call]  # Twisted's is untyped
+usbgate = ServiceMaker(
     "usbgate", "usbgate.tap", "A gateway between a serial device, its askers and PostgreSQL.", "usbgate"
 )

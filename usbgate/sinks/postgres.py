@@ -171,7 +171,7 @@ class PostgresSink:
                 except UniqueViolation:
                     # Some of it is there: we stopped between its commit and our note of that. Batches merge
                     # differently after a restart, so that any part of it may be.
-                    await self._insert(session, batch, " on conflict do nothing")
+                    await self._insert(session, batch, " on conflict (gateway, seq, at) do nothing")
             except ValueError as error:  # NUL, or what is no UTF-8
                 raise RowsRefused(str(error)) from error
             except psycopg2.Error as error:
