@@ -27,6 +27,7 @@ from usbgate.interfaces import (
 )
 from usbgate.model import (
     Answer,
+    Busy,
     Failed,
     Offline,
     Reading,
@@ -335,6 +336,23 @@ class LiveTests(GatewayCase):
         self.assertEqual(lines, ["EVENT:device_DEV:leonardo_STATE:online", "EVENT:device_DEV:leonardo_STATE:offline"])
         [device] = self.gateway.devices()
         self.assertEqual((device.name, device.path, device.state), ("leonardo", "/dev/leonardo", "offline"))
+
+    def test_device_takes_nothing(self) -> None:
+        """
+        While a device takes nothing, no more is written to it: a toggle that never reached it was not asked.
+        """
+        self.gateway.link_up(self.link)
+        self.ask("MSG:J_ID:20").addErrback(lambda _: None)
+        self.gateway.link_full(self.link)
+        asked = self.ask("MSG:TOGGLE_ID:9_TIMEOUT:2")
+        self.clock.advance(3)
+        self.failureResultOf(asked, Busy)
+        later = self.ask("MSG:TOGGLE_ID:9_TIMEOUT:2")
+        self.assertEqual([event for event in self.events if "send" in str(event)], [("send", "leonardo", "J", "20")])
+        self.gateway.link_drained(self.link)
+        self.assertEqual(self.events[-1], ("send", "leonardo", "TOGGLE", "9"))
+        self.hear(("9", "1"))
+        self.successResultOf(later)
 
     def test_acknowledgement(self) -> None:
         """

@@ -69,8 +69,8 @@ class WheelTests(SynchronousTestCase):
         """
         The twistd of any folder lists usbgate, though nothing can be written beside it.
         """
-        for folder in [self.site, *self.site.rglob("*")]:
-            folder.chmod(0o555 if folder.is_dir() else 0o444)
+        self.addCleanup(self._chmod, 0o755, 0o644)
+        self._chmod(0o555, 0o444)
         said = subprocess.run(
             [*TWISTD, "--help"],
             capture_output=True,
@@ -81,6 +81,10 @@ class WheelTests(SynchronousTestCase):
         )
         self.assertIn("usbgate", said.stdout)
         self.assertEqual(said.stderr, "")
+
+    def _chmod(self, folders: int, files: int) -> None:
+        for path in [self.site, *self.site.rglob("*")]:
+            path.chmod(folders if path.is_dir() else files)
 
     def test_one_version(self) -> None:
         """

@@ -147,7 +147,7 @@ def parse_device(spec: str) -> tuple[str, Device]:
         if not comma or not equals:
             break
         if key not in SPEC_KEYS:
-            if near := get_close_matches(key, SPEC_KEYS, 1, 0.8):
+            if near := get_close_matches(key, SPEC_KEYS, 1, 0.7):
                 raise ConfigError(f"{where}: {key}: unknown key, did you mean {near[0]}?")
             break
         if key in given:

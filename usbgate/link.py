@@ -12,18 +12,15 @@ from typing import ClassVar
 
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.application.service import Service
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
     IProtocol,
     IProtocolFactory,
-    IPushProducer,
     IReactorTime,
     IStreamClientEndpoint,
     ITCPTransport,
-    IWriteDescriptor,
 )
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import FilteringLogObserver, Logger, LogLevel, LogLevelFilterPredicate, globalLogPublisher
@@ -34,6 +31,7 @@ from usbgate.fieldline import LINE_LIMIT
 from usbgate.interfaces import IDeviceLink, IDialect, ILinkListener
 from usbgate.lines import BoundedLineReceiver
 from usbgate.model import Malformed, Report, Request
+from usbgate.sendqueue import SendQueue
 
 # Lines written that may come back as an echo. An echo is back before so many others are written, whatever patience
 # allows; this bounds the memory at 1 MiB.
@@ -53,27 +51,6 @@ _KEEPALIVE = [("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 2)]
 reopen_policy = backoffPolicy(0.2, 0.6, jitter=lambda: 0.2 * random.random())
 
 
-@implementer(IPushProducer)
-class _Outlet:
-    """
-    Knows whether anything that was written waits for the device to take it: transports tell their producer.
-    """
-
-    def __init__(self, drained: Callable[[], None]) -> None:
-        self.full = False
-        self._drained = drained
-
-    def pauseProducing(self) -> None:
-        self.full = True
-
-    def resumeProducing(self) -> None:
-        self.full = False
-        self._drained()
-
-    def stopProducing(self) -> None:
-        pass
-
-
 class DeviceProtocol(BoundedLineReceiver):
     """
     One opening of a device: cuts what it says into lines, and writes to it at once.
@@ -91,22 +68,14 @@ class DeviceProtocol(BoundedLineReceiver):
         self._link = link
         self._line_starts = tuple(line_starts)
         self._opening = True  # until the first line is over
-        self._outlet = _Outlet(link.drained)
-        self._writer: IWriteDescriptor | None = None
 
     def connectionMade(self) -> None:
         """
         Say that the device is open; a serial server on the network gets its options first.
         """
         assert self.transport is not None
-        self._writer = IWriteDescriptor(self.transport, None)
-        consumer = IConsumer(self.transport, None)
-        if consumer is not None:
-            # Be told of the first byte that waits, not only of 64 KiB: what the device does not take must not pile up
-            # to be obeyed minutes later.
-            if isinstance(consumer, FileDescriptor):
-                consumer.bufferSize = 0
-            consumer.registerProducer(self._outlet, True)
+        # A device that takes nothing is noticed by the first byte that waits, and nothing is done about it here.
+        self._queue = SendQueue(self._link.reactor, IConsumer(self.transport), self._taken, lambda: None)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
@@ -121,6 +90,7 @@ class DeviceProtocol(BoundedLineReceiver):
         """
         Say that the device is gone.
         """
+        self._queue.close()
         self._link.closed(reason)
 
     def linesReceived(self, lines: Sequence[bytes]) -> None:
@@ -139,19 +109,19 @@ class DeviceProtocol(BoundedLineReceiver):
     @property
     def full(self) -> bool:
         """
-        Whether something that was written still waits.
+        Whether something that was written still waits for the device to take it.
         """
-        return self._outlet.full
+        return self._queue.unsent > 0
 
     def write_line(self, line: bytes) -> None:
         """
-        Write a line now if nothing is waiting to be written, not a reactor turn later.
+        Write a line, at once if nothing waits to be written.
         """
-        assert self.transport is not None
-        self.transport.write(line + self.delimiter)
-        if self._writer is not None:
-            # Its result is only for the reactor, which finds the same error at its own next try.
-            self._writer.doWrite()
+        self._queue.write(line + self.delimiter)
+
+    def _taken(self) -> None:
+        if not self.full:
+            self._link.drained()
 
     def close(self) -> None:
         """
@@ -238,7 +208,7 @@ class Link(Service):
         self.malformed = 0
         self.echoes = 0
         self.partial = 0
-        self._reactor = reactor
+        self.reactor = reactor
         self._dialect = dialect
         self._listener = listener
         self._protocol: DeviceProtocol | None = None
@@ -280,7 +250,7 @@ class Link(Service):
         super().stopService()
         stopped: Deferred[None] = self._client.stopService()
         if self._protocol is not None:
-            limit = self._reactor.callLater(STOP_LIMIT, self._protocol.close)
+            limit = self.reactor.callLater(STOP_LIMIT, self._protocol.close)
 
             def in_time(result: None) -> None:
                 if limit.active():
@@ -295,9 +265,13 @@ class Link(Service):
         """
         if self._protocol is None or not self.running:
             return
-        line = self._dialect.encode(request, tag)
+        try:
+            line = self._dialect.encode(request, tag)
+        except Exception:  # a dialect can be anybody's; whoever asked hears that no answer came
+            self.log.failure("{device}: the dialect can't write a request", device=self.name)
+            return
         # Before it is written: a pty can echo it in no time.
-        self._remember(line, self._reactor.seconds() + patience)
+        self._remember(line, self.reactor.seconds() + patience)
         self._protocol.write_line(line)
         self.lines_out += 1
         if self._protocol.full and not self._full:
@@ -342,7 +316,7 @@ class Link(Service):
         if self._away_since is None:
             self.log.info("{device} is open: {path}", device=self.name, path=self.path)
         else:
-            away = self._reactor.seconds() - self._away_since
+            away = self.reactor.seconds() - self._away_since
             self.log.info("{device} is back after {away:.1f} s", device=self.name, away=away)
         self._away_since = None
         self._listener.link_up(self)
@@ -353,7 +327,7 @@ class Link(Service):
         """
         self._protocol = None
         if self.running:
-            self._away_since = self._reactor.seconds()
+            self._away_since = self.reactor.seconds()
             self.log.warn("{device} went away: {path}", device=self.name, path=self.path)
             self._listener.link_down(self, f"{self.path} went away")
 
@@ -366,7 +340,7 @@ class Link(Service):
             self._failures_told.add(failure.type)
             self.log.warn("{device} can't be opened: {reason}", device=self.name, reason=reason)
         if self._away_since is None:
-            self._away_since = self._reactor.seconds()
+            self._away_since = self.reactor.seconds()
             self._listener.link_down(self, reason)
 
     def partial_received(self, line: bytes) -> None:
@@ -415,13 +389,13 @@ class Link(Service):
             self._written.popitem(last=False)
 
     def _is_echo(self, line: bytes) -> bool:
-        if self._reactor.seconds() <= self._written[line]:
+        if self.reactor.seconds() <= self._written[line]:
             return True
         del self._written[line]
         return False
 
     def _log_text(self, text: str) -> None:
-        now = self._reactor.seconds()
+        now = self.reactor.seconds()
         if now - self._text_since >= TEXT_SPAN:
             if self._text_lines > TEXT_LINES:
                 unsaid = self._text_lines - TEXT_LINES

@@ -40,6 +40,7 @@ class Ports(Service):
         self._endpoints = endpoints
         self._factory = factory
         self._ports: list[IListeningPort] = []
+        self._starting = False
 
     def privilegedStartService(self) -> None:
         """
@@ -49,14 +50,16 @@ class Ports(Service):
             ListenError: An address is taken, or not ours. One that is found out later is logged.
         """
         failed: list[Failure] = []
+        self._starting = True
         for description in self._endpoints:
             try:
                 endpoint = serverFromString(self._reactor, description)
-            except (ValueError, TypeError, LookupError) as error:
+            except (ValueError, TypeError, LookupError, ImportError) as error:
                 raise ListenError(f"can't listen on {description}: {error}") from None
             listening = maybeDeferred(endpoint.listen, self._factory)
             listening.addCallback(self._listening, description)
             listening.addErrback(self._not_listening, description, failed)
+        self._starting = False
         if failed:
             raise ListenError(f"can't listen: {failed[0].getErrorMessage()}")
 
@@ -65,9 +68,10 @@ class Ports(Service):
         self.log.info("listening on {endpoint}", endpoint=description)
 
     def _not_listening(self, failure: Failure, description: str, failed: list[Failure]) -> None:
-        # Twisted's own endpoints know at once and end the start; what a plug-in's finds out later is only said.
+        # Twisted's own endpoints know at once, which ends the start; what a plug-in's finds out later is only said.
         failed.append(failure)
-        self.log.error("can't listen on {endpoint}: {why}", endpoint=description, why=failure.getErrorMessage())
+        if not self._starting:
+            self.log.error("can't listen on {endpoint}: {why}", endpoint=description, why=failure.getErrorMessage())
 
     def stopService(self) -> Deferred[None]:
         """

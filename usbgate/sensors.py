@@ -92,7 +92,7 @@ class KnownSensors:
             known = self._sensors.get(reading.sensor)
             if known is None:
                 if len(self._sensors) >= SENSORS_REMEMBERED:
-                    return
+                    continue
                 known = self._sensors[reading.sensor] = Sensor(reading.device, reading.at)
             if not known.reports:  # oldest first, so the last one wins
                 known.device, known.seen = reading.device, reading.at

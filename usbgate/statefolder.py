@@ -44,6 +44,8 @@ class StateFolder(Service):
         Raises:
             StateFolderError: It can't be made or written to, or another daemon holds it.
         """
+        # What is in there is nobody else's, however we were started: twistd sets this only in the background.
+        os.umask(0o077)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
