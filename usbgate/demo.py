@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from psycopg2.extensions import make_dsn
 from rich.console import Console
@@ -175,18 +175,21 @@ class _Demo:
             raise _Ended
         for name, process in self._running.items():
             if process.poll() is not None:
-                lines = self._log.read_text("utf-8", "replace").splitlines()[-LAST_LINES:]
-                print(*lines, sep="\n", file=sys.stderr)
-                raise DemoFailed(f"the {name} ended by itself; above are the last lines of its log")
+                self._fail(f"the {name} ended by itself")
 
     def _wait(self, what: str, look: Callable[[], _Found | None]) -> _Found:
         deadline = time.monotonic() + READY_LIMIT
         while not (found := look()):
             self._check()
             if time.monotonic() > deadline:
-                raise DemoFailed(f"{what} is not there after {READY_LIMIT:.0f} s")
+                self._fail(f"{what} is not there after {READY_LIMIT:.0f} s")
             self._ending.wait(LOOK)
         return found
+
+    def _fail(self, why: str) -> NoReturn:
+        lines = self._log.read_text("utf-8", "replace").splitlines()[-LAST_LINES:]
+        print(*lines, sep="\n", file=sys.stderr)
+        raise DemoFailed(f"{why}; above are the last lines of the log")
 
     def _find_database(self, psql: Path) -> str | None:
         """
