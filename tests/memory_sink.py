@@ -37,6 +37,7 @@ class MemorySink:
         refuses: Whether a row (as `rows_of` spells it) is one to refuse.
         hanging: Leave `store` unanswered until `release` or `close`.
         calls: What was called, in order: `connect`, `close`, and `store 1-3` with the numbers of the rows.
+        lost: Whom to tell when it is lost while nothing is asked of it.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,7 @@ class MemorySink:
         self.refuses: Callable[[dict[str, str | None]], bool] = lambda row: False
         self.hanging = False
         self.calls: list[str] = []
+        self.lost: Callable[[str], None] = lambda reason: None
         self._held: tuple[Batch, Deferred[None]] | None = None
 
     def connect(self) -> Deferred[None]:

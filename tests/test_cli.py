@@ -70,6 +70,7 @@ class UsageTests(TestCase):
             ["ask", "20", "J", "LEVEL=a_b:c"],
             ["ask", "20", "J", "LEVEL=1", "level=2"],
             ["ask", "20", "J", "AT=1"],
+            ["ask", "20", "J", "A=" + "x" * 1015],
             ["ask", "20", "-o", "Toto and friends"],
             ["ask", "-i", "20", "21", "J"],
             ["ask", "-p", "70000", "20"],

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from twisted.trial.unittest import TestCase
@@ -77,7 +77,11 @@ def wait_until_kept_waiting(pid: int, lock: Path) -> None:
     """
 
     def has_opened() -> bool:
-        return str(lock) in [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                if os.readlink(link) == str(lock):
+                    return True
+        return False
 
     def sleeps() -> int:
         return int(Path(f"/proc/{pid}/status").read_text().partition("\nvoluntary_ctxt_switches:")[2].split()[0])
@@ -140,6 +144,14 @@ class AskTests(TestCase):
         """
         answer = "ID:20_VALUE:4_5_MSG:J_AT:2013-03-11T21:02:10.123Z"
         self.assertEqual(self.ask("MSG:J_ID:20", answer), ["MSG:J_ID:20", answer])
+
+    def test_long_answer(self) -> None:
+        """
+        An answer is a device's line and what usbgate adds: it may be longer than a line to usbgate.
+        """
+        answer = "ID:20_VALUE:" + "x" * 4000 + "_MSG:J_AT:2013-03-11T21:02:10.123Z"
+        self.assertEqual(self.ask("MSG:J_ID:20", answer)[1], answer)
+        self.assertIn("is not usbgate", str(self.assertRaises(AskError, self.ask, "MSG:J_ID:20", answer + "y" * 100)))
 
     def test_errors(self) -> None:
         """

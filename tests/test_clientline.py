@@ -89,15 +89,16 @@ class RequestTests(SynchronousTestCase):
         for value in ["50_ID:2", "a\nb", ""]:
             with self.assertRaises(Malformed):
                 parse_request({"MSG": "L", "ID": "9", "LEVEL": value}, "web", "web")
+            with self.assertRaises(Malformed):
+                parse_request({"MSG": "L", "ID": "9"}, value, "web")
 
     def test_room(self) -> None:
         """
-        What would be too long for the device, with ORIGIN and a tag added, is refused at once.
+        How long the line for the device is, with ORIGIN added and what is ours left out, is told in bytes.
         """
-        line = "MSG:J_ID:20_A:" + "x" * (LINE_LIMIT - 14)
-        parse(line.encode())
-        with self.assertRaises(Malformed):
-            request(line)
+        self.assertEqual(request("MSG:J_ID:20_ORIGIN:é_TAG:x").size, len(b"MSG:J_ID:20_ORIGIN:.."))
+        self.assertEqual(request("MSG:J_ID:20_TIMEOUT:3").size, len("MSG:J_ID:20_ORIGIN:10.0.0.7"))
+        self.assertGreater(request("MSG:J_ID:20_A:" + "x" * (LINE_LIMIT - 14)).size, LINE_LIMIT)
 
 
 class SpellingTests(SynchronousTestCase):
@@ -136,6 +137,24 @@ class SpellingTests(SynchronousTestCase):
             error_line(TimedOut("no answer_in 10 s"), fields),
             "ERROR:timeout_MSG:J_ID:20_ORIGIN:TOTO_TAG:a_TEXT:no answer in 10 s",
         )
+
+    def test_error_of_what_does_not_read_back(self) -> None:
+        """
+        A failure repeats of the request only what reads back.
+        """
+        fields = {"MSG": "J", "ID": "20_A:1", "TAG": "a\nb", "ORIGIN": "x"}
+        self.assertEqual(error_line(TimedOut("late"), fields), "ERROR:timeout_MSG:J_ORIGIN:x_TEXT:late")
+
+    def test_dialects_values(self) -> None:
+        """
+        A report whose values would not read back is told to nobody: a dialect can be anybody's.
+        """
+        for value in ["1_ID:2", "a\nb", ""]:
+            report = Report("20", None, None, (("VALUE", value),))
+            with self.assertRaises(Malformed):
+                answer_line(Answer(report, "J", self.AT, "leonardo"))
+            with self.assertRaises(Malformed):
+                reading_event_line(report, None, self.AT)
 
     def test_salvage(self) -> None:
         """

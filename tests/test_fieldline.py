@@ -19,6 +19,7 @@ from usbgate.fieldline import (
     format_time,
     is_key,
     is_sensor_id,
+    join_fields,
     parse,
     parse_number,
     plain_text,
@@ -112,6 +113,7 @@ class ParseTests(SynchronousTestCase):
         for fields, line in BOTH_WAYS:
             self.assertEqual(list(parse(line.encode()).items()), list(fields.items()), line)
             self.assertEqual(format_line(fields), line)
+            self.assertEqual(join_fields(fields), line)
 
     def test_read_only(self) -> None:
         """
@@ -131,10 +133,13 @@ class ParseTests(SynchronousTestCase):
 
     def test_longest(self) -> None:
         """
-        A line of exactly the limit is read.
+        A line of exactly the limit is read, also where that is another.
         """
         line = b"A:" + b"x" * (LINE_LIMIT - 2)
         self.assertEqual(parse(line), {"A": "x" * (LINE_LIMIT - 2)})
+        self.assertEqual(parse(line + b"x", LINE_LIMIT + 1), {"A": "x" * (LINE_LIMIT - 1)})
+        with self.assertRaises(Malformed):
+            parse(line + b"xx", LINE_LIMIT + 1)
 
     @given(st.dictionaries(st.from_regex(r"[A-Z][A-Z0-9]{0,5}", fullmatch=True), st.text(max_size=12), min_size=1))
     def test_reads_back_or_is_refused(self, fields: dict[str, str]) -> None:

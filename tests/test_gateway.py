@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 
 from usbgate import __version__
 from usbgate.clientline import parse_request
-from usbgate.fieldline import check_value, parse
+from usbgate.fieldline import LINE_LIMIT, check_value, parse
 from usbgate.gateway import Gateway, SensorRules
 from usbgate.interfaces import (
     IClock,
@@ -29,6 +29,7 @@ from usbgate.model import (
     Answer,
     Busy,
     Failed,
+    Malformed,
     Offline,
     Reading,
     Report,
@@ -474,6 +475,32 @@ class LiveTests(GatewayCase):
         self.assertEqual(len(self.gateway.noise()), 100)
         self.assertEqual(self.gateway.noise()[-1]["FROM"], "client 10.0.0.7")
 
+    def test_unsure_are_all_named(self) -> None:
+        """
+        However many sensors §4.6 applies to, `status` names each, in lines that can be read.
+        """
+        self.gateway.link_up(self.link)
+        names = [f"sensor-{n}" for n in range(120)]
+        for name in names:
+            self.ask(f"MSG:J_ID:{name}")
+            self.hear((name, "1"))
+        unsure = [told for told in self.gateway.status() if "UNSURE" in told]
+        self.assertEqual([told["UNSURE"] for told in unsure], ["50", "50", "20"])
+        self.assertEqual(",".join(told["SENSORS"] for told in unsure).split(","), names)
+
+    def test_too_long(self) -> None:
+        """
+        A request that has no room in a line for the device is refused, and has its row.
+        """
+        self.gateway.link_up(self.link)
+        longest = "MSG:J_ID:20_ORIGIN:x_A:" + "x" * (LINE_LIMIT - 23)
+        self.assertNoResult(self.ask(longest))
+        self.assertEqual(len(self.events), 1)
+        self.failureResultOf(self.ask("MSG:J_ID:20_A:" + "x" * (LINE_LIMIT - 14)), Malformed)
+        self.assertEqual(len(self.events), 2)
+        (record,) = self.journal.requests
+        self.assertEqual((record.outcome, record.device, record.sensor), ("malformed", "leonardo", "20"))
+
     def test_one_timer(self) -> None:
         """
         However many wait, one timer runs; when nobody does, none.
@@ -485,6 +512,24 @@ class LiveTests(GatewayCase):
             self.clock.advance(0.1)
         self.assertEqual(len([self.failureResultOf(asked) for asked in asks]), 50)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class TagTests(GatewayCase):
+    """
+    A device that echoes tags.
+    """
+
+    rules = Rules(tags=True)
+
+    def test_too_long(self) -> None:
+        """
+        The longest tag must have its place in the line.
+        """
+        self.gateway.link_up(self.link)
+        longest = "MSG:J_ID:20_ORIGIN:x_A:" + "x" * (LINE_LIMIT - len("_TAG:12345678") - 23)
+        self.assertNoResult(self.ask(longest))
+        self.failureResultOf(self.ask(longest + "y"), Malformed)
+        self.assertEqual([record.outcome for record in self.journal.requests], ["malformed"])
 
 
 class SettleTests(GatewayCase):

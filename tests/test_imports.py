@@ -15,26 +15,25 @@ import usbgate
 FLOORS = [
     # The core: no sockets, files, reactor or Deferreds; only the doors know of Deferreds.
     ["model agenda fieldline batch pending sensors clientline interfaces dialects dialects.fields flat"],
-    ["lines"],
+    ["lines", "sendqueue", "keepalive"],
     # Parts with I/O; none imports another.
     [
         "clock",
-        "endpoint",
+        "finding endpoint",
         "link",
         "journalfile journalwriter journal",
-        "detached postmaster cluster",
-        "sinks sinks.pgsession sinks.postgres",
+        "detached postmaster account cluster",
+        "sinks sinks.pgsession sinks.sharedsession sinks.pgschema sinks.postgres",
         "statefolder",
         "ports",
         "hub",
         "noise",
-        "sendqueue",
         "telnet",
     ],
     # The joints.
     ["gateway", "delivery"],
     # Faces.
-    ["watchers words server"],
+    ["watchers words server clients"],
     # The edge.
     ["settings config", "client", "simulate"],
     ["ondemand", "tap"],

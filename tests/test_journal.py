@@ -25,6 +25,7 @@ from zope.interface.verify import verifyObject
 from tests.memory_sink import rows_of
 from usbgate import journalfile, journalwriter
 from usbgate.batch import Batch, halve
+from usbgate.fieldline import format_line
 from usbgate.interfaces import IJournal, IOutbox
 from usbgate.journal import FLUSH_ROWS, MERGE_ROWS, Journal
 from usbgate.journalfile import JournalError, JournalFile
@@ -261,7 +262,9 @@ class QueueTests(JournalCase):
         self.assertEqual(sum(sizes), 5 * FLUSH_ROWS)
         self.assertLessEqual(max(sizes), MERGE_ROWS)
         self.assertLessEqual(len(sizes), 3)
-        self.assertGreater(journal.bytes_written, 5 * FLUSH_ROWS)
+        told = journal.status()
+        self.assertEqual((told["JOURNAL"], told["COMMITS"]), ("ok", str(journal.commits)))
+        self.assertGreater(int(told["WRITTEN"]), 5 * FLUSH_ROWS)
         self.assertGreater(journal.slowest_commit, 0)
 
     @deferred
@@ -546,6 +549,48 @@ class TroubleTests(JournalCase):
         self.assertEqual(len(self.logged("can be used again")), 1)
 
     @deferred
+    async def test_requests_are_dropped(self) -> None:
+        """
+        While the disk takes nothing, requests beyond the mark are not recorded but counted, said once, shown; readings
+        are kept, and with room on the disk requests are recorded again.
+        """
+        journal = self.start(unsynced_limit=5_000)
+        holder = self.refuse(journal)
+        kept = 0
+        while not self.pressure:
+            journal.append((), [request()])
+            kept += 1
+            await deferLater(self.reactor, 0.002)
+        before = journal.backlog
+        for _ in range(50):
+            journal.append((), [request(), request()])
+        journal.append(readings(0, 1), [request()])
+        self.assertEqual(journal.dropped, before - kept + 101)
+        self.assertEqual(journal.backlog, before + 1)
+        await self.until(lambda: journal.trouble)
+        told = journal.status()
+        self.assertEqual(
+            (told["JOURNAL"], told["DROPPED"], told["TEXT"]), ("trouble", str(journal.dropped), "database is locked")
+        )
+        format_line(told)
+        self.assertEqual(len(self.logged("requests are not recorded")), 1)
+        holder.close()
+        rows = sum(batch.rows for batch in await self.take_all(journal))
+        self.assertEqual(rows, before + 1)
+        self.assertEqual([event["dropped"] for event in self.logged("were not recorded")], [journal.dropped])
+        journal.append((), [request()])
+        journal.confirm(await journal.oldest())
+        holder = self.refuse(journal)
+        while not journal._held:
+            journal.append((), [request()])
+            await deferLater(self.reactor, 0.002)
+        journal.append((), [request()])
+        self.assertEqual(len(self.logged("requests are not recorded")), 2)
+        holder.close()
+        await self.take_all(journal)
+        self.assertEqual([event["dropped"] for event in self.logged("were not recorded")][1:], [1])
+
+    @deferred
     async def test_slow_store_is_no_pressure(self) -> None:
         """
         Rows that the disk has and the store does not take hold back no device.
@@ -610,6 +655,38 @@ class TroubleTests(JournalCase):
         A disk that refuses to the end can't keep the daemon from ending; what is lost is told.
         """
         self.patch(journalwriter, "STOP_PATIENCE", 0.01)
+        journal = self.start()
+        holder = self.refuse(journal)
+        self.addCleanup(holder.close)
+        journal.append(readings(0, 3), ())
+        await self.until(lambda: journal.trouble)
+        await journal.stopService()
+        self.assertEqual([event["lost"] for event in self.logged("are lost")], [3])
+
+    @deferred
+    async def test_stop_tries_at_once(self) -> None:
+        """
+        When asked to end, what waits for the next attempt is tried at once, so that nothing is lost where that works.
+        """
+        self.patch(journalwriter, "RETRY_FIRST", 1_000.0)
+        self.patch(journalwriter, "RETRY_MOST", 1_000.0)
+        journal = self.start()
+        holder = self.refuse(journal)
+        journal.append(readings(0, 3), ())
+        await self.until(lambda: journal.trouble)
+        holder.close()
+        await journal.stopService()
+        self.assertEqual(self.logged("are lost"), [])
+        self.assertEqual(self.look("select sum(count) from batch"), [(3,)])
+
+    @deferred
+    async def test_stop_does_not_wait_for_the_next_attempt(self) -> None:
+        """
+        What can't be written is given up when the patience is over, however far off the next attempt is.
+        """
+        self.patch(journalwriter, "RETRY_FIRST", 1_000.0)
+        self.patch(journalwriter, "RETRY_MOST", 1_000.0)
+        self.patch(journalwriter, "STOP_PATIENCE", 0.1)
         journal = self.start()
         holder = self.refuse(journal)
         self.addCleanup(holder.close)

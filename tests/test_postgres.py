@@ -5,6 +5,7 @@ PostgresSink against real servers: what is stored, exactly once, whatever the se
 from __future__ import annotations
 
 import re
+import select
 import uuid
 from collections.abc import Callable
 from contextlib import closing
@@ -13,8 +14,8 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 from zope.interface.verify import verifyObject
 
@@ -22,6 +23,7 @@ from tests import postgresql
 from usbgate import batch
 from usbgate.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
 from usbgate.model import Reading, RequestRecord
+from usbgate.sinks import pgsession, postgres
 from usbgate.sinks.pgsession import Session
 from usbgate.sinks.postgres import Limits, PostgresSink
 
@@ -86,7 +88,8 @@ class PostgresTestCase(TestCase):
         """
         Make a sink that is closed when the test ends.
         """
-        sink = PostgresSink(reactor, url or self.url, gateway, journal or self.journal, limits)
+        url, journal = url or self.url, journal or self.journal
+        sink = PostgresSink(reactor, lambda: succeed(url), gateway, lambda: journal, limits)
         self.addCleanup(sink.close)
         return sink
 
@@ -103,6 +106,18 @@ class PostgresTestCase(TestCase):
         Ask the database directly.
         """
         return self.server().query(self.url, sql)
+
+    def sessions(self) -> str:
+        """
+        Spell the sink's sessions, for `select`.
+        """
+        return f"from pg_stat_activity where application_name = 'usbgate {self.journal}'"
+
+    def is_thrown_out(self, connection: Any) -> bool:
+        """
+        Find out whether the server has ended this connection, without saying anything to it.
+        """
+        return bool(select.select([connection], [], [], 0)[0])
 
     async def unavailable(self, call: Deferred[Any]) -> str:
         """
@@ -238,6 +253,21 @@ class StoringTests(PostgresTestCase):
         await sink.store(readings(1, 1))
         self.assertEqual(self.query("select seq from reading"), [(1,)])
 
+    async def test_index_of_the_site(self) -> None:
+        """
+        A row that another unique index does not take is refused, not lost in silence; the others come singly.
+        """
+        sink = await self.connected()
+        self.query("create unique index site on reading (sensor, field, at)")
+        rows = [reading(1), reading(1, value=2.0), reading(3)]
+        self.assertIn("site", await self.failing(sink.store(batch.encode(1, rows, [])), RowsRefused))
+        self.assertEqual(self.query("select seq from reading"), [])
+        for number, row in enumerate(rows, 1):
+            single = sink.store(batch.encode(number, [row], []))
+            await (self.failing(single, RowsRefused) if number == 2 else single)
+        await sink.store(batch.encode(3, rows[2:], []))  # sent again it lands once
+        self.assertEqual(self.query("select seq, value from reading order by seq"), [(1, 1.0), (3, 3.0)])
+
     async def test_encoding(self) -> None:
         """
         A text that the database's encoding doesn't have is refused; what it has is stored right.
@@ -321,7 +351,7 @@ class ContactTests(PostgresTestCase):
         self.assertIn("old session", await self.unavailable(hasty.connect()))
         second = self.sink()
         connecting = second.connect()
-        sessions = f"select 1 from pg_stat_activity where application_name = 'usbgate {self.journal}'"
+        sessions = f"select 1 {self.sessions()}"
         await self.until(lambda: len(self.query(sessions)) == 2)
         self.assertNoResult(connecting)
         await first.close()
@@ -335,7 +365,7 @@ class ContactTests(PostgresTestCase):
         await self.connected()
         second = self.sink()
         connecting = second.connect()
-        sessions = f"select 1 from pg_stat_activity where application_name = 'usbgate {self.journal}'"
+        sessions = f"select 1 {self.sessions()}"
         await self.until(lambda: len(self.query(sessions)) == 2)
         storing = second.store(readings(1, 1))
         second.close()
@@ -373,7 +403,37 @@ class ContactTests(PostgresTestCase):
             sink = self.sink(url)
             self.assertIn(words, await self.unavailable(sink.connect()))
             self.assertIn(words, await self.unavailable(sink.store(readings(1, 1))))
-            self.assertIn(words, await self.unavailable(sink.history("20", None, None, 1)))
+            self.assertIn("not ready", await self.unavailable(sink.history("20", None, None, 1)))
+
+    async def test_not_ready(self) -> None:
+        """
+        Nothing is read before the tables are there, and then it is, although the writer's session has gone since.
+        """
+        sink = self.sink()
+        connecting = sink.connect()
+        for reading_back in (sink.latest(), sink.history("20", None, None, 1)):
+            self.assertEqual(await self.unavailable(reading_back), "the database is not ready yet")
+        await connecting
+        self.assertEqual(await sink.latest(), [])
+        watched = len(reactor.getReaders())
+        self.query(f"select pg_terminate_backend(pid) {self.sessions()}")
+        await self.until(lambda: len(reactor.getReaders()) == watched - 2)
+        self.assertEqual(await sink.latest(), [])
+
+    async def test_one_connection(self) -> None:
+        """
+        A role that may have one connection stores; that it can't read is told to whoever asks.
+        """
+        name = self.url.rsplit("/", 1)[1]
+        self.query(f"create role {name} login password 'x' connection limit 1")
+        self.query(f"grant all on schema public to {name}")
+        sink = await self.connected(url=self.server().url_of(name, user=name, password="x"))
+        await self.failing(sink.latest(), SinkUnavailable)
+        await sink.store(readings(1, 1))
+        self.assertEqual(self.query("select count(*) from reading"), [(1,)])
+        await sink.close()
+        await self.until(lambda: not self.query(f"select 1 {self.sessions()}"))
+        self.query(f"drop owned by {name} cascade; drop role {name}")
 
     async def test_host_name(self) -> None:
         """
@@ -427,10 +487,12 @@ class FaultTests(PostgresTestCase):
 
     async def test_terminated(self) -> None:
         """
-        A session that is thrown out in the middle of a batch is SinkUnavailable; idle, it isn't even noticed.
+        A session that is thrown out in the middle of a batch is SinkUnavailable; idle, it is told.
         """
         sink = await self.connected()
-        ours = f"from pg_stat_activity where application_name = 'usbgate {self.journal}'"
+        lost: list[str] = []
+        sink.lost = lost.append
+        ours = self.sessions()
         self.query(
             "create function wait() returns trigger language plpgsql as 'begin perform pg_sleep(100); return new; end'"
         )
@@ -441,11 +503,35 @@ class FaultTests(PostgresTestCase):
         self.assertIn("terminating", await self.unavailable(storing))
         self.query("drop trigger slow on reading")
         await sink.store(readings(1, 3))
+        self.assertEqual(lost, [])
+        self.assertEqual(await sink.latest(), [reading(3)])
         watched = len(reactor.getReaders())
         self.query(f"select pg_terminate_backend(pid) {ours}")
-        await self.until(lambda: len(reactor.getReaders()) < watched)
+        await self.until(lambda: len(reactor.getReaders()) == watched - 2)
+        (reason,) = lost  # of the writer's session, not of the reader's, which nobody misses
+        self.assertIn("closed the connection", reason)
         await sink.store(readings(4, 3))
         self.assertEqual(self.query("select count(*) from reading"), [(6,)])
+        self.assertEqual(len(lost), 1)
+        await sink.close()
+        await self.until(lambda: not self.query(f"select 1 {ours}"))
+        self.assertEqual(len(lost), 1)
+
+    async def test_idle_limit_of_the_server(self) -> None:
+        """
+        A server that ends idle sessions does not end ours, by which we hold our name.
+        """
+        ((version,),) = self.query("show server_version_num")
+        if int(version) < 140000:
+            raise SkipTest("this server has no such limit")
+        self.query(f"alter database {self.url.rsplit('/', 1)[1]} set idle_session_timeout = '50ms'")
+        sink = await self.connected()
+        lost: list[str] = []
+        sink.lost = lost.append
+        with closing(psycopg2.connect(self.url)) as other:
+            self.assertEqual(await sink.latest(), [])
+            await self.until(lambda: self.is_thrown_out(other))
+        self.assertEqual(lost, [])
 
     async def test_close_in_the_middle(self) -> None:
         """
@@ -567,13 +653,44 @@ class ReadingTests(PostgresTestCase):
             self.assertEqual(await sink.history("0", field, start, limit), expected, (field, start, limit))
         self.assertEqual(await sink.history("5", None, None, 5), [])
 
+    async def test_many_rows(self) -> None:
+        """
+        No more is read than a client may have at once, all of it and in order.
+        """
+        sink = await self.connected()
+        await sink.store(readings(1, 12_000))
+        expected = [reading(n) for n in range(12_001 - postgres._MOST_HISTORY, 12_001)]
+        self.assertEqual(await sink.history("20", None, None, 50_000), expected)
+
+    async def test_slices(self) -> None:
+        """
+        Of many rows few are made Python's in one turn of the reactor.
+        """
+        session = Session(reactor)
+        self.addCleanup(session.abandon)
+        await session.open(self.url, "usbgate slices", 10, 10)
+        made = [0]
+        turns = LoopingCall(lambda: made.append(0))
+        turned = turns.start(0)
+
+        def make(row: tuple[Any, ...]) -> Any:
+            made[-1] += 1
+            return row[0]
+
+        count = 10 * pgsession._SLICE + 1
+        numbers = await session.fetch("select generate_series(1, %(count)s)", {"count": count}, 10, make)
+        turns.stop()
+        await turned
+        self.assertEqual(numbers, list(range(1, count + 1)))
+        self.assertEqual(max(made), pgsession._SLICE)
+
     async def test_side_by_side(self) -> None:
         """
         A query that waits does not keep a batch from being stored, and an idle reading connection is closed.
         """
         sink = await self.connected(limits=Limits(idle=0.05))
         await sink.store(readings(1, 1))
-        sessions = f"select 1 from pg_stat_activity where application_name = 'usbgate {self.journal}'"
+        sessions = f"select 1 {self.sessions()}"
         self.assertEqual(len(self.query(sessions)), 1)
         fetching = [sink.latest() for _ in range(3)]
         await sink.store(readings(2, 1))
@@ -621,16 +738,15 @@ class PlanTests(PostgresTestCase):
             "(array['VALUE', 'TEMP', 'HUM'])[n % 3 + 1], n, null, null, true from generate_series(1, 200000) as n"
         )
         self.query("vacuum analyze reading")
-        original = Session.run
+        original = Session.fetch
 
-        def explained(session: Session, sql: str, parameters: Any, limit: float) -> Deferred[Any]:
+        async def explained(session: Session, sql: str, parameters: Any, limit: float, make: Any) -> list[Any]:
             with closing(psycopg2.connect(self.url)) as connection, connection.cursor() as cursor:
                 cursor.execute("explain (analyze, costs off) " + sql, parameters)
                 self.plans.append("\n".join(line for (line,) in cursor.fetchall()))
-            return original(session, sql, parameters, limit)
+            return await original(session, sql, parameters, limit, make)
 
-        await sink.latest()  # which opens the connection
-        self.patch(Session, "run", explained)
+        self.patch(Session, "fetch", explained)
         return sink
 
     def by_index(self, plan: str, name: str) -> None:

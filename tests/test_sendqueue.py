@@ -5,6 +5,7 @@ What waits to be sent: nothing is lost, doubled or turned round, whatever the so
 from __future__ import annotations
 
 import random
+from socket import socketpair
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
@@ -156,6 +157,25 @@ class SendQueueTests(SynchronousTestCase):
         self.assertEqual(self.told, ["taken"])
         self.clock.advance(STUCK_AFTER * 0.2)
         self.assertEqual(self.told, ["taken", "stuck"])
+
+    def test_taken_from_the_kernel(self) -> None:
+        """
+        What the peer takes out of the kernel's own queue counts, too, before the transport gets rid of anything.
+        """
+        near, far = socketpair()
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        for _ in range(3):
+            near.send(b"k" * 5000)
+        self.socket.fileno = near.fileno  # type: ignore[method-assign]  # a real one, whose kernel is asked
+        self.queue.write(b"x" * 1000)
+        for _ in range(3):
+            self.clock.pump([STUCK_AFTER / 20] * 18)
+            far.recv(5000)
+        self.clock.pump([STUCK_AFTER / 20] * 18)
+        self.assertEqual(self.told, [])
+        self.clock.pump([STUCK_AFTER / 20] * 6)
+        self.assertEqual(self.told, ["stuck"])
 
     def test_lost(self) -> None:
         """

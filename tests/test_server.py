@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.memory_gateway import ANSWER, AT_TEXT, ECHO, ORIGINALS, MemoryGateway, PeerTransport
+from usbgate.clients import STOP_LIMIT, ClientFactory, Clients
 from usbgate.fieldline import LINE_LIMIT, parse
 from usbgate.interfaces import IGateway
 from usbgate.model import Busy, Denied, Failed, LimitExceeded, Offline, Stopped, TimedOut, Unknown
@@ -20,8 +21,8 @@ from usbgate.server import (
     IN_FLIGHT_LIMIT,
     UNSENT_LIMIT,
     WATCHER_LIMIT,
-    ClientFactory,
     ClientProtocol,
+    IConnections,
 )
 from usbgate.watchers import IWatcher
 from usbgate.words import ICaller
@@ -90,6 +91,7 @@ class RequestTests(ServerCase):
         verifyObject(IProtocol, self.client)
         verifyObject(ICaller, self.client)
         verifyObject(IWatcher, self.client)
+        verifyObject(IConnections, self.factory)
 
     def test_echo_and_answer(self) -> None:
         """
@@ -205,9 +207,14 @@ class RequestTests(ServerCase):
 
     def test_empty_lines(self) -> None:
         """
-        An empty line is ignored.
+        An empty line is ignored, and one of blanks only, whatever is a blank; what stands behind it is answered.
         """
         self.assertEqual(self.say(b"\n\r\n  \n"), [])
+        self.client.dataReceived("\u00a0\n\x1c\n \u2003\t\r\nping\n\u00a0\n".encode())
+        self.client.readConnectionLost()
+        self.turn()
+        self.assertEqual(self.transport.value(), b"OK:ping\n")
+        self.assertFalse(self.transport.connected)
 
     def test_over_long(self) -> None:
         """
@@ -268,6 +275,15 @@ class RequestTests(ServerCase):
         self.assertEqual(len(self.gateway.asked), 2)
         self.assertEqual(self.factory.counts()["CLIENTS"], 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_too_long_for_a_device(self) -> None:
+        """
+        A request that parses is echoed and asked, also if the line for the device may be too long.
+        """
+        line = "MSG:J_ID:20_TAG:t_A:" + "x" * (LINE_LIMIT - 20)
+        self.assertEqual(self.say(line.encode() + b"\n"), [line])
+        (request,) = self.gateway.requests
+        self.assertEqual(request.size, LINE_LIMIT - len("_TAG:t") + len("_ORIGIN:10.0.0.7"))
 
 
 class OriginalClientTests(ServerCase):
@@ -624,7 +640,9 @@ class StopTests(ServerCase):
         Words that wait are told, connections closed, later ones refused.
         """
         self.say(b"ask 20\nping\n")
-        stopped = self.factory.stop()
+        clients = Clients(self.factory)
+        clients.startService()
+        stopped = clients.stopService()
         self.assertEqual(self.heard(), ["ERROR:stopped_TEXT:usbgate is ending"] * 2)
         self.successResultOf(stopped)
         self.gateway.fail(0, Stopped())
@@ -648,6 +666,6 @@ class StopTests(ServerCase):
         stopped = self.factory.stop()
         self.turn()
         self.assertNoResult(stopped)
-        self.clock.advance(2)
+        self.clock.advance(STOP_LIMIT)
         self.successResultOf(stopped)
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import struct
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -22,8 +23,9 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tests.memory_gateway import ANSWER, ECHO, ORIGINALS, MemoryGateway
+from usbgate.clients import ClientFactory
 from usbgate.sendqueue import STUCK_AFTER
-from usbgate.server import UNSENT_LIMIT, ClientFactory
+from usbgate.server import HALF_CLOSED_LOOK, UNSENT_LIMIT
 
 NETCAT = shutil.which("nc")
 
@@ -205,7 +207,6 @@ class TcpTests(TestCase):
         self.assertEqual(client._queue.unsent, 0)
         await self.until(lambda: peer.received == b"OK:ping\n" * 2)
         self.assertTrue(client.transport.getTcpNoDelay())
-        self.assertTrue(client.transport.getTcpKeepAlive())
 
     async def test_slow_reader(self) -> None:
         """
@@ -256,6 +257,37 @@ class TcpTests(TestCase):
             await deferLater(self.reactor, 0.005)
         self.assertEqual(self.gateway.watching, [])
 
+    async def test_watchers_that_closed(self) -> None:
+        """
+        Watchers that are gone after a half-close give their places free, though nothing happens to tell them.
+        """
+        clock = Clock()
+        self.listen(clock)
+        path = self.mktemp()
+        port = self.reactor.listenUNIX(path, self.factory)
+        self.addCleanup(port.stopListening)
+        watchers = [socket.socket(), socket.socket(socket.AF_UNIX)]
+        watchers[0].connect(("127.0.0.1", self.port))
+        watchers[1].connect(path)
+        for watcher in watchers:
+            self.addCleanup(watcher.close)
+            watcher.sendall(b"watch\n")
+            watcher.shutdown(socket.SHUT_WR)
+        await self.until(lambda: [client._half_closed for client in self.factory._connections] == [True, True])
+        clock.pump([HALF_CLOSED_LOOK] * 3)
+        self.assertEqual(self.factory.counts()["WATCHERS"], 2)
+        # The first as its kernel ends it, a minute after it was closed: with a reset.
+        watchers[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for watcher in watchers:
+            watcher.close()
+
+        def looked() -> bool:
+            clock.advance(HALF_CLOSED_LOOK)
+            return not self.factory.counts()["CLIENTS"]
+
+        await self.until(looked)
+        self.assertEqual((self.gateway.watching, clock.getDelayedCalls()), ([], []))
+
     async def test_stuck(self) -> None:
         """
         A peer that takes nothing of what waits for it is dropped after a minute.
@@ -279,6 +311,54 @@ class TcpTests(TestCase):
         clock.advance(STUCK_AFTER * 0.2)
         await self.until(lambda: not self.factory.counts()["CLIENTS"])
         self.assertEqual(clock.getDelayedCalls(), [])
+
+    async def test_slow_is_not_stuck(self) -> None:
+        """
+        A peer that takes little is not dropped, though what it takes is only seen in the kernel's own queue.
+        """
+        clock = Clock()
+        self.listen(clock)
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", self.port))
+            await self.until(lambda: self.factory.counts()["CLIENTS"])
+            client: Any = next(iter(self.factory._connections))
+            client.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+            slow.sendall(b"help\n" * 4000)
+
+            def turned() -> object:
+                clock.advance(0)
+                return client.paused and client._queue.unsent > UNSENT_LIMIT
+
+            await self.until(turned)
+            unsent = client._queue.unsent
+            for _ in range(5):
+                held = client._queue._ask_kernel()
+
+                def taken(held: int = held) -> bool:
+                    slow.recv(500)
+                    return bool(client._queue._ask_kernel() < held)
+
+                await self.until(taken)
+                clock.pump([STUCK_AFTER / 10] * 9)
+                self.assertEqual((self.factory.counts()["CLIENTS"], client._queue.unsent), (1, unsent))
+            clock.pump([STUCK_AFTER / 10] * 11)
+            await self.until(lambda: not self.factory.counts()["CLIENTS"])
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    async def test_keep_alive(self) -> None:
+        """
+        A client that is gone without a word is found out within half a minute.
+        """
+        await self.connect()
+        client: Any = next(iter(self.factory._connections))
+        handle = client.transport.getHandle()
+        self.assertTrue(handle.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        idle, interval, probes = [
+            handle.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        ]
+        self.assertLessEqual(idle + interval * probes, 30)
 
     async def test_stop(self) -> None:
         """

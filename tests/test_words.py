@@ -9,10 +9,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.memory_gateway import AT, AT_TEXT, MemoryGateway, PeerTransport, reading
+from usbgate.clients import ClientFactory
 from usbgate.fieldline import LINE_LIMIT, parse
 from usbgate.interfaces import DeviceSummary, SensorSummary
 from usbgate.model import Failed, Offline, TimedOut
-from usbgate.server import ClientFactory
 from usbgate.words import WORDS
 
 
@@ -104,23 +104,29 @@ class AskTests(WordCase):
 
     def test_refused(self) -> None:
         """
-        Arguments that make no request are malformed, and nothing is asked.
+        Arguments that make no request are malformed, told with what can be told of it, and nothing is asked.
         """
-        for line in [
-            "ask",
-            "ask 20 J K",
-            "ask 20 J a-b=1",
-            "ask 20 J level=1 LEVEL=2",
-            "ask 20 J id=3",
-            "ask 20 J x=",
-            "ask 20 J timeout=0",
-            "ask 20 J note=x_y:z",
-            "ask a_b",
-            "ask 20 J text=x",
-            "ask 20 level=5 L",
+        for line, told in [
+            ("ask", ""),
+            ("ask 20 J K", "_MSG:J_ID:20"),
+            ("ask 20 J K tag=x", "_MSG:J_ID:20_TAG:x"),
+            ("ask 20 J a-b=1 tag=x", "_MSG:J_ID:20_TAG:x"),
+            ("ask 20 J ß=1 tag=x", "_MSG:J_ID:20_TAG:x"),
+            ("ask 20 J \u212a=1", "_MSG:J_ID:20"),  # KELVIN SIGN, an ASCII `k` in lower case
+            ("ask 20 J level=1 LEVEL=2", "_MSG:J_ID:20"),
+            ("ask 20 J id=3", "_MSG:J_ID:20"),
+            ("ask 20 J x= tag=x origin=TOTO", "_MSG:J_ID:20_ORIGIN:TOTO_TAG:x"),
+            ("ask 20 J tag=", "_MSG:J_ID:20"),
+            ("ask 20 J tag=x timeout=0", "_MSG:J_ID:20_TAG:x"),
+            ("ask 20 J tag=x note=x_y:z", "_MSG:J_ID:20_TAG:x"),
+            ("ask 20 J tag=x_y:z", "_MSG:J_ID:20"),
+            ("ask a_b", "_MSG:J_ID:a_b"),
+            ("ask a_b:c tag=x", "_MSG:J_TAG:x"),
+            ("ask 20 J text=x", "_MSG:J_ID:20"),
+            ("ask 20 level=5 L", "_MSG:J_ID:20"),
         ]:
             (answer,) = self.say(line)
-            self.assertTrue(answer.startswith("ERROR:malformed_TEXT:"), (line, answer))
+            self.assertTrue(answer.startswith(f"ERROR:malformed{told}_TEXT:"), (line, answer))
             parse(answer.encode())
         self.assertEqual(self.gateway.asked, [])
         self.assertIn("usage: ask ID [COMMAND]", self.say("ask")[0])
@@ -136,6 +142,18 @@ class AskTests(WordCase):
         )
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
+    def test_bug_in_a_word_before_others(self) -> None:
+        """
+        The words behind one that failed are answered, and a half-closed connection then ends.
+        """
+        self.gateway.broken = ZeroDivisionError("secret")
+        self.client.dataReceived(b"last\nping\nlast\nping\n")
+        self.client.readConnectionLost()
+        failed = "ERROR:failed_TEXT:Something inside went wrong; the log has it"
+        self.assertEqual(self.heard(), [failed, "OK:ping"] * 2)
+        self.assertFalse(self.transport.connected)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
 
 class ReadingTests(WordCase):
     """
@@ -149,6 +167,7 @@ class ReadingTests(WordCase):
         self.gateway.readings = [
             reading(value=456.0),
             reading(field="TEMP", value=21.5, command="J"),
+            reading(field="ZERO", value=-0.0),
             reading("7", "BAT", None, text="OK"),
             reading("8", "CARD", 12345678901234567890.0, text="12345678901234567890"),
             reading("9", "NOTE", None, text="a_b:c\nd"),
@@ -158,6 +177,7 @@ class ReadingTests(WordCase):
             [
                 f"ID:20_VALUE:456_AT:{AT_TEXT}_DEV:leonardo",
                 f"ID:20_TEMP:21.5_MSG:J_AT:{AT_TEXT}_DEV:leonardo",
+                f"ID:20_ZERO:-0_AT:{AT_TEXT}_DEV:leonardo",
                 f"ID:7_BAT:OK_AT:{AT_TEXT}_DEV:leonardo",
                 f"ID:8_CARD:12345678901234567890_AT:{AT_TEXT}_DEV:leonardo",
                 f"ID:9_NOTE:a b:c d_AT:{AT_TEXT}_DEV:leonardo",
@@ -189,7 +209,7 @@ class ReadingTests(WordCase):
             ("history 20 since=30m limit=5", None, AT - 1_800_000, 5),
             ("history 20 since=90s", None, AT - 90_000, 100),
             ("history 20 since=1.5s", None, AT - 1_500, 100),
-            ("history 20 since=2d limit=50000", None, AT - 172_800_000, 50_000),
+            ("history 20 since=2d limit=10000", None, AT - 172_800_000, 10_000),
             ("history 20 since=9999999d", None, 0, 100),
             ("history 20 since=" + "9" * 400 + "d", None, 0, 100),
             ("history 20 since=2013-03-11T21:02:10.123Z", None, AT, 100),
@@ -213,7 +233,7 @@ class ReadingTests(WordCase):
             "history 20 since=soon",
             "history 20 limit=0",
             "history a_b",
-            "history 20 limit=50001",
+            "history 20 limit=10001",
             "history 20 limit=x",
             "history 20 until=1h",
             "history 20 a-b",
@@ -234,16 +254,16 @@ class ReadingTests(WordCase):
         A long one is told in pieces, no more of it at a time than a client that does not read may have unsent.
         """
         self.transport.stuck = True
-        self.say("history 20 limit=50000")
+        self.say("history 20 limit=10000")
         assert self.gateway.historic is not None
-        self.gateway.historic.callback([reading(value=float(n)) for n in range(20_000)])
+        self.gateway.historic.callback([reading(value=float(n)) for n in range(10_000)])
         self.clock.pump([0.0] * 1000)
         self.assertLess(self.client._queue.unsent, 80 * 1024)
         self.transport.stuck = False
         self.transport.take()
         self.clock.pump([0.0] * 1000)
         *lines, last_line = self.heard()
-        self.assertEqual([line.split("_")[1] for line in lines], [f"VALUE:{n}" for n in range(20_000)])
+        self.assertEqual([line.split("_")[1] for line in lines], [f"VALUE:{n}" for n in range(10_000)])
         self.assertEqual(last_line, "OK:history")
 
     def test_hang_up(self) -> None:
@@ -251,9 +271,9 @@ class ReadingTests(WordCase):
         A long history ends where its reader hangs up.
         """
         self.transport.stuck = True
-        self.say("history 20 limit=50000")
+        self.say("history 20 limit=10000")
         assert self.gateway.historic is not None
-        self.gateway.historic.callback([reading(value=float(n)) for n in range(20_000)])
+        self.gateway.historic.callback([reading(value=float(n)) for n in range(10_000)])
         self.clock.pump([0.0] * 1000)
         self.transport.abortConnection()
         self.assertEqual(self.client._queue.unsent, 0)

@@ -1,5 +1,5 @@
 """
-The command `usbgate`: ask a sensor, simulate a flat, see a demo.
+The command `usbgate`: ask a sensor, see what the daemon knows, simulate a flat, see a demo.
 
 Whatever is wrong is one line on standard error and an exit status, never a traceback.
 """
@@ -15,9 +15,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from usbgate import __version__
-from usbgate.client import Address, AskError, Connection, ConnectionLost, NoDaemon, ask, ask_word, connect, spell
+from usbgate.client import (
+    Address,
+    AskError,
+    Connection,
+    ConnectionLost,
+    NoDaemon,
+    ask,
+    ask_word,
+    connect,
+    say_word,
+    spell,
+)
 from usbgate.clientline import TIMEOUT_RANGE, parse_request
-from usbgate.fieldline import format_number, is_key
+from usbgate.fieldline import LINE_LIMIT, format_number, is_key
 from usbgate.model import Malformed
 from usbgate.ondemand import Daemon, environment, twistd_arguments
 
@@ -94,13 +105,16 @@ def main(context: click.Context, config: Path | None) -> None:
         context.exit(USAGE)
 
 
+_port_option = click.option(
+    "-p", "port", type=click.IntRange(1, 65535), help="Port of the daemon.  [default: the configuration's, else 50007]"
+)
+
+
 @main.command("ask")
 @click.option("-s", "command", metavar="COMMAND", help="The command; without it, the daemon's own default.")
 @click.option("-i", "sensor", metavar="ID", help="The sensor.")
 @click.option("-o", "origin", metavar="ORIGIN", help="Who asks; without it, the daemon puts this machine's address.")
-@click.option(
-    "-p", "port", type=click.IntRange(1, 65535), help="Port of the daemon.  [default: the configuration's, else 50007]"
-)
+@_port_option
 @click.option("--host", metavar="HOST", help="Another machine; no daemon is ever started there.")
 @click.option(
     "--timeout",
@@ -150,6 +164,8 @@ def ask_command(
         request = parse_request({"MSG": "-", **fields}, "-", "-")
     except Malformed as error:
         raise click.UsageError(error.text) from None
+    if request.size > LINE_LIMIT:
+        raise click.UsageError(f"a request has at most {LINE_LIMIT} bytes")
     if "MSG" not in fields and any(map(str.isspace, "".join(fields.values()))):
         raise click.UsageError("a value with a blank in it needs a command, too")
 
@@ -167,6 +183,37 @@ def ask_command(
         except ConnectionLost:
             daemon.check_death()
             raise
+
+
+# The daemon's words that only tell: what each is for, and its arguments.
+TELLING = {
+    "devices": ("List the devices: where they are, their state, what is doubtful.", ""),
+    "sensors": ("List the known sensors.", ""),
+    "status": ("Tell how the daemon is.", ""),
+    "last": ("Tell the newest readings.", "[ID [FIELD]]"),
+    "noise": ("Tell the last malformed lines and why they are.", ""),
+}
+
+
+def _add_word(name: str, summary: str, usage: str) -> None:
+    @_port_option
+    @click.option("--host", metavar="HOST", help="Another machine.")
+    @click.pass_obj
+    def command(config: Path | None, port: int | None, host: str | None, arguments: tuple[str, ...] = ()) -> None:
+        words = [name, *arguments]
+        if any(word.split() != [word] for word in words):
+            raise click.UsageError("an argument has no blank in it")
+        with closing(_reach_running(config, host, port)) as connection:
+            for line in say_word(connection, " ".join(words), TIMEOUT):
+                click.echo(line)
+
+    if usage:
+        command = click.argument("arguments", nargs=-1, metavar=usage)(command)
+    main.command(name, help=f"{summary} Prints field lines; no daemon is started for it.")(command)
+
+
+for _name, _about in TELLING.items():
+    _add_word(_name, *_about)
 
 
 def _print_answer(connection: Connection, fields: dict[str, str], wait: float) -> None:
@@ -228,6 +275,18 @@ def _reach_here(settings: Settings, daemon: Daemon, host: str | None, port: int 
             f"no daemon listens on {spell(address)}, and none is started,"
             f" since {settings.file or 'the default'} has it listen on {', '.join(settings.listen)}"
         )
+    return connection
+
+
+def _reach_running(config: Path | None, host: str | None, port: int | None) -> Connection:
+    from usbgate.config import listen_port
+
+    if host is not None and not _is_this_machine(host):
+        return _reach_there((host, port or PORT))
+    address = _choose(listen_port(_settings(config)), host, port)
+    connection = connect(address)
+    if connection is None:
+        raise NoDaemon(f"no daemon listens on {spell(address)}; `usbgate ask` and `twistd usbgate` start one")
     return connection
 
 

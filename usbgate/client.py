@@ -1,5 +1,5 @@
 """
-A small client that blocks: what the command `usbgate ask` speaks (protocol §3).
+A small client that blocks: what the commands `usbgate ask`, `usbgate devices` … speak (protocol §3).
 
 Nothing here imports Twisted, so that a request from a shell costs no more than Python's own start.
 """
@@ -19,8 +19,9 @@ from usbgate.model import Malformed
 # A TCP host and port, or the path of a Unix socket.
 Address = tuple[str, int] | str
 
-# An answer is a device's line, `LINE_LIMIT` long at most, and what usbgate adds to it.
-ANSWER_LIMIT = 4 * LINE_LIMIT
+# Bytes: an answer is a device's line, `LINE_LIMIT` long at most, and what usbgate adds to it; but a line of `sensors`
+# names all fields of one.
+ANSWER_LIMIT = 256 * LINE_LIMIT
 
 CONNECT_LIMIT = 5.0  # seconds; a host that takes none of our packets says nothing at all
 
@@ -227,9 +228,32 @@ def ask_word(connection: Connection, words: str, within: float) -> str:
     return answer
 
 
+def say_word(connection: Connection, words: str, within: float) -> Iterator[str]:
+    """
+    Say a word other than `ask` and `watch`, and wait for what it tells.
+
+    Args:
+        connection: To usbgate; nothing else is asked on it.
+        words: The word and its arguments.
+        within: Seconds to wait for each line.
+
+    Yields:
+        The data lines, as they came; the last line, the one with `OK`, is not among them.
+
+    Raises:
+        AskError: There is no answer, or not all of it.
+    """
+    connection.send(words)
+    while True:
+        line = connection.receive(time.monotonic() + within)
+        if next(iter(_parse(line))) == "OK":
+            return
+        yield line
+
+
 def _parse(line: str) -> dict[str, str]:
     try:
-        fields = parse(line.encode())
+        fields = parse(line.encode(), ANSWER_LIMIT)
     except Malformed:
         raise AskError(f"what answers there is not usbgate: it said {line[:80]!r}") from None
     if next(iter(fields)) == "ERROR":

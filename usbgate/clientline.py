@@ -12,22 +12,20 @@ from usbgate.fieldline import (
     LINE_LIMIT,
     RESERVED,
     check_value,
-    format_line,
     format_time,
     is_sensor_id,
+    join_fields,
     parse_number,
     plain_text,
+    reads_back,
 )
 from usbgate.model import Answer, Malformed, Question, Report, Request, RequestError
 
-# Reserved keys that a request may have; the others are malformed in it.
-_ALLOWED = frozenset(["MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "DEV"])
+# A request may have no other reserved keys than these.
+_REFUSED = RESERVED - {"MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "DEV"}
 
 # Never sent to a device.
 _OURS = frozenset(["MAXAGE", "TIMEOUT", "DEV", "TAG"])
-
-# Bytes that the longest tag of usbgate's own adds to a request: `_TAG:` and 8 characters (protocol §2).
-_TAG_ROOM = 13
 
 # What a failure repeats of the request.
 _TOLD = ("MSG", "ID", "ORIGIN", "TAG")
@@ -38,22 +36,27 @@ _TEXT_LEAST = 20  # bytes; the beginning of the reason, even if what is repeated
 TIMEOUT_RANGE = (0.1, 3600.0)  # seconds, protocol §3
 
 
-def parse_request(fields: Mapping[str, str], origin: str, client: str) -> Request:
+def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: bool = False) -> Request:
     """
     Make a request of a client's fields.
 
+    It may be longer than a line to a device can be: only who knows the device can tell (see `Request.size`).
+
     Args:
-        fields: What the client sent, keys in upper case; values need not be checked yet.
+        fields: What the client sent, keys in upper case.
         origin: `ORIGIN`, where the client gave none: the peer's address.
         client: The peer, for the record.
+        parsed: Whether `parse` has made the fields; else their values, and the origin, are checked.
 
     Raises:
         Malformed: A required field is missing, a key is not allowed, a value is out of range or would not read
-            back, or the line for the device would be too long.
+            back.
     """
-    for key, value in fields.items():
-        check_value(key, value)
-        if key in RESERVED and key not in _ALLOWED:
+    if not parsed:
+        for key, value in {**fields, "ORIGIN": fields.get("ORIGIN", origin)}.items():
+            check_value(key, value)
+    for key in fields:
+        if key in _REFUSED:
             raise Malformed("key not allowed in a request", key)
     for key in ("MSG", "ID"):
         if key not in fields:
@@ -62,8 +65,6 @@ def parse_request(fields: Mapping[str, str], origin: str, client: str) -> Reques
         raise Malformed("not a sensor id", repr(fields["ID"]))
     told = {key: value for key, value in fields.items() if key not in _OURS}
     told.setdefault("ORIGIN", origin)
-    if len(format_line(told).encode()) > LINE_LIMIT - _TAG_ROOM:
-        raise Malformed("line too long", "with what usbgate adds for the device")
     return Request(
         question=Question(
             fields["ID"],
@@ -76,6 +77,7 @@ def parse_request(fields: Mapping[str, str], origin: str, client: str) -> Reques
         timeout=_seconds(fields, "TIMEOUT", *TIMEOUT_RANGE),
         max_age=_seconds(fields, "MAXAGE", 0.0, float("inf")),
         device=fields.get("DEV"),
+        size=len(join_fields(told).encode()),
     )
 
 
@@ -110,17 +112,9 @@ def salvage(line: bytes) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in fields:
         value = value.strip()
-        if key in _TOLD and key not in found and "\ufffd" not in value and _reads_back(key, value):
+        if key in _TOLD and key not in found and "\ufffd" not in value and reads_back(value):
             found[key] = value
     return found
-
-
-def _reads_back(key: str, value: str) -> bool:
-    try:
-        check_value(key, value)
-    except Malformed:
-        return False
-    return True
 
 
 def error_line(error: RequestError, fields: Mapping[str, str]) -> str:
@@ -129,13 +123,14 @@ def error_line(error: RequestError, fields: Mapping[str, str]) -> str:
 
     Args:
         error: What went wrong.
-        fields: The fields of the request, as far as they are known; only `MSG`, `ID`, `ORIGIN`, `TAG` are used.
+        fields: The fields of the request, as far as they are known; only those of `MSG`, `ID`, `ORIGIN`, `TAG`
+            that read back are used.
     """
-    told = {key: fields[key] for key in _TOLD if key in fields}
-    head = format_line({"ERROR": error.code, **told})
-    room = min(_TEXT_LIMIT, max(_TEXT_LEAST, LINE_LIMIT - len(head.encode()) - len("_TEXT:")))
+    told = {key: fields[key] for key in _TOLD if key in fields and reads_back(fields[key])}
+    head = join_fields({"ERROR": error.code, **told, "TEXT": ""})
+    room = min(_TEXT_LIMIT, max(_TEXT_LEAST, LINE_LIMIT - len(head.encode())))
     text = plain_text(error.text).encode()[:room].decode("utf-8", "ignore")
-    return format_line({"ERROR": error.code, **told, "TEXT": plain_text(text)})
+    return head + plain_text(text)
 
 
 def answer_line(answer: Answer, tag: str | None = None) -> str:
@@ -164,10 +159,12 @@ def reading_event_line(report: Report, command: str | None, at: int) -> str:
 def _report_line(head: dict[str, str], report: Report, command: str | None, tag: str | None, at: int) -> str:
     fields = head
     fields["ID"] = report.sensor
-    fields.update(report.values)
+    for key, value in report.values:
+        check_value(key, value)  # a dialect can be anybody's
+        fields[key] = value
     if command is not None:
         fields["MSG"] = command
     if tag is not None:
         fields["TAG"] = tag
     fields["AT"] = format_time(at)
-    return format_line(fields)
+    return join_fields(fields)

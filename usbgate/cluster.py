@@ -8,12 +8,11 @@ nowhere else, outlives a `kill -9` of usbgate, and is then found and used again.
 from __future__ import annotations
 
 import os
-import pwd
+import secrets
 import shlex
-import shutil
 import signal
-import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from psycopg2.extensions import make_dsn
@@ -25,28 +24,34 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from usbgate.detached import Account, Child, ProgramFailed, Programs
+from usbgate.account import choose_account, is_private, let_in, make_private
+from usbgate.detached import Child, ProgramFailed, Programs
 from usbgate.postmaster import (
     Adopted,
     PidFile,
     ServerFailed,
     ServerLog,
     clear_leftovers,
+    clear_sockets,
     find_binaries,
     is_server_of,
+    kill_server,
+    opened_folder,
+    send,
     server_command,
 )
 
-USER = "usbgate"  # the database role everywhere, and the system user where usbgate runs as root
+USER = "usbgate"  # the database role
 DATABASE = "usbgate"
 
 SOCKET_FOLDER_LIMIT = 85  # bytes: the socket's own path, 14 more, must stay below 104 (macOS; Linux 108)
 LOOK = 0.02  # seconds between looks at a server that starts or stops; it takes 0.05 to 0.2
 WATCH = 1.0  # seconds between looks at a server that runs
-ANSWER_LIMIT = 10.0  # seconds for psql and useradd; they take 0.02
+ANSWER_LIMIT = 10.0  # seconds for psql; it takes 0.02
 SLOW_START = 5.0  # seconds after which a start is remarked upon: it recovers after a crash
 SETTLED = 60.0  # seconds: a server that ran as long had started well
-STOPPING = ((signal.SIGINT, 4.0), (signal.SIGQUIT, 2.0))  # PostgreSQL's fast and immediate stop, and seconds for each
+# PostgreSQL's fast and immediate stop, and the end by force, and seconds for each: the whole daemon has 5 to stop.
+STOPPING = ((signal.SIGINT, 2.2), (signal.SIGQUIT, 0.5), (signal.SIGKILL, 0.3))
 
 
 class Cluster(Service):
@@ -179,10 +184,12 @@ class Cluster(Service):
     async def _bring_up(self) -> None:
         if not str(self._folder).isprintable():
             raise ServerFailed(f"the state folder's path is no plain text: {str(self._folder)!r}")
-        self._programs.account = await self._choose_account()
-        self._make_private(self._folder)
-        if self._programs.account is not None:
-            self._let_in(self._programs.account)
+        account = self._programs.account = await choose_account(self._data, self._programs)
+        make_private(self._folder, account)
+        if account is not None:
+            let_in(account, self._folder, self.psql)
+        if self._data.is_symlink():  # it would not be our server that is found there
+            raise ServerFailed(f"{self._data} must be a folder, and is a link")
         await self._clear_halves()
         if not (self._data / "PG_VERSION").exists():
             await self._initialize()
@@ -194,58 +201,6 @@ class Cluster(Service):
             if isinstance(server, Child) and self._find() is None:
                 raise ServerFailed(self._why_over(server))
         await self._check()
-
-    async def _choose_account(self) -> Account | None:
-        """
-        Choose as whom the server runs: PostgreSQL refuses root.
-        """
-        if os.geteuid() != 0:
-            return None
-        if self._data.exists() and (owner := self._data.stat()).st_uid != 0:
-            return Account(owner.st_uid, owner.st_gid)
-        try:
-            entry = pwd.getpwnam(USER)
-        except KeyError:
-            entry = await self._make_user()
-        return Account(entry.pw_uid, entry.pw_gid)
-
-    async def _make_user(self) -> pwd.struct_passwd:
-        useradd = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir=/"]
-        why = ""
-        try:
-            await self._programs.run([*useradd, "--shell=/usr/sbin/nologin", USER], ANSWER_LIMIT)
-            self.log.info("made the system user {user}: PostgreSQL does not run as root", user=USER)
-        except ProgramFailed as error:  # or another usbgate was faster
-            why = str(error)
-        try:
-            return pwd.getpwnam(USER)
-        except KeyError:
-            raise ServerFailed(f"PostgreSQL does not run as root and needs a system user {USER}: {why}") from None
-
-    def _make_private(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.stat()
-        account = self._programs.account
-        if account is not None and status.st_uid != account.uid:
-            os.chown(folder, *account)
-        if stat.S_IMODE(status.st_mode) != 0o700:
-            folder.chmod(0o700)
-
-    def _let_in(self, account: Account) -> None:
-        """
-        Let the server's user pass to its folder and its programs, opening nothing more than that.
-        """
-        for parent in (*reversed(self._folder.parents), *reversed(self.psql.parents)):
-            status = parent.stat()
-            if status.st_uid == account.uid:
-                continue
-            passes = stat.S_IXGRP if status.st_gid == account.gid else stat.S_IXOTH
-            if not status.st_mode & passes:
-                parent.chmod(stat.S_IMODE(status.st_mode) | passes)
-                self.log.warn("{user} may now pass through {folder} (chmod o+x)", user=USER, folder=str(parent))
-        if not self.psql.stat().st_mode & stat.S_IXOTH:
-            package = shlex.quote(str(self._binaries.parents[1]))  # its libraries are in a folder beside it
-            raise ServerFailed(f"the user {USER} may not run PostgreSQL: chmod -R o+rX {package}*")
 
     async def _clear_halves(self) -> None:
         halves = list(map(str, self._folder.glob("initdb-*")))
@@ -264,8 +219,7 @@ class Cluster(Service):
         """
         if self._data.exists():
             raise ServerFailed(f"{self._data} is no PostgreSQL data folder")
-        new = Path(tempfile.mkdtemp(prefix="initdb-", dir=self._folder))
-        self._make_private(new)
+        new = self._folder / f"initdb-{secrets.token_hex(8)}"
         initdb = [str(self._binaries / "initdb"), "-D", str(new), "-U", USER, "-E", "UTF8", "--no-locale", "-k"]
         # initdb's own syncing goes file by file: on a busy disk the whole took 5 s, so it takes 1.3 to 3.
         await self._programs.run([*initdb, "--auth-local=trust", "--auth-host=reject", "--no-sync"])
@@ -274,12 +228,8 @@ class Cluster(Service):
         except ProgramFailed:  # not everywhere is there one for a single file system
             await self._programs.run(["sync"])
         new.rename(self._data)
-        # The name must be on the disk before readings are, too.
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with opened_folder(self._folder) as descriptor:
+            os.fsync(descriptor)  # the name must be on the disk before readings are, too
 
     def _find(self) -> Child | Adopted | None:
         told = PidFile.read(self._data)
@@ -302,17 +252,14 @@ class Cluster(Service):
         own = self._folder / "socket"
         # libpq takes a comma in a host for the end of its name.
         if len(os.fsencode(own)) <= SOCKET_FOLDER_LIMIT and "," not in str(own):
-            self._make_private(own)
+            make_private(own, self._programs.account)
             return own
         told = PidFile.read(self._data)
-        if told is not None and told.socket_folder and (last := Path(told.socket_folder)).exists():
-            status = last.lstat()
-            owner = os.geteuid() if self._programs.account is None else self._programs.account.uid
-            if status.st_uid == owner and status.st_mode == stat.S_IFDIR | 0o700:
-                return last
+        if told is not None and is_private(last := Path(told.socket_folder), self._programs.account):
+            return last
         # Not $XDG_RUNTIME_DIR: it is taken away at the logout, and usbgate goes on.
         short = Path(tempfile.mkdtemp(prefix="usbgate-", dir="/run" if os.access("/run", os.W_OK) else "/tmp"))
-        self._make_private(short)
+        make_private(short, self._programs.account)
         return short
 
     async def _becomes_ready(self, server: Child | Adopted) -> bool:
@@ -335,7 +282,10 @@ class Cluster(Service):
         told = PidFile.read(self._data)
         if told is None:
             raise ServerFailed("the server ended as soon as it had started")
-        self._sockets = Path(told.socket_folder)
+        sockets = Path(told.socket_folder)
+        if not is_private(sockets, self._programs.account):
+            raise ServerFailed(f"the server listens in {sockets}, which is no private folder of its user")
+        self._sockets = sockets
         where = {"host": told.socket_folder, "port": told.port, "user": USER}
         psql = [str(self.psql), "-XAtqw", "-d", make_dsn(**where, dbname="postgres"), "-c"]
         exists = f"exists (select from pg_database where datname = '{DATABASE}')"
@@ -371,23 +321,29 @@ class Cluster(Service):
         self._up = False
         self._life.cancel()
         await self._life
-        await self._programs.end()
+        programs = Deferred.fromCoroutine(self._programs.end())
         server, self._server = self._server or self._find(), None
         if server is not None:
             await self._end(server)
-            if self._folder not in self._sockets.parents:
-                shutil.rmtree(self._sockets, ignore_errors=True)
+            if server.over and self._folder not in self._sockets.parents:
+                with suppress(ServerFailed, OSError):
+                    clear_sockets(self._sockets)
+                    self._sockets.rmdir()
+        await programs
         self._fail_waiting("usbgate is ending")
 
     async def _end(self, server: Child | Adopted) -> None:
         for number, patience in STOPPING:
+            # Its number may be a stranger's by now.
+            if server.over:
+                return
+            if number == signal.SIGKILL:
+                self.log.warn("the embedded database, process {pid}, is ended by force", pid=server.pid)
+                kill_server(server.pid)
+            else:
+                send(server.pid, number)
             began = self._reactor.seconds()
-            try:
-                os.kill(server.pid, number)
-            except ProcessLookupError:
-                pass
-            while self._reactor.seconds() - began < patience:
-                if server.over:
-                    return
+            while not server.over and self._reactor.seconds() - began < patience:
                 await self._sleep(LOOK)
-        self.log.error("the embedded database, process {pid}, does not end", pid=server.pid)
+        if not server.over:
+            self.log.error("the embedded database, process {pid}, does not end", pid=server.pid)

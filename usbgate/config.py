@@ -128,7 +128,7 @@ def find_file(environ: Mapping[str, str] = os.environ) -> Path | None:
 
 def parse_device(spec: str) -> tuple[str, Device]:
     """
-    Read a `--device` SPEC: a path or a Twisted client endpoint string, then `,key=value` for keys of a device.
+    Read a `--device` SPEC: a path, USB device or Twisted client endpoint string, then `,key=value` for its keys.
 
     Those are taken off the end while their key is known, since a path may hold commas and colons itself.
 

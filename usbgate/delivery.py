@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 from random import random
+from typing import Literal
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -18,11 +19,13 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from usbgate.batch import Batch, halve
+from usbgate.fieldline import plain_text
 from usbgate.interfaces import IOutbox, ISink, RowsRefused, SinkUnavailable
 
 BACK_OFF_FIRST, BACK_OFF_MOST = 0.5, 30.0  # seconds
-STOP_PATIENCE = 2.0  # seconds that a statement in flight may take to end when we are to stop
+STOP_PATIENCE = 1.5  # seconds that a statement in flight may take to end when we are to stop
 REFUSED_INTERVAL = 60.0  # seconds between two lines of log about refused rows
+RECALL_INTERVAL = 60.0  # seconds between two attempts to recall; what is heard meanwhile is newer anyway
 
 
 class Delivery(Service):
@@ -30,7 +33,8 @@ class Delivery(Service):
     Stores what waits in the journal for as long as it runs.
 
     Attributes:
-        state: `connecting`, `connected`, or why the store takes nothing now.
+        state: Whether the store takes rows; `connecting` until that is known.
+        trouble: Why it takes none; None unless `away`.
     """
 
     log = Logger()
@@ -40,7 +44,7 @@ class Delivery(Service):
         clock: IReactorTime,
         outbox: IOutbox,
         sink: ISink,
-        connected: Callable[[], Awaitable[None] | None] = lambda: None,
+        recall: Callable[[], Awaitable[None]],
         jitter: Callable[[], float] = random,
     ) -> None:
         """
@@ -50,19 +54,24 @@ class Delivery(Service):
             clock: For backing off.
             outbox: The journal.
             sink: Where its rows go.
-            connected: Called each time when the sink was reached (again), before anything is stored.
+            recall: Reads back what was stored before; called beside storing when the sink was reached for the first
+                time, and again each minute while it fails with `SinkUnavailable`.
             jitter: Gives a number from 0 to 1, so that many gateways do not come back as one.
         """
-        self.state = "connecting"
+        self.state: Literal["connecting", "connected", "away"] = "connecting"
+        self.trouble: str | None = None
         self._clock = clock
         self._outbox = outbox
         self._sink = sink
-        self._connected = connected
+        self._recall = recall
         self._jitter = jitter
         self._delivering: Deferred[None] | None = None
+        self._recalling: Deferred[None] | None = None
         self._storing = False
+        self._asked: Deferred[Batch] | None = None  # what the journal owes us
+        self._lost: str | None = None  # why the sink was lost while we waited for that
         self._back_off = BACK_OFF_FIRST
-        self._lost_at: float | None = None
+        self._away_since: float | None = None
         self._surprised = False  # an exception that nobody expects was logged since the store last worked
         self._batch: Batch | None = None
         self._parts: deque[Batch] = deque()  # what is left of it
@@ -74,6 +83,7 @@ class Delivery(Service):
         Begin to connect.
         """
         Service.startService(self)
+        self._sink.lost = self._sink_lost
         self._delivering = Deferred.fromCoroutine(self._deliver())
 
     def stopService(self) -> Deferred[None]:
@@ -95,14 +105,26 @@ class Delivery(Service):
             patience.cancel()
         # Closed before it is cancelled: to cancel a call to a server that hangs may hang as well.
         await self._sink.close()
-        self._delivering.cancel()
-        await self._delivering
+        for work in (self._delivering, self._recalling):
+            if work is not None:
+                work.cancel()
+                await work
+
+    def status(self) -> dict[str, str]:
+        """
+        Tell how it is, as fields whose values read back.
+        """
+        told = {"STORE": self.state, "BACKLOG": str(self._outbox.backlog), "REJECTED": str(self._outbox.rejected)}
+        if self.trouble is not None:
+            told["TEXT"] = plain_text(self.trouble)
+        return told
 
     async def _deliver(self) -> None:
         while self.running:
             try:
                 await self._sink.connect()
-                await self._tell_connected()
+                if self._recalling is None:
+                    self._recalling = Deferred.fromCoroutine(self._recall_once())
                 if self._batch is None:
                     self._works()
                 await self._store_all()
@@ -121,22 +143,31 @@ class Delivery(Service):
                 except CancelledError:
                     pass  # to stop; anything else does no harm
 
-    async def _tell_connected(self) -> None:
+    async def _recall_once(self) -> None:
+        # Beside storing, which must not wait for it: a store may take rows and have no connection left for reading.
+        said = False
         try:
-            waiting = self._connected()
-            if waiting is not None:
-                await waiting
+            while True:
+                try:
+                    await self._recall()
+                    return
+                except SinkUnavailable as error:
+                    if not said and self.running:
+                        said = True
+                        self.log.warn(
+                            "the newest readings can't be read back: {reason}; it will be tried again",
+                            reason=str(error),
+                        )
+                await deferLater(self._clock, RECALL_INTERVAL)
         except CancelledError:
-            raise
-        except SinkUnavailable as error:  # the store itself was reached: what it can't tell now keeps nothing from it
-            self.log.warn("the newest readings can't be read back: {reason}", reason=str(error))
-        except Exception:  # whatever is wrong there, rows are stored
-            self.log.failure("unexpected, on connecting to the store")
+            pass  # to stop
+        except Exception:
+            self.log.failure("unexpected, while reading back")
 
     async def _store_all(self) -> None:
         while self.running:
             if self._batch is None:
-                self._batch = await self._outbox.oldest()
+                self._batch = await self._oldest()
                 self._parts.append(self._batch)
             while self._parts and self.running:
                 await self._store(self._parts.popleft())
@@ -144,6 +175,24 @@ class Delivery(Service):
                 # Numbers of parts overlap where a batch holds readings and requests: only the whole is confirmed.
                 batch, self._batch = self._batch, None
                 self._outbox.confirm(batch)
+
+    async def _oldest(self) -> Batch:
+        self._lost = None
+        self._asked = self._outbox.oldest()
+        try:
+            return await self._asked
+        except CancelledError:
+            if self._lost is None:
+                raise
+            raise SinkUnavailable(self._lost) from None
+        finally:
+            self._asked = None
+
+    def _sink_lost(self, reason: str) -> None:
+        # While a call to the sink is under way it is that call which fails.
+        if self._asked is not None:
+            self._lost = reason
+            self._asked.cancel()
 
     async def _store(self, part: Batch) -> None:
         self._storing = True
@@ -180,27 +229,27 @@ class Delivery(Service):
         """
         if self.state == "connected":
             return
-        if self._lost_at is None:
+        if self._away_since is None:
             self.log.info("the store is connected, {backlog} rows wait", backlog=self._outbox.backlog)
         else:
             self.log.info(
                 "the store is back after {away:.1f} s, {backlog} rows wait",
-                away=self._clock.seconds() - self._lost_at,
+                away=self._clock.seconds() - self._away_since,
                 backlog=self._outbox.backlog,
             )
-        self.state = "connected"
-        self._lost_at = None
+        self.state, self.trouble = "connected", None
+        self._away_since = None
         self._surprised = False
         self._back_off = BACK_OFF_FIRST
 
     def _fails(self, reason: str) -> None:
         if not self.running:  # we closed it ourselves
             return
-        if self._lost_at is None:
-            self._lost_at = self._clock.seconds()
+        if self._away_since is None:
+            self._away_since = self._clock.seconds()
             self.log.warn(
                 "the store can't be used: {reason}; rows are kept in the journal, {backlog} until now",
                 reason=reason,
                 backlog=self._outbox.backlog,
             )
-        self.state = reason
+        self.state, self.trouble = "away", reason

@@ -11,13 +11,17 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IProcessTransport, IReactorProcess, IReactorTime
+from twisted.internet.defer import Deferred, TimeoutError, succeed
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IProcessTransport, IReactorProcess, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 # How much of a program's output is kept: its last bytes.
 KEPT_OUTPUT = 65536
+
+# How a program is ended, and for how many seconds one waits. The rest of a stop, which has 5 in all, goes on meanwhile.
+ENDING = ((signal.SIGTERM, 0.5), (signal.SIGKILL, 0.5))
 
 # Privileges are dropped here, not by `spawnProcess(uid=)`: that user may have no way to the Python interpreter, nor
 # to anything that could still be imported after that (as `os.execvp` would). The log is opened as that user, so that
@@ -96,18 +100,18 @@ class Child(ProcessProtocol):
         self._waiting.append(waiting)
         return waiting
 
-    def end(self) -> None:
+    def send(self, number: int) -> None:
         """
-        Ask it, with all that it has started, to end.
+        Send a signal to it, and to all that it has started.
         """
         if self.over:
             return
         try:
-            os.killpg(self.pid, signal.SIGTERM)
+            os.killpg(self.pid, number)
         except OSError:  # it has no session of its own yet, or just ended
             try:
-                os.kill(self.pid, signal.SIGTERM)
-            except ProcessLookupError:
+                self.transport.signalProcess(number)
+            except (ProcessExitedAlready, PermissionError):
                 pass
 
     def connectionMade(self) -> None:
@@ -199,25 +203,33 @@ class Programs:
         Raises:
             ProgramFailed: It failed, or was ended.
         """
+        name = os.path.basename(command[0])
         child = self.start(command)
         self._running.add(child)
-        timer: IDelayedCall | None = None if limit is None else self._reactor.callLater(limit, child.end)
+        child.when_over().addCallback(lambda _: self._running.discard(child))
+        over = child.when_over()
         try:
-            await child.when_over()
-        finally:
-            if timer is not None and timer.active():
-                timer.cancel()
-        self._running.discard(child)
+            await (over if limit is None else over.addTimeout(limit, self._reactor))
+        except TimeoutError:
+            await self._end(child)
+            raise ProgramFailed(f"{name}: not done after {limit:.0f} s") from None
         if child.status:
             complaint = child.errors.decode(errors="replace").strip().replace("\n", "; ")
-            raise ProgramFailed(f"{os.path.basename(command[0])}: {complaint or f'ended with status {child.status}'}")
+            raise ProgramFailed(f"{name}: {complaint or f'ended with status {child.status}'}")
         return os.fsdecode(child.output)
 
     async def end(self) -> None:
         """
-        End all that `run` has started and nobody waits for any more.
+        End what `run` has started and nobody waits for any more: one program at most, within the seconds of `ENDING`.
         """
-        while self._running:
-            child = self._running.pop()
-            child.end()
-            await child.when_over()
+        for child in list(self._running):
+            await self._end(child)
+
+    async def _end(self, child: Child) -> None:
+        for number, patience in ENDING:
+            child.send(number)
+            try:
+                await child.when_over().addTimeout(patience, self._reactor)
+                return
+            except TimeoutError:
+                pass

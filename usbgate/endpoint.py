@@ -31,6 +31,8 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from usbgate.finding import UsbTree, is_usb, parse_usb
+
 DEFAULT_BAUD = 9600  # what the original's firmware speaks
 
 READ_SIZE = 65536  # bytes; the kernel keeps less than that for a tty, so one read takes all there is
@@ -54,8 +56,14 @@ class NoSuchDevice(DeviceError):
     There is no such device: it is not plugged in, or has another name now.
     """
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path, "no such device; plug it in, or look for its name in /dev/serial/by-id")
+    def __init__(self, path: str, remedy: str = "plug it in, or look for its name in /dev/serial/by-id") -> None:
+        super().__init__(path, f"no such device; {remedy}")
+
+
+class AmbiguousDevice(DeviceError):
+    """
+    Several devices that are plugged in could be meant, and none is taken for another.
+    """
 
 
 class DeviceBusy(DeviceError):
@@ -273,16 +281,52 @@ class SerialEndpoint:
         return deferLater(self._reactor, 0, self._open, protocolFactory)
 
     def _open(self, factory: IProtocolFactory) -> IProtocol:
+        path = self._locate()
         try:
-            transport = SerialTransport(self._path, self._reactor, self._baudrate)
+            transport = SerialTransport(path, self._reactor, self._baudrate)
         except (OSError, ValueError, OverflowError, termios.error) as error:
-            raise _typed(self._path, error) from error
-        protocol = factory.buildProtocol(SerialAddress(self._path))
+            raise _typed(path, error) from error
+        protocol = factory.buildProtocol(SerialAddress(path))
         if protocol is None:
             transport.connectionLost(connectionDone)
             raise NoProtocol
         transport.begin(protocol)
         return protocol
+
+    def _locate(self) -> str:
+        return self._path
+
+
+class UsbEndpoint(SerialEndpoint):
+    """
+    A serial port of a USB device, looked for at each opening: its tty has another name each time, perhaps.
+    """
+
+    def __init__(self, reactor: IReactorTime, place: str, baudrate: int, usb: UsbTree) -> None:
+        """
+        Remember what to look for.
+
+        Args:
+            reactor: It must also provide `IReactorFDSet`.
+            place: As `parse_usb` reads it.
+            baudrate: Bits a second.
+            usb: Where to look.
+
+        Raises:
+            ValueError: The place is none.
+        """
+        super().__init__(reactor, place, baudrate)
+        self._wanted = parse_usb(place)
+        self._usb = usb
+
+    def _locate(self) -> str:
+        found = self._usb.find(self._wanted)
+        if not found:
+            others = self._usb.listed(self._usb.ttys()) or "none"
+            raise NoSuchDevice(self._path, f"plug it in; the USB serial devices that are: {others}")
+        if len(found) > 1:
+            raise AmbiguousDevice(self._path, self._usb.told_apart(found))
+        return self._usb.path(found[0])
 
 
 @implementer(IAddress)
@@ -295,19 +339,25 @@ class SerialAddress:
         self.path = path
 
 
-def open_device(reactor: IReactorTime, spec_path: str, baud: int = DEFAULT_BAUD) -> IStreamClientEndpoint:
+def open_device(
+    reactor: IReactorTime, spec_path: str, baud: int = DEFAULT_BAUD, usb: UsbTree | None = None
+) -> IStreamClientEndpoint:
     """
     Make the endpoint for a device as the configuration spells it.
 
     Args:
         reactor: The reactor.
-        spec_path: A path (starts with `/` or `.`), or any Twisted client endpoint string (`tcp:host:port`).
-        baud: Bits a second, for a path.
+        spec_path: A path (starts with `/` or `.`), a USB device (`usb:…`, `usb-port:…`), or any Twisted client
+            endpoint string (`tcp:host:port`).
+        baud: Bits a second, for a path and a USB device.
+        usb: Where to look for USB devices; None for this machine's.
 
     Raises:
         ValueError: There is no such kind of endpoint, or TypeError: it takes other arguments.
     """
     if spec_path.startswith(("/", ".")):
         return SerialEndpoint(reactor, spec_path, baud)
+    if is_usb(spec_path):
+        return UsbEndpoint(reactor, spec_path, baud, usb or UsbTree())
     endpoint: IStreamClientEndpoint = clientFromString(reactor, spec_path)
     return endpoint

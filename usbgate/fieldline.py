@@ -105,20 +105,21 @@ class LineBuffer:
         return lines
 
 
-def parse(line: bytes) -> dict[str, str]:
+def parse(line: bytes, limit: int = LINE_LIMIT) -> dict[str, str]:
     """
     Read a field line (protocol §1).
 
     Args:
         line: One line without its end.
+        limit: The most bytes that it may have.
 
     Returns:
         The fields in their order, keys in upper case.
 
     Raises:
-        Malformed: It is not a field line, or longer than `LINE_LIMIT`.
+        Malformed: It is not a field line, or too long.
     """
-    if len(line) > LINE_LIMIT:
+    if len(line) > limit:
         raise Malformed("line too long")
     try:
         text = line.decode()
@@ -156,14 +157,22 @@ def _upper_key(head: str) -> str:
     return head.upper() if is_key(head) else ""
 
 
+def reads_back(value: str) -> bool:
+    """
+    Whether a value is read as what was written: it is not empty, has no blanks at its ends, no control character, and
+    no part that reads as a field.
+    """
+    return bool(value) and value == value.strip() and not _UNWRITABLE.search(value)
+
+
 def check_value(key: str, value: str) -> None:
     """
     Refuse a value that would not read back as itself.
 
     Raises:
-        Malformed: It is empty, has blanks at an end or a control character, or a part that reads as a field.
+        Malformed: It does not (see `reads_back`).
     """
-    if not value or value != value.strip() or _UNWRITABLE.search(value):
+    if not reads_back(value):
         raise Malformed("value that does not read back", f"{key} {value!r}")
 
 
@@ -179,6 +188,18 @@ def format_line(fields: Mapping[str, str]) -> str:
     """
     for key, value in fields.items():
         check_value(key, value)
+    return join_fields(fields)
+
+
+def join_fields(fields: Mapping[str, str]) -> str:
+    """
+    Write a field line without a look at its values: for fields that `parse` has made, and values of our own.
+
+    Looking at each again was a tenth of what a request costs.
+
+    Args:
+        fields: At least one; keys as `parse` returns them, values that read back.
+    """
     line = "_".join([f"{key}:{value}" for key, value in fields.items()])
     # One `_` at the very end is ignored: a value that ends in one needs another.
     return line + "_" if line.endswith("_") else line

@@ -20,7 +20,7 @@ from zope.interface import implementer
 from usbgate import __version__
 from usbgate.agenda import Newest
 from usbgate.clientline import reading_event_line
-from usbgate.fieldline import EXACT_DIGITS, format_line, parse_number
+from usbgate.fieldline import EXACT_DIGITS, LINE_LIMIT, format_line, parse_number
 from usbgate.hub import Deliver, Hub
 from usbgate.interfaces import (
     DeviceSummary,
@@ -36,6 +36,7 @@ from usbgate.interfaces import (
 from usbgate.model import (
     Answer,
     Failed,
+    Malformed,
     Question,
     Reading,
     Report,
@@ -51,7 +52,10 @@ from usbgate.sensors import KnownSensors
 
 TIMEOUT = 10.0  # seconds, as in the original
 
-UNSURE_SHOWN = 50  # sensors named in one line of `status`; the line has room for a few more, a person has not
+UNSURE_SHOWN = 50  # sensors named in one line of `status`
+
+# Bytes that the longest tag of usbgate's own adds to a request: `_TAG:` and 8 characters (protocol §2).
+TAG_ROOM = 13
 
 _UNSAID = 1000  # sensors of which it is remembered that two links speaking for them was said
 
@@ -81,8 +85,10 @@ class _Line:
     # One link with what is asked over it.
     link: IDeviceLink
     pending: PendingRequests[_Waiter]
+    room: int  # bytes that a request may have
     state: str
     since: int
+    warn: Callable[[], str | None]
 
 
 @implementer(IGateway, ILinkListener)
@@ -130,12 +136,18 @@ class Gateway(Service):
         self._started = clock.monotonic()
         self._stopping = False
 
-    def add_link(self, link: IDeviceLink, rules: Rules) -> None:
+    def add_link(self, link: IDeviceLink, rules: Rules, warn: Callable[[], str | None] = lambda: None) -> None:
         """
         Take on a link, before it is started; its listener is this gateway.
+
+        Args:
+            link: The link.
+            rules: How it is asked.
+            warn: Tells what a person should know of its device (see `DeviceSummary.warning`).
         """
         pending: PendingRequests[_Waiter] = PendingRequests(link.name, rules, self._first_tag)
-        self._lines[link.name] = _Line(link, pending, pending.state, self._clock.wall())
+        room = LINE_LIMIT - TAG_ROOM if rules.tags else LINE_LIMIT
+        self._lines[link.name] = _Line(link, pending, room, pending.state, self._clock.wall(), warn)
 
     def store_in(self, journal: IJournal, history: IHistory, status: Callable[[], list[Mapping[str, str]]]) -> None:
         """
@@ -190,10 +202,13 @@ class Gateway(Service):
         """
         now = self._clock.monotonic()
         waiter = _Waiter(request, Deferred(), self._clock.wall(), now)
+        line: _Line | None = None
         try:
             line = self._route(request)
+            if request.size > line.room:
+                raise Malformed("line too long", "with what usbgate adds for the device")
         except RequestError as error:
-            self._record([self._ended(waiter, None, error.code, now)])
+            self._record([self._ended(waiter, None if line is None else line.link.name, error.code, now)])
             waiter.deferred.errback(error)
             return waiter.deferred
         timeout = request.timeout
@@ -214,10 +229,14 @@ class Gateway(Service):
         """
         Tell the newest readings (see `IGateway.last`).
         """
-        known = self._sensors.items()
-        if sensor is not None:
-            known = [(id_, one) for id_, one in known if id_ == sensor]
-        return [reading for _, one in known for name, reading in one.newest.items() if field is None or name == field]
+        if sensor is None:
+            sensors = [known for _, known in self._sensors.items()]
+        else:
+            known = self._sensors.get(sensor)
+            sensors = [] if known is None else [known]
+        return [
+            reading for known in sensors for name, reading in known.newest.items() if field is None or name == field
+        ]
 
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         """
@@ -267,6 +286,7 @@ class Gateway(Service):
                     "ECHOES": line.link.echoes,
                     "LEFTOUT": line.link.left_out,
                 },
+                warning=line.warn(),
             )
             for line in self._lines.values()
         ]
@@ -288,12 +308,14 @@ class Gateway(Service):
         told.extend({"REQUESTS": str(count), "OUTCOME": name} for name, count in self._outcomes.items())
         told.extend({"MALFORMED": str(count), "REASON": name} for name, count in self._noise.reasons.items())
         for line in self._lines.values():
-            if unsure := line.pending.unsure:
+            unsure = line.pending.unsure
+            for start in range(0, len(unsure), UNSURE_SHOWN):
+                shown = unsure[start : start + UNSURE_SHOWN]
                 told.append(
                     {
                         "DEV": line.link.name,
-                        "UNSURE": str(len(unsure)),
-                        "SENSORS": ",".join(unsure[:UNSURE_SHOWN]),
+                        "UNSURE": str(len(shown)),
+                        "SENSORS": ",".join(shown),
                         "TEXT": "they answer with neither MSG nor TAG: an unasked reading can pass for an answer",
                     }
                 )
@@ -380,7 +402,7 @@ class Gateway(Service):
             return self._lines[known.device]
         if len(self._lines) == 1:
             return next(iter(self._lines.values()))
-        raise Unknown(f"no device can be told for sensor {sensor}")
+        raise Unknown(f"no device can be told for sensor {sensor}: name one with DEV")
 
     def _act(self, line: _Line, moves: Moves[_Waiter], at: int = 0) -> None:
         # The one place where decisions become deeds. Everything is journalled before anybody is told.
@@ -396,6 +418,7 @@ class Gateway(Service):
             waiter.deferred.errback(error)
         for send in moves.send:
             line.link.send(send.request, send.tag, send.patience)
+        self._arm(now)
         if self.hub.wanted:
             for report, question in moves.handed:
                 if report.values:
@@ -405,7 +428,6 @@ class Gateway(Service):
             line.state = line.pending.state
             line.since = self._clock.wall()
             self.hub.publish(None, format_line({"EVENT": "device", "DEV": device, "STATE": line.state}))
-        self._arm(now)
 
     def _note(self, device: str, handed: Sequence[tuple[Report, Question | None]], at: int) -> list[Reading]:
         trusted = self._clock.trusted()

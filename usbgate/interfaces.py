@@ -149,8 +149,6 @@ class IJournal(Interface):
     The durable queue between what is read and what is stored.
     """
 
-    backlog: int = Attribute("Rows appended and not yet confirmed.")
-
     def append(readings: Sequence[Reading], requests: Sequence[RequestRecord]) -> None:
         """
         Take rows in, numbered in this order, readings first; they are on disk 50 ms and one commit later.
@@ -167,6 +165,7 @@ class IOutbox(Interface):
     """
 
     backlog: int = Attribute("Rows appended and not yet confirmed.")
+    rejected: int = Attribute("Rows set aside for good.")
 
     def oldest() -> Deferred[Batch]:
         """
@@ -207,6 +206,10 @@ class ISink(Interface):
     """
     Where batches are stored for good.
     """
+
+    lost: Callable[[str], None] = Attribute(
+        "To be set: called with the reason when the store is lost while nothing is asked of it."
+    )
 
     def connect() -> Deferred[None]:
         """
@@ -292,6 +295,7 @@ class DeviceSummary:
         state: `starting`, `settling`, `online` or `offline`.
         since: Since when: whole milliseconds since 1970, UTC.
         counts: Numbers by name, in the order in which to show them: `IN`, `OUT`, `MALFORMED` first.
+        warning: What a person should know of it and can do about it; None where all is well.
     """
 
     name: str
@@ -299,6 +303,7 @@ class DeviceSummary:
     state: str
     since: int
     counts: Mapping[str, int] = field(default_factory=dict)
+    warning: str | None = None
 
 
 class IGateway(Interface):

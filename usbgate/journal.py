@@ -2,9 +2,9 @@
 The durable queue between what is read and what is stored (protocol §5).
 
 Rows are taken in by the reactor's thread, encoded every 50 ms, committed by a thread of the journal's own, and
-given out again as batches. Three bounds keep memory flat: rows that are not yet on disk hold back the devices,
-rows on disk are kept in memory for the delivery only up to a mark and read back beyond it, and the delivery has
-one batch at a time. A slow store never holds back the devices.
+given out again as batches. Three bounds keep memory flat: rows that are not yet on disk hold back the devices (who
+asks can't be held back, so requests are then not recorded), rows on disk are kept in memory for the delivery only up
+to a mark and read back beyond it, and the delivery has one batch at a time. A slow store never holds back the devices.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from usbgate.batch import Batch, encode, merge
+from usbgate.fieldline import plain_text
 from usbgate.interfaces import IJournal, IOutbox
 from usbgate.journalfile import JournalFile
 from usbgate.journalwriter import JournalWriter, Read, Write
@@ -55,6 +56,7 @@ class Journal(Service):
         trouble: Why the disk takes nothing now; None while all is well.
         commits: Commits since the start.
         slowest_commit: Seconds that the slowest of them took.
+        dropped: Requests not recorded since the start, for want of a disk that takes them.
     """
 
     log = Logger()
@@ -107,6 +109,8 @@ class Journal(Service):
         self.trouble: str | None = None
         self.commits = 0
         self.slowest_commit = 0.0
+        self.dropped = 0
+        self._dropped_told = 0
 
     @property
     def uuid(self) -> str:
@@ -122,12 +126,21 @@ class Journal(Service):
         """
         return self._file.rejected
 
-    @property
-    def bytes_written(self) -> int:
+    def status(self) -> dict[str, str]:
         """
-        Bytes of rows committed since the start.
+        Tell how it is, as fields whose values read back.
         """
-        return self._file.bytes_written
+        told = {
+            "JOURNAL": "ok" if self.trouble is None else "trouble",
+            "COMMITS": str(self.commits),
+            "SLOWEST": f"{self.slowest_commit:.4f}",
+            "WRITTEN": str(self._file.bytes_written),
+        }
+        if self.dropped:
+            told["DROPPED"] = str(self.dropped)
+        if self.trouble is not None:
+            told["TEXT"] = plain_text(self.trouble)
+        return told
 
     def startService(self) -> None:
         """
@@ -167,6 +180,9 @@ class Journal(Service):
         if not self.running:
             self.log.error("{rows} rows came while the journal was closed", rows=len(readings) + len(requests))
             return
+        if requests and self._unsynced > self._unsynced_limit:
+            self._drop(len(requests))
+            requests = ()
         self._readings += readings
         self._requests += requests
         self.backlog += len(readings) + len(requests)
@@ -174,6 +190,11 @@ class Journal(Service):
             self._flush()
         elif readings or requests:
             self._flush_soon()
+
+    def _drop(self, requests: int) -> None:
+        if self.dropped == self._dropped_told:
+            self.log.error("requests are not recorded until the journal has room again")
+        self.dropped += requests
 
     def oldest(self) -> Deferred[Batch]:
         """
@@ -236,6 +257,9 @@ class Journal(Service):
         if held != self._held:
             self._held = held
             self._pressure(held)
+            if not held and self.dropped != self._dropped_told:
+                self.log.info("{dropped} requests were not recorded", dropped=self.dropped - self._dropped_told)
+                self._dropped_told = self.dropped
 
     def _offer(self) -> None:
         """

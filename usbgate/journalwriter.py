@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from math import inf
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
@@ -17,7 +18,7 @@ from usbgate.batch import Batch
 from usbgate.journalfile import JournalFile, is_damage
 
 RETRY_FIRST, RETRY_MOST = 0.1, 5.0  # seconds between attempts while the disk refuses
-STOP_PATIENCE = 3.0  # seconds to go on trying when asked to end
+STOP_PATIENCE = 1.5  # seconds to go on trying when asked to end
 
 
 class Write(NamedTuple):
@@ -122,11 +123,12 @@ class JournalWriter:
         writes: list[Write] = []
         read: Read | None = None
         pause = due = 0.0  # seconds between attempts while the disk refuses, and when the next one is
-        ends: float | None = None  # when to give up, once asked to end
-        while ends is None or (writes and monotonic() < ends):
-            for item in self._take(max(0.0, due - monotonic()) if writes or read else None):
+        ends = inf  # when to give up, once asked to end
+        while ends == inf or (writes and monotonic() < ends):
+            for item in self._take(max(0.0, min(due, ends) - monotonic()) if writes or read else None):
                 if item is None:
                     ends = monotonic() + STOP_PATIENCE
+                    due, pause = 0.0, min(pause, RETRY_FIRST)  # the disk may be well again for a while
                 elif isinstance(item, Write):
                     writes.append(item)
                 else:

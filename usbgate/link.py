@@ -5,7 +5,6 @@ A link: one device, wherever its endpoint finds it, opened again whenever it wen
 from __future__ import annotations
 
 import random
-import socket
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -29,6 +28,7 @@ from zope.interface import implementer
 
 from usbgate.fieldline import LINE_LIMIT
 from usbgate.interfaces import IDeviceLink, IDialect, ILinkListener
+from usbgate.keepalive import keep_alive
 from usbgate.lines import BoundedLineReceiver
 from usbgate.model import Malformed, Report, Request
 from usbgate.sendqueue import SendQueue
@@ -43,9 +43,6 @@ TEXT_SPAN = 10.0
 
 # Seconds that a serial server on the network has to take what is still to be sent when we stop.
 STOP_LIMIT = 1.0
-
-# Keep-alive on TCP: a serial server that lost its power is noticed after half a minute, not after two hours.
-_KEEPALIVE = [("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 2)]
 
 # A replugged device is back under 0.8 s. Twisted's own policy waits up to 60 s, and its jitter alone up to 1 s.
 reopen_policy = backoffPolicy(0.2, 0.6, jitter=lambda: 0.2 * random.random())
@@ -78,12 +75,7 @@ class DeviceProtocol(BoundedLineReceiver):
         self._queue = SendQueue(self._link.reactor, IConsumer(self.transport), self._taken, lambda: None)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(True)
-            handle = self.transport.getHandle()  # type: ignore[attr-defined]  # Twisted's interface leaves it out
-            if isinstance(handle, socket.socket):  # TLS has another
-                for name, value in _KEEPALIVE:
-                    if hasattr(socket, name):
-                        handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            keep_alive(self.transport)
         self._link.opened(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -157,6 +157,7 @@ class Request:
         timeout: Seconds until this asker gives up; None leaves it to the sensor's setting.
         max_age: Seconds that an answer may be old to be given without asking; None asks in any case.
         device: The link to ask, by name; None leaves it to routing.
+        size: Bytes of `fields` as a field line, which may be more than a line can have.
     """
 
     question: Question
@@ -166,6 +167,7 @@ class Request:
     timeout: float | None = None
     max_age: float | None = None
     device: str | None = None
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,11 @@ One PostgreSQL server on one data folder: its programs, its settings, what it te
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +38,11 @@ SETTINGS = {
 }
 
 LOG_LIMIT = 1 << 20  # bytes; past it the newest quarter is kept
+PID_FILE_LIMIT = 4096  # bytes; it has eight short lines
+
+# What is in the server's folder may be of its user's making, and we may be root: no link is followed there, and
+# nothing waits for the other end of a pipe.
+_AS_IT_IS = os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class ClusterError(Exception):
@@ -53,6 +61,29 @@ class ServerFailed(ClusterError):
     """
     The embedded PostgreSQL does not start, or does not answer.
     """
+
+
+@contextmanager
+def opened_folder(folder: Path) -> Iterator[int]:
+    """
+    Open a folder, but not through a link in its place: we may be root, and it may be another user's.
+
+    Returns:
+        A descriptor, to do by it what must be done to this folder and to no other.
+
+    Raises:
+        ServerFailed: It is no folder of its own, or cannot be opened.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _AS_IT_IS)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise ServerFailed(f"{folder} must be a folder, and is a link or a file") from None
+        raise ServerFailed(f"{folder} cannot be opened: {error.strerror}") from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def find_binaries(folder: Path | None = None) -> Path:
@@ -108,22 +139,26 @@ class PidFile(NamedTuple):
         Read it; None where there is none, or nothing sensible in it.
         """
         try:
-            lines = (data / "postmaster.pid").read_text(errors="surrogateescape").split("\n")
+            with open(os.open(data / "postmaster.pid", os.O_RDONLY | _AS_IT_IS), "rb") as file:
+                lines = os.fsdecode(file.read(PID_FILE_LIMIT)).split("\n")
             lines += [""] * 8
             return cls(int(lines[0]), lines[3], lines[4], lines[7].strip() == "ready")
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return None
 
 
 def is_server_of(pid: int, data: Path) -> bool:
     """
     Whether this process is a PostgreSQL server on this data folder, and not one that was given its number later.
+
+    Where the data folder is a link, it is none of this folder's: one that is found is ours to end.
     """
     process = Path("/proc", str(pid))
     try:
         if process.parent.exists():
             program = os.readlink(process / "exe").removesuffix(" (deleted)")
-            return os.path.basename(program) == "postgres" and os.path.samefile(process / "cwd", data)
+            works_in = os.stat(process / "cwd")
+            return os.path.basename(program) == "postgres" and os.path.samestat(works_in, os.lstat(data))
         os.kill(pid, 0)  # no /proc: what pg_ctl goes by
         return True
     except OSError:
@@ -147,21 +182,71 @@ class Adopted:
         return not is_server_of(self.pid, self._data)
 
 
+def send(pid: int, number: int) -> None:
+    """
+    Send a signal to a process that may have ended, and whose number may be another's by now.
+    """
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def kill_server(pid: int) -> None:
+    """
+    End a server by force, and its children with it: those that are held up would not see that it is gone.
+
+    It is stopped before one looks for them: it starts no more of them then, and as long as it does not take note of
+    one that has ended, no stranger is given that one's number.
+    """
+    send(pid, signal.SIGSTOP)
+    for child in _children_of(pid):
+        send(child, signal.SIGKILL)
+    send(pid, signal.SIGKILL)
+
+
+def _children_of(pid: int) -> Iterator[int]:
+    for process in Path("/proc").glob("[0-9]*"):  # elsewhere there is none, and they are on their own
+        try:
+            # The second field is the program's name, in parentheses, and may hold anything.
+            state = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended
+        if int(state[1]) == pid:
+            yield int(process.name)
+
+
+def clear_sockets(sockets: Path) -> None:
+    """
+    Take away the sockets of a server that is no more.
+
+    Raises:
+        ServerFailed: That is no folder.
+    """
+    with opened_folder(sockets) as descriptor:
+        for name in os.listdir(descriptor):
+            if name.startswith(".s.PGSQL."):
+                os.unlink(name, dir_fd=descriptor)
+
+
 def clear_leftovers(data: Path, sockets: Path) -> None:
     """
     Take away what a server that is no more has left, for it can keep the next one from starting.
 
     PostgreSQL takes any living process of its user that has the number in one of these files for a server. Whether
     backends of a killed server still live it finds out without them, by the data folder's inode (since 12).
+
+    Raises:
+        ServerFailed: One of them is no folder.
     """
-    leftovers: Iterable[Path] = (data / "postmaster.pid", *sockets.glob(".s.PGSQL.*"))
-    for leftover in leftovers:
-        leftover.unlink(missing_ok=True)
+    clear_sockets(sockets)
+    with opened_folder(data) as descriptor, suppress(FileNotFoundError):
+        os.unlink("postmaster.pid", dir_fd=descriptor)
 
 
 class ServerLog:
     """
-    The file to which a server appends its log; never opened through a link, for we may be root and it is not.
+    The file to which a server appends its log.
     """
 
     def __init__(self, path: Path) -> None:
@@ -187,7 +272,7 @@ class ServerLog:
                 return
         except FileNotFoundError:
             return
-        with open(os.open(self.path, os.O_RDWR | os.O_NOFOLLOW), "r+b") as log:
+        with open(os.open(self.path, os.O_RDWR | _AS_IT_IS), "r+b") as log:
             log.seek(-LOG_LIMIT // 4, os.SEEK_END)
             kept = log.read().partition(b"\n")[2]
             log.seek(0)
@@ -200,7 +285,7 @@ class ServerLog:
         Find why the newest server ended; empty where it did not say.
         """
         try:
-            with open(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as log:
+            with open(os.open(self.path, os.O_RDONLY | _AS_IT_IS), "rb") as log:
                 size = log.seek(0, os.SEEK_END)
                 log.seek(max(self._start, size - 4096))
                 lines = log.read().decode(errors="replace").splitlines()

@@ -4,11 +4,14 @@ What waits to be sent to one peer: how much it is, and whether the peer takes an
 
 from __future__ import annotations
 
+import fcntl
+import struct
+import termios
 from collections import deque
 from collections.abc import Callable
 
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IConsumer, IDelayedCall, IPullProducer, IReactorTime
+from twisted.internet.interfaces import IConsumer, IDelayedCall, IFileDescriptor, IPullProducer, IReactorTime
 from zope.interface import implementer
 
 # Bytes given to the transport at once: what is measured as taken or not taken. Smaller, and a full-speed reader
@@ -16,6 +19,10 @@ from zope.interface import implementer
 PIECE = 16 * 1024
 
 STUCK_AFTER = 60.0  # seconds in which a peer must take something of what waits, protocol §3
+
+# Looks at the kernel's own queue within that time: so much later than it should a peer is dropped at most. The kernel
+# holds up to 4 MiB, and takes more only when a third of it is gone: a reader of 5 kB/s needs minutes for that.
+LOOKS = 6
 
 
 @implementer(IPullProducer)
@@ -55,6 +62,7 @@ class SendQueue:
         self._holds = 0
         self._closed = False
         self._progress = 0.0  # when something was taken last, or began to wait
+        self._in_kernel: int | None = None  # bytes, at the last look
         self._timer: IDelayedCall | None = None
 
     @property
@@ -165,16 +173,33 @@ class SendQueue:
             self._registering = True
             self._transport.registerProducer(self, False)
             self._registering = False
+            self._in_kernel = self._ask_kernel()
             if self._timer is None:
-                self._timer = self._reactor.callLater(STUCK_AFTER, self._look)
+                self._timer = self._reactor.callLater(STUCK_AFTER / LOOKS, self._look)
 
     def _look(self) -> None:
         # One timer for many writes: it looks when it is due whether there was progress meanwhile.
         self._timer = None
         if not self._busy:
             return
+        in_kernel = self._ask_kernel()
+        if in_kernel != self._in_kernel:  # less: the peer took some; more: the kernel had room, so it took some, too
+            self._in_kernel = in_kernel
+            self._progress = self._reactor.seconds()
         left = self._progress + STUCK_AFTER - self._reactor.seconds()
         if left > 0:
-            self._timer = self._reactor.callLater(left, self._look)
+            self._timer = self._reactor.callLater(min(left, STUCK_AFTER / LOOKS), self._look)
         else:
             self._stuck()
+
+    def _ask_kernel(self) -> int | None:
+        """
+        Tell how many bytes the kernel holds that the peer has not taken; None where it does not tell.
+        """
+        if not IFileDescriptor.providedBy(self._transport):
+            return None
+        try:
+            (count,) = struct.unpack("i", fcntl.ioctl(self._transport.fileno(), termios.TIOCOUTQ, bytes(4)))
+        except (OSError, ValueError):  # no socket or tty, or closed
+            return None
+        return int(count)

@@ -1,13 +1,12 @@
 """
-The line server for programs and people (protocol §3): one `ClientProtocol` a connection, one `ClientFactory`.
+The line server for programs and people (protocol §3): one `ClientProtocol` a connection.
 """
 
 from __future__ import annotations
 
 import re
-import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import (
@@ -17,35 +16,65 @@ from twisted.internet.interfaces import (
     IReactorTime,
     ITCPTransport,
 )
-from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import Attribute, Interface, implementer
 
 from usbgate import words
 from usbgate.clientline import answer_line, error_line, parse_request, salvage
-from usbgate.fieldline import format_line, parse
+from usbgate.fieldline import format_line, join_fields, parse
 from usbgate.interfaces import IGateway
+from usbgate.keepalive import is_over, keep_alive
 from usbgate.lines import BoundedLineReceiver
 from usbgate.model import Answer, Failed, LimitExceeded, Malformed, RequestError, Stopped
 from usbgate.sendqueue import STUCK_AFTER, SendQueue
 from usbgate.telnet import TelnetFilter
 from usbgate.watchers import IWatcher, Watchers
 
-MAX_CONNECTIONS = 1000  # the default; each is a file descriptor and up to 1 MiB of `WATCHER_LIMIT`
 IN_FLIGHT_LIMIT = 256  # requests a connection, protocol §3: more than any window, so that no device waits for them
 WORDS_LIMIT = 64  # words waiting a connection, protocol §3: a screenful pasted at once
 UNSENT_LIMIT = 64 * 1024  # bytes; a client that does not read is not read from, protocol §3
 WATCHER_LIMIT = 1024 * 1024  # bytes; beyond, a watcher loses events, protocol §3
+HALF_CLOSED_LOOK = 10.0  # seconds between two looks whether a half-closed watcher is there: as long as a keep-alive
 FIRST_DATA_PATIENCE = 0.25  # seconds in which nothing may follow the original client's line, protocol §3
-STOP_LIMIT = 2.0  # seconds for clients to take what they are still told when usbgate ends
 
 # Protocol §3: a line that begins so is a request line, every other a word line.
 _REQUEST_LINE = re.compile(rb"[A-Za-z][A-Za-z0-9]*:")
 
 
-def _wall() -> int:
-    return int(time.time() * 1000)
+class IConnections(Interface):
+    """
+    What a connection shares with all others.
+    """
+
+    reactor: IReactorTime = Attribute("For time limits.")
+    gateway: IGateway = Attribute("Whom to ask.")
+    watchers: Watchers = Attribute("Who gets which events.")
+    limited: int = Attribute("How much was refused by a limit since the start.")
+
+    def wall() -> int:
+        """
+        Tell the wall clock: whole milliseconds since 1970, UTC.
+        """
+
+    def admit(client: ClientProtocol) -> RequestError | None:
+        """
+        Count a new connection.
+
+        Returns:
+            Why it must be closed again, if it must.
+        """
+
+    def gone(client: ClientProtocol) -> None:
+        """
+        Forget a connection.
+        """
+
+    def counts() -> Mapping[str, int]:
+        """
+        Tell the numbers for `status`: those of now, then those since the start.
+        """
 
 
 @implementer(IHalfCloseableProtocol, words.ICaller, IWatcher)
@@ -57,22 +86,22 @@ class ClientProtocol(BoundedLineReceiver):
     log = Logger()
     transport: ITCPTransport
 
-    def __init__(self, factory: ClientFactory, address: IAddress | None) -> None:
+    def __init__(self, connections: IConnections, address: IAddress | None) -> None:
         """
         Serve one client.
 
         Args:
-            factory: Whose connection this is.
+            connections: All connections, of which this will be one.
             address: Where the client is.
         """
         super().__init__()
-        self.factory: ClientFactory = factory
-        self.gateway = factory.gateway
+        self.gateway = connections.gateway
         self.origin = str(getattr(address, "host", "local"))  # a unix socket's peer has no address
         port = getattr(address, "port", None)
         self.client = self.origin if port is None else f"{self.origin}:{port}"
         self.in_flight = 0
-        self._reactor = factory.reactor
+        self._connections = connections
+        self._reactor = connections.reactor
         self._telnet = TelnetFilter()
         self._untouched = True  # nothing was received yet
         self._first_data: IDelayedCall | None = None  # ends the wait for more than an unended first line
@@ -86,6 +115,7 @@ class ClientProtocol(BoundedLineReceiver):
         self._room: Deferred[bool] | None = None
         self._turn: IDelayedCall | None = None
         self._resume: IDelayedCall | None = None
+        self._look: IDelayedCall | None = None
 
     # What Twisted tells.
 
@@ -96,8 +126,8 @@ class ClientProtocol(BoundedLineReceiver):
         self._queue = SendQueue(self._reactor, self.transport, self._taken, self._stuck)  # type: ignore[arg-type]  # every stream transport is a consumer
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)  # echo and answer are two writes: 44 ms a round trip without
-            self.transport.setTcpKeepAlive(True)
-        refusal = self.factory.admit(self)
+            keep_alive(self.transport)
+        refusal = self._connections.admit(self)
         if refusal is not None:
             self.tell(error_line(refusal, {}))
             self._leave()
@@ -135,13 +165,16 @@ class ClientProtocol(BoundedLineReceiver):
         """
         if _REQUEST_LINE.match(line):
             self._request_received(line, self.delimiter)
-        elif line.strip() and not self._leaving:
+        elif not self._leaving:
             try:
-                self._word_received(line.decode())
+                word = line.decode()
             except UnicodeDecodeError:
                 error = Malformed("not UTF-8")
                 self._refuse(line, error)
                 self._word_received(error)
+            else:
+                if word.strip():  # as text: not every blank is one of ASCII's
+                    self._word_received(word)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """
@@ -172,6 +205,14 @@ class ClientProtocol(BoundedLineReceiver):
             self._first_data.cancel()
             self._take_first_data()
         self._close_if_done()
+        if not self._leaving:
+            self._look = self._reactor.callLater(HALF_CLOSED_LOOK, self._look_after)
+
+    def _look_after(self) -> None:
+        # A watcher that closed looks like one that half-closed, and where nothing happens no write fails.
+        self._look = self._reactor.callLater(HALF_CLOSED_LOOK, self._look_after)
+        if is_over(self.transport):
+            self.abort()
 
     def writeConnectionLost(self) -> None:
         """
@@ -185,12 +226,12 @@ class ClientProtocol(BoundedLineReceiver):
         self._leaving = True
         self._words.clear()
         self._waiting.clear()
-        for call in (self._first_data, self._turn, self._resume):
+        for call in (self._first_data, self._turn, self._resume, self._look):
             if call is not None:
                 call.cancel()
-        self._first_data = self._turn = self._resume = None
+        self._first_data = self._turn = self._resume = self._look = None
         self._queue.close()
-        self.factory.gone(self)
+        self._connections.gone(self)
         self._give_room()
 
     # Requests.
@@ -211,15 +252,15 @@ class ClientProtocol(BoundedLineReceiver):
             return
         try:
             fields = parse(line)
-            request = parse_request(fields, self.origin, self.client)
+            request = parse_request(fields, self.origin, self.client, parsed=True)
         except Malformed as error:
             self._refuse(line, error)
             self.tell(error_line(error, salvage(line)))
             return
-        self._write(format_line(fields).encode() + line_end)
+        self._write(join_fields(fields).encode() + line_end)
         self._unended = not line_end
         if self.in_flight >= IN_FLIGHT_LIMIT:
-            self.factory.limited += 1
+            self._connections.limited += 1
             limit = LimitExceeded(f"more than {IN_FLIGHT_LIMIT} requests in flight on this connection")
             self.tell(error_line(limit, fields))
             return
@@ -243,7 +284,7 @@ class ClientProtocol(BoundedLineReceiver):
     def _refuse(self, line: bytes, error: RequestError) -> None:
         reason = error.reason if isinstance(error, Malformed) else "line too long"
         if isinstance(error, LimitExceeded):
-            self.factory.limited += 1
+            self._connections.limited += 1
         self.gateway.refused(f"client {self.origin}", line, reason)
 
     # Words.
@@ -261,10 +302,14 @@ class ClientProtocol(BoundedLineReceiver):
         try:
             while self._words:
                 word = self._words.popleft()
-                if isinstance(word, RequestError):
-                    self.tell(error_line(word, {}))
-                else:
-                    await words.answer(self, word)
+                try:
+                    if isinstance(word, RequestError):
+                        self.tell(error_line(word, {}))
+                    else:
+                        await words.answer(self, word)
+                except Exception:
+                    self.log.failure("a word of {client} failed: {word!r}", client=self.client, word=word)
+                    self.tell(error_line(Failed(), {}))
                 if self._quit:
                     self._leave()
                 self._regulate()
@@ -276,7 +321,7 @@ class ClientProtocol(BoundedLineReceiver):
         """
         Tell the wall clock (see `ICaller.wall`).
         """
-        return self.factory.wall()
+        return self._connections.wall()
 
     def tell(self, *lines: str) -> None:
         """
@@ -317,19 +362,19 @@ class ClientProtocol(BoundedLineReceiver):
         Send events from now on (see `ICaller.watch`).
         """
         if not self._leaving:
-            self.factory.watchers.add(self, sensors)
+            self._connections.watchers.add(self, sensors)
 
     def unwatch(self) -> None:
         """
         Send no more events (see `ICaller.unwatch`).
         """
-        self.factory.watchers.remove(self)
+        self._connections.watchers.remove(self)
 
     def counts(self) -> Mapping[str, str]:
         """
-        Tell what the factory counts (see `ICaller.counts`).
+        Tell what is counted of all connections (see `ICaller.counts`).
         """
-        return {key: str(count) for key, count in self.factory.counts().items()}
+        return {key: str(count) for key, count in self._connections.counts().items()}
 
     def leave(self) -> None:
         """
@@ -373,11 +418,11 @@ class ClientProtocol(BoundedLineReceiver):
         self._words.clear()
         self._waiting.clear()
         self._queue.flush()
-        self.factory.watchers.remove(self)
+        self._connections.watchers.remove(self)
         self.transport.loseConnection()
 
     def _close_if_done(self) -> None:
-        busy = self.in_flight or self._speaking or self._words or self._waiting or self in self.factory.watchers
+        busy = self.in_flight or self._speaking or self._words or self._waiting or self in self._connections.watchers
         if self._half_closed and not busy and not self._leaving:
             self._leave()
 
@@ -434,109 +479,3 @@ def _is_originals(data: bytes) -> bool:
         return {"MSG", "ID", "ORIGIN"} <= parse(data).keys()
     except Malformed:
         return False
-
-
-class ClientFactory(ServerFactory["ClientProtocol"]):
-    """
-    All connections of clients: how many there may be, and who watches what.
-    """
-
-    noisy = False
-
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        gateway: IGateway,
-        max_connections: int = MAX_CONNECTIONS,
-        wall: Callable[[], int] = _wall,
-    ) -> None:
-        """
-        Serve clients.
-
-        Args:
-            reactor: For time limits.
-            gateway: Whom to ask.
-            max_connections: The connection beyond is told so and closed.
-            wall: The wall clock, whole milliseconds since 1970, UTC (`IClock.wall`).
-        """
-        self.reactor = reactor
-        self.gateway = gateway
-        self.wall = wall
-        self.watchers = Watchers(reactor, gateway)
-        self.limited = 0
-        self._max_connections = max_connections
-        self._connections: set[ClientProtocol] = set()
-        self._accepted = 0
-        self._stopping = False
-        self._all_gone: Deferred[None] | None = None
-        self._stop_call: IDelayedCall | None = None
-
-    def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:
-        """
-        Make the protocol of a new connection.
-        """
-        return ClientProtocol(self, addr)
-
-    def counts(self) -> Mapping[str, int]:
-        """
-        Tell the numbers for `status`: those of now, then those since the start.
-        """
-        return {
-            "CLIENTS": len(self._connections),
-            "WATCHERS": len(self.watchers),
-            "WAITING": sum(client.in_flight for client in self._connections),
-            "ACCEPTED": self._accepted,
-            "LIMITED": self.limited,
-        }
-
-    def admit(self, client: ClientProtocol) -> RequestError | None:
-        """
-        Count a new connection.
-
-        Returns:
-            Why it must be closed again, if it must.
-        """
-        refusal: RequestError | None = None
-        if self._stopping:
-            refusal = Stopped()
-        elif len(self._connections) >= self._max_connections:
-            self.limited += 1
-            refusal = LimitExceeded(f"more than {self._max_connections} connections")
-        else:
-            self._accepted += 1
-        self._connections.add(client)
-        return refusal
-
-    def gone(self, client: ClientProtocol) -> None:
-        """
-        Forget a connection.
-        """
-        self._connections.discard(client)
-        self.watchers.remove(client)
-        if self._all_gone is not None and not self._connections:
-            if self._stop_call is not None:
-                self._stop_call.cancel()
-                self._stop_call = None
-            all_gone, self._all_gone = self._all_gone, None
-            all_gone.callback(None)
-
-    def stop(self) -> Deferred[None]:
-        """
-        Close all connections; new ones are refused. To be called once, when the gateway has failed what waits.
-
-        Returns:
-            Fires when all are closed, `STOP_LIMIT` seconds from now at the latest.
-        """
-        self._stopping = True
-        if not self._connections:
-            return succeed(None)
-        self._all_gone = all_gone = Deferred[None]()
-        self._stop_call = self.reactor.callLater(STOP_LIMIT, self._abort_all)
-        for client in list(self._connections):
-            client.stop()
-        return all_gone
-
-    def _abort_all(self) -> None:
-        self._stop_call = None
-        for client in list(self._connections):
-            client.abort()

@@ -23,6 +23,7 @@ from twisted.internet.endpoints import clientFromString, serverFromString
 
 from usbgate.clientline import TIMEOUT_RANGE
 from usbgate.fieldline import check_value, is_key
+from usbgate.finding import is_usb, parse_usb
 from usbgate.model import Malformed
 
 
@@ -45,6 +46,12 @@ def _is_server_endpoint(text: str) -> bool:
 
 
 def _is_place(text: str) -> bool:
+    if is_usb(text):
+        try:
+            parse_usb(text)
+        except ValueError:
+            return False
+        return True
     return text.startswith(("/", ".")) or _is_endpoint(text, clientFromString)
 
 
@@ -78,7 +85,10 @@ Text = Annotated[str, Meta(description="a text that can be the value of a field"
 Folder = Annotated[str, Meta(min_length=1, description="a folder")]
 Place = Annotated[
     str,
-    Meta(description="a path that starts with / or . or a Twisted client endpoint such as tcp:host:port"),
+    Meta(
+        description="a path that starts with / or ., a USB device such as usb:2341:8036, usb:2341:8036:SERIAL or"
+        " usb-port:1-1.3, or a Twisted client endpoint such as tcp:host:port"
+    ),
     _is_place,
 ]
 Listen = Annotated[
@@ -119,7 +129,7 @@ class Device(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     A serial line: `[device.NAME]`.
 
     Attributes:
-        path: An absolute path, or a Twisted client endpoint string.
+        path: An absolute path, a USB device (`usbgate.finding`), or a Twisted client endpoint string.
         baud: Speed of the line; means nothing for an endpoint string.
         dialect: How it spells things: a module of `usbgate.dialects`, or a dotted name.
         window: How many messages may be on the wire at a time.

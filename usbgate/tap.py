@@ -7,24 +7,28 @@ from __future__ import annotations
 import os
 import random
 import resource
+import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Any, ClassVar
 
 from twisted.application.service import IService, MultiService, Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python import usage
 
+from usbgate.clients import ClientFactory, Clients
 from usbgate.clock import SystemClock
 from usbgate.cluster import Cluster
 from usbgate.config import ConfigError, load, only_device
 from usbgate.delivery import Delivery
 from usbgate.endpoint import open_device
-from usbgate.fieldline import plain_text
+from usbgate.finding import UsbTree
 from usbgate.gateway import Gateway, SensorRules
 from usbgate.interfaces import IClock, IDialect, SinkUnavailable
 from usbgate.journal import Journal
@@ -33,7 +37,6 @@ from usbgate.link import Link
 from usbgate.pending import Rules
 from usbgate.ports import ListenError, Ports
 from usbgate.postmaster import BinariesMissing, ClusterError
-from usbgate.server import ClientFactory
 from usbgate.settings import Device, Settings
 from usbgate.sinks.postgres import PostgresSink
 from usbgate.statefolder import StateFolder, StateFolderError
@@ -80,6 +83,13 @@ class Options(usage.Options):
         except usage.UsageError as error:
             raise SystemExit(f"usbgate: {error}") from None
 
+    def parseArgs(self, *arguments: str) -> None:
+        """
+        Take no arguments.
+        """
+        if arguments:
+            raise usage.UsageError(f"expected no argument, got {arguments[0]}")
+
     def postOptions(self) -> None:
         """
         Read the configuration, still in the foreground, so that whoever typed it is told.
@@ -102,15 +112,15 @@ class Daemon(MultiService):
     Services that are started in order, and stopped one after the other, last started first.
     """
 
-    def __init__(self, status_pipe: Callable[[], int | None] = lambda: None) -> None:
+    def __init__(self, start_failed: Callable[[str], None] = lambda reason: None) -> None:
         """
         Begin with no services.
 
         Args:
-            status_pipe: Gives the pipe on which the process in the foreground waits to hear of the start.
+            start_failed: Called with the reason where a part can't start, just before the process ends.
         """
         super().__init__()
-        self._status_pipe = status_pipe
+        self._start_failed = start_failed
 
     def privilegedStartService(self) -> None:
         """
@@ -130,10 +140,7 @@ class Daemon(MultiService):
             step()
         except (StateFolderError, ListenError, JournalError) as error:
             log.critical("usbgate: {error}", error=str(error))
-            # twistd tells the foreground of an Exception, and logs it with its traceback; of a SystemExit it does
-            # neither, and the foreground would wait for ever. It reads 100 bytes: `1 ` and the reason.
-            if (pipe := self._status_pipe()) is not None:
-                os.write(pipe, b"1 " + str(error).encode("ascii", "backslashreplace")[:98])
+            self._start_failed(str(error))
             raise SystemExit(1) from None
 
     def stopService(self) -> Deferred[None]:
@@ -163,25 +170,6 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-class Clients(Service):
-    """
-    The connections of clients, which outlive the listening for new ones.
-    """
-
-    def __init__(self, factory: ClientFactory) -> None:
-        self._factory = factory
-
-    def stopService(self) -> Deferred[None]:
-        """
-        Close them.
-
-        Returns:
-            Fires when all are closed.
-        """
-        super().stopService()
-        return self._factory.stop()
-
-
 def makeService(options: Options) -> IService:
     """
     Put the daemon together; nothing is opened or started before twistd has forked.
@@ -191,11 +179,46 @@ def makeService(options: Options) -> IService:
     # Twisted's timers run on the wall clock: ten years forward and every one fires, an hour back and a second
     # takes an hour. Set before anything is scheduled.
     reactor.seconds = time.monotonic  # type: ignore[method-assign]  # that is the point
-    twistd: Mapping[str, Any] = options.parent or {}
+    reactor.callWhenRunning(_mind_signals)
     try:
-        return build(reactor, SystemClock(), options.settings, options.named_devices, lambda: twistd.get("statusPipe"))
-    except BinariesMissing as error:
+        return build(
+            reactor,
+            SystemClock(),
+            options.settings,
+            options.named_devices,
+            partial(_tell_twistd, options.parent or {}),
+        )
+    except (BinariesMissing, ConfigError) as error:
         raise SystemExit(f"usbgate: {error}") from None
+
+
+def _tell_twistd(twistd: Mapping[str, Any], reason: str) -> None:
+    # twistd cleans up after an Exception, whose traceback it logs; after a SystemExit it does neither. Then the
+    # foreground, which reads 100 bytes, would wait for ever, and the next start would find our pid file.
+    if (pipe := twistd.get("statusPipe")) is not None:
+        os.write(pipe, b"1 " + reason.encode("ascii", "backslashreplace")[:98])
+    if twistd.get("pidfile"):
+        with suppress(OSError):
+            os.unlink(twistd["pidfile"])
+
+
+def _mind_signals() -> None:
+    # Twisted's own handlers are called once: a second Ctrl-C would only put a traceback of theirs into the log. A
+    # terminal that is closed ends us as SIGTERM does, unless nohup has said that it must not.
+    ending = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ending[signal.SIGHUP] = ending[signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        del ending[signal.SIGHUP]
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in ending:
+            signal.signal(each, lambda number, frame: None)  # of SIG_IGN, Python complains if one is on its way
+        handler = ending[signal.Signals(number)]
+        if callable(handler):
+            handler(signal.SIGTERM if number == signal.SIGHUP else number, frame)
+
+    for number in ending:
+        signal.signal(number, end)
 
 
 def build(
@@ -203,17 +226,23 @@ def build(
     clock: IClock,
     settings: Settings,
     devices: Mapping[str, Device],
-    status_pipe: Callable[[], int | None] = lambda: None,
+    start_failed: Callable[[str], None] = lambda reason: None,
 ) -> Daemon:
     """
     Put all parts together, in the order in which they start; they stop in the opposite order.
+
+    Nothing is opened yet.
 
     Args:
         reactor: The reactor.
         clock: Tells the time.
         settings: What the configuration says.
         devices: The devices to serve, by name; at least one.
-        status_pipe: See `Daemon`.
+        start_failed: See `Daemon`.
+
+    Raises:
+        ConfigError: A device or its dialect is not to be had as it is written.
+        BinariesMissing: There is no PostgreSQL to embed.
     """
     gateway = Gateway(
         reactor,
@@ -226,57 +255,57 @@ def build(
         first_tag=random.getrandbits(32),
     )
     factory = ClientFactory(reactor, gateway, settings.max_connections, clock.wall)
-    parts: list[Service] = [StateFolder(settings.state)]
+    daemon = Daemon(start_failed)
+    StateFolder(settings.state).setServiceParent(daemon)
+    # What is told at the end, to clients, devices and the database, is told to all at the same time: each has a limit
+    # of its own, and the whole is to stop within 5 s.
+    neighbours = MultiService()
     if settings.database == "none":
         log.warn("nothing is stored: the database is none")
     else:
-        parts += _store(reactor, settings, gateway)
-    parts.append(Clients(factory))
+        keepers, delivery = _store(reactor, settings, gateway)
+        keepers.setServiceParent(daemon)
+        delivery.setServiceParent(neighbours)
+    Clients(factory).setServiceParent(neighbours)
+    usb = UsbTree()
     for name, device in devices.items():
-        endpoint = open_device(reactor, device.path, device.baud)
-        link = Link(reactor, endpoint, name, device.path, load_dialect(device.dialect), gateway)
-        gateway.add_link(link, _rules(settings, device))
-        parts.append(link)
-    parts.append(gateway)
-    parts.append(Ports(reactor, settings.listen, factory))
-    daemon = Daemon(status_pipe)
-    for part in parts:
-        part.setServiceParent(daemon)
+        link = _link(reactor, name, device, gateway, usb)
+        gateway.add_link(link, _rules(settings, device), partial(usb.doubt, device.path))
+        link.setServiceParent(neighbours)
+    neighbours.setServiceParent(daemon)
+    gateway.setServiceParent(daemon)
+    Ports(reactor, settings.listen, factory).setServiceParent(daemon)
+    if settings.http != "none":
+        log.warn("http = {http}: there is no page yet", http=settings.http)
     return daemon
 
 
-def _store(reactor: Any, settings: Settings, gateway: Gateway) -> list[Service]:
+def _link(reactor: Any, name: str, device: Device, gateway: Gateway, usb: UsbTree) -> Link:
+    try:
+        endpoint = open_device(reactor, device.path, device.baud, usb)
+        dialect = load_dialect(device.dialect)
+    except (ValueError, TypeError, LookupError, ImportError, AttributeError) as error:
+        raise ConfigError(f"device {name}: {device.path}: {error}") from None
+    return Link(reactor, endpoint, name, device.path, dialect, gateway)
+
+
+def _store(reactor: Any, settings: Settings, gateway: Gateway) -> tuple[MultiService, Delivery]:
+    keepers = MultiService()  # they need nothing of each other
     journal = Journal(reactor, settings.state / "journal.sqlite", gateway.hold_devices)
-    parts: list[Service] = [journal]
-    database: str | Callable[[], Awaitable[str]] = settings.database
-    if database == "embedded":
+    journal.setServiceParent(keepers)
+    where: Callable[[], Awaitable[str]] = partial(succeed, settings.database)
+    if settings.database == "embedded":
         cluster = Cluster(reactor, settings.state / "postgres")
-        parts.append(cluster)
-        database = partial(_embedded, cluster)
-    sink = PostgresSink(reactor, database, settings.gateway, lambda: journal.uuid)
+        cluster.setServiceParent(keepers)
+        where = partial(_embedded, cluster)
+    sink = PostgresSink(reactor, where, settings.gateway, lambda: journal.uuid)
     delivery = Delivery(reactor, journal, sink, gateway.recall)
-    parts.append(delivery)
 
     def status() -> list[Mapping[str, str]]:
-        up = delivery.state in ("connected", "connecting")
-        return [
-            {
-                "STORE": delivery.state if up else "away",
-                "GW": settings.gateway,
-                "BACKLOG": str(journal.backlog),
-                "REJECTED": str(journal.rejected),
-                **({} if up else {"TEXT": plain_text(delivery.state)}),
-            },
-            {
-                "JOURNAL": "trouble" if journal.trouble else "ok",
-                "COMMITS": str(journal.commits),
-                "SLOWEST": f"{journal.slowest_commit:.4f}",
-                **({"TEXT": plain_text(journal.trouble)} if journal.trouble else {}),
-            },
-        ]
+        return [{"STORE": delivery.state, "GW": settings.gateway} | delivery.status(), journal.status()]
 
     gateway.store_in(journal, sink, status)
-    return parts
+    return keepers, delivery
 
 
 async def _embedded(cluster: Cluster) -> str:

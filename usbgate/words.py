@@ -15,24 +15,30 @@ from inspect import cleandoc
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from zope.interface import Attribute, Interface
 
 from usbgate.clientline import answer_line, error_line, parse_request
-from usbgate.fieldline import check_value, format_line, format_number, format_time, is_key, is_sensor_id, plain_text
+from usbgate.fieldline import (
+    format_line,
+    format_number,
+    format_time,
+    is_key,
+    is_sensor_id,
+    join_fields,
+    plain_text,
+    reads_back,
+)
 from usbgate.interfaces import IGateway
-from usbgate.model import Failed, Malformed, Reading, RequestError, Unknown
+from usbgate.model import Malformed, Reading, RequestError, Unknown
 
 HISTORY_DEFAULT = 100  # readings, protocol §3
-HISTORY_LIMIT = 50_000  # readings, as many as a sink gives at once: they are in memory while they are sent
+HISTORY_LIMIT = 10_000  # readings: they are in memory until they are sent, some MB for each client that asks
 
 # Lines that are told before the reactor, and a slow client, get their turn: below a millisecond's work.
 _LINES_A_TURN = 100
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
-log = Logger()
 
 _Item = TypeVar("_Item")
 
@@ -95,6 +101,8 @@ async def answer(caller: ICaller, line: str) -> None:
     """
     Answer one word line: its data lines, and exactly one line with `OK:` or `ERROR:`.
 
+    Where something inside goes wrong it raises that, and the last line is the caller's to tell.
+
     Args:
         caller: Who said it.
         line: What was said; not blank.
@@ -105,9 +113,6 @@ async def answer(caller: ICaller, line: str) -> None:
         last_line = await _find(name)(caller, arguments)
     except RequestError as error:
         last_line = error_line(error, {})
-    except Exception:
-        log.failure("the word {word} failed", word=name)
-        last_line = error_line(Failed(), {})
     caller.tell(last_line or format_line({"OK": name}))
 
 
@@ -123,21 +128,31 @@ async def ask(caller: ICaller, arguments: Sequence[str]) -> str | None:
         raise _misused(ask)
     sensor, *others = arguments
     command = others.pop(0) if others and "=" not in others[0] else caller.gateway.default_command(sensor)
+    # What is told of a request that is refused: its options are read before the first of them is judged.
+    told = {name.upper(): value for name, _, value in (argument.partition("=") for argument in others)}
+    told |= {"MSG": command, "ID": sensor}
+    try:
+        request = parse_request(_ask_fields(command, sensor, others), caller.origin, caller.client)
+        tag = told.get("TAG")
+        caller.tell(answer_line(await caller.gateway.ask(request), tag))
+    except RequestError as error:
+        return error_line(error, told)
+    return format_line({"OK": "ask", "TAG": tag}) if tag else None
+
+
+def _ask_fields(command: str, sensor: str, options: Sequence[str]) -> dict[str, str]:
     fields = {"MSG": command, "ID": sensor}
-    for name, value in _options(ask, others):
-        key = "MAXAGE" if name == "max_age" else name.upper()
-        if not is_key(key):
+    for name, value in _options(ask, options):
+        if name.lower() == "max_age":
+            key = "MAXAGE"
+        elif is_key(name):  # before it is upper case: that makes ASCII of some letters that are not
+            key = name.upper()
+        else:
             raise _misused(ask, f"{name!r} can't be a key")
         if key in fields:
             raise _misused(ask, f"{name} is given twice")
         fields[key] = value
-    request = parse_request(fields, caller.origin, caller.client)
-    tag = fields.get("TAG")
-    try:
-        caller.tell(answer_line(await caller.gateway.ask(request), tag))
-    except RequestError as error:
-        return error_line(error, fields)
-    return format_line({"OK": "ask", "TAG": tag}) if tag else None
+    return fields
 
 
 async def last(caller: ICaller, arguments: Sequence[str]) -> str | None:
@@ -169,11 +184,12 @@ async def history(caller: ICaller, arguments: Sequence[str]) -> str | None:
     field = _field(history, others.pop(0)) if others and "=" not in others[0] else None
     since: int | None = None
     limit = HISTORY_DEFAULT
-    for name, value in _options(history, others):
+    for option, value in _options(history, others):
+        name = option.lower()
         if name == "since":
             since = _since(value, caller.wall())
         elif name == "limit":
-            limit = int(value) if re.fullmatch("[0-9]{1,6}", value) else 0
+            limit = int(value) if re.fullmatch("[0-9]{1,5}", value) else 0
             if not 0 < limit <= HISTORY_LIMIT:
                 raise _misused(history, f"limit is 1 to {HISTORY_LIMIT}")
         else:
@@ -245,6 +261,7 @@ async def devices(caller: ICaller, arguments: Sequence[str]) -> str | None:
             "STATE": device.state,
             "SINCE": format_time(device.since),
             **{key: str(count) for key, count in device.counts.items()},
+            **({"TEXT": device.warning} if device.warning else {}),
         },
     )
 
@@ -342,7 +359,7 @@ def _options(word: Word, arguments: Sequence[str]) -> list[tuple[str, str]]:
         name, equals, value = argument.partition("=")
         if not (name and equals and value):
             raise _misused(word, f"{argument!r} is not KEY=VALUE")
-        options.append((name.lower(), value))
+        options.append((name, value))
     return options
 
 
@@ -369,10 +386,10 @@ def _since(text: str, now: int) -> int:
 
 def _reading_fields(reading: Reading) -> dict[str, str]:
     # A number that was spelled with more digits than a double holds has its text beside it.
-    value = reading.text if reading.text is not None else format_number(reading.value or 0.0)
+    number = "" if reading.value is None else format_number(reading.value)
     return {
         "ID": reading.sensor,
-        reading.field: value,
+        reading.field: reading.text or number,
         **({"MSG": reading.command} if reading.command is not None else {}),
         "AT": format_time(reading.at),
         "DEV": reading.device,
@@ -383,15 +400,7 @@ def _spell(fields: Mapping[str, str]) -> str:
     """
     Write a data line; a value that would not read back is made so.
     """
-    return format_line({key: _readable(key, value) for key, value in fields.items()})
-
-
-def _readable(key: str, value: str) -> str:
-    try:
-        check_value(key, value)
-    except Malformed:
-        return plain_text(value)
-    return value
+    return join_fields({key: value if reads_back(value) else plain_text(value) for key, value in fields.items()})
 
 
 async def _tell_all(

@@ -5,21 +5,20 @@ A connection to PostgreSQL that never blocks the reactor and can be given up at 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.base import DelayedCall
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock
-from twisted.internet.error import ConnectionClosed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionReceiver
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from txpostgres import txpostgres
 from zope.interface import implementer
 
-from usbgate.interfaces import RowsRefused, SinkUnavailable
+from usbgate.interfaces import SinkUnavailable
 
 T = TypeVar("T")
 
@@ -28,11 +27,16 @@ OLDEST_SERVER = 130000  # PostgreSQL 13, protocol §5
 # A session left dead by a power cut ends after 10 + 3 * 10 s, at either end.
 _KEEPALIVES = {"keepalives_idle": "10", "keepalives_interval": "10", "keepalives_count": "3"}
 
-# `statement_timeout` ends in the server what we gave up; the others undo what a role or database may have set.
+# Rows that are made Python's in one turn of the reactor: 2 ms.
+_SLICE = 1_000
+
+# `statement_timeout` ends in the server what we gave up; the others undo what a role or database may have set. Not
+# every server knows `idle_session_timeout`, which came with PostgreSQL 14.
 _SETTINGS = """
     set statement_timeout = %s;
     set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3;
-    set extra_float_digits = 1
+    set extra_float_digits = 1;
+    select set_config(name, '0', false) from pg_settings where name = 'idle_session_timeout'
 """
 
 
@@ -44,6 +48,17 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
     that hangs that never comes back and stops the whole process. A call that is cancelled here closes the
     connection instead.
     """
+
+    def __init__(self, reactor: Any, lost: Callable[[str], None] = lambda reason: None) -> None:
+        """
+        Begin without a connection.
+
+        Args:
+            reactor: IReactorTime, IReactorFDSet and IReactorPluggableNameResolver.
+            lost: Called with the reason when the connection ends while no statement is under way.
+        """
+        super().__init__(reactor)
+        self._lost = lost
 
     @property
     def alive(self) -> bool:
@@ -95,11 +110,27 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
             Fires with the rows of the last one; fails with `psycopg2.Error`, with `ValueError` where a text can't
             be sent, and with `SinkUnavailable` when the limit is over. Cancelling it closes the connection.
         """
-        cursor = self.cursor()
-        fetched = cursor.execute(sql, parameters)
-        fetched.addCallback(lambda _: cursor.fetchall() if cursor.description else [])
-        result: Deferred[list[tuple[Any, ...]]] = self._until_abandoned(fetched)
-        return result.addTimeout(limit, self.reactor, _too_slow)
+        executed = self._execute(sql, parameters, limit)
+        return executed.addCallback(lambda cursor: cursor.fetchall() if cursor.description else [])
+
+    async def fetch(
+        self, sql: str, parameters: Mapping[str, object], limit: float, make: Callable[[tuple[Any, ...]], T]
+    ) -> list[T]:
+        """
+        Run one statement that gives many rows, which are made into something a few at a time (see `run`).
+        """
+        cursor = await self._execute(sql, parameters, limit)
+        made: list[T] = []
+        while rows := cursor.fetchmany(_SLICE):
+            made += map(make, rows)
+            await deferLater(self.reactor, 0)
+        return made
+
+    def _execute(
+        self, sql: str, parameters: Sequence[object] | Mapping[str, object] | None, limit: float
+    ) -> Deferred[Any]:
+        executed: Deferred[Any] = self._until_abandoned(self.cursor().execute(sql, parameters))
+        return executed.addTimeout(limit, self.reactor, _too_slow)
 
     def abandon(self) -> None:
         """
@@ -143,8 +174,9 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
             return
         try:
             self.continuePolling()
-        except psycopg2.Error:
+        except psycopg2.Error as error:
             self.abandon()
+            self._lost(one_line(error))
         else:
             if self._pollingD is None:
                 self._watch()
@@ -161,115 +193,6 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
             self.reactor.addReader(self)
 
 
-class Line:
-    """
-    A session that is opened when it is needed, and the calls that wait for their turn on it.
-    """
-
-    def __init__(
-        self,
-        reactor: Any,
-        open_session: Callable[[Session], Coroutine[Deferred[Any], Any, None]],
-        *,
-        turn_limit: float | None = None,
-        idle_limit: float | None = None,
-    ) -> None:
-        """
-        Begin without a session.
-
-        Args:
-            reactor: IReactorTime, IReactorFDSet and IReactorPluggableNameResolver.
-            open_session: Opens a new session and makes it ready.
-            turn_limit: Seconds that a call waits for its turn; None waits for ever.
-            idle_limit: Seconds until an idle session is closed; None keeps it.
-        """
-        self._reactor = reactor
-        self._open_session = open_session
-        self._turn_limit = turn_limit
-        self._idle_limit = idle_limit
-        self._session: Session | None = None
-        self._turn = DeferredLock()
-        self._calls: set[Deferred[Any]] = set()
-        self._idle: DelayedCall | None = None
-        self._closed = False
-
-    def call(self, work: Callable[[Session], Coroutine[Deferred[Any], Any, T]]) -> Deferred[T]:
-        """
-        Do something with the session, one call after another.
-
-        Returns:
-            Fires with what `work` returns; fails with `RowsRefused` if `work` raised it, and with
-            `SinkUnavailable` for all else that a database can do; then the next call opens a new session.
-        """
-        call = Deferred.fromCoroutine(self._call(work))
-        self._calls.add(call)
-
-        def ended(outcome: T) -> T:
-            self._calls.discard(call)
-            return outcome
-
-        return call.addBoth(ended)
-
-    def close(self) -> None:
-        """
-        Let go of the session and fail all calls, now and for good.
-        """
-        self._closed = True
-        for call in list(self._calls):
-            call.cancel()
-        self._drop()
-
-    async def _call(self, work: Callable[[Session], Coroutine[Deferred[Any], Any, T]]) -> T:
-        turn: Deferred[Any] = self._turn.acquire()
-        if self._turn_limit is not None:
-            turn.addTimeout(self._turn_limit, self._reactor, _too_busy)
-        try:
-            await turn
-        except CancelledError:
-            raise SinkUnavailable("the connection to the database was closed") from None
-        try:
-            return await self._use(work)
-        except RowsRefused:
-            raise
-        except SinkUnavailable:
-            self._drop()
-            raise
-        except CancelledError:
-            self._drop()
-            raise SinkUnavailable("the connection to the database was closed") from None
-        except (psycopg2.Error, ConnectionClosed, OSError) as error:
-            self._drop()
-            raise SinkUnavailable(one_line(error)) from error
-        except BaseException:
-            self._drop()
-            raise
-        finally:
-            self._turn.release()
-
-    async def _use(self, work: Callable[[Session], Coroutine[Deferred[Any], Any, T]]) -> T:
-        if self._closed:
-            raise SinkUnavailable("the connection to the database was closed")
-        self._stop_idling()
-        if self._session is None or not self._session.alive:
-            self._session = Session(self._reactor)
-            await self._open_session(self._session)
-        result = await work(self._session)
-        if self._idle_limit is not None:
-            self._idle = self._reactor.callLater(self._idle_limit, self._drop)
-        return result
-
-    def _drop(self) -> None:
-        self._stop_idling()
-        session, self._session = self._session, None
-        if session is not None:
-            session.abandon()
-
-    def _stop_idling(self) -> None:
-        idle, self._idle = self._idle, None
-        if idle is not None and idle.active():
-            idle.cancel()
-
-
 def one_line(error: BaseException) -> str:
     """
     Say in one line what a database or libpq said in several.
@@ -282,10 +205,6 @@ def one_line(error: BaseException) -> str:
 
 def _too_slow(_: object, limit: float) -> NoReturn:
     raise SinkUnavailable(f"the database did not answer within {limit:g} s")
-
-
-def _too_busy(_: object, limit: float) -> NoReturn:
-    raise SinkUnavailable(f"the database was busy with other queries for {limit:g} s")
 
 
 @implementer(IResolutionReceiver)

@@ -4,23 +4,21 @@ Readings and requests in PostgreSQL (protocol §5).
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Awaitable, Callable, Mapping
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 import psycopg2
 from psycopg2.errors import UniqueViolation
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from usbgate.batch import READING_COLUMNS, REQUEST_COLUMNS, Batch
 from usbgate.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
 from usbgate.model import Reading
-from usbgate.sinks.pgsession import Line, Session, one_line
+from usbgate.sinks.pgschema import lock_key, migrate
+from usbgate.sinks.pgsession import Session, one_line
+from usbgate.sinks.sharedsession import SharedSession
 
 # How the cells of a batch, all of them text, become values; what is not named here is text. `at` needs no base, as
 # an integer would: 3,000,000,000 ms are beyond one.
@@ -96,7 +94,8 @@ _HOLDER = """
 # What PostgreSQL can hold of time, to whole years: 4713 BC is its first, and our clocks end in 9999.
 _SINCE_RANGE = (-210_000_000_000_000, 253_402_300_799_000)  # milliseconds
 
-_MOST_ROWS = 50_000  # read at once: 10,000 sensors are remembered (protocol §3), with some fields each
+_MOST_LATEST = 50_000  # 10,000 sensors are remembered (protocol §3), with some fields each
+_MOST_HISTORY = 10_000  # at once: they are in memory while they are sent, 0.4 kB each
 
 
 class Limits(NamedTuple):
@@ -118,14 +117,12 @@ class PostgresSink:
     Stores batches by one connection, and reads what was stored by another, so that no query delays storing.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
         reactor: Any,
-        url: str | Callable[[], Awaitable[str]],
+        url: Callable[[], Awaitable[str]],
         gateway: str,
-        journal_uuid: Callable[[], str] | str,
+        journal_uuid: Callable[[], str],
         limits: Limits = Limits(),  # noqa: B008  # immutable
     ) -> None:
         """
@@ -133,23 +130,22 @@ class PostgresSink:
 
         Args:
             reactor: IReactorTime, IReactorFDSet and IReactorPluggableNameResolver.
-            url: The database, as a URL or as libpq's `key=value` text, or what to wait for to learn it when we
-                connect; that may fail with `SinkUnavailable`.
+            url: Tells, each time when we connect, where the database is: a URL, or libpq's `key=value` text; may
+                fail with `SinkUnavailable`.
             gateway: Our name there; no two daemons share one.
-            journal_uuid: The journal's uuid, or what to call for it when we connect.
+            journal_uuid: Tells the journal's uuid when we connect.
             limits: How long things may take.
         """
+        self.lost: Callable[[str], None] = lambda reason: None
         self._reactor = reactor
         self._url = url
         self._gateway = gateway
         self._journal_uuid = journal_uuid
         self._limits = limits
         self._base = 0
-        self._writing = Line(reactor, self._open_writer)
-        self._reading = Line(reactor, self._open_reader, turn_limit=limits.read, idle_limit=limits.idle)
-
-    async def _where(self) -> str:
-        return self._url if isinstance(self._url, str) else await self._url()
+        self._ready = False  # the tables were there once
+        self._writing = SharedSession(reactor, self._open_writer, lost=lambda reason: self.lost(reason))
+        self._reading = SharedSession(reactor, self._open_reader, turn_limit=limits.read, idle_limit=limits.idle)
 
     # ISink
 
@@ -212,7 +208,7 @@ class PostgresSink:
         """
         Fetch the newest reading of each field of each sensor (see `IHistory.latest`).
         """
-        return self._read(_LATEST, {"gateway": self._gateway, "limit": _MOST_ROWS})
+        return self._read(_LATEST, {"gateway": self._gateway, "limit": _MOST_LATEST})
 
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         """
@@ -224,33 +220,37 @@ class PostgresSink:
             "sensor": sensor,
             "field": field,
             "since": earliest if since is None else min(max(since, earliest), latest),
-            "limit": min(limit, _MOST_ROWS),
+            "limit": min(limit, _MOST_HISTORY),
         }
         return self._read(_HISTORY if field is None else _HISTORY_OF_FIELD, parameters)
 
     def _read(self, sql: str, parameters: Mapping[str, object]) -> Deferred[list[Reading]]:
         async def read(session: Session) -> list[Reading]:
-            rows = await session.run(sql, parameters, self._limits.read)
-            return [Reading(*row) for row in reversed(rows)]
+            readings = await session.fetch(sql, parameters, self._limits.read, Reading._make)
+            readings.reverse()
+            return readings
 
+        if not self._ready:  # the reader would be sooner than the tables
+            return fail(SinkUnavailable("the database is not ready yet"))
         return self._reading.call(read)
 
     # Connections
 
-    def _uuid(self) -> str:
-        return self._journal_uuid if isinstance(self._journal_uuid, str) else self._journal_uuid()
+    def _session_name(self) -> str:
+        return "usbgate " + self._journal_uuid()
 
     async def _open_reader(self, session: Session) -> None:
         limits = self._limits
-        await session.open(await self._where(), "usbgate " + self._uuid(), limits.connect, limits.read)
+        await session.open(await self._url(), self._session_name(), limits.connect, limits.read)
 
     async def _open_writer(self, session: Session) -> None:
         limits = self._limits
-        await session.open(await self._where(), "usbgate " + self._uuid(), limits.connect, limits.store)
-        await _migrate(session, limits, self._log)
+        await session.open(await self._url(), self._session_name(), limits.connect, limits.store)
+        await migrate(session, limits.connect, limits.migrate)
         await self._take_name(session)
-        told = {"gateway": self._gateway, "journal": self._uuid()}
+        told = {"gateway": self._gateway, "journal": self._journal_uuid()}
         ((self._base,),) = await session.run(_FIRST_CONTACT, told, limits.connect)
+        self._ready = True
 
     async def _take_name(self, session: Session) -> None:
         """
@@ -259,7 +259,7 @@ class PostgresSink:
         Raises:
             SinkUnavailable: Another daemon has the name.
         """
-        key = _lock_key("name " + self._gateway)
+        key = lock_key("name " + self._gateway)
         high, low = divmod(key % 2**64, 2**32)
         patience = self._limits.own_session
         pause = 0.5  # seconds; a session whose process was killed is gone by then
@@ -268,7 +268,7 @@ class PostgresSink:
             if taken:
                 return
             holders = await session.run(_HOLDER, (high, low), self._limits.connect)
-            if any(name != "usbgate " + self._uuid() for (name,) in holders):
+            if any(name != self._session_name() for (name,) in holders):
                 raise SinkUnavailable(
                     f"another usbgate holds the name {self._gateway} in this database, "
                     "give this one a name of its own: gateway = …"
@@ -288,56 +288,3 @@ def _insert_statement(table: str, names: tuple[str, ...], columns: tuple[str, ..
         f"select %s, %s + r.n::bigint, {', '.join(_VALUES.get(name, 'r.' + name) for name in kept)} "
         f"from unnest({', '.join(arrays)}) as r ({', '.join(names)})"
     )
-
-
-def _lock_key(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(b"usbgate " + text.encode()).digest()[:8], "big", signed=True)
-
-
-def _migrations() -> dict[int, str]:
-    """
-    Read the steps of the schema: `schema/NNNN.sql`, by number.
-    """
-    steps = [path for path in (files(__package__) / "schema").iterdir() if re.fullmatch(r"\d{4}\.sql", path.name)]
-    return {int(path.name[:4]): path.read_text("utf-8") for path in sorted(steps, key=lambda path: path.name)}
-
-
-async def _schema_version(session: Session, limit: float) -> int:
-    ((exists,),) = await session.run("select to_regclass('usbgate_schema') is not null", None, limit)
-    if not exists:
-        return 0
-    ((version,),) = await session.run("select coalesce(max(version), 0) from usbgate_schema", None, limit)
-    return int(version)
-
-
-async def _migrate(session: Session, limits: Limits, log: Logger) -> None:
-    """
-    Bring the schema to the newest version: all steps that are missing, or none of them.
-    """
-    steps = _migrations()
-    newest = max(steps)
-    version = await _schema_version(session, limits.connect)
-    if version > newest:
-        raise SinkUnavailable(
-            f"the database belongs to a newer usbgate: its schema has version {version}, this usbgate knows {newest}"
-        )
-    if version == newest:
-        return
-    # Whoever waited here for another daemon must see what that one did.
-    await session.run("begin isolation level read committed", None, limits.connect)
-    await session.run("set local statement_timeout = %s", (f"{limits.migrate:.0f}s",), limits.connect)
-    await session.run("select pg_advisory_xact_lock(%s)", (_lock_key("schema"),), limits.migrate)
-    # This looks at the catalogue anew, which `to_regclass` in the middle of a transaction does not.
-    await session.run(
-        "create table if not exists usbgate_schema "
-        "(version integer primary key, applied timestamptz not null default now())",
-        None,
-        limits.connect,
-    )
-    version = await _schema_version(session, limits.connect)
-    for number, sql in steps.items():
-        if number > version:
-            await session.run(sql, None, limits.migrate)
-            await session.run("insert into usbgate_schema (version) values (%s)", (number,), limits.connect)
-    await session.run("commit", None, limits.connect)
-    log.info("the database's schema has version {version} now", version=newest)

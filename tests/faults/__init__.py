@@ -1,0 +1,3 @@
+"""
+Faults that a gateway in a cupboard meets, and what must hold in spite of them.
+"""
