@@ -13,13 +13,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
 from tests import standin
-from usbgate.client import AskError, ConnectionLost, NoDaemon, RequestRefused, ask, ask_word, connect, is_self_connected
+from usbgate.client import (
+    ANSWER_LIMIT,
+    AskError,
+    ConnectionLost,
+    NoDaemon,
+    RequestRefused,
+    ask,
+    ask_word,
+    connect,
+    is_self_connected,
+)
 from usbgate.ondemand import Daemon, twistd_arguments
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,9 +88,11 @@ def wait_until_kept_waiting(pid: int, lock: Path) -> None:
 
     def has_opened() -> bool:
         for link in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):  # closed meanwhile
+            try:
                 if os.readlink(link) == str(lock):
                     return True
+            except FileNotFoundError:  # closed meanwhile
+                continue
         return False
 
     def sleeps() -> int:
@@ -151,7 +163,8 @@ class AskTests(TestCase):
         """
         answer = "ID:20_VALUE:" + "x" * 4000 + "_MSG:J_AT:2013-03-11T21:02:10.123Z"
         self.assertEqual(self.ask("MSG:J_ID:20", answer)[1], answer)
-        self.assertIn("is not usbgate", str(self.assertRaises(AskError, self.ask, "MSG:J_ID:20", answer + "y" * 100)))
+        endless = answer + "y" * ANSWER_LIMIT
+        self.assertIn("is not usbgate", str(self.assertRaises(AskError, self.ask, "MSG:J_ID:20", endless)))
 
     def test_errors(self) -> None:
         """
