@@ -129,7 +129,12 @@ class TwistdDaemon:
     """
 
     def __init__(
-        self, state: Path, *options: str, port: int | None = None, twistd: tuple[str, ...] = ("-n", "--pidfile=")
+        self,
+        state: Path,
+        *options: str,
+        port: int | None = None,
+        twistd: tuple[str, ...] = ("-n", "--pidfile="),
+        program: tuple[str, ...] = TWISTD,
     ) -> None:
         """
         Start it; `answers` tells when it is ready.
@@ -139,12 +144,13 @@ class TwistdDaemon:
             options: What to say behind `usbgate`.
             port: Where it shall listen; None picks one.
             twistd: What to say before `usbgate`.
+            program: How to run twistd.
         """
         self.state = state
         self.port = port or free_port()
         self.process = subprocess.Popen(
             [
-                *(*TWISTD, *twistd, "usbgate", "--state", str(state)),
+                *(*program, *twistd, "usbgate", "--state", str(state)),
                 *("--listen", f"tcp:{self.port}:interface=127.0.0.1", *options),
             ],
             stdin=subprocess.DEVNULL,

@@ -77,6 +77,8 @@ class UsageTests(TestCase):
             ["ask", "--timeout", "0", "20"],
             ["ask", "--timeout", "nan", "20"],
             ["ask", "--max-age", "-1", "20"],
+            ["devices", "20"],
+            ["last", "20 VALUE"],
             ["simulate"],
             ["simulate", "x", "--noise", "2"],
         ]:
@@ -119,6 +121,35 @@ class UsageTests(TestCase):
             words = "ask 9 L level=50 -o TOTO --timeout 2.5 --max-age 30 --host 127.0.0.1 -p"
             told = self.run_command(*words.split(), str(port))
         self.assertEqual(told, (4, f"Received '{echo}'\nusbgate: offline: it is so\n"))
+
+    def test_words(self) -> None:
+        """
+        The words that only tell are commands: their lines are printed as they came, however long; an error is one
+        line, and so is a last line that never comes.
+        """
+        long = "ID:20_DEV:a_FIELDS:" + ",".join(f"F{number}" for number in range(5000))
+        for words, replies, told in [
+            ("devices", ["DEV:a_PATH:/dev/a", "DEV:b_TEXT:x", "OK:devices"], (0, "DEV:a_PATH:/dev/a\nDEV:b_TEXT:x\n")),
+            ("sensors", [long, "OK:sensors"], (0, long + "\n")),
+            ("noise", ["OK:noise"], (0, "")),
+            ("last 20 TEMP", ["ID:20_TEMP:1", "OK:last"], (0, "ID:20_TEMP:1\n")),
+            ("status", ["ERROR:failed_TEXT:so it is"], (1, "usbgate: failed: so it is\n")),
+        ]:
+            with answering(*replies) as port:
+                self.assertEqual(self.run_command(*words.split(), "--host", "127.0.0.1", "-p", str(port)), told)
+        with answering("DEV:a") as port:
+            status, said = self.run_command("devices", "-p", str(port))
+        self.assertEqual((status, said.count("\n")), (1, 2))
+
+    def test_words_start_nothing(self) -> None:
+        """
+        Where no daemon runs, none is started to tell something.
+        """
+        state = Path(self.mktemp()).absolute()
+        status, said = self.run_command("devices", "-p", str(free_port()), USBGATE_STATE=str(state))
+        self.assertEqual(status, 5)
+        self.assertRegex(said, r"\Ausbgate: no daemon listens on [^\n]+\n\Z")
+        self.assertFalse(state.exists())
 
     def test_other_host(self) -> None:
         """

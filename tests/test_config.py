@@ -25,7 +25,10 @@ from usbgate.config import (
 from usbgate.settings import COMMAND_KEYS, DEVICE_KEYS, SENSOR_KEYS, TABLES, TOP_KEYS
 
 LEONARDO = '[device.leonardo]\npath = "/dev/ttyACM0"\n'
-PLACE = "a path that starts with / or . or a Twisted client endpoint such as tcp:host:port"
+PLACE = (
+    "a path that starts with / or ., a USB device such as usb:2341:8036[:SERIAL] or usb-port:1-1.3,"
+    " or a Twisted client endpoint such as tcp:host:port"
+)
 LISTEN = "a Twisted server endpoint such as tcp:50007:interface=127.0.0.1"
 FIELDS = 'names of fields such as ["TEMP", "HUM"]'
 TEXT = "a text that can be the value of a field"
@@ -53,6 +56,7 @@ WRONG = [
     ("[device.leonardo]", f"device.leonardo.path: expected {PLACE}, and there is none"),
     ('[device.x]\npath = "ttyACM0"', f'device.x.path: expected {PLACE}, got "ttyACM0"'),
     ('[device.x]\npath = "tcp:host:ftp"', f'device.x.path: expected {PLACE}, got "tcp:host:ftp"'),
+    ('[device.x]\npath = "usb:2341"', f'device.x.path: expected {PLACE}, got "usb:2341"'),
     (
         '[device."a b"]\npath = "/dev/ttyACM0"',
         'device.a b: expected letters, digits, dot, colon and hyphen, got "a b"',
@@ -100,6 +104,8 @@ WRONG_SPECS = [
     ("", f'--device : expected {PLACE}, got ""'),
     ("ttyACM0", f'--device ttyACM0: expected {PLACE}, got "ttyACM0"'),
     ("/", f'--device /: expected {PLACE}, got "/"'),
+    ("usb:2341:80367", f'--device usb:2341:80367: expected {PLACE}, got "usb:2341:80367"'),
+    ("usb-port:1", f'--device usb-port:1: expected {PLACE}, got "usb-port:1"'),
     ("/dev/x,baud=fast", '--device /dev/x,baud=fast: baud: expected an integer above 0, got "fast"'),
     ("/dev/x,tags=maybe", '--device /dev/x,tags=maybe: tags: expected true or false, got "maybe"'),
     ("/dev/x,baud=1,baud=2", "--device /dev/x,baud=1,baud=2: baud: given twice"),
@@ -123,6 +129,9 @@ SPECS = [
     ("/tmp/a,b=c", "a-b-c", Device(path="/tmp/a,b=c")),
     ("/tmp/a,b=c,dialect=fields", "a-b-c", Device(path="/tmp/a,b=c")),
     ("/tmp/a,baud=1,b=c", "a-baud-1-b-c", Device(path="/tmp/a,baud=1,b=c")),
+    ("usb:2341:8036,baud=1200", "usb:2341:8036", Device(path="usb:2341:8036", baud=1200)),
+    ("usb:303A:1001:7C:DF_1", "usb:303A:1001:7C:DF-1", Device(path="usb:303A:1001:7C:DF_1")),
+    ("usb-port:1-1.3", "usb-port:1-1.3", Device(path="usb-port:1-1.3")),
     ("serial:/dev/ttyS0:baudrate=1200", "serial:-dev-ttyS0:baudrate-1200", None),
 ]
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import termios
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
@@ -26,15 +27,19 @@ from twisted.trial import unittest
 from zope.interface.verify import verifyObject
 
 from tests.board import Board, open_files, until
+from tests.usb import MadeUpUsb
 from usbgate.endpoint import (
+    AmbiguousDevice,
     DeviceBusy,
     DeviceError,
     NoSuchDevice,
     NotPermitted,
     SerialEndpoint,
     SerialTransport,
+    UsbEndpoint,
     open_device,
 )
+from usbgate.finding import UsbTree
 
 reactor: Any = global_reactor
 
@@ -386,4 +391,34 @@ class SpecTests(EndpointCase):
         for spec in ("/dev/serial/by-path/pci-0:1.2:1.0", "./board"):
             self.assertIsInstance(open_device(reactor, spec, 9600), SerialEndpoint)
         self.assertIsInstance(open_device(reactor, "tcp:127.0.0.1:2000"), TCP4ClientEndpoint)
-        self.assertRaises(ValueError, open_device, reactor, "nonsense:1")
+        for spec in ("usb:2341:8036", "usb-port:1-1.3"):
+            self.assertIsInstance(open_device(reactor, spec), UsbEndpoint)
+        for spec in ("nonsense:1", "usb:1"):
+            self.assertRaises(ValueError, open_device, reactor, spec)
+
+    async def test_usb_device(self) -> None:
+        """
+        A USB device is looked for at each opening: one that is not there is told with what was looked for and what is
+        there instead, and of two that could be meant neither is opened.
+        """
+        usb = MadeUpUsb(Path(self.mktemp()))
+        tree = UsbTree(str(usb.sysfs), str(usb.dev))
+        endpoint = open_device(reactor, "usb:2341:8036:85", 115200, tree)
+        error = await self.assertFailure(endpoint.connect(Factory.forProtocol(Recorder)), NoSuchDevice)
+        self.assertEqual(
+            str(error), "usb:2341:8036:85: no such device; plug it in; the USB serial devices that are: none"
+        )
+        usb.plug("1-2", "2341:8036", "86", ttyACM0="1.0")
+        error = await self.assertFailure(endpoint.connect(Factory.forProtocol(Recorder)), NoSuchDevice)
+        self.assertTrue(str(error).endswith("devices that are: usb-port:1-2 (ttyACM0, 2341:8036)"), str(error))
+        usb.plug("1-3", "2341:8036", "85", ttyACM1="1.0")
+        (usb.dev / "ttyACM1").symlink_to(self.board.tty)
+        protocol = await endpoint.connect(Factory.forProtocol(Recorder))
+        assert isinstance(protocol, Recorder)
+        self.assertEqual(termios.tcgetattr(self.board.master)[4], termios.B115200)
+        busy = await self.assertFailure(endpoint.connect(Factory.forProtocol(Recorder)), DeviceBusy)
+        self.assertIn(f"fuser -v {usb.dev}/ttyACM1", str(busy))
+        await self.close(protocol)
+        usb.plug("1-4", "2341:8036", "85", ttyACM2="1.0")
+        doubt = await self.assertFailure(endpoint.connect(Factory.forProtocol(Recorder)), AmbiguousDevice)
+        self.assertIn("usb-port:1-3 (ttyACM1, 2341:8036), usb-port:1-4 (ttyACM2,", str(doubt))

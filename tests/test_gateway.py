@@ -337,6 +337,9 @@ class LiveTests(GatewayCase):
         self.assertEqual(lines, ["EVENT:device_DEV:leonardo_STATE:online", "EVENT:device_DEV:leonardo_STATE:offline"])
         [device] = self.gateway.devices()
         self.assertEqual((device.name, device.path, device.state), ("leonardo", "/dev/leonardo", "offline"))
+        self.assertIsNone(device.warning)
+        self.gateway.add_link(MemoryLink("clone", self.events), self.rules, lambda: "there are two of it")
+        self.assertEqual([device.warning for device in self.gateway.devices()], [None, "there are two of it"])
 
     def test_device_takes_nothing(self) -> None:
         """

@@ -312,6 +312,19 @@ class RulesTests(unittest.TestCase):
         self.assertIsNone(self.device.transport.producer)
         self.assertEqual(self.link.lines_out, 2)
 
+    def test_wrong_speed(self) -> None:
+        """
+        If most lines are malformed, the log says once what to look at; and again, when all was well in between.
+        """
+        self.open()
+        with capturedLogs() as logs:
+            self.device.say(b"ID:1_V:1\n" * 10 + b"\x80\xfe\n" * 9)
+            self.device.say(b"\x80\xfe\n" * 200)
+            self.device.say(b"ID:1_V:1\n" * 200)
+            self.device.say(b"\x80\xfe\n" * 20)
+        said = "board: {} lines malformed: check the baud rate"
+        self.assertEqual(texts(logs), [said.format("209 of 219"), said.format("20 of 20")])
+
     def test_log_text(self) -> None:
         """
         The firmware's own text goes to the log, harmless for a terminal, so many lines at a time, the others counted.

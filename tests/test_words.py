@@ -311,12 +311,20 @@ class OtherTests(WordCase):
         self.gateway.known_devices = [
             DeviceSummary("uno", "/dev/serial/by-id/usb-1_x:1", "online", AT, {"IN": 5, "OUT": 4, "MALFORMED": 1}),
             DeviceSummary("b", "/dev/\ud800", "offline", AT),
+            DeviceSummary("c", "usb:2341:8036:85_3:2", "offline", AT, {"IN": 0}, "say usb-port:1-1.3 (ttyUSB0)"),
         ]
         heard = self.say("devices")
         self.assertEqual(
             heard[0], f"DEV:uno_PATH:/dev/serial/by-id/usb-1 x:1_STATE:online_SINCE:{AT_TEXT}_IN:5_OUT:4_MALFORMED:1"
         )
-        self.assertEqual((parse(heard[1].encode())["STATE"], heard[2]), ("offline", "OK:devices"))
+        self.assertEqual(parse(heard[1].encode())["STATE"], "offline")
+        self.assertEqual(
+            heard[2:],
+            [
+                f"DEV:c_PATH:usb:2341:8036:85 3:2_STATE:offline_SINCE:{AT_TEXT}_IN:0_TEXT:say usb-port:1-1.3 (ttyUSB0)",
+                "OK:devices",
+            ],
+        )
 
     def test_status(self) -> None:
         """

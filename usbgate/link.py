@@ -41,6 +41,10 @@ ECHO_MEMORY = 1024
 TEXT_LINES = 20
 TEXT_SPAN = 10.0
 
+# So many lines are looked at together: if most of them are malformed, the speed is wrong; noise alone is never that
+# much, and a line of noise is as long as 1,024 bytes at the wrong speed.
+GARBLED_SPAN = 20
+
 # Seconds that a serial server on the network has to take what is still to be sent when we stop.
 STOP_LIMIT = 1.0
 
@@ -211,6 +215,8 @@ class Link(Service):
         self._written: OrderedDict[bytes, float] = OrderedDict()  # until when it is an echo
         self._text_since = float("-inf")
         self._text_lines = 0
+        self._looked_at = (0, 0)  # lines and malformed ones, when it was last looked at
+        self._garbled = False
         factory = _DeviceFactory(lambda: DeviceProtocol(self, dialect.line_starts))
         self._client = _QuietClientService(
             _ToldEndpoint(endpoint, self._attempt_failed), factory, retryPolicy=retry, clock=reactor
@@ -368,8 +374,25 @@ class Link(Service):
                         self._log_text(heard)
                     else:
                         reports.append(heard)
+        if self.lines_in - self._looked_at[0] >= GARBLED_SPAN:
+            self._look_at_noise()
         if reports:
             self._listener.reports_received(self, reports)
+
+    def _look_at_noise(self) -> None:
+        # Said once, and again only when it had become better in between.
+        lines, malformed = self.lines_in - self._looked_at[0], self.malformed - self._looked_at[1]
+        self._looked_at = (self.lines_in, self.malformed)
+        if malformed > lines // 2 and not self._garbled:
+            self._garbled = True
+            self.log.warn(
+                "{device}: {malformed} of {lines} lines malformed: check the baud rate",
+                device=self.name,
+                malformed=malformed,
+                lines=lines,
+            )
+        elif malformed <= lines // 10:
+            self._garbled = False
 
     def _refuse(self, line: bytes, reason: str) -> None:
         self.malformed += 1

@@ -86,8 +86,8 @@ Folder = Annotated[str, Meta(min_length=1, description="a folder")]
 Place = Annotated[
     str,
     Meta(
-        description="a path that starts with / or ., a USB device such as usb:2341:8036, usb:2341:8036:SERIAL or"
-        " usb-port:1-1.3, or a Twisted client endpoint such as tcp:host:port"
+        description="a path that starts with / or ., a USB device such as usb:2341:8036[:SERIAL] or usb-port:1-1.3,"
+        " or a Twisted client endpoint such as tcp:host:port"
     ),
     _is_place,
 ]
