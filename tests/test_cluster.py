@@ -694,7 +694,7 @@ class ProgramsTests(TestCase):
         """
         self.programs = Programs(reactor, "/")
         self.sign = Path(self.mktemp()).absolute()
-        self.stubborn = ["sh", "-c", f"trap '' TERM; echo $$ > '{self.sign}'; $1 sleep 600 & wait", "sh"]
+        self.stubborn = ["sh", "-c", f"trap '' TERM; echo $$ > '{self.sign}'; $1 sleep 60 & wait", "sh"]
 
     async def deaf(self) -> int:
         """
@@ -725,7 +725,7 @@ class ProgramsTests(TestCase):
         """
         The end does not wait for it without bound; one that has escaped and holds its output stands for it.
         """
-        escape = f"setsid sh -c 'echo $$ > {self.sign}; exec sleep 600'"
+        escape = f"setsid sh -c 'echo $$ > {self.sign}; exec sleep 60'"
         running = Deferred.fromCoroutine(self.programs.run(["sh", "-c", f"{escape} & wait"]))
         escaped = await self.deaf()
         try:
