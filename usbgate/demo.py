@@ -30,7 +30,7 @@ from usbgate.cluster import DATABASE, USER
 from usbgate.fieldline import parse
 from usbgate.model import Malformed
 from usbgate.ondemand import TWISTD, environment
-from usbgate.postmaster import BinariesMissing, PidFile, find_binaries, is_server_of
+from usbgate.postmaster import BinariesMissing, PidFile, find_binaries, is_server_of, kill_server
 
 PORT = 50007  # the original's
 HOST = "127.0.0.1"
@@ -297,10 +297,14 @@ def _end_database(data: Path) -> None:
     server = PidFile.read(data)
     if server is None or not is_server_of(server.pid, data):
         return
-    deadline = time.monotonic() + END_LIMIT
     for number in (signal.SIGINT, signal.SIGQUIT):  # PostgreSQL's fast stop, then its immediate one
         with suppress(ProcessLookupError):
             os.kill(server.pid, number)
-        while is_server_of(server.pid, data) and time.monotonic() < deadline:
+        deadline = time.monotonic() + END_LIMIT
+        while is_server_of(server.pid, data):
+            if time.monotonic() > deadline:
+                break
             time.sleep(LOOK)
-        deadline += END_LIMIT
+        else:
+            return
+    kill_server(server.pid)
