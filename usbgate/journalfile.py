@@ -84,7 +84,7 @@ class JournalFile:
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
                     raise
-                self.begin_again(str(error))
+                self.begin_again(error)
         except (sqlite3.Error, OSError) as error:
             raise JournalError(f"cannot use the journal {self.path}: {error}") from None
 
@@ -121,11 +121,19 @@ class JournalFile:
         if not self.backlog and db.execute("pragma page_count").fetchone()[0] > LARGE:
             db.execute("vacuum")
 
-    def begin_again(self, reason: str) -> None:
+    def begin_again(self, error: Exception) -> bool:
         """
-        Set a damaged file aside, under a name of its own, and begin a new one.
+        Set a damaged file aside, under a name of its own, and begin a new one; unless it proves to be whole.
+
+        Args:
+            error: What tells the damage (see `is_damage`).
+
+        Returns:
+            Whether a new one was begun.
         """
         self.close()
+        if not isinstance(error, Unreadable) and self._is_whole():
+            return False
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.damaged-{number}")).exists():
             number += 1
@@ -137,10 +145,24 @@ class JournalFile:
             "the journal {path} is damaged ({reason}); it was set aside as {aside}, with what was in it and not yet "
             "stored, and a new one begun",
             path=str(self.path),
-            reason=reason,
+            reason=str(error),
             aside=aside.name,
         )
         self._open()
+        return True
+
+    def _is_whole(self) -> bool:
+        # SQLite calls it damage, too, when a single read fails at the wrong moment. Only what is so twice is given up,
+        # with all the rows in it.
+        try:
+            ((verdict, *_), *_) = self._open().execute("pragma quick_check(1)")
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                return False
+            raise
+        if verdict != "ok":
+            self.close()
+        return bool(verdict == "ok")
 
     def write(self, batches: Sequence[Batch], rejected: Sequence[tuple[Batch, str]], confirmed: int) -> None:
         """

@@ -152,7 +152,7 @@ class JournalWriter:
                 self._call(self._listener.refused, str(error))
                 pause = min(max(RETRY_FIRST, pause * 2), RETRY_MOST)
                 due = monotonic() + pause
-                if is_damage(error) and self._begin_again(str(error)):
+                if is_damage(error) and self._begin_again(error):
                     read = None
                     due = 0.0
         self._file.close()
@@ -177,10 +177,12 @@ class JournalWriter:
         self._file.write(batches, rejected, writes[-1].confirmed)
         self._call(self._listener.committed, batches, monotonic() - began)
 
-    def _begin_again(self, reason: str) -> bool:
+    def _begin_again(self, damage: Exception) -> bool:
         try:
-            self._file.begin_again(reason)
+            begun = self._file.begin_again(damage)
         except (sqlite3.Error, OSError):  # a full disk, perhaps: the next attempt will tell
+            return False
+        if not begun:
             return False
         self._call(self._listener.began_again, self._file.n)
         return True

@@ -1,0 +1,104 @@
+"""
+`twistd`, with a daemon that ends itself, as `kill -9` would, when it next comes to a point after a SIGUSR1.
+
+    python -m tests.faults.doomed POINT NOTES ARGUMENTS...
+
+The points are those of `POINTS`; any other word is none. In the file NOTES stands the newest number of sensor 1 that
+was committed to the journal. The journal's -wal file is kept small, so that there are many checkpoints.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from functools import wraps
+from typing import Any
+
+from twisted.scripts.twistd import run
+
+from tests.faults.pragmas import SMALL_WAL, insist
+from usbgate.batch import READING_COLUMNS, Batch
+from usbgate.journal import Journal
+from usbgate.journalfile import JournalFile
+from usbgate.sinks.postgres import PostgresSink
+
+# Whose method it is, and whether it ends before or behind that.
+POINTS = {
+    "committed and not sent": (JournalFile, "write", "behind"),
+    "sent and not answered": (PostgresSink, "store", "behind"),  # it gives a Deferred
+    "stored and not confirmed": (Journal, "confirm", "before"),
+    "confirmed and not deleted": (Journal, "confirm", "behind"),
+}
+
+_SENSOR, _VALUE = READING_COLUMNS.index("sensor"), READING_COLUMNS.index("value")
+
+_doomed = False
+
+
+def _die() -> None:
+    if _doomed:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def take_notes(notes: str) -> None:
+    """
+    Note each commit, before anybody is told of it.
+    """
+    descriptor = os.open(notes, os.O_WRONLY | os.O_CREAT)
+    write = JournalFile.write
+
+    def write_and_note(file: JournalFile, batches: Sequence[Batch], *others: Any) -> None:
+        write(file, batches, *others)
+        for batch in batches:
+            if batch.readings:
+                columns = [column.split("\n") for column in batch.readings]
+                rows = zip(columns[_SENSOR], columns[_VALUE], strict=True)
+                newest = max((float(value) for sensor, value in rows if sensor == "1"), default=0.0)
+                os.pwrite(descriptor, b"%20.0f" % newest, 0)
+
+    JournalFile.write = write_and_note  # type: ignore[assignment,method-assign]  # it takes the same
+
+
+def lay(owner: type, name: str, where: str) -> None:
+    """
+    Put a point where the daemon ends before or behind a method.
+    """
+    method = getattr(owner, name)
+
+    @wraps(method)
+    def until_then(*args: Any) -> Any:
+        if where == "before":
+            _die()
+        result = method(*args)
+        if where == "behind":
+            _die()
+        return result
+
+    setattr(owner, name, until_then)
+
+
+def doom(number: int, frame: object) -> None:
+    """
+    Take note that the next time is the last.
+    """
+    global _doomed
+    _doomed = True
+
+
+def main() -> None:
+    """
+    Be twistd.
+    """
+    signal.signal(signal.SIGUSR1, doom)
+    insist(SMALL_WAL)
+    point, notes = sys.argv.pop(1), sys.argv.pop(1)
+    take_notes(notes)
+    if point in POINTS:
+        lay(*POINTS[point])
+    run()
+
+
+if __name__ == "__main__":
+    main()

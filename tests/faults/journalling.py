@@ -1,0 +1,95 @@
+"""
+A journal in a process of its own, that says what it has done.
+
+    python -m tests.faults.journalling PATH ROWS ENDING [PRAGMA=VALUE ...]
+
+Rows, whose values are their numbers, are appended one by one, and of forty the first ten taken out again. It says, a
+line each: `committed FIRST LAST` when numbers are on disk, `confirming LAST` before the rows up to there are let go,
+`trouble TEXT` when the disk refused, `stopped` at the end; `unusable TEXT` instead of all that. Where ENDING is not
+`stop`, it ends as if it were killed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+from tests.faults.pragmas import SMALL_WAL, insist
+from usbgate import journal as journal_module
+from usbgate.batch import Batch
+from usbgate.journal import Journal
+from usbgate.journalfile import JournalError
+from usbgate.model import Reading
+
+
+def tell(*words: object) -> None:
+    """
+    Say a line, at once.
+    """
+    print(*words, flush=True)
+
+
+class ToldJournal(Journal):
+    """
+    A journal that says what its disk did.
+    """
+
+    waiting: Deferred[None] | None = None
+
+    def committed(self, batches: Sequence[Batch], seconds: float) -> None:
+        super().committed(batches, seconds)
+        for batch in batches:
+            tell("committed", batch.first, batch.last)
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            waiting.callback(None)
+
+    def refused(self, reason: str) -> None:
+        super().refused(reason)
+        tell("trouble", reason)
+
+
+async def keep(reactor: Any, path: str, rows: int, ending: str) -> None:
+    """
+    Keep a journal until there are so many more rows in it.
+    """
+    journal = ToldJournal(reactor, Path(path))
+    try:
+        journal.startService()
+    except JournalError as error:
+        tell("unusable", error)
+        return
+    first = journal._next
+    for n in range(first, first + rows):
+        reading = Reading(1_700_000_000_000, "arduino", "20", "VALUE", float(n), "x" * 1000, None, True)
+        journal.waiting = Deferred()
+        journal.append([reading], ())
+        await journal.waiting
+        if n % 3 == 0 and n % 40 <= 10:
+            batch = await journal.oldest()
+            tell("confirming", batch.last)
+            journal.confirm(batch)
+    if ending != "stop":
+        os._exit(0)
+    await journal.stopService()
+    tell("stopped")
+
+
+def main(reactor: Any, path: str, rows: str, ending: str, *settings: str) -> Deferred[None]:
+    """
+    Begin.
+    """
+    insist({**SMALL_WAL, **dict(setting.split("=") for setting in settings)})
+    # What is tried here is the disk, and a commit at a time.
+    journal_module.FLUSH_INTERVAL = 0.0
+    return Deferred.fromCoroutine(keep(reactor, path, int(rows), ending))
+
+
+if __name__ == "__main__":
+    react(main, sys.argv[1:])

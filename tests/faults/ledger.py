@@ -1,0 +1,229 @@
+"""
+A ledger: the device numbers its lines, and what was read is found in the database exactly once, in order.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from threading import Event, Thread
+
+from tests.running import LineClient, PtyDevice, TwistdDaemon, eventually
+from tests.test_end_to_end import StoreCase
+from usbgate.fieldline import parse
+
+FULL = os.environ.get("USBGATE_FAULTS") == "full"  # the long versions, for a night
+
+# Seconds for an answer while something else is wrong. It takes a millisecond; a busy machine needs some hundred, and
+# a reactor that waits for a database, a disk or a client waits for ever, or for one of the limits of 10 s and more.
+AT_ONCE = 3.0
+
+
+class LedgerCase(StoreCase):
+    """
+    A device that numbers what it says (sensor 1), answers who asks (sensor 20), and is watched.
+
+    Attributes:
+        said: How many numbers were said; the next one.
+        asked: How many requests were sent.
+        slowest: Seconds that the slowest answer took.
+    """
+
+    device: PtyDevice
+    watcher: LineClient
+    client: LineClient
+
+    def setUp(self) -> None:
+        """
+        Plug the device in.
+        """
+        super().setUp()
+        self.said = 0
+        self.asked = 0
+        self.slowest = 0.0
+        self.device = self.plug()
+
+    def start(self, *options: str, database: str = "") -> TwistdDaemon:
+        """
+        Start a daemon, ask it and watch it.
+        """
+        daemon = self.run_daemon("--device", str(self.device.path), "--database", database or self.database, *options)
+        self.client = self.online(daemon)
+        self.watcher = self.connect(daemon)
+        self.watcher.word("watch 1")
+        return daemon
+
+    def say(self, count: int) -> None:
+        """
+        Say so many numbers; the watcher hears each of them.
+        """
+        while count:
+            some = min(count, 1000)
+            numbers = range(self.said, self.said + some)
+            self.device.say(*[b"ID:1_N:%d" % n for n in numbers])
+            heard = [parse(self.watcher.hear().encode())["N"] for _ in numbers]
+            self.assertEqual(heard, list(map(str, numbers)))
+            self.said += some
+            count -= some
+
+    def ask(self, count: int = 1) -> None:
+        """
+        Ask, and get the answer at once.
+        """
+        for _ in range(count):
+            began = time.monotonic()
+            answer, _ = self.client.word("ask 20")
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            self.assertTrue(answer.startswith("ID:20_VALUE:456_"), answer)
+            self.asked += 1
+        self.assertLess(self.slowest, AT_ONCE)
+
+    def store(self) -> dict[str, str]:
+        """
+        Tell what `status` says of the store.
+        """
+        lines = [parse(line.encode()) for line in self.client.word("status")[:-1]]
+        [store] = [line for line in lines if "STORE" in line]
+        return store
+
+    def lives_on(self, trouble: str = "", history: str = "ERROR:failed_", count: int = 300) -> None:
+        """
+        Readings and answers flow on, and nothing is set aside.
+
+        Args:
+            trouble: What `status` must say, with the state `away`; empty where it need not know yet.
+            history: How the reply of `history` begins; empty not to ask.
+            count: How many numbers to say.
+        """
+        self.say(count // 2)
+        self.ask(10)
+        self.say(count - count // 2)
+        self.ask(10)
+        newest = self.client.word("last 1")[0]
+        self.assertTrue(newest.startswith(f"ID:1_N:{self.said - 1}_"), newest)
+        if trouble:
+            eventually(lambda: trouble in self.store().get("TEXT", ""), f"status says {trouble}: {self.store()}")
+            self.assertEqual(self.store()["STORE"], "away")
+            self.assertGreaterEqual(int(self.store()["BACKLOG"]), count)
+        self.assertEqual(self.store()["REJECTED"], "0")
+        if history:
+            said = self.client.word("history 1")
+            self.assertTrue(said[0].startswith(history), said[0])
+
+    def all_stored(self) -> None:
+        """
+        All that was read is stored, once each, in order, by numbers without a gap; nothing was set aside.
+        """
+        eventually(lambda: self.store()["BACKLOG"] == "0", "all is stored")
+        self.assertEqual((self.store()["STORE"], self.store()["REJECTED"]), ("connected", "0"))
+        self.numbers_stored()
+        self.assertEqual(self.rows("select count(*) from reading where sensor = '20'"), [(self.asked,)])
+        self.assertEqual(self.rows("select count(*) from request where outcome = 'answered'"), [(self.asked,)])
+
+    def numbers_stored(self) -> None:
+        """
+        All numbers are stored, once each, in order, under numbers of the journal without a gap.
+        """
+        numbers = [int(value) for (value,) in self.rows("select value from reading where sensor = '1' order by seq")]
+        self.assertEqual(len(numbers), self.said)
+        self.assertEqual(numbers, list(range(self.said)))
+        [(total, distinct, first, last)] = self.rows(
+            "select count(*), count(distinct seq), min(seq), max(seq)"
+            " from (select seq from reading union all select seq from request) as rows"
+        )
+        self.assertEqual((distinct, first, last), (total, 1, total))
+
+
+class Neighbour:
+    """
+    Somebody who asks all the time, beside what goes wrong with others; a context manager.
+
+    Attributes:
+        latencies: Seconds that each answer took.
+    """
+
+    def __init__(self, port: int, word: str = "ask 20") -> None:
+        """
+        Connect, before it goes wrong.
+        """
+        self.latencies: list[float] = []
+        self._client = LineClient(port)
+        self._client.socket.settimeout(None)
+        self._word = word
+        self._wrong: list[str] = []
+        self._ending = Event()
+        self._thread = Thread(target=self._ask, daemon=True)
+
+    def _ask(self) -> None:
+        while not self._ending.wait(0.005):
+            began = time.monotonic()
+            told = self._client.word(self._word)
+            if not told[-1].startswith("OK:"):
+                self._wrong += told
+                return
+            self.latencies.append(time.monotonic() - began)
+
+    def __enter__(self) -> Neighbour:
+        """
+        Begin to ask; there is an answer before it goes wrong, and one after (see `__exit__`).
+        """
+        self._thread.start()
+        self.more_answers()
+        return self
+
+    def more_answers(self, count: int = 5) -> None:
+        """
+        Wait until some more questions were asked and answered.
+        """
+        enough = len(self.latencies) + count
+        eventually(lambda: len(self.latencies) >= enough or self._wrong, "a neighbour is answered")
+        if self._wrong:
+            raise AssertionError(f"a neighbour was told {self._wrong}")
+
+    def __exit__(self, *why: object) -> None:
+        """
+        Stop asking.
+        """
+        try:
+            if why[0] is None:
+                self.more_answers()
+        finally:
+            self._ending.set()
+            self._thread.join(AT_ONCE)
+            self._client.close()
+
+    @property
+    def told(self) -> str:
+        """
+        How long answers took, for people.
+        """
+        ordered = sorted(self.latencies)
+        p99 = ordered[int(len(ordered) * 0.99)]
+        return f"{len(ordered)} answers, p99 {p99 * 1000:.1f} ms, slowest {ordered[-1] * 1000:.1f} ms"
+
+
+def resident(pid: int) -> float:
+    """
+    Tell how much memory a process has, in MB.
+    """
+    with open(f"/proc/{pid}/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def processor_time(pid: int) -> float:
+    """
+    Tell how many seconds of a processor a process has used.
+    """
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measured(what: Callable[[], float], seconds: float) -> float:
+    """
+    Tell by how much something grows in so many seconds.
+    """
+    before = what()
+    time.sleep(seconds)
+    return what() - before

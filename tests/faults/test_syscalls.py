@@ -1,0 +1,181 @@
+"""
+The Nth system call on the journal's files fails, for each N.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from tests.faults.ledger import FULL
+from tests.faults.promises import missing_from_journal
+from tests.running import LIMIT, environment
+
+ROWS = 45  # some of them let go, and the -wal file carried over several times
+
+# By what SQLite and we change files; what is not called never fails, and costs one run.
+WRITING = ("pwrite64", "write", "ftruncate", "fallocate")
+CHANGING = (*WRITING, "fdatasync", "fsync", "unlink", "rename")
+READING = ("pread64", "read")
+
+SAMPLE = 2  # of the calls of each kind that has more
+
+
+def trace_of(folder: Path) -> Path:
+    """
+    Tell where the trace of what was run in a folder is.
+    """
+    return folder.with_suffix(".trace")
+
+
+def run_journal(folder: Path, *options: str, ending: str = "stop") -> subprocess.CompletedProcess[str]:
+    """
+    Run a journal in a folder, under strace (see `trace_of`).
+
+    Args:
+        folder: The folder.
+        options: For strace: what to trace and what to spoil, of what concerns the journal's files only; by default
+            nothing.
+        ending: See `tests.faults.journalling`.
+    """
+    path = folder / "journal.sqlite"
+    watched = [folder, *[Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")]]
+    return subprocess.run(
+        [
+            *("strace", "-f", "-qq", "-o", str(trace_of(folder)), *options),
+            *(part for each in watched for part in ("-P", str(each))),
+            *(sys.executable, "-m", "tests.faults.journalling", str(path), str(ROWS), ending),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        env=environment(),
+        start_new_session=True,
+    )
+
+
+@cache
+def needs_strace() -> str | None:
+    """
+    Tell why strace can't be used here; None if it can.
+    """
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    tried = subprocess.run(
+        ["strace", "-qq", "-e", "inject=getcwd:error=EIO", "pwd", "-P"], capture_output=True, text=True
+    )
+    if "INJECTED" not in tried.stderr:
+        return f"strace can't trace here: {tried.stderr.strip()[-200:]}"
+    return None
+
+
+class NthCallTests(SynchronousTestCase):
+    """
+    A journal whose disk fails once.
+    """
+
+    timeout = 3600 if FULL else 120
+
+    def setUp(self) -> None:
+        """
+        Make a place for it.
+        """
+        if reason := needs_strace():
+            raise SkipTest(reason)
+        self.place = Path(tempfile.mkdtemp(prefix="usbgate-test-"))
+        self.addCleanup(shutil.rmtree, self.place, ignore_errors=True)
+
+    def folder(self, name: str) -> Path:
+        """
+        Make a new folder for a journal.
+        """
+        folder = self.place / name
+        folder.mkdir()
+        return folder
+
+    def spoil(self, call: str, error: str, nth: int, older: bool) -> bool:
+        """
+        Run a journal whose Nth call fails, and look at what it leaves; tell whether there was such a call.
+
+        Args:
+            call: Which call.
+            error: How it fails.
+            nth: Which of them.
+            older: Whether the journal is there already, as one that was killed has left it.
+        """
+        folder = self.folder(f"{call}-{nth}")
+        said = run_journal(folder, ending="killed").stdout if older else ""
+        run = run_journal(folder, "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={nth}")
+        which = f"{call} {nth} {error}: {run.stdout[-500:]} {run.stderr[-2000:]}"
+        self.assertEqual((run.returncode, run.stderr), (0, ""), which)
+        # It was told that the journal can't be used, or all rows are on disk in the end, after whatever trouble.
+        if not run.stdout.startswith("unusable"):
+            last = ROWS * 2 if older else ROWS
+            self.assertIn(f"committed {last} {last}\n", run.stdout, which)
+            self.assertTrue(run.stdout.endswith("stopped\n"), which)
+        try:
+            self.assertEqual(missing_from_journal(folder / "journal.sqlite", said + run.stdout), [])
+        except AssertionError as error_found:
+            self.fail(f"{which}: {error_found}")
+        shutil.rmtree(folder)
+        return "(INJECTED)" in trace_of(folder).read_text()
+
+    def check(self, calls: Sequence[str], error: str, older: bool = False) -> None:
+        """
+        Let calls fail with an error: each, or a few of each kind.
+        """
+        with ThreadPoolExecutor() as pool:
+            if FULL:
+                list(pool.map(lambda call: self.spoil_all(call, error, older), calls))
+                return
+            folder = self.folder("counted")
+            run_journal(folder, "-e", f"trace={','.join(calls)}")
+            trace = trace_of(folder).read_text()
+            counts = {call: trace.count(f" {call}(") for call in calls}
+            self.assertTrue(counts[calls[0]] > SAMPLE, counts)
+            some = [
+                (call, nth)
+                for call, count in counts.items()
+                for nth in sorted({1 + count * part // SAMPLE for part in range(SAMPLE)})
+                if count
+            ]
+            spoiled = list(pool.map(lambda one: self.spoil(one[0], error, one[1], older), some))
+        # One of a few that are the last can be missing: there was more to do in the other run.
+        self.assertGreater(spoiled.count(True), len(spoiled) // 2, str(list(zip(some, spoiled, strict=True))))
+
+    def spoil_all(self, call: str, error: str, older: bool) -> None:
+        """
+        Let the Nth call fail, from the first on, until there was no such call.
+        """
+        nth = 1
+        while self.spoil(call, error, nth, older):
+            nth += 1
+
+    def test_input_output_error(self) -> None:
+        """
+        The disk fails once: the trouble is said, what is on disk stays, the rest gets there, each row once.
+        """
+        self.check(CHANGING, "EIO")
+
+    def test_no_space(self) -> None:
+        """
+        The disk is full for one call: the same.
+        """
+        self.check(WRITING, "ENOSPC")
+
+    def test_read_error(self) -> None:
+        """
+        The disk fails once to read: that is no reason to give up a journal that is whole.
+        """
+        if FULL:
+            self.check(READING, "EIO", older=True)
+        for nth in (1, 2):  # while it is opened
+            self.assertTrue(self.spoil("pread64", "EIO", nth, older=True))
