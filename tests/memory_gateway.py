@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.testing import StringTransportWithDisconnection
 from zope.interface import implementer
 
-from usbgate.interfaces import DeviceSummary, IGateway, SensorSummary
+from usbgate.interfaces import DeviceSummary, IGateway, Lease, SensorSummary
 from usbgate.model import Answer, Reading, Report, Request
 
 AT = 1363035730123
@@ -43,6 +43,7 @@ class MemoryGateway:
         self.watching: list[Callable[[str | None, str], None]] = []
         self.subscriptions = 0
         self.broken: Exception | None = None
+        self.lendings: list[tuple[str, str, Deferred[Lease]]] = []
 
     @property
     def requests(self) -> list[Request]:
@@ -118,6 +119,14 @@ class MemoryGateway:
         See `IGateway`.
         """
         return self.known_devices
+
+    def lend(self, device: str, client: str) -> Deferred[Lease]:
+        """
+        See `IGateway`.
+        """
+        lending: Deferred[Lease] = Deferred()
+        self.lendings.append((device, client, lending))
+        return lending
 
     def status(self) -> list[Mapping[str, str]]:
         """

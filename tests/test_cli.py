@@ -79,6 +79,10 @@ class UsageTests(TestCase):
             ["ask", "--max-age", "-1", "20"],
             ["devices", "20"],
             ["last", "20 VALUE"],
+            ["lend"],
+            ["lend", "board"],
+            ["lend", "board", "--"],
+            ["lend", "a b", "--", "true"],
             ["simulate"],
             ["simulate", "x", "--noise", "2"],
         ]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+from math import inf
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -41,11 +42,14 @@ WRONG = [
     (LEONARDO + "bauds = 9600", "device.leonardo.bauds: unknown key, did you mean baud?"),
     (
         LEONARDO + "colour = 1",
-        "device.leonardo.colour: unknown key, expected one of path, baud, dialect, window, tags, settle, patience",
+        "device.leonardo.colour: unknown key, expected one of path, baud, dialect, window, tags, settle, patience,"
+        " silence, reset, repeats",
     ),
     (LEONARDO + "window = 65", "device.leonardo.window: expected an integer from 1 to 64, got 65"),
     (LEONARDO + "window = 0", "device.leonardo.window: expected an integer from 1 to 64, got 0"),
     (LEONARDO + "settle = -1", "device.leonardo.settle: expected seconds from 0 to 60, got -1"),
+    (LEONARDO + "silence = 0", "device.leonardo.silence: expected seconds from 1 to 604800, got 0"),
+    (LEONARDO + 'reset = "often"', 'device.leonardo.reset: expected "never", "open" or "silent", got "often"'),
     (LEONARDO + "settle = nan", "device.leonardo.settle: expected seconds from 0 to 60, got NaN"),
     (LEONARDO + "patience = 0", "device.leonardo.patience: expected seconds from 0.1 to 3600, got 0"),
     (LEONARDO + 'tags = "yes"', 'device.leonardo.tags: expected true or false, got "yes"'),
@@ -89,6 +93,20 @@ WRONG = [
     ('state = ""', 'state: expected a folder, got ""'),
     ('gateway = "a_b:c"', f'gateway: expected {TEXT}, got "a_b:c"'),
     ('http = "80"', 'http: expected "none" or a Twisted server endpoint, got "80"'),
+    ('durability = "10ms"', 'durability: expected a time from 50ms to 60s such as "5s", got "10ms"'),
+    ("durability = 1", 'durability: expected a time from 50ms to 60s such as "5s", got 1'),
+    ('durability = "1 fortnight"', 'durability: expected a time from 50ms to 60s such as "5s", got "1 fortnight"'),
+    ('journal_limit = "1GB"', 'journal_limit: expected a size from 16MiB to 1TiB such as "1GiB", got "1GB"'),
+    ('journal_limit = "1MiB"', 'journal_limit: expected a size from 16MiB to 1TiB such as "1GiB", got "1MiB"'),
+    (
+        '[device.a]\npath = "/a"\nrepeats = "2m"',
+        'device.a.repeats: expected a time from 1ms to 60s such as "200ms", got "2m"',
+    ),
+    (
+        '[sensor.20]\nstore = "on change, at least every now"',
+        'sensor.20.store: expected "on change", or "on change, at least every 5m" with a time from 1s to 366d, '
+        'got "on change, at least every now"',
+    ),
     ("max_connections = 0", "max_connections: expected an integer above 0, got 0"),
     (
         'database = "postgre://me:secret@db/flat"',
@@ -125,6 +143,8 @@ SPECS = [
     (BY_PATH + ",tags=true,window=1", "pci-0000:00:14.0-usb-0:1:1.0", Device(path=BY_PATH, tags=True, window=1)),
     ("tcp:host:4000", "tcp:host:4000", Device(path="tcp:host:4000")),
     ("tcp:host:4000,baud=115200,name=x", "x", Device(path="tcp:host:4000", baud=115200)),
+    ("/dev/t,silence=90,reset=silent", "t", Device(path="/dev/t", silence=90, reset="silent")),
+    ("/dev/t,repeats=200ms", "t", Device(path="/dev/t", repeats=0.2)),
     ("/dev/usb_serial,settle=2,patience=7.5", "usb-serial", Device(path="/dev/usb_serial", settle=2, patience=7.5)),
     ("/tmp/a,b=c", "a-b-c", Device(path="/tmp/a,b=c")),
     ("/tmp/a,b=c,dialect=fields", "a-b-c", Device(path="/tmp/a,b=c")),
@@ -178,9 +198,11 @@ class ConfigurationTests(SynchronousTestCase):
         settings = self.load(
             'state = "state"\ndatabase = "host=/run dbname=x"\ngateway = "g"\nhttp = "tcp:8080"\n'
             'listen = ["tcp:1", "unix:a.sock:mode=600"]\ndefault_command = "T"\nmax_connections = 5\n'
+            'durability = "200ms"\njournal_limit = "2 GiB"\n'
             '[device."a:b"]\npath = "./tty"\nbaud = 1200\ndialect = "fields"\nwindow = 1\ntags = true\nsettle = 2\n'
-            'patience = 3\n[device.net]\npath = "tcp:host:1"\n'
+            'patience = 3\nsilence = 60\nreset = "never"\nrepeats = "1.5s"\n[device.net]\npath = "tcp:host:1"\n'
             '[sensor."28:FF"]\nname = "Bedroom"\ndevice = "net"\ndefault_command = "J"\ntimeout = 1\npatience = 2.5\n'
+            'store = "on change, at least every 5m"\n[sensor.21]\nstore = "on change"\n'
             '[command.L]\ncoalesce = false\nfields = ["temp"]\n'
         )
         self.assertEqual(
@@ -193,13 +215,28 @@ class ConfigurationTests(SynchronousTestCase):
                 http="tcp:8080",
                 default_command="T",
                 max_connections=5,
+                durability=0.2,
+                journal_limit=2 << 30,
                 devices={
                     "a:b": Device(
-                        path=str(self.folder / "tty"), baud=1200, window=1, tags=True, settle=2.0, patience=3.0
+                        path=str(self.folder / "tty"),
+                        baud=1200,
+                        window=1,
+                        tags=True,
+                        settle=2.0,
+                        patience=3.0,
+                        silence=60.0,
+                        reset="never",
+                        repeats=1.5,
                     ),
                     "net": Device(path="tcp:host:1"),
                 },
-                sensors={"28:FF": Sensor(name="Bedroom", device="net", default_command="J", timeout=1.0, patience=2.5)},
+                sensors={
+                    "28:FF": Sensor(
+                        name="Bedroom", device="net", default_command="J", timeout=1.0, patience=2.5, store=300.0
+                    ),
+                    "21": Sensor(store=inf),
+                },
                 commands={"L": Command(coalesce=False, fields=("TEMP",))},
                 file=self.file,
             ),
@@ -369,7 +406,9 @@ class ShippedFileTests(SynchronousTestCase):
         With every comment mark taken off it is right, and every key there is stands in it.
         """
         settings = self.load(re.sub("(?m)^#(?! |$)", "", self.text))
-        self.assertEqual(settings.devices, {"leonardo": Device(path="/dev/ttyACM0", patience=5.0)})
+        self.assertEqual(
+            settings.devices, {"leonardo": Device(path="/dev/ttyACM0", patience=5.0, silence=60.0, repeats=0.2)}
+        )
         self.assertEqual(settings.sensors["20"].device, "leonardo")
         self.assertEqual(settings.commands["TOGGLE"], Command(coalesce=False))
         named = set(re.findall(r"(?m)^#(\w+) = ", self.text)) | set(re.findall(r"(?m)^#\[(\w+)\.", self.text))

@@ -511,6 +511,7 @@ class StartTests(RunningCase):
         device = self.plug()
         away = "postgresql://nobody@127.0.0.1:1/nowhere"
         self.run_daemon("--device", str(device.path), "--database", away)
+        eventually((self.state / "journal.sqlite").exists, "the journal is there")
         modes = {path.name: path.stat().st_mode & 0o077 for path in [self.state, *self.state.iterdir()]}
         self.assertIn("journal.sqlite", modes)
         self.assertEqual(set(modes.values()), {0}, modes)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import CancelledError, Deferred
@@ -32,6 +32,7 @@ from usbgate.endpoint import (
     AmbiguousDevice,
     DeviceBusy,
     DeviceError,
+    LockedSerial,
     NoSuchDevice,
     NotPermitted,
     SerialEndpoint,
@@ -40,6 +41,7 @@ from usbgate.endpoint import (
     open_device,
 )
 from usbgate.finding import UsbTree
+from usbgate.interfaces import IResettable
 
 reactor: Any = global_reactor
 
@@ -369,6 +371,96 @@ class ClosingTests(EndpointCase):
         """
         _, transport = await self.open()
         self.assertTrue(fcntl.fcntl(transport.fileno(), fcntl.F_GETFD) & fcntl.FD_CLOEXEC)
+
+
+class FakeSerial(LockedSerial):
+    """
+    A port with modem lines, on a pty that has none; notes what becomes of them.
+    """
+
+    made: ClassVar[list[FakeSerial]] = []
+    _dtr_state: bool
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.levels: list[bool] = []
+        self.made.append(self)
+        super().__init__(*args, **kwargs)
+
+    def _update_dtr_state(self) -> None:
+        self.levels.append(self._dtr_state)
+
+    def _update_rts_state(self) -> None:
+        """
+        Let it be.
+        """
+
+
+class ResetTests(EndpointCase):
+    """
+    DTR, by which a board is reset.
+    """
+
+    async def setUp(self) -> None:  # type: ignore[override]  # trial's may be asynchronous
+        """
+        Have ports with modem lines.
+        """
+        await super().setUp()
+        attributes = termios.tcgetattr(self.board.master)
+        attributes[2] |= termios.HUPCL  # as a serial port has it, and a pty not
+        termios.tcsetattr(self.board.master, termios.TCSANOW, attributes)
+        self.patch(SerialTransport, "_serialFactory", FakeSerial)
+        self.patch(FakeSerial, "made", [])
+
+    async def test_as_the_system_does(self) -> None:
+        """
+        Unless told otherwise DTR is up while the port is open, and the kernel takes it down when it is closed.
+        """
+        await self.open()
+        self.assertEqual(FakeSerial.made[0].levels, [True])
+        self.assertTrue(termios.tcgetattr(self.board.master)[2] & termios.HUPCL)
+
+    async def test_never(self) -> None:
+        """
+        Where DTR is kept nobody touches it at opening, nor does the kernel when the port is closed.
+        """
+        self.endpoint = SerialEndpoint(reactor, self.board.path, keep_dtr=True)
+        await self.open()
+        self.assertEqual(FakeSerial.made[0].levels, [])
+        self.assertFalse(termios.tcgetattr(self.board.master)[2] & termios.HUPCL)
+
+    async def test_pulse(self) -> None:
+        """
+        A reset takes DTR down, and up again later; another one meanwhile is part of it.
+        """
+        _, transport = await self.open()
+        levels = FakeSerial.made[0].levels
+        self.assertTrue(transport.reset())
+        self.assertEqual(levels, [True, False])
+        transport.reset()
+        await until(lambda: True in levels[1:])
+        self.assertEqual(levels, [True, False, False, True])
+
+    async def test_closed_meanwhile(self) -> None:
+        """
+        A port that is closed in the middle of a reset has DTR up again, and nothing stays armed.
+        """
+        protocol, transport = await self.open()
+        transport.reset()
+        await self.close(protocol)
+        self.assertEqual(FakeSerial.made[0].levels, [True, False, True])
+        self.assertFalse(transport.reset())
+
+    async def test_no_such_line(self) -> None:
+        """
+        A pty has no DTR: keeping it and resetting by it do nothing, and the port is as good as ever.
+        """
+        self.patch(SerialTransport, "_serialFactory", LockedSerial)
+        self.endpoint = SerialEndpoint(reactor, self.board.path, keep_dtr=True)
+        protocol, transport = await self.open()
+        verifyObject(IResettable, transport)
+        self.assertFalse(transport.reset())
+        self.board.say(b"still here")
+        await until(lambda: protocol.data == b"still here")
 
 
 class SpecTests(EndpointCase):

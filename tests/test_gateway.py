@@ -23,6 +23,7 @@ from usbgate.interfaces import (
     IHistory,
     IJournal,
     ILinkListener,
+    Lease,
     SinkUnavailable,
 )
 from usbgate.model import (
@@ -80,7 +81,7 @@ class MemoryLink:
     A link that notes what it is told.
     """
 
-    lines_in = lines_out = malformed = echoes = partial = left_out = 0
+    lines_in = lines_out = malformed = echoes = repeats = partial = left_out = 0
 
     def __init__(self, name: str, events: list[object]) -> None:
         self.name = name
@@ -104,6 +105,20 @@ class MemoryLink:
         See `IDeviceLink.resume`.
         """
         self._events.append(("resume", self.name))
+
+    def release(self) -> Deferred[str]:
+        """
+        See `IDeviceLink.release`.
+        """
+        self._events.append(("release", self.name))
+        self.released: Deferred[str] = Deferred()
+        return self.released
+
+    def take_back(self) -> None:
+        """
+        See `IDeviceLink.take_back`.
+        """
+        self._events.append(("take back", self.name))
 
 
 @implementer(IJournal, IHistory)
@@ -535,6 +550,63 @@ class TagTests(GatewayCase):
         self.assertEqual([record.outcome for record in self.journal.requests], ["malformed"])
 
 
+class ThinningTests(GatewayCase):
+    """
+    A sensor of which only changes are stored.
+    """
+
+    sensor_rules = {"20": SensorRules(store_every=300.0)}  # noqa: RUF012  # only read
+
+    def stored(self) -> list[tuple[str, float | None]]:
+        """
+        Tell what is in the journal.
+        """
+        return [(reading.sensor, reading.value) for reading in self.journal.readings]
+
+    def test_on_change(self) -> None:
+        """
+        Equal readings are not all stored; who asks, who watches and `last` get each of them.
+        """
+        watched: list[str] = []
+        self.gateway.subscribe(lambda sensor, line: watched.append(line) if sensor else None)
+        self.gateway.link_up(self.link)
+        self.hear(("20", "1"), ("21", "1"))
+        for _ in range(3):
+            self.clock.advance(1.0)
+            self.hear(("20", "1"), ("21", "1"))
+        asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
+        self.hear(("20", "1"))
+        self.assertEqual(self.successResultOf(asked).report.values, (("VALUE", "1"),))
+        self.assertEqual(self.stored(), [("20", 1.0), *[("21", 1.0)] * 4])
+        self.assertEqual(len(watched), 9)
+        self.assertEqual(self.gateway.last("20", None)[0].at, WALL + 3_000)
+        self.hear(("20", "2"))
+        self.assertEqual(self.stored()[5:], [("20", 1.0), ("20", 2.0)])
+        self.assertEqual(self.journal.readings[-2].at, WALL + 3_000)
+
+    def test_time(self) -> None:
+        """
+        An equal reading is stored, too, when the one before it is old enough by the clock that does not step.
+        """
+        self.hear(("20", "1"))
+        self.clock.advance(301.0)
+        self.hear(("20", "1"))
+        self.assertEqual(len(self.journal.readings), 2)
+
+    def test_stop(self) -> None:
+        """
+        What was held back is stored at the stop, and what comes after that is not held back.
+        """
+        self.hear(("20", "1"))
+        self.clock.advance(1.0)
+        self.hear(("20", "1"))
+        self.assertEqual(len(self.journal.readings), 1)
+        self.gateway.stopService()
+        self.assertEqual([reading.at for reading in self.journal.readings], [WALL, WALL + 1_000])
+        self.hear(("20", "1"))
+        self.assertEqual(len(self.journal.readings), 3)
+
+
 class SettleTests(GatewayCase):
     """
     A board that resets when it is opened.
@@ -635,3 +707,122 @@ class RoutingTests(GatewayCase):
         self.hear(("5", "2"), link=self.links["attic"])
         self.assertEqual(self.successResultOf(asked).report.values, (("VALUE", "2"),))
         self.assertEqual([r.device for r in self.journal.readings], ["hall", "attic"])
+
+
+class SilenceTests(GatewayCase):
+    """
+    A device that says nothing.
+    """
+
+    def test_states(self) -> None:
+        """
+        It is `silent` until it is heard or opened again, each is an event, and who asks is not refused.
+        """
+        states: list[str] = []
+        self.gateway.subscribe(
+            lambda sensor, line: states.append(line.removeprefix("EVENT:device_DEV:leonardo_STATE:"))
+        )
+        self.gateway.link_up(self.link)
+        self.gateway.link_silent(self.link)
+        [device] = self.gateway.devices()
+        self.assertEqual(device.state, "silent")
+        asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
+        self.assertNoResult(asked)
+        self.gateway.link_heard(self.link)
+        self.gateway.link_silent(self.link)
+        self.gateway.link_down(self.link, "it went away")
+        self.failureResultOf(asked, Offline)
+        self.gateway.link_up(self.link)
+        self.assertEqual(states, ["online", "silent", "online", "silent", "offline", "online"])
+
+
+class SlowSilenceTests(GatewayCase):
+    """
+    A device that takes long to start, and says nothing then.
+    """
+
+    rules = Rules(settle=2.0)
+
+    def test_settling(self) -> None:
+        """
+        While it is settling it is not called silent, but afterwards.
+        """
+        self.gateway.link_up(self.link)
+        self.gateway.link_silent(self.link)
+        self.assertEqual([device.state for device in self.gateway.devices()], ["settling"])
+        asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
+        self.clock.advance(2.0)
+        self.assertEqual([device.state for device in self.gateway.devices()], ["silent"])
+        self.hear(("20", "456"))
+        self.successResultOf(asked)
+
+
+class LendTests(GatewayCase):
+    """
+    A device that another program has for a while.
+    """
+
+    def lend(self) -> Lease:
+        """
+        Lend the device, at once.
+        """
+        lent = self.gateway.lend("leonardo", "me:1")
+        self.link.released.callback("/dev/ttyACM0")
+        return self.successResultOf(lent)
+
+    def test_lent(self) -> None:
+        """
+        It is lent when its port is closed; who waits fails with `Offline`, and so does who asks then. At the end it is
+        taken back, once.
+        """
+        self.gateway.link_up(self.link)
+        waiting = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
+        self.events.clear()
+        self.gateway.subscribe(lambda sensor, line: self.events.append(line))
+        lent = self.gateway.lend("leonardo", "me:1")
+        self.failureResultOf(waiting, Offline)
+        self.assertNoResult(lent)
+        self.link.released.callback("/dev/ttyACM0")
+        lease = self.successResultOf(lent)
+        self.assertEqual((lease.device, lease.port), ("leonardo", "/dev/ttyACM0"))
+        self.failureResultOf(self.ask("MSG:J_ID:20_ORIGIN:TOTO"), Offline)
+        self.assertEqual([device.state for device in self.gateway.devices()], ["lent"])
+        lease.end()
+        lease.end()
+        self.gateway.link_up(self.link)
+        self.assertEqual(
+            [event for event in self.events if not isinstance(event, tuple) or event[0] != "journal"],
+            [
+                ("release", "leonardo"),
+                "EVENT:device_DEV:leonardo_STATE:lent",
+                "EVENT:device_DEV:leonardo_STATE:offline",
+                ("take back", "leonardo"),
+                "EVENT:device_DEV:leonardo_STATE:online",
+            ],
+        )
+
+    def test_refused(self) -> None:
+        """
+        An unknown device is not lent, nor one that is lent, or is about to be; a lease that is over ends no other.
+        """
+        self.failureResultOf(self.gateway.lend("nobody", "me:1"), Unknown)
+        lent = self.gateway.lend("leonardo", "me:1")
+        self.failureResultOf(self.gateway.lend("leonardo", "me:2"), Busy)
+        self.link.released.callback("/dev/ttyACM0")
+        self.failureResultOf(self.gateway.lend("leonardo", "me:2"), Busy)
+        first = self.successResultOf(lent)
+        first.end()
+        self.lend()
+        first.end()
+        self.failureResultOf(self.gateway.lend("leonardo", "me:2"), Busy)
+
+    def test_stopping(self) -> None:
+        """
+        A gateway that ends lends nothing, and takes nothing back.
+        """
+        lease = self.lend()
+        self.gateway.stopService()
+        self.events.clear()
+        lease.end()
+        self.failureResultOf(self.gateway.lend("leonardo", "me:1"), Stopped)
+        self.assertEqual(self.events, [])

@@ -12,8 +12,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
+from random import Random
 from typing import Any, ParamSpec, cast
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -24,7 +25,7 @@ from zope.interface.verify import verifyObject
 
 from tests.memory_sink import rows_of
 from usbgate import journalfile, journalwriter
-from usbgate.batch import Batch, halve
+from usbgate.batch import Batch, encode, halve
 from usbgate.fieldline import format_line
 from usbgate.interfaces import IJournal, IOutbox
 from usbgate.journal import FLUSH_ROWS, MERGE_ROWS, Journal
@@ -100,7 +101,7 @@ class JournalCase(TestCase):
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
 
-    def start(self, **limits: int) -> Journal:
+    def start(self, **limits: Any) -> Journal:
         """
         Start a journal on the file.
         """
@@ -247,6 +248,28 @@ class QueueTests(JournalCase):
         journal.append(readings(1, 1), ())
         await journal.oldest()
         self.assertEqual(self.look("select last from batch"), [(2,)])
+
+    @deferred
+    async def test_durability(self) -> None:
+        """
+        Rows wait as long for a commit as was said, all of them for the same one, and no longer than until the stop.
+        """
+        await deferLater(self.reactor, 0)
+        before = self.reactor.getDelayedCalls()
+        for durability, expected in ((None, 0.05), (30.0, 30.0)):
+            journal = self.start(durability=durability)
+            commits, backlog = journal.commits, journal.backlog
+            began = self.reactor.seconds()
+            journal.append(readings(0, 1), ())
+            (armed,) = set(self.reactor.getDelayedCalls()) - set(before)
+            self.assertGreaterEqual(armed.getTime(), began + expected)
+            self.assertLessEqual(armed.getTime(), self.reactor.seconds() + expected)
+            journal.append(readings(1, 1), ())
+            self.assertEqual(set(self.reactor.getDelayedCalls()) - set(before), {armed})
+            self.assertEqual((journal.commits, journal.backlog), (commits, backlog + 2))
+            await journal.stopService()
+            self.assertEqual(journal.commits, 1)
+        self.assertEqual(self.look("select count from batch"), [(2,), (2,)])
 
     @deferred
     async def test_many_rows_at_once(self) -> None:
@@ -733,6 +756,70 @@ class TroubleTests(JournalCase):
         self.assertEqual(self.start().uuid, uuid)
         self.assertTrue(self.path.with_name("journal.sqlite.damaged-1").exists())
 
+    def damages(self, count: int) -> bool:
+        """
+        Tell whether it was said so often.
+        """
+        return len(self.logged("is damaged")) == count
+
+    @deferred
+    async def test_every_page(self) -> None:
+        """
+        Whichever page of the file is flipped, that is found at the start, before anything of it is given out.
+        """
+        journal = self.start()
+        for n in range(20):
+            journal.append(readings(n * 300, 10 if n % 2 else 300), ())
+            await self.committed(journal)
+        await journal.stopService()
+        whole = self.path.read_bytes()
+        pages = len(whole) // 4096
+        self.assertGreater(pages, 20)
+        for page in range(pages):
+            flipped = bytes(byte ^ 0xFF for byte in whole[page * 4096 : page * 4096 + 4096])
+            self.path.write_bytes(whole[: page * 4096] + flipped + whole[page * 4096 + 4096 :])
+            journal = self.start()
+            await self.until(partial(self.damages, page + 1))
+            journal.append(readings(0, 1), ())
+            self.assertEqual(len(values(await journal.oldest())), 1)
+            self.assertEqual(journal.backlog, 1)
+            await journal.stopService()
+            for left in self.path.parent.glob("journal.sqlite*"):
+                left.unlink()
+
+    def test_check_that_does_not_end(self) -> None:
+        """
+        A file that can't be read, or whose check was interrupted by the stop, is no damaged one, and is written.
+        """
+        for code, told in ((sqlite3.SQLITE_IOERR, True), (sqlite3.SQLITE_INTERRUPT, False)):
+            error = sqlite3.OperationalError("what SQLite says")
+            error.sqlite_errorcode = code
+
+            class Unlucky(sqlite3.Connection):
+                """
+                A connection that fails.
+                """
+
+                def execute(self, *arguments: Any, error: Exception = error) -> sqlite3.Cursor:
+                    """
+                    Fail.
+                    """
+                    raise error
+
+            file = JournalFile(self.path)
+            file.open()
+            whole, file._connection = file._connection, sqlite3.connect(self.path, factory=Unlucky)
+            if told:
+                self.assertRaises(sqlite3.OperationalError, file.check)
+            else:
+                file.check()
+            self.assertTrue(file.checked)
+            file.close()
+            file._connection = whole
+            self.assertEqual(file.write([encode(1, readings(0, 1), ())], (), 1), [])
+            file.close()
+            self.path.unlink()
+
     def test_cannot_be_used(self) -> None:
         """
         A file that can't be used is one sentence, and no thread is left behind.
@@ -751,6 +838,121 @@ class TroubleTests(JournalCase):
         self.look("pragma user_version = 99")
         self.assertRaises(JournalError, Journal(self.reactor, self.path).startService)
         self.assertEqual(self.look("select count(*) from sqlite_master"), [(0,)])
+
+
+class LimitTests(JournalCase):
+    """
+    A journal that may hold only so much.
+    """
+
+    @deferred
+    async def test_oldest_are_dropped(self) -> None:
+        """
+        Beyond the limit the oldest whole batches go; that is counted, said and shown, and the rest comes out in order.
+        """
+        journal = self.start(limit=100_000)
+        for n in range(30):
+            journal.append(readings(n * 100, 100), ())
+            await self.committed(journal)
+            self.assertLessEqual(journal._file.content, 100_000)
+        sizes = self.look("select sum(length(payload) + 32), count(*) from batch")
+        self.assertEqual(sizes[0][0], journal._file.content)
+        self.assertGreater(sizes[0][0], 90_000)
+        self.assertGreater(journal.lost, 0)
+        self.assertEqual(journal.lost % 100, 0)
+        self.assertEqual(journal.status()["LOST"], str(journal.lost))
+        format_line(journal.status())
+        self.assertEqual(len(self.logged("is full")), 1)
+        taken = [value for batch in await self.take_all(journal) for value in values(batch)]
+        self.assertEqual(taken, [float(n) for n in range(journal.lost, 3_000)])
+        self.assertEqual(sum(event["rows"] for event in self.logged("is full")), journal.lost)
+        self.assertEqual((journal.backlog, journal._live_size), (0, 0))
+
+    @deferred
+    async def test_below_the_limit(self) -> None:
+        """
+        Where what was stored makes room, nothing is dropped.
+        """
+        journal = self.start(limit=50_000)
+        for n in range(30):
+            journal.append(readings(n * 100, 100), ())
+            journal.confirm(await journal.oldest())
+        self.assertEqual(journal.lost, 0)
+        self.assertNotIn("LOST", journal.status())
+
+    @deferred
+    async def test_in_flight(self) -> None:
+        """
+        What is on its way to the store is not dropped, and comes again after a crash.
+        """
+        journal = self.start(limit=50_000)
+        journal.append(readings(0, 100), ())
+        batch = await journal.oldest()
+        for n in range(1, 20):
+            journal.append(readings(n * 100, 100), ())
+            await self.committed(journal)
+        self.assertEqual(self.look("select min(last) from batch"), [(batch.last,)])
+        self.assertIs(await journal.oldest(), batch)
+        await journal.stopService()
+        again = self.start(limit=50_000)
+        taken = [value for each in await self.take_all(again) for value in values(each)]
+        self.assertEqual(taken[:100], values(batch))
+        self.assertEqual(taken[100:], [float(n) for n in range(100 + journal.lost, 2_000)])
+
+    @deferred
+    async def test_smaller_limit(self) -> None:
+        """
+        A limit that became smaller is kept from the first commit on.
+        """
+        journal = self.start()
+        for n in range(10):
+            journal.append(readings(n * 100, 100), ())
+            await self.committed(journal)
+        await journal.stopService()
+        journal = self.start(limit=30_000)
+        journal.append(readings(1_000, 1), ())
+        await self.committed(journal)
+        self.assertLessEqual(self.look("select sum(length(payload)) from batch")[0][0], 30_000)
+        taken = [value for batch in await self.take_all(journal) for value in values(batch)]
+        self.assertEqual(taken, [float(n) for n in range(journal.lost, 1_001)])
+
+    @deferred
+    async def test_every_order(self) -> None:
+        """
+        Whenever rows are taken, confirmed or read back meanwhile, each comes out once and in order, or is counted.
+        """
+        for seed in range(8):
+            dice = Random(seed)
+            journal = self.start(limit=40_000, durability=0.001, live_limit=dice.choice([1, 10_000, 1_000_000]))
+            appended = 0
+            taken: list[float] = []
+            current: Batch | None = None
+            for _ in range(150):
+                chance = dice.random()
+                if chance < 0.5:
+                    count = dice.choice([1, 50, 300])
+                    journal.append(readings(appended, count), ())
+                    appended += count
+                    if dice.random() < 0.7:
+                        journal._flush()
+                elif chance < 0.6:
+                    await self.committed(journal)
+                elif chance < 0.8 and current is None and journal.backlog:
+                    current = await journal.oldest()
+                elif current is not None:
+                    taken += values(current)
+                    journal.confirm(current)
+                    current = None
+            if current is not None:
+                taken += values(current)
+                journal.confirm(current)
+            await self.committed(journal)
+            taken += [value for batch in await self.take_all(journal) for value in values(batch)]
+            self.assertEqual(taken, sorted(set(taken)), seed)
+            self.assertEqual((len(taken) + journal.lost, journal.backlog), (appended, 0), seed)
+            self.assertGreater(journal.lost, 0, seed)
+            await journal.stopService()
+            self.path.unlink()
 
 
 CHILD = """

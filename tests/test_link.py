@@ -26,7 +26,7 @@ from tests.board import Board, open_files, until
 from usbgate.dialects.fields import Dialect
 from usbgate.endpoint import NoSuchDevice, SerialEndpoint, SerialTransport, open_device
 from usbgate.fieldline import LINE_LIMIT
-from usbgate.interfaces import IDeviceLink, ILinkListener
+from usbgate.interfaces import IDeviceLink, ILinkListener, IResettable
 from usbgate.link import ECHO_MEMORY, TEXT_LINES, TEXT_SPAN, Link
 from usbgate.model import Question, Report, Request
 
@@ -77,6 +77,18 @@ class Events:
         """
         self.flow.append("drained")
 
+    def link_silent(self, link: IDeviceLink) -> None:
+        """
+        Keep it.
+        """
+        self.all.append(("silent",))
+
+    def link_heard(self, link: IDeviceLink) -> None:
+        """
+        Keep it.
+        """
+        self.all.append(("heard",))
+
     def reports_received(self, link: IDeviceLink, reports: Sequence[Report]) -> None:
         """
         Keep them, as one.
@@ -99,6 +111,7 @@ class MemoryEndpoint:
     def __init__(self) -> None:
         self.absent: Exception | None = None
         self.attempts = 0
+        self.transport_class: type[StringTransport] = StringTransport
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -113,7 +126,7 @@ class MemoryEndpoint:
         protocol = factory.buildProtocol(None)  # type: ignore[arg-type]  # nobody looks at the address
         assert protocol is not None
         self.protocol = protocol
-        self.transport = StringTransport()
+        self.transport = self.transport_class()
         protocol.makeConnection(self.transport)
         return protocol
 
@@ -286,6 +299,41 @@ class RulesTests(unittest.TestCase):
         self.device.say(b"MSG:J_ID:1_ORIGIN:TOTO\nMSG:J_ID:0_ORIGIN:TOTO\n")
         self.assertEqual((self.events.all, self.link.echoes), ([("reports", Report("0", "J", None, ()))], 1))
 
+    def tell_repeats_apart(self) -> None:
+        """
+        Make the device one whose radio sends each packet several times.
+        """
+        self.link = Link(self.clock, self.device, "board", "/dev/board", Dialect(), self.events, repeats=0.2)
+
+    def test_repeats(self) -> None:
+        """
+        An identical report again within the time is counted and not handed on; after the time it is handed on again.
+        """
+        self.tell_repeats_apart()
+        self.open()
+        self.device.say(b"ID:20_VALUE:456\nID:20_VALUE:456\r\n")
+        self.clock.advance(0.1)
+        self.device.say(b"ID:20_VALUE:456\nID:20_VALUE:457\n")
+        other = REPORT._replace(values=(("VALUE", "457"),))
+        self.assertEqual(self.events.all, [("reports", REPORT), ("reports", other)])
+        self.clock.advance(0.15)
+        self.device.say(b"ID:20_VALUE:456\n")
+        self.assertEqual(self.events.all[2:], [("reports", REPORT)])
+        self.assertEqual((self.link.repeats, self.link.lines_in, self.link.malformed), (2, 5, 0))
+
+    def test_repeats_and_answers(self) -> None:
+        """
+        An answer in the same words, to who asked since, is handed on; malformed lines are refused each time.
+        """
+        self.tell_repeats_apart()
+        self.open()
+        self.device.say(b"ID:20_VALUE:456\n")
+        self.link.send(request(), None, 5.0)
+        self.device.say(b"ID:20_VALUE:456\nID:20_VALUE:456\nnonsense\nnonsense\n")
+        refused = ("refused", b"nonsense", "no key")
+        self.assertEqual(self.events.all, [("reports", REPORT), refused, refused, ("reports", REPORT)])
+        self.assertEqual((self.link.repeats, self.link.malformed), (1, 2))
+
     def test_send_while_offline(self) -> None:
         """
         What is sent while there is no device is written nowhere, then or later.
@@ -423,6 +471,205 @@ class RulesTests(unittest.TestCase):
         self.addCleanup(self.close)
         self.assertEqual(self.events.all, [("down", str(self.device.absent))] * 2)
         self.assertEqual(texts(logs), [f"board can't be opened: {self.device.absent}"])
+
+
+@implementer(IResettable)
+class ResettableTransport(StringTransport):
+    """
+    A transport that counts how often the board is reset.
+    """
+
+    resets = 0
+
+    def reset(self) -> bool:
+        """
+        Count it.
+        """
+        self.resets += 1
+        return True
+
+
+class SilenceTests(RulesTests):
+    """
+    A device that says nothing (protocol §4.7), and is reset for it. All other rules hold as well.
+    """
+
+    reset = True
+
+    def setUp(self) -> None:
+        """
+        Open a link that is silent after 60 s.
+        """
+        super().setUp()
+        self.device.transport_class = ResettableTransport
+        self.link = Link(
+            self.clock,
+            self.device,
+            "board",
+            "/dev/board",
+            Dialect(),
+            self.events,
+            retry=lambda attempt: 1.0,
+            silence=60.0,
+            reset_silent=self.reset,
+        )
+
+    @property
+    def resets(self) -> int:
+        """
+        How often the board was reset since it was opened.
+        """
+        transport = self.device.transport
+        assert isinstance(transport, ResettableTransport)
+        return transport.resets
+
+    def test_silent(self) -> None:
+        """
+        So long without a line, and it is silent, which is told once; a line, and it is heard again, told before the
+        line is.
+        """
+        self.open()
+        with capturedLogs() as logs:
+            self.clock.pump([1.0] * 59)
+            self.device.say(b"ID:20_VALUE:456\n")
+            self.clock.pump([1.0] * 59)
+            self.assertEqual(self.events.all, [("reports", REPORT)])
+            self.clock.advance(1.0)
+            self.clock.pump([60.0] * 10)
+            self.assertEqual(self.events.all[1:], [("silent",)])
+            self.device.say(b"ID:20_VALUE:456\n")
+            self.assertEqual(self.events.all[2:], [("heard",), ("reports", REPORT)])
+        told = [text for text in texts(logs) if "reset" not in text]
+        self.assertEqual(told, ["board has said nothing for 60 s", "board speaks again after 660.0 s"])
+        self.clock.advance(60.0)
+        self.assertEqual(self.events.all[4:], [("silent",)])
+
+    def test_one_timer(self) -> None:
+        """
+        Lines arm no timer of their own.
+        """
+        self.open()
+        armed = self.clock.getDelayedCalls()
+        self.device.say(b"ID:20_VALUE:456\n" * 100)
+        self.assertEqual((self.clock.getDelayedCalls(), len(armed)), (armed, 1))
+
+    def test_what_is_a_line(self) -> None:
+        """
+        A malformed line and the firmware's own text are signs of life; blank lines, half lines and echoes are none.
+        """
+        self.open()
+        self.link.send(request(), None, 3600.0)
+        for said in (b"x\n", b"x\n", b"#here\n"):
+            self.clock.advance(59.0)
+            self.device.say(said)
+        self.assertNotIn(("silent",), self.events.all)
+        self.clock.advance(59.0)
+        self.device.say(b"\r\n" + self.device.transport.value() + b"half")
+        self.clock.advance(1.0)
+        self.assertEqual(self.events.all[-1], ("silent",))
+
+    def test_not_while_paused(self) -> None:
+        """
+        A link that is not read is not called silent; its time begins again when it is.
+        """
+        self.open()
+        self.link.pause()
+        self.clock.pump([30.0] * 10)
+        self.link.resume()
+        self.clock.pump([59.0])
+        self.assertEqual(self.events.all, [])
+        self.clock.pump([30.0] * 3)
+        self.assertEqual(self.events.all, [("silent",)])
+
+    def test_reset(self) -> None:
+        """
+        A silent device is reset once, and again after ever longer times, if it stays so, up to an hour; in the next
+        silence it begins anew.
+        """
+        self.open()
+        at: list[int] = []
+        for second in range(1, 15_000):
+            self.clock.advance(1.0)
+            if self.resets > len(at):
+                at.append(second)
+        self.assertEqual(at, [60, 180, 420, 900, 1860, 3780, 7380, 10980, 14580] if self.reset else [])
+        self.device.say(b"#boot\n")
+        self.clock.pump([1.0] * 59)
+        self.assertEqual(self.resets, 9 * self.reset)
+        self.clock.pump([1.0] * 121)
+        self.assertEqual(self.resets, 11 * self.reset)
+
+    def test_gone_while_silent(self) -> None:
+        """
+        A device that went away is not silent; when it is back its time begins again.
+        """
+        self.open()
+        self.clock.advance(60.0)
+        self.device.vanish()
+        self.device.absent = NoSuchDevice("/dev/board")
+        self.clock.pump([1.0] * 200)
+        self.device.absent = None
+        self.clock.advance(1.0)
+        self.clock.pump([1.0] * 59)
+        self.assertEqual([event[0] for event in self.events.all], ["silent", "down", "up"])
+        self.clock.advance(1.0)
+        self.assertEqual([event[0] for event in self.events.all], ["silent", "down", "up", "silent"])
+
+
+class SilenceWithoutResetTests(SilenceTests):
+    """
+    A device that says nothing, and is left in peace.
+    """
+
+    reset = False
+
+
+class LendingTests(RulesTests):
+    """
+    A link that lets go of its device.
+    """
+
+    def test_lent(self) -> None:
+        """
+        A released device is closed and not looked for, and nobody is told that it went away; taken back, it is opened.
+        """
+        self.open()
+        released = self.link.release()
+        self.assertNoResult(released)
+        self.link.send(request(), None, 5.0)
+        self.assertEqual(self.device.transport.value(), b"")
+        self.device.vanish()
+        self.assertEqual(self.successResultOf(released), "/dev/board")
+        self.clock.pump([1.0] * 10)
+        self.assertEqual((self.device.attempts, self.events.all, self.clock.getDelayedCalls()), (1, [], []))
+        self.link.take_back()
+        self.assertEqual((self.device.attempts, self.events.all), (2, [("up",)]))
+
+    def test_lent_while_away(self) -> None:
+        """
+        A device that is not there can be lent, too: it is not looked for meanwhile.
+        """
+        self.device.absent = NoSuchDevice("/dev/board")
+        self.link.startService()
+        self.assertEqual(self.successResultOf(self.link.release()), "/dev/board")
+        self.clock.pump([1.0] * 10)
+        self.assertEqual(self.device.attempts, 1)
+        self.device.absent = None
+        self.link.take_back()
+        self.assertEqual(self.device.attempts, 2)
+        self.close()
+
+    def test_stopped_while_lent(self) -> None:
+        """
+        A link that was stopped takes nothing back.
+        """
+        self.open()
+        released = self.link.release()
+        self.device.vanish()
+        self.successResultOf(released)
+        self.successResultOf(self.link.stopService())
+        self.link.take_back()
+        self.assertEqual(self.device.attempts, 1)
 
 
 def texts(logs: Sequence[LogEvent]) -> list[str]:

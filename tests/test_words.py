@@ -5,14 +5,15 @@ The words of people (protocol §3): what each asks of the gateway, and what it s
 from __future__ import annotations
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.memory_gateway import AT, AT_TEXT, MemoryGateway, PeerTransport, reading
 from usbgate.clients import ClientFactory
 from usbgate.fieldline import LINE_LIMIT, parse
-from usbgate.interfaces import DeviceSummary, SensorSummary
-from usbgate.model import Failed, Offline, TimedOut
+from usbgate.interfaces import DeviceSummary, Lease, SensorSummary
+from usbgate.model import Busy, Failed, Offline, TimedOut
 from usbgate.words import WORDS
 
 
@@ -404,3 +405,67 @@ class OtherTests(WordCase):
         self.say("ask 20\nping")
         self.gateway.fail(0, Offline("no device"))
         self.assertEqual(self.heard(), ["ERROR:offline_MSG:J_ID:20_TEXT:no device", "OK:ping"])
+
+
+class LendTests(WordCase):
+    """
+    The word that has a device let go.
+    """
+
+    def lease(self) -> Lease:
+        """
+        Make a lease that notes its end.
+        """
+        return Lease("leonardo", "/dev/ttyACM0", lambda: self.ended.append(True))
+
+    def setUp(self) -> None:
+        """
+        Have no lease ended yet.
+        """
+        super().setUp()
+        self.ended: list[bool] = []
+
+    def test_as_long_as_the_connection(self) -> None:
+        """
+        It is answered when the port is free, with where that is; the lease ends with the connection, and not before.
+        """
+        self.assertEqual(self.say("lend leonardo"), [])
+        [(device, client, lending)] = self.gateway.lendings
+        self.assertEqual((device, client), ("leonardo", "10.0.0.7:4711"))
+        lending.callback(self.lease())
+        self.assertEqual(self.heard(), ["DEV:leonardo_PORT:/dev/ttyACM0", "OK:lend"])
+        self.say("ping")
+        self.assertEqual(self.ended, [])
+        self.client.connectionLost(connectionDone)
+        self.assertEqual(self.ended, [True])
+
+    def test_half_closed(self) -> None:
+        """
+        A client that was killed looks like one that half-closed: that ends the lease, though it watches.
+        """
+        self.say("watch")
+        self.say("lend leonardo")
+        self.gateway.lendings[0][2].callback(self.lease())
+        self.client.readConnectionLost()
+        self.assertEqual(self.ended, [True])
+        self.client.connectionLost(connectionDone)
+        self.assertEqual(self.ended, [True])
+
+    def test_gone_before(self) -> None:
+        """
+        Who is gone before the port is free has no lease.
+        """
+        self.say("lend leonardo")
+        self.client.connectionLost(connectionDone)
+        self.gateway.lendings[0][2].callback(self.lease())
+        self.assertEqual(self.ended, [True])
+
+    def test_refused(self) -> None:
+        """
+        What the gateway refuses is told; one device must be named.
+        """
+        self.say("lend leonardo")
+        self.gateway.lendings[0][2].errback(Busy("leonardo is lent already"))
+        self.assertEqual(self.heard(), ["ERROR:busy_TEXT:leonardo is lent already"])
+        for line in ("lend", "lend a b"):
+            self.assertEqual(self.say(line), ["ERROR:malformed_TEXT:wrong arguments: usage: lend DEVICE"])

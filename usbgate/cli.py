@@ -28,7 +28,7 @@ from usbgate.client import (
     spell,
 )
 from usbgate.clientline import TIMEOUT_RANGE, parse_request
-from usbgate.fieldline import LINE_LIMIT, format_number, is_key
+from usbgate.fieldline import LINE_LIMIT, format_number, is_key, parse
 from usbgate.model import Malformed
 from usbgate.ondemand import Daemon, environment, twistd_arguments
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 USAGE = 64  # EX_USAGE of sysexits.h: 2 would be a status of grep's, not of a wrong option
 INTERRUPTED = 130  # what a shell says of a command that ^C ended
+NOT_FOUND, NOT_EXECUTABLE = 127, 126  # what it says of one that can't be run
 
 PORT = 50007  # the original's
 TIMEOUT = 10.0  # seconds, the daemon's own default
@@ -214,6 +215,39 @@ def _add_word(name: str, summary: str, usage: str) -> None:
 
 for _name, _about in TELLING.items():
     _add_word(_name, *_about)
+
+
+@main.command("lend", context_settings={"allow_interspersed_args": False})
+@_port_option
+@click.argument("device")
+@click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- PROGRAM [ARGUMENT]...")
+@click.pass_obj
+def lend_command(config: Path | None, port: int | None, device: str, program: tuple[str, ...]) -> None:
+    """
+    Run a program that needs the port of a device for itself, such as one that flashes the board.
+
+    \b
+        usbgate lend leonardo -- avrdude -c avr109 -p m32u4 -P {} -U flash:w:sketch.hex
+
+    The daemon lets go of the port, and takes it back when the program has ended, however that was. {} becomes the
+    path of the port, which is in the variable USBGATE_PORT, too. The status is the program's.
+    """
+    from usbgate.lending import run
+
+    if program[0] == "--":
+        program = program[1:]
+    if not program:
+        raise click.UsageError("which program? say -- PROGRAM")
+    if device.split() != [device]:
+        raise click.UsageError("a device's name has no blank in it")
+    with closing(_reach_running(config, None, port)) as connection:
+        (lease,) = say_word(connection, f"lend {device}", TIMEOUT)
+        try:
+            status = run(program, parse(lease.encode())["PORT"])
+        except OSError as error:
+            complain(f"{program[0]}: {error.strerror}")
+            status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+    sys.exit(status)
 
 
 def _print_answer(connection: Connection, fields: dict[str, str], wait: float) -> None:

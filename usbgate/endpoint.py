@@ -11,6 +11,7 @@ import pwd
 import stat
 import termios
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import serial
@@ -32,6 +33,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from usbgate.finding import UsbTree, is_usb, parse_usb
+from usbgate.interfaces import IResettable
 
 DEFAULT_BAUD = 9600  # what the original's firmware speaks
 
@@ -39,6 +41,9 @@ READ_SIZE = 65536  # bytes; the kernel keeps less than that for a tty, so one re
 
 # Seconds for which a port that is being closed waits until what was written has gone out: 500 bytes at 9600 baud.
 LINGER = 0.5
+
+# Seconds for which DTR is low in a reset: a capacitor makes a pulse of 2 ms of its edge, an RC filter in a cable a few.
+RESET_PULSE = 0.1
 
 
 class DeviceError(Exception):
@@ -131,6 +136,7 @@ class LockedSerial(serial.Serial):
         super().__init__(*args, **{**kwargs, "exclusive": True, "inter_byte_timeout": 0})
 
 
+@implementer(IResettable)
 class SerialTransport(SerialPort):
     """
     Twisted's SerialPort, opened exclusively, that a device which takes nothing can't keep from closing.
@@ -138,7 +144,7 @@ class SerialTransport(SerialPort):
 
     _serialFactory = LockedSerial
 
-    def __init__(self, path: str, reactor: IReactorTime, baudrate: int) -> None:
+    def __init__(self, path: str, reactor: IReactorTime, baudrate: int, keep_dtr: bool = False) -> None:
         """
         Open the port; the protocol comes by `begin`.
 
@@ -149,13 +155,48 @@ class SerialTransport(SerialPort):
             path: The device.
             reactor: It must also provide `IReactorFDSet`.
             baudrate: Bits a second.
+            keep_dtr: Let DTR stay as it is when the port is closed. A board resets when DTR rises, and the kernel
+                raises it at every opening: only where it never fell nothing rises. (pyserial's `dtr = False` would
+                take it down behind that, and so make sure that the next opening resets.)
 
         Raises:
             Exception: OSError, termios.error or ValueError, as pyserial does.
         """
         self._clock = reactor
         self._closing: IDelayedCall | None = None
+        self._resetting: IDelayedCall | None = None
+        if keep_dtr:  # with dsrdtr pyserial leaves DTR alone at opening; it has no other meaning on Linux
+            self._serialFactory = partial(self._serialFactory, dsrdtr=True)  # type: ignore[assignment]  # it makes one
         super().__init__(Protocol(), path, reactor, baudrate=baudrate)
+        if keep_dtr:
+            self._keep_dtr()
+
+    def _keep_dtr(self) -> None:
+        with suppress(OSError, termios.error):
+            attributes = termios.tcgetattr(self.fileno())
+            attributes[2] &= ~termios.HUPCL
+            termios.tcsetattr(self.fileno(), termios.TCSANOW, attributes)
+
+    def reset(self) -> bool:
+        """
+        Take DTR down, and up again `RESET_PULSE` seconds later (see `IResettable.reset`).
+        """
+        if not self.connected or self.disconnecting or not self._set_dtr(False):
+            return False
+        if self._resetting is None:
+            self._resetting = self._clock.callLater(RESET_PULSE, self._end_reset)
+        return True
+
+    def _end_reset(self) -> None:
+        self._resetting = None
+        self._set_dtr(True)
+
+    def _set_dtr(self, up: bool) -> bool:
+        try:
+            self._serial.dtr = up
+        except OSError:  # ENOTTY: a pty has no such line; EIO: it was unplugged
+            return False
+        return True
 
     def begin(self, protocol: IProtocol) -> None:
         """
@@ -241,6 +282,9 @@ class SerialTransport(SerialPort):
         if self._closing is not None:
             self._closing.cancel()
             self._closing = None
+        if self._resetting is not None:
+            self._resetting.cancel()
+            self._end_reset()
         with suppress(OSError, termios.error):
             if self._serial.out_waiting:
                 # Linux waits up to 30 s in close(2) for a device that takes nothing.
@@ -254,7 +298,7 @@ class SerialEndpoint:
     A client endpoint that opens a serial port: raw, 8N1, no flow control, CLOCAL, locked against others.
     """
 
-    def __init__(self, reactor: IReactorTime, path: str, baudrate: int = DEFAULT_BAUD) -> None:
+    def __init__(self, reactor: IReactorTime, path: str, baudrate: int = DEFAULT_BAUD, keep_dtr: bool = False) -> None:
         """
         Remember what to open.
 
@@ -262,10 +306,12 @@ class SerialEndpoint:
             reactor: It must also provide `IReactorFDSet`.
             path: The device, a symlink to it perhaps, looked up at each opening.
             baudrate: Bits a second.
+            keep_dtr: See `SerialTransport`.
         """
         self._reactor = reactor
         self._path = path
         self._baudrate = baudrate
+        self._keep_dtr = keep_dtr
 
     def __repr__(self) -> str:
         return f"<SerialEndpoint {self._path} at {self._baudrate} baud>"
@@ -283,7 +329,7 @@ class SerialEndpoint:
     def _open(self, factory: IProtocolFactory) -> IProtocol:
         path = self._locate()
         try:
-            transport = SerialTransport(path, self._reactor, self._baudrate)
+            transport = SerialTransport(path, self._reactor, self._baudrate, self._keep_dtr)
         except (OSError, ValueError, OverflowError, termios.error) as error:
             raise _typed(path, error) from error
         protocol = factory.buildProtocol(SerialAddress(path))
@@ -302,7 +348,7 @@ class UsbEndpoint(SerialEndpoint):
     A serial port of a USB device, looked for at each opening: its tty has another name each time, perhaps.
     """
 
-    def __init__(self, reactor: IReactorTime, place: str, baudrate: int, usb: UsbTree) -> None:
+    def __init__(self, reactor: IReactorTime, place: str, baudrate: int, usb: UsbTree, keep_dtr: bool = False) -> None:
         """
         Remember what to look for.
 
@@ -311,11 +357,12 @@ class UsbEndpoint(SerialEndpoint):
             place: As `parse_usb` reads it.
             baudrate: Bits a second.
             usb: Where to look.
+            keep_dtr: See `SerialTransport`.
 
         Raises:
             ValueError: The place is none.
         """
-        super().__init__(reactor, place, baudrate)
+        super().__init__(reactor, place, baudrate, keep_dtr)
         self._wanted = parse_usb(place)
         self._usb = usb
 
@@ -340,7 +387,11 @@ class SerialAddress:
 
 
 def open_device(
-    reactor: IReactorTime, spec_path: str, baud: int = DEFAULT_BAUD, usb: UsbTree | None = None
+    reactor: IReactorTime,
+    spec_path: str,
+    baud: int = DEFAULT_BAUD,
+    usb: UsbTree | None = None,
+    keep_dtr: bool = False,
 ) -> IStreamClientEndpoint:
     """
     Make the endpoint for a device as the configuration spells it.
@@ -351,13 +402,14 @@ def open_device(
             endpoint string (`tcp:host:port`).
         baud: Bits a second, for a path and a USB device.
         usb: Where to look for USB devices; None for this machine's.
+        keep_dtr: See `SerialTransport`; for a path and a USB device.
 
     Raises:
         ValueError: There is no such kind of endpoint, or TypeError: it takes other arguments.
     """
     if spec_path.startswith(("/", ".")):
-        return SerialEndpoint(reactor, spec_path, baud)
+        return SerialEndpoint(reactor, spec_path, baud, keep_dtr)
     if is_usb(spec_path):
-        return UsbEndpoint(reactor, spec_path, baud, usb or UsbTree())
+        return UsbEndpoint(reactor, spec_path, baud, usb or UsbTree(), keep_dtr)
     endpoint: IStreamClientEndpoint = clientFromString(reactor, spec_path)
     return endpoint

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -30,11 +31,13 @@ from usbgate.interfaces import (
     IHistory,
     IJournal,
     ILinkListener,
+    Lease,
     SensorSummary,
     SinkUnavailable,
 )
 from usbgate.model import (
     Answer,
+    Busy,
     Failed,
     Malformed,
     Question,
@@ -49,6 +52,7 @@ from usbgate.model import (
 from usbgate.noise import Noise
 from usbgate.pending import Moves, PendingRequests, Rules
 from usbgate.sensors import KnownSensors
+from usbgate.thinning import Thinning
 
 TIMEOUT = 10.0  # seconds, as in the original
 
@@ -70,6 +74,7 @@ class SensorRules:
     device: str | None = None
     default_command: str | None = None
     timeout: float | None = None
+    store_every: float | None = None  # see `Thinning`; None stores every reading
 
 
 @dataclass(eq=False, slots=True)
@@ -89,6 +94,8 @@ class _Line:
     state: str
     since: int
     warn: Callable[[], str | None]
+    silent: bool = False
+    lent: object | None = None  # what tells one lease from the next
 
 
 @implementer(IGateway, ILinkListener)
@@ -128,6 +135,8 @@ class Gateway(Service):
         self._history: IHistory | None = None
         self._store_status: Callable[[], list[Mapping[str, str]]] = lambda: [{"STORE": "none"}]
         self._sensors = KnownSensors()
+        thinned = {sensor: each.store_every for sensor, each in sensor_rules.items() if each.store_every is not None}
+        self._thinning = Thinning(thinned) if thinned else None
         self._noise = Noise(clock)
         self._outcomes: Counter[str] = Counter()
         self._contested: Newest[str, None] = Newest(_UNSAID)
@@ -168,6 +177,9 @@ class Gateway(Service):
         """
         super().stopService()
         self._stopping = True
+        if self._thinning is not None:
+            self._record((), self._thinning.end())
+            self._thinning = None  # what still comes is stored as it is
         for line in self._lines.values():
             self._act(line, line.pending.stop(self._clock.monotonic()))
         if self._timer is not None:
@@ -284,12 +296,37 @@ class Gateway(Service):
                     "MALFORMED": line.link.malformed,
                     "PARTIAL": line.link.partial,
                     "ECHOES": line.link.echoes,
+                    "REPEATS": line.link.repeats,
                     "LEFTOUT": line.link.left_out,
                 },
                 warning=line.warn(),
             )
             for line in self._lines.values()
         ]
+
+    def lend(self, device: str, client: str) -> Deferred[Lease]:
+        """
+        Let go of a device (see `IGateway.lend`).
+        """
+        line = self._lines.get(device)
+        if self._stopping:
+            return fail(Stopped())
+        if line is None:
+            return fail(Unknown(f"no such device: {device}"))
+        if line.lent is not None:
+            return fail(Busy(f"{device} is lent already"))
+        line.lent = mark = object()
+        self.log.info("{device} is lent to {client}", device=device, client=client)
+        released = line.link.release()
+        self._act(line, line.pending.link_down(self._clock.monotonic()))
+        return released.addCallback(lambda port: Lease(device, port, partial(self._end_lease, line, mark)))
+
+    def _end_lease(self, line: _Line, mark: object) -> None:
+        if line.lent is mark and not self._stopping:
+            line.lent = None
+            self.log.info("{device} is taken back", device=line.link.name)
+            self._tell_state(line)
+            line.link.take_back()
 
     def status(self) -> list[Mapping[str, str]]:
         """
@@ -346,6 +383,7 @@ class Gateway(Service):
         The device was opened (see `ILinkListener.link_up`).
         """
         line = self._lines[link.name]
+        line.silent = False
         self._act(line, line.pending.link_up(self._clock.monotonic()))
 
     def link_down(self, link: IDeviceLink, reason: str) -> None:
@@ -367,6 +405,22 @@ class Gateway(Service):
         """
         line = self._lines[link.name]
         self._act(line, line.pending.release(self._clock.monotonic()))
+
+    def link_silent(self, link: IDeviceLink) -> None:
+        """
+        The device says nothing (see `ILinkListener.link_silent`).
+        """
+        line = self._lines[link.name]
+        line.silent = True
+        self._tell_state(line)
+
+    def link_heard(self, link: IDeviceLink) -> None:
+        """
+        The device speaks again (see `ILinkListener.link_heard`).
+        """
+        line = self._lines[link.name]
+        line.silent = False
+        self._tell_state(line)
 
     def line_refused(self, link: IDeviceLink, line: bytes, reason: str) -> None:
         """
@@ -424,13 +478,22 @@ class Gateway(Service):
                 if report.values:
                     command = question.command if question is not None else None
                     self.hub.publish(report.sensor, reading_event_line(report, command, at))
-        if line.pending.state != line.state:
-            line.state = line.pending.state
+        self._tell_state(line)
+
+    def _tell_state(self, line: _Line) -> None:
+        state = line.pending.state
+        if line.lent is not None:
+            state = "lent"
+        elif line.silent and state == "online":
+            state = "silent"
+        if state != line.state:
+            line.state = state
             line.since = self._clock.wall()
-            self.hub.publish(None, format_line({"EVENT": "device", "DEV": device, "STATE": line.state}))
+            self.hub.publish(None, format_line({"EVENT": "device", "DEV": line.link.name, "STATE": state}))
 
     def _note(self, device: str, handed: Sequence[tuple[Report, Question | None]], at: int) -> list[Reading]:
         trusted = self._clock.trusted()
+        thinning, now = self._thinning, self._clock.monotonic()
         noted: list[Reading] = []
         for report, question in handed:
             sensor, _, _, values = report
@@ -449,7 +512,7 @@ class Gateway(Service):
                     device=device,
                     before=before,
                 )
-            noted += readings
+            noted += readings if thinning is None else thinning.keep(readings, now)
         return noted
 
     def _ended(self, waiter: _Waiter, device: str | None, outcome: str, now: float) -> RequestRecord:

@@ -72,6 +72,20 @@ class IDialect(Interface):
         """
 
 
+class IResettable(Interface):
+    """
+    A transport by which a board can be reset.
+    """
+
+    def reset() -> bool:
+        """
+        Begin to reset the board.
+
+        Returns:
+            Whether there is a line that can do so.
+        """
+
+
 class IDeviceLink(Interface):
     """
     One device, connected or not. A service: `startService` begins to look for it.
@@ -83,6 +97,7 @@ class IDeviceLink(Interface):
     lines_out: int = Attribute("Lines written since usbgate started.")
     malformed: int = Attribute("Lines that could not be read.")
     echoes: int = Attribute("Lines that were only an echo of what usbgate wrote.")
+    repeats: int = Attribute("Lines that only repeated the one before, where that is told apart.")
     partial: int = Attribute("First lines after opening that were the tail of a broken one.")
     left_out: int = Attribute("Fields left out (see `IDialect.left_out`).")
 
@@ -104,6 +119,19 @@ class IDeviceLink(Interface):
     def resume() -> None:
         """
         Read again.
+        """
+
+    def release() -> Deferred[str]:
+        """
+        Close the device and look for it no more, until `take_back`; its listener is not told.
+
+        Returns:
+            Fires with the path of its tty (`path`, if it was not open) when it is closed and its lock is free.
+        """
+
+    def take_back() -> None:
+        """
+        Look for the device again; to be called when `release` has fired.
         """
 
 
@@ -131,6 +159,16 @@ class ILinkListener(Interface):
     def link_drained(link: IDeviceLink) -> None:
         """
         The device took all that was written.
+        """
+
+    def link_silent(link: IDeviceLink) -> None:
+        """
+        The device is open, and has said no line for as long as the configuration allows.
+        """
+
+    def link_heard(link: IDeviceLink) -> None:
+        """
+        The device that was silent said a line.
         """
 
     def reports_received(link: IDeviceLink, reports: Sequence[Report]) -> None:
@@ -292,7 +330,7 @@ class DeviceSummary:
     Attributes:
         name: Its name.
         path: Where it is, in the words of the configuration.
-        state: `starting`, `settling`, `online` or `offline`.
+        state: `starting`, `settling`, `online`, `silent`, `offline` or `lent`.
         since: Since when: whole milliseconds since 1970, UTC.
         counts: Numbers by name, in the order in which to show them: `IN`, `OUT`, `MALFORMED` first.
         warning: What a person should know of it and can do about it; None where all is well.
@@ -304,6 +342,22 @@ class DeviceSummary:
     since: int
     counts: Mapping[str, int] = field(default_factory=dict)
     warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """
+    A device that is lent to another program.
+
+    Attributes:
+        device: Its name.
+        port: The path of its tty; where it is in the words of the configuration, if that can't be told.
+        end: Takes it back; calling it again does nothing.
+    """
+
+    device: str
+    port: str
+    end: Callable[[], None]
 
 
 class IGateway(Interface):
@@ -347,6 +401,19 @@ class IGateway(Interface):
     def devices() -> list[DeviceSummary]:
         """
         List the links, in the order of the configuration.
+        """
+
+    def lend(device: str, client: str) -> Deferred[Lease]:
+        """
+        Let go of a device, so that another program can have it; who waits for it fails with `Offline`.
+
+        Args:
+            device: The name of the link.
+            client: Who wants it, for the log.
+
+        Returns:
+            Fires with the lease when the port is closed and its lock is free; fails with `Unknown`, `Busy` (it is lent
+            already) or `Stopped`. Not to be cancelled.
         """
 
     def status() -> list[Mapping[str, str]]:

@@ -22,11 +22,12 @@ from zope.interface import implementer
 from usbgate.batch import Batch, encode, merge
 from usbgate.fieldline import plain_text
 from usbgate.interfaces import IJournal, IOutbox
-from usbgate.journalfile import JournalFile
+from usbgate.journalfile import LIMIT, JournalFile
 from usbgate.journalwriter import JournalWriter, Read, Write
 from usbgate.model import Reading, RequestRecord
 
 FLUSH_INTERVAL = 0.05  # seconds, protocol §5
+LOST_INTERVAL = 60.0  # seconds between two lines of log about rows that were lost
 FLUSH_ROWS = 10_000  # at once beyond this: encoding them takes 10 ms of the reactor
 MERGE_ROWS = 20_000  # a statement of 5,000 to 20,000 rows is what PostgreSQL stores fastest
 
@@ -57,6 +58,7 @@ class Journal(Service):
         commits: Commits since the start.
         slowest_commit: Seconds that the slowest of them took.
         dropped: Requests not recorded since the start, for want of a disk that takes them.
+        lost: Rows dropped since the start, the oldest, for want of room in the file.
     """
 
     log = Logger()
@@ -68,6 +70,8 @@ class Journal(Service):
         pressure: Callable[[bool], None] = lambda held: None,
         unsynced_limit: int = UNSYNCED_LIMIT,
         live_limit: int = LIVE_LIMIT,
+        durability: float | None = None,
+        limit: int = LIMIT,
     ) -> None:
         """
         Make a journal; nothing is opened before `startService`.
@@ -78,9 +82,12 @@ class Journal(Service):
             pressure: Called with True when no more rows should come, with False when they may again.
             unsynced_limit: Characters of encoded rows not yet on disk from which on there is pressure.
             live_limit: Characters of encoded rows on disk to keep in memory.
+            durability: Seconds that rows may wait for a commit; None for `FLUSH_INTERVAL`.
+            limit: Bytes of rows that the file may hold.
         """
         self._reactor = reactor
-        self._file = JournalFile(path)
+        self._file = JournalFile(path, limit)
+        self._durability = FLUSH_INTERVAL if durability is None else durability
         self._pressure = pressure
         self._unsynced_limit = unsynced_limit
         self._live_limit = live_limit
@@ -111,6 +118,9 @@ class Journal(Service):
         self.slowest_commit = 0.0
         self.dropped = 0
         self._dropped_told = 0
+        self.lost = 0
+        self._lost_told = 0
+        self._lost_told_at = float("-inf")
 
     @property
     def uuid(self) -> str:
@@ -138,6 +148,8 @@ class Journal(Service):
         }
         if self.dropped:
             told["DROPPED"] = str(self.dropped)
+        if self.lost:
+            told["LOST"] = str(self.lost)
         if self.trouble is not None:
             told["TEXT"] = plain_text(self.trouble)
         return told
@@ -170,6 +182,7 @@ class Journal(Service):
             self._asker.cancel()
         if self._readings or self._requests or self._rejects or self._undeleted:
             self._flush()
+        self._tell_lost()
         self._writer.stop()
         return self._stopped
 
@@ -218,6 +231,7 @@ class Journal(Service):
             return
         self._confirmed = batch.last
         self._current = None
+        self._tell_lost()
         self.backlog -= batch.rows
         self._undeleted += batch.rows
         # While nothing new comes, too, so that a long backlog is not sent again whole after a crash.
@@ -234,7 +248,7 @@ class Journal(Service):
 
     def _flush_soon(self) -> None:
         if self._flushing is None and self.running:
-            self._flushing = self._reactor.callLater(FLUSH_INTERVAL, self._flush)
+            self._flushing = self._reactor.callLater(self._durability, self._flush)
 
     def _flush(self) -> None:
         flushing, self._flushing = self._flushing, None
@@ -246,7 +260,9 @@ class Journal(Service):
             self._next = batch.last + 1
             self._readings, self._requests = [], []
             self._unsynced += _size(batch)
-        self._writer.write(Write(batch, self._rejects, self._confirmed))
+        # What is on its way to the store stays until that is over.
+        kept = self._confirmed if self._current is None else self._current.last
+        self._writer.write(Write(batch, self._rejects, self._confirmed, kept))
         self._rejects = []
         self._undeleted = 0
         self._weigh()
@@ -300,6 +316,34 @@ class Journal(Service):
                 self._loaded = batch.last
         self._weigh()
         self._offer()
+
+    def overflowed(self, dropped: Sequence[tuple[int, int]]) -> None:
+        through = dropped[-1][0]
+        # What was given out meanwhile is stored all the same, and so is a batch in memory, merged of several, as long
+        # as a part of it is on disk: each is lost whole or not at all.
+        stored = self._confirmed if self._current is None else self._current.last
+        lost, first, last = 0, self._next, 0
+        if self._live:
+            first = self._live[0].first
+        while self._live and self._live[0].last <= through:
+            batch = self._live.popleft()
+            self._live_size -= _size(batch)
+            lost, last = lost + batch.rows, batch.last
+        if self._live and self._live[0].first <= through:
+            last = self._live[0].last
+        lost += sum(rows for number, rows in dropped if number > stored and not first <= number <= last)
+        self.lost += lost
+        self.backlog -= lost
+        if self._reactor.seconds() - self._lost_told_at >= LOST_INTERVAL:
+            self._tell_lost()
+
+    def _tell_lost(self) -> None:
+        if self.lost > self._lost_told:
+            self.log.error(
+                "the journal is full: its {rows} oldest rows were dropped and are lost",
+                rows=self.lost - self._lost_told,
+            )
+            self._lost_told, self._lost_told_at = self.lost, self._reactor.seconds()
 
     def was_read(self, batch: Batch | None, complete: bool) -> None:
         if not self._reading:  # asked of a file that has been set aside since

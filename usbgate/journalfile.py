@@ -27,6 +27,10 @@ LOCK_TIMEOUT = 1.0  # seconds; only somebody who looks into the file can hold it
 # the next start: 16 MiB, an hour of a busy device and quickly used again.
 LARGE = 4096
 
+LIMIT = 1 << 30  # bytes; days of a busy device, and a disk of today has room for it
+ROW_BYTES = 32  # what SQLite needs for a batch beside its payload, about
+DROP_MOST = 10_000  # batches dropped by one commit, so that it stays short; the next one goes on
+
 # `count` stands before `payload`, so that counting the backlog does not read the payloads' pages.
 _SCHEMA = """
 create table if not exists journal (uuid text not null, n integer not null);
@@ -58,17 +62,23 @@ class JournalFile:
         backlog: How many rows it held when it was opened.
         rejected: How many rows are set aside in it.
         bytes_written: Payload bytes committed since it was opened.
+        content: Bytes of the batches in it.
+        checked: Whether `check` is over.
     """
 
     log = Logger()
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit: int = LIMIT) -> None:
         self.path = path
+        self._limit = limit
         self.uuid = ""
         self.n = 0
         self.backlog = 0
         self.rejected = 0
         self.bytes_written = 0
+        self.content = 0
+        self.checked = False
+        self._checking = False
         self._connection: sqlite3.Connection | None = None
 
     def open(self) -> None:
@@ -116,7 +126,9 @@ class JournalFile:
         db.execute(f"pragma user_version = {FORMAT}")
         db.execute("commit")
         self.uuid, self.n = row
-        self.backlog = db.execute("select coalesce(sum(count), 0) from batch").fetchone()[0]
+        self.backlog, self.content = db.execute(
+            "select coalesce(sum(count), 0), coalesce(sum(length(payload) + ?), 0) from batch", (ROW_BYTES,)
+        ).fetchone()
         self.rejected = db.execute("select count(*) from rejected").fetchone()[0]
         if not self.backlog and db.execute("pragma page_count").fetchone()[0] > LARGE:
             db.execute("vacuum")
@@ -164,14 +176,51 @@ class JournalFile:
             self.close()
         return bool(verdict == "ok")
 
-    def write(self, batches: Sequence[Batch], rejected: Sequence[tuple[Batch, str]], confirmed: int) -> None:
+    def check(self) -> None:
         """
-        Commit, all or nothing.
+        Look once whether the file is whole. It reads all of it, which takes long where much waits in it.
+
+        Raises:
+            sqlite3.Error: It is damaged (see `is_damage`), or can't be read.
+        """
+        if self.checked:
+            return
+        db = self._connection or self._open()
+        self._checking = True
+        try:
+            ((verdict, *_), *_) = db.execute("pragma quick_check(1)")
+        except sqlite3.Error as error:
+            self.checked = not is_damage(error)  # what can't be read may still be written
+            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_INTERRUPT:
+                raise
+            return
+        finally:
+            self._checking = False
+        if verdict != "ok":
+            raise Damaged(str(verdict).replace("\n", " "))
+        self.checked = True
+
+    def interrupt_check(self) -> None:
+        """
+        End a check that is under way in another thread.
+        """
+        if self._checking and self._connection is not None:
+            self._connection.interrupt()
+
+    def write(
+        self, batches: Sequence[Batch], rejected: Sequence[tuple[Batch, str]], confirmed: int, kept: int = 0
+    ) -> list[tuple[int, int]]:
+        """
+        Commit, all or nothing; where the new ones exceed the limit, the oldest are dropped.
 
         Args:
             batches: New ones, in order.
             rejected: Rows to set aside, each with the reason; one that is there already is left as it is.
             confirmed: Batches up to this number are let go.
+            kept: Batches up to this number are not dropped.
+
+        Returns:
+            What was dropped, in order: the last number of each batch, and its rows.
 
         Raises:
             sqlite3.Error: Nothing of it was done.
@@ -179,9 +228,18 @@ class JournalFile:
         db = self._connection or self._open()
         packed = [(batch.last, batch.first, batch.rows, batch.to_bytes()) for batch in batches]
         n = batches[-1].last if batches else self.n
+        content = self.content + sum(len(row[-1]) + ROW_BYTES for row in packed)
+        dropped: list[tuple[int, int]] = []
         db.execute("begin immediate")
         try:
-            db.execute("delete from batch where last <= ?", (confirmed,))
+            (freed,) = db.execute(
+                "select coalesce(sum(length(payload) + ?), 0) from batch where last <= ?", (ROW_BYTES, confirmed)
+            ).fetchone()
+            if freed:
+                db.execute("delete from batch where last <= ?", (confirmed,))
+                content -= freed
+            if batches and content > self._limit:
+                content = self._drop(db, max(kept, confirmed), content, dropped)
             db.executemany("insert into batch values (?, ?, ?, ?)", packed)
             aside = db.executemany(
                 "insert or ignore into rejected (n, reason, kind, row) values (?, ?, ?, ?)",
@@ -196,6 +254,24 @@ class JournalFile:
         self.n = n
         self.rejected += max(aside, 0)
         self.bytes_written += sum(len(row[-1]) for row in packed)
+        self.content = content
+        return dropped
+
+    def _drop(self, db: sqlite3.Connection, kept: int, content: int, dropped: list[tuple[int, int]]) -> int:
+        # Called before the new ones are in, so that these are never among the oldest.
+        oldest = db.execute(
+            "select last, count, length(payload) + ? from batch where last > ? order by last limit ?",
+            (ROW_BYTES, kept, DROP_MOST),
+        )
+        with closing(oldest):
+            for last, rows, size in oldest:
+                dropped.append((last, rows))
+                content -= size
+                if content <= self._limit:
+                    break
+        if dropped:
+            db.execute("delete from batch where last > ? and last <= ?", (kept, dropped[-1][0]))
+        return content
 
     def read(self, after: int, most: int) -> tuple[Batch | None, bool]:
         """
@@ -243,11 +319,17 @@ class Unreadable(sqlite3.DatabaseError):
     """
 
 
+class Damaged(sqlite3.DatabaseError):
+    """
+    SQLite found pages that make no sense.
+    """
+
+
 def is_damage(error: Exception) -> bool:
     """
     Whether an error says that the file itself is broken, so that trying again is of no use.
     """
-    if isinstance(error, Unreadable):
+    if isinstance(error, Unreadable | Damaged):
         return True
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

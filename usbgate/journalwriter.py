@@ -29,6 +29,7 @@ class Write(NamedTuple):
     batch: Batch | None
     rejected: Sequence[tuple[Batch, str]]
     confirmed: int
+    kept: int = 0
 
 
 class Read(NamedTuple):
@@ -48,6 +49,11 @@ class WriterListener(Protocol):
     def committed(self, batches: Sequence[Batch], seconds: float) -> None:
         """
         These are on disk; it took so long.
+        """
+
+    def overflowed(self, dropped: Sequence[tuple[int, int]]) -> None:
+        """
+        The file is at its limit: these were dropped, given by their last numbers and rows; `committed` comes next.
         """
 
     def was_read(self, batch: Batch | None, complete: bool) -> None:
@@ -117,6 +123,7 @@ class JournalWriter:
         """
         Write what waits, close the file, end.
         """
+        self._file.interrupt_check()
         self._queue.put(None)
 
     def _run(self) -> None:
@@ -125,7 +132,9 @@ class JournalWriter:
         pause = due = 0.0  # seconds between attempts while the disk refuses, and when the next one is
         ends = inf  # when to give up, once asked to end
         while ends == inf or (writes and monotonic() < ends):
-            for item in self._take(max(0.0, min(due, ends) - monotonic()) if writes or read else None):
+            for item in self._take(
+                max(0.0, min(due, ends) - monotonic()) if writes or read or not self._file.checked else None
+            ):
                 if item is None:
                     ends = monotonic() + STOP_PATIENCE
                     due, pause = 0.0, min(pause, RETRY_FIRST)  # the disk may be well again for a while
@@ -136,6 +145,7 @@ class JournalWriter:
             if monotonic() < due:
                 continue
             try:
+                self._file.check()  # before anything else, in this thread: the daemon need not wait for it
                 # Each is tried whatever becomes of the other: a disk that is full can still be read.
                 try:
                     if read is not None:
@@ -174,7 +184,9 @@ class JournalWriter:
         batches = [write.batch for write in writes if write.batch is not None]
         rejected = [item for write in writes for item in write.rejected]
         began = monotonic()
-        self._file.write(batches, rejected, writes[-1].confirmed)
+        dropped = self._file.write(batches, rejected, writes[-1].confirmed, writes[-1].kept)
+        if dropped:
+            self._call(self._listener.overflowed, dropped)
         self._call(self._listener.committed, batches, monotonic() - began)
 
     def _begin_again(self, damage: Exception) -> bool:

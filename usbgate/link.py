@@ -4,6 +4,7 @@ A link: one device, wherever its endpoint finds it, opened again whenever it wen
 
 from __future__ import annotations
 
+import os
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
+    IDelayedCall,
     IProtocol,
     IProtocolFactory,
     IReactorTime,
@@ -27,11 +29,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from usbgate.fieldline import LINE_LIMIT
-from usbgate.interfaces import IDeviceLink, IDialect, ILinkListener
+from usbgate.interfaces import IDeviceLink, IDialect, ILinkListener, IResettable
 from usbgate.keepalive import keep_alive
 from usbgate.lines import BoundedLineReceiver
 from usbgate.model import Malformed, Report, Request
 from usbgate.sendqueue import SendQueue
+from usbgate.thinning import Repeats
 
 # Lines written that may come back as an echo. An echo is back before so many others are written, whatever patience
 # allows; this bounds the memory at 1 MiB.
@@ -48,6 +51,9 @@ GARBLED_SPAN = 20
 # Seconds that a serial server on the network has to take what is still to be sent when we stop.
 STOP_LIMIT = 1.0
 
+# Seconds beyond which a device that stays silent is not reset more rarely.
+RESET_RARELY = 3600.0
+
 # A replugged device is back under 0.8 s. Twisted's own policy waits up to 60 s, and its jitter alone up to 1 s.
 reopen_policy = backoffPolicy(0.2, 0.6, jitter=lambda: 0.2 * random.random())
 
@@ -57,15 +63,17 @@ class DeviceProtocol(BoundedLineReceiver):
     One opening of a device: cuts what it says into lines, and writes to it at once.
     """
 
-    def __init__(self, link: Link, line_starts: Sequence[bytes]) -> None:
+    def __init__(self, link: Link, line_starts: Sequence[bytes], path: str | None) -> None:
         """
         Belong to a link.
 
         Args:
             link: Who gets the lines.
             line_starts: What the first line must start with to count (see `IDialect.line_starts`).
+            path: The path of the tty; None where there is none.
         """
         super().__init__()
+        self.path = path
         self._link = link
         self._line_starts = tuple(line_starts)
         self._opening = True  # until the first line is over
@@ -119,6 +127,12 @@ class DeviceProtocol(BoundedLineReceiver):
         if not self.full:
             self._link.drained()
 
+    def reset(self) -> bool:
+        """
+        Reset the board (see `IResettable.reset`).
+        """
+        return IResettable.providedBy(self.transport) and self.transport.reset()
+
     def close(self) -> None:
         """
         Hang up at once; what was not taken by now is lost.
@@ -130,11 +144,11 @@ class DeviceProtocol(BoundedLineReceiver):
 class _DeviceFactory(Factory):
     noisy = False  # or it says "Starting factory" at every attempt
 
-    def __init__(self, build: Callable[[], DeviceProtocol]) -> None:
+    def __init__(self, build: Callable[[str | None], DeviceProtocol]) -> None:
         self._build = build
 
     def buildProtocol(self, addr: IAddress | None) -> DeviceProtocol:
-        return self._build()
+        return self._build(getattr(addr, "path", None))
 
 
 @implementer(IStreamClientEndpoint)
@@ -184,6 +198,9 @@ class Link(Service):
         dialect: IDialect,
         listener: ILinkListener,
         retry: Callable[[int], float] = reopen_policy,
+        silence: float | None = None,
+        reset_silent: bool = False,
+        repeats: float | None = None,
     ) -> None:
         """
         Look for nothing yet.
@@ -196,6 +213,9 @@ class Link(Service):
             dialect: How it spells things; this link's own.
             listener: Who is told.
             retry: Tells the seconds before the nth attempt in a row.
+            silence: Seconds without a line after which it is silent; None for never.
+            reset_silent: Whether it is reset then.
+            repeats: Seconds in which an identical line again is only counted; None to take each as it comes.
         """
         self.name: str = name
         self.path = path
@@ -203,6 +223,7 @@ class Link(Service):
         self.lines_out = 0
         self.malformed = 0
         self.echoes = 0
+        self.repeats = 0
         self.partial = 0
         self.reactor = reactor
         self._dialect = dialect
@@ -213,11 +234,19 @@ class Link(Service):
         self._away_since: float | None = None
         self._failures_told: set[type[BaseException] | None] = set()
         self._written: OrderedDict[bytes, float] = OrderedDict()  # until when it is an echo
+        self._repeats = None if repeats is None else Repeats(repeats)
         self._text_since = float("-inf")
         self._text_lines = 0
         self._looked_at = (0, 0)  # lines and malformed ones, when it was last looked at
         self._garbled = False
-        factory = _DeviceFactory(lambda: DeviceProtocol(self, dialect.line_starts))
+        self._lent = False
+        self._silence = silence
+        self._reset_silent = reset_silent
+        self._silent = False
+        self._resets = 0  # in this silence
+        self._heard_at = 0.0
+        self._watch: IDelayedCall | None = None  # looks whether it is silent
+        factory = _DeviceFactory(lambda path: DeviceProtocol(self, dialect.line_starts, path))
         self._client = _QuietClientService(
             _ToldEndpoint(endpoint, self._attempt_failed), factory, retryPolicy=retry, clock=reactor
         )
@@ -234,6 +263,9 @@ class Link(Service):
         Begin to look for the device.
         """
         super().startService()
+        self._look_for()
+
+    def _look_for(self) -> None:
         self._away_since = None
         self._failures_told.clear()
         self._client.startService()
@@ -246,6 +278,26 @@ class Link(Service):
             Fires when it is closed, and the lock on it is gone.
         """
         super().stopService()
+        return self._close()
+
+    def release(self) -> Deferred[str]:
+        """
+        Let go of the device (see `IDeviceLink.release`).
+        """
+        self._lent = True
+        port = self.path if self._protocol is None else self._protocol.path or self.path
+        port = os.path.realpath(port) if port.startswith("/") else port
+        return self._close().addCallback(lambda _: port)
+
+    def take_back(self) -> None:
+        """
+        Have the device again (see `IDeviceLink.take_back`).
+        """
+        self._lent = False
+        if self.running:
+            self._look_for()
+
+    def _close(self) -> Deferred[None]:
         stopped: Deferred[None] = self._client.stopService()
         if self._protocol is not None:
             limit = self.reactor.callLater(STOP_LIMIT, self._protocol.close)
@@ -261,7 +313,7 @@ class Link(Service):
         """
         Write a request to the device (see `IDeviceLink.send`).
         """
-        if self._protocol is None or not self.running:
+        if self._protocol is None or not self._wanted:
             return
         try:
             line = self._dialect.encode(request, tag)
@@ -270,6 +322,8 @@ class Link(Service):
             return
         # Before it is written: a pty can echo it in no time.
         self._remember(line, self.reactor.seconds() + patience)
+        if self._repeats is not None:
+            self._repeats.asked(request.question.sensor)
         self._protocol.write_line(line)
         self.lines_out += 1
         if self._protocol.full and not self._full:
@@ -299,6 +353,7 @@ class Link(Service):
         """
         if self._paused:
             self._paused = False
+            self._heard_at = self.reactor.seconds()
             if self._protocol is not None:
                 self._protocol.resumeProducing()
 
@@ -317,6 +372,10 @@ class Link(Service):
             away = self.reactor.seconds() - self._away_since
             self.log.info("{device} is back after {away:.1f} s", device=self.name, away=away)
         self._away_since = None
+        if self._silence is not None:
+            self._silent = False
+            self._heard_at = self.reactor.seconds()
+            self._look_after(self._silence)
         self._listener.link_up(self)
 
     def closed(self, reason: Failure) -> None:
@@ -324,13 +383,20 @@ class Link(Service):
         Take note that the device is gone (its protocol calls this).
         """
         self._protocol = None
-        if self.running:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if self._wanted:
             self._away_since = self.reactor.seconds()
             self.log.warn("{device} went away: {path}", device=self.name, path=self.path)
             self._listener.link_down(self, f"{self.path} went away")
 
+    @property
+    def _wanted(self) -> bool:
+        return bool(self.running) and not self._lent
+
     def _attempt_failed(self, failure: Failure) -> None:
-        if not self.running:  # the attempt was given up
+        if not self._wanted:  # the attempt was given up
             return
         reason = failure.getErrorMessage()
         if failure.type not in self._failures_told:
@@ -347,6 +413,7 @@ class Link(Service):
         """
         self.lines_in += 1
         self.partial += 1
+        self._heard()
         self._listener.line_refused(self, line[:LINE_LIMIT], "partial")
 
     def lines_received(self, lines: Sequence[bytes]) -> None:
@@ -356,12 +423,17 @@ class Link(Service):
         reports: list[Report] = []
         decode = self._dialect.decode
         written = self._written
-        self.lines_in += len(lines) - lines.count(b"")
+        repeats = self._repeats
+        now = self.reactor.seconds() if repeats is not None else 0.0
+        said, echoes = len(lines) - lines.count(b""), self.echoes
+        self.lines_in += said
         for line in lines:
             if not line:
                 continue
             if line in written and self._is_echo(line):
                 self.echoes += 1
+            elif repeats is not None and repeats.is_repeat(line, now):
+                self.repeats += 1
             elif len(line) > LINE_LIMIT:
                 self._refuse(line[:LINE_LIMIT], "line too long")
             else:
@@ -374,6 +446,10 @@ class Link(Service):
                         self._log_text(heard)
                     else:
                         reports.append(heard)
+                        if repeats is not None:
+                            repeats.heard(line, heard.sensor, now)
+        if said > self.echoes - echoes:  # an echo may come from a board whose firmware hangs
+            self._heard()
         if self.lines_in - self._looked_at[0] >= GARBLED_SPAN:
             self._look_at_noise()
         if reports:
@@ -393,6 +469,44 @@ class Link(Service):
             )
         elif malformed <= lines // 10:
             self._garbled = False
+
+    # Silence. The timer is not moved by every line: when it is over it looks when the last one came.
+
+    def _heard(self) -> None:
+        if self._silence is None:
+            return
+        now = self.reactor.seconds()
+        if self._silent:
+            self._silent = False
+            self.log.info("{device} speaks again after {quiet:.1f} s", device=self.name, quiet=now - self._heard_at)
+            if self._watch is not None:
+                self._watch.cancel()
+            self._look_after(self._silence)
+            self._listener.link_heard(self)
+        self._heard_at = now
+
+    def _look_after(self, seconds: float) -> None:
+        self._watch = self.reactor.callLater(seconds, self._look_at_silence)
+
+    def _look_at_silence(self) -> None:
+        self._watch = None
+        assert self._silence is not None
+        left = self._heard_at + self._silence - self.reactor.seconds()
+        if self._paused or (left > 0 and not self._silent):
+            self._look_after(left if left > 0 else self._silence)
+            return
+        if not self._silent:
+            self._silent = True
+            self._resets = 0
+            self.log.warn("{device} has said nothing for {silence:g} s", device=self.name, silence=self._silence)
+            self._listener.link_silent(self)
+        if self._reset_silent and self._protocol is not None and self._protocol.reset():
+            self._resets += 1
+            wait = min(self._silence * 2 ** min(self._resets, 12), max(self._silence, RESET_RARELY))
+            self.log.info(
+                "{device} is reset by DTR; if it stays silent, again in {wait:g} s", device=self.name, wait=wait
+            )
+            self._look_after(wait)
 
     def _refuse(self, line: bytes, reason: str) -> None:
         self.malformed += 1

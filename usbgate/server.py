@@ -24,7 +24,7 @@ from zope.interface import Attribute, Interface, implementer
 from usbgate import words
 from usbgate.clientline import answer_line, error_line, parse_request, salvage
 from usbgate.fieldline import format_line, join_fields, parse
-from usbgate.interfaces import IGateway
+from usbgate.interfaces import IGateway, Lease
 from usbgate.keepalive import is_over, keep_alive
 from usbgate.lines import BoundedLineReceiver
 from usbgate.model import Answer, Failed, LimitExceeded, Malformed, RequestError, Stopped
@@ -110,6 +110,7 @@ class ClientProtocol(BoundedLineReceiver):
         self._words: deque[str | RequestError] = deque()
         self._speaking = False  # a word is being answered
         self._quit = False  # close when it is
+        self._leases: list[Lease] = []
         self._unended = False  # an echo went out without a line end, and nothing since
         self._dropped = 0  # events lost since the client stopped reading
         self._room: Deferred[bool] | None = None
@@ -201,6 +202,7 @@ class ClientProtocol(BoundedLineReceiver):
         The client says no more, and still listens.
         """
         self._half_closed = True
+        self._end_leases()  # who was killed half-closes, too
         if self._first_data is not None:
             self._first_data.cancel()
             self._take_first_data()
@@ -231,6 +233,7 @@ class ClientProtocol(BoundedLineReceiver):
                 call.cancel()
         self._first_data = self._turn = self._resume = self._look = None
         self._queue.close()
+        self._end_leases()
         self._connections.gone(self)
         self._give_room()
 
@@ -375,6 +378,19 @@ class ClientProtocol(BoundedLineReceiver):
         Tell what is counted of all connections (see `ICaller.counts`).
         """
         return {key: str(count) for key, count in self._connections.counts().items()}
+
+    def borrow(self, lease: Lease) -> None:
+        """
+        Keep a lease until the client hangs up (see `ICaller.borrow`).
+        """
+        self._leases.append(lease)
+        if self._half_closed or self._leaving:
+            self._end_leases()
+
+    def _end_leases(self) -> None:
+        leases, self._leases = self._leases, []
+        for lease in leases:
+            lease.end()
 
     def leave(self) -> None:
         """

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, NoReturn, get_args, get_type_hints
@@ -31,6 +32,48 @@ class ConfigError(Exception):
     """
     An option, a key or a value is wrong; the text is one line for a person.
     """
+
+
+class _Spelled:
+    """
+    Says that a key holds a text, and how it is read.
+    """
+
+    def __init__(self, read: Callable[[str], float]) -> None:
+        """
+        Take a function that raises ValueError where the text is something else.
+        """
+        self.read = read
+
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_BYTES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+def _measure(text: str, units: Mapping[str, float], least: float, most: float) -> float:
+    spelled = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)", text)
+    if spelled is None or spelled[2] not in units:
+        raise ValueError(text)
+    value = float(spelled[1]) * units[spelled[2]]
+    if not least <= value <= most:
+        raise ValueError(text)
+    return value
+
+
+def _duration(least: str, most: str) -> _Spelled:
+    ends = [_measure(text, _SECONDS, 0, inf) for text in (least, most)]
+    return _Spelled(lambda text: _measure(text, _SECONDS, *ends))
+
+
+def _read_size(text: str) -> int:
+    return int(_measure(text, _BYTES, 16 << 20, 1 << 40))
+
+
+def _read_store(text: str) -> float:
+    spelled = re.fullmatch(r"on change(?:, *at least every (.+))?", text)
+    if spelled is None:
+        raise ValueError(text)
+    return inf if spelled[1] is None else _measure(spelled[1], _SECONDS, 1, 366 * 86_400)
 
 
 def _reads_back(text: str) -> bool:
@@ -103,6 +146,20 @@ _Wait = Annotated[
     float,
     Meta(ge=TIMEOUT_RANGE[0], le=TIMEOUT_RANGE[1], description="seconds from {:g} to {:g}".format(*TIMEOUT_RANGE)),
 ]
+_Silence = Annotated[float, Meta(ge=1, le=604_800, description="seconds from 1 to 604800")]
+_Reset = Annotated[
+    str,
+    Meta(description='"never", "open" or "silent"'),
+    lambda text: text in ("never", "open", "silent"),
+]
+_Repeats = Annotated[float, Meta(description='a time from 1ms to 60s such as "200ms"'), _duration("1ms", "60s")]
+_Durability = Annotated[float, Meta(description='a time from 50ms to 60s such as "5s"'), _duration("50ms", "60s")]
+_Size = Annotated[int, Meta(description='a size from 16MiB to 1TiB such as "1GiB"'), _Spelled(_read_size)]
+_Store = Annotated[
+    float,
+    Meta(description='"on change", or "on change, at least every 5m" with a time from 1s to 366d'),
+    _Spelled(_read_store),
+]
 _YesNo = Annotated[bool, Meta(description="true or false")]
 _Fields = Annotated[
     tuple[str, ...],
@@ -136,6 +193,9 @@ class Device(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         tags: Whether the device echoes a `TAG`.
         settle: Seconds to wait after opening; a board that resets then wants 2.
         patience: Seconds to wait for an answer before asking again; None leaves it to protocol §4.
+        silence: Seconds without a line after which it is silent; None for never.
+        reset: When the board is reset by DTR: `never`, at `open` as the system does, or when it is `silent`, too.
+        repeats: Seconds in which an identical line again is only counted; None to take each as it comes.
     """
 
     path: Place
@@ -145,6 +205,9 @@ class Device(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tags: _YesNo = False
     settle: _Settle = 0.0
     patience: _Wait | None = None
+    silence: _Silence | None = None
+    reset: _Reset = "open"
+    repeats: _Repeats | None = None
 
 
 class Sensor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -157,6 +220,7 @@ class Sensor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         default_command: What `ask` means where no command is given.
         timeout: Seconds until an asker gives up.
         patience: Seconds to wait for an answer before asking again.
+        store: Seconds after which an unchanged reading is stored, too, infinity for never; None stores every one.
     """
 
     name: Text | None = None
@@ -164,6 +228,7 @@ class Sensor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     default_command: Text | None = None
     timeout: _Wait | None = None
     patience: _Wait | None = None
+    store: _Store | None = None
 
 
 class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -191,6 +256,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         http: `none`; an endpoint string is accepted, and not served yet.
         default_command: What `ask` means where no command is given.
         max_connections: How many clients may be connected at a time.
+        durability: Seconds that readings may wait for one commit to disk.
+        journal_limit: Bytes that the journal may hold; beyond, the oldest are dropped.
         devices: By name, in the order of the configuration; empty where none was named.
         sensors: By id.
         commands: By name.
@@ -204,6 +271,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     http: _Http = "none"
     default_command: Text = "J"
     max_connections: _Count = 1000
+    durability: _Durability = 0.05
+    journal_limit: _Size = 1 << 30
     devices: dict[str, Device] = {}
     sensors: dict[str, Sensor] = {}
     commands: dict[str, Command] = {}
@@ -258,6 +327,12 @@ def convert(where: str, value: object, hint: Any, *, strict: bool = True) -> Any
     """
     if NoneType in get_args(hint):
         hint = get_args(hint)[0]
+    for spelled in hint.__metadata__:
+        if isinstance(spelled, _Spelled):
+            try:
+                return spelled.read(value) if isinstance(value, str) else refuse(where, expected(hint), value)
+            except ValueError:
+                refuse(where, expected(hint), value)
     try:
         converted = msgspec.convert(value, hint, strict=strict)
     except msgspec.ValidationError:

@@ -249,7 +249,7 @@ def build(
         clock,
         settings.default_command,
         {
-            sensor: SensorRules(about.name, about.device, about.default_command, about.timeout)
+            sensor: SensorRules(about.name, about.device, about.default_command, about.timeout, about.store)
             for sensor, about in settings.sensors.items()
         },
         first_tag=random.getrandbits(32),
@@ -282,16 +282,32 @@ def build(
 
 def _link(reactor: Any, name: str, device: Device, gateway: Gateway, usb: UsbTree) -> Link:
     try:
-        endpoint = open_device(reactor, device.path, device.baud, usb)
+        endpoint = open_device(reactor, device.path, device.baud, usb, keep_dtr=device.reset == "never")
         dialect = load_dialect(device.dialect)
     except (ValueError, TypeError, LookupError, ImportError, AttributeError) as error:
         raise ConfigError(f"device {name}: {device.path}: {error}") from None
-    return Link(reactor, endpoint, name, device.path, dialect, gateway)
+    return Link(
+        reactor,
+        endpoint,
+        name,
+        device.path,
+        dialect,
+        gateway,
+        silence=device.silence,
+        reset_silent=device.reset == "silent",
+        repeats=device.repeats,
+    )
 
 
 def _store(reactor: Any, settings: Settings, gateway: Gateway) -> tuple[MultiService, Delivery]:
     keepers = MultiService()  # they need nothing of each other
-    journal = Journal(reactor, settings.state / "journal.sqlite", gateway.hold_devices)
+    journal = Journal(
+        reactor,
+        settings.state / "journal.sqlite",
+        gateway.hold_devices,
+        durability=settings.durability,
+        limit=settings.journal_limit,
+    )
     journal.setServiceParent(keepers)
     where: Callable[[], Awaitable[str]] = partial(succeed, settings.database)
     if settings.database == "embedded":

@@ -28,7 +28,7 @@ from usbgate.fieldline import (
     plain_text,
     reads_back,
 )
-from usbgate.interfaces import IGateway
+from usbgate.interfaces import IGateway, Lease
 from usbgate.model import Malformed, Reading, RequestError, Unknown
 
 HISTORY_DEFAULT = 100  # readings, protocol §3
@@ -86,6 +86,11 @@ class ICaller(Interface):
     def counts() -> Mapping[str, str]:
         """
         Tell what the face itself knows for `status`, as fields.
+        """
+
+    def borrow(lease: Lease) -> None:
+        """
+        Keep a lease until the caller hangs up, and end it then; at once, if that has happened.
         """
 
     def leave() -> None:
@@ -266,6 +271,19 @@ async def devices(caller: ICaller, arguments: Sequence[str]) -> str | None:
     )
 
 
+async def lend(caller: ICaller, arguments: Sequence[str]) -> str | None:
+    """
+    Let go of a device, so that another program can open its port, for as long as this connection lasts.
+
+    Usage: lend DEVICE
+    """
+    if len(arguments) != 1:
+        raise _misused(lend)
+    lease = await caller.gateway.lend(arguments[0], caller.client)
+    caller.borrow(lease)
+    return await _tell_all(caller, [{"DEV": lease.device, "PORT": lease.port}], dict)
+
+
 async def status(caller: ICaller, arguments: Sequence[str]) -> str | None:
     """
     Tell how usbgate is.
@@ -324,7 +342,7 @@ async def quit_(caller: ICaller, arguments: Sequence[str]) -> str | None:
 
 WORDS: Mapping[str, Word] = {
     word.__name__.rstrip("_"): word
-    for word in (ask, last, history, watch, unwatch, sensors, devices, status, noise, ping, help_, quit_)
+    for word in (ask, last, history, watch, unwatch, sensors, devices, lend, status, noise, ping, help_, quit_)
 }
 
 

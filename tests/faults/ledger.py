@@ -49,7 +49,10 @@ class LedgerCase(StoreCase):
         Start a daemon, ask it and watch it.
         """
         daemon = self.run_daemon("--device", str(self.device.path), "--database", database or self.database, *options)
-        self.client = self.online(daemon)
+        try:
+            self.client = self.online(daemon)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {daemon.log}") from None
         self.watcher = self.connect(daemon)
         self.watcher.word("watch 1")
         return daemon
