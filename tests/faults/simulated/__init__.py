@@ -1,0 +1,3 @@
+"""
+The parts of a simulated world (see `tests.faults.simulation`).
+"""

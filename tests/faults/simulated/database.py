@@ -1,0 +1,197 @@
+"""
+A database in memory, and one daemon's connection to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tests.faults.simulated.disk import Row, is_poisoned, number
+from tests.faults.simulated.life import Life, demand
+from tests.memory_sink import rows_of
+from usbgate.batch import Batch
+from usbgate.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
+from usbgate.model import Reading
+
+CALL_LIMIT = 10.0  # seconds after which a call to a database that hangs is given up, as the real sink's
+
+
+class Database:
+    """
+    What outlives the daemon of its database, and how it is now.
+
+    Attributes:
+        away: Why it can't be used; None while it can.
+        hangs: Whether calls are not answered.
+        loses_confirmation: How many more batches are stored without anybody being told.
+        latency: Seconds that a call takes.
+        rows: What is stored, by number.
+        readers: Whether there is a connection left for reading.
+        repeated: How many rows came again.
+    """
+
+    def __init__(self) -> None:
+        self.away: str | None = None
+        self.hangs = False
+        self.loses_confirmation = 0
+        self.latency = 0.0
+        self.readers = True
+        self.rows: dict[int, Row] = {}
+        self.repeated = 0
+
+    def insert(self, batch: Batch) -> None:
+        """
+        Store a batch; what is there already must be the same.
+        """
+        for row in rows_of(batch):
+            there = self.rows.setdefault(number(row), row)
+            self.repeated += there is not row
+            demand(there == row, "a number is never given twice", there, row)
+
+    def readings(self) -> list[Reading]:
+        """
+        List all readings, by number.
+        """
+        return [
+            Reading(
+                at=int(row["at"] or 0),
+                device=row["device"] or "",
+                sensor=row["sensor"] or "",
+                field=row["field"] or "",
+                value=None if row["value"] is None else float(row["value"]),
+                text=row["text"],
+                command=row["command"],
+                clock=row["clock"] == "True",
+            )
+            for _, row in sorted(self.rows.items())
+            if "field" in row
+        ]
+
+
+@implementer(ISink, IHistory)
+class MemoryDatabaseSink:
+    """
+    One daemon's connection to a `Database`.
+    """
+
+    def __init__(self, life: Life, database: Database) -> None:
+        self.lost: Callable[[str], None] = lambda reason: None
+        self._life = life
+        self._database = database
+        self._connected = False
+        self._calls: dict[Deferred[Any], IDelayedCall] = {}
+        self._storing = False
+
+    def _call(self, done: Callable[[Deferred[Any]], None], latency: float) -> Deferred[Any]:
+        # A call that is answered after a while, given up after `CALL_LIMIT`, or ended by `drop`.
+        answer: Deferred[Any] = Deferred(lambda cancelled: self._calls.pop(cancelled).cancel())
+
+        def look() -> None:
+            del self._calls[answer]
+            if self._database.hangs or latency > CALL_LIMIT:
+                answer.errback(SinkUnavailable("no answer"))
+            elif self._database.away is not None:
+                answer.errback(SinkUnavailable(self._database.away))
+            else:
+                done(answer)
+
+        wait = CALL_LIMIT if self._database.hangs else min(latency, CALL_LIMIT)
+        self._calls[answer] = self._life.callLater(wait, look)
+        return answer
+
+    def connect(self) -> Deferred[None]:
+        """
+        See `ISink`.
+        """
+        if self._connected and self._database.away is None:
+            return succeed(None)
+        if self._database.away is not None:
+            return fail(SinkUnavailable(self._database.away))
+
+        def connected(answer: Deferred[None]) -> None:
+            self._connected = True
+            answer.callback(None)
+
+        return self._call(connected, self._database.latency)
+
+    def store(self, batch: Batch) -> Deferred[None]:
+        """
+        See `ISink`.
+        """
+        demand(not self._storing, "one statement is in flight at a time")
+        if not self._connected:
+            return fail(SinkUnavailable("not connected"))
+        self._storing = True
+
+        def stored(answer: Deferred[None]) -> None:
+            if is_poisoned(batch):
+                answer.errback(RowsRefused("22P02: not to my taste"))
+            elif self._life.deed():
+                self._database.insert(batch)
+                if self._database.loses_confirmation:
+                    self._database.loses_confirmation -= 1
+                    answer.errback(SinkUnavailable("the connection was lost"))
+                elif self._life.deed():  # else it is stored, and the daemon does not live to hear it
+                    answer.callback(None)
+
+        def over(result: Any) -> Any:
+            self._storing = False
+            if isinstance(result, Failure) and result.check(SinkUnavailable):  # others read by a connection of theirs
+                self._connected = False
+            return result
+
+        return self._call(stored, self._database.latency).addBoth(over)
+
+    def drop(self, reason: str) -> None:
+        """
+        Lose the connection.
+        """
+        was, self._connected = self._connected, False
+        calls, self._calls = self._calls, {}
+        for answer, call in calls.items():
+            call.cancel()
+            answer.errback(SinkUnavailable(reason))
+        if was and not self._storing:
+            self.lost(reason)
+
+    def close(self) -> Deferred[None]:
+        """
+        See `ISink`.
+        """
+        self._connected = False
+        calls, self._calls = self._calls, {}
+        for answer, call in calls.items():
+            call.cancel()
+            answer.errback(SinkUnavailable("closed"))
+        return succeed(None)
+
+    def latest(self) -> Deferred[list[Reading]]:
+        """
+        See `IHistory`; what is fetched is as old as the call.
+        """
+        newest: dict[tuple[str, str], Reading] = {}
+        for reading in self._database.readings():
+            newest.pop((reading.sensor, reading.field), None)
+            newest[reading.sensor, reading.field] = reading
+        if not self._database.readers:
+            return fail(SinkUnavailable("too many connections"))
+        return self._call(lambda answer: answer.callback(list(newest.values())), self._database.latency * 3)
+
+    def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
+        """
+        See `IHistory`.
+        """
+        if not self._database.readers:
+            return fail(SinkUnavailable("too many connections"))
+        found = [
+            reading
+            for reading in self._database.readings()
+            if reading.sensor == sensor and field in (None, reading.field) and (since is None or reading.at >= since)
+        ]
+        return self._call(lambda answer: answer.callback(found[-limit:]), self._database.latency)

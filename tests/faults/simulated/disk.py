@@ -1,0 +1,291 @@
+"""
+A journal in memory: what outlives the daemon of it (`Disk`), and what does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from zope.interface import implementer
+
+from tests.faults.simulated.life import Life, demand
+from tests.memory_sink import rows_of
+from usbgate.batch import Batch, encode, merge
+from usbgate.interfaces import IJournal, IOutbox
+from usbgate.model import Reading, RequestRecord
+
+FLUSH_INTERVAL = 0.05  # seconds, as the real journal's
+MERGE_ROWS = 12  # small, so that a backlog is many batches
+UNSYNCED_ROWS = 24  # not yet on disk, from which on there is pressure
+RETRY = 0.5  # seconds between attempts of the disk
+STOP_PATIENCE = 1.5  # seconds to go on trying when asked to end, as the real journal's
+
+POISON = "bad"  # a cell that begins so is refused by the database for what it is
+
+Row = Mapping[str, str | None]
+
+
+def number(row: Row) -> int:
+    """
+    Tell the journal's number of a row.
+    """
+    return int(row["n"] or 0)
+
+
+def is_poisoned(batch: Batch) -> bool:
+    """
+    Whether a database refuses one of these rows for what it is.
+    """
+    cells = [cell or "" for row in rows_of(batch) for cell in row.values()]
+    return any(cell.startswith(POISON) or ":" + POISON in cell for cell in cells)
+
+
+class Disk:
+    """
+    What outlives the daemon of its journal.
+
+    Attributes:
+        refuses: Whether it takes nothing.
+        latency: Seconds that a commit takes.
+        ever: Every row that was ever committed, by number.
+        rejected: Rows that were set aside, by number.
+    """
+
+    def __init__(self) -> None:
+        self.refuses = False
+        self.latency = 0.0
+        self.n = 0
+        self.batches: list[Batch] = []
+        self.ever: dict[int, Row] = {}
+        self.rejected: dict[int, Row] = {}
+
+    def commit(self, batches: Sequence[Batch], rejected: Sequence[Batch], confirmed: int) -> None:
+        """
+        Do all of it.
+        """
+        self.batches = [batch for batch in self.batches if batch.last > confirmed]
+        for batch in batches:
+            demand(batch.first == self.n + 1, "numbers have no gap", batch.first, self.n)
+            self.batches.append(batch)
+            self.n = batch.last
+            self.ever.update((number(row), row) for row in rows_of(batch))
+        for batch in rejected:
+            for row in rows_of(batch):
+                self.rejected.setdefault(number(row), row)
+
+
+@implementer(IJournal, IOutbox)
+class MemoryJournal(Service):
+    """
+    A journal on a `Disk`, with the contract of the real one: rows are numbered and encoded every 50 ms and committed
+    some time later; `oldest` gives the same batch until it is confirmed; a confirmed batch goes with the next commit.
+
+    Attributes:
+        dropped: Requests not recorded, for want of a disk that takes them.
+    """
+
+    def __init__(
+        self,
+        life: Life,
+        disk: Disk,
+        pressure: Callable[[bool], None],
+        appended: Callable[[Sequence[Reading], Sequence[RequestRecord]], None],
+        dropped: Callable[[Sequence[RequestRecord]], None],
+        stored: Callable[[int], bool],
+    ) -> None:
+        """
+        Make a journal.
+
+        Args:
+            life: The run of the daemon that it belongs to.
+            disk: What there is of it already.
+            pressure: As the real journal's.
+            appended: Told what was taken in.
+            dropped: Told what was not recorded.
+            stored: Whether the row of a number is where it may be let go.
+        """
+        self.backlog = 0
+        self.held = False
+        self._life = life
+        self._disk = disk
+        self._pressure = pressure
+        self._appended = appended
+        self._dropped = dropped
+        self._stored = stored
+        self._readings: list[Reading] = []
+        self._requests: list[RequestRecord] = []
+        self._rejects: list[Batch] = []
+        self._flushing: IDelayedCall | None = None
+        self._committing: IDelayedCall | None = None
+        self._batches: list[Batch] = []  # encoded, not yet on disk
+        self._unsynced = 0
+        self._next = 0
+        self._on_disk = 0  # the newest number told to be on disk
+        self._confirmed = 0
+        self._current: Batch | None = None
+        self._asker: Deferred[Batch] | None = None
+        self._stopped: Deferred[None] | None = None
+        self._stopping: IDelayedCall | None = None
+
+    @property
+    def rejected(self) -> int:
+        """
+        See `IOutbox`.
+        """
+        return len(self._disk.rejected)
+
+    @property
+    def unwritten(self) -> int:
+        """
+        Rows that are not on disk.
+        """
+        return self._unsynced + len(self._readings) + len(self._requests)
+
+    def startService(self) -> None:
+        """
+        Go on with what is on disk.
+        """
+        super().startService()
+        self._next = self._disk.n + 1
+        self._on_disk = self._disk.n
+        self.backlog = sum(batch.rows for batch in self._disk.batches)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Write what there is, or give it up after a while.
+        """
+        super().stopService()
+        self._flush()
+        if self._committing is None:
+            return succeed(None)
+        self._stopped = Deferred()
+        self._stopping = self._life.callLater(STOP_PATIENCE, self._stop)
+        return self._stopped
+
+    def _stop(self) -> None:
+        for call in (self._committing, self._stopping):
+            if call is not None and call.active():
+                call.cancel()
+        self._committing = self._stopping = None
+        stopped, self._stopped = self._stopped, None
+        if stopped is not None:
+            stopped.callback(None)
+
+    def append(self, readings: Sequence[Reading], requests: Sequence[RequestRecord]) -> None:
+        """
+        See `IJournal`.
+        """
+        if not self._life.deed():
+            return
+        demand(self.running == 1, "nothing comes to a journal that is closed")
+        if requests and self._unsynced > UNSYNCED_ROWS:
+            self._dropped(requests)
+            requests = ()
+        self._appended(readings, requests)
+        self._readings += readings
+        self._requests += requests
+        self.backlog += len(readings) + len(requests)
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if self._flushing is None and self.running:
+            self._flushing = self._life.callLater(FLUSH_INTERVAL, self._flush)
+
+    def _flush(self) -> None:
+        flushing, self._flushing = self._flushing, None
+        if flushing is not None and flushing.active():
+            flushing.cancel()
+        if self._readings or self._requests:
+            batch = encode(self._next, self._readings, self._requests)
+            self._next = batch.last + 1
+            self._readings, self._requests = [], []
+            self._batches.append(batch)
+            self._unsynced += batch.rows
+        if (self._batches or self._rejects) and self._committing is None:
+            self._committing = self._life.callLater(self._disk.latency, self._commit)
+        self._weigh()
+
+    def _commit(self) -> None:
+        self._committing = None
+        if self._disk.refuses:
+            self._committing = self._life.callLater(RETRY, self._commit)
+            return
+        if not self._life.deed():
+            return
+        batches, self._batches = self._batches, []
+        rejects, self._rejects = self._rejects, []
+        self._disk.commit(batches, rejects, self._confirmed)
+        if not self._life.deed():  # on disk, and nobody was told
+            return
+        for batch in batches:
+            self._unsynced -= batch.rows
+            self._on_disk = batch.last
+        self._weigh()
+        self._offer()
+        if self._stopped is not None:
+            self._stop()
+
+    def _weigh(self) -> None:
+        held = self._unsynced > (UNSYNCED_ROWS // 2 if self.held else UNSYNCED_ROWS)
+        if held != self.held:
+            self.held = held
+            self._pressure(held)
+
+    def oldest(self) -> Deferred[Batch]:
+        """
+        See `IOutbox`.
+        """
+        demand(self._asker is None, "one asker at a time")
+        asker: Deferred[Batch] = Deferred(self._forget_asker)
+        self._asker = asker
+        self._offer()
+        return asker
+
+    def _forget_asker(self, asker: Deferred[Batch]) -> None:
+        self._asker = None
+
+    def _offer(self) -> None:
+        if self._asker is None or not self._life.alive:
+            return
+        if self._current is None:
+            parts: list[Batch] = []
+            rows = 0
+            for batch in self._disk.batches:
+                if self._confirmed < batch.last <= self._on_disk:
+                    rows += batch.rows
+                    if parts and rows > MERGE_ROWS:
+                        break
+                    parts.append(batch)
+            self._current = merge(parts) if parts else None
+        if self._current is not None:
+            asker, self._asker = self._asker, None
+            asker.callback(self._current)
+
+    def confirm(self, batch: Batch) -> None:
+        """
+        See `IOutbox`.
+        """
+        if not self._life.deed():
+            return
+        demand(batch is self._current, "what `oldest` gave is confirmed, and nothing else", batch, self._current)
+        aside = {number(row) for reject in self._rejects for row in rows_of(reject)}
+        for row in rows_of(batch):
+            n = number(row)
+            demand(self._stored(n) or n in aside, "a row is let go only when it is stored or set aside", row)
+        self._confirmed = batch.last
+        self._current = None
+        self.backlog -= batch.rows
+
+    def reject(self, row: Batch, reason: str) -> None:
+        """
+        See `IOutbox`.
+        """
+        if not self._life.deed():
+            return
+        demand(row.rows == 1, "one row at a time is set aside", row)
+        demand(is_poisoned(row), "nothing is set aside for a condition of the server", row, reason)
+        self._rejects.append(row)
+        self._flush_soon()

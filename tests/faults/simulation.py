@@ -1,0 +1,504 @@
+"""
+A simulated world: the whole daemon but its sockets, and everything around it, drawn from a seed.
+
+Real are the core, `Gateway`, `Link`, `Delivery`, and the clients' face; in memory are the devices, the clients, the
+journal and the database (`tests.faults.simulated`). All run on one `Clock`. The world keeps a book of what was said
+to the daemon and compares it with all that comes out: a broken promise is `Violated`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from math import inf
+
+from twisted.application.service import MultiService
+from twisted.internet.task import Clock
+
+from tests.faults.simulated.database import Database, MemoryDatabaseSink
+from tests.faults.simulated.device import TOGGLE, Device, Line
+from tests.faults.simulated.disk import Disk, MemoryJournal
+from tests.faults.simulated.life import Life, SteppingClock, Violated, demand
+from tests.faults.simulated.peer import BATH, BATH_TIMEOUT, WORDS, Asked, Peer, RecordedWatchers
+from tests.faults.simulated.weather import DEEDS, FAULTS
+from usbgate.clients import ClientFactory, Clients
+from usbgate.delivery import Delivery
+from usbgate.dialects.fields import Dialect
+from usbgate.gateway import Gateway, SensorRules
+from usbgate.link import Link
+from usbgate.model import Reading, RequestRecord
+from usbgate.pending import PATIENCE, Rules
+from usbgate.sendqueue import STUCK_AFTER
+from usbgate.server import ClientProtocol
+from usbgate.tap import Daemon
+
+PEERS = 6  # at a time
+STOP_LIMIT = 5.0  # seconds in which the daemon ends
+HEALING = 150.0  # seconds without a fault after which all must be well: longer than the longest back-off and limit
+
+
+class World:
+    """
+    Everything, from a seed.
+    """
+
+    def __init__(self, seed: int, seen: Counter[str]) -> None:
+        """
+        Begin with a daemon that has just been started.
+
+        Args:
+            seed: Says everything.
+            seen: How often each interesting thing happened, over many worlds.
+        """
+        Violated.first = None
+        self.random = random.Random(seed)
+        self.seen = seen
+        self.trace: deque[str] = deque(maxlen=400)
+        self.clock = Clock()
+        self.clock.advance(self.random.uniform(0, 1e6))
+        self.time = SteppingClock(self.clock)
+        self.disk = Disk()
+        self.database = Database()
+        self.faults = {fault: self.random.choice([0.03, 0.1, 0.25]) for fault in FAULTS if self.random.random() < 0.4}
+        self.said: dict[str, Line] = {}
+        self.asked: dict[str, Asked] = {}
+        self.peers: dict[ClientProtocol, Peer] = {}
+        self.watching: dict[ClientProtocol, frozenset[str]] = {}
+        self.appended: list[str] = []  # every reading that the journal took, in order
+        self.heard: dict[tuple[str, str], str] = {}  # the newest of each field in this life
+        self.events: list[str] = []  # of this life
+        self.lives = 0
+        self._marks = 0
+        self._peers = 0
+        self.running = False
+        self.lost = False  # whether something was not on disk when the daemon ended
+        two = self.random.random() < 0.5
+        self.devices = [self._make_device("tty0", ("20", "21"))]
+        if two:
+            self.devices.append(self._make_device("tty1", ("30", "21") if self.random.random() < 0.3 else ("30",)))
+        self.sensors = ["20", "20", "20", "21", "21", "30"]
+        self.start()
+
+    def _make_device(self, name: str, sensors: Sequence[str]) -> Device:
+        rules = Rules(
+            window=self.random.randint(1, 4),
+            tags=self.random.random() < 0.4,
+            settle=self.random.choice([0.0, 0.0, 2.0]),
+            patience=self.random.choice([None, 1.0, 5.0]),
+            once=frozenset([TOGGLE]),
+        )
+        return Device(self, name, sensors, rules, self.random.random() < 0.6)
+
+    @property
+    def now(self) -> float:
+        """
+        Monotonic seconds.
+        """
+        return float(self.clock.seconds())
+
+    def chance(self, fault: str) -> bool:
+        """
+        Whether a fault happens now.
+        """
+        return self.random.random() < self.faults.get(fault, 0.0)
+
+    def mark(self) -> str:
+        """
+        Make a number that nobody else has.
+        """
+        self._marks += 1
+        return str(self._marks)
+
+    def note(self, text: str) -> None:
+        """
+        Keep for the trace.
+        """
+        self.trace.append(f"{self.now:.3f} life {self.lives}: {text}")
+
+    # The daemon.
+
+    def start(self) -> None:
+        """
+        Start the daemon, on what the last one left: the same tree of services as in `usbgate.tap`.
+        """
+        self.lives += 1
+        self.note("starts")
+        self.life = life = Life(self.lives, self.clock)
+        self.heard, self.events = {}, []
+        self.peers, self.watching = {}, {}
+        self.gateway = Gateway(
+            life, self.time, "J", {BATH: SensorRules("bath", timeout=BATH_TIMEOUT)}, self.random.getrandbits(32)
+        )
+        self.gateway.subscribe(self._event)
+        self.journal = MemoryJournal(
+            life, self.disk, self.gateway.hold_devices, self._appended, self._not_recorded, self._is_safe
+        )
+        self.sink = MemoryDatabaseSink(life, self.database)
+        self.delivery = Delivery(life, self.journal, self.sink, self.gateway.recall, self.random.random)
+        self.gateway.store_in(self.journal, self.sink, lambda: [self.delivery.status()])
+        self.factory = ClientFactory(life, self.gateway, wall=self.time.wall)
+        self.factory.watchers = watchers = RecordedWatchers(life, self.gateway)
+        watchers.world = self
+        self.daemon = Daemon()
+        self.journal.setServiceParent(self.daemon)
+        neighbours = MultiService()
+        self.delivery.setServiceParent(neighbours)
+        Clients(self.factory).setServiceParent(neighbours)
+        self.links: list[Link] = []
+        for device in self.devices:
+            device.malformed = 0
+            link = Link(life, device, device.name, device.name, Dialect(), self.gateway, lambda failures: 0.3)
+            self.gateway.add_link(link, device.rules)
+            link.setServiceParent(neighbours)
+            self.links.append(link)
+        neighbours.setServiceParent(self.daemon)
+        self.gateway.setServiceParent(self.daemon)
+        self.running = True
+        self.daemon.startService()
+
+    def _after(self) -> None:
+        # After every step: a crash is noticed here, and what was raised where somebody caught it.
+        if Violated.first is not None:
+            raise Violated.first
+        if self.running and not self.life.alive:
+            self.note("CRASHED")
+            self.seen["crashes"] += 1
+            self.running = False
+            self.lost = True
+            self.life.end()
+            for peer in self.peers.values():
+                peer.left = True
+            self.clock.callLater(self.random.choice([0.0, 0.5, 20.0]), self.start)
+
+    def stop(self) -> bool:
+        """
+        End the daemon as SIGTERM does.
+
+        Returns:
+            Whether it came to its end; else it crashed on the way.
+        """
+        self.note("is stopped")
+        self.seen["stops"] += 1
+        ended: list[None] = []
+        life, peers = self.life, list(self.peers.values())
+        unread = {peer: peer.unread for peer in peers}
+        began = self.now
+        self.running = False
+        self.daemon.stopService().addCallback(ended.append)
+        while not ended and self.now - began < STOP_LIMIT:
+            self._step(began + STOP_LIMIT)
+        if not life.alive:
+            self.running = True
+            self._after()
+            return False
+        demand(bool(ended), "it stops within 5 s")
+        self.lost = self.lost or self.journal.unwritten > 0
+        demand(not life.getDelayedCalls(), "no timer is left at the end", life.getDelayedCalls())
+        life.end()
+        for peer in peers:
+            demand(not peer.transport.connected, "at the end no connection is open", peer.name)
+            if not (peer.left or peer.transport.stuck or (peer.slow and peer.transport.aborted is not None)):
+                for asked in peer.requests.values():
+                    told = asked.outcome is not None or (asked.echoed == inf and not asked.word)
+                    demand(told or asked.word, "who waits is told at the end", asked)
+                demand(len(peer.words) <= unread[peer], "words are answered at the end", peer.words)
+            for asked in peer.requests.values():
+                # Of one who did not read, what it was told of a limit may not have come through.
+                unclear = asked.outcome is None and peer.slow
+                if asked.echoed < inf and asked.outcome != "limit" and not unclear:
+                    demand(asked.dropped or len(asked.recorded) == 1, "every echoed request has one row", asked)
+        return True
+
+    # What is compared at once.
+
+    def _event(self, sensor: str | None, line: str) -> None:
+        self.events.append(line)
+        for protocol, sensors in self.watching.items():
+            if sensor is None or not sensors or sensor in sensors:
+                self.peers[protocol].expected.append(line)
+
+    def _appended(self, readings: Sequence[Reading], requests: Sequence[RequestRecord]) -> None:
+        self.appended += [reading_name(r.field, r.value, r.text) for r in readings]
+        for device in self.devices:
+            for r in readings:
+                if r.device == device.name and r.command is not None:
+                    device.newest[r.sensor].answered = True
+        for record in requests:
+            asked = self.asked[record.origin]
+            asked.recorded.append(record.outcome)
+            demand(len(asked.recorded) == 1, "a request has one row", asked)
+            told = (record.sensor, record.command, record.arguments)
+            arguments = "_".join(f"{key}:{value}" for key, value in asked.arguments) or None
+            demand(told == (asked.sensor, asked.command, arguments), "a row tells what was asked", record, asked)
+            self.seen["row " + record.outcome] += 1
+            if record.outcome == "busy":
+                demand(asked.command != TOGGLE or not asked.written, "§4.4 busy: the device never saw it", asked)
+
+    def _not_recorded(self, requests: Sequence[RequestRecord]) -> None:
+        for record in requests:
+            self.seen["not recorded"] += 1
+            self.asked[record.origin].dropped = True
+
+    def _is_safe(self, n: int) -> bool:
+        return n in self.database.rows or n in self.disk.rejected
+
+    def hears(self, device: Device, lines: Sequence[Line], read: Callable[[], None]) -> None:
+        """
+        Let the daemon read a chunk of a device, and see that all of it goes where it belongs, at once.
+        """
+        told = [(key, text, line) for line in lines for key, text in line.values]
+        reports = [line for line in lines if line.values]
+        demand(not self.journal.held, "nothing is read while the journal is full", device.name)
+        life, before, events = self.life, len(self.appended), len(self.events)
+        for line in lines:
+            self.note(f"{device.name} says {line.kind} {line.sensor} {line.values}")
+            if line.command is not None and not line.values:  # an acknowledgement leaves no reading to tell by
+                newest = device.newest[line.sensor]
+                newest.answered = newest.answered or newest.command == line.command
+        read()
+        if not life.alive:
+            return
+        names = [f"{key}:{text}" for key, text, _ in told]
+        demand(self.appended[before:] == names, "every reading goes to the journal, once, at once", names)
+        for key, text, line in told:
+            self.heard[line.sensor, key] = text
+        published = [event for event in self.events[events:] if event.startswith("EVENT:reading_")]
+        demand(len(published) == len(reports), "every report is an event", published, names)
+        for event, line in zip(published, reports, strict=True):
+            demand(f"_ID:{line.sensor}_VALUE:{line.values[0][1]}_" in event, "events tell what was read", event)
+        link = next(link for link in self.links if link.name == device.name)
+        counted = link.malformed + link.partial
+        demand(counted == device.malformed, "malformed lines are counted", counted, device.malformed)
+
+    def check_answer(self, asked: Asked, fields: dict[str, str]) -> None:
+        """
+        See that an answer belongs to the question, as far as protocol §4.6 lets it be told.
+        """
+        demand(fields["ID"] == asked.sensor, "an answer is of the sensor that was asked", fields, asked)
+        demand(fields.get("MSG") == asked.command, "an answer names its command", fields, asked)
+        if "VALUE" not in fields:
+            demand(asked.command == "ON", "only a command is acknowledged", fields, asked)
+            return
+        line = self.said[fields["VALUE"]]
+        rules, label = line.device.rules, line.label
+        demand(line.sensor == asked.sensor and line.life is self.life, "an answer is what was read", fields)
+        if label is not None and (label.sensor, label.command, label.arguments) == (
+            asked.sensor, asked.command, asked.arguments
+        ):  # fmt: skip
+            self.seen["answers"] += 1
+            return
+        demand(not rules.tags, "with tags nobody gets another's answer", fields, asked, label)
+        demand(line.command in (None, asked.command), "with MSG nobody gets another command's answer", fields, asked)
+        late = (
+            label is None or label.life is not line.life or line.heard - label.written >= (rules.patience or PATIENCE)
+        )
+        second = label is not None and label.answered
+        demand(late or second, "§4.6 nobody gets another's answer in its time", fields, asked, label)
+        self.seen["slips"] += 1
+
+    def check_last(self) -> None:
+        """
+        See that `last` tells the newest that was heard in this life, and else what the database had.
+        """
+        stored = {(r.sensor, r.field, reading_name(r.field, r.value, r.text)) for r in self.database.readings()}
+        found = set()
+        for reading in self.gateway.last(None, None):
+            key = reading.sensor, reading.field
+            name = reading_name(reading.field, reading.value, reading.text)
+            found.add(key)
+            if key in self.heard:
+                demand(name == f"{reading.field}:{self.heard[key]}", "`last` is the newest", reading, self.heard[key])
+            else:
+                self.seen["recalled"] += 1
+                demand((*key, name) in stored, "`last` is what was stored", reading)
+        demand(found >= self.heard.keys(), "`last` knows all that was heard", found, self.heard.keys())
+
+    # Time.
+
+    def _step(self, end: float) -> None:
+        # To the next timer, or the end.
+        due = min((call.getTime() for call in self.clock.getDelayedCalls()), default=inf)
+        self.clock.advance(max(0.0, min(due, end) - self.now))
+        self._after()
+
+    def run(self, seconds: float) -> None:
+        """
+        Let time go by, and all timers fire when they are due.
+        """
+        end = self.now + seconds
+        while True:
+            due = min((call.getTime() for call in self.clock.getDelayedCalls()), default=inf)
+            self._step(end)
+            if due > end:
+                break
+
+    # What happens.
+
+    def live(self, events: int) -> None:
+        """
+        Let so many things happen; then heal everything, and see that all is well.
+        """
+        for _ in range(events):
+            if self.running:
+                self._happen()
+                self._after()
+            self.run(self.random.choice([0.0, 0.0, 0.02, 0.1, 0.5, 2.0]) if self.random.random() < 0.97 else 40.0)
+            if self.running and self.random.random() < 0.1:
+                self.check_last()
+        self.heal()
+        self.finish()
+
+    def _happen(self) -> None:
+        for fault in FAULTS:
+            if fault in DEEDS and self.chance(fault) and self.random.random() < 0.3:
+                self.note(fault)
+                self.seen[fault] += 1
+                DEEDS[fault](self)
+                return
+        device = self.random.choice(self.devices)
+        here = [peer for peer in self.peers.values() if peer.transport.open and not peer.left and not peer.half_closed]
+        what = self.random.random()
+        if what < 0.35:
+            for _ in range(self.random.choice([1, 2, 4, 12])):
+                device.say(self.random.choice(device.sensors), None, "garbage" if self.chance("garbage") else "unasked")
+        elif what < 0.45 or not here:
+            if len(here) < PEERS:
+                self._peers += 1
+                peer = Peer(self, self._peers)
+                if peer.original:
+                    peer.ask()
+        else:
+            peer = self.random.choice(here)
+            if peer.original:
+                return
+            for _ in range(self.random.choice([1, 1, 2, 3, 12])):
+                self._say(peer)
+
+    def _say(self, peer: Peer) -> None:
+        what = self.random.random()
+        if self.chance("junk"):
+            peer.junk()
+        elif what < 0.6:
+            peer.ask()
+        elif what < 0.7:
+            peer.ask(word=True)
+        elif what < 0.99:
+            peer.say_word(self.random.choice(WORDS))
+        else:
+            peer.say_word("quit")
+
+    def heal(self) -> None:
+        """
+        Let all be well, for long enough.
+        """
+        self.note("heals")
+        self.faults = {}
+        self._heal()
+        self.run(20.0)  # one that is started only now is healed as well
+        self._heal()
+        unread = [peer for peer in self.peers.values() if peer.transport.stuck and peer.protocol._queue.unsent]
+        self.run(STUCK_AFTER + 20)
+        for peer in unread:
+            demand(not peer.transport.open, "who reads nothing for 60 s is dropped", peer.name)
+        for peer in self.peers.values():
+            peer.stick(False)
+        self.run(HEALING)
+
+    def _heal(self) -> None:
+        self.life.fuse = None
+        self.database.away = None
+        self.database.hangs = self.disk.refuses = False
+        self.database.loses_confirmation = 0
+        self.database.latency = self.disk.latency = 0.01
+        self.database.readers = True
+        for device in self.devices:
+            device.plugged = True
+            device.stick(False)
+
+    def finish(self) -> None:
+        """
+        See that all that was promised was kept, and end.
+        """
+        demand(self.running, "it runs")
+        self.check_last()
+        demand(self.journal.backlog == 0, "all that waits is stored", self.journal.backlog, self.delivery.status())
+        for device, state in zip(self.devices, self.gateway.devices(), strict=True):
+            demand(state.state == "online", "a device is found again", device.name, state)
+        last = Peer(self, 0)
+        last.original = False
+        answers = [last.ask_plainly(sensor, device.name) for device in self.devices for sensor in device.sensors]
+        self.run(60.0)
+        for asked in answers:
+            demand(asked.outcome == "answered", "when all is well, whoever asks is answered", asked)
+        for peer in self.peers.values():
+            self._check_peer(peer)
+            if peer.half_closed:  # one that watches is looked after by a timer for as long as it is there
+                peer.hang_up()
+        self._check_memory()
+        self.stop()
+        self._check_rows()
+
+    def _check_peer(self, peer: Peer) -> None:
+        if peer.left:
+            return
+        if peer.transport.aborted is not None:
+            self.seen["dropped for not reading"] += 1
+            waited = peer.transport.aborted - peer.stuck_since
+            # What was written just before it got stuck was not taken then, either.
+            demand(
+                waited >= STUCK_AFTER - 0.5, "who reads nothing is dropped after 60 s, nobody else", peer.name, waited
+            )
+            return
+        for asked in peer.requests.values():
+            demand(asked.outcome is not None, "every request ends", asked)
+        demand(not peer.words, "every word is answered", peer.words)
+        demand(
+            peer.events == len(peer.expected), "a watcher gets every event or an exact count", peer.name, peer.dropped
+        )
+        stays = not peer.half_closed or peer.protocol in self.watching
+        demand(peer.transport.open == stays, "who is there stays, who half-closed is closed at the end", peer.name)
+
+    def _check_memory(self) -> None:
+        for line in self.gateway._lines.values():
+            pending = line.pending
+            demand(pending.idle and pending.in_flight == 0 and pending.deadline == inf, "no lane is left", line)
+            left = pending._waiting, pending._on_wire, pending._limits.first(), pending._taken.first()
+            demand(left == (0, 0, None, None), "nothing is left in line", left)
+        demand(not self.life.getDelayedCalls(), "no timer is left", self.life.getDelayedCalls())
+        here = {protocol for protocol, peer in self.peers.items() if peer.transport.open}
+        demand(self.factory._connections == here, "connections are forgotten", self.factory._connections, here)
+        for protocol in here:
+            demand(protocol.in_flight == 0, "no request is in flight", protocol.in_flight)
+            demand(protocol._queue.unsent == 0, "all was sent", protocol._queue.unsent)
+        watchers = self.factory.watchers
+        demand(watchers._sensors.keys() == self.watching.keys(), "who watches is known", watchers._sensors)
+        demand(here >= self.watching.keys(), "who is gone does not watch", here, self.watching)
+        demand(watchers._of_all | set().union(*watchers._of_sensor.values()) == set(watchers._sensors), "and no other")
+
+    def _check_rows(self) -> None:
+        ever, rows, rejected = self.disk.ever, self.database.rows, self.disk.rejected
+        demand(not rows.keys() & rejected.keys(), "stored or set aside, not both", rows.keys() & rejected.keys())
+        demand({**rows, **rejected} == ever, "all that was in the journal is stored, once", ever.keys() - rows.keys())
+        self.seen["rows"] += len(rows)
+        self.seen["rejected"] += len(rejected)
+        self.seen["rows that came again"] += self.database.repeated
+        names = [
+            reading_name(row["field"] or "", float(row["value"]) if row["value"] is not None else None, row["text"])
+            for _, row in sorted(ever.items())
+            if "field" in row
+        ]
+        rest = iter(self.appended)
+        demand(all(name in rest for name in names), "readings are in the order in which they were read", names)
+        demand(len(set(names)) == len(names), "no reading is there twice", names)
+        if not self.lost:
+            demand(names == self.appended, "nothing is lost", set(self.appended) - set(names))
+        origins = Counter(row["origin"] for row in ever.values() if "origin" in row)
+        demand(max(origins.values(), default=1) == 1, "a request has one row", origins.most_common(3))
+
+
+def reading_name(field: str, value: float | None, text: str | None) -> str:
+    """
+    Name a reading: each value is said once.
+    """
+    return f"{field}:{text or format(value or 0.0, '.0f')}"

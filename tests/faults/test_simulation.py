@@ -1,0 +1,191 @@
+"""
+The whole daemon in thousands of random worlds: whatever fails in whatever order, what is promised is kept.
+
+A failure names its world: `USBGATE_FIRST_SEED=SEED USBGATE_SIMULATIONS=1` runs it again, and `USBGATE_TRACE=400` shows
+more of what happened in it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections import Counter
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.faults.ledger import FULL
+from tests.faults.simulated.weather import DEEDS
+from tests.faults.simulation import World
+from usbgate import clientline, delivery, pending, sendqueue, server
+from usbgate.batch import Batch, halve
+from usbgate.gateway import Gateway
+from usbgate.model import Reading, Report
+from usbgate.pending import PendingRequests
+from usbgate.sensors import KnownSensors
+
+SIMULATIONS = int(os.environ.get("USBGATE_SIMULATIONS", "5000" if FULL else "160"))
+FIRST_SEED = int(os.environ.get("USBGATE_FIRST_SEED", "0"))
+TRACE = int(os.environ.get("USBGATE_TRACE", "100"))  # lines that are shown of a world that failed
+EVENTS = 80  # in one world
+
+# What has to have happened in some hundreds of worlds, besides each fault, or they show nothing.
+INTERESTING = [
+    "answers",
+    "crashes",
+    "dropped for not reading",
+    "events dropped",
+    "not recorded",
+    "recalled",
+    "rejected",
+    "row busy",
+    "row offline",
+    "row recent",
+    "row stopped",
+    "row timeout",
+    "row unknown",
+    "rows that came again",
+    "told limit",
+    "told malformed",
+]
+
+
+class SimulationCase(SynchronousTestCase):
+    """
+    Runs worlds.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make some limits so small that a world of some hundred lines reaches them.
+        """
+        self.patch(server, "IN_FLIGHT_LIMIT", 8)
+        self.patch(server, "WORDS_LIMIT", 6)
+        self.patch(server, "UNSENT_LIMIT", 300)
+        self.patch(server, "WATCHER_LIMIT", 900)
+        self.patch(sendqueue, "PIECE", 200)
+        self.patch(pending, "QUESTIONS_PER_SENSOR", 4)
+
+    def run_world(self, seed: int, seen: Counter[str]) -> None:
+        """
+        Run the world of a seed; nothing unexpected may be raised in it, nor logged.
+        """
+        world = World(seed, seen)
+        trouble = ""
+        try:
+            world.live(EVENTS)
+        except Exception as error:
+            trouble = f"{type(error).__name__}: {error}"
+        for failure in self.flushLoggedErrors():
+            trouble = trouble or f"it was logged: {failure.getTraceback()}"
+        if trouble:
+            shown = "\n".join([*world.trace][-TRACE:])
+            raise self.failureException(f"in the world of seed {seed}: {trouble}\n{shown}")
+
+
+class TestSimulation(SimulationCase):
+    """
+    Nothing is lost, nothing hangs.
+    """
+
+    def test_random_worlds(self) -> None:
+        """
+        In every world each promise is kept; and what is dangerous did happen in them.
+        """
+        seen: Counter[str] = Counter()
+        for seed in range(FIRST_SEED, FIRST_SEED + SIMULATIONS):
+            self.run_world(seed, seen)
+            if seed % 50 == 0:
+                gc.collect()  # a failure that nobody handled is logged only now, and belongs to one of the last worlds
+        if SIMULATIONS >= 100:
+            self.assertEqual([what for what in [*INTERESTING, *DEEDS] if seen[what] < 5], [])
+
+
+class TestSabotage(SimulationCase):
+    """
+    A daemon that breaks a promise is found out: the worlds themselves work.
+    """
+
+    def assert_found(self, *promises: str) -> None:
+        """
+        Demand that one of the first worlds fails for one of these.
+        """
+        for seed in range(40):
+            try:
+                self.run_world(seed, Counter())
+            except self.failureException as error:
+                self.flushLoggedErrors()
+                gc.collect()
+                self.flushLoggedErrors()
+                self.assertTrue(any(promise in str(error) for promise in promises), str(error)[:500])
+                return
+        self.fail("nothing was found")
+
+    def test_recall_overwrites(self) -> None:
+        """
+        What the database knows takes the place of what was heard since.
+        """
+
+        def recall(sensors: KnownSensors, readings: list[Reading]) -> None:
+            for reading in readings:
+                if known := sensors.get(reading.sensor):
+                    known.remember(reading)
+
+        self.patch(KnownSensors, "recall", recall)
+        self.assert_found("`last` is the newest")
+
+    def test_rows_are_lost(self) -> None:
+        """
+        Half of a batch is not stored, and yet confirmed.
+        """
+
+        def lose(batch: Batch) -> tuple[Batch, Batch]:
+            return halve(batch)[0], halve(batch)[0]
+
+        self.patch(delivery, "halve", lose)
+        self.assert_found("a row is let go only when it is stored or set aside")
+
+    def test_requests_are_not_recorded(self) -> None:
+        """
+        Requests are not journalled.
+        """
+        record = Gateway._record
+        self.patch(Gateway, "_record", lambda gateway, requests, readings=(): record(gateway, [], readings))
+        self.assert_found("journalled, once, before anybody is told")
+
+    def test_readings_are_not_recorded(self) -> None:
+        """
+        Readings are not journalled.
+        """
+        self.patch(Gateway, "_record", lambda gateway, requests, readings=(): None)
+        self.assert_found("every reading goes to the journal", "journalled, once")
+
+    def test_answers_are_mixed_up(self) -> None:
+        """
+        Any report of a sensor answers what was asked of it.
+        """
+
+        def answers(requests: PendingRequests[object], report: Report, errand: Any) -> bool:
+            return bool(errand.on_wire)
+
+        self.patch(PendingRequests, "_answers", answers)
+        self.assert_found("nobody gets another", "only a command is acknowledged")
+
+    def test_tag_is_forgotten(self) -> None:
+        """
+        A failure does not tell whose it is.
+        """
+        self.patch(clientline, "_TOLD", ("MSG", "ID", "ORIGIN"))
+        self.assert_found("a word is answered once", "words are answered in their order", "every request ends")
+
+    def test_event_is_not_counted(self) -> None:
+        """
+        A watcher loses more than it is told of.
+        """
+        event = server.ClientProtocol.event
+
+        def lose(client: server.ClientProtocol, line: bytes) -> bool:
+            return event(client, line) if b"VALUE:9" not in line else False
+
+        self.patch(server.ClientProtocol, "event", lose)
+        self.assert_found("events come in order", "a watcher gets every event or an exact count")
