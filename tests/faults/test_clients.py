@@ -1,0 +1,445 @@
+"""
+Clients that do not read, do not end their lines, do not stop coming: others are answered, and memory is flat.
+"""
+
+from __future__ import annotations
+
+import contextlib  # `suppress` by its bare name means something else to trial
+import resource
+import select
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator
+from threading import Event
+
+from twisted.logger import Logger
+
+from tests.faults.ledger import FULL, Neighbour, measured, processor_time, resident
+from tests.running import LIMIT, Answer, LineClient, PtyDevice, eventually
+from tests.test_end_to_end import StoreCase, value_of
+from usbgate.fieldline import parse
+
+# MB by which a daemon may grow beside what one client does: beyond the buffers that protocol §3 allows it (1 MiB), what
+# Python keeps of memory that was used once.
+GROWTH = 16.0
+
+
+class ClientsCase(StoreCase):
+    """
+    A device that answers, a daemon that stores nothing, and a neighbour who asks all the time.
+    """
+
+    log = Logger()
+
+    def setUp(self) -> None:
+        """
+        Start them.
+        """
+        super().setUp()
+        self.device = self.plug()
+        device = f"{self.device.path}{self.device_options()}"
+        self.daemon = self.run_daemon("--device", device, *self.options())
+        self.client = self.online(self.daemon)
+
+    def options(self) -> tuple[str, ...]:
+        """
+        What else to say to the daemon.
+        """
+        return ("--database", "none")
+
+    def device_options(self) -> str:
+        """
+        What else to say of the device.
+        """
+        return ""
+
+    @contextlib.contextmanager
+    def beside(self, growth: float = GROWTH, word: str = "ask 20") -> Iterator[None]:
+        """
+        Somebody is answered beside what happens, and the daemon does not grow by more than so many MB.
+        """
+        pid = self.daemon.process.pid
+        with Neighbour(self.daemon.port, word) as neighbour:
+            before = resident(pid)
+            alone = neighbour.told
+            yield
+            grown = resident(pid) - before
+        self.log.info(
+            "{test}: {told}; alone: {alone}; grown by {grown:.1f} MB",
+            test=self.id(),
+            told=neighbour.told,
+            alone=alone,
+            grown=grown,
+        )
+        self.assertLess(grown, growth)
+        self.assertNotIn("Traceback", self.daemon.log)
+
+    def open(self, receive: int | None = None) -> socket.socket:
+        """
+        Connect, with a receive buffer of so many bytes.
+        """
+        client = socket.socket()
+        self.addCleanup(client.close)
+        if receive is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # or the other end's buffer holds MB
+        client.settimeout(LIMIT)
+        client.connect(("127.0.0.1", self.daemon.port))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return client
+
+    def counts(self) -> dict[str, str]:
+        """
+        Tell what `status` says of connections.
+        """
+        [line] = [line for line in self.client.word("status") if line.startswith("CLIENTS:")]
+        return parse(line.encode())
+
+
+class RudeClientTests(ClientsCase):
+    """
+    One client who does not behave.
+    """
+
+    def test_never_reads(self) -> None:
+        """
+        One who asks and asks and never reads is not read from, and dropped after a minute.
+        """
+        rude = self.open(receive=4096)
+        rude.setblocking(False)
+        request = b"".join(b"help\nMSG:J_ID:20_ORIGIN:x_TAG:%d\n" % n for n in range(1000))
+        sent = 0
+        with self.beside():
+            while select.select([], [rude], [], 0.5)[1]:
+                sent += rude.send(request)
+                self.assertLess(sent, 64e6, "nobody stops it")
+            if FULL:
+                eventually(lambda: "took nothing of" in self.daemon.log, "it is dropped", 90)
+                with self.assertRaises(OSError):
+                    rude.setblocking(True)
+                    while True:
+                        rude.sendall(request)
+
+    def test_watcher_never_reads(self) -> None:
+        """
+        A watcher who reads nothing loses events, is told how many when it reads, and loses no answer of its own.
+        """
+        rude = self.open(receive=4096)
+        rude.sendall(b"watch 1\n")
+        total = 1_000_000 if FULL else 40_000
+        with self.beside():
+            rude.sendall(b"MSG:J_ID:20_ORIGIN:x_TAG:mine\n")
+            for start in range(0, total, 1000):
+                self.device.say(*[b"ID:1_N:%d" % n for n in range(start, start + 1000)])
+            eventually(lambda: self.client.word("last 1")[0].startswith(f"ID:1_N:{total - 1}_"), "all was read")
+        rude.sendall(b"ping\n")
+        counts: Counter[str] = Counter()
+        heard = []
+        for line in rude.makefile():
+            kind = line.partition("_")[0].rstrip()
+            counts[kind] += 1
+            if kind == "EVENT:reading":
+                heard.append(int(parse(line.rstrip().encode())["N"]))
+            elif kind == "EVENT:dropped":
+                counts["lost"] += int(parse(line.rstrip().encode())["COUNT"])
+            if kind == "OK:ping" or "TAG:mine" in line:
+                counts["told"] += 1
+            if counts["told"] == 3 and counts["lost"]:
+                break
+        self.assertEqual(counts["OK:watch"], 1)
+        self.assertGreater(counts["lost"], 0)
+        self.assertEqual(counts["EVENT:reading"] + counts["lost"], total)
+        self.assertEqual(heard, sorted(set(heard)))
+
+    def test_reads_slowly(self) -> None:
+        """
+        One who reads a few bytes at a time gets all its answers, in the end.
+        """
+        slow = self.open(receive=4096)
+        count = 3000
+        with self.beside():
+            slow.sendall(b"".join(b"MSG:J_ID:20_ORIGIN:x_TAG:%d\n" % n for n in range(250)) + b"help\n" * 60)
+            data = b""
+            while data.count(b"\nOK:help") < 60 or data.count(b"_VALUE:456_") < 250:
+                chunk = slow.recv(16 if len(data) < count else 65536)
+                self.assertTrue(chunk)
+                data += chunk
+        tags = [parse(line)["TAG"] for line in data.splitlines() if line.startswith(b"ID:20_VALUE:")]
+        self.assertEqual(sorted(map(int, tags)), list(range(250)))
+
+    def test_byte_by_byte(self) -> None:
+        """
+        A request that comes byte by byte is one request, also with many at the same time.
+        """
+        clients = [self.open() for _ in range(50)]
+        with self.beside():
+            for byte in b"MSG:J_ID:20_ORIGIN:x\n":
+                for client in clients:
+                    client.send(bytes([byte]))
+            for client in clients:
+                file = client.makefile()
+                self.assertEqual(file.readline(), "MSG:J_ID:20_ORIGIN:x\n")
+                self.assertTrue(file.readline().startswith("ID:20_VALUE:456_"))
+
+    def test_no_line_end(self) -> None:
+        """
+        30 MB with no line end are told once to be too long; what follows them is served.
+        """
+        rude = self.open()
+        with self.beside():
+            for _ in range(1000 if FULL else 30):
+                rude.sendall(b"x" * 1_000_000)
+            rude.sendall(b"\nping\n")
+            file = rude.makefile()
+            self.assertTrue(file.readline().startswith("ERROR:limit_"))
+            self.assertEqual(file.readline(), "OK:ping\n")
+
+    def test_half_closes(self) -> None:
+        """
+        One who says no more gets all its answers, and then the end; its half line commands nobody.
+        """
+        with self.beside():
+            clients = [self.open() for _ in range(20)]
+            for client in clients:
+                client.sendall(b"".join(b"MSG:J_ID:20_ORIGIN:x_TAG:%d\n" % n for n in range(10)) + b"MSG:ON_ID:9")
+                client.shutdown(socket.SHUT_WR)
+            for client in clients:
+                lines = client.makefile().read().splitlines()
+                answered = [parse(line.encode())["TAG"] for line in lines if line.startswith("ID:20_VALUE:456_")]
+                self.assertEqual(sorted(answered), list(map(str, range(10))))
+                self.assertEqual(len(lines), 20)
+        self.assertEqual({line.partition(b"_ORIGIN")[0] for line in self.device.heard}, {b"MSG:J_ID:20"})
+
+
+class ResetTests(ClientsCase):
+    """
+    Clients who vanish, with a database.
+    """
+
+    def options(self) -> tuple[str, ...]:
+        """
+        Store.
+        """
+        return ("--database", self.database)
+
+    def test_resets(self) -> None:
+        """
+        Clients who reset the connection lose nothing but the answer: each request has its row.
+        """
+        with self.beside():
+            for n in range(200):
+                client = self.open()
+                client.sendall(b"MSG:J_ID:20_ORIGIN:gone%d\n" % n)
+                if n % 2:  # else it may be gone before anything was read of it: what is lost was never accepted
+                    self.assertEqual(client.recv(1), b"M")
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+        gone = (
+            "select count(distinct origin) from request where origin ~ '^gone[0-9]*[13579]$' and outcome = 'answered'"
+        )
+        eventually(lambda: self.rows(gone) == [(100,)], "each that was echoed has its row")
+        eventually(lambda: self.counts()["CLIENTS"] == "1", "they are forgotten")
+
+
+class CrowdTests(ClientsCase):
+    """
+    More connections than there may be.
+    """
+
+    def setUp(self) -> None:
+        """
+        Let this process have as many open files as it may.
+        """
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        super().setUp()
+
+    def options(self) -> tuple[str, ...]:
+        """
+        Store: what the database needs must be there, too.
+        """
+        return ("--database", self.database)
+
+    def crowd(self, count: int) -> tuple[list[socket.socket], Counter[str]]:
+        """
+        Open so many connections, and say `ping` on each.
+
+        One after the other: the kernel lets 50 wait at Twisted's door, and has the next come again in a second.
+
+        Returns:
+            The connections, and how many were told what.
+        """
+        crowd: list[socket.socket] = []
+        told: Counter[str] = Counter()
+        for _ in range(count):
+            crowd.append(self.open())
+            try:
+                crowd[-1].sendall(b"ping\n")
+                told[crowd[-1].recv(1000).decode().partition("_")[0].strip()] += 1
+            except ConnectionError:  # it was closed while it spoke, and may have missed what it was told
+                told[""] += 1
+        return crowd, told
+
+    def test_too_many(self) -> None:
+        """
+        Of 1,500 connections 1,000 are served, all others are told why not; afterwards new ones are served.
+        """
+        with self.beside(growth=60.0):  # MB; 1,000 connections are some 30 kB each
+            crowd, told = self.crowd(1500)
+            self.assertEqual(told["OK:ping"], 998)  # one is ours, one is the neighbour's
+            self.assertGreater(told["ERROR:limit"], 0)
+            self.assertEqual(told["ERROR:limit"] + told[""], 502)
+            self.assertEqual(self.counts()["LIMITED"], "502")
+            for client in crowd:
+                client.close()
+            eventually(lambda: self.counts()["CLIENTS"] == "2", "they are forgotten")
+            self.assertEqual(LineClient(self.daemon.port).word("ping"), ["OK:ping"])
+
+    def test_no_file_left(self) -> None:
+        """
+        Out of file descriptors, the daemon neither ends nor spins, and serves those it has, and others afterwards.
+        """
+        pid = self.daemon.process.pid
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (48, hard))
+        with self.beside():
+            crowd, told = self.crowd(100)
+            self.assertGreater(told["OK:ping"], 5)
+            self.assertLess(told["OK:ping"], 48)
+            self.assertEqual(told["OK:ping"] + told[""], 100)
+        # Nobody speaks now, and some still come in.
+        more = [self.open() for _ in range(20)]
+        self.assertLess(measured(lambda: processor_time(pid), 0.5), 0.2)
+        # What was there goes on: a reading is stored, and an answer given.
+        self.device.say(b"ID:1_N:1")
+        self.assertTrue(self.client.word("ask 20")[0].startswith("ID:20_VALUE:456"))
+        eventually(lambda: self.rows("select 1 from reading where sensor = '1'"), "it is stored")
+        # Its device is pulled, and can't be opened while there is no descriptor.
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (8, hard))
+        self.device.unplug()
+        self.device.plug()
+        eventually(lambda: "Too many open files" in self.daemon.log, "it can't be opened")
+        self.assertTrue(self.client.word("ask 20")[0].startswith("ERROR:offline_"))
+        for client in (*crowd, *more):
+            client.close()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
+        eventually(lambda: self.counts()["CLIENTS"] == "1", "they are forgotten")
+        eventually(lambda: "_STATE:online_" in self.client.word("devices")[0], "it is back")
+        self.assertTrue(self.client.word("ask 20")[0].startswith("ID:20_VALUE:456"))
+        self.assertEqual(LineClient(self.daemon.port).word("ping"), ["OK:ping"])
+        self.assertNotIn("Traceback", self.daemon.log)
+
+
+class FloodTests(ClientsCase):
+    """
+    10,000 requests at once, over 50 connections, while the device thinks; then it answers.
+    """
+
+    def setUp(self) -> None:
+        """
+        Let the device keep its answers until it may speak.
+        """
+        self.kept: list[bytes] = []
+        self.may_speak = Event()
+        super().setUp()
+
+    def options(self) -> tuple[str, ...]:
+        """
+        Store.
+        """
+        return ("--database", self.database)
+
+    def device_options(self) -> str:
+        """
+        Wait long for an answer, whatever else this machine has to do.
+        """
+        return ",patience=100"
+
+    def plug(self, answer: Answer = value_of, name: str = "ttyACM0") -> PtyDevice:
+        """
+        Plug the device in.
+        """
+
+        def thinking(fields: dict[str, str]) -> list[bytes]:
+            if fields["ID"] == "20":
+                return value_of(fields)
+            said = f"ID:{fields['ID']}_VALUE:{fields['ID']}_MSG:J".encode()
+            if self.may_speak.is_set():
+                return [said]
+            self.kept.append(said)
+            return []
+
+        return super().plug(thinking, name)
+
+    def flood(self, sensor: Callable[[int], int], accepted: int) -> Counter[str]:
+        """
+        Ask, let the device speak when so many questions are in flight, and wait until every one has ended.
+
+        Returns:
+            How many ended how.
+        """
+        many, each = 50, 200  # there may be 256 in flight on a connection
+        outcomes: Counter[str] = Counter()
+        self.may_speak.clear()
+        with contextlib.ExitStack() as opened:
+            clients = [opened.enter_context(contextlib.closing(LineClient(self.daemon.port))) for _ in range(many)]
+            for number, client in enumerate(clients):
+                asked = range(number * each, (number + 1) * each)
+                client.say(*[f"MSG:J_ID:{sensor(n)}_ORIGIN:x_TAG:{n}_TIMEOUT:100" for n in asked])
+            eventually(lambda: self.in_flight() >= accepted, f"{accepted} are in flight, not {self.in_flight()}")
+            self.may_speak.set()
+            kept, self.kept = self.kept, []
+            self.device.say(*kept)
+            for number, client in enumerate(clients):
+                left = set(range(number * each, (number + 1) * each))
+                while left:
+                    fields = parse(client.hear().encode())
+                    if "TIMEOUT" in fields and "ERROR" not in fields:
+                        continue  # the echo
+                    n = int(fields["TAG"])
+                    left.remove(n)
+                    if "ERROR" in fields:
+                        outcomes[fields["ERROR"]] += 1
+                    else:
+                        self.assertEqual((fields["ID"], fields["VALUE"]), (str(sensor(n)), str(sensor(n))))
+                        outcomes["answered"] += 1
+        return outcomes
+
+    def in_flight(self) -> int:
+        """
+        Tell how many requests have not ended.
+        """
+        [line] = [line for line in self.client.word("status") if line.startswith("VERSION:")]
+        return int(parse(line.encode())["INFLIGHT"])
+
+    def test_one_sensor(self) -> None:
+        """
+        They are one message, and all get its answer; each has its row.
+        """
+        with self.beside(growth=60.0):  # MB; each is a kB or two, until it has its row
+            outcomes = self.flood(lambda n: 30, 10_000)
+        self.assertEqual(outcomes, {"answered": 10_000})
+        self.assertEqual([line for line in self.device.heard if b"ID:30_" in line], [b"MSG:J_ID:30_ORIGIN:x"])
+        ended = "select count(*) from request where sensor = '30' and outcome = 'answered'"
+        eventually(lambda: self.rows(ended) == [(10_000,)], "each has its row")
+
+    def test_as_many_sensors(self) -> None:
+        """
+        Those that there is room for are answered, the others told at once that it is busy; each has its row.
+        """
+        with self.beside(growth=60.0, word="ping"):
+            first = resident(self.daemon.process.pid)
+            outcomes = self.flood(lambda n: 1000 + n, 4096)
+        self.assertEqual(set(outcomes), {"answered", "busy"})
+        self.assertGreaterEqual(outcomes["answered"], 4096)
+        self.assertLess(outcomes["answered"], 4096 + 64)
+        ended = "select outcome, count(*)::int from request where origin = 'x' group by outcome"
+        eventually(lambda: dict(self.rows(ended)) == outcomes, "each has its row")
+        heard = Counter(self.device.heard)
+        self.assertEqual(set(heard.values()), {1})
+        self.assertEqual(len(heard), outcomes["answered"])
+        for _ in range(20 if FULL else 0):
+            self.flood(lambda n: 1000 + n, 4096)
+        self.assertLess(resident(self.daemon.process.pid) - first, 60.0)
