@@ -921,6 +921,7 @@ class LimitTests(JournalCase):
         """
         Whenever rows are taken, confirmed or read back meanwhile, each comes out once and in order, or is counted.
         """
+        lost = 0
         for seed in range(8):
             dice = Random(seed)
             journal = self.start(limit=40_000, durability=0.001, live_limit=dice.choice([1, 10_000, 1_000_000]))
@@ -950,9 +951,10 @@ class LimitTests(JournalCase):
             taken += [value for batch in await self.take_all(journal) for value in values(batch)]
             self.assertEqual(taken, sorted(set(taken)), seed)
             self.assertEqual((len(taken) + journal.lost, journal.backlog), (appended, 0), seed)
-            self.assertGreater(journal.lost, 0, seed)
+            lost += journal.lost
             await journal.stopService()
             self.path.unlink()
+        self.assertGreater(lost, 0)  # with one seed alone, the thread may have kept up
 
 
 CHILD = """
