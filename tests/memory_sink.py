@@ -9,20 +9,20 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from usbgate.batch import NULL_CELL, READING_COLUMNS, REQUEST_COLUMNS, Batch
+from usbgate.batch import KINDS, NULL_CELL, Batch
 from usbgate.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
 from usbgate.model import Reading
 
 
 def rows_of(batch: Batch) -> list[dict[str, str | None]]:
     """
-    Spell a batch out: a dict for each row, readings first.
+    Spell a batch out: a dict for each row, one kind after the other.
     """
     rows = []
-    for names, columns in ((READING_COLUMNS, batch.readings), (REQUEST_COLUMNS, batch.requests)):
+    for kind, columns in zip(KINDS, batch.parts, strict=True):
         for cells in zip(*[column.split("\n") for column in columns], strict=True):
             values = [None if cell == NULL_CELL else cell for cell in cells]
-            rows.append(dict(zip(names, values, strict=True)))
+            rows.append(dict(zip(kind.columns, values, strict=True)))
     return rows
 
 

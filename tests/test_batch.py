@@ -4,9 +4,10 @@ Batches: rows as columns of text.
 
 from __future__ import annotations
 
+import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from usbgate.batch import NULL_CELL, READING_COLUMNS, REQUEST_COLUMNS, Batch, encode, halve, merge
+from usbgate.batch import KINDS, NULL_CELL, Batch, columns_of, encode, halve, merge
 from usbgate.model import Reading, RequestRecord
 
 READINGS = [Reading(1000 + n, "leonardo", "20", "VALUE", float(n), None, None, True) for n in range(5)]
@@ -24,11 +25,11 @@ class BatchTests(SynchronousTestCase):
         """
         batch = encode(7, READINGS[:2], REQUESTS[:1])
         self.assertEqual((batch.first, batch.last, batch.rows), (7, 9, 3))
-        readings = dict(zip(READING_COLUMNS, batch.readings, strict=True))
+        readings = dict(zip(columns_of(Reading), batch.of(Reading), strict=True))
         self.assertEqual(readings["n"], "7\n8")
         self.assertEqual(readings["value"], "0.0\n1.0")
         self.assertEqual(readings["text"], f"{NULL_CELL}\n{NULL_CELL}")
-        requests = dict(zip(REQUEST_COLUMNS, batch.requests, strict=True))
+        requests = dict(zip(columns_of(RequestRecord), batch.of(RequestRecord), strict=True))
         self.assertEqual(requests["n"], "9")
         self.assertEqual(requests["device"], NULL_CELL)
         self.assertEqual(requests["latency_ms"], "10000.125")
@@ -38,7 +39,7 @@ class BatchTests(SynchronousTestCase):
         A text with a line end, which only a dialect of another's can let through, moves no other row.
         """
         rows = [READINGS[0]._replace(value=None, text=text) for text in ("first\nline", "of b", "of c")]
-        texts = dict(zip(READING_COLUMNS, encode(1, rows, []).readings, strict=True))["text"]
+        texts = dict(zip(columns_of(Reading), encode(1, rows).of(Reading), strict=True))["text"]
         self.assertEqual(texts.split("\n"), ["first line", "of b", "of c"])
 
     def test_packed(self) -> None:
@@ -48,15 +49,45 @@ class BatchTests(SynchronousTestCase):
         for batch in [encode(1, READINGS, REQUESTS), encode(1, READINGS, []), encode(1, [], REQUESTS)]:
             self.assertEqual(Batch.from_bytes(batch.to_bytes()), batch)
 
+    def test_packed_by_an_earlier_version(self) -> None:
+        """
+        What an earlier version packed is read: kinds of rows and columns that it did not know are empty.
+        """
+        batch = encode(1, READINGS, REQUESTS)
+        old = msgspec.msgpack.encode((1, 7, batch.of(Reading), batch.of(RequestRecord)))
+        self.assertEqual(Batch.from_bytes(old), batch)
+        shorter = msgspec.msgpack.encode((1, 7, batch.of(Reading)[:-1], ()))
+        clocks = dict(zip(columns_of(Reading), Batch.from_bytes(shorter).of(Reading), strict=True))["clock"]
+        self.assertEqual(clocks.split("\n"), [NULL_CELL] * 5)
+        self.assertEqual(Batch.from_bytes(shorter).rows, 5)
+
+    def test_not_packed(self) -> None:
+        """
+        What is no batch is said to be none.
+        """
+        for odd in (b"", b"\xc1", msgspec.msgpack.encode((1, 2)), msgspec.msgpack.encode((1, 2, "3"))):
+            with self.assertRaises(msgspec.MsgspecError):
+                Batch.from_bytes(odd)
+
+    def test_numbered_by_kind(self) -> None:
+        """
+        Rows are numbered in the order of the kinds, whatever the order in which they are given.
+        """
+        batch = encode(1, REQUESTS, [], READINGS)
+        self.assertEqual(batch, encode(1, READINGS, REQUESTS))
+        numbers = [n for part in batch.parts for n in (part[0].split("\n") if part else [])]
+        self.assertEqual(numbers, [str(n) for n in range(1, 8)])
+        self.assertEqual(len(batch.parts), len(KINDS))
+
     def test_merge(self) -> None:
         """
         Merged batches hold all rows under their own numbers, in order.
         """
         merged = merge([encode(1, READINGS[:2], REQUESTS), encode(10, [], REQUESTS), encode(20, READINGS[2:], [])])
         self.assertEqual((merged.first, merged.last, merged.rows), (1, 22, 9))
-        self.assertEqual(merged.readings[0], "1\n2\n20\n21\n22")
-        self.assertEqual(merged.requests[0], "3\n4\n10\n11")
-        self.assertEqual(merged.readings[5], "0.0\n1.0\n2.0\n3.0\n4.0")
+        self.assertEqual(merged.of(Reading)[0], "1\n2\n20\n21\n22")
+        self.assertEqual(merged.of(RequestRecord)[0], "3\n4\n10\n11")
+        self.assertEqual(merged.of(Reading)[5], "0.0\n1.0\n2.0\n3.0\n4.0")
 
     def test_halve(self) -> None:
         """

@@ -36,6 +36,7 @@ from usbgate.model import (
     Report,
     Request,
     RequestRecord,
+    Row,
     Stopped,
     TimedOut,
     Unknown,
@@ -136,10 +137,13 @@ class MemoryJournal:
         self.away = False
         self._events = events
 
-    def append(self, readings: Sequence[Reading], requests: Sequence[RequestRecord]) -> None:
+    def append(self, *runs: Sequence[Row]) -> None:
         """
         See `IJournal.append`.
         """
+        rows = [row for run in runs for row in run]
+        readings = [row for row in rows if isinstance(row, Reading)]
+        requests = [row for row in rows if isinstance(row, RequestRecord)]
         self._events.append(("journal", len(readings), [request.outcome for request in requests]))
         self.readings += readings
         self.requests += requests

@@ -68,12 +68,12 @@ def values(batch: Batch) -> list[float]:
     """
     List the values of a batch's readings.
     """
-    return [float(cell) for cell in batch.readings[5].split("\n")] if batch.readings else []
+    return [float(cell) for cell in batch.of(Reading)[5].split("\n")] if batch.of(Reading) else []
 
 
 def numbers(batch: Batch) -> list[int]:
     """
-    List the numbers of a batch's rows, readings first.
+    List the numbers of a batch's rows, one kind after the other.
     """
     return [int(row["n"] or 0) for row in rows_of(batch)]
 
@@ -121,7 +121,7 @@ class JournalCase(TestCase):
         """
         Wait until all that was appended is on disk.
         """
-        await self.until(lambda: self.stored_n(journal) == journal._next - 1 and not journal._readings)
+        await self.until(lambda: self.stored_n(journal) == journal._next - 1 and not journal._waiting)
 
     def stored_n(self, journal: Journal) -> int:
         """
@@ -501,7 +501,7 @@ class RejectTests(JournalCase):
         journal.append(readings(0, 1), [request("7")])
         batch = await journal.oldest()
         reading, refused = halve(batch)
-        odd = Batch(1, 1, (*reading.readings[:6], "half a pair: \ud800", *reading.readings[7:]), ())
+        odd = encode(1, [readings(0, 1)[0]._replace(text="half a pair: \ud800")])
         journal.reject(odd, "22021: not UTF-8: \ud800")
         await self.until(lambda: journal.rejected)
         journal.reject(reading, "once more, after a crash")

@@ -7,17 +7,47 @@ NULL_CELL)`. Cells never hold control characters (protocol §1), so neither mark
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from usbgate.model import Reading, RequestRecord
+from usbgate.model import Reading, RequestRecord, Row
 
 NULL_CELL = "\x01"
 
-READING_COLUMNS = ("n", *Reading._fields)
-REQUEST_COLUMNS = ("n", *RequestRecord._fields)
+
+class Kind(NamedTuple):
+    """
+    One kind of rows.
+
+    Attributes:
+        row: What a row is before it is encoded.
+        table: Where it is stored.
+        columns: The names of its columns: the journal's number, then the fields of `row`. New ones come last.
+    """
+
+    row: type[Row]
+    table: str
+    columns: tuple[str, ...]
+
+
+def _kind(row: type[Row], table: str) -> Kind:
+    return Kind(row, table, ("n", *row._fields))
+
+
+# In the order in which the rows of one batch are numbered. A kind more is an entry more.
+KINDS = (_kind(Reading, "reading"), _kind(RequestRecord, "request"))
+
+_PLACES: Mapping[type[Row], int] = {kind.row: place for place, kind in enumerate(KINDS)}
+_NOTHING: tuple[tuple[str, ...], ...] = ((),) * len(KINDS)
+
+
+def columns_of(row: type[Row]) -> tuple[str, ...]:
+    """
+    Tell the names of the columns of one kind.
+    """
+    return KINDS[_PLACES[row]].columns
 
 
 class Batch(NamedTuple):
@@ -27,57 +57,90 @@ class Batch(NamedTuple):
     Attributes:
         first: The journal's number of the first row.
         last: The journal's number of the last row; numbers between may be missing.
-        readings: Columns in the order of `READING_COLUMNS`; empty where there are no readings.
-        requests: Columns in the order of `REQUEST_COLUMNS`; empty where there are no requests.
+        parts: For each of `KINDS` its columns, in the order of `Kind.columns`; empty where there are no such rows.
     """
 
     first: int
     last: int
-    readings: tuple[str, ...]
-    requests: tuple[str, ...]
+    parts: tuple[tuple[str, ...], ...]
 
     @property
     def rows(self) -> int:
         """
         How many rows these are.
         """
-        return sum(columns[0].count("\n") + 1 for columns in (self.readings, self.requests) if columns)
+        return sum(columns[0].count("\n") + 1 for columns in self.parts if columns)
+
+    @property
+    def size(self) -> int:
+        """
+        How many characters its cells and their marks are.
+        """
+        return sum(sum(map(len, columns)) for columns in self.parts)
+
+    def of(self, row: type[Row]) -> tuple[str, ...]:
+        """
+        Give the columns of one kind.
+        """
+        return self.parts[_PLACES[row]]
 
     def to_bytes(self) -> bytes:
         """
-        Pack it for the journal.
+        Pack it for the journal: kinds by the names of their tables.
         """
-        return _encoder.encode(self)
+        named = {kind.table: columns for kind, columns in zip(KINDS, self.parts, strict=True) if columns}
+        return _encoder.encode((self.first, self.last, named))
 
     @classmethod
     def from_bytes(cls, packed: bytes) -> Batch:
         """
-        Unpack what `to_bytes` packed.
+        Unpack what `to_bytes` packed, in this version or in an earlier one, which knew fewer kinds and columns.
+
+        Raises:
+            msgspec.MsgspecError: It is not that.
         """
-        return cls(*_decoder.decode(packed))
+        try:
+            first, last, named = _decoder.decode(packed)
+        except msgspec.ValidationError:
+            first, last, readings, requests = _decoder_of_format_1.decode(packed)
+            named = {"reading": readings, "request": requests}
+        return cls(first, last, tuple(_complete(kind, named.get(kind.table, ())) for kind in KINDS))
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(tuple[int, int, tuple[str, ...], tuple[str, ...]])
+_decoder = msgspec.msgpack.Decoder(tuple[int, int, dict[str, tuple[str, ...]]])
+_decoder_of_format_1 = msgspec.msgpack.Decoder(tuple[int, int, tuple[str, ...], tuple[str, ...]])
 
 
-def encode(first: int, readings: Sequence[Reading], requests: Sequence[RequestRecord]) -> Batch:
+def _complete(kind: Kind, columns: tuple[str, ...]) -> tuple[str, ...]:
+    # A column that was not known when this was packed holds nothing.
+    missing = len(kind.columns) - len(columns)
+    if not columns or not missing:
+        return columns
+    return (*columns, *["\n".join([NULL_CELL] * (columns[0].count("\n") + 1))] * missing)
+
+
+def encode(first: int, *runs: Sequence[Row]) -> Batch:
     """
     Make a batch of rows; at least one.
 
     Args:
-        first: The number of the first row; readings come first, and the numbers have no gap.
-        readings: Rows of table `reading`.
-        requests: Rows of table `request`.
+        first: The number of the first row; the numbers have no gap, and follow the order of `KINDS`.
+        runs: Rows, each of these sequences of one kind, and no two of the same.
     """
-    split = first + len(readings)
-    last = split + len(requests) - 1
-    return Batch(first, last, _columns(first, readings), _columns(split, requests))
+    parts = list(_NOTHING)
+    number = first
+    for place, rows in sorted([(_PLACES[type(rows[0])], rows) for rows in runs if rows], key=_place):
+        parts[place] = _columns(number, rows)
+        number += len(rows)
+    return Batch(first, number - 1, tuple(parts))
 
 
-def _columns(first: int, rows: Sequence[Reading] | Sequence[RequestRecord]) -> tuple[str, ...]:
-    if not rows:
-        return ()
+def _place(placed: tuple[int, Sequence[Row]]) -> int:
+    return placed[0]
+
+
+def _columns(first: int, rows: Sequence[Row]) -> tuple[str, ...]:
     numbers = "\n".join(map(str, range(first, first + len(rows))))
     return (numbers, *map(_cells, zip(*rows, strict=True)))
 
@@ -101,12 +164,9 @@ def merge(batches: Sequence[Batch]) -> Batch:
     """
     Join batches, given in their order, into one.
     """
-    return Batch(
-        batches[0].first,
-        batches[-1].last,
-        _join([batch.readings for batch in batches if batch.readings]),
-        _join([batch.requests for batch in batches if batch.requests]),
-    )
+    kinds = zip(*[batch.parts for batch in batches], strict=True)
+    parts = tuple(_join([columns for columns in kind if columns]) for kind in kinds)
+    return Batch(batches[0].first, batches[-1].last, parts)
 
 
 def _join(parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -115,18 +175,22 @@ def _join(parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
 
 def halve(batch: Batch) -> tuple[Batch, Batch]:
     """
-    Cut a batch of two or more rows into two: readings from requests where it has both, else in the middle.
+    Cut a batch of two or more rows into two: one kind from the others where it has several, else in the middle.
     """
-    if batch.readings and batch.requests:
-        return _part(batch.readings, ()), _part((), batch.requests)
-    columns = [column.split("\n") for column in batch.readings or batch.requests]
-    middle = len(columns[0]) // 2
-    halves = [tuple("\n".join(c[part]) for c in columns) for part in (slice(middle), slice(middle, None))]
-    if batch.readings:
-        return _part(halves[0], ()), _part(halves[1], ())
-    return _part((), halves[0]), _part((), halves[1])
+    (place, columns), *others = [(place, columns) for place, columns in enumerate(batch.parts) if columns]
+    if others:
+        return _part(_only(place, columns)), _part((*_NOTHING[: place + 1], *batch.parts[place + 1 :]))
+    cells = [column.split("\n") for column in columns]
+    middle = len(cells[0]) // 2
+    early, late = [tuple("\n".join(c[half]) for c in cells) for half in (slice(middle), slice(middle, None))]
+    return _part(_only(place, early)), _part(_only(place, late))
 
 
-def _part(readings: tuple[str, ...], requests: tuple[str, ...]) -> Batch:
-    numbers = (readings or requests)[0]
-    return Batch(int(numbers.split("\n", 1)[0]), int(numbers.rsplit("\n", 1)[-1]), readings, requests)
+def _only(place: int, columns: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return (*_NOTHING[:place], columns, *_NOTHING[place + 1 :])
+
+
+def _part(parts: tuple[tuple[str, ...], ...]) -> Batch:
+    numbers = [columns[0] for columns in parts if columns]
+    first = min(int(cells.split("\n", 1)[0]) for cells in numbers)
+    return Batch(first, max(int(cells.rsplit("\n", 1)[-1]) for cells in numbers), parts)

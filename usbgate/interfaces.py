@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from usbgate.batch import Batch
-from usbgate.model import Answer, Reading, Report, Request, RequestRecord
+from usbgate.model import Answer, Reading, Report, Request, Row
 
 
 class IClock(Interface):
@@ -187,13 +187,13 @@ class IJournal(Interface):
     The durable queue between what is read and what is stored.
     """
 
-    def append(readings: Sequence[Reading], requests: Sequence[RequestRecord]) -> None:
+    def append(*runs: Sequence[Row]) -> None:
         """
-        Take rows in, numbered in this order, readings first; they are on disk 50 ms and one commit later.
+        Take rows in; they are on disk 50 ms and one commit later.
 
         Args:
-            readings: `Reading`s.
-            requests: `RequestRecord`s.
+            runs: Rows, each of these sequences of one kind. Of what is written at once, rows are numbered in the
+                order of `KINDS`, and those of one kind in the order in which they came.
         """
 
 

@@ -19,12 +19,12 @@ from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReac
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from usbgate.batch import Batch, encode, merge
+from usbgate.batch import KINDS, Batch, encode, merge
 from usbgate.fieldline import plain_text
 from usbgate.interfaces import IJournal, IOutbox
 from usbgate.journalfile import LIMIT, JournalFile
 from usbgate.journalwriter import JournalWriter, Read, Write
-from usbgate.model import Reading, RequestRecord
+from usbgate.model import RequestRecord, Row
 
 FLUSH_INTERVAL = 0.05  # seconds, protocol §5
 LOST_INTERVAL = 60.0  # seconds between two lines of log about rows that were lost
@@ -40,10 +40,6 @@ class IJournalReactor(IReactorTime, IReactorFromThreads):
     """
     What the journal needs of the reactor.
     """
-
-
-def _size(batch: Batch) -> int:
-    return sum(map(len, batch.readings)) + sum(map(len, batch.requests))
 
 
 @implementer(IJournal, IOutbox)
@@ -94,8 +90,8 @@ class Journal(Service):
         self._writer = JournalWriter(self._file, self, reactor.callFromThread)
         self._stopped: Deferred[None] = Deferred()
         # Not yet handed to the thread.
-        self._readings: list[Reading] = []
-        self._requests: list[RequestRecord] = []
+        self._rows: dict[type[Row], list[Row]] = {kind.row: [] for kind in KINDS}
+        self._waiting = 0
         self._rejects: list[tuple[Batch, str]] = []
         self._flushing: IDelayedCall | None = None
         # On the way to the disk.
@@ -180,29 +176,34 @@ class Journal(Service):
         Service.stopService(self)
         if self._asker is not None:
             self._asker.cancel()
-        if self._readings or self._requests or self._rejects or self._undeleted:
+        if self._waiting or self._rejects or self._undeleted:
             self._flush()
         self._tell_lost()
         self._writer.stop()
         return self._stopped
 
-    def append(self, readings: Sequence[Reading], requests: Sequence[RequestRecord]) -> None:
+    def append(self, *runs: Sequence[Row]) -> None:
         """
         Take rows in (see `IJournal.append`).
         """
         if not self.running:
-            self.log.error("{rows} rows came while the journal was closed", rows=len(readings) + len(requests))
+            self.log.error("{rows} rows came while the journal was closed", rows=sum(map(len, runs)))
             return
-        if requests and self._unsynced > self._unsynced_limit:
-            self._drop(len(requests))
-            requests = ()
-        self._readings += readings
-        self._requests += requests
-        self.backlog += len(readings) + len(requests)
-        if len(self._readings) + len(self._requests) >= FLUSH_ROWS:
+        for rows in runs:
+            if rows:
+                self._take(type(rows[0]), rows)
+        if self._waiting >= FLUSH_ROWS:
             self._flush()
-        elif readings or requests:
+        elif self._waiting:
             self._flush_soon()
+
+    def _take(self, kind: type[Row], rows: Sequence[Row]) -> None:
+        if kind is RequestRecord and self._unsynced > self._unsynced_limit:
+            self._drop(len(rows))
+            return
+        self._rows[kind] += rows
+        self._waiting += len(rows)
+        self.backlog += len(rows)
 
     def _drop(self, requests: int) -> None:
         if self.dropped == self._dropped_told:
@@ -255,11 +256,13 @@ class Journal(Service):
         if flushing is not None and flushing.active():
             flushing.cancel()
         batch = None
-        if self._readings or self._requests:
-            batch = encode(self._next, self._readings, self._requests)
+        if self._waiting:
+            batch = encode(self._next, *self._rows.values())
             self._next = batch.last + 1
-            self._readings, self._requests = [], []
-            self._unsynced += _size(batch)
+            for rows in self._rows.values():
+                rows.clear()
+            self._waiting = 0
+            self._unsynced += batch.size
         # What is on its way to the store stays until that is over.
         kept = self._confirmed if self._current is None else self._current.last
         self._writer.write(Write(batch, self._rejects, self._confirmed, kept))
@@ -286,7 +289,7 @@ class Journal(Service):
             rows = parts[0].rows
             while self._live and (rows := rows + self._live[0].rows) <= MERGE_ROWS:
                 parts.append(self._live.popleft())
-            self._live_size -= sum(map(_size, parts))
+            self._live_size -= sum(batch.size for batch in parts)
             self._current = merge(parts) if len(parts) > 1 else parts[0]
         self._read_ahead()
         if self._asker is not None and self._current is not None:
@@ -306,7 +309,7 @@ class Journal(Service):
         self.slowest_commit = max(self.slowest_commit, seconds)
         self._recover()
         for batch in batches:
-            size = _size(batch)
+            size = batch.size
             self._unsynced -= size
             if self._live and self._live_size + size > self._live_limit:
                 self._behind = True
@@ -327,7 +330,7 @@ class Journal(Service):
             first = self._live[0].first
         while self._live and self._live[0].last <= through:
             batch = self._live.popleft()
-            self._live_size -= _size(batch)
+            self._live_size -= batch.size
             lost, last = lost + batch.rows, batch.last
         if self._live and self._live[0].first <= through:
             last = self._live[0].last
@@ -355,7 +358,7 @@ class Journal(Service):
             self._recover()
         if batch is not None:
             self._live.append(batch)
-            self._live_size += _size(batch)
+            self._live_size += batch.size
             self._loaded = batch.last
         self._offer()
 
@@ -363,7 +366,7 @@ class Journal(Service):
         self._reading = False
         self._behind = False
         here = [*self._live] + ([self._current] if self._current is not None else [])
-        unwritten = self._next - 1 - n + len(self._readings) + len(self._requests)
+        unwritten = self._next - 1 - n + self._waiting
         self.backlog = sum(batch.rows for batch in here) + unwritten
 
     def refused(self, reason: str) -> None:

@@ -17,9 +17,9 @@ from uuid import uuid4
 import msgspec
 from twisted.logger import Logger
 
-from usbgate.batch import NULL_CELL, READING_COLUMNS, REQUEST_COLUMNS, Batch, merge
+from usbgate.batch import KINDS, NULL_CELL, Batch, merge
 
-FORMAT = 1  # PRAGMA user_version of the files that this module writes
+FORMAT = 2  # PRAGMA user_version of the files that this module writes; it reads the earlier ones, too
 
 LOCK_TIMEOUT = 1.0  # seconds; only somebody who looks into the file can hold it, and the writer tries again
 
@@ -339,8 +339,6 @@ def _spell_rejected(row: Batch, reason: str) -> tuple[int, str, str, str]:
     """
     Spell a row for people and for whoever wants to store it after all: JSON, ASCII only, whatever is in it.
     """
-    kind, names, cells = (
-        ("reading", READING_COLUMNS, row.readings) if row.readings else ("request", REQUEST_COLUMNS, row.requests)
-    )
-    values = {name: None if cell == NULL_CELL else cell for name, cell in zip(names, cells, strict=True)}
-    return row.first, reason.encode("utf-8", "replace").decode(), kind, json.dumps(values)
+    ((kind, cells),) = [(kind, columns) for kind, columns in zip(KINDS, row.parts, strict=True) if columns]
+    values = {name: None if cell == NULL_CELL else cell for name, cell in zip(kind.columns, cells, strict=True)}
+    return row.first, reason.encode("utf-8", "replace").decode(), kind.table, json.dumps(values)

@@ -204,3 +204,7 @@ class RequestRecord(NamedTuple):
     arguments: str | None  # as a field line
     outcome: str  # "answered", "recent" or an error code
     latency_ms: float
+
+
+# What is stored, one class a table: see `usbgate.batch.KINDS`.
+Row = Reading | RequestRecord

@@ -19,9 +19,10 @@ from typing import Any
 from twisted.scripts.twistd import run
 
 from tests.faults.pragmas import SMALL_WAL, insist
-from usbgate.batch import READING_COLUMNS, Batch
+from usbgate.batch import Batch, columns_of
 from usbgate.journal import Journal
 from usbgate.journalfile import JournalFile
+from usbgate.model import Reading
 from usbgate.sinks.postgres import PostgresSink
 
 # Whose method it is, and whether it ends before or behind that.
@@ -32,7 +33,7 @@ POINTS = {
     "confirmed and not deleted": (Journal, "confirm", "behind"),
 }
 
-_SENSOR, _VALUE = READING_COLUMNS.index("sensor"), READING_COLUMNS.index("value")
+_SENSOR, _VALUE = columns_of(Reading).index("sensor"), columns_of(Reading).index("value")
 
 _doomed = False
 
@@ -52,8 +53,8 @@ def take_notes(notes: str) -> None:
     def write_and_note(file: JournalFile, batches: Sequence[Batch], *others: Any) -> None:
         write(file, batches, *others)
         for batch in batches:
-            if batch.readings:
-                columns = [column.split("\n") for column in batch.readings]
+            if batch.of(Reading):
+                columns = [column.split("\n") for column in batch.of(Reading)]
                 rows = zip(columns[_SENSOR], columns[_VALUE], strict=True)
                 newest = max((float(value) for sensor, value in rows if sensor == "1"), default=0.0)
                 os.pwrite(descriptor, b"%20.0f" % newest, 0)

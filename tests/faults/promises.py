@@ -17,6 +17,7 @@ from threading import Event, Thread
 from tests.running import Answer, LineClient, PtyDevice, TwistdDaemon, eventually
 from usbgate.fieldline import parse
 from usbgate.journalfile import JournalFile
+from usbgate.model import Reading
 
 # A reading waits 50 ms for its commit (protocol §5). After twice that time the reactor has handed it on for sure; one
 # commit may be under way then without it, so the second one that is counted from there on has it.
@@ -177,9 +178,9 @@ def missing_from_journal(path: Path, said: str) -> list[int]:
         file.close()
     assert complete
     check_whole(path)
-    numbers = [int(n) for n in batch.readings[0].split("\n")] if batch else []
+    numbers = [int(n) for n in batch.of(Reading)[0].split("\n")] if batch else []
     if batch is not None:  # the rows are what they were, under the numbers that they had
-        assert [float(n) for n in numbers] == [float(value) for value in batch.readings[5].split("\n")]
+        assert [float(n) for n in numbers] == [float(value) for value in batch.of(Reading)[5].split("\n")]
         assert numbers[-1] == file.n, (numbers[-1], file.n)
     missing = missing_from([range(confirmed + 1, committed + 1)], numbers)
     # With its newest number lost, it would give that one out again.

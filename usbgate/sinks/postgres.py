@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from usbgate.batch import READING_COLUMNS, REQUEST_COLUMNS, Batch
+from usbgate.batch import KINDS, Batch
 from usbgate.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
 from usbgate.model import Reading
 from usbgate.sinks.pgschema import lock_key, migrate
@@ -191,12 +191,9 @@ class PostgresSink:
     async def _insert(self, session: Session, batch: Batch, on_conflict: str = "") -> None:
         statements: list[str] = []
         parameters: list[object] = []
-        for table, names, columns in (
-            ("reading", READING_COLUMNS, batch.readings),
-            ("request", REQUEST_COLUMNS, batch.requests),
-        ):
+        for kind, columns in zip(KINDS, batch.parts, strict=True):
             if columns:
-                statements.append(_insert_statement(table, names, columns) + on_conflict)
+                statements.append(_insert_statement(kind.table, kind.columns, columns) + on_conflict)
                 # An empty text is not cut (see `_insert_statement`).
                 parameters += [self._gateway, self._base, *filter(None, columns)]
         if statements:

@@ -13,9 +13,10 @@ from zope.interface import implementer
 
 from tests.faults.simulated.life import Life, demand
 from tests.memory_sink import rows_of
-from usbgate.batch import Batch, encode, merge
+from usbgate.batch import KINDS, Batch, encode, merge
 from usbgate.interfaces import IJournal, IOutbox
 from usbgate.model import Reading, RequestRecord
+from usbgate.model import Row as AnyRow
 
 FLUSH_INTERVAL = 0.05  # seconds, as the real journal's
 MERGE_ROWS = 12  # small, so that a backlog is many batches
@@ -115,8 +116,8 @@ class MemoryJournal(Service):
         self._appended = appended
         self._dropped = dropped
         self._stored = stored
-        self._readings: list[Reading] = []
-        self._requests: list[RequestRecord] = []
+        self._rows: dict[type[AnyRow], list[AnyRow]] = {kind.row: [] for kind in KINDS}
+        self._waiting = 0
         self._rejects: list[Batch] = []
         self._flushing: IDelayedCall | None = None
         self._committing: IDelayedCall | None = None
@@ -142,7 +143,7 @@ class MemoryJournal(Service):
         """
         Rows that are not on disk.
         """
-        return self._unsynced + len(self._readings) + len(self._requests)
+        return self._unsynced + self._waiting
 
     def startService(self) -> None:
         """
@@ -174,20 +175,24 @@ class MemoryJournal(Service):
         if stopped is not None:
             stopped.callback(None)
 
-    def append(self, readings: Sequence[Reading], requests: Sequence[RequestRecord]) -> None:
+    def append(self, *runs: Sequence[AnyRow]) -> None:
         """
         See `IJournal`.
         """
         if not self._life.deed():
             return
         demand(self.running == 1, "nothing comes to a journal that is closed")
+        rows = [row for run in runs for row in run]
+        requests = [row for row in rows if isinstance(row, RequestRecord)]
         if requests and self._unsynced > UNSYNCED_ROWS:
             self._dropped(requests)
-            requests = ()
-        self._appended(readings, requests)
-        self._readings += readings
-        self._requests += requests
-        self.backlog += len(readings) + len(requests)
+            rows = [row for row in rows if row not in requests]
+            requests = []
+        self._appended([row for row in rows if isinstance(row, Reading)], requests)
+        for row in rows:
+            self._rows[type(row)].append(row)
+        self._waiting += len(rows)
+        self.backlog += len(rows)
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -198,10 +203,11 @@ class MemoryJournal(Service):
         flushing, self._flushing = self._flushing, None
         if flushing is not None and flushing.active():
             flushing.cancel()
-        if self._readings or self._requests:
-            batch = encode(self._next, self._readings, self._requests)
+        if self._waiting:
+            batch = encode(self._next, *self._rows.values())
             self._next = batch.last + 1
-            self._readings, self._requests = [], []
+            self._rows = {kind.row: [] for kind in KINDS}
+            self._waiting = 0
             self._batches.append(batch)
             self._unsynced += batch.rows
         if (self._batches or self._rejects) and self._committing is None:
