@@ -33,6 +33,8 @@ _TOLD = ("MSG", "ID", "ORIGIN", "TAG")
 _TEXT_LIMIT = 200  # bytes of `TEXT`; some quote what was said, and that may be a whole line
 _TEXT_LEAST = 20  # bytes; the beginning of the reason, even if what is repeated leaves no room for it
 
+_AT_SIZE = len("_AT:2013-03-11T21:02:10.123Z")  # how each answer ends
+
 TIMEOUT_RANGE = (0.1, 3600.0)  # seconds, protocol §3
 
 
@@ -142,6 +144,13 @@ def answer_line(answer: Answer, tag: str | None = None) -> str:
         tag: The asker's own mark, if the request had one.
     """
     return _report_line({}, answer.report, answer.command, tag, answer.at)
+
+
+def with_tag(line: bytes, tag: str) -> bytes:
+    """
+    Put an asker's own mark into what `answer_line` spelled without, so that it is spelled once for all askers.
+    """
+    return line[:-_AT_SIZE] + b"_TAG:" + tag.encode() + line[-_AT_SIZE:]
 
 
 def reading_event_line(report: Report, command: str | None, at: int) -> str:

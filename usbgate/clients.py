@@ -13,8 +13,9 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from zope.interface import implementer
 
+from usbgate.clientline import answer_line
 from usbgate.interfaces import IGateway
-from usbgate.model import LimitExceeded, RequestError, Stopped
+from usbgate.model import Answer, LimitExceeded, RequestError, Stopped
 from usbgate.server import ClientProtocol, IConnections
 from usbgate.watchers import Watchers
 
@@ -60,6 +61,8 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         self._max_connections = max_connections
         self._connections: set[ClientProtocol] = set()
         self._accepted = 0
+        self._spelled: Answer | None = None  # the one told last, and its line
+        self._line = b""
         self._stopping = False
         self._all_gone: Deferred[None] | None = None
         self._stop_call: IDelayedCall | None = None
@@ -75,6 +78,14 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         Tell the wall clock (see `ICaller.wall`).
         """
         return self._wall()
+
+    def spell(self, answer: Answer) -> bytes:
+        """
+        Spell an answer (see `IConnections.spell`).
+        """
+        if answer is not self._spelled:
+            self._line, self._spelled = answer_line(answer).encode(), answer
+        return self._line
 
     def counts(self) -> Mapping[str, int]:
         """

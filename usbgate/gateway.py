@@ -6,7 +6,7 @@ The only one who knows both the core and the parts. `PendingRequests` decides, t
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -61,6 +61,9 @@ UNSURE_SHOWN = 50  # sensors named in one line of `status`
 # Bytes that the longest tag of usbgate's own adds to a request: `_TAG:` and 8 characters (protocol §2).
 TAG_ROOM = 13
 
+# Askers told before the reactor gets its turn: a millisecond's work, so that an answer for thousands delays no other.
+TOLD_A_TURN = 100
+
 _UNSAID = 1000  # sensors of which it is remembered that two links speaking for them was said
 
 
@@ -83,6 +86,19 @@ class _Waiter:
     deferred: Deferred[Answer]
     accepted: int  # wall clock, ms
     started: float  # monotonic
+
+
+# What becomes of a request.
+_Ending = tuple[_Waiter, Answer | RequestError]
+
+
+@dataclass(eq=False, slots=True)
+class _Untold:
+    # Who is told in turns to come. Whatever else their clients are told waits behind it, so that its order holds.
+    endings: deque[_Ending]  # so that each is let go of in its turn, too
+    clients: set[str]
+    device: str
+    now: float  # monotonic: when it was decided
 
 
 @dataclass(eq=False, slots=True)
@@ -140,6 +156,10 @@ class Gateway(Service):
         self._noise = Noise(clock)
         self._outcomes: Counter[str] = Counter()
         self._contested: Newest[str, None] = Newest(_UNSAID)
+        self._untold: deque[_Untold] = deque()
+        self._telling: IDelayedCall | None = None
+        self._tells = 0  # one within the other: who is told may ask again, and be told at once
+        self._when_told: dict[Callable[[], None], None] = {}  # an ordered set
         self._timer: IDelayedCall | None = None
         self._armed_for = inf
         self._started = clock.monotonic()
@@ -180,6 +200,10 @@ class Gateway(Service):
         if self._thinning is not None:
             self._record((), self._thinning.end())
             self._thinning = None  # what still comes is stored as it is
+        if self._telling is not None:
+            self._telling.cancel()
+        while self._untold:
+            self._tell_more()
         for line in self._lines.values():
             self._act(line, line.pending.stop(self._clock.monotonic()))
         if self._timer is not None:
@@ -220,8 +244,7 @@ class Gateway(Service):
             if request.size > line.room:
                 raise Malformed("line too long", "with what usbgate adds for the device")
         except RequestError as error:
-            self._record([self._ended(waiter, None if line is None else line.link.name, error.code, now)])
-            waiter.deferred.errback(error)
+            self._end([(waiter, error)], None if line is None else line.link.name, now)
             return waiter.deferred
         timeout = request.timeout
         if timeout is None:
@@ -229,6 +252,15 @@ class Gateway(Service):
             timeout = TIMEOUT if rules is None or rules.timeout is None else rules.timeout
         self._act(line, line.pending.ask(request, waiter, timeout, now))
         return waiter.deferred
+
+    def when_told(self, call: Callable[[], None]) -> None:
+        """
+        Wait until others are told, too (see `IGateway.when_told`).
+        """
+        if self._tells:
+            self._when_told[call] = None
+        else:
+            call()
 
     def default_command(self, sensor: str) -> str:
         """
@@ -459,19 +491,18 @@ class Gateway(Service):
         raise Unknown(f"no device can be told for sensor {sensor}: name one with DEV")
 
     def _act(self, line: _Line, moves: Moves[_Waiter], at: int = 0) -> None:
-        # The one place where decisions become deeds. Everything is journalled before anybody is told.
+        # The one place where decisions become deeds. Everything is journalled before anybody is told, and the device
+        # has its next message before that, which it can work on meanwhile.
         now = self._clock.monotonic()
         device = line.link.name
         readings = self._note(device, moves.handed, at) if moves.handed else []
-        ended = [self._ended(w, device, "recent" if a.recent else "answered", now) for w, a in moves.answered]
-        ended.extend(self._ended(waiter, device, error.code, now) for waiter, error in moves.failed)
-        self._record(ended, readings)
-        for waiter, answer in moves.answered:
-            waiter.deferred.callback(answer)
-        for waiter, error in moves.failed:
-            waiter.deferred.errback(error)
+        endings: list[_Ending] = [*moves.answered, *moves.failed]
+        if (self._untold or len(endings) > TOLD_A_TURN) and not self._stopping:
+            endings = self._put_off(endings, device, now)
+        self._record([self._ended(waiter, outcome, device, now) for waiter, outcome in endings], readings)
         for send in moves.send:
             line.link.send(send.request, send.tag, send.patience)
+        self._tell(endings)
         self._arm(now)
         if self.hub.wanted:
             for report, question in moves.handed:
@@ -479,6 +510,57 @@ class Gateway(Service):
                     command = question.command if question is not None else None
                     self.hub.publish(report.sensor, reading_event_line(report, command, at))
         self._tell_state(line)
+
+    def _end(self, endings: Sequence[_Ending], device: str | None, now: float) -> None:
+        self._record([self._ended(waiter, outcome, device, now) for waiter, outcome in endings])
+        self._tell(endings)
+
+    def _tell(self, endings: Sequence[_Ending]) -> None:
+        if not endings:
+            return
+        self._tells += 1
+        for waiter, outcome in endings:
+            if isinstance(outcome, Answer):
+                waiter.deferred.callback(outcome)
+            else:
+                waiter.deferred.errback(outcome)
+        self._tells -= 1
+        if not self._tells:
+            calls, self._when_told = self._when_told, {}
+            for call in calls:
+                call()
+
+    def _put_off(self, endings: list[_Ending], device: str, now: float) -> list[_Ending]:
+        """
+        Keep for turns to come what is too much for this one, or would overtake what is kept already.
+
+        Returns:
+            What can be told now.
+        """
+        kept: list[_Ending] = []
+        if self._untold:
+            free: list[_Ending] = []
+            for ending in endings:
+                client = ending[0].request.client
+                (kept if any(client in untold.clients for untold in self._untold) else free).append(ending)
+            endings = free
+        kept += endings[TOLD_A_TURN:]
+        if kept:
+            clients = {waiter.request.client for waiter, _ in kept}
+            self._untold.append(_Untold(deque(kept), clients, device, now))
+        if self._telling is None:
+            self._telling = self._reactor.callLater(0, self._tell_more)
+        return endings[:TOLD_A_TURN]
+
+    def _tell_more(self) -> None:
+        self._telling = None
+        untold = self._untold[0]
+        endings = [untold.endings.popleft() for _ in range(min(TOLD_A_TURN, len(untold.endings)))]
+        if not untold.endings:
+            self._untold.popleft()
+        if self._untold and not self._stopping:
+            self._telling = self._reactor.callLater(0, self._tell_more)
+        self._end(endings, untold.device, untold.now)
 
     def _tell_state(self, line: _Line) -> None:
         state = line.pending.state
@@ -515,21 +597,22 @@ class Gateway(Service):
             noted += readings if thinning is None else thinning.keep(readings, now)
         return noted
 
-    def _ended(self, waiter: _Waiter, device: str | None, outcome: str, now: float) -> RequestRecord:
-        self._outcomes[outcome] += 1
+    def _ended(self, waiter: _Waiter, outcome: Answer | RequestError, device: str | None, now: float) -> RequestRecord:
+        name = outcome.code if isinstance(outcome, RequestError) else "recent" if outcome.recent else "answered"
+        self._outcomes[name] += 1
         request = waiter.request
-        question = request.question
-        arguments = {k: v for k, v in request.fields.items() if (k, v) in question.arguments}
+        sensor, command, arguments = request.question
+        told = {k: v for k, v in request.fields.items() if (k, v) in arguments} if arguments else None
         return RequestRecord(
-            at=waiter.accepted,
-            origin=request.origin,
-            client=request.client,
-            device=device,
-            sensor=question.sensor,
-            command=question.command,
-            arguments=format_line(arguments) if arguments else None,
-            outcome=outcome,
-            latency_ms=round((now - waiter.started) * 1000, 3),
+            waiter.accepted,
+            request.origin,
+            request.client,
+            device,
+            sensor,
+            command,
+            format_line(told) if told else None,
+            name,
+            round((now - waiter.started) * 1000, 3),
         )
 
     def _record(self, requests: Sequence[RequestRecord], readings: Sequence[Reading] = ()) -> None:

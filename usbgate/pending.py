@@ -254,7 +254,7 @@ class PendingRequests(Generic[W]):
             question = errand.question
             moves.handed.append((report, question))
             answer = Answer(report, question.command, at, self._device)
-            moves.answered.extend((asker.waiter, answer) for asker in errand.askers)
+            moves.answered += [(asker.waiter, answer) for asker in errand.askers]
             self._in_flight -= len(errand.askers)
             errand.askers.clear()
             if not errand.once and not question.arguments:

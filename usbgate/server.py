@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
 from usbgate import words
-from usbgate.clientline import answer_line, error_line, parse_request, salvage
+from usbgate.clientline import error_line, parse_request, salvage, with_tag
 from usbgate.fieldline import format_line, join_fields, parse
 from usbgate.interfaces import IGateway, Lease
 from usbgate.keepalive import is_over, keep_alive
@@ -56,6 +56,11 @@ class IConnections(Interface):
     def wall() -> int:
         """
         Tell the wall clock: whole milliseconds since 1970, UTC.
+        """
+
+    def spell(answer: Answer) -> bytes:
+        """
+        Spell an answer, once for all who get it (see `answer_line`).
         """
 
     def admit(client: ClientProtocol) -> RequestError | None:
@@ -269,20 +274,29 @@ class ClientProtocol(BoundedLineReceiver):
             return
         self.in_flight += 1
         asked: Deferred[Answer] = maybeDeferred(self.gateway.ask, request)
-        told = asked.addCallback(answer_line, fields.get("TAG")).addErrback(self._spell_failure, fields)
-        told.addCallback(self._request_ended)
+        asked.addCallbacks(self._answered, self._failed, (fields,), errbackArgs=(fields,))
 
-    def _spell_failure(self, failure: Failure, fields: Mapping[str, str]) -> str:
+    def _answered(self, answer: Answer, fields: Mapping[str, str]) -> None:
+        try:
+            line = self._connections.spell(answer)
+        except Exception:  # a dialect can be anybody's
+            self._failed(Failure(), fields)
+        else:
+            self._request_ended(with_tag(line, fields["TAG"]) if "TAG" in fields else line)
+
+    def _failed(self, failure: Failure, fields: Mapping[str, str]) -> None:
         error = failure.value
         if not isinstance(error, RequestError):
             self.log.failure("a request of {client} failed", failure=failure, client=self.client)
             error = Failed()
-        return error_line(error, fields)
+        self._request_ended(error_line(error, fields).encode())
 
-    def _request_ended(self, line: str) -> None:
+    def _request_ended(self, line: bytes) -> None:
         self.in_flight -= 1
-        self.tell(line)
-        self._close_if_done()
+        if not self._leaving:
+            self._write(line + self.delimiter, at_once=False)
+            self.gateway.when_told(self.flush)
+            self._close_if_done()
 
     def _refuse(self, line: bytes, error: RequestError) -> None:
         reason = error.reason if isinstance(error, Malformed) else "line too long"
@@ -411,9 +425,9 @@ class ClientProtocol(BoundedLineReceiver):
         self._write(line + self.delimiter, at_once=self._queue.unsent > UNSENT_LIMIT)
         return True
 
-    def flush_events(self) -> None:
+    def flush(self) -> None:
         """
-        Send what `event` took (see `IWatcher.flush_events`).
+        Send what was said and not sent yet (see `IWatcher.flush`).
         """
         self._queue.flush()
         self._regulate()
@@ -438,8 +452,9 @@ class ClientProtocol(BoundedLineReceiver):
         self.transport.loseConnection()
 
     def _close_if_done(self) -> None:
-        busy = self.in_flight or self._speaking or self._words or self._waiting or self in self._connections.watchers
-        if self._half_closed and not busy and not self._leaving:
+        if not self._half_closed or self._leaving:
+            return
+        if not (self.in_flight or self._speaking or self._words or self._waiting or self in self._connections.watchers):
             self._leave()
 
     def _regulate(self) -> None:

@@ -25,10 +25,10 @@ class IWatcher(Interface):
             line: The event without a line end.
 
         Returns:
-            Whether `flush_events` must follow.
+            Whether `flush` must follow.
         """
 
-    def flush_events() -> None:
+    def flush() -> None:
         """
         Send the events taken: those of one reactor turn go out together.
         """
@@ -114,4 +114,4 @@ class Watchers:
         self._flush_call = None
         unflushed, self._unflushed = self._unflushed, set()
         for watcher in unflushed:
-            watcher.flush_events()
+            watcher.flush()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from zope.interface import implementer
 
-from usbgate.fieldline import format_line, is_sensor_id, parse
+from usbgate.fieldline import is_sensor_id, join_fields, parse
 from usbgate.interfaces import IDialect
 from usbgate.model import Malformed, Report, Request
 
@@ -51,4 +51,5 @@ class Dialect:
         """
         Write one request (see `IDialect.encode`).
         """
-        return format_line(request.fields if tag is None else {**request.fields, "TAG": tag}).encode()
+        # Its values were looked at when it was made (see `parse_request`).
+        return join_fields(request.fields if tag is None else {**request.fields, "TAG": tag}).encode()
