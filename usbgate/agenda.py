@@ -40,6 +40,13 @@ class Agenda(Generic[K, V]):
         if len(self._heap) >= self._sweep_at:
             self._sweep()
 
+    @property
+    def bound(self) -> K | None:
+        """
+        A key that the first entry that matters is not before, told in no time; None if there is none.
+        """
+        return self._heap[0][0] if self._heap else None
+
     def first(self) -> tuple[K, V] | None:
         """
         Look at the first entry that matters.

@@ -621,7 +621,10 @@ class Gateway(Service):
 
     def _arm(self, now: float) -> None:
         # One timer for all links. One that would fire too early is left alone: it arms the next.
-        deadline = min(line.pending.deadline for line in self._lines.values())
+        lines = self._lines.values()
+        if self._timer is not None and min(line.pending.bound for line in lines) >= self._armed_for:
+            return
+        deadline = min(line.pending.deadline for line in lines)
         if self._timer is not None:
             if deadline >= self._armed_for:
                 return

@@ -5,7 +5,6 @@ What travels through usbgate: reports, readings, requests, answers, and the ways
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 
@@ -143,8 +142,7 @@ class Question(NamedTuple):
     arguments: frozenset[tuple[str, str]] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """
     A question with everything about the asker that matters for asking it.
 
@@ -170,8 +168,7 @@ class Request:
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """
     A report that answers a question.
 

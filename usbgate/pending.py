@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
@@ -172,6 +172,18 @@ class PendingRequests(Generic[W]):
         )
 
     @property
+    def bound(self) -> float:
+        """
+        A moment that `deadline` is not before, told in no time.
+        """
+        limit, taken = self._limits.bound, self._taken.bound
+        return min(
+            inf if limit is None else limit,
+            inf if taken is None else taken,
+            self._settled_at if self._state == "settling" else inf,
+        )
+
+    @property
     def in_flight(self) -> int:
         """
         How many askers wait.
@@ -208,7 +220,7 @@ class PendingRequests(Generic[W]):
         if request.max_age is not None and not once and not question.arguments:
             recent = self._recent.get((question.sensor, question.command))
             if recent is not None and now - recent[0] <= request.max_age:
-                moves.answered.append((waiter, recent[1]))
+                moves.answered.append((waiter, recent[1]._replace(recent=True)))
                 return self._fill(moves, now)
         if self._state == "offline":
             moves.failed.append((waiter, Offline()))
@@ -258,8 +270,7 @@ class PendingRequests(Generic[W]):
             self._in_flight -= len(errand.askers)
             errand.askers.clear()
             if not errand.once and not question.arguments:
-                recent = now, replace(answer, recent=True)
-                self._recent.remember((question.sensor, question.command), recent)
+                self._recent.remember((question.sensor, question.command), (now, answer))
             self._unanswered.pop(report.sensor, None)
             if errand.tag is not None or report.command is not None:
                 self._shown.remember(report.sensor, None)
@@ -333,6 +344,8 @@ class PendingRequests(Generic[W]):
     def _begin(self, now: float) -> Moves[W]:
         # Rule 9: first end what is over, limits before patience.
         moves: Moves[W] = Moves()
+        if self.bound > now:
+            return moves
         self._settle(now)
         while (limit := self._limits.first()) and limit[0] <= now:
             asker = limit[1]

@@ -7,8 +7,9 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -27,7 +28,7 @@ from usbgate.fieldline import format_line, join_fields, parse
 from usbgate.interfaces import IGateway, Lease
 from usbgate.keepalive import is_over, keep_alive
 from usbgate.lines import BoundedLineReceiver
-from usbgate.model import Answer, Failed, LimitExceeded, Malformed, RequestError, Stopped
+from usbgate.model import Answer, Failed, LimitExceeded, Malformed, Request, RequestError, Stopped
 from usbgate.sendqueue import STUCK_AFTER, SendQueue
 from usbgate.telnet import TelnetFilter
 from usbgate.watchers import IWatcher, Watchers
@@ -37,6 +38,9 @@ WORDS_LIMIT = 64  # words waiting a connection, protocol §3: a screenful pasted
 UNSENT_LIMIT = 64 * 1024  # bytes; a client that does not read is not read from, protocol §3
 WATCHER_LIMIT = 1024 * 1024  # bytes; beyond, a watcher loses events, protocol §3
 HALF_CLOSED_LOOK = 10.0  # seconds between two looks whether a half-closed watcher is there: as long as a keep-alive
+# What programs ask again and again is read once: so many lines, up to so many bytes each, are 10 MB at most.
+LINES_REMEMBERED = 2048
+REMEMBERED_SIZE = 128
 FIRST_DATA_PATIENCE = 0.25  # seconds in which nothing may follow the original client's line, protocol §3
 
 # Protocol §3: a line that begins so is a request line, every other a word line.
@@ -259,13 +263,13 @@ class ClientProtocol(BoundedLineReceiver):
         if self._leaving:
             return
         try:
-            fields = parse(line)
-            request = parse_request(fields, self.origin, self.client, parsed=True)
+            read = _read if len(line) <= REMEMBERED_SIZE else _read.__wrapped__
+            fields, request, echo = read(line, self.origin, self.client)
         except Malformed as error:
             self._refuse(line, error)
             self.tell(error_line(error, salvage(line)))
             return
-        self._write(join_fields(fields).encode() + line_end)
+        self._write(echo + line_end)
         self._unended = not line_end
         if self.in_flight >= IN_FLIGHT_LIMIT:
             self._connections.limited += 1
@@ -273,7 +277,10 @@ class ClientProtocol(BoundedLineReceiver):
             self.tell(error_line(limit, fields))
             return
         self.in_flight += 1
-        asked: Deferred[Answer] = maybeDeferred(self.gateway.ask, request)
+        try:
+            asked = self.gateway.ask(request)
+        except Exception:
+            asked = fail()
         asked.addCallbacks(self._answered, self._failed, (fields,), errbackArgs=(fields,))
 
     def _answered(self, answer: Answer, fields: Mapping[str, str]) -> None:
@@ -500,6 +507,15 @@ class ClientProtocol(BoundedLineReceiver):
         self._leaving = True
         self._queue.close()
         self.transport.abortConnection()
+
+
+@lru_cache(LINES_REMEMBERED)
+def _read(line: bytes, origin: str, client: str) -> tuple[Mapping[str, str], Request, bytes]:
+    """
+    Read a request line: its fields, what is asked, and the echo.
+    """
+    fields = parse(line)
+    return fields, parse_request(fields, origin, client, parsed=True), join_fields(fields).encode()
 
 
 def _is_originals(data: bytes) -> bool:
