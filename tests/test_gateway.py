@@ -34,9 +34,9 @@ from usbgate.model import (
     Offline,
     Reading,
     Report,
-    Request,
     RequestRecord,
     Row,
+    Send,
     Stopped,
     TimedOut,
     Unknown,
@@ -89,11 +89,12 @@ class MemoryLink:
         self.path = f"/dev/{name}"
         self._events = events
 
-    def send(self, request: Request, tag: str | None, patience: float) -> None:
+    def send(self, messages: Sequence[Send]) -> None:
         """
         See `IDeviceLink.send`.
         """
-        self._events.append(("send", self.name, request.question.command, request.question.sensor))
+        for request, _, _ in messages:
+            self._events.append(("send", self.name, request.question.command, request.question.sensor))
 
     def pause(self) -> None:
         """

@@ -28,7 +28,7 @@ from usbgate.endpoint import NoSuchDevice, SerialEndpoint, SerialTransport, open
 from usbgate.fieldline import LINE_LIMIT
 from usbgate.interfaces import IDeviceLink, ILinkListener, IResettable
 from usbgate.link import ECHO_MEMORY, TEXT_LINES, TEXT_SPAN, Link
-from usbgate.model import Question, Report, Request
+from usbgate.model import Question, Report, Request, Send
 
 reactor: Any = global_reactor
 
@@ -267,8 +267,8 @@ class RulesTests(unittest.TestCase):
         A line that was written is ignored for as long as it may come back, and is a report after that.
         """
         self.open()
-        self.link.send(request(), None, 5.0)
-        self.link.send(request(), "x1", 5.0)
+        self.link.send([Send(request(), None, 5.0)])
+        self.link.send([Send(request(), "x1", 5.0)])
         self.assertEqual(self.device.transport.value(), b"MSG:J_ID:20_ORIGIN:TOTO\nMSG:J_ID:20_ORIGIN:TOTO_TAG:x1\n")
         self.clock.advance(4.9)
         self.device.say(self.device.transport.value() + b"MSG:J_ID:20\n")
@@ -283,8 +283,8 @@ class RulesTests(unittest.TestCase):
         The same line written again with less patience does not shorten the first one's.
         """
         self.open()
-        self.link.send(request(), None, 10.0)
-        self.link.send(request(), None, 1.0)
+        self.link.send([Send(request(), None, 10.0)])
+        self.link.send([Send(request(), None, 1.0)])
         self.clock.advance(5.0)
         self.device.say(b"MSG:J_ID:20_ORIGIN:TOTO\n")
         self.assertEqual((self.events.all, self.link.echoes), ([], 1))
@@ -295,7 +295,7 @@ class RulesTests(unittest.TestCase):
         """
         self.open()
         for number in range(ECHO_MEMORY + 1):
-            self.link.send(request(str(number)), None, 1e9)
+            self.link.send([Send(request(str(number)), None, 1e9)])
         self.device.say(b"MSG:J_ID:1_ORIGIN:TOTO\nMSG:J_ID:0_ORIGIN:TOTO\n")
         self.assertEqual((self.events.all, self.link.echoes), ([("reports", Report("0", "J", None, ()))], 1))
 
@@ -328,7 +328,7 @@ class RulesTests(unittest.TestCase):
         self.tell_repeats_apart()
         self.open()
         self.device.say(b"ID:20_VALUE:456\n")
-        self.link.send(request(), None, 5.0)
+        self.link.send([Send(request(), None, 5.0)])
         self.device.say(b"ID:20_VALUE:456\nID:20_VALUE:456\nnonsense\nnonsense\n")
         refused = ("refused", b"nonsense", "no key")
         self.assertEqual(self.events.all, [("reports", REPORT), refused, refused, ("reports", REPORT)])
@@ -338,10 +338,10 @@ class RulesTests(unittest.TestCase):
         """
         What is sent while there is no device is written nowhere, then or later.
         """
-        self.link.send(request(), None, 5.0)
+        self.link.send([Send(request(), None, 5.0)])
         self.open()
         self.device.vanish()
-        self.link.send(request(), None, 5.0)
+        self.link.send([Send(request(), None, 5.0)])
         self.clock.advance(1.0)
         self.assertEqual((self.device.transport.value(), self.link.lines_out), (b"", 0))
 
@@ -350,8 +350,8 @@ class RulesTests(unittest.TestCase):
         A device that does not take what is written is told, once; so is that it takes all again.
         """
         self.open()
-        self.link.send(request(), None, 5.0)
-        self.link.send(request(), None, 5.0)
+        self.link.send([Send(request(), None, 5.0)])
+        self.link.send([Send(request(), None, 5.0)])
         self.assertEqual(self.events.flow, ["full"])
         producer = self.device.transport.producer
         assert IPullProducer.providedBy(producer)
@@ -452,7 +452,7 @@ class RulesTests(unittest.TestCase):
         self.open()
         stopped = self.link.stopService()
         self.assertTrue(self.device.transport.disconnecting)
-        self.link.send(request(), None, 5.0)
+        self.link.send([Send(request(), None, 5.0)])
         self.assertNoResult(stopped)
         self.device.vanish()
         self.successResultOf(stopped)
@@ -558,7 +558,7 @@ class SilenceTests(RulesTests):
         A malformed line and the firmware's own text are signs of life; blank lines, half lines and echoes are none.
         """
         self.open()
-        self.link.send(request(), None, 3600.0)
+        self.link.send([Send(request(), None, 3600.0)])
         for said in (b"x\n", b"x\n", b"#here\n"):
             self.clock.advance(59.0)
             self.device.say(said)
@@ -636,7 +636,7 @@ class LendingTests(RulesTests):
         self.open()
         released = self.link.release()
         self.assertNoResult(released)
-        self.link.send(request(), None, 5.0)
+        self.link.send([Send(request(), None, 5.0)])
         self.assertEqual(self.device.transport.value(), b"")
         self.device.vanish()
         self.assertEqual(self.successResultOf(released), "/dev/board")
@@ -723,7 +723,7 @@ class PtyTests(unittest.TestCase):
         await self.start()
         self.board.say(b"ID:20_VALUE:456\r\n")
         await until(lambda: len(self.events.all) > 1)
-        self.link.send(request(), None, 5.0)
+        self.link.send([Send(request(), None, 5.0)])
         self.assertEqual(self.board.listen(), b"MSG:J_ID:20_ORIGIN:TOTO\n")  # written at once, in this very turn
         self.board.say(b"ID:20_VALUE:456\n")
         await until(lambda: len(self.events.all) > 2)
@@ -849,7 +849,7 @@ class TcpTests(unittest.TestCase):
         sockets = [reader.socket for reader in reactor.getReaders() if isinstance(reader, Client)]
         for level, option in ((socket.IPPROTO_TCP, socket.TCP_NODELAY), (socket.SOL_SOCKET, socket.SO_KEEPALIVE)):
             self.assertTrue(sockets[0].getsockopt(level, option))
-        link.send(request(), None, 5.0)
+        link.send([Send(request(), None, 5.0)])
         await until(lambda: served[0].data == b"MSG:J_ID:20_ORIGIN:TOTO\n")
         assert served[0].transport is not None
         served[0].transport.write(b"ID:20_VALUE:456\r\n")
@@ -903,7 +903,7 @@ class TcpTests(unittest.TestCase):
         for _ in range(1_000_000):  # 100 MB, more than any kernel keeps
             if events.flow:
                 break
-            link.send(request("x" * 64), None, 5.0)
+            link.send([Send(request("x" * 64), None, 5.0)])
         self.assertEqual(events.flow, ["full"])
         await link.stopService()
         assert served[0].transport is not None

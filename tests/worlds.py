@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from usbgate.model import Answer, Busy, Offline, Question, Report, Request, RequestError, TimedOut
-from usbgate.pending import Moves, PendingRequests, Rules, Send
+from usbgate.model import Answer, Busy, Offline, Question, Report, Request, RequestError, Send, TimedOut
+from usbgate.pending import Moves, PendingRequests, Rules
 
 # All times of a world are multiples of this, so that sums and differences of them are exact.
 TICK = 0.25

@@ -500,8 +500,8 @@ class Gateway(Service):
         if (self._untold or len(endings) > TOLD_A_TURN) and not self._stopping:
             endings = self._put_off(endings, device, now)
         self._record([self._ended(waiter, outcome, device, now) for waiter, outcome in endings], readings)
-        for send in moves.send:
-            line.link.send(send.request, send.tag, send.patience)
+        if moves.send:
+            line.link.send(moves.send)
         self._tell(endings)
         self._arm(now)
         if self.hub.wanted:

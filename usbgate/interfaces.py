@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from usbgate.batch import Batch
-from usbgate.model import Answer, Reading, Report, Request, Row
+from usbgate.model import Answer, Reading, Report, Request, Row, Send
 
 
 class IClock(Interface):
@@ -101,14 +101,9 @@ class IDeviceLink(Interface):
     partial: int = Attribute("First lines after opening that were the tail of a broken one.")
     left_out: int = Attribute("Fields left out (see `IDialect.left_out`).")
 
-    def send(request: Request, tag: str | None, patience: float) -> None:
+    def send(messages: Sequence[Send]) -> None:
         """
-        Write a request to the device; does nothing while it is not connected.
-
-        Args:
-            request: What to ask.
-            tag: usbgate's own tag, or None.
-            patience: Seconds for which the same line coming back is an echo.
+        Write messages to the device, in one piece; does nothing while it is not connected.
         """
 
     def pause() -> None:

@@ -32,7 +32,7 @@ from usbgate.fieldline import LINE_LIMIT
 from usbgate.interfaces import IDeviceLink, IDialect, ILinkListener, IResettable
 from usbgate.keepalive import keep_alive
 from usbgate.lines import BoundedLineReceiver
-from usbgate.model import Malformed, Report, Request
+from usbgate.model import Malformed, Report, Send
 from usbgate.sendqueue import SendQueue
 from usbgate.thinning import Repeats
 
@@ -117,11 +117,11 @@ class DeviceProtocol(BoundedLineReceiver):
         """
         return self._queue.unsent > 0
 
-    def write_line(self, line: bytes) -> None:
+    def write_lines(self, lines: Sequence[bytes]) -> None:
         """
-        Write a line, at once if nothing waits to be written.
+        Write lines in one piece, at once if nothing waits to be written.
         """
-        self._queue.write(line + self.delimiter)
+        self._queue.write(self.delimiter.join([*lines, b""]))
 
     def _taken(self) -> None:
         if not self.full:
@@ -309,23 +309,29 @@ class Link(Service):
             stopped.addCallback(in_time)
         return stopped
 
-    def send(self, request: Request, tag: str | None, patience: float) -> None:
+    def send(self, messages: Sequence[Send]) -> None:
         """
-        Write a request to the device (see `IDeviceLink.send`).
+        Write messages to the device (see `IDeviceLink.send`).
         """
         if self._protocol is None or not self._wanted:
             return
-        try:
-            line = self._dialect.encode(request, tag)
-        except Exception:  # a dialect can be anybody's; whoever asked hears that no answer came
-            self.log.failure("{device}: the dialect can't write a request", device=self.name)
+        now = self.reactor.seconds()
+        lines = []
+        for request, tag, patience in messages:
+            try:
+                line = self._dialect.encode(request, tag)
+            except Exception:  # a dialect can be anybody's; whoever asked hears that no answer came
+                self.log.failure("{device}: the dialect can't write a request", device=self.name)
+                continue
+            # Before it is written: a pty can echo it in no time.
+            self._remember(line, now + patience)
+            if self._repeats is not None:
+                self._repeats.asked(request.question.sensor)
+            lines.append(line)
+        if not lines:
             return
-        # Before it is written: a pty can echo it in no time.
-        self._remember(line, self.reactor.seconds() + patience)
-        if self._repeats is not None:
-            self._repeats.asked(request.question.sensor)
-        self._protocol.write_line(line)
-        self.lines_out += 1
+        self._protocol.write_lines(lines)
+        self.lines_out += len(lines)
         if self._protocol.full and not self._full:
             self._full = True
             self._listener.link_full(self)

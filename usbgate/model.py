@@ -168,6 +168,21 @@ class Request(NamedTuple):
     size: int = 0
 
 
+class Send(NamedTuple):
+    """
+    A message to write.
+
+    Attributes:
+        request: What to ask.
+        tag: usbgate's own tag, or None.
+        patience: Seconds for which it is waited for, and the same line coming back is an echo.
+    """
+
+    request: Request
+    tag: str | None
+    patience: float
+
+
 class Answer(NamedTuple):
     """
     A report that answers a question.

@@ -16,10 +16,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from usbgate.agenda import Agenda, Newest
-from usbgate.model import Answer, Busy, Offline, Question, Report, Request, RequestError, Stopped, TimedOut
+from usbgate.model import Answer, Busy, Offline, Question, Report, Request, RequestError, Send, Stopped, TimedOut
 
 W = TypeVar("W")
 
@@ -55,16 +55,6 @@ class Rules:
     sensor_patience: Mapping[str, float] = field(default_factory=dict)
     once: frozenset[str] = frozenset()
     fields: Mapping[str, frozenset[str]] = field(default_factory=dict)
-
-
-class Send(NamedTuple):
-    """
-    A message to write.
-    """
-
-    request: Request
-    tag: str | None
-    patience: float  # seconds for which it is waited for
 
 
 @dataclass(slots=True)

@@ -155,6 +155,9 @@ class SendQueue:
         """
         Take at least one piece out of the queue, and more while they are no more than so many bytes.
         """
+        if len(self._pieces) == 1:  # as nearly always
+            self._queued = 0
+            return self._pieces.popleft()
         taken = [self._pieces.popleft()]
         size = len(taken[0])
         while self._pieces and size + len(self._pieces[0]) <= most:
