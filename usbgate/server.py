@@ -31,7 +31,7 @@ from usbgate.lines import BoundedLineReceiver
 from usbgate.model import Answer, Failed, LimitExceeded, Malformed, Request, RequestError, Stopped
 from usbgate.sendqueue import STUCK_AFTER, SendQueue
 from usbgate.telnet import TelnetFilter
-from usbgate.watchers import IWatcher, Watchers
+from usbgate.watchers import Events, IWatcher, Watchers
 
 IN_FLIGHT_LIMIT = 256  # requests a connection, protocol §3: more than any window, so that no device waits for them
 WORDS_LIMIT = 64  # words waiting a connection, protocol §3: a screenful pasted at once
@@ -421,20 +421,21 @@ class ClientProtocol(BoundedLineReceiver):
 
     # What flows.
 
-    def event(self, line: bytes) -> bool:
+    def events(self, events: Events) -> None:
         """
-        Take an event; lose it, and count that, where too much waits already (see `IWatcher.event`).
+        Take events; lose them, and count that, where too much waits already (see `IWatcher.events`).
         """
+        if self._leaving:
+            return
         if self._dropped or self._queue.unsent > WATCHER_LIMIT:
-            self._dropped += 1
-            return False
-        # Many in one turn must not look like a client that does not read.
-        self._write(line + self.delimiter, at_once=self._queue.unsent > UNSENT_LIMIT)
-        return True
+            self._dropped += len(events)
+            return
+        self._write(events.spelled(self.delimiter))
+        self._regulate()
 
     def flush(self) -> None:
         """
-        Send what was said and not sent yet (see `IWatcher.flush`).
+        Send what was said and not sent yet.
         """
         self._queue.flush()
         self._regulate()
@@ -451,11 +452,11 @@ class ClientProtocol(BoundedLineReceiver):
         """
         Close the connection once all that was said is taken.
         """
+        self._connections.watchers.remove(self)
         self._leaving = True
         self._words.clear()
         self._waiting.clear()
         self._queue.flush()
-        self._connections.watchers.remove(self)
         self.transport.loseConnection()
 
     def _close_if_done(self) -> None:

@@ -24,6 +24,7 @@ from usbgate.gateway import Gateway
 from usbgate.model import Reading, Report
 from usbgate.pending import PendingRequests
 from usbgate.sensors import KnownSensors
+from usbgate.watchers import Events
 
 SIMULATIONS = int(os.environ.get("USBGATE_SIMULATIONS", "5000" if FULL else "160"))
 FIRST_SEED = int(os.environ.get("USBGATE_FIRST_SEED", "0"))
@@ -186,10 +187,11 @@ class TestSabotage(SimulationCase):
         """
         A watcher loses more than it is told of.
         """
-        event = server.ClientProtocol.event
+        events = server.ClientProtocol.events
 
-        def lose(client: server.ClientProtocol, line: bytes) -> bool:
-            return event(client, line) if b"VALUE:9" not in line else False
+        def lose(client: server.ClientProtocol, some: Events) -> None:
+            if b"VALUE:9" not in some.spelled(b""):
+                events(client, some)
 
-        self.patch(server.ClientProtocol, "event", lose)
+        self.patch(server.ClientProtocol, "events", lose)
         self.assert_found("events come in order", "a watcher gets every event or an exact count")
