@@ -172,12 +172,13 @@ class GatewayCase(SynchronousTestCase):
     names: Sequence[str] = ("leonardo",)
     rules = Rules()
     sensor_rules: dict[str, SensorRules] = {}  # noqa: RUF012  # only read
+    new_clock = Clock
 
     def setUp(self) -> None:
         """
         Put it together.
         """
-        self.clock = Clock()
+        self.clock = self.new_clock()
         self.time = TwoClocks(self.clock)
         self.events: list[object] = []
         self.gateway = Gateway(self.clock, self.time, "J", self.sensor_rules)

@@ -532,25 +532,32 @@ class Gateway(Service):
 
     def _put_off(self, endings: list[_Ending], device: str, now: float) -> list[_Ending]:
         """
-        Keep for turns to come what is too much for this one, or would overtake what is kept already.
+        Keep for turns to come an answer for a crowd, and what must not overtake what is kept for the same client.
 
         Returns:
-            What can be told now.
+            What can be told now: as good as all that is for others than the crowd.
         """
+        crowds = Counter(id(outcome) for _, outcome in endings)
+        free: list[_Ending] = []
         kept: list[_Ending] = []
-        if self._untold:
-            free: list[_Ending] = []
-            for ending in endings:
-                client = ending[0].request.client
-                (kept if any(client in untold.clients for untold in self._untold) else free).append(ending)
-            endings = free
-        kept += endings[TOLD_A_TURN:]
+        clients: set[str] = set()
+        for ending in endings:
+            client = ending[0].request.client
+            if (
+                len(free) >= TOLD_A_TURN
+                or crowds[id(ending[1])] > TOLD_A_TURN
+                or client in clients
+                or any(client in untold.clients for untold in self._untold)
+            ):
+                kept.append(ending)
+                clients.add(client)
+            else:
+                free.append(ending)
         if kept:
-            clients = {waiter.request.client for waiter, _ in kept}
             self._untold.append(_Untold(deque(kept), clients, device, now))
-        if self._telling is None:
-            self._telling = self._reactor.callLater(0, self._tell_more)
-        return endings[:TOLD_A_TURN]
+            if self._telling is None:
+                self._telling = self._reactor.callLater(0, self._tell_more)
+        return free
 
     def _tell_more(self) -> None:
         self._telling = None

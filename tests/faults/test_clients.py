@@ -373,9 +373,16 @@ class FloodTests(ClientsCase):
 
         return super().plug(thinking, name)
 
-    def flood(self, sensor: Callable[[int], int], accepted: int) -> Counter[str]:
+    def flood(
+        self, sensor: Callable[[int], int], accepted: int, last: Callable[[], object] | None = None
+    ) -> Counter[str]:
         """
         Ask, let the device speak when so many questions are in flight, and wait until every one has ended.
+
+        Args:
+            sensor: Which sensor the nth request asks.
+            accepted: How many are not refused.
+            last: Asks one more, when all others are in flight.
 
         Returns:
             How many ended how.
@@ -389,6 +396,10 @@ class FloodTests(ClientsCase):
                 asked = range(number * each, (number + 1) * each)
                 client.say(*[f"MSG:J_ID:{sensor(n)}_ORIGIN:x_TAG:{n}_TIMEOUT:100" for n in asked])
             eventually(lambda: self.in_flight() >= accepted, f"{accepted} are in flight, not {self.in_flight()}")
+            if last is not None:
+                heard = len(self.kept)
+                last()
+                eventually(lambda: len(self.kept) > heard, "the device has heard the last, too")
             self.may_speak.set()
             kept, self.kept = self.kept, []
             self.device.say(*kept)
@@ -416,14 +427,20 @@ class FloodTests(ClientsCase):
 
     def test_one_sensor(self) -> None:
         """
-        They are one message, and all get its answer; each has its row.
+        They are one message, and all get its answer; each has its row. Who asked another sensor is not told last,
+        though its answer came behind theirs.
         """
+        other = self.connect(self.daemon)
         with self.beside(growth=60.0):  # MB; each is a kB or two, until it has its row
-            outcomes = self.flood(lambda n: 30, 10_000)
+            outcomes = self.flood(lambda n: 30, 10_000, lambda: other.say("ask 40"))
         self.assertEqual(outcomes, {"answered": 10_000})
         self.assertEqual([line for line in self.device.heard if b"ID:30_" in line], [b"MSG:J_ID:30_ORIGIN:x"])
         ended = "select count(*) from request where sensor = '30' and outcome = 'answered'"
         eventually(lambda: self.rows(ended) == [(10_000,)], "each has its row")
+        # Rows are in the order of telling.
+        self.assertTrue(other.hear().startswith("ID:40_VALUE:40_"))
+        told = "select max(seq) filter (where sensor = '40') < max(seq) filter (where sensor = '30') from request"
+        self.assertEqual(self.rows(told), [(True,)])
 
     def test_as_many_sensors(self) -> None:
         """
