@@ -60,6 +60,7 @@ class CrowdCase(GatewayCase):
         )
 
         def answered(answer: Answer) -> None:
+            self.events.append(("answer", client, sensor))
             self.told.append((client, sensor, answer.report.values[0][1]))
 
         def failed(error: RequestError) -> None:
@@ -140,7 +141,10 @@ class CrowdTests(CrowdCase):
             self.ask_as("me:1", str(n))
         self.events.clear()
         self.say(("0", "1"), ("1", "1"))
-        self.assertEqual([event[0] for event in self.events if isinstance(event, tuple)], ["journal", "send", "send"])
+        self.assertEqual(
+            [event[0] for event in self.events if isinstance(event, tuple)],
+            [*["journal", "send", "send"], *["answer"] * 2],
+        )
 
     def test_failures(self) -> None:
         """

@@ -40,12 +40,11 @@ class Agenda(Generic[K, V]):
         if len(self._heap) >= self._sweep_at:
             self._sweep()
 
-    @property
-    def bound(self) -> K | None:
+    def bound(self, otherwise: K) -> K:
         """
-        A key that the first entry that matters is not before, told in no time; None if there is none.
+        Tell, in no time, a key that the first entry that matters is not before; `otherwise` if there is no entry.
         """
-        return self._heap[0][0] if self._heap else None
+        return self._heap[0][0] if self._heap else otherwise
 
     def first(self) -> tuple[K, V] | None:
         """

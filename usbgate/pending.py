@@ -166,12 +166,8 @@ class PendingRequests(Generic[W]):
         """
         A moment that `deadline` is not before, told in no time.
         """
-        limit, taken = self._limits.bound, self._taken.bound
-        return min(
-            inf if limit is None else limit,
-            inf if taken is None else taken,
-            self._settled_at if self._state == "settling" else inf,
-        )
+        settled = self._settled_at if self._state == "settling" else inf
+        return min(self._limits.bound(settled), self._taken.bound(settled), settled)
 
     @property
     def in_flight(self) -> int:
