@@ -128,10 +128,11 @@ class CrowdTests(CrowdCase):
         self.assertEqual(self.told, [("other:1", "20", "2")])
         self.clock.turn()
         self.ask_as("crowd:1", "30")
+        self.ask_as("crowd:1", "9_DEV:nowhere")
         self.say(("30", "3"))
         self.take_turns()
         mine = [told[1:] for told in self.told if told[0] == "crowd:1"]
-        self.assertEqual(mine, [("30", "1")] * 250 + [("20", "2"), ("30", "3")])
+        self.assertEqual(mine, [("30", "1")] * 250 + [("20", "2"), ("9_DEV:nowhere", "unknown"), ("30", "3")])
 
     def test_next_message_first(self) -> None:
         """

@@ -97,7 +97,7 @@ class _Untold:
     # Who is told in turns to come. Whatever else their clients are told waits behind it, so that its order holds.
     endings: deque[_Ending]  # so that each is let go of in its turn, too
     clients: set[str]
-    device: str
+    device: str | None
     now: float  # monotonic: when it was decided
 
 
@@ -244,7 +244,8 @@ class Gateway(Service):
             if request.size > line.room:
                 raise Malformed("line too long", "with what usbgate adds for the device")
         except RequestError as error:
-            self._end([(waiter, error)], None if line is None else line.link.name, now)
+            device = None if line is None else line.link.name
+            self._end(self._put_off([(waiter, error)], device, now), device, now)
             return waiter.deferred
         timeout = request.timeout
         if timeout is None:
@@ -530,7 +531,7 @@ class Gateway(Service):
             for call in calls:
                 call()
 
-    def _put_off(self, endings: list[_Ending], device: str, now: float) -> list[_Ending]:
+    def _put_off(self, endings: list[_Ending], device: str | None, now: float) -> list[_Ending]:
         """
         Keep for turns to come an answer for a crowd, and what must not overtake what is kept for the same client.
 
