@@ -21,7 +21,7 @@ FLOORS = [
         "clock",
         "finding endpoint",
         "link",
-        "journalfile journalwriter journal",
+        "diskwear journalfile journalwriter journal",
         "detached postmaster account cluster",
         "sinks sinks.pgsession sinks.sharedsession sinks.pgschema sinks.postgres",
         "statefolder",

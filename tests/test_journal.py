@@ -24,6 +24,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from tests.memory_sink import rows_of
+from usbgate import journal as journal_module
 from usbgate import journalfile, journalwriter
 from usbgate.batch import Batch, encode, halve
 from usbgate.fieldline import format_line
@@ -546,79 +547,177 @@ class TroubleTests(JournalCase):
         return db
 
     @deferred
-    async def test_pressure(self) -> None:
+    async def test_ring(self) -> None:
         """
-        While the disk takes nothing rows are kept, the devices held back, and it is said once; then all goes on.
+        A disk that takes nothing holds back no device: rows are kept up to a bound, then the oldest are dropped,
+        readings and requests, counted, shown and said at a bounded rate; with room the rest is written, in order, and
+        comes out.
         """
-        journal = self.start(unsynced_limit=5_000)
+        journal = self.start(unsynced_limit=20_000)
         journal.append(readings(0, 1), ())
         journal.confirm(await journal.oldest())
         holder = self.refuse(journal)
-        appended = 1
-        while not self.pressure:
-            journal.append(readings(appended, 10), ())
-            appended += 10
-            await deferLater(self.reactor, 0.002)
-        self.assertEqual(self.pressure, [True])
+        journal.append(readings(1, 1), ())
         await self.until(lambda: journal.trouble)
         self.assertEqual(journal.trouble, "database is locked")
-        self.assertEqual(journal.commits, 1)
+        for n in range(2, 1_000, 10):
+            journal.append(readings(n, 9), [request(str(n + 9))])
+            journal._flush()
+            self.assertLessEqual(journal._unsynced, 40_000 + 20_000)  # what is being tried is out of reach
+            await deferLater(self.reactor, 0)
+        self.assertEqual((journal.commits, self.pressure), (1, []))
+        self.assertGreater(journal.lost, 500)
+        self.assertEqual(journal.backlog, 1_001 - journal.lost)
+        told = journal.status()
+        format_line(told)
+        self.assertEqual(
+            (told["JOURNAL"], told["LOST"], told["TEXT"]), ("trouble", str(journal.lost), "database is locked")
+        )
+        self.assertEqual(len(self.logged("are lost")), 1)
         holder.close()
-        taken = [value for batch in await self.take_all(journal) for value in values(batch)]
-        self.assertEqual(taken, [float(n) for n in range(1, appended)])
-        self.assertEqual(self.pressure, [True, False])
+        rows = [row for batch in await self.take_all(journal) for row in rows_of(batch)]
+        taken = [float(row.get("value") or row["sensor"] or 0) for row in rows]
+        self.assertEqual(sorted(taken), list(range(1 + journal.lost, 1_002)))
+        self.assertEqual(sum(event["rows"] for event in self.logged("are lost")), journal.lost)
         self.assertIsNone(journal.trouble)
-        self.assertEqual(len(self.logged("can't be used")), 1)
-        self.assertEqual(len(self.logged("can be used again")), 1)
+        self.assertEqual((len(self.logged("can't be used")), len(self.logged("can be used again"))), (1, 1))
+        self.assertEqual((journal.backlog, journal._unsynced, journal._unsynced_rows), (0, 0, 0))
+        journal.append(readings(0, 1), ())
+        journal.confirm(await journal.oldest())
+        self.assertEqual(self.look("select lost from journal"), [(journal.lost,)])
+
+    def hang(self, journal: Journal) -> threading.Event:
+        """
+        Let the next write not end before the event.
+        """
+        going_on = threading.Event()
+        self.addCleanup(going_on.set)
+        write = journal._file.write
+
+        def hang(*arguments: Any) -> Any:
+            self.assertTrue(going_on.wait(30))
+            return write(*arguments)
+
+        self.patch(journal._file, "write", hang)
+        return going_on
 
     @deferred
-    async def test_requests_are_dropped(self) -> None:
+    async def test_slow_disk(self) -> None:
         """
-        While the disk takes nothing, requests beyond the mark are not recorded but counted, said once, shown; readings
-        are kept, and with room on the disk requests are recorded again.
+        While a write takes long the devices are held back beyond the mark, and go on when it has ended; requests, which
+        come all the same, are recorded. Nothing is lost.
+        """
+        journal = self.start(unsynced_limit=20_000)
+        going_on = self.hang(journal)
+        appended = 0
+        while not self.pressure:
+            journal.append(readings(appended, 100), ())
+            journal._flush()
+            appended += 100
+            await deferLater(self.reactor, 0.002)
+        self.assertEqual(self.pressure, [True])
+        journal.append((), [request()])
+        going_on.set()
+        batches = await self.take_all(journal)
+        self.assertEqual([value for each in batches for value in values(each)], [float(n) for n in range(appended)])
+        self.assertEqual(sum(each.rows for each in batches), appended + 1)
+        self.assertEqual(self.pressure, [True, False])
+        self.assertEqual((journal.lost, self.logged("can't be used")), (0, []))
+
+    @deferred
+    async def test_hanging_disk(self) -> None:
+        """
+        A write that does not end is a disk that takes nothing: devices that were held back go on, though nothing more
+        came meanwhile, memory stays bounded, and when the write has ended all goes on but for what was dropped.
+        """
+        self.patch(journal_module, "STUCK_AFTER", 0.1)
+        self.patch(journal_module, "LOOK_INTERVAL", 0.02)
+        journal = self.start(unsynced_limit=20_000)
+        going_on = self.hang(journal)
+        journal.append(readings(0, 10), ())
+        journal._flush()
+        await self.until(lambda: journal._writer.busy)
+        journal.append(readings(10, 1_000), ())
+        journal._flush()
+        self.assertEqual(self.pressure, [True])
+        await self.until(lambda: self.pressure == [True, False])
+        self.assertIn("not ended", journal.status()["TEXT"])
+        for n in range(1_010, 3_010, 100):
+            journal.append(readings(n, 100), ())
+            journal._flush()
+        self.assertEqual(self.pressure, [True, False])
+        self.assertLessEqual(journal._writer._size, 40_000)
+        self.assertGreater(journal.lost, 1_000)
+        going_on.set()
+        taken = [value for batch in await self.take_all(journal) for value in values(batch)]
+        kept = 3_000 - journal.lost
+        self.assertEqual(taken, [float(n) for n in (*range(10), *range(3_010 - kept, 3_010))])
+        self.assertEqual(journal.status()["JOURNAL"], "ok")
+
+    @deferred
+    async def test_comes_and_goes(self) -> None:
+        """
+        Trouble that comes and goes does not fill the log; `status` shows it each time.
+        """
+        journal = self.start()
+        for _ in range(3):
+            holder = self.refuse(journal)
+            journal.append(readings(0, 1), ())
+            await self.until(lambda: journal.status()["JOURNAL"] == "trouble")
+            holder.close()
+            await self.until(lambda: journal.status()["JOURNAL"] == "ok")
+        self.assertEqual((len(self.logged("can't be used")), len(self.logged("can be used again"))), (1, 1))
+
+    @deferred
+    async def test_refused_rows_outlive_the_ring(self) -> None:
+        """
+        What the store refused is set aside when the disk takes it, whatever is dropped meanwhile; so is the count.
         """
         journal = self.start(unsynced_limit=5_000)
+        journal.append(readings(0, 1), ())
+        batch = await journal.oldest()
         holder = self.refuse(journal)
-        kept = 0
-        while not self.pressure:
-            journal.append((), [request()])
-            kept += 1
-            await deferLater(self.reactor, 0.002)
-        before = journal.backlog
-        for _ in range(50):
-            journal.append((), [request(), request()])
-        journal.append(readings(0, 1), [request()])
-        self.assertEqual(journal.dropped, before - kept + 101)
-        self.assertEqual(journal.backlog, before + 1)
+        journal.reject(batch, "22003")
+        for n in range(100):
+            journal.append(readings(n, 10), ())
+            journal._flush()
+        self.assertGreater(journal.lost, 0)
+        holder.close()
+        await self.until(lambda: not journal._unsynced)
+        self.assertEqual(self.look("select n, reason from rejected"), [(1, "22003")])
+        await journal.stopService()
+        self.assertEqual(self.look("select lost from journal"), [(journal.lost,)])
+
+    @deferred
+    async def test_a_little_room(self) -> None:
+        """
+        A disk with a little room takes of what waits as much as fits, the oldest first.
+        """
+        self.patch(journalwriter, "COMMIT_MOST", 20_000)
+        journal = self.start()
+        journal.append(readings(0, 1), ())
+        await self.committed(journal)
+        db = journal._file._connection
+        assert db is not None
+        db.execute("pragma max_page_count = 1")
+        journal.append(readings(1, 100), ())
         await self.until(lambda: journal.trouble)
-        told = journal.status()
-        self.assertEqual(
-            (told["JOURNAL"], told["DROPPED"], told["TEXT"]), ("trouble", str(journal.dropped), "database is locked")
-        )
-        format_line(told)
-        self.assertEqual(len(self.logged("requests are not recorded")), 1)
-        holder.close()
-        rows = sum(batch.rows for batch in await self.take_all(journal))
-        self.assertEqual(rows, before + 1)
-        self.assertEqual([event["dropped"] for event in self.logged("were not recorded")], [journal.dropped])
-        journal.append((), [request()])
-        journal.confirm(await journal.oldest())
-        holder = self.refuse(journal)
-        while not journal._held:
-            journal.append((), [request()])
-            await deferLater(self.reactor, 0.002)
-        journal.append((), [request()])
-        self.assertEqual(len(self.logged("requests are not recorded")), 2)
-        holder.close()
-        await self.take_all(journal)
-        self.assertEqual([event["dropped"] for event in self.logged("were not recorded")][1:], [1])
+        for n in range(1, 50):
+            journal.append(readings(n * 100 + 1, 100), ())
+            journal._flush()
+        db.execute("pragma max_page_count = 40")
+        await self.until(lambda: journal.commits > 3 and journal.trouble)
+        self.assertTrue(0 < journal._file.n < 5_001, journal._file.n)
+        db.execute("pragma max_page_count = 100000")
+        taken = [value for batch in await self.take_all(journal) for value in values(batch)]
+        self.assertEqual(taken, [float(n) for n in range(5_001)])
 
     @deferred
     async def test_slow_store_is_no_pressure(self) -> None:
         """
         Rows that the disk has and the store does not take hold back no device.
         """
-        journal = self.start(unsynced_limit=5_000, live_limit=5_000)
+        journal = self.start(unsynced_limit=6_000, live_limit=6_000)
         for n in range(8):
             journal.append(readings(n * 100, 100), ())
             await self.committed(journal)
@@ -862,11 +961,32 @@ class LimitTests(JournalCase):
         self.assertEqual(journal.lost % 100, 0)
         self.assertEqual(journal.status()["LOST"], str(journal.lost))
         format_line(journal.status())
-        self.assertEqual(len(self.logged("is full")), 1)
+        self.assertEqual(len(self.logged("are lost")), 1)
         taken = [value for batch in await self.take_all(journal) for value in values(batch)]
         self.assertEqual(taken, [float(n) for n in range(journal.lost, 3_000)])
-        self.assertEqual(sum(event["rows"] for event in self.logged("is full")), journal.lost)
+        self.assertEqual(sum(event["rows"] for event in self.logged("are lost")), journal.lost)
         self.assertEqual((journal.backlog, journal._live_size), (0, 0))
+        self.assertEqual({event["why"] for event in self.logged("are lost")}, {"the journal is full"})
+        before = journal.lost
+        await journal.stopService()
+        again = self.start(limit=100_000)
+        self.assertEqual(again.status()["LOST"], str(before))
+        self.events.clear()
+        await again.stopService()
+        self.assertEqual(self.logged("are lost"), [])
+
+    @deferred
+    async def test_earlier_file(self) -> None:
+        """
+        A file of a version that kept no count is taken over, with all that is in it.
+        """
+        journal = self.start()
+        journal.append(readings(0, 3), ())
+        await journal.stopService()
+        self.look("alter table journal drop column lost")
+        again = self.start()
+        self.assertEqual((again.uuid, again.backlog, again.lost), (journal.uuid, 3, 0))
+        self.assertEqual(self.look("select lost from journal"), [(0,)])
 
     @deferred
     async def test_below_the_limit(self) -> None:

@@ -2,9 +2,11 @@
 The durable queue between what is read and what is stored (protocol §5).
 
 Rows are taken in by the reactor's thread, encoded every 50 ms, committed by a thread of the journal's own, and
-given out again as batches. Three bounds keep memory flat: rows that are not yet on disk hold back the devices (who
-asks can't be held back, so requests are then not recorded), rows on disk are kept in memory for the delivery only up
-to a mark and read back beyond it, and the delivery has one batch at a time. A slow store never holds back the devices.
+given out again as batches. Three bounds keep memory flat: rows that are not yet on disk have one, rows on disk are kept
+in memory for the delivery only up to a mark and read back beyond it, and the delivery has one batch at a time.
+
+A disk that is slow holds back the devices. One that takes nothing does not, and neither does a slow store: all goes on
+but the writing, and of what is not yet on disk the oldest rows are lost beyond a bound.
 """
 
 from __future__ import annotations
@@ -20,18 +22,27 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from usbgate.batch import KINDS, Batch, encode, merge
+from usbgate.diskwear import DiskWear, bytes_to_disk
 from usbgate.fieldline import plain_text
 from usbgate.interfaces import IJournal, IOutbox
 from usbgate.journalfile import LIMIT, JournalFile
 from usbgate.journalwriter import JournalWriter, Read, Write
-from usbgate.model import RequestRecord, Row
+from usbgate.model import Row
 
 FLUSH_INTERVAL = 0.05  # seconds, protocol §5
-LOST_INTERVAL = 60.0  # seconds between two lines of log about rows that were lost
+TOLD_INTERVAL = 60.0  # seconds between two lines of log about rows that were lost, or about trouble that comes and goes
 FLUSH_ROWS = 10_000  # at once beyond this: encoding them takes 10 ms of the reactor
 MERGE_ROWS = 20_000  # a statement of 5,000 to 20,000 rows is what PostgreSQL stores fastest
 
-# Characters of encoded rows, about as many bytes; 16 MiB are 200,000 rows, more than a second of the fastest devices.
+STUCK_AFTER = 5.0  # seconds that a commit may take; beyond, the disk takes nothing. An SD card can need two.
+LOOK_INTERVAL = 1.0  # seconds between two looks whether it is so, while the devices are held back
+
+# While the disk refuses it is tried rarely, and rows wait for each other: then more of them fit into memory.
+REFUSED_FLUSH_INTERVAL = 2.0  # seconds
+
+BATCH_BYTES = 512  # what a batch takes in memory beside its characters, about
+
+# Bytes of encoded rows in memory; 16 MiB are 200,000 rows, more than a second of the fastest devices.
 UNSYNCED_LIMIT = 16 << 20
 LIVE_LIMIT = 16 << 20
 
@@ -40,6 +51,10 @@ class IJournalReactor(IReactorTime, IReactorFromThreads):
     """
     What the journal needs of the reactor.
     """
+
+
+def _size(batch: Batch) -> int:
+    return batch.size + BATCH_BYTES
 
 
 @implementer(IJournal, IOutbox)
@@ -53,8 +68,8 @@ class Journal(Service):
         trouble: Why the disk takes nothing now; None while all is well.
         commits: Commits since the start.
         slowest_commit: Seconds that the slowest of them took.
-        dropped: Requests not recorded since the start, for want of a disk that takes them.
-        lost: Rows dropped since the start, the oldest, for want of room in the file.
+        lost: Rows dropped since the file was made, the oldest of those that waited, for want of room in the file, or in
+            memory while the disk took nothing.
     """
 
     log = Logger()
@@ -76,8 +91,9 @@ class Journal(Service):
             reactor: Where it lives.
             path: The file; its folder exists.
             pressure: Called with True when no more rows should come, with False when they may again.
-            unsynced_limit: Characters of encoded rows not yet on disk from which on there is pressure.
-            live_limit: Characters of encoded rows on disk to keep in memory.
+            unsynced_limit: Bytes of encoded rows not yet on disk from which on there is pressure, unless the disk
+                takes nothing; twice as much is kept at the most.
+            live_limit: Bytes of encoded rows on disk to keep in memory.
             durability: Seconds that rows may wait for a commit; None for `FLUSH_INTERVAL`.
             limit: Bytes of rows that the file may hold.
         """
@@ -87,7 +103,8 @@ class Journal(Service):
         self._pressure = pressure
         self._unsynced_limit = unsynced_limit
         self._live_limit = live_limit
-        self._writer = JournalWriter(self._file, self, reactor.callFromThread)
+        # While commits go on only requests come beyond the mark, since who asks can't be held back.
+        self._writer = JournalWriter(self._file, self, reactor.callFromThread, 2 * unsynced_limit)
         self._stopped: Deferred[None] = Deferred()
         # Not yet handed to the thread.
         self._rows: dict[type[Row], list[Row]] = {kind.row: [] for kind in KINDS}
@@ -97,7 +114,9 @@ class Journal(Service):
         # On the way to the disk.
         self._next = 1
         self._unsynced = 0
+        self._unsynced_rows = 0
         self._held = False
+        self._looking: IDelayedCall | None = None
         # On disk, for the delivery.
         self._live: deque[Batch] = deque()
         self._live_size = 0
@@ -110,13 +129,15 @@ class Journal(Service):
         self._undeleted = 0  # rows confirmed and still in the file
         self.backlog = 0
         self.trouble: str | None = None
+        self._wear: DiskWear | None = None  # from the start on
         self.commits = 0
         self.slowest_commit = 0.0
-        self.dropped = 0
-        self._dropped_told = 0
         self.lost = 0
+        self._uncounted = 0  # of them, in the file
         self._lost_told = 0
         self._lost_told_at = float("-inf")
+        self._trouble_told = False
+        self._trouble_told_at = float("-inf")
 
     @property
     def uuid(self) -> str:
@@ -136,14 +157,14 @@ class Journal(Service):
         """
         Tell how it is, as fields whose values read back.
         """
+        self._weigh()
         told = {
             "JOURNAL": "ok" if self.trouble is None else "trouble",
             "COMMITS": str(self.commits),
             "SLOWEST": f"{self.slowest_commit:.4f}",
-            "WRITTEN": str(self._file.bytes_written),
         }
-        if self.dropped:
-            told["DROPPED"] = str(self.dropped)
+        if self._wear is not None:
+            told |= {"WRITTEN": str(self._wear.total), "DAILY": str(self._wear.daily)}
         if self.lost:
             told["LOST"] = str(self.lost)
         if self.trouble is not None:
@@ -157,11 +178,17 @@ class Journal(Service):
         Raises:
             JournalError: The file can't be used.
         """
+        before = bytes_to_disk()
+        self._wear = DiskWear(
+            lambda: max(self._file.bytes_written, bytes_to_disk() - before),  # the first where nobody counts the other
+            self._reactor.seconds,
+        )
         self._file.open()
         Service.startService(self)
         self._next = self._file.n + 1
         self.backlog = self._file.backlog
         self._behind = self.backlog > 0
+        self.lost = self._lost_told = self._file.lost
         self._writer.start()
 
     def stopService(self) -> Deferred[None]:
@@ -176,9 +203,10 @@ class Journal(Service):
         Service.stopService(self)
         if self._asker is not None:
             self._asker.cancel()
-        if self._waiting or self._rejects or self._undeleted:
+        if self._waiting or self._rejects or self._undeleted or self._uncounted:
             self._flush()
         self._tell_lost()
+        self._look_again(False)
         self._writer.stop()
         return self._stopped
 
@@ -191,24 +219,13 @@ class Journal(Service):
             return
         for rows in runs:
             if rows:
-                self._take(type(rows[0]), rows)
+                self._rows[type(rows[0])] += rows
+                self._waiting += len(rows)
+                self.backlog += len(rows)
         if self._waiting >= FLUSH_ROWS:
             self._flush()
         elif self._waiting:
             self._flush_soon()
-
-    def _take(self, kind: type[Row], rows: Sequence[Row]) -> None:
-        if kind is RequestRecord and self._unsynced > self._unsynced_limit:
-            self._drop(len(rows))
-            return
-        self._rows[kind] += rows
-        self._waiting += len(rows)
-        self.backlog += len(rows)
-
-    def _drop(self, requests: int) -> None:
-        if self.dropped == self._dropped_told:
-            self.log.error("requests are not recorded until the journal has room again")
-        self.dropped += requests
 
     def oldest(self) -> Deferred[Batch]:
         """
@@ -249,36 +266,60 @@ class Journal(Service):
 
     def _flush_soon(self) -> None:
         if self._flushing is None and self.running:
-            self._flushing = self._reactor.callLater(self._durability, self._flush)
+            wait = self._durability
+            if self.trouble is not None and self._unsynced:  # else it is these rows that will tell when all is well
+                wait = max(wait, REFUSED_FLUSH_INTERVAL)
+            self._flushing = self._reactor.callLater(wait, self._flush)
 
     def _flush(self) -> None:
         flushing, self._flushing = self._flushing, None
         if flushing is not None and flushing.active():
             flushing.cancel()
-        batch = None
+        batch, size = None, 0
         if self._waiting:
             batch = encode(self._next, *self._rows.values())
             self._next = batch.last + 1
             for rows in self._rows.values():
                 rows.clear()
             self._waiting = 0
-            self._unsynced += batch.size
+            size = _size(batch)
+            self._unsynced += size
+            self._unsynced_rows += batch.rows
         # What is on its way to the store stays until that is over.
         kept = self._confirmed if self._current is None else self._current.last
-        self._writer.write(Write(batch, self._rejects, self._confirmed, kept))
+        given_up = self._writer.write(Write(batch, self._rejects, self._confirmed, kept, self._uncounted, size))
         self._rejects = []
+        self._uncounted = 0
         self._undeleted = 0
+        if given_up:
+            self._not_unsynced(given_up)
+            self._uncounted = sum(batch.rows for batch in given_up)
+            self._lose(self._uncounted)
         self._weigh()
 
+    def _not_unsynced(self, batches: Sequence[Batch]) -> None:
+        self._unsynced -= sum(map(_size, batches))
+        self._unsynced_rows -= sum(batch.rows for batch in batches)
+
     def _weigh(self) -> None:
+        if self.trouble is None and self._writer.busy >= STUCK_AFTER:
+            self.refused(f"a write has not ended after {STUCK_AFTER:g} s")
+            return
         # Let go at half of the mark, so that devices are not paused and resumed at every commit.
-        held = self._unsynced > (self._unsynced_limit // 2 if self._held else self._unsynced_limit)
+        mark = self._unsynced_limit // 2 if self._held else self._unsynced_limit
+        held = self.trouble is None and self._unsynced > mark
+        self._look_again(held)
         if held != self._held:
             self._held = held
             self._pressure(held)
-            if not held and self.dropped != self._dropped_told:
-                self.log.info("{dropped} requests were not recorded", dropped=self.dropped - self._dropped_told)
-                self._dropped_told = self.dropped
+
+    def _look_again(self, held: bool) -> None:
+        # Nothing comes while the devices are held back, and then nothing would tell that the disk hangs.
+        if self._looking is not None and self._looking.active():
+            if not held:
+                self._looking.cancel()
+        elif held and self.running:
+            self._looking = self._reactor.callLater(LOOK_INTERVAL, self._weigh)
 
     def _offer(self) -> None:
         """
@@ -289,7 +330,7 @@ class Journal(Service):
             rows = parts[0].rows
             while self._live and (rows := rows + self._live[0].rows) <= MERGE_ROWS:
                 parts.append(self._live.popleft())
-            self._live_size -= sum(batch.size for batch in parts)
+            self._live_size -= sum(map(_size, parts))
             self._current = merge(parts) if len(parts) > 1 else parts[0]
         self._read_ahead()
         if self._asker is not None and self._current is not None:
@@ -307,10 +348,12 @@ class Journal(Service):
     def committed(self, batches: Sequence[Batch], seconds: float) -> None:
         self.commits += 1
         self.slowest_commit = max(self.slowest_commit, seconds)
+        if self._wear is not None:
+            self._wear.look()
+        self._not_unsynced(batches)
         self._recover()
         for batch in batches:
-            size = batch.size
-            self._unsynced -= size
+            size = _size(batch)
             if self._live and self._live_size + size > self._live_limit:
                 self._behind = True
             if not self._behind:
@@ -330,20 +373,25 @@ class Journal(Service):
             first = self._live[0].first
         while self._live and self._live[0].last <= through:
             batch = self._live.popleft()
-            self._live_size -= batch.size
+            self._live_size -= _size(batch)
             lost, last = lost + batch.rows, batch.last
         if self._live and self._live[0].first <= through:
             last = self._live[0].last
         lost += sum(rows for number, rows in dropped if number > stored and not first <= number <= last)
-        self.lost += lost
-        self.backlog -= lost
-        if self._reactor.seconds() - self._lost_told_at >= LOST_INTERVAL:
+        self._uncounted += lost - sum(rows for _, rows in dropped)  # the file has counted all of them
+        self._lose(lost)
+
+    def _lose(self, rows: int) -> None:
+        self.lost += rows
+        self.backlog -= rows
+        if self._reactor.seconds() - self._lost_told_at >= TOLD_INTERVAL:
             self._tell_lost()
 
     def _tell_lost(self) -> None:
         if self.lost > self._lost_told:
             self.log.error(
-                "the journal is full: its {rows} oldest rows were dropped and are lost",
+                "{why}: the {rows} oldest rows were dropped and are lost",
+                why="the journal is full" if self.trouble is None else "the disk takes nothing, and memory is full",
                 rows=self.lost - self._lost_told,
             )
             self._lost_told, self._lost_told_at = self.lost, self._reactor.seconds()
@@ -358,7 +406,7 @@ class Journal(Service):
             self._recover()
         if batch is not None:
             self._live.append(batch)
-            self._live_size += batch.size
+            self._live_size += _size(batch)
             self._loaded = batch.last
         self._offer()
 
@@ -366,22 +414,31 @@ class Journal(Service):
         self._reading = False
         self._behind = False
         here = [*self._live] + ([self._current] if self._current is not None else [])
-        unwritten = self._next - 1 - n + self._waiting
+        unwritten = self._unsynced_rows + self._waiting
         self.backlog = sum(batch.rows for batch in here) + unwritten
 
     def refused(self, reason: str) -> None:
-        if self.trouble is None:
+        now = self._reactor.seconds()
+        if self.trouble is None and now - self._trouble_told_at >= TOLD_INTERVAL:
             self.log.error(
                 "the journal {path} can't be used: {reason}; it will be tried again",
                 path=str(self._file.path),
                 reason=reason,
             )
+            self._trouble_told, self._trouble_told_at = True, now
         self.trouble = reason
+        self._weigh()  # who was held back is so no more
 
     def _recover(self) -> None:
-        if self.trouble is not None:
+        if self.trouble is None:
+            return
+        self._tell_lost()
+        self.trouble = None
+        if self._trouble_told:
             self.log.info("the journal can be used again")
-            self.trouble = None
+            self._trouble_told = False
+        if self._flushing is not None:
+            self._flush()
 
     def closed(self, lost: int) -> None:
         if lost:

@@ -33,7 +33,7 @@ DROP_MOST = 10_000  # batches dropped by one commit, so that it stays short; the
 
 # `count` stands before `payload`, so that counting the backlog does not read the payloads' pages.
 _SCHEMA = """
-create table if not exists journal (uuid text not null, n integer not null);
+create table if not exists journal (uuid text not null, n integer not null, lost integer not null default 0);
 create table if not exists batch (
     last integer primary key, first integer not null, count integer not null, payload blob not null);
 create table if not exists rejected (
@@ -61,6 +61,7 @@ class JournalFile:
         n: The number of the newest row that was ever written.
         backlog: How many rows it held when it was opened.
         rejected: How many rows are set aside in it.
+        lost: How many rows were lost ever since it was made.
         bytes_written: Payload bytes committed since it was opened.
         content: Bytes of the batches in it.
         checked: Whether `check` is over.
@@ -75,6 +76,7 @@ class JournalFile:
         self.n = 0
         self.backlog = 0
         self.rejected = 0
+        self.lost = 0
         self.bytes_written = 0
         self.content = 0
         self.checked = False
@@ -117,15 +119,17 @@ class JournalFile:
         db.execute("pragma synchronous = full")
         db.executescript(_SCHEMA)
         db.execute("begin immediate")
-        row = db.execute("select uuid, n from journal").fetchone()
+        if "lost" not in [name for _, name, *_ in db.execute("pragma table_info(journal)")]:  # an earlier version's
+            db.execute("alter table journal add column lost integer not null default 0")
+        row = db.execute("select uuid, n, lost from journal").fetchone()
         if row is None:
             # One that was begun again goes on with its name and its numbers.
-            row = (self.uuid or str(uuid4()), self.n)
-            db.execute("insert into journal values (?, ?)", row)
+            row = (self.uuid or str(uuid4()), self.n, self.lost)
+            db.execute("insert into journal (uuid, n, lost) values (?, ?, ?)", row)
         db.execute("update journal set n = n")  # finds out whether the file can be written at all
         db.execute(f"pragma user_version = {FORMAT}")
         db.execute("commit")
-        self.uuid, self.n = row
+        self.uuid, self.n, self.lost = row
         self.backlog, self.content = db.execute(
             "select coalesce(sum(count), 0), coalesce(sum(length(payload) + ?), 0) from batch", (ROW_BYTES,)
         ).fetchone()
@@ -208,7 +212,12 @@ class JournalFile:
             self._connection.interrupt()
 
     def write(
-        self, batches: Sequence[Batch], rejected: Sequence[tuple[Batch, str]], confirmed: int, kept: int = 0
+        self,
+        batches: Sequence[Batch],
+        rejected: Sequence[tuple[Batch, str]],
+        confirmed: int,
+        kept: int = 0,
+        lost: int = 0,
     ) -> list[tuple[int, int]]:
         """
         Commit, all or nothing; where the new ones exceed the limit, the oldest are dropped.
@@ -218,6 +227,7 @@ class JournalFile:
             rejected: Rows to set aside, each with the reason; one that is there already is left as it is.
             confirmed: Batches up to this number are let go.
             kept: Batches up to this number are not dropped.
+            lost: Rows to count as lost beside those that are dropped; negative where some of them were not lost.
 
         Returns:
             What was dropped, in order: the last number of each batch, and its rows.
@@ -245,13 +255,15 @@ class JournalFile:
                 "insert or ignore into rejected (n, reason, kind, row) values (?, ?, ?, ?)",
                 [_spell_rejected(row, reason) for row, reason in rejected],
             ).rowcount
-            db.execute("update journal set n = ?", (n,))
+            lost += self.lost + sum(rows for _, rows in dropped)
+            db.execute("update journal set n = ?, lost = ?", (n, lost))
             db.execute("commit")
         except BaseException:
             if db.in_transaction:
                 db.execute("rollback")
             raise
         self.n = n
+        self.lost = lost
         self.rejected += max(aside, 0)
         self.bytes_written += sum(len(row[-1]) for row in packed)
         self.content = content

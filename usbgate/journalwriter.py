@@ -1,16 +1,20 @@
 """
-The journal's thread: it writes what comes in one commit for all that waits, and tries again where the disk refuses.
+The journal's thread: it writes what waits in one commit, and tries again where the disk refuses.
+
+What waits is a ring: beyond its limit the oldest batches make room for new ones, so that memory stays flat however
+long a disk refuses, or hangs in the middle of a write.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from time import monotonic
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from twisted.logger import Logger
 
@@ -20,16 +24,26 @@ from usbgate.journalfile import JournalFile, is_damage
 RETRY_FIRST, RETRY_MOST = 0.1, 5.0  # seconds between attempts while the disk refuses
 STOP_PATIENCE = 1.5  # seconds to go on trying when asked to end
 
+# Characters of rows for one commit, so that a long ring goes to a disk that has a little room as far as it fits, and no
+# more than this is out of reach of the ring's limit while a commit hangs.
+COMMIT_MOST = 4 << 20
+
 
 class Write(NamedTuple):
     """
     Something to commit (see `JournalFile.write`).
+
+    Attributes:
+        lost: Rows that the file is to count as lost.
+        size: Bytes that the batch takes in memory, about.
     """
 
     batch: Batch | None
     rejected: Sequence[tuple[Batch, str]]
     confirmed: int
     kept: int = 0
+    lost: int = 0
+    size: int = 0
 
 
 class Read(NamedTuple):
@@ -85,7 +99,7 @@ class JournalWriter:
 
     log = Logger()
 
-    def __init__(self, file: JournalFile, listener: WriterListener, call: Callable[..., object]) -> None:
+    def __init__(self, file: JournalFile, listener: WriterListener, call: Callable[..., object], limit: int) -> None:
         """
         Make a writer; nothing runs before `start`.
 
@@ -93,11 +107,17 @@ class JournalWriter:
             file: The file, open when it starts.
             listener: Who is told.
             call: The reactor's `callFromThread`.
+            limit: Bytes in memory of what may wait, by `Write.size`.
         """
         self._file = file
         self._listener = listener
         self._call = call
-        self._queue: SimpleQueue[Write | Read | None] = SimpleQueue()
+        self._limit = limit
+        self._queue: SimpleQueue[Read | Literal["write"] | None] = SimpleQueue()
+        self._lock = Lock()  # of these two
+        self._waiting: deque[Write] = deque()
+        self._size = 0
+        self._began = inf  # when the commit that is under way did
         # A daemon: what ends the process without stopping us must not wait for it, and the file is safe.
         self._thread = Thread(target=self._run, name="journal", daemon=True)
 
@@ -107,11 +127,41 @@ class JournalWriter:
         """
         self._thread.start()
 
-    def write(self, write: Write) -> None:
+    def write(self, write: Write) -> list[Batch]:
         """
         Commit this, with whatever else waits.
+
+        Returns:
+            What is given up for it, the oldest batches; they will never be on disk.
         """
-        self._queue.put(write)
+        with self._lock:
+            idle = not self._waiting
+            self._waiting.append(write)
+            self._size += write.size
+            given_up = self._make_room()
+        if idle:  # else the thread comes by itself
+            self._queue.put("write")
+        return given_up
+
+    def _make_room(self) -> list[Batch]:
+        given_up: list[Batch] = []
+        while self._size > self._limit and len(self._waiting) > 1:
+            oldest = self._waiting.popleft()
+            self._size -= oldest.size
+            if oldest.batch is not None:
+                given_up.append(oldest.batch)
+            if oldest.rejected or oldest.lost:
+                heir = self._waiting[0]
+                rejected = [*oldest.rejected, *heir.rejected]
+                self._waiting[0] = heir._replace(rejected=rejected, lost=oldest.lost + heir.lost)
+        return given_up
+
+    @property
+    def busy(self) -> float:
+        """
+        Seconds since the commit that is under way began; 0 while there is none.
+        """
+        return max(0.0, monotonic() - self._began)
 
     def read(self, read: Read) -> None:
         """
@@ -127,20 +177,17 @@ class JournalWriter:
         self._queue.put(None)
 
     def _run(self) -> None:
-        writes: list[Write] = []
         read: Read | None = None
         pause = due = 0.0  # seconds between attempts while the disk refuses, and when the next one is
         ends = inf  # when to give up, once asked to end
-        while ends == inf or (writes and monotonic() < ends):
+        while ends == inf or (self._waiting and (not pause or monotonic() < ends)):
             for item in self._take(
-                max(0.0, min(due, ends) - monotonic()) if writes or read or not self._file.checked else None
+                max(0.0, min(due, ends) - monotonic()) if self._waiting or read or not self._file.checked else None
             ):
                 if item is None:
                     ends = monotonic() + STOP_PATIENCE
                     due, pause = 0.0, min(pause, RETRY_FIRST)  # the disk may be well again for a while
-                elif isinstance(item, Write):
-                    writes.append(item)
-                else:
+                elif item != "write":
                     read = item
             if monotonic() < due:
                 continue
@@ -152,9 +199,8 @@ class JournalWriter:
                         self._call(self._listener.was_read, *self._file.read(read.after, read.most))
                         read = None
                 finally:
-                    if writes:
-                        self._commit(writes)
-                        writes = []
+                    if self._waiting:
+                        self._commit()
                 pause = due = 0.0
             except Exception as error:
                 if not isinstance(error, sqlite3.Error) and not pause:
@@ -166,13 +212,13 @@ class JournalWriter:
                     read = None
                     due = 0.0
         self._file.close()
-        self._call(self._closed, sum(write.batch.rows for write in writes if write.batch is not None))
+        self._call(self._closed, sum(write.batch.rows for write in self._waiting if write.batch is not None))
 
-    def _take(self, seconds: float | None) -> list[Write | Read | None]:
+    def _take(self, seconds: float | None) -> list[Read | Literal["write"] | None]:
         """
         Wait for something to do, so long at most, and take all that there is.
         """
-        items = []
+        items: list[Read | Literal["write"] | None] = []
         try:
             items.append(self._queue.get(timeout=seconds))
             while True:
@@ -180,11 +226,28 @@ class JournalWriter:
         except Empty:
             return items
 
-    def _commit(self, writes: Sequence[Write]) -> None:
+    def _commit(self) -> None:
+        writes: list[Write] = []
+        size = 0
+        with self._lock:
+            newest = self._waiting[-1]
+            while self._waiting and (not writes or size + self._waiting[0].size <= COMMIT_MOST):
+                writes.append(self._waiting.popleft())
+                size += writes[-1].size
+            self._size -= size
         batches = [write.batch for write in writes if write.batch is not None]
         rejected = [item for write in writes for item in write.rejected]
-        began = monotonic()
-        dropped = self._file.write(batches, rejected, writes[-1].confirmed, writes[-1].kept)
+        lost = sum(write.lost for write in writes)
+        began = self._began = monotonic()
+        try:
+            dropped = self._file.write(batches, rejected, newest.confirmed, newest.kept, lost)
+        except BaseException:
+            with self._lock:  # beyond the limit, perhaps, until the next one comes
+                self._waiting.extendleft(reversed(writes))
+                self._size += size
+            raise
+        finally:
+            self._began = inf
         if dropped:
             self._call(self._listener.overflowed, dropped)
         self._call(self._listener.committed, batches, monotonic() - began)

@@ -18,10 +18,12 @@ from twisted.internet.task import Clock
 
 from tests.faults.simulated.database import Database, MemoryDatabaseSink
 from tests.faults.simulated.device import TOGGLE, Device, Line
-from tests.faults.simulated.disk import Disk, MemoryJournal
+from tests.faults.simulated.disk import Disk, MemoryJournal, Row
 from tests.faults.simulated.life import Life, SteppingClock, Violated, demand
 from tests.faults.simulated.peer import BATH, BATH_TIMEOUT, WORDS, Asked, Peer, RecordedWatchers
 from tests.faults.simulated.weather import DEEDS, FAULTS
+from tests.memory_sink import rows_of
+from usbgate.batch import Batch
 from usbgate.clients import ClientFactory, Clients
 from usbgate.delivery import Delivery
 from usbgate.dialects.fields import Dialect
@@ -132,7 +134,7 @@ class World:
         )
         self.gateway.subscribe(self._event)
         self.journal = MemoryJournal(
-            life, self.disk, self.gateway.hold_devices, self._appended, self._not_recorded, self._is_safe
+            life, self.disk, self.gateway.hold_devices, self._appended, self._given_up, self._is_safe
         )
         self.sink = MemoryDatabaseSink(life, self.database)
         self.delivery = Delivery(life, self.journal, self.sink, self.gateway.recall, self.random.random)
@@ -235,10 +237,13 @@ class World:
             if record.outcome == "busy":
                 demand(asked.command != TOGGLE or not asked.written, "§4.4 busy: the device never saw it", asked)
 
-    def _not_recorded(self, requests: Sequence[RequestRecord]) -> None:
-        for record in requests:
-            self.seen["not recorded"] += 1
-            self.asked[record.origin].dropped = True
+    def _given_up(self, batch: Batch) -> None:
+        for row in rows_of(batch):
+            self.seen["given up"] += 1
+            if "field" in row:
+                self.appended.remove(row_name(row))
+            else:
+                self.asked[row["origin"] or ""].dropped = True
 
     def _is_safe(self, n: int) -> bool:
         return n in self.database.rows or n in self.disk.rejected
@@ -485,11 +490,7 @@ class World:
         self.seen["rows"] += len(rows)
         self.seen["rejected"] += len(rejected)
         self.seen["rows that came again"] += self.database.repeated
-        names = [
-            reading_name(row["field"] or "", float(row["value"]) if row["value"] is not None else None, row["text"])
-            for _, row in sorted(ever.items())
-            if "field" in row
-        ]
+        names = [row_name(row) for _, row in sorted(ever.items()) if "field" in row]
         rest = iter(self.appended)
         demand(all(name in rest for name in names), "readings are in the order in which they were read", names)
         demand(len(set(names)) == len(names), "no reading is there twice", names)
@@ -504,3 +505,10 @@ def reading_name(field: str, value: float | None, text: str | None) -> str:
     Name a reading: each value is said once.
     """
     return f"{field}:{text or format(value or 0.0, '.0f')}"
+
+
+def row_name(row: Row) -> str:
+    """
+    Name the reading of a row.
+    """
+    return reading_name(row["field"] or "", float(row["value"]) if row["value"] is not None else None, row["text"])

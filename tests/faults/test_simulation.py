@@ -37,7 +37,7 @@ INTERESTING = [
     "crashes",
     "dropped for not reading",
     "events dropped",
-    "not recorded",
+    "given up",
     "recalled",
     "rejected",
     "row busy",

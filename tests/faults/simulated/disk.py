@@ -20,7 +20,7 @@ from usbgate.model import Row as AnyRow
 
 FLUSH_INTERVAL = 0.05  # seconds, as the real journal's
 MERGE_ROWS = 12  # small, so that a backlog is many batches
-UNSYNCED_ROWS = 24  # not yet on disk, from which on there is pressure
+UNSYNCED_ROWS = 24  # not yet on disk, from which on there is pressure while the disk takes some; twice as many are kept
 RETRY = 0.5  # seconds between attempts of the disk
 STOP_PATIENCE = 1.5  # seconds to go on trying when asked to end, as the real journal's
 
@@ -63,13 +63,20 @@ class Disk:
         self.ever: dict[int, Row] = {}
         self.rejected: dict[int, Row] = {}
 
-    def commit(self, batches: Sequence[Batch], rejected: Sequence[Batch], confirmed: int) -> None:
+    def commit(self, batches: Sequence[Batch], rejected: Sequence[Batch], confirmed: int, given_up: int) -> None:
         """
         Do all of it.
+
+        Args:
+            batches: New ones.
+            rejected: Rows to set aside.
+            confirmed: Up to this number they are let go.
+            given_up: Up to this number those that were not on disk were given up; 0 for none.
         """
         self.batches = [batch for batch in self.batches if batch.last > confirmed]
         for batch in batches:
-            demand(batch.first == self.n + 1, "numbers have no gap", batch.first, self.n)
+            expected = max(self.n, given_up) + 1
+            demand(batch.first == expected, "numbers have no gap but where rows were given up", batch.first, expected)
             self.batches.append(batch)
             self.n = batch.last
             self.ever.update((number(row), row) for row in rows_of(batch))
@@ -82,10 +89,8 @@ class Disk:
 class MemoryJournal(Service):
     """
     A journal on a `Disk`, with the contract of the real one: rows are numbered and encoded every 50 ms and committed
-    some time later; `oldest` gives the same batch until it is confirmed; a confirmed batch goes with the next commit.
-
-    Attributes:
-        dropped: Requests not recorded, for want of a disk that takes them.
+    some time later; `oldest` gives the same batch until it is confirmed; a confirmed batch goes with the next commit;
+    while the disk refuses there is no pressure, and the oldest that it does not have are given up beyond a bound.
     """
 
     def __init__(
@@ -94,7 +99,7 @@ class MemoryJournal(Service):
         disk: Disk,
         pressure: Callable[[bool], None],
         appended: Callable[[Sequence[Reading], Sequence[RequestRecord]], None],
-        dropped: Callable[[Sequence[RequestRecord]], None],
+        given_up: Callable[[Batch], None],
         stored: Callable[[int], bool],
     ) -> None:
         """
@@ -105,7 +110,7 @@ class MemoryJournal(Service):
             disk: What there is of it already.
             pressure: As the real journal's.
             appended: Told what was taken in.
-            dropped: Told what was not recorded.
+            given_up: Told what will never be on disk.
             stored: Whether the row of a number is where it may be let go.
         """
         self.backlog = 0
@@ -114,7 +119,7 @@ class MemoryJournal(Service):
         self._disk = disk
         self._pressure = pressure
         self._appended = appended
-        self._dropped = dropped
+        self._tell_given_up = given_up
         self._stored = stored
         self._rows: dict[type[AnyRow], list[AnyRow]] = {kind.row: [] for kind in KINDS}
         self._waiting = 0
@@ -123,6 +128,8 @@ class MemoryJournal(Service):
         self._committing: IDelayedCall | None = None
         self._batches: list[Batch] = []  # encoded, not yet on disk
         self._unsynced = 0
+        self._refused = False  # the last time
+        self._given_up = 0
         self._next = 0
         self._on_disk = 0  # the newest number told to be on disk
         self._confirmed = 0
@@ -183,12 +190,9 @@ class MemoryJournal(Service):
             return
         demand(self.running == 1, "nothing comes to a journal that is closed")
         rows = [row for run in runs for row in run]
-        requests = [row for row in rows if isinstance(row, RequestRecord)]
-        if requests and self._unsynced > UNSYNCED_ROWS:
-            self._dropped(requests)
-            rows = [row for row in rows if row not in requests]
-            requests = []
-        self._appended([row for row in rows if isinstance(row, Reading)], requests)
+        self._appended(
+            [row for row in rows if isinstance(row, Reading)], [row for row in rows if isinstance(row, RequestRecord)]
+        )
         for row in rows:
             self._rows[type(row)].append(row)
         self._waiting += len(rows)
@@ -210,20 +214,28 @@ class MemoryJournal(Service):
             self._waiting = 0
             self._batches.append(batch)
             self._unsynced += batch.rows
+            while self._unsynced > 2 * UNSYNCED_ROWS and len(self._batches) > 1:
+                oldest = self._batches.pop(0)
+                self._unsynced -= oldest.rows
+                self.backlog -= oldest.rows
+                self._given_up = oldest.last
+                self._tell_given_up(oldest)
         if (self._batches or self._rejects) and self._committing is None:
             self._committing = self._life.callLater(self._disk.latency, self._commit)
         self._weigh()
 
     def _commit(self) -> None:
         self._committing = None
-        if self._disk.refuses:
+        self._refused = self._disk.refuses
+        if self._refused:
+            self._weigh()
             self._committing = self._life.callLater(RETRY, self._commit)
             return
         if not self._life.deed():
             return
         batches, self._batches = self._batches, []
         rejects, self._rejects = self._rejects, []
-        self._disk.commit(batches, rejects, self._confirmed)
+        self._disk.commit(batches, rejects, self._confirmed, self._given_up)
         if not self._life.deed():  # on disk, and nobody was told
             return
         for batch in batches:
@@ -235,7 +247,7 @@ class MemoryJournal(Service):
             self._stop()
 
     def _weigh(self) -> None:
-        held = self._unsynced > (UNSYNCED_ROWS // 2 if self.held else UNSYNCED_ROWS)
+        held = not self._refused and self._unsynced > (UNSYNCED_ROWS // 2 if self.held else UNSYNCED_ROWS)
         if held != self.held:
             self.held = held
             self._pressure(held)
