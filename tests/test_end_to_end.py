@@ -28,6 +28,7 @@ from tests.running import (
     environment,
     eventually,
 )
+from usbgate.boundedlog import ROTATED
 from usbgate.fieldline import parse
 
 
@@ -490,6 +491,32 @@ class StartTests(RunningCase):
         client = LineClient(daemon.port)
         self.addCleanup(client.close)
         eventually(lambda: client.word("ask 20")[0].startswith("ID:20_VALUE:456"), "it answers")
+
+    def test_log_file(self) -> None:
+        """
+        Of the log files that were rotated away, at 1 MB or by a signal, only the newest few are kept.
+        """
+        log = self.folder / "log"
+        log.write_text("old\n" * 250_001)
+        for number in range(1, 30):
+            (self.folder / f"log.{number}").write_text(f"{number}")
+        device = self.plug()
+        daemon = TwistdDaemon(
+            self.state,
+            *("--device", str(device.path), "--database", "none"),
+            twistd=("-n", "--pidfile=", f"--logfile={log}"),
+        )
+        self.addCleanup(daemon.stop)
+        daemon.ready()
+        eventually(lambda: "is open" in log.read_text(), "it logs to the file")
+        self.assertEqual((self.folder / "log.1").read_text()[:4], "old\n")
+        left = {path.name for path in self.folder.glob("log.*")}
+        self.assertEqual(left, {f"log.{number}" for number in range(1, ROTATED + 1)})
+        daemon.process.send_signal(signal.SIGUSR1)
+        eventually(lambda: "is open" in (self.folder / "log.1").read_text(), "it is rotated")
+        self.assertEqual({path.name for path in self.folder.glob("log.*")}, left)
+        daemon.stop()
+        self.assertIn("Server Shut Down", log.read_text())
 
     def test_signals(self) -> None:
         """

@@ -35,7 +35,7 @@ FLOORS = [
     # Faces.
     ["watchers words server clients"],
     # The edge.
-    ["settings config", "client", "simulate", "lending"],
+    ["settings config", "client", "simulate", "lending", "boundedlog"],
     ["ondemand", "tap"],
     ["demo"],
     ["cli"],

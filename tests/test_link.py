@@ -27,7 +27,7 @@ from usbgate.dialects.fields import Dialect
 from usbgate.endpoint import NoSuchDevice, SerialEndpoint, SerialTransport, open_device
 from usbgate.fieldline import LINE_LIMIT
 from usbgate.interfaces import IDeviceLink, ILinkListener, IResettable
-from usbgate.link import ECHO_MEMORY, TEXT_LINES, TEXT_SPAN, Link
+from usbgate.link import ECHO_MEMORY, GARBLED_INTERVAL, TEXT_LENGTH, TEXT_LINES, TEXT_SPAN, Link
 from usbgate.model import Question, Report, Request, Send
 
 reactor: Any = global_reactor
@@ -362,29 +362,40 @@ class RulesTests(unittest.TestCase):
 
     def test_wrong_speed(self) -> None:
         """
-        If most lines are malformed, the log says once what to look at; and again, when all was well in between.
+        If most lines are malformed, the log says once what to look at; and again, when all was well in between, but not
+        more often than once a minute.
         """
         self.open()
         with capturedLogs() as logs:
             self.device.say(b"ID:1_V:1\n" * 10 + b"\x80\xfe\n" * 9)
             self.device.say(b"\x80\xfe\n" * 200)
             self.device.say(b"ID:1_V:1\n" * 200)
+            self.device.say(b"\x80\xfe\n" * 20)  # so soon again it would only fill the log
+            self.device.say(b"ID:1_V:1\n" * 200)
+            self.clock.advance(GARBLED_INTERVAL)
             self.device.say(b"\x80\xfe\n" * 20)
         said = "board: {} lines malformed: check the baud rate"
-        self.assertEqual(texts(logs), [said.format("209 of 219"), said.format("20 of 20")])
+        self.assertEqual(
+            [text for text in texts(logs) if "malformed" in text], [said.format("209 of 219"), said.format("20 of 20")]
+        )
 
     def test_log_text(self) -> None:
         """
-        The firmware's own text goes to the log, harmless for a terminal, so many lines at a time, the others counted.
+        The firmware's own text goes to the log, harmless for a terminal, so many lines at a time, the others counted,
+        and of a long line its beginning.
         """
         self.open()
         with capturedLogs() as logs:
             self.device.say(b"# \x1b[31mred\n" * (TEXT_LINES + 5))
             self.clock.advance(TEXT_SPAN)
-            self.device.say(b"#calm\n")
+            self.device.say(b"#calm\n#" + b"x" * TEXT_LENGTH + b"\n#" + b"x" * 1_000 + b"\n")
         said = ["board says '\\x1b[31mred'"] * TEXT_LINES
-        self.assertEqual(texts(logs), [*said, "board said 5 lines more", "board says 'calm'"])
-        self.assertEqual((self.events.all, self.link.malformed), ([], 0))
+        rest = ["board said 5 lines more", "board says 'calm'"]
+        rest += [f"board says '{'x' * TEXT_LENGTH}'", f"board says '{'x' * (TEXT_LENGTH - 1)}…'"]
+        heard = [text for text in texts(logs) if text.startswith(("board says", "board said"))]
+        self.assertEqual(heard, [*said, *rest])
+        told = [event for event in self.events.all if event not in [("silent",), ("heard",)]]
+        self.assertEqual((told, self.link.malformed), ([], 0))
 
     def test_absent(self) -> None:
         """

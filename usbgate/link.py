@@ -40,13 +40,16 @@ from usbgate.thinning import Repeats
 # allows; this bounds the memory at 1 MiB.
 ECHO_MEMORY = 1024
 
-# The firmware's own text: so many lines of it are logged in so many seconds, the others counted.
+# The firmware's own text: so many lines of it are logged in so many seconds, the others counted, and of each so many
+# characters. A board that never stops then fills some 8 MB of log a day, and no flash for a year.
 TEXT_LINES = 20
-TEXT_SPAN = 10.0
+TEXT_SPAN = 60.0
+TEXT_LENGTH = 200
 
 # So many lines are looked at together: if most of them are malformed, the speed is wrong; noise alone is never that
 # much, and a line of noise is as long as 1,024 bytes at the wrong speed.
 GARBLED_SPAN = 20
+GARBLED_INTERVAL = 60.0  # seconds between two times that it is said, if it comes and goes
 
 # Seconds that a serial server on the network has to take what is still to be sent when we stop.
 STOP_LIMIT = 1.0
@@ -239,6 +242,7 @@ class Link(Service):
         self._text_lines = 0
         self._looked_at = (0, 0)  # lines and malformed ones, when it was last looked at
         self._garbled = False
+        self._garbled_told_at = float("-inf")
         self._lent = False
         self._silence = silence
         self._reset_silent = reset_silent
@@ -462,11 +466,12 @@ class Link(Service):
             self._listener.reports_received(self, reports)
 
     def _look_at_noise(self) -> None:
-        # Said once, and again only when it had become better in between.
+        # Said once, and again only when it had become better in between, and then some time later.
         lines, malformed = self.lines_in - self._looked_at[0], self.malformed - self._looked_at[1]
         self._looked_at = (self.lines_in, self.malformed)
-        if malformed > lines // 2 and not self._garbled:
-            self._garbled = True
+        now = self.reactor.seconds()
+        if malformed > lines // 2 and not self._garbled and now - self._garbled_told_at >= GARBLED_INTERVAL:
+            self._garbled, self._garbled_told_at = True, now
             self.log.warn(
                 "{device}: {malformed} of {lines} lines malformed: check the baud rate",
                 device=self.name,
@@ -539,4 +544,5 @@ class Link(Service):
         self._text_lines += 1
         if self._text_lines <= TEXT_LINES:
             # Quoted: a device must not colour the terminal that shows the log.
-            self.log.info("{device} says {text!r}", device=self.name, text=text)
+            shown = text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 1] + "…"
+            self.log.info("{device} says {text!r}", device=self.name, text=shown)

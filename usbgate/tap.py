@@ -18,11 +18,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
 
-from twisted.application.service import IService, MultiService, Service
+from twisted.application.service import IService, IServiceCollection, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
+from twisted.python.components import Componentized
 
+from usbgate.boundedlog import bounded_observer, log_file
 from usbgate.clients import ClientFactory, Clients
 from usbgate.clock import SystemClock
 from usbgate.cluster import Cluster
@@ -115,15 +117,29 @@ class Daemon(MultiService):
     Services that are started in order, and stopped one after the other, last started first.
     """
 
-    def __init__(self, start_failed: Callable[[str], None] = lambda reason: None) -> None:
+    def __init__(
+        self,
+        start_failed: Callable[[str], None] = lambda reason: None,
+        log_observer: Callable[[], ILogObserver] | None = None,
+    ) -> None:
         """
         Begin with no services.
 
         Args:
             start_failed: Called with the reason where a part can't start, just before the process ends.
+            log_observer: Makes the log of the application of which this becomes a part; None to leave that to twistd.
         """
         super().__init__()
         self._start_failed = start_failed
+        self._log_observer = log_observer
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        """
+        Become a part of twistd's application, just before it begins to log.
+        """
+        super().setServiceParent(parent)
+        if self._log_observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._log_observer())
 
     def privilegedStartService(self) -> None:
         """
@@ -187,13 +203,16 @@ def makeService(options: Options) -> IService:
     # it again and again, was a tenth of what a request costs, and held up everybody while many were in flight.
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
+    twistd: Mapping[str, Any] = options.parent or {}
+    path = log_file(twistd)
     try:
         return build(
             reactor,
             SystemClock(),
             options.settings,
             options.named_devices,
-            partial(_tell_twistd, options.parent or {}),
+            partial(_tell_twistd, twistd),
+            None if path is None else partial(bounded_observer, path, reactor),
         )
     except (BinariesMissing, ConfigError) as error:
         raise SystemExit(f"usbgate: {error}") from None
@@ -234,6 +253,7 @@ def build(
     settings: Settings,
     devices: Mapping[str, Device],
     start_failed: Callable[[str], None] = lambda reason: None,
+    log_observer: Callable[[], ILogObserver] | None = None,
 ) -> Daemon:
     """
     Put all parts together, in the order in which they start; they stop in the opposite order.
@@ -246,6 +266,7 @@ def build(
         settings: What the configuration says.
         devices: The devices to serve, by name; at least one.
         start_failed: See `Daemon`.
+        log_observer: See `Daemon`.
 
     Raises:
         ConfigError: A device or its dialect is not to be had as it is written.
@@ -262,7 +283,7 @@ def build(
         first_tag=random.getrandbits(32),
     )
     factory = ClientFactory(reactor, gateway, settings.max_connections, clock.wall)
-    daemon = Daemon(start_failed)
+    daemon = Daemon(start_failed, log_observer)
     StateFolder(settings.state).setServiceParent(daemon)
     # What is told at the end, to clients, devices and the database, is told to all at the same time: each has a limit
     # of its own, and the whole is to stop within 5 s.
