@@ -4,19 +4,66 @@ The disk that holds the state folder is full: a small one, really full.
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
+import sys
+from functools import partial
+from pathlib import Path
 
-from twisted.trial.unittest import SkipTest
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.faults.ledger import FULL
+from tests.faults.ledger import FULL, LedgerCase, resident
 from tests.faults.promises import Life, NumberingDevice, check_whole, missing_from
 from tests.running import TwistdDaemon, eventually
 from tests.test_end_to_end import StoreCase, value_of
+from usbgate.fieldline import parse
 
 SIZE = 2 << 20  # bytes; a folder of the journal's needs 0.3 MB
 
 TIMES = 10 if FULL else 1
+
+
+class SmallDisk:
+    """
+    A disk at a folder, for as long as the test runs.
+    """
+
+    def __init__(self, case: SynchronousTestCase, folder: Path) -> None:
+        """
+        Mount it; the test is skipped where that can't be done.
+        """
+        folder.mkdir()
+        try:
+            mounted = subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=755", "usbgate-test", str(folder)],
+                capture_output=True,
+                text=True,
+            )
+        except FileNotFoundError:
+            raise SkipTest("there is no mount here") from None
+        if mounted.returncode:
+            raise SkipTest(f"can't mount a small disk: {mounted.stderr.strip()}")
+        case.addCleanup(subprocess.run, ["umount", "-l", str(folder)], check=True)
+        self._filler = folder / "filler"
+
+    def fill(self) -> None:
+        """
+        Leave no room at all.
+        """
+        with self._filler.open("ab", buffering=0) as filler:
+            for size in (1 << 16, 1):
+                try:
+                    while True:
+                        filler.write(bytes(size))
+                except OSError:
+                    continue
+
+    def make_room(self) -> None:
+        """
+        Take away what filled it.
+        """
+        self._filler.unlink()
 
 
 class FullDiskTests(StoreCase):
@@ -31,32 +78,9 @@ class FullDiskTests(StoreCase):
         Mount the disk at the state folder, and plug the device in.
         """
         super().setUp()
-        self.state.mkdir()
-        try:
-            mounted = subprocess.run(
-                ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=755", "usbgate-test", str(self.state)],
-                capture_output=True,
-                text=True,
-            )
-        except FileNotFoundError:
-            raise SkipTest("there is no mount here") from None
-        if mounted.returncode:
-            raise SkipTest(f"can't mount a small disk: {mounted.stderr.strip()}")
-        self.addCleanup(subprocess.run, ["umount", "-l", str(self.state)], check=True)
+        self.disk = SmallDisk(self, self.state)
         self.device = NumberingDevice(self.folder / "ttyACM0", value_of)
         self.addCleanup(self.device.unplug)
-
-    def fill(self) -> None:
-        """
-        Leave no room at all.
-        """
-        with (self.state / "filler").open("ab", buffering=0) as filler:
-            for size in (1 << 16, 1):
-                try:
-                    while True:
-                        filler.write(bytes(size))
-                except OSError:
-                    continue
 
     def test_full_and_with_room_again(self) -> None:
         """
@@ -76,7 +100,7 @@ class FullDiskTests(StoreCase):
         self.addCleanup(life.client.close)
         for _ in range(TIMES):
             life.under_load()
-            self.fill()
+            self.disk.fill()
             eventually(lambda: life.note() and life.journal["JOURNAL"] == "trouble", "status says it")
             self.assertIn("full", life.journal["TEXT"])
             # All goes on that needs no disk.
@@ -87,13 +111,14 @@ class FullDiskTests(StoreCase):
             written = life.journal["COMMITS"]
             life.note()
             self.assertEqual((life.journal["JOURNAL"], life.journal["COMMITS"]), ("trouble", written))
-            (self.state / "filler").unlink()
+            self.disk.make_room()
             life.under_load(self.device.next - life.first)
             self.assertEqual(life.journal["JOURNAL"], "ok")
         eventually(lambda: not missing_from([life.promised], self.found()), f"all is stored: {life.promised}")
         self.assertEqual(daemon.stop(), -signal.SIGTERM)
         check_whole(self.state / "journal.sqlite")
         self.assertNotIn("Traceback", daemon.log + log.read_text())
+        self.assertIn("Server Shut Down", log.read_text())  # the log goes on, too
 
     def found(self) -> list[int]:
         """
@@ -101,3 +126,117 @@ class FullDiskTests(StoreCase):
         """
         rows = self.rows("select value from reading where sensor = '1' and field = 'N' order by seq")
         return [int(value) for (value,) in rows]
+
+
+class RingTests(LedgerCase):
+    """
+    A disk that stays full for longer than memory lasts.
+    """
+
+    timeout = 600
+
+    def setUp(self) -> None:
+        """
+        Mount the disk at the state folder.
+        """
+        super().setUp()
+        self.disk = SmallDisk(self, self.state)
+        self.log = self.state / "usbgate.log"
+
+    def start_with_small_ring(self) -> TwistdDaemon:
+        """
+        Start a daemon that keeps little in memory, and ask and watch it.
+        """
+        daemon = TwistdDaemon(
+            self.state,
+            *("--device", str(self.device.path), "--database", self.database),
+            twistd=("-n", "--pidfile=", "--logfile", str(self.log)),
+            program=(sys.executable, "-c", SMALL_RING),
+        )
+        self.addCleanup(daemon.stop)
+        daemon.ready()
+        self.client = self.online(daemon)
+        self.watcher = self.connect(daemon)
+        self.watcher.word("watch 1")
+        return daemon
+
+    def journal(self) -> dict[str, str]:
+        """
+        Tell what `status` says of the journal.
+        """
+        lines = [parse(line.encode()) for line in self.client.word("status")[:-1]]
+        [journal] = [line for line in lines if "JOURNAL" in line]
+        return journal
+
+    def lost(self) -> int:
+        """
+        Tell how many rows `status` counts as lost.
+        """
+        return int(self.journal().get("LOST", 0))
+
+    def goes_on_losing(self, enough: int) -> bool:
+        """
+        Go on, and tell whether so many rows are lost by now.
+        """
+        self.lives_on(history="", count=3_000)
+        return self.lost() >= enough
+
+    def test_oldest_are_lost(self) -> None:
+        """
+        With no room every reading is published and every question answered, however long that lasts, in bounded memory.
+        What is lost of the rows is the oldest that waited, exactly as many as `status` counts, also after a restart.
+        """
+        daemon = self.start_with_small_ring()
+        lost = 0
+        for _ in range(TIMES):
+            self.lives_on(history="")
+            safe = set(self.all_there(lost))
+            self.disk.fill()
+            self.lives_on(history="")
+            eventually(lambda: self.journal()["JOURNAL"] == "trouble", "status says it")
+            memory = resident(daemon.process.pid)
+            eventually(partial(self.goes_on_losing, lost + 20_000), "rows are lost", 120)
+            self.assertLess(resident(daemon.process.pid) - memory, 15)
+            self.assertEqual(self.journal()["JOURNAL"], "trouble")
+            self.disk.make_room()
+            self.lives_on(history="")
+            eventually(lambda: self.journal()["JOURNAL"] == "ok", "it writes again")
+            lost = self.lost()
+            found = self.all_there(lost)
+            self.assertTrue(safe <= set(found), "what was on disk is there")
+            self.assertEqual(found[-300:], list(range(self.said - 300, self.said)))
+        self.assertEqual(daemon.stop(), -signal.SIGTERM)
+        check_whole(self.state / "journal.sqlite")
+        log = self.log.read_text()
+        self.assertNotIn("Traceback", daemon.log + log)
+        self.assertIn("the journal can be used again", log)
+        told = [int(rows) for rows in re.findall(r"the (\d+) oldest rows were dropped", log)]
+        self.assertLessEqual(sum(told), lost)  # nothing could be said while the log's disk was full, too
+        self.start_with_small_ring()
+        self.assertEqual(self.lost(), lost)
+
+    def all_there(self, lost: int) -> list[int]:
+        """
+        See that all is stored in order, once each, but for as many as were lost; list the numbers.
+        """
+        eventually(lambda: self.store()["BACKLOG"] == "0", "all is stored that was not lost")
+        numbers = [int(value) for (value,) in self.rows("select value from reading where sensor = '1' order by seq")]
+        self.assertEqual(numbers, sorted(set(numbers)))
+        [(total, distinct, last)] = self.rows(
+            "select count(*), count(distinct seq), max(seq)"
+            " from (select seq from reading union all select seq from request) as rows"
+        )
+        # A question makes two rows: its own, and the reading that is its answer.
+        expected = self.said + 2 * self.asked
+        self.assertEqual((distinct, last, total + lost), (total, expected, expected))
+        return numbers
+
+
+# The whole daemon, but with less room in memory for what waits for the disk.
+SMALL_RING = """
+from functools import partial
+from twisted.scripts.twistd import run
+from usbgate import tap
+tap.Journal = partial(tap.Journal, unsynced_limit=200_000)
+run()
+"""
