@@ -712,6 +712,64 @@ class TroubleTests(JournalCase):
         taken = [value for batch in await self.take_all(journal) for value in values(batch)]
         self.assertEqual(taken, [float(n) for n in range(5_001)])
 
+    def refuse_to_open(self) -> Callable[[], None]:
+        """
+        Let no file be opened until what is given is called.
+        """
+        really = JournalFile._open
+
+        def refuse(file: JournalFile) -> sqlite3.Connection:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+
+        self.patch(JournalFile, "_open", refuse)
+        return lambda: setattr(JournalFile, "_open", really)
+
+    @deferred
+    async def test_start_on_a_full_disk(self) -> None:
+        """
+        A journal that the disk does not let be opened is opened later; what came since is written behind what is in it,
+        but for the oldest beyond a bound, which are counted.
+        """
+        journal = self.start()
+        uuid = journal.uuid
+        journal.append(readings(0, 10), ())
+        await journal.stopService()
+        self.patch(journal_module, "UNNUMBERED_ROWS", 1_000)
+        make_room = self.refuse_to_open()
+        journal = self.start()
+        self.assertEqual((journal.uuid, journal.status()["TEXT"]), ("", "database or disk is full"))
+        asked = journal.oldest()
+        for n in range(10, 2_010, 20):
+            journal.append(readings(n, 20), [request()])
+        self.assertEqual(journal.backlog, 2_100 - journal.lost)
+        self.assertTrue(1_000 >= journal.backlog > 950, journal.backlog)
+        self.assertNoResult(asked)
+        make_room()
+        first = await asked
+        journal.confirm(first)
+        self.assertEqual(journal.uuid, uuid)
+        batches = [first, *await self.take_all(journal)]
+        taken = [value for batch in batches for value in values(batch)]
+        self.assertEqual(taken[:10], [float(n) for n in range(10)])
+        self.assertEqual(taken[10:], [float(n) for n in range(2_010 - len(taken) + 10, 2_010)])
+        self.assertEqual(sum(batch.rows for batch in batches) + journal.lost, 2_110)
+        self.assertEqual((self.pressure, journal.status()["JOURNAL"]), ([], "ok"))
+        await journal.stopService()
+        self.assertEqual(self.look("select lost from journal"), [(journal.lost,)])
+
+    @deferred
+    async def test_stop_on_a_full_disk(self) -> None:
+        """
+        A journal that could not be opened in all its life ends all the same, and tells what is lost.
+        """
+        self.refuse_to_open()
+        journal = self.start()
+        journal.append(readings(0, 3), ())
+        await journal.stopService()
+        self.assertEqual([event["lost"] for event in self.logged("could not be written")], [3])
+
     @deferred
     async def test_slow_store_is_no_pressure(self) -> None:
         """

@@ -25,7 +25,7 @@ from usbgate.batch import KINDS, Batch, encode, merge
 from usbgate.diskwear import DiskWear, bytes_to_disk
 from usbgate.fieldline import plain_text
 from usbgate.interfaces import IJournal, IOutbox
-from usbgate.journalfile import LIMIT, JournalFile
+from usbgate.journalfile import LIMIT, JournalFile, JournalRefused
 from usbgate.journalwriter import JournalWriter, Read, Write
 from usbgate.model import Row
 
@@ -39,6 +39,10 @@ LOOK_INTERVAL = 1.0  # seconds between two looks whether it is so, while the dev
 
 # While the disk refuses it is tried rarely, and rows wait for each other: then more of them fit into memory.
 REFUSED_FLUSH_INTERVAL = 2.0  # seconds
+
+# Rows that wait in memory, the newest, while the disk refuses to open the file: before they have numbers they can't be
+# encoded, and take 300 bytes each.
+UNNUMBERED_ROWS = 50_000
 
 BATCH_BYTES = 512  # what a batch takes in memory beside its characters, about
 
@@ -112,7 +116,7 @@ class Journal(Service):
         self._rejects: list[tuple[Batch, str]] = []
         self._flushing: IDelayedCall | None = None
         # On the way to the disk.
-        self._next = 1
+        self._next = 0  # unknown, until the file is open
         self._unsynced = 0
         self._unsynced_rows = 0
         self._held = False
@@ -142,7 +146,7 @@ class Journal(Service):
     @property
     def uuid(self) -> str:
         """
-        What tells this journal from all others; empty before `startService`.
+        What tells this journal from all others; empty until the file is open.
         """
         return self._file.uuid
 
@@ -173,7 +177,7 @@ class Journal(Service):
 
     def startService(self) -> None:
         """
-        Open the file and start the thread.
+        Open the file and start the thread; it goes on trying where the disk refuses.
 
         Raises:
             JournalError: The file can't be used.
@@ -183,13 +187,21 @@ class Journal(Service):
             lambda: max(self._file.bytes_written, bytes_to_disk() - before),  # the first where nobody counts the other
             self._reactor.seconds,
         )
-        self._file.open()
+        try:
+            self._file.open()
+        except JournalRefused as error:
+            self.refused(str(error))
+        else:
+            self._begin()
         Service.startService(self)
-        self._next = self._file.n + 1
-        self.backlog = self._file.backlog
-        self._behind = self.backlog > 0
-        self.lost = self._lost_told = self._file.lost
         self._writer.start()
+
+    def _begin(self) -> None:
+        self._next = self._file.n + 1
+        self._behind = self._file.backlog > 0
+        self.backlog += self._file.backlog
+        self.lost += self._file.lost
+        self._lost_told += self._file.lost
 
     def stopService(self) -> Deferred[None]:
         """
@@ -222,10 +234,21 @@ class Journal(Service):
                 self._rows[type(rows[0])] += rows
                 self._waiting += len(rows)
                 self.backlog += len(rows)
-        if self._waiting >= FLUSH_ROWS:
+        if not self._next:
+            self._forget_oldest()
+        elif self._waiting >= FLUSH_ROWS:
             self._flush()
         elif self._waiting:
             self._flush_soon()
+
+    def _forget_oldest(self) -> None:
+        while self._waiting > UNNUMBERED_ROWS:
+            most = max(self._rows.values(), key=len)
+            rows = max(1, len(most) // 100)  # some at a time, since the others are moved
+            del most[:rows]
+            self._waiting -= rows
+            self._uncounted += rows
+            self._lose(rows)
 
     def oldest(self) -> Deferred[Batch]:
         """
@@ -275,6 +298,8 @@ class Journal(Service):
         flushing, self._flushing = self._flushing, None
         if flushing is not None and flushing.active():
             flushing.cancel()
+        if not self._next:
+            return
         batch, size = None, 0
         if self._waiting:
             batch = encode(self._next, *self._rows.values())
@@ -344,6 +369,14 @@ class Journal(Service):
             self._writer.read(Read(self._loaded, MERGE_ROWS))
 
     # What the writer tells (see `WriterListener`).
+
+    def opened(self) -> None:
+        if self._next or not self.running:
+            return
+        self._begin()
+        self._recover()
+        self._flush()
+        self._offer()
 
     def committed(self, batches: Sequence[Batch], seconds: float) -> None:
         self.commits += 1
@@ -441,6 +474,7 @@ class Journal(Service):
             self._flush()
 
     def closed(self, lost: int) -> None:
+        lost += self._waiting
         if lost:
             self.log.error("{lost} rows could not be written to the journal and are lost", lost=lost)
         self._stopped.callback(None)

@@ -6,6 +6,7 @@ Nothing in here knows of threads or waiting; every call blocks until the disk ha
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -26,6 +27,8 @@ LOCK_TIMEOUT = 1.0  # seconds; only somebody who looks into the file can hold it
 # An outage leaves the file as large as it ever was; beyond this many pages an empty one is made small again at
 # the next start: 16 MiB, an hour of a busy device and quickly used again.
 LARGE = 4096
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # what a disk says that may be well again
 
 LIMIT = 1 << 30  # bytes; days of a busy device, and a disk of today has room for it
 ROW_BYTES = 32  # what SQLite needs for a batch beside its payload, about
@@ -48,6 +51,12 @@ create table if not exists rejected (
 class JournalError(Exception):
     """
     The journal can't be opened; the text says why.
+    """
+
+
+class JournalRefused(JournalError):
+    """
+    The disk takes nothing now, so that the journal can't be opened yet.
     """
 
 
@@ -88,7 +97,8 @@ class JournalFile:
         Open the file, or make it; one that is damaged is set aside for a new one.
 
         Raises:
-            JournalError: That is not possible.
+            JournalRefused: The disk is full, or fails; see `open_again`.
+            JournalError: It is not possible, and will not be.
         """
         try:
             try:
@@ -98,6 +108,9 @@ class JournalFile:
                     raise
                 self.begin_again(error)
         except (sqlite3.Error, OSError) as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part
+            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) or getattr(error, "errno", 0) in REFUSALS:
+                raise JournalRefused(str(error)) from None
             raise JournalError(f"cannot use the journal {self.path}: {error}") from None
 
     def _open(self) -> sqlite3.Connection:
@@ -179,6 +192,16 @@ class JournalFile:
         if verdict != "ok":
             self.close()
         return bool(verdict == "ok")
+
+    def open_again(self) -> None:
+        """
+        Open it where `open` was refused, or a new one could not be begun.
+
+        Raises:
+            sqlite3.Error: That is still so.
+        """
+        if self._connection is None:
+            self._open()
 
     def check(self) -> None:
         """

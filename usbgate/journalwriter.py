@@ -60,6 +60,11 @@ class WriterListener(Protocol):
     Who is told what the disk did, in the reactor's thread and in the order in which it happened.
     """
 
+    def opened(self) -> None:
+        """
+        The file is open; told once, before anything else.
+        """
+
     def committed(self, batches: Sequence[Batch], seconds: float) -> None:
         """
         These are on disk; it took so long.
@@ -104,7 +109,7 @@ class JournalWriter:
         Make a writer; nothing runs before `start`.
 
         Args:
-            file: The file, open when it starts.
+            file: The file, open when it starts, or to be opened by the thread.
             listener: Who is told.
             call: The reactor's `callFromThread`.
             limit: Bytes in memory of what may wait, by `Write.size`.
@@ -178,6 +183,7 @@ class JournalWriter:
 
     def _run(self) -> None:
         read: Read | None = None
+        told = False  # that it is open
         pause = due = 0.0  # seconds between attempts while the disk refuses, and when the next one is
         ends = inf  # when to give up, once asked to end
         while ends == inf or (self._waiting and (not pause or monotonic() < ends)):
@@ -192,6 +198,10 @@ class JournalWriter:
             if monotonic() < due:
                 continue
             try:
+                if not told:
+                    self._file.open_again()
+                    self._call(self._listener.opened)
+                    told = True
                 self._file.check()  # before anything else, in this thread: the daemon need not wait for it
                 # Each is tried whatever becomes of the other: a disk that is full can still be read.
                 try:

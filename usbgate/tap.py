@@ -342,7 +342,7 @@ def _store(reactor: Any, settings: Settings, gateway: Gateway) -> tuple[MultiSer
         cluster = Cluster(reactor, settings.state / "postgres")
         cluster.setServiceParent(keepers)
         where = partial(_embedded, cluster)
-    sink = PostgresSink(reactor, where, settings.gateway, lambda: journal.uuid)
+    sink = PostgresSink(reactor, partial(_once_open, journal, where), settings.gateway, lambda: journal.uuid)
     delivery = Delivery(reactor, journal, sink, gateway.recall)
 
     def status() -> list[Mapping[str, str]]:
@@ -350,6 +350,13 @@ def _store(reactor: Any, settings: Settings, gateway: Gateway) -> tuple[MultiSer
 
     gateway.store_in(journal, sink, status)
     return keepers, delivery
+
+
+async def _once_open(journal: Journal, where: Callable[[], Awaitable[str]]) -> str:
+    # Under its name rows are numbered in the database.
+    if not journal.uuid:
+        raise SinkUnavailable("the journal can't be opened yet")
+    return await where()
 
 
 async def _embedded(cluster: Cluster) -> str:

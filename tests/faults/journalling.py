@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import react
+from twisted.internet.task import deferLater, react
 
 from tests.faults.pragmas import SMALL_WAL, insist
 from usbgate import journal as journal_module
@@ -65,6 +65,8 @@ async def keep(reactor: Any, path: str, rows: int, ending: str) -> None:
     except JournalError as error:
         tell("unusable", error)
         return
+    while not journal._next:  # the disk refused
+        await deferLater(reactor, 0.01)
     first = journal._next
     for n in range(first, first + rows):
         reading = Reading(1_700_000_000_000, "arduino", "20", "VALUE", float(n), "x" * 1000, None, True)

@@ -212,8 +212,17 @@ class RingTests(LedgerCase):
         self.assertIn("the journal can be used again", log)
         told = [int(rows) for rows in re.findall(r"the (\d+) oldest rows were dropped", log)]
         self.assertLessEqual(sum(told), lost)  # nothing could be said while the log's disk was full, too
+        # It starts on a full disk, too.
+        self.disk.fill()
         self.start_with_small_ring()
+        self.assertEqual(self.journal()["JOURNAL"], "trouble")
+        self.lives_on(history="")
+        self.disk.make_room()
+        eventually(lambda: self.journal()["JOURNAL"] == "ok", "it writes again")
         self.assertEqual(self.lost(), lost)
+        found = self.all_there(lost)
+        self.assertEqual(found[-300:], list(range(self.said - 300, self.said)))
+        self.assertNotIn("Traceback", daemon.log + self.log.read_text())
 
     def all_there(self, lost: int) -> list[int]:
         """
