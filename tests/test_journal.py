@@ -655,6 +655,22 @@ class TroubleTests(JournalCase):
         self.assertEqual(journal.status()["JOURNAL"], "ok")
 
     @deferred
+    async def test_stop_while_hanging(self) -> None:
+        """
+        A write that does not end can't keep the daemon from ending; what may be lost is told.
+        """
+        self.patch(journal_module, "STUCK_AFTER", 0.1)
+        self.patch(journal_module, "LOOK_INTERVAL", 0.02)
+        journal = self.start()
+        going_on = self.hang(journal)
+        journal.append(readings(0, 3), ())
+        await journal.stopService()
+        self.assertEqual([event["rows"] for event in self.logged("does not end")], [3])
+        going_on.set()
+        await self.until(lambda: not journal._writer._thread.is_alive())
+        await deferLater(self.reactor, 0.01)  # what it tells then concerns nobody
+
+    @deferred
     async def test_comes_and_goes(self) -> None:
         """
         Trouble that comes and goes does not fill the log; `status` shows it each time.
@@ -1131,6 +1147,7 @@ class LimitTests(JournalCase):
             self.assertEqual((len(taken) + journal.lost, journal.backlog), (appended, 0), seed)
             lost += journal.lost
             await journal.stopService()
+            self.assertEqual(self.look("select lost from journal"), [(journal.lost,)], seed)
             self.path.unlink()
         self.assertGreater(lost, 0)  # with one seed alone, the thread may have kept up
 

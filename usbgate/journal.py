@@ -121,6 +121,7 @@ class Journal(Service):
         self._unsynced_rows = 0
         self._held = False
         self._looking: IDelayedCall | None = None
+        self._ending: IDelayedCall | None = None
         # On disk, for the delivery.
         self._live: deque[Batch] = deque()
         self._live_size = 0
@@ -208,7 +209,7 @@ class Journal(Service):
         Write what was appended, close the file, end the thread.
 
         Returns:
-            Fires when that is done, also where the disk refused.
+            Fires when that is done, also where the disk refused; or when it hangs.
         """
         if not self.running:
             return succeed(None)
@@ -220,7 +221,16 @@ class Journal(Service):
         self._tell_lost()
         self._look_again(False)
         self._writer.stop()
+        self._ending = self._reactor.callLater(STUCK_AFTER, self._end_anyway)
         return self._stopped
+
+    def _end_anyway(self) -> None:
+        if self._writer.busy < STUCK_AFTER:
+            self._ending = self._reactor.callLater(LOOK_INTERVAL, self._end_anyway)
+            return
+        self._ending = None
+        self.log.error("a write to the journal does not end: {rows} rows can be lost", rows=self._unsynced_rows)
+        self._stopped.callback(None)
 
     def append(self, *runs: Sequence[Row]) -> None:
         """
@@ -474,6 +484,9 @@ class Journal(Service):
             self._flush()
 
     def closed(self, lost: int) -> None:
+        if self._ending is None:  # it was not waited for
+            return
+        self._ending.cancel()
         lost += self._waiting
         if lost:
             self.log.error("{lost} rows could not be written to the journal and are lost", lost=lost)
