@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from usbgate.boundedlog import log_file
 
 # What twistd was told, and the file to which it then logs.
-CASES = [
+CASES: list[tuple[dict[str, object], str | None]] = [
     ({}, None),
     ({"nodaemon": True}, None),
     ({"nodaemon": True, "logfile": "-"}, None),
