@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from tests.memory_sink import MemorySink
 from tests.test_journal import JournalCase, deferred, readings, request
 from usbgate.batch import Batch, encode
-from usbgate.delivery import BACK_OFF_MOST, RECALL_INTERVAL, Delivery
+from usbgate.delivery import BACK_OFF_MOST, RECALL_INTERVAL, STOP_PATIENCE, Delivery
 from usbgate.fieldline import format_line
 from usbgate.interfaces import IHistory, IOutbox, ISink, SinkUnavailable
 from usbgate.model import Reading, RequestRecord
@@ -55,6 +55,12 @@ class MemoryOutbox:
         if self._asker is not None:
             asker, self._asker = self._asker, None
             asker.callback(self._batches[0])
+
+    def drop(self, index: int) -> None:
+        """
+        Lose a batch for want of room.
+        """
+        del self._batches[index]
 
     def oldest(self) -> Deferred[Batch]:
         """
@@ -130,7 +136,6 @@ class DeliveryTests(TestCase):
         self.assertEqual(self.sink.numbers(), [1, 2, 3, 4, 5])
         self.assertEqual(self.outbox.events, ["confirm 1-3", "confirm 4-5"])
         self.assertEqual(self.sink.calls, ["connect", "store 1-3", "store 4-5"])
-        self.assertEqual(self.recalled, 1)
 
     def test_one_statement_in_flight(self) -> None:
         """
@@ -363,8 +368,8 @@ class DeliveryTests(TestCase):
             return recalling[-1]
 
         self.patch(self.delivery, "_recall", recall)
-        self.outbox.append(readings(0, 1), [])
         self.delivery.startService()
+        self.outbox.append(readings(0, 1), [])
         self.assertEqual((self.delivery.state, self.sink.numbers()), ("connected", [1]))
         for count in (1, 2):
             recalling[-1].errback(SinkUnavailable("too many connections"))
@@ -376,6 +381,48 @@ class DeliveryTests(TestCase):
         self.assertEqual(len(recalling), 3)
         again = "warn the newest readings can't be read back: too many connections; it will be tried again"
         self.assertEqual(said.count(again), 1)
+
+    def test_recalled_again_after_the_backlog(self) -> None:
+        """
+        When all that waited at the start is stored or set aside, the newest is read back once more, and no more.
+        """
+        self.sink.refuses = lambda row: row["n"] == "3"
+        self.sink.hanging = True
+        self.outbox.append(readings(0, 1), [])
+        self.outbox.append(readings(1, 2), [])
+        self.delivery.startService()
+        self.assertEqual(self.recalled, 1)
+        self.outbox.append(readings(3, 1), [])  # since the start: it was heard
+        self.sink.release()
+        self.assertEqual(self.outbox.events[1:], ["reject 3 22P02: not to my taste", "confirm 2-3", "confirm 4-4"])
+        self.assertEqual(self.recalled, 2)
+        self.outbox.append(readings(4, 1), [])
+        self.assertEqual(self.recalled, 2)
+
+    def test_backlog_that_was_dropped(self) -> None:
+        """
+        Where a part of the backlog was dropped for want of room, the rest is read back all the same.
+        """
+        self.sink.hanging = True
+        for n in range(3):
+            self.outbox.append(readings(n, 1), [])
+        self.delivery.startService()
+        self.outbox.drop(1)
+        self.sink.release()
+        self.assertEqual(self.outbox.events, ["confirm 1-1", "confirm 3-3"])
+        self.assertEqual(self.recalled, 2)
+
+    def test_stopped_before_the_backlog_is_stored(self) -> None:
+        """
+        A stop ends the waiting for the backlog.
+        """
+        self.sink.hanging = True
+        self.outbox.append(readings(0, 1), [])
+        self.delivery.startService()
+        stopped = self.delivery.stopService()
+        self.clock.advance(STOP_PATIENCE)
+        self.successResultOf(stopped)
+        self.assertEqual(self.recalled, 1)
 
     def test_recall_fails(self) -> None:
         """

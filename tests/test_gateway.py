@@ -459,6 +459,23 @@ class LiveTests(GatewayCase):
         self.assertEqual([r.value for r in self.gateway.last(None, None)], [9.0, 2.0, 3.0])
         self.assertEqual([s.device for s in self.gateway.sensors()], ["leonardo", "old"])
 
+    def test_recall_again(self) -> None:
+        """
+        What the database knows later takes the place of what it knew before, not of what was heard before or since.
+        """
+        fields = ("VALUE", "TEMP", "HUM")
+        self.journal.stored = [Reading(5, "old", "20", field, 1.0, None, None, True) for field in fields]
+        self.journal.stored += [Reading(5, "old", "21", field, 1.0, None, None, True) for field in fields]
+        self.hear(("20", "9"))
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.recall()))
+        self.gateway.reports_received(self.link, [Report("20", None, None, (("TEMP", "9"),))])
+        self.journal.stored = [reading._replace(at=6, device="older", value=2.0) for reading in self.journal.stored]
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.recall()))
+        newest = {(r.sensor, r.field): r.value for r in self.gateway.last(None, None)}
+        self.assertEqual([newest["20", field] for field in fields], [9.0, 9.0, 2.0])
+        self.assertEqual([newest["21", field] for field in fields], [2.0, 2.0, 2.0])
+        self.assertEqual([s.device for s in self.gateway.sensors()], ["leonardo", "older"])
+
     def test_history(self) -> None:
         """
         History comes from the store; where that can't be asked, the failure says why.

@@ -55,7 +55,8 @@ class Delivery(Service):
             outbox: The journal.
             sink: Where its rows go.
             recall: Reads back what was stored before; called beside storing when the sink was reached for the first
-                time, and again each minute while it fails with `SinkUnavailable`.
+                time, once more when all that waited at the start is stored, and again each minute while it fails
+                with `SinkUnavailable`.
             jitter: Gives a number from 0 to 1, so that many gateways do not come back as one.
         """
         self.state: Literal["connecting", "connected", "away"] = "connecting"
@@ -67,6 +68,8 @@ class Delivery(Service):
         self._jitter = jitter
         self._delivering: Deferred[None] | None = None
         self._recalling: Deferred[None] | None = None
+        self._inherited = 0  # rows that waited at the start, and still do
+        self._caught_up: Deferred[None] = Deferred()  # fires when none of them does, if there were any
         self._storing = False
         self._asked: Deferred[Batch] | None = None  # what the journal owes us
         self._lost: str | None = None  # why the sink was lost while we waited for that
@@ -84,6 +87,7 @@ class Delivery(Service):
         """
         Service.startService(self)
         self._sink.lost = self._sink_lost
+        self._inherited = self._outbox.backlog
         self._delivering = Deferred.fromCoroutine(self._deliver())
 
     def stopService(self) -> Deferred[None]:
@@ -124,7 +128,7 @@ class Delivery(Service):
             try:
                 await self._sink.connect()
                 if self._recalling is None:
-                    self._recalling = Deferred.fromCoroutine(self._recall_once())
+                    self._recalling = Deferred.fromCoroutine(self._recall_all(again=self._inherited > 0))
                 if self._batch is None:
                     self._works()
                 await self._store_all()
@@ -143,26 +147,32 @@ class Delivery(Service):
                 except CancelledError:
                     pass  # to stop; anything else does no harm
 
-    async def _recall_once(self) -> None:
+    async def _recall_all(self, again: bool) -> None:
         # Beside storing, which must not wait for it: a store may take rows and have no connection left for reading.
-        said = False
         try:
-            while True:
-                try:
-                    await self._recall()
-                    return
-                except SinkUnavailable as error:
-                    if not said and self.running:
-                        said = True
-                        self.log.warn(
-                            "the newest readings can't be read back: {reason}; it will be tried again",
-                            reason=str(error),
-                        )
-                await deferLater(self._clock, RECALL_INTERVAL)
+            await self._recall_once()
+            if again:  # what an earlier run left in the journal is newer than what was just read
+                await self._caught_up
+                await self._recall_once()
         except CancelledError:
             pass  # to stop
         except Exception:
             self.log.failure("unexpected, while reading back")
+
+    async def _recall_once(self) -> None:
+        said = False
+        while True:
+            try:
+                await self._recall()
+                return
+            except SinkUnavailable as error:
+                if not said and self.running:
+                    said = True
+                    self.log.warn(
+                        "the newest readings can't be read back: {reason}; it will be tried again",
+                        reason=str(error),
+                    )
+            await deferLater(self._clock, RECALL_INTERVAL)
 
     async def _store_all(self) -> None:
         while self.running:
@@ -175,6 +185,15 @@ class Delivery(Service):
                 # Numbers of parts overlap where a batch holds readings and requests: only the whole is confirmed.
                 batch, self._batch = self._batch, None
                 self._outbox.confirm(batch)
+                self._count_down(batch.rows)
+
+    def _count_down(self, rows: int) -> None:
+        if self._inherited > 0:
+            self._inherited -= rows
+            # Rows that were dropped for want of room are never confirmed.
+            if self._inherited <= 0 or not self._outbox.backlog:
+                self._inherited = 0
+                self._caught_up.callback(None)
 
     async def _oldest(self) -> Batch:
         self._lost = None

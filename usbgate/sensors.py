@@ -23,19 +23,32 @@ class Sensor:
         seen: When: whole milliseconds since 1970, UTC.
         reports: Reports since usbgate started.
         newest: Its newest reading of each field.
+        recalled: The fields of which that is the database's, since nothing was heard.
     """
 
     device: str
     seen: int
     reports: int = 0
     newest: dict[str, Reading] = field(default_factory=dict)
+    recalled: set[str] = field(default_factory=set)
 
     def remember(self, reading: Reading) -> None:
         """
-        Make this the newest reading of its field.
+        Make this, which was just heard, the newest reading of its field.
         """
         if reading.field in self.newest or len(self.newest) < FIELDS_REMEMBERED:
             self.newest[reading.field] = reading
+            if self.recalled:
+                self.recalled.discard(reading.field)
+
+    def recall(self, reading: Reading) -> None:
+        """
+        Make this, which the database knows, the newest reading of its field, if that was not heard since.
+        """
+        if reading.field in self.recalled or reading.field not in self.newest:
+            self.remember(reading)
+            if reading.field in self.newest:
+                self.recalled.add(reading.field)
 
 
 class KnownSensors:
@@ -83,7 +96,7 @@ class KnownSensors:
 
     def recall(self, readings: Sequence[Reading]) -> None:
         """
-        Fill in what the database knows, where nothing newer was heard since.
+        Fill in what the database knows, where nothing newer was heard since; also in place of what it knew before.
 
         Args:
             readings: The newest of each field, oldest first.
@@ -96,5 +109,4 @@ class KnownSensors:
                 known = self._sensors[reading.sensor] = Sensor(reading.device, reading.at)
             if not known.reports:  # oldest first, so the last one wins
                 known.device, known.seen = reading.device, reading.at
-            if reading.field not in known.newest:
-                known.remember(reading)
+            known.recall(reading)

@@ -304,9 +304,14 @@ class World:
 
     def check_last(self) -> None:
         """
-        See that `last` tells the newest that was heard in this life, and else what the database had.
+        See that `last` tells the newest that was heard in this life, and else the newest of the database.
+
+        Until all that an earlier life left is stored, and read back, that may be an older one, or none.
         """
-        stored = {(r.sensor, r.field, reading_name(r.field, r.value, r.text)) for r in self.database.readings()}
+        stored = {(r.sensor, r.field): reading_name(r.field, r.value, r.text) for r in self.database.readings()}
+        ever = {(r.sensor, r.field, reading_name(r.field, r.value, r.text)) for r in self.database.readings()}
+        recalling = self.delivery._recalling
+        recalled = recalling is not None and bool(recalling.called)
         found = set()
         for reading in self.gateway.last(None, None):
             key = reading.sensor, reading.field
@@ -315,9 +320,12 @@ class World:
             if key in self.heard:
                 demand(name == f"{reading.field}:{self.heard[key]}", "`last` is the newest", reading, self.heard[key])
             else:
-                self.seen["recalled"] += 1
-                demand((*key, name) in stored, "`last` is what was stored", reading)
-        demand(found >= self.heard.keys(), "`last` knows all that was heard", found, self.heard.keys())
+                demand((*key, name) in ever, "`last` is what was stored", reading)
+                if recalled:
+                    self.seen["recalled"] += 1
+                    demand(name == stored[key], "`last` is the newest that was stored", reading, stored[key])
+        known = self.heard.keys() | (stored.keys() if recalled else set())
+        demand(found >= known, "`last` knows all that was heard, and all that was stored", found, known)
 
     # Time.
 
@@ -426,6 +434,7 @@ class World:
         See that all that was promised was kept, and end.
         """
         demand(self.running, "it runs")
+        demand(self.delivery._recalling is not None and self.delivery._recalling.called, "what was stored is recalled")
         self.check_last()
         demand(self.journal.backlog == 0, "all that waits is stored", self.journal.backlog, self.delivery.status())
         for device, state in zip(self.devices, self.gateway.devices(), strict=True):

@@ -276,19 +276,41 @@ class UnwillingTests(DatabaseCase):
 
     def test_right_withdrawn(self) -> None:
         """
-        Its right to write is withdrawn, and given back.
+        Its right to write is withdrawn, and given back; and the daemon killed meanwhile.
+
+        The next one knows the newest that is stored, and what was in the journal as soon as that is stored, too.
         """
         name = f"usbgate_test_role_{next(_roles)}"
         self.own.query(self.own.url, f"create role {name} login password 'open'")
         self.rows(f"grant all on schema public to {name}")
-        daemon = self.start(database=re.sub("//[^@]*@", f"//{name}:open@", self.database))
+        database = re.sub("//[^@]*@", f"//{name}:open@", self.database)
+        daemon = self.start(database=database)
         self.say(100)
         self.all_stored()
         self.rows(f"revoke insert on reading from {name}")
         self.lives_on("permission denied for table reading", history="ID:1_N:")
+        eventually(self.on_disk, "all is in the journal")
+        daemon.kill()
+        daemon = self.start(database=database)
+        self.newest_is(99)
         self.rows(f"grant insert on reading to {name}")
         self.all_stored()
+        self.newest_is(self.said - 1)
         self.assertNotIn("Traceback", daemon.log)
+
+    def on_disk(self) -> bool:
+        """
+        Whether all that was said and asked is in the journal: an answer and a request each time.
+        """
+        with contextlib.closing(sqlite3.connect(self.state / "journal.sqlite")) as journal:
+            return journal.execute("select n from journal").fetchall() == [(self.said + 2 * self.asked,)]
+
+    def newest_is(self, number: int) -> None:
+        """
+        Wait until this is what is known of the device's numbers.
+        """
+        told = f"ID:1_N:{number}_"
+        eventually(lambda: self.client.word("last 1")[0].startswith(told), f"{number} is the newest that is known")
 
     def test_rows_refused(self) -> None:
         """

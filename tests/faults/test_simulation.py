@@ -20,6 +20,7 @@ from tests.faults.simulated.weather import DEEDS
 from tests.faults.simulation import World
 from usbgate import clientline, delivery, pending, sendqueue, server
 from usbgate.batch import Batch, halve
+from usbgate.delivery import Delivery
 from usbgate.gateway import Gateway
 from usbgate.model import Reading, Report
 from usbgate.pending import PendingRequests
@@ -130,14 +131,24 @@ class TestSabotage(SimulationCase):
         """
         What the database knows takes the place of what was heard since.
         """
+        recall_really = KnownSensors.recall
 
         def recall(sensors: KnownSensors, readings: list[Reading]) -> None:
+            recall_really(sensors, readings)
             for reading in readings:
                 if known := sensors.get(reading.sensor):
                     known.remember(reading)
 
         self.patch(KnownSensors, "recall", recall)
         self.assert_found("`last` is the newest")
+
+    def test_backlog_is_not_recalled(self) -> None:
+        """
+        What an earlier life left in the journal is stored, and `last` does not know of it.
+        """
+        recall_all = Delivery._recall_all
+        self.patch(Delivery, "_recall_all", lambda delivery, again: recall_all(delivery, again=False))
+        self.assert_found("`last` is the newest that was stored", "and all that was stored")
 
     def test_rows_are_lost(self) -> None:
         """
