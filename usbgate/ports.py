@@ -9,15 +9,71 @@ from collections.abc import Sequence
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-from twisted.logger import Logger
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory, IReactorTime
+from twisted.internet.tcp import Port
+from twisted.logger import ILogObserver, LogEvent, Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
+
+REST = 1.0  # seconds to take no connection where there is nothing to take one with
+TOLD_INTERVAL = 60.0  # seconds between two lines of log about connections that were not taken
 
 
 class ListenError(Exception):
     """
     An address can't be listened on; the text says which and why, in one line.
     """
+
+
+@implementer(ILogObserver)
+class _Refusals:
+    """
+    Hears what a port of Twisted's says of each connection that it can't take; says it now and then.
+
+    Without a file descriptor left, a port closes who comes by means of one that it keeps for that. Where even that
+    does not help, it would try at once again, for ever: so who comes has to wait a while.
+    """
+
+    log = Logger(namespace="usbgate.ports.Ports")
+
+    def __init__(self, reactor: IReactorTime, port: Port) -> None:
+        self._reactor = reactor
+        self._port = port
+        self._resting: IDelayedCall | None = None
+        self._count = 0
+        self._told: float | None = None
+
+    def __call__(self, event: LogEvent) -> None:
+        """
+        Hear one line: one that has the `address` of who was closed, the `acceptError`, or neither.
+        """
+        error = event.get("acceptError")
+        if error is not None and self._resting is None:
+            self._port.stopReading()
+            self._resting = self._reactor.callLater(REST, self._go_on)
+        if error is None and "address" not in event:
+            return
+        self._count += 1
+        now = self._reactor.seconds()
+        if self._told is None or now - self._told >= TOLD_INTERVAL:
+            self.log.warn(
+                "{count} connections could not be taken: {why}",
+                count=self._count,
+                why="too many open files" if error in (None, "EMFILE") else error,
+            )
+            self._count, self._told = 0, now
+
+    def _go_on(self) -> None:
+        self._resting = None
+        self._port.startReading()
+
+    def close(self) -> None:
+        """
+        Leave the port alone.
+        """
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
 
 
 class Ports(Service):
@@ -27,12 +83,12 @@ class Ports(Service):
 
     log = Logger()
 
-    def __init__(self, reactor: object, endpoints: Sequence[str], factory: IProtocolFactory) -> None:
+    def __init__(self, reactor: IReactorTime, endpoints: Sequence[str], factory: IProtocolFactory) -> None:
         """
         Remember what to listen on; nothing is opened before the service is started.
 
         Args:
-            reactor: What the endpoints need of it.
+            reactor: For time, and what the endpoints need of it.
             endpoints: Twisted server endpoint strings.
             factory: Makes a protocol for each connection.
         """
@@ -40,6 +96,7 @@ class Ports(Service):
         self._endpoints = endpoints
         self._factory = factory
         self._ports: list[IListeningPort] = []
+        self._refusals: list[_Refusals] = []
         self._starting = False
 
     def privilegedStartService(self) -> None:
@@ -65,6 +122,10 @@ class Ports(Service):
 
     def _listening(self, port: IListeningPort, description: str) -> None:
         self._ports.append(port)
+        if isinstance(port, Port):  # three lines for each connection that it can't take would fill the disk
+            refusals = _Refusals(self._reactor, port)
+            self._refusals.append(refusals)
+            port._logger = Logger(observer=refusals)
         self.log.info("listening on {endpoint}", endpoint=description)
 
     def _not_listening(self, failure: Failure, description: str, failed: list[Failure]) -> None:
@@ -81,5 +142,7 @@ class Ports(Service):
             Fires when all ports are closed.
         """
         super().stopService()
+        for refusals in self._refusals:
+            refusals.close()
         ports, self._ports = self._ports, []
         return gatherResults([maybeDeferred(port.stopListening) for port in ports]).addCallback(lambda _: None)
