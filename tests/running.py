@@ -156,7 +156,7 @@ class TwistdDaemon:
         self.process = subprocess.Popen(
             [
                 *(*program, *twistd, "usbgate", "--state", str(state)),
-                *("--listen", f"tcp:{self.port}:interface=127.0.0.1", *options),
+                *("--listen", f"tcp:{self.port}:interface=127.0.0.1:backlog=511", *options),
             ],
             stdin=subprocess.DEVNULL,
             stdout=(state.parent / f"{state.name}.log").open("ab"),
