@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -241,6 +242,7 @@ class ClusterTests(TestCase):
         A server that does not end when told to is ended the hard way, and nothing that was stored is lost.
         """
         # PostgreSQL's slow stop, which waits for clients, stands for one that hangs.
+        self.patch(usbgate.cluster, "HEEDING", 0.1)
         self.patch(usbgate.cluster, "STOPPING", ((signal.SIGTERM, 0.2), (signal.SIGQUIT, BOUND)))
         cluster = await self.prepared_cluster()
         dsn = await cluster.ready()
@@ -251,11 +253,31 @@ class ClusterTests(TestCase):
         cluster.startService()
         self.assertEqual(query(await cluster.ready(), "select number from kept"), [(42,)])
 
+    async def test_stop_that_takes_its_time(self) -> None:
+        """
+        A server that has heard that it is to stop, and has something to do before, is not hurried.
+        """
+        self.patch(usbgate.cluster, "HEEDING", 0.1)
+        self.patch(usbgate.cluster, "STOPPING", ((signal.SIGTERM, BOUND),))
+        cluster = await self.prepared_cluster()
+        busy = psycopg2.connect(await cluster.ready())
+        reactor.callLater(0.5, busy.close)
+        await cluster.stopService()
+        self.assertEqual(self.errors, [])
+        log = (self.folder / "postgres.log").read_text()
+        self.assertIn("received smart shutdown request", log)
+        self.assertIn("database system is shut down", log)
+
     async def test_stop_of_a_server_that_is_held_up(self) -> None:
         """
         A server that takes no signal any more, nor its children, is ended by force; nothing stored is lost or left.
+
+        It does not get the time of one that has heard that it is to stop.
         """
-        self.patch(usbgate.cluster, "STOPPING", ((signal.SIGINT, 0.2), (signal.SIGQUIT, 0.2), (signal.SIGKILL, BOUND)))
+        self.patch(usbgate.cluster, "HEEDING", 0.2)
+        self.patch(
+            usbgate.cluster, "STOPPING", ((signal.SIGINT, BOUND), (signal.SIGQUIT, 0.2), (signal.SIGKILL, BOUND))
+        )
         cluster = await self.prepared_cluster("long" * 50)
         dsn = await cluster.ready()
         told = PidFile.read(self.folder / "data")
@@ -266,7 +288,9 @@ class ClusterTests(TestCase):
             self.assertGreater(len(stopped), 4)
             for pid in stopped:
                 os.kill(pid, signal.SIGSTOP)
+            began = time.monotonic()
             await cluster.stopService()
+            self.assertLess(time.monotonic() - began, BOUND)
             await self.until(lambda: not any(Path("/proc", str(pid), "exe").exists() for pid in stopped))
         self.assertFalse(Path(told.socket_folder).exists())
         self.assertEqual(self.errors, [])

@@ -132,6 +132,7 @@ class PidFile(NamedTuple):
     port: str
     socket_folder: str
     ready: bool
+    stopping: bool
 
     @classmethod
     def read(cls, data: Path) -> PidFile | None:
@@ -142,7 +143,7 @@ class PidFile(NamedTuple):
             with open(os.open(data / "postmaster.pid", os.O_RDONLY | _AS_IT_IS), "rb") as file:
                 lines = os.fsdecode(file.read(PID_FILE_LIMIT)).split("\n")
             lines += [""] * 8
-            return cls(int(lines[0]), lines[3], lines[4], lines[7].strip() == "ready")
+            return cls(int(lines[0]), lines[3], lines[4], lines[7].strip() == "ready", lines[7].strip() == "stopping")
         except (OSError, ValueError):
             return None
 
