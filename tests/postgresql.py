@@ -11,7 +11,6 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import tempfile
@@ -25,6 +24,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
+from tests.running import free_port
 from usbgate.postmaster import BinariesMissing, find_binaries
 
 _PASSWORD = "sesame"
@@ -123,9 +123,7 @@ class OwnServer(Server):
         )
         if said.returncode:
             raise RuntimeError(said.stderr)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port: int = probe.getsockname()[1]
+        self._port = free_port()
         super().__init__(f"postgresql://postgres:{_PASSWORD}@127.0.0.1:{self._port}/postgres")
         self._process: subprocess.Popen[bytes] | None = None
         self.start()

@@ -4,6 +4,7 @@ The whole thing, running: a device on a pty, the daemon as a process, clients on
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pty
 import select
@@ -40,14 +41,36 @@ def eventually(true: Callable[[], object], what: str, limit: float = LIMIT) -> N
         time.sleep(0.01)
 
 
+_kept: list[socket.socket] = []
+
+
 def free_port() -> int:
     """
-    Find a port that nobody listens on.
+    Find a port that nobody listens on; nobody else is given it until this process ends.
+
+    What is bound to it and does not listen is in nobody's way who says SO_REUSEADDR, as servers do, and keeps away
+    all others: connections of this machine, and those who look for a free port, before a daemon of ours listens.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    keeper = socket.socket()
+    keeper.bind(("127.0.0.1", 0))
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after bind, which else may share
+    _kept.append(keeper)
+    port: int = keeper.getsockname()[1]
+    return port
+
+
+_libc = ctypes.CDLL(None)
+
+
+def end_with_parent() -> None:
+    """
+    In a child, before it becomes another program: be told to end (SIGTERM) when the parent ends, however that ends.
+
+    A daemon that outlives the tests has a symlink that leads to a pty's number, looks for it for ever, and takes the
+    next pty that gets the number.
+    """
+    if sys.platform == "linux":
+        _libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def environment() -> dict[str, str]:
@@ -90,11 +113,15 @@ class PtyDevice:
         self._stop, self._stopping = os.pipe()
         self._thread = Thread(target=self._listen, daemon=True)
         self._thread.start()
+        self._plugged = True
 
     def unplug(self) -> None:
         """
-        Be gone.
+        Be gone; not twice, since the numbers of its files are soon another's.
         """
+        if not self._plugged:
+            return
+        self._plugged = False
         os.write(self._stopping, b"x")
         self._thread.join()
         self.path.unlink(missing_ok=True)
@@ -164,6 +191,7 @@ class TwistdDaemon:
             cwd="/",
             env=environment(),
             start_new_session=True,
+            preexec_fn=end_with_parent,
         )
 
     @property

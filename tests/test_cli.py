@@ -20,7 +20,8 @@ from shutil import rmtree
 from click.testing import CliRunner
 from twisted.trial.unittest import SkipTest, TestCase
 
-from tests.test_client import ROOT, answering, end, free_port, is_running, wait_for
+from tests.running import free_port
+from tests.test_client import ROOT, answering, end, is_running, wait_for
 from usbgate.cli import main
 from usbgate.demo import rows
 

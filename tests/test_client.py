@@ -19,6 +19,7 @@ from pathlib import Path
 from twisted.trial.unittest import TestCase
 
 from tests import standin
+from tests.running import free_port
 from usbgate.client import (
     ANSWER_LIMIT,
     AskError,
@@ -49,15 +50,6 @@ except AskError as error:
     print(error)
     sys.exit(error.status)
 """
-
-
-def free_port() -> int:
-    """
-    Find a port that nobody listens on.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def wait_for(condition: Callable[[], bool], within: float = 10.0) -> None:
@@ -230,10 +222,10 @@ class AskTests(TestCase):
         """
         A connection to a closed port that met itself is no daemon, and leaves the port free.
         """
-        port = free_port()
         channel = socket.socket()
         self.addCleanup(channel.close)
-        channel.bind(("127.0.0.1", port))
+        channel.bind(("127.0.0.1", 0))
+        port = channel.getsockname()[1]
         channel.connect(("127.0.0.1", port))
         self.assertTrue(is_self_connected(channel))
         with socket.socket() as server:

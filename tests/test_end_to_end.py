@@ -82,9 +82,16 @@ class RunningCase(SynchronousTestCase):
         Connect, and wait until all its devices are open.
         """
         client = self.connect(daemon)
-        eventually(
-            lambda: all("_STATE:online_" in line for line in client.word("devices")[:-1]), "the device is online"
-        )
+        told: list[str] = []
+
+        def are_online() -> bool:
+            told[:] = client.word("devices")[:-1]
+            return all("_STATE:online_" in line for line in told)
+
+        try:
+            eventually(are_online, "the devices are online")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {told}, {daemon.log}") from None
         return client
 
 

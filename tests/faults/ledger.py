@@ -49,10 +49,7 @@ class LedgerCase(StoreCase):
         Start a daemon, ask it and watch it.
         """
         daemon = self.run_daemon("--device", str(self.device.path), "--database", database or self.database, *options)
-        try:
-            self.client = self.online(daemon)
-        except AssertionError as error:
-            raise AssertionError(f"{error}: {daemon.log}") from None
+        self.client = self.online(daemon)
         self.watcher = self.connect(daemon)
         self.watcher.word("watch 1")
         return daemon
