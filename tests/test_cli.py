@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -20,7 +19,7 @@ from shutil import rmtree
 from click.testing import CliRunner
 from twisted.trial.unittest import SkipTest, TestCase
 
-from tests.running import free_port
+from tests.running import free_port, new_folder
 from tests.test_client import ROOT, answering, end, is_running, wait_for
 from usbgate.cli import main
 from usbgate.demo import rows
@@ -202,7 +201,7 @@ class Processes(TestCase):
         """
         Make a folder, whose path is short enough and nobody else's.
         """
-        self.folder = Path(tempfile.mkdtemp(prefix="usbgate-cli-"))
+        self.folder = new_folder()
         self.addCleanup(rmtree, self.folder, ignore_errors=True)
         self.addCleanup(self.end_all)
         self.port = free_port()

@@ -26,6 +26,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 import usbgate.cluster
+from tests.running import new_folder
 from usbgate import postmaster
 from usbgate.cluster import Cluster
 from usbgate.detached import ProgramFailed, Programs
@@ -45,15 +46,6 @@ cluster.startService()
 cluster.ready().addCallback(lambda dsn: print(dsn, flush=True))
 reactor.run()
 """
-
-
-def new_folder() -> Path:
-    """
-    Make a folder: trial's own have names too long for a socket, and a memory disk takes a tenth of the time.
-    """
-    memory = Path("/dev/shm")
-    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 28
-    return Path(tempfile.mkdtemp(prefix="usbgate-test-", dir=memory if roomy else "/tmp"))
 
 
 def query(dsn: str, statement: str) -> list[tuple[object, ...]]:

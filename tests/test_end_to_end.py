@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from threading import Thread, Timer
 from typing import Any
@@ -27,6 +26,7 @@ from tests.running import (
     TwistdDaemon,
     environment,
     eventually,
+    new_folder,
 )
 from usbgate.boundedlog import ROTATED
 from usbgate.fieldline import parse
@@ -48,7 +48,7 @@ class RunningCase(SynchronousTestCase):
         """
         Make the folder; the embedded server's user must be able to enter it.
         """
-        self.folder = Path(tempfile.mkdtemp(prefix="usbgate-test-"))
+        self.folder = new_folder()
         self.folder.chmod(0o755)
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
         self.state = self.folder / "state"
@@ -166,7 +166,7 @@ class MainJobTests(StoreCase):
         """
         The original client, which sends without a line end and receives once, gets its echo as it expects it.
         """
-        device = self.plug()
+        device = self.plug(lambda fields: [])  # else it may receive the answer with the echo
         daemon = self.run_daemon("--device", str(device.path), "--database", "none")
         self.online(daemon)
         client = (
@@ -468,7 +468,7 @@ class StartTests(RunningCase):
         """
         What is wrong with the options is one line.
         """
-        for options, expected in [
+        cases = [
             (["--devise", "x"], "--devise"),
             (["--device", "/dev/x,baud=fast"], "baud"),
             (["--config", "/nowhere/usbgate.toml"], "/nowhere/usbgate.toml"),
@@ -476,11 +476,27 @@ class StartTests(RunningCase):
             (["--device", "foo:bar"], "foo:bar"),
             (["--device", "serial:/dev/x:baudrate=abc"], "serial:/dev/x:baudrate=abc"),
             (["--device", "/dev/x", "more"], "more"),
-        ]:
-            said = self.refused(*options)
-            self.assertEqual(said.count("\n"), 1, said)
-            self.assertTrue(said.startswith("usbgate: "), said)
-            self.assertIn(expected, said)
+        ]
+        # In one process, which does with each what twistd does: to start one takes half a second.
+        program = (
+            "from usbgate import tap\n"
+            f"for arguments in {[options for options, _ in cases]!r}:\n"
+            "    try:\n"
+            "        options = tap.Options()\n"
+            "        options.parseOptions(arguments)\n"
+            "        tap.makeService(options)\n"
+            "    except SystemExit as error:\n"
+            "        print(error)\n"
+        )
+        told = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT, env=environment()
+        )
+        self.assertEqual((told.stderr, told.stdout.count("\n")), ("", len(cases)), told)
+        for line, (_, expected) in zip(told.stdout.splitlines(), cases, strict=True):
+            self.assertTrue(line.startswith("usbgate: "), line)
+            self.assertIn(expected, line)
+        said = self.refused(*cases[-1][0])
+        self.assertEqual(said, told.stdout.splitlines(keepends=True)[-1])
 
     def test_daemonized(self) -> None:
         """

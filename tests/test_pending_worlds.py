@@ -19,7 +19,7 @@ from tests.worlds import TICK, TOGGLE, Firmware, LinkBook, Message, Violated, Wo
 from usbgate.model import Question, Report
 from usbgate.pending import Rules
 
-WORLDS = int(os.environ.get("USBGATE_WORLDS", "2000"))
+WORLDS = int(os.environ.get("USBGATE_WORLDS", "10000" if os.environ.get("USBGATE_FAULTS") == "full" else "1000"))
 FIRST_SEED = int(os.environ.get("USBGATE_FIRST_SEED", "0"))
 EXAMPLES = max(1, WORLDS // 3)  # hypothesis spends more on one
 

@@ -27,7 +27,7 @@ from usbgate.pending import PendingRequests
 from usbgate.sensors import KnownSensors
 from usbgate.watchers import Events
 
-SIMULATIONS = int(os.environ.get("USBGATE_SIMULATIONS", "5000" if FULL else "160"))
+SIMULATIONS = int(os.environ.get("USBGATE_SIMULATIONS", "5000" if FULL else "110"))
 FIRST_SEED = int(os.environ.get("USBGATE_FIRST_SEED", "0"))
 TRACE = int(os.environ.get("USBGATE_TRACE", "100"))  # lines that are shown of a world that failed
 EVENTS = 80  # in one world
