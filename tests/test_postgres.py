@@ -724,7 +724,7 @@ class PlanTests(PostgresTestCase):
 
     def setUp(self) -> None:
         """
-        Fill a database with 200,000 rows of two gateways, 20 sensors and 3 fields, and look at how it queries.
+        Fill a database with 60,000 rows of two gateways, 20 sensors and 3 fields, and look at how it queries.
         """
         super().setUp()
         self.plans: list[str] = []
@@ -737,7 +737,7 @@ class PlanTests(PostgresTestCase):
         self.query(
             "insert into reading select timestamptz 'epoch' + (1700000000000 + n * 1000.0) * interval '1 ms', "
             "case when n % 10 = 0 then 'attic' else 'pi' end, n, 'ttyACM0', (n % 20)::text, "
-            "(array['VALUE', 'TEMP', 'HUM'])[n % 3 + 1], n, null, null, true from generate_series(1, 200000) as n"
+            "(array['VALUE', 'TEMP', 'HUM'])[n % 3 + 1], n, null, null, true from generate_series(1, 60000) as n"
         )
         self.query("vacuum analyze reading")
         original = Session.fetch
