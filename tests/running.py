@@ -73,15 +73,15 @@ def free_port() -> int:
 _libc = ctypes.CDLL(None)
 
 
-def end_with_parent() -> None:
+def end_with_parent(number: int = signal.SIGTERM) -> None:
     """
-    In a child, before it becomes another program: be told to end (SIGTERM) when the parent ends, however that ends.
+    In a child, before it becomes another program: be told to end when the parent ends, however that ends.
 
     A daemon that outlives the tests has a symlink that leads to a pty's number, looks for it for ever, and takes the
     next pty that gets the number.
     """
     if sys.platform == "linux":
-        _libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        _libc.prctl(1, number)  # PR_SET_PDEATHSIG
 
 
 def environment() -> dict[str, str]:
