@@ -21,6 +21,7 @@ from zope.interface import implementer
 from usbgate import __version__
 from usbgate.agenda import Newest
 from usbgate.clientline import reading_event_line
+from usbgate.clockmarks import ClockWatch, Stamp
 from usbgate.fieldline import EXACT_DIGITS, LINE_LIMIT, format_line, parse_number
 from usbgate.hub import Deliver, Hub
 from usbgate.interfaces import (
@@ -38,6 +39,7 @@ from usbgate.interfaces import (
 from usbgate.model import (
     Answer,
     Busy,
+    ClockMark,
     Failed,
     Malformed,
     Question,
@@ -81,7 +83,6 @@ class SensorRules:
 class _Waiter:
     request: Request
     deferred: Deferred[Answer]
-    accepted: int  # wall clock, ms
     started: float  # monotonic
 
 
@@ -137,6 +138,7 @@ class Gateway(Service):
         self._sensors = KnownSensors()
         thinned = {sensor: each.store_every for sensor, each in sensor_rules.items() if each.store_every is not None}
         self._thinning = Thinning(thinned) if thinned else None
+        self._clock_watch = ClockWatch(clock.boot)
         self._noise = Noise(clock)
         self._outcomes: Counter[str] = Counter()
         self._contested: Newest[str, None] = Newest(_UNSAID)
@@ -177,9 +179,8 @@ class Gateway(Service):
         """
         super().stopService()
         self._stopping = True
-        if self._thinning is not None:
-            self._record((), self._thinning.end())
-            self._thinning = None  # what still comes is stored as it is
+        self._end_runs()
+        self._thinning = None  # what still comes is stored as it is
         for line in self._lines.values():
             self._act(line, line.pending.stop(self._clock.monotonic()))
         if self._timer is not None:
@@ -213,14 +214,15 @@ class Gateway(Service):
         Ask a device (see `IGateway.ask`).
         """
         now = self._clock.monotonic()
-        waiter = _Waiter(request, Deferred(), self._clock.wall(), now)
+        waiter = _Waiter(request, Deferred(), now)
         line: _Line | None = None
         try:
             line = self._route(request)
             if request.size > line.room:
                 raise Malformed("line too long", "with what usbgate adds for the device")
         except RequestError as error:
-            self._record([self._ended(waiter, None if line is None else line.link.name, error.code, now)])
+            stamp, device = self._stamp(), None if line is None else line.link.name
+            self._record(self._marks_before(stamp), [self._ended(waiter, device, error.code, stamp, now)])
             waiter.deferred.errback(error)
             return waiter.deferred
         timeout = request.timeout
@@ -433,8 +435,8 @@ class Gateway(Service):
         A chunk was read (see `ILinkListener.reports_received`).
         """
         line = self._lines[link.name]
-        at = self._clock.wall()
-        self._act(line, line.pending.received(reports, self._clock.monotonic(), at), at)
+        stamp = self._stamp()
+        self._act(line, line.pending.received(reports, self._clock.monotonic(), stamp.at), stamp)
 
     # How it is done.
 
@@ -458,14 +460,24 @@ class Gateway(Service):
             return next(iter(self._lines.values()))
         raise Unknown(f"no device can be told for sensor {sensor}: name one with DEV")
 
-    def _act(self, line: _Line, moves: Moves[_Waiter], at: int = 0) -> None:
+    def _stamp(self) -> Stamp:
+        # Trust first: a clock that is put right in between then counts as wrong for a moment, not the other way round.
+        trusted = self._clock.trusted()
+        return Stamp(self._clock.wall(), self._clock.uptime(), trusted)
+
+    def _act(self, line: _Line, moves: Moves[_Waiter], stamp: Stamp | None = None) -> None:
         # The one place where decisions become deeds. Everything is journalled before anybody is told.
         now = self._clock.monotonic()
         device = line.link.name
-        readings = self._note(device, moves.handed, at) if moves.handed else []
-        ended = [self._ended(w, device, "recent" if a.recent else "answered", now) for w, a in moves.answered]
-        ended.extend(self._ended(waiter, device, error.code, now) for waiter, error in moves.failed)
-        self._record(ended, readings)
+        if moves.handed or moves.answered or moves.failed:
+            stamp = stamp or self._stamp()
+            marks = self._marks_before(stamp)
+            readings = self._note(device, moves.handed, stamp)
+            ended = [
+                self._ended(w, device, "recent" if a.recent else "answered", stamp, now) for w, a in moves.answered
+            ]
+            ended.extend(self._ended(waiter, device, error.code, stamp, now) for waiter, error in moves.failed)
+            self._record(marks, ended, readings)
         for waiter, answer in moves.answered:
             waiter.deferred.callback(answer)
         for waiter, error in moves.failed:
@@ -473,11 +485,11 @@ class Gateway(Service):
         for send in moves.send:
             line.link.send(send.request, send.tag, send.patience)
         self._arm(now)
-        if self.hub.wanted:
+        if self.hub.wanted and stamp is not None:
             for report, question in moves.handed:
                 if report.values:
                     command = question.command if question is not None else None
-                    self.hub.publish(report.sensor, reading_event_line(report, command, at))
+                    self.hub.publish(report.sensor, reading_event_line(report, command, stamp.at))
         self._tell_state(line)
 
     def _tell_state(self, line: _Line) -> None:
@@ -491,8 +503,8 @@ class Gateway(Service):
             line.since = self._clock.wall()
             self.hub.publish(None, format_line({"EVENT": "device", "DEV": line.link.name, "STATE": state}))
 
-    def _note(self, device: str, handed: Sequence[tuple[Report, Question | None]], at: int) -> list[Reading]:
-        trusted = self._clock.trusted()
+    def _note(self, device: str, handed: Sequence[tuple[Report, Question | None]], stamp: Stamp) -> list[Reading]:
+        at, _, trusted = stamp
         thinning, now = self._thinning, self._clock.monotonic()
         noted: list[Reading] = []
         for report, question in handed:
@@ -515,13 +527,14 @@ class Gateway(Service):
             noted += readings if thinning is None else thinning.keep(readings, now)
         return noted
 
-    def _ended(self, waiter: _Waiter, device: str | None, outcome: str, now: float) -> RequestRecord:
+    def _ended(self, waiter: _Waiter, device: str | None, outcome: str, stamp: Stamp, now: float) -> RequestRecord:
         self._outcomes[outcome] += 1
         request = waiter.request
         question = request.question
         arguments = {k: v for k, v in request.fields.items() if (k, v) in question.arguments}
+        latency = (now - waiter.started) * 1000
         return RequestRecord(
-            at=waiter.accepted,
+            at=stamp.at - round(latency),  # by the clock as it is now: the mark before this row tells of no other
             origin=request.origin,
             client=request.client,
             device=device,
@@ -529,12 +542,30 @@ class Gateway(Service):
             command=question.command,
             arguments=format_line(arguments) if arguments else None,
             outcome=outcome,
-            latency_ms=round((now - waiter.started) * 1000, 3),
+            latency_ms=round(latency, 3),
+            clock=stamp.trusted,
         )
 
-    def _record(self, requests: Sequence[RequestRecord], readings: Sequence[Reading] = ()) -> None:
+    def _marks_before(self, stamp: Stamp) -> Sequence[ClockMark]:
+        # The mark that rows with this stamp need before them, if any.
+        mark = None if self._journal is None else self._clock_watch.due(stamp)
+        if mark is None:
+            return ()
+        self._end_runs()  # what was held back was stamped before
+        return (mark,)
+
+    def _end_runs(self) -> None:
+        if self._thinning is not None:
+            self._record((), (), self._thinning.end())
+
+    def _record(
+        self, marks: Sequence[ClockMark], requests: Sequence[RequestRecord], readings: Sequence[Reading] = ()
+    ) -> None:
+        # No mark alone: a gap in the numbers where one was lost is then longer than where one row was set aside.
         if self._journal is not None and (readings or requests):
-            self._journal.append(readings, requests)
+            self._journal.append(marks, readings, requests)
+            for mark in marks:
+                self._clock_watch.noted(mark)
 
     def _arm(self, now: float) -> None:
         # One timer for all links. One that would fire too early is left alone: it arms the next.

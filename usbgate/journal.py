@@ -36,6 +36,9 @@ UNSYNCED_LIMIT = 16 << 20
 LIVE_LIMIT = 16 << 20
 
 
+_DELIMITING = {kind.row for kind in KINDS if kind.delimits}
+
+
 class IJournalReactor(IReactorTime, IReactorFromThreads):
     """
     What the journal needs of the reactor.
@@ -191,7 +194,10 @@ class Journal(Service):
             return
         for rows in runs:
             if rows:
-                self._take(type(rows[0]), rows)
+                kind = type(rows[0])
+                if kind in _DELIMITING and self._waiting:
+                    self._flush()
+                self._take(kind, rows)
         if self._waiting >= FLUSH_ROWS:
             self._flush()
         elif self._waiting:
