@@ -62,3 +62,34 @@ class SystemClockTests(SynchronousTestCase):
         for _ in range(1000):
             self.clock.trusted()
         self.assertEqual(self.asked, 1)
+
+    def test_asked_when_it_stepped(self) -> None:
+        """
+        A clock that was set is not trusted for what the kernel said of it before.
+        """
+        self.assertTrue(self.clock.trusted())
+        self.synchronised = False
+        self.now += 10_000
+        self.assertFalse(self.clock.trusted())
+        self.synchronised = True
+        self.now += 3600_000
+        self.assertTrue(self.clock.trusted())
+
+    def test_start_of_the_machine(self) -> None:
+        """
+        Every process is told the same of the start of the machine.
+        """
+        told = [clock.SystemClock() for _ in range(2)]
+        self.assertEqual(told[0].boot(), told[1].boot())
+        self.assertTrue(told[0].boot())
+        first, second = told[0].uptime(), told[1].uptime()
+        self.assertTrue(0 < first <= second < first + 60)
+
+    def test_start_that_nobody_tells(self) -> None:
+        """
+        Where the kernel does not tell its start, each process has one of its own.
+        """
+        self.patch(clock, "_BOOT_ID", "/nonexistent")
+        told = clock.SystemClock()
+        self.assertEqual(told.boot(), told.boot())
+        self.assertNotEqual(told.boot(), clock.SystemClock().boot())

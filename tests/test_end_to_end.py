@@ -265,8 +265,11 @@ class MainJobTests(StoreCase):
         for n in range(500):
             device.say(f"ID:1_N:{n}".encode())
         eventually(lambda: client.word("last 1")[0].startswith("ID:1_N:499_"), "all lines were read")
-        eventually(lambda: any("_BACKLOG:500_" in line for line in client.word("status")), "all are journalled")
-        eventually(lambda: self._in_journal() == 500, "all are on disk")
+        eventually(
+            lambda: any("_BACKLOG:501_" in line for line in client.word("status")),
+            "all are journalled, with a mark of the clock",
+        )
+        eventually(lambda: self._in_journal() == 501, "all are on disk")
         daemon.kill()
         daemon = self.run_daemon("--device", str(device.path), "--database", self.database)
         self._stored(500)
@@ -284,7 +287,7 @@ class MainJobTests(StoreCase):
 
     def test_state_folder_lost(self) -> None:
         """
-        With the state folder deleted, numbers go on, and `last` is what came last.
+        With the state folder deleted, numbers go on (a mark of the clock has one, too), and `last` is what came last.
         """
         device = self.plug()
         options = ("--device", str(device.path), "--database", self.database)
@@ -295,7 +298,7 @@ class MainJobTests(StoreCase):
             self._stored(n)
             daemon.stop()
             shutil.rmtree(self.state)
-        self.assertEqual(self.rows("select seq, value from reading order by seq"), [(1, 1.0), (2, 2.0)])
+        self.assertEqual(self.rows("select seq, value from reading order by seq"), [(2, 1.0), (4, 2.0)])
         client = self.online(self.run_daemon(*options))
         eventually(lambda: client.word("last 1")[0].startswith("ID:1_N:2_"), "the newest was loaded")
 

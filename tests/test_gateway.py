@@ -5,6 +5,7 @@ The gateway: decisions become deeds, in the right order.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -29,11 +30,13 @@ from usbgate.interfaces import (
 from usbgate.model import (
     Answer,
     Busy,
+    ClockMark,
     Failed,
     Malformed,
     Offline,
     Reading,
     Report,
+    RequestError,
     RequestRecord,
     Row,
     Send,
@@ -55,6 +58,7 @@ class TwoClocks:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.stepped = 0
+        self.slept = 0
         self.trust = True
 
     def wall(self) -> int:
@@ -68,6 +72,18 @@ class TwoClocks:
         See `IClock.monotonic`.
         """
         return self._clock.seconds()
+
+    def uptime(self) -> float:
+        """
+        See `IClock.uptime`.
+        """
+        return 1000.0 + self._clock.seconds() + self.slept
+
+    def boot(self) -> str:
+        """
+        See `IClock.boot`.
+        """
+        return "the first"
 
     def trusted(self) -> bool:
         """
@@ -134,6 +150,7 @@ class MemoryJournal:
     def __init__(self, events: list[object]) -> None:
         self.readings: list[Reading] = []
         self.requests: list[RequestRecord] = []
+        self.rows: list[Row] = []
         self.stored: list[Reading] = []
         self.away = False
         self._events = events
@@ -143,6 +160,7 @@ class MemoryJournal:
         See `IJournal.append`.
         """
         rows = [row for run in runs for row in run]
+        self.rows += rows
         readings = [row for row in rows if isinstance(row, Reading)]
         requests = [row for row in rows if isinstance(row, RequestRecord)]
         self._events.append(("journal", len(readings), [request.outcome for request in requests]))
@@ -273,7 +291,7 @@ class LiveTests(GatewayCase):
         )
         self.assertEqual(
             self.journal.requests,
-            [RequestRecord(WALL, "TOTO", "me:1", "leonardo", "9", "L", "LEVEL:50_A:1", "answered", 500.0)],
+            [RequestRecord(WALL, "TOTO", "me:1", "leonardo", "9", "L", "LEVEL:50_A:1", "answered", 500.0, False)],
         )
 
     def test_every_asker_has_a_row(self) -> None:
@@ -849,3 +867,96 @@ class LendTests(GatewayCase):
         lease.end()
         self.failureResultOf(self.gateway.lend("leonardo", "me:1"), Stopped)
         self.assertEqual(self.events, [])
+
+
+class ClockMarkTests(GatewayCase):
+    """
+    Marks of the clocks among the rows.
+    """
+
+    sensor_rules: dict[str, SensorRules] = {"7": SensorRules(store_every=inf)}  # noqa: RUF012  # only read
+
+    def kinds(self) -> list[object]:
+        """
+        List what was journalled since the last look: the marks, and values or outcomes of the others.
+        """
+        rows, self.journal.rows = self.journal.rows, []
+        told = {Reading: "value", RequestRecord: "outcome"}
+        return [row if isinstance(row, ClockMark) else getattr(row, told[type(row)]) for row in rows]
+
+    def mark(self, at: int, uptime: float, clock: bool = True) -> ClockMark:
+        """
+        Make a mark of this machine.
+        """
+        return ClockMark(WALL + at, 1000.0 + uptime, "the first", clock)
+
+    def test_first(self) -> None:
+        """
+        There is one before the first row, and none without a row, nor while the clock goes evenly.
+        """
+        self.gateway.link_up(self.link)
+        self.gateway.reports_received(self.link, [Report("9", "ON", None, ())])
+        self.assertEqual(self.kinds(), [])
+        self.clock.advance(2)
+        self.hear(("20", "1"), ("20", "2"))
+        self.clock.advance(86400)
+        self.time.stepped = 400  # too small to be one
+        self.hear(("20", "3"))
+        self.assertEqual(self.kinds(), [self.mark(2000, 2), 1.0, 2.0, 3.0])
+
+    def test_steps(self) -> None:
+        """
+        There is one before the rows that come when the clock has stepped, forth and back, and when its trust changed.
+        """
+        self.hear(("20", "1"))
+        self.kinds()
+        for step, trust in ((86400_000, True), (-86400_000, True), (-86400_000, False), (0, True)):
+            self.clock.advance(1)
+            self.time.stepped, self.time.trust = step, trust
+            self.hear(("20", "2"))
+            self.hear(("20", "3"))
+            now = self.clock.seconds()
+            self.assertEqual(self.kinds(), [self.mark(round(now * 1000) + step, now, trust), 2.0, 3.0])
+
+    def test_small_steps_add_up(self) -> None:
+        """
+        Steps too small to be one are measured from the last mark.
+        """
+        for step in (0, 300, 600, 900, 1200):
+            self.time.stepped = step
+            self.hear(("20", "1"))
+        self.assertEqual([row.at - WALL for row in self.journal.rows if isinstance(row, ClockMark)], [0, 600, 1200])
+
+    def test_requests(self) -> None:
+        """
+        A request that ends after a step has its mark before it, and tells by the new clock when it was accepted.
+        """
+        self.gateway.link_up(self.link)
+        self.failureResultOf(self.ask("MSG:J_ID:20_ORIGIN:TOTO_DEV:nowhere"), Unknown)
+        asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO_TIMEOUT:2")
+        self.time.stepped = 3600_000
+        self.clock.advance(2)
+        self.failureResultOf(asked, RequestError)
+        self.assertEqual(self.kinds(), [self.mark(0, 0), "unknown", self.mark(3602_000, 2), "timeout"])
+        self.assertEqual([request.at - WALL for request in self.journal.requests], [0, 3600_000])
+        self.assertEqual([request.clock for request in self.journal.requests], [True, True])
+
+    def test_sleep(self) -> None:
+        """
+        What a machine slept through is no step: both clocks went on.
+        """
+        self.hear(("20", "1"))
+        self.time.stepped, self.time.slept = 3600_000, 3600
+        self.hear(("20", "2"))
+        self.assertEqual(self.kinds(), [self.mark(0, 0), 1.0, 2.0])
+
+    def test_held_back(self) -> None:
+        """
+        What thinning held back when the clock stepped was stamped before, and is stored before the mark.
+        """
+        self.hear(("7", "1"))
+        self.hear(("7", "1"))
+        self.time.stepped = 3600_000
+        self.hear(("7", "1"))
+        self.assertEqual(self.kinds(), [self.mark(0, 0), 1.0, 1.0, self.mark(3600_000, 0), 1.0])
+        self.assertEqual([reading.at - WALL for reading in self.journal.readings], [0, 0, 3600_000])

@@ -14,7 +14,10 @@ import usbgate
 # From the cellar up. A room is a list of modules in the order in which they may import each other.
 FLOORS = [
     # The core: no sockets, files, reactor or Deferreds; only the doors know of Deferreds.
-    ["model agenda thinning fieldline batch pending sensors clientline interfaces dialects dialects.fields flat"],
+    [
+        "model agenda thinning clockmarks fieldline batch pending sensors clientline interfaces dialects "  # one room
+        "dialects.fields flat"
+    ],
     ["lines", "sendqueue", "keepalive"],
     # Parts with I/O; none imports another.
     [
@@ -35,7 +38,7 @@ FLOORS = [
     # Faces.
     ["watchers words server clients"],
     # The edge.
-    ["settings config", "client", "simulate", "lending", "boundedlog"],
+    ["settings config correction", "client", "simulate", "lending", "boundedlog"],
     ["ondemand", "tap"],
     ["demo"],
     ["cli"],

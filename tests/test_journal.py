@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, ParamSpec, cast
 
+import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
@@ -31,7 +32,7 @@ from usbgate.fieldline import format_line
 from usbgate.interfaces import IJournal, IOutbox
 from usbgate.journal import FLUSH_ROWS, MERGE_ROWS, Journal
 from usbgate.journalfile import JournalError, JournalFile
-from usbgate.model import Reading, RequestRecord
+from usbgate.model import ClockMark, Reading, RequestRecord
 
 P = ParamSpec("P")
 
@@ -62,7 +63,7 @@ def request(sensor: str = "20") -> RequestRecord:
     """
     Make the record of a request.
     """
-    return RequestRecord(1_700_000_000_000, "TOTO", "127.0.0.1", None, sensor, "J", None, "timeout", 10_000.0)
+    return RequestRecord(1_700_000_000_000, "TOTO", "127.0.0.1", None, sensor, "J", None, "timeout", 10_000.0, True)
 
 
 def values(batch: Batch) -> list[float]:
@@ -164,6 +165,28 @@ class QueueTests(JournalCase):
     """
     Rows come out as they went in.
     """
+
+    @deferred
+    async def test_marks_delimit(self) -> None:
+        """
+        A mark is numbered behind all that came before it, and before all that came after.
+        """
+        journal = self.start(durability=60.0)
+        mark = ClockMark(1_700_000_000_000, 1.0, "a", True)
+        journal.append([mark], readings(0, 2), [request()])
+        journal.append([], readings(2, 1), [request()])
+        journal.append([mark], readings(3, 1))
+        journal.append(readings(4, 1))
+        journal.append([mark], [], [request()])
+        journal._flush()
+        await self.committed(journal)
+        self.assertEqual(journal.backlog, 11)
+        rows = [row for batch in await self.take_all(journal) for row in rows_of(batch)]
+        rows.sort(key=lambda row: int(row["n"] or 0))
+        spelled = ["mark" if "boot" in row else row.get("value") or "request" for row in rows]
+        whole = "mark 0.0 1.0 2.0 request request mark 3.0 4.0 mark request"
+        self.assertEqual(" ".join(spelled), whole)
+        self.assertEqual([row["n"] for row in rows], [str(n) for n in range(1, 12)])
 
     @deferred
     async def test_interfaces(self) -> None:
@@ -1003,6 +1026,28 @@ class TroubleTests(JournalCase):
         self.assertEqual(str(error), f"cannot use the journal {self.path}: unable to open database file")
         self.assertFalse(journal.running)
         self.assertNotIn("journal", [thread.name for thread in threading.enumerate()])
+
+    @deferred
+    async def test_older_format(self) -> None:
+        """
+        What an earlier usbgate left in the file is given out, and the file goes on in today's format.
+        """
+        journal = self.start()
+        journal.append(readings(0, 2), [request("7")])
+        batch = await journal.oldest()
+        await journal.stopService()
+        old = msgspec.msgpack.encode((1, 3, batch.of(Reading), batch.of(RequestRecord)[:-1]))
+        self.look(f"update batch set payload = x'{old.hex()}'")
+        self.look("pragma user_version = 1")
+        journal = self.start()
+        journal.append(readings(2, 1))
+        await self.committed(journal)
+        given = await self.take_all(journal)
+        rows = sorted((row for part in given for row in rows_of(part)), key=lambda row: int(row["n"] or 0))
+        self.assertEqual([row["n"] for row in rows], ["1", "2", "3", "4"])
+        self.assertEqual([row["sensor"] for row in rows], ["20", "20", "7", "20"])
+        self.assertEqual([row["clock"] for row in rows], ["True", "True", None, "True"])
+        self.assertEqual(self.look("pragma user_version"), [(2,)])
 
     def test_newer_format(self) -> None:
         """

@@ -22,7 +22,7 @@ from zope.interface.verify import verifyObject
 from tests import postgresql
 from usbgate import batch
 from usbgate.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
-from usbgate.model import Reading, RequestRecord
+from usbgate.model import ClockMark, Reading, RequestRecord
 from usbgate.sinks import pgsession, postgres
 from usbgate.sinks.pgsession import Session
 from usbgate.sinks.postgres import Limits, PostgresSink
@@ -45,7 +45,7 @@ def request(number: int = 0, **other: Any) -> RequestRecord:
     """
     Make the record of a request, each number another.
     """
-    plain = RequestRecord(AT + number, "TOTO", "127.0.0.1", "ttyACM0", "20", "J", None, "answered", 12.5)
+    plain = RequestRecord(AT + number, "TOTO", "127.0.0.1", "ttyACM0", "20", "J", None, "answered", 12.5, True)
     return plain._replace(**other)
 
 
@@ -166,7 +166,7 @@ class StoringTests(PostgresTestCase):
 
     async def test_columns(self) -> None:
         """
-        Every column of both tables holds what was given, null where there was nothing.
+        Every column of all tables holds what was given, null where there was nothing.
         """
         sink = await self.connected()
         self.assertTrue(verifyObject(ISink, sink))
@@ -181,9 +181,10 @@ class StoringTests(PostgresTestCase):
             request(0),
             request(
                 1, origin="L'été \\ 漢", device=None, arguments="LEVEL:50_X:a b", outcome="timeout", latency_ms=0.0
-            ),
+            )._replace(clock=False),
         ]
-        await sink.store(batch.encode(1, rows, asked))
+        marks = [ClockMark(AT, 12345.678901234, "a1b2", True), ClockMark(-5, 0.1, "", False)]
+        await sink.store(batch.encode(1, marks, rows, asked))
         self.assertEqual(
             self.query(
                 "select (extract(epoch from at) * 1000)::bigint, device, sensor, field, value, text, command, clock "
@@ -194,16 +195,24 @@ class StoringTests(PostgresTestCase):
         self.assertEqual(
             self.query(
                 "select (extract(epoch from at) * 1000)::bigint, origin, client, device, sensor, command, arguments, "
-                "outcome, latency_ms from request order by seq"
+                "outcome, latency_ms, clock from request order by seq"
             ),
             [tuple(row) for row in asked],
+        )
+        self.assertEqual(
+            self.query(
+                "select (extract(epoch from at) * 1000)::bigint, uptime, boot, clock from clock_mark order by seq"
+            ),
+            [tuple(mark) for mark in marks],
         )
         self.assertEqual(
             self.query("select distinct gateway from reading union select gateway from request"), [("pi",)]
         )
         self.assertEqual(
-            self.query("select seq from reading union select seq from request order by 1"),
-            [(number,) for number in range(1, 11)],
+            self.query(
+                "select seq from clock_mark union select seq from reading union select seq from request order by 1"
+            ),
+            [(number,) for number in range(1, 13)],
         )
         self.assertEqual(await sink.history("20", None, None, 100), rows)
 
@@ -234,6 +243,24 @@ class StoringTests(PostgresTestCase):
         await sink.store(batch.merge([second, third]))
         self.assertEqual([seq for (seq,) in self.query("select seq from reading order by 1")], [1, 2, 3, 4, 6, 7, 8])
         self.assertEqual(self.query("select seq from request"), [(5,)])
+
+    async def test_again_after_a_correction(self) -> None:
+        """
+        What is sent again by a new connection lands once, although its time was corrected meanwhile; what is new in
+        the same batch lands as well.
+        """
+        sink = await self.connected()
+        known = batch.encode(1, [ClockMark(AT, 1.0, "a", False)], [reading(1), reading(2)], [request()])
+        await sink.store(known)
+        await sink.close()
+        for table in ("clock_mark", "reading", "request"):
+            self.query(f"update {table} set at = at + interval '10 years'")
+        later = await self.connected()
+        await later.store(batch.merge([known, readings(5, 2)]))
+        self.assertEqual([seq for (seq,) in self.query("select seq from reading order by 1")], [2, 3, 5, 6])
+        self.assertEqual(
+            self.query("select seq from clock_mark union select seq from request order by 1"), [(1,), (4,)]
+        )
 
     async def test_refused(self) -> None:
         """
@@ -381,7 +408,7 @@ class ContactTests(PostgresTestCase):
         sinks = [self.sink(gateway=f"pi{number}", journal=str(uuid.uuid4())) for number in range(5)]
         for connecting in [sink.connect() for sink in sinks]:
             await connecting
-        self.assertEqual(self.query("select version from usbgate_schema"), [(1,)])
+        self.assertEqual(self.query("select version from usbgate_schema"), [(1,), (2,)])
         self.query("insert into usbgate_schema values (9999)")
         self.assertIn("newer usbgate", await self.unavailable(self.sink().connect()))
 

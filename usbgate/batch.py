@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from usbgate.model import Reading, RequestRecord, Row
+from usbgate.model import ClockMark, Reading, RequestRecord, Row
 
 NULL_CELL = "\x01"
 
@@ -25,19 +25,25 @@ class Kind(NamedTuple):
         row: What a row is before it is encoded.
         table: Where it is stored.
         columns: The names of its columns: the journal's number, then the fields of `row`. New ones come last.
+        delimits: Whether such a row is numbered behind all that came before it, whatever the order of kinds.
     """
 
     row: type[Row]
     table: str
     columns: tuple[str, ...]
+    delimits: bool = False
 
 
-def _kind(row: type[Row], table: str) -> Kind:
-    return Kind(row, table, ("n", *row._fields))
+def _kind(row: type[Row], table: str, delimits: bool = False) -> Kind:
+    return Kind(row, table, ("n", *row._fields), delimits)
 
 
 # In the order in which the rows of one batch are numbered. A kind more is an entry more.
-KINDS = (_kind(Reading, "reading"), _kind(RequestRecord, "request"))
+KINDS = (
+    _kind(ClockMark, "clock_mark", delimits=True),
+    _kind(Reading, "reading"),
+    _kind(RequestRecord, "request"),
+)
 
 _PLACES: Mapping[type[Row], int] = {kind.row: place for place, kind in enumerate(KINDS)}
 _NOTHING: tuple[tuple[str, ...], ...] = ((),) * len(KINDS)

@@ -287,11 +287,11 @@ def _is_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
-def _settings(config: Path | None) -> Settings:
+def _settings(config: Path | None, database: str | None = None, state: str | None = None) -> Settings:
     from usbgate.config import ConfigError, load
 
     try:
-        return load(config)
+        return load(config, database=database, state=state)
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
 
@@ -368,6 +368,29 @@ def simulate_command(path: Path, seed: int | None, rate: float | None, noise: fl
     try:
         run(reactor, path, Flat(seed, rate=RATE if rate is None else rate, noise=noise, mute=mute))
     except SimulatorError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command("correct-clock")
+@click.option("--database", metavar="URL", help="The database.  [default: the configuration's]")
+@click.option("--state", metavar="DIR", help="The daemon's state folder, where the embedded database is.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be moved.")
+@click.pass_obj
+def correct_clock_command(config: Path | None, database: str | None, state: str | None, dry_run: bool) -> None:
+    """
+    Correct the times of what was stored before this machine's clock was right.
+
+    A computer without a clock of its own starts in 1970, or where it was switched off, until it has found a time
+    server. What was stored by then has `clock` false. Its order and its distances in time are right all the same, so
+    it is moved as a whole, by as much as the clock was found to be wrong later, before the next start of the machine.
+    The daemon may go on storing meanwhile. To run it again does no harm.
+    """
+    from usbgate.correction import CorrectionFailed, correct, find_database
+
+    settings = _settings(config, database, state)
+    try:
+        correct(find_database(settings), settings.gateway, dry_run, click.echo)
+    except CorrectionFailed as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from uuid import uuid4
 
 from zope.interface import implementer
 
@@ -15,6 +16,12 @@ from usbgate.interfaces import IClock
 RELEASED = 1_793_491_200_000
 
 TRUST_KEPT = 1.0  # seconds: asking the kernel costs more than reading a line, and NTP takes longer to change its mind
+
+STEP = 0.5  # seconds: a wall clock that moved so far beside the other one was set, so that the kernel is asked anew
+
+# Asleep or awake, so that what a laptop slept through is no step.
+_SINCE_START = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 _TIME_ERROR = 5  # adjtimex(2): "the system clock is not synchronized"
 
@@ -34,12 +41,14 @@ def _synchronised() -> bool:
 @implementer(IClock)
 class SystemClock:
     """
-    `time.time`, `time.monotonic`, and adjtimex(2).
+    `time.time`, `time.monotonic`, the kernel's own clock and name of its start, and adjtimex(2).
     """
 
     def __init__(self) -> None:
         self._trusted = False
         self._asked = float("-inf")
+        self._lead = 0.0
+        self._boot = ""
 
     def wall(self) -> int:
         """
@@ -53,12 +62,33 @@ class SystemClock:
         """
         return time.monotonic()
 
+    def uptime(self) -> float:
+        """
+        Tell seconds since the machine started (see `IClock.uptime`).
+        """
+        return time.clock_gettime(_SINCE_START)
+
+    def boot(self) -> str:
+        """
+        Tell which start of the machine that was (see `IClock.boot`); where nobody tells, each process is one.
+        """
+        if not self._boot:
+            try:
+                with open(_BOOT_ID) as told:
+                    self._boot = told.read().strip()
+            except OSError:
+                pass
+            self._boot = self._boot or str(uuid4())
+        return self._boot
+
     def trusted(self) -> bool:
         """
-        Tell whether the wall clock can be right (see `IClock.trusted`); the kernel is asked once a second at most.
+        Tell whether the wall clock can be right (see `IClock.trusted`); the kernel is asked once a second at most, and
+        when the wall clock has stepped.
         """
-        now = time.monotonic()
-        if now - self._asked >= TRUST_KEPT:
-            self._asked = now
-            self._trusted = self.wall() >= RELEASED and _synchronised()
+        now, wall = time.monotonic(), self.wall()
+        lead = wall / 1000 - now
+        if now - self._asked >= TRUST_KEPT or abs(lead - self._lead) > STEP:
+            self._asked, self._lead = now, lead
+            self._trusted = wall >= RELEASED and _synchronised()
         return self._trusted

@@ -21,6 +21,7 @@ from zope.interface import implementer
 from usbgate import __version__
 from usbgate.agenda import Newest
 from usbgate.clientline import reading_event_line
+from usbgate.clockmarks import ClockWatch, Stamp
 from usbgate.fieldline import EXACT_DIGITS, LINE_LIMIT, format_line, parse_number
 from usbgate.hub import Deliver, Hub
 from usbgate.interfaces import (
@@ -38,6 +39,7 @@ from usbgate.interfaces import (
 from usbgate.model import (
     Answer,
     Busy,
+    ClockMark,
     Failed,
     Malformed,
     Question,
@@ -84,7 +86,6 @@ class SensorRules:
 class _Waiter:
     request: Request
     deferred: Deferred[Answer]
-    accepted: int  # wall clock, ms
     started: float  # monotonic
 
 
@@ -153,6 +154,7 @@ class Gateway(Service):
         self._sensors = KnownSensors()
         thinned = {sensor: each.store_every for sensor, each in sensor_rules.items() if each.store_every is not None}
         self._thinning = Thinning(thinned) if thinned else None
+        self._clock_watch = ClockWatch(clock.boot)
         self._noise = Noise(clock)
         self._outcomes: Counter[str] = Counter()
         self._contested: Newest[str, None] = Newest(_UNSAID)
@@ -197,9 +199,8 @@ class Gateway(Service):
         """
         super().stopService()
         self._stopping = True
-        if self._thinning is not None:
-            self._record((), self._thinning.end())
-            self._thinning = None  # what still comes is stored as it is
+        self._end_runs()
+        self._thinning = None  # what still comes is stored as it is
         if self._telling is not None:
             self._telling.cancel()
         while self._untold:
@@ -237,7 +238,7 @@ class Gateway(Service):
         Ask a device (see `IGateway.ask`).
         """
         now = self._clock.monotonic()
-        waiter = _Waiter(request, Deferred(), self._clock.wall(), now)
+        waiter = _Waiter(request, Deferred(), now)
         line: _Line | None = None
         try:
             line = self._route(request)
@@ -466,8 +467,8 @@ class Gateway(Service):
         A chunk was read (see `ILinkListener.reports_received`).
         """
         line = self._lines[link.name]
-        at = self._clock.wall()
-        self._act(line, line.pending.received(reports, self._clock.monotonic(), at), at)
+        stamp = self._stamp()
+        self._act(line, line.pending.received(reports, self._clock.monotonic(), stamp.at), stamp)
 
     # How it is done.
 
@@ -491,29 +492,38 @@ class Gateway(Service):
             return next(iter(self._lines.values()))
         raise Unknown(f"no device can be told for sensor {sensor}: name one with DEV")
 
-    def _act(self, line: _Line, moves: Moves[_Waiter], at: int = 0) -> None:
+    def _stamp(self) -> Stamp:
+        # Trust first: a clock that is put right in between then counts as wrong for a moment, not the other way round.
+        trusted = self._clock.trusted()
+        return Stamp(self._clock.wall(), self._clock.uptime(), trusted)
+
+    def _act(self, line: _Line, moves: Moves[_Waiter], stamp: Stamp | None = None) -> None:
         # The one place where decisions become deeds. Everything is journalled before anybody is told, and the device
         # has its next message before that, which it can work on meanwhile.
         now = self._clock.monotonic()
         device = line.link.name
-        readings = self._note(device, moves.handed, at) if moves.handed else []
         endings: list[_Ending] = [*moves.answered, *moves.failed]
         if (self._untold or len(endings) > TOLD_A_TURN) and not self._stopping:
             endings = self._put_off(endings, device, now)
-        self._record([self._ended(waiter, outcome, device, now) for waiter, outcome in endings], readings)
+        if moves.handed or endings:
+            stamp = stamp or self._stamp()
+            marks = self._marks_before(stamp)
+            readings = self._note(device, moves.handed, stamp)
+            self._record(marks, self._records(endings, device, stamp, now), readings)
         if moves.send:
             line.link.send(moves.send)
         self._tell(endings)
         self._arm(now)
-        if self.hub.wanted:
+        if self.hub.wanted and stamp is not None:
             for report, question in moves.handed:
                 if report.values:
                     command = question.command if question is not None else None
-                    self.hub.publish(report.sensor, reading_event_line(report, command, at))
+                    self.hub.publish(report.sensor, reading_event_line(report, command, stamp.at))
         self._tell_state(line)
 
     def _end(self, endings: Sequence[_Ending], device: str | None, now: float) -> None:
-        self._record([self._ended(waiter, outcome, device, now) for waiter, outcome in endings])
+        stamp = self._stamp()
+        self._record(self._marks_before(stamp), self._records(endings, device, stamp, now))
         self._tell(endings)
 
     def _tell(self, endings: Sequence[_Ending]) -> None:
@@ -581,8 +591,8 @@ class Gateway(Service):
             line.since = self._clock.wall()
             self.hub.publish(None, format_line({"EVENT": "device", "DEV": line.link.name, "STATE": state}))
 
-    def _note(self, device: str, handed: Sequence[tuple[Report, Question | None]], at: int) -> list[Reading]:
-        trusted = self._clock.trusted()
+    def _note(self, device: str, handed: Sequence[tuple[Report, Question | None]], stamp: Stamp) -> list[Reading]:
+        at, _, trusted = stamp
         thinning, now = self._thinning, self._clock.monotonic()
         noted: list[Reading] = []
         for report, question in handed:
@@ -605,14 +615,30 @@ class Gateway(Service):
             noted += readings if thinning is None else thinning.keep(readings, now)
         return noted
 
-    def _ended(self, waiter: _Waiter, outcome: Answer | RequestError, device: str | None, now: float) -> RequestRecord:
+    def _records(
+        self, endings: Sequence[_Ending], device: str | None, stamp: Stamp, now: float
+    ) -> Sequence[RequestRecord]:
+        # `stamp` is of this moment; `now` was when it was decided, which can be some turns of the reactor ago.
+        here = self._clock.monotonic() if endings else now
+        return [self._ended(waiter, outcome, device, stamp, now, here) for waiter, outcome in endings]
+
+    def _ended(
+        self,
+        waiter: _Waiter,
+        outcome: Answer | RequestError,
+        device: str | None,
+        stamp: Stamp,
+        now: float,
+        here: float,
+    ) -> RequestRecord:
         name = outcome.code if isinstance(outcome, RequestError) else "recent" if outcome.recent else "answered"
         self._outcomes[name] += 1
         request = waiter.request
         sensor, command, arguments = request.question
         told = {k: v for k, v in request.fields.items() if (k, v) in arguments} if arguments else None
         return RequestRecord(
-            waiter.accepted,
+            # When it was accepted, by the clock as it is now: the mark before this row tells of no other.
+            stamp.at - round((here - waiter.started) * 1000),
             request.origin,
             request.client,
             device,
@@ -621,11 +647,29 @@ class Gateway(Service):
             format_line(told) if told else None,
             name,
             round((now - waiter.started) * 1000, 3),
+            stamp.trusted,
         )
 
-    def _record(self, requests: Sequence[RequestRecord], readings: Sequence[Reading] = ()) -> None:
+    def _marks_before(self, stamp: Stamp) -> Sequence[ClockMark]:
+        # The mark that rows with this stamp need before them, if any.
+        mark = None if self._journal is None else self._clock_watch.due(stamp)
+        if mark is None:
+            return ()
+        self._end_runs()  # what was held back was stamped before
+        return (mark,)
+
+    def _end_runs(self) -> None:
+        if self._thinning is not None:
+            self._record((), (), self._thinning.end())
+
+    def _record(
+        self, marks: Sequence[ClockMark], requests: Sequence[RequestRecord], readings: Sequence[Reading] = ()
+    ) -> None:
+        # No mark alone: a gap in the numbers where one was lost is then longer than where one row was set aside.
         if self._journal is not None and (readings or requests):
-            self._journal.append(readings, requests)
+            self._journal.append(marks, readings, requests)
+            for mark in marks:
+                self._clock_watch.noted(mark)
 
     def _arm(self, now: float) -> None:
         # One timer for all links. One that would fire too early is left alone: it arms the next.

@@ -29,6 +29,16 @@ class IClock(Interface):
         Tell seconds since some moment; never steps.
         """
 
+    def uptime() -> float:
+        """
+        Tell seconds since the machine started, also those in which it slept; never steps.
+        """
+
+    def boot() -> str:
+        """
+        Tell which start of the machine that was; no two have the same.
+        """
+
     def trusted() -> bool:
         """
         Tell whether the wall clock can be right: synchronised, and not before this release was made.
@@ -188,7 +198,8 @@ class IJournal(Interface):
 
         Args:
             runs: Rows, each of these sequences of one kind. Of what is written at once, rows are numbered in the
-                order of `KINDS`, and those of one kind in the order in which they came.
+                order of `KINDS`, and those of one kind in the order in which they came. A kind that delimits is
+                numbered behind all that came in before.
         """
 
 

@@ -51,6 +51,9 @@ UNSYNCED_LIMIT = 16 << 20
 LIVE_LIMIT = 16 << 20
 
 
+_DELIMITING = {kind.row for kind in KINDS if kind.delimits}
+
+
 class IJournalReactor(IReactorTime, IReactorFromThreads):
     """
     What the journal needs of the reactor.
@@ -241,7 +244,10 @@ class Journal(Service):
             return
         for rows in runs:
             if rows:
-                self._rows[type(rows[0])] += rows
+                kind = type(rows[0])
+                if kind in _DELIMITING and self._waiting and self._next:
+                    self._flush()
+                self._rows[kind] += rows
                 self._waiting += len(rows)
                 self.backlog += len(rows)
         if not self._next:

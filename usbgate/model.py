@@ -207,7 +207,7 @@ class RequestRecord(NamedTuple):
     One request that ended: the columns of table `request` that are not the gateway's own (protocol §5).
     """
 
-    at: int  # when it was accepted: whole milliseconds since 1970, UTC
+    at: int  # when it was accepted, by the clock at its end: whole milliseconds since 1970, UTC
     origin: str
     client: str
     device: str | None
@@ -216,7 +216,20 @@ class RequestRecord(NamedTuple):
     arguments: str | None  # as a field line
     outcome: str  # "answered", "recent" or an error code
     latency_ms: float
+    clock: bool  # whether the wall clock was known to be right
+
+
+class ClockMark(NamedTuple):
+    """
+    How the clocks stood when the rows behind it were stamped: the columns of table `clock_mark` that are not the
+    gateway's own (protocol §5).
+    """
+
+    at: int  # the wall clock: whole milliseconds since 1970, UTC
+    uptime: float  # seconds since the machine started
+    boot: str  # which start of the machine that was
+    clock: bool  # whether the wall clock was known to be right
 
 
 # What is stored, one class a table: see `usbgate.batch.KINDS`.
-Row = Reading | RequestRecord
+Row = Reading | RequestRecord | ClockMark

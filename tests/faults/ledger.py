@@ -130,7 +130,8 @@ class LedgerCase(StoreCase):
         self.assertEqual(numbers, list(range(self.said)))
         [(total, distinct, first, last)] = self.rows(
             "select count(*), count(distinct seq), min(seq), max(seq)"
-            " from (select seq from reading union all select seq from request) as rows"
+            " from (select seq from reading union all select seq from request"
+            " union all select seq from clock_mark) as rows"
         )
         self.assertEqual((distinct, first, last), (total, 1, total))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 from twisted.application.service import MultiService
@@ -499,6 +499,7 @@ class World:
         self.seen["rows"] += len(rows)
         self.seen["rejected"] += len(rejected)
         self.seen["rows that came again"] += self.database.repeated
+        self._check_marks(ever)
         names = [row_name(row) for _, row in sorted(ever.items()) if "field" in row]
         rest = iter(self.appended)
         demand(all(name in rest for name in names), "readings are in the order in which they were read", names)
@@ -507,6 +508,19 @@ class World:
             demand(names == self.appended, "nothing is lost", set(self.appended) - set(names))
         origins = Counter(row["origin"] for row in ever.values() if "origin" in row)
         demand(max(origins.values(), default=1) == 1, "a request has one row", origins.most_common(3))
+
+    def _check_marks(self, ever: Mapping[int, Mapping[str, str | None]]) -> None:
+        # Between two marks the clock went evenly, and was right or was not; so the mark tells when a reading was taken.
+        mark: Mapping[str, str | None] = {}
+        for _, row in sorted(ever.items()):
+            if "boot" in row:
+                mark = row
+                self.seen["marks"] += 1
+            demand(row["clock"] == mark["clock"], "a row is as right as the mark before it", row, mark)
+            if row.get("value") is not None:
+                line = self.said[format(float(row["value"] or 0), ".0f")]
+                taken = float(mark["uptime"] or 0) + (float(row["at"] or 0) - float(mark["at"] or 0)) / 1000
+                demand(abs(taken - line.heard) < 0.51, "the mark tells when a reading was taken", row, mark, line.heard)
 
 
 def reading_name(field: str, value: float | None, text: str | None) -> str:

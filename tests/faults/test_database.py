@@ -334,11 +334,11 @@ class UnwillingTests(DatabaseCase):
         with sqlite3.connect(self.state / "journal.sqlite") as journal:
             aside = journal.execute("select n, reason, row from rejected order by n").fetchall()
         journal.close()
-        self.assertEqual([n for n, _, _ in aside], [14, 101])
+        self.assertEqual([n for n, _, _ in aside], [15, 102])  # a mark of the clock comes first
         self.assertIn("unlucky", aside[0][1])
         self.assertIn("13", aside[0][2])
         self.assertIn("LATIN1", aside[1][1])
-        self.assertEqual(self.rows("select max(seq) from reading"), [(400,)])
+        self.assertEqual(self.rows("select max(seq) from reading"), [(401,)])
         self.assertNotIn("Traceback", daemon.log)
 
 
@@ -377,7 +377,7 @@ class TwoDaemonsTests(DatabaseCase):
 
         def told() -> bool:
             [store] = [line for line in client.word("status") if line.startswith("STORE:")]
-            return "STORE:away" in store and "another usbgate holds the name" in store and "BACKLOG:50" in store
+            return "STORE:away" in store and "another usbgate holds the name" in store and "BACKLOG:51" in store
 
         eventually(told, f"it says so and keeps its readings: {client.word('status')}")
         self.assertTrue(client.word("ask 2")[0].startswith("ID:2_VALUE:456"))

@@ -166,14 +166,14 @@ class TestSabotage(SimulationCase):
         Requests are not journalled.
         """
         record = Gateway._record
-        self.patch(Gateway, "_record", lambda gateway, requests, readings=(): record(gateway, [], readings))
+        self.patch(Gateway, "_record", lambda gateway, marks, _, readings=(): record(gateway, marks, [], readings))
         self.assert_found("journalled, once, before anybody is told")
 
     def test_readings_are_not_recorded(self) -> None:
         """
         Readings are not journalled.
         """
-        self.patch(Gateway, "_record", lambda gateway, requests, readings=(): None)
+        self.patch(Gateway, "_record", lambda gateway, marks, requests, readings=(): None)
         self.assert_found("every reading goes to the journal", "journalled, once")
 
     def test_answers_are_mixed_up(self) -> None:

@@ -27,6 +27,7 @@ _VALUES = {
     "value": "r.value::float8",
     "clock": "r.clock::boolean",
     "latency_ms": "r.latency_ms::float8",
+    "uptime": "r.uptime::float8",
 }
 
 # As `Reading` has them.
@@ -76,13 +77,22 @@ _HISTORY = f"""
 """
 
 _FIRST_CONTACT = """
-    insert into gateway (name, journal, base) select %(gateway)s, %(journal)s, greatest(
-        (select max(seq) from reading where gateway = %(gateway)s),
-        (select max(seq) from request where gateway = %(gateway)s),
-        0
-    ) on conflict do nothing;
-    select base from gateway where name = %(gateway)s and journal = %(journal)s
-"""
+    insert into gateway (name, journal, base) values (%(gateway)s, %(journal)s, {newest}) on conflict do nothing;
+    select base, {newest} from gateway where name = %(gateway)s and journal = %(journal)s
+""".format(
+    newest="greatest(0, "
+    + ", ".join(f"(select max(seq) from {kind.table} where gateway = %(gateway)s)" for kind in KINDS)
+    + ")"
+)
+
+# What follows an insert of rows that may be there. `on conflict` alone would not know those whose `at` was corrected
+# meanwhile, which are the same but for that. The range keeps the search short, whatever plan is chosen.
+_UNLESS_THERE = """ where not exists (
+    select from {table} as there
+    where there.gateway = %s and there.seq between %s and %s and there.seq = %s + r.n::bigint
+        and row({there}) is not distinct from row({given})
+) on conflict (gateway, seq, at) do nothing"""
+_CORRECTED = ("at", "clock")
 
 # Who holds our name: nothing is seen of a session of another role.
 _HOLDER = """
@@ -143,6 +153,7 @@ class PostgresSink:
         self._journal_uuid = journal_uuid
         self._limits = limits
         self._base = 0
+        self._newest = 0  # the highest number that was there when we connected
         self._ready = False  # the tables were there once
         self._writing = SharedSession(reactor, self._open_writer, lost=lambda reason: self.lost(reason))
         self._reading = SharedSession(reactor, self._open_reader, turn_limit=limits.read, idle_limit=limits.idle)
@@ -162,12 +173,15 @@ class PostgresSink:
 
         async def store(session: Session) -> None:
             try:
+                # Some of it may be there: we stopped, or were cut off, between its commit and our note of that.
+                # Batches merge differently after a restart, so that any part of it may be.
+                again = self._base + batch.first <= self._newest
                 try:
-                    await self._insert(session, batch)
+                    await self._insert(session, batch, again)
                 except UniqueViolation:
-                    # Some of it is there: we stopped between its commit and our note of that. Batches merge
-                    # differently after a restart, so that any part of it may be.
-                    await self._insert(session, batch, " on conflict (gateway, seq, at) do nothing")
+                    if again:
+                        raise
+                    await self._insert(session, batch, True)
             except ValueError as error:  # NUL, or what is no UTF-8
                 raise RowsRefused(str(error)) from error
             except psycopg2.Error as error:
@@ -188,14 +202,23 @@ class PostgresSink:
     async def _nothing(self, session: Session) -> None:
         pass
 
-    async def _insert(self, session: Session, batch: Batch, on_conflict: str = "") -> None:
+    async def _insert(self, session: Session, batch: Batch, again: bool) -> None:
         statements: list[str] = []
         parameters: list[object] = []
         for kind, columns in zip(KINDS, batch.parts, strict=True):
             if columns:
-                statements.append(_insert_statement(kind.table, kind.columns, columns) + on_conflict)
+                statement = _insert_statement(kind.table, kind.columns, columns)
                 # An empty text is not cut (see `_insert_statement`).
                 parameters += [self._gateway, self._base, *filter(None, columns)]
+                if again:
+                    same = [name for name in kind.columns[1:] if name not in _CORRECTED]
+                    statement += _UNLESS_THERE.format(
+                        table=kind.table,
+                        there=", ".join("there." + name for name in same),
+                        given=", ".join(_VALUES.get(name, "r." + name) for name in same),
+                    )
+                    parameters += [self._gateway, self._base + batch.first, self._base + batch.last, self._base]
+                statements.append(statement)
         if statements:
             await session.run("; ".join(statements), parameters, self._limits.store)
 
@@ -246,7 +269,7 @@ class PostgresSink:
         await migrate(session, limits.connect, limits.migrate)
         await self._take_name(session)
         told = {"gateway": self._gateway, "journal": self._journal_uuid()}
-        ((self._base,),) = await session.run(_FIRST_CONTACT, told, limits.connect)
+        ((self._base, self._newest),) = await session.run(_FIRST_CONTACT, told, limits.connect)
         self._ready = True
 
     async def _take_name(self, session: Session) -> None:

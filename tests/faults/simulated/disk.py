@@ -15,7 +15,7 @@ from tests.faults.simulated.life import Life, demand
 from tests.memory_sink import rows_of
 from usbgate.batch import KINDS, Batch, encode, merge
 from usbgate.interfaces import IJournal, IOutbox
-from usbgate.model import Reading, RequestRecord
+from usbgate.model import ClockMark, Reading, RequestRecord
 from usbgate.model import Row as AnyRow
 
 FLUSH_INTERVAL = 0.05  # seconds, as the real journal's
@@ -193,6 +193,8 @@ class MemoryJournal(Service):
         self._appended(
             [row for row in rows if isinstance(row, Reading)], [row for row in rows if isinstance(row, RequestRecord)]
         )
+        if self._waiting and any(isinstance(row, ClockMark) for row in rows):
+            self._flush()
         for row in rows:
             self._rows[type(row)].append(row)
         self._waiting += len(rows)

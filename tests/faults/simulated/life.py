@@ -125,6 +125,18 @@ class SteppingClock:
         """
         return float(self._clock.seconds())
 
+    def uptime(self) -> float:
+        """
+        See `IClock`.
+        """
+        return self.monotonic()
+
+    def boot(self) -> str:
+        """
+        See `IClock`.
+        """
+        return "the only one"
+
     def trusted(self) -> bool:
         """
         See `IClock`.
