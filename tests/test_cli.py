@@ -55,6 +55,21 @@ class UsageTests(TestCase):
         result = CliRunner().invoke(main, arguments, env=environ)
         return result.exit_code, result.output
 
+    def test_correct_clock_without_a_database(self) -> None:
+        """
+        What keeps `correct-clock` from its work is one line, and status 1.
+        """
+        state = self.mktemp()
+        for arguments, part in [
+            (["--state", state], "does not run"),
+            (["--database", "none"], "nothing is stored"),
+            (["--database", "postgresql://127.0.0.1:1/x"], "the database can't be used: "),
+            (["--database", "nonsense"], "--database: expected"),
+        ]:
+            status, said = self.run_command("correct-clock", *arguments, XDG_CONFIG_HOME="/nonexistent")
+            self.assertEqual((status, said.count("\n")), (1, 1), said)
+            self.assertIn(part, said)
+
     def test_usage(self) -> None:
         """
         Whatever is wrong on the command line is one line, and status 64.

@@ -382,8 +382,8 @@ def correct_clock_command(config: Path | None, database: str | None, state: str 
 
     A computer without a clock of its own starts in 1970, or where it was switched off, until it has found a time
     server. What was stored by then has `clock` false. Its order and its distances in time are right all the same, so
-    it is moved as a whole, by as much as the clock was found to be wrong later, before the next start of the machine.
-    The daemon may go on storing meanwhile. To run it again does no harm.
+    it is moved as a whole, by as much as the clock proved to be wrong at the nearest moment of the same start of the
+    machine at which it was right. The daemon may go on storing meanwhile. To run it again does no harm.
     """
     from usbgate.correction import CorrectionFailed, correct, find_database
 
