@@ -164,3 +164,5 @@ class SpellingTests(SynchronousTestCase):
         self.assertEqual(salvage(b"MSG:J_ID:\xff_ORIGIN:"), {"MSG": "J"})
         self.assertEqual(salvage(b"MSG:J_MSG:K_hello"), {"MSG": "J"})
         self.assertEqual(salvage(b"\x00\x01"), {})
+        # Upper case makes `ID` of this, and it is no key: the real one is what can be read.
+        self.assertEqual(salvage("MSG:J_ıd:5_ID:20".encode()), {"MSG": "J", "ID": "20"})

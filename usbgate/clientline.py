@@ -13,6 +13,7 @@ from usbgate.fieldline import (
     RESERVED,
     check_value,
     format_time,
+    is_key,
     is_sensor_id,
     join_fields,
     parse_number,
@@ -103,7 +104,8 @@ def salvage(line: bytes) -> dict[str, str]:
     for segment in line.decode("utf-8", "replace").removesuffix("_").split("_"):
         head, colon, value = segment.partition(":")
         if colon:
-            fields.append((head.upper(), value))
+            # Only what can be a key: upper case makes ASCII of some letters that are not.
+            fields.append((head.upper() if is_key(head) else "", value))
         elif fields:
             key, value = fields[-1]
             fields[-1] = (key, f"{value}_{segment}")
