@@ -142,7 +142,7 @@ def check_client_line(line: bytes, fields: Mapping[str, str] | None) -> None:
     Of what a client sends as much is repeated as can be read; a request reaches the device as it was sent.
     """
     read = salvage(line)
-    told = parse(error_line(LimitExceeded(repr(line)), read).encode(), LINE_LIMIT + 20)
+    told = parse(error_line(LimitExceeded(repr(line)), read).encode(), LINE_LIMIT + len("ERROR:limit__TEXT:") + 20)
     assert told.pop("ERROR") == "limit", line
     assert told.pop("TEXT"), line
     assert told == read, (line, told, read)
