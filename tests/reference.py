@@ -115,7 +115,7 @@ def check_line(line: bytes) -> None:
         assert parse(format_line(fields).encode(), ANY_LENGTH) == fields, line
         assert list(parse(join_fields(fields).encode(), ANY_LENGTH).items()) == list(fields.items()), line
     check_device_line(line)
-    check_client_line(line, fields)
+    check_client_line(line[: LINE_LIMIT + 1], fields)  # of a longer one nobody sees more
 
 
 def check_device_line(line: bytes) -> None:
