@@ -105,8 +105,13 @@ class PtyDevice:
         """
         Say lines, in one write.
         """
+        self.pour(b"".join(line + b"\n" for line in lines))
+
+    def pour(self, data: bytes) -> None:
+        """
+        Say bytes as they are.
+        """
         with self._lock:
-            data = b"".join(line + b"\n" for line in lines)
             while data:
                 data = data[os.write(self._master, data) :]
 

@@ -373,6 +373,30 @@ class RulesTests(unittest.TestCase):
         said = "board: {} lines malformed: check the baud rate"
         self.assertEqual(texts(logs), [said.format("209 of 219"), said.format("20 of 20")])
 
+    def test_wrong_speed_without_line_end(self) -> None:
+        """
+        At a wrong speed hardly a line end comes through: that is told, too, however it is cut, and text is no sign of it.
+        """
+        for text in ("x" * 2000, "ID:1_TEXT:" + "日本語" * 100, "ID:1_V:1\r" * 300):
+            self.open()
+            with capturedLogs() as logs:
+                self.device.say(text.encode())
+                self.device.say(b"\nID:1_V:1\n" * 20)
+            self.assertEqual(texts(logs), [])
+            self.close()
+        told = "board: {} bytes without a line end, {} of them no text: check the baud rate"
+        good = b"ID:1_V:1\n"
+        for first, size, expected in ((b"", 1, (256, 171)), (b"", 1200, (1025, 684)), (good, 1200, (1025, 684))):
+            self.open()
+            noise = b"\x86\x00A" * 800
+            with capturedLogs() as logs:
+                self.device.say(first)
+                for place in range(0, len(noise), size):
+                    self.device.say(noise[place : place + size])
+                self.device.say(b"\n" + good * 40)
+            self.assertEqual(texts(logs), [told.format(*expected)])
+            self.close()
+
     def test_log_text(self) -> None:
         """
         The firmware's own text goes to the log, harmless for a terminal, so many lines at a time, the others counted.

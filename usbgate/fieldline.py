@@ -256,6 +256,14 @@ def format_time(at: int) -> str:
     return f"{_second(seconds)}.{milliseconds:03}Z"
 
 
+def count_unreadable(data: bytes) -> int:
+    """
+    Tell how many characters some bytes have that no line can have.
+    """
+    text = data.decode("utf-8", "replace")
+    return text.count("\ufffd") + len(_CONTROL.findall(text))
+
+
 def plain_text(text: str) -> str:
     """
     Make any text fit to be the value of `TEXT`: `_` and control characters become blanks.

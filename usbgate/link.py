@@ -28,7 +28,7 @@ from twisted.logger import FilteringLogObserver, Logger, LogLevel, LogLevelFilte
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from usbgate.fieldline import LINE_LIMIT
+from usbgate.fieldline import LINE_LIMIT, count_unreadable
 from usbgate.interfaces import IDeviceLink, IDialect, ILinkListener, IResettable
 from usbgate.keepalive import keep_alive
 from usbgate.lines import BoundedLineReceiver
@@ -45,8 +45,12 @@ TEXT_LINES = 20
 TEXT_SPAN = 10.0
 
 # So many lines are looked at together: if most of them are malformed, the speed is wrong; noise alone is never that
-# much, and a line of noise is as long as 1,024 bytes at the wrong speed.
+# much.
 GARBLED_SPAN = 20
+
+# But at the usual wrong speeds hardly a CRLF comes through, and at most of them no LF. So this many bytes without a
+# line end are looked at, too: more than nearly any line has, and few, for of a line at 115,200 baud 9,600 hear only 2.
+GARBLED_BYTES = 256
 
 # Seconds that a serial server on the network has to take what is still to be sent when we stop.
 STOP_LIMIT = 1.0
@@ -96,6 +100,14 @@ class DeviceProtocol(BoundedLineReceiver):
         """
         self._queue.close()
         self._link.closed(reason)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Cut a chunk into lines; look at what has no end.
+        """
+        super().dataReceived(data)
+        if len(self.buffer.rest) >= GARBLED_BYTES:
+            self._link.unended_received(self.buffer.rest)
 
     def linesReceived(self, lines: Sequence[bytes]) -> None:
         """
@@ -413,6 +425,8 @@ class Link(Service):
         """
         self.lines_in += 1
         self.partial += 1
+        if len(line) > LINE_LIMIT:
+            self.unended_received(line)
         self._heard()
         self._listener.line_refused(self, line[:LINE_LIMIT], "partial")
 
@@ -435,6 +449,7 @@ class Link(Service):
             elif repeats is not None and repeats.is_repeat(line, now):
                 self.repeats += 1
             elif len(line) > LINE_LIMIT:
+                self.unended_received(line)
                 self._refuse(line[:LINE_LIMIT], "line too long")
             else:
                 try:
@@ -469,6 +484,21 @@ class Link(Service):
             )
         elif malformed <= lines // 10:
             self._garbled = False
+
+    def unended_received(self, line: bytes) -> None:
+        """
+        Look at the beginning of a line that is long already, and not ended.
+        """
+        # At a wrong speed it is a quarter and more; of text it may be the CR of a device that ends its lines in that.
+        unreadable = 0 if self._garbled else count_unreadable(line)
+        if unreadable > len(line) // 8:
+            self._garbled = True
+            self.log.warn(
+                "{device}: {count} bytes without a line end, {unreadable} of them no text: check the baud rate",
+                device=self.name,
+                count=len(line),
+                unreadable=unreadable,
+            )
 
     # Silence. The timer is not moved by every line: when it is over it looks when the last one came.
 

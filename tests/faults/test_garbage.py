@@ -1,0 +1,132 @@
+"""
+A device that says what is no line: the real daemon on a pty, poured full.
+"""
+
+from __future__ import annotations
+
+import random
+
+from tests.faults.ledger import FULL, resident
+from tests.faults.misread import SPEEDS, misread
+from tests.running import LineClient, eventually
+from tests.test_end_to_end import StoreCase
+from usbgate.fieldline import parse
+
+MEGABYTES = 100 if FULL else 10  # with no line end
+
+GROWTH = 16.0  # MB: what Python keeps of memory that was used once
+
+
+class GarbageTests(StoreCase):
+    """
+    A daemon that hears garbage.
+    """
+
+    client: LineClient
+
+    def listen(self, options: str = "") -> None:
+        """
+        Start a daemon with a device, and let it have heard something.
+        """
+        self.device = self.plug()
+        self.daemon = self.run_daemon("--device", f"{self.device.path}{options}", "--database", self.database)
+        self.client = self.online(self.daemon)
+        self.said = 0
+        self.says_something()
+
+    def says_something(self) -> None:
+        """
+        A good line is read, whatever came before it.
+        """
+        self.said += 1
+        self.device.pour(b"\nID:1_N:%d\n" % self.said)
+        self.hears(self.said)
+
+    def hears(self, number: int) -> None:
+        """
+        Wait until a number was read.
+        """
+        eventually(lambda: self.client.word("last 1 N")[0].startswith(f"ID:1_N:{number}_"), f"{number} is heard")
+
+    def counted(self) -> dict[str, str]:
+        """
+        Tell what `devices` says.
+        """
+        return parse(self.client.word("devices")[0].encode())
+
+    def stored(self, count: int) -> None:
+        """
+        All good lines are stored, once, in order; nothing else is, and nothing unexpected happened.
+        """
+        numbers = [(float(n),) for n in range(1, count + 1)]
+        eventually(lambda: self.rows("select value from reading order by seq") == numbers, "all is stored, once")
+        self.assertNotIn("Traceback", self.daemon.log)
+
+    def test_no_line_end(self) -> None:
+        """
+        Ever so much without a line end, text or NULs, is one line that is too long; memory is flat, and the good line
+        behind it is read.
+        """
+        self.listen()
+        before = resident(self.daemon.process.pid)
+        for byte in (b"x", b"\0"):
+            for _ in range(MEGABYTES):
+                self.device.pour(byte * 1_000_000)
+            self.says_something()
+        self.assertLess(resident(self.daemon.process.pid) - before, GROWTH)
+        self.assertEqual(self.counted()["MALFORMED"], "2")
+        self.stored(3)
+
+    def test_noise(self) -> None:
+        """
+        Of binary noise and half lines each is counted, the last are told, the log is not filled; all good lines between
+        them are read.
+        """
+        self.listen()
+        noise = random.Random(4)
+        for n in range(2, 502):
+            self.device.pour(noise.randbytes(2000) + b"\xff_\nID:1_N:%d\nID:1_N\nID:1_" % n)
+        self.hears(501)
+        self.assertGreater(int(self.counted()["MALFORMED"]), 2500)
+        self.assertEqual(len(self.client.word("noise")), 100 + 1)
+        self.assertLess(len([line for line in self.daemon.log.splitlines() if "malformed" in line]), 5)
+        self.stored(501)
+
+    def test_wrong_speed(self) -> None:
+        """
+        That the speed is wrong is said, once, before long, whatever it is and should be.
+        """
+        self.listen()
+        told = 0
+        said = b"".join(b"ID:%d_TEMP:%d.%d_HUM:%d\r\n" % (n % 7 + 20, n % 30, n % 10, n * 7 % 100) for n in range(400))
+        for sent in SPEEDS:
+            for read in SPEEDS:
+                if sent != read:
+                    heard = misread(said, sent, read)
+                    for place in range(0, len(heard), 100):
+                        self.device.pour(heard[place : place + 100])
+                    told += 1
+                    self.is_told(told)
+                    # It is set right, and so it may be said again.
+                    for _ in range(60):
+                        self.said += 1
+                        self.device.pour(b"\nID:1_N:%d\n" % self.said)
+                    self.hears(self.said)
+        self.assertEqual(self.daemon.log.count("check the baud rate"), told)
+
+    def is_told(self, times: int) -> None:
+        """
+        Wait until it was said so often that the speed is wrong.
+        """
+        eventually(lambda: self.daemon.log.count("check the baud rate") == times, f"it is said for the time {times}")
+
+    def test_repeats(self) -> None:
+        """
+        Of a radio that says each line three times one is stored, and the others are counted.
+        """
+        self.listen(",repeats=60s")
+        for n in range(2, 52):
+            for _ in range(3):
+                self.device.pour(b"ID:1_N:%d\n" % n)
+        eventually(lambda: self.counted()["REPEATS"] == "100", "all was read")
+        self.stored(51)
