@@ -375,7 +375,7 @@ class RulesTests(unittest.TestCase):
 
     def test_wrong_speed_without_line_end(self) -> None:
         """
-        At a wrong speed hardly a line end comes through: that is told, too, however it is cut, and text is no sign of it.
+        At a wrong speed hardly a line end comes through: that is told, too, however it is cut; text is no sign of it.
         """
         for text in ("x" * 2000, "ID:1_TEXT:" + "日本語" * 100, "ID:1_V:1\r" * 300):
             self.open()
