@@ -130,3 +130,25 @@ class GarbageTests(StoreCase):
                 self.device.pour(b"ID:1_N:%d\n" % n)
         eventually(lambda: self.counted()["REPEATS"] == "100", "all was read")
         self.stored(51)
+
+    def test_on_change(self) -> None:
+        """
+        Of a sensor that says the same again and again the first and the last of a run are stored; who watches gets all.
+        """
+        settings = self.folder / "usbgate.toml"
+        settings.write_text('[sensor.2]\nstore = "on change, at least every 1h"\n')
+        self.device = self.plug()
+        self.daemon = self.run_daemon(
+            *("--config", str(settings)), *("--device", str(self.device.path), "--database", self.database)
+        )
+        self.client = self.online(self.daemon)
+        watcher = self.connect(self.daemon)
+        watcher.word("watch 2")
+        values = ["7"] * 50 + ["8"] * 50 + ["9"]
+        for value in values:
+            self.device.say(b"ID:2_V:%s" % value.encode())
+        heard = [parse(watcher.hear().encode()) for _ in values]
+        self.assertEqual([fields["V"] for fields in heard], values)
+        stored = [(7.0,), (7.0,), (8.0,), (8.0,), (9.0,)]
+        eventually(lambda: self.rows("select value from reading order by seq") == stored, "they are stored")
+        self.assertNotIn("Traceback", self.daemon.log)
