@@ -96,7 +96,7 @@ def drawn(examples: int) -> Callable[[_Test], _Test]:
     Draw so many examples, and many times as many in the long version.
     """
     return settings(
-        max_examples=examples * 100 if FULL else examples,
+        max_examples=examples * 20 if FULL else examples,
         deadline=None,
         database=None,
         print_blob=True,

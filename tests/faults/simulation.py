@@ -242,7 +242,7 @@ class World:
             self.seen["given up"] += 1
             if "field" in row:
                 self.appended.remove(row_name(row))
-            else:
+            elif "origin" in row:
                 self.asked[row["origin"] or ""].dropped = True
 
     def _is_safe(self, n: int) -> bool:
@@ -511,11 +511,18 @@ class World:
 
     def _check_marks(self, ever: Mapping[int, Mapping[str, str | None]]) -> None:
         # Between two marks the clock went evenly, and was right or was not; so the mark tells when a reading was taken.
+        # Where numbers are missing a mark may be among what was given up.
         mark: Mapping[str, str | None] = {}
-        for _, row in sorted(ever.items()):
+        before = 0
+        for n, row in sorted(ever.items()):
             if "boot" in row:
                 mark = row
                 self.seen["marks"] += 1
+            elif n - before > 2:  # as usbgate.correction has it
+                mark = {}
+            before = n
+            if not mark and n > 1:
+                continue
             demand(row["clock"] == mark["clock"], "a row is as right as the mark before it", row, mark)
             if row.get("value") is not None:
                 line = self.said[format(float(row["value"] or 0), ".0f")]
