@@ -252,7 +252,11 @@ class Gateway(Service):
         if timeout is None:
             rules = self._sensor_rules.get(request.question.sensor)
             timeout = TIMEOUT if rules is None or rules.timeout is None else rules.timeout
-        self._act(line, line.pending.ask(request, waiter, timeout, now))
+        moves = line.pending.ask(request, waiter, timeout, now)
+        if moves:
+            self._act(line, moves)
+        else:  # as mostly where many ask: it waits for its turn, or for an answer that is on its way
+            self._arm(now)
         return waiter.deferred
 
     def when_told(self, call: Callable[[], None]) -> None:
@@ -674,7 +678,7 @@ class Gateway(Service):
     def _arm(self, now: float) -> None:
         # One timer for all links. One that would fire too early is left alone: it arms the next.
         lines = self._lines.values()
-        if self._timer is not None and min(line.pending.bound for line in lines) >= self._armed_for:
+        if self._timer is not None and all(line.pending.bound >= self._armed_for for line in lines):
             return
         deadline = min(line.pending.deadline for line in lines)
         if self._timer is not None:

@@ -74,6 +74,9 @@ class Moves(Generic[W]):
     failed: list[tuple[W, RequestError]] = field(default_factory=list)
     send: list[Send] = field(default_factory=list)
 
+    def __bool__(self) -> bool:
+        return bool(self.send or self.answered or self.failed or self.handed)
+
 
 @dataclass(eq=False, slots=True)
 class _Asker(Generic[W]):
