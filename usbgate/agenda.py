@@ -40,12 +40,6 @@ class Agenda(Generic[K, V]):
         if len(self._heap) >= self._sweep_at:
             self._sweep()
 
-    def bound(self, otherwise: K) -> K:
-        """
-        Tell, in no time, a key that the first entry that matters is not before; `otherwise` if there is no entry.
-        """
-        return self._heap[0][0] if self._heap else otherwise
-
     def first(self) -> tuple[K, V] | None:
         """
         Look at the first entry that matters.

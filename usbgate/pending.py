@@ -111,6 +111,9 @@ class PendingRequests(Generic[W]):
     All that was asked over one link and is not answered yet.
 
     In every call, `now` is monotonic seconds, never less than in the call before.
+
+    Attributes:
+        bound: A moment that `deadline` is not before; other than that, it need not be looked for.
     """
 
     def __init__(self, device: str, rules: Rules, first_tag: int = 0) -> None:
@@ -129,6 +132,7 @@ class PendingRequests(Generic[W]):
         self._turns = 0
         self._state = "starting"
         self._settled_at = inf
+        self.bound = inf
         self._held = False
         self._lanes: dict[str, _Lane[W]] = {}
         self._waiting = 0  # errands in line that are not on the wire
@@ -163,14 +167,6 @@ class PendingRequests(Generic[W]):
             taken[0] if taken else inf,
             self._settled_at if self._state == "settling" else inf,
         )
-
-    @property
-    def bound(self) -> float:
-        """
-        A moment that `deadline` is not before, told in no time.
-        """
-        settled = self._settled_at if self._state == "settling" else inf
-        return min(self._limits.bound(settled), self._taken.bound(settled), settled)
 
     @property
     def in_flight(self) -> int:
@@ -234,6 +230,7 @@ class PendingRequests(Generic[W]):
         errand.askers[asker] = None
         self._in_flight += 1
         self._limits.add(now + timeout, asker)
+        self.bound = min(self.bound, now + timeout)
         return self._fill(moves, now)
 
     def received(self, reports: Sequence[Report], now: float, at: int) -> Moves[W]:
@@ -288,6 +285,7 @@ class PendingRequests(Generic[W]):
         for lane in self._lanes.values():
             if lane.until == inf:
                 self._take(lane, now + self._patience(lane.sensor))
+        self.bound = min(self.bound, self._settled_at)
         self._settle(now)
         return self._fill(moves, now)
 
@@ -351,6 +349,7 @@ class PendingRequests(Generic[W]):
                     self._free(lane)
         while (taken := self._taken.first()) and taken[0] <= now:
             self._forget(taken[1], moves)
+        self.bound = self.deadline
         return moves
 
     def _settle(self, now: float) -> None:
@@ -419,6 +418,7 @@ class PendingRequests(Generic[W]):
     def _take(self, lane: _Lane[W], until: float) -> None:
         lane.until = until
         self._taken.add(until, lane)
+        self.bound = min(self.bound, until)
 
     def _leave_wire(self, lane: _Lane[W]) -> None:
         lane.line[0].on_wire = False
