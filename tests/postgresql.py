@@ -233,6 +233,14 @@ def server() -> Server:
     url = os.environ.get("USBGATE_TEST_DATABASE")
     if url:
         return Server(url)
+    return own_server()
+
+
+@cache
+def own_server() -> OwnServer:
+    """
+    A server of our own.
+    """
     binaries = _embedded_binaries()
     if binaries is not None:
         return OwnServer(binaries)
@@ -243,7 +251,7 @@ def server() -> Server:
 
 
 @cache
-def installed() -> Server | None:
+def installed() -> OwnServer | None:
     """
     A server of this machine's own PostgreSQL; None where it has none.
     """

@@ -1,0 +1,3 @@
+"""
+The bench: what usbgate does a second, beside what the machine could do (docs/bench.md).
+"""

@@ -1,0 +1,96 @@
+"""
+Run the bench: `python -m tests.bench [NAMES…]`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tests.bench import report
+from tests.bench.figures import Row
+from tests.bench.rig import Rig
+from tests.bench.rows import ROWS
+
+
+@contextmanager
+def _progress(console: Console, steps: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """
+    Show how far it is: a bar on a terminal, else lines.
+
+    Yields:
+        What to call with what is going on, and what to call after each step.
+    """
+    if not console.is_terminal:
+        yield (lambda text: console.print(f"… {text}", markup=False, highlight=False)), (lambda: None)
+        return
+    columns = (
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=steps)
+        yield (lambda text: bar.update(task, description=text)), (lambda: bar.advance(task))
+
+
+def measure(rows: Sequence[Row], rounds: int, quick: bool, console: Console) -> tuple[report.Rounds, list[str]]:
+    """
+    Measure rows, one after the other, again and again; tell what was found, and what went wrong.
+    """
+    found: dict[str, list[dict[str, float]]] = {}
+    wrong: list[str] = []
+    with _progress(console, rounds * len(rows)) as (tell, step):
+        rig = Rig(quick)
+        try:
+            for turn in range(1, rounds + 1):
+                for row in rows:
+                    name = row.name
+                    rig.tell = lambda text, turn=turn, name=name: tell(f"round {turn}, {name}: {text}")  # type: ignore[misc]
+                    try:
+                        found.setdefault(name, []).append(dict(row.measure(rig)))
+                    except AssertionError as error:
+                        wrong.append(f"round {turn}, {name}: {error}")
+                        console.print(wrong[-1], style="red", markup=False, highlight=False)
+                    step()
+        finally:
+            rig.close()
+    return {name: measured for name, measured in found.items() if measured}, wrong
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--rounds", default=3, show_default=True, help="How often each row is measured, in turn.")
+@click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write all numbers to FILE.")
+@click.option("--quick", is_flag=True, help="Only see whether it works, with little of everything.")
+def main(names: Sequence[str], rounds: int, file: Path | None, quick: bool) -> None:
+    """
+    Measure usbgate beside what this machine can do: all rows, or those of these NAMES.
+    """
+    unknown = [name for name in names if name not in ROWS]
+    if unknown:
+        raise click.UsageError(f"no such row: {', '.join(unknown)}; there are: {', '.join(ROWS)}")
+    rows = [ROWS[name] for name in names or ROWS]
+    console = Console(stderr=True)
+    circumstances = report.circumstances(quick)
+    found, wrong = measure(rows, rounds, quick, console)
+    if file is not None:
+        file.write_text(json.dumps({**circumstances, "rounds": found, "wrong": wrong}, indent=1) + "\n")
+    if sys.stdout.isatty():
+        Console().print(report.table(rows, found))
+    else:
+        for line in report.plain(rows, found):
+            print(line)
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()

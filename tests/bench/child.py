@@ -1,0 +1,101 @@
+"""
+Processes of the bench's own, and what they and others cost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.running import ROOT, environment
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def start(module: str, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """
+    Run a module of ours in a session of its own: of one session, Linux gives too little to whatever carries a pty.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env=environment(),
+        start_new_session=True,
+    )
+
+
+def run(module: str, *arguments: str, limit: float = 600.0) -> dict[str, Any]:
+    """
+    Run a module of ours to its end, and give what it tells in its one line of JSON.
+    """
+    process = start(module, *arguments)
+    try:
+        said, _ = process.communicate(timeout=limit)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if process.returncode:
+        raise AssertionError(f"{module} ended with {process.returncode}")
+    told: dict[str, Any] = json.loads(said)
+    return told
+
+
+def tree(root: int) -> list[int]:
+    """
+    List a process and all that descend from it.
+    """
+    children: dict[int, list[int]] = {}
+    for pid, stat in _stats():
+        children.setdefault(int(stat[1]), []).append(pid)
+    found = [root]
+    for pid in found:
+        found += children.get(pid, [])
+    return found
+
+
+def cpu(root: int) -> float:
+    """
+    Tell the CPU seconds of a process and its children, of those that ended too.
+    """
+    members = set(tree(root))
+    # 11 to 14: user, system, and those of children that ended.
+    return sum(sum(map(int, stat[11:15])) for pid, stat in _stats() if pid in members) / TICKS
+
+
+def memory(pid: int, what: str = "VmRSS") -> int:
+    """
+    Tell the resident bytes of one process, or with `VmHWM` the most there were.
+    """
+    found = re.search(rf"^{what}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def wakeups(pid: int) -> int:
+    """
+    Tell how often the threads of a process have gone to sleep, which is how often they woke up.
+    """
+    total = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        found = re.search(r"^voluntary_ctxt_switches:\s+(\d+)$", status.read_text(), re.MULTILINE)
+        assert found is not None
+        total += int(found[1])
+    return total
+
+
+def _stats() -> Iterator[tuple[int, list[str]]]:
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = path.read_text()
+        except OSError:  # it has ended
+            continue
+        yield int(path.parent.name), text[text.rindex(")") + 2 :].split()

@@ -1,0 +1,114 @@
+"""
+What the bench found, for people and for programs.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+from tests.bench.figures import Figure, Found, Row, reached
+
+Rounds = Mapping[str, Sequence[Mapping[str, float]]]
+
+
+class Line(NamedTuple):
+    """
+    One figure as people read it.
+    """
+
+    what: str
+    found: str
+    spread: str
+    beside: str
+    reach: str
+    reached: bool | None
+
+
+def number(value: float) -> str:
+    """
+    Spell a number with three digits that count, or as a whole one.
+    """
+    if abs(value) >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3f}"
+
+
+def lines(row: Row, rounds: Sequence[Mapping[str, float]]) -> Iterator[Line]:
+    """
+    Give the lines of a row.
+    """
+    for figure in row.figures:
+        found = Found.of(rounds, figure.key)
+        if found is None:
+            yield Line(figure.what, "not measured", "", "", _reach(figure), None)
+            continue
+        beside = []
+        for key, what in figure.beside.items():
+            other = Found.of(rounds, key)
+            if other is not None:
+                beside.append(f"{what}: {_with_unit(number(other.median), figure.unit)}")
+        spread = f"{number(found.least)} – {number(found.most)}" if len(rounds) > 1 else ""
+        told = _with_unit(number(found.median), figure.unit)
+        yield Line(figure.what, told, spread, "; ".join(beside), _reach(figure), reached(figure, found))
+
+
+def _reach(figure: Figure) -> str:
+    return _with_unit(figure.reach.replace(">=", "≥").replace("<=", "≤"), figure.unit) if figure.reach else ""
+
+
+def _with_unit(value: str, unit: str) -> str:
+    return value + unit if unit in ("/s", "") else f"{value} {unit}"
+
+
+def table(rows: Sequence[Row], rounds: Rounds) -> Table:
+    """
+    Show rows that were measured as one table.
+    """
+    shown = Table("figure", "median", "spread", "beside, in the same run", "reach", "", title_justify="left")
+    for index in (1, 2, 4):
+        shown.columns[index].justify = "right"
+    for row in rows:
+        if row.name in rounds:
+            shown.add_section()
+            shown.add_row(f"[bold]{row.name}[/]: {row.title}", "", "", "", "", "")
+            for line in lines(row, rounds[row.name]):
+                mark = {True: "[green]yes", False: "[red]no", None: ""}[line.reached]
+                shown.add_row("  " + line.what, line.found, line.spread, line.beside, line.reach, mark)
+    return shown
+
+
+def plain(rows: Sequence[Row], rounds: Rounds) -> Iterator[str]:
+    """
+    Show the same as lines of text.
+    """
+    for row in rows:
+        if row.name in rounds:
+            yield f"{row.name}: {row.title}"
+            for line in lines(row, rounds[row.name]):
+                told = [f"  {line.what}: {line.found}"]
+                told += [f"({line.spread})"] if line.spread else []
+                told += [f"[{line.beside}]"] if line.beside else []
+                told += [f"reach {line.reach}: {'yes' if line.reached else 'NO'}"] if line.reach else []
+                yield " ".join(told)
+
+
+def circumstances(quick: bool) -> dict[str, Any]:
+    """
+    Tell when and where this is measured.
+    """
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+        "machine": platform.machine().replace("_", "-"),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("twisted", "psycopg2-binary")},
+        "quick": quick,
+    }

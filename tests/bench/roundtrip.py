@@ -1,0 +1,210 @@
+"""
+Questions and answers: how long one takes, how many there are a second, and that each is the one to its question.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.bench.device import Device
+from tests.bench.figures import Figure, Row
+from tests.bench.rig import Daemon, Rig
+from tests.running import environment, eventually, free_port
+
+CLIENTS = (1, 50, 200)
+FLOW = 20_000  # unasked readings a second
+
+_SER2NET = """\
+connection: &bench
+  accepter: tcp,127.0.0.1,{port}
+  connector: serialdev,{path},115200n81,local
+  options:
+    chardelay: false
+"""
+
+
+def asked(rig: Rig, daemon: Daemon, clients: int, seconds: float, **more: Any) -> dict[str, float]:
+    """
+    Have clients ask for a while; tell times in milliseconds, and what everybody's CPU had to do.
+
+    Raises:
+        AssertionError: An answer was none to its question, or an error, or none came.
+    """
+    cpu = daemon.cpu
+    told = rig.load("ask", port=daemon.port, clients=clients, seconds=seconds, **more)
+    cpu = daemon.cpu - cpu
+    check(told)
+    return {key: told[key] for key in ("per_second", "p50", "p99")} | {
+        "daemon_share": cpu / told["lasted"] * 100,
+        "load_share": told["cpu"] / told["lasted"] * 100,
+    }
+
+
+def check(told: Mapping[str, Any]) -> None:
+    """
+    Fail where not every question had its answer.
+    """
+    if told["wrong"] or told["errors"] or told["unanswered"]:
+        raise AssertionError(f"not every answer was right: {told}")
+
+
+@contextmanager
+def ser2net(rig: Rig, device: Device) -> Iterator[int | None]:
+    """
+    Put ser2net before a device; gives its port, or None where it is not installed.
+    """
+    program = shutil.which("ser2net", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        rig.tell("ser2net is not installed: not measured")
+        yield None
+        return
+    port = free_port()
+    config = rig.new_path("ser2net").with_suffix(".yaml")  # else it is read as the old kind
+    config.write_text(_SER2NET.format(port=port, path=os.path.realpath(device.path)))
+    with config.with_suffix(".log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, "-n", "-c", str(config)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=environment(),
+            start_new_session=True,
+        )
+    try:
+        eventually(lambda: process.poll() is not None or _listens(port), "ser2net listens")
+        yield port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    # Not by connecting: it would have the device for that connection.
+    listening = f":{port:04X} 00000000:0000 0A "
+    return listening in Path("/proc/net/tcp").read_text()
+
+
+def _measure(rig: Rig) -> Mapping[str, float]:
+    seconds = rig.size(10, 1)
+    found: dict[str, float] = {}
+
+    def note(name: str, told: Mapping[str, float]) -> None:
+        found.update({f"{name}_{key}": value for key, value in told.items()})
+
+    for clients in CLIENTS:
+        # A daemon each, so that none has the other's past.
+        with rig.device() as device:
+            rig.tell(f"{clients} clients")
+            with rig.database() as database, rig.daemon(device, database.url) as daemon:
+                note(f"usbgate_{clients}", asked(rig, daemon, clients, seconds))
+            rig.tell(f"{clients} by one program, without usbgate")
+            told = rig.load("direct", path=str(device.path), clients=clients, seconds=seconds)
+            check(told)
+            note(f"direct_{clients}", {key: told[key] for key in ("per_second", "p50", "p99")})
+    with rig.device() as device, ser2net(rig, device) as port:
+        if port is not None:
+            rig.tell("1 client of ser2net")
+            told = rig.load("ask", port=port, clients=1, seconds=seconds, echo=False)
+            check(told)
+            note("ser2net_1", {key: told[key] for key in ("per_second", "p50", "p99")})
+            found["of_ser2net"] = found["usbgate_1_p50"] / found["ser2net_1_p50"]
+    return found
+
+
+def _figures() -> Iterator[Figure]:
+    for clients in CLIENTS:
+        name = f"{clients} clients" if clients > 1 else "1 client"
+        beside = {f"direct_{clients}": "the tty itself"} | ({"ser2net_1": "ser2net"} if clients == 1 else {})
+
+        def of(key: str, beside: Mapping[str, str] = beside) -> dict[str, str]:
+            return {f"{other}_{key}": what for other, what in beside.items()}
+
+        yield Figure(f"usbgate_{clients}_p50", f"{name}: half of the answers within", "ms", of("p50"))
+        if clients == 1:
+            yield Figure("of_ser2net", "of ser2net's", "x", reach="<= 1.5")
+        yield Figure(f"usbgate_{clients}_p99", f"{name}: 99 % of the answers within", "ms", of("p99"))
+        reach = ">= 20,000" if clients == 200 else ""
+        yield Figure(f"usbgate_{clients}_per_second", f"{name}: answers", "/s", of("per_second"), reach)
+        yield Figure(
+            f"usbgate_{clients}_daemon_share",
+            f"{name}: the daemon's share of a core",
+            "%",
+            {f"usbgate_{clients}_load_share": "the clients that ask"},
+        )
+
+
+ROUND_TRIP = Row(
+    "roundtrip",
+    "a question from a client to the device and its answer back, distinct sensors, window = 64; no answer wrong",
+    list(_figures()),
+    _measure,
+)
+
+
+def _measure_under_flow(rig: Rig) -> Mapping[str, float]:
+    clients, seconds = 50, rig.size(10, 1)
+    flow = rig.size(FLOW, 2_000)
+    # Asked at a rate that both can do: who asks as fast as it can measures how much the flow costs, not how long one
+    # waits.
+    found: dict[str, float] = {}
+    with rig.device() as device, rig.database() as database, rig.daemon(device, database.url) as daemon:
+        for name, rate in (("quiet", 0), ("flow", flow)):
+            rig.tell(f"{clients} clients, {rate:,} unasked readings a second")
+            device.speak(rate)
+            spoken = device.counts()["spoken"]
+            told = asked(rig, daemon, clients, seconds, rate=rig.size(1_000, 200))
+            found |= {f"{name}_{key}": value for key, value in told.items()}
+            found[f"{name}_spoken"] = (device.counts()["spoken"] - spoken) / seconds
+            told = asked(rig, daemon, clients, seconds)
+            found |= {f"{name}_full_{key}": value for key, value in told.items()}
+        device.speak(0)
+    found["times"] = found["flow_p99"] / found["quiet_p99"]
+    found["full_times"] = found["flow_full_p99"] / found["quiet_full_p99"]
+    return found
+
+
+UNDER_FLOW = Row(
+    "flow",
+    "the same by 50 clients while 20,000 unasked readings a second come in",
+    [
+        Figure("flow_p50", "1,000 questions/s: half of the answers within", "ms", {"quiet_p50": "without them"}),
+        Figure("flow_p99", "1,000 questions/s: 99 % of the answers within", "ms", {"quiet_p99": "without them"}),
+        Figure("times", "of that without them", "x", reach="<= 2"),
+        Figure("flow_full_per_second", "as many as they can: answers", "/s", {"quiet_full_per_second": "without them"}),
+        Figure("flow_full_p99", "as many as they can: 99 % within", "ms", {"quiet_full_p99": "without them"}),
+        Figure("full_times", "of that without them", "x", reach="<= 2"),
+        Figure("flow_daemon_share", "the daemon's share of a core", "%", {"quiet_daemon_share": "without them"}),
+    ],
+    _measure_under_flow,
+)
+
+
+def _measure_together(rig: Rig) -> Mapping[str, float]:
+    clients = rig.size(500, 50)
+    with rig.device() as device, rig.daemon(device) as daemon:
+        rig.tell(f"{clients} clients ask one sensor at once")
+        device.answer_after(1.0)  # until all have asked: who asks after the answer is another question
+        answers = rig.load("together", port=daemon.port, clients=clients)["answers"]
+        heard = device.counts()["heard"]
+    if sum(answers.values()) != clients or any(not answer.startswith("ID:1_VALUE:") for answer in answers):
+        raise AssertionError(f"not every answer was right: {answers}")
+    return {"clients": sum(answers.values()), "messages": heard}
+
+
+COALESCING = Row(
+    "coalescing",
+    "500 clients ask one sensor the same at once",
+    [
+        Figure("messages", "messages to the device", reach="<= 1"),
+        Figure("clients", "clients answered"),
+    ],
+    _measure_together,
+)

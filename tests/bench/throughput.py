@@ -1,0 +1,173 @@
+"""
+Lines a second from the tty to the committed row.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import psycopg2
+
+from tests.bench.figures import Figure, Row
+from tests.bench.rig import GATEWAY, Database, Rig
+
+# What is wrong with what was stored: numbers, order, values, sensors. Each value is its line's number.
+_WRONG = """
+    select count(*) - count(distinct seq), count(*) filter (where value <> n), count(*) filter (where sensor <>
+        (n %% %(sensors)s)::text or field <> 'VALUE'), count(*)
+    from (
+        select seq, value, sensor, field, row_number() over (order by seq) - 1 as n from reading
+        where gateway = %(gateway)s
+    ) as numbered
+"""
+
+# As the original did: one row at a time, nothing kept open.
+_INSERT = "insert into one_by_one select * from reading where gateway = %s and seq = %s"
+
+
+def stored(rig: Rig, database: Database, lines: int, sensors: int) -> dict[str, float]:
+    """
+    Have the daemon store readings as fast as it can; tell how fast that was, and check every one of them.
+
+    Args:
+        rig: What to measure with.
+        database: Where they are stored; empty.
+        lines: How many.
+        sensors: Of how many sensors.
+
+    Raises:
+        AssertionError: A reading was lost, doubled, changed, or is out of order.
+    """
+    with rig.device() as device, rig.daemon(device, database.url) as daemon:
+        device.flood(lines, sensors)
+        database.query("checkpoint")
+        cpu, server_cpu = daemon.cpu, database.server_cpu
+        begun = time.monotonic()
+        device.begin()
+        seconds = database.wait_for(lines) - begun
+        cpu, server_cpu = daemon.cpu - cpu, database.server_cpu - server_cpu
+        taken = device.finish()
+        peak = daemon.peak
+    wrong = database.query(_WRONG, {"sensors": sensors, "gateway": GATEWAY})
+    if wrong != [(0, 0, 0, lines)]:
+        raise AssertionError(f"doubled, out of order, of a wrong sensor, in all: {wrong} of {lines}")
+    return {
+        "per_second": lines / seconds,
+        "taken_per_second": lines / taken,
+        "daemon_cpu": cpu / lines * 1e6,
+        "server_cpu": server_cpu / lines * 1e6,
+        "peak": peak / 2**20,
+    }
+
+
+def generated(rig: Rig, lines: int, sensors: int) -> float:
+    """
+    Tell how many lines a second the device says to a program that only reads.
+    """
+    with rig.device() as device:
+        device.flood(lines, sensors)
+        size = sum(len(f"ID:{n % sensors}_VALUE:{n}\n") for n in range(lines))
+        reader = rig.start_load("drain", path=str(device.path), size=size)
+        reader.ready()
+        device.begin()
+        seconds: float = reader.result()["seconds"]
+        device.finish()
+    return lines / seconds
+
+
+def copied(rig: Rig, database: Database, lines: int) -> tuple[float, float]:
+    """
+    COPY what was stored into a table like it; tell rows a second, and the server's CPU seconds.
+    """
+    path = rig.new_path("rows")
+    with path.open("wb") as file:
+        database.copy("copy (select * from reading order by seq) to stdout", file)
+    database.query("create table copied (like reading including all)")
+    database.query("checkpoint")
+    cpu = database.server_cpu
+    begun = time.monotonic()
+    with path.open("rb") as file:
+        database.copy("copy copied from stdin", file)
+    seconds = time.monotonic() - begun
+    cpu = database.server_cpu - cpu
+    path.unlink()
+    if database.query("select count(*) from copied") != [(lines,)]:
+        raise AssertionError("COPY did not store all")
+    database.query("drop table copied")
+    return lines / seconds, cpu / lines * 1e6
+
+
+def one_by_one(database: Database, rows: int) -> float:
+    """
+    Store readings as the original did, with a connection each; tell rows a second.
+    """
+    database.query("create table one_by_one (like reading including all)")
+    begun = time.monotonic()
+    for number in range(1, rows + 1):
+        connection = psycopg2.connect(database.url)
+        with connection, connection.cursor() as cursor:
+            cursor.execute(_INSERT, (GATEWAY, number))
+        connection.close()
+    return rows / (time.monotonic() - begun)
+
+
+def _measure(rig: Rig) -> Mapping[str, float]:
+    lines = rig.size(2_000_000, 20_000)
+    with rig.database() as database:
+        rig.tell(f"{lines:,} readings from the tty into PostgreSQL")
+        found = stored(rig, database, lines, 40)
+        rig.tell("COPY of the same")
+        copy, copy_cpu = copied(rig, database, lines)
+        rig.tell("the original's design")
+        original = one_by_one(database, rig.size(1_000, 50))
+    rig.tell("the device alone")
+    return {
+        **found,
+        "generator": generated(rig, lines, 40),
+        "copy": copy,
+        "copy_cpu": copy_cpu,
+        "original": original,
+        "of_copy": found["per_second"] / copy,
+        "of_original": found["per_second"] / original,
+    }
+
+
+THROUGHPUT = Row(
+    "throughput",
+    "2,000,000 readings of 40 sensors, from the tty to the committed row; all there, all in order",
+    [
+        Figure(
+            "per_second",
+            "readings stored",
+            "/s",
+            {"copy": "`COPY`", "original": "one connection a reading", "generator": "the device, into a plain reader"},
+            ">= 150,000",
+        ),
+        Figure("of_copy", "of `COPY`", "x", reach=">= 0.6"),
+        Figure("of_original", "of one connection, insert and commit a reading", "x", reach=">= 300"),
+        Figure("daemon_cpu", "CPU of the daemon for 1,000,000", "s"),
+        Figure("server_cpu", "CPU of the server for 1,000,000", "s", {"copy_cpu": "`COPY`"}),
+        Figure("peak", "most memory of the daemon", "MiB"),
+    ],
+    _measure,
+)
+
+SENSORS = (1, 40, 1_000, 10_000)
+
+
+def _measure_sensors(rig: Rig) -> Mapping[str, float]:
+    found = {}
+    for sensors in SENSORS:
+        rig.tell(f"readings of {sensors:,} sensors")
+        with rig.database() as database:
+            found[f"per_second_{sensors}"] = stored(rig, database, rig.size(500_000, 5_000), sensors)["per_second"]
+    return found
+
+
+MANY_SENSORS = Row(
+    "sensors",
+    "500,000 readings of few and many sensors, from the tty to the committed row",
+    [Figure(f"per_second_{n}", f"readings stored, of {n:,} sensors", "/s") for n in SENSORS],
+    _measure_sensors,
+)
