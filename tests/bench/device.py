@@ -82,7 +82,8 @@ class Device:
 
     def counts(self) -> Mapping[str, float]:
         """
-        Tell how many questions were `heard`, unasked readings `spoken`, and seconds of `cpu` used.
+        Tell how many questions were `heard`, how many unasked readings `spoken`, and the bytes that are still `unsaid`,
+        since the tty does not take them.
         """
         return self._ask({})
 
@@ -176,7 +177,8 @@ class _Board:
             self._rate, self._since, self._spoken_since = order["rate"], time.monotonic(), 0
         elif "delay" in order:
             self._delay = order["delay"]
-        self._tell({"heard": self._heard, "spoken": self._spoken, "cpu": time.process_time()})
+        unsaid = len(self._out) + sum(map(len, self._next))
+        self._tell({"heard": self._heard, "spoken": self._spoken, "unsaid": unsaid})
 
     def _tell(self, what: Mapping[str, float]) -> None:
         os.write(1, json.dumps(what).encode() + b"\n")

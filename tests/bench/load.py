@@ -15,220 +15,9 @@ import sys
 import time
 import tty
 from array import array
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-WARM_UP = 0.5  # seconds that are not counted
-LAST_ANSWERS = 10.0  # seconds for the answers that are still due
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """
-    Tell the value below which a share of all lies.
-    """
-    ordered = sorted(values)
-    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
-
-
-class Timing:
-    """
-    What was asked and answered, and how long it took.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.begin = time.monotonic() + (WARM_UP if seconds > 2 * WARM_UP else 0.0)
-        self.end = self.begin + seconds
-        self._times = array("d")
-        self._errors = 0
-        self._wrong: list[str] = []
-
-    def answered(self, sent: float, now: float) -> None:
-        """
-        Note an answer that is the one to its question.
-        """
-        if self.begin <= now < self.end:
-            self._times.append(now - sent)
-
-    def refused(self, line: bytes) -> None:
-        """
-        Note what is no such answer: an error that was told, or worse.
-        """
-        if line.startswith(b"ERROR:"):
-            self._errors += 1
-        else:
-            self._wrong.append(line.decode(errors="replace"))
-
-    def told(self, unanswered: int) -> dict[str, Any]:
-        """
-        Tell all that, in milliseconds.
-        """
-        if not self._times:
-            raise AssertionError(f"nothing was answered: {self._errors} errors, wrong: {self._wrong[:3]}")
-        return {
-            "answers": len(self._times),
-            "per_second": len(self._times) / (self.end - self.begin),
-            "p50": quantile(self._times, 0.5) * 1000,
-            "p99": quantile(self._times, 0.99) * 1000,
-            "most": max(self._times) * 1000,
-            "errors": self._errors,
-            "wrong": len(self._wrong),
-            "examples": self._wrong[:3],
-            "unanswered": unanswered,
-        }
-
-
-class _Asker:
-    """
-    One connection, which asks one question after the other: each has a number that must come back.
-    """
-
-    def __init__(self, port: int, sensor: str, echo: bool) -> None:
-        self.socket = connect(port)
-        self._sensor = sensor.encode()
-        self._echo = echo
-        self._number = 0
-        self._rest = b""
-        self.asked = False
-        self.sent = 0.0
-
-    def ask(self) -> None:
-        self._number += 1
-        self._question = b"MSG:J_ID:%s_ORIGIN:b_N:%d" % (self._sensor, self._number)
-        self._answer = b"ID:%s_VALUE:%d_MSG:J" % (self._sensor, self._number)
-        self._echoed = not self._echo
-        self.asked = True
-        self.sent = time.monotonic()
-        self.socket.send(self._question + b"\n")
-
-    def hear(self, timing: Timing) -> bool:
-        """
-        Read what is there; tell whether the question is answered.
-        """
-        data = self.socket.recv(65536)
-        if not data:
-            raise AssertionError("a connection was closed")
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            if not self._echoed and line == self._question:
-                self._echoed = True
-            elif self.asked and self._echoed and line.partition(b"_AT:")[0] == self._answer:
-                self.asked = False
-                timing.answered(self.sent, time.monotonic())
-            else:
-                timing.refused(line)
-                if line.startswith(b"ERROR:"):
-                    self.asked = False
-        return not self.asked
-
-
-def connect(port: int) -> socket.socket:
-    """
-    Connect to this machine.
-    """
-    made = socket.create_connection(("127.0.0.1", port), 30)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return made
-
-
-def ask(port: int, clients: int, seconds: float, rate: float = 0.0, echo: bool = True) -> dict[str, Any]:
-    """
-    Ask by several connections, each a sensor of its own, each as soon as it is answered.
-
-    Args:
-        port: Where.
-        clients: How many connections.
-        seconds: How long.
-        rate: All of them together ask at most so many questions a second; 0 for as many as they can.
-        echo: Whether a question is echoed before it is answered.
-    """
-    askers = [_Asker(port, str(n), echo) for n in range(1, clients + 1)]
-    poll = select.epoll()
-    by_fd = {asker.socket.fileno(): asker for asker in askers}
-    for fd in by_fd:
-        poll.register(fd, select.EPOLLIN)
-    timing = Timing(seconds)
-    started = time.monotonic()
-    idle = list(askers)
-    asked = 0
-    while (now := time.monotonic()) < timing.end:
-        while idle and (not rate or asked < (now - started) * rate):
-            idle.pop().ask()
-            asked += 1
-        due = started + (asked + 1) / rate if rate and idle else timing.end
-        for fd, _ in poll.poll(max(0.0, due - now)):
-            asker = by_fd[fd]
-            if asker.hear(timing):
-                if rate:
-                    idle.insert(0, asker)
-                else:
-                    asker.ask()
-    return timing.told(_let_end(poll, by_fd, timing))
-
-
-def _let_end(poll: select.epoll, by_fd: Mapping[int, _Asker], timing: Timing) -> int:
-    # Those that come too late are right or wrong, too.
-    deadline = time.monotonic() + LAST_ANSWERS
-    while waiting := sum(asker.asked for asker in by_fd.values()):
-        if time.monotonic() > deadline:
-            return waiting
-        for fd, _ in poll.poll(0.1):
-            by_fd[fd].hear(timing)
-    return 0
-
-
-def direct(path: str, clients: int, seconds: float, window: int = 64) -> dict[str, Any]:
-    """
-    Ask a tty itself, by one program that does nothing else, so many questions at a time.
-    """
-    fd = os.open(path, os.O_RDWR | os.O_NOCTTY)
-    tty.setraw(fd)
-    timing = Timing(seconds)
-    numbers = [0] * (clients + 1)
-    sent = [0.0] * (clients + 1)
-    rest = b""
-    turn = list(range(1, clients + 1))
-    on_the_wire = 0
-    while on_the_wire or time.monotonic() < timing.end:
-        questions = []
-        now = time.monotonic()
-        while turn and on_the_wire < window and now < timing.end:
-            sensor = turn.pop(0)
-            numbers[sensor] += 1
-            sent[sensor] = now
-            questions.append(b"MSG:J_ID:%d_ORIGIN:b_N:%d\n" % (sensor, numbers[sensor]))
-            on_the_wire += 1
-        if questions:
-            os.write(fd, b"".join(questions))
-        *lines, rest = (rest + os.read(fd, 65536)).split(b"\n")
-        now = time.monotonic()
-        for line in lines:
-            sensor = int(line[3 : line.index(b"_")])
-            if line != b"ID:%d_VALUE:%d_MSG:J" % (sensor, numbers[sensor]):
-                timing.refused(line)
-            else:
-                timing.answered(sent[sensor], now)
-            on_the_wire -= 1
-            turn.append(sensor)
-    return timing.told(0)
-
-
-def together(port: int, clients: int, limit: float = 30.0) -> dict[str, Any]:
-    """
-    Ask one sensor the same question by all connections at once; tell the answers, each with how often it came.
-    """
-    sockets = [connect(port) for _ in range(clients)]
-    for each in sockets:
-        each.send(b"MSG:J_ID:1_ORIGIN:b\n")
-    counts: dict[str, int] = {}
-    deadline = time.monotonic() + limit
-    for each in sockets:
-        each.settimeout(max(0.1, deadline - time.monotonic()))
-        with each.makefile("rb") as lines:
-            if lines.readline() != b"MSG:J_ID:1_ORIGIN:b\n":
-                raise AssertionError("no echo")
-            answer = lines.readline().decode().partition("_AT:")[0]
-        counts[answer] = counts.get(answer, 0) + 1
-    return {"answers": counts}
+from tests.bench.asking import ask, connect, direct, quantile, together
 
 
 def drain(path: str, size: int) -> dict[str, Any]:
@@ -245,7 +34,7 @@ def drain(path: str, size: int) -> dict[str, Any]:
     return {"seconds": time.monotonic() - (begun or 0.0)}
 
 
-def watch(port: int, watchers: int, sampled: int, quiet: float) -> dict[str, Any]:
+def watch(port: int, watchers: int, sampled: int, quiet: float, limit: float = 120.0) -> dict[str, Any]:
     """
     Watch everything by many connections, until nothing has come for a while.
 
@@ -257,6 +46,7 @@ def watch(port: int, watchers: int, sampled: int, quiet: float) -> dict[str, Any
         watchers: How many.
         sampled: How many of them are the sample.
         quiet: Seconds without an event after which it is over.
+        limit: Seconds after which it is over in any case.
     """
     sockets = [connect(port) for _ in range(watchers)]
     for each in sockets:
@@ -276,8 +66,8 @@ def watch(port: int, watchers: int, sampled: int, quiet: float) -> dict[str, Any
     events = dropped = 0
     heard: float | None = None
     next_look = 0.0
-    while True:
-        now = time.monotonic()
+    until = time.monotonic() + limit
+    while (now := time.monotonic()) < until:
         if now >= next_look:
             next_look = now + 0.1
             for each in others:

@@ -7,24 +7,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any
-
-import psycopg2
+from typing import Any, TypeVar, cast
 
 from tests import postgresql
 from tests.bench import child
+from tests.bench.database import GATEWAY, Database
 from tests.bench.device import Device
-from tests.running import LineClient, TwistdDaemon
+from tests.bench.running import Daemon, Load
 
-GATEWAY = "bench"  # the name under which daemons here store
+T = TypeVar("T")
 
 os.environ.setdefault("USBGATE_TEST_FSYNC", "on")  # for the server here: what is stored must be on the disk
 
@@ -47,6 +44,7 @@ class Rig:
         self.folder = Path(tempfile.mkdtemp(prefix="usbgate-bench-"))
         self.folder.chmod(0o711)  # the embedded server's user goes through it
         self._numbers = count(1)
+        self._kept: dict[object, object] = {}
 
     def close(self) -> None:
         """
@@ -59,6 +57,14 @@ class Rig:
         Choose how much of something there is.
         """
         return quick if self.quick else full
+
+    def once(self, make: Callable[[Rig], T]) -> T:
+        """
+        Make something in the first round, and give the same again in all others.
+        """
+        if make not in self._kept:
+            self._kept[make] = make(self)
+        return cast(T, self._kept[make])
 
     @cached_property
     def server(self) -> postgresql.OwnServer:
@@ -76,23 +82,40 @@ class Rig:
         ((folder,),) = self.server.query(self.server.url, "show data_directory")
         return int(Path(folder, "postmaster.pid").read_text().split()[0])
 
+    @contextmanager
+    def server_away(self) -> Iterator[None]:
+        """
+        Stop the server for a while; all connections end.
+        """
+        self.server.stop()
+        try:
+            yield
+        finally:
+            self.server.start()
+            self.__dict__.pop("server_pid", None)
+
     def new_path(self, name: str) -> Path:
         """
         Give a path in the folder that nothing has.
         """
         return self.folder / f"{name}{next(self._numbers)}"
 
+    def opened(self, url: str) -> Database:
+        """
+        Connect to a database of the server's.
+        """
+        return Database(url, lambda: self.server_pid)
+
     @contextmanager
     def database(self) -> Iterator[Database]:
         """
-        An empty database, all written to disk that came before.
+        An empty database.
         """
         url = self.server.create_database()
-        opened = Database(self, url)
         try:
-            yield opened
+            with closing(self.opened(url)) as opened:
+                yield opened
         finally:
-            opened.close()
             self.server.query(self.server.url, f"drop database {url.rpartition('/')[2]} with (force)")
 
     @contextmanager
@@ -107,7 +130,14 @@ class Rig:
             device.unplug()
 
     @contextmanager
-    def daemon(self, device: Device, database: str = "none", wait: bool = True, **keys: object) -> Iterator[Daemon]:
+    def daemon(
+        self,
+        device: Device,
+        database: str = "none",
+        wait: bool = True,
+        state: Path | None = None,
+        **keys: object,
+    ) -> Iterator[Daemon]:
         """
         A daemon for a device.
 
@@ -115,9 +145,10 @@ class Rig:
             device: The device.
             database: The URL of a database, `embedded` or `none`.
             wait: Whether to wait until the device is open and the database is connected.
+            state: Its state folder; None for a new one.
             keys: More keys of its configuration.
         """
-        state = self.new_path("state")
+        state = state or self.new_path("state")
         config = state.with_suffix(".toml")
         told = {"gateway": GATEWAY, "database": database, **keys}
         table = {"path": str(device.path), "window": 64}
@@ -144,183 +175,13 @@ class Rig:
         """
         return child.run("tests.bench.load", json.dumps({"does": does, **arguments}), limit=limit)
 
-    def start_load(self, does: str, **arguments: object) -> Load:
+    @contextmanager
+    def start_load(self, does: str, **arguments: object) -> Iterator[Load]:
         """
-        Start clients that tell when they are ready.
+        Start clients that run beside what else is done.
         """
-        return Load(json.dumps({"does": does, **arguments}))
-
-
-class Load:
-    """
-    Clients that run beside what else is done.
-    """
-
-    def __init__(self, plan: str) -> None:
-        self._process = child.start("tests.bench.load", plan, stdin=subprocess.PIPE)
-
-    def ready(self) -> None:
-        """
-        Wait until they are, where they tell that.
-        """
-        self._hear()
-
-    def result(self) -> dict[str, Any]:
-        """
-        End their standard input, wait for their end, and give what they tell.
-        """
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        told = self._hear()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        return told
-
-    def _hear(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise AssertionError("the bench's clients ended by themselves")
-        told: dict[str, Any] = json.loads(line)
-        return told
-
-
-class Daemon(TwistdDaemon):
-    """
-    The daemon, with what it costs and what it says of itself.
-    """
-
-    @property
-    def pid(self) -> int:
-        """
-        Its process.
-        """
-        return self.process.pid
-
-    @property
-    def cpu(self) -> float:
-        """
-        The CPU seconds that it has used.
-        """
-        return child.cpu(self.pid)
-
-    @property
-    def rss(self) -> int:
-        """
-        The bytes of memory that it has now.
-        """
-        return child.memory(self.pid)
-
-    @property
-    def peak(self) -> int:
-        """
-        The most bytes of memory that it had.
-        """
-        return child.memory(self.pid, "VmHWM")
-
-    def wait_until(self, word: str, text: str, limit: float = 60.0) -> None:
-        """
-        Ask it by a word until the answer has a text in it.
-        """
-        client = LineClient(self.port)
-        deadline = time.monotonic() + limit
+        load = Load(json.dumps({"does": does, **arguments}))
         try:
-            while not any(text in line for line in client.word(word)):
-                if time.monotonic() > deadline:
-                    raise AssertionError(f"{word} does not tell {text}: {self.log}")
-                time.sleep(0.01)
+            yield load
         finally:
-            client.close()
-
-    def status(self, key: str) -> str:
-        """
-        Tell one field of its `status`.
-        """
-        client = LineClient(self.port)
-        try:
-            for line in client.word("status"):
-                for field in line.split("_"):
-                    name, _, value = field.partition(":")
-                    if name == key:
-                        return value
-        finally:
-            client.close()
-        raise AssertionError(f"status has no {key}")
-
-    def close(self) -> None:
-        """
-        Stop it, whatever it takes.
-        """
-        try:
-            self.stop()
-        except AssertionError:  # it was killed
-            pass
-
-
-class Database:
-    """
-    A database on the bench's server, with one connection.
-    """
-
-    def __init__(self, rig: Rig, url: str) -> None:
-        self.url = url
-        self._rig = rig
-        self._connection = psycopg2.connect(url)
-        self._connection.autocommit = True
-
-    def close(self) -> None:
-        """
-        Hang up.
-        """
-        self._connection.close()
-
-    def query(self, sql: str, parameters: Mapping[str, object] | tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-        """
-        Run a statement, and give its rows, if it has any.
-        """
-        with self._connection.cursor() as cursor:
-            cursor.execute(sql, parameters or None)
-            return cursor.fetchall() if cursor.description else []
-
-    def copy(self, sql: str, file: Any) -> None:
-        """
-        Run a `copy` from or to a file.
-        """
-        with self._connection.cursor() as cursor:
-            cursor.copy_expert(sql, file, 1 << 18)
-
-    @property
-    def newest(self) -> int:
-        """
-        The number of the newest row of readings; 0 for none. By an index, so that it costs nothing to look often.
-        """
-        rows = self.query("select seq from reading where gateway = %s order by seq desc limit 1", (GATEWAY,))
-        return int(rows[0][0]) if rows else 0
-
-    def wait_for(self, number: int, limit: float = 300.0, patience: float = 30.0) -> float:
-        """
-        Wait until the row with a number is stored, and tell when it was.
-
-        Args:
-            number: Its number.
-            limit: Seconds to wait.
-            patience: Seconds to wait with nothing new.
-        """
-        begun = seen_at = time.monotonic()
-        seen = -1
-        while (newest := self.newest) < number:
-            now = time.monotonic()
-            if newest != seen:
-                seen, seen_at = newest, now
-            if now > begun + limit or now > seen_at + patience:
-                raise AssertionError(f"of {number} rows {newest} were stored in {now - begun:.0f} s")
-            time.sleep(0.02)
-        return time.monotonic()
-
-    @property
-    def server_cpu(self) -> float:
-        """
-        The CPU seconds that the server has used, all of it.
-        """
-        return child.cpu(self._rig.server_pid)
+            load.close()

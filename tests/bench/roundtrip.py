@@ -15,7 +15,8 @@ from typing import Any
 
 from tests.bench.device import Device
 from tests.bench.figures import Figure, Row
-from tests.bench.rig import Daemon, Rig
+from tests.bench.rig import Rig
+from tests.bench.running import Daemon
 from tests.running import environment, eventually, free_port
 
 CLIENTS = (1, 50, 200)

@@ -4,7 +4,26 @@ All rows of the bench, in the order in which they are measured.
 
 from __future__ import annotations
 
+from tests.bench.backlog import CATCHING_UP, SLOW_STORE
+from tests.bench.idle import IDLE, START
+from tests.bench.queries import QUERIES
 from tests.bench.roundtrip import COALESCING, ROUND_TRIP, UNDER_FLOW
 from tests.bench.throughput import MANY_SENSORS, THROUGHPUT
+from tests.bench.watching import IDLE_CONNECTIONS, WATCHERS
 
-ROWS = {row.name: row for row in (THROUGHPUT, MANY_SENSORS, ROUND_TRIP, UNDER_FLOW, COALESCING)}
+_ALL = (
+    THROUGHPUT,
+    MANY_SENSORS,
+    ROUND_TRIP,
+    UNDER_FLOW,
+    COALESCING,
+    WATCHERS,
+    IDLE_CONNECTIONS,
+    IDLE,
+    START,
+    QUERIES,
+    CATCHING_UP,
+    SLOW_STORE,
+)
+
+ROWS = {row.name: row for row in _ALL}

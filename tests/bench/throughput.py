@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 import psycopg2
 
+from tests.bench.database import GATEWAY, Database
 from tests.bench.figures import Figure, Row
-from tests.bench.rig import GATEWAY, Database, Rig
+from tests.bench.rig import Rig
 
 # What is wrong with what was stored: numbers, order, values, sensors. Each value is its line's number.
 _WRONG = """
@@ -68,11 +69,11 @@ def generated(rig: Rig, lines: int, sensors: int) -> float:
     with rig.device() as device:
         device.flood(lines, sensors)
         size = sum(len(f"ID:{n % sensors}_VALUE:{n}\n") for n in range(lines))
-        reader = rig.start_load("drain", path=str(device.path), size=size)
-        reader.ready()
-        device.begin()
-        seconds: float = reader.result()["seconds"]
-        device.finish()
+        with rig.start_load("drain", path=str(device.path), size=size) as reader:
+            reader.ready()
+            device.begin()
+            seconds: float = reader.result()["seconds"]
+            device.finish()
     return lines / seconds
 
 

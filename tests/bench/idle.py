@@ -1,0 +1,106 @@
+"""
+The daemon that has nothing to do, and how soon it has something to say.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+
+from tests.bench import child
+from tests.bench.device import Device
+from tests.bench.figures import Figure, Row
+from tests.bench.rig import Rig
+from tests.bench.running import Daemon
+from tests.running import LineClient
+
+
+def _measure_idle(rig: Rig) -> Mapping[str, float]:
+    seconds = rig.size(30, 2)
+    with rig.device() as device, rig.database() as database, rig.daemon(device, database.url) as daemon:
+        with closing(LineClient(daemon.port)) as client:
+            client.word("ask 1")
+        time.sleep(rig.size(3, 1))  # what a start leaves to be done
+        rig.tell(f"nothing, for {seconds} s")
+        woken, cpu = child.wakeups(daemon.pid), daemon.cpu
+        time.sleep(seconds)
+        return {
+            "rss": daemon.rss / 2**20,
+            "wakeups": (child.wakeups(daemon.pid) - woken) / seconds,
+            "cpu": (daemon.cpu - cpu) / seconds * 100,
+        }
+
+
+IDLE = Row(
+    "idle",
+    "a daemon with nothing to do, its database connected",
+    [
+        Figure("rss", "memory", "MiB", reach="<= 60"),
+        Figure("wakeups", "times it wakes up", "/s", reach="<= 1"),
+        Figure("cpu", "share of a core", "%"),
+    ],
+    _measure_idle,
+)
+
+
+def _until_answered(daemon: Daemon) -> float:
+    """
+    Ask as soon as one can, until there is an answer; tell when it came.
+    """
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if daemon.process.poll() is not None:
+            raise AssertionError(f"the daemon ended: {daemon.log}")
+        with suppress(OSError):
+            client = LineClient(daemon.port)
+            with closing(client):
+                client.say("MSG:J_ID:1_ORIGIN:b_N:5")
+                client.hear()
+                answer = client.hear()
+            if not answer.startswith("ID:1_VALUE:5_MSG:J_AT:"):
+                raise AssertionError(f"the first answer is {answer!r}")
+            return time.monotonic()
+        time.sleep(0.002)
+    raise AssertionError(f"no answer: {daemon.log}")
+
+
+def started(rig: Rig, device: Device, database: str, state: Path | None = None) -> tuple[float, float]:
+    """
+    Start a daemon; tell the seconds until it answered a first request, and until that answer was stored.
+    """
+    begun = time.monotonic()
+    with rig.daemon(device, database, wait=False, state=state) as daemon:
+        answered = _until_answered(daemon) - begun
+        daemon.wait_until("status", "STORE:connected")
+        daemon.wait_until("status", "BACKLOG:0")
+        return answered, time.monotonic() - begun
+
+
+def _measure_start(rig: Rig) -> Mapping[str, float]:
+    found = {}
+    with rig.device() as device, rig.database() as database:
+        rig.tell("a start, with a database that is there")
+        found["external_answered"], found["external_stored"] = started(rig, device, database.url)
+    with rig.device() as device:
+        state = rig.new_path("embedded")
+        for name in ("first", "next"):
+            rig.tell(f"the {name} start, with a database of its own")
+            found[f"{name}_answered"], found[f"{name}_stored"] = started(rig, device, "embedded", state)
+    return found
+
+
+START = Row(
+    "start",
+    "from the start of the process to the first answered request",
+    [
+        Figure("external_answered", "an external database: answered", "s", reach="<= 1"),
+        Figure("external_stored", "and stored", "s"),
+        Figure("first_answered", "embedded, the first start: answered", "s", reach="<= 2"),
+        Figure("first_stored", "and stored", "s", reach="<= 2"),
+        Figure("next_answered", "embedded, later starts: answered", "s"),
+        Figure("next_stored", "and stored", "s"),
+    ],
+    _measure_start,
+)

@@ -1,0 +1,116 @@
+"""
+What is read back: the newest of all sensors, and a day of one, from many readings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from statistics import median
+
+from tests.bench.database import GATEWAY, Database
+from tests.bench.figures import Figure, Row
+from tests.bench.rig import Rig
+from tests.running import LineClient, eventually
+from usbgate.sinks import postgres
+
+SENSORS = 1_000
+INTERVAL = 30.0  # seconds between two readings of a sensor: 2,880 a day
+CHUNK = 1_000_000  # rows in a statement
+TIMES = 5  # that each query and word is measured in a round
+
+_FILL = """
+    insert into reading (at, gateway, seq, device, sensor, field, value, clock)
+    select now() - (%(total)s - n) * %(interval)s * interval '1 s', %(gateway)s, n, 'bench', (n %% %(sensors)s)::text,
+        'VALUE', round((20 + 5 * sin(n / 1e5) + random())::numeric, 2), true
+    from generate_series(%(first)s, %(last)s) as n
+"""
+
+
+def filled(rig: Rig) -> str:
+    """
+    Make a database with many readings; gives its URL.
+    """
+    total = rig.size(10_000_000, 20_000)
+    url = rig.server.create_database()
+    with rig.device() as device, rig.daemon(device, url):  # makes the tables
+        pass
+    with closing(rig.opened(url)) as database:
+        for first in range(1, total + 1, CHUNK):
+            rig.tell(f"a database with {total:,} readings: {first - 1:,}")
+            last = min(first + CHUNK - 1, total)
+            told = {"first": first, "last": last, "total": total, "interval": INTERVAL / SENSORS}
+            database.query(_FILL, {**told, "sensors": SENSORS, "gateway": GATEWAY})
+        rig.tell("vacuum, as the server does by itself sooner or later")
+        database.query("vacuum analyze reading")
+        database.query("checkpoint")
+    return url
+
+
+def _explained(database: Database, sql: str, parameters: Mapping[str, object]) -> float:
+    """
+    Tell the milliseconds of planning and running a query, as the server counts them.
+    """
+    times = []
+    for _ in range(TIMES):
+        (([plan],),) = database.query("explain (analyze, format json) " + sql, parameters)
+        times.append(float(plan["Planning Time"]) + float(plan["Execution Time"]))
+    return median(times)
+
+
+def _said(client: LineClient, word: str, lines: int) -> float:
+    """
+    Tell the milliseconds until a word is answered to its end.
+    """
+    times = []
+    for _ in range(TIMES):
+        begun = time.monotonic()
+        told = client.word(word)
+        times.append((time.monotonic() - begun) * 1000)
+        if told[-1] != f"OK:{word.split()[0]}" or len(told) <= lines:
+            raise AssertionError(f"{word} told {len(told)} lines, the last: {told[-1]}")
+    return median(times)
+
+
+def _measure(rig: Rig) -> Mapping[str, float]:
+    url = rig.once(filled)
+    told = {
+        "gateway": GATEWAY,
+        "limit": 10_000,
+        "sensor": "20",
+        "field": "VALUE",
+        "since": (time.time() - 86400) * 1000,
+    }
+    with closing(rig.opened(url)) as database:
+        rig.tell("explain analyze")
+        found = {
+            "latest": _explained(database, postgres._LATEST, told),
+            "history": _explained(database, postgres._HISTORY, told),
+            "history_of_field": _explained(database, postgres._HISTORY_OF_FIELD, told),
+        }
+    with rig.device() as device, rig.daemon(device, url) as daemon, closing(LineClient(daemon.port)) as client:
+        rig.tell("last and history")
+        eventually(lambda: len(client.word("last")) > SENSORS, "the newest readings are read back")
+        day = rig.size(2_000, 19)  # 2,880, and fewer the longer ago they were made
+        found["last_word"] = _said(client, "last", SENSORS)
+        found["last_one"] = _said(client, "last 20", 1)
+        found["history_word"] = _said(client, "history 20 VALUE since=1d limit=10000", day)
+        found["history_100"] = _said(client, "history 20", rig.size(100, 20))
+    return found
+
+
+QUERIES = Row(
+    "queries",
+    "1,000 sensors with 10,000,000 readings stored",
+    [
+        Figure("latest", "the newest of all, in the database", "ms", {"last_word": "the word `last`"}, "<= 20"),
+        Figure(
+            "history_of_field", "a day of one, in the database", "ms", {"history_word": "the word `history`"}, "<= 50"
+        ),
+        Figure("history", "the same, of all its fields", "ms", reach="<= 50"),
+        Figure("history_100", "the word `history` for the newest 100", "ms"),
+        Figure("last_one", "the word `last` for one", "ms"),
+    ],
+    _measure,
+)

@@ -1,0 +1,140 @@
+"""
+What runs while a row is measured: the daemon, and clients.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from typing import Any
+
+from tests.bench import child
+from tests.running import LineClient, TwistdDaemon
+
+
+class Daemon(TwistdDaemon):
+    """
+    The daemon, with what it costs and what it says of itself.
+    """
+
+    @property
+    def pid(self) -> int:
+        """
+        Its process.
+        """
+        return self.process.pid
+
+    @property
+    def cpu(self) -> float:
+        """
+        The CPU seconds that it has used.
+        """
+        return child.cpu(self.pid)
+
+    @property
+    def rss(self) -> int:
+        """
+        The bytes of memory that it has now.
+        """
+        return child.memory(self.pid)
+
+    @property
+    def peak(self) -> int:
+        """
+        The most bytes of memory that it had.
+        """
+        return child.memory(self.pid, "VmHWM")
+
+    def wait_until(self, word: str, text: str, limit: float = 60.0) -> None:
+        """
+        Ask it by a word until the answer has a text in it.
+        """
+        client = LineClient(self.port)
+        deadline = time.monotonic() + limit
+        try:
+            while not any(text in line for line in client.word(word)):
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"{word} does not tell {text}: {self.log}")
+                time.sleep(0.01)
+        finally:
+            client.close()
+
+    def status(self, key: str) -> str:
+        """
+        Tell one field of its `status`.
+        """
+        client = LineClient(self.port)
+        try:
+            for line in client.word("status"):
+                for field in line.split("_"):
+                    name, _, value = field.partition(":")
+                    if name == key:
+                        return value
+        finally:
+            client.close()
+        raise AssertionError(f"status has no {key}")
+
+    def close(self) -> None:
+        """
+        Stop it, whatever it takes.
+        """
+        try:
+            self.stop()
+        except AssertionError:  # it was killed
+            pass
+
+
+class Load:
+    """
+    Clients that run beside what else is done.
+    """
+
+    def __init__(self, plan: str) -> None:
+        self._process = child.start("tests.bench.load", plan, stdin=subprocess.PIPE)
+
+    def ready(self) -> None:
+        """
+        Wait until they are, where they tell that.
+        """
+        self._hear()
+
+    def sleep(self, seconds: float) -> None:
+        """
+        Let them run; raise where they end before.
+        """
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return
+        raise AssertionError("the bench's clients ended by themselves")
+
+    def result(self) -> dict[str, Any]:
+        """
+        End their standard input, wait for their end, and give what they tell.
+        """
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        return self._hear()
+
+    def close(self) -> None:
+        """
+        End them, if they did not by themselves.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+    def _hear(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise AssertionError("the bench's clients ended by themselves")
+        told: dict[str, Any] = json.loads(line)
+        return told

@@ -1,0 +1,90 @@
+"""
+Many connections: those that watch everything, and those that say nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+
+from tests.bench.figures import Figure, Row
+from tests.bench.rig import Rig
+from tests.running import LineClient
+
+SAMPLED = 20  # watchers of whom each event's delay is noted
+SPARE = 100  # connections more than are measured: ours
+
+
+def _measure_watchers(rig: Rig) -> Mapping[str, float]:
+    watchers, rate, seconds = rig.size(1_000, 50), 200, rig.size(15, 1)
+    with rig.device() as device, rig.database() as database:
+        with rig.daemon(device, database.url, max_connections=watchers + SPARE) as daemon:
+            rig.tell(f"{watchers:,} watchers of {rate} readings a second")
+            with rig.start_load("watch", port=daemon.port, watchers=watchers, sampled=SAMPLED, quiet=1.0) as load:
+                load.ready()
+                cpu = daemon.cpu
+                device.speak(rate)
+                load.sleep(seconds)
+                device.speak(0)
+                told = load.result()
+                cpu = daemon.cpu - cpu
+            spoken = device.counts()["spoken"]
+            peak = daemon.peak
+    due = spoken * watchers
+    if told["events"] > due:
+        raise AssertionError(f"{told['events']} events of {due:.0f}")
+    return {
+        "due": due,
+        "events": told["events"],
+        "delivered": told["events"] / due * 100,
+        "per_second": told["events"] / seconds,
+        "p50": told["p50"],
+        "p99": told["p99"],
+        "most": told["most"],
+        "daemon_share": cpu / seconds * 100,
+        "load_share": told["cpu"] / seconds * 100,
+        "peak": peak / 2**20,
+    }
+
+
+WATCHERS = Row(
+    "watchers",
+    "1,000 clients watch 200 readings a second: 200,000 events/s",
+    [
+        Figure("delivered", "of all events delivered", "%", reach=">= 100"),
+        Figure("p50", "half of them within", "ms"),
+        Figure("p99", "99 % of them within", "ms", reach="<= 100"),
+        Figure("most", "the slowest within", "ms"),
+        Figure("daemon_share", "the daemon's share of a core", "%", {"load_share": "the clients"}, "<= 100"),
+        Figure("peak", "most memory of the daemon", "MiB"),
+    ],
+    _measure_watchers,
+)
+
+
+def _measure_idle_connections(rig: Rig) -> Mapping[str, float]:
+    clients = rig.size(10_000, 200)
+    with rig.device() as device, rig.daemon(device, max_connections=clients + SPARE) as daemon:
+        before = daemon.rss
+        rig.tell(f"{clients:,} connections")
+        with rig.start_load("hold", port=daemon.port, clients=clients) as load:
+            load.ready()
+            with closing(LineClient(daemon.port)) as client:
+                if client.word("ping")[-1:] != ["OK:ping"]:
+                    raise AssertionError("no answer beside so many connections")
+            counted = int(daemon.status("CLIENTS")) - 1
+            after = daemon.rss
+    if counted != clients:
+        raise AssertionError(f"{counted} connections of {clients}")
+    return {"each": (after - before) / clients / 1024, "all": (after - before) / 2**20}
+
+
+IDLE_CONNECTIONS = Row(
+    "connections",
+    "10,000 connections that say nothing",
+    [
+        Figure("each", "memory of each", "KiB", reach="<= 10"),
+        Figure("all", "memory of all", "MiB"),
+    ],
+    _measure_idle_connections,
+)
