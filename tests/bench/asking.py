@@ -31,7 +31,8 @@ class Timing:
     """
 
     def __init__(self, seconds: float) -> None:
-        self.begin = time.monotonic() + (WARM_UP if seconds > 2 * WARM_UP else 0.0)
+        self._started = time.monotonic()  # when all are connected, which can take longer than asking
+        self.begin = self._started + (WARM_UP if seconds > 2 * WARM_UP else 0.0)
         self.end = self.begin + seconds
         self._times = array("d")
         self._errors = 0
@@ -60,6 +61,7 @@ class Timing:
         if not self._times:
             raise AssertionError(f"nothing was answered: {self._errors} errors, wrong: {self._wrong[:3]}")
         return {
+            "lasted": time.monotonic() - self._started,
             "answers": len(self._times),
             "per_second": len(self._times) / (self.end - self.begin),
             "p50": quantile(self._times, 0.5) * 1000,

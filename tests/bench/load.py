@@ -126,7 +126,7 @@ def main(plan: str) -> None:
     does = {function.__name__: function for function in (ask, direct, together, drain, watch, hold)}
     begun, cpu = time.monotonic(), time.process_time()
     told = does[arguments.pop("does")](**arguments)
-    print(json.dumps({**told, "lasted": time.monotonic() - begun, "cpu": time.process_time() - cpu}))
+    print(json.dumps({"lasted": time.monotonic() - begun, **told, "cpu": time.process_time() - cpu}))
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def _measure(rig: Rig) -> Mapping[str, float]:
         rig.tell("COPY of the same")
         copy, copy_cpu = copied(rig, database, lines)
         rig.tell("the original's design")
-        original = one_by_one(database, rig.size(1_000, 50))
+        original = one_by_one(database, rig.size(1_000, 20))
     rig.tell("the device alone")
     return {
         **found,

@@ -1,0 +1,124 @@
+"""
+Put what the bench found into the docs: `python -m tests.bench.page FILE.json`, as `--json` wrote it.
+
+The table of docs/bench.md is replaced, and its plots are drawn anew (that needs matplotlib: the extra `bench`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tests.bench import report
+from tests.bench.figures import Found
+from tests.bench.roundtrip import CLIENTS
+from tests.bench.rows import ROWS
+from tests.bench.throughput import SENSORS
+from tests.running import ROOT
+
+BEGIN, END = "<!-- figures: made by tests.bench.page -->", "<!-- end of figures -->"
+
+
+def table(told: Mapping[str, Any]) -> Iterator[str]:
+    """
+    Spell what the bench found as lines of Markdown.
+
+    Args:
+        told: The content of its JSON file.
+    """
+    quick = ", with little of everything (`--quick`): no figures, only a sketch" if told["quick"] else ""
+    yield f"Measured on {told['at'][:10]}, {told['cores']} cores, {told['machine']}, Python {told['python']}{quick}."
+    yield ""
+    yield "| figure | median | spread | beside, in the same run | reach | |"
+    yield "| --- | ---: | --- | --- | ---: | --- |"
+    rounds: report.Rounds = told["rounds"]
+    for name, row in ROWS.items():
+        if name in rounds:
+            yield f"| **{name}**: {row.title} | | | | | |"
+            for line in report.lines(row, rounds[name]):
+                mark = {True: "yes", False: "**no**", None: ""}[line.reached]
+                yield f"| {line.what} | {line.found} | {line.spread} | {line.beside} | {line.reach} | {mark} |"
+
+
+def replaced(page: str, lines: Sequence[str]) -> str:
+    """
+    Put lines between the two marks of a page.
+    """
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return "\n".join([before + BEGIN, *lines, END]) + after
+
+
+def draw(rounds: report.Rounds, folder: Path) -> list[Path]:
+    """
+    Draw what there is to draw; gives the files.
+    """
+    # Only here: nothing else of the bench needs it.
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure as Plot
+
+    drawn = []
+
+    def points(name: str, keys: Mapping[int, str]) -> list[tuple[int, Found]]:
+        found = [(x, Found.of(rounds.get(name, ()), key)) for x, key in keys.items()]
+        return [(x, value) for x, value in found if value is not None]
+
+    def plot(file: str, x: str, y: str, curves: Mapping[str, list[tuple[int, Found]]]) -> None:
+        if not any(curves.values()):
+            return
+        made = Plot(figsize=(6.4, 3.6), layout="constrained")
+        axes = made.subplots()
+        for label, curve in curves.items():
+            if curve:
+                middle = [value.median for _, value in curve]
+                spread = [
+                    [value.median - value.least for _, value in curve],
+                    [value.most - value.median for _, value in curve],
+                ]
+                axes.errorbar([at for at, _ in curve], middle, spread, marker="o", capsize=3, label=label)
+        axes.set_xscale("log")
+        ticks = sorted({at for curve in curves.values() for at, _ in curve})
+        axes.set_xticks(ticks, [f"{at:,}" for at in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        if len(curves) > 1:
+            axes.set_yscale("log")
+            axes.legend()
+        else:
+            axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        FigureCanvasSVG(made).print_svg(folder / file, metadata={"Date": None})
+        drawn.append(folder / file)
+
+    def asked(who: str, key: str) -> list[tuple[int, Found]]:
+        return points("roundtrip", {clients: f"{who}_{clients}_{key}" for clients in CLIENTS})
+
+    curves = {"usbgate, half of them": asked("usbgate", "p50"), "usbgate, 99 %": asked("usbgate", "p99")}
+    curves |= {"the tty itself, half of them": asked("direct", "p50"), "ser2net, half of them": asked("ser2net", "p50")}
+    plot("bench-roundtrip.svg", "clients", "ms to the answer", curves)
+    stored = points("sensors", {sensors: f"per_second_{sensors}" for sensors in SENSORS})
+    plot("bench-sensors.svg", "sensors", "readings stored a second", {"usbgate": stored})
+    return drawn
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def main(file: Path) -> None:
+    """
+    Put the figures of a bench's JSON FILE into docs/bench.md.
+    """
+    told = json.loads(file.read_text())
+    docs = ROOT / "docs"
+    page = docs / "bench.md"
+    page.write_text(replaced(page.read_text(), list(table(told))))
+    for path in [page, *draw(told["rounds"], docs)]:
+        click.echo(str(path.relative_to(ROOT)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""
+The bench runs, from the command to the page: the figures are nobody's business here.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.bench import page, report
+from tests.bench.figures import Figure, Found, Row, reached
+from tests.bench.rows import ROWS
+from tests.running import ROOT, environment
+
+
+class RunTests(SynchronousTestCase):
+    """
+    The command, as people run it.
+    """
+
+    def test_quick(self) -> None:
+        """
+        Rows are measured with little of everything, and nothing is lost or wrong.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="usbgate-bench-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        names = "throughput", "coalescing"
+        said = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "tests.bench",
+                *names,
+                "--quick",
+                "--rounds",
+                "1",
+                "--json",
+                str(folder / "out.json"),
+            ],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=environment(),
+            timeout=120,
+            start_new_session=True,
+        )
+        self.assertEqual(said.returncode, 0, said.stdout + said.stderr)
+        told = json.loads((folder / "out.json").read_text())
+        self.assertEqual(told["wrong"], [])
+        self.assertEqual(sorted(told["rounds"]), sorted(names))
+        for name in names:
+            [found] = told["rounds"][name]
+            for figure in ROWS[name].figures:
+                self.assertLessEqual({figure.key, *figure.beside}, found.keys())
+            self.assertIn(f"{name}: ", said.stdout)
+        [together] = told["rounds"]["coalescing"]
+        self.assertEqual((together["messages"], together["clients"]), (1, 50))
+
+    def test_unknown(self) -> None:
+        """
+        A row that there is not is refused, and those that there are, are told.
+        """
+        said = subprocess.run(
+            [sys.executable, "-m", "tests.bench", "speed"],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=environment(),
+            timeout=60,
+            start_new_session=True,
+        )
+        self.assertEqual(said.returncode, 2)
+        self.assertIn("no such row: speed", said.stderr)
+        self.assertIn("throughput", said.stderr)
+
+
+ROW = Row(
+    "row",
+    "a row",
+    [
+        Figure("fast", "it does", "/s", {"other": "the other"}, ">= 1,000"),
+        Figure("slow", "it takes", "ms", reach="<= 2"),
+        Figure("gone", "nobody knows"),
+    ],
+    lambda rig: {},
+)
+
+ROUNDS = [{"fast": 1500.0, "other": 2000.0, "slow": 2.5}, {"fast": 900.0, "slow": 2.5}, {"fast": 1200.0, "slow": 3.0}]
+
+
+class ReportTests(SynchronousTestCase):
+    """
+    What is shown of what was measured.
+    """
+
+    def test_found(self) -> None:
+        """
+        A figure is the median of the rounds that have it, between the least and the most.
+        """
+        self.assertEqual(Found.of(ROUNDS, "fast"), Found(1200.0, 900.0, 1500.0))
+        self.assertEqual(Found.of(ROUNDS, "other"), Found(2000.0, 2000.0, 2000.0))
+        self.assertIsNone(Found.of(ROUNDS, "gone"))
+
+    def test_reached(self) -> None:
+        """
+        The median is what has to reach the limit, upwards or downwards, or is it.
+        """
+        fast, slow, gone = ROW.figures
+        self.assertIs(reached(fast, Found(1000, 0, 0)), True)
+        self.assertIs(reached(fast, Found(999, 0, 5000)), False)
+        self.assertIs(reached(slow, Found(2, 9, 9)), True)
+        self.assertIs(reached(slow, Found(2.1, 0, 0)), False)
+        self.assertIsNone(reached(gone, Found(1, 1, 1)))
+
+    def test_plain(self) -> None:
+        """
+        Each figure stands beside its reference, its spread and what it must reach.
+        """
+        self.assertEqual(
+            list(report.plain([ROW], {"row": ROUNDS})),
+            [
+                "row: a row",
+                "  it does: 1,200/s (900 – 1,500) [the other: 2,000/s] reach ≥ 1,000/s: yes",
+                "  it takes: 2.50 ms (2.50 – 3) reach ≤ 2 ms: NO",
+                "  nobody knows: not measured",
+            ],
+        )
+
+    def test_keys(self) -> None:
+        """
+        No row shows a figure twice.
+        """
+        for row in ROWS.values():
+            keys = [figure.key for figure in row.figures]
+            self.assertEqual(len(keys), len(set(keys)), row.name)
+
+    def test_page(self) -> None:
+        """
+        The table of the page is replaced, and nothing else of it.
+        """
+        told = {**report.circumstances(quick=False), "rounds": {"coalescing": [{"messages": 1.0, "clients": 500.0}]}}
+        lines = list(page.table(told))
+        self.assertIn("| messages to the device | 1 |  |  | ≤ 1 | yes |", lines)
+        once = page.replaced(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n", lines)
+        self.assertNotIn("old", once)
+        self.assertTrue(once.startswith(f"before\n{page.BEGIN}\nMeasured on "))
+        self.assertTrue(once.endswith(f" |\n{page.END}\nafter\n"))
+        self.assertEqual(page.replaced(once, lines), once)
+
+    def test_page_of_the_docs(self) -> None:
+        """
+        The page in the docs has its marks.
+        """
+        text = (ROOT / "docs" / "bench.md").read_text()
+        self.assertEqual((text.count(page.BEGIN), text.count(page.END)), (1, 1))
