@@ -6,17 +6,41 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.bench import page, report
+from tests import postgresql
+from tests.bench import child, page, report
+from tests.bench.database import Database
 from tests.bench.figures import Figure, Found, Row, reached
+from tests.bench.roundtrip import check
 from tests.bench.rows import ROWS
+from tests.bench.throughput import all_there
 from tests.running import ROOT, environment
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """
+    Run the command to its end.
+    """
+    return subprocess.run(
+        [sys.executable, "-m", "tests.bench", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+        timeout=120,
+        start_new_session=True,
+    )
 
 
 class RunTests(SynchronousTestCase):
@@ -66,18 +90,95 @@ class RunTests(SynchronousTestCase):
         """
         A row that there is not is refused, and those that there are, are told.
         """
-        said = subprocess.run(
-            [sys.executable, "-m", "tests.bench", "speed"],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env=environment(),
-            timeout=60,
-            start_new_session=True,
-        )
+        said = bench("speed")
         self.assertEqual(said.returncode, 2)
         self.assertIn("no such row: speed", said.stderr)
         self.assertIn("throughput", said.stderr)
+
+
+class CheckTests(SynchronousTestCase):
+    """
+    What is wrong is found.
+    """
+
+    def asked(self, answer: Callable[[str], bytes]) -> dict[str, Any]:
+        """
+        Ask, for a moment, a server that answers in some way, and give what the clients tell.
+        """
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection, connection.makefile("rb") as lines:
+                for line in lines:
+                    connection.sendall(line + answer(line.decode().rpartition("_N:")[2].strip()))
+
+        thread = Thread(target=serve)
+        thread.start()
+        self.addCleanup(thread.join)
+        told = child.run(
+            "tests.bench.load",
+            json.dumps(
+                {"does": "ask", "port": listening.getsockname()[1], "clients": 1, "seconds": 0.1, "patience": 0.2}
+            ),
+        )
+        return told
+
+    def test_right(self) -> None:
+        """
+        The answer to the question is counted.
+        """
+        told = self.asked(lambda number: f"ID:1_VALUE:{number}_MSG:J_AT:2026-03-11T21:02:10.123Z\n".encode())
+        self.assertGreater(told["answers"], 0)
+        check(told)
+
+    def test_wrong(self) -> None:
+        """
+        Another's answer beside the right one, an error, and none at all are told.
+        """
+
+        def doubled(number: str) -> bytes:
+            right = f"ID:1_VALUE:{number}_MSG:J_AT:2026-03-11T21:02:10.123Z\n"
+            return (right if number < "3" else right + right).encode()
+
+        def failing(number: str) -> bytes:
+            return doubled(number) if number < "3" else b"ERROR:timeout_MSG:J_ID:1_ORIGIN:b_N:3\n"
+
+        def silent(number: str) -> bytes:
+            return doubled(number) if number < "3" else b""
+
+        for answer, what in [(doubled, "wrong"), (failing, "errors"), (silent, "unanswered")]:
+            told = self.asked(answer)
+            self.assertGreater(told[what], 0, what)
+            with self.assertRaisesRegex(AssertionError, "not every answer was right"):
+                check(told)
+
+    def test_stored(self) -> None:
+        """
+        A reading that is lost, doubled, changed, of another sensor or out of order is found in the table.
+        """
+        server = postgresql.server()
+        url = server.create_database()
+        self.addCleanup(server.query, server.url, f"drop database {url.rpartition('/')[2]} with (force)")
+        server.query(url, "create table reading (gateway text, seq bigint, sensor text, field text, value float8)")
+        fill = "insert into reading select 'bench', n + 7, (n % 4)::text, 'VALUE', n from generate_series(0, 19) n"
+        for harm in [
+            "",
+            "delete from reading where value = 5",
+            "insert into reading select * from reading where value = 5",
+            "update reading set value = 4 where value = 5",
+            "update reading set sensor = '2' where value = 5",
+            "update reading set field = 'X' where value = 5",
+            "update reading set seq = 40 - seq",
+        ]:
+            server.query(url, f"delete from reading; {fill}; {harm}")
+            with closing(Database(url, lambda: 0)) as database:
+                if harm:
+                    with self.assertRaisesRegex(AssertionError, "out of order", msg=harm):
+                        all_there(database, 20, 4)
+                else:
+                    all_there(database, 20, 4)
 
 
 ROW = Row(

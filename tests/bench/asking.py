@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 WARM_UP = 0.5  # seconds that are not counted
-LAST_ANSWERS = 10.0  # seconds for the answers that are still due
+PATIENCE = 10.0  # seconds for the answers that are still due at the end
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -127,7 +127,14 @@ def connect(port: int) -> socket.socket:
     return made
 
 
-def ask(port: int, clients: int, seconds: float, rate: float = 0.0, echo: bool = True) -> dict[str, Any]:
+def ask(
+    port: int,
+    clients: int,
+    seconds: float,
+    rate: float = 0.0,
+    echo: bool = True,
+    patience: float = PATIENCE,
+) -> dict[str, Any]:
     """
     Ask by several connections, each a sensor of its own, each as soon as it is answered.
 
@@ -137,6 +144,7 @@ def ask(port: int, clients: int, seconds: float, rate: float = 0.0, echo: bool =
         seconds: How long.
         rate: All of them together ask at most so many questions a second; 0 for as many as they can.
         echo: Whether a question is echoed before it is answered.
+        patience: Seconds to wait for the answers that are still due at the end.
     """
     askers = [_Asker(port, str(n), echo) for n in range(1, clients + 1)]
     poll = select.epoll()
@@ -159,12 +167,12 @@ def ask(port: int, clients: int, seconds: float, rate: float = 0.0, echo: bool =
                     idle.insert(0, asker)
                 else:
                     asker.ask()
-    return timing.told(_let_end(poll, by_fd, timing))
+    return timing.told(_let_end(poll, by_fd, timing, patience))
 
 
-def _let_end(poll: select.epoll, by_fd: Mapping[int, _Asker], timing: Timing) -> int:
+def _let_end(poll: select.epoll, by_fd: Mapping[int, _Asker], timing: Timing, patience: float) -> int:
     # Those that come too late are right or wrong, too.
-    deadline = time.monotonic() + LAST_ANSWERS
+    deadline = time.monotonic() + patience
     while waiting := sum(asker.asked for asker in by_fd.values()):
         if time.monotonic() > deadline:
             return waiting

@@ -50,9 +50,7 @@ def stored(rig: Rig, database: Database, lines: int, sensors: int) -> dict[str, 
         cpu, server_cpu = daemon.cpu - cpu, database.server_cpu - server_cpu
         taken = device.finish()
         peak = daemon.peak
-    wrong = database.query(_WRONG, {"sensors": sensors, "gateway": GATEWAY})
-    if wrong != [(0, 0, 0, lines)]:
-        raise AssertionError(f"doubled, out of order, of a wrong sensor, in all: {wrong} of {lines}")
+    all_there(database, lines, sensors)
     return {
         "per_second": lines / seconds,
         "taken_per_second": lines / taken,
@@ -60,6 +58,15 @@ def stored(rig: Rig, database: Database, lines: int, sensors: int) -> dict[str, 
         "server_cpu": server_cpu / lines * 1e6,
         "peak": peak / 2**20,
     }
+
+
+def all_there(database: Database, lines: int, sensors: int) -> None:
+    """
+    Fail unless each of so many lines was stored once, in order, and as it was said.
+    """
+    wrong = database.query(_WRONG, {"sensors": sensors, "gateway": GATEWAY})
+    if wrong != [(0, 0, 0, lines)]:
+        raise AssertionError(f"doubled, out of order, of a wrong sensor, in all: {wrong} of {lines}")
 
 
 def generated(rig: Rig, lines: int, sensors: int) -> float:
