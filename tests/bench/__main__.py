@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,12 +42,41 @@ def _progress(console: Console, steps: int) -> Iterator[tuple[Callable[[str], No
         yield (lambda text: bar.update(task, description=text)), (lambda: bar.advance(task))
 
 
-def measure(rows: Sequence[Row], rounds: int, quick: bool, console: Console) -> tuple[report.Rounds, list[str]]:
+class Findings:
     """
-    Measure rows, one after the other, again and again; tell what was found, and what went wrong.
+    What was found until now, kept in a file so that an ended run is not lost.
     """
-    found: dict[str, list[dict[str, float]]] = {}
-    wrong: list[str] = []
+
+    def __init__(self, file: Path | None, quick: bool) -> None:
+        self.rounds: dict[str, list[dict[str, float]]] = {}
+        self.wrong: list[str] = []
+        self._file = file
+        self._circumstances = report.circumstances(quick)
+
+    def found(self, row: Row, figures: Mapping[str, float]) -> None:
+        """
+        Take note of a row's figures in one round.
+        """
+        self.rounds.setdefault(row.name, []).append(dict(figures))
+        self._keep()
+
+    def failed(self, what: str) -> None:
+        """
+        Take note of what went wrong.
+        """
+        self.wrong.append(what)
+        self._keep()
+
+    def _keep(self) -> None:
+        if self._file is not None:
+            told = {**self._circumstances, "rounds": self.rounds, "wrong": self.wrong}
+            self._file.write_text(json.dumps(told, indent=1) + "\n")
+
+
+def measure(rows: Sequence[Row], rounds: int, quick: bool, console: Console, findings: Findings) -> None:
+    """
+    Measure rows, one after the other, again and again.
+    """
     with _progress(console, rounds * len(rows)) as (tell, step):
         rig = Rig(quick)
         try:
@@ -56,14 +85,13 @@ def measure(rows: Sequence[Row], rounds: int, quick: bool, console: Console) -> 
                     name = row.name
                     rig.tell = lambda text, turn=turn, name=name: tell(f"round {turn}, {name}: {text}")  # type: ignore[misc]
                     try:
-                        found.setdefault(name, []).append(dict(row.measure(rig)))
+                        findings.found(row, row.measure(rig))
                     except AssertionError as error:
-                        wrong.append(f"round {turn}, {name}: {error}")
-                        console.print(wrong[-1], style="red", markup=False, highlight=False)
+                        findings.failed(f"round {turn}, {name}: {error}")
+                        console.print(findings.wrong[-1], style="red", markup=False, highlight=False)
                     step()
         finally:
             rig.close()
-    return {name: measured for name, measured in found.items() if measured}, wrong
 
 
 @click.command()
@@ -80,16 +108,14 @@ def main(names: Sequence[str], rounds: int, file: Path | None, quick: bool) -> N
         raise click.UsageError(f"no such row: {', '.join(unknown)}; there are: {', '.join(ROWS)}")
     rows = [ROWS[name] for name in names or ROWS]
     console = Console(stderr=True)
-    circumstances = report.circumstances(quick)
-    found, wrong = measure(rows, rounds, quick, console)
-    if file is not None:
-        file.write_text(json.dumps({**circumstances, "rounds": found, "wrong": wrong}, indent=1) + "\n")
+    findings = Findings(file, quick)
+    measure(rows, rounds, quick, console, findings)
     if sys.stdout.isatty():
-        Console().print(report.table(rows, found))
+        Console().print(report.table(rows, findings.rounds))
     else:
-        for line in report.plain(rows, found):
+        for line in report.plain(rows, findings.rounds):
             print(line)
-    sys.exit(1 if wrong else 0)
+    sys.exit(1 if findings.wrong else 0)
 
 
 if __name__ == "__main__":
