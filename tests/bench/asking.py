@@ -79,8 +79,8 @@ class _Asker:
     One connection, which asks one question after the other: each has a number that must come back.
     """
 
-    def __init__(self, port: int, sensor: str, echo: bool) -> None:
-        self.socket = connect(port)
+    def __init__(self, connected: socket.socket, sensor: str, echo: bool) -> None:
+        self.socket = connected
         self._sensor = sensor.encode()
         self._echo = echo
         self._number = 0
@@ -127,6 +127,21 @@ def connect(port: int) -> socket.socket:
     return made
 
 
+def connect_all(port: int, count: int) -> list[socket.socket]:
+    """
+    Connect often, no faster than the daemon accepts: 50 may wait for that, and Linux lets all others try again a second
+    later.
+    """
+    made = []
+    for number in range(1, count + 1):
+        made.append(connect(port))
+        if number % 40 == 0:
+            made[-1].send(b"ping\n")
+            if made[-1].recv(100) != b"OK:ping\n":
+                raise AssertionError("no answer to a ping")
+    return made
+
+
 def ask(
     port: int,
     clients: int,
@@ -146,7 +161,7 @@ def ask(
         echo: Whether a question is echoed before it is answered.
         patience: Seconds to wait for the answers that are still due at the end.
     """
-    askers = [_Asker(port, str(n), echo) for n in range(1, clients + 1)]
+    askers = [_Asker(each, str(n), echo) for n, each in enumerate(connect_all(port, clients), 1)]
     poll = select.epoll()
     by_fd = {asker.socket.fileno(): asker for asker in askers}
     for fd in by_fd:
@@ -221,7 +236,7 @@ def together(port: int, clients: int, limit: float = 30.0) -> dict[str, Any]:
     """
     Ask one sensor the same question by all connections at once; tell the answers, each with how often it came.
     """
-    sockets = [connect(port) for _ in range(clients)]
+    sockets = connect_all(port, clients)
     for each in sockets:
         each.send(b"MSG:J_ID:1_ORIGIN:b\n")
     counts: dict[str, int] = {}

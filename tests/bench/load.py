@@ -17,7 +17,7 @@ import tty
 from array import array
 from typing import Any
 
-from tests.bench.asking import ask, connect, direct, quantile, together
+from tests.bench.asking import ask, connect_all, direct, quantile, together
 
 
 def drain(path: str, size: int) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def drain(path: str, size: int) -> dict[str, Any]:
 
 def watch(port: int, watchers: int, sampled: int, quiet: float, limit: float = 120.0) -> dict[str, Any]:
     """
-    Watch everything by many connections, until nothing has come for a while.
+    Watch everything by many connections, until standard input ends and nothing has come for a while.
 
     Of a sample each event is taken as it comes, and its delay noted: its value is the time when it was said. The
     others are read ten times a second, as who reads 200,000 events a second one by one needs a core for that.
@@ -48,7 +48,7 @@ def watch(port: int, watchers: int, sampled: int, quiet: float, limit: float = 1
         quiet: Seconds without an event after which it is over.
         limit: Seconds after which it is over in any case.
     """
-    sockets = [connect(port) for _ in range(watchers)]
+    sockets = connect_all(port, watchers)
     for each in sockets:
         each.send(b"watch\n")
         if each.recv(100) != b"OK:watch\n":
@@ -60,24 +60,32 @@ def watch(port: int, watchers: int, sampled: int, quiet: float, limit: float = 1
     poll = select.epoll()
     for each in sample:
         poll.register(each.fileno(), select.EPOLLIN)
+    poll.register(0, select.EPOLLIN)
     by_fd = {each.fileno(): each for each in sample}
     rests = dict.fromkeys(by_fd, b"")
     delays = array("d")
     events = dropped = 0
-    heard: float | None = None
+    heard = 0.0
+    ending = False
     next_look = 0.0
     until = time.monotonic() + limit
-    while (now := time.monotonic()) < until:
+    while (now := time.monotonic()) < until and not (ending and now > heard + quiet):
         if now >= next_look:
             next_look = now + 0.1
             for each in others:
                 for data in _available(each):
-                    events += data.count(b"EVENT:reading_")
-                    dropped += data.count(b"EVENT:dropped_")
+                    heard = now
+                    gaps = data.count(b"EVENT:dropped_")
+                    dropped += gaps
+                    events += data.count(b"\n") - gaps
             now = time.monotonic()
         for fd, _ in poll.poll(max(0.0, next_look - now)):
-            data = by_fd[fd].recv(65536)
             heard = time.monotonic()
+            if fd == 0:
+                ending = True
+                poll.unregister(0)
+                continue
+            data = by_fd[fd].recv(65536)
             *lines, rests[fd] = (rests[fd] + data).split(b"\n")
             for line in lines:  # EVENT:reading_ID:u1_VALUE:123456_AT:…
                 if line.startswith(b"EVENT:reading_"):
@@ -85,8 +93,6 @@ def watch(port: int, watchers: int, sampled: int, quiet: float, limit: float = 1
                     delays.append(heard - float(line.split(b"_")[2][6:]) / 1e6)
                 else:
                     dropped += 1
-        if heard is not None and time.monotonic() > heard + quiet:
-            break
     return {
         "events": events,
         "dropped": dropped,
@@ -112,7 +118,7 @@ def hold(port: int, clients: int) -> dict[str, Any]:
     """
     Hold connections that say nothing, until standard input ends.
     """
-    held = [connect(port) for _ in range(clients)]
+    held = connect_all(port, clients)
     print("{}", flush=True)
     sys.stdin.buffer.read()
     return {"held": len(held)}
