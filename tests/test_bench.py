@@ -245,7 +245,11 @@ class ReportTests(SynchronousTestCase):
         """
         The table of the page is replaced, and nothing else of it.
         """
-        told = {**report.circumstances(quick=False), "rounds": {"coalescing": [{"messages": 1.0, "clients": 500.0}]}}
+        told = {
+            **report.circumstances(quick=False),
+            "load": 0.1,
+            "rounds": {"coalescing": [{"messages": 1.0, "clients": 500.0}]},
+        }
         lines = list(page.table(told))
         self.assertIn("| messages to the device | 1 |  |  | ≤ 1 | yes |", lines)
         once = page.replaced(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n", lines)
@@ -253,6 +257,15 @@ class ReportTests(SynchronousTestCase):
         self.assertTrue(once.startswith(f"before\n{page.BEGIN}\nMeasured on "))
         self.assertTrue(once.endswith(f" |\n{page.END}\nafter\n"))
         self.assertEqual(page.replaced(once, lines), once)
+
+    def test_page_doubts(self) -> None:
+        """
+        Figures of a busy machine, or of a quick run, are said to be such.
+        """
+        told = {**report.circumstances(quick=False), "load": 0.1, "rounds": {}}
+        self.assertNotIn("relied", next(page.table(told)))
+        for doubt in [{"load": 3.2}, {"quick": True}]:
+            self.assertIn("not to be relied on", next(page.table({**told, **doubt})))
 
     def test_page_of_the_docs(self) -> None:
         """

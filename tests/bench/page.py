@@ -22,6 +22,8 @@ from tests.running import ROOT
 
 BEGIN, END = "<!-- figures: made by tests.bench.page -->", "<!-- end of figures -->"
 
+BUSY = 1.0  # the load before the start beyond which figures say little
+
 
 def table(told: Mapping[str, Any]) -> Iterator[str]:
     """
@@ -30,8 +32,15 @@ def table(told: Mapping[str, Any]) -> Iterator[str]:
     Args:
         told: The content of its JSON file.
     """
-    quick = ", with little of everything (`--quick`): no figures, only a sketch" if told["quick"] else ""
-    yield f"Measured on {told['at'][:10]}, {told['cores']} cores, {told['machine']}, Python {told['python']}{quick}."
+    doubts = []
+    if told["quick"]:
+        doubts.append("with little of everything (`--quick`)")
+    if told["load"] > BUSY:
+        doubts.append(f"on a machine with other work to do (a load of {told['load']:.0f} before the start)")
+    yield (
+        f"Measured on {told['at'][:10]}, {told['cores']} cores, {told['machine']}, Python {told['python']}, Twisted "
+        f"{told['twisted']}" + (", " + " and ".join(doubts) + ": **not to be relied on**." if doubts else ".")
+    )
     yield ""
     yield "| figure | median | spread | beside, in the same run | reach | |"
     yield "| --- | ---: | --- | --- | ---: | --- |"
