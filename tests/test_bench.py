@@ -264,7 +264,8 @@ class ReportTests(SynchronousTestCase):
         """
         told = {**report.circumstances(quick=False), "load": 0.1, "rounds": {}}
         self.assertNotIn("relied", next(page.table(told)))
-        for doubt in [{"load": 3.2}, {"quick": True}]:
+        doubts: list[dict[str, Any]] = [{"load": 3.2}, {"quick": True}]
+        for doubt in doubts:
             self.assertIn("not to be relied on", next(page.table({**told, **doubt})))
 
     def test_page_of_the_docs(self) -> None:
