@@ -23,12 +23,10 @@ from tests.bench.running import Daemon, Load
 
 T = TypeVar("T")
 
-os.environ.setdefault("USBGATE_TEST_FSYNC", "on")  # for the server here: what is stored must be on the disk
-
 
 class Rig:
     """
-    What rows are measured with. What it gives out as a context is gone when that ends; the server when `close` comes.
+    What rows are measured with. What it gives out as a context is gone when that ends.
     """
 
     def __init__(self, quick: bool = False, tell: Callable[[str], None] = lambda text: None) -> None:
@@ -72,6 +70,8 @@ class Rig:
         A PostgreSQL of the bench's own, which ends with this process.
         """
         self.tell("starting PostgreSQL")
+        # Here, what is stored must be on the disk; not when it is imported, since tests do well without.
+        os.environ.setdefault("USBGATE_TEST_FSYNC", "on")
         return postgresql.own_server()
 
     @cached_property

@@ -104,7 +104,7 @@ def _measure(rig: Rig) -> Mapping[str, float]:
     for clients in CLIENTS:
         # A device and a daemon each, so that none has the other's past.
         with rig.device() as device:
-            rig.tell(f"{clients} clients")
+            rig.tell(f"{clients} clients of usbgate")
             with rig.database() as database, rig.daemon(device, database.url) as daemon:
                 note(f"usbgate_{clients}", asked(rig, daemon, clients, seconds))
             rig.tell(f"{clients} by one program, without usbgate")
