@@ -5,15 +5,28 @@ A gateway in memory, whose askers are answered by hand, and a transport whose pe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.testing import StringTransportWithDisconnection
 from zope.interface import implementer
 
-from usbgate.interfaces import DeviceSummary, IGateway, Lease, SensorSummary
-from usbgate.model import Answer, Reading, Report, Request
+from usbgate.interfaces import DeviceSummary, IGateway, Lease, Presentation, SensorSummary, Totals
+from usbgate.model import (
+    Alarm,
+    Answer,
+    Bucket,
+    Event,
+    Reading,
+    Report,
+    Request,
+    Selection,
+    StoredReading,
+    StoredRequest,
+    Unknown,
+)
 
 AT = 1363035730123
 AT_TEXT = "2013-03-11T21:02:10.123Z"
@@ -44,9 +57,21 @@ class MemoryGateway:
         self.subscriptions = 0
         self.broken: Exception | None = None
         self.lendings: list[tuple[str, str, Deferred[Lease]]] = []
+        self.told: list[Mapping[str, str]] = [{"VERSION": "1.2", "UPTIME": "7"}, {"STORE": "ok", "BACKLOG": "0"}]
+        self.hearing: list[Callable[[Event], None]] = []
+        self.presented: dict[str, Presentation] = {}
+        self.stored: list[StoredReading] = []
+        self.pages: list[tuple[Selection, int, int, int]] = []
+        self.page_fails: Exception | None = None
+        self.stored_buckets: list[Bucket] = []
+        self.bucket_calls: list[tuple[Selection, int, int]] = []
+        self.stored_requests: list[StoredRequest] = []
+        self.request_calls: list[tuple[str | None, int]] = []
+        self.raised: list[Alarm] = []
+        self.acknowledged: list[tuple[str, str]] = []
 
     @property
-    def requests(self) -> list[Request]:
+    def requested(self) -> list[Request]:
         """
         What was asked, oldest first.
         """
@@ -138,7 +163,7 @@ class MemoryGateway:
         """
         See `IGateway`.
         """
-        return [{"VERSION": "1.2", "UPTIME": "7"}, {"STORE": "ok", "BACKLOG": "0"}]
+        return self.told
 
     def noise(self) -> list[Mapping[str, str]]:
         """
@@ -159,6 +184,97 @@ class MemoryGateway:
         self.subscriptions += 1
         self.watching.append(deliver)
         return lambda: self.watching.remove(deliver)
+
+    def subscribe_events(self, deliver: Callable[[Event], None]) -> Callable[[], None]:
+        """
+        See `IGateway`.
+        """
+        self.hearing.append(deliver)
+        return lambda: self.hearing.remove(deliver)
+
+    def happen(self, *events: Event) -> None:
+        """
+        Tell everybody who subscribed to events.
+        """
+        for event in events:
+            for deliver in list(self.hearing):
+                deliver(event)
+
+    def presentations(self) -> Mapping[str, Presentation]:
+        """
+        See `IGateway`.
+        """
+        return self.presented
+
+    def totals(self) -> Totals:
+        """
+        See `IGateway`.
+        """
+        return Totals(
+            readings=12,
+            outcomes={"answered": 3, "timeout": 1},
+            malformed={"no key": 2},
+            latencies=[(0.5, 2), (float("inf"), 3)],
+            latency_sum=1.25,
+        )
+
+    def _selected(self, selection: Selection) -> list[StoredReading]:
+        return [
+            each
+            for each in self.stored
+            if each.reading.sensor == selection.sensor
+            and selection.field in (None, each.reading.field)
+            and (selection.since is None or each.reading.at >= selection.since)
+            and (selection.until is None or each.reading.at < selection.until)
+        ]
+
+    def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
+        """
+        See `IGateway`.
+        """
+        if self.broken is not None:
+            return fail(self.broken)
+        selected = self._selected(selection)[-(limit or 0) :]
+        return succeed((selected[0].seq, selected[-1].seq) if selected else None)
+
+    def page(self, selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
+        """
+        See `IGateway`.
+        """
+        self.pages.append((selection, first, last, limit))
+        if self.page_fails is not None and len(self.pages) > 1:
+            return fail(self.page_fails)
+        return succeed([each for each in self._selected(selection) if first <= each.seq <= last][:limit])
+
+    def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
+        """
+        See `IGateway`.
+        """
+        self.bucket_calls.append((selection, width, limit))
+        return succeed(self.stored_buckets)
+
+    def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
+        """
+        See `IGateway`.
+        """
+        self.request_calls.append((sensor, limit))
+        return succeed(self.stored_requests)
+
+    def alarms(self) -> list[Alarm]:
+        """
+        See `IGateway`.
+        """
+        return self.raised
+
+    def acknowledge(self, alarm: str, by: str) -> Deferred[Alarm]:
+        """
+        See `IGateway`.
+        """
+        for each in self.raised:
+            if each.alarm == alarm:
+                self.acknowledged.append((alarm, by))
+                return succeed(replace(each, acknowledged=AT, by=by))
+        return fail(Unknown(f"no such alarm: {alarm}"))
 
 
 def reading(sensor: str = "20", field: str = "VALUE", value: float | None = 456.0, **others: Any) -> Reading:

@@ -16,7 +16,7 @@ from tests.memory_sink import MemorySink
 from tests.test_journal import JournalCase, deferred, readings, request
 from usbgate.batch import Batch, encode
 from usbgate.delivery import BACK_OFF_MOST, RECALL_INTERVAL, STOP_PATIENCE, Delivery
-from usbgate.fieldline import format_line
+from usbgate.fieldline import format_line, format_time
 from usbgate.interfaces import IHistory, IOutbox, ISink, SinkUnavailable
 from usbgate.model import Reading, RequestRecord
 
@@ -154,6 +154,8 @@ class DeliveryTests(TestCase):
         """
         A store that can't be reached is tried after 0.5 s, then twice as long, up to 30 s; then at 0.5 s again.
         """
+        states: list[str] = []
+        self.delivery.state_changed = lambda: states.append(self.delivery.state)
         self.sink.unavailable = "connection refused"
         self.delivery.startService()
         self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "connection refused"))
@@ -167,6 +169,7 @@ class DeliveryTests(TestCase):
         self.sink.unavailable = None
         self.clock.advance(BACK_OFF_MOST)
         self.assertEqual((self.delivery.state, self.delivery.trouble, self.recalled), ("connected", None, 1))
+        self.assertEqual(states, ["away", "connected"])  # told when it changed, not at each attempt
         self.sink.unavailable = "gone"
         self.outbox.append(readings(0, 1), [])
         (call,) = self.clock.getDelayedCalls()
@@ -229,7 +232,8 @@ class DeliveryTests(TestCase):
         self.outbox.append(readings(0, 3), [])
         told = self.delivery.status()
         text = 'relation "usbgate schema" is not there'
-        self.assertEqual(told, {"STORE": "away", "BACKLOG": "3", "REJECTED": "1", "TEXT": text})
+        oldest = format_time(readings(0, 1)[0].at)
+        self.assertEqual(told, {"STORE": "away", "BACKLOG": "3", "REJECTED": "1", "OLDEST": oldest, "TEXT": text})
         format_line(told)
 
     def test_said_once(self) -> None:

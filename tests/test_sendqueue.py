@@ -80,6 +80,19 @@ class SendQueueTests(SynchronousTestCase):
         self.assertEqual((self.queue.unsent, self.socket.producer), (0, None))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_behind(self) -> None:
+        """
+        The first data can be sent behind what the transport holds already; all later data follows it.
+        """
+        self.socket.write(b"before ")
+        self.queue.write_behind(b"first ")
+        self.queue.write(b"second ")
+        self.socket.room = 100
+        while self.queue.unsent:
+            self.socket.doWrite()
+        self.queue.write(b"third")
+        self.assertEqual(self.socket.sent, b"before first second third")
+
     def test_later(self) -> None:
         """
         Data that may wait goes out before the next, or when flushed.

@@ -124,7 +124,7 @@ class RequestTests(ServerCase):
         ORIGIN is the peer's address where the client gave none; the echo has only what the client sent.
         """
         self.assertEqual(self.say(b"msg:L_id:9_level:50_TAG:t_TIMEOUT:3\n"), ["MSG:L_ID:9_LEVEL:50_TAG:t_TIMEOUT:3"])
-        (request,) = self.gateway.requests
+        (request,) = self.gateway.requested
         self.assertEqual((request.origin, request.client, request.timeout), ("10.0.0.7", "10.0.0.7:4711", 3.0))
         local = self.factory.buildProtocol(UNIXAddress(None))
         self.assertEqual((local.origin, local.client), ("local", "local"))
@@ -282,7 +282,7 @@ class RequestTests(ServerCase):
         """
         line = "MSG:J_ID:20_TAG:t_A:" + "x" * (LINE_LIMIT - 20)
         self.assertEqual(self.say(line.encode() + b"\n"), [line])
-        (request,) = self.gateway.requests
+        (request,) = self.gateway.requested
         self.assertEqual(request.size, LINE_LIMIT - len("_TAG:t") + len("_ORIGIN:10.0.0.7"))
 
 

@@ -50,7 +50,7 @@ class WatchersTests(SynchronousTestCase):
         """
         self.clock = TurnClock()
         self.gateway = MemoryGateway()
-        self.watchers = Watchers(self.clock, self.gateway)
+        self.watchers = Watchers(self.clock, self.gateway.subscribe)
 
     def tearDown(self) -> None:
         """

@@ -64,7 +64,7 @@ class AskTests(WordCase):
         self.assertEqual(self.say("ask 20"), [])
         self.gateway.answer(0)
         self.assertEqual(self.heard(), [f"ID:20_VALUE:456_MSG:J_AT:{AT_TEXT}", "OK:ask"])
-        (request,) = self.gateway.requests
+        (request,) = self.gateway.requested
         self.assertEqual(dict(request.fields), {"MSG": "J", "ID": "20", "ORIGIN": "10.0.0.7"})
         self.assertEqual((request.client, request.timeout, request.max_age), ("10.0.0.7:4711", None, None))
 
@@ -74,14 +74,14 @@ class AskTests(WordCase):
         """
         self.say("ask 2 timeout=3")
         self.say("ask 2")  # waits for the first
-        self.assertEqual([request.question.command for request in self.gateway.requests], ["S"])
+        self.assertEqual([request.question.command for request in self.gateway.requested], ["S"])
 
     def test_everything(self) -> None:
         """
         Options mean what they mean in a request line; the rest are arguments, in their order.
         """
         self.say("ask 9 L level=50 timeout=2.5 max_age=30 origin=TOTO dev=uno tag=t1 mode=a_b")
-        (request,) = self.gateway.requests
+        (request,) = self.gateway.requested
         self.assertEqual(
             list(request.fields.items()),
             [("MSG", "L"), ("ID", "9"), ("LEVEL", "50"), ("ORIGIN", "TOTO"), ("MODE", "a_b")],
@@ -90,7 +90,7 @@ class AskTests(WordCase):
         self.gateway.answer(0)
         self.assertEqual(self.heard(), [f"ID:9_VALUE:456_MSG:L_TAG:t1_AT:{AT_TEXT}", "OK:ask_TAG:t1"])
         self.say("ask 9 L maxage=3")
-        self.assertEqual(self.gateway.requests[1].max_age, 3.0)
+        self.assertEqual(self.gateway.requested[1].max_age, 3.0)
 
     def test_failure(self) -> None:
         """

@@ -55,7 +55,7 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         """
         self.reactor = reactor
         self.gateway = gateway
-        self.watchers = Watchers(reactor, gateway)
+        self.watchers = Watchers(reactor, gateway.subscribe)
         self.limited = 0
         self._wall = wall
         self._max_connections = max_connections

@@ -19,7 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from usbgate.batch import Batch, halve
-from usbgate.fieldline import plain_text
+from usbgate.fieldline import format_time, plain_text
 from usbgate.interfaces import IOutbox, ISink, RowsRefused, SinkUnavailable
 
 BACK_OFF_FIRST, BACK_OFF_MOST = 0.5, 30.0  # seconds
@@ -35,6 +35,7 @@ class Delivery(Service):
     Attributes:
         state: Whether the store takes rows; `connecting` until that is known.
         trouble: Why it takes none; None unless `away`.
+        state_changed: To be set: called when `state` is another one.
     """
 
     log = Logger()
@@ -60,6 +61,7 @@ class Delivery(Service):
             jitter: Gives a number from 0 to 1, so that many gateways do not come back as one.
         """
         self.state: Literal["connecting", "connected", "away"] = "connecting"
+        self.state_changed: Callable[[], None] = lambda: None
         self.trouble: str | None = None
         self._clock = clock
         self._outbox = outbox
@@ -119,6 +121,9 @@ class Delivery(Service):
         Tell how it is, as fields whose values read back.
         """
         told = {"STORE": self.state, "BACKLOG": str(self._outbox.backlog), "REJECTED": str(self._outbox.rejected)}
+        if self._batch is not None:
+            # Each kind of row has its time first, behind its number.
+            told["OLDEST"] = format_time(min(int(part[1].partition("\n")[0]) for part in self._batch.parts if part))
         if self.trouble is not None:
             told["TEXT"] = plain_text(self.trouble)
         return told
@@ -256,7 +261,8 @@ class Delivery(Service):
                 away=self._clock.seconds() - self._away_since,
                 backlog=self._outbox.backlog,
             )
-        self.state, self.trouble = "connected", None
+        self.trouble = None
+        self._enter("connected")
         self._away_since = None
         self._surprised = False
         self._back_off = BACK_OFF_FIRST
@@ -271,4 +277,10 @@ class Delivery(Service):
                 reason=reason,
                 backlog=self._outbox.backlog,
             )
-        self.state, self.trouble = "away", reason
+        self.trouble = reason
+        self._enter("away")
+
+    def _enter(self, state: Literal["connected", "away"]) -> None:
+        if state != self.state:
+            self.state = state
+            self.state_changed()

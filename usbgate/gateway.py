@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
+from typing import TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
@@ -23,9 +24,10 @@ from usbgate.agenda import Newest
 from usbgate.clientline import reading_event_line
 from usbgate.clockmarks import ClockWatch, Stamp
 from usbgate.fieldline import EXACT_DIGITS, LINE_LIMIT, format_line, parse_number
-from usbgate.hub import Deliver, Hub
+from usbgate.hub import Hub
 from usbgate.interfaces import (
     DeviceSummary,
+    IArchive,
     IClock,
     IDeviceLink,
     IGateway,
@@ -33,22 +35,34 @@ from usbgate.interfaces import (
     IJournal,
     ILinkListener,
     Lease,
+    Presentation,
     SensorSummary,
     SinkUnavailable,
+    Totals,
 )
+from usbgate.latencies import Latencies
 from usbgate.model import (
+    Alarm,
     Answer,
+    Bucket,
     Busy,
     ClockMark,
+    DeviceEvent,
+    Event,
     Failed,
     Malformed,
     Question,
     Reading,
+    ReadingEvent,
     Report,
     Request,
     RequestError,
     RequestRecord,
+    Selection,
     Stopped,
+    StoredReading,
+    StoredRequest,
+    StoreEvent,
     Unknown,
 )
 from usbgate.noise import Noise
@@ -67,6 +81,9 @@ TAG_ROOM = 13
 TOLD_A_TURN = 100
 
 _UNSAID = 1000  # sensors of which it is remembered that two links speaking for them was said
+
+_T = TypeVar("_T")
+_Store = TypeVar("_Store", IHistory, IArchive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +147,7 @@ class Gateway(Service):
         default_command: str,
         sensor_rules: Mapping[str, SensorRules],
         first_tag: int = 0,
+        presentations: Mapping[str, Presentation] | None = None,
     ) -> None:
         """
         Begin with no links, and nothing to store in.
@@ -140,8 +158,10 @@ class Gateway(Service):
             default_command: What `ask` means where neither the asker nor the sensor says otherwise.
             sensor_rules: The configured sensors, by id.
             first_tag: See `PendingRequests`.
+            presentations: See `IGateway.presentations`; by default the names of the configured sensors.
         """
-        self.hub = Hub()
+        self.hub: Hub[[str | None, str]] = Hub()
+        self.events: Hub[[Event]] = Hub()
         self._reactor = reactor
         self._clock = clock
         self._default_command = default_command
@@ -150,13 +170,19 @@ class Gateway(Service):
         self._lines: dict[str, _Line] = {}
         self._journal: IJournal | None = None
         self._history: IHistory | None = None
+        self._archive: IArchive | None = None
         self._store_status: Callable[[], list[Mapping[str, str]]] = lambda: [{"STORE": "none"}]
+        self._presentations = presentations or {
+            sensor: Presentation(name=rules.name, device=rules.device) for sensor, rules in sensor_rules.items()
+        }
         self._sensors = KnownSensors()
         thinned = {sensor: each.store_every for sensor, each in sensor_rules.items() if each.store_every is not None}
         self._thinning = Thinning(thinned) if thinned else None
         self._clock_watch = ClockWatch(clock.boot)
         self._noise = Noise(clock)
         self._outcomes: Counter[str] = Counter()
+        self._latencies = Latencies()
+        self._readings = 0
         self._contested: Newest[str, None] = Newest(_UNSAID)
         self._untold: deque[_Untold] = deque()
         self._telling: IDelayedCall | None = None
@@ -180,7 +206,13 @@ class Gateway(Service):
         room = LINE_LIMIT - TAG_ROOM if rules.tags else LINE_LIMIT
         self._lines[link.name] = _Line(link, pending, room, pending.state, self._clock.wall(), warn)
 
-    def store_in(self, journal: IJournal, history: IHistory, status: Callable[[], list[Mapping[str, str]]]) -> None:
+    def store_in(
+        self,
+        journal: IJournal,
+        history: IHistory,
+        status: Callable[[], list[Mapping[str, str]]],
+        archive: IArchive | None = None,
+    ) -> None:
         """
         Store from now on.
 
@@ -188,9 +220,11 @@ class Gateway(Service):
             journal: Takes readings and requests.
             history: Gives them back.
             status: Tells the state of both, each mapping as one line of `status`.
+            archive: Gives them back page by page; None where it can't.
         """
         self._journal = journal
         self._history = history
+        self._archive = archive
         self._store_status = status
 
     def stopService(self) -> None:
@@ -292,15 +326,66 @@ class Gateway(Service):
         """
         Fetch stored readings (see `IGateway.history`).
         """
-        return Deferred.fromCoroutine(self._fetch(sensor, field, since, limit))
+        return Deferred.fromCoroutine(
+            _ask_store(self._history, lambda stored: stored.history(sensor, field, since, limit))
+        )
 
-    async def _fetch(self, sensor: str, field: str | None, since: int | None, limit: int) -> list[Reading]:
-        if self._history is None:
-            raise Failed("nothing is stored: the database is none")
-        try:
-            return await self._history.history(sensor, field, since, limit)
-        except SinkUnavailable as error:
-            raise Failed(f"the database can't be asked: {error}") from None
+    def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
+        """
+        Find stored readings (see `IGateway.extent`).
+        """
+        return self._read(lambda stored: stored.extent(selection, limit))
+
+    def page(self, selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
+        """
+        Fetch stored readings (see `IGateway.page`).
+        """
+        return self._read(lambda stored: stored.page(selection, first, last, limit))
+
+    def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
+        """
+        Sum up stored readings (see `IGateway.buckets`).
+        """
+        return self._read(lambda stored: stored.buckets(selection, width, limit))
+
+    def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
+        """
+        Fetch requests that ended (see `IGateway.requests`).
+        """
+        return self._read(lambda stored: stored.requests(sensor, limit))
+
+    def _read(self, question: Callable[[IArchive], Deferred[_T]]) -> Deferred[_T]:
+        return Deferred.fromCoroutine(_ask_store(self._archive, question))
+
+    def presentations(self) -> Mapping[str, Presentation]:
+        """
+        Tell how people want to see sensors (see `IGateway.presentations`).
+        """
+        return self._presentations
+
+    def totals(self) -> Totals:
+        """
+        Tell what was counted (see `IGateway.totals`).
+        """
+        return Totals(
+            readings=self._readings,
+            outcomes=dict(self._outcomes),
+            malformed=dict(self._noise.reasons),
+            latencies=self._latencies.cumulated(),
+            latency_sum=self._latencies.sum,
+        )
+
+    def alarms(self) -> list[Alarm]:
+        """
+        List the alarms (see `IGateway.alarms`).
+        """
+        return []
+
+    def acknowledge(self, alarm: str, by: str) -> Deferred[Alarm]:
+        """
+        Take note that somebody has seen an alarm (see `IGateway.acknowledge`).
+        """
+        return fail(Unknown(f"no such alarm: {alarm}"))
 
     def sensors(self) -> list[SensorSummary]:
         """
@@ -408,11 +493,23 @@ class Gateway(Service):
         """
         self._noise.add(source, line, reason)
 
-    def subscribe(self, deliver: Deliver) -> Callable[[], None]:
+    def subscribe(self, deliver: Callable[[str | None, str], None]) -> Callable[[], None]:
         """
-        Hear every event (see `IGateway.subscribe`).
+        Hear every event as a line (see `IGateway.subscribe`).
         """
         return self.hub.subscribe(deliver)
+
+    def subscribe_events(self, deliver: Callable[[Event], None]) -> Callable[[], None]:
+        """
+        Hear every event as a value (see `IGateway.subscribe_events`).
+        """
+        return self.events.subscribe(deliver)
+
+    def store_changed(self, state: str, backlog: int) -> None:
+        """
+        Tell who watches that the store's state is another one.
+        """
+        self.events.publish(StoreEvent(state, backlog))
 
     # What links tell (ILinkListener).
 
@@ -523,6 +620,11 @@ class Gateway(Service):
                 if report.values:
                     command = question.command if question is not None else None
                     self.hub.publish(report.sensor, reading_event_line(report, command, stamp.at))
+        if self.events.wanted and stamp is not None:
+            for report, question in moves.handed:
+                if report.values:
+                    command = question.command if question is not None else report.command
+                    self.events.publish(ReadingEvent(report.sensor, device, command, stamp.at, report.values))
         self._tell_state(line)
 
     def _end(self, endings: Sequence[_Ending], device: str | None, now: float) -> None:
@@ -594,6 +696,7 @@ class Gateway(Service):
             line.state = state
             line.since = self._clock.wall()
             self.hub.publish(None, format_line({"EVENT": "device", "DEV": line.link.name, "STATE": state}))
+            self.events.publish(DeviceEvent(line.link.name, state, line.since))
 
     def _note(self, device: str, handed: Sequence[tuple[Report, Question | None]], stamp: Stamp) -> list[Reading]:
         at, _, trusted = stamp
@@ -616,6 +719,7 @@ class Gateway(Service):
                     device=device,
                     before=before,
                 )
+            self._readings += len(readings)
             noted += readings if thinning is None else thinning.keep(readings, now)
         return noted
 
@@ -637,6 +741,8 @@ class Gateway(Service):
     ) -> RequestRecord:
         name = outcome.code if isinstance(outcome, RequestError) else "recent" if outcome.recent else "answered"
         self._outcomes[name] += 1
+        if name == "answered":
+            self._latencies.add(now - waiter.started)
         request = waiter.request
         sensor, command, arguments = request.question
         told = {k: v for k, v in request.fields.items() if (k, v) in arguments} if arguments else None
@@ -694,3 +800,12 @@ class Gateway(Service):
         self._timer = None
         for line in self._lines.values():
             self._act(line, line.pending.expire(self._clock.monotonic()))
+
+
+async def _ask_store(store: _Store | None, question: Callable[[_Store], Deferred[_T]]) -> _T:
+    if store is None:
+        raise Failed("nothing is stored: the database is none")
+    try:
+        return await question(store)
+    except SinkUnavailable as error:
+        raise Failed(f"the database can't be asked: {error}") from None

@@ -1,5 +1,5 @@
 """
-Publish and subscribe within the process: events as lines, for every face that has somebody watching.
+Publish and subscribe within the process: events, for every face that has somebody watching.
 
 A subscriber is called at once and must not hold anything up: what a slow peer may pile up is bounded by the face that
 knows the peer.
@@ -8,22 +8,22 @@ knows the peer.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Generic, ParamSpec
 
 from twisted.logger import Logger
 
-# A sensor's id (None for an event of a link), and the line without its end.
-Deliver = Callable[[str | None, str], None]
+P = ParamSpec("P")
 
 
-class Hub:
+class Hub(Generic[P]):
     """
-    Who wants to hear of events.
+    Who wants to hear of events, and what an event is told as.
     """
 
     log = Logger()
 
     def __init__(self) -> None:
-        self._subscribers: dict[object, Deliver] = {}
+        self._subscribers: dict[object, Callable[P, None]] = {}
 
     @property
     def wanted(self) -> bool:
@@ -32,7 +32,7 @@ class Hub:
         """
         return bool(self._subscribers)
 
-    def subscribe(self, deliver: Deliver) -> Callable[[], None]:
+    def subscribe(self, deliver: Callable[P, None]) -> Callable[[], None]:
         """
         Call `deliver` with every event from now on.
 
@@ -47,12 +47,12 @@ class Hub:
 
         return unsubscribe
 
-    def publish(self, sensor: str | None, line: str) -> None:
+    def publish(self, *event: P.args, **others: P.kwargs) -> None:
         """
         Tell everybody; one that fails is logged and keeps nobody else from hearing.
         """
         for deliver in list(self._subscribers.values()):
             try:
-                deliver(sensor, line)
+                deliver(*event, **others)
             except Exception:
                 self.log.failure("a subscriber failed")

@@ -11,7 +11,20 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from usbgate.batch import Batch
-from usbgate.model import Answer, Reading, Report, Request, Row, Send
+from usbgate.model import (
+    Alarm,
+    Answer,
+    Bucket,
+    Event,
+    Reading,
+    Report,
+    Request,
+    Row,
+    Selection,
+    Send,
+    StoredReading,
+    StoredRequest,
+)
 
 
 class IClock(Interface):
@@ -306,6 +319,122 @@ class IHistory(Interface):
         """
 
 
+class IArchive(Interface):
+    """
+    What was stored, page by page, in sums, and who asked for it.
+    """
+
+    def extent(selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
+        """
+        Find the numbers of the first and the last of some stored readings of this gateway.
+
+        Args:
+            selection: Which ones.
+            limit: The newest so many of them, above 0; None for all.
+
+        Returns:
+            Fires with None where there are none; fails with `SinkUnavailable`.
+        """
+
+    def page(selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
+        """
+        Fetch some stored readings of this gateway, by number, oldest first.
+
+        Args:
+            selection: Which ones.
+            first: None with a lower number.
+            last: None with a higher number.
+            limit: At most so many, above 0.
+
+        Returns:
+            Fails with `SinkUnavailable`.
+        """
+
+    def buckets(selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
+        """
+        Sum up stored numbers of this gateway by intervals, oldest first.
+
+        Args:
+            selection: Which ones.
+            width: Whole milliseconds that each interval has; they begin at multiples of it since 1970, UTC.
+            limit: The newest so many, above 0.
+
+        Returns:
+            Fails with `SinkUnavailable`.
+        """
+
+    def requests(sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
+        """
+        Fetch requests of this gateway that ended, newest first, by number.
+
+        Args:
+            sensor: Only about this sensor; None for all.
+            limit: At most so many, above 0.
+
+        Returns:
+            Fails with `SinkUnavailable`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class FieldPresentation:
+    """
+    How a person wants to see a field.
+
+    Attributes:
+        unit: What its numbers measure, such as `°C`.
+        decimals: Digits behind the point.
+        alarm: When it is an alarm, such as `> 60`.
+    """
+
+    unit: str | None = None
+    decimals: int | None = None
+    alarm: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Presentation:
+    """
+    How a person wants to see a sensor: what the configuration says of it.
+
+    Attributes:
+        name: What a person calls it.
+        place: Where it is.
+        device: The link that serves it.
+        stale: Seconds after which its newest reading is old.
+        commands: What it can be told to do: a label, and `COMMAND` or `COMMAND KEY=VALUE …`.
+        fields: By field, upper case.
+    """
+
+    name: str | None = None
+    place: str | None = None
+    device: str | None = None
+    stale: float = 3600.0
+    commands: Sequence[tuple[str, str]] = ()
+    fields: Mapping[str, FieldPresentation] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """
+    What was counted since usbgate started.
+
+    Attributes:
+        readings: Measurements read.
+        outcomes: Requests that ended, by outcome.
+        malformed: Malformed lines, by reason.
+        latencies: Requests that a device answered: how many took at most so many seconds, ascending, the last one
+            infinity.
+        latency_sum: Seconds that they took together.
+    """
+
+    readings: int
+    outcomes: Mapping[str, int]
+    malformed: Mapping[str, int]
+    latencies: Sequence[tuple[float, int]]
+    latency_sum: float
+
+
 @dataclass(frozen=True, slots=True)
 class SensorSummary:
     """
@@ -453,4 +582,55 @@ class IGateway(Interface):
 
         Returns:
             What to call to hear no more.
+        """
+
+    def subscribe_events(deliver: Callable[[Event], None]) -> Callable[[], None]:
+        """
+        Hear every event as a value from now on.
+
+        Returns:
+            What to call to hear no more.
+        """
+
+    def presentations() -> Mapping[str, Presentation]:
+        """
+        Tell how people want to see sensors, by id, in the order of the configuration; heard of yet or not.
+        """
+
+    def totals() -> Totals:
+        """
+        Tell what was counted.
+        """
+
+    def extent(selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
+        """
+        Find stored readings (see `IArchive.extent`); fails with `Failed`, whose text says why.
+        """
+
+    def page(selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
+        """
+        Fetch stored readings (see `IArchive.page`); fails with `Failed`, whose text says why.
+        """
+
+    def buckets(selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
+        """
+        Sum up stored readings (see `IArchive.buckets`); fails with `Failed`, whose text says why.
+        """
+
+    def requests(sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
+        """
+        Fetch requests that ended (see `IArchive.requests`); fails with `Failed`, whose text says why.
+        """
+
+    def alarms() -> list[Alarm]:
+        """
+        List the alarms that are active or not acknowledged yet, newest first.
+        """
+
+    def acknowledge(alarm: str, by: str) -> Deferred[Alarm]:
+        """
+        Take note that somebody has seen an alarm; the first who did stays.
+
+        Returns:
+            Fires with the alarm as it is then; fails with `Unknown`.
         """

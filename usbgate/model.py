@@ -5,6 +5,7 @@ What travels through usbgate: reports, readings, requests, answers, and the ways
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 
@@ -202,6 +203,53 @@ class Answer(NamedTuple):
     recent: bool = False
 
 
+class ReadingEvent(NamedTuple):
+    """
+    A report with measurements came in.
+
+    Attributes:
+        sensor: Whose it is.
+        device: The link that it came by.
+        command: The command that it answered or that it named itself, if any.
+        at: When it was read: whole milliseconds since 1970, UTC.
+        values: The measurements, as in `Report`.
+    """
+
+    sensor: str
+    device: str
+    command: str | None
+    at: int
+    values: tuple[tuple[str, str], ...]
+
+
+class DeviceEvent(NamedTuple):
+    """
+    A link's state is another one now.
+
+    Attributes:
+        device: The link.
+        state: As in `DeviceSummary`.
+        since: Since when: whole milliseconds since 1970, UTC.
+    """
+
+    device: str
+    state: str
+    since: int
+
+
+class StoreEvent(NamedTuple):
+    """
+    The store's state is another one now.
+
+    Attributes:
+        state: `connecting`, `connected` or `away`.
+        backlog: Rows that wait for it.
+    """
+
+    state: str
+    backlog: int
+
+
 class RequestRecord(NamedTuple):
     """
     One request that ended: the columns of table `request` that are not the gateway's own (protocol §5).
@@ -233,3 +281,93 @@ class ClockMark(NamedTuple):
 
 # What is stored, one class a table: see `usbgate.batch.KINDS`.
 Row = Reading | RequestRecord | ClockMark
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """
+    A reading that fulfilled the condition of its field, until it no longer does and somebody has seen it.
+
+    Attributes:
+        alarm: Its id.
+        sensor: Whose reading it was.
+        field: Which measurement.
+        condition: What it fulfilled, such as `> 60`.
+        value: The reading, where it is a number.
+        text: The reading, where it is none.
+        since: When it was read: whole milliseconds since 1970, UTC.
+        ended: When a reading no longer fulfilled it; None as long as it is active.
+        acknowledged: When somebody had seen it; None until then.
+        by: Who.
+    """
+
+    alarm: str
+    sensor: str
+    field: str
+    condition: str
+    value: float | None
+    text: str | None
+    since: int
+    ended: int | None = None
+    acknowledged: int | None = None
+    by: str | None = None
+
+
+class AlarmEvent(NamedTuple):
+    """
+    An alarm was raised, has ended, or was acknowledged.
+    """
+
+    alarm: Alarm
+
+
+Event = ReadingEvent | DeviceEvent | StoreEvent | AlarmEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """
+    Which stored readings are meant.
+
+    Attributes:
+        sensor: Of this sensor.
+        field: Only this field, upper case; None for all.
+        since: Only at or after this time: whole milliseconds since 1970, UTC; None for all.
+        until: Only before this time; None for all.
+    """
+
+    sensor: str
+    field: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+class StoredReading(NamedTuple):
+    """
+    A reading with the number under which it is stored.
+    """
+
+    seq: int
+    reading: Reading
+
+
+class StoredRequest(NamedTuple):
+    """
+    A request that ended, with the number under which it is stored.
+    """
+
+    seq: int
+    record: RequestRecord
+
+
+class Bucket(NamedTuple):
+    """
+    The numbers that a field had within one interval.
+    """
+
+    at: int  # when it begins: whole milliseconds since 1970, UTC
+    field: str
+    min: float
+    avg: float
+    max: float
+    readings: int  # how many they were

@@ -83,7 +83,9 @@ class Ports(Service):
 
     log = Logger()
 
-    def __init__(self, reactor: IReactorTime, endpoints: Sequence[str], factory: IProtocolFactory) -> None:
+    def __init__(
+        self, reactor: IReactorTime, endpoints: Sequence[str], factory: IProtocolFactory, needed: bool = True
+    ) -> None:
         """
         Remember what to listen on; nothing is opened before the service is started.
 
@@ -91,10 +93,12 @@ class Ports(Service):
             reactor: For time, and what the endpoints need of it.
             endpoints: Twisted server endpoint strings.
             factory: Makes a protocol for each connection.
+            needed: Whether it is the end of the start where one can't be listened on; else it is only said.
         """
         self._reactor = reactor
         self._endpoints = endpoints
         self._factory = factory
+        self._needed = needed
         self._ports: list[IListeningPort] = []
         self._refusals: list[_Refusals] = []
         self._starting = False
@@ -117,7 +121,7 @@ class Ports(Service):
             listening.addCallback(self._listening, description)
             listening.addErrback(self._not_listening, description, failed)
         self._starting = False
-        if failed:
+        if failed and self._needed:
             raise ListenError(f"can't listen: {failed[0].getErrorMessage()}")
 
     def _listening(self, port: IListeningPort, description: str) -> None:
@@ -126,12 +130,17 @@ class Ports(Service):
             refusals = _Refusals(self._reactor, port)
             self._refusals.append(refusals)
             port._logger = Logger(observer=refusals)
+        self._tell(port, description)
+
+    def _tell(self, port: IListeningPort, description: str) -> None:
         self.log.info("listening on {endpoint}", endpoint=description)
 
     def _not_listening(self, failure: Failure, description: str, failed: list[Failure]) -> None:
         # Twisted's own endpoints know at once, which ends the start; what a plug-in's finds out later is only said.
         failed.append(failure)
-        if not self._starting:
+        if not self._needed:
+            self.log.warn("can't listen on {endpoint}: {why}", endpoint=description, why=failure.getErrorMessage())
+        elif not self._starting:
             self.log.error("can't listen on {endpoint}: {why}", endpoint=description, why=failure.getErrorMessage())
 
     def stopService(self) -> Deferred[None]:

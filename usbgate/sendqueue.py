@@ -87,6 +87,17 @@ class SendQueue:
         if at_once and not self._holds:
             self.flush()
 
+    def write_behind(self, data: bytes) -> None:
+        """
+        Send data after what the transport may hold already, which we have not seen.
+
+        Args:
+            data: At least one byte, the first that is written.
+        """
+        self._pieces.append(data)
+        self._queued += len(data)
+        self._hand_over()
+
     def hold(self) -> None:
         """
         Collect what is written until `release`, so that it goes out in one packet.

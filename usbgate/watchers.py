@@ -1,5 +1,5 @@
 """
-Who watches what: one subscription to the gateway, many peers behind it.
+Who watches what: one subscription to all events, many peers behind it.
 
 An event is put down once for all who watch the same, spelled once, and goes out with all others since the last time:
 what a thousand watchers cost is a write each, and not for every event.
@@ -14,7 +14,9 @@ from itertools import islice
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import Interface
 
-from usbgate.interfaces import IGateway
+# Makes a function hear of every event, with its sensor (None for one that is no reading) and as text, from now on;
+# gives what to call to hear no more.
+Subscribe = Callable[[Callable[[str | None, str], None]], Callable[[], None]]
 
 WATCHERS_A_TURN = 100  # handed their events before the reactor gets its turn: a millisecond's work
 
@@ -77,16 +79,16 @@ class Watchers:
     Hands events on, by sensor; hears of them only while somebody watches.
     """
 
-    def __init__(self, reactor: IReactorTime, gateway: IGateway) -> None:
+    def __init__(self, reactor: IReactorTime, subscribe: Subscribe) -> None:
         """
         Begin with nobody.
 
         Args:
             reactor: To hand out later what came together.
-            gateway: Where the events come from.
+            subscribe: Where the events come from; called when the first one watches.
         """
         self._reactor = reactor
-        self._gateway = gateway
+        self._subscribe = subscribe
         self._sensors: dict[IWatcher, frozenset[str]] = {}
         self._groups: dict[frozenset[str], _Group] = {}  # nothing stands for all sensors
         self._of_sensor: dict[str, set[frozenset[str]]] = {}
@@ -108,7 +110,7 @@ class Watchers:
 
         Args:
             watcher: Who gets them.
-            sensors: Readings of these sensors only; of all, if empty. Links' events come in any case.
+            sensors: Readings of these sensors only; of all, if empty. Other events come in any case.
         """
         self._forget(watcher)
         self._sensors[watcher] = key = frozenset(sensors)
@@ -119,7 +121,7 @@ class Watchers:
                 self._of_sensor.setdefault(sensor, set()).add(key)
         group.watchers[watcher] = len(group.lines)
         if self._unsubscribe is None:
-            self._unsubscribe = self._gateway.subscribe(self._deliver)
+            self._unsubscribe = self._subscribe(self._deliver)
 
     def remove(self, watcher: IWatcher) -> None:
         """

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cache
 from inspect import cleandoc
 from typing import TypeVar
@@ -17,7 +16,7 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from usbgate.clientline import answer_line, error_line, parse_request
+from usbgate.clientline import answer_line, error_line, parse_moment, parse_request
 from usbgate.fieldline import (
     format_line,
     format_number,
@@ -36,9 +35,6 @@ HISTORY_LIMIT = 10_000  # readings: they are in memory until they are sent, some
 
 # Lines that are told before the reactor, and a slow client, get their turn: below a millisecond's work.
 _LINES_A_TURN = 100
-
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 _Item = TypeVar("_Item")
 
@@ -192,7 +188,9 @@ async def history(caller: ICaller, arguments: Sequence[str]) -> str | None:
     for option, value in _options(history, others):
         name = option.lower()
         if name == "since":
-            since = _since(value, caller.wall())
+            since = parse_moment(value, caller.wall())
+            if since is None:
+                raise _misused(history, f"since={value} is no time")
         elif name == "limit":
             limit = int(value) if re.fullmatch("[0-9]{1,5}", value) else 0
             if not 0 < limit <= HISTORY_LIMIT:
@@ -385,21 +383,6 @@ def _field(word: Word, text: str) -> str:
     if not is_key(text):
         raise _misused(word, f"{text!r} is no field")
     return text.upper()
-
-
-def _since(text: str, now: int) -> int:
-    """
-    Read a time before now or a moment; whole milliseconds since 1970, never before.
-    """
-    if match := _DURATION.fullmatch(text):
-        return max(0, now - int(float(match[1]) * _SECONDS[match[2]] * 1000)) if len(text) <= 15 else 0
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return max(0, int(moment.timestamp() * 1000))
-    except (ValueError, OverflowError):
-        raise _misused(history, f"since={text} is no time") from None
 
 
 def _reading_fields(reading: Reading) -> dict[str, str]:

@@ -140,7 +140,7 @@ class World:
         self.delivery = Delivery(life, self.journal, self.sink, self.gateway.recall, self.random.random)
         self.gateway.store_in(self.journal, self.sink, lambda: [self.delivery.status()])
         self.factory = ClientFactory(life, self.gateway, wall=self.time.wall)
-        self.factory.watchers = watchers = RecordedWatchers(life, self.gateway)
+        self.factory.watchers = watchers = RecordedWatchers(life, self.gateway.subscribe)
         watchers.world = self
         self.daemon = Daemon()
         self.journal.setServiceParent(self.daemon)

@@ -5,7 +5,7 @@ Readings and requests in PostgreSQL (protocol §5).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg2
 from psycopg2.errors import UniqueViolation
@@ -14,11 +14,14 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from usbgate.batch import KINDS, Batch
-from usbgate.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
-from usbgate.model import Reading
+from usbgate.interfaces import IArchive, IHistory, ISink, RowsRefused, SinkUnavailable
+from usbgate.model import Bucket, Reading, Selection, StoredReading, StoredRequest
+from usbgate.sinks import pgreadings
 from usbgate.sinks.pgschema import lock_key, migrate
 from usbgate.sinks.pgsession import Session, one_line
 from usbgate.sinks.sharedsession import SharedSession
+
+T = TypeVar("T")
 
 # How the cells of a batch, all of them text, become values; what is not named here is text. `at` needs no base, as
 # an integer would: 3,000,000,000 ms are beyond one.
@@ -101,9 +104,6 @@ _HOLDER = """
         and database = (select oid from pg_database where datname = current_database())
 """
 
-# What PostgreSQL can hold of time, to whole years: 4713 BC is its first, and our clocks end in 9999.
-_SINCE_RANGE = (-210_000_000_000_000, 253_402_300_799_000)  # milliseconds
-
 _MOST_LATEST = 50_000  # 10,000 sensors are remembered (protocol §3), with some fields each
 _MOST_HISTORY = 10_000  # at once: they are in memory while they are sent, 0.4 kB each
 
@@ -121,7 +121,7 @@ class Limits(NamedTuple):
     own_session: float = 60.0  # a dead session of ours ends 40 s after a power cut, by its keep-alives
 
 
-@implementer(ISink, IHistory)
+@implementer(ISink, IHistory, IArchive)
 class PostgresSink:
     """
     Stores batches by one connection, and reads what was stored by another, so that no query delays storing.
@@ -234,7 +234,7 @@ class PostgresSink:
         """
         Fetch the newest readings of a sensor (see `IHistory.history`).
         """
-        earliest, latest = _SINCE_RANGE
+        earliest, latest = pgreadings.TIME_RANGE
         parameters = {
             "gateway": self._gateway,
             "sensor": sensor,
@@ -244,11 +244,45 @@ class PostgresSink:
         }
         return self._read(_HISTORY if field is None else _HISTORY_OF_FIELD, parameters)
 
+    # IArchive
+
+    def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
+        """
+        Find the first and the last of some readings (see `IArchive.extent`).
+        """
+
+        def found(rows: list[tuple[int | None, int | None]]) -> tuple[int, int] | None:
+            ((first, last),) = rows
+            return None if first is None or last is None else (first, last)
+
+        return self._rows(pgreadings.extent(self._gateway, selection, limit)).addCallback(found)
+
+    def page(self, selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
+        """
+        Fetch some readings (see `IArchive.page`).
+        """
+        return self._rows(pgreadings.page(self._gateway, selection, first, last, limit))
+
+    def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
+        """
+        Sum up numbers by intervals (see `IArchive.buckets`).
+        """
+        return self._rows(pgreadings.buckets(self._gateway, selection, width, limit)).addCallback(_reversed)
+
+    def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
+        """
+        Fetch requests that ended (see `IArchive.requests`).
+        """
+        return self._rows(pgreadings.requests(self._gateway, sensor, limit))
+
+    # How it is read.
+
     def _read(self, sql: str, parameters: Mapping[str, object]) -> Deferred[list[Reading]]:
-        async def read(session: Session) -> list[Reading]:
-            readings = await session.fetch(sql, parameters, self._limits.read, Reading._make)
-            readings.reverse()
-            return readings
+        return self._rows(pgreadings.Question(sql, parameters, Reading._make)).addCallback(_reversed)
+
+    def _rows(self, question: pgreadings.Question[T]) -> Deferred[list[T]]:
+        async def read(session: Session) -> list[T]:
+            return await session.fetch(question.sql, question.parameters, self._limits.read, question.make)
 
         if not self._ready:  # the reader would be sooner than the tables
             return fail(SinkUnavailable("the database is not ready yet"))
@@ -297,6 +331,11 @@ class PostgresSink:
                 raise SinkUnavailable(f"an old session of this usbgate still holds the name {self._gateway}")
             patience -= pause
             await deferLater(self._reactor, pause)
+
+
+def _reversed(rows: list[T]) -> list[T]:
+    rows.reverse()
+    return rows
 
 
 def _insert_statement(table: str, names: tuple[str, ...], columns: tuple[str, ...]) -> str:
