@@ -178,6 +178,7 @@ class TwistdDaemon:
         port: int | None = None,
         twistd: tuple[str, ...] = ("-n", "--pidfile="),
         program: tuple[str, ...] = TWISTD,
+        http: str | None = "none",
     ) -> None:
         """
         Start it; `answers` tells when it is ready.
@@ -188,6 +189,7 @@ class TwistdDaemon:
             port: Where it shall listen; None picks one.
             twistd: What to say before `usbgate`.
             program: How to run twistd.
+            http: Where browsers connect; None says nothing about it.
         """
         self.state = state
         self.port = port or free_port()
@@ -195,6 +197,7 @@ class TwistdDaemon:
             [
                 *(*program, *twistd, "usbgate", "--state", str(state)),
                 *("--listen", f"tcp:{self.port}:interface=127.0.0.1:backlog=511", *options),
+                *(() if http is None else ("--http", http)),
             ],
             stdin=subprocess.DEVNULL,
             stdout=(state.parent / f"{state.name}.log").open("ab"),

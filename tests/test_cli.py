@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import rmtree
+from urllib.request import urlopen
 
 from click.testing import CliRunner
 from twisted.trial.unittest import SkipTest, TestCase
@@ -426,6 +427,9 @@ class DemoTests(Processes):
         (ask,) = [line for line in said if line.endswith(" ask 20")]
         (psql,) = [line for line in said if "bin/psql" in line]
         (port,) = [line.split()[-1] for line in said if line.startswith("nc ")]
+        (page,) = [line for line in said if line.startswith("http://")]
+        with urlopen(page + "api/v1/sensors", timeout=30) as answer:
+            self.assertIn(b"bedroom temperature", answer.read())
         self.assertNotEqual(port, "50007")
         for line, shown in [(ask, "ID:20_VALUE:"), (psql, "timestamp")]:
             tried = subprocess.run(line, shell=True, env=ENVIRONMENT, capture_output=True, text=True, timeout=30)

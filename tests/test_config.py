@@ -23,7 +23,7 @@ from usbgate.config import (
     only_device,
     parse_device,
 )
-from usbgate.settings import COMMAND_KEYS, DEVICE_KEYS, SENSOR_KEYS, TABLES, TOP_KEYS
+from usbgate.settings import COMMAND_KEYS, DEVICE_KEYS, HTTP_KEYS, SENSOR_KEYS, TABLES, TOP_KEYS, Http
 
 LEONARDO = '[device.leonardo]\npath = "/dev/ttyACM0"\n'
 PLACE = (
@@ -31,6 +31,7 @@ PLACE = (
     " or a Twisted client endpoint such as tcp:host:port"
 )
 LISTEN = "a Twisted server endpoint such as tcp:50007:interface=127.0.0.1"
+HTTP = '"none" or a Twisted server endpoint such as tcp:8080:interface=127.0.0.1'
 FIELDS = 'names of fields such as ["TEMP", "HUM"]'
 TEXT = "a text that can be the value of a field"
 
@@ -92,7 +93,11 @@ WRONG = [
     ('listen = ["tcp:50007:interfaces=::"]', f'listen: expected {LISTEN}, got "tcp:50007:interfaces=::"'),
     ('state = ""', 'state: expected a folder, got ""'),
     ('gateway = "a_b:c"', f'gateway: expected {TEXT}, got "a_b:c"'),
-    ('http = "80"', 'http: expected "none" or a Twisted server endpoint, got "80"'),
+    ('http = "80"', f'http: expected {HTTP}, got "80"'),
+    ('http.host = "a"', "http.host: unknown key, did you mean hosts?"),
+    ('http.listen = "x"', f'http.listen: expected {HTTP}, got "x"'),
+    ('http.hosts = ["a b"]', 'http.hosts: expected names of hosts such as ["house.example"], got ["a b"]'),
+    ('http.base_path = "usbgate/"', 'http.base_path: expected a path such as "/usbgate", got "usbgate/"'),
     ('durability = "10ms"', 'durability: expected a time from 50ms to 60s such as "5s", got "10ms"'),
     ("durability = 1", 'durability: expected a time from 50ms to 60s such as "5s", got 1'),
     ('durability = "1 fortnight"', 'durability: expected a time from 50ms to 60s such as "5s", got "1 fortnight"'),
@@ -212,7 +217,8 @@ class ConfigurationTests(SynchronousTestCase):
                 database="host=/run dbname=x",
                 gateway="g",
                 listen=("tcp:1", f"unix:{self.folder}/a.sock:mode=600"),
-                http="tcp:8080",
+                http=Http(listen="tcp:8080"),
+                http_asked_for=True,
                 default_command="T",
                 max_connections=5,
                 durability=0.2,
@@ -411,5 +417,6 @@ class ShippedFileTests(SynchronousTestCase):
         )
         self.assertEqual(settings.sensors["20"].device, "leonardo")
         self.assertEqual(settings.commands["TOGGLE"], Command(coalesce=False))
+        self.assertEqual(settings.http, Http(hosts=("house.example",), base_path="/usbgate"))
         named = set(re.findall(r"(?m)^#(\w+) = ", self.text)) | set(re.findall(r"(?m)^#\[(\w+)\.", self.text))
-        self.assertEqual(named, {*TOP_KEYS, *TABLES, *DEVICE_KEYS, *SENSOR_KEYS, *COMMAND_KEYS})
+        self.assertEqual(named, {*TOP_KEYS, *TABLES, *HTTP_KEYS, *DEVICE_KEYS, *SENSOR_KEYS, *COMMAND_KEYS})

@@ -367,7 +367,7 @@ class StartTests(RunningCase):
         Start a daemon that ends by itself; give what it said.
         """
         said = subprocess.run(
-            [*TWISTD, "-n", "--pidfile=", "usbgate", *options],
+            [*TWISTD, "-n", "--pidfile=", "usbgate", "--http", "none", *options],
             capture_output=True,
             text=True,
             timeout=LIMIT,
@@ -435,7 +435,7 @@ class StartTests(RunningCase):
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-c", as_systemd, "-n", "--pidfile=", "usbgate", "--device", str(device.path)),
-                    *("--database", "none", "--state", str(self.state)),
+                    *("--database", "none", "--http", "none", "--state", str(self.state)),
                     *("--listen", "systemd:domain=INET:index=0", "--listen", f"unix:{path}"),
                 ],
                 pass_fds=[handed.fileno()],

@@ -15,10 +15,10 @@ import usbgate
 FLOORS = [
     # The core: no sockets, files, reactor or Deferreds; only the doors know of Deferreds.
     [
-        "model agenda thinning clockmarks fieldline batch pending sensors clientline interfaces dialects "  # one room
+        "model agenda latencies thinning clockmarks fieldline batch pending sensors clientline interfaces dialects "
         "dialects.fields flat"
     ],
-    ["lines", "sendqueue", "keepalive"],
+    ["lines", "sendqueue", "keepalive", "watchers"],
     # Parts with I/O; none imports another.
     [
         "clock",
@@ -26,7 +26,7 @@ FLOORS = [
         "link",
         "diskwear journalfile journalwriter journal",
         "detached postmaster account cluster",
-        "sinks sinks.pgsession sinks.sharedsession sinks.pgschema sinks.postgres",
+        "sinks sinks.pgsession sinks.sharedsession sinks.pgschema sinks.pgreadings sinks.postgres",
         "statefolder",
         "ports",
         "hub",
@@ -36,7 +36,11 @@ FLOORS = [
     # The joints.
     ["gateway", "delivery"],
     # Faces.
-    ["watchers words server clients"],
+    [
+        "words server clients",
+        "web web.types web.problems web.shapes web.guard web.channel web.events web.outflow web.query web.openapi"
+        " web.readings web.metrics web.files web.calls web.api web.site",
+    ],
     # The edge.
     ["settings config correction", "client", "simulate", "lending", "boundedlog"],
     ["ondemand", "tap"],

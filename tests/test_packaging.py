@@ -56,6 +56,7 @@ class WheelTests(SynchronousTestCase):
             {
                 "usbgate/py.typed",
                 "usbgate/sinks/schema/0001.sql",
+                "usbgate/web/page/index.html",
                 "usbgate/dialects/fields.py",
                 "twisted/plugins/usbgate_plugin.py",
                 "twisted/plugins/usbgate_endpoint.py",

@@ -18,6 +18,7 @@ from usbgate.fieldline import is_sensor_id
 from usbgate.settings import (
     COMMAND_KEYS,
     DEVICE_KEYS,
+    HTTP_KEYS,
     SENSOR_KEYS,
     SPEC_KEYS,
     TABLES,
@@ -27,6 +28,8 @@ from usbgate.settings import (
     Database,
     Device,
     DeviceName,
+    Http,
+    HttpListen,
     Listen,
     Place,
     Sensor,
@@ -59,6 +62,7 @@ def load(
     listen: Sequence[str] = (),
     database: str | None = None,
     state: str | None = None,
+    http: str | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """
@@ -70,6 +74,7 @@ def load(
         listen: Twisted server endpoint strings.
         database: As in the file.
         state: A folder.
+        http: A Twisted server endpoint string, or `none`.
         environ: The environment.
 
     Raises:
@@ -81,7 +86,8 @@ def load(
     where = f"{file}: "
 
     tables = {key: _tables(where, key, table.pop(key, {})) for key in TABLES}
-    top = decode(where, table, TOP_KEYS, also=TABLES)
+    browsers = _http(where, table.pop("http", {}), folder)
+    top = decode(where, table, TOP_KEYS, also=(*TABLES, "http"))
     known = {name: _device(where, name, keys, folder) for name, keys in tables["device"].items()}
     sensors = {name: _sensor(where, name, keys) for name, keys in tables["sensor"].items()}
     commands = {name: _command(where, name, keys) for name, keys in tables["command"].items()}
@@ -97,6 +103,8 @@ def load(
         top["listen"] = tuple(_absolute_socket(convert("--listen", text, Listen), os.getcwd()) for text in listen)
     if database is not None:
         top["database"] = convert("--database", database, Database)
+    if http is not None:
+        browsers["listen"] = _absolute_socket(convert("--http", http, HttpListen), os.getcwd())
     in_file = top.pop("state", None)
     if state:
         place = Path(os.path.abspath(state))
@@ -109,6 +117,8 @@ def load(
         devices=known,
         sensors=sensors,
         commands=commands,
+        http=Http(**browsers),
+        http_asked_for="listen" in browsers,
         file=None if file is None else Path(os.path.abspath(file)),
         **top,
     )
@@ -227,6 +237,16 @@ def _tables(where: str, key: str, value: object) -> dict[str, dict[str, Any]]:
         if not isinstance(keys, dict):
             refuse(f"{where}{key}.{name}", f"a table such as {example}", keys)
     return value
+
+
+def _http(where: str, value: object, folder: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        keys: dict[str, Any] = {"listen": convert(f"{where}http", value, HttpListen)}
+    else:
+        keys = decode(f"{where}http.", value, HTTP_KEYS)
+    if "listen" in keys:
+        keys["listen"] = _absolute_socket(keys["listen"], folder)
+    return keys
 
 
 def _device(where: str, name: str, table: Mapping[str, Any], folder: str) -> Device:

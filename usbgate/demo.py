@@ -33,6 +33,7 @@ from usbgate.ondemand import TWISTD, environment
 from usbgate.postmaster import BinariesMissing, PidFile, find_binaries, is_server_of, kill_server
 
 PORT = 50007  # the original's
+HTTP_PORT = 8080
 HOST = "127.0.0.1"
 
 RATE = 2.0  # unasked lines a second: they scroll by, and can be read
@@ -123,10 +124,10 @@ class _Demo:
         Raises:
             _Ended: Always, unless it fails.
         """
-        port = _choose_port()
+        port, http_port = _choose_port(PORT), _choose_port(HTTP_PORT)
         device = self._folder / "arduino"
         config = self._folder / "usbgate.toml"
-        config.write_text(_configuration(self._state, device, port), encoding="utf-8")
+        config.write_text(_configuration(self._state, device, port, http_port), encoding="utf-8")
         self._state.mkdir(mode=0o711)
 
         self._say("starting a simulated Arduino, the daemon and a database of its own …", style="dim")
@@ -140,8 +141,9 @@ class _Demo:
         dsn = self._wait("the database", lambda: self._find_database(psql))
 
         usbgate = [*_command(), "--config", str(config)]
-        self._say("Ready. To try in another terminal:\n")
+        self._say("Ready. To try in a browser and in another terminal:\n")
         for line, what in [
+            (f"http://{HOST}:{http_port}/", "the page, for a browser; its API is under api/v1/"),
             (shlex.join([*usbgate, "ask", "20"]), "ask the thermometer"),
             (shlex.join([*usbgate, "ask", "-s", "L", "-i", "9", "-o", "TOTO", "LEVEL=50"]), "dim the lamp"),
             (f"nc {HOST} {port}", "then type: last, watch, status, help"),
@@ -250,21 +252,22 @@ def rows(line: str) -> list[Text]:
     return found
 
 
-def _choose_port() -> int:
-    with suppress(OSError), socket.create_server((HOST, PORT)):
-        return PORT
+def _choose_port(usual: int) -> int:
+    with suppress(OSError), socket.create_server((HOST, usual)):
+        return usual
     with socket.create_server((HOST, 0)) as server:
         port: int = server.getsockname()[1]
         return port
 
 
-def _configuration(state: Path, device: Path, port: int) -> str:
+def _configuration(state: Path, device: Path, port: int, http_port: int) -> str:
     # A JSON text is a TOML text, too.
     lines = [
         f"state = {json.dumps(str(state))}",
         'database = "embedded"',
         'gateway = "demo"',
         f'listen = ["tcp:{port}:interface={HOST}"]',
+        f'http = "tcp:{http_port}:interface={HOST}"',
         "",
         "[device.arduino]",
         f"path = {json.dumps(str(device))}",

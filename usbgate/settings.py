@@ -169,10 +169,20 @@ _Fields = Annotated[
 Listens = Annotated[
     tuple[Listen, ...], Meta(min_length=1, description='a list such as ["tcp:50007:interface=127.0.0.1"]')
 ]
-_Http = Annotated[
+HttpListen = Annotated[
     str,
-    Meta(description='"none" or a Twisted server endpoint'),
+    Meta(description='"none" or a Twisted server endpoint such as tcp:8080:interface=127.0.0.1'),
     lambda text: text == "none" or _is_server_endpoint(text),
+]
+_Hosts = Annotated[
+    tuple[str, ...],
+    Meta(description='names of hosts such as ["house.example"]'),
+    lambda names: all(re.fullmatch("[A-Za-z0-9.-]+", name) for name in names),
+]
+_BasePath = Annotated[
+    str,
+    Meta(description='a path such as "/usbgate"'),
+    lambda text: bool(re.fullmatch("(?:/[A-Za-z0-9._~-]+)*", text)),
 ]
 
 _DEVICE_NAME = re.compile("[A-Za-z0-9.:-]+")
@@ -244,6 +254,21 @@ class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fields: _Fields = ()
 
 
+class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Where browsers connect: `http = "…"`, or `[http]`.
+
+    Attributes:
+        listen: A Twisted server endpoint string, or `none`.
+        hosts: Names of hosts by which browsers may call us, beside addresses and the machine's own name.
+        base_path: What a proxy leaves before our paths.
+    """
+
+    listen: HttpListen = "tcp:8080:interface=127.0.0.1"
+    hosts: _Hosts = ()
+    base_path: _BasePath = ""
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     All settings of a daemon.
@@ -253,7 +278,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         database: `embedded`, `none`, or what libpq takes.
         gateway: The name under which this daemon stores.
         listen: Twisted server endpoint strings for clients.
-        http: `none`; an endpoint string is accepted, and not served yet.
+        http: Where browsers connect.
+        http_asked_for: Whether somebody said where; what is only the default may be taken by another program.
         default_command: What `ask` means where no command is given.
         max_connections: How many clients may be connected at a time.
         durability: Seconds that readings may wait for one commit to disk.
@@ -270,7 +296,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # Of Twisted's own backlog, 50, a burst of 1,500 connections took 28 s: whom the kernel has no room for comes again
     # after 1 s, then 2, 4, … With 511 it took 1.5 s.
     listen: Listens = ("tcp:50007:interface=127.0.0.1:backlog=511",)
-    http: _Http = "none"
+    http: Http = Http()
+    http_asked_for: bool = False
     default_command: Text = "J"
     max_connections: _Count = 1000
     durability: _Durability = 0.05
@@ -287,9 +314,9 @@ def _keys(struct: type[Struct], *left_out: str) -> dict[str, Any]:
 
 
 # Keys by table; `device`, `sensor` and `command` stand for the tables of tables.
-TOP_KEYS = {**_keys(Settings, "devices", "sensors", "commands", "file"), "state": Folder}
+TOP_KEYS = {**_keys(Settings, "devices", "sensors", "commands", "file", "http", "http_asked_for"), "state": Folder}
 TABLES = ("device", "sensor", "command")
-DEVICE_KEYS, SENSOR_KEYS, COMMAND_KEYS = _keys(Device), _keys(Sensor), _keys(Command)
+DEVICE_KEYS, SENSOR_KEYS, COMMAND_KEYS, HTTP_KEYS = _keys(Device), _keys(Sensor), _keys(Command), _keys(Http)
 SPEC_KEYS = {**_keys(Device, "path"), "name": DeviceName}
 
 

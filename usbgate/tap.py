@@ -60,6 +60,7 @@ class Options(usage.Options):
         ["config", "c", None, "Configuration file (TOML)."],
         ["database", None, None, "postgresql://…, `embedded` (the default) or `none`."],
         ["state", None, None, "State folder."],
+        ["http", None, None, "Server endpoint for browsers, or `none`."],
     ]
 
     def __init__(self) -> None:
@@ -106,6 +107,7 @@ class Options(usage.Options):
                 listen=self.listen,
                 database=self["database"],
                 state=self["state"],
+                http=self["http"],
             )
             self.named_devices = self.settings.devices or dict([only_device()])
         except ConfigError as error:
@@ -300,12 +302,35 @@ def build(
         link = _link(reactor, name, device, gateway, usb)
         gateway.add_link(link, _rules(settings, device), partial(usb.doubt, device.path))
         link.setServiceParent(neighbours)
+    ports: list[IService] = [Ports(reactor, settings.listen, factory)]
+    if settings.http.listen != "none":
+        web, port = _web(reactor, clock, settings, gateway, factory)
+        web.setServiceParent(neighbours)
+        ports.append(port)
     neighbours.setServiceParent(daemon)
     gateway.setServiceParent(daemon)
-    Ports(reactor, settings.listen, factory).setServiceParent(daemon)
-    if settings.http != "none":
-        log.warn("http = {http}: there is no page yet", http=settings.http)
+    for each in ports:
+        each.setServiceParent(daemon)
     return daemon
+
+
+def _web(
+    reactor: Any, clock: IClock, settings: Settings, gateway: Gateway, factory: ClientFactory
+) -> tuple[IService, IService]:
+    # Imported only where it is wanted: what it needs takes a while, and memory.
+    from usbgate.web.site import Web, WebPort
+
+    http = settings.http
+    web = Web(
+        reactor,
+        gateway,
+        clock.wall,
+        hosts=http.hosts,
+        base_path=http.base_path,
+        max_connections=settings.max_connections,
+        others=factory.counts,
+    )
+    return web, WebPort(reactor, http.listen, web, http.base_path, settings.http_asked_for)
 
 
 def _link(reactor: Any, name: str, device: Device, gateway: Gateway, usb: UsbTree) -> Link:
@@ -348,7 +373,8 @@ def _store(reactor: Any, settings: Settings, gateway: Gateway) -> tuple[MultiSer
     def status() -> list[Mapping[str, str]]:
         return [{"STORE": delivery.state, "GW": settings.gateway} | delivery.status(), journal.status()]
 
-    gateway.store_in(journal, sink, status)
+    gateway.store_in(journal, sink, status, sink)
+    delivery.state_changed = lambda: gateway.store_changed(delivery.state, journal.backlog)
     return keepers, delivery
 
 

@@ -1,0 +1,3 @@
+"""
+The HTTP face: an API for programs and for the page, and the page's files.
+"""

@@ -1,0 +1,39 @@
+"""
+The page's files: those of this list, from the package, and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import NamedTuple
+
+_TEXT = "; charset=utf-8"
+
+# Every file of `page/` that is served, with its type; `index.html` is also what `/` is.
+TYPES: Mapping[str, str] = {
+    "index.html": "text/html" + _TEXT,
+}
+
+
+class PageFile(NamedTuple):
+    """
+    One file.
+    """
+
+    content: bytes
+    content_type: str
+    etag: bytes
+
+
+def load_page() -> Mapping[str, PageFile]:
+    """
+    Read all files of the page, by name.
+    """
+    folder = files(__package__) / "page"
+    return {name: _load((folder / name).read_bytes(), content_type) for name, content_type in TYPES.items()}
+
+
+def _load(content: bytes, content_type: str) -> PageFile:
+    return PageFile(content, content_type, b'"' + hashlib.sha256(content).hexdigest()[:24].encode() + b'"')
