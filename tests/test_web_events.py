@@ -17,6 +17,7 @@ from tests.web import WebTestCase, until
 from usbgate.interfaces import Presentation
 from usbgate.model import Alarm, AlarmEvent, DeviceEvent, LimitExceeded, ReadingEvent, StoreEvent
 from usbgate.sendqueue import STUCK_AFTER
+from usbgate.watchers import PAUSE_LIMIT
 from usbgate.web.events import HEARTBEAT, LINGER, RING_BYTES, STREAM_LIMIT, Events
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -87,7 +88,6 @@ class StreamTests(SynchronousTestCase):
         """
         No timer is left.
         """
-        self.events.abort()
         for client in self.clients:
             client.hang_up()
         self.events.stop()
@@ -265,18 +265,31 @@ class StreamTests(SynchronousTestCase):
         slow, other = self.client(), self.client()
         slow.transport.stuck = True
         text = "x" * 10_000
-        for _ in range(2 * STREAM_LIMIT // len(text)):
-            self.happen(reading_event(text=text))
-        self.assertEqual(len(values(other.heard)), 2 * STREAM_LIMIT // len(text))
+        count = STREAM_LIMIT // len(text)
+        for _ in range(count):
+            self.happen(reading_event(text=text), reading_event(text=text))
+        self.clock.advance(PAUSE_LIMIT)
+        self.assertEqual(len(values(other.heard)), 2 * count)
         slow.transport.stuck = False
         slow.transport.take()
         self.clock.pump([0] * 1000)
         *taken, (kind, data) = values(slow.heard)
-        self.assertEqual((kind, data["count"] + len(taken)), ("dropped", 2 * STREAM_LIMIT // len(text)))
+        self.assertEqual((kind, data["count"] + len(taken)), ("dropped", 2 * count))
         self.assertGreater(len(taken) * len(text), STREAM_LIMIT - len(text))
         self.assertLess(len(slow.heard), STREAM_LIMIT + 100_000)
         self.happen(reading_event(7))
         self.assertEqual(values(slow.heard)[-1], 7.0)
+
+    def test_stop(self) -> None:
+        """
+        What happened just before the end is told, and then the connections are closed.
+        """
+        client = self.client()
+        self.gateway.happen(reading_event(7))
+        self.events.stop()
+        self.assertEqual(values(client.heard), [7.0])
+        self.clock.pump([0] * 3)
+        self.assertFalse(client.transport.connected)
 
     def test_stuck(self) -> None:
         """

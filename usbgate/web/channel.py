@@ -135,7 +135,6 @@ class Channel(HTTPChannel):
         request.setHeader("Connection", "close")
         request.startedWriting = 1
         self.persistent = False
-        self.setTimeout(None)
         self.transport.unregisterProducer()
         head = [b"HTTP/1.1 200 OK"]
         for name, values in request.responseHeaders.getAllRawHeaders():

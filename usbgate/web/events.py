@@ -120,13 +120,6 @@ class Events:
             self._linger.cancel()
             self._end_linger()
 
-    def abort(self) -> None:
-        """
-        Drop all, with what they have not taken.
-        """
-        for stream in list(self._streams):
-            stream.abort()
-
     def _close(self, stream: EventStream) -> None:
         stream.close()
         self._watchers.remove(stream)

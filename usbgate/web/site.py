@@ -134,7 +134,6 @@ class Web(Service):
 
     def _abort(self) -> None:
         self._limit = None
-        self.events.abort()
         for channel in list(self.site.channels):
             channel.transport.abortConnection()
 
