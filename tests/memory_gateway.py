@@ -5,7 +5,6 @@ A gateway in memory, whose askers are answered by hand, and a transport whose pe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -273,7 +272,7 @@ class MemoryGateway:
         for each in self.raised:
             if each.alarm == alarm:
                 self.acknowledged.append((alarm, by))
-                return succeed(replace(each, acknowledged=AT, by=by))
+                return succeed(each._replace(acknowledged=AT, by=by))
         return fail(Unknown(f"no such alarm: {alarm}"))
 
 

@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from usbgate.batch import KINDS, NULL_CELL, Batch
 from usbgate.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
-from usbgate.model import Reading
+from usbgate.model import Alarm, Reading
 
 
 def rows_of(batch: Batch) -> list[dict[str, str | None]]:
@@ -132,6 +132,12 @@ class MemorySink:
             newest.pop((reading.sensor, reading.field), None)
             newest[reading.sensor, reading.field] = reading
         return succeed(list(newest.values()))
+
+    def alarms(self) -> Deferred[list[Alarm]]:
+        """
+        Fetch the open alarms (see `IHistory.alarms`): none is ever.
+        """
+        return succeed([])
 
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         """

@@ -15,6 +15,7 @@ from usbgate.config import (
     Command,
     ConfigError,
     Device,
+    Field,
     Sensor,
     Settings,
     find_file,
@@ -23,7 +24,7 @@ from usbgate.config import (
     only_device,
     parse_device,
 )
-from usbgate.settings import COMMAND_KEYS, DEVICE_KEYS, HTTP_KEYS, SENSOR_KEYS, TABLES, TOP_KEYS, Http
+from usbgate.settings import COMMAND_KEYS, DEVICE_KEYS, FIELD_KEYS, HTTP_KEYS, SENSOR_KEYS, TABLES, TOP_KEYS, Http
 
 LEONARDO = '[device.leonardo]\npath = "/dev/ttyACM0"\n'
 PLACE = (
@@ -32,6 +33,7 @@ PLACE = (
 )
 LISTEN = "a Twisted server endpoint such as tcp:50007:interface=127.0.0.1"
 HTTP = '"none" or a Twisted server endpoint such as tcp:8080:interface=127.0.0.1'
+BUTTONS = 'commands by label such as { "Lamp on" = "ON", "Half" = "L LEVEL=50" }'
 FIELDS = 'names of fields such as ["TEMP", "HUM"]'
 TEXT = "a text that can be the value of a field"
 
@@ -78,6 +80,29 @@ WRONG = [
     ),
     ("[sensor.20]\ntimeout = 3601", "sensor.20.timeout: expected seconds from 0.1 to 3600, got 3601"),
     ('[sensor.20]\nname = ""', f'sensor.20.name: expected {TEXT}, got ""'),
+    ("[sensor.20]\nstale = 5", 'sensor.20.stale: expected a time from 1s to 366d such as "1h", got 5'),
+    ('[sensor.20]\ncommands = { "On" = "" }', f'sensor.20.commands: expected {BUTTONS}, got {{"On": ""}}'),
+    ('[sensor.20]\ncommands = { " " = "ON" }', f'sensor.20.commands: expected {BUTTONS}, got {{" ": "ON"}}'),
+    (
+        '[sensor.20]\ncommands = { "On" = "L TAG=5" }',
+        f'sensor.20.commands: expected {BUTTONS}, got {{"On": "L TAG=5"}}',
+    ),
+    (
+        '[sensor.20]\ncommands = { "On" = "L LEVEL" }',
+        f'sensor.20.commands: expected {BUTTONS}, got {{"On": "L LEVEL"}}',
+    ),
+    ("[sensor.20]\nfields = {}", "sensor.20.fields: unknown key, did you mean field?"),
+    ("[sensor.20]\nfield = 5", "sensor.20.field: expected tables such as [sensor.ID.field.NAME], got 5"),
+    ("[sensor.20.field.TEMP]\nunits = 5", "sensor.20.field.TEMP.units: unknown key, did you mean unit?"),
+    ('[sensor.20.field."A B"]', 'sensor.20.field.A B: expected the name of a field such as TEMP, got "A B"'),
+    (
+        '[sensor.20.field.TEMP]\nalarm = "60"',
+        'sensor.20.field.TEMP.alarm: expected a condition such as "> 60", "== 1" or "!= OK", got "60"',
+    ),
+    (
+        "[sensor.20.field.TEMP]\ndecimals = -1",
+        "sensor.20.field.TEMP.decimals: expected an integer from 0 to 9, got -1",
+    ),
     (
         "[sensor.a_b]",
         'sensor.a_b: expected a sensor id, 1 to 64 characters without blank or _, got "a_b"',
@@ -415,8 +440,13 @@ class ShippedFileTests(SynchronousTestCase):
         self.assertEqual(
             settings.devices, {"leonardo": Device(path="/dev/ttyACM0", patience=5.0, silence=60.0, repeats=0.2)}
         )
-        self.assertEqual(settings.sensors["20"].device, "leonardo")
+        sensor = settings.sensors["20"]
+        self.assertEqual((sensor.device, sensor.stale), ("leonardo", 3600.0))
+        self.assertEqual(sensor.commands, {"Lamp on": "ON", "Lamp off": "OFF", "Half": "L LEVEL=50"})
+        self.assertEqual(sensor.fields, {"TEMP": Field(unit="°C", decimals=1, alarm="> 60")})
         self.assertEqual(settings.commands["TOGGLE"], Command(coalesce=False))
         self.assertEqual(settings.http, Http(hosts=("house.example",), base_path="/usbgate"))
         named = set(re.findall(r"(?m)^#(\w+) = ", self.text)) | set(re.findall(r"(?m)^#\[(\w+)\.", self.text))
-        self.assertEqual(named, {*TOP_KEYS, *TABLES, *HTTP_KEYS, *DEVICE_KEYS, *SENSOR_KEYS, *COMMAND_KEYS})
+        self.assertEqual(
+            named, {*TOP_KEYS, *TABLES, *HTTP_KEYS, *DEVICE_KEYS, *SENSOR_KEYS, *FIELD_KEYS, *COMMAND_KEYS}
+        )

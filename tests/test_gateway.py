@@ -28,6 +28,7 @@ from usbgate.interfaces import (
     SinkUnavailable,
 )
 from usbgate.model import (
+    Alarm,
     Answer,
     Busy,
     ClockMark,
@@ -152,6 +153,7 @@ class MemoryJournal:
         self.requests: list[RequestRecord] = []
         self.rows: list[Row] = []
         self.stored: list[Reading] = []
+        self.open_alarms: list[Alarm] = []
         self.away = False
         self._events = events
 
@@ -166,6 +168,12 @@ class MemoryJournal:
         self._events.append(("journal", len(readings), [request.outcome for request in requests]))
         self.readings += readings
         self.requests += requests
+
+    def alarms(self) -> Deferred[list[Alarm]]:
+        """
+        See `IHistory.alarms`.
+        """
+        return succeed(list(self.open_alarms))
 
     def latest(self) -> Deferred[list[Reading]]:
         """

@@ -22,7 +22,7 @@ from zope.interface.verify import verifyObject
 from tests import postgresql
 from usbgate import batch
 from usbgate.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
-from usbgate.model import ClockMark, Reading, RequestRecord
+from usbgate.model import Alarm, AlarmRecord, ClockMark, Reading, RequestRecord
 from usbgate.sinks import pgsession, postgres
 from usbgate.sinks.pgsession import Session
 from usbgate.sinks.postgres import Limits, PostgresSink
@@ -157,6 +157,56 @@ class PostgresTestCase(TestCase):
             except SinkUnavailable:
                 await deferLater(reactor, 0.05)
         await sink.connect()
+
+
+class AlarmsTests(PostgresTestCase):
+    """
+    What happened to alarms, and what came of them.
+    """
+
+    async def test_open(self) -> None:
+        """
+        Those that are active, or not acknowledged, are given as they are now, oldest first; of this gateway alone.
+        """
+        sink = await self.connected()
+        self.assertEqual(await sink.alarms(), [])
+
+        def record(at: int, alarm: str, event: str, who: str | None = None, value: float | None = 61.5) -> AlarmRecord:
+            return AlarmRecord(AT + at, alarm, "20", alarm.upper(), event, "> 60", value, None, who, True)
+
+        rows = [
+            *[record(at, alarm, "raised") for at, alarm in enumerate(["a", "b", "c", "d", "e", "f"])],
+            record(10, "a", "ended", value=20.0),
+            record(11, "b", "acknowledged", "Anna"),
+            record(12, "c", "ended"),
+            record(13, "c", "acknowledged", "Anna"),
+            record(14, "d", "ended"),
+            record(15, "d", "raised", value=99.0),
+            record(16, "e", "joined"),
+            record(17, "f", "acknowledged", "Bob"),
+            record(18, "f", "acknowledged", "Carl"),
+        ]
+        await sink.store(batch.encode(1, rows))
+        columns = "alarm, sensor, field, event, condition, value, text, who, clock"
+        at = "(extract(epoch from at) * 1000)::bigint"
+        self.assertEqual(
+            self.query(f"select {at}, {columns} from alarm_event order by seq"), [tuple(row) for row in rows]
+        )
+
+        def alarm(name: str, at: int, **others: Any) -> Alarm:
+            return Alarm(name, "20", name.upper(), "> 60", 61.5, None, AT + at, **others)
+
+        self.assertEqual(
+            await sink.alarms(),
+            [
+                alarm("a", 0, ended=AT + 10),
+                alarm("b", 1, acknowledged=AT + 11, by="Anna"),
+                alarm("d", 3),
+                alarm("f", 5, acknowledged=AT + 17, by="Bob"),
+            ],
+        )
+        self.query("update alarm_event set gateway = 'other'")
+        self.assertEqual(await sink.alarms(), [])
 
 
 class StoringTests(PostgresTestCase):

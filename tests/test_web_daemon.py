@@ -87,6 +87,48 @@ class WebRunningCase(StoreCase):
         return daemon
 
 
+class AlarmTests(WebRunningCase):
+    """
+    A smoke detector.
+    """
+
+    def test_kept(self) -> None:
+        """
+        An alarm that was raised is told until it has ended and somebody has seen it; a `kill -9` and a restart neither
+        forget it nor raise it again.
+        """
+        device = self.plug(lambda fields: [])
+        config = self.state.parent / "usbgate.toml"
+        config.write_text('[sensor.2]\nname = "smoke"\n[sensor.2.field.SMOKE]\nalarm = "== 1"\n')
+        options = "--device", str(device.path), "--database", self.database, "--config", str(config)
+        daemon = self.run_web(*options)
+        self.online(daemon)
+        stream = daemon.stream().makefile("rb")
+        self.assertTrue(any(line.startswith(b":") for line in stream), "it hears events from now on")
+        device.say(b"ID:2_SMOKE:1")
+        event = next(line for line in stream if line == b"event: alarm\n") and json.loads(next(stream)[6:])
+        stream.close()
+        (raised,) = daemon.call("GET", "/api/v1/alarms")["alarms"]
+        self.assertEqual(raised, event)
+        self.assertEqual(
+            (raised["sensor"], raised["field"], raised["name"], raised["condition"], raised["value"], raised["ended"]),
+            ("2", "SMOKE", "smoke", "== 1", 1, None),
+        )
+        eventually(lambda: self.rows("select alarm, event from alarm_event"), "it is stored")
+        daemon.kill()
+        daemon = self.run_web(*options)
+        self.online(daemon)
+        eventually(lambda: daemon.call("GET", "/api/v1/alarms")["alarms"] == [raised], "it is known again")
+        device.say(b"ID:2_SMOKE:1", b"ID:2_SMOKE:0")
+        eventually(lambda: daemon.call("GET", "/api/v1/alarms")["alarms"][0]["ended"], "it has ended")
+        seen = daemon.call("POST", f"/api/v1/alarms/{raised['id']}/acknowledge", {"by": "Anna"})
+        self.assertEqual(seen["acknowledged"]["by"], "Anna")
+        self.assertEqual(daemon.call("GET", "/api/v1/alarms")["alarms"], [])
+        self.assertEqual(daemon.call("POST", f"/api/v1/alarms/{raised['id']}/acknowledge", {})["code"], "unknown")
+        stored = [(raised["id"], event) for event in ("raised", "ended", "acknowledged")]
+        eventually(lambda: self.rows("select alarm, event from alarm_event order by seq") == stored, "all is stored")
+
+
 class WebJobTests(WebRunningCase):
     """
     What it is for.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from usbgate.model import ClockMark, Reading, RequestRecord, Row
+from usbgate.model import AlarmRecord, ClockMark, Reading, RequestRecord, Row
 
 NULL_CELL = "\x01"
 
@@ -43,6 +43,7 @@ KINDS = (
     _kind(ClockMark, "clock_mark", delimits=True),
     _kind(Reading, "reading"),
     _kind(RequestRecord, "request"),
+    _kind(AlarmRecord, "alarm_event"),
 )
 
 _PLACES: Mapping[type[Row], int] = {kind.row: place for place, kind in enumerate(KINDS)}

@@ -14,10 +14,11 @@ from typing import Any
 
 from twisted.internet.endpoints import _parse, quoteStringArgument
 
-from usbgate.fieldline import is_sensor_id
+from usbgate.fieldline import is_key, is_sensor_id
 from usbgate.settings import (
     COMMAND_KEYS,
     DEVICE_KEYS,
+    FIELD_KEYS,
     HTTP_KEYS,
     SENSOR_KEYS,
     SPEC_KEYS,
@@ -28,6 +29,7 @@ from usbgate.settings import (
     Database,
     Device,
     DeviceName,
+    Field,
     Http,
     HttpListen,
     Listen,
@@ -45,6 +47,7 @@ __all__ = [
     "Command",
     "ConfigError",
     "Device",
+    "Field",
     "Sensor",
     "Settings",
     "find_file",
@@ -230,7 +233,12 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _tables(where: str, key: str, value: object) -> dict[str, dict[str, Any]]:
-    example = {"device": "[device.NAME]", "sensor": "[sensor.ID]", "command": "[command.NAME]"}[key]
+    example = {
+        "device": "[device.NAME]",
+        "sensor": "[sensor.ID]",
+        "field": "[sensor.ID.field.NAME]",
+        "command": "[command.NAME]",
+    }[key]
     if not isinstance(value, dict):
         refuse(f"{where}{key}", f"tables such as {example}", value)
     for name, keys in value.items():
@@ -262,7 +270,18 @@ def _device(where: str, name: str, table: Mapping[str, Any], folder: str) -> Dev
 def _sensor(where: str, name: str, table: Mapping[str, Any]) -> Sensor:
     if not is_sensor_id(name):
         refuse(f"{where}sensor.{name}", "a sensor id, 1 to 64 characters without blank or _", name)
-    return Sensor(**decode(f"{where}sensor.{name}.", table, SENSOR_KEYS))
+    keys = dict(table)
+    fields = _tables(f"{where}sensor.{name}.", "field", keys.pop("field", {}))
+    return Sensor(
+        **decode(f"{where}sensor.{name}.", keys, SENSOR_KEYS, also=["field"]),
+        fields={field.upper(): _field(f"{where}sensor.{name}.", field, about) for field, about in fields.items()},
+    )
+
+
+def _field(where: str, name: str, table: Mapping[str, Any]) -> Field:
+    if not is_key(name):
+        refuse(f"{where}field.{name}", "the name of a field such as TEMP", name)
+    return Field(**decode(f"{where}field.{name}.", table, FIELD_KEYS))
 
 
 def _command(where: str, name: str, table: Mapping[str, Any]) -> Command:

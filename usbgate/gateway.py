@@ -14,13 +14,14 @@ from math import inf
 from typing import TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from usbgate import __version__
 from usbgate.agenda import Newest
+from usbgate.alarms import Alarms, Change
 from usbgate.clientline import reading_event_line
 from usbgate.clockmarks import ClockWatch, Stamp
 from usbgate.fieldline import EXACT_DIGITS, LINE_LIMIT, format_line, parse_number
@@ -43,6 +44,7 @@ from usbgate.interfaces import (
 from usbgate.latencies import Latencies
 from usbgate.model import (
     Alarm,
+    AlarmEvent,
     Answer,
     Bucket,
     Busy,
@@ -148,6 +150,7 @@ class Gateway(Service):
         sensor_rules: Mapping[str, SensorRules],
         first_tag: int = 0,
         presentations: Mapping[str, Presentation] | None = None,
+        alarms: Alarms | None = None,
     ) -> None:
         """
         Begin with no links, and nothing to store in.
@@ -159,6 +162,7 @@ class Gateway(Service):
             sensor_rules: The configured sensors, by id.
             first_tag: See `PendingRequests`.
             presentations: See `IGateway.presentations`; by default the names of the configured sensors.
+            alarms: Minds what is an alarm; by default nothing is.
         """
         self.hub: Hub[[str | None, str]] = Hub()
         self.events: Hub[[Event]] = Hub()
@@ -178,6 +182,8 @@ class Gateway(Service):
         self._sensors = KnownSensors()
         thinned = {sensor: each.store_every for sensor, each in sensor_rules.items() if each.store_every is not None}
         self._thinning = Thinning(thinned) if thinned else None
+        self._alarms = Alarms({}, str) if alarms is None else alarms
+        self._changes: list[Change] = []  # of alarms, not yet journalled
         self._clock_watch = ClockWatch(clock.boot)
         self._noise = Noise(clock)
         self._outcomes: Counter[str] = Counter()
@@ -257,13 +263,16 @@ class Gateway(Service):
 
     async def recall(self) -> None:
         """
-        Load the newest readings from the database, for `last` and for routing.
+        Load the newest readings from the database, for `last` and for routing, and the alarms that are open.
 
         Raises:
             SinkUnavailable: The database went away again.
         """
         if self._history is not None:
             self._sensors.recall(await self._history.latest())
+            stored = await self._history.alarms()
+            stamp = self._stamp()
+            self._take_changes(self._alarms.recall(stored, stamp.at, stamp.trusted), stamp)
 
     # What faces ask (IGateway).
 
@@ -379,13 +388,21 @@ class Gateway(Service):
         """
         List the alarms (see `IGateway.alarms`).
         """
-        return []
+        return self._alarms.open()
 
     def acknowledge(self, alarm: str, by: str) -> Deferred[Alarm]:
         """
         Take note that somebody has seen an alarm (see `IGateway.acknowledge`).
         """
-        return fail(Unknown(f"no such alarm: {alarm}"))
+        if self._stopping:
+            return fail(Stopped())
+        stamp = self._stamp()
+        try:
+            found, changes = self._alarms.acknowledge(alarm, by, stamp.at, stamp.trusted)
+        except Unknown as error:
+            return fail(error)
+        self._take_changes(changes, stamp)
+        return succeed(found)
 
     def sensors(self) -> list[SensorSummary]:
         """
@@ -603,6 +620,7 @@ class Gateway(Service):
         # has its next message before that, which it can work on meanwhile.
         now = self._clock.monotonic()
         device = line.link.name
+        changes: Sequence[Change] = ()
         endings: list[_Ending] = [*moves.answered, *moves.failed]
         if (self._untold or len(endings) > TOLD_A_TURN) and not self._stopping:
             endings = self._put_off(endings, device, now)
@@ -610,7 +628,8 @@ class Gateway(Service):
             stamp = stamp or self._stamp()
             marks = self._marks_before(stamp)
             readings = self._note(device, moves.handed, stamp)
-            self._record(marks, self._records(endings, device, stamp, now), readings)
+            changes, self._changes = self._changes, []
+            self._record(marks, self._records(endings, device, stamp, now), readings, changes)
         if moves.send:
             line.link.send(moves.send)
         self._tell(endings)
@@ -625,7 +644,14 @@ class Gateway(Service):
                 if report.values:
                     command = question.command if question is not None else report.command
                     self.events.publish(ReadingEvent(report.sensor, device, command, stamp.at, report.values))
+        for change in changes:
+            self.events.publish(AlarmEvent(change.alarm))
         self._tell_state(line)
+
+    def _take_changes(self, changes: Sequence[Change], stamp: Stamp) -> None:
+        self._record(self._marks_before(stamp), (), (), changes)
+        for change in changes:
+            self.events.publish(AlarmEvent(change.alarm))
 
     def _end(self, endings: Sequence[_Ending], device: str | None, now: float) -> None:
         stamp = self._stamp()
@@ -720,6 +746,8 @@ class Gateway(Service):
                     before=before,
                 )
             self._readings += len(readings)
+            if self._alarms.minding:
+                self._changes += self._alarms.noted(readings)
             noted += readings if thinning is None else thinning.keep(readings, now)
         return noted
 
@@ -773,11 +801,15 @@ class Gateway(Service):
             self._record((), (), self._thinning.end())
 
     def _record(
-        self, marks: Sequence[ClockMark], requests: Sequence[RequestRecord], readings: Sequence[Reading] = ()
+        self,
+        marks: Sequence[ClockMark],
+        requests: Sequence[RequestRecord],
+        readings: Sequence[Reading] = (),
+        changes: Sequence[Change] = (),
     ) -> None:
         # No mark alone: a gap in the numbers where one was lost is then longer than where one row was set aside.
-        if self._journal is not None and (readings or requests):
-            self._journal.append(marks, readings, requests)
+        if self._journal is not None and (readings or requests or changes):
+            self._journal.append(marks, readings, requests, [change.record for change in changes])
             for mark in marks:
                 self._clock_watch.noted(mark)
 

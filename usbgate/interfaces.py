@@ -304,6 +304,14 @@ class IHistory(Interface):
             Fails with `SinkUnavailable`.
         """
 
+    def alarms() -> Deferred[list[Alarm]]:
+        """
+        Fetch the open alarms of this gateway, oldest first.
+
+        Returns:
+            Fails with `SinkUnavailable`.
+        """
+
     def history(sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         """
         Fetch stored readings of a sensor of this gateway, the newest `limit` of them, newest last, by number.
@@ -632,5 +640,5 @@ class IGateway(Interface):
         Take note that somebody has seen an alarm; the first who did stays.
 
         Returns:
-            Fires with the alarm as it is then; fails with `Unknown`.
+            Fires with the alarm as it is then; fails with `Unknown` or `Stopped`.
         """

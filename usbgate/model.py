@@ -279,12 +279,7 @@ class ClockMark(NamedTuple):
     clock: bool  # whether the wall clock was known to be right
 
 
-# What is stored, one class a table: see `usbgate.batch.KINDS`.
-Row = Reading | RequestRecord | ClockMark
-
-
-@dataclass(frozen=True, slots=True)
-class Alarm:
+class Alarm(NamedTuple):
     """
     A reading that fulfilled the condition of its field, until it no longer does and somebody has seen it.
 
@@ -298,7 +293,7 @@ class Alarm:
         since: When it was read: whole milliseconds since 1970, UTC.
         ended: When a reading no longer fulfilled it; None as long as it is active.
         acknowledged: When somebody had seen it; None until then.
-        by: Who.
+        by: Who that was.
     """
 
     alarm: str
@@ -311,6 +306,27 @@ class Alarm:
     ended: int | None = None
     acknowledged: int | None = None
     by: str | None = None
+
+
+class AlarmRecord(NamedTuple):
+    """
+    Something that happened to an alarm: the columns of table `alarm_event` that are not the gateway's own.
+    """
+
+    at: int  # whole milliseconds since 1970, UTC
+    alarm: str
+    sensor: str
+    field: str
+    event: str  # "raised", "ended", "acknowledged", or "joined" to an older one that is the same
+    condition: str
+    value: float | None
+    text: str | None
+    who: str | None  # acknowledged it
+    clock: bool  # whether the wall clock was known to be right
+
+
+# What is stored, one class a table: see `usbgate.batch.KINDS`.
+Row = Reading | RequestRecord | ClockMark | AlarmRecord
 
 
 class AlarmEvent(NamedTuple):

@@ -22,8 +22,9 @@ import msgspec
 from msgspec import Meta, Struct
 from twisted.internet.endpoints import clientFromString, serverFromString
 
+from usbgate.alarms import Condition
 from usbgate.clientline import TIMEOUT_RANGE
-from usbgate.fieldline import check_value, is_key
+from usbgate.fieldline import RESERVED, check_value, is_key
 from usbgate.finding import is_usb, parse_usb
 from usbgate.model import Malformed
 
@@ -82,6 +83,39 @@ def _reads_back(text: str) -> bool:
     except Malformed:
         return False
     return True
+
+
+def _is_condition(text: str) -> bool:
+    try:
+        Condition.parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_command(text: str) -> tuple[str, dict[str, str]]:
+    """
+    Read what a button asks, such as `ON` or `L LEVEL=50`.
+
+    Returns:
+        The command, and its arguments with their keys in upper case.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    command, *words = text.split()
+    arguments = {key.upper(): value for key, equals, value in (word.partition("=") for word in words)}
+    right = all(is_key(key) and key not in RESERVED and _reads_back(value) for key, value in arguments.items())
+    if not _reads_back(command) or len(arguments) < len(words) or not right:
+        raise ValueError(text)
+    return command, arguments
+
+
+def _are_buttons(buttons: Mapping[str, str]) -> bool:
+    try:
+        return all(label.strip() and parse_command(text) for label, text in buttons.items())
+    except ValueError:
+        return False
 
 
 def _is_server_endpoint(text: str) -> bool:
@@ -160,6 +194,14 @@ _Store = Annotated[
     Meta(description='"on change", or "on change, at least every 5m" with a time from 1s to 366d'),
     _Spelled(_read_store),
 ]
+_Stale = Annotated[float, Meta(description='a time from 1s to 366d such as "1h"'), _duration("1s", "366d")]
+_Buttons = Annotated[
+    dict[str, str],
+    Meta(description='commands by label such as { "Lamp on" = "ON", "Half" = "L LEVEL=50" }'),
+    _are_buttons,
+]
+_Decimals = Annotated[int, Meta(ge=0, le=9, description="an integer from 0 to 9")]
+_Condition = Annotated[str, Meta(description='a condition such as "> 60", "== 1" or "!= OK"'), _is_condition]
 _YesNo = Annotated[bool, Meta(description="true or false")]
 _Fields = Annotated[
     tuple[str, ...],
@@ -220,12 +262,31 @@ class Device(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     repeats: _Repeats | None = None
 
 
+class Field(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    What is known of a measurement beforehand: `[sensor.ID.field.NAME]`.
+
+    Attributes:
+        unit: What a person reads behind the number.
+        decimals: To how many places a person is shown it; None for as it came.
+        alarm: The condition for an alarm (`usbgate.alarms.Condition`).
+    """
+
+    unit: Text | None = None
+    decimals: _Decimals | None = None
+    alarm: _Condition | None = None
+
+
 class Sensor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     What is known of a sensor beforehand: `[sensor.ID]`.
 
     Attributes:
         name: What a person calls it.
+        place: Where it is, for people.
+        stale: Seconds after which its newest reading is old news; None for the usual time.
+        commands: What a person can have it do: commands, with `KEY=VALUE` arguments, by label.
+        fields: Its measurements, by name in upper case.
         device: The link that serves it, by name.
         default_command: What `ask` means where no command is given.
         timeout: Seconds until an asker gives up.
@@ -234,11 +295,15 @@ class Sensor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     name: Text | None = None
+    place: Text | None = None
     device: DeviceName | None = None
     default_command: Text | None = None
     timeout: _Wait | None = None
     patience: _Wait | None = None
     store: _Store | None = None
+    stale: _Stale | None = None
+    commands: _Buttons = {}
+    fields: dict[str, Field] = {}
 
 
 class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -316,7 +381,8 @@ def _keys(struct: type[Struct], *left_out: str) -> dict[str, Any]:
 # Keys by table; `device`, `sensor` and `command` stand for the tables of tables.
 TOP_KEYS = {**_keys(Settings, "devices", "sensors", "commands", "file", "http", "http_asked_for"), "state": Folder}
 TABLES = ("device", "sensor", "command")
-DEVICE_KEYS, SENSOR_KEYS, COMMAND_KEYS, HTTP_KEYS = _keys(Device), _keys(Sensor), _keys(Command), _keys(Http)
+DEVICE_KEYS, SENSOR_KEYS, FIELD_KEYS = _keys(Device), _keys(Sensor, "fields"), _keys(Field)
+COMMAND_KEYS, HTTP_KEYS = _keys(Command), _keys(Http)
 SPEC_KEYS = {**_keys(Device, "path"), "name": DeviceName}
 
 

@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
+from uuid import uuid4
 
 from twisted.application.service import IService, IServiceCollection, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -24,6 +25,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 
+from usbgate.alarms import Alarms, Condition
 from usbgate.boundedlog import bounded_observer, log_file
 from usbgate.clients import ClientFactory, Clients
 from usbgate.clock import SystemClock
@@ -33,14 +35,14 @@ from usbgate.delivery import Delivery
 from usbgate.endpoint import open_device
 from usbgate.finding import UsbTree
 from usbgate.gateway import Gateway, SensorRules
-from usbgate.interfaces import IClock, IDialect, SinkUnavailable
+from usbgate.interfaces import FieldPresentation, IClock, IDialect, Presentation, SinkUnavailable
 from usbgate.journal import Journal
 from usbgate.journalfile import JournalError
 from usbgate.link import Link
 from usbgate.pending import Rules
 from usbgate.ports import ListenError, Ports
 from usbgate.postmaster import BinariesMissing, ClusterError
-from usbgate.settings import Device, Settings
+from usbgate.settings import Device, Sensor, Settings
 from usbgate.sinks.postgres import PostgresSink
 from usbgate.statefolder import StateFolder, StateFolderError
 
@@ -283,6 +285,8 @@ def build(
             for sensor, about in settings.sensors.items()
         },
         first_tag=random.getrandbits(32),
+        presentations={sensor: _presentation(about) for sensor, about in settings.sensors.items()},
+        alarms=_alarms(settings),
     )
     factory = ClientFactory(reactor, gateway, settings.max_connections, clock.wall)
     daemon = Daemon(start_failed, log_observer)
@@ -312,6 +316,27 @@ def build(
     for each in ports:
         each.setServiceParent(daemon)
     return daemon
+
+
+def _presentation(about: Sensor) -> Presentation:
+    return Presentation(
+        name=about.name,
+        place=about.place,
+        device=about.device,
+        commands=tuple(about.commands.items()),
+        fields={field: FieldPresentation(each.unit, each.decimals, each.alarm) for field, each in about.fields.items()},
+        **({} if about.stale is None else {"stale": about.stale}),
+    )
+
+
+def _alarms(settings: Settings) -> Alarms:
+    conditions = {
+        (sensor, field): Condition.parse(each.alarm)
+        for sensor, about in settings.sensors.items()
+        for field, each in about.fields.items()
+        if each.alarm is not None
+    }
+    return Alarms(conditions, lambda: uuid4().hex[:16])
 
 
 def _web(

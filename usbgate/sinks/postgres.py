@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from usbgate.batch import KINDS, Batch
 from usbgate.interfaces import IArchive, IHistory, ISink, RowsRefused, SinkUnavailable
-from usbgate.model import Bucket, Reading, Selection, StoredReading, StoredRequest
+from usbgate.model import Alarm, Bucket, Reading, Selection, StoredReading, StoredRequest
 from usbgate.sinks import pgreadings
 from usbgate.sinks.pgschema import lock_key, migrate
 from usbgate.sinks.pgsession import Session, one_line
@@ -77,6 +77,14 @@ _HISTORY = f"""
         select newest.* from known cross join lateral ({_FIELD_HISTORY.format(field="known.field")}) as newest
     ) as newest
     order by seq desc limit %(limit)s
+"""
+
+# As `Alarm` has them.
+_ALARMS = """
+    select alarm, sensor, field, condition, value, text, round(extract(epoch from since) * 1000)::bigint,
+        round(extract(epoch from ended) * 1000)::bigint, round(extract(epoch from acknowledged) * 1000)::bigint, who
+    from alarm where gateway = %(gateway)s and (ended is null or acknowledged is null)
+    order by seq
 """
 
 _FIRST_CONTACT = """
@@ -229,6 +237,12 @@ class PostgresSink:
         Fetch the newest reading of each field of each sensor (see `IHistory.latest`).
         """
         return self._read(_LATEST, {"gateway": self._gateway, "limit": _MOST_LATEST})
+
+    def alarms(self) -> Deferred[list[Alarm]]:
+        """
+        Fetch the open alarms, oldest first (see `IHistory.alarms`).
+        """
+        return self._rows(pgreadings.Question(_ALARMS, {"gateway": self._gateway}, Alarm._make))
 
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         """

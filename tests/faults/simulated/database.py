@@ -17,7 +17,7 @@ from tests.faults.simulated.life import Life, demand
 from tests.memory_sink import rows_of
 from usbgate.batch import Batch
 from usbgate.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
-from usbgate.model import Reading
+from usbgate.model import Alarm, Reading
 
 CALL_LIMIT = 10.0  # seconds after which a call to a database that hangs is given up, as the real sink's
 
@@ -182,6 +182,12 @@ class MemoryDatabaseSink:
         if not self._database.readers:
             return fail(SinkUnavailable("too many connections"))
         return self._call(lambda answer: answer.callback(list(newest.values())), self._database.latency * 3)
+
+    def alarms(self) -> Deferred[list[Alarm]]:
+        """
+        See `IHistory`; nothing is an alarm here.
+        """
+        return self._call(lambda answer: answer.callback([]), self._database.latency * 3)
 
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         """
