@@ -23,14 +23,16 @@ create table reading (
     unique (gateway, seq, at)
 );
 
--- For the newest reading of each field and for a sensor's history, by number. Ascending, since rows come in that
--- order: descending, pages would be split in the middle. `at` is last, so that "since" is checked without reading rows.
-create index reading_by_sensor on reading (sensor, field, gateway, seq, at);
+-- What a series is known by: one number, compared at once, instead of three texts, compared one after the other, for
+-- two rows of one series in vain. Rows come by number, and with two such columns, and no more, PostgreSQL fills the
+-- pages of an index on them. (sensor, field, gateway, seq, at) cost 2.9 us a row, and this 0.9, at a third of its size.
+create index reading_by_series
+    on reading (hashtextextended(field, hashtextextended(sensor, hashtextextended(gateway, 0))), seq);
 
 -- For `measures`: the newest of one id is the first entry here, however many there are (0.1 ms; a view in two parts,
--- each with an index, sorts them all: 200 ms for 50,000).
-create index reading_by_id on reading ((case when field = 'VALUE' then sensor else sensor || '.' || field end), at)
-    where value is not null;
+-- each with an index, sorts them all: 200 ms for 50,000). For the fields of a sensor, and for what it said lately, too:
+-- so texts are in it as well.
+create index reading_by_id on reading ((case when field = 'VALUE' then sensor else sensor || '.' || field end), at);
 
 create table request (
     at timestamptz not null,
