@@ -90,8 +90,10 @@ class KnownSensors:
         known.device = device
         known.seen = at
         known.reports += 1
-        for reading in readings:
-            known.remember(reading)
+        newest = known.newest
+        for reading in readings:  # `remember`, without a call for each
+            if len(newest) < FIELDS_REMEMBERED or reading.field in newest:
+                newest[reading.field] = reading
         return before if before != device else None
 
     def recall(self, readings: Sequence[Reading]) -> None:
