@@ -90,10 +90,8 @@ class KnownSensors:
         known.device = device
         known.seen = at
         known.reports += 1
-        newest = known.newest
-        for reading in readings:  # `remember`, without a call for each
-            if len(newest) < FIELDS_REMEMBERED or reading.field in newest:
-                newest[reading.field] = reading
+        for reading in readings:
+            known.remember(reading)
         return before if before != device else None
 
     def recall(self, readings: Sequence[Reading]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from usbgate.model import Reading
 
 # The expressions of the two indexes, to the letter; each also with parameters or columns in place of the columns.
-_SERIES = "hashtextextended({field}, hashtextextended({sensor}, hashtextextended({gateway}, 0)))"
+_SERIES = "series({gateway}, {sensor}, {field})"
 _ID = "(case when {field} = 'VALUE' then {sensor} else {sensor} || '.' || {field} end)"
 _COLUMNS = {"gateway": "gateway", "sensor": "sensor", "field": "field"}
 SERIES, ID = _SERIES.format(**_COLUMNS), _ID.format(**_COLUMNS)
