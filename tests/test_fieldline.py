@@ -4,7 +4,9 @@ Field lines (protocol §1).
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from math import isfinite
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -197,6 +199,15 @@ class NumberTests(SynchronousTestCase):
         """
         for text, number in NUMBERS:
             self.assertEqual(parse_number(text), number, repr(text))
+
+    @given(st.text("+-.0123456789eE_ naif\u0661\n", max_size=8))
+    def test_grammar(self, text: str) -> None:
+        """
+        A number is what the grammar of protocol §1 says, and nothing else that Python would read.
+        """
+        number = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text)
+        finite = number is not None and isfinite(float(text))
+        self.assertEqual(parse_number(text), float(text) if finite else None)
 
     @given(st.floats(allow_nan=False, allow_infinity=False))
     def test_shortest(self, number: float) -> None:

@@ -4,9 +4,12 @@ The dialect of the original firmware (protocol §2).
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from usbgate.dialects import fields
 from usbgate.dialects.fields import Dialect
 from usbgate.interfaces import IDialect
 from usbgate.model import Malformed, Question, Report, Request
@@ -34,6 +37,13 @@ REFUSED: list[tuple[bytes, str]] = [
     (b"ID:my_id_VALUE:1", "not a sensor id"),
     (b"\x80\x81", "not UTF-8"),
     (b"ID:20_VALUE", "not a sensor id"),
+]
+
+
+# What lines can be made of, well and badly.
+SEGMENTS = [
+    *("ID:20", "id:20", "ID:2:0", "ID:7 ", "MSG:J", "TAG:1f", "AT:1", "VALUE:4", "VALUE:20", "Value:-1.5e3"),
+    *("VALUE: 5", "VALUE:", "VALUE:4:5", "HUM:é", "x", "", "VALUE:\x7f", "#", ":9"),
 ]
 
 
@@ -74,6 +84,41 @@ class DialectTests(SynchronousTestCase):
         report = dialect.decode(b"ID:1_ORIGIN:a_AT:b_GW:c_DEV:d_EVENT:e_MAXAGE:1_TIMEOUT:2_V:3")
         self.assertEqual(report, Report("1", None, None, (("V", "3"),)))
         self.assertEqual(dialect.left_out, 7)
+
+    @given(
+        st.lists(
+            st.lists(
+                st.sampled_from(SEGMENTS),
+                max_size=4,
+            ).map("_".join),
+            max_size=12,
+        )
+    )
+    def test_what_was_heard_before(self, lines: list[str]) -> None:
+        """
+        What a line means does not depend on the lines before it.
+        """
+        dialect, left_out = Dialect(), 0
+        for line in filter(None, lines):
+            fresh = Dialect()
+            meanings = []
+            for each in (dialect, fresh):
+                try:
+                    meanings.append(each.decode(line.encode()))
+                except Malformed as error:
+                    meanings.append(str(error))
+            left_out += fresh.left_out
+            self.assertEqual(meanings[0], meanings[1], line)
+            self.assertEqual(dialect.left_out, left_out, line)
+
+    def test_memory(self) -> None:
+        """
+        Of many sensors, no more is remembered than has room, and all are still understood.
+        """
+        dialect = Dialect()
+        for n in range(2 * fields._SHAPES + 10):
+            self.assertEqual(dialect.decode(b"ID:%d_VALUE:1" % n), Report(str(n), None, None, (("VALUE", "1"),)))
+        self.assertLessEqual(len(dialect._shapes), fields._SHAPES)
 
     def test_encode(self) -> None:
         """

@@ -26,7 +26,7 @@ FLOORS = [
         "link",
         "diskwear journalfile journalwriter journal",
         "detached postmaster account cluster",
-        "sinks sinks.pgsession sinks.sharedsession sinks.pgschema sinks.pgreadings sinks.postgres",
+        "sinks sinks.pgsession sinks.sharedsession sinks.pgschema sinks.pgqueries sinks.pgreadings sinks.postgres",
         "statefolder",
         "ports",
         "hub",

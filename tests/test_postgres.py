@@ -23,7 +23,7 @@ from tests import postgresql
 from usbgate import batch
 from usbgate.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
 from usbgate.model import Alarm, AlarmRecord, ClockMark, Reading, RequestRecord
-from usbgate.sinks import pgsession, postgres
+from usbgate.sinks import pgqueries, pgsession, postgres
 from usbgate.sinks.pgsession import Session
 from usbgate.sinks.postgres import Limits, PostgresSink
 
@@ -821,7 +821,7 @@ class PlanTests(PostgresTestCase):
 
         async def explained(session: Session, sql: str, parameters: Any, limit: float, make: Any) -> list[Any]:
             with closing(psycopg2.connect(self.url)) as connection, connection.cursor() as cursor:
-                cursor.execute("explain (analyze, costs off) " + sql, parameters)
+                cursor.execute(f"{pgqueries.SETTINGS}; explain (analyze, costs off) {sql}", parameters)
                 self.plans.append("\n".join(line for (line,) in cursor.fetchall()))
             return await original(session, sql, parameters, limit, make)
 
@@ -849,10 +849,11 @@ class PlanTests(PostgresTestCase):
         await sink.history("1", None, None, 100)
         await sink.history("1", "HUM", None, 100)
         await sink.history("1", None, newest_at - 3_600_000, 100)
-        await sink.history("1", "TEMP", newest_at - 3_600_000, 100)
-        self.assertEqual(len(self.plans), 5)
+        await sink.history("1", "TEMP", newest_at - 3_600_000, 100)  # fewer than that
+        await sink.history("1", "TEMP", newest_at - 3_600_000, 10)
+        self.assertEqual(len(self.plans), 6)
         for plan in self.plans:
-            self.by_index(plan, "reading_by_sensor")
+            self.by_index(plan, "reading_by_series")
         for sensor_id in ("7", "7.TEMP"):
             rows = self.query(f"explain select * from measures where id = '{sensor_id}'")
             self.assertIn("reading_by_id", str(rows))

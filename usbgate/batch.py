@@ -7,7 +7,7 @@ NULL_CELL)`. Cells never hold control characters (protocol §1), so neither mark
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -153,13 +153,26 @@ def _columns(first: int, rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _cells(column: Sequence[object]) -> str:
-    try:
-        cells = "\n".join(column)  # type: ignore[arg-type]  # most columns hold nothing but texts
-    except TypeError:
-        cells = "\n".join(map(_cell, column))
+    first = column[0]
+    if column.count(first) == len(column) and not isinstance(first, float):  # -0.0 is counted as 0.0
+        cells = "\n".join([_cell(first)] * len(column))
+    else:
+        cells = "\n".join(_spell(column))
     if cells.count("\n") >= len(column):  # a dialect let one through: it would move all that follow by a row
         cells = "\n".join([_cell(value).replace("\n", " ") for value in column])
     return cells
+
+
+def _spell(column: Sequence[object]) -> Iterable[str]:
+    kinds = set(map(type, column))
+    if kinds == {str}:
+        return column  # type: ignore[return-value]  # they are texts
+    if kinds == {float}:
+        return map(repr, column)
+    if float in kinds:
+        return [NULL_CELL if value is None else repr(value) for value in column]
+    table = {value: _cell(value) for value in set(column)}  # few are different, as a chunk has one time
+    return map(table.__getitem__, column)
 
 
 def _cell(value: object) -> str:

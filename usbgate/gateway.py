@@ -66,6 +66,7 @@ from usbgate.model import (
     StoredRequest,
     StoreEvent,
     Unknown,
+    make,
 )
 from usbgate.noise import Noise
 from usbgate.pending import Moves, PendingRequests, Rules
@@ -735,7 +736,7 @@ class Gateway(Service):
             for field, text in values:
                 number = parse_number(text)
                 kept = text if number is None or len(text) > EXACT_DIGITS else None
-                readings.append(Reading(at, device, sensor, field, number, kept, command, trusted))
+                readings.append(make(Reading, (at, device, sensor, field, number, kept, command, trusted)))
             before = self._sensors.heard(sensor, device, at, readings)
             if before is not None and sensor not in self._contested:
                 self._contested.remember(sensor, None)

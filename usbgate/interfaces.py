@@ -338,7 +338,8 @@ class IArchive(Interface):
 
         Args:
             selection: Which ones.
-            limit: The newest so many of them, above 0; None for all.
+            limit: The newest so many of them, above 0; None for all. Which are the newest, their times say where the
+                selection has one, and else their numbers.
 
         Returns:
             Fires with None where there are none; fails with `SinkUnavailable`.

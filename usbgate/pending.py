@@ -243,6 +243,9 @@ class PendingRequests(Generic[W]):
             at: The wall clock at that moment, whole milliseconds since 1970, for the answers.
         """
         moves = self._begin(now)
+        if not self._lanes:  # nothing was asked: most lines of most devices
+            moves.handed = [(report, None) for report in reports]
+            return moves
         for report in reports:
             lane = self._lanes.get(report.sensor)
             if lane is None or not lane.line or not self._answers(report, lane.line[0]):

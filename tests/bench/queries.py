@@ -13,7 +13,7 @@ from tests.bench.database import GATEWAY, Database
 from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
 from tests.running import LineClient, eventually
-from usbgate.sinks import postgres
+from usbgate.sinks import pgqueries
 
 SENSORS = 1_000
 INTERVAL = 30.0  # seconds between two readings of a sensor: 2,880 a day
@@ -95,10 +95,11 @@ def _measure(rig: Rig) -> Mapping[str, float]:
     }
     with closing(rig.opened(url)) as database:
         rig.tell("explain analyze")
+        database.query(pgqueries.SETTINGS)
         found = {
-            "latest": _explained(database, postgres._LATEST, told),
-            "history": _explained(database, postgres._HISTORY, told),
-            "history_of_field": _explained(database, postgres._HISTORY_OF_FIELD, told),
+            "latest": _explained(database, pgqueries.LATEST, told),
+            "history": _explained(database, pgqueries.history(field=False, since=True), told),
+            "history_of_field": _explained(database, pgqueries.history(field=True, since=True), told),
         }
     with rig.device() as device, rig.daemon(device, url) as daemon, closing(LineClient(daemon.port)) as client:
         rig.tell("last and history")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from usbgate.model import Bucket, Reading, RequestRecord, Selection, StoredReading, StoredRequest
+from usbgate.sinks.pgqueries import FIELDS, ID, ID_OF, SERIES, SERIES_OF
 
 T = TypeVar("T")
 
@@ -16,56 +17,54 @@ TIME_RANGE = (-210_000_000_000_000, 253_402_300_799_000)  # milliseconds
 
 _AT = "round(date_part('epoch', at) * 1000)::bigint"
 
-# Fields are found one by one in the index; what follows is then looked up for each of them. Names are compared
-# bytewise (see the schema), which a parameter must be told.
-_EACH_FIELD = """
-    with recursive known(field) as (
-        (select field from reading where sensor = %(sensor)s order by field limit 1)
-        union all
-        select later.field from known cross join lateral (
-            select field from reading where sensor = %(sensor)s and field > known.field order by field limit 1
-        ) as later
-    )
-"""
-_ONE_FIELD = """with known(field) as (values (%(field)s::text collate "C"))"""
+_ONE_FIELD = "with field(name) as (values (%(field)s::text))"
 
 _TIME = """
     at >= timestamptz 'epoch' + %(since)s::float8 * interval '1 ms'
     and at < timestamptz 'epoch' + %(until)s::float8 * interval '1 ms'
 """
-_OF_FIELD = f"gateway = %(gateway)s and sensor = %(sensor)s and field = known.field and {_TIME}"
 
-# Of all of them the first is one step down the index, as the last is.
+# By number. That two series have one number, once in 10^19 times, is not looked into.
+_OF = {"gateway": "%(gateway)s", "sensor": "%(sensor)s", "field": "field.name"}
+_OF_SERIES = f"{SERIES} = {SERIES_OF.format(**_OF)}"
+
+# By time. The view's index knows nothing of gateways, nor which dot of an id stands before the field.
+_IN_TIME = f"""
+    {ID} = {ID_OF.format(**_OF)} and {_TIME}
+    and gateway = %(gateway)s and sensor = %(sensor)s and field = field.name
+"""
+
+# Of a whole series the first number is one step down the index, as the last is.
 _EXTENT = f"""
-    select min(first), max(last) from known cross join lateral (
-        select seq as first from reading where {_OF_FIELD} order by seq limit 1
+    select min(first), max(last) from field cross join lateral (
+        select seq as first from reading where {_OF_SERIES} order by seq limit 1
     ) as first cross join lateral (
-        select seq as last from reading where {_OF_FIELD} order by seq desc limit 1
+        select seq as last from reading where {_OF_SERIES} order by seq desc limit 1
     ) as last
 """
-_EXTENT_OF_NEWEST = f"""
+_EXTENT_IN_TIME = f"""
+    select min(seq), max(seq) from field cross join lateral (select seq from reading where {_IN_TIME}) as found
+"""
+_EXTENT_OF_NEWEST = """
     select min(seq), max(seq) from (
-        select seq from known cross join lateral (
-            select seq from reading where {_OF_FIELD} order by seq desc limit %(limit)s
-        ) as newest order by seq desc limit %(limit)s
+        select seq from field cross join lateral (
+            select at, seq from reading where {which} order by {order} limit %(limit)s
+        ) as newest order by {order} limit %(limit)s
     ) as newest
 """
 
 _PAGE = f"""
-    select seq, {_AT}, device, sensor, field, value, text, command, clock from known cross join lateral (
-        select at, seq, device, sensor, value, text, command, clock from reading
-        where {_OF_FIELD} and seq between %(first)s and %(last)s order by seq limit %(limit)s
+    select seq, {_AT}, device, sensor, field, value, text, command, clock from field cross join lateral (
+        select * from reading where {_OF_SERIES} and seq between %(first)s and %(last)s and {_TIME}
+        order by seq limit %(limit)s
     ) as page order by seq limit %(limit)s
 """
 
-# By `reading_by_id`, whose expression this is, to the letter: the only index by time. Of `date_bin` only newer servers
-# than 13 know.
+# Of `date_bin` only newer servers than 13 know.
 _BUCKETS = f"""
-    select bucket * %(width)s, field, min(value), avg(value), max(value), count(*) from known cross join lateral (
-        select floor(date_part('epoch', at) * 1000 / %(width)s)::bigint as bucket, value from reading
-        where (case when field = 'VALUE' then sensor else sensor || '.' || field end)
-                = (case when known.field = 'VALUE' then %(sensor)s else %(sensor)s || '.' || known.field end)
-            and value is not null and {_OF_FIELD}
+    select bucket * %(width)s, field, min(value), avg(value), max(value), count(*) from field cross join lateral (
+        select field, floor(date_part('epoch', at) * 1000 / %(width)s)::bigint as bucket, value from reading
+        where {_IN_TIME} and value is not null
     ) as numbers group by bucket, field order by bucket desc, field desc limit %(limit)s
 """
 
@@ -90,7 +89,13 @@ def extent(gateway: str, selection: Selection, limit: int | None) -> Question[tu
     """
     Ask for the first and the last number (see `IArchive.extent`); both are None where there are no rows.
     """
-    sql = _EXTENT if limit is None else _EXTENT_OF_NEWEST
+    timed = selection.since is not None or selection.until is not None
+    if limit is None:
+        sql = _EXTENT_IN_TIME if timed else _EXTENT
+    elif timed:
+        sql = _EXTENT_OF_NEWEST.format(which=_IN_TIME, order="at desc, seq desc")
+    else:
+        sql = _EXTENT_OF_NEWEST.format(which=_OF_SERIES, order="seq desc")
     return _select(sql, gateway, selection, lambda row: (row[0], row[1]), limit=limit)
 
 
@@ -135,4 +140,4 @@ def _select(
         "until": latest if selection.until is None else min(max(selection.until, earliest), latest),
         **others,
     }
-    return Question((_EACH_FIELD if selection.field is None else _ONE_FIELD) + sql, parameters, make)
+    return Question((FIELDS if selection.field is None else _ONE_FIELD) + sql, parameters, make)

@@ -13,71 +13,21 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from usbgate.batch import KINDS, Batch
+from usbgate.batch import KINDS, NULL_CELL, Batch
 from usbgate.interfaces import IArchive, IHistory, ISink, RowsRefused, SinkUnavailable
 from usbgate.model import Alarm, Bucket, Reading, Selection, StoredReading, StoredRequest
 from usbgate.sinks import pgreadings
+from usbgate.sinks.pgqueries import LATEST, SETTINGS, history
 from usbgate.sinks.pgschema import lock_key, migrate
 from usbgate.sinks.pgsession import Session, one_line
 from usbgate.sinks.sharedsession import SharedSession
 
 T = TypeVar("T")
 
-# How the cells of a batch, all of them text, become values; what is not named here is text. `at` needs no base, as
-# an integer would: 3,000,000,000 ms are beyond one.
-_VALUES = {
-    "at": "timestamptz 'epoch' + r.at::float8 * interval '1 ms'",
-    "value": "r.value::float8",
-    "clock": "r.clock::boolean",
-    "latency_ms": "r.latency_ms::float8",
-    "uptime": "r.uptime::float8",
-}
-
-# As `Reading` has them.
-_READING = "round(extract(epoch from at) * 1000)::bigint, device, sensor, field, value, text, command, clock"
-
-# Sensors and fields are found one by one, with one step down the index for each; then the newest row of each.
-_LATEST = f"""
-    with recursive series(sensor, field) as (
-        (select sensor, field from reading order by sensor, field limit 1)
-        union all
-        select later.* from series cross join lateral (
-            select sensor, field from reading where (sensor, field) > (series.sensor, series.field)
-            order by sensor, field limit 1
-        ) as later
-    )
-    select {_READING} from (
-        select newest.* from series cross join lateral (
-            select * from reading
-            where gateway = %(gateway)s and sensor = series.sensor and field = series.field
-            order by seq desc limit 1
-        ) as newest
-    ) as newest
-    order by seq desc limit %(limit)s
-"""
-
-_FIELD_HISTORY = """
-    select * from reading where gateway = %(gateway)s and sensor = %(sensor)s and field = {field}
-        and at >= timestamptz 'epoch' + %(since)s::float8 * interval '1 ms'
-    order by seq desc limit %(limit)s
-"""
-
-_HISTORY_OF_FIELD = f"select {_READING} from ({_FIELD_HISTORY.format(field='%(field)s')}) as newest order by seq desc"
-
-# The same for each field of the sensor, which are found one by one in the index; then the newest of all those.
-_HISTORY = f"""
-    with recursive known(field) as (
-        (select field from reading where sensor = %(sensor)s order by field limit 1)
-        union all
-        select later.field from known cross join lateral (
-            select field from reading where sensor = %(sensor)s and field > known.field order by field limit 1
-        ) as later
-    )
-    select {_READING} from (
-        select newest.* from known cross join lateral ({_FIELD_HISTORY.format(field="known.field")}) as newest
-    ) as newest
-    order by seq desc limit %(limit)s
-"""
+# The columns of numbers, and how some of the cells, all of them text, become values. `at` needs no base, as an integer
+# would: 3,000,000,000 ms are beyond one.
+_NUMBERS = {"n": "bigint", "at": "float8", "value": "float8", "latency_ms": "float8", "uptime": "float8"}
+_VALUES = {"at": "timestamptz 'epoch' + {} * interval '1 ms'", "clock": "{}::boolean"}
 
 # As `Alarm` has them.
 _ALARMS = """
@@ -100,7 +50,7 @@ _FIRST_CONTACT = """
 # meanwhile, which are the same but for that. The range keeps the search short, whatever plan is chosen.
 _UNLESS_THERE = """ where not exists (
     select from {table} as there
-    where there.gateway = %s and there.seq between %s and %s and there.seq = %s + r.n::bigint
+    where there.gateway = %s and there.seq between %s and %s and there.seq = %s + r.n
         and row({there}) is not distinct from row({given})
 ) on conflict (gateway, seq, at) do nothing"""
 _CORRECTED = ("at", "clock")
@@ -215,15 +165,15 @@ class PostgresSink:
         parameters: list[object] = []
         for kind, columns in zip(KINDS, batch.parts, strict=True):
             if columns:
-                statement = _insert_statement(kind.table, kind.columns, columns)
-                # An empty text is not cut (see `_insert_statement`).
-                parameters += [self._gateway, self._base, *filter(None, columns)]
+                named = dict(zip(kind.columns, columns, strict=True))
+                statement, values = _insert_statement(kind.table, named, self._gateway, self._base)
+                parameters += values
                 if again:
                     same = [name for name in kind.columns[1:] if name not in _CORRECTED]
                     statement += _UNLESS_THERE.format(
                         table=kind.table,
                         there=", ".join("there." + name for name in same),
-                        given=", ".join(_VALUES.get(name, "r." + name) for name in same),
+                        given=", ".join("r." + name for name in same),
                     )
                     parameters += [self._gateway, self._base + batch.first, self._base + batch.last, self._base]
                 statements.append(statement)
@@ -236,7 +186,7 @@ class PostgresSink:
         """
         Fetch the newest reading of each field of each sensor (see `IHistory.latest`).
         """
-        return self._read(_LATEST, {"gateway": self._gateway, "limit": _MOST_LATEST})
+        return self._read(LATEST, {"gateway": self._gateway, "limit": _MOST_LATEST})
 
     def alarms(self) -> Deferred[list[Alarm]]:
         """
@@ -253,10 +203,10 @@ class PostgresSink:
             "gateway": self._gateway,
             "sensor": sensor,
             "field": field,
-            "since": earliest if since is None else min(max(since, earliest), latest),
+            "since": since if since is None else min(max(since, earliest), latest),
             "limit": min(limit, _MOST_HISTORY),
         }
-        return self._read(_HISTORY if field is None else _HISTORY_OF_FIELD, parameters)
+        return self._read(history(field is not None, since is not None), parameters)
 
     # IArchive
 
@@ -310,6 +260,7 @@ class PostgresSink:
     async def _open_reader(self, session: Session) -> None:
         limits = self._limits
         await session.open(await self._url(), self._session_name(), limits.connect, limits.read)
+        await session.run(SETTINGS, None, limits.connect)
 
     async def _open_writer(self, session: Session) -> None:
         limits = self._limits
@@ -352,12 +303,44 @@ def _reversed(rows: list[T]) -> list[T]:
     return rows
 
 
-def _insert_statement(table: str, names: tuple[str, ...], columns: tuple[str, ...]) -> str:
-    # An empty text has no cells for `string_to_array`; what is meant is one cell that is empty.
-    arrays = [r"string_to_array(%s, E'\n', E'\x01')" if column else "array['']" for column in columns]
-    kept = names[1:]
+def _insert_statement(table: str, columns: Mapping[str, str], gateway: str, base: int) -> tuple[str, list[object]]:
+    """
+    Make an insert of the rows of one table, with its parameters.
+
+    What is the same in all rows is sent once, and numbers as arrays of numbers: both make PostgreSQL cut up and convert
+    less, 1.65 us a row against 3.1.
+    """
+    rows = columns["n"].count("\n") + 1
+    values: list[str] = []
+    constants: list[object] = []
+    arrays: dict[str, str] = {}
+    parameters: list[object] = []
+    for name, cells in columns.items():
+        number = _NUMBERS.get(name)
+        cell = cells.partition("\n")[0]
+        if name == "n" and int(cells.rpartition("\n")[2]) - int(cell) + 1 == rows:
+            value = f"r.n + {int(cell) - 1}"  # without a gap, the place of a row tells its number
+        elif cells == "\n".join([cell] * rows):
+            constants.append(None if cell == NULL_CELL else cell)
+            value = f"%s::{number or 'text'}"
+        else:
+            value = "r." + name
+            if number:
+                arrays[name] = f"%s::{number}[]"
+                parameters.append("{" + cells.replace("\n", ",").replace(NULL_CELL, "null") + "}")
+            else:
+                arrays[name] = r"string_to_array(%s, E'\n', E'\x01')"
+                parameters.append(cells)
+        values.append(f"{_VALUES.get(name, '{}').format(value)} as {name}")
+    if not arrays:
+        source = f"generate_series(1, {rows}) as r (n)"
+    elif "n" in arrays:
+        source = f"unnest({', '.join(arrays.values())}) as r ({', '.join(arrays)})"
+    else:
+        source = f"unnest({', '.join(arrays.values())}) with ordinality as r ({', '.join(arrays)}, n)"
+    names = list(columns)[1:]
     return (
-        f"insert into {table} (gateway, seq, {', '.join(kept)}) "
-        f"select %s, %s + r.n::bigint, {', '.join(_VALUES.get(name, 'r.' + name) for name in kept)} "
-        f"from unnest({', '.join(arrays)}) as r ({', '.join(names)})"
-    )
+        f"insert into {table} (gateway, seq, {', '.join(names)}) "
+        f"select %s, %s + r.n, {', '.join('r.' + name for name in names)} from ("
+        f"select {', '.join(values)} from {source}) as r"
+    ), [gateway, base, *constants, *parameters]

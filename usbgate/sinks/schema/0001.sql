@@ -23,14 +23,21 @@ create table reading (
     unique (gateway, seq, at)
 );
 
--- For the newest reading of each field and for a sensor's history, by number. Ascending, since rows come in that
--- order: descending, pages would be split in the middle. `at` is last, so that "since" is checked without reading rows.
-create index reading_by_sensor on reading (sensor, field, gateway, seq, at);
+-- What a field of a sensor is known by, as one gateway tells it: one number, compared at once, instead of three texts,
+-- compared one after the other. PostgreSQL puts the body in place of each call. Rows come by number, and with two such
+-- columns, and no more, it fills the pages of an index on them: (sensor, field, gateway, seq, at) cost 2.9 us a row, and
+-- this 0.9, at a third of its size.
+create function series(gateway text, sensor text, field text) returns bigint immutable parallel safe language sql
+    as 'select hashtextextended(field, hashtextextended(sensor, hashtextextended(gateway, 0)))';
+
+create index reading_by_series on reading (series(gateway, sensor, field), seq);
 
 -- For `measures`: the newest of one id is the first entry here, however many there are (0.1 ms; a view in two parts,
--- each with an index, sorts them all: 200 ms for 50,000).
+-- each with an index, sorts them all: 200 ms for 50,000). For the fields of a sensor, and for what it said lately, too:
+-- so texts are in it as well. Rows that came at once have one time; to look for such twins costs more (0.35 us of 2.3)
+-- than it saves.
 create index reading_by_id on reading ((case when field = 'VALUE' then sensor else sensor || '.' || field end), at)
-    where value is not null;
+    with (deduplicate_items = off);
 
 create table request (
     at timestamptz not null,
