@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.memory_gateway import AT, AT_TEXT, reading
-from tests.web import JSON, WebTestCase, until
+from tests.web import JSON, Reply, WebTestCase, until
 from usbgate.interfaces import DeviceSummary, FieldPresentation, Presentation, SensorSummary
 from usbgate.model import (
     Alarm,
@@ -146,7 +146,7 @@ class AskTests(WebTestCase):
     A fresh reading.
     """
 
-    def asking(self, sensor: str = "20", **body: Any) -> Deferred[Any]:
+    def asking(self, sensor: str = "20", **body: Any) -> Deferred[Reply]:
         """
         Begin to ask.
         """
@@ -173,7 +173,7 @@ class AskTests(WebTestCase):
         response = await asking
         self.assertEqual(response.code, 200)
         self.assertEqual(
-            await response.json(),
+            response.json,
             {
                 **{"sensor": "2", "command": "S", "device": "leonardo", "at": AT_TEXT, "recent": False},
                 "values": {"SMOKE": 0.0, "ID2": "12345678901234567890", "STATE": "OK"},
@@ -193,7 +193,7 @@ class AskTests(WebTestCase):
         self.assertEqual(request.question.arguments, frozenset({("LEVEL", "50"), ("X", "a b")}))
         self.assertEqual((request.timeout, request.max_age, request.device), (2.5, 30.0, "uno"))
         self.gateway.answer(0)
-        self.assertEqual((await (await asking).json())["values"], {"VALUE": 456.0})
+        self.assertEqual((await asking).json["values"], {"VALUE": 456.0})
 
     async def test_failures(self) -> None:
         """

@@ -4,20 +4,22 @@ The HTTP face on a real port over a gateway in memory, and clients of it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from json import dumps, loads
 from typing import Any, NamedTuple
 
-import treq
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.interfaces import IConsumer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
-from twisted.web.client import HTTPConnectionPool
+from twisted.web.client import Agent, readBody
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
 
 from tests.memory_gateway import AT, MemoryGateway
 from usbgate.web.site import Web, WebPort
@@ -43,7 +45,7 @@ class Reply(NamedTuple):
         """
         Its body, read as JSON.
         """
-        return json.loads(self.body)
+        return loads(self.body)
 
     def header(self, name: str) -> str | None:
         """
@@ -63,6 +65,39 @@ async def until(condition: Callable[[], object]) -> None:
             return
         await deferLater(reactor, 0.01)
     raise AssertionError("it did not come true")
+
+
+@implementer(IBodyProducer)
+class Body:
+    """
+    What a call sends: a few bytes, at once.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """
+        Send it; Twisted calls this.
+        """
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """
+        It is sent already.
+        """
+
+    def resumeProducing(self) -> None:
+        """
+        It is sent already.
+        """
+
+    def stopProducing(self) -> None:
+        """
+        It is sent already.
+        """
 
 
 class RawClient(Protocol):
@@ -123,7 +158,7 @@ class WebTestCase(TestCase):
         self.listening.privilegedStartService()
         address: Any = self.listening._ports[0].getHost()
         self.port: int = address.port
-        self.pool = HTTPConnectionPool(reactor, persistent=False)
+        self.agent = Agent(reactor)
         self.raw: list[RawClient] = []
         self.addCleanup(self._stop)
 
@@ -131,21 +166,41 @@ class WebTestCase(TestCase):
         await self.listening.stopService()
         await self.web.stopService()
         await until(lambda: all(client.lost for client in self.raw))
-        await self.pool.closeCachedConnections()
         await deferLater(reactor, 0)
 
-    def ask_for(self, method: str, path: str, **how: Any) -> Deferred[Any]:
+    def ask_for(self, method: str, path: str, **how: Any) -> Deferred[Reply]:
         """
-        Begin a call.
+        Begin a call (see there), and go on.
         """
-        return treq.request(method, f"http://127.0.0.1:{self.port}{path}", pool=self.pool, **how)
+        return Deferred.fromCoroutine(self.call(method, path, **how))
 
-    async def call(self, method: str, path: str, **how: Any) -> Reply:
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
         """
-        Call, and wait for all of the answer.
+        Call, on a connection of its own, and wait for all of the answer; a redirection is one.
+
+        Args:
+            method: What to do.
+            path: What to do it to.
+            json: A body, to be spelled as JSON.
+            data: A body as it is.
+            headers: More headers.
         """
-        response = await self.ask_for(method, path, **how)
-        return Reply(response.code, response.headers, await response.content())
+        told = Headers({name: [value] for name, value in (headers or {}).items()})
+        if json is not None:
+            data = dumps(json).encode()
+            told.setRawHeaders("Content-Type", ["application/json"])
+        url = f"http://127.0.0.1:{self.port}{path}"
+        body = None if data is None else Body(data)
+        response: Any = await self.agent.request(method.encode(), url.encode(), told, body)
+        return Reply(response.code, response.headers, await readBody(response))
 
     async def get(self, path: str, **how: Any) -> Any:
         """
