@@ -8,20 +8,25 @@ import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 from tests.bench import child
 from tests.bench.device import Device
 from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
 from tests.bench.running import Daemon
-from tests.running import LineClient
+from tests.running import LineClient, free_port
 
 
 def _measure_idle(rig: Rig) -> Mapping[str, float]:
     seconds = rig.size(30, 2)
-    with rig.device() as device, rig.database() as database, rig.daemon(device, database.url) as daemon:
+    port = free_port()
+    page = f"tcp:{port}:interface=127.0.0.1"
+    with rig.device() as device, rig.database() as database, rig.daemon(device, database.url, http=page) as daemon:
         with closing(LineClient(daemon.port)) as client:
             client.word("ask 1")
+        with urlopen(f"http://127.0.0.1:{port}/") as told:
+            told.read()
         time.sleep(rig.size(3, 1))  # what a start leaves to be done
         rig.tell(f"nothing, for {seconds} s")
         woken, cpu = child.wakeups(daemon.pid), daemon.cpu
@@ -35,7 +40,7 @@ def _measure_idle(rig: Rig) -> Mapping[str, float]:
 
 IDLE = Row(
     "idle",
-    "a daemon with nothing to do, its database connected",
+    "a daemon with nothing to do, its database connected, its page on",
     [
         Figure("rss", "memory", "MiB", reach="<= 60"),
         Figure("wakeups", "times it wakes up", "/s", reach="<= 1"),
@@ -70,8 +75,9 @@ def started(rig: Rig, device: Device, database: str, state: Path | None = None) 
     """
     Start a daemon; tell the seconds until it answered a first request, and until that answer was stored.
     """
+    page = f"tcp:{free_port()}:interface=127.0.0.1"
     begun = time.monotonic()
-    with rig.daemon(device, database, wait=False, state=state) as daemon:
+    with rig.daemon(device, database, wait=False, state=state, http=page) as daemon:
         answered = _until_answered(daemon) - begun
         daemon.wait_until("status", "STORE:connected")
         daemon.wait_until("status", "BACKLOG:0")
@@ -93,7 +99,7 @@ def _measure_start(rig: Rig) -> Mapping[str, float]:
 
 START = Row(
     "start",
-    "from the start of the process to the first answered request",
+    "from the start of the process, its page on, to the first answered request",
     [
         Figure("external_answered", "an external database: answered", "s", reach="<= 1"),
         Figure("external_stored", "and stored", "s"),

@@ -136,6 +136,7 @@ class Rig:
         database: str = "none",
         wait: bool = True,
         state: Path | None = None,
+        http: str = "none",
         **keys: object,
     ) -> Iterator[Daemon]:
         """
@@ -146,6 +147,7 @@ class Rig:
             database: The URL of a database, `embedded` or `none`.
             wait: Whether to wait until the device is open and the database is connected.
             state: Its state folder; None for a new one.
+            http: Where its page is.
             keys: More keys of its configuration.
         """
         state = state or self.new_path("state")
@@ -158,7 +160,7 @@ class Rig:
             + "[device.bench]\n"
             + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
         )
-        daemon = Daemon(state, "--config", str(config))
+        daemon = Daemon(state, "--config", str(config), http=http)
         try:
             if wait:
                 daemon.ready()
