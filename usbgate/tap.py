@@ -203,14 +203,10 @@ def makeService(options: Options) -> IService:
     # takes an hour. Set before anything is scheduled.
     reactor.seconds = time.monotonic  # type: ignore[method-assign]  # that is the point
     reactor.callWhenRunning(_mind_signals)
-    # What is loaded stays, and nothing that a request leaves behind is a cycle: the collector, which looked at all of
-    # it again and again, was a tenth of what a request costs, and held up everybody while many were in flight.
-    gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
     twistd: Mapping[str, Any] = options.parent or {}
     path = log_file(twistd)
     try:
-        return build(
+        daemon = build(
             reactor,
             SystemClock(),
             options.settings,
@@ -220,6 +216,12 @@ def makeService(options: Options) -> IService:
         )
     except (BinariesMissing, ConfigError) as error:
         raise SystemExit(f"usbgate: {error}") from None
+    # What is loaded stays, and nothing that a request leaves behind is a cycle: the collector, which looked at all of
+    # it again and again, was a tenth of what a request costs, and held up everybody while many were in flight.
+    gc.collect()  # what loading left behind must not stay with it
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+    return daemon
 
 
 def _tell_twistd(twistd: Mapping[str, Any], reason: str) -> None:

@@ -22,8 +22,6 @@ from usbgate.web import types
 from usbgate.web.calls import answers, body_of, client_of, host_of, not_found
 from usbgate.web.events import Events
 from usbgate.web.files import load_page
-from usbgate.web.metrics import CONTENT_TYPE as METRICS
-from usbgate.web.metrics import Metrics
 from usbgate.web.openapi import JSON, MOST_REQUESTS, document
 from usbgate.web.problems import respond
 from usbgate.web.query import Query
@@ -74,7 +72,6 @@ class Api:
         self._wall = wall
         self._events = events
         self._clients = clients
-        self._metrics = Metrics(gateway, clients, wall)
         self._page = load_page()
 
     # Sensors.
@@ -223,7 +220,11 @@ class Api:
         """
         Tell what was counted.
         """
-        respond(request, HTTPStatus.OK, METRICS, self._metrics.text(), {"Cache-Control": "no-store"})
+        # Imported only where somebody counts: what it needs is half a MB.
+        from usbgate.web.metrics import CONTENT_TYPE, metrics_text
+
+        text = metrics_text(self._gateway, self._clients, self._wall)
+        respond(request, HTTPStatus.OK, CONTENT_TYPE, text, {"Cache-Control": "no-store"})
 
     @answers(app, "GET", "/api/v1/openapi.json")
     async def openapi(self, request: Any) -> None:

@@ -27,31 +27,29 @@ _STORE_STATES = ("none", "connecting", "connected", "away")
 _DEVICE_STATES = ("starting", "settling", "online", "silent", "offline", "lent")
 
 
+def metrics_text(gateway: IGateway, clients: Callable[[], Mapping[str, int]], wall: Callable[[], int]) -> bytes:
+    """
+    Spell what was counted until now.
+
+    Args:
+        gateway: Who knows most of it.
+        clients: Numbers of clients, by name.
+        wall: The wall clock (`IClock.wall`).
+    """
+    registry = CollectorRegistry()
+    registry.register(Metrics(gateway, clients, wall))
+    return generate_latest(registry)
+
+
 class Metrics(Collector):
     """
     Asks when it is asked.
     """
 
     def __init__(self, gateway: IGateway, clients: Callable[[], Mapping[str, int]], wall: Callable[[], int]) -> None:
-        """
-        Begin.
-
-        Args:
-            gateway: Who knows most of it.
-            clients: Numbers of clients, by name.
-            wall: The wall clock (`IClock.wall`).
-        """
         self._wall = wall
         self._gateway = gateway
         self._clients = clients
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-
-    def text(self) -> bytes:
-        """
-        Spell it.
-        """
-        return generate_latest(self._registry)
 
     def describe(self) -> list[Metric]:
         """
