@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import ClassVar, cast
 
 import psycopg2
+from twisted.application.service import IService, MultiService
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
@@ -28,9 +29,13 @@ from twisted.trial.unittest import TestCase
 import usbgate.cluster
 from tests.running import new_folder
 from usbgate import postmaster
+from usbgate.clock import SystemClock
 from usbgate.cluster import Cluster
+from usbgate.config import load
+from usbgate.delivery import Delivery
 from usbgate.detached import ProgramFailed, Programs
 from usbgate.postmaster import LOG_LIMIT, BinariesMissing, PidFile, ServerFailed, ServerLog, find_binaries, is_server_of
+from usbgate.tap import build
 
 BOUND = 30.0  # seconds for anything to come true
 
@@ -215,7 +220,10 @@ class ClusterTests(TestCase):
         What was stored is there after the next start, and private again; the same object may be started again.
         """
         cluster = await self.prepared_cluster()
+        told: list[str] = []
+        cluster.came_up = lambda: told.append(cluster.dsn)
         dsn = await cluster.ready()
+        self.assertEqual(told, [dsn])
         query(dsn, "create table kept as select 42 as number")
         with closing(psycopg2.connect(dsn)):  # a client does not hold up the stop
             await cluster.stopService()
@@ -237,7 +245,10 @@ class ClusterTests(TestCase):
         self.patch(usbgate.cluster, "HEEDING", 0.1)
         self.patch(usbgate.cluster, "STOPPING", ((signal.SIGTERM, 0.2), (signal.SIGQUIT, BOUND)))
         cluster = await self.prepared_cluster()
+        told: list[str] = []
+        cluster.came_up = lambda: told.append(cluster.dsn)
         dsn = await cluster.ready()
+        self.assertEqual(told, [dsn])
         query(dsn, "create table kept as select 42 as number")
         with closing(psycopg2.connect(dsn)):
             await cluster.stopService()
@@ -500,17 +511,32 @@ class ClusterTests(TestCase):
 
     async def test_server_that_dies(self) -> None:
         """
-        A server that dies by itself is started again, and the log says so once.
+        A server that dies by itself is started again; the log says so once, and who waits for it is told.
         """
         cluster = await self.prepared_cluster()
+        told: list[str] = []
+        cluster.came_up = lambda: told.append(cluster.dsn)
         dsn = await cluster.ready()
+        self.assertEqual(told, [dsn])
         query(dsn, "create table kept as select 42 as number")
         os.kill(self.server_pid(), signal.SIGKILL)
         await self.until(lambda: self.errors)
         again = await cluster.ready()
-        self.assertEqual(again, dsn)
+        self.assertEqual((again, told), (dsn, [dsn, dsn]))
         self.assertEqual(query(again, "select number from kept"), [(42,)])
         self.assertEqual(len(self.errors), 1)
+
+    def test_delivery_is_told(self) -> None:
+        """
+        In the daemon, the delivery is who is told that the server is there.
+        """
+        settings = load(None, devices=["/dev/null"], state=str(self.folder), http="none", environ={})
+        services: list[IService] = [build(reactor, SystemClock(), settings, settings.devices)]
+        for service in services:
+            services += service if isinstance(service, MultiService) else []
+        (cluster,) = (each for each in services if isinstance(each, Cluster))
+        (delivery,) = (each for each in services if isinstance(each, Delivery))
+        self.assertEqual(cluster.came_up, delivery.try_now)
 
     async def test_server_that_does_not_start(self) -> None:
         """

@@ -175,6 +175,26 @@ class DeliveryTests(TestCase):
         (call,) = self.clock.getDelayedCalls()
         self.assertEqual(call.getTime() - self.clock.seconds(), 0.5)
 
+    def test_tries_now(self) -> None:
+        """
+        Told that the store is there it tries at once, however long it would have waited; told at any other time it
+        does nothing.
+        """
+        self.delivery.try_now()
+        self.sink.unavailable = "connection refused"
+        self.delivery.startService()
+        for _ in range(5):
+            self.clock.advance(BACK_OFF_MOST)
+        self.delivery.try_now()
+        self.assertEqual((self.sink.calls, self.delivery.state), (["connect"] * 7, "away"))
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.sink.unavailable = None
+        self.delivery.try_now()
+        self.assertEqual((self.delivery.state, self.clock.getDelayedCalls()), ("connected", []))
+        self.delivery.try_now()
+        self.outbox.append(readings(0, 1), [])
+        self.assertEqual(self.sink.calls[7:], ["connect", "store 1-1"])
+
     def test_jitter_shortens(self) -> None:
         """
         The wait is shortened by up to a quarter.

@@ -12,6 +12,7 @@ import secrets
 import shlex
 import signal
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -64,6 +65,7 @@ class Cluster(Service):
 
     Attributes:
         psql: The `psql` that fits it.
+        came_up: To be set: called whenever the server answers, after it had not.
     """
 
     log = Logger()
@@ -83,6 +85,7 @@ class Cluster(Service):
         self._reactor = reactor
         self._binaries = find_binaries(binaries)
         self.psql = self._binaries / "psql"
+        self.came_up: Callable[[], None] = lambda: None
         self._folder = Path(os.path.realpath(folder))
         self._data = self._folder / "data"
         self._server_log = ServerLog(self._folder / "postgres.log")
@@ -149,7 +152,7 @@ class Cluster(Service):
         pause = backoffPolicy(0.2, 60.0, factor=2.0, jitter=lambda: 0.0)
         failures = 0
         said = False  # it is not up, and the log has it
-        # A waiter may stop us in its callback, hence the looks at `running`.
+        # Whoever is told may stop us in the callback, hence the looks at `running`.
         while self.running:
             began = self._reactor.seconds()
             try:
@@ -163,6 +166,7 @@ class Cluster(Service):
                 if said:
                     self.log.info("the embedded database is back")
                 said = self._up = True
+                self.came_up()
                 waiting, self._waiting = self._waiting, []
                 for one in waiting:
                     one.callback(self._dsn)

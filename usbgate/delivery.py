@@ -76,6 +76,7 @@ class Delivery(Service):
         self._asked: Deferred[Batch] | None = None  # what the journal owes us
         self._lost: str | None = None  # why the sink was lost while we waited for that
         self._back_off = BACK_OFF_FIRST
+        self._pause: Deferred[None] | None = None  # before the next attempt
         self._away_since: float | None = None
         self._surprised = False  # an exception that nobody expects was logged since the store last worked
         self._batch: Batch | None = None
@@ -116,6 +117,13 @@ class Delivery(Service):
                 work.cancel()
                 await work
 
+    def try_now(self) -> None:
+        """
+        Make the next attempt at once, where one is waited for: whoever calls knows that the store is there.
+        """
+        if self._pause is not None:
+            self._pause.cancel()
+
     def status(self) -> dict[str, str]:
         """
         Tell how it is, as fields whose values read back.
@@ -147,10 +155,13 @@ class Delivery(Service):
                         self.log.failure("unexpected, while storing; it will be tried again")
             if self.running:
                 wait, self._back_off = self._back_off, min(self._back_off * 2, BACK_OFF_MOST)
+                self._pause = deferLater(self._clock, wait * (1 - self._jitter() / 4))
                 try:
-                    await deferLater(self._clock, wait * (1 - self._jitter() / 4))
+                    await self._pause
                 except CancelledError:
-                    pass  # to stop; anything else does no harm
+                    pass  # to stop, or to try now; anything else does no harm
+                finally:
+                    self._pause = None
 
     async def _recall_all(self, again: bool) -> None:
         # Beside storing, which must not wait for it: a store may take rows and have no connection left for reading.

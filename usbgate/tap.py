@@ -390,12 +390,15 @@ def _store(reactor: Any, settings: Settings, gateway: Gateway) -> tuple[MultiSer
     )
     journal.setServiceParent(keepers)
     where: Callable[[], Awaitable[str]] = partial(succeed, settings.database)
+    cluster: Cluster | None = None
     if settings.database == "embedded":
         cluster = Cluster(reactor, settings.state / "postgres")
         cluster.setServiceParent(keepers)
         where = partial(_embedded, cluster)
     sink = PostgresSink(reactor, partial(_once_open, journal, where), settings.gateway, lambda: journal.uuid)
     delivery = Delivery(reactor, journal, sink, gateway.recall)
+    if cluster is not None:
+        cluster.came_up = delivery.try_now
 
     def status() -> list[Mapping[str, str]]:
         return [{"STORE": delivery.state, "GW": settings.gateway} | delivery.status(), journal.status()]
