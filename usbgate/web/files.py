@@ -14,6 +14,17 @@ _TEXT = "; charset=utf-8"
 # Every file of `page/` that is served, with its type; `index.html` is also what `/` is.
 TYPES: Mapping[str, str] = {
     "index.html": "text/html" + _TEXT,
+    "page.css": "text/css" + _TEXT,
+    "icon.svg": "image/svg+xml",
+    **dict.fromkeys(
+        [
+            *("alarms.js", "api.js", "app.js", "buckets.js", "cards.js", "chart.js", "dom.js", "format.js", "memory.js"),
+            *("sensor.js", "sparks.js", "store.js", "stream.js", "words.js", "uplot.min.js"),
+        ],
+        "text/javascript" + _TEXT,
+    ),
+    "uplot.min.css": "text/css" + _TEXT,
+    "uplot-license.txt": "text/plain" + _TEXT,
 }
 
 

@@ -1,0 +1,140 @@
+// The page: puts its parts together, and shows the view that the address names.
+
+import { Alarms, Notices } from "./alarms.js";
+import { Overview, outcomeText } from "./cards.js";
+import { el, icon, mark, say } from "./dom.js";
+import { choice, remember } from "./memory.js";
+import { SensorView } from "./sensor.js";
+import { store } from "./store.js";
+import { otherLanguage, language, preferredLanguage, speak, t } from "./words.js";
+
+const THEMES = ["auto", "light", "dark"];
+
+const [top_, main, bottom, said, skip, alarmRegion, noticeRegion] = [
+  ...["top", "main", "bottom", "said", "skip", "alarms", "notices"],
+].map((id) => document.getElementById(id));
+
+let view = null;
+let theme = choice("theme", THEMES) ?? "auto";
+
+// What is around the views.
+
+function showTop() {
+  const brand = el("a", { class: "brand", href: "#/" }, el("img", { src: "icon.svg", alt: "", width: 28, height: 28 }), "usbgate");
+  const connection = el("span", { class: "connection", id: "connection" });
+  const themeButton = el(
+    "button",
+    { type: "button", class: "plain", id: "theme", click: nextTheme },
+    el("span", {}, t("theme")),
+    el("span", { id: "chosen" }, t(`theme.${theme}`)),
+  );
+  const languageButton = el(
+    "button",
+    { type: "button", class: "plain", id: "language", lang: otherLanguage(), click: nextLanguage },
+    t("language"),
+  );
+  top_.replaceChildren(brand, connection, el("div", { class: "choices" }, themeButton, languageButton));
+  say(skip, t("skip"));
+}
+
+function showConnection() {
+  const shape = { open: "fresh", lost: "offline", connecting: "asked" }[store.connection];
+  const node = document.getElementById("connection");
+  if (node.dataset.state !== store.connection || node.lang !== language()) {
+    node.replaceChildren(icon(shape), t(`connection.${store.connection}`));
+    node.className = `connection state ${shape}`;
+    node.dataset.state = store.connection;
+    node.lang = language();
+  }
+  document.documentElement.classList.toggle("lost", store.connection === "lost");
+  const devices = [...store.devices.values()].map(({ name, state }) => `${name}: ${t(`device.${state}`)}`);
+  bottom.replaceChildren(
+    el("span", {}, ["usbgate", store.version].join(" ").trim()),
+    ...devices.map((text) => el("span", {}, text)),
+    el("a", { href: "api/v1/openapi.json" }, t("api")),
+  );
+}
+
+function showTitle() {
+  const unseen = Alarms.unseen;
+  const alarm = unseen.length ? `⚠ ${unseen[0].name ?? unseen[0].sensor} · ` : "";
+  document.title = alarm + view.title;
+}
+
+// Choices.
+
+function nextTheme() {
+  theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
+  remember("theme", theme);
+  paint();
+  say(document.getElementById("chosen"), t(`theme.${theme}`));
+}
+
+function paint() {
+  mark(document.documentElement, "data-theme", theme === "auto" ? null : theme);
+  view?.repaint?.();
+}
+
+function nextLanguage() {
+  speak(otherLanguage());
+  remember("language", language());
+  showAll();
+  document.getElementById("language").focus();
+}
+
+// Views.
+
+function open() {
+  view?.close();
+  const [, id] = /^#\/sensor\/(.+)$/.exec(location.hash) ?? [];
+  view = id === undefined ? new Overview() : new SensorView(decode(id));
+  main.replaceChildren(view.node);
+  view.update();
+  showTitle();
+}
+
+function decode(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** Go to what the address names, and put a keyboard's focus where reading begins, or where it was left. */
+function go() {
+  const left = view instanceof SensorView ? view.id : null;
+  if (location.hash === "#main") return;
+  open();
+  const link = [...main.querySelectorAll("[data-sensor]")].find((card) => card.dataset.sensor === left)?.querySelector("a");
+  (link ?? main.querySelector("h1")).focus();
+  if (!link) window.scrollTo(0, 0);
+}
+
+function showAll() {
+  showTop();
+  showConnection();
+  alarms.shown.clear();
+  notices.shown.clear();
+  alarms.update();
+  notices.update();
+  open();
+}
+
+speak(choice("language", ["en", "fr"]) ?? preferredLanguage());
+paint();
+const alarms = new Alarms(alarmRegion);
+const notices = new Notices(noticeRegion);
+showAll();
+skip.addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+window.addEventListener("hashchange", go);
+window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+store.on("state", showConnection);
+store.on("alarms", showTitle);
+store.on("sensors", showTitle);
+store.on("asked", (asked) => say(said, outcomeText(asked)));
+setInterval(() => view.tick(), 1000);
+store.start();

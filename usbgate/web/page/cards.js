@@ -1,0 +1,263 @@
+// The overview: a card for each sensor, grouped by place.
+
+import { arrange, el, icon, mark, say } from "./dom.js";
+import { ago, fieldName, fieldValue, withUnit } from "./format.js";
+import { draw, forget, sparkline, want } from "./sparks.js";
+import { store } from "./store.js";
+import { problemText, t } from "./words.js";
+
+const DONE = 4_000; // ms that a button says that it was done
+
+export function sensorAddress(id) {
+  return `#/sensor/${encodeURIComponent(id)}`;
+}
+
+export function sensorName(sensor) {
+  return sensor.name ?? sensor.id;
+}
+
+/** What a sensor's state is: the shape that shows it, and the word. */
+function stateOf(sensor) {
+  const asks = [...(store.asks.get(sensor.id)?.values() ?? [])];
+  const failed = asks.find((asked) => asked.state === "failed");
+  if (asks.some((asked) => asked.state === "waiting")) return ["asked", "asked"];
+  if (sensor.fields.some((field) => field.alarming)) return ["alarm", "alarm"];
+  if (failed) return ["failed", failed.problem.code === "timeout" ? "failed" : "refused"];
+  if (sensor.device_state === "offline") return ["offline", "offline"];
+  if (sensor.fields.length === 0) return ["never", "never"];
+  return sensor.stale ? ["stale", "stale"] : ["fresh", "fresh"];
+}
+
+/** A sensor's card. On its own page (`whole`) it has no link and no sparklines. */
+export class Card {
+  constructor(id, whole = false) {
+    this.id = id;
+    this.whole = whole;
+    this.fields = new Map();
+    this.buttons = new Map();
+    this.seen = whole;
+    this.title = whole ? el("span") : el("a", { href: sensorAddress(id) });
+    this.state = el("span", { class: "state" });
+    this.list = el("dl", { class: "fields" });
+    this.problem = el("p", { class: "problem", hidden: true });
+    this.age = el("span", { class: "age" });
+    this.commands = el("div", { class: "actions" });
+    this.refresh = el("div", { class: "actions" });
+    this.node = el(
+      "article",
+      { class: whole ? "card whole" : "card" },
+      el(whole ? "h2" : "h3", {}, this.title),
+      this.list,
+      this.problem,
+      this.commands,
+      el("footer", {}, el("p", { class: "how" }, this.state, " ", this.age), this.refresh),
+    );
+    this.update();
+  }
+
+  get sensor() {
+    return store.sensors.get(this.id);
+  }
+
+  update() {
+    const { sensor } = this;
+    if (sensor === undefined) return;
+    say(this.title, sensorName(sensor));
+    const [shape, key] = stateOf(sensor);
+    if (this.shown !== shape + key) {
+      this.shown = shape + key;
+      this.state.className = `state ${shape}`;
+      this.state.replaceChildren(icon(shape), el("span", {}, t(`state.${key}`)));
+    }
+    mark(this.node, "data-state", shape);
+    arrange(this.list, sensor.fields.length ? sensor.fields.map((field) => this.row(field, sensor)) : [this.nothing()]);
+    this.updateActions(sensor);
+    this.tick();
+  }
+
+  nothing() {
+    this.none ??= el("div", { class: "field" }, el("dd", { class: "reading" }, el("span", { class: "value" }, "–")));
+    return this.none;
+  }
+
+  row(field, sensor) {
+    let row = this.fields.get(field.field);
+    if (row === undefined) {
+      row = { value: el("span", { class: "value" }), unit: el("span", { class: "unit" }), name: el("dt") };
+      row.reading = el("dd", { class: "reading" }, row.value, row.unit);
+      row.spark = this.whole ? null : sparkline();
+      row.node = el("div", { class: "field" }, row.name, row.reading, row.spark && el("dd", {}, row.spark));
+      row.reading.addEventListener("animationend", () => row.reading.classList.remove("new"));
+      this.fields.set(field.field, row);
+    }
+    // A sensor of one thing is called by its name; the only field needs no other.
+    const alone = sensor.fields.length === 1;
+    say(row.name, fieldName(field.field));
+    row.name.classList.toggle("unseen", alone);
+    const text = fieldValue(field);
+    if (row.at !== undefined && row.at !== field.at) row.reading.classList.add("new");
+    row.at = field.at;
+    say(row.value, text);
+    say(row.unit, field.unit ? `\u202f${field.unit}` : "");
+    row.reading.classList.toggle("text", field.value === null);
+    row.reading.classList.toggle("long", text.length > 8);
+    row.node.classList.toggle("alarming", field.alarming);
+    if (row.spark && this.seen) {
+      mark(row.spark.parentNode, "hidden", field.value === null ? "" : null);
+      draw(row.spark, sensor.id, field.field);
+    }
+    return row.node;
+  }
+
+  updateActions(sensor) {
+    const asks = store.asks.get(this.id) ?? new Map();
+    const failed = [...asks.values()].find((asked) => asked.state === "failed");
+    this.problem.hidden = failed === undefined;
+    say(this.problem, failed ? problemText(failed.problem) : "");
+    const made = (button) => this.button(button, asks.get(button?.label ?? ""), sensor);
+    arrange(this.commands, sensor.commands.map(made));
+    arrange(this.refresh, [made(null)]);
+  }
+
+  button(button, asked, sensor) {
+    const key = button?.label ?? "";
+    let made = this.buttons.get(key);
+    if (made === undefined) {
+      made = { label: el("span"), of: el("span", { class: "unseen" }), sign: el("span", { class: "sign" }) };
+      // Never disabled while it waits: who came by keyboard would be thrown off it.
+      made.node = el(
+        "button",
+        { type: "button", class: button ? "command" : "refresh", click: () => store.ask(this.id, made.button) },
+        ...[made.sign, made.label, made.of],
+      );
+      this.buttons.set(key, made);
+    }
+    made.button = button;
+    const waiting = asked?.state === "waiting";
+    const done = asked?.state === "done" && store.now() - asked.at < DONE;
+    if (done) setTimeout(() => this.update(), DONE);
+    say(made.label, button ? button.label : t(waiting ? "refresh.waiting" : "refresh"));
+    say(made.of, ` ${sensorName(sensor)}`);
+    mark(made.node, "aria-disabled", waiting ? "true" : null);
+    mark(made.node, "data-asked", waiting ? "waiting" : done ? "done" : null);
+    const sign = waiting ? "asked" : done ? "done" : "";
+    if (made.shown !== sign) made.sign.replaceChildren(...(sign ? [icon(sign)] : []));
+    made.shown = sign;
+    return made.node;
+  }
+
+  /** Let it grow older. */
+  tick() {
+    const { sensor } = this;
+    if (sensor === undefined) return;
+    const newest = sensor.fields.reduce((last, field) => (field.at > last ? field.at : last), "");
+    say(this.age, newest ? ago((store.now() - Date.parse(newest)) / 1000) : t("nothing"));
+  }
+
+  /** It came into sight: what is costly is shown now. */
+  sighted() {
+    this.seen = true;
+    want(this.id, () => this.update());
+  }
+}
+
+/** All sensors. */
+export class Overview {
+  constructor() {
+    this.cards = new Map();
+    this.places = new Map();
+    this.node = el("div", { class: "overview" }, el("h1", { class: "unseen", tabindex: -1 }, t("overview")));
+    this.grid = el("div", { class: "places" });
+    this.empty = el("p", { class: "empty" });
+    this.node.append(this.grid, this.empty);
+    this.sight = new IntersectionObserver((entries) => this.looked(entries), { rootMargin: "200px" });
+    this.off = [
+      store.on("sensors", () => this.update()),
+      store.on("sensor", (id) => this.cards.get(id)?.update()),
+      store.on("gap", () => this.refetch()),
+    ];
+    this.update();
+  }
+
+  get title() {
+    return "usbgate";
+  }
+
+  update() {
+    const groups = new Map();
+    for (const sensor of store.sensors.values()) {
+      const place = sensor.place ?? "";
+      if (!groups.has(place)) groups.set(place, []);
+      groups.get(place).push(this.card(sensor.id).node);
+    }
+    // Those of no place come last.
+    const names = [...groups.keys()].sort((a, b) => (a === "") - (b === ""));
+    arrange(
+      this.grid,
+      names.map((name) => this.place(name, groups.get(name), groups.size === 1)),
+    );
+    for (const id of this.cards.keys()) if (!store.sensors.has(id)) this.cards.delete(id);
+    this.empty.hidden = store.sensors.size > 0;
+    say(this.empty, t(store.loaded ? "empty" : "loading"));
+  }
+
+  card(id) {
+    let card = this.cards.get(id);
+    if (card === undefined) {
+      card = new Card(id);
+      card.node.dataset.sensor = id;
+      this.cards.set(id, card);
+      this.sight.observe(card.node);
+    } else card.update();
+    return card;
+  }
+
+  place(name, nodes, alone) {
+    let place = this.places.get(name);
+    if (place === undefined) {
+      place = { title: el("h2"), cards: el("div", { class: "cards" }) };
+      place.node = el("section", { class: "place" }, place.title, place.cards);
+      this.places.set(name, place);
+    }
+    say(place.title, name || t(alone ? "sensors" : "elsewhere"));
+    place.title.classList.toggle("unseen", name === "" && alone);
+    place.node.style.setProperty("--cards", nodes.length);
+    arrange(place.cards, nodes);
+    return place.node;
+  }
+
+  looked(entries) {
+    for (const { isIntersecting, target } of entries) {
+      const card = this.cards.get(target.dataset.sensor);
+      if (card === undefined) continue;
+      card.inSight = isIntersecting;
+      if (isIntersecting) card.sighted();
+    }
+  }
+
+  refetch() {
+    forget();
+    for (const card of this.cards.values()) if (card.inSight) card.sighted();
+  }
+
+  tick() {
+    for (const card of this.cards.values()) card.tick();
+  }
+
+  close() {
+    this.sight.disconnect();
+    for (const off of this.off) off();
+  }
+}
+
+/** Say to a screen reader what has become of a question. */
+export function outcomeText({ id, asked }) {
+  const sensor = store.sensors.get(id);
+  const name = sensor ? sensorName(sensor) : id;
+  if (asked.state === "failed") return t("failed", { name, problem: problemText(asked.problem) });
+  const shown = (sensor?.fields ?? []).filter((field) => field.field in asked.values);
+  if (shown.length === 0) return t("acknowledged", { name });
+  const values = shown.map((field) => withUnit(fieldValue(field), field.unit)).join(", ");
+  return t("answered", { name, values });
+}
+

@@ -1,0 +1,65 @@
+// Makes elements. Text goes in as text nodes only, so that nothing a device says can become markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/**
+ * Make an element: `el("a", {class: "back", href: "#/"}, "Back")`. A property that is a function hears the event of its
+ * name, one that is true is an attribute without value, and one that is null, undefined or false is left out.
+ */
+export function el(tag, properties = {}, ...children) {
+  return furnish(document.createElement(tag), properties, children);
+}
+
+/** Make an SVG element likewise. */
+export function svg(tag, properties = {}, ...children) {
+  return furnish(document.createElementNS(SVG, tag), properties, children);
+}
+
+function furnish(node, properties, children) {
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (typeof value === "function") node.addEventListener(name, value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+/** Set a text, if it is another one: screen readers and the layout hear of changes only. */
+export function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** Set or take away an attribute, if need be. */
+export function mark(node, name, value) {
+  if (value === null || value === false) node.removeAttribute(name);
+  else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
+}
+
+/** Have exactly these children in this order, moving as few as can be, so that focus and scroll stay. */
+export function arrange(parent, nodes) {
+  const wanted = new Set(nodes);
+  for (const node of [...parent.children]) if (!wanted.has(node)) node.remove();
+  nodes.forEach((node, index) => {
+    if (parent.children[index] !== node) parent.insertBefore(node, parent.children[index] ?? null);
+  });
+}
+
+// Each state has a shape of its own: whoever does not see the colour sees that.
+const SHAPES = {
+  fresh: [["circle", { cx: 8, cy: 8, r: 4.5, class: "full" }]],
+  stale: [["circle", { cx: 8, cy: 8, r: 5.5 }], ["path", { d: "M8 5v3.2l2.2 1.4" }]],
+  asked: [["path", { d: "M8 2.5a5.5 5.5 0 1 1-5.5 5.5", class: "turning" }]],
+  failed: [["path", { d: "M4 4l8 8M12 4l-8 8" }]],
+  offline: [["path", { d: "M3 8h3M10 8h3M6 4.5v7M10 4.5v7M2.5 13.5l11-11" }]],
+  never: [["path", { d: "M4 8h8" }]],
+  alarm: [["path", { d: "M8 2 14.5 13.5h-13z" }], ["path", { d: "M8 6.3v3.4M8 11.6v.2" }]],
+  done: [["path", { d: "M3.5 8.5l3 3 6-7" }]],
+  info: [["circle", { cx: 8, cy: 8, r: 6 }], ["path", { d: "M8 7.3v3.6M8 5v.2" }]],
+};
+
+/** Make the icon of a state. */
+export function icon(name) {
+  const shapes = SHAPES[name].map(([tag, properties]) => svg(tag, properties));
+  return svg("svg", { class: `icon ${name}`, viewBox: "0 0 16 16", "aria-hidden": "true" }, shapes);
+}

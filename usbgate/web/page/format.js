@@ -1,0 +1,66 @@
+// Numbers and times as people of the page's language write them.
+
+import { locale, t, word } from "./words.js";
+
+const made = new Map();
+
+// Intl's objects are dear to make.
+function kept(kind, options) {
+  const key = `${locale()} ${kind.name} ${JSON.stringify(options)}`;
+  if (!made.has(key)) made.set(key, new kind(locale(), options));
+  return made.get(key);
+}
+
+export function number(value, decimals = null) {
+  const options =
+    decimals === null
+      ? { maximumFractionDigits: 6 }
+      : { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
+  return kept(Intl.NumberFormat, options).format(value);
+}
+
+/** What a field says, without its unit. */
+export function fieldValue(field) {
+  return field.value === null || field.text !== null ? (field.text ?? "") : number(field.value, field.decimals);
+}
+
+export function withUnit(text, unit) {
+  return unit ? `${text}\u202f${unit}` : text;
+}
+
+export function fieldName(field) {
+  return word(`field.${field}`, field);
+}
+
+/** How long ago, from seconds. */
+export function ago(seconds) {
+  if (seconds < 2) return t("now");
+  const format = kept(Intl.RelativeTimeFormat, { style: "short" });
+  if (seconds < 60) return format.format(-Math.floor(seconds), "second");
+  if (seconds < 3600) return format.format(-Math.floor(seconds / 60), "minute");
+  if (seconds < 86_400) return format.format(-Math.floor(seconds / 3600), "hour");
+  return format.format(-Math.floor(seconds / 86_400), "day");
+}
+
+/** A time, with its day where that is not today; from ms. */
+export function time(at) {
+  const date = new Date(at);
+  const clock = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
+  const today = date.toDateString() === new Date().toDateString();
+  return kept(Intl.DateTimeFormat, today ? clock : { day: "numeric", month: "short", ...clock }).format(date);
+}
+
+/** A time on an axis whose marks are so many seconds apart. */
+export function tick(at, seconds, first) {
+  const date = new Date(at);
+  const midnight = date.getHours() === 0 && date.getMinutes() === 0;
+  if (seconds >= 86_400 || (midnight && seconds >= 60) || (first && seconds >= 10_800)) {
+    return kept(Intl.DateTimeFormat, { day: "numeric", month: "short" }).format(date);
+  }
+  const clock = { hour: "2-digit", minute: "2-digit" };
+  return kept(Intl.DateTimeFormat, seconds < 60 ? { ...clock, second: "2-digit" } : clock).format(date);
+}
+
+export function duration(ms) {
+  return ms < 1000 ? `${number(Math.round(ms))}\u202fms` : `${number(ms / 1000, 1)}\u202fs`;
+}

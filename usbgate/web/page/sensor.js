@@ -1,0 +1,316 @@
+// A sensor's own view: its card, charts over a time that a person chooses, and who asked it.
+
+import { Problem, csvAddress, get } from "./api.js";
+import { addReading, byField } from "./buckets.js";
+import { Card, sensorName } from "./cards.js";
+import { Chart } from "./chart.js";
+import { arrange, el, mark, say } from "./dom.js";
+import { duration, fieldName, fieldValue, time, withUnit } from "./format.js";
+import { store } from "./store.js";
+import { problemText, t, word } from "./words.js";
+
+const [SECOND, HOUR, DAY] = [1000, 3_600_000, 86_400_000];
+const RANGES = { "1h": HOUR, "24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY };
+const WIDTHS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 604_800];
+const POINTS = 360; // about so many intervals in a chart: more than that nobody sees
+const MOST_TEXTS = 2_000; // readings of a text, in which changes are looked for
+const MOST_CHANGES = 30;
+const MOST_REQUESTS = 12;
+const SOON = 1_500; // ms until what was just asked is in the database
+
+/** The interval for a span: one of a clock's, so that about `POINTS` of them fit. */
+function widthFor(span) {
+  return (WIDTHS.find((width) => span / (width * SECOND) <= POINTS) ?? WIDTHS.at(-1)) * SECOND;
+}
+
+export class SensorView {
+  constructor(id) {
+    this.id = id;
+    this.card = new Card(id, true);
+    this.charts = new Map();
+    this.range = "24h";
+    this.custom = null; // [from, to] in ms, where that is what is shown
+    this.asked = 0; // counts loads: only the last one is shown
+    this.name = el("h1", { tabindex: -1 });
+    this.place = el("p", { class: "where" });
+    this.missing = el("p", { class: "empty" });
+    this.changes = el("div", { class: "changes" });
+    this.trouble = el("p", { class: "problem", role: "status", hidden: true });
+    this.plots = el("div", { class: "charts" });
+    this.csv = el("a", { class: "button", download: "" }, t("csv"));
+    this.zoomOut = el("button", { type: "button", hidden: true, click: () => this.choose(this.range) }, t("zoom.out"));
+    this.hint = el("p", { class: "hint" }, t("zoom.hint"));
+    this.requests = el("div", { class: "requests" });
+    this.known = el(
+      "div",
+      { class: "known" },
+      this.card.node,
+      el(
+        "section",
+        { class: "panel", "aria-label": t("chart") },
+        this.controls(),
+        this.trouble,
+        this.plots,
+        el("div", { class: "under" }, this.hint, this.zoomOut, this.csv),
+        this.changes,
+      ),
+      el("section", { class: "panel" }, el("h2", {}, t("requests")), this.requests),
+    );
+    this.node = el(
+      "div",
+      { class: "own" },
+      el("a", { class: "back", href: "#/" }, `‹ ${t("back")}`),
+      this.name,
+      this.place,
+      this.missing,
+      this.known,
+    );
+    this.off = [
+      store.on("sensors", () => this.update()),
+      store.on("sensor", (other) => other === id && this.update()),
+      store.on("reading", (reading) => reading.sensor === id && this.heard(reading)),
+      store.on("asked", (asked) => asked.id === id && this.askedSoon()),
+      store.on("gap", () => this.load()),
+    ];
+    this.update();
+    this.loadRequests();
+  }
+
+  get title() {
+    const sensor = store.sensors.get(this.id);
+    return `${sensor ? sensorName(sensor) : this.id} · usbgate`;
+  }
+
+  controls() {
+    const buttons = Object.keys(RANGES).map((range) =>
+      el("button", { type: "button", "data-range": range, click: () => this.choose(range) }, t(`range.${range}`)),
+    );
+    this.customButton = el(
+      "button",
+      { type: "button", "data-range": "custom", "aria-expanded": "false", click: () => this.openCustom() },
+      t("range.custom"),
+    );
+    this.buttons = [...buttons, this.customButton];
+    this.from = el("input", { type: "datetime-local", required: true });
+    this.to = el("input", { type: "datetime-local", required: true });
+    this.form = el(
+      "form",
+      { class: "custom", hidden: true, submit: (event) => this.submit(event) },
+      el("label", {}, t("from"), " ", this.from),
+      el("label", {}, t("to"), " ", this.to),
+      el("button", { type: "submit" }, t("show")),
+    );
+    return el(
+      "div",
+      { class: "controls" },
+      el("div", { class: "ranges", role: "group", "aria-label": t("range") }, this.buttons),
+      this.form,
+    );
+  }
+
+  openCustom() {
+    this.form.hidden = !this.form.hidden;
+    mark(this.customButton, "aria-expanded", String(!this.form.hidden));
+    if (this.form.hidden) return;
+    const [from, to] = this.extent();
+    this.from.value = local(from);
+    this.to.value = local(to);
+    this.from.focus();
+  }
+
+  submit(event) {
+    event.preventDefault();
+    const [from, to] = [this.from, this.to].map((input) => new Date(input.value).getTime());
+    if (from !== to) this.zoom(Math.min(from, to), Math.max(from, to));
+  }
+
+  choose(range) {
+    this.range = range;
+    this.custom = null;
+    this.form.hidden = true;
+    mark(this.customButton, "aria-expanded", "false");
+    this.load();
+  }
+
+  zoom(from, to) {
+    this.custom = [Math.floor(from), Math.ceil(to)];
+    this.load();
+  }
+
+  /** From when to when is shown. */
+  extent() {
+    const now = store.now();
+    return this.custom ?? [now - RANGES[this.range], now];
+  }
+
+  update() {
+    const sensor = store.sensors.get(this.id);
+    this.known.hidden = sensor === undefined;
+    this.missing.hidden = sensor !== undefined;
+    say(this.name, sensor ? sensorName(sensor) : this.id);
+    say(this.missing, store.loaded ? t("missing", { id: this.id }) : t("loading"));
+    if (sensor === undefined) return;
+    say(this.place, [sensor.place, sensor.name && sensor.id, sensor.device].filter(Boolean).join(" · "));
+    this.card.update();
+    const fields = sensor.fields.map((field) => field.field).join(" ");
+    if (fields !== this.fields) {
+      this.fields = fields;
+      this.load();
+    }
+  }
+
+  async load() {
+    const sensor = store.sensors.get(this.id);
+    if (sensor === undefined) return;
+    for (const button of this.buttons) {
+      const { range } = button.dataset;
+      mark(button, "aria-pressed", String(range === (this.custom ? "custom" : this.range)));
+    }
+    this.zoomOut.hidden = this.custom === null;
+    this.asked += 1;
+    const { asked } = this;
+    const [from, to] = this.extent();
+    const width = widthFor(to - from);
+    const span = { since: new Date(from).toISOString(), until: this.custom && new Date(to).toISOString() };
+    this.csv.href = csvAddress({ sensor: this.id, ...span });
+    try {
+      const { buckets } = await get("readings", { sensor: this.id, ...span, bucket: `${width / SECOND}s` });
+      const texts = sensor.fields.filter((field) => field.value === null);
+      const changes = await Promise.all(texts.map((field) => this.loadChanges(field, span)));
+      if (asked !== this.asked) return;
+      this.trouble.hidden = true;
+      this.width = width;
+      this.show(byField(buckets));
+      arrange(this.changes, changes);
+    } catch (problem) {
+      if (!(problem instanceof Problem)) throw problem;
+      this.trouble.hidden = false;
+      say(this.trouble, problemText(problem));
+    }
+  }
+
+  show(buckets) {
+    const sensor = store.sensors.get(this.id);
+    const fields = (sensor?.fields ?? []).filter((field) => field.value !== null || buckets.has(field.field));
+    const nodes = fields.map((field) => {
+      if (!this.charts.has(field.field)) {
+        const chart = new Chart(field, (from, to) => this.zoom(from, to));
+        const heading = el("h3", {}, fieldName(field.field));
+        this.charts.set(field.field, { chart, node: el("div", {}, heading, chart.node) });
+      }
+      return this.charts.get(field.field);
+    });
+    arrange(
+      this.plots,
+      nodes.map(({ node }) => node),
+    );
+    const [from, to] = this.extent();
+    for (const [field, { chart }] of this.charts) {
+      chart.field = fields.find((each) => each.field === field) ?? chart.field;
+      chart.show(buckets.get(field) ?? [], this.width, from, to);
+    }
+    this.hint.hidden = fields.length === 0;
+  }
+
+  /** The live tail. */
+  heard({ at, command, values }) {
+    if (command !== null) this.askedSoon();
+    if (this.custom || this.width === undefined) return;
+    const [from] = this.extent();
+    for (const [field, value] of Object.entries(values)) {
+      const shown = this.charts.get(field);
+      if (shown && typeof value === "number") {
+        addReading(shown.chart.buckets, this.width, Date.parse(at), value, from);
+        this.grown = true;
+      }
+    }
+  }
+
+  tick() {
+    this.card.tick();
+    if (this.custom || this.width === undefined) return;
+    // It moves on when there is something new, and else as often as it can be seen.
+    const [from, to] = this.extent();
+    if (!this.grown && to - (this.drawn ?? 0) < this.width / 2) return;
+    this.grown = false;
+    this.drawn = to;
+    for (const { chart } of this.charts.values()) {
+      chart.range = [from, to];
+      chart.draw();
+    }
+  }
+
+  async loadChanges(field, span) {
+    const query = { sensor: this.id, field: field.field, ...span, limit: MOST_TEXTS };
+    const { readings } = await get("readings", query);
+    const changes = readings.filter((each, index) => index === 0 || said(each) !== said(readings[index - 1]));
+    const rows = changes
+      .slice(-MOST_CHANGES)
+      .reverse()
+      .map((each) => [time(Date.parse(each.at)), said(each)]);
+    const title = t("changes", { field: fieldName(field.field) });
+    const list = rows.length ? table(title, [t("at"), t("value")], rows) : el("p", { class: "empty" }, t("changes.empty"));
+    return el("div", {}, el("h3", {}, title), list);
+  }
+
+  askedSoon() {
+    this.soon ??= setTimeout(() => {
+      this.soon = undefined;
+      this.loadRequests();
+    }, SOON);
+  }
+
+  async loadRequests() {
+    try {
+      const { requests } = await get("requests", { sensor: this.id, limit: MOST_REQUESTS });
+      const rows = requests.map((each) => [
+        time(Date.parse(each.at)),
+        each.origin,
+        [each.command, each.arguments].filter(Boolean).join(" "),
+        word(`outcome.${each.outcome}`, each.outcome),
+        duration(each.latency_ms),
+      ]);
+      const names = ["at", "origin", "command", "outcome", "latency"].map((name) => t(name));
+      const none = el("p", { class: "empty" }, t("requests.empty"));
+      arrange(this.requests, [rows.length ? table(t("requests"), names, rows) : none]);
+    } catch (problem) {
+      if (!(problem instanceof Problem)) throw problem;
+      arrange(this.requests, [el("p", { class: "problem" }, problemText(problem))]);
+    }
+  }
+
+  repaint() {
+    for (const { chart } of this.charts.values()) chart.repaint();
+  }
+
+  close() {
+    clearTimeout(this.soon);
+    this.asked += 1;
+    for (const off of this.off) off();
+    for (const { chart } of this.charts.values()) chart.close();
+  }
+}
+
+function said(reading) {
+  return withUnit(fieldValue({ ...reading, decimals: null }), null);
+}
+
+/** A table that scrolls by itself where it is too wide, by keyboard, too. */
+function table(label, names, rows) {
+  return el(
+    "div",
+    { class: "scroll", role: "region", "aria-label": label, tabindex: 0 },
+    el(
+      "table",
+      {},
+      el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col" }, name)))),
+      el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell) => el("td", {}, cell))))),
+    ),
+  );
+}
+
+/** A time as an input of the browser's has it. */
+function local(at) {
+  const date = new Date(at - new Date(at).getTimezoneOffset() * 60_000);
+  return date.toISOString().slice(0, 16);
+}

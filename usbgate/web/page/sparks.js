@@ -1,0 +1,89 @@
+// Sparklines: the last day of a field, as a line with the band of least and most behind it.
+
+import { Problem, get } from "./api.js";
+import { addReading, byField } from "./buckets.js";
+import { svg } from "./dom.js";
+import { store } from "./store.js";
+
+const DAY = 86_400_000;
+const WIDTH = 900_000; // ms, an interval
+const FRESH = 1_800_000; // ms until what was fetched is fetched again
+const MOST = 2; // fetched at a time
+const [W, H] = [120, 32]; // of the drawing
+
+const known = new Map(); // by sensor: {at, fields}
+const wanted = [];
+let fetching = 0;
+
+/** Have the last day of a sensor fetched, if need be; `drawn` is called when it is there. */
+export function want(id, drawn) {
+  const found = known.get(id);
+  if (found && performance.now() - found.at < FRESH) return drawn();
+  if (wanted.some((each) => each.id === id)) return undefined;
+  wanted.push({ id, drawn });
+  return work();
+}
+
+/** Forget all: something was missed. */
+export function forget() {
+  known.clear();
+}
+
+function work() {
+  while (fetching < MOST && wanted.length) {
+    const { id, drawn } = wanted.shift();
+    fetching += 1;
+    load(id)
+      .then(drawn)
+      .finally(() => {
+        fetching -= 1;
+        work();
+      });
+  }
+}
+
+async function load(id) {
+  let fields = new Map();
+  try {
+    fields = byField((await get("readings", { sensor: id, since: "24h", bucket: "15m" })).buckets);
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem; // no line, then
+  }
+  known.set(id, { at: performance.now(), fields });
+}
+
+store.on("reading", ({ sensor, at, values }) => {
+  const fields = known.get(sensor)?.fields;
+  if (fields === undefined) return;
+  for (const [field, value] of Object.entries(values)) {
+    if (typeof value !== "number") continue;
+    if (!fields.has(field)) fields.set(field, []);
+    addReading(fields.get(field), WIDTH, Date.parse(at), value, store.now() - DAY);
+  }
+});
+
+/** An empty drawing, for `draw`. */
+export function sparkline() {
+  return svg(
+    "svg",
+    { class: "spark", viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+    svg("path", { class: "band" }),
+    svg("path", { class: "line" }),
+  );
+}
+
+/** Draw a field as far as it is known. */
+export function draw(drawing, id, field) {
+  const [band, line] = drawing.children;
+  const now = store.now();
+  const buckets = (known.get(id)?.fields.get(field) ?? []).filter((each) => each.at + WIDTH > now - DAY);
+  const least = Math.min(...buckets.map((each) => each.min));
+  const most = Math.max(...buckets.map((each) => each.max));
+  const x = (each) => Math.max(0, W * (1 - (now - each.at - WIDTH / 2) / DAY)).toFixed(1);
+  const y = (value) => (most === least ? H / 2 : H - 2 - ((value - least) / (most - least)) * (H - 4)).toFixed(1);
+  const path = (part, of) => part.map((each) => `${x(each)} ${y(each[of])}`).join("L");
+  // One interval alone is drawn as a dot: a line of no length, with round ends.
+  line.setAttribute("d", buckets.length ? `M${path(buckets, "avg")}${buckets.length === 1 ? "h.01" : ""}` : "");
+  const wide = buckets.length > 1 && most > least;
+  band.setAttribute("d", wide ? `M${path(buckets, "max")}L${path([...buckets].reverse(), "min")}Z` : "");
+}
