@@ -3,7 +3,7 @@
 import { Problem } from "./api.js";
 import { sensorAddress } from "./cards.js";
 import { arrange, el, icon, mark, say } from "./dom.js";
-import { fieldName, time } from "./format.js";
+import { fieldName, fieldValue, time, withUnit } from "./format.js";
 import { store } from "./store.js";
 import { problemText, rows, t } from "./words.js";
 
@@ -49,7 +49,7 @@ export class Alarms {
     say(made.title, t("alarm.title", { name: (alarm.name ?? alarm.sensor) + place }));
     const [from, to] = [alarm.since, alarm.ended].map((at) => at && time(Date.parse(at)));
     const about = [
-      `${fieldName(alarm.field)} ${alarm.condition}`,
+      reading(alarm),
       to ? t("alarm.until", { from, to }) : t("alarm.since", { time: from }),
       to && t("alarm.over"),
       alarm.acknowledged && t("alarm.seen", { by: alarm.acknowledged.by }),
@@ -78,6 +78,15 @@ export class Alarms {
       say(button, t("acknowledge"));
     }
   }
+}
+
+/** What raised it, and against which condition, where that says more. */
+function reading(alarm) {
+  const shown = store.sensors.get(alarm.sensor)?.fields.find((field) => field.field === alarm.field);
+  const { unit = null, decimals = null } = shown ?? {};
+  const value = withUnit(fieldValue({ ...alarm, decimals }), unit);
+  const condition = alarm.condition.startsWith("==") ? "" : ` (${alarm.condition})`;
+  return `${fieldName(alarm.field)} ${value}${condition}`;
 }
 
 /** What else a person should know: [key, shape, text] of each. */
