@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
-from typing import NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 from psycopg2.extensions import make_dsn
 from rich.console import Console
@@ -44,17 +44,53 @@ LOOK = 0.05  # seconds between looks while something starts
 TURN = 0.2  # seconds between looks at the signal and the processes while readings scroll by
 LAST_LINES = 5  # of the log, when the daemon died
 
-# The simulated flat, for people: id, name, units by field.
-FLAT: dict[str, tuple[str, dict[str, str]]] = {
-    "20": ("bedroom temperature", {"VALUE": "°C"}),
-    "21": ("bedroom humidity", {"VALUE": "%"}),
-    "22": ("bathroom", {"TEMP": "°C", "HUM": "%"}),
-    "23": ("balcony temperature", {"VALUE": "°C"}),
-    "2": ("smoke detector", {}),
-    "6": ("hall", {}),
-    "7": ("kitchen", {}),
-    "9": ("lamp", {"LEVEL": "%"}),
-    "10": ("shutter", {"LEVEL": "%"}),
+
+class Measurement(NamedTuple):
+    """
+    What a field is, for people.
+
+    Attributes:
+        unit: Behind the number; None for none.
+        decimals: To how many places; None for as it comes.
+        alarm: The condition for an alarm; None for none.
+    """
+
+    unit: str | None = None
+    decimals: int | None = None
+    alarm: str | None = None
+
+
+class Furnishing(NamedTuple):
+    """
+    What a sensor is, for people.
+
+    Attributes:
+        name: What they call it.
+        place: Where it is.
+        fields: What it measures, by field.
+        commands: What it can be told, by the label of the button.
+    """
+
+    name: str
+    place: str
+    fields: dict[str, Measurement]
+    commands: dict[str, str] = {}  # noqa: RUF012  # nobody changes it
+
+
+_CELSIUS = Measurement("°C", 1)
+_PERCENT = Measurement("%", 0)
+
+# The simulated flat, by id.
+FLAT: dict[str, Furnishing] = {
+    "20": Furnishing("bedroom temperature", "bedroom", {"VALUE": _CELSIUS}),
+    "21": Furnishing("bedroom humidity", "bedroom", {"VALUE": _PERCENT}),
+    "22": Furnishing("bathroom climate", "bathroom", {"TEMP": _CELSIUS, "HUM": _PERCENT}),
+    "23": Furnishing("balcony temperature", "balcony", {"VALUE": _CELSIUS}),
+    "2": Furnishing("smoke detector", "hall", {"SMOKE": Measurement(alarm="== 1")}),
+    "6": Furnishing("hall presence", "hall", {}),
+    "7": Furnishing("kitchen presence", "kitchen", {}),
+    "9": Furnishing("lamp", "bedroom", {"LEVEL": _PERCENT}, {"On": "ON", "Off": "OFF", "Half": "L LEVEL=50"}),
+    "10": Furnishing("shutter", "bedroom", {"LEVEL": _PERCENT}, {"Up": "ON", "Down": "OFF", "Toggle": "TOGGLE"}),
 }
 
 
@@ -127,7 +163,7 @@ class _Demo:
         port, http_port = _choose_port(PORT), _choose_port(HTTP_PORT)
         device = self._folder / "arduino"
         config = self._folder / "usbgate.toml"
-        config.write_text(_configuration(self._state, device, port, http_port), encoding="utf-8")
+        config.write_text(configuration(self._state, device, port, http_port), encoding="utf-8")
         self._state.mkdir(mode=0o711)
 
         self._say("starting a simulated Arduino, the daemon and a database of its own …", style="dim")
@@ -238,13 +274,14 @@ def rows(line: str) -> list[Text]:
     sensor = fields.pop("ID")
     at = datetime.fromisoformat(fields.pop("AT")).astimezone()
     command = fields.pop("MSG", None)
-    name, units = FLAT.get(sensor, ("", {}))
+    furnishing = FLAT.get(sensor, Furnishing("", "", {}))
     found = []
     for field, value in fields.items():
         row = Text(f"{at:%H:%M:%S}  ", "dim")
-        row.append(f"{sensor:>3} {name:<20}  ", "cyan")
+        row.append(f"{sensor:>3} {furnishing.name:<20}  ", "cyan")
         row.append(f"{field:<9}", "dim")
-        row.append(f"{value:>6} {units.get(field, ''):<2}", "red" if (field, value) == ("SMOKE", "1") else "bold")
+        unit = furnishing.fields.get(field, Measurement()).unit or ""
+        row.append(f"{value:>6} {unit:<2}", "red" if (field, value) == ("SMOKE", "1") else "bold")
         if command is not None:
             row.append(f"  answers {command}", "dim")
         row.rstrip()
@@ -260,23 +297,47 @@ def _choose_port(usual: int) -> int:
         return port
 
 
-def _configuration(state: Path, device: Path, port: int, http_port: int) -> str:
-    # A JSON text is a TOML text, too.
+def configuration(state: Path, device: Path, port: int, http_port: int) -> str:
+    """
+    Spell the demo's configuration.
+
+    Args:
+        state: The state folder.
+        device: Where the simulated Arduino is.
+        port: For clients.
+        http_port: For browsers.
+    """
     lines = [
-        f"state = {json.dumps(str(state))}",
+        f"state = {_quoted(str(state))}",
         'database = "embedded"',
         'gateway = "demo"',
         f'listen = ["tcp:{port}:interface={HOST}"]',
         f'http = "tcp:{http_port}:interface={HOST}"',
         "",
         "[device.arduino]",
-        f"path = {json.dumps(str(device))}",
+        f"path = {_quoted(str(device))}",
     ]
-    for sensor, (name, _) in FLAT.items():
-        lines += ["", f"[sensor.{sensor}]", f"name = {json.dumps(name)}"]
+    for sensor, furnishing in FLAT.items():
+        lines += [
+            "",
+            f"[sensor.{sensor}]",
+            f"name = {_quoted(furnishing.name)}",
+            f"place = {_quoted(furnishing.place)}",
+        ]
+        if furnishing.commands:
+            buttons = (f"{_quoted(label)} = {_quoted(command)}" for label, command in furnishing.commands.items())
+            lines += [f"commands = {{ {', '.join(buttons)} }}"]
+        for field, measurement in furnishing.fields.items():
+            lines += ["", f"[sensor.{sensor}.field.{field}]"]
+            lines += [f"{key} = {_quoted(value)}" for key, value in measurement._asdict().items() if value is not None]
     # A toggle that is asked twice is meant twice.
     lines += ["", "[command.TOGGLE]", "coalesce = false"]
     return "\n".join(lines) + "\n"
+
+
+def _quoted(value: str | int) -> str:
+    # What JSON spells TOML reads, too.
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _command() -> list[str]:

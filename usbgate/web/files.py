@@ -18,8 +18,8 @@ TYPES: Mapping[str, str] = {
     "icon.svg": "image/svg+xml",
     **dict.fromkeys(
         [
-            *("alarms.js", "api.js", "app.js", "buckets.js", "cards.js", "chart.js", "dom.js", "format.js", "memory.js"),
-            *("sensor.js", "sparks.js", "store.js", "stream.js", "words.js", "uplot.min.js"),
+            *("alarms.js", "api.js", "app.js", "buckets.js", "cards.js", "chart.js", "dom.js", "format.js"),
+            *("memory.js", "sensor.js", "sparks.js", "store.js", "stream.js", "words.js", "uplot.min.js"),
         ],
         "text/javascript" + _TEXT,
     ),

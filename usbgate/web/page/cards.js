@@ -3,7 +3,7 @@
 import { arrange, el, icon, mark, say } from "./dom.js";
 import { ago, fieldName, fieldValue, withUnit } from "./format.js";
 import { draw, forget, sparkline, want } from "./sparks.js";
-import { store } from "./store.js";
+import { newest, store } from "./store.js";
 import { problemText, t } from "./words.js";
 
 const DONE = 4_000; // ms that a button says that it was done
@@ -19,7 +19,7 @@ export function sensorName(sensor) {
 /** What a sensor's state is: the shape that shows it, and the word. */
 function stateOf(sensor) {
   const asks = [...(store.asks.get(sensor.id)?.values() ?? [])];
-  const failed = asks.find((asked) => asked.state === "failed");
+  const failed = store.failed(sensor);
   if (asks.some((asked) => asked.state === "waiting")) return ["asked", "asked"];
   if (sensor.fields.some((field) => field.alarming)) return ["alarm", "alarm"];
   if (failed) return ["failed", failed.problem.code === "timeout" ? "failed" : "refused"];
@@ -86,7 +86,7 @@ export class Card {
       row = { value: el("span", { class: "value" }), unit: el("span", { class: "unit" }), name: el("dt") };
       row.reading = el("dd", { class: "reading" }, row.value, row.unit);
       row.spark = this.whole ? null : sparkline();
-      row.node = el("div", { class: "field" }, row.name, row.reading, row.spark && el("dd", {}, row.spark));
+      row.node = el("div", { class: "field" }, row.name, row.reading, row.spark && el("dd", { "aria-hidden": "true" }, row.spark));
       row.reading.addEventListener("animationend", () => row.reading.classList.remove("new"));
       this.fields.set(field.field, row);
     }
@@ -111,7 +111,7 @@ export class Card {
 
   updateActions(sensor) {
     const asks = store.asks.get(this.id) ?? new Map();
-    const failed = [...asks.values()].find((asked) => asked.state === "failed");
+    const failed = store.failed(sensor);
     this.problem.hidden = failed === undefined;
     say(this.problem, failed ? problemText(failed.problem) : "");
     const made = (button) => this.button(button, asks.get(button?.label ?? ""), sensor);
@@ -150,8 +150,8 @@ export class Card {
   tick() {
     const { sensor } = this;
     if (sensor === undefined) return;
-    const newest = sensor.fields.reduce((last, field) => (field.at > last ? field.at : last), "");
-    say(this.age, newest ? ago((store.now() - Date.parse(newest)) / 1000) : t("nothing"));
+    const at = newest(sensor);
+    say(this.age, at ? ago((store.now() - Date.parse(at)) / 1000) : t("nothing"));
   }
 
   /** It came into sight: what is costly is shown now. */

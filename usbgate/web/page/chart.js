@@ -64,7 +64,7 @@ export class Chart {
     this.host.setAttribute("aria-label", t("chart.label", { field: fieldName(this.field.field), min, avg, max }));
     if (this.plot === null) this.plot = this.make();
     this.plot.batch(() => {
-      this.plot.setData(this.columns(), false);
+      this.plot.setData(this.columns());
       this.plot.setScale("x", { min: this.range[0] / 1000, max: this.range[1] / 1000 });
     });
     if (this.plot.cursor.idx === null || this.plot.cursor.idx === undefined) this.tellAll(min, avg, max);

@@ -8,6 +8,11 @@ const HIDDEN_LIMIT = 300_000; // ms; a tab that nobody looks at leaves the brows
 const GRACE = 2_500; // ms
 const BEHIND = 60_000; // ms that the oldest row waits before a person is told
 
+/** When a sensor spoke last, as usbgate spells times; "" for never. */
+export function newest(sensor) {
+  return sensor.fields.reduce((last, field) => (field.at > last ? field.at : last), "");
+}
+
 /** Fields stand where they stood. */
 function keepOrder(sensor, before) {
   const places = new Map((before?.fields ?? []).map(({ field }, index) => [field, index]));
@@ -103,16 +108,14 @@ class Store {
 
   async fetchAll() {
     try {
-      let before;
-      do {
-        before = this.touched;
-        const { devices } = await get("devices");
-        const { alarms } = await get("alarms");
-        const status = await get("status");
-        // Else an event may have told more than the answers.
-        if (before === this.touched) this.takeRest(devices, alarms, status);
-      } while (before !== this.touched);
-      this.takeSensors(await get("sensors"));
+      this.takeSensors(await this.latest(() => get("sensors")));
+      this.takeRest(
+        await this.latest(async () => {
+          const { devices } = await get("devices");
+          const { alarms } = await get("alarms");
+          return { devices, alarms, status: await get("status") };
+        }),
+      );
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       if (problem.code !== "unreachable") return;
@@ -123,7 +126,16 @@ class Store {
     }
   }
 
-  takeRest(devices, alarms, { store, version }) {
+  /** Fetch something, and again where an event came meanwhile, which may know more than the answer. */
+  async latest(fetched) {
+    for (;;) {
+      const before = this.touched;
+      const answer = await fetched();
+      if (before === this.touched) return answer;
+    }
+  }
+
+  takeRest({ devices, alarms, status: { store, version } }) {
     this.devices = new Map(devices.map((device) => [device.name, device]));
     this.alarms = new Map(alarms.map((alarm) => [alarm.id, alarm]));
     const behind = store.oldest !== null && this.now() - Date.parse(store.oldest) > BEHIND;
@@ -217,10 +229,6 @@ class Store {
     if (Object.keys(values).length) {
       sensor.seen = at;
       sensor.stale = false;
-      for (const [key, asked] of this.asks.get(id) ?? []) {
-        // It speaks again: that it did not answer is over.
-        if (asked.state === "failed" && Date.parse(at) > asked.at) this.asks.get(id).delete(key);
-      }
     }
     if (unknown) this.fetchSensor(id);
     if (isNew) this.tell("sensors");
@@ -263,6 +271,13 @@ class Store {
       this.tell("sensor", id);
     }
     this.tell("asked", { id, button, asked: asks.get(key) });
+  }
+
+  /** What failed last at a sensor; when it speaks again that is over. */
+  failed(sensor) {
+    const asks = [...(this.asks.get(sensor.id)?.values() ?? [])];
+    const spoke = Date.parse(newest(sensor)); // NaN where it never did
+    return asks.find((asked) => asked.state === "failed" && !(spoke > asked.at));
   }
 
   /** Acknowledge an alarm. Fails with a Problem. */

@@ -1,0 +1,161 @@
+"""
+A browser, and the demo's flat to look at: a device that says what a test wants, the real daemon, a real database.
+
+Everything here blocks. It is started once a process, and ends with it: a browser is slow to start.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from threading import Event
+from urllib.request import urlopen
+
+from playwright.sync_api import Browser, sync_playwright
+
+from tests import postgresql
+from tests.running import PtyDevice, TwistdDaemon, eventually, free_port, new_folder
+from usbgate.demo import configuration
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+# Beside the demo's sensors: one that nobody hears, and who asks it knows that soon.
+_MORE = """
+[sensor.99]
+name = "cellar"
+timeout = 0.3
+"""
+
+
+def find_browser() -> str | None:
+    """
+    Find a browser of this machine.
+    """
+    return next((path for path in map(shutil.which, NAMES) if path is not None), None)
+
+
+@cache
+def browser() -> Browser:
+    """
+    Start the browser; it has no sandbox, since those who test may be root, and it sees nothing but our page.
+    """
+    playwright = sync_playwright().start()
+    started = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
+
+    def stop() -> None:
+        with suppress(Exception):  # it may have ended before us
+            started.close()
+            playwright.stop()
+
+    atexit.register(stop)
+    return started
+
+
+class Flat:
+    """
+    The demo's flat, whose sensors answer at once, unless a test keeps them silent.
+    """
+
+    def __init__(self, more: str = "") -> None:
+        """
+        Furnish it, and start the daemon.
+
+        Args:
+            more: What to configure beside the demo's sensors.
+        """
+        self.folder = new_folder()
+        self.folder.chmod(0o755)
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        self.values = {
+            **{"20": "VALUE:21.5", "21": "VALUE:48.0", "22": "TEMP:23.0_HUM:61.0_BAT:OK", "23": "VALUE:8.0"},
+            **{"2": "SMOKE:0", "6": "PRESENCE:1", "7": "PRESENCE:0", "9": "LEVEL:0", "10": "LEVEL:100"},
+        }
+        self.silent: set[str] = set()
+        self.asked: dict[str, Event] = {}
+        self.device = PtyDevice(self.folder / "arduino", self.answer)
+        atexit.register(self.device.unplug)
+        self.database = postgresql.server().create_database()
+        self.http_port = free_port()
+        self.port = free_port()
+        self.config = self.folder / "usbgate.toml"
+        text = configuration(self.folder / "state", self.device.path, self.port, self.http_port)
+        self.config.write_text(text + more, encoding="utf-8")
+        self.start()
+
+    def start(self) -> None:
+        """
+        Start the daemon, and wait for its device and its database.
+        """
+        options = ("--config", str(self.config), "--database", self.database)
+        self.daemon = TwistdDaemon(self.folder / "state", *options, port=self.port, http=None)
+        self.stop = self.daemon.stop
+        atexit.register(self.stop)
+        self.daemon.ready()
+        eventually(self._is_online, "the device and the database are there")
+
+    def _is_online(self) -> bool:
+        with suppress(OSError), urlopen(f"{self.url}healthz", timeout=5) as response:
+            return bool(json.load(response)["status"] == "ok")
+        return False
+
+    @property
+    def url(self) -> str:
+        """
+        Where the page is.
+        """
+        return f"http://127.0.0.1:{self.http_port}/"
+
+    def say(self, sensor: str, values: str) -> None:
+        """
+        Have a sensor say something, unasked.
+        """
+        self.values[sensor] = values
+        self.device.say(f"ID:{sensor}_{values}".encode())
+
+    def reply(self, sensor: str, values: str) -> None:
+        """
+        Have a sensor answer what it was asked while it was kept silent.
+        """
+        self.device.say(f"ID:{sensor}_{values}_MSG:J".encode())
+
+    def say_all(self) -> None:
+        """
+        Have all sensors say how they are.
+        """
+        for sensor, values in self.values.items():
+            self.say(sensor, values)
+
+    def answer(self, fields: dict[str, str]) -> list[bytes]:
+        """
+        Answer a question.
+        """
+        sensor, command = fields["ID"], fields["MSG"]
+        self.asked.setdefault(sensor, Event()).set()
+        if sensor in self.silent or sensor not in self.values:
+            return []
+        if command in ("ON", "OFF"):
+            self.values[sensor] = "LEVEL:100" if command == "ON" else "LEVEL:0"
+        return [f"ID:{sensor}_{self.values[sensor]}_MSG:{command}".encode()]
+
+    def keep_silent(self, *sensors: str) -> Callable[[], None]:
+        """
+        Have sensors not answer, until what is given is called.
+        """
+        self.silent.update(sensors)
+        for sensor in sensors:
+            self.asked[sensor] = Event()
+        return self.silent.clear
+
+
+@cache
+def flat() -> Flat:
+    """
+    Furnish the flat.
+    """
+    furnished = Flat(_MORE)
+    furnished.say_all()
+    return furnished
