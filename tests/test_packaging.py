@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import usbgate
 from tests.running import ROOT, TWISTD, environment
+from usbgate.web.files import TYPES
 
 
 class WheelTests(SynchronousTestCase):
@@ -56,7 +57,7 @@ class WheelTests(SynchronousTestCase):
             {
                 "usbgate/py.typed",
                 "usbgate/sinks/schema/0001.sql",
-                "usbgate/web/page/index.html",
+                *(f"usbgate/web/page/{name}" for name in TYPES),
                 "usbgate/dialects/fields.py",
                 "twisted/plugins/usbgate_plugin.py",
                 "twisted/plugins/usbgate_endpoint.py",

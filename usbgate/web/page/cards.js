@@ -23,7 +23,7 @@ function stateOf(sensor) {
   if (asks.some((asked) => asked.state === "waiting")) return ["asked", "asked"];
   if (sensor.fields.some((field) => field.alarming)) return ["alarm", "alarm"];
   if (failed) return ["failed", failed.problem.code === "timeout" ? "failed" : "refused"];
-  if (sensor.device_state === "offline") return ["offline", "offline"];
+  if (["offline", "lent"].includes(sensor.device_state)) return ["offline", sensor.device_state];
   if (sensor.fields.length === 0) return ["never", "never"];
   return sensor.stale ? ["stale", "stale"] : ["fresh", "fresh"];
 }
@@ -135,7 +135,7 @@ export class Card {
     made.button = button;
     const waiting = asked?.state === "waiting";
     const done = asked?.state === "done" && store.now() - asked.at < DONE;
-    if (done) setTimeout(() => this.update(), DONE);
+    if (done) made.timer ??= setTimeout(() => this.undone(made), DONE);
     say(made.label, button ? button.label : t(waiting ? "refresh.waiting" : "refresh"));
     say(made.of, ` ${sensorName(sensor)}`);
     mark(made.node, "aria-disabled", waiting ? "true" : null);
@@ -144,6 +144,11 @@ export class Card {
     if (made.shown !== sign) made.sign.replaceChildren(...(sign ? [icon(sign)] : []));
     made.shown = sign;
     return made.node;
+  }
+
+  undone(made) {
+    made.timer = undefined;
+    this.update();
   }
 
   /** Let it grow older. */

@@ -2,7 +2,7 @@
 
 import { summary } from "./buckets.js";
 import { el, say } from "./dom.js";
-import { fieldName, number, tick, time, withUnit } from "./format.js";
+import { fieldName, number, rough, tick, time, withUnit } from "./format.js";
 import { t } from "./words.js";
 
 const HEIGHT = 260; // px
@@ -41,7 +41,8 @@ export class Chart {
 
   text(value) {
     const { decimals, unit } = this.field;
-    return withUnit(number(value, decimals ?? undefined), unit);
+    // A mean has more digits than anybody measured.
+    return withUnit(decimals === null ? rough(value) : number(value, decimals), unit);
   }
 
   /** Show buckets of so many ms, from a time to another. */

@@ -19,6 +19,11 @@ export function number(value, decimals = null) {
   return kept(Intl.NumberFormat, options).format(value);
 }
 
+/** A number that was computed, or stands on an axis: no more digits than one reads. */
+export function rough(value) {
+  return kept(Intl.NumberFormat, { maximumFractionDigits: Math.abs(value) < 1 ? 4 : 2 }).format(value);
+}
+
 /** What a field says, without its unit. */
 export function fieldValue(field) {
   return field.value === null || field.text !== null ? (field.text ?? "") : number(field.value, field.decimals);

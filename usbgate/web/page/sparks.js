@@ -82,8 +82,8 @@ export function draw(drawing, id, field) {
   const x = (each) => Math.max(0, W * (1 - (now - each.at - WIDTH / 2) / DAY)).toFixed(1);
   const y = (value) => (most === least ? H / 2 : H - 2 - ((value - least) / (most - least)) * (H - 4)).toFixed(1);
   const path = (part, of) => part.map((each) => `${x(each)} ${y(each[of])}`).join("L");
-  // One interval alone is drawn as a dot: a line of no length, with round ends.
-  line.setAttribute("d", buckets.length ? `M${path(buckets, "avg")}${buckets.length === 1 ? "h.01" : ""}` : "");
+  // One interval alone is no line yet.
+  line.setAttribute("d", buckets.length > 1 ? `M${path(buckets, "avg")}` : "");
   const wide = buckets.length > 1 && most > least;
   band.setAttribute("d", wide ? `M${path(buckets, "max")}L${path([...buckets].reverse(), "min")}Z` : "");
 }
