@@ -139,6 +139,8 @@ class Flat:
             return []
         if command in ("ON", "OFF"):
             self.values[sensor] = "LEVEL:100" if command == "ON" else "LEVEL:0"
+        elif command == "L":
+            self.values[sensor] = f"LEVEL:{fields['LEVEL']}"
         return [f"ID:{sensor}_{self.values[sensor]}_MSG:{command}".encode()]
 
     def keep_silent(self, *sensors: str) -> Callable[[], None]:

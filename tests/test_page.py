@@ -152,7 +152,9 @@ class AskTests(PageCase):
         on.click()
         expect(on).to_have_attribute("data-asked", "done")
         expect(card.locator(".reading")).to_have_text("100\u202f%")
-        self.assertEqual(flat().device.heard[heard:], [b"MSG:ON_ID:9_ORIGIN:page"])
+        card.get_by_role("button", name="Half lamp").click()
+        expect(card.locator(".reading")).to_have_text("50\u202f%")
+        self.assertEqual(flat().device.heard[heard:], [b"MSG:ON_ID:9_ORIGIN:page", b"MSG:L_ID:9_ORIGIN:page_LEVEL:50"])
 
     def test_keyboard(self) -> None:
         """

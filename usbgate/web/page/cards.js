@@ -6,6 +6,7 @@ import { draw, forget, sparkline, want } from "./sparks.js";
 import { newest, store } from "./store.js";
 import { problemText, t } from "./words.js";
 
+const REDRAW = 60; // seconds between looks at all sparklines
 const DONE = 4_000; // ms that a button says that it was done
 
 export function sensorAddress(id) {
@@ -171,6 +172,7 @@ export class Overview {
   constructor() {
     this.cards = new Map();
     this.places = new Map();
+    this.ticks = 0; // seconds
     this.node = el("div", { class: "overview" }, el("h1", { class: "unseen", tabindex: -1 }, t("overview")));
     this.grid = el("div", { class: "places" });
     this.empty = el("p", { class: "empty" });
@@ -242,11 +244,18 @@ export class Overview {
 
   refetch() {
     forget();
+    this.redraw();
+  }
+
+  redraw() {
     for (const card of this.cards.values()) if (card.inSight) card.sighted();
   }
 
   tick() {
     for (const card of this.cards.values()) card.tick();
+    // The time goes on, and what was fetched long ago is fetched again.
+    this.ticks += 1;
+    if (this.ticks % REDRAW === 0) this.redraw();
   }
 
   close() {

@@ -45,6 +45,12 @@ export class Chart {
     return withUnit(decimals === null ? rough(value) : number(value, decimals), unit);
   }
 
+  /** A value on the axis, with as many digits as its marks need to differ. */
+  mark(value, step) {
+    const digits = String(Number(step.toPrecision(3))).split(".")[1]?.length ?? 0;
+    return withUnit(number(value, digits), this.field.unit);
+  }
+
   /** Show buckets of so many ms, from a time to another. */
   async show(buckets, width, from, to) {
     this.buckets = buckets;
@@ -106,7 +112,7 @@ export class Chart {
         bands: [{ series: [1, 2], fill: band }],
         axes: [
           { ...axis, size: 32, values: (_, splits, __, ___, step) => splits.map((at, n) => tick(at * 1000, step, n === 0)) },
-          { ...axis, size: 64, values: (_, splits) => splits.map((value) => this.text(value)) },
+          { ...axis, size: 64, values: (_, splits, __, ___, step) => splits.map((value) => this.mark(value, step)) },
         ],
         hooks: {
           setCursor: [(plot) => this.point(plot)],

@@ -1,17 +1,19 @@
-// Sparklines: the last day of a field, as a line with the band of least and most behind it.
+// Sparklines: the last day of a field, as a line with the band of least and most behind it; the last hour, where it is
+// all that there is.
 
 import { Problem, get } from "./api.js";
 import { addReading, byField } from "./buckets.js";
 import { svg } from "./dom.js";
 import { store } from "./store.js";
 
-const DAY = 86_400_000;
-const WIDTH = 900_000; // ms, an interval
+// How far they look back, and the intervals, ms.
+const DAY = { span: 86_400_000, width: 900_000 };
+const HOUR = { span: 3_600_000, width: 30_000 };
 const FRESH = 1_800_000; // ms until what was fetched is fetched again
 const MOST = 2; // fetched at a time
 const [W, H] = [120, 32]; // of the drawing
 
-const known = new Map(); // by sensor: {at, fields}
+const known = new Map(); // by sensor: {at, fields, span, width}
 const wanted = [];
 let fetching = 0;
 
@@ -43,22 +45,34 @@ function work() {
 }
 
 async function load(id) {
+  let look = DAY;
   let fields = new Map();
   try {
-    fields = byField((await get("readings", { sensor: id, since: "24h", bucket: "15m" })).buckets);
+    fields = await fetched(id, look);
+    const first = Math.min(...[...fields.values()].map((buckets) => buckets[0].at));
+    if (fields.size && first > store.now() - HOUR.span) {
+      look = HOUR;
+      fields = await fetched(id, look);
+    }
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem; // no line, then
   }
-  known.set(id, { at: performance.now(), fields });
+  known.set(id, { ...look, at: performance.now(), fields });
+}
+
+async function fetched(id, { span, width }) {
+  const query = { sensor: id, since: `${span / 1000}s`, bucket: `${width / 1000}s` };
+  return byField((await get("readings", query)).buckets);
 }
 
 store.on("reading", ({ sensor, at, values }) => {
-  const fields = known.get(sensor)?.fields;
-  if (fields === undefined) return;
+  const found = known.get(sensor);
+  if (found === undefined) return;
+  const { fields, span, width } = found;
   for (const [field, value] of Object.entries(values)) {
     if (typeof value !== "number") continue;
     if (!fields.has(field)) fields.set(field, []);
-    addReading(fields.get(field), WIDTH, Date.parse(at), value, store.now() - DAY);
+    addReading(fields.get(field), width, Date.parse(at), value, store.now() - span);
   }
 });
 
@@ -76,10 +90,11 @@ export function sparkline() {
 export function draw(drawing, id, field) {
   const [band, line] = drawing.children;
   const now = store.now();
-  const buckets = (known.get(id)?.fields.get(field) ?? []).filter((each) => each.at + WIDTH > now - DAY);
+  const { fields, span, width } = known.get(id) ?? { fields: new Map(), ...DAY };
+  const buckets = (fields.get(field) ?? []).filter((each) => each.at + width > now - span);
   const least = Math.min(...buckets.map((each) => each.min));
   const most = Math.max(...buckets.map((each) => each.max));
-  const x = (each) => Math.max(0, W * (1 - (now - each.at - WIDTH / 2) / DAY)).toFixed(1);
+  const x = (each) => Math.max(0, Math.min(W, W * (1 - (now - each.at - width / 2) / span))).toFixed(1);
   const y = (value) => (most === least ? H / 2 : H - 2 - ((value - least) / (most - least)) * (H - 4)).toFixed(1);
   const path = (part, of) => part.map((each) => `${x(each)} ${y(each[of])}`).join("L");
   // One interval alone is no line yet.
