@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -16,9 +18,10 @@ from threading import Event
 from urllib.request import urlopen
 
 from playwright.sync_api import Browser, sync_playwright
+from twisted.trial.unittest import SkipTest
 
 from tests import postgresql
-from tests.running import PtyDevice, TwistdDaemon, eventually, free_port, new_folder
+from tests.running import LIMIT, PtyDevice, TwistdDaemon, end_with_parent, eventually, free_port, new_folder
 from usbgate.demo import configuration
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -38,6 +41,15 @@ def find_browser() -> str | None:
     return next((path for path in map(shutil.which, NAMES) if path is not None), None)
 
 
+def is_answered(url: str) -> object:
+    """
+    Ask for a daemon's health; None where nobody answers.
+    """
+    with suppress(OSError), urlopen(url, timeout=5) as response:
+        return json.load(response)["status"]
+    return None
+
+
 @cache
 def browser() -> Browser:
     """
@@ -53,6 +65,74 @@ def browser() -> Browser:
 
     atexit.register(stop)
     return started
+
+
+class Proxy:
+    """
+    nginx before a daemon, under a path of its own, as docs/http.md says.
+    """
+
+    def __init__(self, behind: str) -> None:
+        """
+        Start it.
+
+        Args:
+            behind: The daemon's address.
+
+        Raises:
+            SkipTest: There is no nginx.
+        """
+        nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if nginx is None:
+            raise SkipTest("nginx is not installed")
+        self._nginx = nginx
+        self._folder, self._port = new_folder(), free_port()
+        atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        paths = "".join(f"{kind}_temp_path {self._folder}/{kind};" for kind in kinds)
+        (self._folder / "nginx.conf").write_text(
+            f"""
+            daemon off; master_process off; pid {self._folder}/pid; error_log stderr crit; events {{}}
+            http {{
+                access_log off; {paths}
+                server {{
+                    listen 127.0.0.1:{self._port};
+                    location /house/flat/ {{
+                        proxy_pass {behind};
+                        proxy_set_header Host $host;
+                        proxy_read_timeout 1h;
+                    }}
+                }}
+            }}
+            """
+        )
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """
+        Where the page is.
+        """
+        return f"http://127.0.0.1:{self._port}/house/flat/"
+
+    def start(self) -> None:
+        """
+        Be there (again).
+        """
+        self._process = subprocess.Popen(
+            [self._nginx, "-c", self._folder / "nginx.conf", "-e", "stderr"],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=end_with_parent,
+        )
+        eventually(lambda: is_answered(f"{self.url}healthz"), "nginx is there")
+
+    def stop(self) -> None:
+        """
+        Be gone, with all connections.
+        """
+        self._process.terminate()
+        self._process.wait(LIMIT)
 
 
 class Flat:
@@ -95,12 +175,7 @@ class Flat:
         self.stop = self.daemon.stop
         atexit.register(self.stop)
         self.daemon.ready()
-        eventually(self._is_online, "the device and the database are there")
-
-    def _is_online(self) -> bool:
-        with suppress(OSError), urlopen(f"{self.url}healthz", timeout=5) as response:
-            return bool(json.load(response)["status"] == "ok")
-        return False
+        eventually(lambda: is_answered(f"{self.url}healthz") == "ok", "the device and the database are there")
 
     @property
     def url(self) -> str:

@@ -6,21 +6,19 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests import postgresql
-from tests.running import LIMIT, free_port, new_folder
+from tests.running import LIMIT
 
 try:
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import Locator, Page, expect
 
-    from tests.browser import Flat, browser, find_browser, flat
+    from tests.browser import Flat, Proxy, browser, find_browser, flat
 except ImportError:  # there is no Playwright for 32-bit Arm
     MISSING: str | None = "Playwright is not installed"
 else:
@@ -368,51 +366,25 @@ class LookTests(PageCase):
 
     def test_proxy(self) -> None:
         """
-        All of it works under a path of a reverse proxy.
+        All of it works under a path of a reverse proxy, and what was said while that was away is not missed.
         """
-        url = f"http://127.0.0.1:{self.run_nginx()}/house/flat/"
-        page = self.open(url=url)
+        proxy = Proxy(flat().url)
+        self.addCleanup(proxy.stop)
+        page = self.open(url=proxy.url)
         self.live(page)
         flat().values["21"] = "VALUE:44"
         self.refresh(page, "bedroom humidity").click()
         expect(self.card(page, "bedroom humidity").locator(".value")).to_have_text("44")
+        self.card(page, "bedroom humidity").get_by_role("link").click()
+        expect(page.get_by_role("img", name=re.compile("highest"))).to_be_visible()
+        proxy.stop()
+        expect(page.locator("#notices")).to_contain_text("No connection")
+        flat().say("21", "VALUE:91")
         flat().say("21", "VALUE:45")
-        expect(self.card(page, "bedroom humidity").locator(".value")).to_have_text("45")
-        page.goto(url + "#/sensor/21")
-        expect(page.locator("canvas")).to_be_visible()
-
-    def run_nginx(self) -> int:
-        """
-        Run nginx before the daemon, as docs/http.md says; give its port.
-        """
-        nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-        if nginx is None:
-            raise SkipTest("nginx is not installed")
-        folder, port = new_folder(), free_port()
-        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
-        paths = "".join(
-            f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        (folder / "nginx.conf").write_text(
-            f"""
-            daemon off; master_process off; pid {folder}/pid; error_log stderr; events {{}}
-            http {{
-                access_log off; {paths}
-                server {{
-                    listen 127.0.0.1:{port};
-                    location /house/flat/ {{
-                        proxy_pass {flat().url};
-                        proxy_set_header Host $host;
-                        proxy_read_timeout 1h;
-                    }}
-                }}
-            }}
-            """
-        )
-        process = subprocess.Popen([nginx, "-c", folder / "nginx.conf"], start_new_session=True)
-        self.addCleanup(process.wait, LIMIT)
-        self.addCleanup(process.terminate)
-        return port
+        proxy.start()
+        self.live(page)
+        expect(page.get_by_role("img", name=re.compile("highest 91"))).to_be_visible()
+        expect(page.get_by_role("article").locator(".value")).to_have_text("45")
 
     def test_screenshots(self) -> None:
         """
