@@ -202,7 +202,7 @@ class UsageTests(TestCase):
         The demo shows a row for each measurement, with the sensor's name and the unit.
         """
         shown = [row.plain for row in rows("EVENT:reading_ID:22_TEMP:23.1_HUM:60_MSG:J_AT:2013-03-11T21:02:10.123Z")]
-        self.assertRegex(shown[0], r"^\d\d:\d\d:10 +22 bathroom +TEMP +23.1 °C +answers J$")
+        self.assertRegex(shown[0], r"^\d\d:\d\d:10 +22 bathroom climate +TEMP +23.1 °C +answers J$")
         self.assertRegex(shown[1], r" HUM +60 % ")
         self.assertEqual(rows("OK:watch"), [])
         self.assertIn("arduino is online", rows("EVENT:device_DEV:arduino_STATE:online")[0].plain)

@@ -35,6 +35,7 @@ class Store {
     this.clock = { at: Date.now(), since: performance.now() };
     this.touched = 0; // counts events, to see whether an answer is older than one
     this.looking = null;
+    this.anew = false; // whether to look again then
     this.stream = new Stream({
       opened: (whole) => this.opened(whole),
       lost: () => this.faltered(),
@@ -79,7 +80,7 @@ class Store {
     this.grace = null;
     this.connection = "open";
     this.tell("state");
-    this.look();
+    this.look(true);
     if (!whole && this.loaded) this.tell("gap");
   }
 
@@ -100,9 +101,16 @@ class Store {
     this.tell("state");
   }
 
-  /** Fetch how all is, once at a time. */
-  look() {
-    this.looking ??= this.fetchAll().finally(() => (this.looking = null));
+  /** Fetch how all is, once at a time; `anew` also where that is under way, and may have begun before events came. */
+  look(anew = false) {
+    this.anew ||= anew && this.looking !== null;
+    this.looking ??= this.fetchAll().finally(() => {
+      this.looking = null;
+      if (this.anew) {
+        this.anew = false;
+        this.look();
+      }
+    });
     return this.looking;
   }
 
@@ -179,7 +187,7 @@ class Store {
     }
     this.touched += 1;
     if (kind === "dropped") {
-      this.look();
+      this.look(true);
       this.tell("gap");
     } else if (kind === "alarm") {
       if (data.ended !== null && data.acknowledged !== null) this.alarms.delete(data.id);
