@@ -19,7 +19,7 @@ TYPES: Mapping[str, str] = {
     **dict.fromkeys(
         [
             *("alarms.js", "api.js", "app.js", "buckets.js", "cards.js", "chart.js", "dom.js", "format.js"),
-            *("memory.js", "sensor.js", "sparks.js", "store.js", "stream.js", "words.js", "uplot.min.js"),
+            *("memory.js", "range.js", "sensor.js", "sparks.js", "store.js", "stream.js", "words.js", "uplot.min.js"),
         ],
         "text/javascript" + _TEXT,
     ),

@@ -20,7 +20,8 @@ let theme = choice("theme", THEMES) ?? "auto";
 // What is around the views.
 
 function showTop() {
-  const brand = el("a", { class: "brand", href: "#/" }, el("img", { src: "icon.svg", alt: "", width: 28, height: 28 }), "usbgate");
+  const logo = el("img", { src: "icon.svg", alt: "", width: 28, height: 28 });
+  const brand = el("a", { class: "brand", href: "#/" }, logo, "usbgate");
   const connection = el("span", { class: "connection", id: "connection" });
   const themeButton = el(
     "button",
@@ -106,7 +107,8 @@ function go() {
   const left = view instanceof SensorView ? view.id : null;
   if (location.hash === "#main") return;
   open();
-  const link = [...main.querySelectorAll("[data-sensor]")].find((card) => card.dataset.sensor === left)?.querySelector("a");
+  const card = [...main.querySelectorAll("[data-sensor]")].find((each) => each.dataset.sensor === left);
+  const link = card?.querySelector("a");
   (link ?? main.querySelector("h1")).focus();
   if (!link) window.scrollTo(0, 0);
 }

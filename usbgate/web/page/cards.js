@@ -3,7 +3,7 @@
 import { arrange, el, icon, mark, say } from "./dom.js";
 import { ago, fieldName, fieldValue, withUnit } from "./format.js";
 import { draw, forget, sparkline, want } from "./sparks.js";
-import { newest, store } from "./store.js";
+import { store } from "./store.js";
 import { problemText, t } from "./words.js";
 
 const REDRAW = 60; // seconds between looks at all sparklines
@@ -17,10 +17,15 @@ export function sensorName(sensor) {
   return sensor.name ?? sensor.id;
 }
 
+/** When a sensor spoke last, as usbgate spells times; "" for never. */
+function newest(sensor) {
+  return sensor.fields.reduce((last, field) => (field.at > last ? field.at : last), "");
+}
+
 /** What a sensor's state is: the shape that shows it, and the word. */
 function stateOf(sensor) {
   const asks = [...(store.asks.get(sensor.id)?.values() ?? [])];
-  const failed = store.failed(sensor);
+  const failed = store.failed(sensor.id);
   if (asks.some((asked) => asked.state === "waiting")) return ["asked", "asked"];
   if (sensor.fields.some((field) => field.alarming)) return ["alarm", "alarm"];
   if (failed) return ["failed", failed.problem.code === "timeout" ? "failed" : "refused"];
@@ -87,7 +92,8 @@ export class Card {
       row = { value: el("span", { class: "value" }), unit: el("span", { class: "unit" }), name: el("dt") };
       row.reading = el("dd", { class: "reading" }, row.value, row.unit);
       row.spark = this.whole ? null : sparkline();
-      row.node = el("div", { class: "field" }, row.name, row.reading, row.spark && el("dd", { "aria-hidden": "true" }, row.spark));
+      const spark = row.spark && el("dd", { "aria-hidden": "true" }, row.spark);
+      row.node = el("div", { class: "field" }, row.name, row.reading, spark);
       row.reading.addEventListener("animationend", () => row.reading.classList.remove("new"));
       this.fields.set(field.field, row);
     }
@@ -112,7 +118,7 @@ export class Card {
 
   updateActions(sensor) {
     const asks = store.asks.get(this.id) ?? new Map();
-    const failed = store.failed(sensor);
+    const failed = store.failed(sensor.id);
     this.problem.hidden = failed === undefined;
     say(this.problem, failed ? problemText(failed.problem) : "");
     const made = (button) => this.button(button, asks.get(button?.label ?? ""), sensor);

@@ -111,7 +111,7 @@ export class Chart {
         series: [{}, unseen, unseen, { stroke: accent, width: 2, points: { size: 5, fill: accent } }],
         bands: [{ series: [1, 2], fill: band }],
         axes: [
-          { ...axis, size: 32, values: (_, splits, __, ___, step) => splits.map((at, n) => tick(at * 1000, step, n === 0)) },
+          { ...axis, size: 32, values: (_, splits, __, ___, step) => times(splits, step) },
           { ...axis, size: 64, values: (_, splits, __, ___, step) => splits.map((value) => this.mark(value, step)) },
         ],
         hooks: {
@@ -160,6 +160,10 @@ export class Chart {
     this.resize.disconnect();
     this.plot?.destroy();
   }
+}
+
+function times(splits, step) {
+  return splits.map((at, index) => tick(at * 1000, step, index === 0));
 }
 
 /** Leave some room above and below; a value that never changes gets a scale, too. */

@@ -4,13 +4,13 @@ import { Problem, csvAddress, get } from "./api.js";
 import { addReading, byField } from "./buckets.js";
 import { Card, sensorName } from "./cards.js";
 import { Chart } from "./chart.js";
-import { arrange, el, mark, say } from "./dom.js";
-import { duration, fieldName, fieldValue, time, withUnit } from "./format.js";
+import { arrange, el, say } from "./dom.js";
+import { duration, fieldName, fieldValue, time } from "./format.js";
+import { Range } from "./range.js";
 import { store } from "./store.js";
 import { problemText, t, word } from "./words.js";
 
-const [SECOND, HOUR, DAY] = [1000, 3_600_000, 86_400_000];
-const RANGES = { "1h": HOUR, "24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY };
+const SECOND = 1000; // ms
 const WIDTHS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 604_800];
 const POINTS = 360; // about so many intervals in a chart: more than that nobody sees
 const MOST_TEXTS = 2_000; // readings of a text, in which changes are looked for
@@ -28,8 +28,8 @@ export class SensorView {
     this.id = id;
     this.card = new Card(id, true);
     this.charts = new Map();
-    this.range = "24h";
-    this.custom = null; // [from, to] in ms, where that is what is shown
+    this.texts = new Map(); // by field: what it said, oldest first
+    this.range = new Range(() => this.load());
     this.asked = 0; // counts loads: only the last one is shown
     this.name = el("h1", { tabindex: -1 });
     this.place = el("p", { class: "where" });
@@ -38,7 +38,7 @@ export class SensorView {
     this.trouble = el("p", { class: "problem", role: "status", hidden: true });
     this.plots = el("div", { class: "charts" });
     this.csv = el("a", { class: "button", download: "" }, t("csv"));
-    this.zoomOut = el("button", { type: "button", hidden: true, click: () => this.choose(this.range) }, t("zoom.out"));
+    this.zoomOut = el("button", { type: "button", hidden: true, click: () => this.range.zoomOut() }, t("zoom.out"));
     this.hint = el("p", { class: "hint" }, t("zoom.hint"));
     this.requests = el("div", { class: "requests" });
     this.known = el(
@@ -48,7 +48,7 @@ export class SensorView {
       el(
         "section",
         { class: "panel", "aria-label": t("chart") },
-        this.controls(),
+        this.range.node,
         this.trouble,
         this.plots,
         el("div", { class: "under" }, this.hint, this.zoomOut, this.csv),
@@ -81,68 +81,6 @@ export class SensorView {
     return `${sensor ? sensorName(sensor) : this.id} · usbgate`;
   }
 
-  controls() {
-    const buttons = Object.keys(RANGES).map((range) =>
-      el("button", { type: "button", "data-range": range, click: () => this.choose(range) }, t(`range.${range}`)),
-    );
-    this.customButton = el(
-      "button",
-      { type: "button", "data-range": "custom", "aria-expanded": "false", click: () => this.openCustom() },
-      t("range.custom"),
-    );
-    this.buttons = [...buttons, this.customButton];
-    this.from = el("input", { type: "datetime-local", required: true });
-    this.to = el("input", { type: "datetime-local", required: true });
-    this.form = el(
-      "form",
-      { class: "custom", hidden: true, submit: (event) => this.submit(event) },
-      el("label", {}, t("from"), " ", this.from),
-      el("label", {}, t("to"), " ", this.to),
-      el("button", { type: "submit" }, t("show")),
-    );
-    return el(
-      "div",
-      { class: "controls" },
-      el("div", { class: "ranges", role: "group", "aria-label": t("range") }, this.buttons),
-      this.form,
-    );
-  }
-
-  openCustom() {
-    this.form.hidden = !this.form.hidden;
-    mark(this.customButton, "aria-expanded", String(!this.form.hidden));
-    if (this.form.hidden) return;
-    const [from, to] = this.extent();
-    this.from.value = local(from);
-    this.to.value = local(to);
-    this.from.focus();
-  }
-
-  submit(event) {
-    event.preventDefault();
-    const [from, to] = [this.from, this.to].map((input) => new Date(input.value).getTime());
-    if (from !== to) this.zoom(Math.min(from, to), Math.max(from, to));
-  }
-
-  choose(range) {
-    this.range = range;
-    this.custom = null;
-    this.form.hidden = true;
-    mark(this.customButton, "aria-expanded", "false");
-    this.load();
-  }
-
-  zoom(from, to) {
-    this.custom = [Math.floor(from), Math.ceil(to)];
-    this.load();
-  }
-
-  /** From when to when is shown. */
-  extent() {
-    const now = store.now();
-    return this.custom ?? [now - RANGES[this.range], now];
-  }
-
   update() {
     const sensor = store.sensors.get(this.id);
     this.known.hidden = sensor === undefined;
@@ -162,26 +100,23 @@ export class SensorView {
   async load() {
     const sensor = store.sensors.get(this.id);
     if (sensor === undefined) return;
-    for (const button of this.buttons) {
-      const { range } = button.dataset;
-      mark(button, "aria-pressed", String(range === (this.custom ? "custom" : this.range)));
-    }
-    this.zoomOut.hidden = this.custom === null;
+    this.zoomOut.hidden = this.range.custom === null;
     this.asked += 1;
     const { asked } = this;
-    const [from, to] = this.extent();
+    const [from, to] = this.range.extent();
     const width = widthFor(to - from);
-    const span = { since: new Date(from).toISOString(), until: this.custom && new Date(to).toISOString() };
+    const span = { since: new Date(from).toISOString(), until: this.range.custom && new Date(to).toISOString() };
     this.csv.href = csvAddress({ sensor: this.id, ...span });
     try {
       const { buckets } = await get("readings", { sensor: this.id, ...span, bucket: `${width / SECOND}s` });
       const texts = sensor.fields.filter((field) => field.value === null);
-      const changes = await Promise.all(texts.map((field) => this.loadChanges(field, span)));
+      const readings = await Promise.all(texts.map((field) => this.loadTexts(field, span)));
       if (asked !== this.asked) return;
       this.trouble.hidden = true;
       this.width = width;
       this.show(byField(buckets));
-      arrange(this.changes, changes);
+      this.texts = new Map(texts.map(({ field }, index) => [field, readings[index]]));
+      this.showChanges();
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       this.trouble.hidden = false;
@@ -194,7 +129,7 @@ export class SensorView {
     const fields = (sensor?.fields ?? []).filter((field) => field.value !== null || buckets.has(field.field));
     const nodes = fields.map((field) => {
       if (!this.charts.has(field.field)) {
-        const chart = new Chart(field, (from, to) => this.zoom(from, to));
+        const chart = new Chart(field, (from, to) => this.range.zoom(from, to));
         const heading = el("h3", {}, fieldName(field.field));
         this.charts.set(field.field, { chart, node: el("div", {}, heading, chart.node) });
       }
@@ -204,7 +139,7 @@ export class SensorView {
       this.plots,
       nodes.map(({ node }) => node),
     );
-    const [from, to] = this.extent();
+    const [from, to] = this.range.extent();
     for (const [field, { chart }] of this.charts) {
       chart.field = fields.find((each) => each.field === field) ?? chart.field;
       chart.show(buckets.get(field) ?? [], this.width, from, to);
@@ -215,22 +150,27 @@ export class SensorView {
   /** The live tail. */
   heard({ at, command, values }) {
     if (command !== null) this.askedSoon();
-    if (this.custom || this.width === undefined) return;
-    const [from] = this.extent();
+    if (this.range.custom || this.width === undefined) return;
+    const [from] = this.range.extent();
     for (const [field, value] of Object.entries(values)) {
       const shown = this.charts.get(field);
       if (shown && typeof value === "number") {
         addReading(shown.chart.buckets, this.width, Date.parse(at), value, from);
         this.grown = true;
       }
+      const texts = this.texts.get(field);
+      if (texts && typeof value === "string" && texts.at(-1)?.text !== value) {
+        texts.push({ at, value: null, text: value });
+        this.showChanges();
+      }
     }
   }
 
   tick() {
     this.card.tick();
-    if (this.custom || this.width === undefined) return;
+    if (this.range.custom || this.width === undefined) return;
     // It moves on when there is something new, and else as often as it can be seen.
-    const [from, to] = this.extent();
+    const [from, to] = this.range.extent();
     if (!this.grown && to - (this.drawn ?? 0) < this.width / 2) return;
     this.grown = false;
     this.drawn = to;
@@ -240,17 +180,27 @@ export class SensorView {
     }
   }
 
-  async loadChanges(field, span) {
+  async loadTexts(field, span) {
     const query = { sensor: this.id, field: field.field, ...span, limit: MOST_TEXTS };
     const { readings } = await get("readings", query);
-    const changes = readings.filter((each, index) => index === 0 || said(each) !== said(readings[index - 1]));
-    const rows = changes
-      .slice(-MOST_CHANGES)
-      .reverse()
-      .map((each) => [time(Date.parse(each.at)), said(each)]);
-    const title = t("changes", { field: fieldName(field.field) });
-    const list = rows.length ? table(title, [t("at"), t("value")], rows) : el("p", { class: "empty" }, t("changes.empty"));
-    return el("div", {}, el("h3", {}, title), list);
+    // What was just said may not be in the database yet.
+    const last = readings.at(-1)?.at ?? span.since;
+    if (span.until === null && field.at > last) readings.push({ ...field });
+    return readings;
+  }
+
+  showChanges() {
+    const lists = [...this.texts].map(([field, readings]) => {
+      const changes = readings.filter((each, index) => index === 0 || said(each) !== said(readings[index - 1]));
+      const rows = changes
+        .slice(-MOST_CHANGES)
+        .reverse()
+        .map((each) => [time(Date.parse(each.at)), said(each)]);
+      const title = t("changes", { field: fieldName(field) });
+      const none = el("p", { class: "empty" }, t("changes.empty"));
+      return el("div", {}, el("h3", {}, title), rows.length ? table(title, [t("at"), t("value")], rows) : none);
+    });
+    arrange(this.changes, lists);
   }
 
   askedSoon() {
@@ -292,7 +242,7 @@ export class SensorView {
 }
 
 function said(reading) {
-  return withUnit(fieldValue({ ...reading, decimals: null }), null);
+  return fieldValue({ ...reading, decimals: null });
 }
 
 /** A table that scrolls by itself where it is too wide, by keyboard, too. */
@@ -307,10 +257,4 @@ function table(label, names, rows) {
       el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell) => el("td", {}, cell))))),
     ),
   );
-}
-
-/** A time as an input of the browser's has it. */
-function local(at) {
-  const date = new Date(at - new Date(at).getTimezoneOffset() * 60_000);
-  return date.toISOString().slice(0, 16);
 }

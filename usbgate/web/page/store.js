@@ -8,11 +8,6 @@ const HIDDEN_LIMIT = 300_000; // ms; a tab that nobody looks at leaves the brows
 const GRACE = 2_500; // ms
 const BEHIND = 60_000; // ms that the oldest row waits before a person is told
 
-/** When a sensor spoke last, as usbgate spells times; "" for never. */
-export function newest(sensor) {
-  return sensor.fields.reduce((last, field) => (field.at > last ? field.at : last), "");
-}
-
 /** Fields stand where they stood. */
 function keepOrder(sensor, before) {
   const places = new Map((before?.fields ?? []).map(({ field }, index) => [field, index]));
@@ -116,7 +111,8 @@ class Store {
 
   async fetchAll() {
     try {
-      this.takeSensors(await this.latest(() => get("sensors")));
+      const begun = performance.now();
+      this.takeSensors(await this.latest(() => get("sensors")), begun);
       this.takeRest(
         await this.latest(async () => {
           const { devices } = await get("devices");
@@ -153,25 +149,26 @@ class Store {
     this.tell("state");
   }
 
-  takeSensors({ now, sensors }) {
+  takeSensors({ now, sensors }, begun) {
     this.clock = { at: Date.parse(now), since: performance.now() };
     const before = this.sensors;
     this.sensors = new Map();
     for (const sensor of sensors) {
       for (const heard of before.get(sensor.id)?.fields ?? []) {
-        const index = sensor.fields.findIndex((field) => field.field === heard.field);
-        // An event that came meanwhile knows more.
-        if (index >= 0 && heard.at > sensor.fields[index].at) {
+        const field = sensor.fields.find((each) => each.field === heard.field);
+        if (field === undefined) continue;
+        // An event that came meanwhile knows more. Which is the newer one is not told by `at`: clocks are set back.
+        if (heard.heard >= begun) {
           const { value, text, at } = heard;
-          Object.assign(sensor.fields[index], { value, text, at });
+          Object.assign(field, { value, text, at });
           sensor.stale = false;
-        }
+        } else if (field.at !== heard.at) this.spoke(sensor.id);
       }
       keepOrder(sensor, before.get(sensor.id));
       this.sensors.set(sensor.id, sensor);
     }
     for (const [id, sensor] of before) {
-      if (!this.sensors.has(id) && sensor.fields.some((field) => field.at > now)) this.sensors.set(id, sensor);
+      if (!this.sensors.has(id) && sensor.fields.some((field) => field.heard >= begun)) this.sensors.set(id, sensor);
     }
     this.loaded = true;
     this.tell("sensors");
@@ -229,18 +226,24 @@ class Store {
         sensor.fields.push(field);
         unknown = true;
       }
-      if (at < field.at) continue;
       field.value = typeof value === "number" ? value : null;
       field.text = typeof value === "number" ? null : value;
       field.at = at;
+      field.heard = performance.now();
     }
     if (Object.keys(values).length) {
       sensor.seen = at;
       sensor.stale = false;
+      this.spoke(id);
     }
     if (unknown) this.fetchSensor(id);
     if (isNew) this.tell("sensors");
     else this.tell("sensor", id);
+  }
+
+  /** It speaks: that it did not answer is over. */
+  spoke(id) {
+    for (const [key, asked] of this.asks.get(id) ?? []) if (asked.state === "failed") this.asks.get(id).delete(key);
   }
 
   async fetchSensor(id) {
@@ -275,17 +278,15 @@ class Store {
       this.heard(id, answer.device, answer.at, answer.values);
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
-      asks.set(key, { state: "failed", at: this.now(), problem });
+      asks.set(key, { state: "failed", problem });
       this.tell("sensor", id);
     }
     this.tell("asked", { id, button, asked: asks.get(key) });
   }
 
-  /** What failed last at a sensor; when it speaks again that is over. */
-  failed(sensor) {
-    const asks = [...(this.asks.get(sensor.id)?.values() ?? [])];
-    const spoke = Date.parse(newest(sensor)); // NaN where it never did
-    return asks.find((asked) => asked.state === "failed" && !(spoke > asked.at));
+  /** What failed last at a sensor. */
+  failed(id) {
+    return [...(this.asks.get(id)?.values() ?? [])].find((asked) => asked.state === "failed");
   }
 
   /** Acknowledge an alarm. Fails with a Problem. */

@@ -11,8 +11,8 @@ export class Stream {
   /**
    * Begin with none.
    *
-   * `opened(whole)` is called when events come (again): `whole` says that the browser told usbgate where it had been, so
-   * that what was missed comes by itself. `lost()` when they don't, `happened(kind, data)` for each.
+   * `opened(whole)` is called when events come (again): `whole` says that the browser told usbgate where it had been,
+   * so that what was missed comes by itself. `lost()` when they don't, `happened(kind, data)` for each.
    */
   constructor({ opened, lost, happened }) {
     this.told = { opened, lost, happened };

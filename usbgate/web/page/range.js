@@ -1,0 +1,94 @@
+// Which time a person looks at: so long until now, or from a moment to another.
+
+import { el, mark } from "./dom.js";
+import { store } from "./store.js";
+import { t } from "./words.js";
+
+const [HOUR, DAY] = [3_600_000, 86_400_000]; // ms
+const SPANS = { "1h": HOUR, "24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY };
+
+export class Range {
+  /** Begin with a day; `changed` is called when a person wants another time. */
+  constructor(changed) {
+    this.changed = changed;
+    this.span = "24h";
+    this.custom = null; // [from, to] in ms, where that is what is shown
+    this.buttons = Object.keys(SPANS).map((span) =>
+      el("button", { type: "button", "data-span": span, click: () => this.choose(span) }, t(`range.${span}`)),
+    );
+    this.opener = el(
+      "button",
+      { type: "button", "data-span": "custom", "aria-expanded": "false", click: () => this.open(this.form.hidden) },
+      t("range.custom"),
+    );
+    this.from = el("input", { type: "datetime-local", required: true });
+    this.to = el("input", { type: "datetime-local", required: true });
+    this.form = el(
+      "form",
+      { class: "custom", hidden: true, submit: (event) => this.submit(event) },
+      el("label", {}, t("from"), " ", this.from),
+      el("label", {}, t("to"), " ", this.to),
+      el("button", { type: "submit" }, t("show")),
+    );
+    this.node = el(
+      "div",
+      {},
+      el("div", { class: "ranges", role: "group", "aria-label": t("range") }, this.buttons, this.opener),
+      this.form,
+    );
+    this.update();
+  }
+
+  /** From when to when, in ms. */
+  extent() {
+    const now = store.now();
+    return this.custom ?? [now - SPANS[this.span], now];
+  }
+
+  /** So long, until now. */
+  choose(span) {
+    this.span = span;
+    this.custom = null;
+    this.open(false);
+    this.update();
+    this.changed();
+  }
+
+  /** From a moment to another. */
+  zoom(from, to) {
+    this.custom = [Math.floor(from), Math.ceil(to)];
+    this.update();
+    this.changed();
+  }
+
+  zoomOut() {
+    this.choose(this.span);
+  }
+
+  open(opened) {
+    this.form.hidden = !opened;
+    mark(this.opener, "aria-expanded", String(opened));
+    if (!opened) return;
+    [this.from.value, this.to.value] = this.extent().map(local);
+    this.from.focus();
+  }
+
+  submit(event) {
+    event.preventDefault(); // nothing is sent anywhere
+    const [from, to] = [this.from, this.to].map((input) => new Date(input.value).getTime());
+    if (from !== to) this.zoom(Math.min(from, to), Math.max(from, to));
+  }
+
+  update() {
+    const shown = this.custom ? "custom" : this.span;
+    for (const button of [...this.buttons, this.opener]) {
+      mark(button, "aria-pressed", String(button.dataset.span === shown));
+    }
+  }
+}
+
+/** A time as an input of the browser's has it. */
+function local(at) {
+  const date = new Date(at - new Date(at).getTimezoneOffset() * 60_000);
+  return date.toISOString().slice(0, 16);
+}
