@@ -557,6 +557,33 @@ class StartTests(RunningCase):
             self.assertNotIn("Traceback", daemon.log)
             self.assertIn("Server Shut Down", daemon.log)
 
+    def test_signals_while_starting(self) -> None:
+        """
+        A signal that comes when the parts are started and the reactor does not run yet stops it in good order, too.
+        """
+        device = self.plug()
+        for number, status in ((signal.SIGHUP, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)):
+            start = (
+                "import os\n"
+                "from twisted.internet import reactor\n"
+                "from twisted.scripts.twistd import run\n"
+                "run_reactor = reactor.run\n"
+                "def signal_and_run(*arguments, **keys):\n"
+                f"    os.kill(os.getpid(), {int(number)})\n"
+                "    run_reactor(*arguments, **keys)\n"
+                "reactor.run = signal_and_run\n"
+                "run()\n"
+            )
+            daemon = TwistdDaemon(
+                self.state,
+                *("--device", str(device.path), "--database", "none"),
+                program=(sys.executable, "-c", start),
+            )
+            self.addCleanup(daemon.stop)
+            self.assertEqual(daemon.process.wait(LIMIT), -status, daemon.log)
+            self.assertNotIn("Traceback", daemon.log)
+            self.assertIn("Server Shut Down", daemon.log)
+
     def test_private(self) -> None:
         """
         Nobody else can read what is in the state folder, however the daemon was started.
@@ -608,7 +635,7 @@ class StartTests(RunningCase):
             "assert not reactor.getDelayedCalls()\n"
             "import time\n"
             "assert reactor.seconds is time.monotonic\n"
-            "assert type(list(service)[0]).__name__ == 'StateFolder'\n"
+            "assert [type(each).__name__ for each in service][:2] == ['EndingSignals', 'StateFolder']\n"
         )
         said = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT, env=environment()

@@ -28,6 +28,7 @@ FLOORS = [
         "detached postmaster account cluster",
         "sinks sinks.pgsession sinks.sharedsession sinks.pgschema sinks.pgqueries sinks.pgreadings sinks.postgres",
         "statefolder",
+        "signals",
         "ports",
         "hub",
         "noise",

@@ -8,14 +8,12 @@ import gc
 import os
 import random
 import resource
-import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -43,6 +41,7 @@ from usbgate.pending import Rules
 from usbgate.ports import ListenError, Ports
 from usbgate.postmaster import BinariesMissing, ClusterError
 from usbgate.settings import Device, Sensor, Settings
+from usbgate.signals import EndingSignals
 from usbgate.sinks.postgres import PostgresSink
 from usbgate.statefolder import StateFolder, StateFolderError
 
@@ -202,7 +201,6 @@ def makeService(options: Options) -> IService:
     # Twisted's timers run on the wall clock: ten years forward and every one fires, an hour back and a second
     # takes an hour. Set before anything is scheduled.
     reactor.seconds = time.monotonic  # type: ignore[method-assign]  # that is the point
-    reactor.callWhenRunning(_mind_signals)
     twistd: Mapping[str, Any] = options.parent or {}
     path = log_file(twistd)
     try:
@@ -232,25 +230,6 @@ def _tell_twistd(twistd: Mapping[str, Any], reason: str) -> None:
     if twistd.get("pidfile"):
         with suppress(OSError):
             os.unlink(twistd["pidfile"])
-
-
-def _mind_signals() -> None:
-    # Twisted's own handlers are called once: a second Ctrl-C would only put a traceback of theirs into the log. A
-    # terminal that is closed ends us as SIGTERM does, unless nohup has said that it must not.
-    ending = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    ending[signal.SIGHUP] = ending[signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        del ending[signal.SIGHUP]
-
-    def end(number: int, frame: FrameType | None) -> None:
-        for each in ending:
-            signal.signal(each, lambda number, frame: None)  # of SIG_IGN, Python complains if one is on its way
-        handler = ending[signal.Signals(number)]
-        if callable(handler):
-            handler(signal.SIGTERM if number == signal.SIGHUP else number, frame)
-
-    for number in ending:
-        signal.signal(number, end)
 
 
 def build(
@@ -292,6 +271,7 @@ def build(
     )
     factory = ClientFactory(reactor, gateway, settings.max_connections, clock.wall)
     daemon = Daemon(start_failed, log_observer)
+    EndingSignals(reactor).setServiceParent(daemon)
     StateFolder(settings.state).setServiceParent(daemon)
     # What is told at the end, to clients, devices and the database, is told to all at the same time: each has a limit
     # of its own, and the whole is to stop within 5 s.
