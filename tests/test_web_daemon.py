@@ -14,7 +14,7 @@ from contextlib import closing
 from threading import Thread
 from typing import Any
 
-from tests.running import LIMIT, TWISTD, TwistdDaemon, environment, eventually, free_port
+from tests.running import LIMIT, TWISTD, TwistdDaemon, environment, eventually, free_port, usual_ports
 from tests.test_end_to_end import RunningCase, StoreCase, value_of
 from usbgate.tap import raise_file_limit
 
@@ -304,6 +304,7 @@ class AddressTests(RunningCase):
         """
         Where the default address is taken that is said once, and the daemon runs on.
         """
+        self.addCleanup(usual_ports().close)
         device = self.plug()
         try:
             taken = socket.create_server(("127.0.0.1", 8080))
