@@ -78,7 +78,7 @@ def usual_ports() -> TextIO:
     wait so long.
     """
     path = Path(tempfile.gettempdir(), f"usbgate-test-ports-{os.getuid()}")
-    lock = path.open("a")  # noqa: SIM115  # the caller closes it
+    lock = path.open("a")  # the caller closes it
     fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
 
