@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections import Counter
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from tests.test_gateway import GatewayCase
+from tests.turnclock import TurnClock
 from usbgate.clientline import parse_request
 from usbgate.clients import ClientFactory
 from usbgate.fieldline import parse
@@ -18,21 +18,6 @@ from usbgate.gateway import TOLD_A_TURN
 from usbgate.model import Answer, Offline, Report, RequestError, Stopped
 
 MANY = 10_000
-
-
-class TurnClock(Clock):
-    """
-    A clock whose turns can be taken one at a time.
-    """
-
-    def turn(self) -> None:
-        """
-        Call what is due now, and not what that schedules.
-        """
-        for call in [call for call in self.calls if call.getTime() <= self.seconds()]:
-            self.calls.remove(call)
-            call.called = 1
-            call.func(*call.args, **call.kw)
 
 
 class CrowdCase(GatewayCase):

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tests.memory_gateway import ANSWER, AT_TEXT, ECHO, ORIGINALS, MemoryGateway, PeerTransport
+from tests.turnclock import TurnClock
 from usbgate.clients import STOP_LIMIT, ClientFactory, Clients
 from usbgate.fieldline import LINE_LIMIT, parse
 from usbgate.interfaces import IGateway
@@ -19,6 +20,7 @@ from usbgate.sendqueue import STUCK_AFTER
 from usbgate.server import (
     FIRST_DATA_PATIENCE,
     IN_FLIGHT_LIMIT,
+    LINES_A_TURN,
     UNSENT_LIMIT,
     WATCHER_LIMIT,
     ClientProtocol,
@@ -33,11 +35,13 @@ class ServerCase(SynchronousTestCase):
     A factory with clients in memory.
     """
 
+    new_clock: type[Clock] = Clock
+
     def setUp(self) -> None:
         """
         Build it, and one client.
         """
-        self.clock = Clock()
+        self.clock = self.new_clock()
         self.gateway = MemoryGateway()
         self.factory = ClientFactory(self.clock, self.gateway, max_connections=3)
         self.client, self.transport = self.connect()
@@ -491,10 +495,9 @@ class LimitTests(ServerCase):
         self.client.dataReceived(b"ask 20\n" + b"ping\n" * 100)
         self.turn()
         self.client.readConnectionLost()
-        self.transport.producerState = "half-closed"
         self.gateway.answer(0)
         self.assertEqual(self.heard(), [ANSWER, "OK:ask", *["OK:ping"] * 100])
-        self.assertEqual(self.transport.producerState, "half-closed")
+        self.assertEqual(self.transport.producerState, "paused")
         self.assertFalse(self.transport.connected)
 
     def test_slow_reader(self) -> None:
@@ -568,6 +571,106 @@ class LimitTests(ServerCase):
         self.clock.pump([STUCK_AFTER] * 5)
         self.assertTrue(self.transport.connected)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class TurnTests(ServerCase):
+    """
+    Many lines of one client at once.
+    """
+
+    new_clock = TurnClock
+    clock: TurnClock
+
+    def setUp(self) -> None:
+        """
+        Have turns that can be counted, and lines that can be told apart.
+        """
+        super().setUp()
+        self.lines = b"".join(b"MSG:J_ID:%d\n" % n for n in range(3 * LINES_A_TURN + 1))
+
+    def sensors(self) -> list[str]:
+        """
+        Tell what was asked.
+        """
+        return [request.question.sensor for request in self.gateway.requested]
+
+    def test_neighbour_between(self) -> None:
+        """
+        So many are taken a turn, in their order, and others between; nothing is read meanwhile.
+        """
+        self.client.dataReceived(self.lines)
+        for turn in range(1, 4):
+            self.assertEqual(self.sensors(), [str(n) for n in range(turn * LINES_A_TURN)])
+            self.assertEqual(self.transport.producerState, "paused")
+            if turn == 1:
+                neighbour, transport = self.connect()
+                neighbour.dataReceived(b"ping\n")
+                self.assertEqual(transport.value(), b"OK:ping\n")
+            self.clock.turn()
+        self.assertEqual(self.transport.producerState, "producing")
+        echoes = [f"MSG:J_ID:{n}" for n in range(3 * LINES_A_TURN + 1)]
+        self.assertEqual(self.heard(), echoes)
+
+    def test_no_more_than_a_turn(self) -> None:
+        """
+        A client that says just so many lines is read on.
+        """
+        self.client.dataReceived(b"".join(self.lines.splitlines(True)[:LINES_A_TURN]))
+        self.assertEqual(len(self.sensors()), LINES_A_TURN)
+        self.assertEqual(self.transport.producerState, "producing")
+
+    def test_half_close(self) -> None:
+        """
+        Lines that wait for their turn when the client half-closes are taken, and it is closed when they are answered,
+        at once where there is nothing to answer.
+        """
+        self.client.dataReceived(self.lines)
+        self.client.readConnectionLost()
+        self.assertEqual(len(self.heard()), 3 * LINES_A_TURN + 1)
+        for n in range(3 * LINES_A_TURN + 1):
+            self.assertTrue(self.transport.connected)
+            self.gateway.answer(n)
+        self.assertEqual(len(self.heard()), 3 * LINES_A_TURN + 1)
+        self.assertFalse(self.transport.connected)
+        client, transport = self.connect()
+        client.dataReceived(b"x:\n" * (LINES_A_TURN + 1))
+        client.readConnectionLost()
+        self.assertEqual(len(self.heard(transport)), LINES_A_TURN + 1)
+        self.assertFalse(transport.connected)
+
+    def test_hang_up(self) -> None:
+        """
+        Requests that wait for their turn when the client hangs up are asked all the same, and nothing is left.
+        """
+        self.client.dataReceived(self.lines)
+        self.transport.abortConnection()
+        self.clock.turn()  # the transport's own
+        self.assertEqual(self.sensors(), [str(n) for n in range(3 * LINES_A_TURN + 1)])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        for n in range(3 * LINES_A_TURN + 1):
+            self.gateway.answer(n)
+        self.assertEqual(self.factory.counts()["CLIENTS"], 0)
+
+    def test_drop(self) -> None:
+        """
+        Of a client that is dropped nothing more is asked.
+        """
+        self.client.dataReceived(self.lines)
+        self.client.abort()
+        self.clock.turn()  # the transport's own
+        self.assertEqual(len(self.sensors()), LINES_A_TURN)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_originals_line_behind(self) -> None:
+        """
+        An unended line behind many is no line of the original client's: only its first data can be one.
+        """
+        self.client.dataReceived(self.lines + ORIGINALS)
+        self.clock.advance(10 * FIRST_DATA_PATIENCE)
+        self.turn()
+        self.assertEqual(len(self.sensors()), 3 * LINES_A_TURN + 1)
+        self.client.dataReceived(b"X\n")
+        self.assertEqual(self.gateway.requested[-1].origin, "TOTOX")
 
 
 class WatchTests(ServerCase):

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.memory_gateway import MemoryGateway
-from tests.test_crowds import TurnClock
+from tests.turnclock import TurnClock
 from usbgate.watchers import EVENTS_LIMIT, PAUSE_LIMIT, WATCHERS_A_TURN, Events, IWatcher, Watchers
 
 

@@ -4,6 +4,7 @@ Twisted's LineReceiver on a `LineBuffer`: what the device's and the clients' pro
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Sequence
 
@@ -19,10 +20,14 @@ class BoundedLineReceiver(LineReceiver):
     The stock one calls Python once a line, and with `lineLengthExceeded` overridden it loses the good lines
     behind an over-long one in the same chunk and can deliver its tail as a line. Its face is kept: `delimiter`
     (for sending), `MAX_LENGTH`, `sendLine`, `lineReceived`, `lineLengthExceeded`, pausing. Raw mode is not.
+
+    Attributes:
+        lines_at_once: How many lines are handed on in one call of `linesReceived`; more wait for the next.
     """
 
     delimiter = b"\n"
     MAX_LENGTH = LINE_LIMIT
+    lines_at_once = sys.maxsize
 
     def __init__(self) -> None:
         self.buffer = LineBuffer(self.MAX_LENGTH)
@@ -37,7 +42,7 @@ class BoundedLineReceiver(LineReceiver):
 
     def linesReceived(self, lines: Sequence[bytes]) -> None:
         """
-        Hand lines on one by one while not paused, and keep the others until resumed; none once we hang up.
+        Hand lines on one by one while not paused, and keep the others until called again; none once we hang up.
 
         Override it to take all lines of a chunk in one call; over-long ones are longer than `MAX_LENGTH`.
 
@@ -49,7 +54,9 @@ class BoundedLineReceiver(LineReceiver):
             return
         self._delivering = True
         try:
-            while self._waiting and not self.paused:
+            for _ in range(self.lines_at_once):
+                if not self._waiting or self.paused:
+                    return
                 if getattr(self.transport, "disconnecting", False):
                     self._waiting.clear()
                     return

@@ -41,6 +41,7 @@ HALF_CLOSED_LOOK = 10.0  # seconds between two looks whether a half-closed watch
 # What programs ask again and again is read once: so many lines, up to so many bytes each, are 10 MB at most.
 LINES_REMEMBERED = 2048
 REMEMBERED_SIZE = 128
+LINES_A_TURN = 32  # of a connection, 2 ms: 50 that send 200 each at once held up everybody else for a second
 FIRST_DATA_PATIENCE = 0.25  # seconds in which nothing may follow the original client's line, protocol §3
 
 # Protocol §3: a line that begins so is a request line, every other a word line.
@@ -94,6 +95,7 @@ class ClientProtocol(BoundedLineReceiver):
 
     log = Logger()
     transport: ITCPTransport
+    lines_at_once = LINES_A_TURN
 
     def __init__(self, connections: IConnections, address: IAddress | None) -> None:
         """
@@ -167,7 +169,10 @@ class ClientProtocol(BoundedLineReceiver):
             super().linesReceived(lines)
         finally:
             self._queue.release()
+        if self._waiting and not (self.paused or self._leaving):
+            self.pauseProducing()  # until the next turn, so that whoever else has said something is served between
         self._regulate()
+        self._close_if_done()
 
     def lineReceived(self, line: bytes) -> None:
         """
@@ -199,12 +204,12 @@ class ClientProtocol(BoundedLineReceiver):
 
     def resumeProducing(self) -> None:
         """
-        Read again: first what waits, then from the transport.
+        Read again: first what waits, then, unless that is too much once more, from the transport.
         """
         self.paused = False
-        if not (self._half_closed or self._leaving):  # else the transport would only read its end again
-            self.transport.resumeProducing()  # type: ignore[attr-defined]  # every stream transport is a producer
         self.linesReceived([])
+        if not (self.paused or self._half_closed or self._leaving):  # half-closed, it would only read its end again
+            self.transport.resumeProducing()  # type: ignore[attr-defined]  # every stream transport is a producer
 
     def readConnectionLost(self) -> None:
         """
@@ -234,6 +239,11 @@ class ClientProtocol(BoundedLineReceiver):
         """
         The client is gone; its requests run on, and nobody is told.
         """
+        self._queue.close()
+        if self._resume is not None:  # what was read and only waits for its turn is asked, too
+            for line in list(self._waiting):
+                if _REQUEST_LINE.match(line) and len(line) <= self.MAX_LENGTH:
+                    self._request_received(line, b"")
         self._leaving = True
         self._words.clear()
         self._waiting.clear()
@@ -241,7 +251,6 @@ class ClientProtocol(BoundedLineReceiver):
             if call is not None:
                 call.cancel()
         self._first_data = self._turn = self._resume = self._look = None
-        self._queue.close()
         self._end_leases()
         self._connections.gone(self)
         self._give_room()
