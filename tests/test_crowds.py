@@ -8,14 +8,15 @@ from collections import Counter
 
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from tests.test_gateway import GatewayCase
 from tests.turnclock import TurnClock
 from usbgate.clientline import parse_request
 from usbgate.clients import ClientFactory
 from usbgate.fieldline import parse
-from usbgate.gateway import TOLD_A_TURN
 from usbgate.model import Answer, Offline, Report, RequestError, Stopped
+from usbgate.telling import TOLD_A_TURN
 
 MANY = 10_000
 
@@ -157,6 +158,27 @@ class CrowdTests(CrowdCase):
         self.assertEqual(len(self.told), 500)
         self.assertEqual(len(self.journal.requests), 500)
         self.assertEqual({told[1:] for told in self.told}, {("30", "1"), ("20", Stopped.code)})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_asked_again_at_a_stop(self) -> None:
+        """
+        Who asks again when told at a stop is told, too, and no turn is left.
+        """
+        again: list[str] = []
+        request = parse_request(parse(b"MSG:J_ID:30"), "me", "crowd:1", parsed=True)
+
+        def failed(error: Failure) -> None:
+            error.trap(Stopped)
+            again.append(Stopped.code)
+
+        def ask_again(answer: Answer) -> None:
+            self.gateway.ask(request).addErrback(failed)
+
+        for _ in range(250):
+            self.gateway.ask(request).addCallback(ask_again)
+        self.say(("30", "1"))
+        self.gateway.stopService()
+        self.assertEqual(again, [Stopped.code] * 250)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 

@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from usbgate import __version__
 from usbgate.clientline import parse_request
 from usbgate.fieldline import LINE_LIMIT, check_value, parse
-from usbgate.gateway import Gateway, SensorRules
+from usbgate.gateway import Gateway
 from usbgate.interfaces import (
     IClock,
     IDeviceLink,
@@ -46,6 +46,7 @@ from usbgate.model import (
     Unknown,
 )
 from usbgate.pending import Rules
+from usbgate.switchboard import SensorRules
 
 WALL = 1363035730000  # ms: where the wall clock of these tests begins
 

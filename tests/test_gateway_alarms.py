@@ -10,8 +10,9 @@ from twisted.internet.defer import Deferred
 
 from tests.test_gateway import WALL, GatewayCase
 from usbgate.alarms import Alarms, Condition
-from usbgate.gateway import Gateway, SensorRules
+from usbgate.gateway import Gateway
 from usbgate.model import Alarm, AlarmEvent, AlarmRecord, Event, Stopped, Unknown
+from usbgate.switchboard import SensorRules
 
 
 class AlarmTests(GatewayCase):

@@ -11,7 +11,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.test_gateway import GatewayCase
-from usbgate.gateway import SensorRules
 from usbgate.interfaces import IArchive, Presentation, SinkUnavailable
 from usbgate.latencies import Latencies
 from usbgate.model import (
@@ -27,6 +26,7 @@ from usbgate.model import (
     StoreEvent,
     Unknown,
 )
+from usbgate.switchboard import SensorRules
 
 
 @implementer(IArchive)
@@ -132,7 +132,7 @@ class EventTests(GatewayCase):
         self.unsubscribe()
         self.gateway.link_up(self.link)
         self.hear(("20", "456"))
-        self.assertEqual((self.heard, self.gateway.events.wanted), ([], False))
+        self.assertEqual((self.heard, self.gateway._announcements.values.wanted), ([], False))
 
     def test_totals(self) -> None:
         """

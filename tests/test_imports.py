@@ -15,8 +15,8 @@ import usbgate
 FLOORS = [
     # The core: no sockets, files, reactor or Deferreds; only the doors know of Deferreds.
     [
-        "model agenda latencies thinning clockmarks fieldline alarms batch pending sensors clientline interfaces"
-        " dialects dialects.fields flat"
+        "model agenda latencies thinning clockmarks fieldline alarms batch pending sensors ledger clientline"
+        " interfaces dialects dialects.fields flat"
     ],
     ["lines", "sendqueue", "keepalive", "watchers"],
     # Parts with I/O; none imports another.
@@ -35,7 +35,7 @@ FLOORS = [
         "telnet",
     ],
     # The joints.
-    ["gateway", "delivery"],
+    ["telling switchboard announcements enquiries gateway", "delivery"],
     # Faces.
     [
         "words server clients",

@@ -32,7 +32,7 @@ from usbgate.config import ConfigError, load, only_device
 from usbgate.delivery import Delivery
 from usbgate.endpoint import open_device
 from usbgate.finding import UsbTree
-from usbgate.gateway import Gateway, SensorRules
+from usbgate.gateway import Gateway
 from usbgate.interfaces import FieldPresentation, IClock, IDialect, Presentation, SinkUnavailable
 from usbgate.journal import Journal
 from usbgate.journalfile import JournalError
@@ -44,6 +44,7 @@ from usbgate.settings import Device, Sensor, Settings
 from usbgate.signals import EndingSignals
 from usbgate.sinks.postgres import PostgresSink
 from usbgate.statefolder import StateFolder, StateFolderError
+from usbgate.switchboard import SensorRules
 
 log = Logger()
 

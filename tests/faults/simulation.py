@@ -27,12 +27,13 @@ from usbgate.batch import Batch
 from usbgate.clients import ClientFactory, Clients
 from usbgate.delivery import Delivery
 from usbgate.dialects.fields import Dialect
-from usbgate.gateway import Gateway, SensorRules
+from usbgate.gateway import Gateway
 from usbgate.link import Link
 from usbgate.model import Reading, RequestRecord
 from usbgate.pending import PATIENCE, Rules
 from usbgate.sendqueue import STUCK_AFTER
 from usbgate.server import ClientProtocol
+from usbgate.switchboard import SensorRules
 from usbgate.tap import Daemon
 
 PEERS = 6  # at a time
@@ -474,7 +475,7 @@ class World:
         demand(peer.transport.open == stays, "who is there stays, who half-closed is closed at the end", peer.name)
 
     def _check_memory(self) -> None:
-        for line in self.gateway._lines.values():
+        for line in self.gateway._switchboard.lines.values():
             pending = line.pending
             demand(pending.idle and pending.in_flight == 0 and pending.deadline == inf, "no lane is left", line)
             left = pending._waiting, pending._on_wire, pending._limits.first(), pending._taken.first()
