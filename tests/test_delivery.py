@@ -589,7 +589,7 @@ class WithJournalTests(JournalCase):
         for n in range(8):
             journal.append(readings(n * 400, 400), ())
             await self.committed(journal)
-        self.assertTrue(journal._behind)
+        self.assertTrue(journal._shelf.behind)
         sink.unavailable = None
         await self.until(lambda: journal.backlog == 0)
         self.assertEqual(sink.numbers(), [n for n in range(1, 3201) if n not in (5, 2000)])

@@ -24,7 +24,7 @@ FLOORS = [
         "clock",
         "finding endpoint",
         "link",
-        "diskwear journalfile journalwriter journal",
+        "diskwear journalfile journalwriter journalhealth journalshelf journal",
         "detached postmaster account cluster",
         "sinks sinks.pgsession sinks.sharedsession sinks.pgschema sinks.pgqueries sinks.pgreadings sinks.postgres",
         "statefolder",

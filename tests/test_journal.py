@@ -30,8 +30,9 @@ from usbgate import journalfile, journalwriter
 from usbgate.batch import Batch, encode, halve
 from usbgate.fieldline import format_line
 from usbgate.interfaces import IJournal, IOutbox
-from usbgate.journal import FLUSH_ROWS, MERGE_ROWS, Journal
+from usbgate.journal import FLUSH_ROWS, Journal
 from usbgate.journalfile import JournalError, JournalFile
+from usbgate.journalshelf import MERGE_ROWS
 from usbgate.model import ClockMark, Reading, RequestRecord
 
 P = ParamSpec("P")
@@ -267,7 +268,7 @@ class QueueTests(JournalCase):
         journal.append(readings(0, 1), ())
         journal.confirm(await journal.oldest())
         self.assertEqual(self.reactor.getDelayedCalls(), before)
-        self.assertEqual(journal.commits, 1)
+        self.assertEqual(journal.health.commits, 1)
         self.assertEqual(len(self.look("select * from batch")), 1)
         journal.append(readings(1, 1), ())
         await journal.oldest()
@@ -282,7 +283,7 @@ class QueueTests(JournalCase):
         before = self.reactor.getDelayedCalls()
         for durability, expected in ((None, 0.05), (30.0, 30.0)):
             journal = self.start(durability=durability)
-            commits, backlog = journal.commits, journal.backlog
+            commits, backlog = journal.health.commits, journal.backlog
             began = self.reactor.seconds()
             journal.append(readings(0, 1), ())
             (armed,) = set(self.reactor.getDelayedCalls()) - set(before)
@@ -290,9 +291,9 @@ class QueueTests(JournalCase):
             self.assertLessEqual(armed.getTime(), self.reactor.seconds() + expected)
             journal.append(readings(1, 1), ())
             self.assertEqual(set(self.reactor.getDelayedCalls()) - set(before), {armed})
-            self.assertEqual((journal.commits, journal.backlog), (commits, backlog + 2))
+            self.assertEqual((journal.health.commits, journal.backlog), (commits, backlog + 2))
             await journal.stopService()
-            self.assertEqual(journal.commits, 1)
+            self.assertEqual(journal.health.commits, 1)
         self.assertEqual(self.look("select count from batch"), [(2,), (2,)])
 
     @deferred
@@ -310,9 +311,9 @@ class QueueTests(JournalCase):
         self.assertLessEqual(max(sizes), MERGE_ROWS)
         self.assertLessEqual(len(sizes), 3)
         told = journal.status()
-        self.assertEqual((told["JOURNAL"], told["COMMITS"]), ("ok", str(journal.commits)))
+        self.assertEqual((told["JOURNAL"], told["COMMITS"]), ("ok", str(journal.health.commits)))
         self.assertGreater(int(told["WRITTEN"]), 5 * FLUSH_ROWS)
-        self.assertGreater(journal.slowest_commit, 0)
+        self.assertGreater(journal.health.slowest_commit, 0)
 
     @deferred
     async def test_behind_and_live_again(self) -> None:
@@ -326,8 +327,8 @@ class QueueTests(JournalCase):
             journal.append(readings(expected, 20), ())
             expected += 20
             await self.committed(journal)
-        self.assertTrue(journal._behind)
-        self.assertLessEqual(journal._live_size, 2_000)
+        self.assertTrue(journal._shelf.behind)
+        self.assertLessEqual(journal._shelf.size, 2_000)
         while journal.backlog:
             batch = await journal.oldest()
             if len(taken) < 600:  # more comes while it catches up
@@ -338,7 +339,7 @@ class QueueTests(JournalCase):
         self.assertEqual(taken, [float(n) for n in range(expected)])
         journal.append(readings(expected, 1), ())
         journal.confirm(await journal.oldest())
-        self.assertFalse(journal._behind)
+        self.assertFalse(journal._shelf.behind)
 
     @deferred
     async def test_catching_up_deletes(self) -> None:
@@ -351,7 +352,7 @@ class QueueTests(JournalCase):
         await self.committed(journal)
         await self.take_all(journal)
         await self.until(
-            lambda: journal.commits > 1 and self.look("select sum(count) from batch") != [(3 * FLUSH_ROWS,)]
+            lambda: journal.health.commits > 1 and self.look("select sum(count) from batch") != [(3 * FLUSH_ROWS,)]
         )
 
 
@@ -550,7 +551,7 @@ class RejectTests(JournalCase):
         batch = await journal.oldest()
         journal.reject(batch, "22003")
         journal.confirm(batch)
-        await self.until(lambda: journal.commits == 2)
+        await self.until(lambda: journal.health.commits == 2)
         self.assertEqual(self.look("select n, reason from rejected"), [(1, "22003")])
 
 
@@ -581,33 +582,33 @@ class TroubleTests(JournalCase):
         journal.confirm(await journal.oldest())
         holder = self.refuse(journal)
         journal.append(readings(1, 1), ())
-        await self.until(lambda: journal.trouble)
-        self.assertEqual(journal.trouble, "database is locked")
+        await self.until(lambda: journal.health.trouble)
+        self.assertEqual(journal.health.trouble, "database is locked")
         for n in range(2, 1_000, 10):
             journal.append(readings(n, 9), [request(str(n + 9))])
             journal._flush()
             self.assertLessEqual(journal._unsynced, 40_000 + 20_000)  # what is being tried is out of reach
             await deferLater(self.reactor, 0)
-        self.assertEqual((journal.commits, self.pressure), (1, []))
-        self.assertGreater(journal.lost, 500)
-        self.assertEqual(journal.backlog, 1_001 - journal.lost)
+        self.assertEqual((journal.health.commits, self.pressure), (1, []))
+        self.assertGreater(journal.health.lost, 500)
+        self.assertEqual(journal.backlog, 1_001 - journal.health.lost)
         told = journal.status()
         format_line(told)
         self.assertEqual(
-            (told["JOURNAL"], told["LOST"], told["TEXT"]), ("trouble", str(journal.lost), "database is locked")
+            (told["JOURNAL"], told["LOST"], told["TEXT"]), ("trouble", str(journal.health.lost), "database is locked")
         )
         self.assertEqual(len(self.logged("are lost")), 1)
         holder.close()
         rows = [row for batch in await self.take_all(journal) for row in rows_of(batch)]
         taken = [float(row.get("value") or row["sensor"] or 0) for row in rows]
-        self.assertEqual(sorted(taken), list(range(1 + journal.lost, 1_002)))
-        self.assertEqual(sum(event["rows"] for event in self.logged("are lost")), journal.lost)
-        self.assertIsNone(journal.trouble)
+        self.assertEqual(sorted(taken), list(range(1 + journal.health.lost, 1_002)))
+        self.assertEqual(sum(event["rows"] for event in self.logged("are lost")), journal.health.lost)
+        self.assertIsNone(journal.health.trouble)
         self.assertEqual((len(self.logged("can't be used")), len(self.logged("can be used again"))), (1, 1))
         self.assertEqual((journal.backlog, journal._unsynced, journal._unsynced_rows), (0, 0, 0))
         journal.append(readings(0, 1), ())
         journal.confirm(await journal.oldest())
-        self.assertEqual(self.look("select lost from journal"), [(journal.lost,)])
+        self.assertEqual(self.look("select lost from journal"), [(journal.health.lost,)])
 
     def hang(self, journal: Journal) -> threading.Event:
         """
@@ -645,7 +646,7 @@ class TroubleTests(JournalCase):
         self.assertEqual([value for each in batches for value in values(each)], [float(n) for n in range(appended)])
         self.assertEqual(sum(each.rows for each in batches), appended + 1)
         self.assertEqual(self.pressure, [True, False])
-        self.assertEqual((journal.lost, self.logged("can't be used")), (0, []))
+        self.assertEqual((journal.health.lost, self.logged("can't be used")), (0, []))
 
     @deferred
     async def test_hanging_disk(self) -> None:
@@ -670,10 +671,10 @@ class TroubleTests(JournalCase):
             journal._flush()
         self.assertEqual(self.pressure, [True, False])
         self.assertLessEqual(journal._writer._size, 40_000)
-        self.assertGreater(journal.lost, 1_000)
+        self.assertGreater(journal.health.lost, 1_000)
         going_on.set()
         taken = [value for batch in await self.take_all(journal) for value in values(batch)]
-        kept = 3_000 - journal.lost
+        kept = 3_000 - journal.health.lost
         self.assertEqual(taken, [float(n) for n in (*range(10), *range(3_010 - kept, 3_010))])
         self.assertEqual(journal.status()["JOURNAL"], "ok")
 
@@ -720,12 +721,12 @@ class TroubleTests(JournalCase):
         for n in range(100):
             journal.append(readings(n, 10), ())
             journal._flush()
-        self.assertGreater(journal.lost, 0)
+        self.assertGreater(journal.health.lost, 0)
         holder.close()
         await self.until(lambda: not journal._unsynced)
         self.assertEqual(self.look("select n, reason from rejected"), [(1, "22003")])
         await journal.stopService()
-        self.assertEqual(self.look("select lost from journal"), [(journal.lost,)])
+        self.assertEqual(self.look("select lost from journal"), [(journal.health.lost,)])
 
     @deferred
     async def test_a_little_room(self) -> None:
@@ -740,12 +741,12 @@ class TroubleTests(JournalCase):
         assert db is not None
         db.execute("pragma max_page_count = 1")
         journal.append(readings(1, 100), ())
-        await self.until(lambda: journal.trouble)
+        await self.until(lambda: journal.health.trouble)
         for n in range(1, 50):
             journal.append(readings(n * 100 + 1, 100), ())
             journal._flush()
         db.execute("pragma max_page_count = 40")
-        await self.until(lambda: journal.commits > 3 and journal.trouble)
+        await self.until(lambda: journal.health.commits > 3 and journal.health.trouble)
         self.assertTrue(0 < journal._file.n < 5_001, journal._file.n)
         db.execute("pragma max_page_count = 100000")
         taken = [value for batch in await self.take_all(journal) for value in values(batch)]
@@ -782,7 +783,7 @@ class TroubleTests(JournalCase):
         asked = journal.oldest()
         for n in range(10, 2_010, 20):
             journal.append(readings(n, 20), [request()])
-        self.assertEqual(journal.backlog, 2_100 - journal.lost)
+        self.assertEqual(journal.backlog, 2_100 - journal.health.lost)
         self.assertTrue(1_000 >= journal.backlog > 950, journal.backlog)
         self.assertNoResult(asked)
         make_room()
@@ -793,10 +794,10 @@ class TroubleTests(JournalCase):
         taken = [value for batch in batches for value in values(batch)]
         self.assertEqual(taken[:10], [float(n) for n in range(10)])
         self.assertEqual(taken[10:], [float(n) for n in range(2_010 - len(taken) + 10, 2_010)])
-        self.assertEqual(sum(batch.rows for batch in batches) + journal.lost, 2_110)
+        self.assertEqual(sum(batch.rows for batch in batches) + journal.health.lost, 2_110)
         self.assertEqual((self.pressure, journal.status()["JOURNAL"]), ([], "ok"))
         await journal.stopService()
-        self.assertEqual(self.look("select lost from journal"), [(journal.lost,)])
+        self.assertEqual(self.look("select lost from journal"), [(journal.health.lost,)])
 
     @deferred
     async def test_stop_on_a_full_disk(self) -> None:
@@ -834,8 +835,8 @@ class TroubleTests(JournalCase):
         assert db is not None
         db.execute("pragma max_page_count = 1")  # not below what it has
         journal.append(readings(1_000, 1_000), ())
-        await self.until(lambda: journal.trouble)
-        self.assertEqual(journal.trouble, "database or disk is full")
+        await self.until(lambda: journal.health.trouble)
+        self.assertEqual(journal.health.trouble, "database or disk is full")
         first = await journal.oldest()
         journal.confirm(first)
         second = await journal.oldest()
@@ -860,13 +861,13 @@ class TroubleTests(JournalCase):
 
         self.patch(journal._file, "read", fail)
         asked = journal.oldest()
-        await self.until(lambda: journal.trouble)
+        await self.until(lambda: journal.health.trouble)
         journal.append(readings(3, 2), ())
-        await self.until(lambda: journal.commits)
+        await self.until(lambda: journal.health.commits)
         self.assertNoResult(asked)
         self.patch(journal._file, "read", read)
         self.assertEqual(values(await asked), [0.0, 1.0, 2.0, 3.0, 4.0])
-        self.assertIsNone(journal.trouble)
+        self.assertIsNone(journal.health.trouble)
 
     @deferred
     async def test_stop_while_refusing(self) -> None:
@@ -878,7 +879,7 @@ class TroubleTests(JournalCase):
         holder = self.refuse(journal)
         self.addCleanup(holder.close)
         journal.append(readings(0, 3), ())
-        await self.until(lambda: journal.trouble)
+        await self.until(lambda: journal.health.trouble)
         await journal.stopService()
         self.assertEqual([event["lost"] for event in self.logged("are lost")], [3])
 
@@ -892,7 +893,7 @@ class TroubleTests(JournalCase):
         journal = self.start()
         holder = self.refuse(journal)
         journal.append(readings(0, 3), ())
-        await self.until(lambda: journal.trouble)
+        await self.until(lambda: journal.health.trouble)
         holder.close()
         await journal.stopService()
         self.assertEqual(self.logged("are lost"), [])
@@ -910,7 +911,7 @@ class TroubleTests(JournalCase):
         holder = self.refuse(journal)
         self.addCleanup(holder.close)
         journal.append(readings(0, 3), ())
-        await self.until(lambda: journal.trouble)
+        await self.until(lambda: journal.health.trouble)
         await journal.stopService()
         self.assertEqual([event["lost"] for event in self.logged("are lost")], [3])
 
@@ -1076,17 +1077,17 @@ class LimitTests(JournalCase):
         sizes = self.look("select sum(length(payload) + 32), count(*) from batch")
         self.assertEqual(sizes[0][0], journal._file.content)
         self.assertGreater(sizes[0][0], 90_000)
-        self.assertGreater(journal.lost, 0)
-        self.assertEqual(journal.lost % 100, 0)
-        self.assertEqual(journal.status()["LOST"], str(journal.lost))
+        self.assertGreater(journal.health.lost, 0)
+        self.assertEqual(journal.health.lost % 100, 0)
+        self.assertEqual(journal.status()["LOST"], str(journal.health.lost))
         format_line(journal.status())
         self.assertEqual(len(self.logged("are lost")), 1)
         taken = [value for batch in await self.take_all(journal) for value in values(batch)]
-        self.assertEqual(taken, [float(n) for n in range(journal.lost, 3_000)])
-        self.assertEqual(sum(event["rows"] for event in self.logged("are lost")), journal.lost)
-        self.assertEqual((journal.backlog, journal._live_size), (0, 0))
+        self.assertEqual(taken, [float(n) for n in range(journal.health.lost, 3_000)])
+        self.assertEqual(sum(event["rows"] for event in self.logged("are lost")), journal.health.lost)
+        self.assertEqual((journal.backlog, journal._shelf.size), (0, 0))
         self.assertEqual({event["why"] for event in self.logged("are lost")}, {"the journal is full"})
-        before = journal.lost
+        before = journal.health.lost
         await journal.stopService()
         again = self.start(limit=100_000)
         self.assertEqual(again.status()["LOST"], str(before))
@@ -1104,7 +1105,7 @@ class LimitTests(JournalCase):
         await journal.stopService()
         self.look("alter table journal drop column lost")
         again = self.start()
-        self.assertEqual((again.uuid, again.backlog, again.lost), (journal.uuid, 3, 0))
+        self.assertEqual((again.uuid, again.backlog, again.health.lost), (journal.uuid, 3, 0))
         self.assertEqual(self.look("select lost from journal"), [(0,)])
 
     @deferred
@@ -1116,7 +1117,7 @@ class LimitTests(JournalCase):
         for n in range(30):
             journal.append(readings(n * 100, 100), ())
             journal.confirm(await journal.oldest())
-        self.assertEqual(journal.lost, 0)
+        self.assertEqual(journal.health.lost, 0)
         self.assertNotIn("LOST", journal.status())
 
     @deferred
@@ -1136,7 +1137,7 @@ class LimitTests(JournalCase):
         again = self.start(limit=50_000)
         taken = [value for each in await self.take_all(again) for value in values(each)]
         self.assertEqual(taken[:100], values(batch))
-        self.assertEqual(taken[100:], [float(n) for n in range(100 + journal.lost, 2_000)])
+        self.assertEqual(taken[100:], [float(n) for n in range(100 + journal.health.lost, 2_000)])
 
     @deferred
     async def test_smaller_limit(self) -> None:
@@ -1153,7 +1154,7 @@ class LimitTests(JournalCase):
         await self.committed(journal)
         self.assertLessEqual(self.look("select sum(length(payload)) from batch")[0][0], 30_000)
         taken = [value for batch in await self.take_all(journal) for value in values(batch)]
-        self.assertEqual(taken, [float(n) for n in range(journal.lost, 1_001)])
+        self.assertEqual(taken, [float(n) for n in range(journal.health.lost, 1_001)])
 
     @deferred
     async def test_every_order(self) -> None:
@@ -1189,10 +1190,10 @@ class LimitTests(JournalCase):
             await self.committed(journal)
             taken += [value for batch in await self.take_all(journal) for value in values(batch)]
             self.assertEqual(taken, sorted(set(taken)), seed)
-            self.assertEqual((len(taken) + journal.lost, journal.backlog), (appended, 0), seed)
-            lost += journal.lost
+            self.assertEqual((len(taken) + journal.health.lost, journal.backlog), (appended, 0), seed)
+            lost += journal.health.lost
             await journal.stopService()
-            self.assertEqual(self.look("select lost from journal"), [(journal.lost,)], seed)
+            self.assertEqual(self.look("select lost from journal"), [(journal.health.lost,)], seed)
             self.path.unlink()
         self.assertGreater(lost, 0)  # with one seed alone, the thread may have kept up
 

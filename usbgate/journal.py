@@ -11,7 +11,6 @@ but the writing, and of what is not yet on disk the oldest rows are lost beyond 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,18 +20,16 @@ from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReac
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from usbgate.batch import KINDS, Batch, encode, merge
-from usbgate.diskwear import DiskWear, bytes_to_disk
-from usbgate.fieldline import plain_text
+from usbgate.batch import KINDS, Batch, encode
 from usbgate.interfaces import IJournal, IOutbox
 from usbgate.journalfile import LIMIT, JournalFile, JournalRefused
+from usbgate.journalhealth import JournalHealth
+from usbgate.journalshelf import MERGE_ROWS, Shelf, memory_of
 from usbgate.journalwriter import JournalWriter, Read, Write
 from usbgate.model import Row
 
 FLUSH_INTERVAL = 0.05  # seconds, protocol §5
-TOLD_INTERVAL = 60.0  # seconds between two lines of log about rows that were lost, or about trouble that comes and goes
 FLUSH_ROWS = 9_000  # at once beyond this: encoding them takes 8 ms of the reactor. Two, with a chunk each, still merge
-MERGE_ROWS = 20_000  # a statement of 5,000 to 20,000 rows is what PostgreSQL stores fastest
 
 STUCK_AFTER = 5.0  # seconds that a commit may take; beyond, the disk takes nothing. An SD card can need two.
 LOOK_INTERVAL = 1.0  # seconds between two looks whether it is so, while the devices are held back
@@ -43,8 +40,6 @@ REFUSED_FLUSH_INTERVAL = 2.0  # seconds
 # Rows that wait in memory, the newest, while the disk refuses to open the file: before they have numbers they can't be
 # encoded, and take 300 bytes each.
 UNNUMBERED_ROWS = 50_000
-
-BATCH_BYTES = 512  # what a batch takes in memory beside its characters, about
 
 # Bytes of encoded rows in memory; 16 MiB are 200,000 rows, more than a second of the fastest devices.
 UNSYNCED_LIMIT = 16 << 20
@@ -60,10 +55,6 @@ class IJournalReactor(IReactorTime, IReactorFromThreads):
     """
 
 
-def _size(batch: Batch) -> int:
-    return batch.size + BATCH_BYTES
-
-
 @implementer(IJournal, IOutbox)
 class Journal(Service):
     """
@@ -72,11 +63,7 @@ class Journal(Service):
     Attributes:
         backlog: Rows appended and not yet confirmed.
         rejected: Rows set aside in the file for good.
-        trouble: Why the disk takes nothing now; None while all is well.
-        commits: Commits since the start.
-        slowest_commit: Seconds that the slowest of them took.
-        lost: Rows dropped since the file was made, the oldest of those that waited, for want of room in the file, or in
-            memory while the disk took nothing.
+        health: What is known of the disk.
     """
 
     log = Logger()
@@ -106,10 +93,10 @@ class Journal(Service):
         """
         self._reactor = reactor
         self._file = JournalFile(path, limit)
+        self.health = JournalHealth(path, reactor.seconds, lambda: self._file.bytes_written)
         self._durability = FLUSH_INTERVAL if durability is None else durability
         self._pressure = pressure
         self._unsynced_limit = unsynced_limit
-        self._live_limit = live_limit
         # While commits go on only requests come beyond the mark, since who asks can't be held back.
         self._writer = JournalWriter(self._file, self, reactor.callFromThread, 2 * unsynced_limit)
         self._stopped: Deferred[None] = Deferred()
@@ -126,26 +113,12 @@ class Journal(Service):
         self._looking: IDelayedCall | None = None
         self._ending: IDelayedCall | None = None
         # On disk, for the delivery.
-        self._live: deque[Batch] = deque()
-        self._live_size = 0
-        self._loaded = 0  # the newest number that is, or was, in `_live`
-        self._behind = False  # whether there is more on disk after that
+        self._shelf = Shelf(live_limit)
         self._reading = False
-        self._current: Batch | None = None
         self._asker: Deferred[Batch] | None = None
-        self._confirmed = 0
         self._undeleted = 0  # rows confirmed and still in the file
         self.backlog = 0
-        self.trouble: str | None = None
-        self._wear: DiskWear | None = None  # from the start on
-        self.commits = 0
-        self.slowest_commit = 0.0
-        self.lost = 0
-        self._uncounted = 0  # of them, in the file
-        self._lost_told = 0
-        self._lost_told_at = float("-inf")
-        self._trouble_told = False
-        self._trouble_told_at = float("-inf")
+        self._uncounted = 0  # rows lost, and not yet counted in the file
 
     @property
     def uuid(self) -> str:
@@ -166,18 +139,7 @@ class Journal(Service):
         Tell how it is, as fields whose values read back.
         """
         self._weigh()
-        told = {
-            "JOURNAL": "ok" if self.trouble is None else "trouble",
-            "COMMITS": str(self.commits),
-            "SLOWEST": f"{self.slowest_commit:.4f}",
-        }
-        if self._wear is not None:
-            told |= {"WRITTEN": str(self._wear.total), "DAILY": str(self._wear.daily)}
-        if self.lost:
-            told["LOST"] = str(self.lost)
-        if self.trouble is not None:
-            told["TEXT"] = plain_text(self.trouble)
-        return told
+        return self.health.status()
 
     def startService(self) -> None:
         """
@@ -186,11 +148,7 @@ class Journal(Service):
         Raises:
             JournalError: The file can't be used.
         """
-        before = bytes_to_disk()
-        self._wear = DiskWear(
-            lambda: max(self._file.bytes_written, bytes_to_disk() - before),  # the first where nobody counts the other
-            self._reactor.seconds,
-        )
+        self.health.started()
         try:
             self._file.open()
         except JournalRefused as error:
@@ -202,10 +160,9 @@ class Journal(Service):
 
     def _begin(self) -> None:
         self._next = self._file.n + 1
-        self._behind = self._file.backlog > 0
+        self._shelf.behind = self._file.backlog > 0
         self.backlog += self._file.backlog
-        self.lost += self._file.lost
-        self._lost_told += self._file.lost
+        self.health.lost_before(self._file.lost)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -221,7 +178,7 @@ class Journal(Service):
             self._asker.cancel()
         if self._waiting or self._rejects or self._undeleted or self._uncounted:
             self._flush()
-        self._tell_lost()
+        self.health.tell_lost()
         self._look_again(False)
         self._writer.stop()
         self._ending = self._reactor.callLater(STUCK_AFTER, self._end_anyway)
@@ -284,11 +241,9 @@ class Journal(Service):
         """
         Let a batch go (see `IOutbox.confirm`); its deletion joins the next commit, so that it costs none.
         """
-        if batch.last <= self._confirmed:
+        if not self._shelf.confirm(batch):
             return
-        self._confirmed = batch.last
-        self._current = None
-        self._tell_lost()
+        self.health.tell_lost()
         self.backlog -= batch.rows
         self._undeleted += batch.rows
         # While nothing new comes, too, so that a long backlog is not sent again whole after a crash.
@@ -306,7 +261,8 @@ class Journal(Service):
     def _flush_soon(self) -> None:
         if self._flushing is None and self.running:
             wait = self._durability
-            if self.trouble is not None and self._unsynced:  # else it is these rows that will tell when all is well
+            # Where none is on its way it is these rows that will tell when all is well.
+            if self.health.trouble is not None and self._unsynced:
                 wait = max(wait, REFUSED_FLUSH_INTERVAL)
             self._flushing = self._reactor.callLater(wait, self._flush)
 
@@ -323,12 +279,14 @@ class Journal(Service):
             for rows in self._rows.values():
                 rows.clear()
             self._waiting = 0
-            size = _size(batch)
+            size = memory_of(batch)
             self._unsynced += size
             self._unsynced_rows += batch.rows
         # What is on its way to the store stays until that is over.
-        kept = self._confirmed if self._current is None else self._current.last
-        given_up = self._writer.write(Write(batch, self._rejects, self._confirmed, kept, self._uncounted, size))
+        shelf = self._shelf
+        given_up = self._writer.write(
+            Write(batch, self._rejects, shelf.confirmed, shelf.given_out, self._uncounted, size)
+        )
         self._rejects = []
         self._uncounted = 0
         self._undeleted = 0
@@ -339,16 +297,16 @@ class Journal(Service):
         self._weigh()
 
     def _not_unsynced(self, batches: Sequence[Batch]) -> None:
-        self._unsynced -= sum(map(_size, batches))
+        self._unsynced -= sum(map(memory_of, batches))
         self._unsynced_rows -= sum(batch.rows for batch in batches)
 
     def _weigh(self) -> None:
-        if self.trouble is None and self._writer.busy >= STUCK_AFTER:
+        if self.health.trouble is None and self._writer.busy >= STUCK_AFTER:
             self.refused(f"a write has not ended after {STUCK_AFTER:g} s")
             return
         # Let go at half of the mark, so that devices are not paused and resumed at every commit.
         mark = self._unsynced_limit // 2 if self._held else self._unsynced_limit
-        held = self.trouble is None and self._unsynced > mark
+        held = self.health.trouble is None and self._unsynced > mark
         self._look_again(held)
         if held != self._held:
             self._held = held
@@ -366,23 +324,17 @@ class Journal(Service):
         """
         Give the asker a batch, if there are both.
         """
-        if self._asker is not None and self._current is None and self._live:
-            parts = [self._live.popleft()]
-            rows = parts[0].rows
-            while self._live and (rows := rows + self._live[0].rows) <= MERGE_ROWS:
-                parts.append(self._live.popleft())
-            self._live_size -= sum(map(_size, parts))
-            self._current = merge(parts) if len(parts) > 1 else parts[0]
+        batch = self._shelf.take() if self._asker is not None else None
         self._read_ahead()
-        if self._asker is not None and self._current is not None:
+        if self._asker is not None and batch is not None:
             asker, self._asker = self._asker, None
-            asker.callback(self._current)
+            asker.callback(batch)
 
     def _read_ahead(self) -> None:
         # One batch is read while one is being stored.
-        if self._behind and not self._reading and not self._live and self.running:
+        if self._shelf.behind and self._shelf.is_empty and not self._reading and self.running:
             self._reading = True
-            self._writer.read(Read(self._loaded, MERGE_ROWS))
+            self._writer.read(Read(self._shelf.loaded, MERGE_ROWS))
 
     # What the writer tells (see `WriterListener`).
 
@@ -395,97 +347,45 @@ class Journal(Service):
         self._offer()
 
     def committed(self, batches: Sequence[Batch], seconds: float) -> None:
-        self.commits += 1
-        self.slowest_commit = max(self.slowest_commit, seconds)
-        if self._wear is not None:
-            self._wear.look()
+        self.health.committed(seconds)
         self._not_unsynced(batches)
         self._recover()
-        for batch in batches:
-            size = _size(batch)
-            if self._live and self._live_size + size > self._live_limit:
-                self._behind = True
-            if not self._behind:
-                self._live.append(batch)
-                self._live_size += size
-                self._loaded = batch.last
+        self._shelf.committed(batches)
         self._weigh()
         self._offer()
 
     def overflowed(self, dropped: Sequence[tuple[int, int]]) -> None:
-        through = dropped[-1][0]
-        # What was given out meanwhile is stored all the same, and so is a batch in memory, merged of several, as long
-        # as a part of it is on disk: each is lost whole or not at all.
-        stored = self._confirmed if self._current is None else self._current.last
-        lost, first, last = 0, self._next, 0
-        if self._live:
-            first = self._live[0].first
-        while self._live and self._live[0].last <= through:
-            batch = self._live.popleft()
-            self._live_size -= _size(batch)
-            lost, last = lost + batch.rows, batch.last
-        if self._live and self._live[0].first <= through:
-            last = self._live[0].last
-        lost += sum(rows for number, rows in dropped if number > stored and not first <= number <= last)
+        lost = self._shelf.drop(dropped)
         self._uncounted += lost - sum(rows for _, rows in dropped)  # the file has counted all of them
         self._lose(lost)
 
     def _lose(self, rows: int) -> None:
-        self.lost += rows
         self.backlog -= rows
-        if self._reactor.seconds() - self._lost_told_at >= TOLD_INTERVAL:
-            self._tell_lost()
-
-    def _tell_lost(self) -> None:
-        if self.lost > self._lost_told:
-            self.log.error(
-                "{why}: the {rows} oldest rows were dropped and are lost",
-                why="the journal is full" if self.trouble is None else "the disk takes nothing, and memory is full",
-                rows=self.lost - self._lost_told,
-            )
-            self._lost_told, self._lost_told_at = self.lost, self._reactor.seconds()
+        self.health.lose(rows)
 
     def was_read(self, batch: Batch | None, complete: bool) -> None:
         if not self._reading:  # asked of a file that has been set aside since
             return
         # What was committed before the reading is in it, and was told before: so nothing is left out or doubled.
         self._reading = False
-        self._behind = not complete
         if not self._unsynced:  # else it is the next commit that will tell
             self._recover()
-        if batch is not None:
-            self._live.append(batch)
-            self._live_size += _size(batch)
-            self._loaded = batch.last
+        self._shelf.was_read(batch, complete)
         self._offer()
 
     def began_again(self, n: int) -> None:
         self._reading = False
-        self._behind = False
-        here = [*self._live] + ([self._current] if self._current is not None else [])
-        unwritten = self._unsynced_rows + self._waiting
-        self.backlog = sum(batch.rows for batch in here) + unwritten
+        self._shelf.behind = False
+        self.backlog = self._shelf.rows + self._unsynced_rows + self._waiting
 
     def refused(self, reason: str) -> None:
-        now = self._reactor.seconds()
-        if self.trouble is None and now - self._trouble_told_at >= TOLD_INTERVAL:
-            self.log.error(
-                "the journal {path} can't be used: {reason}; it will be tried again",
-                path=str(self._file.path),
-                reason=reason,
-            )
-            self._trouble_told, self._trouble_told_at = True, now
-        self.trouble = reason
+        self.health.refused(reason)
         self._weigh()  # who was held back is so no more
 
     def _recover(self) -> None:
-        if self.trouble is None:
+        if self.health.trouble is None:
             return
-        self._tell_lost()
-        self.trouble = None
-        if self._trouble_told:
-            self.log.info("the journal can be used again")
-            self._trouble_told = False
+        self.health.recovered()
         if self._flushing is not None:
             self._flush()
 
