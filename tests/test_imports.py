@@ -26,7 +26,7 @@ FLOORS = [
         "link",
         "diskwear journalfile journalwriter journalhealth journalshelf journal",
         "detached postmaster account cluster",
-        "sinks sinks.pgsession sinks.sharedsession sinks.pgschema sinks.pgqueries sinks.pgreadings sinks.postgres",
+        "sinks sinks.pgsession sinks.sharedsession sinks.pgschema sinks.pgquestions sinks.postgres",
         "statefolder",
         "signals",
         "ports",

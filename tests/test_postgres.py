@@ -23,7 +23,7 @@ from tests import postgresql
 from usbgate import batch
 from usbgate.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
 from usbgate.model import Alarm, AlarmRecord, ClockMark, Reading, RequestRecord
-from usbgate.sinks import pgqueries, pgsession, postgres
+from usbgate.sinks import pgquestions, pgsession, postgres
 from usbgate.sinks.pgsession import Session
 from usbgate.sinks.postgres import Limits, PostgresSink
 
@@ -821,7 +821,7 @@ class PlanTests(PostgresTestCase):
 
         async def explained(session: Session, sql: str, parameters: Any, limit: float, make: Any) -> list[Any]:
             with closing(psycopg2.connect(self.url)) as connection, connection.cursor() as cursor:
-                cursor.execute(f"{pgqueries.SETTINGS}; explain (analyze, costs off) {sql}", parameters)
+                cursor.execute(f"{pgquestions.SETTINGS}; explain (analyze, costs off) {sql}", parameters)
                 self.plans.append("\n".join(line for (line,) in cursor.fetchall()))
             return await original(session, sql, parameters, limit, make)
 

@@ -8,12 +8,13 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from statistics import median
+from typing import Any
 
 from tests.bench.database import GATEWAY, Database
 from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
 from tests.running import LineClient, eventually
-from usbgate.sinks import pgqueries
+from usbgate.sinks import pgquestions
 
 SENSORS = 1_000
 INTERVAL = 30.0  # seconds between two readings of a sensor: 2,880 a day
@@ -59,13 +60,13 @@ def filled(rig: Rig) -> str:
     return url
 
 
-def _explained(database: Database, sql: str, parameters: Mapping[str, object]) -> float:
+def _explained(database: Database, question: pgquestions.Question[Any]) -> float:
     """
     Tell the milliseconds of planning and running a query, as the server counts them.
     """
     times = []
     for _ in range(TIMES):
-        (([plan],),) = database.query("explain (analyze, format json) " + sql, parameters)
+        (([plan],),) = database.query("explain (analyze, format json) " + question.sql, question.parameters)
         times.append(float(plan["Planning Time"]) + float(plan["Execution Time"]))
     return median(times)
 
@@ -86,20 +87,14 @@ def _said(client: LineClient, word: str, lines: int) -> float:
 
 def _measure(rig: Rig) -> Mapping[str, float]:
     url = rig.once(filled)
-    told = {
-        "gateway": GATEWAY,
-        "limit": 10_000,
-        "sensor": "20",
-        "field": "VALUE",
-        "since": (time.time() - 86400) * 1000,
-    }
+    since = int((time.time() - 86400) * 1000)
     with closing(rig.opened(url)) as database:
         rig.tell("explain analyze")
-        database.query(pgqueries.SETTINGS)
+        database.query(pgquestions.SETTINGS)
         found = {
-            "latest": _explained(database, pgqueries.LATEST, told),
-            "history": _explained(database, pgqueries.history(field=False, since=True), told),
-            "history_of_field": _explained(database, pgqueries.history(field=True, since=True), told),
+            "latest": _explained(database, pgquestions.latest(GATEWAY, 10_000)),
+            "history": _explained(database, pgquestions.history(GATEWAY, "20", None, since, 10_000)),
+            "history_of_field": _explained(database, pgquestions.history(GATEWAY, "20", "VALUE", since, 10_000)),
         }
     with rig.device() as device, rig.daemon(device, url) as daemon, closing(LineClient(daemon.port)) as client:
         rig.tell("last and history")

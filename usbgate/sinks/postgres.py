@@ -16,8 +16,7 @@ from zope.interface import implementer
 from usbgate.batch import KINDS, NULL_CELL, Batch
 from usbgate.interfaces import IArchive, IHistory, ISink, RowsRefused, SinkUnavailable
 from usbgate.model import Alarm, Bucket, Reading, Selection, StoredReading, StoredRequest
-from usbgate.sinks import pgreadings
-from usbgate.sinks.pgqueries import LATEST, SETTINGS, history
+from usbgate.sinks import pgquestions
 from usbgate.sinks.pgschema import lock_key, migrate
 from usbgate.sinks.pgsession import Session, one_line
 from usbgate.sinks.sharedsession import SharedSession
@@ -28,14 +27,6 @@ T = TypeVar("T")
 # would: 3,000,000,000 ms are beyond one.
 _NUMBERS = {"n": "bigint", "at": "float8", "value": "float8", "latency_ms": "float8", "uptime": "float8"}
 _VALUES = {"at": "timestamptz 'epoch' + {} * interval '1 ms'", "clock": "{}::boolean"}
-
-# As `Alarm` has them.
-_ALARMS = """
-    select alarm, sensor, field, condition, value, text, round(extract(epoch from since) * 1000)::bigint,
-        round(extract(epoch from ended) * 1000)::bigint, round(extract(epoch from acknowledged) * 1000)::bigint, who
-    from alarm where gateway = %(gateway)s and (ended is null or acknowledged is null)
-    order by seq
-"""
 
 _FIRST_CONTACT = """
     insert into gateway (name, journal, base) values (%(gateway)s, %(journal)s, {newest}) on conflict do nothing;
@@ -186,27 +177,20 @@ class PostgresSink:
         """
         Fetch the newest reading of each field of each sensor (see `IHistory.latest`).
         """
-        return self._read(LATEST, {"gateway": self._gateway, "limit": _MOST_LATEST})
+        return self._rows(pgquestions.latest(self._gateway, _MOST_LATEST)).addCallback(_reversed)
 
     def alarms(self) -> Deferred[list[Alarm]]:
         """
         Fetch the open alarms, oldest first (see `IHistory.alarms`).
         """
-        return self._rows(pgreadings.Question(_ALARMS, {"gateway": self._gateway}, Alarm._make))
+        return self._rows(pgquestions.alarms(self._gateway))
 
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         """
         Fetch the newest readings of a sensor (see `IHistory.history`).
         """
-        earliest, latest = pgreadings.TIME_RANGE
-        parameters = {
-            "gateway": self._gateway,
-            "sensor": sensor,
-            "field": field,
-            "since": since if since is None else min(max(since, earliest), latest),
-            "limit": min(limit, _MOST_HISTORY),
-        }
-        return self._read(history(field is not None, since is not None), parameters)
+        question = pgquestions.history(self._gateway, sensor, field, since, min(limit, _MOST_HISTORY))
+        return self._rows(question).addCallback(_reversed)
 
     # IArchive
 
@@ -219,32 +203,27 @@ class PostgresSink:
             ((first, last),) = rows
             return None if first is None or last is None else (first, last)
 
-        return self._rows(pgreadings.extent(self._gateway, selection, limit)).addCallback(found)
+        return self._rows(pgquestions.extent(self._gateway, selection, limit)).addCallback(found)
 
     def page(self, selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
         """
         Fetch some readings (see `IArchive.page`).
         """
-        return self._rows(pgreadings.page(self._gateway, selection, first, last, limit))
+        return self._rows(pgquestions.page(self._gateway, selection, first, last, limit))
 
     def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
         """
         Sum up numbers by intervals (see `IArchive.buckets`).
         """
-        return self._rows(pgreadings.buckets(self._gateway, selection, width, limit)).addCallback(_reversed)
+        return self._rows(pgquestions.buckets(self._gateway, selection, width, limit)).addCallback(_reversed)
 
     def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
         """
         Fetch requests that ended (see `IArchive.requests`).
         """
-        return self._rows(pgreadings.requests(self._gateway, sensor, limit))
+        return self._rows(pgquestions.requests(self._gateway, sensor, limit))
 
-    # How it is read.
-
-    def _read(self, sql: str, parameters: Mapping[str, object]) -> Deferred[list[Reading]]:
-        return self._rows(pgreadings.Question(sql, parameters, Reading._make)).addCallback(_reversed)
-
-    def _rows(self, question: pgreadings.Question[T]) -> Deferred[list[T]]:
+    def _rows(self, question: pgquestions.Question[T]) -> Deferred[list[T]]:
         async def read(session: Session) -> list[T]:
             return await session.fetch(question.sql, question.parameters, self._limits.read, question.make)
 
@@ -260,7 +239,7 @@ class PostgresSink:
     async def _open_reader(self, session: Session) -> None:
         limits = self._limits
         await session.open(await self._url(), self._session_name(), limits.connect, limits.read)
-        await session.run(SETTINGS, None, limits.connect)
+        await session.run(pgquestions.SETTINGS, None, limits.connect)
 
     async def _open_writer(self, session: Session) -> None:
         limits = self._limits

@@ -17,7 +17,7 @@ from tests.test_postgres import AT, reading, request
 from usbgate import batch
 from usbgate.interfaces import IArchive
 from usbgate.model import Bucket, Reading, Selection, StoredReading
-from usbgate.sinks import pgreadings
+from usbgate.sinks import pgquestions
 from usbgate.sinks.postgres import PostgresSink
 
 MINUTE = 60_000
@@ -154,13 +154,13 @@ class ArchiveTests(storing.PostgresTestCase):
         )
         self.query("vacuum analyze reading")
         hour = Selection("7", None, since=1_700_100_000_000 - 3_600_000)
-        questions: list[pgreadings.Question[Any]] = [
-            pgreadings.extent("pi", Selection("7"), None),
-            pgreadings.extent("pi", Selection("7", "VALUE"), 10),
-            pgreadings.page("pi", Selection("7"), 50_000, 99_967, 100),
-            pgreadings.page("pi", Selection("7", "VALUE"), 50_000, 99_967, 100),
-            pgreadings.buckets("pi", hour, 300_000, 1000),
-            pgreadings.requests("pi", None, 10),
+        questions: list[pgquestions.Question[Any]] = [
+            pgquestions.extent("pi", Selection("7"), None),
+            pgquestions.extent("pi", Selection("7", "VALUE"), 10),
+            pgquestions.page("pi", Selection("7"), 50_000, 99_967, 100),
+            pgquestions.page("pi", Selection("7", "VALUE"), 50_000, 99_967, 100),
+            pgquestions.buckets("pi", hour, 300_000, 1000),
+            pgquestions.requests("pi", None, 10),
         ]
         for question in questions:
             connection = psycopg2.connect(self.url)
