@@ -4,7 +4,7 @@ A store in memory, which can be told to fail in every way that a real one does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
@@ -24,6 +24,22 @@ def rows_of(batch: Batch) -> list[dict[str, str | None]]:
             values = [None if cell == NULL_CELL else cell for cell in cells]
             rows.append(dict(zip(kind.columns, values, strict=True)))
     return rows
+
+
+def reading_of(row: Mapping[str, str | None]) -> Reading:
+    """
+    Make a reading of such a row.
+    """
+    return Reading(
+        at=int(row["at"] or 0),
+        device=row["device"] or "",
+        sensor=row["sensor"] or "",
+        field=row["field"] or "",
+        value=None if row["value"] is None else float(row["value"]),
+        text=row["text"],
+        command=row["command"],
+        clock=row["clock"] == "True",
+    )
 
 
 @implementer(ISink, IHistory)
@@ -109,16 +125,7 @@ class MemorySink:
         for batch in self.batches:
             for row in rows_of(batch):
                 if "field" in row:
-                    found[int(row["n"] or 0)] = Reading(
-                        at=int(row["at"] or 0),
-                        device=row["device"] or "",
-                        sensor=row["sensor"] or "",
-                        field=row["field"] or "",
-                        value=None if row["value"] is None else float(row["value"]),
-                        text=row["text"],
-                        command=row["command"],
-                        clock=row["clock"] == "True",
-                    )
+                    found[int(row["n"] or 0)] = reading_of(row)
         return [found[n] for n in sorted(found)]
 
     def latest(self) -> Deferred[list[Reading]]:

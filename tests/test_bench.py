@@ -55,25 +55,7 @@ class RunTests(SynchronousTestCase):
         folder = Path(tempfile.mkdtemp(prefix="usbgate-bench-test-"))
         self.addCleanup(shutil.rmtree, folder)
         names = "throughput", "coalescing"
-        said = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "tests.bench",
-                *names,
-                "--quick",
-                "--rounds",
-                "1",
-                "--json",
-                str(folder / "out.json"),
-            ],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env=environment(),
-            timeout=120,
-            start_new_session=True,
-        )
+        said = bench(*names, "--quick", "--rounds", "1", "--json", str(folder / "out.json"))
         self.assertEqual(said.returncode, 0, said.stdout + said.stderr)
         told = json.loads((folder / "out.json").read_text())
         self.assertEqual(told["wrong"], [])

@@ -869,12 +869,10 @@ class TroubleTests(JournalCase):
         self.assertEqual(values(await asked), [0.0, 1.0, 2.0, 3.0, 4.0])
         self.assertIsNone(journal.health.trouble)
 
-    @deferred
-    async def test_stop_while_refusing(self) -> None:
+    async def stop_while_refusing(self) -> None:
         """
-        A disk that refuses to the end can't keep the daemon from ending; what is lost is told.
+        Stop with three rows that a disk refuses to the end; they are lost.
         """
-        self.patch(journalwriter, "STOP_PATIENCE", 0.01)
         journal = self.start()
         holder = self.refuse(journal)
         self.addCleanup(holder.close)
@@ -882,6 +880,14 @@ class TroubleTests(JournalCase):
         await self.until(lambda: journal.health.trouble)
         await journal.stopService()
         self.assertEqual([event["lost"] for event in self.logged("are lost")], [3])
+
+    @deferred
+    async def test_stop_while_refusing(self) -> None:
+        """
+        A disk that refuses to the end can't keep the daemon from ending; what is lost is told.
+        """
+        self.patch(journalwriter, "STOP_PATIENCE", 0.01)
+        await self.stop_while_refusing()
 
     @deferred
     async def test_stop_tries_at_once(self) -> None:
@@ -907,13 +913,7 @@ class TroubleTests(JournalCase):
         self.patch(journalwriter, "RETRY_FIRST", 1_000.0)
         self.patch(journalwriter, "RETRY_MOST", 1_000.0)
         self.patch(journalwriter, "STOP_PATIENCE", 0.1)
-        journal = self.start()
-        holder = self.refuse(journal)
-        self.addCleanup(holder.close)
-        journal.append(readings(0, 3), ())
-        await self.until(lambda: journal.health.trouble)
-        await journal.stopService()
-        self.assertEqual([event["lost"] for event in self.logged("are lost")], [3])
+        await self.stop_while_refusing()
 
     @deferred
     async def test_damaged_file(self) -> None:

@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from tests.faults.simulated.disk import Row, is_poisoned, number
 from tests.faults.simulated.life import Life, demand
-from tests.memory_sink import rows_of
+from tests.memory_sink import reading_of, rows_of
 from usbgate.batch import Batch
 from usbgate.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
 from usbgate.model import Alarm, Reading
@@ -58,20 +58,7 @@ class Database:
         """
         List all readings, by number.
         """
-        return [
-            Reading(
-                at=int(row["at"] or 0),
-                device=row["device"] or "",
-                sensor=row["sensor"] or "",
-                field=row["field"] or "",
-                value=None if row["value"] is None else float(row["value"]),
-                text=row["text"],
-                command=row["command"],
-                clock=row["clock"] == "True",
-            )
-            for _, row in sorted(self.rows.items())
-            if "field" in row
-        ]
+        return [reading_of(row) for _, row in sorted(self.rows.items()) if "field" in row]
 
 
 @implementer(ISink, IHistory)
