@@ -524,7 +524,7 @@ class ContactTests(PostgresTestCase):
             sink = self.sink(make_dsn(self.url, host=hosts, port=ports))
             await sink.connect()
             await sink.close()
-            await self.until(lambda: not self.query("select 1 from pg_locks where locktype = 'advisory'"))
+            await self.until(lambda: not self.query(f"select 1 {self.sessions()}"))
 
     async def test_told_later(self) -> None:
         """
