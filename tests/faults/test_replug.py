@@ -4,12 +4,10 @@ A device goes away and comes back, under the same name or another: the real daem
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import time
-from pathlib import Path
 
+from tests.faults.ledger import measured, processor_time
 from tests.running import TWISTD, LineClient, PtyDevice, TwistdDaemon, environment, eventually
 from tests.test_end_to_end import RunningCase
 from tests.usb import MadeUpUsb
@@ -150,10 +148,7 @@ class ReplugTests(ReplugCase):
         )
         self.pull_out("1-2")
         eventually(lambda: set(self.states(client).values()) == {"offline"}, "all are away")
-        began, used = time.monotonic(), self.cpu(daemon)
-        while time.monotonic() < began + LOOKED_AT:
-            time.sleep(0.1)
-        self.assertLess(self.cpu(daemon) - used, MAY_USE)
+        self.assertLess(measured(lambda: processor_time(daemon.process.pid), LOOKED_AT), MAY_USE)
         refusals = [line for line in daemon.log.splitlines() if "can't be opened" in line]
         self.assertEqual(len(refusals), 3, refusals)
         self.assertIn("ids can't be opened: usb:2341:8036: no such device; plug it in", refusals[2])
@@ -162,13 +157,6 @@ class ReplugTests(ReplugCase):
         eventually(lambda: self.states(client)["ids"] == "online", "it is found in another port")
         # Two names for one device: one of them has it, and the other is told that it is taken.
         eventually(lambda: sorted(self.states(client).values()) == ["offline", "online", "online"], "one has it")
-
-    def cpu(self, daemon: TwistdDaemon) -> float:
-        """
-        Tell the seconds of CPU that the daemon has used.
-        """
-        fields = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def test_back_within_a_second(self) -> None:
         """
