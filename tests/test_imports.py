@@ -23,7 +23,7 @@ FLOORS = [
     [
         "clock",
         "finding endpoint",
-        "link",
+        "devicelog link",
         "diskwear journalfile journalwriter journalhealth journalshelf journal",
         "detached postmaster account cluster",
         "sinks sinks.pgsession sinks.sharedsession sinks.pgschema sinks.pgquestions sinks.postgres",

@@ -23,11 +23,12 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.board import Board, open_files, until
+from usbgate.devicelog import GARBLED_INTERVAL, TEXT_LENGTH, TEXT_LINES, TEXT_SPAN
 from usbgate.dialects.fields import Dialect
 from usbgate.endpoint import NoSuchDevice, SerialEndpoint, SerialTransport, open_device
 from usbgate.fieldline import LINE_LIMIT
 from usbgate.interfaces import IDeviceLink, ILinkListener, IResettable
-from usbgate.link import ECHO_MEMORY, GARBLED_INTERVAL, TEXT_LENGTH, TEXT_LINES, TEXT_SPAN, Link
+from usbgate.link import ECHO_MEMORY, Link
 from usbgate.model import Question, Report, Request, Send
 
 reactor: Any = global_reactor

@@ -28,7 +28,8 @@ from twisted.logger import FilteringLogObserver, Logger, LogLevel, LogLevelFilte
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from usbgate.fieldline import LINE_LIMIT, count_unreadable
+from usbgate.devicelog import GARBLED_BYTES, DeviceLog
+from usbgate.fieldline import LINE_LIMIT
 from usbgate.interfaces import IDeviceLink, IDialect, ILinkListener, IResettable
 from usbgate.keepalive import keep_alive
 from usbgate.lines import BoundedLineReceiver
@@ -39,21 +40,6 @@ from usbgate.thinning import Repeats
 # Lines written that may come back as an echo. An echo is back before so many others are written, whatever patience
 # allows; this bounds the memory at 1 MiB.
 ECHO_MEMORY = 1024
-
-# The firmware's own text: so many lines of it are logged in so many seconds, the others counted, and of each so many
-# characters. A board that never stops then fills some 8 MB of log a day, and no flash for a year.
-TEXT_LINES = 20
-TEXT_SPAN = 60.0
-TEXT_LENGTH = 200
-
-# So many lines are looked at together: if most of them are malformed, the speed is wrong; noise alone is never that
-# much.
-GARBLED_SPAN = 20
-GARBLED_INTERVAL = 60.0  # seconds between two times that it is said, if it comes and goes
-
-# But at the usual wrong speeds hardly a CRLF comes through, and at most of them no LF. So this many bytes without a
-# line end are looked at, too: more than nearly any line has, and few, for of a line at 115,200 baud 9,600 hear only 2.
-GARBLED_BYTES = 256
 
 # Seconds that a serial server on the network has to take what is still to be sent when we stop.
 STOP_LIMIT = 1.0
@@ -110,7 +96,7 @@ class DeviceProtocol(BoundedLineReceiver):
         """
         super().dataReceived(data)
         if len(self.buffer.rest) >= GARBLED_BYTES:
-            self._link.unended_received(self.buffer.rest)
+            self._link.device_log.unended(self.buffer.rest)
 
     def linesReceived(self, lines: Sequence[bytes]) -> None:
         """
@@ -250,11 +236,7 @@ class Link(Service):
         self._failures_told: set[type[BaseException] | None] = set()
         self._written: OrderedDict[bytes, float] = OrderedDict()  # until when it is an echo
         self._repeats = None if repeats is None else Repeats(repeats)
-        self._text_since = float("-inf")
-        self._text_lines = 0
-        self._looked_at = (0, 0)  # lines and malformed ones, when it was last looked at
-        self._garbled = False
-        self._garbled_told_at = float("-inf")
+        self.device_log = DeviceLog(name, reactor.seconds)
         self._lent = False
         self._silence = silence
         self._reset_silent = reset_silent
@@ -436,7 +418,7 @@ class Link(Service):
         self.lines_in += 1
         self.partial += 1
         if len(line) > LINE_LIMIT:
-            self.unended_received(line)
+            self.device_log.unended(line)
         self._heard()
         self._listener.line_refused(self, line[:LINE_LIMIT], "partial")
 
@@ -459,7 +441,7 @@ class Link(Service):
             elif repeats is not None and repeats.is_repeat(line, now):
                 self.repeats += 1
             elif len(line) > LINE_LIMIT:
-                self.unended_received(line)
+                self.device_log.unended(line)
                 self._refuse(line[:LINE_LIMIT], "line too long")
             else:
                 try:
@@ -468,48 +450,16 @@ class Link(Service):
                     self._refuse(line, error.reason)
                 else:
                     if isinstance(heard, str):
-                        self._log_text(heard)
+                        self.device_log.text(heard)
                     else:
                         reports.append(heard)
                         if repeats is not None:
                             repeats.heard(line, heard.sensor, now)
         if said > self.echoes - echoes:  # an echo may come from a board whose firmware hangs
             self._heard()
-        if self.lines_in - self._looked_at[0] >= GARBLED_SPAN:
-            self._look_at_noise()
+        self.device_log.look(self.lines_in, self.malformed)
         if reports:
             self._listener.reports_received(self, reports)
-
-    def _look_at_noise(self) -> None:
-        # Said once, and again only when it had become better in between, and then some time later.
-        lines, malformed = self.lines_in - self._looked_at[0], self.malformed - self._looked_at[1]
-        self._looked_at = (self.lines_in, self.malformed)
-        now = self.reactor.seconds()
-        if malformed > lines // 2 and not self._garbled and now - self._garbled_told_at >= GARBLED_INTERVAL:
-            self._garbled, self._garbled_told_at = True, now
-            self.log.warn(
-                "{device}: {malformed} of {lines} lines malformed: check the baud rate",
-                device=self.name,
-                malformed=malformed,
-                lines=lines,
-            )
-        elif malformed <= lines // 10:
-            self._garbled = False
-
-    def unended_received(self, line: bytes) -> None:
-        """
-        Look at the beginning of a line that is long already, and not ended.
-        """
-        # At a wrong speed it is a quarter and more; of text it may be the CR of a device that ends its lines in that.
-        unreadable = 0 if self._garbled else count_unreadable(line)
-        if unreadable > len(line) // 8:
-            self._garbled = True
-            self.log.warn(
-                "{device}: {count} bytes without a line end, {unreadable} of them no text: check the baud rate",
-                device=self.name,
-                count=len(line),
-                unreadable=unreadable,
-            )
 
     # Silence. The timer is not moved by every line: when it is over it looks when the last one came.
 
@@ -563,16 +513,3 @@ class Link(Service):
             return True
         del self._written[line]
         return False
-
-    def _log_text(self, text: str) -> None:
-        now = self.reactor.seconds()
-        if now - self._text_since >= TEXT_SPAN:
-            if self._text_lines > TEXT_LINES:
-                unsaid = self._text_lines - TEXT_LINES
-                self.log.info("{device} said {count} lines more", device=self.name, count=unsaid)
-            self._text_since, self._text_lines = now, 0
-        self._text_lines += 1
-        if self._text_lines <= TEXT_LINES:
-            # Quoted: a device must not colour the terminal that shows the log.
-            shown = text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 1] + "…"
-            self.log.info("{device} says {text!r}", device=self.name, text=shown)
