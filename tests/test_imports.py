@@ -43,7 +43,7 @@ FLOORS = [
         " web.readings web.metrics web.files web.calls web.api web.site",
     ],
     # The edge.
-    ["settings config correction", "client", "simulate", "lending", "boundedlog"],
+    ["settings config correction", "client", "simulate", "lending", "boundedlog", "daemon"],
     ["ondemand", "tap"],
     ["demo"],
     ["cli"],

@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.running import LIMIT, TWISTD, TwistdDaemon, environment, eventually, free_port, usual_ports
 from tests.test_end_to_end import RunningCase, StoreCase, value_of
-from usbgate.tap import raise_file_limit
+from usbgate.daemon import raise_file_limit
 
 # As many as there may be; less would do to show it, and every test is to be quick.
 STREAMS = 1000 if os.environ.get("USBGATE_FAULTS") == "full" else 200

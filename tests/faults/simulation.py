@@ -25,6 +25,7 @@ from tests.faults.simulated.weather import DEEDS, FAULTS
 from tests.memory_sink import rows_of
 from usbgate.batch import Batch
 from usbgate.clients import ClientFactory, Clients
+from usbgate.daemon import Daemon
 from usbgate.delivery import Delivery
 from usbgate.dialects.fields import Dialect
 from usbgate.gateway import Gateway
@@ -34,7 +35,6 @@ from usbgate.pending import PATIENCE, Rules
 from usbgate.sendqueue import STUCK_AFTER
 from usbgate.server import ClientProtocol
 from usbgate.switchboard import SensorRules
-from usbgate.tap import Daemon
 
 PEERS = 6  # at a time
 STOP_LIMIT = 5.0  # seconds in which the daemon ends
