@@ -9,9 +9,9 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
+import pwd
 import shutil
 import signal
-import stat
 import subprocess
 import tempfile
 import time
@@ -25,6 +25,8 @@ import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from tests.running import end_with_parent, free_port
+from usbgate.account import let_in
+from usbgate.detached import Account
 from usbgate.postmaster import BinariesMissing, find_binaries
 
 _PASSWORD = "sesame"
@@ -95,20 +97,19 @@ class OwnServer(Server):
         Args:
             binaries: The folder that holds `initdb` and `postgres`.
         """
-        # PostgreSQL refuses to run as root.
-        self._as: dict[str, Any] = {"user": "nobody", "extra_groups": []} if os.getuid() == 0 else {}
-        self._folder = Path(tempfile.mkdtemp(prefix="usbgate-pg-"))
+        self._as: dict[str, Any] = {}
+        self._folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="usbgate-pg-")))
         atexit.register(self._remove)
-        if self._as and not _everybody_may_enter(binaries):
-            shutil.copytree(binaries.parent, self._folder / "installed", symlinks=True)
-            binaries = self._folder / "installed" / binaries.name
         self._binaries = binaries
         secret = self._folder / "password"
         secret.write_text(_PASSWORD)
-        if self._as:
+        if os.getuid() == 0:  # as whom PostgreSQL does not run
+            user = pwd.getpwnam("nobody")
+            self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
             self._folder.chmod(0o711)
             for path in (self._folder, secret):
-                shutil.chown(path, "nobody")
+                os.chown(path, user.pw_uid, user.pw_gid)
+            let_in(Account(user.pw_uid, user.pw_gid), self._folder, binaries / "postgres")
         data = self._folder / "data"
         said = subprocess.run(
             [
@@ -204,10 +205,6 @@ class OwnServer(Server):
     def _remove(self) -> None:
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _everybody_may_enter(path: Path) -> bool:
-    return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.resolve().parents))
 
 
 def _embedded_binaries() -> Path | None:

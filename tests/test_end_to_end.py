@@ -172,7 +172,7 @@ class MainJobTests(StoreCase):
         client = (
             "import socket, sys\n"
             "s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)\n"
-            "s.connect(('localhost', int(sys.argv[1])))\n"
+            "s.connect(('127.0.0.1', int(sys.argv[1])))\n"
             "s.send(b'MSG:J_ID:20_ORIGIN:TOTO')\n"
             "data = s.recv(1024)\n"
             "s.close()\n"

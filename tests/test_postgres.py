@@ -7,16 +7,25 @@ from __future__ import annotations
 import re
 import select
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
 import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+)
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.trial.unittest import SkipTest, TestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests import postgresql
@@ -54,6 +63,50 @@ def readings(first: int, count: int) -> batch.Batch:
     Make a batch of readings, numbered from `first`.
     """
     return batch.encode(first, [reading(number) for number in range(first, first + count)], [])
+
+
+@implementer(IHostnameResolver)
+class OneName:
+    """
+    A name service that knows one name.
+    """
+
+    def __init__(self, name: str, address: str) -> None:
+        self._name = name
+        self._address = address
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        """
+        Deliver the address, if this is the name.
+        """
+        resolution = HostResolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+        if hostName == self._name:
+            resolutionReceiver.addressResolved(IPv4Address("TCP", self._address, portNumber))
+        resolutionReceiver.resolutionComplete()
+        return resolution
+
+
+@implementer(IHostResolution)
+class HostResolution:
+    """
+    The resolution of one name; there is nothing to cancel.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        """
+        Do nothing: it is complete.
+        """
 
 
 class PostgresTestCase(TestCase):
@@ -472,10 +525,10 @@ class ContactTests(PostgresTestCase):
             (server.url_of("postgres", password="wrong"), "password"),
             (server.url_of("postgres", port="1"), "refused"),
             (server.url_of("postgres", host="no-such-host.invalid"), "no address is known"),
-            ("postgresql://x:sesame@localhost:99999999/x", "port"),
+            ("postgresql://x:sesame@127.0.0.1:99999999/x", "port"),
             ("colour=blue", "colour"),
             # libpq goes from one to the next, and the reactor must forget each socket.
-            (make_dsn(server.url, target_session_attrs="standby", host="127.0.0.1,localhost"), "standby"),
+            (make_dsn(server.url, target_session_attrs="standby", host="127.0.0.1,127.0.0.1"), "standby"),
         ):
             sink = self.sink(url)
             self.assertIn(words, await self.unavailable(sink.connect()))
@@ -520,7 +573,10 @@ class ContactTests(PostgresTestCase):
         if options["host"] != "127.0.0.1":
             raise SkipTest("the server is elsewhere")
         port = options["port"]
-        for hosts, ports in (("localhost", port), ("127.0.0.1,localhost", f"1,{port}")):
+        names = IReactorPluggableNameResolver(reactor)
+        before = names.installNameResolver(OneName("database.example", "127.0.0.1"))
+        self.addCleanup(names.installNameResolver, before)
+        for hosts, ports in (("database.example", port), ("127.0.0.1,database.example", f"1,{port}")):
             sink = self.sink(make_dsn(self.url, host=hosts, port=ports))
             await sink.connect()
             await sink.close()

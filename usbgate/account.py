@@ -119,7 +119,7 @@ def let_in(account: Account, folder: Path, program: Path) -> None:
         if not status.st_mode & passes:
             with opened_folder(parent) as descriptor:
                 os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | passes)
-            log.warn("{user} may now pass through {folder} (chmod o+x)", user=SYSTEM_USER, folder=str(parent))
+            log.warn("made {folder} traversable (chmod o+x) for the database's user", folder=str(parent))
     if not program.stat().st_mode & stat.S_IXOTH:
         package = shlex.quote(str(program.parents[2]))  # its libraries are in a folder beside it
-        raise ServerFailed(f"the user {SYSTEM_USER} may not run PostgreSQL: chmod -R o+rX {package}*")
+        raise ServerFailed(f"the database's user may not run PostgreSQL: chmod -R o+rX {package}*")
