@@ -342,6 +342,8 @@ class JournalFile:
         """
         if self._connection is not None:
             try:
+                # An interrupt stays in force until the next statement, and would end the checkpoint that `close` makes.
+                self._connection.execute("select 1")
                 self._connection.close()
             except sqlite3.Error:  # what is committed stays so, in the -wal file
                 pass
