@@ -209,8 +209,8 @@ class ReportTests(SynchronousTestCase):
             list(report.plain([ROW], {"row": ROUNDS})),
             [
                 "row: a row",
-                "  it does: 1,200/s (900 – 1,500) [the other: 2,000/s] reach ≥ 1,000/s: yes",
-                "  it takes: 2.50 ms (2.50 – 3) reach ≤ 2 ms: NO",
+                "  it does: 1,200/s (900 – 1,500) [the other: 2,000/s] target ≥ 1,000/s: yes",
+                "  it takes: 2.50 ms (2.50 – 3) target ≤ 2 ms: NO",
                 "  nobody knows: not measured",
             ],
         )
@@ -233,7 +233,7 @@ class ReportTests(SynchronousTestCase):
             "rounds": {"coalescing": [{"messages": 1.0, "clients": 500.0}]},
         }
         lines = list(page.table(told))
-        self.assertIn("| messages to the device | 1 |  |  | ≤ 1 | yes |", lines)
+        self.assertIn("| exchanges with the device | 1 |  |  | ≤ 1 | yes |", lines)
         once = page.replaced(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n", lines)
         self.assertNotIn("old", once)
         self.assertTrue(once.startswith(f"before\n{page.BEGIN}\nMeasured on "))
@@ -245,10 +245,10 @@ class ReportTests(SynchronousTestCase):
         Figures of a busy machine, or of a quick run, are said to be such.
         """
         told = {**report.circumstances(quick=False), "load": 0.1, "rounds": {}}
-        self.assertNotIn("relied", next(page.table(told)))
+        self.assertNotIn("reliable", next(page.table(told)))
         doubts: list[dict[str, Any]] = [{"load": 3.2}, {"quick": True}]
         for doubt in doubts:
-            self.assertIn("not to be relied on", next(page.table({**told, **doubt})))
+            self.assertIn("not reliable", next(page.table({**told, **doubt})))
 
     def test_page_of_the_docs(self) -> None:
         """

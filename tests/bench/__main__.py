@@ -96,16 +96,16 @@ def measure(rows: Sequence[Row], rounds: int, quick: bool, console: Console, fin
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option("--rounds", default=3, show_default=True, help="How often each row is measured, in turn.")
-@click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write all numbers to FILE.")
-@click.option("--quick", is_flag=True, help="Only see whether it works, with little of everything.")
+@click.option("--rounds", default=3, show_default=True, help="How often to measure each row.")
+@click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write all results to FILE.")
+@click.option("--quick", is_flag=True, help="Check that the benchmark works, with small amounts of data.")
 def main(names: Sequence[str], rounds: int, file: Path | None, quick: bool) -> None:
     """
-    Measure usbgate beside what this machine can do: all rows, or those of these NAMES.
+    Compare usbgate with what this machine can do. Measures all rows, or only those in NAMES.
     """
     unknown = [name for name in names if name not in ROWS]
     if unknown:
-        raise click.UsageError(f"no such row: {', '.join(unknown)}; there are: {', '.join(ROWS)}")
+        raise click.UsageError(f"no such row: {', '.join(unknown)}; expected one of {', '.join(ROWS)}")
     rows = [ROWS[name] for name in names or ROWS]
     console = Console(stderr=True)
     findings = Findings(file, quick)

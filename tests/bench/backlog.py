@@ -107,14 +107,14 @@ def _measure_catching_up(rig: Rig) -> Mapping[str, float]:
 
 CATCHING_UP = Row(
     "backlog",
-    "1,000,000 readings after an outage, while 10,000 live readings and 500 questions a second come in",
+    "1,000,000 readings after an outage, while 10,000 live readings and 500 questions a second arrive",
     [
-        Figure("per_second", "readings stored of the backlog", "/s", {"sustained": "without an outage"}),
-        Figure("of_sustained", "of that without an outage", "x", reach=">= 0.7"),
-        Figure("p50", "half of the answers within", "ms", {"quiet_p50": "with nothing to catch up"}),
-        Figure("p99", "99 % of the answers within", "ms", {"quiet_p99": "with nothing to catch up"}),
-        Figure("times", "of that with nothing to catch up", "x", reach="<= 2"),
-        Figure("peak", "most memory of the daemon", "MiB"),
+        Figure("per_second", "readings of the backlog stored", "/s", {"sustained": "no outage"}),
+        Figure("of_sustained", "relative to no outage", "x", reach=">= 0.7"),
+        Figure("p50", "median latency", "ms", {"quiet_p50": "no backlog"}),
+        Figure("p99", "99th percentile", "ms", {"quiet_p99": "no backlog"}),
+        Figure("times", "relative to no backlog", "x", reach="<= 2"),
+        Figure("peak", "peak memory of the daemon", "MiB"),
     ],
     _measure_catching_up,
 )
@@ -174,7 +174,7 @@ def _measure_slow_store(rig: Rig) -> Mapping[str, float]:
     rate, seconds = rig.size(30_000, 2_000), rig.size(24, 2)
     with rig.device() as device, rig.database() as database, rig.daemon(device, database.url) as daemon:
         before = daemon.rss
-        rig.tell(f"{rate:,} readings a second, the database stands still for {seconds} s")
+        rig.tell(f"{rate:,} readings a second, the database is stopped for {seconds} s")
         with rig.server.frozen():
             device.speak(rate)
             frozen, _ = _sampled(daemon, seconds)
@@ -207,17 +207,17 @@ def _measure_slow_store(rig: Rig) -> Mapping[str, float]:
 
 SLOW_STORE = Row(
     "slow",
-    "30,000 readings a second, the database stands still, then runs a tenth of the time",
+    "30,000 readings a second, the database is stopped, then runs a tenth of the time",
     [
-        Figure("frozen", "still: most memory of the daemon", "MiB", {"before": "before"}),
-        Figure("frozen_growth", "still: growth in the last third", "MiB", reach="<= 4"),
-        Figure("unsaid", "still: what the device could not say", "KiB", reach="<= 4"),
-        Figure("waiting", "still: readings that wait in the journal at its end"),
-        Figure("slow", "slow: most memory of the daemon", "MiB", {"before": "before"}),
+        Figure("frozen", "stopped: peak memory of the daemon", "MiB", {"before": "before"}),
+        Figure("frozen_growth", "stopped: growth in the last third", "MiB", reach="<= 4"),
+        Figure("unsaid", "stopped: bytes that the device could not send", "KiB", reach="<= 4"),
+        Figure("waiting", "stopped: readings in the journal at the end"),
+        Figure("slow", "slow: peak memory of the daemon", "MiB", {"before": "before"}),
         Figure("slow_growth", "slow: growth in the last third", "MiB", reach="<= 4"),
-        Figure("slow_waiting", "slow: readings that wait in the journal at its end"),
-        Figure("statements", "slow: statements under way at a time", reach="<= 1"),
-        Figure("peak", "most memory of the daemon, all in all", "MiB"),
+        Figure("slow_waiting", "slow: readings in the journal at the end"),
+        Figure("statements", "slow: concurrent statements", reach="<= 1"),
+        Figure("peak", "peak memory of the daemon, overall", "MiB"),
     ],
     _measure_slow_store,
 )

@@ -28,7 +28,7 @@ def _measure_idle(rig: Rig) -> Mapping[str, float]:
         with urlopen(f"http://127.0.0.1:{port}/") as told:
             told.read()
         time.sleep(rig.size(3, 1))  # what a start leaves to be done
-        rig.tell(f"nothing, for {seconds} s")
+        rig.tell(f"idle for {seconds} s")
         woken, cpu = child.wakeups(daemon.pid), daemon.cpu
         time.sleep(seconds)
         return {
@@ -40,11 +40,11 @@ def _measure_idle(rig: Rig) -> Mapping[str, float]:
 
 IDLE = Row(
     "idle",
-    "a daemon with nothing to do, its database connected, its page on",
+    "an idle daemon, connected to its database, with its page on",
     [
         Figure("rss", "memory", "MiB", reach="<= 60"),
-        Figure("wakeups", "times it wakes up", "/s", reach="<= 1"),
-        Figure("cpu", "share of a core", "%"),
+        Figure("wakeups", "wake-ups", "/s", reach="<= 1"),
+        Figure("cpu", "CPU usage, of one core", "%"),
     ],
     _measure_idle,
 )
@@ -87,26 +87,26 @@ def started(rig: Rig, device: Device, database: str, state: Path | None = None) 
 def _measure_start(rig: Rig) -> Mapping[str, float]:
     found = {}
     with rig.device() as device, rig.database() as database:
-        rig.tell("a start, with a database that is there")
+        rig.tell("a start with an external database")
         found["external_answered"], found["external_stored"] = started(rig, device, database.url)
     with rig.device() as device:
         state = rig.new_path("embedded")
         for name in ("first", "next"):
-            rig.tell(f"the {name} start, with a database of its own")
+            rig.tell(f"the {name} start with an embedded database")
             found[f"{name}_answered"], found[f"{name}_stored"] = started(rig, device, "embedded", state)
     return found
 
 
 START = Row(
     "start",
-    "from the start of the process, its page on, to the first answered request",
+    "from the start of the process, with its page on, to the first answered request",
     [
-        Figure("external_answered", "an external database: answered", "s", reach="<= 1"),
-        Figure("external_stored", "and stored", "s"),
-        Figure("first_answered", "embedded, the first start: answered", "s", reach="<= 2"),
-        Figure("first_stored", "and stored", "s", reach="<= 2"),
+        Figure("external_answered", "external database: answered", "s", reach="<= 1"),
+        Figure("external_stored", "external database: stored", "s"),
+        Figure("first_answered", "embedded, first start: answered", "s", reach="<= 2"),
+        Figure("first_stored", "embedded, first start: stored", "s", reach="<= 2"),
         Figure("next_answered", "embedded, later starts: answered", "s"),
-        Figure("next_stored", "and stored", "s"),
+        Figure("next_stored", "embedded, later starts: stored", "s"),
     ],
     _measure_start,
 )

@@ -1,7 +1,7 @@
 """
-Put what the bench found into the docs: `python -m tests.bench.page FILE.json`, as `--json` wrote it.
+Update the docs with the results of a benchmark: `python -m tests.bench.page FILE`, where `--json FILE` wrote FILE.
 
-The table of docs/bench.md is replaced, and its plots are drawn anew (that needs matplotlib: the extra `bench`).
+Replaces the table of docs/bench.md and redraws its plots. This needs matplotlib (the extra `bench`).
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ def table(told: Mapping[str, Any]) -> Iterator[str]:
     """
     doubts = []
     if told["quick"]:
-        doubts.append("with little of everything (`--quick`)")
+        doubts.append("a quick run (`--quick`)")
     if told["load"] > BUSY:
-        doubts.append("on a machine with other work to do")
+        doubts.append("a busy machine")
     yield (
         f"Measured on {told['at'][:10]}, {told['cores']} cores, {told['machine']}, Python {told['python']}, Twisted "
-        f"{told['twisted']}, a load of {told['load']:.1f} before the start"
-        + (", " + " and ".join(doubts) + ": **not to be relied on**." if doubts else ".")
+        f"{told['twisted']}, load {told['load']:.1f} before the start"
+        + ("; " + " and ".join(doubts) + ": **not reliable**." if doubts else ".")
     )
     yield ""
-    yield "| figure | median | spread | beside, in the same run | reach | |"
+    yield "| figure | median | range | reference, same run | target | met |"
     yield "| --- | ---: | --- | --- | ---: | --- |"
     rounds: report.Rounds = told["rounds"]
     for name, row in ROWS.items():
@@ -111,11 +111,11 @@ def draw(rounds: report.Rounds, folder: Path) -> list[Path]:
     def asked(who: str, key: str) -> list[tuple[int, Found]]:
         return points("roundtrip", {clients: f"{who}_{clients}_{key}" for clients in CLIENTS})
 
-    curves = {"usbgate, half of them": asked("usbgate", "p50"), "usbgate, 99 %": asked("usbgate", "p99")}
-    curves |= {"the tty itself, half of them": asked("direct", "p50"), "ser2net, half of them": asked("ser2net", "p50")}
-    plot("bench-roundtrip.svg", "clients", "ms to the answer", curves)
+    curves = {"usbgate, median": asked("usbgate", "p50"), "usbgate, 99th percentile": asked("usbgate", "p99")}
+    curves |= {"the tty alone, median": asked("direct", "p50"), "ser2net, median": asked("ser2net", "p50")}
+    plot("bench-roundtrip.svg", "clients", "latency (ms)", curves)
     stored = points("sensors", {sensors: f"per_second_{sensors}" for sensors in SENSORS})
-    plot("bench-sensors.svg", "sensors", "readings stored a second", {"usbgate": stored})
+    plot("bench-sensors.svg", "sensors", "readings stored per second", {"usbgate": stored})
     return drawn
 
 
@@ -123,7 +123,7 @@ def draw(rounds: report.Rounds, folder: Path) -> list[Path]:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def main(file: Path) -> None:
     """
-    Put the figures of a bench's JSON FILE into docs/bench.md.
+    Update docs/bench.md and its plots with the results in FILE, as `--json FILE` wrote them.
     """
     told = json.loads(file.read_text())
     docs = ROOT / "docs"

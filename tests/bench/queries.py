@@ -54,7 +54,7 @@ def filled(rig: Rig) -> str:
         for name, definition in indexes:
             rig.tell(f"the index {name}")
             database.query(definition)
-        rig.tell("vacuum, as the server does by itself sooner or later")
+        rig.tell("vacuum, as the server does by itself in time")
         database.query("vacuum analyze reading")
         database.query("checkpoint")
     return url
@@ -109,15 +109,19 @@ def _measure(rig: Rig) -> Mapping[str, float]:
 
 QUERIES = Row(
     "queries",
-    "1,000 sensors with 10,000,000 readings stored",
+    "10,000,000 stored readings of 1,000 sensors",
     [
-        Figure("latest", "the newest of all, in the database", "ms", {"last_word": "the word `last`"}, "<= 20"),
+        Figure("latest", "the newest of all sensors, in the database", "ms", {"last_word": "the word `last`"}, "<= 20"),
         Figure(
-            "history_of_field", "a day of one, in the database", "ms", {"history_word": "the word `history`"}, "<= 50"
+            "history_of_field",
+            "a day of one field, in the database",
+            "ms",
+            {"history_word": "the word `history`"},
+            "<= 50",
         ),
-        Figure("history", "the same, of all its fields", "ms", reach="<= 50"),
+        Figure("history", "a day of all fields of a sensor, in the database", "ms", reach="<= 50"),
         Figure("history_100", "the word `history` for the newest 100", "ms"),
-        Figure("last_one", "the word `last` for one", "ms"),
+        Figure("last_one", "the word `last` for one sensor", "ms"),
     ],
     _measure,
 )

@@ -71,7 +71,7 @@ def table(rows: Sequence[Row], rounds: Rounds) -> Table:
     """
     Show rows that were measured as one table.
     """
-    shown = Table("figure", "median", "spread", "beside, in the same run", "reach", "", title_justify="left")
+    shown = Table("figure", "median", "range", "reference, same run", "target", "met", title_justify="left")
     for index in (1, 2, 4):
         shown.columns[index].justify = "right"
     for row in rows:
@@ -95,7 +95,7 @@ def plain(rows: Sequence[Row], rounds: Rounds) -> Iterator[str]:
                 told = [f"  {line.what}: {line.found}"]
                 told += [f"({line.spread})"] if line.spread else []
                 told += [f"[{line.beside}]"] if line.beside else []
-                told += [f"reach {line.reach}: {'yes' if line.reached else 'NO'}"] if line.reach else []
+                told += [f"target {line.reach}: {'yes' if line.reached else 'NO'}"] if line.reach else []
                 yield " ".join(told)
 
 

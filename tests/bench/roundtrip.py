@@ -107,7 +107,7 @@ def _measure(rig: Rig) -> Mapping[str, float]:
             rig.tell(f"{clients} clients of usbgate")
             with rig.database() as database, rig.daemon(device, database.url) as daemon:
                 note(f"usbgate_{clients}", asked(rig, daemon, clients, seconds))
-            rig.tell(f"{clients} by one program, without usbgate")
+            rig.tell(f"{clients} at a time by one program, without usbgate")
             note(f"direct_{clients}", rig.load("direct", path=str(device.path), clients=clients, seconds=seconds))
             if clients == 1:
                 with ser2net(rig, device) as port:
@@ -122,28 +122,28 @@ def _measure(rig: Rig) -> Mapping[str, float]:
 def _figures() -> Iterator[Figure]:
     for clients in IN_THE_TABLE:
         name = f"{clients} clients" if clients > 1 else "1 client"
-        beside = {f"direct_{clients}": "the tty itself"} | ({"ser2net_1": "ser2net"} if clients == 1 else {})
+        beside = {f"direct_{clients}": "the tty alone"} | ({"ser2net_1": "ser2net"} if clients == 1 else {})
 
         def of(key: str, beside: Mapping[str, str] = beside) -> dict[str, str]:
             return {f"{other}_{key}": what for other, what in beside.items()}
 
-        yield Figure(f"usbgate_{clients}_p50", f"{name}: half of the answers within", "ms", of("p50"))
+        yield Figure(f"usbgate_{clients}_p50", f"{name}: median latency", "ms", of("p50"))
         if clients == 1:
-            yield Figure("of_ser2net", "of ser2net's", "x", reach="<= 1.5")
-        yield Figure(f"usbgate_{clients}_p99", f"{name}: 99 % of the answers within", "ms", of("p99"))
+            yield Figure("of_ser2net", "relative to ser2net", "x", reach="<= 1.5")
+        yield Figure(f"usbgate_{clients}_p99", f"{name}: 99th percentile", "ms", of("p99"))
         reach = ">= 20,000" if clients == 200 else ""
         yield Figure(f"usbgate_{clients}_per_second", f"{name}: answers", "/s", of("per_second"), reach)
         yield Figure(
             f"usbgate_{clients}_daemon_share",
-            f"{name}: the daemon's share of a core",
+            f"{name}: CPU usage of the daemon, of one core",
             "%",
-            {f"usbgate_{clients}_load_share": "the clients that ask"},
+            {f"usbgate_{clients}_load_share": "the clients"},
         )
 
 
 ROUND_TRIP = Row(
     "roundtrip",
-    "a question from a client to the device and its answer back, distinct sensors, window = 64; no answer wrong",
+    "a question from a client to the device and its answer back; distinct sensors, window = 64; every answer right",
     list(_figures()),
     _measure,
 )
@@ -157,7 +157,7 @@ def _measure_under_flow(rig: Rig) -> Mapping[str, float]:
     found: dict[str, float] = {}
     with rig.device() as device, rig.database() as database, rig.daemon(device, database.url) as daemon:
         for name, rate in (("quiet", 0), ("flow", flow)):
-            rig.tell(f"{clients} clients, {rate:,} unasked readings a second")
+            rig.tell(f"{clients} clients, {rate:,} unsolicited readings a second")
             device.speak(rate)
             spoken = device.counts()["spoken"]
             told = asked(rig, daemon, clients, seconds, rate=rig.size(1_000, 200))
@@ -173,15 +173,15 @@ def _measure_under_flow(rig: Rig) -> Mapping[str, float]:
 
 UNDER_FLOW = Row(
     "flow",
-    "the same by 50 clients while 20,000 unasked readings a second come in",
+    "the same with 50 clients, while 20,000 unsolicited readings a second arrive",
     [
-        Figure("flow_p50", "1,000 questions/s: half of the answers within", "ms", {"quiet_p50": "without them"}),
-        Figure("flow_p99", "1,000 questions/s: 99 % of the answers within", "ms", {"quiet_p99": "without them"}),
-        Figure("times", "of that without them", "x", reach="<= 2"),
-        Figure("flow_full_per_second", "as many as they can: answers", "/s", {"quiet_full_per_second": "without them"}),
-        Figure("flow_full_p99", "as many as they can: 99 % within", "ms", {"quiet_full_p99": "without them"}),
-        Figure("full_times", "of that without them", "x", reach="<= 2"),
-        Figure("flow_daemon_share", "the daemon's share of a core", "%", {"quiet_daemon_share": "without them"}),
+        Figure("flow_p50", "1,000 questions/s: median latency", "ms", {"quiet_p50": "no flow"}),
+        Figure("flow_p99", "1,000 questions/s: 99th percentile", "ms", {"quiet_p99": "no flow"}),
+        Figure("times", "relative to no flow", "x", reach="<= 2"),
+        Figure("flow_full_per_second", "maximum rate: answers", "/s", {"quiet_full_per_second": "no flow"}),
+        Figure("flow_full_p99", "maximum rate: 99th percentile", "ms", {"quiet_full_p99": "no flow"}),
+        Figure("full_times", "relative to no flow", "x", reach="<= 2"),
+        Figure("flow_daemon_share", "CPU usage of the daemon, of one core", "%", {"quiet_daemon_share": "no flow"}),
     ],
     _measure_under_flow,
 )
@@ -201,9 +201,9 @@ def _measure_together(rig: Rig) -> Mapping[str, float]:
 
 COALESCING = Row(
     "coalescing",
-    "500 clients ask one sensor the same at once",
+    "500 clients ask one sensor the same question at the same time",
     [
-        Figure("messages", "messages to the device", reach="<= 1"),
+        Figure("messages", "exchanges with the device", reach="<= 1"),
         Figure("clients", "clients answered"),
     ],
     _measure_together,

@@ -143,20 +143,20 @@ def _measure(rig: Rig) -> Mapping[str, float]:
 
 THROUGHPUT = Row(
     "throughput",
-    "2,000,000 readings of 40 sensors, from the tty to the committed row; all there, all in order",
+    "2,000,000 readings of 40 sensors, from the tty to the committed row; complete and in order",
     [
         Figure(
             "per_second",
             "readings stored",
             "/s",
-            {"copy": "`COPY`", "original": "one connection a reading", "generator": "the device, into a plain reader"},
+            {"copy": "`COPY`", "original": "one connection per reading", "generator": "device, plain reader"},
             ">= 150,000",
         ),
-        Figure("of_copy", "of `COPY`", "x", reach=">= 0.6"),
-        Figure("of_original", "of one connection, insert and commit a reading", "x", reach=">= 300"),
-        Figure("daemon_cpu", "CPU of the daemon for 1,000,000", "s"),
-        Figure("server_cpu", "CPU of the server for 1,000,000", "s", {"copy_cpu": "`COPY`"}),
-        Figure("peak", "most memory of the daemon", "MiB"),
+        Figure("of_copy", "relative to `COPY`", "x", reach=">= 0.6"),
+        Figure("of_original", "relative to one connection, insert and commit per reading", "x", reach=">= 300"),
+        Figure("daemon_cpu", "CPU time of the daemon per million readings", "s"),
+        Figure("server_cpu", "CPU time of the server per million readings", "s", {"copy_cpu": "`COPY`"}),
+        Figure("peak", "peak memory of the daemon", "MiB"),
     ],
     _measure,
 )
@@ -164,10 +164,14 @@ THROUGHPUT = Row(
 SENSORS = (1, 40, 1_000, 10_000)
 
 
+def _of(sensors: int) -> str:
+    return "1 sensor" if sensors == 1 else f"{sensors:,} sensors"
+
+
 def _measure_sensors(rig: Rig) -> Mapping[str, float]:
     found: dict[str, float] = {}
     for sensors in SENSORS:
-        rig.tell(f"readings of {sensors:,} sensors")
+        rig.tell(f"readings of {_of(sensors)}")
         with rig.database() as database:
             told = stored(rig, database, rig.size(500_000, 5_000), sensors)
         found |= {f"{key}_{sensors}": told[key] for key in ("per_second", "daemon_cpu", "server_cpu")}
@@ -178,9 +182,14 @@ MANY_SENSORS = Row(
     "sensors",
     "500,000 readings of few and many sensors, from the tty to the committed row",
     [
-        *(Figure(f"per_second_{n}", f"readings stored, of {n:,} sensors", "/s") for n in SENSORS),
+        *(Figure(f"per_second_{n}", f"readings stored, {_of(n)}", "/s") for n in SENSORS),
         *(
-            Figure(f"server_cpu_{n}", f"CPU of the server for 1,000,000, of {n:,}", "s", {f"daemon_cpu_{n}": "daemon"})
+            Figure(
+                f"server_cpu_{n}",
+                f"CPU time of the server per million readings, {_of(n)}",
+                "s",
+                {f"daemon_cpu_{n}": "daemon"},
+            )
             for n in SENSORS
         ),
     ],

@@ -19,7 +19,7 @@ def _measure_watchers(rig: Rig) -> Mapping[str, float]:
     watchers, rate, seconds = rig.size(1_000, 50), 200, rig.size(15, 1)
     with rig.device() as device, rig.database() as database:
         with rig.daemon(device, database.url, max_connections=watchers + SPARE) as daemon:
-            rig.tell(f"{watchers:,} watchers of {rate} readings a second")
+            rig.tell(f"{watchers:,} subscribers to {rate} readings a second")
             with rig.start_load("watch", port=daemon.port, watchers=watchers, sampled=SAMPLED, quiet=1.0) as load:
                 load.ready()
                 cpu = daemon.cpu
@@ -49,14 +49,14 @@ def _measure_watchers(rig: Rig) -> Mapping[str, float]:
 
 WATCHERS = Row(
     "watchers",
-    "1,000 clients watch 200 readings a second: 200,000 events/s",
+    "1,000 subscribers to 200 readings a second: 200,000 events/s",
     [
-        Figure("delivered", "of all events delivered", "%", reach=">= 100"),
-        Figure("p50", "half of them within", "ms"),
-        Figure("p99", "99 % of them within", "ms", reach="<= 100"),
-        Figure("most", "the slowest within", "ms"),
-        Figure("daemon_share", "the daemon's share of a core", "%", {"load_share": "the clients"}, "<= 100"),
-        Figure("peak", "most memory of the daemon", "MiB"),
+        Figure("delivered", "events delivered", "%", reach=">= 100"),
+        Figure("p50", "median latency", "ms"),
+        Figure("p99", "99th percentile", "ms", reach="<= 100"),
+        Figure("most", "maximum latency", "ms"),
+        Figure("daemon_share", "CPU usage of the daemon, of one core", "%", {"load_share": "the clients"}, "<= 100"),
+        Figure("peak", "peak memory of the daemon", "MiB"),
     ],
     _measure_watchers,
 )
@@ -81,10 +81,10 @@ def _measure_idle_connections(rig: Rig) -> Mapping[str, float]:
 
 IDLE_CONNECTIONS = Row(
     "connections",
-    "10,000 connections that say nothing",
+    "10,000 idle connections",
     [
-        Figure("each", "memory of each", "KiB", reach="<= 10"),
-        Figure("all", "memory of all", "MiB"),
+        Figure("each", "memory per connection", "KiB", reach="<= 10"),
+        Figure("all", "memory in total", "MiB"),
     ],
     _measure_idle_connections,
 )
