@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
-from itertools import chain
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.running import ROOT
+from tests.support.running import ROOT
 
 FAULTS = (ROOT / "docs" / "faults.md").read_text()
 
@@ -24,7 +23,7 @@ class FaultsPageTests(SynchronousTestCase):
         """
         Every test that is named exists; a class that is named has tests.
         """
-        names = re.findall(r"`((?:faults\.)?test_\w+)\.(\w+)(?:\.(\w+))?`", FAULTS)
+        names = re.findall(r"`((?:\w+\.)*test_\w+)\.(\w+)(?:\.(\w+))?`", FAULTS)
         self.assertGreater(len(names), 70)
         for module, owner, test in names:
             case = getattr(import_module(f"tests.{module}"), owner, None)
@@ -37,7 +36,7 @@ class FaultsPageTests(SynchronousTestCase):
         """
         asked = {
             name
-            for path in chain(ROOT.glob("tests/*.py"), ROOT.glob("tests/faults/**/*.py"))
+            for path in ROOT.glob("tests/**/*.py")
             for name in re.findall(r'environ\.get\("(USBGATE_\w+)"', path.read_text())
         }
         self.assertEqual(set(re.findall(r"USBGATE_\w+", FAULTS)), asked)

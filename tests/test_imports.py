@@ -1,127 +1,215 @@
 """
-The house has floors: a module imports from lower floors, or from what stands before it in its own room.
+Who may import whom, and who may use which library.
 """
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import usbgate
 
-# From the cellar up. A room is a list of modules in the order in which they may import each other.
-FLOORS = [
-    # The core: no sockets, files, reactor or Deferreds; only the doors know of Deferreds.
-    [
-        "model agenda latencies thinning clockmarks fieldline alarms batch pending sensors ledger clientline"
-        " interfaces dialects dialects.fields flat"
-    ],
-    ["lines", "sendqueue", "keepalive", "watchers"],
-    # Parts with I/O; none imports another.
-    [
-        "clock",
-        "finding endpoint",
-        "devicelog link",
-        "diskwear journalfile journalwriter journalhealth journalshelf journal",
-        "detached postmaster account cluster",
-        "sinks sinks.pgsession sinks.sharedsession sinks.pgschema sinks.pgquestions sinks.postgres",
-        "statefolder",
-        "signals",
-        "ports",
-        "hub",
-        "noise",
-        "telnet",
-    ],
-    # The joints.
-    ["telling switchboard announcements enquiries gateway", "delivery"],
-    # Faces.
-    [
-        "words server clients",
-        "web web.types web.problems web.shapes web.guard web.channel web.events web.outflow web.query web.openapi"
-        " web.readings web.metrics web.files web.calls web.api web.site",
-    ],
-    # The edge.
-    ["settings config correction", "client", "simulate", "lending", "boundedlog", "daemon"],
-    ["ondemand", "tap"],
-    ["demo"],
-    ["cli"],
-]
+FOLDER = Path(usbgate.__file__).parent
 
-PLACES = {
-    module: (floor, room, place)
-    for floor, rooms in enumerate(FLOORS)
-    for room, modules in enumerate(rooms)
-    for place, module in enumerate(modules.split())
+# A package may import itself and what stands beside it: another package whole, or one module of it.
+MAY_IMPORT = {
+    "core": "",
+    "net": "core",
+    "device": "core net",
+    "store": "core",
+    "gateway": "core device.interfaces store.interfaces",
+    "server": "core net gateway.interfaces",
+    "web": "core net gateway.interfaces",
+    "config": "core device.usb",
+    "daemon": "core",
+    "simulator": "core",
+    "cli": "core config simulator store",  # the module of the command itself: see `CliTests`
+    "testing": "core device.interfaces store.interfaces gateway.interfaces",
+    "tap": "core net device store gateway server web config daemon",
 }
 
-DOORS = {"twisted.internet.defer"}
-ABOVE_THE_CORE = ("socket", "sqlite3", "subprocess", "threading", "serial", "psycopg2", "txpostgres", "twisted")
+# Within these packages, one part may import another only as said here.
+WITHIN = {
+    "store.interfaces": "",
+    "store.delivery": "store.interfaces",
+    "store.journal": "store.interfaces",
+    "store.postgres": "store.interfaces",
+    "store.embedded": "",
+    "device.dialects": "device.interfaces",
+}
+
+# Libraries that only these may import; all others may be used everywhere above the core.
+LIBRARY_OWNERS = {
+    "serial": "device",
+    "psycopg2": "store cli",
+    "txpostgres": "store",
+    "sqlite3": "store.journal",
+    "threading": "store.journal cli",
+    "queue": "store.journal",
+    "klein": "web",
+    "prometheus_client": "web",
+    "click": "cli",
+    "rich": "cli",
+}
+
+# What the core must not import: it opens nothing, waits for nothing and has no clock.
+NOT_IN_CORE = "socket sqlite3 subprocess threading asyncio os twisted serial psycopg2 time.time time.monotonic"
+
+# Private names of Twisted that are used, and why.
+PRIVATE_NAMES = {
+    ("config.load", "twisted.internet.endpoints._parse"): "the grammar of endpoint strings has no public function",
+}
 
 
-def imports(path: Path) -> set[str]:
+class Import(NamedTuple):
     """
-    List what a module imports, inside of functions too.
+    One `import`.
+
+    Attributes:
+        module: The module in which it stands, without `usbgate.`.
+        name: What is imported, with its module.
+        lazy: Whether it stands inside a function.
     """
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+
+    module: str
+    name: str
+    lazy: bool
 
 
-class FloorTests(SynchronousTestCase):
+def imports() -> Iterator[Import]:
+    """
+    Read all imports from the sources, those inside functions included.
+    """
+    for path in sorted(FOLDER.rglob("*.py")):
+        module = ".".join(path.relative_to(FOLDER).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield Import(module, alias.name, node not in tree.body)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                for alias in node.names:
+                    yield Import(module, f"{node.module}.{alias.name}", node not in tree.body)
+
+
+def is_in(module: str, parts: str) -> bool:
+    """
+    Return whether a module, or a name in it, belongs to one of these packages or modules.
+    """
+    return any(module == part or module.startswith(f"{part}.") for part in parts.split())
+
+
+def ours() -> Iterator[tuple[str, str]]:
+    """
+    Return the imports of our own modules: who imports what, both without `usbgate.`.
+    """
+    for found in imports():
+        if found.name.startswith("usbgate.") and found.name != "usbgate.__version__":
+            yield found.module, found.name.removeprefix("usbgate.")
+
+
+class ImportTests(SynchronousTestCase):
     """
     Read from the sources.
     """
 
-    def setUp(self) -> None:
+    def test_packages(self) -> None:
         """
-        Find all modules.
+        Each package imports only what its line of the table allows, and each package has a line.
         """
-        folder = Path(usbgate.__file__).parent
-        self.modules = {
-            ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__"): path
-            for path in folder.rglob("*.py")
+        for module, name in ours():
+            package = module.partition(".")[0]
+            self.assertIn(package, MAY_IMPORT, "a package that the table does not know")
+            self.assertTrue(is_in(name, f"{package} {MAY_IMPORT[package]}"), f"{module} imports {name}")
+
+    def test_parts(self) -> None:
+        """
+        Nor does one part of a package know more of the others than it may.
+        """
+        for module, name in ours():
+            for part, allowed in WITHIN.items():
+                if is_in(module, part) and is_in(name, part.partition(".")[0]):
+                    self.assertTrue(is_in(name, f"{part} {allowed}"), f"{module} imports {name}")
+
+    def test_no_circles(self) -> None:
+        """
+        No module imports itself by way of others.
+        """
+        graph: dict[str, set[str]] = {}
+        modules = {found.module for found in imports()}
+        for module, name in ours():
+            target = name if name in modules else name.rpartition(".")[0]
+            graph.setdefault(module, set()).add(target)
+        done: set[str] = set()
+        for module in graph:
+            self._visit(module, graph, (), done)
+
+    def _visit(self, module: str, graph: Mapping[str, set[str]], path: tuple[str, ...], done: set[str]) -> None:
+        self.assertNotIn(module, path, " -> ".join((*path, module)))
+        if module not in done:
+            for target in graph.get(module, ()):
+                self._visit(target, graph, (*path, module), done)
+            done.add(module)
+
+    def test_libraries(self) -> None:
+        """
+        A library has owners, so that it can be replaced in one place.
+        """
+        for found in imports():
+            owners = LIBRARY_OWNERS.get(found.name.partition(".")[0])
+            self.assertTrue(owners is None or is_in(found.module, owners), f"{found.module} imports {found.name}")
+
+    def test_core(self) -> None:
+        """
+        The core imports nothing that does I/O, waits, or tells the time.
+        """
+        for found in imports():
+            if is_in(found.module, "core"):
+                self.assertFalse(
+                    found.name == "time" or is_in(found.name, NOT_IN_CORE), f"{found.module} imports {found.name}"
+                )
+
+    def test_private_names(self) -> None:
+        """
+        Of Twisted's private names only the listed ones are imported, and all that are listed are.
+        """
+        private = {
+            (found.module, found.name)
+            for found in imports()
+            if found.name.startswith("twisted.") and any(part.startswith("_") for part in found.name.split("."))
         }
-        del self.modules["__init__"]
-
-    def test_every_module_has_its_place(self) -> None:
-        """
-        The picture above shows all modules, and no others.
-        """
-        self.assertEqual(sorted(self.modules), sorted(PLACES))
-
-    def test_arrows_point_down(self) -> None:
-        """
-        No module imports from above, or from the next room.
-        """
-        for module, path in self.modules.items():
-            floor, room, place = PLACES[module]
-            for name in imports(path):
-                if name.startswith("usbgate."):
-                    to_floor, to_room, to_place = PLACES[name.removeprefix("usbgate.")]
-                    allowed = to_floor < floor or ((to_floor, to_room) == (floor, room) and to_place < place)
-                    self.assertTrue(allowed, f"{module} imports {name}")
-
-    def test_core_does_no_io(self) -> None:
-        """
-        The core imports nothing that opens, waits, or tells the time; the doors name Deferreds, no more.
-        """
-        for module, path in self.modules.items():
-            if PLACES[module][0] == 0:
-                for name in imports(path) - (DOORS if module == "interfaces" else set()):
-                    self.assertNotIn(name.partition(".")[0], ABOVE_THE_CORE, f"{module} imports {name}")
+        self.assertEqual(private, set(PRIVATE_NAMES))
 
     def test_no_reactor(self) -> None:
         """
-        Only the edge knows the global reactor, and not when it is imported.
+        Only `makeService` and the command import the global reactor, inside a function.
         """
-        for module, path in self.modules.items():
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.ImportFrom) and node.module == "twisted.internet":
-                    names = {alias.name for alias in node.names}
-                    self.assertFalse("reactor" in names and (module not in ("tap", "cli") or node.col_offset == 0))
+        for found in imports():
+            if found.name == "twisted.internet.reactor":
+                self.assertTrue(found.lazy and is_in(found.module, "tap cli"), f"{found.module} imports the reactor")
+
+
+class CliTests(SynchronousTestCase):
+    """
+    The command starts fast.
+    """
+
+    def test_imports_little(self) -> None:
+        """
+        Importing the command imports nothing of ours but the core, and not Twisted.
+        """
+        code = "import sys, usbgate.cli.main; print(*sys.modules)"
+        loaded = subprocess.run(
+            [sys.executable, "-c", code], cwd=FOLDER.parent, check=True, capture_output=True, text=True, timeout=60
+        ).stdout.split()
+        self.assertEqual({name for name in loaded if is_in(name, "twisted serial psycopg2")}, set())
+        self.assertEqual(
+            {name for name in loaded if is_in(name, "usbgate") and not is_in(name, "usbgate.core usbgate.cli")},
+            {"usbgate"},
+        )

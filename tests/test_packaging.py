@@ -15,8 +15,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 import usbgate
-from tests.running import ROOT, TWISTD, environment
-from usbgate.web.files import TYPES
+from tests.support.running import ROOT, TWISTD, environment
+from usbgate.web.static import TYPES
 
 
 class WheelTests(SynchronousTestCase):
@@ -56,9 +56,9 @@ class WheelTests(SynchronousTestCase):
         self.assertLessEqual(
             {
                 "usbgate/py.typed",
-                "usbgate/sinks/schema/0001.sql",
+                "usbgate/store/postgres/schema/0001.sql",
                 *(f"usbgate/web/page/{name}" for name in TYPES),
-                "usbgate/dialects/fields.py",
+                "usbgate/device/dialects/fields.py",
                 "twisted/plugins/usbgate_plugin.py",
                 "twisted/plugins/usbgate_endpoint.py",
             },

@@ -21,28 +21,31 @@ from twisted.internet.defer import succeed
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 
-from usbgate.alarms import Alarms, Condition
-from usbgate.boundedlog import bounded_observer, log_file
-from usbgate.clients import ClientFactory, Clients
-from usbgate.clock import SystemClock
-from usbgate.cluster import Cluster
-from usbgate.config import ConfigError, load, only_device
-from usbgate.daemon import Daemon
-from usbgate.delivery import Delivery
-from usbgate.endpoint import open_device
-from usbgate.finding import UsbTree
-from usbgate.gateway import Gateway
-from usbgate.interfaces import FieldPresentation, IClock, IDialect, Presentation, SinkUnavailable
-from usbgate.journal import Journal
-from usbgate.link import Link
-from usbgate.pending import Rules
-from usbgate.ports import Ports
-from usbgate.postmaster import BinariesMissing, ClusterError
-from usbgate.settings import Device, Sensor, Settings
-from usbgate.signals import EndingSignals
-from usbgate.sinks.postgres import PostgresSink
-from usbgate.statefolder import StateFolder
-from usbgate.switchboard import SensorRules
+from usbgate.config.load import ConfigError, load, only_device
+from usbgate.config.settings import DeviceSettings, SensorSettings, Settings
+from usbgate.core.alarms import Alarms, Condition
+from usbgate.core.clock import IClock
+from usbgate.core.pending import Rules
+from usbgate.daemon.clock import SystemClock
+from usbgate.daemon.logfile import bounded_observer, log_file
+from usbgate.daemon.service import Daemon
+from usbgate.daemon.signals import EndingSignals
+from usbgate.daemon.statedir import StateDirectory
+from usbgate.device.endpoint import open_device
+from usbgate.device.interfaces import IDialect
+from usbgate.device.link import Link
+from usbgate.device.usb import UsbTree
+from usbgate.gateway.gateway import Gateway
+from usbgate.gateway.interfaces import FieldPresentation, Presentation
+from usbgate.gateway.routing import SensorRules
+from usbgate.net.listeners import Listeners
+from usbgate.server.factory import ClientFactory, Clients
+from usbgate.store.delivery import Delivery
+from usbgate.store.embedded.cluster import Cluster
+from usbgate.store.embedded.postmaster import BinariesMissing, ClusterError
+from usbgate.store.interfaces import SinkUnavailable
+from usbgate.store.journal.journal import Journal
+from usbgate.store.postgres.sink import PostgresSink
 
 log = Logger()
 
@@ -158,7 +161,7 @@ def build(
     reactor: Any,
     clock: IClock,
     settings: Settings,
-    devices: Mapping[str, Device],
+    devices: Mapping[str, DeviceSettings],
     start_failed: Callable[[str], None] = lambda reason: None,
     log_observer: Callable[[], ILogObserver] | None = None,
 ) -> Daemon:
@@ -194,7 +197,7 @@ def build(
     factory = ClientFactory(reactor, gateway, settings.max_connections, clock.wall)
     daemon = Daemon(start_failed, log_observer)
     EndingSignals(reactor).setServiceParent(daemon)
-    StateFolder(settings.state).setServiceParent(daemon)
+    StateDirectory(settings.state).setServiceParent(daemon)
     # What is told at the end, to clients, devices and the database, is told to all at the same time: each has a limit
     # of its own, and the whole is to stop within 5 s.
     neighbours = MultiService()
@@ -210,7 +213,7 @@ def build(
         link = _link(reactor, name, device, gateway, usb)
         gateway.add_link(link, _rules(settings, device), partial(usb.doubt, device.path))
         link.setServiceParent(neighbours)
-    ports: list[IService] = [Ports(reactor, settings.listen, factory)]
+    ports: list[IService] = [Listeners(reactor, settings.listen, factory)]
     if settings.http.listen != "none":
         web, port = _web(reactor, clock, settings, gateway, factory)
         web.setServiceParent(neighbours)
@@ -222,7 +225,7 @@ def build(
     return daemon
 
 
-def _presentation(about: Sensor) -> Presentation:
+def _presentation(about: SensorSettings) -> Presentation:
     return Presentation(
         name=about.name,
         place=about.place,
@@ -247,7 +250,7 @@ def _web(
     reactor: Any, clock: IClock, settings: Settings, gateway: Gateway, factory: ClientFactory
 ) -> tuple[IService, IService]:
     # Imported only where it is wanted: what it needs takes a while, and memory.
-    from usbgate.web.site import Web, WebPort
+    from usbgate.web.site import Web, WebListener
 
     http = settings.http
     web = Web(
@@ -259,10 +262,10 @@ def _web(
         max_connections=settings.max_connections,
         others=factory.counts,
     )
-    return web, WebPort(reactor, http.listen, web, http.base_path, settings.http_asked_for)
+    return web, WebListener(reactor, http.listen, web, http.base_path, settings.http_asked_for)
 
 
-def _link(reactor: Any, name: str, device: Device, gateway: Gateway, usb: UsbTree) -> Link:
+def _link(reactor: Any, name: str, device: DeviceSettings, gateway: Gateway, usb: UsbTree) -> Link:
     try:
         endpoint = open_device(reactor, device.path, device.baud, usb, keep_dtr=device.reset == "never")
         dialect = load_dialect(device.dialect)
@@ -298,7 +301,7 @@ def _store(reactor: Any, settings: Settings, gateway: Gateway) -> tuple[MultiSer
         cluster.setServiceParent(keepers)
         where = partial(_embedded, cluster)
     sink = PostgresSink(reactor, partial(_once_open, journal, where), settings.gateway, lambda: journal.uuid)
-    delivery = Delivery(reactor, journal, sink, gateway.recall)
+    delivery = Delivery(reactor, journal, sink, gateway.restore)
     if cluster is not None:
         cluster.came_up = delivery.try_now
 
@@ -324,7 +327,7 @@ async def _embedded(cluster: Cluster) -> str:
         raise SinkUnavailable(str(error)) from None
 
 
-def _rules(settings: Settings, device: Device) -> Rules:
+def _rules(settings: Settings, device: DeviceSettings) -> Rules:
     return Rules(
         window=device.window,
         tags=device.tags,
@@ -344,6 +347,6 @@ def load_dialect(name: str) -> IDialect:
 
     By name, since `getPlugins` would import every file and write a cache beside the code.
     """
-    module = import_module(name if "." in name else f"usbgate.dialects.{name}")
+    module = import_module(name if "." in name else f"usbgate.device.dialects.{name}")
     dialect: IDialect = module.Dialect()
     return dialect

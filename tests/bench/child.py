@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.running import ROOT, environment
+from tests.support.running import ROOT, environment
 
 TICKS = os.sysconf("SC_CLK_TCK")
 

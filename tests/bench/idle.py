@@ -15,7 +15,7 @@ from tests.bench.device import Device
 from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
 from tests.bench.running import Daemon
-from tests.running import LineClient, free_port
+from tests.support.running import LineClient, free_port
 
 
 def _measure_idle(rig: Rig) -> Mapping[str, float]:

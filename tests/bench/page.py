@@ -18,7 +18,7 @@ from tests.bench.figures import Found
 from tests.bench.roundtrip import CLIENTS
 from tests.bench.rows import ROWS
 from tests.bench.throughput import SENSORS
-from tests.running import ROOT
+from tests.support.running import ROOT
 
 BEGIN, END = "<!-- figures: made by tests.bench.page -->", "<!-- end of figures -->"
 

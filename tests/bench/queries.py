@@ -13,8 +13,8 @@ from typing import Any
 from tests.bench.database import GATEWAY, Database
 from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
-from tests.running import LineClient, eventually
-from usbgate.sinks import pgquestions
+from tests.support.running import LineClient, eventually
+from usbgate.store.postgres import queries
 
 SENSORS = 1_000
 INTERVAL = 30.0  # seconds between two readings of a sensor: 2,880 a day
@@ -60,7 +60,7 @@ def filled(rig: Rig) -> str:
     return url
 
 
-def _explained(database: Database, question: pgquestions.Question[Any]) -> float:
+def _explained(database: Database, question: queries.Question[Any]) -> float:
     """
     Tell the milliseconds of planning and running a query, as the server counts them.
     """
@@ -90,11 +90,11 @@ def _measure(rig: Rig) -> Mapping[str, float]:
     since = int((time.time() - 86400) * 1000)
     with closing(rig.opened(url)) as database:
         rig.tell("explain analyze")
-        database.query(pgquestions.SETTINGS)
+        database.query(queries.SETTINGS)
         found = {
-            "latest": _explained(database, pgquestions.latest(GATEWAY, 10_000)),
-            "history": _explained(database, pgquestions.history(GATEWAY, "20", None, since, 10_000)),
-            "history_of_field": _explained(database, pgquestions.history(GATEWAY, "20", "VALUE", since, 10_000)),
+            "latest": _explained(database, queries.latest(GATEWAY, 10_000)),
+            "history": _explained(database, queries.history(GATEWAY, "20", None, since, 10_000)),
+            "history_of_field": _explained(database, queries.history(GATEWAY, "20", "VALUE", since, 10_000)),
         }
     with rig.device() as device, rig.daemon(device, url) as daemon, closing(LineClient(daemon.port)) as client:
         rig.tell("last and history")

@@ -15,11 +15,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from tests import postgresql
 from tests.bench import child
 from tests.bench.database import GATEWAY, Database
 from tests.bench.device import Device
 from tests.bench.running import Daemon, Load
+from tests.support import postgresql
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from tests.bench import child
-from tests.running import LineClient, TwistdDaemon
+from tests.support.running import LineClient, TwistdDaemon
 
 
 class Daemon(TwistdDaemon):

@@ -9,7 +9,7 @@ from contextlib import closing
 
 from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
-from tests.running import LineClient
+from tests.support.running import LineClient
 
 SAMPLED = 20  # watchers of whom each event's delay is noted
 SPARE = 100  # connections more than are measured: ours

@@ -19,11 +19,11 @@ from typing import Any
 from twisted.scripts.twistd import run
 
 from tests.faults.pragmas import SMALL_WAL, insist
-from usbgate.batch import Batch, columns_of
-from usbgate.journal import Journal
-from usbgate.journalfile import JournalFile
-from usbgate.model import Reading
-from usbgate.sinks.postgres import PostgresSink
+from usbgate.core.batch import Batch, columns_of
+from usbgate.core.model import Reading
+from usbgate.store.journal.file import JournalFile
+from usbgate.store.journal.journal import Journal
+from usbgate.store.postgres.sink import PostgresSink
 
 # Whose method it is, and whether it ends before or behind that.
 POINTS = {

@@ -17,8 +17,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["usbgate"]):
-    from tests.fuzzed_client import SMALL_LIMITS, check_client, steps_of
-    from tests.reference import check_cuts, check_line, check_telnet
+    from tests.support.fuzzed_client import SMALL_LIMITS, check_client, steps_of
+    from tests.support.reference import check_cuts, check_line, check_telnet
 
 LONGEST = 4096  # bytes of an input: some lines that are too long
 

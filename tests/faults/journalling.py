@@ -21,11 +21,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
 
 from tests.faults.pragmas import SMALL_WAL, insist
-from usbgate import journal as journal_module
-from usbgate.batch import Batch
-from usbgate.journal import Journal
-from usbgate.journalfile import JournalError
-from usbgate.model import Reading
+from usbgate.core.batch import Batch
+from usbgate.core.model import Reading
+from usbgate.store.journal import journal as journal_module
+from usbgate.store.journal.file import JournalError
+from usbgate.store.journal.journal import Journal
 
 
 def tell(*words: object) -> None:

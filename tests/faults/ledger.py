@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from threading import Event, Thread
 
-from tests.running import LineClient, PtyDevice, TwistdDaemon, eventually
-from tests.test_end_to_end import StoreCase
-from usbgate.fieldline import parse
+from tests.daemon.test_end_to_end import StoreCase
+from tests.support.running import LineClient, PtyDevice, TwistdDaemon, eventually
+from usbgate.core.fieldline import parse
 
 FULL = os.environ.get("USBGATE_FAULTS") == "full"  # the long versions, for a night
 

@@ -14,10 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 from threading import Event, Thread
 
-from tests.running import Answer, LineClient, PtyDevice, TwistdDaemon, eventually
-from usbgate.fieldline import parse
-from usbgate.journalfile import JournalFile
-from usbgate.model import Reading
+from tests.support.running import Answer, LineClient, PtyDevice, TwistdDaemon, eventually
+from usbgate.core.fieldline import parse
+from usbgate.core.model import Reading
+from usbgate.store.journal.file import JournalFile
 
 # A reading waits 50 ms for its commit (protocol §5). After twice that time the reactor has handed it on for sure; one
 # commit may be under way then without it, so the second one that is counted from there on has it.

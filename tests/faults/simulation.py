@@ -22,19 +22,19 @@ from tests.faults.simulated.disk import Disk, MemoryJournal, Row
 from tests.faults.simulated.life import Life, SteppingClock, Violated, demand
 from tests.faults.simulated.peer import BATH, BATH_TIMEOUT, WORDS, Asked, Peer, RecordedWatchers
 from tests.faults.simulated.weather import DEEDS, FAULTS
-from tests.memory_sink import rows_of
-from usbgate.batch import Batch
-from usbgate.clients import ClientFactory, Clients
-from usbgate.daemon import Daemon
-from usbgate.delivery import Delivery
-from usbgate.dialects.fields import Dialect
-from usbgate.gateway import Gateway
-from usbgate.link import Link
-from usbgate.model import Reading, RequestRecord
-from usbgate.pending import PATIENCE, Rules
-from usbgate.sendqueue import STUCK_AFTER
-from usbgate.server import ClientProtocol
-from usbgate.switchboard import SensorRules
+from tests.support.memory_sink import rows_of
+from usbgate.core.batch import Batch
+from usbgate.core.model import Reading, RequestRecord
+from usbgate.core.pending import PATIENCE, Rules
+from usbgate.daemon.service import Daemon
+from usbgate.device.dialects.fields import Dialect
+from usbgate.device.link import Link
+from usbgate.gateway.gateway import Gateway
+from usbgate.gateway.routing import SensorRules
+from usbgate.net.sendqueue import STUCK_AFTER
+from usbgate.server.factory import ClientFactory, Clients
+from usbgate.server.protocol import ClientProtocol
+from usbgate.store.delivery import Delivery
 
 PEERS = 6  # at a time
 STOP_LIMIT = 5.0  # seconds in which the daemon ends
@@ -138,7 +138,7 @@ class World:
             life, self.disk, self.gateway.hold_devices, self._appended, self._given_up, self._is_safe
         )
         self.sink = MemoryDatabaseSink(life, self.database)
-        self.delivery = Delivery(life, self.journal, self.sink, self.gateway.recall, self.random.random)
+        self.delivery = Delivery(life, self.journal, self.sink, self.gateway.restore, self.random.random)
         self.gateway.store_in(self.journal, self.sink, lambda: [self.delivery.status()])
         self.factory = ClientFactory(life, self.gateway, wall=self.time.wall)
         self.factory.watchers = watchers = RecordedWatchers(life, self.gateway.subscribe)
@@ -519,7 +519,7 @@ class World:
             if "boot" in row:
                 mark = row
                 self.seen["marks"] += 1
-            elif n - before > 2:  # as usbgate.correction has it
+            elif n - before > 2:  # as usbgate.cli.correct_clock has it
                 mark = {}
             before = n
             if not mark and n > 1:

@@ -14,9 +14,9 @@ from typing import Any
 
 from tests.faults.ledger import LedgerCase
 from tests.faults.wrong_clock import WrongClock
-from tests.running import LineClient, TwistdDaemon, environment, eventually
-from usbgate.clock import RELEASED
-from usbgate.fieldline import parse
+from tests.support.running import LineClient, TwistdDaemon, environment, eventually
+from usbgate.core.fieldline import parse
+from usbgate.daemon.clock import RELEASED
 
 YEARS = 10 * 365 * 86400.0  # seconds: ten of them
 

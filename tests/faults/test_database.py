@@ -18,10 +18,10 @@ from unittest import SkipTest
 
 import psycopg2
 
-from tests import postgresql
 from tests.faults.ledger import FULL, LedgerCase
-from tests.postgresql import OwnServer
-from tests.running import LineClient, TwistdDaemon, eventually
+from tests.support import postgresql
+from tests.support.postgresql import OwnServer
+from tests.support.running import LineClient, TwistdDaemon, eventually
 
 _roles = itertools.count(1)
 

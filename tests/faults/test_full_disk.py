@@ -13,11 +13,11 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from tests.daemon.test_end_to_end import StoreCase, value_of
 from tests.faults.ledger import FULL, LedgerCase, resident
 from tests.faults.promises import Life, NumberingDevice, check_whole, missing_from
-from tests.running import TwistdDaemon, eventually
-from tests.test_end_to_end import StoreCase, value_of
-from usbgate.fieldline import parse
+from tests.support.running import TwistdDaemon, eventually
+from usbgate.core.fieldline import parse
 
 SIZE = 2 << 20  # bytes; a folder of the journal's needs 0.3 MB
 

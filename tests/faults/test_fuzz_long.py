@@ -1,7 +1,8 @@
 """
 Whatever bytes devices and clients send: what a fuzzer finds that looks where its inputs lead (atheris).
 
-In the long version only, and where atheris is installed (`pip install 'usbgate[fuzz]'`). `tests.test_fuzz` draws inputs
+In the long version only, and where atheris is installed (`pip install 'usbgate[fuzz]'`).
+`tests.faults.test_fuzz` draws inputs
 for the same, without it.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.faults.ledger import FULL
-from tests.running import environment
+from tests.support.running import environment
 
 SECONDS = int(os.environ.get("USBGATE_FUZZ_SECONDS", "300"))  # for each target
 

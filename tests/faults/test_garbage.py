@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import random
 
+from tests.daemon.test_end_to_end import StoreCase
 from tests.faults.ledger import FULL, resident
 from tests.faults.misread import SPEEDS, misread
-from tests.running import LineClient, eventually
-from tests.test_end_to_end import StoreCase
-from usbgate.fieldline import parse
+from tests.support.running import LineClient, eventually
+from usbgate.core.fieldline import parse
 
 MEGABYTES = 100 if FULL else 10  # with no line end
 

@@ -20,14 +20,14 @@ from pathlib import Path
 import psycopg2
 from twisted.trial.unittest import SkipTest
 
+from tests.daemon.test_end_to_end import RunningCase, StoreCase, value_of
 from tests.faults.doomed import POINTS
 from tests.faults.ledger import FULL
 from tests.faults.promises import Life, NumberingDevice, missing_from
 from tests.faults.test_syscalls import needs_strace
-from tests.running import LIMIT, LineClient, TwistdDaemon, eventually
-from tests.test_end_to_end import RunningCase, StoreCase, value_of
-from usbgate.fieldline import parse
-from usbgate.postmaster import PidFile, is_server_of
+from tests.support.running import LIMIT, LineClient, TwistdDaemon, eventually
+from usbgate.core.fieldline import parse
+from usbgate.store.embedded.postmaster import PidFile, is_server_of
 
 KILLS = 100 if FULL else 2 + len(POINTS)
 

@@ -12,9 +12,9 @@ import subprocess
 import sys
 import time
 
-from tests.running import LineClient, PtyDevice, TwistdDaemon, environment, eventually
-from tests.test_end_to_end import RunningCase
-from usbgate.fieldline import parse
+from tests.daemon.test_end_to_end import RunningCase
+from tests.support.running import LineClient, PtyDevice, TwistdDaemon, environment, eventually
+from usbgate.core.fieldline import parse
 
 # What a program does with the port that it gets: opens it for itself, as one does that must not be disturbed, says so
 # in the file that it is told, and then what the test wants.

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.faults.ledger import FULL
 from tests.faults.promises import missing_from_journal
-from tests.running import LIMIT, environment, eventually
+from tests.support.running import LIMIT, environment, eventually
 
 CUTS = 200 if FULL else 3
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from tests.daemon.test_end_to_end import RunningCase
 from tests.faults.ledger import measured, processor_time
-from tests.running import TWISTD, LineClient, PtyDevice, TwistdDaemon, environment, eventually
-from tests.test_end_to_end import RunningCase
-from tests.usb import MadeUpUsb
-from usbgate.fieldline import parse
-from usbgate.link import reopen_policy
+from tests.support.running import TWISTD, LineClient, PtyDevice, TwistdDaemon, environment, eventually
+from tests.support.usb import MadeUpUsb
+from usbgate.core.fieldline import parse
+from usbgate.device.link import reopen_policy
 
 LEONARDO = ("2341:8036", "85432")
 CLONE = ("1a86:7523", None)

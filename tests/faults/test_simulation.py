@@ -19,14 +19,17 @@ from tests.faults.ledger import FULL
 from tests.faults.simulated.life import Violated
 from tests.faults.simulated.weather import DEEDS
 from tests.faults.simulation import World
-from usbgate import clientline, delivery, pending, sendqueue, server
-from usbgate.batch import Batch, halve
-from usbgate.delivery import Delivery
-from usbgate.gateway import Gateway
-from usbgate.model import Reading, Report, RequestRecord, Row
-from usbgate.pending import PendingRequests
-from usbgate.sensors import KnownSensors
-from usbgate.watchers import Events
+from usbgate.core import messages, pending
+from usbgate.core.batch import Batch, halve
+from usbgate.core.model import Reading, Report, RequestRecord, Row
+from usbgate.core.pending import PendingRequests
+from usbgate.core.sensors import KnownSensors
+from usbgate.gateway.gateway import Gateway
+from usbgate.net import sendqueue
+from usbgate.net.broadcast import EventBatch
+from usbgate.server import protocol
+from usbgate.store import delivery
+from usbgate.store.delivery import Delivery
 
 SIMULATIONS = int(os.environ.get("USBGATE_SIMULATIONS", "5000" if FULL else "110"))
 FIRST_SEED = int(os.environ.get("USBGATE_FIRST_SEED", "0"))
@@ -63,11 +66,11 @@ class SimulationCase(SynchronousTestCase):
         """
         Make some limits so small that a world of some hundred lines reaches them.
         """
-        self.patch(server, "IN_FLIGHT_LIMIT", 8)
-        self.patch(server, "WORDS_LIMIT", 6)
-        self.patch(server.ClientProtocol, "lines_at_once", 3)
-        self.patch(server, "UNSENT_LIMIT", 300)
-        self.patch(server, "WATCHER_LIMIT", 900)
+        self.patch(protocol, "IN_FLIGHT_LIMIT", 8)
+        self.patch(protocol, "WORDS_LIMIT", 6)
+        self.patch(protocol.ClientProtocol, "lines_at_once", 3)
+        self.patch(protocol, "UNSENT_LIMIT", 300)
+        self.patch(protocol, "WATCHER_LIMIT", 900)
         self.patch(sendqueue, "PIECE", 200)
         self.patch(pending, "QUESTIONS_PER_SENSOR", 4)
 
@@ -133,15 +136,15 @@ class TestSabotage(SimulationCase):
         """
         What the database knows takes the place of what was heard since.
         """
-        recall_really = KnownSensors.recall
+        recall_really = KnownSensors.restore
 
-        def recall(sensors: KnownSensors, readings: list[Reading]) -> None:
+        def restore(sensors: KnownSensors, readings: list[Reading]) -> None:
             recall_really(sensors, readings)
             for reading in readings:
                 if known := sensors.get(reading.sensor):
                     known.remember(reading)
 
-        self.patch(KnownSensors, "recall", recall)
+        self.patch(KnownSensors, "restore", restore)
         self.assert_found("`last` is the newest")
 
     def test_backlog_is_not_recalled(self) -> None:
@@ -203,18 +206,18 @@ class TestSabotage(SimulationCase):
         """
         A failure does not tell whose it is.
         """
-        self.patch(clientline, "_TOLD", ("MSG", "ID", "ORIGIN"))
+        self.patch(messages, "_TOLD", ("MSG", "ID", "ORIGIN"))
         self.assert_found("a word is answered once", "words are answered in their order", "every request ends")
 
     def test_event_is_not_counted(self) -> None:
         """
         A watcher loses more than it is told of.
         """
-        events = server.ClientProtocol.events
+        events = protocol.ClientProtocol.events
 
-        def lose(client: server.ClientProtocol, some: Events) -> None:
+        def lose(client: protocol.ClientProtocol, some: EventBatch) -> None:
             if b"VALUE:9" not in some.spelled(b""):
                 events(client, some)
 
-        self.patch(server.ClientProtocol, "events", lose)
+        self.patch(protocol.ClientProtocol, "events", lose)
         self.assert_found("events come in order", "a watcher gets every event or an exact count")

@@ -17,11 +17,11 @@ from unittest import SkipTest
 
 from twisted.logger import Logger
 
+from tests.daemon.test_end_to_end import value_of
 from tests.faults.ledger import FULL, LedgerCase
-from tests.postgresql import OwnServer
-from tests.running import Answer, LineClient, PtyDevice, TwistdDaemon, eventually
-from tests.test_end_to_end import value_of
-from usbgate.fieldline import parse
+from tests.support.postgresql import OwnServer
+from tests.support.running import Answer, LineClient, PtyDevice, TwistdDaemon, eventually
+from usbgate.core.fieldline import parse
 
 STOP = 8.0  # seconds; it is to be 5, and this machine may have other things to do
 

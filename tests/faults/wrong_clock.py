@@ -48,7 +48,7 @@ def main() -> None:
 
     from twisted.scripts.twistd import run
 
-    from usbgate import clock
+    from usbgate.daemon import clock
 
     clock._synchronised = lambda: wrong.read()[1]
     run()

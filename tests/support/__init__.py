@@ -1,3 +1,3 @@
 """
-What tests of several packages share.
+What several test modules share.
 """

@@ -32,15 +32,15 @@ from twisted.internet.testing import StringTransport
 from zope.interface import implementer
 
 import usbgate
-from tests.memory_sink import MemorySink
-from usbgate.clients import ClientFactory
-from usbgate.clock import SystemClock
-from usbgate.delivery import Delivery
-from usbgate.dialects.fields import Dialect
-from usbgate.gateway import Gateway
-from usbgate.journal import FLUSH_INTERVAL, Journal
-from usbgate.link import Link
-from usbgate.pending import Rules
+from tests.support.memory_sink import MemorySink
+from usbgate.core.pending import Rules
+from usbgate.daemon.clock import SystemClock
+from usbgate.device.dialects.fields import Dialect
+from usbgate.device.link import Link
+from usbgate.gateway.gateway import Gateway
+from usbgate.server.factory import ClientFactory
+from usbgate.store.delivery import Delivery
+from usbgate.store.journal.journal import FLUSH_INTERVAL, Journal
 
 SOURCE = f"{Path(usbgate.__file__).parent}/"
 LIMIT = 10.0  # seconds for the journal's thread
@@ -238,7 +238,7 @@ def trace() -> list[Route]:
         reactor, clock, device, sink = _Turns(), SystemClock(), _Device(), MemorySink()
         gateway = Gateway(reactor, clock, "J", {})
         journal = Journal(reactor, Path(folder) / "journal.sqlite")  # type: ignore[arg-type]  # as much of it as is used
-        delivery = Delivery(reactor, journal, sink, gateway.recall)
+        delivery = Delivery(reactor, journal, sink, gateway.restore)
         gateway.store_in(journal, sink, lambda: [])
         link = Link(reactor, device, "board", "/dev/board", Dialect(), gateway)
         gateway.add_link(link, Rules())

@@ -27,7 +27,7 @@ class SerialParser:
         Make the endpoint; Twisted calls this with the parts of the string.
         """
         # Every `twistd` reads this file; only who asks for a serial port pays for loading pyserial.
-        from usbgate.endpoint import SerialEndpoint
+        from usbgate.device.endpoint import SerialEndpoint
 
         return SerialEndpoint(reactor, path, int(baudrate))
 

@@ -14,19 +14,18 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from werkzeug.exceptions import HTTPException
 
-from usbgate.clientline import parse_request
-from usbgate.fieldline import format_number, is_key
-from usbgate.interfaces import IGateway
-from usbgate.model import Malformed, Unknown
-from usbgate.web import types
-from usbgate.web.calls import answers, body_of, client_of, host_of, not_found
-from usbgate.web.events import Events
-from usbgate.web.files import load_page
+from usbgate.core.errors import Malformed, Unknown
+from usbgate.core.fieldline import format_number, is_key
+from usbgate.core.messages import parse_request
+from usbgate.gateway.interfaces import IGateway
+from usbgate.web import schema
+from usbgate.web.events import EventStreams
+from usbgate.web.handlers import answers, body_of, client_of, host_of, not_found
 from usbgate.web.openapi import JSON, MOST_REQUESTS, document
 from usbgate.web.problems import respond
 from usbgate.web.query import Query
 from usbgate.web.readings import tell_readings, wants_csv
-from usbgate.web.shapes import (
+from usbgate.web.serialize import (
     alarm_shape,
     answer_shape,
     device_shape,
@@ -36,6 +35,7 @@ from usbgate.web.shapes import (
     sensor_shapes,
     status_shape,
 )
+from usbgate.web.static import load_page
 
 SENSORS_A_TURN = 500  # some ms of the reactor's time
 SOME_REQUESTS = 100  # where the client does not say how many
@@ -54,7 +54,7 @@ class Api:
         reactor: IReactorTime,
         gateway: IGateway,
         wall: Callable[[], int],
-        events: Events,
+        events: EventStreams,
         clients: Callable[[], Mapping[str, int]],
     ) -> None:
         """
@@ -77,7 +77,7 @@ class Api:
     # Sensors.
 
     @answers(app, "GET", "/api/v1/sensors")
-    async def sensors(self, request: Any) -> types.Sensors:
+    async def sensors(self, request: Any) -> schema.Sensors:
         """
         Tell of all sensors.
         """
@@ -88,10 +88,10 @@ class Api:
             told.append(sensor)
             if len(told) % SENSORS_A_TURN == 0:
                 await deferLater(self._reactor, 0)
-        return types.Sensors(now=moment(now), sensors=told)
+        return schema.Sensors(now=moment(now), sensors=told)
 
     @answers(app, "GET", "/api/v1/sensors/<sensor>")
-    async def sensor(self, request: Any, sensor: str) -> types.Sensor:
+    async def sensor(self, request: Any, sensor: str) -> schema.Sensor:
         """
         Tell of one sensor.
         """
@@ -102,12 +102,12 @@ class Api:
         return found[0]
 
     @answers(app, "POST", "/api/v1/sensors/<sensor>/ask")
-    async def ask(self, request: Any, sensor: str) -> types.Answer:
+    async def ask(self, request: Any, sensor: str) -> schema.Answer:
         """
         Ask a sensor.
         """
         Query(request.args, ())
-        asked = body_of(request, types.Ask)
+        asked = body_of(request, schema.Ask)
         command = asked.command if asked.command is not None else self._gateway.default_command(sensor)
         fields = {"MSG": command, "ID": sensor}
         if asked.origin is not None:
@@ -145,13 +145,13 @@ class Api:
         await tell_readings(self._reactor, self._gateway, self._wall(), request, True)
 
     @answers(app, "GET", "/api/v1/requests")
-    async def requests(self, request: Any) -> types.Requests:
+    async def requests(self, request: Any) -> schema.Requests:
         """
         Tell who asked what.
         """
         query = Query(request.args, ("sensor", "limit"))
         found = await self._gateway.requests(query.sensor(), query.limit(MOST_REQUESTS) or SOME_REQUESTS)
-        return types.Requests(requests=[request_shape(each) for each in found])
+        return schema.Requests(requests=[request_shape(each) for each in found])
 
     # What happens.
 
@@ -173,35 +173,35 @@ class Api:
         await self._events.open(transport, head, client_of(request), sensor, last_id)
 
     @answers(app, "GET", "/api/v1/alarms")
-    async def alarms(self, request: Any) -> types.Alarms:
+    async def alarms(self, request: Any) -> schema.Alarms:
         """
         Tell the alarms.
         """
         Query(request.args, ())
         presentations = self._gateway.presentations()
-        return types.Alarms(alarms=[alarm_shape(alarm, presentations) for alarm in self._gateway.alarms()])
+        return schema.Alarms(alarms=[alarm_shape(alarm, presentations) for alarm in self._gateway.alarms()])
 
     @answers(app, "POST", "/api/v1/alarms/<alarm>/acknowledge")
-    async def acknowledge(self, request: Any, alarm: str) -> types.Alarm:
+    async def acknowledge(self, request: Any, alarm: str) -> schema.Alarm:
         """
         Take note that somebody has seen an alarm.
         """
         Query(request.args, ())
-        by = body_of(request, types.Acknowledge).by or host_of(request)
+        by = body_of(request, schema.Acknowledge).by or host_of(request)
         return alarm_shape(await self._gateway.acknowledge(alarm, by), self._gateway.presentations())
 
     # How it is.
 
     @answers(app, "GET", "/api/v1/devices")
-    async def devices(self, request: Any) -> types.Devices:
+    async def devices(self, request: Any) -> schema.Devices:
         """
         Tell of all devices.
         """
         Query(request.args, ())
-        return types.Devices(devices=[device_shape(device) for device in self._gateway.devices()])
+        return schema.Devices(devices=[device_shape(device) for device in self._gateway.devices()])
 
     @answers(app, "GET", "/api/v1/status")
-    async def status(self, request: Any) -> types.Status:
+    async def status(self, request: Any) -> schema.Status:
         """
         Tell how usbgate is.
         """
@@ -209,7 +209,7 @@ class Api:
         return status_shape(self._gateway, self._clients())
 
     @answers(app, "GET", "/healthz")
-    async def health(self, request: Any) -> types.Health:
+    async def health(self, request: Any) -> schema.Health:
         """
         Tell whether all is well.
         """

@@ -13,10 +13,10 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
-from usbgate.keepalive import keep_alive
-from usbgate.model import Failed
-from usbgate.web.guard import BODY_LIMIT
+from usbgate.core.errors import Failed
+from usbgate.net.keepalive import keep_alive
 from usbgate.web.problems import HttpProblem, respond_problem
+from usbgate.web.security import BODY_LIMIT
 
 # Bytes of a body that are read, so that a client which sends first and reads then gets to read why it was refused.
 _READ_LIMIT = 16 * BODY_LIMIT

@@ -17,12 +17,13 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from usbgate import watchers
-from usbgate.interfaces import IGateway
-from usbgate.model import AlarmEvent, DeviceEvent, Event, LimitExceeded, ReadingEvent
-from usbgate.sendqueue import STUCK_AFTER, SendQueue
-from usbgate.web import types
-from usbgate.web.shapes import alarm_shape, moment, values_shape
+from usbgate.core.errors import LimitExceeded
+from usbgate.core.model import AlarmEvent, DeviceEvent, Event, ReportEvent
+from usbgate.gateway.interfaces import IGateway
+from usbgate.net import broadcast
+from usbgate.net.sendqueue import STUCK_AFTER, SendQueue
+from usbgate.web import schema
+from usbgate.web.serialize import alarm_shape, moment, values_shape
 
 UNSENT_LIMIT = 64 * 1024  # bytes; less, and a client that lost events is told and gets them again
 STREAM_LIMIT = 1024 * 1024  # bytes; beyond, a client loses events, as a watcher does (protocol §3)
@@ -40,7 +41,7 @@ _RETRY = 2000  # ms until a browser that was cut off comes back
 _ID = re.compile(r"([0-9a-f]{1,32})-([0-9]{1,18})")
 
 
-class Events:
+class EventStreams:
     """
     All events of a gateway, and who gets them.
     """
@@ -63,7 +64,7 @@ class Events:
         self._stopped = False
         self._ring: deque[tuple[int, str | None, str]] = deque()
         self._ring_bytes = 0
-        self._watchers = watchers.Watchers(reactor, self._listen)
+        self._watchers = broadcast.Broadcast(reactor, self._listen)
         self._streams: set[EventStream] = set()
         self._tell: Callable[[str | None, str], None] | None = None
         self._unsubscribe: Callable[[], None] | None = None
@@ -181,7 +182,7 @@ class Events:
 
     def _happened(self, event: Event) -> None:
         self._newest += 1
-        sensor = event.sensor if isinstance(event, ReadingEvent) else None
+        sensor = event.sensor if isinstance(event, ReportEvent) else None
         frame = f"id: {self._boot}-{self._newest}\n{self._frame(event)}"
         self._ring.append((self._newest, sensor, frame))
         self._ring_bytes += len(frame)
@@ -191,10 +192,10 @@ class Events:
             self._tell(sensor, frame)
 
     def _frame(self, event: Event) -> str:
-        if isinstance(event, ReadingEvent):
+        if isinstance(event, ReportEvent):
             return _frame(
                 "reading",
-                types.ReadingEvent(
+                schema.ReportEvent(
                     sensor=event.sensor,
                     device=event.device,
                     command=event.command,
@@ -204,11 +205,11 @@ class Events:
             )
         if isinstance(event, DeviceEvent):
             return _frame(
-                "device", types.DeviceEvent(device=event.device, state=event.state, since=moment(event.since))
+                "device", schema.DeviceEvent(device=event.device, state=event.state, since=moment(event.since))
             )
         if isinstance(event, AlarmEvent):
             return _frame("alarm", alarm_shape(event.alarm, self._gateway.presentations()))
-        return _frame("store", types.StoreEvent(state=event.state, backlog=event.backlog))
+        return _frame("store", schema.StoreEvent(state=event.state, backlog=event.backlog))
 
 
 def _frame(name: str, data: msgspec.Struct) -> str:
@@ -217,10 +218,10 @@ def _frame(name: str, data: msgspec.Struct) -> str:
 
 
 def _dropped_frame(count: int | None) -> str:
-    return _frame("dropped", types.DroppedEvent(count=count))
+    return _frame("dropped", schema.DroppedEvent(count=count))
 
 
-@implementer(watchers.IWatcher)
+@implementer(broadcast.ISubscriber)
 class EventStream:
     """
     One client.
@@ -238,9 +239,9 @@ class EventStream:
         self._queue = SendQueue(reactor, transport, self._taken, self._stuck)
         self._queue.write_behind(head)
 
-    def events(self, events: watchers.Events) -> None:
+    def events(self, events: broadcast.EventBatch) -> None:
         """
-        Take events; lose them, and count that, where too much waits already (see `IWatcher.events`).
+        Take events; lose them, and count that, where too much waits already (see `ISubscriber.events`).
         """
         if self._dropped or self._queue.unsent > STREAM_LIMIT:
             self._dropped += len(events)

@@ -16,10 +16,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from usbgate.clientline import parse_moment
-from usbgate.fieldline import parse_number
-from usbgate.interfaces import IGateway
-from usbgate.web.shapes import status_shape
+from usbgate.core.fieldline import parse_number
+from usbgate.core.messages import parse_moment
+from usbgate.gateway.interfaces import IGateway
+from usbgate.web.serialize import status_shape
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

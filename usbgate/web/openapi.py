@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from usbgate import __version__
-from usbgate.web import types
+from usbgate.web import schema
 from usbgate.web.problems import CONTENT_TYPE as PROBLEM
 
 JSON = "application/json"
@@ -79,21 +79,21 @@ _HISTORY = ("sensor", "field", "since", "until", "limit", "bucket")
 _ALWAYS = (400, 403, 405, 421, 500)
 
 OPERATIONS = [
-    Operation("get", "/api/v1/sensors", "All sensors with their newest readings.", types.Sensors),
-    Operation("get", "/api/v1/sensors/{sensor}", "One sensor.", types.Sensor, problems=(404,)),
+    Operation("get", "/api/v1/sensors", "All sensors with their newest readings.", schema.Sensors),
+    Operation("get", "/api/v1/sensors/{sensor}", "One sensor.", schema.Sensor, problems=(404,)),
     Operation(
         "post",
         "/api/v1/sensors/{sensor}/ask",
         "Ask a sensor, and wait for its answer.",
-        types.Answer,
-        takes=types.Ask,
+        schema.Answer,
+        takes=schema.Ask,
         problems=(404, 413, 415, 429, 503, 504),
     ),
     Operation(
         "get",
         "/api/v1/readings",
         "Stored readings, newest last, or sums of them.",
-        (types.Readings, types.Buckets),
+        (schema.Readings, schema.Buckets),
         query=_HISTORY,
         required=("sensor",),
         content_type=(JSON, CSV),
@@ -113,7 +113,7 @@ OPERATIONS = [
         "get",
         "/api/v1/requests",
         "Requests that ended, newest first.",
-        types.Requests,
+        schema.Requests,
         query=("sensor", "limit"),
         most=MOST_REQUESTS,
     ),
@@ -126,30 +126,30 @@ OPERATIONS = [
         problems=(429, 503),
         content_type=("text/event-stream",),
     ),
-    Operation("get", "/api/v1/alarms", "Alarms that are active or not acknowledged yet.", types.Alarms),
+    Operation("get", "/api/v1/alarms", "Alarms that are active or not acknowledged yet.", schema.Alarms),
     Operation(
         "post",
         "/api/v1/alarms/{alarm}/acknowledge",
         "Say that somebody has seen an alarm.",
-        types.Alarm,
-        takes=types.Acknowledge,
+        schema.Alarm,
+        takes=schema.Acknowledge,
         problems=(404, 413, 415, 503),
     ),
-    Operation("get", "/api/v1/devices", "All devices.", types.Devices),
-    Operation("get", "/api/v1/status", "How usbgate is.", types.Status),
+    Operation("get", "/api/v1/devices", "All devices.", schema.Devices),
+    Operation("get", "/api/v1/status", "How usbgate is.", schema.Status),
     Operation("get", "/api/v1/openapi.json", "This document.", None),
-    Operation("get", "/healthz", "Whether all is well.", types.Health),
+    Operation("get", "/healthz", "Whether all is well.", schema.Health),
     Operation("get", "/metrics", "Numbers for Prometheus.", None, content_type=("text/plain",)),
 ]
 
-_EVENTS = (types.ReadingEvent, types.DeviceEvent, types.StoreEvent, types.DroppedEvent)
+_EVENTS = (schema.ReportEvent, schema.DeviceEvent, schema.StoreEvent, schema.DroppedEvent)
 
 
 def document() -> dict[str, Any]:
     """
     Make the document.
     """
-    kinds: list[Any] = [types.Problem, *_EVENTS]
+    kinds: list[Any] = [schema.Problem, *_EVENTS]
     for operation in OPERATIONS:
         gives = operation.gives if isinstance(operation.gives, tuple) else (operation.gives,)
         kinds += [kind for kind in (*gives, operation.takes) if kind is not None and kind not in kinds]
@@ -182,30 +182,30 @@ def _operation(operation: Operation, references: Mapping[Any, Any]) -> dict[str,
         "responses": {"200": {"description": operation.summary, "content": _content(operation, references)}},
     }
     for name in operation.query:
-        what, schema = PARAMETERS[name]
+        what, shape = PARAMETERS[name]
         required = name in operation.required
         if name == "limit":
-            schema = {**schema, "maximum": operation.most}
+            shape = {**shape, "maximum": operation.most}
         told["parameters"].append(
-            {"name": name, "in": "query", "description": what, "required": required, "schema": schema}
+            {"name": name, "in": "query", "description": what, "required": required, "schema": shape}
         )
     if operation.takes is not None:
         told["requestBody"] = {"required": True, "content": {JSON: {"schema": references[operation.takes]}}}
-    problem = {"description": "A problem.", "content": {PROBLEM: {"schema": references[types.Problem]}}}
+    problem = {"description": "A problem.", "content": {PROBLEM: {"schema": references[schema.Problem]}}}
     for status in sorted({*_ALWAYS, *operation.problems}):
         told["responses"][str(status)] = problem
     return told
 
 
 def _content(operation: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
-    schema: Any = _TEXT
+    shape: Any = _TEXT
     if isinstance(operation.gives, tuple):
-        schema = {"anyOf": [references[kind] for kind in operation.gives]}
+        shape = {"anyOf": [references[kind] for kind in operation.gives]}
     elif operation.gives is not None:
-        schema = references[operation.gives]
+        shape = references[operation.gives]
     elif operation.content_type == (JSON,):
-        schema = {"type": "object"}
-    return {kind: {"schema": schema if kind == JSON else _TEXT} for kind in operation.content_type}
+        shape = {"type": "object"}
+    return {kind: {"schema": shape if kind == JSON else _TEXT} for kind in operation.content_type}
 
 
 def _name(operation: Operation) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from usbgate.model import (
+from usbgate.core.errors import (
     Busy,
     Denied,
     Failed,
@@ -22,7 +22,7 @@ from usbgate.model import (
     TimedOut,
     Unknown,
 )
-from usbgate.web.types import Problem
+from usbgate.web.schema import Problem
 
 CONTENT_TYPE = "application/problem+json"
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
-from usbgate.clientline import parse_duration, parse_moment
-from usbgate.fieldline import is_key, is_sensor_id
-from usbgate.model import Malformed
+from usbgate.core.errors import Malformed
+from usbgate.core.fieldline import is_key, is_sensor_id
+from usbgate.core.messages import parse_duration, parse_moment
 
 # Seconds of a bucket: the least is what a fast sensor says anyway, the most a year.
 BUCKET_RANGE = (1.0, 366 * 86_400.0)

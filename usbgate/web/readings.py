@@ -13,23 +13,24 @@ from typing import Any
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 
-from usbgate.fieldline import format_number
-from usbgate.interfaces import IGateway
-from usbgate.model import Malformed, Selection, StoredReading
-from usbgate.web import types
+from usbgate.core.errors import Malformed
+from usbgate.core.fieldline import format_number
+from usbgate.core.model import Selection, StoredReading
+from usbgate.gateway.interfaces import IGateway
+from usbgate.web import schema
 from usbgate.web.openapi import CSV, JSON, MOST_READINGS
-from usbgate.web.outflow import Outflow
 from usbgate.web.problems import respond
 from usbgate.web.query import Query
-from usbgate.web.shapes import bucket_shape, reading_shape
+from usbgate.web.serialize import bucket_shape, reading_shape
+from usbgate.web.streaming import StreamedResponse
 
 MOST_BUCKETS = 10_000
 
 # Readings of a page: 5 ms of the reactor's time, in which they are made into text.
 PAGE = 1_000
 
-_READING_COLUMNS = types.Reading.__struct_fields__
-_BUCKET_COLUMNS = types.Bucket.__struct_fields__
+_READING_COLUMNS = schema.Reading.__struct_fields__
+_BUCKET_COLUMNS = schema.Bucket.__struct_fields__
 
 _encode = msgspec.json.Encoder().encode
 
@@ -55,7 +56,7 @@ async def _csv_pieces(pages: AsyncIterator[Sequence[StoredReading]]) -> AsyncIte
         yield _csv([_cells(reading_shape(stored)) for stored in page])
 
 
-def _buckets_csv(buckets: Sequence[types.Bucket]) -> bytes:
+def _buckets_csv(buckets: Sequence[schema.Bucket]) -> bytes:
     """
     Spell sums as CSV, names first.
     """
@@ -136,7 +137,7 @@ async def tell_readings(reactor: IReactorTime, gateway: IGateway, now: int, requ
     if bucket is not None:
         found = await gateway.buckets(selection, round(bucket * 1000), min(limit or MOST_BUCKETS, MOST_BUCKETS))
         shapes = [bucket_shape(sensor, each) for each in found]
-        body = _buckets_csv(shapes) if as_csv else _encode(types.Buckets(bucket=bucket, buckets=shapes))
+        body = _buckets_csv(shapes) if as_csv else _encode(schema.Buckets(bucket=bucket, buckets=shapes))
         respond(request, HTTPStatus.OK, content_type, body, headers)
         return
     extent = await gateway.extent(selection, limit)
@@ -144,7 +145,7 @@ async def tell_readings(reactor: IReactorTime, gateway: IGateway, now: int, requ
     for name, value in {"Content-Type": content_type, **headers}.items():
         request.setHeader(name, value)
     if request.method != b"HEAD":
-        flow = Outflow(reactor, request)
+        flow = StreamedResponse(reactor, request)
         try:
             async for piece in _csv_pieces(pages) if as_csv else _json_pieces(pages):
                 await flow.write(piece)

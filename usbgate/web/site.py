@@ -14,13 +14,13 @@ from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
-from usbgate.interfaces import IGateway
-from usbgate.ports import Ports
+from usbgate.gateway.interfaces import IGateway
+from usbgate.net.listeners import Listeners
 from usbgate.web.api import Api
 from usbgate.web.channel import Channel, WebSite
-from usbgate.web.events import Events
-from usbgate.web.guard import HEADERS, Guard
+from usbgate.web.events import EventStreams
 from usbgate.web.problems import HttpProblem, respond, respond_problem
+from usbgate.web.security import HEADERS, RequestGuard
 
 # Seconds for clients to take what they are still told when usbgate ends; the whole is to stop within 5 s.
 STOP_LIMIT = 1.5
@@ -33,7 +33,7 @@ class Front(Resource):
 
     isLeaf = True
 
-    def __init__(self, guard: Guard, inner: Any, base_path: str) -> None:
+    def __init__(self, guard: RequestGuard, inner: Any, base_path: str) -> None:
         """
         Stand before a resource.
 
@@ -95,7 +95,7 @@ class Web(Service):
             reactor: For time limits.
             gateway: Whom to ask.
             wall: The wall clock (`IClock.wall`).
-            hosts: Names by which browsers may call us, beside those that `Guard` knows.
+            hosts: Names by which browsers may call us, beside those that `RequestGuard` knows.
             base_path: See `Front`.
             max_connections: How many clients may hear events; as many may do something else meanwhile.
             others: Numbers of the other faces' clients, by name.
@@ -104,9 +104,9 @@ class Web(Service):
         self._others = others
         self._stopped: Deferred[None] | None = None
         self._limit: IDelayedCall | None = None
-        self.events = Events(reactor, gateway, max_connections)
+        self.events = EventStreams(reactor, gateway, max_connections)
         self.api = Api(reactor, gateway, wall, self.events, self.counts)
-        front = Front(Guard(hosts), self.api.app.resource(), base_path)
+        front = Front(RequestGuard(hosts), self.api.app.resource(), base_path)
         self.site = _Site(reactor, front, 2 * max_connections, self._closed)
 
     def counts(self) -> Mapping[str, int]:
@@ -161,7 +161,7 @@ class _Site(WebSite):
         self._told()
 
 
-class WebPort(Ports):
+class WebListener(Listeners):
     """
     Where browsers find us; says so.
     """

@@ -14,10 +14,10 @@ from zope.interface import implementer
 
 from tests.faults.simulated.disk import Row, is_poisoned, number
 from tests.faults.simulated.life import Life, demand
-from tests.memory_sink import reading_of, rows_of
-from usbgate.batch import Batch
-from usbgate.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
-from usbgate.model import Alarm, Reading
+from tests.support.memory_sink import reading_of, rows_of
+from usbgate.core.batch import Batch
+from usbgate.core.model import Alarm, Reading
+from usbgate.store.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
 
 CALL_LIMIT = 10.0  # seconds after which a call to a database that hangs is given up, as the real sink's
 

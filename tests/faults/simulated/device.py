@@ -17,8 +17,8 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClie
 from zope.interface import implementer
 
 from tests.faults.simulated.life import Life, MemoryTransport, demand
-from usbgate.fieldline import LINE_LIMIT
-from usbgate.pending import PATIENCE, Rules
+from usbgate.core.fieldline import LINE_LIMIT
+from usbgate.core.pending import PATIENCE, Rules
 
 if TYPE_CHECKING:
     from tests.faults.simulation import World

@@ -12,11 +12,11 @@ from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
 from tests.faults.simulated.life import Life, demand
-from tests.memory_sink import rows_of
-from usbgate.batch import KINDS, Batch, encode, merge
-from usbgate.interfaces import IJournal, IOutbox
-from usbgate.model import ClockMark, Reading, RequestRecord
-from usbgate.model import Row as AnyRow
+from tests.support.memory_sink import rows_of
+from usbgate.core.batch import KINDS, Batch, encode, merge
+from usbgate.core.model import ClockMark, Reading, RequestRecord
+from usbgate.core.model import Row as AnyRow
+from usbgate.store.interfaces import IJournal, IOutbox
 
 FLUSH_INTERVAL = 0.05  # seconds, as the real journal's
 MERGE_ROWS = 12  # small, so that a backlog is many batches

@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from tests.memory_gateway import PeerTransport
-from usbgate.interfaces import IClock
+from tests.support.memory_gateway import PeerTransport
+from usbgate.core.clock import IClock
 
 
 class Violated(AssertionError):

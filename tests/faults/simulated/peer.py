@@ -14,9 +14,9 @@ from twisted.internet.address import IPv4Address
 
 from tests.faults.simulated.device import TOGGLE
 from tests.faults.simulated.life import Life, MemoryTransport, demand
-from usbgate.fieldline import parse
-from usbgate.server import ClientProtocol
-from usbgate.watchers import IWatcher, Watchers
+from usbgate.core.fieldline import parse
+from usbgate.net.broadcast import Broadcast, ISubscriber
+from usbgate.server.protocol import ClientProtocol
 
 if TYPE_CHECKING:
     from tests.faults.simulation import World
@@ -66,24 +66,24 @@ class Asked:
     written: int = 0
 
 
-class RecordedWatchers(Watchers):
+class RecordedWatchers(Broadcast):
     """
     Tells the world who watches what.
     """
 
     world: World
 
-    def add(self, watcher: IWatcher, sensors: Collection[str]) -> None:
+    def add(self, watcher: ISubscriber, sensors: Collection[str]) -> None:
         """
-        See `Watchers`.
+        See `Broadcast`.
         """
         assert isinstance(watcher, ClientProtocol)
         self.world.watching[watcher] = frozenset(sensors)
         super().add(watcher, sensors)
 
-    def remove(self, watcher: IWatcher) -> None:
+    def remove(self, watcher: ISubscriber) -> None:
         """
-        See `Watchers`.
+        See `Broadcast`.
         """
         assert isinstance(watcher, ClientProtocol)
         self.world.watching.pop(watcher, None)

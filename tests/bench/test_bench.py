@@ -1,0 +1,258 @@
+"""
+The bench runs, from the command to the page: the figures are nobody's business here.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.bench import child, page, report
+from tests.bench.database import Database
+from tests.bench.figures import Figure, Found, Row, reached
+from tests.bench.roundtrip import check
+from tests.bench.rows import ROWS
+from tests.bench.throughput import all_there
+from tests.support import postgresql
+from tests.support.running import ROOT, environment
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """
+    Run the command to its end.
+    """
+    return subprocess.run(
+        [sys.executable, "-m", "tests.bench", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+        timeout=120,
+        start_new_session=True,
+    )
+
+
+class RunTests(SynchronousTestCase):
+    """
+    The command, as people run it.
+    """
+
+    def test_quick(self) -> None:
+        """
+        Rows are measured with little of everything, and nothing is lost or wrong.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="usbgate-bench-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        names = "throughput", "coalescing"
+        said = bench(*names, "--quick", "--rounds", "1", "--json", str(folder / "out.json"))
+        self.assertEqual(said.returncode, 0, said.stdout + said.stderr)
+        told = json.loads((folder / "out.json").read_text())
+        self.assertEqual(told["wrong"], [])
+        self.assertEqual(sorted(told["rounds"]), sorted(names))
+        for name in names:
+            [found] = told["rounds"][name]
+            for figure in ROWS[name].figures:
+                self.assertLessEqual({figure.key, *figure.beside}, found.keys())
+            self.assertIn(f"{name}: ", said.stdout)
+        [together] = told["rounds"]["coalescing"]
+        self.assertEqual((together["messages"], together["clients"]), (1, 50))
+
+    def test_unknown(self) -> None:
+        """
+        A row that there is not is refused, and those that there are, are told.
+        """
+        said = bench("speed")
+        self.assertEqual(said.returncode, 2)
+        self.assertIn("no such row: speed", said.stderr)
+        self.assertIn("throughput", said.stderr)
+
+
+class CheckTests(SynchronousTestCase):
+    """
+    What is wrong is found.
+    """
+
+    def asked(self, answer: Callable[[str], bytes]) -> dict[str, Any]:
+        """
+        Ask, for a moment, a server that answers in some way, and give what the clients tell.
+        """
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection, connection.makefile("rb") as lines:
+                for line in lines:
+                    connection.sendall(line + answer(line.decode().rpartition("_N:")[2].strip()))
+
+        thread = Thread(target=serve)
+        thread.start()
+        self.addCleanup(thread.join)
+        told = child.run(
+            "tests.bench.load",
+            json.dumps(
+                {"does": "ask", "port": listening.getsockname()[1], "clients": 1, "seconds": 0.1, "patience": 0.2}
+            ),
+        )
+        return told
+
+    def test_right(self) -> None:
+        """
+        The answer to the question is counted.
+        """
+        told = self.asked(lambda number: f"ID:1_VALUE:{number}_MSG:J_AT:2026-03-11T21:02:10.123Z\n".encode())
+        self.assertGreater(told["answers"], 0)
+        check(told)
+
+    def test_wrong(self) -> None:
+        """
+        Another's answer beside the right one, an error, and none at all are told.
+        """
+
+        def doubled(number: str) -> bytes:
+            right = f"ID:1_VALUE:{number}_MSG:J_AT:2026-03-11T21:02:10.123Z\n"
+            return (right if number < "3" else right + right).encode()
+
+        def failing(number: str) -> bytes:
+            return doubled(number) if number < "3" else b"ERROR:timeout_MSG:J_ID:1_ORIGIN:b_N:3\n"
+
+        def silent(number: str) -> bytes:
+            return doubled(number) if number < "3" else b""
+
+        for answer, what in [(doubled, "wrong"), (failing, "errors"), (silent, "unanswered")]:
+            told = self.asked(answer)
+            self.assertGreater(told[what], 0, what)
+            with self.assertRaisesRegex(AssertionError, "not every answer was right"):
+                check(told)
+
+    def test_stored(self) -> None:
+        """
+        A reading that is lost, doubled, changed, of another sensor or out of order is found in the table.
+        """
+        server = postgresql.server()
+        url = server.create_database()
+        self.addCleanup(server.query, server.url, f"drop database {url.rpartition('/')[2]} with (force)")
+        server.query(url, "create table reading (gateway text, seq bigint, sensor text, field text, value float8)")
+        fill = "insert into reading select 'bench', n + 7, (n % 4)::text, 'VALUE', n from generate_series(0, 19) n"
+        for harm in [
+            "",
+            "delete from reading where value = 5",
+            "insert into reading select * from reading where value = 5",
+            "update reading set value = 4 where value = 5",
+            "update reading set sensor = '2' where value = 5",
+            "update reading set field = 'X' where value = 5",
+            "update reading set seq = 40 - seq",
+        ]:
+            server.query(url, f"delete from reading; {fill}; {harm}")
+            with closing(Database(url, lambda: 0)) as database:
+                if harm:
+                    with self.assertRaisesRegex(AssertionError, "out of order", msg=harm):
+                        all_there(database, 20, 4)
+                else:
+                    all_there(database, 20, 4)
+
+
+ROW = Row(
+    "row",
+    "a row",
+    [
+        Figure("fast", "it does", "/s", {"other": "the other"}, ">= 1,000"),
+        Figure("slow", "it takes", "ms", reach="<= 2"),
+        Figure("gone", "nobody knows"),
+    ],
+    lambda rig: {},
+)
+
+ROUNDS = [{"fast": 1500.0, "other": 2000.0, "slow": 2.5}, {"fast": 900.0, "slow": 2.5}, {"fast": 1200.0, "slow": 3.0}]
+
+
+class ReportTests(SynchronousTestCase):
+    """
+    What is shown of what was measured.
+    """
+
+    def test_found(self) -> None:
+        """
+        A figure is the median of the rounds that have it, between the least and the most.
+        """
+        self.assertEqual(Found.of(ROUNDS, "fast"), Found(1200.0, 900.0, 1500.0))
+        self.assertEqual(Found.of(ROUNDS, "other"), Found(2000.0, 2000.0, 2000.0))
+        self.assertIsNone(Found.of(ROUNDS, "gone"))
+
+    def test_reached(self) -> None:
+        """
+        The median is what has to reach the limit, upwards or downwards, or is it.
+        """
+        fast, slow, gone = ROW.figures
+        self.assertIs(reached(fast, Found(1000, 0, 0)), True)
+        self.assertIs(reached(fast, Found(999, 0, 5000)), False)
+        self.assertIs(reached(slow, Found(2, 9, 9)), True)
+        self.assertIs(reached(slow, Found(2.1, 0, 0)), False)
+        self.assertIsNone(reached(gone, Found(1, 1, 1)))
+
+    def test_plain(self) -> None:
+        """
+        Each figure stands beside its reference, its spread and what it must reach.
+        """
+        self.assertEqual(
+            list(report.plain([ROW], {"row": ROUNDS})),
+            [
+                "row: a row",
+                "  it does: 1,200/s (900 – 1,500) [the other: 2,000/s] target ≥ 1,000/s: yes",
+                "  it takes: 2.50 ms (2.50 – 3) target ≤ 2 ms: NO",
+                "  nobody knows: not measured",
+            ],
+        )
+
+    def test_keys(self) -> None:
+        """
+        No row shows a figure twice.
+        """
+        for row in ROWS.values():
+            keys = [figure.key for figure in row.figures]
+            self.assertEqual(len(keys), len(set(keys)), row.name)
+
+    def test_page(self) -> None:
+        """
+        The table of the page is replaced, and nothing else of it.
+        """
+        told = {
+            **report.circumstances(quick=False),
+            "load": 0.1,
+            "rounds": {"coalescing": [{"messages": 1.0, "clients": 500.0}]},
+        }
+        lines = list(page.table(told))
+        self.assertIn("| exchanges with the device | 1 |  |  | ≤ 1 | yes |", lines)
+        once = page.replaced(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n", lines)
+        self.assertNotIn("old", once)
+        self.assertTrue(once.startswith(f"before\n{page.BEGIN}\nMeasured on "))
+        self.assertTrue(once.endswith(f" |\n{page.END}\nafter\n"))
+        self.assertEqual(page.replaced(once, lines), once)
+
+    def test_page_doubts(self) -> None:
+        """
+        Figures of a busy machine, or of a quick run, are said to be such.
+        """
+        told = {**report.circumstances(quick=False), "load": 0.1, "rounds": {}}
+        self.assertNotIn("reliable", next(page.table(told)))
+        doubts: list[dict[str, Any]] = [{"load": 3.2}, {"quick": True}]
+        for doubt in doubts:
+            self.assertIn("not reliable", next(page.table({**told, **doubt})))
+
+    def test_page_of_the_docs(self) -> None:
+        """
+        The page in the docs has its marks.
+        """
+        text = (ROOT / "docs" / "bench.md").read_text()
+        self.assertEqual((text.count(page.BEGIN), text.count(page.END)), (1, 1))

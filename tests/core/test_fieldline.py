@@ -1,0 +1,305 @@
+"""
+Field lines (protocol §1).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from math import isfinite
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from usbgate.core.errors import Malformed
+from usbgate.core.fieldline import (
+    LINE_LIMIT,
+    LineBuffer,
+    check_value,
+    format_line,
+    format_number,
+    format_time,
+    is_key,
+    is_sensor_id,
+    join_fields,
+    parse,
+    parse_number,
+    plain_text,
+)
+
+# What reads back as itself: it drives parser and formatter alike.
+BOTH_WAYS: list[tuple[dict[str, str], str]] = [
+    ({"MSG": "J", "ID": "20", "ORIGIN": "TOTO"}, "MSG:J_ID:20_ORIGIN:TOTO"),
+    ({"ID": "7", "TEMP": "21.5", "HUM": "48", "BAT": "OK"}, "ID:7_TEMP:21.5_HUM:48_BAT:OK"),
+    ({"ORIGIN": "my_site"}, "ORIGIN:my_site"),
+    ({"ORIGIN": "my_site", "ID": "2"}, "ORIGIN:my_site_ID:2"),
+    ({"ID": "28:FF:4C:01", "A": "1"}, "ID:28:FF:4C:01_A:1"),
+    ({"A": "x_"}, "A:x__"),
+    ({"A": "_x"}, "A:_x"),
+    ({"A": "x_", "B": "1"}, "A:x__B:1"),
+    ({"A": "__"}, "A:___"),
+    ({"A": "two words"}, "A:two words"),
+    ({"A": "21,5 °C"}, "A:21,5 °C"),
+    ({"A1": ":"}, "A1::"),
+]
+
+# What is read, but not written that way.
+READ_ONLY: list[tuple[str, dict[str, str]]] = [
+    ("msg:J_Id:20", {"MSG": "J", "ID": "20"}),
+    ("ID:20_", {"ID": "20"}),
+    ("ID: 20 _A:  x ", {"ID": "20", "A": "x"}),
+    ("A:\u00a0x\u2003", {"A": "x"}),
+]
+
+MALFORMED: list[tuple[bytes, str]] = [
+    (b"NOTE:12_30:45", "no key"),
+    (b"HU%:48", "no key"),
+    (b"_ID:20", "no key"),
+    (b"hello", "no key"),
+    (b" ID:20", "no key"),
+    (b"ID:20_ TEMP:3", "no key"),
+    (b":x", "no key"),
+    (b"1A:x", "no key"),
+    ("É:x".encode(), "no key"),
+    (b"_", "no key"),
+    (b"ID:20_id:21", "key given twice"),
+    (b"ID:", "empty value"),
+    (b"ID:_A:1", "empty value"),
+    (b"ID:  _A:1", "empty value"),
+    (b"ID:2\x000", "control character"),
+    (b"ID:2\t0", "control character"),
+    (b"ID:20\r", "control character"),
+    ("ID:2\x85".encode(), "control character"),
+    (b"ID:\xff", "not UTF-8"),
+    (b"ID:\xed\xa0\x80", "not UTF-8"),
+    (b"A:" + b"x" * (LINE_LIMIT - 1), "line too long"),
+]
+
+NUMBERS: list[tuple[str, float | None]] = [
+    ("456", 456.0),
+    ("-21.5", -21.5),
+    ("+.5", 0.5),
+    ("5.", 5.0),
+    ("1e3", 1000.0),
+    ("1E-3", 0.001),
+    ("1e-400", 0.0),
+    ("007", 7.0),
+    ("1e400", None),
+    ("-1e400", None),
+    ("1_000", None),
+    ("١٢", None),
+    ("nan", None),
+    ("inf", None),
+    ("21,5", None),
+    ("0x10", None),
+    (".", None),
+    ("", None),
+    ("1e", None),
+    ("--1", None),
+    (" 1", None),
+    ("1\n", None),
+    ("²", None),
+]
+
+
+class ParseTests(SynchronousTestCase):
+    """
+    Text to fields and back.
+    """
+
+    def test_both_ways(self) -> None:
+        """
+        A line is read as its fields, and the fields are written as that line.
+        """
+        for fields, line in BOTH_WAYS:
+            self.assertEqual(list(parse(line.encode()).items()), list(fields.items()), line)
+            self.assertEqual(format_line(fields), line)
+            self.assertEqual(join_fields(fields), line)
+
+    def test_read_only(self) -> None:
+        """
+        Keys in lower case, blanks around values and one `_` at the end are read.
+        """
+        for line, fields in READ_ONLY:
+            self.assertEqual(parse(line.encode()), fields, line)
+
+    def test_malformed(self) -> None:
+        """
+        Each malformed line is refused for its own reason.
+        """
+        for line, reason in MALFORMED:
+            with self.assertRaises(Malformed, msg=repr(line)) as caught:
+                parse(line)
+            self.assertEqual(caught.exception.reason, reason, line)
+
+    def test_longest(self) -> None:
+        """
+        A line of exactly the limit is read, also where that is another.
+        """
+        line = b"A:" + b"x" * (LINE_LIMIT - 2)
+        self.assertEqual(parse(line), {"A": "x" * (LINE_LIMIT - 2)})
+        self.assertEqual(parse(line + b"x", LINE_LIMIT + 1), {"A": "x" * (LINE_LIMIT - 1)})
+        with self.assertRaises(Malformed):
+            parse(line + b"xx", LINE_LIMIT + 1)
+
+    @given(st.dictionaries(st.from_regex(r"[A-Z][A-Z0-9]{0,5}", fullmatch=True), st.text(max_size=12), min_size=1))
+    def test_reads_back_or_is_refused(self, fields: dict[str, str]) -> None:
+        """
+        parse(format(f)) == f, or format refuses.
+        """
+        try:
+            line = format_line(fields)
+        except Malformed:
+            return
+        self.assertEqual(parse(line.encode()), fields)
+
+    @given(st.text(alphabet=st.sampled_from("AB1:_ é\x00"), max_size=24))
+    def test_what_is_read_can_be_written(self, text: str) -> None:
+        """
+        Whatever parse gives, format takes, and it reads back.
+        """
+        try:
+            fields = parse(text.encode())
+        except Malformed:
+            return
+        self.assertEqual(parse(format_line(fields).encode()), fields)
+
+    def test_values_refused(self) -> None:
+        """
+        A value that would not read back is refused, and the error names its key.
+        """
+        for value in ["", " x", "x ", "a\nb", "a_B:1", "a_30:45", "a_:", "\ud800", "x\x7f"]:
+            with self.assertRaises(Malformed, msg=repr(value)) as caught:
+                check_value("NAME", value)
+            self.assertIn("NAME", str(caught.exception))
+
+    def test_control_characters(self) -> None:
+        """
+        Unicode's category Cc is refused whole, and nothing else of the first planes is.
+        """
+        for code in [*range(0x20, 0x300), 0x2028, 0xFEFF]:
+            character = chr(code)
+            try:
+                check_value("A", f"a{character}b")
+                refused = False
+            except Malformed:
+                refused = True
+            self.assertEqual(refused, unicodedata.category(character) == "Cc", hex(code))
+
+
+class NumberTests(SynchronousTestCase):
+    """
+    Numbers and times.
+    """
+
+    def test_table(self) -> None:
+        """
+        What is a number is read as its double, all else is text.
+        """
+        for text, number in NUMBERS:
+            self.assertEqual(parse_number(text), number, repr(text))
+
+    @given(st.text("+-.0123456789eE_ naif\u0661\n", max_size=8))
+    def test_grammar(self, text: str) -> None:
+        """
+        A number is what the grammar of protocol §1 says, and nothing else that Python would read.
+        """
+        number = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text)
+        finite = number is not None and isfinite(float(text))
+        self.assertEqual(parse_number(text), float(text) if finite else None)
+
+    @given(st.floats(allow_nan=False, allow_infinity=False))
+    def test_shortest(self, number: float) -> None:
+        """
+        A number is written so that it reads back as the same double, with no `.0`.
+        """
+        text = format_number(number)
+        self.assertEqual(parse_number(text), number)
+        self.assertFalse(text.endswith(".0"))
+
+    def test_time(self) -> None:
+        """
+        Times are RFC 3339 in UTC with milliseconds, before 1970 too.
+        """
+        self.assertEqual(format_time(1363035730123), "2013-03-11T21:02:10.123Z")
+        self.assertEqual(format_time(0), "1970-01-01T00:00:00.000Z")
+        self.assertEqual(format_time(-1), "1969-12-31T23:59:59.999Z")
+
+    def test_names(self) -> None:
+        """
+        Keys are ASCII letters and digits; a sensor's id may be nearly anything without blank and `_`.
+        """
+        self.assertTrue(all(map(is_key, ["A", "temp2", "X9y"])))
+        self.assertFalse(any(map(is_key, ["", "1A", "A-B", "É", "A_B", "A\n"])))
+        self.assertTrue(all(map(is_sensor_id, ["20", "28:FF:4C:01", "é", "x" * 64])))
+        self.assertFalse(any(map(is_sensor_id, ["", "a b", "a_b", "x" * 65, "a\u00a0b", "a\x00", "\ud800"])))
+
+    @given(st.text())
+    def test_plain_text(self, text: str) -> None:
+        """
+        Any text becomes a value that reads back.
+        """
+        line = format_line({"TEXT": plain_text(text)})
+        self.assertEqual(parse(line.encode()), {"TEXT": plain_text(text)})
+
+
+class LineBufferTests(SynchronousTestCase):
+    """
+    Bytes to lines.
+    """
+
+    STREAM = b"one\r\ntwo\n\n" + b"x" * 3000 + b"\nthree\n" + b"y" * LINE_LIMIT + b"\r\nfour\nrest"
+    LINES = (b"one", b"two", b"", b"x" * (LINE_LIMIT + 1), b"three", b"y" * LINE_LIMIT, b"four")
+
+    def feed(self, size: int) -> tuple[list[bytes], LineBuffer]:
+        """
+        Feed the stream in pieces of a size.
+        """
+        buffer = LineBuffer()
+        lines: list[bytes] = []
+        for start in range(0, len(self.STREAM), size):
+            lines += buffer.feed(self.STREAM[start : start + size])
+        return lines, buffer
+
+    def test_pieces(self) -> None:
+        """
+        However the stream is cut, the same lines come out, and the good line behind an over-long one.
+        """
+        for size in [1, 2, 3, 7, 512, 1023, 1024, 1025, 1026, 4000, len(self.STREAM)]:
+            lines, buffer = self.feed(size)
+            self.assertEqual(lines, list(self.LINES), size)
+            self.assertEqual(buffer.rest, b"rest")
+            self.assertEqual(buffer.take_rest(), b"rest")
+            self.assertEqual(buffer.rest, b"")
+
+    def test_line_ends(self) -> None:
+        """
+        It is known how the newest line ended.
+        """
+        buffer = LineBuffer()
+        buffer.feed(b"a\r\n")
+        self.assertTrue(buffer.crlf)
+        buffer.feed(b"b\r")
+        self.assertTrue(buffer.crlf)
+        self.assertEqual(buffer.feed(b"\nc\n"), [b"b", b"c"])
+        self.assertFalse(buffer.crlf)
+
+    def test_told_at_once(self) -> None:
+        """
+        An over-long line is told when it is found, not when it ends, and only once.
+        """
+        buffer = LineBuffer()
+        self.assertEqual(buffer.feed(b"x" * (LINE_LIMIT + 1)), [b"x" * (LINE_LIMIT + 1)])
+        self.assertEqual(buffer.feed(b"x" * 5000), [])
+        self.assertEqual(buffer.feed(b"\n"), [])
+        self.assertEqual(buffer.feed(b"ok\n"), [b"ok"])
+
+    def test_bounded(self) -> None:
+        """
+        Without a line end, no more than a line's worth is kept.
+        """
+        buffer = LineBuffer()
+        for _ in range(100):
+            buffer.feed(b"x" * 65536)
+            self.assertLessEqual(len(buffer.rest), LINE_LIMIT + 1)

@@ -1,0 +1,1493 @@
+"""
+Protocol §4, sentence by sentence: plain calls, and numbers for clocks.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import sys
+import weakref
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from usbgate.core.fieldline import check_value
+from usbgate.core.model import Answer, Question, Report, Request
+from usbgate.core.pending import Moves, PendingRequests, Rules
+
+LONG = 1000.0  # an asker's limit that no test reaches
+AT = 1_362_999_999_123  # a wall clock
+
+
+def request(sensor: str = "20", command: str = "J", max_age: float | None = None, **arguments: str) -> Request:
+    """
+    Build a request.
+    """
+    fields = {"MSG": command, "ID": sensor, "ORIGIN": "TOTO", **arguments}
+    return Request(Question(sensor, command, frozenset(arguments.items())), fields, "TOTO", "test", None, max_age)
+
+
+def report(sensor: str = "20", command: str | None = None, tag: str | None = None, **values: str) -> Report:
+    """
+    Build a report; of `VALUE:1` where no values are given.
+    """
+    return Report(sensor, command, tag, tuple((values or {"VALUE": "1"}).items()))
+
+
+def acknowledgement(sensor: str, command: str) -> Report:
+    """
+    Build a report without a measurement.
+    """
+    return Report(sensor, command, None, ())
+
+
+def link(device: str = "tty", first_tag: int = 0, **rules: Any) -> PendingRequests[Any]:
+    """
+    Build a link that is up; patience is 5 s unless told otherwise.
+    """
+    pending: PendingRequests[Any] = PendingRequests(device, Rules(**{"patience": 5.0, **rules}), first_tag)
+    pending.link_up(0.0)
+    return pending
+
+
+def sent(moves: Moves[Any]) -> list[str]:
+    """
+    Tell what was written: `20 J`, with the arguments behind it.
+    """
+    return [
+        " ".join(
+            [
+                send.request.question.sensor,
+                send.request.question.command,
+                *dict(send.request.question.arguments).values(),
+            ]
+        )
+        for send in moves.send
+    ]
+
+
+def answered(moves: Moves[Any]) -> list[Any]:
+    """
+    Tell who was answered, sorted.
+    """
+    return sorted(waiter for waiter, _ in moves.answered)
+
+
+def failed(moves: Moves[Any]) -> dict[Any, str]:
+    """
+    Tell who failed, with which code.
+    """
+    return {waiter: error.code for waiter, error in moves.failed}
+
+
+def answers(moves: Moves[Any]) -> list[str | None]:
+    """
+    Tell of each report handed on the command that it answered.
+    """
+    return [question and question.command for _, question in moves.handed]
+
+
+class TestOneMessagePerSensor(SynchronousTestCase):
+    """
+    §4.2: the order in which questions get to the wire.
+    """
+
+    def test_one_message_per_sensor(self) -> None:
+        """
+        A sensor's second question is written when the first is answered, not before.
+        """
+        pending = link()
+        self.assertEqual(sent(pending.ask(request("20", "J"), "a", LONG, 0.0)), ["20 J"])
+        self.assertEqual(sent(pending.ask(request("20", "K"), "b", LONG, 0.0)), [])
+        moves = pending.received([report("20", "J")], 1.0, AT)
+        self.assertEqual(answered(moves), ["a"])
+        self.assertEqual(sent(moves), ["20 K"])
+
+    def test_questions_of_a_sensor_wait_in_order(self) -> None:
+        """
+        Questions of one sensor are written in the order in which they were asked.
+        """
+        pending = link()
+        order = []
+        for command in "ABCDE":
+            order += sent(pending.ask(request("20", command), command, LONG, 0.0))
+        for command in "ABCDE":
+            order += sent(pending.received([report("20", command)], 1.0, AT))
+        self.assertEqual(order, ["20 A", "20 B", "20 C", "20 D", "20 E"])
+
+    def test_sensors_side_by_side(self) -> None:
+        """
+        Different sensors run side by side, up to 4 messages by default.
+        """
+        pending = link()
+        written = [sent(pending.ask(request(str(n)), n, LONG, 0.0)) for n in range(6)]
+        self.assertEqual(written, [["0 J"], ["1 J"], ["2 J"], ["3 J"], [], []])
+
+    def test_window_of_one(self) -> None:
+        """
+        Firmware that cannot overlap is told one thing at a time.
+        """
+        pending = link(window=1)
+        self.assertEqual(sent(pending.ask(request("20"), "a", LONG, 0.0)), ["20 J"])
+        self.assertEqual(sent(pending.ask(request("21"), "b", LONG, 0.0)), [])
+        self.assertEqual(sent(pending.received([report("20")], 1.0, AT)), ["21 J"])
+
+    def test_free_place_by_first_question(self) -> None:
+        """
+        A free place goes to the sensor whose first waiting question was asked earliest, however many others it has.
+        """
+        pending = link(window=1)
+        pending.ask(request("1"), 0, LONG, 0.0)
+        for n, sensor in enumerate(["3", "2", "3", "4"]):
+            pending.ask(request(sensor, f"C{n}"), n, LONG, 1.0 + n)
+        order = []
+        for sensor in ["1", "3", "2", "3", "4"]:
+            order += sent(pending.received([report(sensor)], 6.0 if sensor == "x" else 4.5, AT))
+        self.assertEqual(order, ["3 C0", "2 C1", "3 C2", "4 C3"])
+
+    def test_new_turn_is_a_later_turn(self) -> None:
+        """
+        A question that takes a new turn comes after what was asked before that; both sensors were silent.
+        """
+        pending = link(window=1)
+        pending.ask(request("1"), "a", LONG, 0.0)
+        pending.ask(request("2"), "b", LONG, 1.0)
+        self.assertEqual(sent(pending.expire(5.0)), ["2 J"])
+        self.assertEqual(sent(pending.expire(10.0)), ["1 J"])
+        self.assertEqual(sent(pending.expire(15.0)), ["2 J"])
+
+    def test_silent_sensor_comes_last(self) -> None:
+        """
+        A sensor that left its last message unanswered comes after all others, though it was asked before them.
+        """
+        pending = link(window=1)
+        pending.ask(request("1"), "a", 2.0, 0.0)
+        pending.expire(2.0)
+        pending.expire(5.0)
+        pending.ask(request("3"), "b", LONG, 6.0)
+        pending.ask(request("1"), "c", LONG, 7.0)
+        pending.ask(request("2"), "d", LONG, 8.0)
+        self.assertEqual(sent(pending.received([report("3")], 9.0, AT)), ["2 J"])
+        self.assertEqual(sent(pending.received([report("2")], 10.0, AT)), ["1 J"])
+
+    def test_silent_sensor_that_answers_is_as_others(self) -> None:
+        """
+        A sensor that has answered again takes its turn as every other.
+        """
+        pending = link(window=1)
+        pending.ask(request("1"), "a", LONG, 0.0)
+        pending.expire(5.0)
+        self.assertEqual(answered(pending.received([report("1")], 6.0, AT)), ["a"])
+        pending.ask(request("3"), "b", LONG, 7.0)
+        pending.ask(request("1"), "c", LONG, 7.5)
+        pending.ask(request("2"), "d", LONG, 8.0)
+        self.assertEqual(sent(pending.received([report("3")], 9.0, AT)), ["1 J"])
+
+    def test_dead_sensors_block_nobody(self) -> None:
+        """
+        With window 1 and four dead sensors that are asked all the time, a healthy one is answered every time.
+        """
+        pending = link(window=1)
+        on_wire: str | None = None
+        outcomes: list[str] = []
+        waiting = False
+        now = 0.0
+        while now < 600.0:
+            moves = [pending.expire(now)]
+            for dead in "1234":
+                moves.append(pending.ask(request(dead), dead, 20.0, now))
+            if not waiting:
+                moves.append(pending.ask(request("9"), "healthy", 12.0, now))
+                waiting = True
+            if on_wire == "9" or "9 J" in [line for each in moves for line in sent(each)]:
+                moves.append(pending.received([report("9")], now + 0.25, AT))
+            for each in moves:
+                for send in each.send:
+                    on_wire = send.request.question.sensor
+                outcomes += ["answered" for waiter, _ in each.answered if waiter == "healthy"]
+                outcomes += [error.code for waiter, error in each.failed if waiter == "healthy"]
+                waiting = waiting and not {"healthy"} & {waiter for waiter, _ in [*each.answered, *each.failed]}
+            now += 0.5
+        # Before each of the four is known to be dead the healthy one may have to wait for all of them.
+        self.assertLessEqual(sum(outcome != "answered" for outcome in outcomes[:3]), 2)
+        self.assertEqual(set(outcomes[3:]), {"answered"})
+        self.assertGreater(len(outcomes), 80)
+
+    def test_lost_message_starves_nobody(self) -> None:
+        """
+        A sensor whose one message was lost is asked again and answered, while others are busy but leave places free.
+        """
+        pending = link(window=2)
+        pending.ask(request("1"), "unlucky", 60.0, 0.0)
+        on_wire: dict[str, float] = {"1": math.inf}  # when each answers; the first message is lost
+        now, outcome = 0.0, ""
+        while not outcome and now < 60.0:
+            now += 0.5
+            moves = [pending.expire(now)]
+            if now % 4 == 0:
+                moves += [pending.ask(request(sensor), sensor, 10.0, now) for sensor in "23"]
+            due = [sensor for sensor, when in on_wire.items() if when <= now]
+            moves.append(pending.received([report(sensor) for sensor in due], now, AT))
+            for sensor in due:
+                del on_wire[sensor]
+            for each in moves:
+                on_wire.update({send.request.question.sensor: now + 1.0 for send in each.send})
+                outcome = outcome or ("answered" if "unlucky" in answered(each) else failed(each).get("unlucky", ""))
+        self.assertEqual(outcome, "answered")
+        self.assertLess(now, 20.0)
+
+
+class TestJoining(SynchronousTestCase):
+    """
+    §4.3: who asks the same.
+    """
+
+    def test_joins_on_the_wire(self) -> None:
+        """
+        Who asks what is on the wire gets the answer, and nothing is written again.
+        """
+        pending = link()
+        pending.ask(request(), "a", LONG, 0.0)
+        self.assertEqual(sent(pending.ask(request(), "b", LONG, 1.0)), [])
+        moves = pending.received([report()], 2.0, AT)
+        self.assertEqual(answered(moves), ["a", "b"])
+        self.assertEqual(sent(moves), [])
+        self.assertTrue(pending.idle)
+
+    def test_joins_waiting(self) -> None:
+        """
+        Who asks what waits as the last of its sensor's line joins it.
+        """
+        pending = link()
+        pending.ask(request("20", "J"), "a", LONG, 0.0)
+        pending.ask(request("20", "K"), "b", LONG, 0.0)
+        pending.ask(request("20", "K"), "c", LONG, 0.0)
+        self.assertEqual(sent(pending.received([report("20", "J")], 1.0, AT)), ["20 K"])
+        self.assertEqual(answered(pending.received([report("20", "K")], 2.0, AT)), ["b", "c"])
+
+    def test_joins_only_the_last(self) -> None:
+        """
+        ON, OFF, ON on one sensor ends ON: the third does not join the first.
+        """
+        pending = link()
+        written = []
+        for n, command in enumerate(["ON", "OFF", "ON"]):
+            written += sent(pending.ask(request("9", command), n, LONG, 0.0))
+        for n, command in enumerate(["ON", "OFF", "ON"]):
+            moves = pending.received([acknowledgement("9", command)], 1.0 + n, AT)
+            self.assertEqual(answered(moves), [n])
+            written += sent(moves)
+        self.assertEqual(written, ["9 ON", "9 OFF", "9 ON"])
+
+    def test_other_arguments_do_not_join(self) -> None:
+        """
+        The same command with other arguments is another question.
+        """
+        pending = link()
+        pending.ask(request("9", "L", LEVEL="50"), "a", LONG, 0.0)
+        pending.ask(request("9", "L", LEVEL="60"), "b", LONG, 0.0)
+        moves = pending.received([acknowledgement("9", "L")], 1.0, AT)
+        self.assertEqual(answered(moves), ["a"])
+        self.assertEqual(sent(moves), ["9 L 60"])
+
+    def test_other_spelling_does_not_join(self) -> None:
+        """
+        Command and sensor are compared exactly.
+        """
+        pending = link()
+        pending.ask(request("20", "J"), "a", LONG, 0.0)
+        pending.ask(request("20", "j"), "b", LONG, 0.0)
+        self.assertEqual(sent(pending.ask(request("020", "J"), "c", LONG, 0.0)), ["020 J"])
+        self.assertEqual(answered(pending.received([report("20", "J")], 1.0, AT)), ["a"])
+
+    def test_arguments_are_a_set(self) -> None:
+        """
+        The same arguments in another order are the same question; who asks and how long makes no difference.
+        """
+        pending = link()
+        pending.ask(request("9", "L", LEVEL="50", SPEED="2"), "a", LONG, 0.0)
+        other = Request(
+            Question("9", "L", frozenset([("SPEED", "2"), ("LEVEL", "50")])),
+            {"ID": "9", "SPEED": "2", "MSG": "L", "LEVEL": "50", "ORIGIN": "another"},
+            "another",
+            "elsewhere",
+            3.0,
+        )
+        self.assertEqual(sent(pending.ask(other, "b", 3.0, 0.0)), [])
+        self.assertEqual(answered(pending.received([report("9", "L")], 1.0, AT)), ["a", "b"])
+
+    def test_joins_whom_nobody_waits_for_any_more(self) -> None:
+        """
+        A message on the wire whose askers gave up can still be joined.
+        """
+        pending = link()
+        pending.ask(request(), "a", 1.0, 0.0)
+        self.assertEqual(failed(pending.expire(1.0)), {"a": "timeout"})
+        self.assertEqual(sent(pending.ask(request(), "b", LONG, 2.0)), [])
+        self.assertEqual(answered(pending.received([report()], 3.0, AT)), ["b"])
+
+    def test_toggle_never_joins(self) -> None:
+        """
+        A command with `coalesce = false` is written exactly as often as it is asked.
+        """
+        pending = link(once=frozenset(["T"]))
+        written = []
+        for n in range(3):
+            written += sent(pending.ask(request("9", "T"), n, LONG, 0.0))
+        for n in range(3):
+            moves = pending.received([acknowledgement("9", "T")], 1.0, AT)
+            self.assertEqual(answered(moves), [n])
+            written += sent(moves)
+        self.assertEqual(written, ["9 T"] * 3)
+
+    def test_toggle_is_not_repeated(self) -> None:
+        """
+        A toggle whose answer was lost fails when its patience ends, and is not written again.
+        """
+        pending = link(once=frozenset(["T"]))
+        written = [
+            *sent(pending.ask(request("9", "T"), "a", LONG, 0.0)),
+            *sent(pending.ask(request("9", "T"), "b", LONG, 0.0)),
+        ]
+        moves = pending.expire(5.0)
+        self.assertEqual(failed(moves), {"a": "timeout"})
+        written += sent(moves)
+        moves = pending.expire(10.0)
+        self.assertEqual(failed(moves), {"b": "timeout"})
+        written += sent(moves)
+        self.assertEqual(written, ["9 T", "9 T"])
+        self.assertTrue(pending.idle)
+
+    def test_toggles_as_often_as_asked(self) -> None:
+        """
+        Whichever of many answers are lost, each toggle is written once.
+        """
+        pending = link(once=frozenset(["T"]))
+        written, ended = [], []
+        for n in range(10):
+            written += sent(pending.ask(request("9", "T"), n, LONG, 0.0))
+        now = 0.0
+        while pending.in_flight:
+            now += 1.0
+            answer = int(now) % 3 == 0
+            moves = pending.received([acknowledgement("9", "T")], now, AT) if answer else pending.expire(now)
+            written += sent(moves)
+            ended += [*answered(moves), *failed(moves)]
+            now = now if answer else pending.deadline - 1.0 if int(now) % 2 else now
+        self.assertEqual(written, ["9 T"] * 10)
+        self.assertEqual(sorted(ended), list(range(10)))
+
+    def test_toggle_with_the_same_question_between(self) -> None:
+        """
+        A command that may be joined is not joined across a toggle.
+        """
+        pending = link(once=frozenset(["T"]))
+        for n, command in enumerate(["J", "T", "J"]):
+            pending.ask(request("9", command), n, LONG, 0.0)
+        self.assertEqual(answered(pending.received([report("9", "J")], 1.0, AT)), [0])
+
+
+class TestTime(SynchronousTestCase):
+    """
+    §4.4: limits, patience and new turns.
+    """
+
+    def test_each_at_its_own_limit(self) -> None:
+        """
+        Each asker fails at its own limit and touches nobody else.
+        """
+        pending = link()
+        pending.ask(request(), "a", 3.0, 0.0)
+        pending.ask(request(), "b", 1.0, 1.0)
+        pending.ask(request(), "c", LONG, 1.0)
+        self.assertEqual(failed(pending.expire(1.75)), {})
+        self.assertEqual(failed(pending.expire(2.0)), {"b": "timeout"})
+        self.assertEqual(failed(pending.expire(3.0)), {"a": "timeout"})
+        self.assertEqual(answered(pending.received([report()], 4.0, AT)), ["c"])
+
+    def test_busy_if_never_written(self) -> None:
+        """
+        Whose question never got to the wire fails with `busy`, and it is not written afterwards.
+        """
+        pending = link()
+        pending.ask(request("20", "J"), "a", LONG, 0.0)
+        pending.ask(request("20", "K"), "b", 2.0, 0.0)
+        self.assertEqual(failed(pending.expire(2.0)), {"b": "busy"})
+        moves = pending.received([report("20", "J")], 3.0, AT)
+        self.assertEqual(sent(moves), [])
+        self.assertTrue(pending.idle)
+
+    def test_others_keep_a_question_alive(self) -> None:
+        """
+        A waiting question is written as long as one of its askers is left, and it keeps its place.
+        """
+        pending = link()
+        pending.ask(request("20", "J"), "a", LONG, 0.0)
+        pending.ask(request("20", "K"), "b", 2.0, 0.0)
+        pending.ask(request("20", "K"), "c", LONG, 0.0)
+        pending.ask(request("20", "M"), "d", LONG, 0.0)
+        self.assertEqual(failed(pending.expire(2.0)), {"b": "busy"})
+        self.assertEqual(sent(pending.received([report("20", "J")], 3.0, AT)), ["20 K"])
+        self.assertEqual(answered(pending.received([report("20", "K")], 4.0, AT)), ["c"])
+
+    def test_timeout_if_ever_written(self) -> None:
+        """
+        Whose question was on the wire while it waited fails with `timeout`, though it waits again by now.
+        """
+        pending = link(window=1)
+        pending.ask(request("1"), "a", 7.0, 0.0)
+        pending.ask(request("2"), "b", LONG, 1.0)
+        self.assertEqual(sent(pending.expire(5.0)), ["2 J"])
+        self.assertEqual(failed(pending.expire(7.0)), {"a": "timeout"})
+
+    def test_busy_if_joined_between_two_turns(self) -> None:
+        """
+        Who joined a question that waits for its next turn, and saw no message of it, fails with `busy`.
+        """
+        pending = link(window=1)
+        pending.ask(request("1"), "a", LONG, 0.0)
+        pending.ask(request("2"), "b", LONG, 1.0)
+        pending.expire(5.0)
+        pending.ask(request("1"), "c", 2.0, 6.0)
+        self.assertEqual(failed(pending.expire(8.0)), {"c": "busy"})
+
+    def test_timeout_after_joining_on_the_wire(self) -> None:
+        """
+        Who joined a message on the wire fails with `timeout`.
+        """
+        pending = link()
+        pending.ask(request(), "a", LONG, 0.0)
+        pending.ask(request(), "b", 1.0, 2.0)
+        self.assertEqual(failed(pending.expire(3.0)), {"b": "timeout"})
+
+    def test_patience_holds_the_sensor(self) -> None:
+        """
+        While a message has patience left nothing else is written to that sensor, whoever still listens.
+        """
+        pending = link()
+        pending.ask(request("20", "J"), "a", 1.0, 0.0)
+        pending.ask(request("20", "K"), "b", LONG, 0.0)
+        moves = pending.expire(1.0)
+        self.assertEqual((sent(moves), failed(moves)), ([], {"a": "timeout"}))
+        self.assertEqual(sent(pending.expire(4.75)), [])
+        self.assertEqual(sent(pending.expire(5.0)), ["20 K"])
+
+    def test_answer_nobody_waits_for(self) -> None:
+        """
+        An answer within patience belongs to its question though its asker gave up, and frees the sensor.
+        """
+        pending = link()
+        pending.ask(request("20", "J"), "a", 1.0, 0.0)
+        pending.ask(request("20", "K"), "b", LONG, 0.0)
+        pending.expire(1.0)
+        moves = pending.received([report()], 2.0, AT)
+        self.assertEqual((answered(moves), answers(moves), sent(moves)), ([], ["J"], ["20 K"]))
+
+    def test_limits_do_not_change_patience(self) -> None:
+        """
+        No asker's limit changes for how long a message is waited for.
+        """
+        pending = link()
+        pending.ask(request("20", "J"), "a", 3600.0, 0.0)
+        pending.ask(request("20", "J"), "b", 0.5, 0.0)
+        self.assertEqual(sent(pending.expire(4.75)), [])
+        self.assertEqual(sent(pending.expire(5.0)), ["20 J"])
+
+    def test_patience_runs_from_writing(self) -> None:
+        """
+        Patience runs from when a message was written, not from when it was asked.
+        """
+        pending = link()
+        pending.ask(request("20", "J"), "a", LONG, 0.0)
+        pending.ask(request("20", "K"), "b", LONG, 0.0)
+        pending.received([report("20", "J")], 4.0, AT)
+        self.assertEqual(sent(pending.expire(8.75)), [])
+        self.assertEqual(sent(pending.expire(9.0)), ["20 K"])
+
+    def test_new_turn_is_first_of_its_sensor(self) -> None:
+        """
+        A question with askers left takes a new turn before the other questions of its sensor.
+        """
+        pending = link()
+        pending.ask(request("20", "J"), "a", LONG, 0.0)
+        pending.ask(request("20", "K"), "b", LONG, 0.0)
+        moves = pending.expire(5.0)
+        self.assertEqual((sent(moves), failed(moves)), (["20 J"], {}))
+        moves = pending.received([report("20", "J")], 6.0, AT)
+        self.assertEqual((answered(moves), sent(moves)), (["a"], ["20 K"]))
+
+    def test_no_new_turn_for_nobody(self) -> None:
+        """
+        A message whose askers all gave up is not written again.
+        """
+        pending = link()
+        pending.ask(request(), "a", 2.0, 0.0)
+        pending.expire(2.0)
+        self.assertFalse(pending.idle)
+        self.assertEqual(sent(pending.expire(5.0)), [])
+        self.assertTrue(pending.idle)
+        self.assertEqual(pending.deadline, math.inf)
+
+    def test_late_answer_with_nothing_on_the_wire(self) -> None:
+        """
+        An answer later than patience goes to nobody while nothing is on the wire.
+        """
+        for spelled in (report("20", "J"), report("20")):
+            pending = link()
+            pending.ask(request(), "a", 2.0, 0.0)
+            pending.expire(2.0)
+            pending.expire(5.0)
+            moves = pending.received([spelled], 5.25, AT)
+            self.assertEqual(answered(moves), [])
+            self.assertEqual(moves.handed, [(spelled, None)])
+
+    def test_late_answer_of_another_command(self) -> None:
+        """
+        A late answer with `MSG` is given to no request of another command.
+        """
+        pending = link()
+        pending.ask(request("20", "J"), "a", 2.0, 0.0)
+        pending.expire(5.0)
+        pending.ask(request("20", "K"), "b", LONG, 6.0)
+        moves = pending.received([report("20", "J")], 7.0, AT)
+        self.assertEqual((answered(moves), answers(moves)), ([], [None]))
+
+    def test_default_patience(self) -> None:
+        """
+        By default it is 10 s for a sensor that has shown neither `TAG` nor `MSG`, and 5 s for one that has.
+        """
+        pending = link(patience=None)
+        self.assertEqual(pending.ask(request("20"), "a", LONG, 0.0).send[0].patience, 10.0)
+        pending.received([report("20")], 1.0, AT)
+        self.assertEqual(pending.ask(request("20"), "b", LONG, 2.0).send[0].patience, 10.0)
+        self.assertEqual(sent(pending.expire(11.75)), [])
+        pending.received([report("20", "J")], 11.75, AT)
+        self.assertEqual(pending.ask(request("20"), "c", LONG, 12.0).send[0].patience, 5.0)
+        self.assertEqual(sent(pending.expire(17.0)), ["20 J"])
+        self.assertEqual(pending.ask(request("21"), "d", LONG, 17.0).send[0].patience, 10.0)
+
+    def test_default_patience_with_tags(self) -> None:
+        """
+        By default it is 5 s for a sensor that has answered with its `TAG`.
+        """
+        pending = link(patience=None, tags=True)
+        tag = pending.ask(request(), "a", LONG, 0.0).send[0].tag
+        pending.received([report(tag=tag)], 1.0, AT)
+        self.assertEqual(pending.ask(request(), "b", LONG, 2.0).send[0].patience, 5.0)
+
+    def test_patience_settings(self) -> None:
+        """
+        A sensor's own patience wins over its device's, and the device's over the default, whatever was shown.
+        """
+        pending = link(patience=7.0, sensor_patience={"21": 20.0})
+        self.assertEqual(pending.ask(request("20"), "a", LONG, 0.0).send[0].patience, 7.0)
+        self.assertEqual(pending.ask(request("21"), "b", LONG, 0.0).send[0].patience, 20.0)
+        pending.received([report("20", "J"), report("21", "J")], 1.0, AT)
+        self.assertEqual(pending.ask(request("20"), "c", LONG, 1.0).send[0].patience, 7.0)
+        pending.ask(request("21"), "d", LONG, 1.0)
+        self.assertEqual(sent(pending.expire(8.0)), ["20 J"])
+        self.assertEqual(sent(pending.expire(20.75)), ["20 J"])
+        self.assertEqual(sent(pending.expire(21.0)), ["21 J"])
+
+    def test_deadline(self) -> None:
+        """
+        `deadline` is the next limit or end of patience, and infinite where nothing is armed.
+        """
+        pending = link()
+        self.assertEqual(pending.deadline, math.inf)
+        pending.ask(request(), "a", LONG, 0.0)
+        self.assertEqual(pending.deadline, 5.0)
+        pending.ask(request(), "b", 2.0, 1.0)
+        self.assertEqual(pending.deadline, 3.0)
+        pending.expire(3.0)
+        self.assertEqual(pending.deadline, 5.0)
+        pending.received([report()], 4.0, AT)
+        self.assertEqual(pending.deadline, math.inf)
+
+    def test_counting_askers(self) -> None:
+        """
+        Everybody who waits is in flight, joined or not, and nobody who has ended.
+        """
+        pending = link()
+        pending.ask(request("20"), "a", LONG, 0.0)
+        pending.ask(request("20"), "b", 1.0, 0.0)
+        pending.ask(request("20", "K"), "c", LONG, 0.0)
+        self.assertEqual(pending.in_flight, 3)
+        pending.expire(1.0)
+        self.assertEqual(pending.in_flight, 2)
+        pending.received([report("20", "J")], 2.0, AT)
+        self.assertEqual(pending.in_flight, 1)
+        pending.stop(3.0)
+        self.assertEqual(pending.in_flight, 0)
+
+    def test_stop(self) -> None:
+        """
+        When usbgate ends, everybody who waits fails with `stopped`, once, and nothing is written or armed.
+        """
+        pending = link(window=1)
+        pending.ask(request("20"), "a", LONG, 0.0)
+        pending.ask(request("20", "K"), "b", LONG, 0.0)
+        pending.ask(request("21"), "c", LONG, 0.0)
+        moves = pending.stop(1.0)
+        self.assertEqual(failed(moves), {"a": "stopped", "b": "stopped", "c": "stopped"})
+        self.assertEqual(sent(moves), [])
+        self.assertEqual(failed(pending.stop(2.0)), {})
+        self.assertEqual(pending.deadline, math.inf)
+
+
+class TestWhichReportAnswers(SynchronousTestCase):
+    """
+    §4.5: and what is unasked.
+    """
+
+    def test_answer(self) -> None:
+        """
+        An answer is the report as it came, with the question's command, the time and the link.
+        """
+        pending = link("arduino")
+        pending.ask(request(), "a", LONG, 0.0)
+        spelled = report("20", None, None, TEMP="21.5", HUM="48")
+        moves = pending.received([spelled], 1.0, AT)
+        self.assertEqual(moves.answered, [("a", Answer(spelled, "J", AT, "arduino", recent=False))])
+        self.assertEqual(moves.handed, [(spelled, Question("20", "J"))])
+        self.assertTrue(pending.idle)
+
+    def test_another_sensor(self) -> None:
+        """
+        A report answers only its own sensor's message.
+        """
+        pending = link()
+        pending.ask(request("20"), "a", LONG, 0.0)
+        moves = pending.received([report("21", "J"), report("020", "J")], 1.0, AT)
+        self.assertEqual((answered(moves), answers(moves)), ([], [None, None]))
+
+    def test_waiting_question_is_not_answered(self) -> None:
+        """
+        Only what is on the wire can be answered: a waiting question, even of the right command, cannot.
+        """
+        pending = link()
+        pending.ask(request("20", "J"), "a", LONG, 0.0)
+        pending.ask(request("20", "K"), "b", LONG, 0.0)
+        moves = pending.received([report("20", "K")], 1.0, AT)
+        self.assertEqual((answered(moves), answers(moves), sent(moves)), ([], [None], []))
+
+    def test_wrong_command(self) -> None:
+        """
+        A report with `MSG` answers if that is the command, compared exactly.
+        """
+        pending = link()
+        pending.ask(request("20", "J"), "a", LONG, 0.0)
+        moves = pending.received([report("20", "K"), report("20", "j")], 1.0, AT)
+        self.assertEqual((answered(moves), answers(moves)), ([], [None, None]))
+        self.assertEqual(answered(pending.received([report("20", "J")], 2.0, AT)), ["a"])
+
+    def test_without_msg(self) -> None:
+        """
+        A report without `MSG` answers as long as the sensor has never answered with one.
+        """
+        pending = link()
+        for now in (0.0, 2.0, 4.0):
+            pending.ask(request(), "a", LONG, now)
+            self.assertEqual(answered(pending.received([report()], now + 1.0, AT)), ["a"])
+
+    def test_without_msg_from_a_sensor_that_tells_it(self) -> None:
+        """
+        Once a sensor has answered with a matching `MSG`, its reports without one are unasked, for ever.
+        """
+        pending = link()
+        pending.ask(request(), "a", LONG, 0.0)
+        pending.received([report("20", "J")], 1.0, AT)
+        pending.link_down(2.0)
+        pending.link_up(3.0)
+        pending.ask(request("20", "K"), "b", LONG, 10.0)
+        moves = pending.received([report()], 11.0, AT)
+        self.assertEqual((answered(moves), answers(moves)), ([], [None]))
+        self.assertEqual(answered(pending.received([report("20", "K")], 12.0, AT)), ["b"])
+
+    def test_telling_msg_is_a_matter_of_the_sensor(self) -> None:
+        """
+        What one sensor shows says nothing of another on the same link.
+        """
+        pending = link()
+        pending.ask(request("20"), "a", LONG, 0.0)
+        pending.ask(request("21"), "b", LONG, 0.0)
+        pending.received([report("20", "J")], 1.0, AT)
+        self.assertEqual(answered(pending.received([report("21")], 2.0, AT)), ["b"])
+
+    def test_telling_msg_is_a_matter_of_the_link(self) -> None:
+        """
+        What a sensor shows on one link says nothing of another link.
+        """
+        one, other = link("one"), link("other")
+        one.ask(request(), "a", LONG, 0.0)
+        other.ask(request(), "b", LONG, 0.0)
+        one.received([report("20", "J")], 1.0, AT)
+        self.assertEqual(answered(other.received([report()], 2.0, AT)), ["b"])
+
+    def test_unmatched_msg_shows_nothing(self) -> None:
+        """
+        A report whose `MSG` matched nothing does not make its sensor one that tells it.
+        """
+        pending = link()
+        pending.received([report("20", "J")], 0.0, AT)
+        pending.ask(request("20", "J"), "a", LONG, 1.0)
+        pending.received([report("20", "K")], 2.0, AT)
+        self.assertEqual(answered(pending.received([report()], 3.0, AT)), ["a"])
+
+    def test_fields(self) -> None:
+        """
+        Where a command's fields are set, a report without `MSG` answers only if it carries one of them.
+        """
+        pending = link(fields={"J": frozenset(["TEMP", "VALUE"])})
+        pending.ask(request(), "a", LONG, 0.0)
+        moves = pending.received([report(HUM="48", BAT="OK")], 1.0, AT)
+        self.assertEqual((answered(moves), answers(moves)), ([], [None]))
+        self.assertEqual(answered(pending.received([report(HUM="48", TEMP="21")], 2.0, AT)), ["a"])
+
+    def test_fields_of_another_command(self) -> None:
+        """
+        A command with no fields set takes any report without `MSG`.
+        """
+        pending = link(fields={"K": frozenset(["TEMP"])})
+        pending.ask(request(), "a", LONG, 0.0)
+        self.assertEqual(answered(pending.received([report(HUM="48")], 1.0, AT)), ["a"])
+
+    def test_fields_with_msg(self) -> None:
+        """
+        A report that tells the command answers whatever it carries.
+        """
+        pending = link(fields={"J": frozenset(["TEMP"])})
+        pending.ask(request(), "a", LONG, 0.0)
+        self.assertEqual(answered(pending.received([acknowledgement("20", "J")], 1.0, AT)), ["a"])
+
+    def test_humidity_overtakes_temperature(self) -> None:
+        """
+        The bug that started it all: a humidity answer overtakes a temperature answer while many people ask both,
+        and nobody ever gets the other's answer.
+        """
+        commands = {"T": "TEMP", "H": "HUM"}
+        by_fields = {command: frozenset([field]) for command, field in commands.items()}
+        settings: list[tuple[dict[str, frozenset[str]], bool]] = [({}, True), (by_fields, False)]
+        for fields, told in settings:
+            pending = link(fields=fields)
+            on_wire: list[str] = []
+            got: list[tuple[str, Answer]] = []
+            for n in range(200):
+                now = n * 0.25
+                moves = [pending.ask(request("20", "TH"[n % 2]), "TH"[n % 2], LONG, now) for n in range(n, n + 3)]
+                on_wire += [send.request.question.command for each in moves for send in each.send]
+                # The humidity always comes first, asked or not; the temperature only when it was asked.
+                chunk = [report("20", "H" if told else None, HUM="48")]
+                if "T" in on_wire:
+                    chunk.append(report("20", "T" if told else None, TEMP="21"))
+                moves = [pending.received(chunk, now, AT)]
+                on_wire = [send.request.question.command for send in moves[0].send]
+                got += [pair for each in moves for pair in each.answered]
+            self.assertGreater(len(got), 300)
+            self.assertEqual({command for command, _ in got}, {"T", "H"})
+            for command, answer in got:
+                self.assertEqual(answer.command, command)
+                self.assertEqual(answer.report.values[0][0], commands[command])
+
+    def test_acknowledgement(self) -> None:
+        """
+        A report without measurements answers its request.
+        """
+        pending = link()
+        pending.ask(request("9", "ON"), "a", LONG, 0.0)
+        spelled = acknowledgement("9", "ON")
+        moves = pending.received([spelled], 1.0, AT)
+        self.assertEqual(moves.answered, [("a", Answer(spelled, "ON", AT, "tty"))])
+
+    def test_handed_on_once_and_in_order(self) -> None:
+        """
+        Every report of a chunk is handed on once, in order, with the question that it answered or none.
+        """
+        pending = link()
+        pending.ask(request("20"), "a", LONG, 0.0)
+        pending.ask(request("21"), "b", LONG, 0.0)
+        chunk = [report("2", SMOKE="1"), report("21"), report("21"), report("20", "J"), report("20", "J")]
+        moves = pending.received(chunk, 1.0, AT)
+        self.assertEqual([handed[0] for handed in moves.handed], chunk)
+        self.assertEqual(answers(moves), [None, "J", None, "J", None])
+        self.assertEqual(answered(moves), ["a", "b"])
+
+    def test_nothing_is_written_within_a_chunk(self) -> None:
+        """
+        The second report of a chunk cannot answer a message that is written since the first one answered.
+        """
+        pending = link(window=1)
+        pending.ask(request("20", "L", LEVEL="1"), "a", LONG, 0.0)
+        pending.ask(request("20", "L", LEVEL="2"), "b", LONG, 0.0)
+        pending.ask(request("21"), "c", LONG, 0.0)
+        moves = pending.received([report("20", "L"), report("20", "L"), report("21")], 1.0, AT)
+        self.assertEqual(answered(moves), ["a"])
+        self.assertEqual(answers(moves), ["L", None, None])
+        self.assertEqual(sent(moves), ["20 L 2"])
+
+    def test_empty_chunk(self) -> None:
+        """
+        A chunk with no report only lets time pass.
+        """
+        pending = link()
+        pending.ask(request(), "a", 1.0, 0.0)
+        moves = pending.received([], 1.0, AT)
+        self.assertEqual((failed(moves), moves.handed), ({"a": "timeout"}, []))
+
+    def test_no_tag_goes_out_where_tags_are_off(self) -> None:
+        """
+        Where tags are off none goes out, and one that comes in is ignored.
+        """
+        pending = link()
+        self.assertIsNone(pending.ask(request(), "a", LONG, 0.0).send[0].tag)
+        self.assertEqual(answered(pending.received([report(tag="x")], 1.0, AT)), ["a"])
+
+    def test_tag_answers(self) -> None:
+        """
+        With tags on, a report answers by its `TAG`, whatever `MSG` it has.
+        """
+        pending = link(tags=True)
+        tag = pending.ask(request("20", "J"), "a", LONG, 0.0).send[0].tag
+        self.assertIsNotNone(tag)
+        self.assertEqual(answered(pending.received([report("20", "K", tag)], 1.0, AT)), ["a"])
+
+    def test_nothing_but_the_tag_answers(self) -> None:
+        """
+        With tags on, neither the command nor another sensor's tag makes an answer.
+        """
+        pending = link(tags=True)
+        pending.ask(request("20"), "a", LONG, 0.0)
+        tag = pending.ask(request("21"), "b", LONG, 0.0).send[0].tag
+        moves = pending.received([report("20", "J"), report("20"), report("20", "J", tag)], 1.0, AT)
+        self.assertEqual((answered(moves), answers(moves)), ([], [None, None, None]))
+
+    def test_late_tag(self) -> None:
+        """
+        With tags on, a late answer does not even answer the same question's new turn.
+        """
+        pending = link(tags=True)
+        old = pending.ask(request(), "a", LONG, 0.0).send[0].tag
+        new = pending.expire(5.0).send[0].tag
+        self.assertNotEqual(old, new)
+        self.assertEqual(answered(pending.received([report("20", "J", old)], 6.0, AT)), [])
+        self.assertEqual(answered(pending.received([report("20", "J", new)], 7.0, AT)), ["a"])
+
+    def test_tags_fit(self) -> None:
+        """
+        A tag has at most 8 characters, reads back, and differs from the others, wherever they start.
+        """
+        for first in (0, 7, 10**8 - 2, 16**8 - 2, 36**8 - 2, 2**63):
+            pending = link(tags=True, window=8, first_tag=first)
+            tags = [pending.ask(request(str(n)), n, LONG, 0.0).send[0].tag or "" for n in range(8)]
+            self.assertEqual(len(set(tags)), 8)
+            for tag in tags:
+                self.assertLessEqual(len(tag), 8)
+                check_value("TAG", tag)
+                self.assertNotIn("_", tag)
+
+    def test_tags_start_anywhere(self) -> None:
+        """
+        The first tag is up to who makes the link, so that two runs of usbgate do not use the same ones.
+        """
+        tags = {link(tags=True, first_tag=n).ask(request(), "a", LONG, 0.0).send[0].tag for n in (1, 1000, 50_000)}
+        self.assertEqual(len(tags), 3)
+
+    def test_unsure(self) -> None:
+        """
+        A sensor is named as one that cannot be told apart while it has answered, but never with `MSG`.
+        """
+        pending = link()
+        pending.received([report("2")], 0.0, AT)
+        pending.ask(request("20"), "a", LONG, 0.0)
+        self.assertEqual(list(pending.unsure), [])
+        pending.received([report("20")], 1.0, AT)
+        self.assertEqual(list(pending.unsure), ["20"])
+        pending.ask(request("20"), "b", LONG, 2.0)
+        pending.received([report("20", "J")], 3.0, AT)
+        self.assertEqual(list(pending.unsure), [])
+
+    def test_unsure_with_tags(self) -> None:
+        """
+        With tags nothing slips, so nobody is named.
+        """
+        pending = link(tags=True)
+        tag = pending.ask(request(), "a", LONG, 0.0).send[0].tag
+        pending.received([report(tag=tag)], 1.0, AT)
+        self.assertEqual(list(pending.unsure), [])
+
+
+class TestQueueLimits(SynchronousTestCase):
+    """
+    §3, limits: 64 questions waiting a sensor, 4,096 a link.
+    """
+
+    def test_sensor(self) -> None:
+        """
+        The 65th waiting question of a sensor is told `busy`; another sensor, and who only joins, are not.
+        """
+        pending: PendingRequests[Any] = PendingRequests("tty", Rules(patience=5.0))
+        for n in range(64):
+            self.assertEqual(failed(pending.ask(request("20", f"C{n}"), n, LONG, 0.0)), {})
+        self.assertEqual(failed(pending.ask(request("20", "C64"), 64, LONG, 0.0)), {64: "busy"})
+        self.assertEqual(failed(pending.ask(request("20", "C63"), 65, LONG, 0.0)), {})
+        self.assertEqual(failed(pending.ask(request("21", "C64"), 66, LONG, 0.0)), {})
+        self.assertEqual(pending.in_flight, 66)
+
+    def test_link(self) -> None:
+        """
+        The 4,097th waiting question of a link is told `busy`.
+        """
+        pending: PendingRequests[Any] = PendingRequests("tty", Rules(patience=5.0))
+        for n in range(4096):
+            self.assertEqual(failed(pending.ask(request(str(n % 100), f"C{n}"), n, LONG, 0.0)), {})
+        self.assertEqual(failed(pending.ask(request("new"), "a", LONG, 0.0)), {"a": "busy"})
+        self.assertEqual(pending.in_flight, 4096)
+
+    def test_place_is_free_again(self) -> None:
+        """
+        What ended, in whatever way, waits no more.
+        """
+        pending: PendingRequests[Any] = PendingRequests("tty", Rules(patience=5.0))
+        for n in range(64):
+            pending.ask(request("20", f"C{n}"), n, 1.0, 0.0)
+        pending.expire(1.0)
+        for n in range(64):
+            self.assertEqual(failed(pending.ask(request("20", f"C{n}"), n, LONG, 2.0)), {})
+        pending.link_down(3.0)
+        pending.link_up(4.0)
+        for n in range(64):
+            self.assertEqual(failed(pending.ask(request("20", f"C{n}"), n, LONG, 5.0)), {})
+        for n in range(64):
+            self.assertEqual(answered(pending.received([report("20", f"C{n}")], 6.0, AT)), [n])
+        self.assertTrue(pending.idle)
+
+    def test_places_are_counted_right(self) -> None:
+        """
+        After thousands of requests that ended in every way a link has all of its places again, and no more.
+        """
+        pending = link(window=2, once=frozenset(["T"]))
+        now = 0.0
+        for n in range(300):
+            for sensor in "123":
+                for command, limit in (("J", 30.0), ("J", 1.0), ("K", 2.0), ("T", 8.0), ("M", 0.5), ("N", 20.0)):
+                    pending.ask(request(sensor, command), n, limit, now)
+            while not pending.idle:
+                now = min(pending.deadline, now + 1.0)
+                spoken = [report("1", command) for command in "JKTMN"] + [report("2", "T")] * (n % 2)
+                pending.received(spoken if int(now) % 3 else [], now, AT)
+            now += 1.0
+        places = 0
+        while not failed(pending.ask(request(str(places % 100), f"C{places}"), places, LONG, now)):
+            places += 1
+        self.assertIn(places - 2, (4094, 4095, 4096))  # the two on the wire may count or not
+
+
+class TestLinks(SynchronousTestCase):
+    """
+    §4.7: a link that starts, settles, drops and comes back.
+    """
+
+    def test_starting(self) -> None:
+        """
+        Until the first attempt has ended requests wait; then they are written, as many as the window takes.
+        """
+        pending: PendingRequests[Any] = PendingRequests("tty", Rules(window=2))
+        self.assertEqual(pending.state, "starting")
+        for n in range(3):
+            moves = pending.ask(request(str(n)), n, LONG, 0.0)
+            self.assertEqual((sent(moves), failed(moves)), ([], {}))
+        moves = pending.link_up(1.0)
+        self.assertEqual(pending.state, "online")
+        self.assertEqual(sent(moves), ["0 J", "1 J"])
+
+    def test_limits_run_while_starting(self) -> None:
+        """
+        Who gives up before the device was opened is told `busy`: the device never saw it.
+        """
+        pending: PendingRequests[Any] = PendingRequests("tty", Rules())
+        pending.ask(request(), "a", 1.0, 0.0)
+        self.assertEqual(pending.deadline, 1.0)
+        self.assertEqual(failed(pending.expire(1.0)), {"a": "busy"})
+        self.assertEqual(sent(pending.link_up(2.0)), [])
+
+    def test_first_attempt_fails(self) -> None:
+        """
+        When the first attempt fails, all that wait fail with `offline`, and so do new ones, at once.
+        """
+        pending: PendingRequests[Any] = PendingRequests("tty", Rules())
+        pending.ask(request(), "a", LONG, 0.0)
+        self.assertEqual(failed(pending.link_down(1.0)), {"a": "offline"})
+        self.assertEqual(pending.state, "offline")
+        self.assertEqual(failed(pending.ask(request(), "b", LONG, 2.0)), {"b": "offline"})
+        self.assertEqual(pending.deadline, math.inf)
+        self.assertTrue(pending.idle)
+
+    def test_settling(self) -> None:
+        """
+        For `settle` seconds after opening requests wait and nothing is written; then they are.
+        """
+        pending: PendingRequests[Any] = PendingRequests("tty", Rules(settle=2.0))
+        pending.ask(request("20"), "a", LONG, 0.0)
+        self.assertEqual(sent(pending.link_up(1.0)), [])
+        self.assertEqual(pending.state, "settling")
+        self.assertEqual(sent(pending.ask(request("21"), "b", LONG, 2.0)), [])
+        self.assertEqual(pending.deadline, 3.0)
+        self.assertEqual(sent(pending.expire(2.75)), [])
+        self.assertEqual(sent(pending.expire(3.0)), ["20 J", "21 J"])
+        self.assertEqual(pending.state, "online")
+
+    def test_settles_without_a_timer(self) -> None:
+        """
+        Settling ends at its time, whatever call comes first.
+        """
+        pending: PendingRequests[Any] = PendingRequests("tty", Rules(settle=2.0))
+        pending.link_up(0.0)
+        self.assertEqual(sent(pending.ask(request(), "a", LONG, 2.0)), ["20 J"])
+
+    def test_reports_while_settling(self) -> None:
+        """
+        What a device says while it settles is handed on, and answers nothing.
+        """
+        pending: PendingRequests[Any] = PendingRequests("tty", Rules(settle=2.0))
+        pending.ask(request(), "a", LONG, 0.0)
+        pending.link_up(0.0)
+        moves = pending.received([report("20", "J")], 1.0, AT)
+        self.assertEqual((answered(moves), answers(moves)), ([], [None]))
+
+    def test_settles_again(self) -> None:
+        """
+        A link that dropped while settling settles anew, from when it is back.
+        """
+        pending: PendingRequests[Any] = PendingRequests("tty", Rules(settle=2.0))
+        pending.link_up(0.0)
+        pending.ask(request(), "a", LONG, 0.0)
+        self.assertEqual(failed(pending.link_down(1.0)), {"a": "offline"})
+        pending.link_up(1.5)
+        pending.ask(request(), "b", LONG, 1.5)
+        self.assertEqual(sent(pending.expire(3.25)), [])
+        self.assertEqual(sent(pending.expire(3.5)), ["20 J"])
+
+    def test_link_drops(self) -> None:
+        """
+        When a link drops, all that wait or are on the wire fail with `offline`, and so do new ones, at once.
+        """
+        pending = link(window=1)
+        pending.ask(request("20"), "a", LONG, 0.0)
+        pending.ask(request("20", "K"), "b", LONG, 0.0)
+        pending.ask(request("21"), "c", LONG, 0.0)
+        self.assertEqual(failed(pending.link_down(1.0)), {"a": "offline", "b": "offline", "c": "offline"})
+        self.assertEqual(failed(pending.ask(request(), "d", LONG, 1.0)), {"d": "offline"})
+        self.assertEqual(pending.in_flight, 0)
+        self.assertEqual(pending.deadline, math.inf)
+
+    def test_taken_after_a_flap(self) -> None:
+        """
+        A sensor whose message was on the wire stays taken until `patience` after the link is back.
+        """
+        pending = link()
+        pending.ask(request("20"), "a", LONG, 0.0)
+        pending.link_down(4.0)
+        pending.link_up(100.0)
+        self.assertEqual(sent(pending.ask(request("20", "K"), "b", LONG, 101.0)), [])
+        self.assertEqual(sent(pending.ask(request("21"), "c", LONG, 101.0)), ["21 J"])
+        self.assertEqual(sent(pending.expire(104.75)), [])
+        self.assertEqual(sent(pending.expire(105.0)), ["20 K"])
+
+    def test_late_answer_after_a_flap(self) -> None:
+        """
+        An answer that comes after a flap goes to nobody, not even to who asks the same by now.
+        """
+        pending = link()
+        pending.ask(request(), "a", LONG, 0.0)
+        pending.link_down(1.0)
+        pending.link_up(2.0)
+        pending.ask(request(), "b", LONG, 2.0)
+        moves = pending.received([report()], 3.0, AT)
+        self.assertEqual((answered(moves), answers(moves), sent(moves)), ([], [None], []))
+
+    def test_flaps_again(self) -> None:
+        """
+        A second flap makes it stay taken from the second return on, and it is freed in the end.
+        """
+        pending = link()
+        pending.ask(request(), "a", LONG, 0.0)
+        pending.link_down(1.0)
+        pending.link_up(2.0)
+        pending.link_down(3.0)
+        pending.link_up(50.0)
+        self.assertFalse(pending.idle)
+        self.assertEqual(sent(pending.ask(request(), "b", LONG, 51.0)), [])
+        self.assertEqual(sent(pending.expire(55.0)), ["20 J"])
+        pending.received([report()], 56.0, AT)
+        self.assertTrue(pending.idle)
+
+    def test_lane_is_freed_after_a_flap(self) -> None:
+        """
+        A sensor that stayed taken after a flap is freed though nobody asks it again.
+        """
+        pending = link()
+        pending.ask(request(), "a", LONG, 0.0)
+        pending.link_down(1.0)
+        pending.link_up(2.0)
+        self.assertEqual(pending.deadline, 7.0)
+        pending.expire(7.0)
+        self.assertTrue(pending.idle)
+        self.assertEqual(pending.deadline, math.inf)
+
+    def test_what_only_waited_is_not_taken(self) -> None:
+        """
+        A sensor whose question had not been written yet is free as soon as the link is back.
+        """
+        pending = link(window=1)
+        pending.ask(request("20"), "a", LONG, 0.0)
+        pending.ask(request("21"), "b", LONG, 0.0)
+        pending.link_down(1.0)
+        pending.link_up(2.0)
+        pending.expire(7.0)
+        self.assertEqual(sent(pending.ask(request("21"), "c", LONG, 7.0)), ["21 J"])
+
+    def test_taken_while_settling(self) -> None:
+        """
+        Patience after a flap runs from when the link is back, beside the settling.
+        """
+        pending = link(settle=2.0)
+        pending.expire(2.0)
+        pending.ask(request(), "a", LONG, 2.0)
+        pending.link_down(3.0)
+        pending.link_up(4.0)
+        pending.ask(request(), "b", LONG, 4.0)
+        self.assertEqual(sent(pending.expire(6.0)), [])
+        self.assertEqual(sent(pending.expire(8.75)), [])
+        self.assertEqual(sent(pending.expire(9.0)), ["20 J"])
+
+
+class TestMaxAge(SynchronousTestCase):
+    """
+    §4.8: an answer may be recent enough.
+    """
+
+    def answered_once(self, question: Request, **rules: Any) -> PendingRequests[Any]:
+        """
+        Build a link on which this was asked at 0 and answered at 1.
+        """
+        pending = link(**rules)
+        pending.ask(question, "first", LONG, 0.0)
+        moves = pending.received([report(question.question.sensor, VALUE="first")], 1.0, AT)
+        self.assertEqual(answered(moves), ["first"])
+        return pending
+
+    def test_recent_enough(self) -> None:
+        """
+        The newest answer is given at once if it is no older, and nothing goes to the device.
+        """
+        pending = self.answered_once(request())
+        moves = pending.ask(request(max_age=30.0), "a", LONG, 31.0)
+        self.assertEqual(moves.answered, [("a", Answer(report(VALUE="first"), "J", AT, "tty", recent=True))])
+        self.assertEqual((sent(moves), moves.handed), ([], []))
+        self.assertEqual(pending.in_flight, 0)
+        self.assertTrue(pending.idle)
+
+    def test_too_old(self) -> None:
+        """
+        An older answer is asked for anew.
+        """
+        pending = self.answered_once(request())
+        moves = pending.ask(request(max_age=30.0), "a", LONG, 31.25)
+        self.assertEqual((answered(moves), sent(moves)), ([], ["20 J"]))
+
+    def test_without_max_age(self) -> None:
+        """
+        Who does not say `max_age` is answered by the device.
+        """
+        pending = self.answered_once(request())
+        moves = pending.ask(request(), "a", LONG, 1.0)
+        self.assertEqual((answered(moves), sent(moves)), ([], ["20 J"]))
+
+    def test_newest(self) -> None:
+        """
+        It is the newest answer that is given.
+        """
+        pending = self.answered_once(request())
+        pending.ask(request(), "a", LONG, 2.0)
+        pending.received([report(VALUE="second")], 3.0, AT + 2000)
+        ((_, answer),) = pending.ask(request(max_age=30.0), "b", LONG, 4.0).answered
+        self.assertEqual((answer.report.values, answer.at), ((("VALUE", "second"),), AT + 2000))
+
+    def test_other_question(self) -> None:
+        """
+        Neither another command, nor another sensor, nor a case of arguments is that very question.
+        """
+        pending = self.answered_once(request())
+        for n, other in enumerate(
+            [request("20", "K", 30.0), request("21", "J", 30.0), request("20", "J", 30.0, LEVEL="1")]
+        ):
+            self.assertEqual(answered(pending.ask(other, n, LONG, 2.0)), [])
+
+    def test_with_arguments(self) -> None:
+        """
+        A question with arguments is never answered from memory.
+        """
+        pending = self.answered_once(request("9", "L", LEVEL="50"))
+        moves = pending.ask(request("9", "L", 30.0, LEVEL="50"), "a", LONG, 2.0)
+        self.assertEqual((answered(moves), sent(moves)), ([], ["9 L 50"]))
+
+    def test_toggle(self) -> None:
+        """
+        A command with `coalesce = false` is never answered from memory.
+        """
+        pending = self.answered_once(request("9", "T"), once=frozenset(["T"]))
+        moves = pending.ask(request("9", "T", 30.0), "a", LONG, 2.0)
+        self.assertEqual((answered(moves), sent(moves)), ([], ["9 T"]))
+
+    def test_unasked_reading(self) -> None:
+        """
+        An unasked reading is not an answer to anything.
+        """
+        pending = link()
+        pending.received([report("20", "J")], 1.0, AT)
+        self.assertEqual(answered(pending.ask(request(max_age=30.0), "a", LONG, 2.0)), [])
+
+    def test_answer_nobody_waited_for(self) -> None:
+        """
+        The answer to a question whose asker gave up is an answer to it.
+        """
+        pending = link()
+        pending.ask(request(), "a", 1.0, 0.0)
+        pending.expire(1.0)
+        pending.received([report()], 2.0, AT)
+        self.assertEqual(answered(pending.ask(request(max_age=30.0), "b", LONG, 3.0)), ["b"])
+
+    def test_another_link(self) -> None:
+        """
+        What was answered on one link is not known to another.
+        """
+        self.answered_once(request())
+        self.assertEqual(answered(link("other").ask(request(max_age=30.0), "a", LONG, 2.0)), [])
+
+
+class TestEveryCallEndsWhatIsOver(SynchronousTestCase):
+    """
+    §4.9: first what is over at `now`, limits before patience, and only then what was given.
+    """
+
+    def test_answer_at_the_limit(self) -> None:
+        """
+        An answer that comes at an asker's limit is too late for it, and still belongs to its question.
+        """
+        pending = link()
+        pending.ask(request(), "a", 2.0, 0.0)
+        moves = pending.received([report()], 2.0, AT)
+        self.assertEqual((answered(moves), failed(moves), answers(moves)), ([], {"a": "timeout"}, ["J"]))
+
+    def test_answer_at_the_end_of_patience(self) -> None:
+        """
+        An answer that comes when patience is over is late, and does not answer the turn that begins with it.
+        """
+        pending = link()
+        pending.ask(request(), "a", LONG, 0.0)
+        moves = pending.received([report()], 5.0, AT)
+        self.assertEqual((answered(moves), answers(moves), sent(moves)), ([], [None], ["20 J"]))
+
+    def test_late_answer_meets_the_next_question(self) -> None:
+        """
+        An answer that comes with the timer still to fire does not answer the question that waits behind.
+        """
+        pending = link()
+        pending.ask(request("20", "J"), "a", 1.0, 0.0)
+        pending.ask(request("20", "K"), "b", LONG, 0.0)
+        moves = pending.received([report()], 6.0, AT)
+        self.assertEqual((answered(moves), failed(moves), answers(moves)), ([], {"a": "timeout"}, [None]))
+        self.assertEqual(sent(moves), ["20 K"])
+
+    def test_limits_before_patience(self) -> None:
+        """
+        Where limit and patience end together, the asker has gone before the question could take a new turn.
+        """
+        pending = link()
+        pending.ask(request(), "a", 5.0, 0.0)
+        moves = pending.expire(5.0)
+        self.assertEqual((failed(moves), sent(moves)), ({"a": "timeout"}, []))
+        self.assertTrue(pending.idle)
+
+    def test_limits_before_patience_when_late(self) -> None:
+        """
+        So it is when the timer is late and both are over, whichever was over first.
+        """
+        pending = link()
+        pending.ask(request(), "a", 6.0, 0.0)
+        moves = pending.expire(7.0)
+        self.assertEqual((failed(moves), sent(moves)), ({"a": "timeout"}, []))
+
+    def test_ask_ends_first(self) -> None:
+        """
+        Who asks when patience is over does not join the message that is forgotten, and gets one of its own.
+        """
+        pending = link()
+        pending.ask(request(), "a", 2.0, 0.0)
+        moves = pending.ask(request(), "b", LONG, 5.0)
+        self.assertEqual((failed(moves), sent(moves)), ({"a": "timeout"}, ["20 J"]))
+
+    def test_ask_ends_first_with_a_toggle(self) -> None:
+        """
+        A toggle that is over fails before the next one is written.
+        """
+        pending = link(once=frozenset(["T"]))
+        pending.ask(request("9", "T"), "a", LONG, 0.0)
+        moves = pending.ask(request("9", "T"), "b", LONG, 5.0)
+        self.assertEqual((failed(moves), sent(moves)), ({"a": "timeout"}, ["9 T"]))
+
+    def test_link_down_ends_first(self) -> None:
+        """
+        Who is over when the link drops fails with its own code, the others with `offline`.
+        """
+        pending = link()
+        pending.ask(request("20", "J"), "a", 2.0, 0.0)
+        pending.ask(request("20", "K"), "b", 2.0, 0.0)
+        pending.ask(request("20", "K"), "c", LONG, 0.0)
+        self.assertEqual(failed(pending.link_down(2.0)), {"a": "timeout", "b": "busy", "c": "offline"})
+
+    def test_forgotten_before_the_flap(self) -> None:
+        """
+        A message whose patience was over when the link dropped leaves its sensor free.
+        """
+        pending = link()
+        pending.ask(request(), "a", 2.0, 0.0)
+        pending.link_down(5.0)
+        pending.link_up(6.0)
+        self.assertEqual(sent(pending.ask(request(), "b", LONG, 6.0)), ["20 J"])
+
+    def test_link_up_ends_first(self) -> None:
+        """
+        Who is over when the device is opened is not asked for.
+        """
+        pending: PendingRequests[Any] = PendingRequests("tty", Rules())
+        pending.ask(request(), "a", 2.0, 0.0)
+        moves = pending.link_up(2.0)
+        self.assertEqual((failed(moves), sent(moves)), ({"a": "busy"}, []))
+
+    def test_stop_ends_first(self) -> None:
+        """
+        Who is over when usbgate ends fails with its own code.
+        """
+        pending = link()
+        pending.ask(request(), "a", 2.0, 0.0)
+        pending.ask(request(), "b", LONG, 0.0)
+        self.assertEqual(failed(pending.stop(2.0)), {"a": "timeout", "b": "stopped"})
+
+
+def size(thing: object, known: set[int] | None = None) -> int:
+    """
+    Count the objects that are reached from a thing: containers, their items, attributes and slots.
+    """
+    known = set() if known is None else known
+    if id(thing) in known or isinstance(thing, (type, str, bytes, int, float)) or callable(thing):
+        return 0
+    known.add(id(thing))
+    parts: list[object] = [getattr(thing, "__dict__", None)]
+    parts += [getattr(thing, name, None) for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
+    if isinstance(thing, Mapping):
+        parts += [*thing.keys(), *thing.values()]
+    elif isinstance(thing, Collection):
+        parts += list(thing)
+    # What a container has allocated tells of strings and numbers in it, too.
+    return 1 + sys.getsizeof(thing) // 64 + sum(size(part, known) for part in parts)
+
+
+class Waiter:
+    """
+    Somebody who may be seen to be let go.
+    """
+
+
+class TestMemory(SynchronousTestCase):
+    """
+    Nothing piles up.
+    """
+
+    def rounds(self, pending: PendingRequests[Any], first: int, last: int) -> None:
+        """
+        Ask so many times, answered, joined, lost and given up.
+        """
+        for n in range(first, last):
+            now = float(n)
+            sensor = str(n % 10)
+            pending.ask(request(sensor), n, 3.0 if n % 3 == 0 else 90_000.0, now)
+            pending.ask(request(sensor), -n, 0.25, now)
+            if n % 3:
+                pending.received([report(sensor, "J" if n % 2 else None)], now + 0.5, AT)
+
+    def test_long_life(self) -> None:
+        """
+        After 100,000 asks and answers a link keeps no more than after 1,000, though most could have waited for a day.
+        """
+        pending = link()
+        pending.ask(request("dead"), "patient", 80_000.0, 0.0)  # whose limit stays the next one
+        self.rounds(pending, 0, 1000)
+        before = size(pending)
+        self.rounds(pending, 1000, 50_000)
+        self.assertLess(size(pending), before + 5000)  # a leak would be 33,000 askers
+        pending.expire(200_000.0)
+        pending.expire(200_010.0)
+        self.assertTrue(pending.idle)
+        self.assertEqual(pending.in_flight, 0)
+        self.assertEqual(pending.deadline, math.inf)
+
+    def test_ever_new_questions(self) -> None:
+        """
+        However many sensors and commands there are, what is remembered of them is bounded.
+        """
+        pending = link()
+        sizes = []
+        for n in range(50_000):
+            now = n * 10.0
+            # By turns answered with MSG, without, and not at all; few sensors with many commands, and many sensors.
+            sensor = f"s{n}" if n % 2 else "20"
+            pending.ask(request(sensor, f"C{n}"), n, 1.0, now)
+            if n % 5:
+                pending.received([report(sensor, f"C{n}" if n % 4 < 2 else None)], now + 0.5, AT)
+            if n in (25_000, 49_999):
+                sizes.append(size(pending))
+        self.assertLess(sizes[1], 1.1 * sizes[0])
+
+    def test_long_life_offline(self) -> None:
+        """
+        A link that flaps for ever keeps nothing of it.
+        """
+        pending = link()
+        sizes = []
+        for n in range(5000):
+            now = n * 10.0
+            pending.ask(request(str(n)), n, 1.0, now)
+            pending.link_down(now + 0.5)
+            pending.ask(request(str(n)), n, 1.0, now + 0.6)
+            pending.link_up(now + 1.0)
+            if n in (100, 4999):
+                pending.expire(now + 6.0)
+                self.assertTrue(pending.idle)
+                sizes.append(size(pending))
+        self.assertLessEqual(sizes[1], sizes[0] + 50)
+
+    def test_waiters_are_let_go(self) -> None:
+        """
+        Whoever was answered or failed is not kept alive.
+        """
+        pending = link()
+        gone = []
+        for n, end in enumerate(["answer", "limit", "drop", "offline", "up", "recent"]):
+            waiter = Waiter()
+            gone.append(weakref.ref(waiter))
+            now = 100.0 * n
+            pending.ask(request(max_age=1000.0 if end == "recent" else None), waiter, 2.0, now)
+            if end == "answer":
+                pending.received([report()], now + 1.0, AT)
+            elif end == "drop":
+                pending.link_down(now + 1.0)
+            elif end == "offline":
+                pending.link_up(now + 1.0)
+            pending.expire(now + 3.0)
+            pending.expire(now + 20.0)
+            del waiter
+        gc.collect()
+        self.assertEqual([reference() for reference in gone], [None] * 6)

@@ -1,0 +1,131 @@
+"""
+The dialect of the original firmware (protocol §2).
+"""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from usbgate.core.errors import Malformed
+from usbgate.core.model import Question, Report, Request
+from usbgate.device.dialects import fields
+from usbgate.device.dialects.fields import Dialect
+from usbgate.device.interfaces import IDialect
+
+# A captured log beside what it must become.
+LOG: list[tuple[bytes, Report | str]] = [
+    (b"ID:20_VALUE:456", Report("20", None, None, (("VALUE", "456"),))),
+    (b"ID:7_TEMP:21.5_HUM:48_BAT:OK", Report("7", None, None, (("TEMP", "21.5"), ("HUM", "48"), ("BAT", "OK")))),
+    (b"MSG:J_ID:20_VALUE:1", Report("20", "J", None, (("VALUE", "1"),))),
+    (b"tag:3f_id:20_value:1", Report("20", None, "3f", (("VALUE", "1"),))),
+    (b"ID:9_MSG:ON", Report("9", "ON", None, ())),
+    (b"ID:9_MSG:ON_OK:1", Report("9", "ON", None, (("OK", "1"),))),
+    (b"ID:9_ERROR:radio", Report("9", None, None, (("ERROR", "radio"),))),
+    (b"ID:9_TEXT:hi_there", Report("9", None, None, (("TEXT", "hi_there"),))),
+    (b"# radio up, channel 7", "radio up, channel 7"),
+    (b"#\xff", "\ufffd"),
+]
+
+REFUSED: list[tuple[bytes, str]] = [
+    (b"VALUE:456", "no ID"),
+    (b"ID:20", "no measurement"),
+    (b"ID:20_TAG:1", "no measurement"),
+    (b"ID:20_ORIGIN:x_AT:y", "no measurement"),
+    (b"ID:a b_VALUE:1", "not a sensor id"),
+    (b"ID:my_id_VALUE:1", "not a sensor id"),
+    (b"\x80\x81", "not UTF-8"),
+    (b"ID:20_VALUE", "not a sensor id"),
+]
+
+
+# What lines can be made of, well and badly.
+SEGMENTS = [
+    *("ID:20", "id:20", "ID:2:0", "ID:7 ", "MSG:J", "TAG:1f", "AT:1", "VALUE:4", "VALUE:20", "Value:-1.5e3"),
+    *("VALUE: 5", "VALUE:", "VALUE:4:5", "HUM:é", "x", "", "VALUE:\x7f", "#", ":9"),
+]
+
+
+class DialectTests(SynchronousTestCase):
+    """
+    Lines in, lines out.
+    """
+
+    def test_door(self) -> None:
+        """
+        It is a dialect.
+        """
+        verifyObject(IDialect, Dialect())
+
+    def test_log(self) -> None:
+        """
+        Each line becomes what it means.
+        """
+        dialect = Dialect()
+        for line, meaning in LOG:
+            self.assertEqual(dialect.decode(line), meaning, line)
+        self.assertEqual(dialect.left_out, 0)
+
+    def test_refused(self) -> None:
+        """
+        What is no report is malformed, for its own reason.
+        """
+        for line, reason in REFUSED:
+            with self.assertRaises(Malformed, msg=repr(line)) as caught:
+                Dialect().decode(line)
+            self.assertEqual(caught.exception.reason, reason, line)
+
+    def test_left_out(self) -> None:
+        """
+        Fields that are usbgate's own on a device's line are left out and counted.
+        """
+        dialect = Dialect()
+        report = dialect.decode(b"ID:1_ORIGIN:a_AT:b_GW:c_DEV:d_EVENT:e_MAXAGE:1_TIMEOUT:2_V:3")
+        self.assertEqual(report, Report("1", None, None, (("V", "3"),)))
+        self.assertEqual(dialect.left_out, 7)
+
+    @given(
+        st.lists(
+            st.lists(
+                st.sampled_from(SEGMENTS),
+                max_size=4,
+            ).map("_".join),
+            max_size=12,
+        )
+    )
+    def test_what_was_heard_before(self, lines: list[str]) -> None:
+        """
+        What a line means does not depend on the lines before it.
+        """
+        dialect, left_out = Dialect(), 0
+        for line in filter(None, lines):
+            fresh = Dialect()
+            meanings = []
+            for each in (dialect, fresh):
+                try:
+                    meanings.append(each.decode(line.encode()))
+                except Malformed as error:
+                    meanings.append(str(error))
+            left_out += fresh.left_out
+            self.assertEqual(meanings[0], meanings[1], line)
+            self.assertEqual(dialect.left_out, left_out, line)
+
+    def test_memory(self) -> None:
+        """
+        Of many sensors, no more is remembered than has room, and all are still understood.
+        """
+        dialect = Dialect()
+        for n in range(2 * fields._SHAPES + 10):
+            self.assertEqual(dialect.decode(b"ID:%d_VALUE:1" % n), Report(str(n), None, None, (("VALUE", "1"),)))
+        self.assertLessEqual(len(dialect._shapes), fields._SHAPES)
+
+    def test_encode(self) -> None:
+        """
+        A request is written in its own order, usbgate's tag last.
+        """
+        request = Request(Question("9", "L"), {"ID": "9", "MSG": "L", "LEVEL": "50", "ORIGIN": "x"}, "x", "x")
+        dialect = Dialect()
+        self.assertEqual(dialect.encode(request, None), b"ID:9_MSG:L_LEVEL:50_ORIGIN:x")
+        self.assertEqual(dialect.encode(request, "3f"), b"ID:9_MSG:L_LEVEL:50_ORIGIN:x_TAG:3f")

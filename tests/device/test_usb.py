@@ -1,0 +1,211 @@
+"""
+Finding USB devices, on a made-up sysfs.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.usb import MadeUpUsb
+from usbgate.device.usb import UsbIds, UsbPort, UsbTree, is_usb, parse_usb
+
+# What is said, and what it means.
+PLACES = [
+    ("usb:2341:8036", UsbIds("2341", "8036", None)),
+    ("usb:1A86:7523", UsbIds("1a86", "7523", None)),
+    ("usb:2341:8036:85432", UsbIds("2341", "8036", "85432")),
+    ("usb:303a:1001:7C:DF:A1:E0:00:3C", UsbIds("303a", "1001", "7C:DF:A1:E0:00:3C")),
+    ("usb-port:1-1", UsbPort("1-1", None)),
+    ("usb-port:3-1.4.2", UsbPort("3-1.4.2", None)),
+    ("usb-port:1-1.3:1.2", UsbPort("1-1.3", "1.2")),
+]
+
+WRONG = [
+    "usb:",
+    "usb:2341",
+    "usb:2341:803",
+    "usb:2341:8036:",
+    "usb:g341:8036",
+    "usb-port:",
+    "usb-port:1",
+    "usb-port:usb1",
+]
+
+
+class PlaceTests(SynchronousTestCase):
+    """
+    How a device is named.
+    """
+
+    def test_places(self) -> None:
+        """
+        Ids are read in either case, a serial number as it is, and a port with or without its interface.
+        """
+        for place, meaning in PLACES:
+            self.assertTrue(is_usb(place))
+            self.assertEqual(parse_usb(place), meaning)
+
+    def test_wrong_places(self) -> None:
+        """
+        What is no such place is said to be none.
+        """
+        for place in WRONG:
+            self.assertTrue(is_usb(place))
+            self.assertRaises(ValueError, parse_usb, place)
+        for place in ("/dev/ttyACM0", "./usb:1:2", "tcp:usb:1", "usbs:2341:8036"):
+            self.assertFalse(is_usb(place))
+
+
+class FindingTests(SynchronousTestCase):
+    """
+    What is found, and what is in doubt.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have a Leonardo, two clones with one serial number in a hub, and a converter with several ttys.
+        """
+        self.usb = MadeUpUsb(Path(self.mktemp()))
+        self.tree = UsbTree(str(self.usb.sysfs), str(self.usb.dev))
+        self.usb.plug("1-2", "2341:8036", "LEO", ttyACM0="1.0")
+        self.usb.plug("1-1.3", "1a86:7523", "0001", ttyUSB1="1.0")
+        self.usb.plug("1-1.4", "1a86:7523", "0001", ttyUSB0="1.0")
+        self.usb.plug("1-1.2", "0403:6011", "FT4", ttyUSB2="1.10", ttyUSB3="1.2", ttyUSB4="1.3")
+
+    def find(self, place: str) -> list[str]:
+        """
+        Find; tell the paths, from the folder of devices on.
+        """
+        return [os.path.relpath(self.tree.path(tty), self.usb.dev) for tty in self.tree.find(parse_usb(place))]
+
+    def test_find(self) -> None:
+        """
+        A device is found by its ids, with its serial number and without, and by its port, behind a hub or not.
+        """
+        for place, found in [
+            ("usb:2341:8036", ["ttyACM0"]),
+            ("usb:2341:8036:LEO", ["ttyACM0"]),
+            ("usb:2341:8036:leo", []),
+            ("usb:2341:8037", []),
+            ("usb-port:1-2", ["ttyACM0"]),
+            ("usb-port:1-1.3", ["ttyUSB1"]),
+            ("usb-port:1-1.4", ["ttyUSB0"]),
+            ("usb-port:1-1", []),
+            ("usb-port:1-1.33", []),
+            ("usb:0424:2514", []),
+            ("usb:1a86:7523", ["ttyUSB1", "ttyUSB0"]),
+            ("usb:1a86:7523:0001", ["ttyUSB1", "ttyUSB0"]),
+        ]:
+            self.assertEqual(self.find(place), found, place)
+
+    def test_several_ttys(self) -> None:
+        """
+        Of a device with several ttys the one with the lowest interface is meant, or the one whose interface is said.
+        """
+        for place, found in [
+            ("usb:0403:6011", ["ttyUSB3"]),
+            ("usb:0403:6011:FT4", ["ttyUSB3"]),
+            ("usb-port:1-1.2", ["ttyUSB3"]),
+            ("usb-port:1-1.2:1.2", ["ttyUSB3"]),
+            ("usb-port:1-1.2:1.10", ["ttyUSB2"]),
+            ("usb-port:1-1.2:1.1", []),
+        ]:
+            self.assertEqual(self.find(place), found, place)
+        for tty in self.tree.ttys():
+            self.assertEqual(self.tree.find(parse_usb(tty.place)), [tty])
+
+    def test_another_name(self) -> None:
+        """
+        A device that is plugged in again is found under its new name.
+        """
+        self.usb.unplug("1-2")
+        self.assertEqual(self.find("usb:2341:8036"), [])
+        self.usb.plug("1-1.1", "2341:8036", "LEO", ttyACM1="1.0")
+        self.assertEqual(self.find("usb:2341:8036"), ["ttyACM1"])
+        self.assertEqual(self.find("usb-port:1-2"), [])
+
+    def test_vanishes_meanwhile(self) -> None:
+        """
+        A device that goes away while it is looked at is not there, and others are found all the same.
+        """
+        listdir, readlink = os.listdir, os.readlink
+        left = ["1-2", "1-1.3"]
+
+        def listed(folder: str) -> list[str]:  # gone when its name has been read
+            names = listdir(folder)
+            if "1-2" in left:
+                left.remove("1-2")
+                self.usb.unplug("1-2")
+            return names
+
+        def followed(link: str) -> str:  # gone when its place has been read
+            place = readlink(link)
+            if "/1-1.3/" in place and "1-1.3" in left:
+                left.remove("1-1.3")
+                self.usb.unplug("1-1.3")
+            return place
+
+        self.patch(os, "listdir", listed)
+        self.patch(os, "readlink", followed)
+        self.assertEqual(self.find("usb:1a86:7523:0001"), ["ttyUSB0"])
+        self.assertEqual(left, [])
+
+    def test_no_sysfs(self) -> None:
+        """
+        Where there is no sysfs, nothing is found.
+        """
+        self.assertEqual(UsbTree(self.mktemp()).find(UsbPort("1-1", None)), [])
+
+    def test_doubt(self) -> None:
+        """
+        Where two devices that are plugged in have one name, it is said, and how to name each; else nothing is.
+        """
+        by_id = str(self.usb.name_by_id("usb-1a86_USB_Serial_0001-if00-port0", "ttyUSB0"))
+        line = (
+            "2 devices that are plugged in have this name; say which one by its port:"
+            " usb-port:1-1.3 (ttyUSB1, 1a86:7523), usb-port:1-1.4 (ttyUSB0, 1a86:7523)"
+        )
+        for place in (by_id, "usb:1a86:7523", "usb:1a86:7523:0001"):
+            self.assertEqual(self.tree.doubt(place), line)
+        leonardo = str(self.usb.name_by_id("usb-Arduino_LLC_Arduino_Leonardo-if00", "ttyACM0"))
+        for place in (
+            *(leonardo, leonardo + "-gone", str(self.usb.name_by_id("stale", "ttyACM7"))),
+            *("usb:2341:8036", "usb-port:1-1.3", str(self.usb.dev / "ttyUSB0"), "tcp:h:1", "usb:1a86:7523:0002"),
+        ):
+            self.assertIsNone(self.tree.doubt(place), place)
+        self.usb.unplug("1-1.3")
+        for place in (by_id, "usb:1a86:7523"):
+            self.assertIsNone(self.tree.doubt(place), place)
+
+    def test_doubt_of_some_ttys(self) -> None:
+        """
+        A device of the same kind with another serial number, or with none, does not make a name in by-id doubtful;
+        of two with several ttys, each is named with the interface in question.
+        """
+        by_id = str(self.usb.name_by_id("usb-FT4-if10", "ttyUSB2"))
+        self.usb.plug("1-3", "0403:6011", "FT5", ttyUSB5="1.2", ttyUSB6="1.10")
+        self.usb.plug("1-4", "0403:6011", None, ttyUSB7="1.2", ttyUSB8="1.10")
+        self.assertIsNone(self.tree.doubt(by_id))
+        none = str(self.usb.name_by_id("usb-FT-if10", "ttyUSB8"))
+        self.assertIsNone(self.tree.doubt(none))
+        self.usb.plug("1-5", "0403:6011", "FT4", ttyUSB9="1.2", ttyUSB10="1.10")
+        self.assertIn(
+            "usb-port:1-1.2:1.10 (ttyUSB2, 0403:6011), usb-port:1-5:1.10 (ttyUSB10,", str(self.tree.doubt(by_id))
+        )
+        first = str(self.usb.name_by_id("usb-FT4-if02", "ttyUSB9"))
+        self.assertIn("usb-port:1-1.2 (ttyUSB3, 0403:6011), usb-port:1-5 (ttyUSB9,", str(self.tree.doubt(first)))
+        self.usb.plug("1-6", "0403:6011", None, ttyUSB11="1.2", ttyUSB12="1.10")
+        self.assertRegex(str(self.tree.doubt(none)), "^2 devices .*usb-port:1-4:1.10.*usb-port:1-6:1.10")
+
+    def test_many(self) -> None:
+        """
+        A line names only so many devices.
+        """
+        for number in range(10):
+            self.usb.plug(f"1-1.1.{number}", "dead:beef", None, **{f"ttyACM{20 + number}": "1.0"})
+        self.assertRegex(
+            str(self.tree.doubt("usb:dead:beef")), r"^10 devices .* usb-port:1-1.1.7 \(ttyACM27, dead:beef\), 2 more$"
+        )

@@ -1,0 +1,105 @@
+"""
+Alarms in the gateway: journalled with what raised them, told to who hears events, taken up from the database.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+from twisted.internet.defer import Deferred
+
+from tests.gateway.test_gateway import WALL, GatewayCase
+from usbgate.core.alarms import Alarms, Condition
+from usbgate.core.errors import Stopped, Unknown
+from usbgate.core.model import Alarm, AlarmEvent, AlarmRecord, Event
+from usbgate.gateway.gateway import Gateway
+from usbgate.gateway.routing import SensorRules
+
+
+class AlarmTests(GatewayCase):
+    """
+    A smoke detector, whose unchanged readings are not all stored.
+    """
+
+    sensor_rules = {"2": SensorRules(store_every=3600.0)}  # noqa: RUF012  # only read
+
+    def setUp(self) -> None:
+        """
+        Mind it, and hear all events.
+        """
+        super().setUp()
+        ids = count(1)
+        alarms = Alarms({("2", "VALUE"): Condition.parse("== 1")}, lambda: f"a{next(ids)}")
+        self.gateway = Gateway(self.clock, self.time, "J", self.sensor_rules, alarms=alarms)
+        self.gateway.add_link(self.link, self.rules)
+        self.gateway.store_in(self.journal, self.journal, lambda: [{"STORE": "memory"}])
+        self.gateway.startService()
+        self.heard: list[Event] = []
+        self.gateway.subscribe_events(self.heard.append)
+        self.gateway.link_up(self.link)
+
+    def told(self) -> list[Alarm]:
+        """
+        List the alarms that were told of as they then were, and forget them.
+        """
+        heard = [event.alarm for event in self.heard if isinstance(event, AlarmEvent)]
+        self.heard.clear()
+        return heard
+
+    def stored(self) -> list[tuple[str, str, str | None]]:
+        """
+        List what was journalled of alarms.
+        """
+        return [(row.alarm, row.event, row.who) for row in self.journal.rows if isinstance(row, AlarmRecord)]
+
+    def test_life(self) -> None:
+        """
+        It is raised by the first reading, told and journalled once, ends, and is gone when somebody has seen it.
+        """
+        self.hear(("2", "0"), ("20", "1"))
+        self.assertEqual((self.gateway.alarms(), self.told(), self.stored()), ([], [], []))
+        self.hear(("2", "1"), ("2", "1"))
+        raised = Alarm("a1", "2", "VALUE", "== 1", 1.0, None, WALL)
+        self.assertEqual((self.gateway.alarms(), self.told()), ([raised], [raised]))
+        self.clock.advance(5)
+        self.hear(("2", "0"))
+        ended = raised._replace(ended=WALL + 5000)
+        self.assertEqual((self.gateway.alarms(), self.told()), ([ended], [ended]))
+        seen = self.successResultOf(self.gateway.acknowledge("a1", "Anna"))
+        self.assertEqual(seen, ended._replace(acknowledged=WALL + 5000, by="Anna"))
+        self.assertEqual((self.gateway.alarms(), self.told()), ([], [seen]))
+        self.assertEqual(self.stored(), [("a1", "raised", None), ("a1", "ended", None), ("a1", "acknowledged", "Anna")])
+
+    def test_unchanged_readings_count(self) -> None:
+        """
+        A reading that is not stored, since it is what it was, is minded like any other.
+        """
+        self.hear(("2", "1"))
+        self.gateway.acknowledge("a1", "Anna")
+        self.hear(("2", "1"), ("2", "0"), ("2", "1"))
+        self.assertEqual([alarm.alarm for alarm in self.gateway.alarms()], ["a2"])
+
+    def test_recalled(self) -> None:
+        """
+        What was open before the start goes on, and what was raised meanwhile joins it.
+        """
+        self.hear(("2", "1"))
+        self.told()
+        old = Alarm("old", "2", "VALUE", "== 1", 1.0, None, WALL - 5000)
+        self.journal.open_alarms = [old]
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
+        self.assertEqual(self.gateway.alarms(), [old])
+        (joined,) = self.told()
+        self.assertEqual((joined.alarm, joined.ended, joined.acknowledged), ("a1", WALL, WALL))
+        self.assertEqual(self.stored(), [("a1", "raised", None), ("a1", "joined", None)])
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
+        self.assertEqual((self.gateway.alarms(), self.told()), ([old], []))
+
+    def test_unknown(self) -> None:
+        """
+        What is not open can't be acknowledged, nor can anything when usbgate ends.
+        """
+        self.failureResultOf(self.gateway.acknowledge("a1", "Anna"), Unknown)
+        self.hear(("2", "1"))
+        self.gateway.stopService()
+        self.failureResultOf(self.gateway.acknowledge("a1", "Anna"), Stopped)

@@ -1,0 +1,949 @@
+"""
+The gateway: decisions become deeds, in the right order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from usbgate import __version__
+from usbgate.core.clock import IClock
+from usbgate.core.errors import Busy, Failed, Malformed, Offline, RequestError, Stopped, TimedOut, Unknown
+from usbgate.core.fieldline import LINE_LIMIT, check_value, parse
+from usbgate.core.messages import parse_request
+from usbgate.core.model import Alarm, Answer, ClockMark, Reading, Report, RequestRecord, Row, Send
+from usbgate.core.pending import Rules
+from usbgate.device.interfaces import IDeviceLink, ILinkListener
+from usbgate.gateway.gateway import Gateway
+from usbgate.gateway.interfaces import IGateway, Lease
+from usbgate.gateway.routing import SensorRules
+from usbgate.store.interfaces import IHistory, IJournal, SinkUnavailable
+
+WALL = 1363035730000  # ms: where the wall clock of these tests begins
+
+
+@implementer(IClock)
+class TwoClocks:
+    """
+    A monotonic clock that the test moves, and a wall clock that the test can also step.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.stepped = 0
+        self.slept = 0
+        self.trust = True
+
+    def wall(self) -> int:
+        """
+        See `IClock.wall`.
+        """
+        return WALL + round(self._clock.seconds() * 1000) + self.stepped
+
+    def monotonic(self) -> float:
+        """
+        See `IClock.monotonic`.
+        """
+        return self._clock.seconds()
+
+    def uptime(self) -> float:
+        """
+        See `IClock.uptime`.
+        """
+        return 1000.0 + self._clock.seconds() + self.slept
+
+    def boot(self) -> str:
+        """
+        See `IClock.boot`.
+        """
+        return "the first"
+
+    def trusted(self) -> bool:
+        """
+        See `IClock.trusted`.
+        """
+        return self.trust
+
+
+@implementer(IDeviceLink)
+class MemoryLink:
+    """
+    A link that notes what it is told.
+    """
+
+    lines_in = lines_out = malformed = echoes = repeats = partial = left_out = 0
+
+    def __init__(self, name: str, events: list[object]) -> None:
+        self.name = name
+        self.path = f"/dev/{name}"
+        self._events = events
+
+    def send(self, messages: Sequence[Send]) -> None:
+        """
+        See `IDeviceLink.send`.
+        """
+        for request, _, _ in messages:
+            self._events.append(("send", self.name, request.question.command, request.question.sensor))
+
+    def pause(self) -> None:
+        """
+        See `IDeviceLink.pause`.
+        """
+        self._events.append(("pause", self.name))
+
+    def resume(self) -> None:
+        """
+        See `IDeviceLink.resume`.
+        """
+        self._events.append(("resume", self.name))
+
+    def release(self) -> Deferred[str]:
+        """
+        See `IDeviceLink.release`.
+        """
+        self._events.append(("release", self.name))
+        self.released: Deferred[str] = Deferred()
+        return self.released
+
+    def take_back(self) -> None:
+        """
+        See `IDeviceLink.take_back`.
+        """
+        self._events.append(("take back", self.name))
+
+
+@implementer(IJournal, IHistory)
+class MemoryJournal:
+    """
+    A journal that keeps its rows, and a history that the test has written.
+    """
+
+    backlog = 0
+
+    def __init__(self, events: list[object]) -> None:
+        self.readings: list[Reading] = []
+        self.requests: list[RequestRecord] = []
+        self.rows: list[Row] = []
+        self.stored: list[Reading] = []
+        self.open_alarms: list[Alarm] = []
+        self.away = False
+        self._events = events
+
+    def append(self, *runs: Sequence[Row]) -> None:
+        """
+        See `IJournal.append`.
+        """
+        rows = [row for run in runs for row in run]
+        self.rows += rows
+        readings = [row for row in rows if isinstance(row, Reading)]
+        requests = [row for row in rows if isinstance(row, RequestRecord)]
+        self._events.append(("journal", len(readings), [request.outcome for request in requests]))
+        self.readings += readings
+        self.requests += requests
+
+    def alarms(self) -> Deferred[list[Alarm]]:
+        """
+        See `IHistory.alarms`.
+        """
+        return succeed(list(self.open_alarms))
+
+    def latest(self) -> Deferred[list[Reading]]:
+        """
+        See `IHistory.latest`.
+        """
+        return succeed(list(self.stored))
+
+    def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
+        """
+        See `IHistory.history`.
+        """
+        if self.away:
+            return fail(SinkUnavailable("connection refused"))
+        return succeed([reading for reading in self.stored if reading.sensor == sensor][-limit:])
+
+
+class GatewayCase(SynchronousTestCase):
+    """
+    A gateway, its neighbours, and one list of events, so that order counts.
+    """
+
+    names: Sequence[str] = ("leonardo",)
+    rules = Rules()
+    sensor_rules: dict[str, SensorRules] = {}  # noqa: RUF012  # only read
+    new_clock = Clock
+
+    def setUp(self) -> None:
+        """
+        Put it together.
+        """
+        self.clock = self.new_clock()
+        self.time = TwoClocks(self.clock)
+        self.events: list[object] = []
+        self.gateway = Gateway(self.clock, self.time, "J", self.sensor_rules)
+        self.links = {name: MemoryLink(name, self.events) for name in self.names}
+        for link in self.links.values():
+            self.gateway.add_link(link, self.rules)
+        self.journal = MemoryJournal(self.events)
+        self.gateway.store_in(self.journal, self.journal, lambda: [{"STORE": "memory"}])
+        self.gateway.startService()
+        self.link = self.links[self.names[0]]
+
+    def ask(self, line: str) -> Deferred[Answer]:
+        """
+        Ask, and note how it ends.
+        """
+        request = parse_request(parse(line.encode()), "me", "me:1")
+        asked = self.gateway.ask(request)
+
+        def answered(answer: Answer) -> Answer:
+            self.events.append(("answer", dict(answer.report.values), answer.command))
+            return answer
+
+        asked.addCallback(answered)
+        return asked
+
+    def hear(self, *lines: tuple[str, str], link: MemoryLink | None = None) -> None:
+        """
+        Let a device report (sensor, value) pairs in one chunk.
+        """
+        reports = [Report(sensor, None, None, (("VALUE", value),)) for sensor, value in lines]
+        self.gateway.reports_received(link or self.link, reports)
+
+
+class LiveTests(GatewayCase):
+    """
+    One link.
+    """
+
+    def test_doors(self) -> None:
+        """
+        The gateway and its neighbours in these tests are what they say.
+        """
+        verifyObject(IGateway, self.gateway)
+        verifyObject(ILinkListener, self.gateway)
+        verifyObject(IDeviceLink, self.link)
+        verifyObject(IJournal, self.journal)
+        verifyObject(IHistory, self.journal)
+        verifyObject(IClock, self.time)
+
+    def test_order(self) -> None:
+        """
+        A reading is journalled before anybody is told; who asked is told before who watches.
+        """
+        self.gateway.link_up(self.link)
+        self.gateway.subscribe(lambda sensor, line: self.events.append(("event", sensor, line)))
+        asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
+        self.clock.advance(0.25)
+        self.hear(("20", "456"), ("2", "1"))
+        self.assertEqual(
+            self.events,
+            [
+                ("send", "leonardo", "J", "20"),
+                ("journal", 2, ["answered"]),
+                ("answer", {"VALUE": "456"}, "J"),
+                ("event", "20", "EVENT:reading_ID:20_VALUE:456_MSG:J_AT:2013-03-11T21:02:10.250Z"),
+                ("event", "2", "EVENT:reading_ID:2_VALUE:1_AT:2013-03-11T21:02:10.250Z"),
+            ],
+        )
+        answer = self.successResultOf(asked)
+        self.assertEqual((answer.at, answer.device, answer.recent), (WALL + 250, "leonardo", False))
+
+    def test_rows(self) -> None:
+        """
+        A reading's row has what it answered; the request's row has who asked, how it ended, and how long it took.
+        """
+        self.gateway.link_up(self.link)
+        asked = self.ask("MSG:L_ID:9_LEVEL:50_A:1_ORIGIN:TOTO")
+        self.clock.advance(0.5)
+        self.time.trust = False
+        self.gateway.reports_received(
+            self.link, [Report("9", "L", None, (("LEVEL", "50"), ("MODE", "slow"), ("SERIAL", "1234567890123456")))]
+        )
+        self.successResultOf(asked)
+        at = WALL + 500
+        self.assertEqual(
+            self.journal.readings,
+            [
+                Reading(at, "leonardo", "9", "LEVEL", 50.0, None, "L", False),
+                Reading(at, "leonardo", "9", "MODE", None, "slow", "L", False),
+                Reading(at, "leonardo", "9", "SERIAL", 1234567890123456.0, "1234567890123456", "L", False),
+            ],
+        )
+        self.assertEqual(
+            self.journal.requests,
+            [RequestRecord(WALL, "TOTO", "me:1", "leonardo", "9", "L", "LEVEL:50_A:1", "answered", 500.0, False)],
+        )
+
+    def test_every_asker_has_a_row(self) -> None:
+        """
+        Request rows equal askers: joined, recent, timed out, offline, unknown, hung up and stopped ones.
+        """
+        ends = [self.ask("MSG:J_ID:20"), self.ask("MSG:J_ID:20_DEV:nobody")]
+        self.gateway.link_up(self.link)
+        ends.append(self.ask("MSG:J_ID:20"))
+        self.hear(("20", "1"))
+        ends.append(self.ask("MSG:J_ID:20_MAXAGE:30"))
+        ends.append(self.ask("MSG:J_ID:21_TIMEOUT:1"))
+        hung_up = self.ask("MSG:J_ID:22_TIMEOUT:1")
+        hung_up.cancel()
+        self.clock.advance(1)
+        self.gateway.link_down(self.link, "unplugged")
+        ends.append(self.ask("MSG:J_ID:20"))
+        self.gateway.link_up(self.link)
+        ends.append(self.ask("MSG:J_ID:23"))
+        self.gateway.stopService()
+        ends.append(self.ask("MSG:J_ID:24"))
+        for end in [*ends, hung_up]:
+            end.addErrback(lambda _: None)
+        self.assertEqual(
+            [request.outcome for request in self.journal.requests],
+            ["unknown", "answered", "answered", "recent", "timeout", "timeout", "offline", "stopped", "stopped"],
+        )
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_hang_up(self) -> None:
+        """
+        Who hangs up loses nothing but the answer: it is still sent, and stored.
+        """
+        asked = self.ask("MSG:J_ID:20")
+        asked.cancel()
+        asked.addErrback(lambda _: None)
+        self.gateway.link_up(self.link)
+        self.assertIn(("send", "leonardo", "J", "20"), self.events)
+        self.hear(("20", "3"))
+        self.assertEqual(self.journal.readings[0].command, "J")
+        self.assertEqual(self.journal.requests[0].outcome, "answered")
+
+    def test_time_limits(self) -> None:
+        """
+        Ten seconds without any setting, as in the original; the wall clock has no say in it.
+        """
+        self.gateway.link_up(self.link)
+        asked = self.ask("MSG:J_ID:20")
+        self.clock.advance(9.9)
+        self.time.stepped = -3_600_000
+        self.assertNoResult(asked)
+        self.clock.advance(0.2)
+        self.failureResultOf(asked, TimedOut)
+
+    def test_clock_stepped_back(self) -> None:
+        """
+        After the wall clock went back an hour, `last` still shows what came last, and max_age still counts seconds.
+        """
+        self.gateway.link_up(self.link)
+        self.ask("MSG:J_ID:20")
+        self.hear(("20", "1"))
+        self.time.stepped = -3_600_000
+        self.clock.advance(1)
+        self.assertEqual(self.successResultOf(self.ask("MSG:J_ID:20_MAXAGE:5")).recent, True)
+        self.hear(("20", "2"))
+        [reading] = self.gateway.last("20", None)
+        self.assertEqual((reading.value, reading.at), (2.0, WALL + 1000 - 3_600_000))
+        self.clock.advance(10)
+        self.assertNoResult(self.ask("MSG:J_ID:20_MAXAGE:5"))
+
+    def test_offline(self) -> None:
+        """
+        When the device goes away, who waits is told at once, and watchers are.
+        """
+        lines: list[str] = []
+        self.gateway.subscribe(lambda sensor, line: lines.append(line))
+        self.gateway.link_up(self.link)
+        asked = self.ask("MSG:J_ID:20")
+        self.gateway.link_down(self.link, "unplugged")
+        self.failureResultOf(asked, Offline)
+        self.failureResultOf(self.ask("MSG:J_ID:20"), Offline)
+        self.assertEqual(lines, ["EVENT:device_DEV:leonardo_STATE:online", "EVENT:device_DEV:leonardo_STATE:offline"])
+        [device] = self.gateway.devices()
+        self.assertEqual((device.name, device.path, device.state), ("leonardo", "/dev/leonardo", "offline"))
+        self.assertIsNone(device.warning)
+        self.gateway.add_link(MemoryLink("clone", self.events), self.rules, lambda: "there are two of it")
+        self.assertEqual([device.warning for device in self.gateway.devices()], [None, "there are two of it"])
+
+    def test_device_takes_nothing(self) -> None:
+        """
+        While a device takes nothing, no more is written to it: a toggle that never reached it was not asked.
+        """
+        self.gateway.link_up(self.link)
+        self.ask("MSG:J_ID:20").addErrback(lambda _: None)
+        self.gateway.link_full(self.link)
+        asked = self.ask("MSG:TOGGLE_ID:9_TIMEOUT:2")
+        self.clock.advance(3)
+        self.failureResultOf(asked, Busy)
+        later = self.ask("MSG:TOGGLE_ID:9_TIMEOUT:2")
+        self.assertEqual([event for event in self.events if "send" in str(event)], [("send", "leonardo", "J", "20")])
+        self.gateway.link_drained(self.link)
+        self.assertEqual(self.events[-1], ("send", "leonardo", "TOGGLE", "9"))
+        self.hear(("9", "1"))
+        self.successResultOf(later)
+
+    def test_acknowledgement(self) -> None:
+        """
+        An acknowledgement answers, and stores and publishes nothing.
+        """
+        lines: list[str] = []
+        self.gateway.link_up(self.link)
+        asked = self.ask("MSG:ON_ID:9")
+        self.gateway.subscribe(lambda sensor, line: lines.append(line))
+        self.gateway.reports_received(self.link, [Report("9", "ON", None, ())])
+        self.assertEqual(self.successResultOf(asked).report.values, ())
+        self.assertEqual((self.journal.readings, lines), ([], []))
+
+    def test_who_asks_again_when_answered(self) -> None:
+        """
+        Asking from within an answer's callback is an ordinary ask.
+        """
+        self.gateway.link_up(self.link)
+        second: list[Deferred[Answer]] = []
+        self.ask("MSG:J_ID:20").addCallback(lambda _: second.append(self.ask("MSG:J_ID:20")))
+        self.hear(("20", "1"), ("20", "2"))
+        self.assertNoResult(second[0])
+        self.hear(("20", "3"))
+        self.assertEqual(self.successResultOf(second[0]).report.values, (("VALUE", "3"),))
+
+    def test_subscriber_fails(self) -> None:
+        """
+        A subscriber that fails keeps nobody else from hearing.
+        """
+        lines: list[str] = []
+
+        def broken(sensor: str | None, line: str) -> None:
+            raise ZeroDivisionError
+
+        self.gateway.subscribe(broken)
+        unsubscribe = self.gateway.subscribe(lambda sensor, line: lines.append(line))
+        self.gateway.link_up(self.link)
+        self.assertEqual(len(lines), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        unsubscribe()
+        self.hear(("20", "1"))
+        self.assertEqual(len(lines), 1)
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_memory(self) -> None:
+        """
+        The newest reading of each field is remembered, in the order of the sensors' first appearance.
+        """
+        self.hear(("21", "5"), ("20", "1"), ("20", "2"))
+        self.gateway.reports_received(self.link, [Report("20", None, None, (("TEMP", "3"),))])
+        self.assertEqual(
+            [(r.sensor, r.field, r.value) for r in self.gateway.last(None, None)],
+            [("21", "VALUE", 5.0), ("20", "VALUE", 2.0), ("20", "TEMP", 3.0)],
+        )
+        self.assertEqual([r.value for r in self.gateway.last("20", "TEMP")], [3.0])
+        self.assertEqual(self.gateway.last("99", None), [])
+        first, second = self.gateway.sensors()
+        self.assertEqual((first.sensor, first.reports, second.fields, second.reports), ("21", 1, ["TEMP", "VALUE"], 3))
+
+    def test_sensors_are_bounded(self) -> None:
+        """
+        Of more sensors than are remembered, readings are stored all the same.
+        """
+        self.hear(*[(str(n), "1") for n in range(10_050)])
+        self.assertEqual(len(self.gateway.sensors()), 10_000)
+        self.assertEqual(len(self.journal.readings), 10_050)
+
+    def test_recall(self) -> None:
+        """
+        What the database knows is remembered, unless something newer was heard.
+        """
+        self.hear(("20", "9"))
+        self.journal.stored = [
+            Reading(5, "old", "20", "VALUE", 1.0, None, None, True),
+            Reading(6, "old", "20", "TEMP", 2.0, None, None, True),
+            Reading(7, "old", "21", "VALUE", 3.0, None, None, True),
+        ]
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
+        self.assertEqual([r.value for r in self.gateway.last(None, None)], [9.0, 2.0, 3.0])
+        self.assertEqual([s.device for s in self.gateway.sensors()], ["leonardo", "old"])
+
+    def test_recall_again(self) -> None:
+        """
+        What the database knows later takes the place of what it knew before, not of what was heard before or since.
+        """
+        fields = ("VALUE", "TEMP", "HUM")
+        self.journal.stored = [Reading(5, "old", "20", field, 1.0, None, None, True) for field in fields]
+        self.journal.stored += [Reading(5, "old", "21", field, 1.0, None, None, True) for field in fields]
+        self.hear(("20", "9"))
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
+        self.gateway.reports_received(self.link, [Report("20", None, None, (("TEMP", "9"),))])
+        self.journal.stored = [reading._replace(at=6, device="older", value=2.0) for reading in self.journal.stored]
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
+        newest = {(r.sensor, r.field): r.value for r in self.gateway.last(None, None)}
+        self.assertEqual([newest["20", field] for field in fields], [9.0, 9.0, 2.0])
+        self.assertEqual([newest["21", field] for field in fields], [2.0, 2.0, 2.0])
+        self.assertEqual([s.device for s in self.gateway.sensors()], ["leonardo", "older"])
+
+    def test_history(self) -> None:
+        """
+        History comes from the store; where that can't be asked, the failure says why.
+        """
+        self.journal.stored = [Reading(5, "d", "20", "VALUE", 1.0, None, None, True)]
+        self.assertEqual(self.successResultOf(self.gateway.history("20", None, None, 10)), self.journal.stored)
+        self.journal.away = True
+        failure = self.failureResultOf(self.gateway.history("20", None, None, 10), Failed)
+        self.assertIn("connection refused", failure.getErrorMessage())
+
+    def test_pressure(self) -> None:
+        """
+        While the journal can't keep up, no device is read.
+        """
+        self.gateway.hold_devices(True)
+        self.gateway.hold_devices(False)
+        self.assertEqual(self.events, [("pause", "leonardo"), ("resume", "leonardo")])
+
+    def test_status_and_noise(self) -> None:
+        """
+        What is told of the gateway can be written as field lines, and names what §4.6 applies to.
+        """
+        self.gateway.link_up(self.link)
+        self.ask("MSG:J_ID:20")
+        self.hear(("20", "1"))
+        for n in range(150):
+            self.gateway.line_refused(self.link, b"garbage_\xff\n%d" % n, "no key: 'x_y'")
+        self.gateway.refused("client 10.0.0.7", b"", "empty value: A")
+        for told in [*self.gateway.status(), *self.gateway.noise()]:
+            for key, value in told.items():
+                check_value(key, value)
+        status = self.gateway.status()
+        self.assertEqual(status[0]["VERSION"], __version__)
+        self.assertIn({"STORE": "memory"}, status)
+        self.assertIn({"REQUESTS": "1", "OUTCOME": "answered"}, status)
+        self.assertIn({"MALFORMED": "150", "REASON": "no key"}, status)
+        self.assertEqual([told["SENSORS"] for told in status if "UNSURE" in told], ["20"])
+        self.assertEqual(len(self.gateway.noise()), 100)
+        self.assertEqual(self.gateway.noise()[-1]["FROM"], "client 10.0.0.7")
+
+    def test_unsure_are_all_named(self) -> None:
+        """
+        However many sensors §4.6 applies to, `status` names each, in lines that can be read.
+        """
+        self.gateway.link_up(self.link)
+        names = [f"sensor-{n}" for n in range(120)]
+        for name in names:
+            self.ask(f"MSG:J_ID:{name}")
+            self.hear((name, "1"))
+        unsure = [told for told in self.gateway.status() if "UNSURE" in told]
+        self.assertEqual([told["UNSURE"] for told in unsure], ["50", "50", "20"])
+        self.assertEqual(",".join(told["SENSORS"] for told in unsure).split(","), names)
+
+    def test_too_long(self) -> None:
+        """
+        A request that has no room in a line for the device is refused, and has its row.
+        """
+        self.gateway.link_up(self.link)
+        longest = "MSG:J_ID:20_ORIGIN:x_A:" + "x" * (LINE_LIMIT - 23)
+        self.assertNoResult(self.ask(longest))
+        self.assertEqual(len(self.events), 1)
+        self.failureResultOf(self.ask("MSG:J_ID:20_A:" + "x" * (LINE_LIMIT - 14)), Malformed)
+        self.assertEqual(len(self.events), 2)
+        (record,) = self.journal.requests
+        self.assertEqual((record.outcome, record.device, record.sensor), ("malformed", "leonardo", "20"))
+
+    def test_one_timer(self) -> None:
+        """
+        However many wait, one timer runs; when nobody does, none.
+        """
+        self.gateway.link_up(self.link)
+        asks = [self.ask(f"MSG:J_ID:{n}_TIMEOUT:{n % 7 + 1}") for n in range(50)]
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        for _ in range(600):
+            self.clock.advance(0.1)
+        self.assertEqual(len([self.failureResultOf(asked) for asked in asks]), 50)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class TagTests(GatewayCase):
+    """
+    A device that echoes tags.
+    """
+
+    rules = Rules(tags=True)
+
+    def test_too_long(self) -> None:
+        """
+        The longest tag must have its place in the line.
+        """
+        self.gateway.link_up(self.link)
+        longest = "MSG:J_ID:20_ORIGIN:x_A:" + "x" * (LINE_LIMIT - len("_TAG:12345678") - 23)
+        self.assertNoResult(self.ask(longest))
+        self.failureResultOf(self.ask(longest + "y"), Malformed)
+        self.assertEqual([record.outcome for record in self.journal.requests], ["malformed"])
+
+
+class ThinningTests(GatewayCase):
+    """
+    A sensor of which only changes are stored.
+    """
+
+    sensor_rules = {"20": SensorRules(store_every=300.0)}  # noqa: RUF012  # only read
+
+    def stored(self) -> list[tuple[str, float | None]]:
+        """
+        Tell what is in the journal.
+        """
+        return [(reading.sensor, reading.value) for reading in self.journal.readings]
+
+    def test_on_change(self) -> None:
+        """
+        Equal readings are not all stored; who asks, who watches and `last` get each of them.
+        """
+        watched: list[str] = []
+        self.gateway.subscribe(lambda sensor, line: watched.append(line) if sensor else None)
+        self.gateway.link_up(self.link)
+        self.hear(("20", "1"), ("21", "1"))
+        for _ in range(3):
+            self.clock.advance(1.0)
+            self.hear(("20", "1"), ("21", "1"))
+        asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
+        self.hear(("20", "1"))
+        self.assertEqual(self.successResultOf(asked).report.values, (("VALUE", "1"),))
+        self.assertEqual(self.stored(), [("20", 1.0), *[("21", 1.0)] * 4])
+        self.assertEqual(len(watched), 9)
+        self.assertEqual(self.gateway.last("20", None)[0].at, WALL + 3_000)
+        self.hear(("20", "2"))
+        self.assertEqual(self.stored()[5:], [("20", 1.0), ("20", 2.0)])
+        self.assertEqual(self.journal.readings[-2].at, WALL + 3_000)
+
+    def test_time(self) -> None:
+        """
+        An equal reading is stored, too, when the one before it is old enough by the clock that does not step.
+        """
+        self.hear(("20", "1"))
+        self.clock.advance(301.0)
+        self.hear(("20", "1"))
+        self.assertEqual(len(self.journal.readings), 2)
+
+    def test_stop(self) -> None:
+        """
+        What was held back is stored at the stop, and what comes after that is not held back.
+        """
+        self.hear(("20", "1"))
+        self.clock.advance(1.0)
+        self.hear(("20", "1"))
+        self.assertEqual(len(self.journal.readings), 1)
+        self.gateway.stopService()
+        self.assertEqual([reading.at for reading in self.journal.readings], [WALL, WALL + 1_000])
+        self.hear(("20", "1"))
+        self.assertEqual(len(self.journal.readings), 3)
+
+
+class SettleTests(GatewayCase):
+    """
+    A board that resets when it is opened.
+    """
+
+    rules = Rules(settle=2.0)
+
+    def test_settling(self) -> None:
+        """
+        Requests wait until the board has settled; watchers hear both states.
+        """
+        lines: list[str] = []
+        self.gateway.subscribe(lambda sensor, line: lines.append(line))
+        self.gateway.link_up(self.link)
+        asked = self.ask("MSG:J_ID:20")
+        self.clock.advance(1.9)
+        self.assertEqual(self.events, [])
+        self.clock.advance(0.2)
+        self.assertEqual(self.events, [("send", "leonardo", "J", "20")])
+        self.assertEqual([line[-9:] for line in lines], [":settling", "TE:online"])
+        self.gateway.stopService()
+        self.failureResultOf(asked, Stopped)
+
+
+class RoutingTests(GatewayCase):
+    """
+    Two links (protocol §4.1).
+    """
+
+    names = ("hall", "attic")
+    sensor_rules = {  # noqa: RUF012  # only read
+        "5": SensorRules(name="lamp", device="attic", default_command="ON", timeout=1.0),
+        "6": SensorRules(device="gone"),
+    }
+
+    def setUp(self) -> None:
+        """
+        Both links are up.
+        """
+        super().setUp()
+        for link in self.links.values():
+            self.gateway.link_up(link)
+
+    def asked_of(self, line: str) -> str:
+        """
+        Ask, and tell which link was written to.
+        """
+        before = len(self.events)
+        self.ask(line).addErrback(lambda _: None)
+        sent = [event for event in self.events[before:] if isinstance(event, tuple) and event[0] == "send"]
+        return str(sent[0][1]) if sent else ""
+
+    def test_device_named(self) -> None:
+        """
+        DEV wins; one that does not exist is unknown.
+        """
+        self.assertEqual(self.asked_of("MSG:J_ID:5_DEV:hall"), "hall")
+        self.failureResultOf(self.ask("MSG:J_ID:5_DEV:cellar"), Unknown)
+
+    def test_configured(self) -> None:
+        """
+        Else the sensor's own setting; its default command and time limit hold as well.
+        """
+        self.hear(("5", "1"), link=self.links["hall"])
+        self.assertEqual(self.asked_of("MSG:J_ID:5"), "attic")
+        self.assertEqual((self.gateway.default_command("5"), self.gateway.default_command("7")), ("ON", "J"))
+        asked = self.ask("MSG:K_ID:5")
+        self.clock.advance(1.1)
+        self.failureResultOf(asked)
+
+    def test_heard(self) -> None:
+        """
+        Else the link that spoke for the sensor last, heard or recalled; else nobody knows.
+        """
+        self.failureResultOf(self.ask("MSG:J_ID:7"), Unknown)
+        self.hear(("7", "1"), link=self.links["attic"])
+        self.assertEqual(self.asked_of("MSG:J_ID:7"), "attic")
+        self.hear(("7", "1"), link=self.links["hall"])
+        self.assertEqual(self.asked_of("MSG:J_ID:7"), "hall")
+        self.journal.stored = [Reading(5, "attic", "8", "VALUE", 1.0, None, None, True)]
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
+        self.assertEqual(self.asked_of("MSG:J_ID:8"), "attic")
+
+    def test_setting_of_a_device_that_is_gone(self) -> None:
+        """
+        A setting that names no link is passed over.
+        """
+        self.hear(("6", "1"), link=self.links["hall"])
+        self.assertEqual(self.asked_of("MSG:J_ID:6"), "hall")
+
+    def test_other_link(self) -> None:
+        """
+        A report answers only what was asked on the link that it came by; both are stored, each under its own device.
+        """
+        asked = self.ask("MSG:J_ID:5")
+        self.hear(("5", "1"), link=self.links["hall"])
+        self.assertNoResult(asked)
+        self.hear(("5", "2"), link=self.links["attic"])
+        self.assertEqual(self.successResultOf(asked).report.values, (("VALUE", "2"),))
+        self.assertEqual([r.device for r in self.journal.readings], ["hall", "attic"])
+
+
+class SilenceTests(GatewayCase):
+    """
+    A device that says nothing.
+    """
+
+    def test_states(self) -> None:
+        """
+        It is `silent` until it is heard or opened again, each is an event, and who asks is not refused.
+        """
+        states: list[str] = []
+        self.gateway.subscribe(
+            lambda sensor, line: states.append(line.removeprefix("EVENT:device_DEV:leonardo_STATE:"))
+        )
+        self.gateway.link_up(self.link)
+        self.gateway.link_silent(self.link)
+        [device] = self.gateway.devices()
+        self.assertEqual(device.state, "silent")
+        asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
+        self.assertNoResult(asked)
+        self.gateway.link_heard(self.link)
+        self.gateway.link_silent(self.link)
+        self.gateway.link_down(self.link, "it went away")
+        self.failureResultOf(asked, Offline)
+        self.gateway.link_up(self.link)
+        self.assertEqual(states, ["online", "silent", "online", "silent", "offline", "online"])
+
+
+class SlowSilenceTests(GatewayCase):
+    """
+    A device that takes long to start, and says nothing then.
+    """
+
+    rules = Rules(settle=2.0)
+
+    def test_settling(self) -> None:
+        """
+        While it is settling it is not called silent, but afterwards.
+        """
+        self.gateway.link_up(self.link)
+        self.gateway.link_silent(self.link)
+        self.assertEqual([device.state for device in self.gateway.devices()], ["settling"])
+        asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
+        self.clock.advance(2.0)
+        self.assertEqual([device.state for device in self.gateway.devices()], ["silent"])
+        self.hear(("20", "456"))
+        self.successResultOf(asked)
+
+
+class LendTests(GatewayCase):
+    """
+    A device that another program has for a while.
+    """
+
+    def lend(self) -> Lease:
+        """
+        Lend the device, at once.
+        """
+        lent = self.gateway.lend("leonardo", "me:1")
+        self.link.released.callback("/dev/ttyACM0")
+        return self.successResultOf(lent)
+
+    def test_lent(self) -> None:
+        """
+        It is lent when its port is closed; who waits fails with `Offline`, and so does who asks then. At the end it is
+        taken back, once.
+        """
+        self.gateway.link_up(self.link)
+        waiting = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
+        self.events.clear()
+        self.gateway.subscribe(lambda sensor, line: self.events.append(line))
+        lent = self.gateway.lend("leonardo", "me:1")
+        self.failureResultOf(waiting, Offline)
+        self.assertNoResult(lent)
+        self.link.released.callback("/dev/ttyACM0")
+        lease = self.successResultOf(lent)
+        self.assertEqual((lease.device, lease.port), ("leonardo", "/dev/ttyACM0"))
+        self.failureResultOf(self.ask("MSG:J_ID:20_ORIGIN:TOTO"), Offline)
+        self.assertEqual([device.state for device in self.gateway.devices()], ["lent"])
+        lease.end()
+        lease.end()
+        self.gateway.link_up(self.link)
+        self.assertEqual(
+            [event for event in self.events if not isinstance(event, tuple) or event[0] != "journal"],
+            [
+                ("release", "leonardo"),
+                "EVENT:device_DEV:leonardo_STATE:lent",
+                "EVENT:device_DEV:leonardo_STATE:offline",
+                ("take back", "leonardo"),
+                "EVENT:device_DEV:leonardo_STATE:online",
+            ],
+        )
+
+    def test_refused(self) -> None:
+        """
+        An unknown device is not lent, nor one that is lent, or is about to be; a lease that is over ends no other.
+        """
+        self.failureResultOf(self.gateway.lend("nobody", "me:1"), Unknown)
+        lent = self.gateway.lend("leonardo", "me:1")
+        self.failureResultOf(self.gateway.lend("leonardo", "me:2"), Busy)
+        self.link.released.callback("/dev/ttyACM0")
+        self.failureResultOf(self.gateway.lend("leonardo", "me:2"), Busy)
+        first = self.successResultOf(lent)
+        first.end()
+        self.lend()
+        first.end()
+        self.failureResultOf(self.gateway.lend("leonardo", "me:2"), Busy)
+
+    def test_stopping(self) -> None:
+        """
+        A gateway that ends lends nothing, and takes nothing back.
+        """
+        lease = self.lend()
+        self.gateway.stopService()
+        self.events.clear()
+        lease.end()
+        self.failureResultOf(self.gateway.lend("leonardo", "me:1"), Stopped)
+        self.assertEqual(self.events, [])
+
+
+class ClockMarkTests(GatewayCase):
+    """
+    Marks of the clocks among the rows.
+    """
+
+    sensor_rules: dict[str, SensorRules] = {"7": SensorRules(store_every=inf)}  # noqa: RUF012  # only read
+
+    def kinds(self) -> list[object]:
+        """
+        List what was journalled since the last look: the marks, and values or outcomes of the others.
+        """
+        rows, self.journal.rows = self.journal.rows, []
+        told = {Reading: "value", RequestRecord: "outcome"}
+        return [row if isinstance(row, ClockMark) else getattr(row, told[type(row)]) for row in rows]
+
+    def mark(self, at: int, uptime: float, clock: bool = True) -> ClockMark:
+        """
+        Make a mark of this machine.
+        """
+        return ClockMark(WALL + at, 1000.0 + uptime, "the first", clock)
+
+    def test_first(self) -> None:
+        """
+        There is one before the first row, and none without a row, nor while the clock goes evenly.
+        """
+        self.gateway.link_up(self.link)
+        self.gateway.reports_received(self.link, [Report("9", "ON", None, ())])
+        self.assertEqual(self.kinds(), [])
+        self.clock.advance(2)
+        self.hear(("20", "1"), ("20", "2"))
+        self.clock.advance(86400)
+        self.time.stepped = 400  # too small to be one
+        self.hear(("20", "3"))
+        self.assertEqual(self.kinds(), [self.mark(2000, 2), 1.0, 2.0, 3.0])
+
+    def test_steps(self) -> None:
+        """
+        There is one before the rows that come when the clock has stepped, forth and back, and when its trust changed.
+        """
+        self.hear(("20", "1"))
+        self.kinds()
+        for step, trust in ((86400_000, True), (-86400_000, True), (-86400_000, False), (0, True)):
+            self.clock.advance(1)
+            self.time.stepped, self.time.trust = step, trust
+            self.hear(("20", "2"))
+            self.hear(("20", "3"))
+            now = self.clock.seconds()
+            self.assertEqual(self.kinds(), [self.mark(round(now * 1000) + step, now, trust), 2.0, 3.0])
+
+    def test_small_steps_add_up(self) -> None:
+        """
+        Steps too small to be one are measured from the last mark.
+        """
+        for step in (0, 300, 600, 900, 1200):
+            self.time.stepped = step
+            self.hear(("20", "1"))
+        self.assertEqual([row.at - WALL for row in self.journal.rows if isinstance(row, ClockMark)], [0, 600, 1200])
+
+    def test_requests(self) -> None:
+        """
+        A request that ends after a step has its mark before it, and tells by the new clock when it was accepted.
+        """
+        self.gateway.link_up(self.link)
+        self.failureResultOf(self.ask("MSG:J_ID:20_ORIGIN:TOTO_DEV:nowhere"), Unknown)
+        asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO_TIMEOUT:2")
+        self.time.stepped = 3600_000
+        self.clock.advance(2)
+        self.failureResultOf(asked, RequestError)
+        self.assertEqual(self.kinds(), [self.mark(0, 0), "unknown", self.mark(3602_000, 2), "timeout"])
+        self.assertEqual([request.at - WALL for request in self.journal.requests], [0, 3600_000])
+        self.assertEqual([request.clock for request in self.journal.requests], [True, True])
+
+    def test_sleep(self) -> None:
+        """
+        What a machine slept through is no step: both clocks went on.
+        """
+        self.hear(("20", "1"))
+        self.time.stepped, self.time.slept = 3600_000, 3600
+        self.hear(("20", "2"))
+        self.assertEqual(self.kinds(), [self.mark(0, 0), 1.0, 2.0])
+
+    def test_held_back(self) -> None:
+        """
+        What thinning held back when the clock stepped was stamped before, and is stored before the mark.
+        """
+        self.hear(("7", "1"))
+        self.hear(("7", "1"))
+        self.time.stepped = 3600_000
+        self.hear(("7", "1"))
+        self.assertEqual(self.kinds(), [self.mark(0, 0), 1.0, 1.0, self.mark(3600_000, 0), 1.0])
+        self.assertEqual([reading.at - WALL for reading in self.journal.readings], [0, 0, 3600_000])

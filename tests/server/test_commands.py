@@ -1,0 +1,471 @@
+"""
+The words of people (protocol §3): what each asks of the gateway, and what it says.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.protocol import connectionDone
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.memory_gateway import AT, AT_TEXT, MemoryGateway, PeerTransport, reading
+from usbgate.core.errors import Busy, Failed, Offline, TimedOut
+from usbgate.core.fieldline import LINE_LIMIT, parse
+from usbgate.gateway.interfaces import DeviceSummary, Lease, SensorSummary
+from usbgate.server.commands import WORDS
+from usbgate.server.factory import ClientFactory
+
+
+class WordCase(SynchronousTestCase):
+    """
+    One client that says words.
+    """
+
+    def setUp(self) -> None:
+        """
+        Connect it.
+        """
+        self.clock = Clock()
+        self.gateway = MemoryGateway()
+        self.factory = ClientFactory(self.clock, self.gateway, wall=lambda: AT)
+        self.client = self.factory.buildProtocol(IPv4Address("TCP", "10.0.0.7", 4711))
+        self.transport = PeerTransport(self.clock)
+        self.transport.protocol = self.client
+        self.client.makeConnection(self.transport)
+
+    def say(self, line: str) -> list[str]:
+        """
+        Say a line and let the reactor turn; tell what was said since the last time.
+        """
+        self.client.dataReceived(line.encode() + b"\n")
+        return self.heard()
+
+    def heard(self) -> list[str]:
+        """
+        Let the reactor turn; tell what was said since the last time.
+        """
+        self.clock.pump([0.0] * 20)
+        lines: list[str] = self.transport.value().decode().split("\n")
+        self.transport.clear()
+        self.assertEqual(lines.pop(), "")
+        return lines
+
+
+class AskTests(WordCase):
+    """
+    The word that is a request.
+    """
+
+    def test_answer(self) -> None:
+        """
+        The answer is told, then that this was all.
+        """
+        self.assertEqual(self.say("ask 20"), [])
+        self.gateway.answer(0)
+        self.assertEqual(self.heard(), [f"ID:20_VALUE:456_MSG:J_AT:{AT_TEXT}", "OK:ask"])
+        (request,) = self.gateway.requested
+        self.assertEqual(dict(request.fields), {"MSG": "J", "ID": "20", "ORIGIN": "10.0.0.7"})
+        self.assertEqual((request.client, request.timeout, request.max_age), ("10.0.0.7:4711", None, None))
+
+    def test_default_command(self) -> None:
+        """
+        Where no command is given, the sensor's own is asked.
+        """
+        self.say("ask 2 timeout=3")
+        self.say("ask 2")  # waits for the first
+        self.assertEqual([request.question.command for request in self.gateway.requested], ["S"])
+
+    def test_everything(self) -> None:
+        """
+        Options mean what they mean in a request line; the rest are arguments, in their order.
+        """
+        self.say("ask 9 L level=50 timeout=2.5 max_age=30 origin=TOTO dev=uno tag=t1 mode=a_b")
+        (request,) = self.gateway.requested
+        self.assertEqual(
+            list(request.fields.items()),
+            [("MSG", "L"), ("ID", "9"), ("LEVEL", "50"), ("ORIGIN", "TOTO"), ("MODE", "a_b")],
+        )
+        self.assertEqual((request.timeout, request.max_age, request.device), (2.5, 30.0, "uno"))
+        self.gateway.answer(0)
+        self.assertEqual(self.heard(), [f"ID:9_VALUE:456_MSG:L_TAG:t1_AT:{AT_TEXT}", "OK:ask_TAG:t1"])
+        self.say("ask 9 L maxage=3")
+        self.assertEqual(self.gateway.requested[1].max_age, 3.0)
+
+    def test_failure(self) -> None:
+        """
+        What fails is told in the last line, with the request.
+        """
+        self.say("ask 20 J tag=x")
+        self.gateway.fail(0, TimedOut())
+        self.assertEqual(
+            self.heard(),
+            ["ERROR:timeout_MSG:J_ID:20_TAG:x_TEXT:The request was sent, and no answer came within its time limit"],
+        )
+
+    def test_refused(self) -> None:
+        """
+        Arguments that make no request are malformed, told with what can be told of it, and nothing is asked.
+        """
+        for line, told in [
+            ("ask", ""),
+            ("ask 20 J K", "_MSG:J_ID:20"),
+            ("ask 20 J K tag=x", "_MSG:J_ID:20_TAG:x"),
+            ("ask 20 J a-b=1 tag=x", "_MSG:J_ID:20_TAG:x"),
+            ("ask 20 J ß=1 tag=x", "_MSG:J_ID:20_TAG:x"),
+            ("ask 20 J \u212a=1", "_MSG:J_ID:20"),  # KELVIN SIGN, an ASCII `k` in lower case
+            ("ask 20 J level=1 LEVEL=2", "_MSG:J_ID:20"),
+            ("ask 20 J id=3", "_MSG:J_ID:20"),
+            ("ask 20 J x= tag=x origin=TOTO", "_MSG:J_ID:20_ORIGIN:TOTO_TAG:x"),
+            ("ask 20 J tag=", "_MSG:J_ID:20"),
+            ("ask 20 J tag=x timeout=0", "_MSG:J_ID:20_TAG:x"),
+            ("ask 20 J tag=x note=x_y:z", "_MSG:J_ID:20_TAG:x"),
+            ("ask 20 J tag=x_y:z", "_MSG:J_ID:20"),
+            ("ask a_b", "_MSG:J_ID:a_b"),
+            ("ask a_b:c tag=x", "_MSG:J_TAG:x"),
+            ("ask 20 J text=x", "_MSG:J_ID:20"),
+            ("ask 20 level=5 L", "_MSG:J_ID:20"),
+        ]:
+            (answer,) = self.say(line)
+            self.assertTrue(answer.startswith(f"ERROR:malformed{told}_TEXT:"), (line, answer))
+            parse(answer.encode())
+        self.assertEqual(self.gateway.asked, [])
+        self.assertIn("usage: ask ID [COMMAND]", self.say("ask")[0])
+
+    def test_bug(self) -> None:
+        """
+        What goes wrong inside is logged once and told as failed, without its traceback; the next word is served.
+        """
+        self.gateway.broken = ZeroDivisionError("secret")
+        self.assertEqual(
+            self.say("ask 20") + self.say("ping"),
+            ["ERROR:failed_TEXT:Something inside went wrong; the log has it", "OK:ping"],
+        )
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_bug_in_a_word_before_others(self) -> None:
+        """
+        The words behind one that failed are answered, and a half-closed connection then ends.
+        """
+        self.gateway.broken = ZeroDivisionError("secret")
+        self.client.dataReceived(b"last\nping\nlast\nping\n")
+        self.client.readConnectionLost()
+        failed = "ERROR:failed_TEXT:Something inside went wrong; the log has it"
+        self.assertEqual(self.heard(), [failed, "OK:ping"] * 2)
+        self.assertFalse(self.transport.connected)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+
+class ReadingTests(WordCase):
+    """
+    The words that tell readings.
+    """
+
+    def test_last(self) -> None:
+        """
+        Numbers are shortest, a text is told as it is, digits that a double does not hold are kept.
+        """
+        self.gateway.readings = [
+            reading(value=456.0),
+            reading(field="TEMP", value=21.5, command="J"),
+            reading(field="ZERO", value=-0.0),
+            reading("7", "BAT", None, text="OK"),
+            reading("8", "CARD", 12345678901234567890.0, text="12345678901234567890"),
+            reading("9", "NOTE", None, text="a_b:c\nd"),
+        ]
+        self.assertEqual(
+            self.say("LAST"),
+            [
+                f"ID:20_VALUE:456_AT:{AT_TEXT}_DEV:leonardo",
+                f"ID:20_TEMP:21.5_MSG:J_AT:{AT_TEXT}_DEV:leonardo",
+                f"ID:20_ZERO:-0_AT:{AT_TEXT}_DEV:leonardo",
+                f"ID:7_BAT:OK_AT:{AT_TEXT}_DEV:leonardo",
+                f"ID:8_CARD:12345678901234567890_AT:{AT_TEXT}_DEV:leonardo",
+                f"ID:9_NOTE:a b:c d_AT:{AT_TEXT}_DEV:leonardo",
+                "OK:last",
+            ],
+        )
+        self.say("last 20")
+        self.say("last 20 temp")
+        self.assertEqual(self.gateway.last_calls, [(None, None), ("20", None), ("20", "TEMP")])
+
+    def test_history(self) -> None:
+        """
+        What is asked of the store, and its readings in their order; words wait for it.
+        """
+        self.assertEqual(self.say("history 20") + self.say("ping"), [])
+        assert self.gateway.historic is not None
+        self.gateway.historic.callback([reading(value=1.0), reading(value=2.0)])
+        heard = self.heard()
+        self.assertEqual([line.split("_")[1] for line in heard[:2]], ["VALUE:1", "VALUE:2"])
+        self.assertEqual(heard[2:], ["OK:history", "OK:ping"])
+        self.assertEqual(self.gateway.history_calls, [("20", None, None, 100)])
+
+    def test_since_and_limit(self) -> None:
+        """
+        A time before now, or a moment; and how many.
+        """
+        for line, field, since, limit in [
+            ("history 20 temp since=1h", "TEMP", AT - 3_600_000, 100),
+            ("history 20 since=30m limit=5", None, AT - 1_800_000, 5),
+            ("history 20 since=90s", None, AT - 90_000, 100),
+            ("history 20 since=1.5s", None, AT - 1_500, 100),
+            ("history 20 since=2d limit=10000", None, AT - 172_800_000, 10_000),
+            ("history 20 since=9999999d", None, 0, 100),
+            ("history 20 since=" + "9" * 400 + "d", None, 0, 100),
+            ("history 20 since=2013-03-11T21:02:10.123Z", None, AT, 100),
+            ("history 20 since=2013-03-11T22:02:10.123+01:00", None, AT, 100),
+            ("history 20 since=2013-03-11", None, 1362960000000, 100),
+            ("history 20 since=1900-01-01", None, 0, 100),
+        ]:
+            self.say(line)
+            self.assertEqual(self.gateway.history_calls[-1], ("20", field, since, limit), line)
+            assert self.gateway.historic is not None
+            self.gateway.historic.callback([])
+            self.assertEqual(self.heard(), ["OK:history"])
+
+    def test_history_refused(self) -> None:
+        """
+        Arguments that make no question are malformed; a store out of reach is told.
+        """
+        for line in [
+            "history",
+            "history 20 TEMP HUM",
+            "history 20 since=soon",
+            "history 20 limit=0",
+            "history a_b",
+            "history 20 limit=10001",
+            "history 20 limit=x",
+            "history 20 until=1h",
+            "history 20 a-b",
+            "last 1 2 3",
+            "last 1 a-b",
+            "history 20 since=1H limit=" + "1" * 500,
+        ]:
+            (answer,) = self.say(line)
+            self.assertTrue(answer.startswith("ERROR:malformed_TEXT:"), (line, answer))
+        self.assertEqual(self.gateway.history_calls, [])
+        self.say("history 20")
+        assert self.gateway.historic is not None
+        self.gateway.historic.errback(Failed("the database can't be reached"))
+        self.assertEqual(self.heard(), ["ERROR:failed_TEXT:the database can't be reached"])
+
+    def test_long_history(self) -> None:
+        """
+        A long one is told in pieces, no more of it at a time than a client that does not read may have unsent.
+        """
+        self.transport.stuck = True
+        self.say("history 20 limit=10000")
+        assert self.gateway.historic is not None
+        self.gateway.historic.callback([reading(value=float(n)) for n in range(10_000)])
+        self.clock.pump([0.0] * 1000)
+        self.assertLess(self.client._queue.unsent, 80 * 1024)
+        self.transport.stuck = False
+        self.transport.take()
+        self.clock.pump([0.0] * 1000)
+        *lines, last_line = self.heard()
+        self.assertEqual([line.split("_")[1] for line in lines], [f"VALUE:{n}" for n in range(10_000)])
+        self.assertEqual(last_line, "OK:history")
+
+    def test_hang_up(self) -> None:
+        """
+        A long history ends where its reader hangs up.
+        """
+        self.transport.stuck = True
+        self.say("history 20 limit=10000")
+        assert self.gateway.historic is not None
+        self.gateway.historic.callback([reading(value=float(n)) for n in range(10_000)])
+        self.clock.pump([0.0] * 1000)
+        self.transport.abortConnection()
+        self.assertEqual(self.client._queue.unsent, 0)
+        self.assertFalse(self.client._speaking)
+        self.clock.advance(0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class OtherTests(WordCase):
+    """
+    The other words.
+    """
+
+    def test_sensors(self) -> None:
+        """
+        Known sensors, with what is known only where it is.
+        """
+        self.gateway.known_sensors = [
+            SensorSummary("20", "leonardo", ["HUM", "TEMP"], AT, 3, "kitchen_1"),
+            SensorSummary("9", "uno", [], AT, 0),
+        ]
+        self.assertEqual(
+            self.say("sensors"),
+            [
+                f"ID:20_DEV:leonardo_FIELDS:HUM,TEMP_SEEN:{AT_TEXT}_REPORTS:3_NAME:kitchen_1",
+                f"ID:9_DEV:uno_SEEN:{AT_TEXT}_REPORTS:0",
+                "OK:sensors",
+            ],
+        )
+
+    def test_devices(self) -> None:
+        """
+        Links; a path that would not read back is made so, and never a crash.
+        """
+        self.gateway.known_devices = [
+            DeviceSummary("uno", "/dev/serial/by-id/usb-1_x:1", "online", AT, {"IN": 5, "OUT": 4, "MALFORMED": 1}),
+            DeviceSummary("b", "/dev/\ud800", "offline", AT),
+            DeviceSummary("c", "usb:2341:8036:85_3:2", "offline", AT, {"IN": 0}, "say usb-port:1-1.3 (ttyUSB0)"),
+        ]
+        heard = self.say("devices")
+        self.assertEqual(
+            heard[0], f"DEV:uno_PATH:/dev/serial/by-id/usb-1 x:1_STATE:online_SINCE:{AT_TEXT}_IN:5_OUT:4_MALFORMED:1"
+        )
+        self.assertEqual(parse(heard[1].encode())["STATE"], "offline")
+        self.assertEqual(
+            heard[2:],
+            [
+                f"DEV:c_PATH:usb:2341:8036:85 3:2_STATE:offline_SINCE:{AT_TEXT}_IN:0_TEXT:say usb-port:1-1.3 (ttyUSB0)",
+                "OK:devices",
+            ],
+        )
+
+    def test_status(self) -> None:
+        """
+        What the gateway tells, then what the face counts.
+        """
+        self.say("watch")
+        self.client.dataReceived(b"MSG:J_ID:20\n")
+        self.heard()
+        self.assertEqual(
+            self.say("status"),
+            [
+                "VERSION:1.2_UPTIME:7",
+                "STORE:ok_BACKLOG:0",
+                "CLIENTS:1_WATCHERS:1_WAITING:1_ACCEPTED:1_LIMITED:0",
+                "OK:status",
+            ],
+        )
+
+    def test_noise(self) -> None:
+        """
+        The lines as the gateway tells them.
+        """
+        self.gateway.noises = [{"DEV": "uno", "REASON": "no key", "LINE": "x_y"}]
+        self.assertEqual(self.say("noise"), ["DEV:uno_REASON:no key_LINE:x_y", "OK:noise"])
+
+    def test_help(self) -> None:
+        """
+        Every word is explained, and every line of it is a field line of a length that is read.
+        """
+        *lines, last_line = self.say("help")
+        self.assertEqual(last_line, "OK:help")
+        self.assertEqual([parse(line.encode())["USAGE"].split()[0] for line in lines], list(WORDS))
+        for word in WORDS:
+            usage, text, *_, last_line = self.say(f"help {word.upper()}")
+            self.assertEqual(parse(usage.encode())["USAGE"].split()[0], word)
+            self.assertTrue(parse(text.encode())["TEXT"].endswith("."))
+            self.assertEqual(last_line, "OK:help")
+        self.assertIn("[max_age=S]", self.say("help ask")[0])
+
+    def test_unknown(self) -> None:
+        """
+        An unknown word is told so, and what to say instead; whatever it is made of.
+        """
+        for line in ["hello", "help hello", "HÉLLO wörld", "x" * LINE_LIMIT, "\x1b[A", "a_b:c", " MSG:J_ID:20", "1:2"]:
+            (answer,) = self.say(line)
+            self.assertTrue(answer.startswith("ERROR:unknown_TEXT:"), answer)
+            self.assertIn("help", answer)
+            parse(answer.encode())
+
+    def test_wrong_arguments(self) -> None:
+        """
+        Arguments where none belong are told with the usage, in one line.
+        """
+        for word in ["unwatch", "sensors", "devices", "status", "noise", "ping", "quit"]:
+            self.assertEqual(self.say(f"{word} now"), [f"ERROR:malformed_TEXT:wrong arguments: usage: {word}"])
+        for line in ["help a b", "watch a_b"]:
+            (answer,) = self.say(line)
+            self.assertTrue(answer.startswith("ERROR:malformed_TEXT:"), answer)
+        self.assertFalse(self.transport.closing)
+
+    def test_quit(self) -> None:
+        """
+        The connection is closed when it is told so, and what was said behind it is not done.
+        """
+        self.say("ping")
+        self.client.dataReceived(b"quit\nping\nMSG:J_ID:20\n")
+        self.client.dataReceived(b"ping\n")
+        self.assertEqual(self.heard(), ["OK:quit"])
+        self.assertFalse(self.transport.connected)
+        self.assertEqual(self.gateway.asked, [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_offline_is_no_end(self) -> None:
+        """
+        After a word that failed, the next is served.
+        """
+        self.say("ask 20\nping")
+        self.gateway.fail(0, Offline("no device"))
+        self.assertEqual(self.heard(), ["ERROR:offline_MSG:J_ID:20_TEXT:no device", "OK:ping"])
+
+
+class LendTests(WordCase):
+    """
+    The word that has a device let go.
+    """
+
+    def lease(self) -> Lease:
+        """
+        Make a lease that notes its end.
+        """
+        return Lease("leonardo", "/dev/ttyACM0", lambda: self.ended.append(True))
+
+    def setUp(self) -> None:
+        """
+        Have no lease ended yet.
+        """
+        super().setUp()
+        self.ended: list[bool] = []
+
+    def test_as_long_as_the_connection(self) -> None:
+        """
+        It is answered when the port is free, with where that is; the lease ends with the connection, and not before.
+        """
+        self.assertEqual(self.say("lend leonardo"), [])
+        [(device, client, lending)] = self.gateway.lendings
+        self.assertEqual((device, client), ("leonardo", "10.0.0.7:4711"))
+        lending.callback(self.lease())
+        self.assertEqual(self.heard(), ["DEV:leonardo_PORT:/dev/ttyACM0", "OK:lend"])
+        self.say("ping")
+        self.assertEqual(self.ended, [])
+        self.client.connectionLost(connectionDone)
+        self.assertEqual(self.ended, [True])
+
+    def test_half_closed(self) -> None:
+        """
+        A client that was killed looks like one that half-closed: that ends the lease, though it watches.
+        """
+        self.say("watch")
+        self.say("lend leonardo")
+        self.gateway.lendings[0][2].callback(self.lease())
+        self.client.readConnectionLost()
+        self.assertEqual(self.ended, [True])
+        self.client.connectionLost(connectionDone)
+        self.assertEqual(self.ended, [True])
+
+    def test_gone_before(self) -> None:
+        """
+        Who is gone before the port is free has no lease.
+        """
+        self.say("lend leonardo")
+        self.client.connectionLost(connectionDone)
+        self.gateway.lendings[0][2].callback(self.lease())
+        self.assertEqual(self.ended, [True])
+
+    def test_refused(self) -> None:
+        """
+        What the gateway refuses is told; one device must be named.
+        """
+        self.say("lend leonardo")
+        self.gateway.lendings[0][2].errback(Busy("leonardo is lent already"))
+        self.assertEqual(self.heard(), ["ERROR:busy_TEXT:leonardo is lent already"])
+        for line in ("lend", "lend a b"):
+            self.assertEqual(self.say(line), ["ERROR:malformed_TEXT:wrong arguments: usage: lend DEVICE"])

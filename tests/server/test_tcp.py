@@ -1,0 +1,407 @@
+"""
+The line server over real sockets: half-close, slow readers, netcat, the original client.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+from unittest import skipIf
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.protocol import ClientFactory as TwistedClientFactory
+from twisted.internet.protocol import ProcessProtocol, Protocol, connectionDone
+from twisted.internet.task import Clock, deferLater
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+
+from tests.support.memory_gateway import ANSWER, ECHO, ORIGINALS, MemoryGateway
+from usbgate.net.sendqueue import STUCK_AFTER
+from usbgate.server.factory import ClientFactory
+from usbgate.server.protocol import HALF_CLOSED_LOOK, UNSENT_LIMIT
+
+NETCAT = shutil.which("nc")
+
+
+@implementer(IHalfCloseableProtocol)
+class Peer(Protocol):
+    """
+    The other end of a TCP connection.
+    """
+
+    transport: Any  # a TCP connection
+
+    def __init__(self) -> None:
+        self.received = bytearray()
+        self.ended = False
+        self.lost = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Keep it.
+        """
+        self.received += data
+
+    def readConnectionLost(self) -> None:
+        """
+        The server closed.
+        """
+        self.ended = True
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """
+        We half-closed.
+        """
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        It is over.
+        """
+        self.ended = self.lost = True
+
+
+class Process(ProcessProtocol):
+    """
+    A client in a process of its own.
+    """
+
+    def __init__(self) -> None:
+        self.said = b""
+        self.status: int | None = None
+
+    def outReceived(self, data: bytes) -> None:
+        """
+        Keep it.
+        """
+        self.said += data
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        """
+        Keep how it ended.
+        """
+        ended: Any = reason.value  # a ProcessDone or ProcessTerminated
+        self.status = ended.exitCode
+
+
+THE_ORIGINAL = """
+import socket, sys
+client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+client.connect(("127.0.0.1", int(sys.argv[1])))
+client.send(b"MSG:J_ID:20_ORIGIN:TOTO")
+data = client.recv(1024)
+client.close()
+print("Received", repr(data.decode()))
+"""
+
+
+class TcpTests(TestCase):
+    """
+    Over real sockets.
+    """
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        """
+        Listen on a free port, with a clock of our own for the time limits.
+        """
+        self.reactor: Any = global_reactor
+        self.gateway = MemoryGateway()
+        self.listen(self.reactor)
+
+    def listen(self, time: IReactorTime) -> None:
+        """
+        Serve with this clock.
+        """
+        self.factory = ClientFactory(time, self.gateway)
+        port = self.reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        self.port: int = port.getHost().port
+        self.addCleanup(port.stopListening)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """
+        Wait for something to become true; trial's own limit bounds it.
+        """
+        while not condition():
+            await deferLater(self.reactor, 0.005)
+
+    async def ended(self, process: Process) -> None:
+        """
+        Wait for the end of a process.
+        """
+        await self.until(lambda: process.status is not None)
+
+    async def connect(self) -> Peer:
+        """
+        Connect a client.
+        """
+        peer = Peer()
+        factory: Any = TwistedClientFactory()
+        factory.buildProtocol = lambda _: peer
+        factory.noisy = False
+        self.reactor.connectTCP("127.0.0.1", self.port, factory)
+        await self.until(lambda: peer.connected and self.factory.counts()["CLIENTS"])
+        self.addCleanup(self.end, peer)
+        return peer
+
+    def end(self, peer: Peer) -> Deferred[None]:
+        """
+        Close a client, if it is not, and wait for both ends.
+        """
+        if not peer.lost and peer.transport is not None:
+            peer.transport.abortConnection()
+        return Deferred.fromCoroutine(self.until(lambda: peer.lost and not self.factory.counts()["CLIENTS"]))
+
+    def run_client(self, *command: str, stdin: bytes = b"") -> Process:
+        """
+        Start a client in a session of its own; it is ended, if it must be, by its number.
+        """
+        process = Process()
+        transport = self.reactor.spawnProcess(process, command[0], command, env=None)
+        transport.write(stdin)
+        transport.closeStdin()
+
+        def end() -> Deferred[None]:
+            if process.status is None and transport.pid:
+                transport.signalProcess("KILL")
+            return Deferred.fromCoroutine(self.until(lambda: transport.pid is None))
+
+        self.addCleanup(end)
+        return process
+
+    async def test_half_close(self) -> None:
+        """
+        All that was asked before a half-close is answered, then the server closes.
+        """
+        peer = await self.connect()
+        peer.transport.write(ORIGINALS + b"\nask 21\nping\nMSG:ON_ORIGIN:me_ID:2")
+        peer.transport.loseWriteConnection()
+        await self.until(lambda: len(self.gateway.asked) == 2)
+        self.gateway.answer(1)
+        await self.until(lambda: b"OK:ping\n" in peer.received)
+        self.assertFalse(peer.ended)
+        self.gateway.answer(0)
+        await self.until(lambda: peer.ended)
+        self.assertTrue(peer.received.endswith(b"OK:ping\n" + ANSWER.encode() + b"\n"))
+        self.assertEqual(len(self.gateway.asked), 2)
+
+    async def test_at_once(self) -> None:
+        """
+        Echo and answer are on their way when the call that caused them returns.
+        """
+        peer = await self.connect()
+        client: Any = next(iter(self.factory._connections))
+        peer.transport.write(b"ping\n")
+        await self.until(lambda: peer.received == b"OK:ping\n")
+        client.dataReceived(b"ping\n")
+        self.assertEqual(client._queue.unsent, 0)
+        await self.until(lambda: peer.received == b"OK:ping\n" * 2)
+        self.assertTrue(client.transport.getTcpNoDelay())
+
+    async def test_slow_reader(self) -> None:
+        """
+        A client that says much and reads nothing makes usbgate hold little, and gets all when it reads.
+        """
+        peer = await self.connect()
+        client: Any = next(iter(self.factory._connections))
+        client.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        peer.transport.pauseProducing()
+        peer.transport.write(b"help\n" * 4000)
+        await self.until(lambda: client.paused and client._queue.unsent > UNSENT_LIMIT)
+        self.assertLess(client._queue.unsent, UNSENT_LIMIT + 4096)
+        peer.transport.resumeProducing()
+        await self.until(lambda: client._queue.unsent == 0 and peer.received.endswith(b"OK:help\n"))
+        peer.transport.write(b"ping\n")
+        await self.until(lambda: peer.received.endswith(b"OK:ping\n"))
+        self.assertEqual(peer.received.count(b"OK:help\n"), 4000)
+
+    async def test_burst_for_a_watcher(self) -> None:
+        """
+        A watcher that reads loses nothing of a burst within one reactor turn, and gets it in order.
+        """
+        peer = await self.connect()
+        peer.transport.write(b"watch\n")
+        await self.until(lambda: peer.received == b"OK:watch\n")
+        for n in range(5000):
+            self.gateway.publish("20", f"EVENT:reading_ID:20_A:{n}")
+        await self.until(lambda: peer.received.endswith(b"_A:4999\n"))
+        self.assertEqual(peer.received.count(b"\n"), 5001)
+
+    async def test_half_closed_watch(self) -> None:
+        """
+        A half-closed watch goes on until the watcher is gone.
+        """
+        peer = await self.connect()
+        peer.transport.write(b"watch 20\n")
+        peer.transport.loseWriteConnection()
+        await self.until(lambda: peer.received)
+        client: Any = next(iter(self.factory._connections))
+        await self.until(lambda: client._half_closed)
+        self.gateway.publish("20", "EVENT:reading_ID:20_A:1")
+        await self.until(lambda: b"EVENT" in peer.received)
+        peer.transport.abortConnection()
+        await self.until(lambda: peer.lost)
+
+        while self.factory.counts()["CLIENTS"]:
+            self.gateway.publish("20", "EVENT:reading_ID:20_A:1")
+            await deferLater(self.reactor, 0.005)
+        self.assertEqual(self.gateway.watching, [])
+
+    async def test_watchers_that_closed(self) -> None:
+        """
+        Watchers that are gone after a half-close give their places free, though nothing happens to tell them.
+        """
+        clock = Clock()
+        self.listen(clock)
+        path = self.mktemp()
+        port = self.reactor.listenUNIX(path, self.factory)
+        self.addCleanup(port.stopListening)
+        watchers = [socket.socket(), socket.socket(socket.AF_UNIX)]
+        watchers[0].connect(("127.0.0.1", self.port))
+        watchers[1].connect(path)
+        for watcher in watchers:
+            self.addCleanup(watcher.close)
+            watcher.sendall(b"watch\n")
+            watcher.shutdown(socket.SHUT_WR)
+        await self.until(lambda: [client._half_closed for client in self.factory._connections] == [True, True])
+        clock.pump([HALF_CLOSED_LOOK] * 3)
+        self.assertEqual(self.factory.counts()["WATCHERS"], 2)
+        # The first as its kernel ends it, a minute after it was closed: with a reset.
+        watchers[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for watcher in watchers:
+            watcher.close()
+
+        def looked() -> bool:
+            clock.advance(HALF_CLOSED_LOOK)
+            return not self.factory.counts()["CLIENTS"]
+
+        await self.until(looked)
+        self.assertEqual((self.gateway.watching, clock.getDelayedCalls()), ([], []))
+
+    async def test_stuck(self) -> None:
+        """
+        A peer that takes nothing of what waits for it is dropped after a minute.
+        """
+        clock = Clock()
+        self.listen(clock)
+        quiet = socket.socket()
+        self.addCleanup(quiet.close)
+        quiet.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        quiet.connect(("127.0.0.1", self.port))
+        await self.until(lambda: self.factory.counts()["CLIENTS"])
+        client: Any = next(iter(self.factory._connections))
+        client.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        quiet.sendall(b"help\n" * 4000)
+
+        def turned() -> object:
+            clock.advance(0)  # waiting words are taken in turns of this clock
+            return client.paused and client._queue.unsent > UNSENT_LIMIT
+
+        await self.until(turned)
+        clock.advance(STUCK_AFTER * 0.9)
+        self.assertEqual(self.factory.counts()["CLIENTS"], 1)
+
+        def dropped() -> bool:
+            clock.advance(STUCK_AFTER / 6)  # what the kernel passed on meanwhile may still have been progress
+            return not self.factory.counts()["CLIENTS"]
+
+        await self.until(dropped)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    async def test_slow_is_not_stuck(self) -> None:
+        """
+        A peer that takes little is not dropped, though what it takes is only seen in the kernel's own queue.
+        """
+        clock = Clock()
+        self.listen(clock)
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", self.port))
+            await self.until(lambda: self.factory.counts()["CLIENTS"])
+            client: Any = next(iter(self.factory._connections))
+            client.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+            slow.sendall(b"help\n" * 4000)
+
+            def turned() -> object:
+                clock.advance(0)
+                return client.paused and client._queue.unsent > UNSENT_LIMIT
+
+            await self.until(turned)
+            unsent = client._queue.unsent
+            for _ in range(5):
+                held = client._queue._ask_kernel()
+
+                def taken(held: int = held) -> bool:
+                    slow.recv(500)
+                    return bool(client._queue._ask_kernel() < held)
+
+                await self.until(taken)
+                clock.pump([STUCK_AFTER / 10] * 9)
+                self.assertEqual((self.factory.counts()["CLIENTS"], client._queue.unsent), (1, unsent))
+            clock.pump([STUCK_AFTER / 10] * 11)
+            await self.until(lambda: not self.factory.counts()["CLIENTS"])
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    async def test_keep_alive(self) -> None:
+        """
+        A client that is gone without a word is found out within half a minute.
+        """
+        await self.connect()
+        client: Any = next(iter(self.factory._connections))
+        handle = client.transport.getHandle()
+        self.assertTrue(handle.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        idle, interval, probes = [
+            handle.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        ]
+        self.assertLessEqual(idle + interval * probes, 30)
+
+    async def test_stop(self) -> None:
+        """
+        What was said before the end arrives; then all is closed.
+        """
+        peer = await self.connect()
+        peer.transport.write(b"help\n" * 10 + b"ask 20\n")
+        await self.until(lambda: self.gateway.asked)
+        self.gateway.answer(0)
+        await self.factory.stop()
+        await self.until(lambda: peer.ended)
+        self.assertTrue(peer.received.endswith(b"OK:ask\n"), peer.received[-100:])
+
+    async def test_the_original_client(self) -> None:
+        """
+        The original client, in its own words, prints the echo.
+        """
+        process = self.run_client(sys.executable, "-c", THE_ORIGINAL, str(self.port))
+        await self.until(lambda: self.gateway.asked)
+        await self.ended(process)
+        self.assertEqual(process.said.decode(), "Received 'MSG:J_ID:20_ORIGIN:TOTO'\n")
+        self.gateway.answer(0)
+        self.assertEqual(process.status, 0)
+
+    @skipIf(NETCAT is None, "no nc on this machine")
+    async def test_netcat(self) -> None:
+        """
+        `printf … | nc -N` gets its answers and ends, with a line end and without.
+        """
+        for sent, expected in [
+            (ORIGINALS + b"\nping\n", f"{ECHO}\nOK:ping\n{ANSWER}\n"),
+            (ORIGINALS, f"{ECHO}\n{ANSWER}\n"),
+        ]:
+            assert NETCAT is not None
+            process = self.run_client(NETCAT, "-N", "127.0.0.1", str(self.port), stdin=sent)
+            await self.until(lambda: self.gateway.asked)
+            self.gateway.answer(0)
+            self.gateway.asked.clear()
+            await self.ended(process)
+            self.assertEqual(process.said.decode(), expected)

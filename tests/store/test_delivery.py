@@ -1,0 +1,599 @@
+"""
+The delivery, between a journal and a store in memory, on a clock that is moved by hand; and once on a real journal.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from tests.store.test_journal import JournalCase, deferred, readings, request
+from tests.support.memory_sink import MemorySink
+from usbgate.core.batch import Batch, encode
+from usbgate.core.fieldline import format_line, format_time
+from usbgate.core.model import Reading, RequestRecord
+from usbgate.store.delivery import BACK_OFF_MOST, RECALL_INTERVAL, STOP_PATIENCE, Delivery
+from usbgate.store.interfaces import IHistory, IOutbox, ISink, SinkUnavailable
+
+
+@implementer(IOutbox)
+class MemoryOutbox:
+    """
+    A journal in memory, a batch for each `append`.
+
+    Attributes:
+        events: What the delivery did to it, in order: `reject 3 why`, `confirm 1-4`.
+        rejected: Rows set aside.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.rejected = 0
+        self._batches: deque[Batch] = deque()
+        self._asker: Deferred[Batch] | None = None
+        self._next = 1
+
+    @property
+    def backlog(self) -> int:
+        """
+        Rows appended and not yet confirmed.
+        """
+        return sum(batch.rows for batch in self._batches)
+
+    def append(self, rows: list[Reading], requests: list[RequestRecord]) -> None:
+        """
+        Take rows in.
+        """
+        batch = encode(self._next, rows, requests)
+        self._next = batch.last + 1
+        self._batches.append(batch)
+        if self._asker is not None:
+            asker, self._asker = self._asker, None
+            asker.callback(self._batches[0])
+
+    def drop(self, index: int) -> None:
+        """
+        Lose a batch for want of room.
+        """
+        del self._batches[index]
+
+    def oldest(self) -> Deferred[Batch]:
+        """
+        Wait for the oldest batch (see `IOutbox.oldest`).
+        """
+        if self._batches:
+            return succeed(self._batches[0])
+        self._asker = Deferred(lambda asker: setattr(self, "_asker", None))
+        return self._asker
+
+    def confirm(self, batch: Batch) -> None:
+        """
+        Let a batch go (see `IOutbox.confirm`).
+        """
+        assert batch is self._batches.popleft()
+        self.events.append(f"confirm {batch.first}-{batch.last}")
+
+    def reject(self, row: Batch, reason: str) -> None:
+        """
+        Set a row aside (see `IOutbox.reject`).
+        """
+        assert row.rows == 1
+        self.rejected += 1
+        self.events.append(f"reject {row.first} {reason}")
+
+
+class DeliveryTests(TestCase):
+    """
+    Everything that a store can do.
+    """
+
+    def setUp(self) -> None:
+        """
+        Join the parts.
+        """
+        self.clock = Clock()
+        self.outbox = MemoryOutbox()
+        self.sink = MemorySink()
+        self.recalled = 0
+        self.delivery = Delivery(self.clock, self.outbox, self.sink, self.restore, jitter=lambda: 0.0)
+
+    def tearDown(self) -> None:
+        """
+        Nothing is left when it was stopped.
+        """
+        if self.delivery.running:
+            self.successResultOf(self.delivery.stopService())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertIsNone(self.outbox._asker)
+
+    async def restore(self) -> None:
+        """
+        Count.
+        """
+        self.recalled += 1
+
+    def test_interfaces(self) -> None:
+        """
+        What stands in for the neighbours is what they are.
+        """
+        verifyObject(ISink, self.sink)
+        verifyObject(IHistory, self.sink)
+        verifyObject(IOutbox, self.outbox)
+
+    def test_stores_in_order(self) -> None:
+        """
+        What waits is stored, then what comes, each confirmed when it is stored.
+        """
+        self.outbox.append(readings(0, 3), [])
+        self.delivery.startService()
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("connected", None))
+        self.outbox.append(readings(3, 1), [request()])
+        self.assertEqual(self.sink.numbers(), [1, 2, 3, 4, 5])
+        self.assertEqual(self.outbox.events, ["confirm 1-3", "confirm 4-5"])
+        self.assertEqual(self.sink.calls, ["connect", "store 1-3", "store 4-5"])
+
+    def test_one_statement_in_flight(self) -> None:
+        """
+        Nothing is stored beside a statement in flight, and it is confirmed only when it has ended.
+        """
+        self.sink.hanging = True
+        self.delivery.startService()
+        self.outbox.append(readings(0, 1), [])
+        self.outbox.append(readings(1, 1), [])
+        self.assertEqual(self.sink.calls, ["connect", "store 1-1"])
+        self.assertEqual(self.outbox.events, [])
+        self.sink.release()
+        self.assertEqual(self.outbox.events, ["confirm 1-1", "confirm 2-2"])
+
+    def test_backs_off(self) -> None:
+        """
+        A store that can't be reached is tried after 0.5 s, then twice as long, up to 30 s; then at 0.5 s again.
+        """
+        states: list[str] = []
+        self.delivery.state_changed = lambda: states.append(self.delivery.state)
+        self.sink.unavailable = "connection refused"
+        self.delivery.startService()
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "connection refused"))
+        waits = []
+        for _ in range(9):
+            (call,) = self.clock.getDelayedCalls()
+            waits.append(call.getTime() - self.clock.seconds())
+            self.clock.advance(waits[-1])
+        self.assertEqual(waits, [0.5, 1, 2, 4, 8, 16, 30, 30, 30])
+        self.assertEqual(self.recalled, 0)
+        self.sink.unavailable = None
+        self.clock.advance(BACK_OFF_MOST)
+        self.assertEqual((self.delivery.state, self.delivery.trouble, self.recalled), ("connected", None, 1))
+        self.assertEqual(states, ["away", "connected"])  # told when it changed, not at each attempt
+        self.sink.unavailable = "gone"
+        self.outbox.append(readings(0, 1), [])
+        (call,) = self.clock.getDelayedCalls()
+        self.assertEqual(call.getTime() - self.clock.seconds(), 0.5)
+
+    def test_tries_now(self) -> None:
+        """
+        Told that the store is there it tries at once, however long it would have waited; told at any other time it
+        does nothing.
+        """
+        self.delivery.try_now()
+        self.sink.unavailable = "connection refused"
+        self.delivery.startService()
+        for _ in range(5):
+            self.clock.advance(BACK_OFF_MOST)
+        self.delivery.try_now()
+        self.assertEqual((self.sink.calls, self.delivery.state), (["connect"] * 7, "away"))
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.sink.unavailable = None
+        self.delivery.try_now()
+        self.assertEqual((self.delivery.state, self.clock.getDelayedCalls()), ("connected", []))
+        self.delivery.try_now()
+        self.outbox.append(readings(0, 1), [])
+        self.assertEqual(self.sink.calls[7:], ["connect", "store 1-1"])
+
+    def test_jitter_shortens(self) -> None:
+        """
+        The wait is shortened by up to a quarter.
+        """
+        self.delivery._jitter = lambda: 1.0
+        self.sink.unavailable = "connection refused"
+        self.delivery.startService()
+        (call,) = self.clock.getDelayedCalls()
+        self.assertEqual(call.getTime(), 0.375)
+
+    def test_lost_and_back(self) -> None:
+        """
+        A store that goes away loses nothing: the same rows come again; what was recalled stays so.
+        """
+        self.delivery.startService()
+        self.sink.unavailable = "server closed the connection"
+        self.outbox.append(readings(0, 2), [])
+        self.outbox.append(readings(2, 1), [])
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "server closed the connection"))
+        self.clock.advance(0.5)
+        self.assertEqual(self.outbox.events, [])
+        self.sink.unavailable = None
+        self.clock.advance(1)
+        self.assertEqual(self.sink.numbers(), [1, 2, 3])
+        self.assertEqual(self.outbox.events, ["confirm 1-2", "confirm 3-3"])
+        self.assertEqual(self.recalled, 1)
+
+    def test_lost_while_idle(self) -> None:
+        """
+        A store that is lost while nothing waits is told to be away, and reached again before anything comes.
+        """
+        self.delivery.startService()
+        self.sink.unavailable = "the server is down"
+        self.sink.lost("the server went away")
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "the server went away"))
+        self.sink.lost("once is enough")
+        self.clock.advance(0.5)
+        self.assertEqual(self.delivery.trouble, "the server is down")
+        self.sink.unavailable = None
+        self.clock.advance(1)
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("connected", None))
+        self.outbox.append(readings(0, 1), [])
+        self.assertEqual(self.sink.calls, ["connect", "connect", "connect", "store 1-1"])
+
+    def test_status(self) -> None:
+        """
+        It tells the state, the rows that wait and those set aside, and the trouble in words that read back.
+        """
+        self.assertEqual(self.delivery.status(), {"STORE": "connecting", "BACKLOG": "0", "REJECTED": "0"})
+        self.sink.refuses = lambda row: row["n"] == "2"
+        self.delivery.startService()
+        self.outbox.append(readings(0, 2), [])
+        self.assertEqual(self.delivery.status(), {"STORE": "connected", "BACKLOG": "0", "REJECTED": "1"})
+        self.sink.unavailable = 'relation "usbgate_schema" is\nnot there'
+        self.outbox.append(readings(0, 3), [])
+        told = self.delivery.status()
+        text = 'relation "usbgate schema" is not there'
+        oldest = format_time(readings(0, 1)[0].at)
+        self.assertEqual(told, {"STORE": "away", "BACKLOG": "3", "REJECTED": "1", "OLDEST": oldest, "TEXT": text})
+        format_line(told)
+
+    def test_said_once(self) -> None:
+        """
+        That the store is away is logged once with the reason, and once that it is back; not with each attempt.
+
+        A store that lets us in and then takes nothing (a dropped table) is away all the time.
+        """
+        said: list[str] = []
+        self.patch(self.delivery, "log", FakeLog(said))
+        self.delivery.startService()
+        connect = self.sink.connect
+        self.patch(self.sink, "connect", lambda: succeed(None))
+        self.sink.unavailable = "42P01: no such table"
+        self.outbox.append(readings(0, 2), [])
+        for _ in range(5):
+            self.clock.advance(BACK_OFF_MOST)
+            self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "42P01: no such table"))
+        self.sink.unavailable = None
+        self.sink.connect = connect  # type: ignore[method-assign]  # as it was
+        self.clock.advance(BACK_OFF_MOST)
+        self.assertEqual(
+            said,
+            [
+                "info the store is connected, 0 rows wait",
+                "warn the store can't be used: 42P01: no such table; rows are kept in the journal, 2 until now",
+                "info the store is back after 180.0 s, 2 rows wait",
+            ],
+        )
+
+    def test_conditions_reject_nothing(self) -> None:
+        """
+        Whatever the server's condition is, no row is set aside for it.
+        """
+        self.delivery.startService()
+        self.sink.unavailable = "53100: disk full"
+        self.outbox.append(readings(0, 8), [])
+        self.clock.pump([BACK_OFF_MOST] * 10)
+        self.assertEqual(self.outbox.events, [])
+
+    def test_bad_rows_stand_alone(self) -> None:
+        """
+        Of readings and requests mixed, only the refused rows are set aside; the rest is stored, once, in order.
+        """
+        bad = {3, 4, 11, 14}
+        self.sink.refuses = lambda row: int(row["n"] or 0) in bad
+        self.outbox.append(readings(0, 10), [request() for _ in range(5)])
+        self.outbox.append(readings(0, 1), [])
+        self.delivery.startService()
+        self.assertEqual(self.sink.numbers(), [n for n in range(1, 17) if n not in bad])
+        self.assertEqual(
+            self.outbox.events,
+            [*[f"reject {n} 22P02: not to my taste" for n in sorted(bad)], "confirm 1-15", "confirm 16-16"],
+        )
+
+    def test_a_bad_row_alone(self) -> None:
+        """
+        A batch of one row that is refused is set aside and confirmed.
+        """
+        self.sink.refuses = lambda row: True
+        self.delivery.startService()
+        self.outbox.append([], [request()])
+        self.assertEqual(self.outbox.events, ["reject 1 22P02: not to my taste", "confirm 1-1"])
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("connected", None))
+
+    def test_lost_while_halving(self) -> None:
+        """
+        A store that goes away in the middle of halving goes on where it was, and rejects nothing for it.
+        """
+        seen = []
+
+        def refuses(row: dict[str, str | None]) -> bool:
+            seen.append(row["n"])
+            if len(seen) == 12:  # in the middle of the halves
+                self.sink.unavailable = "server closed the connection"
+            return row["n"] == "3"
+
+        self.sink.refuses = refuses
+        self.outbox.append(readings(0, 8), [request()])
+        self.delivery.startService()
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "server closed the connection"))
+        self.assertNotIn("confirm 1-9", self.outbox.events)
+        self.sink.unavailable = None
+        self.clock.advance(0.5)
+        self.assertEqual(self.sink.numbers(), [1, 2, 4, 5, 6, 7, 8, 9])
+        self.assertEqual(self.outbox.events, ["reject 3 22P02: not to my taste", "confirm 1-9"])
+
+    def test_refused_rows_are_said_at_a_bounded_rate(self) -> None:
+        """
+        A device whose every row is refused does not fill the log.
+        """
+        said: list[str] = []
+        self.patch(self.delivery, "log", FakeLog(said))
+        self.sink.refuses = lambda row: True
+        self.delivery.startService()
+        for _ in range(5):
+            self.outbox.append(readings(0, 2), [])
+        self.clock.advance(60)
+        self.outbox.append(readings(0, 1), [])
+        self.assertEqual(
+            said[1:],
+            [
+                "warn the store refused 1 rows, which were set aside; the last, number 1: 22P02: not to my taste",
+                "warn the store refused 10 rows, which were set aside; the last, number 11: 22P02: not to my taste",
+            ],
+        )
+
+    def test_our_own_bug(self) -> None:
+        """
+        An exception that nobody expects is logged once, and tried again at leisure; the rows stay.
+        """
+
+        def refuses(row: dict[str, str | None]) -> bool:
+            raise ZeroDivisionError("ours")
+
+        self.sink.refuses = refuses
+        self.delivery.startService()
+        self.outbox.append(readings(0, 1), [])
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "unexpected ZeroDivisionError: ours"))
+        self.clock.pump([BACK_OFF_MOST] * 4)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.sink.refuses = lambda row: False
+        self.clock.advance(BACK_OFF_MOST)
+        self.assertEqual(self.sink.numbers(), [1])
+
+    def test_recall_keeps_nothing_from_being_stored(self) -> None:
+        """
+        Rows are stored while what was there is recalled; if that fails, it is said once and tried each minute.
+        """
+        said: list[str] = []
+        self.patch(self.delivery, "log", FakeLog(said))
+        recalling: list[Deferred[None]] = []
+
+        def restore() -> Deferred[None]:
+            recalling.append(Deferred())
+            return recalling[-1]
+
+        self.patch(self.delivery, "_recall", restore)
+        self.delivery.startService()
+        self.outbox.append(readings(0, 1), [])
+        self.assertEqual((self.delivery.state, self.sink.numbers()), ("connected", [1]))
+        for count in (1, 2):
+            recalling[-1].errback(SinkUnavailable("too many connections"))
+            self.assertEqual(self.delivery.state, "connected")
+            self.assertEqual(len(recalling), count)
+            self.clock.advance(RECALL_INTERVAL)
+        recalling[-1].callback(None)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(len(recalling), 3)
+        again = "warn the newest readings can't be read back: too many connections; it will be tried again"
+        self.assertEqual(said.count(again), 1)
+
+    def test_recalled_again_after_the_backlog(self) -> None:
+        """
+        When all that waited at the start is stored or set aside, the newest is read back once more, and no more.
+        """
+        self.sink.refuses = lambda row: row["n"] == "3"
+        self.sink.hanging = True
+        self.outbox.append(readings(0, 1), [])
+        self.outbox.append(readings(1, 2), [])
+        self.delivery.startService()
+        self.assertEqual(self.recalled, 1)
+        self.outbox.append(readings(3, 1), [])  # since the start: it was heard
+        self.sink.release()
+        self.assertEqual(self.outbox.events[1:], ["reject 3 22P02: not to my taste", "confirm 2-3", "confirm 4-4"])
+        self.assertEqual(self.recalled, 2)
+        self.outbox.append(readings(4, 1), [])
+        self.assertEqual(self.recalled, 2)
+
+    def test_backlog_that_was_dropped(self) -> None:
+        """
+        Where a part of the backlog was dropped for want of room, the rest is read back all the same.
+        """
+        self.sink.hanging = True
+        for n in range(3):
+            self.outbox.append(readings(n, 1), [])
+        self.delivery.startService()
+        self.outbox.drop(1)
+        self.sink.release()
+        self.assertEqual(self.outbox.events, ["confirm 1-1", "confirm 3-3"])
+        self.assertEqual(self.recalled, 2)
+
+    def test_stopped_before_the_backlog_is_stored(self) -> None:
+        """
+        A stop ends the waiting for the backlog.
+        """
+        self.sink.hanging = True
+        self.outbox.append(readings(0, 1), [])
+        self.delivery.startService()
+        stopped = self.delivery.stopService()
+        self.clock.advance(STOP_PATIENCE)
+        self.successResultOf(stopped)
+        self.assertEqual(self.recalled, 1)
+
+    def test_recall_fails(self) -> None:
+        """
+        A bug in what is recalled is logged, and rows are stored nevertheless.
+        """
+
+        def restore() -> Deferred[None]:
+            raise ZeroDivisionError("ours")
+
+        self.patch(self.delivery, "_recall", restore)
+        self.outbox.append(readings(0, 1), [])
+        self.delivery.startService()
+        self.assertEqual(self.sink.numbers(), [1])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_stop_while_waiting(self) -> None:
+        """
+        Stopping while nothing waits, or while backing off, is done at once and closes the sink.
+        """
+        self.delivery.startService()
+        self.successResultOf(self.delivery.stopService())
+        self.assertEqual(self.sink.calls, ["connect", "close"])
+        self.setUp()
+        self.sink.unavailable = "connection refused"
+        self.delivery.startService()
+        self.successResultOf(self.delivery.stopService())
+        self.clock.advance(BACK_OFF_MOST)
+        self.assertEqual(self.sink.calls, ["connect", "close"])
+
+    def test_stop_lets_a_statement_end(self) -> None:
+        """
+        A statement in flight may end, is confirmed, and nothing more is begun.
+        """
+        self.sink.hanging = True
+        self.outbox.append(readings(0, 1), [])
+        self.outbox.append(readings(1, 1), [])
+        self.delivery.startService()
+        stopped = self.delivery.stopService()
+        self.assertNoResult(stopped)
+        self.clock.advance(1.4)
+        self.sink.release()
+        self.successResultOf(stopped)
+        self.assertEqual(self.outbox.events, ["confirm 1-1"])
+        self.assertEqual(self.sink.calls, ["connect", "store 1-1", "close"])
+
+    def test_stop_while_halving(self) -> None:
+        """
+        Stopping does not wait for the halves of a batch; it comes again, whole.
+        """
+        self.sink.hanging = True
+        self.sink.refuses = lambda row: row["n"] == "2"
+        self.outbox.append(readings(0, 4), [])
+        self.delivery.startService()
+        stopped = self.delivery.stopService()
+        self.sink.release()
+        self.successResultOf(stopped)
+        self.assertEqual(self.sink.calls, ["connect", "store 1-4", "close"])
+        self.assertEqual(self.outbox.events, [])
+
+    def test_stop_abandons_a_statement(self) -> None:
+        """
+        A statement that hangs is abandoned after 1.5 s by closing the sink; its rows stay in the journal.
+        """
+        self.sink.hanging = True
+        self.outbox.append(readings(0, 1), [])
+        self.delivery.startService()
+        stopped = self.delivery.stopService()
+        self.clock.advance(1.4)
+        self.assertNoResult(stopped)
+        self.clock.advance(0.1)
+        self.successResultOf(stopped)
+        self.assertEqual(self.outbox.events, [])
+        self.assertEqual(self.sink.calls, ["connect", "store 1-1", "close"])
+
+    def test_stop_in_a_connection_that_hangs(self) -> None:
+        """
+        A connection that is never made, or a recall that never ends or waits to be tried again, does not hold up the
+        end.
+        """
+        hanging: Deferred[None] = Deferred()
+        self.patch(self.sink, "connect", lambda: hanging)
+        self.delivery.startService()
+        self.successResultOf(self.delivery.stopService())
+        self.setUp()
+        for recalling in (Deferred[None](), fail(SinkUnavailable("too many connections"))):
+            self.patch(self.delivery, "_recall", lambda recalling=recalling: recalling)
+            self.delivery.startService()
+            self.successResultOf(self.delivery.stopService())
+            self.assertTrue(recalling.called)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+            self.setUp()
+
+    def test_never_started(self) -> None:
+        """
+        One that was never started can be stopped.
+        """
+        self.successResultOf(self.delivery.stopService())
+        self.assertEqual(self.sink.calls, [])
+
+
+class FakeLog:
+    """
+    Keeps what would be logged, spelled out.
+    """
+
+    def __init__(self, said: list[str]) -> None:
+        self._said = said
+
+    def info(self, text: str, **fields: object) -> None:
+        """
+        Keep it.
+        """
+        self._said.append("info " + text.format(**fields))
+
+    def warn(self, text: str, **fields: object) -> None:
+        """
+        Keep it.
+        """
+        self._said.append("warn " + text.format(**fields))
+
+
+class WithJournalTests(JournalCase):
+    """
+    The delivery on a real journal.
+    """
+
+    @deferred
+    async def test_outage(self) -> None:
+        """
+        After an outage beyond what memory holds every row is stored once and in order, the bad ones set aside.
+        """
+        journal = self.start(live_limit=40_000)
+        sink = MemorySink()
+        sink.unavailable = "not yet"
+        sink.refuses = lambda row: row["n"] in ("5", "2000")
+        delivery = Delivery(self.reactor, journal, sink, lambda: succeed(None), jitter=lambda: 0.99)
+        delivery._back_off = 0.01
+        delivery.startService()
+        self.addCleanup(lambda: delivery.stopService() if delivery.running else None)
+        for n in range(8):
+            journal.append(readings(n * 400, 400), ())
+            await self.committed(journal)
+        self.assertTrue(journal._shelf.behind)
+        sink.unavailable = None
+        await self.until(lambda: journal.backlog == 0)
+        self.assertEqual(sink.numbers(), [n for n in range(1, 3201) if n not in (5, 2000)])
+        await delivery.stopService()
+        await journal.stopService()
+        self.assertEqual(self.look("select n from rejected order by n"), [(5,), (2000,)])
+        self.assertEqual(self.look("select * from batch"), [])

@@ -1,0 +1,971 @@
+"""
+PostgresSink against real servers: what is stored, exactly once, whatever the server does.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import make_dsn, parse_dsn
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+)
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.trial.unittest import SkipTest, TestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from tests.support import postgresql
+from usbgate.core import batch
+from usbgate.core.model import Alarm, AlarmRecord, ClockMark, Reading, RequestRecord
+from usbgate.store.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
+from usbgate.store.postgres import queries
+from usbgate.store.postgres import session as pgsession
+from usbgate.store.postgres import sink as postgres
+from usbgate.store.postgres.session import Session
+from usbgate.store.postgres.sink import Limits, PostgresSink
+
+AT = 1_700_000_000_123  # milliseconds since 1970
+
+# Short, for tests that wait until they are over.
+SHORT = Limits(connect=1.0, store=1.0, read=1.0)
+
+
+def reading(number: int = 0, **other: Any) -> Reading:
+    """
+    Make a reading, each number another.
+    """
+    plain = Reading(AT + number, "ttyACM0", "20", "VALUE", float(number), None, None, True)
+    return plain._replace(**other)
+
+
+def request(number: int = 0, **other: Any) -> RequestRecord:
+    """
+    Make the record of a request, each number another.
+    """
+    plain = RequestRecord(AT + number, "TOTO", "127.0.0.1", "ttyACM0", "20", "J", None, "answered", 12.5, True)
+    return plain._replace(**other)
+
+
+def readings(first: int, count: int) -> batch.Batch:
+    """
+    Make a batch of readings, numbered from `first`.
+    """
+    return batch.encode(first, [reading(number) for number in range(first, first + count)], [])
+
+
+@implementer(IHostnameResolver)
+class OneName:
+    """
+    A name service that knows one name.
+    """
+
+    def __init__(self, name: str, address: str) -> None:
+        self._name = name
+        self._address = address
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        """
+        Deliver the address, if this is the name.
+        """
+        resolution = HostResolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+        if hostName == self._name:
+            resolutionReceiver.addressResolved(IPv4Address("TCP", self._address, portNumber))
+        resolutionReceiver.resolutionComplete()
+        return resolution
+
+
+@implementer(IHostResolution)
+class HostResolution:
+    """
+    The resolution of one name; there is nothing to cancel.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        """
+        Do nothing: it is complete.
+        """
+
+
+class PostgresTestCase(TestCase):
+    """
+    Gives each test a database of its own; its subclasses say on which server.
+    """
+
+    @classmethod
+    def server(cls) -> postgresql.Server:
+        """
+        The server to test with.
+        """
+        return postgresql.server()
+
+    def setUp(self) -> None:
+        """
+        Make the database.
+        """
+        self.url = self.server().create_database()
+        self.journal = str(uuid.uuid4())
+
+    def own_server(self) -> postgresql.OwnServer:
+        """
+        The server, where it may be frozen and stopped.
+        """
+        server = self.server()
+        if not isinstance(server, postgresql.OwnServer):
+            raise SkipTest("this server is not ours to stop")
+        return server
+
+    def sink(self, url: str = "", gateway: str = "pi", journal: str = "", limits: Limits = Limits()) -> PostgresSink:  # noqa: B008
+        """
+        Make a sink that is closed when the test ends.
+        """
+        url, journal = url or self.url, journal or self.journal
+        sink = PostgresSink(reactor, lambda: succeed(url), gateway, lambda: journal, limits)
+        self.addCleanup(sink.close)
+        return sink
+
+    async def connected(self, **how: Any) -> PostgresSink:
+        """
+        Make a sink that is connected.
+        """
+        sink = self.sink(**how)
+        await sink.connect()
+        return sink
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """
+        Ask the database directly.
+        """
+        return self.server().query(self.url, sql)
+
+    def sessions(self) -> str:
+        """
+        Spell the sink's sessions, for `select`.
+        """
+        return f"from pg_stat_activity where application_name = 'usbgate {self.journal}'"
+
+    def is_thrown_out(self, connection: Any) -> bool:
+        """
+        Find out whether the server has ended this connection, without saying anything to it.
+        """
+        return bool(select.select([connection], [], [], 0)[0])
+
+    async def unavailable(self, call: Deferred[Any]) -> str:
+        """
+        Wait for a call that must fail with SinkUnavailable, and give its one line.
+        """
+        failure = await self.failing(call, SinkUnavailable)
+        self.assertNotIn("\n", failure)
+        self.assertNotIn("sesame", failure)
+        return failure
+
+    async def failing(self, call: Deferred[Any], kind: type[Exception]) -> str:
+        """
+        Wait for a call that must fail in this way, and give what it says.
+        """
+        error: Exception = await self.assertFailure(call, kind)
+        self.assertTrue(str(error))
+        return str(error)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """
+        Wait for something, at most 20 s.
+        """
+        for _ in range(400):
+            if condition():
+                return
+            await deferLater(reactor, 0.05)
+        self.fail("it did not come true")
+
+    async def connect_in_time(self, sink: PostgresSink) -> None:
+        """
+        Connect as delivery does: again until it works, at most 20 s.
+        """
+        for _ in range(400):
+            try:
+                await sink.connect()
+                return
+            except SinkUnavailable:
+                await deferLater(reactor, 0.05)
+        await sink.connect()
+
+
+class AlarmsTests(PostgresTestCase):
+    """
+    What happened to alarms, and what came of them.
+    """
+
+    async def test_open(self) -> None:
+        """
+        Those that are active, or not acknowledged, are given as they are now, oldest first; of this gateway alone.
+        """
+        sink = await self.connected()
+        self.assertEqual(await sink.alarms(), [])
+
+        def record(at: int, alarm: str, event: str, who: str | None = None, value: float | None = 61.5) -> AlarmRecord:
+            return AlarmRecord(AT + at, alarm, "20", alarm.upper(), event, "> 60", value, None, who, True)
+
+        rows = [
+            *[record(at, alarm, "raised") for at, alarm in enumerate(["a", "b", "c", "d", "e", "f"])],
+            record(10, "a", "ended", value=20.0),
+            record(11, "b", "acknowledged", "Anna"),
+            record(12, "c", "ended"),
+            record(13, "c", "acknowledged", "Anna"),
+            record(14, "d", "ended"),
+            record(15, "d", "raised", value=99.0),
+            record(16, "e", "joined"),
+            record(17, "f", "acknowledged", "Bob"),
+            record(18, "f", "acknowledged", "Carl"),
+        ]
+        await sink.store(batch.encode(1, rows))
+        columns = "alarm, sensor, field, event, condition, value, text, who, clock"
+        at = "(extract(epoch from at) * 1000)::bigint"
+        self.assertEqual(
+            self.query(f"select {at}, {columns} from alarm_event order by seq"), [tuple(row) for row in rows]
+        )
+
+        def alarm(name: str, at: int, **others: Any) -> Alarm:
+            return Alarm(name, "20", name.upper(), "> 60", 61.5, None, AT + at, **others)
+
+        self.assertEqual(
+            await sink.alarms(),
+            [
+                alarm("a", 0, ended=AT + 10),
+                alarm("b", 1, acknowledged=AT + 11, by="Anna"),
+                alarm("d", 3),
+                alarm("f", 5, acknowledged=AT + 17, by="Bob"),
+            ],
+        )
+        self.query("update alarm_event set gateway = 'other'")
+        self.assertEqual(await sink.alarms(), [])
+
+
+class StoringTests(PostgresTestCase):
+    """
+    What comes in is there once, as it was.
+    """
+
+    async def test_columns(self) -> None:
+        """
+        Every column of all tables holds what was given, null where there was nothing.
+        """
+        sink = await self.connected()
+        self.assertTrue(verifyObject(ISink, sink))
+        self.assertTrue(verifyObject(IHistory, sink))
+        rows = [
+            reading(0, command="J", clock=False),
+            reading(1, value=None, text='it\'s \\n \\001 "x" %s é 漢 🌡 \u2028'),
+            reading(2, value=28.123456789012345678, text="28.123456789012345678"),
+            *[reading(3, value=value) for value in (1e308, -5e-324, 0.1, -0.0, 1e22)],
+        ]
+        asked = [
+            request(0),
+            request(
+                1, origin="L'été \\ 漢", device=None, arguments="LEVEL:50_X:a b", outcome="timeout", latency_ms=0.0
+            )._replace(clock=False),
+        ]
+        marks = [ClockMark(AT, 12345.678901234, "a1b2", True), ClockMark(-5, 0.1, "", False)]
+        await sink.store(batch.encode(1, marks, rows, asked))
+        self.assertEqual(
+            self.query(
+                "select (extract(epoch from at) * 1000)::bigint, device, sensor, field, value, text, command, clock "
+                "from reading order by seq"
+            ),
+            [tuple(row) for row in rows],
+        )
+        self.assertEqual(
+            self.query(
+                "select (extract(epoch from at) * 1000)::bigint, origin, client, device, sensor, command, arguments, "
+                "outcome, latency_ms, clock from request order by seq"
+            ),
+            [tuple(row) for row in asked],
+        )
+        self.assertEqual(
+            self.query(
+                "select (extract(epoch from at) * 1000)::bigint, uptime, boot, clock from clock_mark order by seq"
+            ),
+            [tuple(mark) for mark in marks],
+        )
+        self.assertEqual(
+            self.query("select distinct gateway from reading union select gateway from request"), [("pi",)]
+        )
+        self.assertEqual(
+            self.query(
+                "select seq from clock_mark union select seq from reading union select seq from request order by 1"
+            ),
+            [(number,) for number in range(1, 13)],
+        )
+        self.assertEqual(await sink.history("20", None, None, 100), rows)
+
+    async def test_empty_texts(self) -> None:
+        """
+        A batch of one row whose text is empty keeps the empty text, and null stays null.
+        """
+        sink = await self.connected()
+        row = reading(value=None, text="", command="")
+        await sink.store(batch.encode(1, [row], [request(origin="", arguments="")]))
+        await sink.store(batch.encode(3, [], [request(5)]))
+        self.assertEqual(await sink.latest(), [row])
+        self.assertEqual(
+            self.query("select seq, origin, arguments, device from request order by seq"),
+            [(2, "", "", "ttyACM0"), (3, "TOTO", None, "ttyACM0")],
+        )
+
+    async def test_again(self) -> None:
+        """
+        A batch that is sent again, whole or merged with others, lands once.
+        """
+        sink = await self.connected()
+        first, second, third = readings(1, 3), batch.encode(4, [reading(4)], [request(5)]), readings(6, 3)
+        await sink.store(first)
+        await sink.store(first)
+        await sink.store(second)
+        await sink.store(batch.merge([first, second, third]))
+        await sink.store(batch.merge([second, third]))
+        self.assertEqual([seq for (seq,) in self.query("select seq from reading order by 1")], [1, 2, 3, 4, 6, 7, 8])
+        self.assertEqual(self.query("select seq from request"), [(5,)])
+
+    async def test_again_after_a_correction(self) -> None:
+        """
+        What is sent again by a new connection lands once, although its time was corrected meanwhile; what is new in
+        the same batch lands as well.
+        """
+        sink = await self.connected()
+        known = batch.encode(1, [ClockMark(AT, 1.0, "a", False)], [reading(1), reading(2)], [request()])
+        await sink.store(known)
+        await sink.close()
+        for table in ("clock_mark", "reading", "request"):
+            self.query(f"update {table} set at = at + interval '10 years'")
+        later = await self.connected()
+        await later.store(batch.merge([known, readings(5, 2)]))
+        self.assertEqual([seq for (seq,) in self.query("select seq from reading order by 1")], [2, 3, 5, 6])
+        self.assertEqual(
+            self.query("select seq from clock_mark union select seq from request order by 1"), [(1,), (4,)]
+        )
+
+    async def test_refused(self) -> None:
+        """
+        What the data is to blame for is RowsRefused, with nothing of the batch stored, and the sink goes on.
+        """
+        sink = await self.connected()
+        self.query("alter table reading add constraint warm check (value < 1000)")
+        for bad in (
+            reading(value=2000.0),  # 23514, by the constraint
+            reading(at=10**19),  # 22008
+            reading(device=None),  # 23502
+            reading(text="a\0b"),  # never sent
+            reading(text="\ud800"),  # no UTF-8
+        ):
+            await self.failing(sink.store(batch.encode(1, [reading(), bad], [request()])), RowsRefused)
+        self.assertEqual(self.query("select seq from reading union select seq from request"), [])
+        await sink.store(readings(1, 1))
+        self.assertEqual(self.query("select seq from reading"), [(1,)])
+
+    async def test_index_of_the_site(self) -> None:
+        """
+        A row that another unique index does not take is refused, not lost in silence; the others come singly.
+        """
+        sink = await self.connected()
+        self.query("create unique index site on reading (sensor, field, at)")
+        rows = [reading(1), reading(1, value=2.0), reading(3)]
+        self.assertIn("site", await self.failing(sink.store(batch.encode(1, rows, [])), RowsRefused))
+        self.assertEqual(self.query("select seq from reading"), [])
+        for number, row in enumerate(rows, 1):
+            single = sink.store(batch.encode(number, [row], []))
+            await (self.failing(single, RowsRefused) if number == 2 else single)
+        await sink.store(batch.encode(3, rows[2:], []))  # sent again it lands once
+        self.assertEqual(self.query("select seq, value from reading order by seq"), [(1, 1.0), (3, 3.0)])
+
+    async def test_encoding(self) -> None:
+        """
+        A text that the database's encoding doesn't have is refused; what it has is stored right.
+        """
+        self.url = self.server().create_database(encoding="LATIN1")
+        sink = await self.connected()
+        await sink.store(batch.encode(1, [reading(value=None, text="été")], []))
+        await self.failing(sink.store(batch.encode(2, [reading(value=None, text="漢")], [])), RowsRefused)
+        self.assertEqual([row.text for row in await sink.latest()], ["été"])
+
+    async def test_dropped_table(self) -> None:
+        """
+        A table that is not there is the server's fault: nothing is refused, and storing works when it is back.
+        """
+        sink = await self.connected()
+        self.query("alter table reading rename to away")
+        self.assertIn("reading", await self.unavailable(sink.store(readings(1, 2))))
+        self.query("alter table away rename to reading")
+        await sink.store(readings(1, 2))
+        self.assertEqual(self.query("select count(*) from reading"), [(2,)])
+
+    async def test_read_only(self) -> None:
+        """
+        A database that takes nothing refuses no rows.
+        """
+        await (await self.connected()).close()
+        name = self.url.rsplit("/", 1)[1]
+        self.query(f"alter database {name} set default_transaction_read_only = on")
+        sink = self.sink()
+        self.assertIn("read-only", await self.unavailable(sink.connect()))
+        self.assertIn("read-only", await self.unavailable(sink.store(readings(1, 2))))
+
+
+class ContactTests(PostgresTestCase):
+    """
+    Names, numbers, the schema, and who may connect.
+    """
+
+    async def test_base(self) -> None:
+        """
+        A second journal under the same name goes on after the first one's numbers; the first keeps its own.
+        """
+        first = await self.connected()
+        await first.store(batch.encode(5, [reading(5)], [request(6), request(7)]))
+        await first.close()
+        second = await self.connected(journal=str(uuid.uuid4()))
+        await second.store(readings(1, 2))
+        await second.close()
+        again = await self.connected()
+        await again.store(readings(8, 1))
+        await again.close()
+        elsewhere = await self.connected(gateway="attic", journal=str(uuid.uuid4()))
+        await elsewhere.store(readings(1, 1))
+        self.assertEqual(
+            self.query("select gateway, seq, value from reading order by 1, 2, 3"),
+            [("attic", 1, 1.0), ("pi", 5, 5.0), ("pi", 8, 1.0), ("pi", 8, 8.0), ("pi", 9, 2.0)],
+        )
+        self.assertEqual(
+            self.query("select name, base, begun <= now() from gateway order by begun"),
+            [("pi", 0, True), ("pi", 7, True), ("attic", 0, True)],
+        )
+
+    async def test_name_taken(self) -> None:
+        """
+        A second daemon with the same name is told so, and gets the name when the first has gone.
+        """
+        first = await self.connected()
+        second = self.sink(journal=str(uuid.uuid4()))
+        self.assertIn("another usbgate holds the name pi", await self.unavailable(second.connect()))
+        await self.connected(gateway="attic")
+        await first.close()
+        await self.connect_in_time(second)
+        self.assertEqual(self.query("select count(*) from gateway where name = 'pi'"), [(2,)])
+
+    async def test_own_session(self) -> None:
+        """
+        An old session of the same journal is waited for in silence, as long as the limit allows.
+        """
+        first = await self.connected()
+        hasty = self.sink(limits=Limits(own_session=0.0))
+        self.assertIn("old session", await self.unavailable(hasty.connect()))
+        second = self.sink()
+        connecting = second.connect()
+        sessions = f"select 1 {self.sessions()}"
+        await self.until(lambda: len(self.query(sessions)) == 2)
+        self.assertNoResult(connecting)
+        await first.close()
+        await connecting
+        await second.store(readings(1, 1))
+
+    async def test_close_while_waiting(self) -> None:
+        """
+        Closing ends a connect that waits, at once, and nothing can be done after it.
+        """
+        await self.connected()
+        second = self.sink()
+        connecting = second.connect()
+        sessions = f"select 1 {self.sessions()}"
+        await self.until(lambda: len(self.query(sessions)) == 2)
+        storing = second.store(readings(1, 1))
+        second.close()
+        await self.unavailable(connecting)
+        await self.unavailable(storing)
+        await self.unavailable(second.connect())
+        await self.unavailable(second.latest())
+
+    async def test_migrations(self) -> None:
+        """
+        Many who come first at the same moment make one schema; one of a newer usbgate is left alone.
+        """
+        sinks = [self.sink(gateway=f"pi{number}", journal=str(uuid.uuid4())) for number in range(5)]
+        for connecting in [sink.connect() for sink in sinks]:
+            await connecting
+        self.assertEqual(self.query("select version from usbgate_schema"), [(1,), (2,), (3,)])
+        self.query("insert into usbgate_schema values (9999)")
+        self.assertIn("newer usbgate", await self.unavailable(self.sink().connect()))
+
+    async def test_cannot_connect(self) -> None:
+        """
+        What keeps us from connecting is said in one line, without the password.
+        """
+        server = self.server()
+        for url, words in (
+            (server.url_of("nowhere"), "nowhere"),
+            (server.url_of("postgres", password="wrong"), "password"),
+            (server.url_of("postgres", port="1"), "refused"),
+            (server.url_of("postgres", host="no-such-host.invalid"), "no address is known"),
+            ("postgresql://x:sesame@127.0.0.1:99999999/x", "port"),
+            ("colour=blue", "colour"),
+            # libpq goes from one to the next, and the reactor must forget each socket.
+            (make_dsn(server.url, target_session_attrs="standby", host="127.0.0.1,127.0.0.1"), "standby"),
+        ):
+            sink = self.sink(url)
+            self.assertIn(words, await self.unavailable(sink.connect()))
+            self.assertIn(words, await self.unavailable(sink.store(readings(1, 1))))
+            self.assertIn("not ready", await self.unavailable(sink.history("20", None, None, 1)))
+
+    async def test_not_ready(self) -> None:
+        """
+        Nothing is read before the tables are there, and then it is, although the writer's session has gone since.
+        """
+        sink = self.sink()
+        connecting = sink.connect()
+        for reading_back in (sink.latest(), sink.history("20", None, None, 1)):
+            self.assertEqual(await self.unavailable(reading_back), "the database is not ready yet")
+        await connecting
+        self.assertEqual(await sink.latest(), [])
+        watched = len(reactor.getReaders())
+        self.query(f"select pg_terminate_backend(pid) {self.sessions()}")
+        await self.until(lambda: len(reactor.getReaders()) == watched - 2)
+        self.assertEqual(await sink.latest(), [])
+
+    async def test_one_connection(self) -> None:
+        """
+        A role that may have one connection stores; that it can't read is told to whoever asks.
+        """
+        name = self.url.rsplit("/", 1)[1]
+        self.query(f"create role {name} login password 'x' connection limit 1")
+        self.query(f"grant all on schema public to {name}")
+        sink = await self.connected(url=self.server().url_of(name, user=name, password="x"))
+        await self.failing(sink.latest(), SinkUnavailable)
+        await sink.store(readings(1, 1))
+        self.assertEqual(self.query("select count(*) from reading"), [(1,)])
+        await sink.close()
+        await self.until(lambda: not self.query(f"select 1 {self.sessions()}"))
+        self.query(f"drop owned by {name} cascade; drop role {name}")
+
+    async def test_host_name(self) -> None:
+        """
+        A host's name is found by the reactor, and of several hosts one that answers is taken.
+        """
+        options = parse_dsn(self.url)
+        if options["host"] != "127.0.0.1":
+            raise SkipTest("the server is elsewhere")
+        port = options["port"]
+        names = IReactorPluggableNameResolver(reactor)
+        before = names.installNameResolver(OneName("database.example", "127.0.0.1"))
+        self.addCleanup(names.installNameResolver, before)
+        for hosts, ports in (("database.example", port), ("127.0.0.1,database.example", f"1,{port}")):
+            sink = self.sink(make_dsn(self.url, host=hosts, port=ports))
+            await sink.connect()
+            await sink.close()
+            await self.until(lambda: not self.query(f"select 1 {self.sessions()}"))
+
+    async def test_told_later(self) -> None:
+        """
+        Where the database is may be learnt when we connect, again each time; not knowing it is SinkUnavailable.
+        """
+        told: list[str] = []
+
+        async def where() -> str:
+            if not told:
+                raise SinkUnavailable("the database is starting")
+            return told.pop()
+
+        sink = PostgresSink(reactor, where, "pi", lambda: self.journal)
+        self.addCleanup(sink.close)
+        self.assertIn("starting", await self.unavailable(sink.connect()))
+        told.append(self.url)
+        await sink.connect()
+        await sink.store(readings(1, 1))
+        self.assertIn("starting", await self.unavailable(sink.latest()))
+        told.append(self.url)
+        self.assertEqual(await sink.latest(), [reading(1)])
+
+    async def test_unix_socket(self) -> None:
+        """
+        A Unix socket does as well.
+        """
+        sink = self.sink(make_dsn(self.url, host=self.own_server().socket_folder))
+        await sink.connect()
+        await sink.store(readings(1, 1))
+        self.assertEqual(await sink.latest(), [reading(1)])
+
+
+class FaultTests(PostgresTestCase):
+    """
+    A server that goes away, hangs, or throws us out.
+    """
+
+    async def test_terminated(self) -> None:
+        """
+        A session that is thrown out in the middle of a batch is SinkUnavailable; idle, it is told.
+        """
+        sink = await self.connected()
+        lost: list[str] = []
+        sink.lost = lost.append
+        ours = self.sessions()
+        self.query(
+            "create function wait() returns trigger language plpgsql as 'begin perform pg_sleep(100); return new; end'"
+        )
+        self.query("create trigger slow before insert on reading for each row execute function wait()")
+        storing = sink.store(readings(1, 3))
+        await self.until(lambda: bool(self.query(f"select 1 {ours} and wait_event = 'PgSleep'")))
+        self.query(f"select pg_terminate_backend(pid) {ours}")
+        self.assertIn("terminating", await self.unavailable(storing))
+        self.query("drop trigger slow on reading")
+        await sink.store(readings(1, 3))
+        self.assertEqual(lost, [])
+        self.assertEqual(await sink.latest(), [reading(3)])
+        watched = len(reactor.getReaders())
+        self.query(f"select pg_terminate_backend(pid) {ours}")
+        await self.until(lambda: len(reactor.getReaders()) == watched - 2)
+        (reason,) = lost  # of the writer's session, not of the reader's, which nobody misses
+        self.assertIn("closed the connection", reason)
+        await sink.store(readings(4, 3))
+        self.assertEqual(self.query("select count(*) from reading"), [(6,)])
+        self.assertEqual(len(lost), 1)
+        await sink.close()
+        await self.until(lambda: not self.query(f"select 1 {ours}"))
+        self.assertEqual(len(lost), 1)
+
+    async def test_idle_limit_of_the_server(self) -> None:
+        """
+        A server that ends idle sessions does not end ours, by which we hold our name.
+        """
+        ((version,),) = self.query("show server_version_num")
+        if int(version) < 140000:
+            raise SkipTest("this server has no such limit")
+        self.query(f"alter database {self.url.rsplit('/', 1)[1]} set idle_session_timeout = '50ms'")
+        sink = await self.connected()
+        lost: list[str] = []
+        sink.lost = lost.append
+        with closing(psycopg2.connect(self.url)) as other:
+            self.assertEqual(await sink.latest(), [])
+            await self.until(lambda: self.is_thrown_out(other))
+        self.assertEqual(lost, [])
+
+    async def test_close_in_the_middle(self) -> None:
+        """
+        Closing while a batch is being stored fails it at once, and a history query too.
+        """
+        sink = await self.connected()
+        await sink.store(readings(1, 1))
+        await sink.latest()
+        self.query(
+            "create function wait() returns trigger language plpgsql as 'begin perform pg_sleep(100); return new; end'"
+        )
+        self.query("create trigger slow before insert on reading for each row execute function wait()")
+        storing = sink.store(readings(2, 1))
+        await self.until(lambda: bool(self.query("select 1 from pg_stat_activity where wait_event = 'PgSleep'")))
+        fetching = sink.latest()
+        self.assertIsNone(self.successResultOf(sink.close()))
+        self.failureResultOf(storing, SinkUnavailable)
+        self.failureResultOf(fetching, SinkUnavailable)
+
+    async def test_frozen(self) -> None:
+        """
+        A server that hangs fails each call in bounded time, while the reactor goes on; then all is as before.
+        """
+        server = self.own_server()
+        sink = await self.connected(limits=SHORT)
+        reader = await self.connected(gateway="reader", journal=str(uuid.uuid4()), limits=SHORT)
+        await reader.store(readings(1, 1))
+        await reader.latest()
+        big = batch.encode(1, [reading(n, value=None, text="x" * 1000) for n in range(20_000)], [])
+        stranger = self.sink(gateway="stranger", limits=SHORT)
+        beats = 0
+
+        def beat() -> None:
+            nonlocal beats
+            beats += 1
+
+        with server.frozen():
+            at_once: list[Callable[[], Deferred[Any]]] = [
+                lambda: sink.store(big),  # more than a socket holds: it can't even be sent
+                lambda: reader.store(readings(2, 1)),
+                reader.latest,
+                stranger.connect,
+            ]
+            for calls in (at_once, [lambda: sink.store(readings(1, 1))]):
+                beating = deferLater(reactor, 0.5, beat)
+                failing = [Deferred.fromCoroutine(self.unavailable(call())) for call in calls]
+                for error in await gatherResults(failing):
+                    self.assertIn("did not answer within 1 s", error)
+                await beating
+        self.assertEqual(beats, 2)
+        # What was sent before it hung may have been stored since: that is no reason not to send it again.
+        await self.connect_in_time(reader)
+        await reader.store(readings(2, 1))
+        self.assertEqual(await reader.latest(), [reading(2)])
+        await sink.close()
+        await (await self.connected()).store(big)
+        self.assertEqual(
+            self.query("select gateway, count(*) from reading group by 1 order by 1"), [("pi", 20_000), ("reader", 2)]
+        )
+
+    async def test_restart(self) -> None:
+        """
+        A server that is down is SinkUnavailable, and when it is back the sink works.
+        """
+        server = self.own_server()
+        sink = await self.connected()
+        await sink.store(readings(1, 1))
+        await sink.latest()
+        server.stop()
+        try:
+            await self.unavailable(sink.store(readings(2, 1)))  # perhaps with the server's last words
+            self.assertIn("refused", await self.unavailable(sink.store(readings(2, 1))))
+            await self.unavailable(sink.latest())
+        finally:
+            server.start()
+        await sink.store(readings(2, 1))
+        self.assertEqual(await sink.latest(), [reading(2)])
+
+
+class ReadingTests(PostgresTestCase):
+    """
+    What was stored is read again, by number.
+    """
+
+    async def test_latest(self) -> None:
+        """
+        The newest of each field of each sensor of this gateway comes by number, whatever the clock said.
+        """
+        other = await self.connected(gateway="attic", journal=str(uuid.uuid4()))
+        await other.store(batch.encode(1, [reading(9, sensor="99")], []))
+        sink = await self.connected()
+        self.assertEqual(await sink.latest(), [])
+        rows = [
+            reading(0, sensor="7", field="TEMP"),
+            reading(3_600_000),
+            reading(1, sensor="28:FF", field="HUM"),
+            reading(2),  # the clock was stepped back an hour
+            reading(3, sensor="7", field="HUM"),
+            reading(4, sensor="7", field="HUM", value=None, text="wet"),
+        ]
+        await sink.store(batch.encode(1, rows, [request()]))
+        self.assertEqual(await sink.latest(), [rows[0], rows[2], rows[3], rows[5]])
+
+    async def test_history(self) -> None:
+        """
+        The newest of one sensor, newest last; of one field or all; not older than asked.
+        """
+        sink = await self.connected()
+        rows = [reading(n, sensor=str(n % 2), field=("TEMP", "HUM", "BAT")[n % 3]) for n in range(60)]
+        rows[50] = rows[50]._replace(at=AT - 1000)  # a step back: its place is by number
+        await sink.store(batch.encode(1, rows, []))
+        mine = [row for row in rows if row.sensor == "0"]
+        since = AT + 30
+        for field, start, limit in (
+            (None, None, 100), (None, None, 4), ("TEMP", None, 100), ("HUM", None, 3), (None, since, 100),
+            ("BAT", since, 100), ("BAT", since, 2), ("NO", None, 5), (None, 10**18, 5), (None, -(10**18), 3),
+        ):  # fmt: skip
+            expected = [row for row in mine if field in (None, row.field) and (start is None or row.at >= start)][
+                -limit:
+            ]
+            self.assertEqual(await sink.history("0", field, start, limit), expected, (field, start, limit))
+        self.assertEqual(await sink.history("5", None, None, 5), [])
+
+    async def test_many_rows(self) -> None:
+        """
+        No more is read than a client may have at once, all of it and in order.
+        """
+        sink = await self.connected()
+        await sink.store(readings(1, 12_000))
+        expected = [reading(n) for n in range(12_001 - postgres._MOST_HISTORY, 12_001)]
+        self.assertEqual(await sink.history("20", None, None, 50_000), expected)
+
+    async def test_slices(self) -> None:
+        """
+        Of many rows few are made Python's in one turn of the reactor.
+        """
+        session = Session(reactor)
+        self.addCleanup(session.abandon)
+        await session.open(self.url, "usbgate slices", 10, 10)
+        made = [0]
+        turns = LoopingCall(lambda: made.append(0))
+        turned = turns.start(0)
+
+        def make(row: tuple[Any, ...]) -> Any:
+            made[-1] += 1
+            return row[0]
+
+        count = 10 * pgsession._SLICE + 1
+        numbers = await session.fetch("select generate_series(1, %(count)s)", {"count": count}, 10, make)
+        turns.stop()
+        await turned
+        self.assertEqual(numbers, list(range(1, count + 1)))
+        self.assertEqual(max(made), pgsession._SLICE)
+
+    async def test_side_by_side(self) -> None:
+        """
+        A query that waits does not keep a batch from being stored, and an idle reading connection is closed.
+        """
+        sink = await self.connected(limits=Limits(idle=0.05))
+        await sink.store(readings(1, 1))
+        sessions = f"select 1 {self.sessions()}"
+        self.assertEqual(len(self.query(sessions)), 1)
+        fetching = [sink.latest() for _ in range(3)]
+        await sink.store(readings(2, 1))
+        for fetched in fetching:
+            self.assertEqual(len(await fetched), 1)
+        await self.until(lambda: len(self.query(sessions)) == 1)
+        self.assertEqual(await sink.latest(), [reading(2)])
+
+    async def test_measures(self) -> None:
+        """
+        The web site's view has numbers only, by the sensor's id or SENSOR.FIELD.
+        """
+        sink = await self.connected()
+        rows = [reading(1), reading(2, field="TEMP"), reading(3, value=None, text="x"), reading(4, text="4.0")]
+        await sink.store(batch.encode(1, rows, []))
+        self.assertEqual(
+            self.query(
+                'select id, extract(epoch from "timestamp")::float8 * 1000 - 1700000000123, value from measures '
+                "order by value"
+            ),
+            [("20", 1.0, 1.0), ("20.TEMP", 2.0, 2.0), ("20", 4.0, 4.0)],
+        )
+
+
+class PlanTests(PostgresTestCase):
+    """
+    With many rows every query goes by an index.
+    """
+
+    def setUp(self) -> None:
+        """
+        Fill a database with 60,000 rows of two gateways, 20 sensors and 3 fields, and look at how it queries.
+        """
+        super().setUp()
+        self.plans: list[str] = []
+
+    async def filled(self) -> PostgresSink:
+        """
+        Make a sink whose every query is also explained.
+        """
+        sink = await self.connected()
+        self.query(
+            "insert into reading select timestamptz 'epoch' + (1700000000000 + n * 1000.0) * interval '1 ms', "
+            "case when n % 10 = 0 then 'attic' else 'pi' end, n, 'ttyACM0', (n % 20)::text, "
+            "(array['VALUE', 'TEMP', 'HUM'])[n % 3 + 1], n, null, null, true from generate_series(1, 60000) as n"
+        )
+        self.query("vacuum analyze reading")
+        original = Session.fetch
+
+        async def explained(session: Session, sql: str, parameters: Any, limit: float, make: Any) -> list[Any]:
+            with closing(psycopg2.connect(self.url)) as connection, connection.cursor() as cursor:
+                cursor.execute(f"{queries.SETTINGS}; explain (analyze, costs off) {sql}", parameters)
+                self.plans.append("\n".join(line for (line,) in cursor.fetchall()))
+            return await original(session, sql, parameters, limit, make)
+
+        self.patch(Session, "fetch", explained)
+        return sink
+
+    def by_index(self, plan: str, name: str) -> None:
+        """
+        Check that a plan reads the table by this index only, and few rows of it in each step.
+        """
+        self.assertIn(name, plan)
+        for other in ("Seq Scan on reading", "reading_gateway_seq_at_key"):
+            self.assertNotIn(other, plan)
+        for rows in re.findall(r"Scan.* on reading.*actual.* rows=(\d+)", plan):
+            self.assertLessEqual(int(rows), 100, plan)
+
+    async def test_plans(self) -> None:
+        """
+        `latest`, each way of `history`, and both kinds of id of the web site's view step down an index.
+        """
+        sink = await self.filled()
+        newest = await sink.latest()
+        self.assertEqual(len(newest), 60 - 6)  # every tenth row, and so two of the 20 sensors, is the other gateway's
+        newest_at = newest[-1].at
+        await sink.history("1", None, None, 100)
+        await sink.history("1", "HUM", None, 100)
+        await sink.history("1", None, newest_at - 3_600_000, 100)
+        await sink.history("1", "TEMP", newest_at - 3_600_000, 100)  # fewer than that
+        await sink.history("1", "TEMP", newest_at - 3_600_000, 10)
+        self.assertEqual(len(self.plans), 6)
+        for plan in self.plans:
+            self.by_index(plan, "reading_by_series")
+        for sensor_id in ("7", "7.TEMP"):
+            rows = self.query(f"explain select * from measures where id = '{sensor_id}'")
+            self.assertIn("reading_by_id", str(rows))
+            self.assertNotIn("Seq Scan", str(rows))
+            rows = self.query(
+                f"explain (analyze, costs off) select * from measures where id = '{sensor_id}' "
+                'order by "timestamp" desc limit 1'
+            )
+            plan = "\n".join(line for (line,) in rows)
+            self.by_index(plan, "reading_by_id")
+            self.assertNotIn("Sort", plan)
+
+
+class OnInstalledServer(PostgresTestCase):
+    """
+    The same once more, on this machine's own PostgreSQL.
+    """
+
+    @classmethod
+    def server(cls) -> postgresql.Server:
+        """
+        The server to test with.
+        """
+        server = postgresql.installed()
+        if server is None:
+            raise SkipTest("this machine has no PostgreSQL of its own")
+        return server
+
+
+class InstalledStoringTests(OnInstalledServer, StoringTests):
+    """
+    What comes in is there once, on this machine's own PostgreSQL.
+    """
+
+
+class InstalledContactTests(OnInstalledServer, ContactTests):
+    """
+    Names, numbers, the schema, on this machine's own PostgreSQL.
+    """
+
+
+class InstalledFaultTests(OnInstalledServer, FaultTests):
+    """
+    Going away and hanging, on this machine's own PostgreSQL.
+    """
+
+
+class InstalledReadingTests(OnInstalledServer, ReadingTests):
+    """
+    Reading again, on this machine's own PostgreSQL.
+    """
+
+
+class InstalledPlanTests(OnInstalledServer, PlanTests):
+    """
+    Plans of this machine's own PostgreSQL.
+    """

@@ -1,0 +1,287 @@
+"""
+A client that sends any bytes in any chunks, and what it must hear (protocol §3), whatever else happens meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from zope.interface import implementer
+
+from tests.support.marked_gateway import MarkedGateway
+from tests.support.memory_gateway import AT, PeerTransport
+from tests.support.reference import ANY_LENGTH, SURE_WORDS, Expected, fields_of, lines_of, without_telnet
+from usbgate.core.fieldline import LINE_LIMIT, parse
+from usbgate.core.messages import reading_event_line
+from usbgate.core.model import Report
+from usbgate.server import protocol as server
+from usbgate.server.factory import ClientFactory
+
+# A chunk that the client sends; or the name of something else that happens, one of `DEEDS`.
+Step = bytes | str
+
+# Limits so small that a client of some hundred bytes reaches them, by module.
+SMALL_LIMITS = [
+    ("usbgate.server.protocol", "IN_FLIGHT_LIMIT", 4),
+    ("usbgate.server.protocol", "WORDS_LIMIT", 4),
+    ("usbgate.server.protocol", "UNSENT_LIMIT", 300),
+    ("usbgate.server.protocol", "WATCHER_LIMIT", 900),
+    ("usbgate.net.sendqueue", "PIECE", 200),
+]
+
+_LONGEST_REPLY = 8192  # bytes that one word of `MarkedGateway` tells at most
+
+
+class FuzzedClient:
+    """
+    One client, and all that it must hear.
+    """
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.gateway = MarkedGateway()
+        self.factory = ClientFactory(self.clock, self.gateway, wall=lambda: AT)
+        self.protocol = self.factory.buildProtocol(IPv4Address("TCP", "10.0.0.7", 4711))
+        self.transport = PeerTransport(self.clock)
+        self.transport.protocol = self.protocol
+        self.protocol.makeConnection(self.transport)
+        self.lines: list[bytes] = []  # what the server takes for lines, without what is still in `stream`
+        self.stream = b""
+        self._arriving: deque[bytes | None] = deque()  # None is the half-close
+        self._arrived = False
+        self._unended_since: float | None = None  # since when the first data may be the original client's line
+        self._said_all = False
+        self._hung_up = False
+        self._events = 0
+        self._largest = 0
+
+    # What happens.
+
+    def step(self, step: Step) -> None:
+        """
+        Let one thing happen.
+        """
+        if isinstance(step, str):
+            DEEDS[step](self)
+        elif step and not self._said_all:
+            self._arriving.append(step)
+        self._arrive()
+        self._check_bounds()
+
+    def _arrive(self) -> None:
+        # A transport that is paused reads nothing, its end neither.
+        if not self.transport.connected:
+            self._arriving.clear()
+        while self._arriving and self.transport.connected and self.transport.producerState == "producing":
+            data = self._arriving.popleft()
+            if data is None:
+                if self._unended_since is not None:
+                    self._take_unended()
+                self.protocol.readConnectionLost()
+                self.transport.producerState = "paused"  # nothing more comes
+                return
+            first, self._arrived = not self._arrived, True
+            fields = fields_of(data) if first else None
+            whole = fields is not None and {"MSG", "ID", "ORIGIN"} <= fields.keys()
+            self._unended_since = self.clock.seconds() if whole else None
+            self.stream += data
+            self._largest = max(self._largest, len(data))
+            self.protocol.dataReceived(data)
+
+    def _take_unended(self) -> None:
+        self.lines.append(self.stream)
+        self.stream = b""
+        self._unended_since = None
+
+    def wait(self, seconds: float = 0.2) -> None:
+        """
+        Let time go by.
+        """
+        self.clock.advance(seconds)
+        since = self._unended_since
+        if since is not None and self.clock.seconds() >= since + server.FIRST_DATA_PATIENCE:
+            self._take_unended()
+
+    def half_close(self) -> None:
+        """
+        Say no more.
+        """
+        if not self._said_all:
+            self._said_all = True
+            self._arriving.append(None)
+
+    def hang_up(self) -> None:
+        """
+        Reset the connection.
+        """
+        self._hung_up = True
+        self.transport.abortConnection()
+
+    def publish(self) -> None:
+        """
+        Tell whoever watches of a reading.
+        """
+        self._events += 1
+        report = Report("20", None, None, (("EVENTS", str(self._events)),))
+        self.gateway.publish("20", reading_event_line(report, None, AT))
+
+    def stick(self) -> None:
+        """
+        Take nothing any more, or go on to take.
+        """
+        self.transport.stuck = not self.transport.stuck
+        if not self.transport.stuck:
+            self.transport.take()
+
+    # What must hold.
+
+    def _check_bounds(self) -> None:
+        protocol = self.protocol
+        assert len(protocol.buffer.rest) <= LINE_LIMIT + 1
+        assert len(protocol._words) <= server.WORDS_LIMIT
+        assert protocol.in_flight <= server.IN_FLIGHT_LIMIT
+        # Nothing is read on top of what waits.
+        assert sum(map(len, protocol._waiting)) <= self._largest + LINE_LIMIT + 1
+        answers = (server.IN_FLIGHT_LIMIT + 2) * 3 * LINE_LIMIT
+        assert protocol._queue.unsent <= server.WATCHER_LIMIT + answers + _LONGEST_REPLY, protocol._queue.unsent
+
+    def settle(self) -> None:
+        """
+        Let the client read, and all that it waits for come.
+        """
+        if self.transport.stuck:
+            self.stick()
+        for _ in range(3 * len(self.stream) + sum(len(data or b"") for data in self._arriving) + 20):
+            before = len(self.transport.value()), len(self._arriving)
+            self.gateway.end_one(newest=False, fails=False)
+            self.gateway.give_one()
+            self.wait()
+            self._arrive()
+            self._check_bounds()
+            awaited = self.gateway.open or self.gateway.histories or self.gateway.lendings or self._arriving
+            held = self.protocol.paused and self.transport.connected
+            if not (awaited or held) and before == (len(self.transport.value()), len(self._arriving)):
+                break
+        else:
+            raise AssertionError("it does not come to rest")
+
+    def finish(self) -> None:
+        """
+        See that the client has heard what it must, and that nothing is left of it.
+        """
+        self.settle()
+        expected = Expected([*self.lines, *lines_of(without_telnet(self.stream))[0]])
+        whole = not (self._hung_up or expected.quits or self.transport.producerState == "stopped")
+        self._check_heard(expected, whole)
+        if self.transport.connected:
+            assert not self.protocol._half_closed or self.protocol in self.factory.watchers
+            assert self.protocol.in_flight == 0
+            self.transport.abortConnection()
+        else:
+            assert not whole or self.protocol._half_closed
+        assert self.gateway.watching == []
+        assert self.gateway.lent == 0
+        assert self.factory.counts()["CLIENTS"] == 0
+        assert self.clock.getDelayedCalls() == [], self.clock.getDelayedCalls()
+
+    def _check_heard(self, expected: Expected, whole: bool) -> None:
+        heard = [line.removesuffix(b"\r").decode() for line in self.transport.value().split(b"\n")]
+        unended = heard.pop()
+        if unended:
+            heard.append(unended)
+        fields = [parse(line.encode(), ANY_LENGTH) for line in heard if line or whole]
+        echoes: list[str] = []
+        ends = 0
+        words: list[str] = []
+        marks: Counter[str] = Counter()
+        events = 0
+        for line, told in zip(heard, fields, strict=True):
+            kind = next(iter(told))
+            if kind in ("OK", "ERROR"):
+                ends += 1
+                marks[told.get("TEXT", "")] += kind == "ERROR"
+                words += [told["OK"]] if kind == "OK" else []
+            elif kind == "EVENT":
+                count = told.get("COUNT")
+                events += int(count) if told["EVENT"] == "dropped" and count else 1
+            elif "MARK" in told:
+                marks[told["MARK"]] += "AT" in told
+                echoes += [] if "AT" in told else [line]
+            elif {"MSG", "ID"} <= told.keys() and "AT" not in told:
+                echoes.append(line)
+        assert not unended or unended == echoes[-1], unended
+        ended = [*self.gateway.answered, *self.gateway.failed]
+        sure = [word for word in words if word in SURE_WORDS]
+        if not whole:
+            assert echoes == expected.echoes[: len(echoes)], (echoes, expected.echoes)
+            assert sure == expected.sure[: len(sure)], (sure, expected.sure)
+            assert all(marks[mark] <= 1 for mark in ended), marks
+            return
+        assert echoes == expected.echoes, (echoes, expected.echoes)
+        assert sure == expected.sure, (sure, expected.sure)
+        assert all(marks[mark] == 1 for mark in ended), (marks, ended)
+        # A word that asked and was answered has one line more than its last.
+        requests_answered = len(self.gateway.answered) - words.count("ask")
+        assert ends == expected.words + expected.refused + len(echoes) - requests_answered, (heard, expected.lines)
+        assert events <= self._events
+
+
+DEEDS: dict[str, Callable[[FuzzedClient], None]] = {
+    "answer": lambda client: client.gateway.end_one(newest=False, fails=False),
+    "answer the newest": lambda client: client.gateway.end_one(newest=True, fails=False),
+    "fail": lambda client: client.gateway.end_one(newest=False, fails=True),
+    "give": lambda client: client.gateway.give_one(),
+    "publish": FuzzedClient.publish,
+    "stick": FuzzedClient.stick,
+    "turn": lambda client: client.wait(0.0),
+    "wait": FuzzedClient.wait,
+    "half-close": FuzzedClient.half_close,
+    "hang up": FuzzedClient.hang_up,
+}
+
+
+def check_client(steps: Sequence[Step]) -> None:
+    """
+    Whatever a client sends, it hears what it must; nothing is raised, and no failure is logged.
+    """
+    failures: list[str] = []
+
+    @implementer(ILogObserver)
+    def note(event: LogEvent) -> None:
+        if "log_failure" in event:
+            failures.append(event["log_failure"].getTraceback())
+
+    globalLogPublisher.addObserver(note)
+    try:
+        client = FuzzedClient()
+        for step in steps:
+            client.step(step)
+        client.finish()
+    except Exception as error:
+        raise AssertionError(f"{error!r}, when this happens: {steps!r}") from error
+    finally:
+        globalLogPublisher.removeObserver(note)
+    assert not failures, (failures, steps)
+
+
+def steps_of(data: bytes) -> list[Step]:
+    """
+    Make steps of bytes: the last byte tells how many before it say what happens; all before those is what is sent.
+    """
+    if not data:
+        return []
+    script_begins = max(0, len(data) - 1 - data[-1])
+    sent, script = data[:script_begins], data[script_begins:-1]
+    deeds = list(DEEDS)
+    steps: list[Step] = []
+    for byte in script:
+        if byte < 0xC0:
+            steps.append(sent[: byte + 1])
+            sent = sent[byte + 1 :]
+        else:
+            steps.append(deeds[byte % len(deeds)])
+    return [*steps, sent]

@@ -1,0 +1,78 @@
+"""
+A gateway in memory whose answers are told apart, and that tells of odd things.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from twisted.internet.defer import Deferred
+
+from tests.support.memory_gateway import AT, MemoryGateway, reading
+from tests.support.reference import check_request
+from usbgate.core.errors import Offline
+from usbgate.core.model import Answer, Reading, Request
+from usbgate.gateway.interfaces import DeviceSummary, Lease, SensorSummary
+
+
+class MarkedGateway(MemoryGateway):
+    """
+    Tells odd things, and marks each answer, so that it is known where it went.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: deque[int] = deque()  # requests that have not ended
+        self.answered: set[str] = set()  # marks
+        self.failed: set[str] = set()  # marks
+        self.histories: deque[Deferred[list[Reading]]] = deque()
+        self.lent = 0
+        self.readings = [reading(), reading(field="OK", value=None, text="a_B:1"), reading("é", value=1e22)]
+        self.known_sensors = [SensorSummary("20", "leonardo", ["A", "B"], AT, 3, "the_name:1_X:2")]
+        self.known_devices = [DeviceSummary("leonardo", "/dev/a_b:c", "online", AT, {"IN": 3}, "two\nlines")]
+        self.noises = [{"LINE": "_\x00:", "TEXT": "no key"}]
+
+    def ask(self, request: Request) -> Deferred[Answer]:
+        """
+        See `IGateway`; what is asked can be written to a device.
+        """
+        check_request(request)
+        self.open.append(len(self.asked))
+        return super().ask(request)
+
+    def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
+        """
+        See `IGateway`.
+        """
+        historic = super().history(sensor, field, since, limit)
+        self.histories.append(historic)
+        return historic
+
+    def end_one(self, newest: bool, fails: bool) -> None:
+        """
+        Answer a request, or let it fail, if any is open.
+        """
+        if not self.open:
+            return
+        index = self.open.pop() if newest else self.open.popleft()
+        mark = f"M{index}"
+        if fails:
+            self.failed.add(mark)
+            self.fail(index, Offline(mark))
+        else:
+            self.answered.add(mark)
+            self.answer(index, ("ERROR", "1_x"), ("MARK", mark))
+
+    def give_one(self) -> None:
+        """
+        Give what is waited for besides: history, and a device to lend.
+        """
+        if self.histories:
+            self.histories.popleft().callback(self.readings)
+        if self.lendings:
+            device, _, lending = self.lendings.pop(0)
+            self.lent += 1
+            lending.callback(Lease(device, "/dev/tty_x:0", self._end_lease))
+
+    def _end_lease(self) -> None:
+        self.lent -= 1

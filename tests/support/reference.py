@@ -1,0 +1,226 @@
+"""
+Protocol §1, and of §3 what is said of a line, once more, as plainly as can be; and what must hold for any bytes.
+
+Each `check_` takes what a fuzzer drew, and fails with an AssertionError that shows it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+from usbgate.core.errors import LimitExceeded, Malformed
+from usbgate.core.fieldline import LINE_LIMIT, LineBuffer, format_line, join_fields, parse
+from usbgate.core.messages import error_line, parse_request, reading_event_line, salvage
+from usbgate.core.model import Report, Request
+from usbgate.device.dialects.fields import Dialect
+from usbgate.server.telnet import TelnetFilter
+
+# What these words tell can't fail, and they take no arguments: which of them were answered, in which order, is known.
+SURE_WORDS = ("ping", "sensors", "devices", "status", "noise", "unwatch")
+
+ANY_LENGTH = 1 << 20  # what usbgate writes can be longer than what it reads: the limit is not what is looked at
+
+
+def fields_of(line: bytes) -> dict[str, str] | None:
+    """
+    Read a field line; None if it is malformed.
+    """
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        return None
+    if len(line) > LINE_LIMIT or any(unicodedata.category(character) == "Cc" for character in text):
+        return None
+    found: list[list[str]] = []
+    for segment in (text[:-1] if text.endswith("_") else text).split("_"):
+        if re.match("[A-Za-z][A-Za-z0-9]*:", segment):
+            key, _, value = segment.partition(":")
+            found.append([key.upper(), value])
+        elif ":" not in segment and found:
+            found[-1][1] += "_" + segment
+        else:
+            return None
+    fields = {key: value.strip() for key, value in found}
+    return fields if len(fields) == len(found) and all(fields.values()) else None
+
+
+def without_telnet(stream: bytes) -> bytes:
+    """
+    Leave out telnet's commands, and what may yet become one.
+    """
+    kept = bytearray()
+    place = 0
+    while place < len(stream):
+        command = stream[place + 1 : place + 2]
+        if stream[place] != 0xFF or (command and command[0] < 240) or command in (b"\xfa", b"\xff"):
+            kept.append(stream[place])
+            place += 1
+        else:
+            place += 2 if command and command[0] < 250 else 3
+    return bytes(kept)
+
+
+def lines_of(stream: bytes, limit: int = LINE_LIMIT) -> tuple[list[bytes], bytes]:
+    """
+    Cut a stream into lines, of over-long ones their beginning; and what is left unfinished, if it may yet be good.
+    """
+    *ended, rest = stream.split(b"\n")
+    lines = [line.removesuffix(b"\r")[: limit + 1] for line in ended]
+    if len(rest) > limit + rest.endswith(b"\r"):
+        return [*lines, rest[: limit + 1]], b""
+    return lines, rest
+
+
+def check_cuts(chunks: Sequence[bytes], limit: int) -> None:
+    """
+    However a stream is cut into chunks, the same lines and the same rest come out, and no more is kept than a line.
+    """
+    stream = b"".join(chunks)
+    buffer = LineBuffer(limit)
+    lines: list[bytes] = []
+    for chunk in chunks:
+        lines += buffer.feed(chunk)
+        assert len(buffer.rest) <= limit + 1, (len(buffer.rest), chunk)
+    assert (lines, buffer.rest) == lines_of(stream, limit), (lines, buffer.rest, chunks)
+    if lines and max(map(len, lines)) <= limit:
+        assert buffer.crlf == stream[: stream.rindex(b"\n")].endswith(b"\r"), chunks
+    # Whatever there was, the good line behind its end is read.
+    assert buffer.feed(b"\ng\n")[-1:] == [b"g"], chunks
+
+
+def check_telnet(chunks: Sequence[bytes]) -> None:
+    """
+    However a stream is cut into chunks, the same commands are taken out, and no more is held than one.
+    """
+    telnet = TelnetFilter()
+    kept = b""
+    for chunk in chunks:
+        kept += telnet.feed(chunk)
+        assert len(telnet._held) <= 2, chunks
+    assert kept == without_telnet(b"".join(chunks)), (kept, chunks)
+
+
+def check_line(line: bytes) -> None:
+    """
+    A line is read as the protocol says or refused, by whoever reads it, and what is read can be written again.
+    """
+    fields = fields_of(line)
+    try:
+        read = parse(line)
+    except Malformed:
+        read = None
+    assert read == fields, (line, read, fields)
+    if fields is not None:
+        assert parse(format_line(fields).encode(), ANY_LENGTH) == fields, line
+        assert list(parse(join_fields(fields).encode(), ANY_LENGTH).items()) == list(fields.items()), line
+    check_device_line(line)
+    check_client_line(line[: LINE_LIMIT + 1], fields)  # of a longer one nobody sees more
+
+
+def check_device_line(line: bytes) -> None:
+    """
+    A device's line becomes a report, log text, or is malformed; a report can be told to whoever watches.
+    """
+    try:
+        report = Dialect().decode(line)
+    except Malformed:
+        return
+    if isinstance(report, Report):
+        assert report.values or report.command is not None, line
+        told = parse(reading_event_line(report, None, 0).encode(), ANY_LENGTH)
+        del told["EVENT"], told["AT"]
+        expected = {"ID": report.sensor, **dict(report.values)}
+        assert told == expected | ({} if report.command is None else {"MSG": report.command}), (line, told)
+    else:
+        assert line.startswith(b"#"), line
+        assert isinstance(report, str), line
+
+
+def check_client_line(line: bytes, fields: Mapping[str, str] | None) -> None:
+    """
+    Of what a client sends as much is repeated as can be read; a request reaches the device as it was sent.
+    """
+    read = salvage(line)
+    told = parse(error_line(LimitExceeded(repr(line)), read).encode(), LINE_LIMIT + len("ERROR:limit__TEXT:") + 20)
+    assert told.pop("ERROR") == "limit", line
+    assert told.pop("TEXT"), line
+    assert told == read, (line, told, read)
+    for key in read:
+        assert re.search(rb"(\A|_)%s:" % key.encode(), line, re.IGNORECASE), (line, read)
+    if fields is None:
+        return
+    if "\ufffd" not in line.decode():  # looks like what could not be decoded
+        assert read == {key: fields[key] for key in ("MSG", "ID", "ORIGIN", "TAG") if key in fields}, (line, read)
+    try:
+        request = parse_request(fields, "10.0.0.7", "10.0.0.7:4711", parsed=True)
+    except Malformed:
+        return
+    check_request(request)
+    sent = {key: fields[key] for key in fields if key not in ("TAG", "DEV", "MAXAGE", "TIMEOUT")}
+    assert dict(request.fields) == {**sent, "ORIGIN": fields.get("ORIGIN", "10.0.0.7")}, (line, request)
+
+
+def check_request(request: Request) -> None:
+    """
+    What is written to a device of a request reads back, is one line, and has none of what is never sent.
+    """
+    written = Dialect().encode(request, None)
+    assert len(written) == request.size, request
+    assert b"\n" not in written, request
+    assert list(parse(written, ANY_LENGTH).items()) == list(request.fields.items()), request
+    assert not {"TAG", "DEV", "MAXAGE", "TIMEOUT"} & request.fields.keys(), request
+    assert {"MSG", "ID", "ORIGIN"} <= request.fields.keys(), request
+    assert parse(Dialect().encode(request, "3f"), ANY_LENGTH) == {**request.fields, "TAG": "3f"}, request
+
+
+def check_said(fields: Mapping[str, str]) -> None:
+    """
+    Fields that came in some other way make a request that reads back, or none.
+    """
+    try:
+        request = parse_request(fields, fields.get("ORIGIN", "x"), "x")
+    except Malformed:
+        return
+    check_request(request)
+
+
+class Expected:
+    """
+    What must be said of lines.
+    """
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        self.lines = list(lines)
+        self.echoes: list[str] = []
+        self.refused = 0  # request lines without an echo
+        self.words = 0
+        self.sure: list[str] = []
+        self.quits = False
+        for line in self.lines:
+            if re.match(b"[A-Za-z][A-Za-z0-9]*:", line):
+                self._expect_request(line)
+            else:
+                self._expect_word(line)
+
+    def _expect_request(self, line: bytes) -> None:
+        fields = fields_of(line)
+        try:
+            parse_request(fields or {}, "x", "x", parsed=True)
+        except Malformed:
+            self.refused += 1
+        else:
+            self.echoes.append(join_fields(fields or {}))
+
+    def _expect_word(self, line: bytes) -> None:
+        try:
+            words = line.decode().lower().split()
+        except UnicodeDecodeError:
+            words = ["?"]
+        if len(line) > LINE_LIMIT:
+            words = ["?"]
+        self.words += bool(words)
+        if len(words) == 1 and words[0] in SURE_WORDS:
+            self.sure += words
+        self.quits = self.quits or words == ["quit"]

@@ -1,0 +1,307 @@
+"""
+The whole thing, running: a device on a pty, the daemon as a process, clients on sockets. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import pty
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock, Thread
+from typing import TextIO
+
+from usbgate.core.fieldline import parse
+
+LIMIT = 20.0  # seconds for anything to become true; a busy machine with one core is slow
+
+TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+Answer = Callable[[dict[str, str]], list[bytes]]
+
+
+def eventually(true: Callable[[], object], what: str, limit: float = LIMIT) -> None:
+    """
+    Wait until something is true.
+    """
+    deadline = time.monotonic() + limit
+    while not true():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {limit} s: {what}")
+        time.sleep(0.01)
+
+
+def new_folder() -> Path:
+    """
+    Make a folder: trial's own have names too long for a socket, and a memory disk takes a tenth of the time.
+    """
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 28
+    return Path(tempfile.mkdtemp(prefix="usbgate-test-", dir=memory if roomy else "/tmp"))
+
+
+_kept: list[socket.socket] = []
+
+
+def free_port() -> int:
+    """
+    Find a port that nobody listens on; nobody else is given it until this process ends.
+
+    What is bound to it and does not listen is in nobody's way who says SO_REUSEADDR, as servers do, and keeps away
+    all others: connections of this machine, and those who look for a free port, before a daemon of ours listens.
+    """
+    keeper = socket.socket()
+    keeper.bind(("127.0.0.1", 0))
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after bind, which else may share
+    _kept.append(keeper)
+    port: int = keeper.getsockname()[1]
+    return port
+
+
+def usual_ports() -> TextIO:
+    """
+    Have the ports that usbgate takes by itself, 50007 and 8080, until what this gives is closed; others who test here
+    wait so long.
+    """
+    path = Path(tempfile.gettempdir(), f"usbgate-test-ports-{os.getuid()}")
+    lock = path.open("a")  # the caller closes it
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+_libc = ctypes.CDLL(None)
+
+
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """
+    In a child, before it becomes another program: be told to end when the parent ends, however that ends.
+
+    A daemon that outlives the tests has a symlink that leads to a pty's number, looks for it for ever, and takes the
+    next pty that gets the number.
+    """
+    if sys.platform == "linux":
+        _libc.prctl(1, number)  # PR_SET_PDEATHSIG
+
+
+def environment() -> dict[str, str]:
+    """
+    The environment for processes of ours: this package first, and no setting of whoever runs the tests.
+    """
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("USBGATE_", "XDG_"))}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "XDG_CONFIG_HOME": "/nonexistent"}
+
+
+class PtyDevice:
+    """
+    A device on a pty under a symlink; hears lines and answers them in a thread of its own.
+    """
+
+    def __init__(self, path: Path, answer: Answer = lambda fields: []) -> None:
+        """
+        Plug it in.
+
+        Args:
+            path: The symlink to make.
+            answer: Gives the lines to say to the fields that were heard.
+        """
+        self.path = path
+        self.heard: list[bytes] = []
+        self._answer = answer
+        self._lock = Lock()
+        self.plug()
+
+    def plug(self) -> None:
+        """
+        Be there, under the same name, on a new pty.
+        """
+        self._master, slave = pty.openpty()
+        tty.setraw(slave)
+        # Held open so that what is said before the daemon opens it is not lost with an error.
+        self._slave = slave
+        self.path.unlink(missing_ok=True)
+        self.path.symlink_to(os.ttyname(slave))
+        self._stop, self._stopping = os.pipe()
+        self._thread = Thread(target=self._listen, daemon=True)
+        self._thread.start()
+        self._plugged = True
+
+    def unplug(self) -> None:
+        """
+        Be gone; not twice, since the numbers of its files are soon another's.
+        """
+        if not self._plugged:
+            return
+        self._plugged = False
+        os.write(self._stopping, b"x")
+        self._thread.join()
+        self.path.unlink(missing_ok=True)
+        for fd in (self._master, self._slave, self._stop, self._stopping):
+            os.close(fd)
+
+    def say(self, *lines: bytes) -> None:
+        """
+        Say lines, in one write.
+        """
+        self.pour(b"".join(line + b"\n" for line in lines))
+
+    def pour(self, data: bytes) -> None:
+        """
+        Say bytes as they are.
+        """
+        with self._lock:
+            while data:
+                data = data[os.write(self._master, data) :]
+
+    def _listen(self) -> None:
+        rest = b""
+        while True:
+            readable, _, _ = select.select([self._master, self._stop], [], [])
+            if self._stop in readable:
+                return
+            *lines, rest = (rest + os.read(self._master, 65536)).split(b"\n")
+            for line in lines:
+                self.heard.append(line)
+                if said := self._answer(parse(line)):
+                    self.say(*said)
+
+
+class TwistdDaemon:
+    """
+    `twistd usbgate` as a process in a session of its own.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        *options: str,
+        port: int | None = None,
+        twistd: tuple[str, ...] = ("-n", "--pidfile="),
+        program: tuple[str, ...] = TWISTD,
+        http: str | None = "none",
+    ) -> None:
+        """
+        Start it; `answers` tells when it is ready.
+
+        Args:
+            state: Its state folder.
+            options: What to say behind `usbgate`.
+            port: Where it shall listen; None picks one.
+            twistd: What to say before `usbgate`.
+            program: How to run twistd.
+            http: Where browsers connect; None says nothing about it.
+        """
+        self.state = state
+        self.port = port or free_port()
+        self.process = subprocess.Popen(
+            [
+                *(*program, *twistd, "usbgate", "--state", str(state)),
+                *("--listen", f"tcp:{self.port}:interface=127.0.0.1:backlog=511", *options),
+                *(() if http is None else ("--http", http)),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=(state.parent / f"{state.name}.log").open("ab"),
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            env=environment(),
+            start_new_session=True,
+            preexec_fn=end_with_parent,
+        )
+
+    @property
+    def log(self) -> str:
+        """
+        What it has said.
+        """
+        return (self.state.parent / f"{self.state.name}.log").read_text()
+
+    def ready(self) -> TwistdDaemon:
+        """
+        Wait until it takes connections.
+        """
+        eventually(self._listens, f"the daemon listens: {self.log}")
+        return self
+
+    def _listens(self) -> bool:
+        if self.process.poll() is not None:
+            raise AssertionError(f"the daemon ended with {self.process.returncode}: {self.log}")
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
+    def kill(self) -> None:
+        """
+        End it as a power cut would.
+        """
+        self.process.kill()
+        self.process.wait(LIMIT)
+
+    def stop(self) -> int:
+        """
+        End it as an init system would, and give its exit status.
+        """
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(LIMIT)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise AssertionError(f"the daemon does not stop: {self.log}") from None
+        return self.process.returncode
+
+
+class LineClient:
+    """
+    A client that says and hears lines.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), LIMIT)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._file = self.socket.makefile("rb")
+
+    def say(self, *lines: str) -> None:
+        """
+        Say lines.
+        """
+        self.socket.sendall("".join(line + "\n" for line in lines).encode())
+
+    def hear(self) -> str:
+        """
+        Wait for the next line; empty when the connection has ended.
+        """
+        return self._file.readline().decode().rstrip("\n")
+
+    def word(self, line: str) -> list[str]:
+        """
+        Say a word, and hear its lines, the last one with OK or ERROR.
+        """
+        self.say(line)
+        return list(self._reply())
+
+    def _reply(self) -> Iterator[str]:
+        while True:
+            line = self.hear()
+            yield line
+            if line.startswith(("OK:", "ERROR:")) or not line:
+                return
+
+    def close(self) -> None:
+        """
+        Hang up.
+        """
+        self._file.close()
+        self.socket.close()

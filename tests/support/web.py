@@ -1,0 +1,240 @@
+"""
+The HTTP face on a real port over a gateway in memory, and clients of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from json import dumps, loads
+from typing import Any, NamedTuple
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.interfaces import IConsumer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from twisted.web.client import Agent, readBody
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
+
+from tests.support.memory_gateway import AT, MemoryGateway
+from usbgate.web.site import Web, WebListener
+
+reactor: Any = global_reactor
+
+NOW = AT + 5_000
+JSON = {"Content-Type": "application/json"}
+PROBLEM = "application/problem+json"
+
+
+class Reply(NamedTuple):
+    """
+    An answer.
+    """
+
+    code: int
+    headers: Headers
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """
+        Its body, read as JSON.
+        """
+        return loads(self.body)
+
+    def header(self, name: str) -> str | None:
+        """
+        One of its headers, which must be there once at most.
+        """
+        values = self.headers.getRawHeaders(name, [])
+        assert len(values) < 2, values
+        return values[0] if values else None
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """
+    Wait for something, at most 20 s.
+    """
+    for _ in range(2000):
+        if condition():
+            return
+        await deferLater(reactor, 0.01)
+    raise AssertionError("it did not come true")
+
+
+@implementer(IBodyProducer)
+class Body:
+    """
+    What a call sends: a few bytes, at once.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """
+        Send it; Twisted calls this.
+        """
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """
+        It is sent already.
+        """
+
+    def resumeProducing(self) -> None:
+        """
+        It is sent already.
+        """
+
+    def stopProducing(self) -> None:
+        """
+        It is sent already.
+        """
+
+
+class RawClient(Protocol):
+    """
+    A client that sends what it is told, and keeps what it hears.
+    """
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.lost = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Keep it.
+        """
+        self.heard += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        It is over.
+        """
+        self.lost = True
+
+    def say(self, head: str, body: bytes = b"") -> None:
+        """
+        Send a request, whose lines are told.
+        """
+        self.transport.write(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
+
+
+class WebTestCase(TestCase):
+    """
+    A site of its own for each test.
+    """
+
+    timeout = 60
+    hosts: tuple[str, ...] = ()
+    base_path = ""
+    max_connections = 1000
+
+    def setUp(self) -> None:
+        """
+        Listen.
+        """
+        self.gateway = MemoryGateway()
+        self.web = Web(
+            reactor,
+            self.gateway,
+            lambda: NOW,
+            hosts=self.hosts,
+            base_path=self.base_path,
+            max_connections=self.max_connections,
+            others=lambda: {"CLIENTS": 3},
+        )
+        self.listening = WebListener(reactor, "tcp:0:interface=127.0.0.1", self.web, self.base_path, True)
+        self.listening.privilegedStartService()
+        address: Any = self.listening._ports[0].getHost()
+        self.port: int = address.port
+        self.agent = Agent(reactor)
+        self.raw: list[RawClient] = []
+        self.addCleanup(self._stop)
+
+    async def _stop(self) -> None:
+        await self.listening.stopService()
+        await self.web.stopService()
+        await until(lambda: all(client.lost for client in self.raw))
+        await deferLater(reactor, 0)
+
+    def ask_for(self, method: str, path: str, **how: Any) -> Deferred[Reply]:
+        """
+        Begin a call (see there), and go on.
+        """
+        return Deferred.fromCoroutine(self.call(method, path, **how))
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """
+        Call, on a connection of its own, and wait for all of the answer; a redirection is one.
+
+        Args:
+            method: What to do.
+            path: What to do it to.
+            json: A body, to be spelled as JSON.
+            data: A body as it is.
+            headers: More headers.
+        """
+        told = Headers({name: [value] for name, value in (headers or {}).items()})
+        if json is not None:
+            data = dumps(json).encode()
+            told.setRawHeaders("Content-Type", ["application/json"])
+        url = f"http://127.0.0.1:{self.port}{path}"
+        body = None if data is None else Body(data)
+        response: Any = await self.agent.request(method.encode(), url.encode(), told, body)
+        return Reply(response.code, response.headers, await readBody(response))
+
+    async def get(self, path: str, **how: Any) -> Any:
+        """
+        Get something that is JSON.
+        """
+        reply = await self.call("GET", path, **how)
+        self.assertEqual((reply.code, reply.header("Content-Type")), (200, "application/json"), reply.body)
+        return reply.json
+
+    async def problem(self, method: str, path: str, **how: Any) -> tuple[int, str, str]:
+        """
+        Call something that must fail; give its status, code and text.
+        """
+        reply = await self.call(method, path, **how)
+        self.assertEqual(reply.header("Content-Type"), PROBLEM, reply.body)
+        problem = reply.json
+        self.assertEqual(sorted(problem), ["code", "detail", "status", "title", "type"])
+        self.assertEqual(problem["status"], reply.code)
+        return reply.code, problem["code"], problem["detail"]
+
+    async def connect(self) -> RawClient:
+        """
+        Connect until the end of the test.
+        """
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port)
+        client: RawClient = await connectProtocol(endpoint, RawClient())
+        self.raw.append(client)
+        return client
+
+    async def listen(self, query: str = "", *headers: str) -> RawClient:
+        """
+        Hear events, from the moment when they are heard.
+        """
+        client = await self.connect()
+        client.say("\n".join([f"GET /api/v1/events{query} HTTP/1.1", "Host: localhost", *headers]))
+        await until(lambda: b"\n\nid: " in client.heard)
+        return client

@@ -1,0 +1,678 @@
+"""
+Simulated worlds for `usbgate.core.pending`: a device that knows to which message each of its lines truly belongs, and a
+book that is kept beside `PendingRequests`, by protocol §4 alone, and compared with every move that it makes.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from usbgate.core.errors import Busy, Offline, RequestError, TimedOut
+from usbgate.core.model import Answer, Question, Report, Request, Send
+from usbgate.core.pending import Moves, PendingRequests, Rules
+
+# All times of a world are multiples of this, so that sums and differences of them are exact.
+TICK = 0.25
+
+TOGGLE = "T"  # never joined in any world
+HUMIDITY = "K"  # has `fields` in some worlds
+
+
+class Violated(AssertionError):
+    """
+    A move broke a rule of protocol §4.
+    """
+
+
+def demand(truth: bool, rule: str, *details: object) -> None:
+    """
+    Fail the world unless it is so.
+    """
+    if not truth:
+        raise Violated(" | ".join([rule, *map(str, details)]))
+
+
+@dataclass(eq=False, slots=True)
+class Asker:
+    """
+    One request on its way, as the world knows it; also the waiter that `PendingRequests` is given.
+    """
+
+    request: Request
+    asked: float
+    deadline: float
+    written: bool = False  # whether its own errand was on the wire while it waited
+    ended: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Errand:
+    """
+    A question in a sensor's line, with all that joined it.
+    """
+
+    question: Question
+    once: bool
+    askers: list[Asker]
+    turn: tuple[float, float]  # asked or took a new turn not before, not after
+
+
+@dataclass(eq=False, slots=True)
+class Message:
+    """
+    A question written to the wire: the label of the device's lines.
+    """
+
+    question: Question
+    tag: str | None
+    written: float
+    patience: float
+    until: float
+    answered: bool = False
+    forgotten: bool = False
+    flapped: bool = False
+
+
+def may_slip(rules: Rules, shown_msg: bool, report: Report, label: Message | None, message: Message) -> str:
+    """
+    Say which of the cases that protocol §4.6 cannot tell apart this is; empty if it is none of them.
+
+    Args:
+        rules: The settings of the link.
+        shown_msg: Whether this sensor has answered this link with a matching `MSG` before.
+        report: The line that was taken for the answer to `message`.
+        label: The message to which it truly belongs; None for an unasked one.
+        message: The message on the wire, another one.
+    """
+    if label is message:
+        raise ValueError("that is no slip")
+    if rules.tags or report.sensor != message.question.sensor:
+        return ""  # "With tags nothing slips", and nothing ever slips to another sensor.
+    if report.command is not None:
+        if report.command != message.question.command:
+            return ""  # "with MSG, the same only if it carries the same command"
+    else:
+        if shown_msg:
+            return ""  # "until a sensor has answered with MSG once, it counts as one without"
+        wanted = rules.fields.get(message.question.command)
+        if wanted is not None and wanted.isdisjoint(key for key, _ in report.values):
+            return ""
+    if label is None:
+        return "unasked"
+    if label.answered:
+        return "second"  # "a second line of one answer, a repeated answer"
+    if label.forgotten:
+        return "late"  # "one later than patience"
+    return ""
+
+
+class LinkBook:
+    """
+    One link: the real `PendingRequests`, and what must be true of it.
+
+    Every call is made through here. It is answered for by what the book says before and after: who must have
+    ended and how, which message a report may answer, what may be written.
+    """
+
+    def __init__(self, name: str, rules: Rules, seen: Counter[str], first_tag: int = 0) -> None:
+        self.name = name
+        self.rules = rules
+        self.pending: PendingRequests[Asker] = PendingRequests(name, rules, first_tag)
+        self.seen = seen  # how often each interesting thing happened, over many worlds
+        self.messages: list[Message] = []
+        self.state = "starting"
+        self._settled_at = math.inf
+        self._lines: dict[str, list[Errand]] = {}
+        self._wire: dict[str, Message] = {}
+        self._held: dict[str, Message] = {}  # on the wire when the link dropped, not yet forgotten
+        self._shown_msg: set[str] = set()
+        self._silent: set[str] = set()  # left their last message unanswered
+        self._unclear: set[str] = set()  # lost it to a flap: §4.2 does not say whether they are silent
+        self._newest: dict[Question, tuple[float, int, Report]] = {}
+        self._check(0.0)
+
+    @property
+    def askers(self) -> list[Asker]:
+        """
+        Everybody who waits, by the book.
+        """
+        return [asker for line in self._lines.values() for errand in line for asker in errand.askers]
+
+    def ask(self, request: Request, limit: float, now: float) -> None:
+        """
+        Ask, as the gateway would.
+        """
+        asker = Asker(request, now, now + limit)
+        failures = self._end_what_is_over(now)
+        moves = self.pending.ask(request, asker, limit, now)
+        question = request.question
+        once = question.command in self.rules.once
+        recent = self._newest.get(question)
+        if (
+            request.max_age is not None
+            and recent is not None
+            and not question.arguments
+            and not once
+            and now - recent[0] <= request.max_age
+            # Whether memory answers for a link that is offline, §4.7 and §4.8 leave open.
+            and (self.state != "offline" or moves.answered)
+        ):
+            self.seen["recent"] += 1
+            demand(len(moves.answered) == 1, "§4.8 an answer that is recent enough is given at once", moves)
+            waiter, answer = moves.answered[0]
+            demand(waiter is asker, "§4.8 the answer goes to who asked")
+            self._compare_answer(answer, recent[2], question, recent[1], recent=True)
+            asker.ended = True
+        else:
+            demand(not moves.answered, "§4.8 nothing is answered from memory here", moves.answered)
+            if self.state == "offline":
+                failures[asker] = {Offline}
+            else:
+                line = self._lines.setdefault(question.sensor, [])
+                if line and line[-1].question == question and not once:
+                    self.seen["join"] += 1
+                    line[-1].askers.append(asker)
+                    asker.written = line[-1] is line[0] and question.sensor in self._wire
+                else:
+                    line.append(Errand(question, once, [asker], (now, now)))
+        demand(not moves.handed, "nothing was received", moves.handed)
+        self._compare_failures(moves, failures)
+        self._write(moves, now)
+        self._check(now)
+
+    def hear(self, lines: Sequence[tuple[Report, Message | None]], now: float, at: int) -> None:
+        """
+        Receive one chunk.
+
+        Args:
+            lines: Reports, each a new object, with the message that it truly belongs to, None if unasked.
+            now: The time.
+            at: The wall clock.
+        """
+        failures = self._end_what_is_over(now)
+        moves = self.pending.received([report for report, _ in lines], now, at)
+        demand(
+            len(moves.handed) == len(lines)
+            and all(handed[0] is line[0] for handed, line in zip(moves.handed, lines, strict=True)),
+            "§4.5 every report is handed on once, in order",
+            moves.handed,
+        )
+        expected: dict[Asker, Report] = {}
+        for (report, question), (_, label) in zip(moves.handed, lines, strict=True):
+            message = self._wire.get(report.sensor)
+            if question is None:
+                demand(
+                    message is None or not self._answers(report, message),
+                    "§4.5 a report that answers by the rules was taken as unasked",
+                    report,
+                    message,
+                )
+                if label is not None and label.flapped and not label.forgotten:
+                    self.seen["held back after a flap"] += 1
+                continue
+            if message is None:
+                raise Violated(f"§4.5 only the message on the wire to that sensor can be answered | {report}")
+            if label is not message:
+                case = may_slip(self.rules, report.sensor in self._shown_msg, report, label, message)
+                demand(bool(case), "an answer reached another's asker", report, "of", label, "taken for", message)
+                self.seen["slip: " + case] += 1
+            demand(self._answers(report, message), "§4.5 this report answers nothing", report, message)
+            demand(question == message.question, "§4.5 handed on with the question it answered", question, message)
+            errand = self._lines[report.sensor].pop(0)
+            self._close(report.sensor)
+            del self._wire[report.sensor]
+            message.answered = True
+            self.seen["answered"] += 1
+            self._silent.discard(report.sensor)
+            self._unclear.discard(report.sensor)
+            if report.command is not None and not self.rules.tags:
+                self._shown_msg.add(report.sensor)
+            self._newest[question] = (now, at, report)
+            for asker in errand.askers:
+                expected[asker] = report
+        for waiter, answer in moves.answered:
+            demand(waiter in expected, "an answer reached another's asker, or one that had ended", waiter, answer)
+            self._compare_answer(answer, expected.pop(waiter), waiter.request.question, at, recent=False)
+            demand(not waiter.ended, "every asker ends once", waiter)
+            waiter.ended = True
+        demand(not expected, "§4.3 one answer goes to all that asked", expected)
+        self._compare_failures(moves, failures)
+        self._write(moves, now)
+        self._check(now)
+
+    def expire(self, now: float) -> None:
+        """
+        Let the timer fire.
+        """
+        failures = self._end_what_is_over(now)
+        self._compare(self.pending.expire(now), failures, now)
+
+    def link_up(self, now: float) -> None:
+        """
+        Open the device.
+        """
+        failures = self._end_what_is_over(now)
+        moves = self.pending.link_up(now)
+        self.state, self._settled_at = "settling", now + self.rules.settle
+        if self._settled_at <= now:
+            self.state = "online"
+        for message in self._held.values():
+            message.until = now + message.patience
+        self._compare(moves, failures, now)
+
+    def link_down(self, now: float) -> None:
+        """
+        Lose the device, or fail to open it.
+        """
+        failures = self._end_what_is_over(now)
+        moves = self.pending.link_down(now)
+        self.state = "offline"
+        failures.update({asker: {Offline} for asker in self.askers})
+        self._lines.clear()
+        for sensor, message in self._wire.items():
+            message.flapped = True
+            self._held[sensor] = message
+            self._unclear.add(sensor)
+        self._wire.clear()
+        for message in self._held.values():
+            message.until = math.inf
+        self._compare(moves, failures, now)
+
+    def finished(self) -> None:
+        """
+        Check that nothing is left.
+        """
+        demand(not self.askers, "every asker ends", self.askers)
+        demand(self.pending.in_flight == 0, "nobody is counted any more", self.pending.in_flight)
+        demand(self.pending.idle, "every lane is freed")
+        demand(self.pending.deadline == math.inf, "nothing stays armed", self.pending.deadline)
+
+    def _compare(self, moves: Moves[Asker], failures: dict[Asker, set[type[RequestError]]], now: float) -> None:
+        demand(not moves.answered and not moves.handed, "nothing was received", moves)
+        self._compare_failures(moves, failures)
+        self._write(moves, now)
+        self._check(now)
+
+    def _end_what_is_over(self, now: float) -> dict[Asker, set[type[RequestError]]]:
+        """
+        Rule 9: limits before patience; tells who must fail in this call, and with what.
+        """
+        failures: dict[Asker, set[type[RequestError]]] = {}
+        if self.state == "settling" and self._settled_at <= now:
+            self.state = "online"
+        for sensor, line in list(self._lines.items()):
+            for errand in list(line):
+                for asker in [asker for asker in errand.askers if asker.deadline <= now]:
+                    errand.askers.remove(asker)
+                    failures[asker] = self._codes(asker)
+                if not errand.askers and not (errand is line[0] and sensor in self._wire):
+                    line.remove(errand)
+            self._close(sensor)
+        for sensor, message in list(self._wire.items()):
+            if message.until <= now:
+                message.forgotten = True
+                del self._wire[sensor]
+                self._silent.add(sensor)
+                self._unclear.discard(sensor)
+                errand = self._lines[sensor][0]
+                if errand.once or not errand.askers:
+                    failures.update({asker: {TimedOut} for asker in errand.askers})
+                    self._lines[sensor].pop(0)
+                    self._close(sensor)
+                else:
+                    self.seen["new turn"] += 1
+                    errand.turn = (message.until, now)
+        for sensor, message in list(self._held.items()):
+            if message.until <= now:
+                message.forgotten = True
+                del self._held[sensor]
+        return failures
+
+    def _codes(self, asker: Asker) -> set[type[RequestError]]:
+        if asker.written:
+            return {TimedOut}
+        others = [
+            message
+            for message in self.messages
+            if message.question == asker.request.question and message.until > asker.asked
+        ]
+        # A message of the same question from elsewhere in the line: §4.4 can be read either way.
+        return {TimedOut, Busy} if others else {Busy}
+
+    def _close(self, sensor: str) -> None:
+        if not self._lines[sensor]:
+            del self._lines[sensor]
+
+    def _answers(self, report: Report, message: Message) -> bool:
+        """
+        Rule 5, for the message on the wire to that sensor.
+        """
+        if self.rules.tags:
+            return report.tag == message.tag
+        if report.command is not None:
+            return report.command == message.question.command
+        if report.sensor in self._shown_msg:
+            return False
+        wanted = self.rules.fields.get(message.question.command)
+        return wanted is None or not wanted.isdisjoint(key for key, _ in report.values)
+
+    def _compare_answer(self, answer: Answer, report: Report, question: Question, at: int, recent: bool) -> None:
+        demand(answer.report is report, "the answer is the report that answered", answer, report)
+        demand(
+            (answer.command, answer.at, answer.device, answer.recent) == (question.command, at, self.name, recent),
+            "an answer says what it answers, when, by which link, and whether from memory",
+            answer,
+        )
+
+    def _compare_failures(self, moves: Moves[Asker], failures: dict[Asker, set[type[RequestError]]]) -> None:
+        for waiter, error in moves.failed:
+            demand(waiter in failures, "nobody fails before it is time, nor twice", error.code, waiter)
+            codes = failures.pop(waiter)
+            demand(type(error) in codes, "it fails with the right code", error.code, codes, waiter)
+            demand(not waiter.ended, "every asker ends once", waiter)
+            waiter.ended = True
+            self.seen[error.code] += 1
+        demand(not failures, "who is over fails at once", failures)
+
+    def _write(self, moves: Moves[Asker], now: float) -> None:
+        for send in moves.send:
+            self._write_one(send, now)
+
+    def _write_one(self, send: Send, now: float) -> None:
+        question = send.request.question
+        sensor = question.sensor
+        demand(self.state == "online", "§4.7 nothing is written while the link is not ready", self.state, send)
+        demand(sensor not in self._wire, "§4.2 one message per sensor is on the wire at a time", send)
+        demand(sensor not in self._held, "§4.7 a sensor stays taken after a flap", send)
+        demand(len(self._wire) < self.rules.window, "§4.2 at most `window` messages are on the wire", send)
+        demand(sensor in self._lines, "nobody asked for that", send)
+        errand = self._lines[sensor][0]
+        demand(errand.question == question, "§4.2 questions of a sensor wait in order", send, errand)
+        if errand.once:
+            demand(not errand.askers[0].written, "§4.3 a toggle is written as often as it is asked", send)
+            demand(send.request is errand.askers[0].request, "§4.3 each toggle is its own request", send)
+        for other, line in self._lines.items():
+            if other != sensor and other not in self._wire and other not in self._held:
+                before = (other not in self._silent, -line[0].turn[1]), (sensor not in self._silent, -errand.turn[0])
+                demand(
+                    bool(self._unclear & {sensor, other}) or before[0] <= before[1],
+                    "§4.2 the place goes to the sensor that waits longest, silent ones last",
+                    send,
+                    other,
+                )
+        self._check_patience(send)
+        demand((send.tag is not None) == self.rules.tags, "a tag goes out where tags are on", send)
+        if send.tag is not None:
+            demand(all(send.tag != message.tag for message in self.messages), "no tag is used again", send)
+        message = Message(question, send.tag, now, send.patience, now + send.patience)
+        self.messages.append(message)
+        self._wire[sensor] = message
+        for asker in errand.askers:
+            asker.written = True
+
+    def _check_patience(self, send: Send) -> None:
+        sensor = send.request.question.sensor
+        set_for_it = self.rules.sensor_patience.get(sensor, self.rules.patience)
+        if set_for_it is not None:
+            demand(send.patience == set_for_it, "§4.4 patience is the setting", send)
+        elif not self.rules.tags:
+            expected = 5 if sensor in self._shown_msg else 10
+            demand(send.patience == expected, "§4.4 patience is 5, or 10 without MSG and TAG", send)
+
+    def _check(self, now: float) -> None:
+        """
+        What must be true after every call.
+        """
+        pending = self.pending
+        demand(pending.state == self.state, "the state of the link", pending.state, self.state)
+        demand(pending.in_flight == len(self.askers), "who waits is counted", pending.in_flight, self.askers)
+        demand(
+            pending.idle == (not self._lines and not self._wire and not self._held),
+            "a lane is kept exactly as long as it has to be",
+            pending.idle,
+            self._lines,
+            self._wire,
+            self._held,
+        )
+        demand(pending.deadline > now, "a timer never spins", pending.deadline, now)
+        due = [asker.deadline for asker in self.askers]
+        due += [message.until for message in [*self._wire.values(), *self._held.values()]]
+        if self.state == "settling" and self._lines:
+            due.append(self._settled_at)
+        demand(pending.deadline <= min(due, default=math.inf), "the timer is armed for what comes next", due)
+        if self.state == "online" and len(self._wire) + len(self._held) < self.rules.window:
+            waiting = self._lines.keys() - self._wire.keys() - self._held.keys()
+            demand(not waiting, "§4.2 nothing waits while there is a free place", waiting)
+
+
+@dataclass(frozen=True, slots=True)
+class Firmware:
+    """
+    How one sensor spells its answers.
+
+    Attributes:
+        msg: How often it tells the command, 0 to 1.
+        tag: Whether it echoes `TAG`.
+        bare: Whether it may answer with an acknowledgement.
+    """
+
+    msg: float = 1.0
+    tag: bool = True
+    bare: bool = False
+
+
+@dataclass(slots=True)
+class World:
+    """
+    Some links with their devices, and one clock.
+    """
+
+    links: list[LinkBook]
+    firmware: Mapping[str, Firmware]
+    now: float = 0.0
+    heard: list[Report] = field(default_factory=list)  # keeps reports alive: they are told apart by identity
+
+    def ask(self, link: int, question: Question, limit: float, max_age: float | None = None) -> None:
+        """
+        Ask a device; the asker may hang up at any time, which nothing here could notice.
+        """
+        told = {"MSG": question.command, "ID": question.sensor, "ORIGIN": f"at {self.now}", **dict(question.arguments)}
+        request = Request(question, told, "origin", "client", limit, max_age)
+        self.links[link].ask(request, limit, self.now)
+
+    def report(self, sensor: str, command: str | None, tag: str | None, key: str = "VALUE") -> Report:
+        """
+        Make a line that is told from every other by its identity; nothing in it tells the truth.
+        """
+        self.heard.append(Report(sensor, command, tag, ((key, "1"),) if key else ()))
+        return self.heard[-1]
+
+    def spell(self, message: Message, says_msg: bool, command: str | None = None) -> Report:
+        """
+        Answer a message as its sensor's firmware does.
+
+        Args:
+            message: What is answered.
+            says_msg: Whether this line has a `MSG`.
+            command: A wrong command to say instead.
+        """
+        firmware = self.firmware[message.question.sensor]
+        key = "HUM" if message.question.command == HUMIDITY else "VALUE"
+        return self.report(
+            message.question.sensor,
+            (command or message.question.command) if says_msg else None,
+            message.tag if firmware.tag else None,
+            "" if firmware.bare and says_msg else key,
+        )
+
+    def hear(self, link: int, lines: Sequence[tuple[Report, Message | None]]) -> None:
+        """
+        Let one chunk come in.
+        """
+        if lines:
+            self.links[link].hear(lines, self.now, int(self.now * 1000))
+
+    def wait(self, seconds: float, timer: bool = True) -> None:
+        """
+        Let time pass.
+
+        Args:
+            seconds: A multiple of `TICK`.
+            timer: Whether timers fire on time; else they are late, and the next call comes first.
+        """
+        end = self.now + seconds
+        while timer:
+            book = min(self.links, key=lambda book: book.pending.deadline)
+            if book.pending.deadline > end:
+                break
+            self.now = max(self.now, book.pending.deadline)
+            book.expire(self.now)
+        self.now = end
+
+    def finish(self) -> None:
+        """
+        Open what is down, let everything end, and see that nothing is left.
+        """
+        for link in self.links:
+            if link.state in ("starting", "offline"):
+                link.link_up(self.now)
+        for _ in range(100_000):
+            book = min(self.links, key=lambda book: book.pending.deadline)
+            if book.pending.deadline == math.inf:
+                break
+            self.now = max(self.now, book.pending.deadline)
+            book.expire(self.now)
+        for link in self.links:
+            link.finished()
+
+
+def questions(sensor: str) -> list[Question]:
+    """
+    What may be asked of a sensor: mostly the same command with other arguments.
+    """
+    levels = [Question(sensor, "L", frozenset([("LEVEL", level)])) for level in ("1", "2", "3")]
+    plain = [Question(sensor, command) for command in ("L", "J", HUMIDITY, TOGGLE)]
+    return [*levels, *plain]
+
+
+def random_world(seed: int, seen: Counter[str], steps: int = 60) -> None:
+    """
+    Run one world to its end.
+
+    Args:
+        seed: What makes it this one and no other.
+        seen: Counts what happened.
+        steps: How many things happen, besides what the device says.
+
+    Raises:
+        Violated: A rule was broken.
+    """
+    RandomWorld(random.Random(seed), seen).run(steps)
+
+
+class RandomWorld:
+    """
+    A world in which everything happens by chance.
+    """
+
+    def __init__(self, chance: random.Random, seen: Counter[str]) -> None:
+        self.chance = chance
+        sensors = [str(20 + n) for n in range(chance.choice([1, 2, 2, 3, 5]))]
+        self.questions = [question for sensor in sensors for question in questions(sensor)]
+        self.weights = [chance.choice([1, 3]) for _ in self.questions]
+        limits: list[list[float]] = [[1, 2, 4], [3, 8, 30], [12, 30, 60], [0.5, 5, 10, 20]]
+        self.limits = chance.choice(limits)
+        self.lost, self.late, self.again = chance.choice([0, 0.2, 0.5]), chance.choice([0, 0.2, 0.5]), 0.15
+        self.flappy = chance.choice([0, 0, 0.03, 0.08])
+        books = [
+            LinkBook(f"tty{n}", self._rules(sensors), seen, chance.randrange(100))
+            for n in range(chance.choice([1, 1, 2]))
+        ]
+        firmware = {
+            sensor: Firmware(chance.choice([0, 0, 0.5, 1, 1]), chance.random() < 0.8, chance.random() < 0.2)
+            for sensor in sensors
+        }
+        self.world = World(books, firmware)
+        self.known = [0] * len(books)  # messages of each link whose fate is settled
+        self.due: list[list[tuple[float, Message]]] = [[] for _ in books]
+
+    def _rules(self, sensors: Sequence[str]) -> Rules:
+        chance = self.chance
+        return Rules(
+            window=chance.randint(1, 4),
+            tags=chance.random() < 0.25,
+            settle=chance.choice([0, 0, 2]),
+            patience=chance.choice([None, 1, 3, 5, 5]),
+            sensor_patience={sensors[0]: 8.0} if chance.random() < 0.5 else {},
+            once=frozenset([TOGGLE]),
+            fields={HUMIDITY: frozenset(["HUM"])} if chance.random() < 0.5 else {},
+        )
+
+    def run(self, steps: int) -> None:
+        """
+        Let so many things happen, and then everything end.
+        """
+        for _ in range(steps):
+            self._step()
+            self._deliver()
+        self.world.finish()
+
+    def _step(self) -> None:
+        chance, world = self.chance, self.world
+        link = chance.randrange(len(world.links))
+        book = world.links[link]
+        if book.state in ("starting", "offline"):
+            if chance.random() < 0.2:
+                book.link_up(world.now)
+            elif book.state == "starting" and chance.random() < 0.1:
+                book.link_down(world.now)
+        elif chance.random() < self.flappy:
+            book.link_down(world.now)
+        what = chance.random()
+        if what < 0.4:
+            question = chance.choices(self.questions, self.weights)[0]
+            max_age = chance.choice([0.0, 4.0]) if chance.random() < 0.3 else None
+            world.ask(link, question, chance.choice(self.limits), max_age)
+        elif what < 0.5:
+            if book.state in ("settling", "online"):
+                question = chance.choice(self.questions)
+                command = question.command if chance.random() < 0.5 else None
+                tag = "1" if chance.random() < 0.2 and not book.rules.tags else None
+                world.hear(link, [(world.report(question.sensor, command, tag, chance.choice(["VALUE", "HUM"])), None)])
+        else:
+            world.wait(TICK * chance.choice([0, 1, 2, 4, 8, 20]), timer=chance.random() < 0.8)
+
+    def _deliver(self) -> None:
+        """
+        Let the device say what is due: each message's fate is drawn when it is first seen.
+        """
+        chance, now = self.chance, self.world.now
+        for link, book in enumerate(self.world.links):
+            for message in book.messages[self.known[link] :]:
+                if chance.random() >= self.lost:
+                    longest = int(message.patience / TICK)
+                    low, high = (longest, 3 * longest) if chance.random() < self.late else (0, longest - 1)
+                    self.due[link].append((message.written + TICK * chance.randint(low, high), message))
+            self.known[link] = len(book.messages)
+            if book.state not in ("settling", "online"):
+                continue
+            chunk: list[tuple[Report, Message | None]] = []
+            for when, message in [due for due in self.due[link] if due[0] <= now]:
+                self.due[link].remove((when, message))
+                says_msg = chance.random() < self.world.firmware[message.question.sensor].msg
+                wrong = chance.choice(["J", "L"]) if chance.random() < 0.05 else None
+                chunk.append((self.world.spell(message, says_msg, wrong), message))
+                if chance.random() < self.again:
+                    chunk.append((self.world.spell(message, says_msg), message))
+                elif chance.random() < self.again:
+                    self.due[link].append((now + TICK * chance.randint(1, 12), message))
+            chance.shuffle(chunk)
+            if chance.random() < 0.5:
+                self.world.hear(link, chunk)
+            else:
+                for line in chunk:
+                    self.world.hear(link, [line])

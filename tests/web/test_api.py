@@ -1,0 +1,562 @@
+"""
+What can be called over HTTP, on a real port.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from tests.support.memory_gateway import AT, AT_TEXT, reading
+from tests.support.web import JSON, Reply, WebTestCase, until
+from usbgate.core.errors import (
+    Busy,
+    Denied,
+    Failed,
+    LimitExceeded,
+    Malformed,
+    Offline,
+    RequestError,
+    Stopped,
+    TimedOut,
+    Unknown,
+)
+from usbgate.core.model import Alarm, Bucket, RequestRecord, Selection, StoredReading, StoredRequest
+from usbgate.gateway.interfaces import DeviceSummary, FieldPresentation, Presentation, SensorSummary
+
+SMOKE = Alarm("a1", "2", "SMOKE", "== 1", 1.0, None, AT)
+
+
+class SensorTests(WebTestCase):
+    """
+    What is known of sensors.
+    """
+
+    def setUp(self) -> None:
+        """
+        Know some.
+        """
+        super().setUp()
+        self.gateway.known_sensors = [SensorSummary("28:FF:4C:01", "leonardo", ["TEMP"], AT, 7)]
+        self.gateway.readings = [reading("28:FF:4C:01", "TEMP", 21.5), reading("28:FF:4C:01", "BAT", None, text="OK")]
+        self.gateway.known_devices = [DeviceSummary("leonardo", "/dev/x", "silent", AT)]
+
+    async def test_all(self) -> None:
+        """
+        Sensors of the configuration come first, those that never spoke, too; then the others, as they are.
+        """
+        self.gateway.presented = {"2": Presentation(name="smoke", place="hall")}
+        told = await self.get("/api/v1/sensors")
+        self.assertEqual(told["now"], "2013-03-11T21:02:15.123Z")
+        silent, spoke = told["sensors"]
+        self.assertEqual(
+            silent,
+            {
+                **{"id": "2", "name": "smoke", "place": "hall", "device": None, "device_state": None, "seen": None},
+                **{"stale": True, "reports": 0, "default_command": "S", "commands": [], "fields": []},
+            },
+        )
+        field = {"unit": None, "decimals": None, "at": AT_TEXT, "age": 5.0, "alarm": None, "alarming": False}
+        self.assertEqual(
+            spoke,
+            {
+                **{"id": "28:FF:4C:01", "name": None, "place": None, "device": "leonardo", "device_state": "silent"},
+                **{"seen": AT_TEXT, "stale": False, "reports": 7, "default_command": "J", "commands": []},
+                "fields": [
+                    {"field": "TEMP", "value": 21.5, "text": None, **field},
+                    {"field": "BAT", "value": None, "text": "OK", **field},
+                ],
+            },
+        )
+
+    async def test_presented(self) -> None:
+        """
+        What the configuration says of a sensor, its fields and its commands is told; and what is alarming now.
+        """
+        temp = FieldPresentation(unit="°C", decimals=1, alarm="> 60")
+        self.gateway.presented = {
+            "28:FF:4C:01": Presentation(
+                stale=4.0, device="uno", commands=[("On", "ON"), ("Half", "L level=50 X=1")], fields={"TEMP": temp}
+            )
+        }
+        ended = Alarm("a2", "28:FF:4C:01", "BAT", "== LOW", None, "LOW", AT, ended=AT)
+        self.gateway.raised = [Alarm("a1", "28:FF:4C:01", "TEMP", "> 60", 61.0, None, AT), ended]
+        told = await self.get("/api/v1/sensors/28%3AFF%3A4C%3A01")
+        self.assertEqual((told["stale"], told["device"], told["device_state"]), (True, "uno", None))
+        self.assertEqual(
+            told["commands"],
+            [
+                {"label": "On", "command": "ON", "arguments": {}},
+                {"label": "Half", "command": "L", "arguments": {"LEVEL": "50", "X": "1"}},
+            ],
+        )
+        shown = {
+            each["field"]: [each[key] for key in ("unit", "decimals", "alarm", "alarming")] for each in told["fields"]
+        }
+        self.assertEqual(shown, {"TEMP": ["°C", 1, "> 60", True], "BAT": [None, None, None, False]})
+
+    async def test_unknown(self) -> None:
+        """
+        A sensor that nobody knows is a problem, and so is a question that nobody knows.
+        """
+        code, kind, _ = await self.problem("GET", "/api/v1/sensors/99")
+        self.assertEqual((code, kind), (404, "unknown"))
+        code, kind, text = await self.problem("GET", "/api/v1/sensors?sensr=20")
+        self.assertEqual((code, kind), (400, "malformed"))
+        self.assertIn("sensr", text)
+
+    async def test_many(self) -> None:
+        """
+        Of very many all are told, in order.
+        """
+        self.gateway.known_sensors = [SensorSummary(str(n), "leonardo", [], AT, 1) for n in range(1500)]
+        told = (await self.get("/api/v1/sensors"))["sensors"]
+        self.assertEqual([each["id"] for each in told], [str(n) for n in range(1500)])
+
+    async def test_odd_id(self) -> None:
+        """
+        An id may hold what paths are made of, if it is quoted.
+        """
+        self.gateway.presented = {"a/b%2F?ç": Presentation(name="odd")}
+        self.assertEqual((await self.get("/api/v1/sensors/a%2Fb%252F%3F%C3%A7"))["name"], "odd")
+        self.assertEqual((await self.problem("GET", "/api/v1/sensors/a/b%252F%3F%C3%A7"))[:2], (404, "unknown"))
+
+    async def test_markup(self) -> None:
+        """
+        What a device sends stays what it is: a text in JSON, from which no browser guesses anything else.
+        """
+        evil = "<img src=x onerror=alert(1)>"
+        self.gateway.readings = [reading("28:FF:4C:01", "TEMP", None, text=evil)]
+        reply = await self.call("GET", "/api/v1/sensors")
+        self.assertEqual(reply.json["sensors"][0]["fields"][0]["text"], evil)
+        self.assertEqual(reply.header("Content-Type"), "application/json")
+        self.assertEqual(reply.header("X-Content-Type-Options"), "nosniff")
+        _, _, text = await self.problem("GET", "/api/v1/sensors/%3Cimg%20onerror%3D1%3E")
+        self.assertIn("<img onerror=1>", text)
+
+
+class AskTests(WebTestCase):
+    """
+    A fresh reading.
+    """
+
+    def asking(self, sensor: str = "20", **body: Any) -> Deferred[Reply]:
+        """
+        Begin to ask.
+        """
+        return self.ask_for("POST", f"/api/v1/sensors/{sensor}/ask", json=body)
+
+    async def asked(self, count: int = 1) -> None:
+        """
+        Wait until the gateway was asked so often.
+        """
+        await until(lambda: len(self.gateway.asked) == count)
+
+    async def test_plain(self) -> None:
+        """
+        Without a word it is the default command, asked by the peer's address, which is recorded with its port.
+        """
+        asking = self.asking("2")
+        await self.asked()
+        (request,) = self.gateway.requested
+        self.assertEqual((request.question.sensor, request.question.command), ("2", "S"))
+        self.assertEqual(request.origin, "127.0.0.1")
+        self.assertRegex(request.client, r"^127\.0\.0\.1:\d+$")
+        self.assertEqual((request.timeout, request.max_age, request.device), (None, None, None))
+        self.gateway.answer(0, ("SMOKE", "0"), ("ID2", "12345678901234567890"), ("STATE", "OK"))
+        response = await asking
+        self.assertEqual(response.code, 200)
+        self.assertEqual(
+            response.json,
+            {
+                **{"sensor": "2", "command": "S", "device": "leonardo", "at": AT_TEXT, "recent": False},
+                "values": {"SMOKE": 0.0, "ID2": "12345678901234567890", "STATE": "OK"},
+            },
+        )
+
+    async def test_everything(self) -> None:
+        """
+        All that can be said reaches the gateway as a request line would.
+        """
+        asking = self.asking(
+            command="L", arguments={"level": 50, "X": "a b"}, origin="me", timeout=2.5, max_age=30, device="uno"
+        )
+        await self.asked()
+        (request,) = self.gateway.requested
+        self.assertEqual(dict(request.fields), {"MSG": "L", "ID": "20", "ORIGIN": "me", "LEVEL": "50", "X": "a b"})
+        self.assertEqual(request.question.arguments, frozenset({("LEVEL", "50"), ("X", "a b")}))
+        self.assertEqual((request.timeout, request.max_age, request.device), (2.5, 30.0, "uno"))
+        self.gateway.answer(0)
+        self.assertEqual((await asking).json["values"], {"VALUE": 456.0})
+
+    async def test_failures(self) -> None:
+        """
+        Each way to fail has its status and its code; its text is told.
+        """
+        statuses: dict[type[RequestError], int] = {
+            TimedOut: 504,
+            Offline: 503,
+            Busy: 429,
+            LimitExceeded: 429,
+            Denied: 403,
+            Unknown: 404,
+            Failed: 500,
+            Stopped: 503,
+            Malformed: 400,
+        }
+        for index, (kind, status) in enumerate(statuses.items()):
+            asking = Deferred.fromCoroutine(self.problem("POST", "/api/v1/sensors/20/ask", json={}))
+            await self.asked(index + 1)
+            self.gateway.fail(index, kind("because of that"))
+            self.assertEqual(await asking, (status, kind.code, "because of that"))
+
+    async def test_malformed(self) -> None:
+        """
+        What is no question is refused before the gateway hears of it.
+        """
+        for body in (
+            b"{",
+            b"[]",
+            b"\xff",
+            b'{"comand": "J"}',
+            b'{"command": 1}',
+            b'{"command": "A_B:C"}',
+            b'{"timeout": 0}',
+            b'{"timeout": 1e9}',
+            b'{"max_age": -1}',
+            b'{"arguments": {"TAG": "1"}}',
+            b'{"arguments": {"id": "1"}}',
+            b'{"arguments": {"A B": "1"}}',
+            b'{"arguments": {"x": "1", "X": "1"}}',
+            b'{"arguments": {"timeout": "1"}}',
+            b'{"origin": ""}',
+        ):
+            code, kind, _ = await self.problem("POST", "/api/v1/sensors/20/ask", data=body, headers=JSON)
+            self.assertEqual((code, kind), (400, "malformed"), body)
+        code, kind, _ = await self.problem("POST", "/api/v1/sensors/a%20b/ask", json={})
+        self.assertEqual((code, kind), (400, "malformed"))
+        self.assertEqual(self.gateway.asked, [])
+
+    async def test_empty_body(self) -> None:
+        """
+        No body at all asks as an empty object does.
+        """
+        asking = self.ask_for("POST", "/api/v1/sensors/20/ask", headers=JSON)
+        await self.asked()
+        self.gateway.answer(0)
+        self.assertEqual((await asking).code, 200)
+
+    async def test_hung_up(self) -> None:
+        """
+        Who hangs up loses the answer and nothing else; nothing is logged.
+        """
+        client = await self.connect()
+        client.say(
+            "POST /api/v1/sensors/20/ask HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: 2",
+            b"{}",
+        )
+        await self.asked()
+        client.transport.abortConnection()
+        await until(lambda: not self.web.site.channels)
+        self.assertEqual(self.gateway.requested[0].question.sensor, "20")
+
+    async def test_our_fault(self) -> None:
+        """
+        What nobody expects is a problem without a word about our insides, and a line in the log.
+        """
+        self.gateway.broken = ZeroDivisionError("secret")
+        reply = await self.call("POST", "/api/v1/sensors/20/ask", json={})
+        self.assertEqual((reply.code, reply.json["code"]), (500, "failed"))
+        self.assertNotIn(b"secret", reply.body)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class HistoryTests(WebTestCase):
+    """
+    What was stored.
+    """
+
+    def store(self, count: int) -> None:
+        """
+        Have so many readings of sensor 20, one a second from `AT` on.
+        """
+        self.gateway.stored = [
+            StoredReading(10 * n, reading(value=n / 2, at=AT + 1000 * n, command="J" if n % 2 else None))
+            for n in range(count)
+        ]
+
+    async def test_json(self) -> None:
+        """
+        All columns are there, newest last.
+        """
+        self.store(2)
+        told = (await self.get("/api/v1/readings?sensor=20"))["readings"]
+        self.assertEqual(
+            told[1],
+            {
+                **{"seq": 10, "at": "2013-03-11T21:02:11.123Z", "sensor": "20", "field": "VALUE"},
+                **{"device": "leonardo", "value": 0.5, "text": None, "command": "J", "clock": True},
+            },
+        )
+        self.assertEqual([each["seq"] for each in told], [0, 10])
+        self.assertEqual(await self.get("/api/v1/readings?sensor=21"), {"readings": []})
+
+    async def test_selection(self) -> None:
+        """
+        Field, times and limit are asked of the store; times are moments or ages.
+        """
+        self.store(6)
+        for query, seqs in [
+            ("&limit=2", [40, 50]),
+            ("&field=value&since=2s", [30, 40, 50]),
+            ("&field=TEMP", []),
+            ("&since=2013-03-11T21:02:13.123Z&until=2013-03-11T21:02:14.123Z", [30]),
+            ("&since=2013-03-11T22:02:15.123%2B01:00", [50]),
+            ("&since=2013-03-11T22:02:15.123+01:00", [50]),
+            ("&until=4s", [0]),
+        ]:
+            told = await self.get("/api/v1/readings?sensor=20" + query)
+            self.assertEqual([each["seq"] for each in told["readings"]], seqs, query)
+
+    async def test_malformed(self) -> None:
+        """
+        A query that is not understood is refused, not guessed.
+        """
+        for query in (
+            "",
+            "?sensor=",
+            "?sensor=a_b",
+            "?sensor=20&sensor=21",
+            "?sensor=20&limit=0",
+            "?sensor=20&limit=x",
+            "?sensor=20&since=yesterday",
+            "?sensor=20&field=%C3%A9",
+            "?sensor=20&bucket=5",
+            "?sensor=20&bucket=0.1s",
+            "?sensor=20&limit=99999999999",
+            "?sensor=%FF",
+            "?sensor=20&frm=1h",
+        ):
+            code, kind, _ = await self.problem("GET", "/api/v1/readings" + query)
+            self.assertEqual((code, kind), (400, "malformed"), query)
+
+    async def test_csv(self) -> None:
+        """
+        CSV has its names first; it is had by its path, or by what the client accepts.
+        """
+        self.gateway.stored = [StoredReading(7, reading(value=None, text='say "a, b"', command="J", clock=False))]
+        expected = (
+            "seq,at,sensor,field,device,value,text,command,clock\r\n"
+            f'7,{AT_TEXT},20,VALUE,leonardo,,"say ""a, b""",J,false\r\n'
+        )
+        for path, accept in [
+            ("readings.csv", "*/*"),
+            ("readings", "text/csv"),
+            ("readings", "text/csv;q=0.9, application/json;q=0.1"),
+        ]:
+            reply = await self.call("GET", f"/api/v1/{path}?sensor=20", headers={"Accept": accept})
+            self.assertEqual(reply.body.decode(), expected)
+            self.assertEqual(reply.header("Content-Type"), "text/csv; charset=utf-8; header=present")
+            self.assertEqual(reply.header("Content-Disposition"), 'attachment; filename="readings.csv"')
+        await self.get("/api/v1/readings?sensor=20", headers={"Accept": "application/json, text/csv"})
+
+    async def test_buckets(self) -> None:
+        """
+        Sums are asked of the store, with their width in milliseconds; as JSON or CSV.
+        """
+        self.gateway.stored_buckets = [Bucket(AT, "VALUE", 1.0, 2.5, 4.0, 3)]
+        told = await self.get("/api/v1/readings?sensor=20&field=value&since=1h&bucket=5m&limit=7")
+        bucket = {"at": AT_TEXT, "sensor": "20", "field": "VALUE", "min": 1.0, "avg": 2.5, "max": 4.0, "count": 3}
+        self.assertEqual(told, {"bucket": 300.0, "buckets": [bucket]})
+        ((selection, width, limit),) = self.gateway.bucket_calls
+        self.assertEqual((selection, width, limit), (Selection("20", "VALUE", AT + 5_000 - 3_600_000), 300_000, 7))
+        reply = await self.call("GET", "/api/v1/readings.csv?sensor=20&bucket=5m")
+        self.assertEqual(reply.body.decode(), f"at,sensor,field,min,avg,max,count\r\n{AT_TEXT},20,VALUE,1,2.5,4,3\r\n")
+
+    async def test_page_by_page(self) -> None:
+        """
+        Many are fetched page by page, the next one behind the last number; none twice, none left out.
+        """
+        self.store(2500)
+        told = await self.get("/api/v1/readings?sensor=20&limit=2400")
+        self.assertEqual([each["seq"] for each in told["readings"]], [10 * n for n in range(100, 2500)])
+        self.assertEqual(
+            [page[1:] for page in self.gateway.pages], [(1000, 24990, 1000), (10991, 24990, 1000), (20991, 24990, 1000)]
+        )
+
+    async def test_slow_client(self) -> None:
+        """
+        A client that does not read is not fetched for; when it reads, it gets all of it.
+        """
+        self.store(60_000)
+        client = await self.connect()
+        client.transport.pauseProducing()
+        client.say("GET /api/v1/readings.csv?sensor=20 HTTP/1.0\nHost: localhost")
+        seen = -1
+        while seen != len(self.gateway.pages) or seen < 1:  # until it fetches no more
+            seen = len(self.gateway.pages)
+            for _ in range(20):
+                await self.call("GET", "/healthz")
+        self.assertLess(seen, 60)
+        client.transport.resumeProducing()
+        await until(lambda: client.lost)
+        self.assertEqual(
+            client.heard.count(b"\r\n"), 60_001 + client.heard.partition(b"\r\n\r\n")[0].count(b"\r\n") + 2
+        )
+
+    async def test_broken_off(self) -> None:
+        """
+        Where the store fails in the middle, the client can't take what it got for all; before, it is a problem.
+        """
+        self.store(2500)
+        self.gateway.page_fails = Failed("the database went away")
+        client = await self.connect()
+        client.say("GET /api/v1/readings?sensor=20 HTTP/1.1\nHost: localhost")
+        await until(lambda: client.lost)
+        self.assertIn(b'{"readings":[', client.heard)
+        self.assertNotIn(b"\r\n0\r\n\r\n", client.heard)
+        self.gateway.broken = Failed("the database is away")
+        self.assertEqual(
+            await self.problem("GET", "/api/v1/readings?sensor=20"), (500, "failed", "the database is away")
+        )
+
+    async def test_hung_up(self) -> None:
+        """
+        For a client that hung up nothing more is fetched, and nothing is logged.
+        """
+        self.store(60_000)
+        client = await self.connect()
+        client.say("GET /api/v1/readings?sensor=20 HTTP/1.1\nHost: localhost")
+        await until(lambda: client.heard)
+        client.transport.abortConnection()
+        await until(lambda: not self.web.site.channels)
+        self.assertLess(len(self.gateway.pages), 60)
+
+    async def test_requests(self) -> None:
+        """
+        Who asked what, newest first, as the store gives it.
+        """
+        record = RequestRecord(AT, "me", "127.0.0.1:5", None, "20", "J", "LEVEL:50", "offline", 1.5, True)
+        self.gateway.stored_requests = [StoredRequest(9, record)]
+        told = await self.get("/api/v1/requests?sensor=20&limit=5")
+        self.assertEqual(
+            told["requests"],
+            [
+                {
+                    **{
+                        "seq": 9,
+                        "at": AT_TEXT,
+                        "origin": "me",
+                        "client": "127.0.0.1:5",
+                        "device": None,
+                        "sensor": "20",
+                    },
+                    **{"command": "J", "arguments": "LEVEL:50", "outcome": "offline", "latency_ms": 1.5},
+                }
+            ],
+        )
+        await self.get("/api/v1/requests")
+        self.assertEqual(self.gateway.request_calls, [("20", 5), (None, 100)])
+        self.assertEqual((await self.problem("GET", "/api/v1/requests?limit=1001"))[:2], (400, "malformed"))
+
+
+class OtherTests(WebTestCase):
+    """
+    Alarms, devices, and how usbgate is.
+    """
+
+    async def test_alarms(self) -> None:
+        """
+        Alarms have the sensor's name and place; who acknowledges one is recorded.
+        """
+        self.gateway.raised = [SMOKE]
+        self.gateway.presented = {"2": Presentation(name="smoke", place="hall")}
+        alarm = {
+            **{"id": "a1", "sensor": "2", "field": "SMOKE", "name": "smoke", "place": "hall", "condition": "== 1"},
+            **{"value": 1.0, "text": None, "since": AT_TEXT, "ended": None, "acknowledged": None},
+        }
+        self.assertEqual(await self.get("/api/v1/alarms"), {"alarms": [alarm]})
+        reply = await self.call("POST", "/api/v1/alarms/a1/acknowledge", json={"by": "Zoé"})
+        self.assertEqual(reply.json, {**alarm, "acknowledged": {"by": "Zoé", "at": AT_TEXT}})
+        await self.call("POST", "/api/v1/alarms/a1/acknowledge", json={})
+        self.assertEqual(self.gateway.acknowledged, [("a1", "Zoé"), ("a1", "127.0.0.1")])
+        self.assertEqual((await self.problem("POST", "/api/v1/alarms/a9/acknowledge", json={}))[:2], (404, "unknown"))
+
+    async def test_devices(self) -> None:
+        """
+        Devices with their states, counts and warnings.
+        """
+        self.gateway.known_devices = [DeviceSummary("uno", "/dev/x", "offline", AT, {"IN": 3, "OUT": 0}, "which one?")]
+        device = {
+            **{"name": "uno", "path": "/dev/x", "state": "offline", "since": AT_TEXT},
+            **{"counts": {"in": 3, "out": 0}, "warning": "which one?"},
+        }
+        self.assertEqual(await self.get("/api/v1/devices"), {"devices": [device]})
+
+    async def test_status(self) -> None:
+        """
+        The lines of `status`, as one object; unsure sensors and texts of other lines do not get into it.
+        """
+        self.gateway.told = [
+            {"VERSION": "1.2", "UPTIME": "7", "CLOCK": "trusted", "SENSORS": "4", "INFLIGHT": "1"},
+            {"STORE": "away", "GW": "flat", "BACKLOG": "12", "REJECTED": "1", "OLDEST": AT_TEXT, "TEXT": "no route"},
+            {"JOURNAL": "ok", "COMMITS": "5", "SLOWEST": "0.0125"},
+            {"REQUESTS": "3", "OUTCOME": "answered"},
+            {"DEV": "uno", "UNSURE": "1", "SENSORS": "20", "TEXT": "they answer"},
+        ]
+        self.assertEqual(
+            await self.get("/api/v1/status"),
+            {
+                **{"version": "1.2", "uptime": 7.0, "clock": "trusted", "gateway": "flat", "sensors": 4, "inflight": 1},
+                "store": {"state": "away", "backlog": 12, "oldest": AT_TEXT, "rejected": 1, "text": "no route"},
+                "journal": {"state": "ok", "commits": 5.0, "slowest": 0.0125},
+                "requests": {"answered": 3, "timeout": 1},
+                "malformed": {"no key": 2},
+                "clients": {"clients": 3, "http": 1, "streams": 0},
+            },
+        )
+
+    async def test_health(self) -> None:
+        """
+        A device offline or a store away is not all well, though the answer is 200; what is lent is well.
+        """
+        for store, state, expected in [
+            ("connected", "online", "ok"),
+            ("none", "lent", "ok"),
+            ("away", "online", "degraded"),
+            ("connected", "offline", "degraded"),
+        ]:
+            self.gateway.told = [{"STORE": store}]
+            self.gateway.known_devices = [DeviceSummary("uno", "/dev/x", state, AT)]
+            told = await self.get("/healthz")
+            self.assertEqual(told, {"status": expected, "store": store, "devices": {"uno": state}})
+
+    async def test_metrics(self) -> None:
+        """
+        Prometheus gets what was counted, by what it is.
+        """
+        self.gateway.known_devices = [DeviceSummary("uno", "/dev/x", "offline", AT, {"IN": 3, "OUT": 2})]
+        self.gateway.told = [{"STORE": "away", "BACKLOG": "12", "OLDEST": AT_TEXT}, {"JOURNAL": "ok", "COMMITS": "5"}]
+        reply = await self.call("GET", "/metrics")
+        self.assertEqual(reply.code, 200)
+        self.assertRegex(reply.header("Content-Type") or "", "^text/plain")
+        lines = reply.body.decode().splitlines()
+        for line in (
+            "usbgate_readings_total 12.0",
+            'usbgate_lines_total{device="uno",kind="in"} 3.0',
+            'usbgate_malformed_total{reason="no key"} 2.0',
+            'usbgate_requests_total{outcome="timeout"} 1.0',
+            'usbgate_answer_seconds_bucket{le="0.5"} 2.0',
+            'usbgate_answer_seconds_bucket{le="+Inf"} 3.0',
+            "usbgate_answer_seconds_sum 1.25",
+            "usbgate_journal_rows 12.0",
+            "usbgate_journal_age_seconds 5.0",
+            "usbgate_journal_commits 5.0",
+            'usbgate_store_state{state="away"} 1.0',
+            'usbgate_store_state{state="connected"} 0.0',
+            'usbgate_device_state{device="uno",state="offline"} 1.0',
+            'usbgate_clients{kind="clients"} 3.0',
+            'usbgate_clients{kind="http"} 1.0',
+        ):
+            self.assertIn(line, lines)

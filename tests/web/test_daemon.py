@@ -1,0 +1,359 @@
+"""
+The HTTP API of the real daemon, with a device on a pty and a real PostgreSQL. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from threading import Thread
+from typing import Any
+
+from tests.daemon.test_end_to_end import RunningCase, StoreCase, value_of
+from tests.support.running import LIMIT, TWISTD, TwistdDaemon, environment, eventually, free_port, usual_ports
+from usbgate.daemon.service import raise_file_limit
+
+# As many as there may be; less would do to show it, and every test is to be quick.
+STREAMS = 1000 if os.environ.get("USBGATE_FAULTS") == "full" else 200
+
+
+class WebDaemon(TwistdDaemon):
+    """
+    The daemon, with its page.
+    """
+
+    def __init__(self, *arguments: Any, **others: Any) -> None:
+        self.http_port = free_port()
+        super().__init__(*arguments, http=f"tcp:{self.http_port}:interface=127.0.0.1", **others)
+
+    def connect(self) -> http.client.HTTPConnection:
+        """
+        Connect to it.
+        """
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=LIMIT)
+        connection.connect()
+        return connection
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """
+        Call, and read the answer as JSON.
+        """
+        with closing(self.connect()) as connection:
+            content = None if body is None else json.dumps(body)
+            connection.request(method, path, content, {"Content-Type": "application/json"})
+            return json.loads(connection.getresponse().read())
+
+    def stream(self) -> socket.socket:
+        """
+        Hear events.
+        """
+        client = socket.create_connection(("127.0.0.1", self.http_port), LIMIT)
+        client.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return client
+
+    def memory_peak(self) -> int:
+        """
+        Tell the most memory that it had since `forget_peak`, in bytes.
+        """
+        with open(f"/proc/{self.process.pid}/status") as status:
+            (line,) = [line for line in status if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+
+    def forget_peak(self) -> None:
+        """
+        Begin a new peak.
+        """
+        with open(f"/proc/{self.process.pid}/clear_refs", "w") as file:
+            file.write("5")
+
+
+class WebRunningCase(StoreCase):
+    """
+    A daemon that is made with its page.
+    """
+
+    def run_web(self, *options: str) -> WebDaemon:
+        """
+        Run one until the end of the test.
+        """
+        daemon = WebDaemon(self.state, *options)
+        self.addCleanup(daemon.stop)
+        daemon.ready()
+        return daemon
+
+
+class AlarmTests(WebRunningCase):
+    """
+    A smoke detector.
+    """
+
+    def test_kept(self) -> None:
+        """
+        An alarm that was raised is told until it has ended and somebody has seen it; a `kill -9` and a restart neither
+        forget it nor raise it again.
+        """
+        device = self.plug(lambda fields: [])
+        config = self.state.parent / "usbgate.toml"
+        config.write_text('[sensor.2]\nname = "smoke"\n[sensor.2.field.SMOKE]\nalarm = "== 1"\n')
+        options = "--device", str(device.path), "--database", self.database, "--config", str(config)
+        daemon = self.run_web(*options)
+        self.online(daemon)
+        stream = daemon.stream().makefile("rb")
+        self.assertTrue(any(line.startswith(b":") for line in stream), "it hears events from now on")
+        device.say(b"ID:2_SMOKE:1")
+        event = next(line for line in stream if line == b"event: alarm\n") and json.loads(next(stream)[6:])
+        stream.close()
+        (raised,) = daemon.call("GET", "/api/v1/alarms")["alarms"]
+        self.assertEqual(raised, event)
+        self.assertEqual(
+            (raised["sensor"], raised["field"], raised["name"], raised["condition"], raised["value"], raised["ended"]),
+            ("2", "SMOKE", "smoke", "== 1", 1, None),
+        )
+        eventually(lambda: self.rows("select alarm, event from alarm_event"), "it is stored")
+        daemon.kill()
+        daemon = self.run_web(*options)
+        self.online(daemon)
+        eventually(lambda: daemon.call("GET", "/api/v1/alarms")["alarms"] == [raised], "it is known again")
+        device.say(b"ID:2_SMOKE:1", b"ID:2_SMOKE:0")
+        eventually(lambda: daemon.call("GET", "/api/v1/alarms")["alarms"][0]["ended"], "it has ended")
+        seen = daemon.call("POST", f"/api/v1/alarms/{raised['id']}/acknowledge", {"by": "Anna"})
+        self.assertEqual(seen["acknowledged"]["by"], "Anna")
+        self.assertEqual(daemon.call("GET", "/api/v1/alarms")["alarms"], [])
+        self.assertEqual(daemon.call("POST", f"/api/v1/alarms/{raised['id']}/acknowledge", {})["code"], "unknown")
+        stored = [(raised["id"], event) for event in ("raised", "ended", "acknowledged")]
+        eventually(lambda: self.rows("select alarm, event from alarm_event order by seq") == stored, "all is stored")
+
+
+class WebJobTests(WebRunningCase):
+    """
+    What it is for.
+    """
+
+    def test_asked_by_both(self) -> None:
+        """
+        Who asks over HTTP and who asks over TCP at the same time are answered by one message to the device; both are
+        recorded, with their addresses.
+        """
+        device = self.plug(lambda fields: [])
+        daemon = self.run_web("--device", str(device.path), "--database", self.database)
+        asker = self.online(daemon)
+        asker.say("MSG:J_ID:20_ORIGIN:TOTO")
+        self.assertEqual(asker.hear(), "MSG:J_ID:20_ORIGIN:TOTO")
+        with closing(daemon.connect()) as connection:
+            address, port = connection.sock.getsockname()
+            body = json.dumps({"origin": "page"})
+            connection.request("POST", "/api/v1/sensors/20/ask", body, {"Content-Type": "application/json"})
+            eventually(lambda: daemon.call("GET", "/api/v1/status")["inflight"] == 2, "both wait")
+            device.say(b"ID:20_VALUE:456_MSG:J")
+            answer = json.loads(connection.getresponse().read())
+        self.assertEqual({**answer, "at": ""}, {
+            **{"sensor": "20", "command": "J", "device": "ttyACM0", "at": "", "recent": False},
+            "values": {"VALUE": 456.0},
+        })  # fmt: skip
+        self.assertIn("VALUE:456", asker.hear())
+        self.assertEqual(device.heard, [b"MSG:J_ID:20_ORIGIN:TOTO"])
+        eventually(lambda: len(self.rows("select 1 from request")) == 2, "both requests are stored")
+        rows = self.rows("select client from request where origin = 'page' and outcome = 'answered'")
+        self.assertEqual(rows, [(f"{address}:{port}",)])
+        requests = daemon.call("GET", "/api/v1/requests?sensor=20")["requests"]
+        self.assertEqual(sorted(each["origin"] for each in requests), ["TOTO", "page"])
+        self.assertEqual(daemon.call("GET", "/api/v1/status")["requests"], {"answered": 2})
+
+    def test_history(self) -> None:
+        """
+        What the device says is told as it comes, stored, and told again from the database, as JSON, CSV and sums.
+        """
+        device = self.plug()
+        daemon = self.run_web("--device", str(device.path), "--database", self.database)
+        self.online(daemon)
+        with closing(daemon.stream()) as client, client.makefile("rb") as stream:
+            while not stream.readline().startswith(b"id: "):
+                pass
+            device.say(*[f"ID:22_TEMP:{n}_STATE:OK".encode() for n in range(10)])
+            eventually(lambda: len(self.rows("select 1 from reading")) == 20, "all readings are stored")
+            for n in range(10):
+                while not (line := stream.readline()).startswith(b"data: "):
+                    pass
+                self.assertEqual(json.loads(line[6:])["values"], {"TEMP": float(n), "STATE": "OK"})
+        readings = daemon.call("GET", "/api/v1/readings?sensor=22&field=TEMP&since=1h")["readings"]
+        self.assertEqual([each["value"] for each in readings], [float(n) for n in range(10)])
+        with closing(daemon.connect()) as connection:
+            connection.request("GET", "/api/v1/readings.csv?sensor=22&limit=2")
+            names, *rows = connection.getresponse().read().decode().splitlines()
+        self.assertEqual((names[:16], len(rows)), ("seq,at,sensor,fi", 2))
+        buckets = daemon.call("GET", "/api/v1/readings?sensor=22&bucket=366d")["buckets"]
+        self.assertEqual(
+            [(each["min"], each["avg"], each["max"], each["count"]) for each in buckets], [(0, 4.5, 9, 10)]
+        )
+        self.assertEqual(daemon.call("GET", "/healthz")["status"], "ok")
+        with closing(daemon.connect()) as connection:
+            connection.request("GET", "/metrics")
+            self.assertIn(b"\nusbgate_readings_total 20.0\n", connection.getresponse().read())
+        (sensor,) = daemon.call("GET", "/api/v1/sensors")["sensors"]
+        self.assertEqual((sensor["id"], sensor["device_state"], sensor["stale"]), ("22", "online", False))
+        self.assertEqual(daemon.stop(), -15)
+        self.assertNotIn("Traceback", daemon.log)
+        self.assertNotIn("1970", daemon.log)
+
+    def test_store_events(self) -> None:
+        """
+        A database that goes away is told to who hears events.
+        """
+        device = self.plug()
+        daemon = self.run_web("--device", str(device.path), "--database", self.database)
+        client = self.online(daemon)
+        with closing(daemon.stream()) as hearing, hearing.makefile("rb") as stream:
+            eventually(lambda: any("STORE:connected" in line for line in client.word("status")), "it is connected")
+            name = self.database.rpartition("/")[2]
+            self.server.query(self.server.url, f"alter database {name} allow_connections false")
+            self.server.query(
+                self.server.url, "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,)
+            )
+            while (line := stream.readline()) != b'data: {"state":"away","backlog":0}\n':
+                self.assertTrue(line)
+
+
+class ManyTests(WebRunningCase):
+    """
+    Many rows, many clients.
+    """
+
+    def test_many_rows(self) -> None:
+        """
+        Many rows are told, as JSON or CSV, in little memory.
+        """
+        device = self.plug()
+        daemon = self.run_web("--device", str(device.path), "--database", self.database)
+        self.online(daemon)
+        eventually(lambda: daemon.call("GET", "/api/v1/status")["store"]["state"] == "connected", "the store is there")
+        self.rows(
+            "insert into reading select now() - n * interval '1 s', (select name from gateway), 1000000 - n, 'd', '20',"
+            " 'VALUE', n, null, null, true from generate_series(1, 80000) as n"
+        )
+        daemon.call("GET", "/api/v1/readings?sensor=20&limit=5000")
+        daemon.forget_peak()
+        before = daemon.memory_peak()
+        size = 0
+        for path, mark in [("readings", b"}"), ("readings.csv", b"\n")]:
+            with closing(daemon.connect()) as connection:
+                connection.request("GET", f"/api/v1/{path}?sensor=20")
+                response = connection.getresponse()
+                count = 0
+                while data := response.read(1 << 20):
+                    size += len(data)
+                    count += data.count(mark)
+                self.assertEqual(count, 80_001)
+        self.assertGreater(size, 15_000_000)
+        self.assertLess(daemon.memory_peak() - before, 6_000_000)
+
+    def test_many_streams(self) -> None:
+        """
+        Clients of events, some of which do not read, neither lose an event nor keep anybody from being answered.
+        """
+        raise_file_limit()
+        device = self.plug(value_of)
+        daemon = self.run_web("--device", str(device.path), "--database", "none")
+        asker = self.online(daemon)
+        clients = [daemon.stream() for _ in range(STREAMS)]
+        for client in clients:
+            self.addCleanup(client.close)
+        eventually(lambda: daemon.call("GET", "/api/v1/status")["clients"]["streams"] == STREAMS, "all are there")
+        reading = clients[STREAMS // 10 :]  # the others do not
+        heard: list[list[Any]] = []
+        threads = [Thread(target=self.hear, args=(part, heard)) for part in (reading[::2], reading[1::2])]
+        for thread in threads:
+            thread.start()
+        for n in range(30):
+            device.say(f"ID:7_VALUE:{n}".encode())
+            asker.say(f"MSG:J_ID:20_ORIGIN:TOTO_TAG:{n}")
+            self.assertIn(f"TAG:{n}", asker.hear())
+            self.assertIn("VALUE:456", asker.hear())
+        for thread in threads:
+            thread.join(LIMIT)
+        self.assertEqual(heard, [[float(n) for n in range(30)]] * len(reading))
+        self.assertEqual(daemon.stop(), -15)
+        self.assertNotIn("Traceback", daemon.log)
+
+    def hear(self, clients: list[socket.socket], heard: list[list[Any]]) -> None:
+        """
+        Read what sensor 7 said, from each.
+        """
+        for client in clients:
+            values: list[Any] = []
+            with client.makefile("rb") as stream:
+                while len(values) < 30:
+                    line = stream.readline()
+                    if line.startswith(b"data: ") and b'"sensor":"7"' in line:
+                        values.append(json.loads(line[6:])["values"]["VALUE"])
+                    if not line:
+                        break
+            heard.append(values)
+
+
+class AddressTests(RunningCase):
+    """
+    Where it listens, and where it does not.
+    """
+
+    def test_default_taken(self) -> None:
+        """
+        Where the default address is taken that is said once, and the daemon runs on.
+        """
+        self.addCleanup(usual_ports().close)
+        device = self.plug()
+        try:
+            taken = socket.create_server(("127.0.0.1", 8080))
+        except OSError:
+            pass  # somebody has it, which is as good
+        else:
+            self.addCleanup(taken.close)
+        daemon = TwistdDaemon(self.state, "--device", str(device.path), "--database", "none", http=None)
+        self.addCleanup(daemon.stop)
+        self.online(daemon.ready())
+        self.assertEqual(daemon.log.count("can't listen on tcp:8080:interface=127.0.0.1: "), 1)
+        self.assertNotIn("the page is at", daemon.log)
+
+    def test_asked_for_taken(self) -> None:
+        """
+        An address that was asked for, and is taken, ends the start with one line that names it.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            said = subprocess.run(
+                [
+                    *(*TWISTD, "-n", "--pidfile=", "usbgate", "--device", "/dev/null", "--database", "none"),
+                    *("--state", str(self.state), "--listen", "tcp:0:interface=127.0.0.1"),
+                    *("--http", f"tcp:{port}:interface=127.0.0.1"),
+                ],
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+                cwd="/",
+                env=environment(),
+            )
+        self.assertEqual(said.returncode, 1)
+        self.assertIn(f"can't listen: Couldn't listen on 127.0.0.1:{port}", said.stdout + said.stderr)
+        self.assertNotIn("Traceback", said.stdout + said.stderr)
+
+    def test_says_where(self) -> None:
+        """
+        Where it is is said once; where it is turned off nothing of it is even loaded.
+        """
+        device = self.plug()
+        daemon = WebDaemon(self.state, "--device", str(device.path), "--database", "none")
+        self.addCleanup(daemon.stop)
+        daemon.ready()
+        address = f"the page is at http://127.0.0.1:{daemon.http_port}/"
+        eventually(lambda: address in daemon.log, "it says where its page is")
+        self.assertEqual(daemon.call("GET", "/healthz")["store"], "none")
+        self.assertEqual(daemon.log.count(address), 1)
+        loaded = "import sys, usbgate.tap; print([name for name in sys.modules if name in ('klein', 'usbgate.web')])"
+        said = subprocess.run(
+            [sys.executable, "-c", loaded], capture_output=True, text=True, env=environment(), cwd="/"
+        )
+        self.assertEqual(said.stdout, "[]\n")

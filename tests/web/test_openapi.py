@@ -1,0 +1,127 @@
+"""
+The OpenAPI document: it names what there is, and schemathesis finds what it says to be so.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import Any
+from unittest import skipIf
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.memory_gateway import AT, reading
+from tests.support.running import environment
+from tests.support.web import WebTestCase
+from usbgate.core.model import Alarm, Answer, Bucket, Report, Request, RequestRecord, StoredReading, StoredRequest
+from usbgate.gateway.interfaces import DeviceSummary, SensorSummary
+from usbgate.web.api import Api
+from usbgate.web.openapi import OPERATIONS, document
+
+CASES = 100 if os.environ.get("USBGATE_FAULTS") == "full" else 5  # a call, made up
+
+
+class DocumentTests(SynchronousTestCase):
+    """
+    Read without a server.
+    """
+
+    def test_complete(self) -> None:
+        """
+        Every call there is stands in it, and no other; the page's files are no calls.
+        """
+        routes = {
+            (method.lower(), rule.rule.replace("<", "{").replace(">", "}"))
+            for rule in Api.app.url_map.iter_rules()
+            for method in (rule.methods or set()) - {"HEAD"}
+        }
+        told = {(operation.method, operation.path) for operation in OPERATIONS}
+        self.assertEqual(routes - {("get", "/"), ("get", "/{name}")}, told)
+
+    def test_references(self) -> None:
+        """
+        What it refers to is in it, and each call has a name of its own.
+        """
+        whole = document()
+        referred: set[str] = set()
+        names: list[str] = []
+
+        def look(part: Any) -> None:
+            if isinstance(part, dict):
+                if isinstance(part.get("$ref"), str):
+                    referred.add(part["$ref"])
+                if isinstance(part.get("operationId"), str):
+                    names.append(part["operationId"])
+                part = list(part.values())
+            if isinstance(part, list):
+                for each in part:
+                    look(each)
+
+        look(whole)
+        known = {f"#/components/schemas/{name}" for name in whole["components"]["schemas"]}
+        self.assertLessEqual(referred, known)
+        self.assertEqual(len(set(names)), len(OPERATIONS))
+
+
+@skipIf(find_spec("schemathesis") is None, "schemathesis is not installed")
+class SchemathesisTests(WebTestCase):
+    """
+    A site that knows a little of everything, and answers at once.
+    """
+
+    def setUp(self) -> None:
+        """
+        Know it.
+        """
+        super().setUp()
+        gateway = self.gateway
+        gateway.known_sensors = [SensorSummary("20", "leonardo", ["VALUE"], AT, 7)]
+        gateway.readings = [reading()]
+        gateway.known_devices = [DeviceSummary("leonardo", "/dev/x", "online", AT, {"IN": 3})]
+        gateway.stored = [StoredReading(n, reading(value=n / 2)) for n in range(3)]
+        gateway.stored_buckets = [Bucket(AT, "VALUE", 1.0, 2.5, 4.0, 3)]
+        gateway.stored_requests = [
+            StoredRequest(9, RequestRecord(AT, "me", "127.0.0.1:5", None, "20", "J", None, "offline", 1.5, True))
+        ]
+        gateway.raised = [Alarm("a1", "2", "SMOKE", "== 1", 1.0, None, AT)]
+
+        def answer(request: Request) -> Deferred[Answer]:
+            question = request.question
+            report = Report(question.sensor, None, None, (("VALUE", "456"), ("STATE", "OK")))
+            return succeed(Answer(report, question.command, AT, "leonardo"))
+
+        self.patch(gateway, "ask", answer)
+
+    async def test_schemathesis(self) -> None:
+        """
+        Whatever is asked, right or wrong, gets what the document says, and never is it our fault.
+        """
+        said = await deferToThread(self.run_schemathesis)
+        self.assertEqual(said.returncode, 0, said.stdout + said.stderr)
+        self.assertRegex(said.stdout, r"1[0-9] passed|No issues found")
+
+    def run_schemathesis(self) -> subprocess.CompletedProcess[str]:
+        """
+        Run it to its end.
+        """
+        base = f"http://127.0.0.1:{self.port}"
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "schemathesis.cli", "run", f"{base}/api/v1/openapi.json", "--url", base),
+                # Events never end.
+                *("--exclude-path", "/api/v1/events", "--phases", "examples,coverage,fuzzing"),
+                *("--max-examples", str(CASES), "--seed", "1", "--generation-database", "none", "--warnings", "off"),
+            ],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env={**environment(), "NO_COLOR": "1"},
+            timeout=240,
+            start_new_session=True,
+        )

@@ -1,0 +1,445 @@
+"""
+The page in a real browser, with the real daemon and what `usbgate demo` configures.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from tests.support import postgresql
+from tests.support.running import LIMIT
+
+try:
+    from axe_playwright_python.sync_playwright import Axe
+    from playwright.sync_api import Locator, Page, expect
+
+    from tests.support.browser import Home, Proxy, browser, find_browser, flat
+except ImportError:  # there is no Playwright for 32-bit Arm
+    MISSING: str | None = "Playwright is not installed"
+else:
+    MISSING = None if find_browser() else "no Chromium is installed (apt install chromium)"
+    expect.set_options(timeout=LIMIT * 1000)
+
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 360, "height": 740}
+
+# The browser's own words about an answer that is no 200, such as a timeout: told on the page, and no fault of it.
+_OF_THE_NETWORK = "Failed to load resource"
+
+
+class PageCase(SynchronousTestCase):
+    """
+    A page, or several; none of them may say an error.
+    """
+
+    skip = MISSING
+
+    def open(self, path: str = "", url: str | None = None, **context: Any) -> Page:
+        """
+        Open the page with a browser of its own, as for another person.
+
+        Args:
+            path: What comes behind its address.
+            url: Its address; by default the daemon's.
+            context: See Playwright's `new_context`.
+        """
+        opened = browser().new_context(**{"locale": "en-GB", "viewport": DESKTOP, **context})
+        self.addCleanup(opened.close)
+        opened.set_default_timeout(LIMIT * 1000)
+        page = opened.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on(
+            "console",
+            lambda said: (
+                errors.append(said.text) if said.type == "error" and _OF_THE_NETWORK not in said.text else None
+            ),
+        )
+        self.addCleanup(lambda: self.assertEqual(errors, []))
+        page.goto((url or flat().url) + path)
+        return page
+
+    def card(self, page: Page, name: str) -> Locator:
+        """
+        Find the card of a sensor.
+        """
+        return page.get_by_role("article").filter(has=page.get_by_role("heading", name=name, exact=True))
+
+    def refresh(self, page: Page, name: str) -> Locator:
+        """
+        Find the button that asks a sensor.
+        """
+        return page.get_by_role("button", name=re.compile(f"^(Refresh|Asking…) {name}$"))
+
+    def live(self, page: Page) -> None:
+        """
+        Wait until it hears events.
+        """
+        expect(page.locator("#connection")).to_have_text("live")
+
+
+class AskTests(PageCase):
+    """
+    What the page is for.
+    """
+
+    def test_refresh(self) -> None:
+        """
+        Refresh shows that it waits, then the new value, with its unit and as many decimals as are configured.
+        """
+        page = self.open()
+        self.live(page)
+        card = self.card(page, "bedroom temperature")
+        self.addCleanup(flat().keep_silent("20"))
+        self.refresh(page, "bedroom temperature").click()
+        expect(card).to_have_attribute("data-state", "asked")
+        expect(card.get_by_text("Asking…")).to_be_visible()
+        self.assertTrue(flat().asked["20"].wait(LIMIT))
+        flat().reply("20", "VALUE:19.25")
+        expect(card.locator(".reading")).to_have_text("19.3\u202f°C")
+        expect(card).to_have_attribute("data-state", "fresh")
+        expect(self.refresh(page, "bedroom temperature")).to_contain_text("Refresh")
+        expect(page.locator("#said")).to_have_text("bedroom temperature: 19.3\u202f°C")
+
+    def test_no_answer(self) -> None:
+        """
+        A sensor that does not answer says so, and why, in words and a shape; when it speaks again that is over.
+        """
+        page = self.open()
+        card = self.card(page, "cellar")
+        expect(card).to_have_attribute("data-state", "never")
+        self.refresh(page, "cellar").click()
+        expect(card.locator(".problem")).to_have_text("It did not answer in time.")
+        expect(card.locator(".state")).to_have_text("no answer")
+        expect(card.locator(".state svg")).to_be_visible()
+        flat().device.say(b"ID:99_VALUE:1")
+        expect(card.locator(".state")).to_have_text("up to date")
+        expect(card.locator(".problem")).to_be_hidden()
+
+    def test_two_pages(self) -> None:
+        """
+        Two pages that ask two sensors at the same time each get their own sensor's answer.
+        """
+        first, second = self.open(), self.open()
+        self.addCleanup(flat().keep_silent("20", "21"))
+        self.refresh(first, "bedroom temperature").click()
+        self.refresh(second, "bedroom humidity").click()
+        for sensor in ("20", "21"):
+            self.assertTrue(flat().asked[sensor].wait(LIMIT))
+        flat().reply("21", "VALUE:55")
+        flat().reply("20", "VALUE:17")
+        expect(first.locator("#said")).to_have_text("bedroom temperature: 17.0\u202f°C")
+        expect(second.locator("#said")).to_have_text("bedroom humidity: 55\u202f%")
+        for page in (first, second):
+            expect(self.card(page, "bedroom temperature").locator(".value")).to_have_text("17.0")
+            expect(self.card(page, "bedroom humidity").locator(".value")).to_have_text("55")
+
+    def test_command(self) -> None:
+        """
+        A button of the configuration has the device do what it says, once, and the page shows what became of it.
+        """
+        page = self.open()
+        card = self.card(page, "lamp")
+        heard = len(flat().device.heard)
+        on = card.get_by_role("button", name="On lamp")
+        on.click()
+        expect(on).to_have_attribute("data-asked", "done")
+        expect(card.locator(".reading")).to_have_text("100\u202f%")
+        card.get_by_role("button", name="Half lamp").click()
+        expect(card.locator(".reading")).to_have_text("50\u202f%")
+        self.assertEqual(flat().device.heard[heard:], [b"MSG:ON_ID:9_ORIGIN:page", b"MSG:L_ID:9_ORIGIN:page_LEVEL:50"])
+
+    def test_keyboard(self) -> None:
+        """
+        By keyboard alone one gets to a button, presses it, and is still there when the answer has come.
+        """
+        page = self.open()
+        button = self.refresh(page, "bedroom humidity")
+        expect(button).to_be_visible()
+        flat().values["21"] = "VALUE:33"
+        for _ in range(30):
+            page.keyboard.press("Tab")
+            if button.evaluate("node => node === document.activeElement"):
+                break
+        expect(button).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(self.card(page, "bedroom humidity").locator(".value")).to_have_text("33")
+        expect(button).to_be_focused()
+
+    def test_text(self) -> None:
+        """
+        A sensor that nobody configured appears when it speaks, and what it says is text, never markup.
+        """
+        page = self.open()
+        self.live(page)
+        spelled = '<img src="x" onerror="document.title=1">'
+        flat().device.say(f"ID:77_STATE:{spelled}".encode())
+        card = self.card(page, "77")
+        expect(card.locator(".value")).to_have_text(spelled)
+        expect(page.get_by_role("heading", name="Elsewhere")).to_be_visible()
+        page.goto(flat().url + "#/sensor/77")
+        expect(page.get_by_role("cell", name=spelled)).to_be_visible()
+        self.assertEqual(page.locator("main img").count(), 0)
+        self.assertEqual(page.title(), "77 · usbgate")
+
+
+class TopTests(PageCase):
+    """
+    What stands at the top.
+    """
+
+    def test_alarm(self) -> None:
+        """
+        Smoke is at the top of a page that is open, announced, and stays, also when it is over, until acknowledged.
+        """
+        page, other = self.open(), self.open("#/sensor/20")
+        for each in (page, other):
+            self.live(each)
+        flat().say("2", "SMOKE:1")
+        self.addCleanup(flat().say, "2", "SMOKE:0")
+        for each in (page, other):
+            expect(each.get_by_role("alert")).to_contain_text("Alarm: smoke detector · hall")
+        expect(self.card(page, "smoke detector")).to_have_attribute("data-state", "alarm")
+        self.assertTrue(page.title().startswith("⚠ smoke detector"))
+        flat().say("2", "SMOKE:0")
+        expect(page.get_by_role("alert")).to_contain_text("over")
+        expect(self.card(page, "smoke detector")).to_have_attribute("data-state", "fresh")
+        page.reload()
+        page.get_by_role("alert").get_by_role("button", name="Acknowledge").click()
+        for each in (page, other):
+            expect(each.get_by_role("alert")).to_be_empty()
+        self.assertEqual(page.title(), "usbgate")
+
+    def test_acknowledged_first(self) -> None:
+        """
+        An alarm that somebody has seen, and that is not over, is still there, with who it was and without a button.
+        """
+        page = self.open()
+        self.live(page)
+        flat().say("2", "SMOKE:1")
+        page.get_by_role("alert").get_by_role("button", name="Acknowledge").click()
+        expect(page.get_by_role("alert")).to_contain_text("acknowledged by 127.0.0.1")
+        expect(page.get_by_role("alert").get_by_role("button")).to_have_count(0)
+        flat().say("2", "SMOKE:0")
+        expect(page.get_by_role("alert")).to_be_empty()
+
+    def test_device(self) -> None:
+        """
+        A device that is unplugged is told, at the top and at its sensors.
+        """
+        page = self.open()
+        self.live(page)
+        flat().device.unplug()
+        try:
+            expect(page.locator("#notices")).to_contain_text("arduino is not connected")
+            expect(self.card(page, "lamp").locator(".state")).to_have_text("device offline")
+            self.refresh(page, "lamp").click()
+            expect(self.card(page, "lamp").locator(".problem")).to_have_text("Its device is not connected.")
+        finally:
+            flat().device.plug()
+        expect(page.locator("#notices")).to_be_empty()
+        expect(self.card(page, "balcony temperature")).to_have_attribute("data-state", "fresh")
+
+    def test_connection(self) -> None:
+        """
+        A page whose usbgate is gone says so, and has all that it missed when that is back.
+        """
+        page = self.open()
+        self.live(page)
+        expect(self.card(page, "balcony temperature")).to_be_visible()
+        flat().stop()
+        try:
+            expect(page.locator("#notices")).to_contain_text("No connection to usbgate since")
+            expect(page.locator("#connection")).to_have_text("not connected")
+            self.refresh(page, "balcony temperature").click()
+            expect(self.card(page, "balcony temperature").locator(".problem")).to_have_text("usbgate can't be reached.")
+        finally:
+            flat().start()
+        flat().say("23", "VALUE:-4.5")
+        self.live(page)
+        expect(page.locator("#notices")).to_be_empty()
+        expect(self.card(page, "balcony temperature").locator(".value")).to_have_text("-4.5")
+        expect(self.card(page, "balcony temperature").locator(".problem")).to_be_hidden()
+
+
+class LookTests(PageCase):
+    """
+    For whom, and on what.
+    """
+
+    def test_french(self) -> None:
+        """
+        A French browser gets French words and numbers; what a person chooses instead is kept.
+        """
+        page = self.open(locale="fr-FR")
+        flat().say("20", "VALUE:20.5")
+        card = self.card(page, "bedroom temperature")
+        expect(card.locator(".reading")).to_have_text("20,5\u202f°C")
+        expect(card.get_by_role("button", name="Actualiser bedroom temperature")).to_be_visible()
+        expect(card.locator(".state")).to_have_text("à jour")
+        expect(page.locator("html")).to_have_attribute("lang", "fr")
+        page.get_by_role("button", name="English").click()
+        expect(self.refresh(page, "bedroom temperature")).to_be_visible()
+        page.reload()
+        expect(self.refresh(page, "bedroom temperature")).to_be_visible()
+        expect(page.locator("html")).to_have_attribute("lang", "en")
+
+    def test_accessible(self) -> None:
+        """
+        axe finds nothing serious in either view, light or dark, with an alarm and a failure on it.
+        """
+        flat().say("2", "SMOKE:1")
+        found = []
+        for scheme in ("light", "dark"):
+            # Without motion: a value that flashes has no colour of its own yet.
+            page = self.open(color_scheme=scheme, reduced_motion="reduce")
+            expect(page.get_by_role("alert")).to_contain_text("smoke detector")
+            self.refresh(page, "cellar").click()
+            expect(self.card(page, "cellar")).to_have_attribute("data-state", "failed")
+            found += faults(page)
+            page.goto(flat().url + "#/sensor/22")
+            expect(page.locator("canvas").first).to_be_visible()
+            found += faults(page)
+        page.get_by_role("alert").get_by_role("button", name="Acknowledge").click()
+        expect(page.get_by_role("alert").get_by_role("button")).to_have_count(0)
+        flat().say("2", "SMOKE:0")
+        self.assertEqual(found, [])
+
+    def test_phone(self) -> None:
+        """
+        On a small phone nothing is wider than the screen.
+        """
+        for language in ("en-GB", "fr-FR"):
+            page = self.open(viewport=PHONE, locale=language)
+            expect(page.get_by_role("article").first).to_be_visible()
+            self.assertEqual(page.evaluate("document.documentElement.scrollWidth"), PHONE["width"])
+            page.goto(flat().url + "#/sensor/22")
+            expect(page.locator("canvas").first).to_be_visible()
+            self.assertEqual(page.evaluate("document.documentElement.scrollWidth"), PHONE["width"])
+
+    def test_own_view(self) -> None:
+        """
+        A sensor's own view has a chart of each number that goes on as it speaks, the changes of its texts, who asked
+        it, and its readings as CSV; from there one gets back to where one was.
+        """
+        flat().say("22", "TEMP:23.0_HUM:61.0_BAT:OK")
+        page = self.open()
+        self.live(page)
+        self.card(page, "bathroom climate").get_by_role("link").click()
+        expect(page.get_by_role("heading", level=1, name="bathroom climate")).to_be_focused()
+        expect(page.locator("canvas")).to_have_count(2)
+        flat().say("22", "TEMP:99.0_HUM:61.0_BAT:LOW")
+        expect(page.get_by_role("img", name=re.compile("^temperature: .* highest 99.0.°C"))).to_be_visible()
+        changes = page.get_by_role("region", name="Changes: battery")
+        expect(changes.get_by_role("row").nth(1)).to_contain_text("LOW")
+        self.refresh(page, "bathroom climate").click()
+        requests = page.get_by_role("region", name="Last requests")
+        expect(requests.get_by_role("row").nth(1)).to_contain_text("answered")
+        page.get_by_role("button", name="7 days").click()
+        expect(page.get_by_role("button", name="7 days")).to_have_attribute("aria-pressed", "true")
+        expect(changes.get_by_role("row").nth(1)).to_contain_text("LOW")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download CSV").click()
+        lines = Path(download.value.path()).read_text().splitlines()
+        self.assertTrue(lines[0].startswith("seq,at,sensor,field"), lines[0])
+        self.assertTrue(any(",TEMP,arduino,99," in line for line in lines), lines)
+        page.get_by_role("link", name="All sensors").click()
+        expect(page.get_by_role("link", name="bathroom climate")).to_be_focused()
+
+    def test_zoom(self) -> None:
+        """
+        Who drags over a chart sees that part of it, and gets out of it again.
+        """
+        page = self.open("#/sensor/20")
+        box = page.locator(".u-over").bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] - 2, box["y"] + 30, steps=3)
+        page.mouse.up()
+        expect(page.get_by_role("button", name="From … to")).to_have_attribute("aria-pressed", "true")
+        page.get_by_role("button", name="Zoom out").click()
+        expect(page.get_by_role("button", name="24 hours")).to_have_attribute("aria-pressed", "true")
+
+    def test_proxy(self) -> None:
+        """
+        All of it works under a path of a reverse proxy, and what was said while that was away is not missed.
+        """
+        proxy = Proxy(flat().url)
+        self.addCleanup(proxy.stop)
+        page = self.open(url=proxy.url)
+        self.live(page)
+        flat().values["21"] = "VALUE:44"
+        self.refresh(page, "bedroom humidity").click()
+        expect(self.card(page, "bedroom humidity").locator(".value")).to_have_text("44")
+        self.card(page, "bedroom humidity").get_by_role("link").click()
+        expect(page.get_by_role("img", name=re.compile("highest"))).to_be_visible()
+        proxy.stop()
+        expect(page.locator("#notices")).to_contain_text("No connection")
+        flat().say("21", "VALUE:91")
+        flat().say("21", "VALUE:45")
+        proxy.start()
+        self.live(page)
+        expect(page.get_by_role("img", name=re.compile("highest 91"))).to_be_visible()
+        expect(page.get_by_role("article").locator(".value")).to_have_text("45")
+
+    def test_screenshots(self) -> None:
+        """
+        Make the pictures of the documentation, where USBGATE_SCREENSHOTS says.
+        """
+        folder = os.environ.get("USBGATE_SCREENSHOTS")
+        if not folder:
+            raise SkipTest("USBGATE_SCREENSHOTS names no folder")
+        shown = Home()
+        self.addCleanup(shown.stop)
+        tell_a_day(shown)
+        shown.say_all()
+        for scheme in ("light", "dark"):
+            for kind, size in (("desktop", DESKTOP), ("phone", PHONE)):
+                page = self.open(url=shown.url, viewport=size, color_scheme=scheme, reduced_motion="reduce")
+                self.live(page)
+                lines = page.locator(".spark .line[d*=L]")
+                expect(lines.nth(1)).to_be_attached()  # those in sight
+                if scheme == "dark":
+                    shown.say("2", "SMOKE:1")
+                    expect(page.get_by_role("alert")).to_contain_text("smoke detector")
+                page.screenshot(path=f"{folder}/page-{kind}-{scheme}.png")
+        page = self.open("#/sensor/22", url=shown.url, color_scheme="light", reduced_motion="reduce")
+        shown.say("2", "SMOKE:0")
+        page.get_by_role("alert").get_by_role("button", name="Acknowledge").click()
+        expect(page.get_by_role("alert")).to_be_empty()
+        expect(page.locator("canvas")).to_have_count(2)
+        page.screenshot(path=f"{folder}/page-sensor.png")
+
+
+def faults(page: Page) -> list[str]:
+    """
+    List what axe finds serious or critical.
+    """
+    return [
+        f"{violation['id']}: {[node['html'] for node in violation['nodes']]}"
+        for violation in Axe().run(page).response["violations"]
+        if violation["impact"] in ("serious", "critical")
+    ]
+
+
+def tell_a_day(shown: Home) -> None:
+    """
+    Give a flat a day to look back on.
+    """
+    sql = """
+        insert into reading
+        select now() - n * interval '1 min', (select name from gateway limit 1), -n * 10 - place, 'arduino', sensor,
+            field, mean + swing * sin((extract(epoch from now()) - n * 60) / 13751)
+                + swing * (random() - 0.5) * random() * 0.6, null, null, true
+        from generate_series(1, 1440) as n, (values
+            (1, '20', 'VALUE', 21.3, 1.1), (2, '21', 'VALUE', 48, -4), (3, '22', 'TEMP', 22.8, 0.8),
+            (4, '22', 'HUM', 60, 5), (5, '23', 'VALUE', 7.4, 4)
+        ) as of (place, sensor, field, mean, swing)
+        """
+    postgresql.server().query(shown.database, sql)

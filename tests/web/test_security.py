@@ -1,0 +1,400 @@
+"""
+Who may say what over HTTP, and what every answer has; under a sub-path behind nginx, too.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+from unittest import skipIf
+
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.running import free_port
+from tests.support.web import JSON, PROBLEM, RawClient, WebTestCase, reactor, until
+from usbgate.web.security import BODY_LIMIT, RequestGuard
+from usbgate.web.static import TYPES, load_page
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+
+ASK = "/api/v1/sensors/20/ask"
+
+
+class HostTests(SynchronousTestCase):
+    """
+    By which names we may be called.
+    """
+
+    def test_names(self) -> None:
+        """
+        Addresses, localhost, the machine's name and those of the configuration; no other, however it looks.
+        """
+        guard = RequestGuard(["House.example"], "Pi.lan")
+        for host in (
+            *(
+                "localhost",
+                "LOCALHOST:8080",
+                "127.0.0.1",
+                "127.0.0.1:8080",
+                "192.168.1.2:80",
+                "[::1]",
+                "[fe80::1]:8080",
+            ),
+            *("pi", "pi.lan", "PI.local:8080", "pi.local.", "house.example", "house.example:443"),
+        ):
+            self.assertTrue(guard.is_ours(host), host)
+        for host in (
+            *("evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "pi.evil.example", "example"),
+            *("", ":8080", "localhost:", "localhost:x", "localhost@evil.example", "[::1", "::1", "1", "0x7f.1", "a b"),
+        ):
+            self.assertFalse(guard.is_ours(host), host)
+
+    def test_own_name(self) -> None:
+        """
+        The machine's name is what the system says.
+        """
+        self.assertTrue(RequestGuard().is_ours(socket.gethostname()))
+
+
+class GuardTests(WebTestCase):
+    """
+    What is refused, and how every answer looks.
+    """
+
+    hosts = ("house.example",)
+
+    async def test_rebinding(self) -> None:
+        """
+        A page from elsewhere whose name leads here by now gets nothing, neither API nor files nor metrics.
+        """
+        for path in ("/", "/api/v1/sensors", "/api/v1/events", "/healthz", "/metrics", "/nix"):
+            code, kind, _ = await self.problem("GET", path, headers={"Host": "evil.example:8080"})
+            self.assertEqual((code, kind), (421, "denied"), path)
+        for host in ("house.example", "localhost:8080", "[::1]:8080"):
+            self.assertEqual((await self.call("GET", "/healthz", headers={"Host": host})).code, 200)
+
+    async def test_one_host(self) -> None:
+        """
+        Two hosts, or none where HTTP wants one, are refused; a probe that speaks HTTP/1.0 needs none.
+        """
+        for head, status in [
+            ("GET /healthz HTTP/1.1\nHost: localhost\nHost: evil.example", b"HTTP/1.1 400 "),
+            ("GET /healthz HTTP/1.1", b"HTTP/1.1 400 "),
+            ("GET /healthz HTTP/1.0", b"HTTP/1.0 200 "),
+            ("GET http://evil.example/healthz HTTP/1.1\nHost: localhost", b"HTTP/1.1 400 "),
+            ("OPTIONS * HTTP/1.1\nHost: localhost", b"HTTP/1.1 400 "),
+        ]:
+            client = await self.connect()
+            client.say(f"{head}\nConnection: close")
+            await until(lambda: client.lost)  # noqa: B023  # waited for here
+            self.assertTrue(client.heard.startswith(status), (head, client.heard))
+
+    async def test_origin(self) -> None:
+        """
+        A call that changes something is refused from a page of another origin; without an origin it is no page's.
+        """
+        for origin in ("http://evil.example", "null", "file://", "http://localhost.evil.example", "http://[::1"):
+            told = await self.problem("POST", ASK, json={}, headers={"Origin": origin})
+            self.assertEqual(told[:2], (403, "denied"), origin)
+        self.assertEqual(self.gateway.asked, [])
+        for index, origin in enumerate(["http://127.0.0.1:8080", "https://house.example", "http://localhost"]):
+            asking = self.ask_for("POST", ASK, json={}, headers={"Origin": origin})
+            await until(lambda: len(self.gateway.asked) > index)  # noqa: B023  # waited for here
+            self.gateway.answer(index)
+            self.assertEqual((await asking).code, 200)
+
+    async def test_content_type(self) -> None:
+        """
+        A call that changes something needs the type that no form can send.
+        """
+        for headers in ({}, {"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"}):
+            told = await self.problem("POST", ASK, data=b'{"command": "ON"}', headers=headers)
+            self.assertEqual(told[:2], (415, "malformed"))
+        broken = {"Content-Type": "multipart/form-data; boundary=x"}
+        self.assertEqual((await self.problem("POST", ASK, data=b"?", headers=broken))[0], 415)
+        self.assertEqual(self.gateway.asked, [])
+        asking = self.ask_for("POST", ASK, data=b"{}", headers={"Content-Type": "application/json; charset=utf-8"})
+        await until(lambda: self.gateway.asked)
+        self.gateway.answer(0)
+        self.assertEqual((await asking).code, 200)
+
+    async def test_no_utf8(self) -> None:
+        """
+        What is no text in the head of a request is refused, and is no fault of ours.
+        """
+        for name in (b"Host", b"Origin", b"Content-Type", b"Accept", b"Last-Event-ID", b"If-None-Match", b"X"):
+            for path in (b"/", b"/api/v1/events", b"/api/v1/readings?sensor=20"):
+                client = await self.connect()
+                client.transport.write(b"GET %s HTTP/1.0\r\nHost: localhost\r\n%s: \xff\r\n\r\n" % (path, name))
+                await until(lambda: client.lost)  # noqa: B023  # waited for here
+                self.assertTrue(client.heard.startswith(b"HTTP/1.0 400 "), (name, client.heard))
+                self.assertNotIn(b"Server", client.heard)
+
+    async def test_size(self) -> None:
+        """
+        A body beyond the limit is refused, chunked or not; one that goes on and on is not read to its end.
+        """
+        for data in (b"x" * (BODY_LIMIT + 1), b"x" * 10 * BODY_LIMIT):
+            self.assertEqual((await self.problem("POST", ASK, data=data, headers=JSON))[:2], (413, "limit"))
+        client = await self.connect()
+        head = f"POST {ASK} HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
+        client.say(
+            head + "Transfer-Encoding: chunked\nConnection: close", b"10001\r\n" + b"x" * 65537 + b"\r\n0\r\n\r\n"
+        )
+        await until(lambda: client.lost)
+        self.assertTrue(client.heard.startswith(b"HTTP/1.1 413 "), client.heard)
+        client = await self.connect()
+        client.say(head + "Content-Length: 1000000000", b"x" * 100 * BODY_LIMIT)
+        await until(lambda: client.lost)
+        self.assertEqual(self.gateway.asked, [])
+
+    async def test_long_head(self) -> None:
+        """
+        A head beyond all bounds is refused as well.
+        """
+        client = await self.connect()
+        client.say("GET / HTTP/1.1\nHost: localhost\nX: " + "x" * 100_000)
+        await until(lambda: client.lost)
+        self.assertFalse(client.heard.startswith(b"HTTP/1.1 200"))
+
+    async def test_methods(self) -> None:
+        """
+        What a path is not for is said with what it is for; HEAD is for everything that GET is for, without a body.
+        """
+        for method, path, allowed in [
+            ("GET", ASK, "POST"),
+            ("POST", "/api/v1/sensors", "GET, HEAD"),
+            ("POST", "/", "GET, HEAD"),
+            ("DELETE", "/", "GET, HEAD"),
+            ("OPTIONS", "/api/v1/sensors", "GET, HEAD"),
+            ("QWERTZ", ASK, "POST"),
+        ]:
+            reply = await self.call(method, path, headers=JSON)
+            self.assertEqual((reply.code, reply.header("Allow")), (405, allowed), method)
+            self.assertEqual(reply.header("Content-Type"), PROBLEM)
+        for path in ("/", "/api/v1/sensors", "/api/v1/events", "/api/v1/readings?sensor=20", "/metrics"):
+            reply = await self.call("HEAD", path)
+            self.assertEqual((reply.code, reply.body), (200, b""), path)
+        reply = await self.call("HEAD", "/nix")
+        self.assertEqual((reply.code, reply.header("Content-Type"), reply.body), (404, PROBLEM, b""))
+
+    async def test_nowhere(self) -> None:
+        """
+        No path leads out of the list of files, or to a list of them.
+        """
+        for path in (
+            *("/nix", "/page/", "/page", "/index.html/", "/api", "/api/v1", "/api/v1/", "/api/v1/sensors/"),
+            *("/..%2f..%2fsetup.cfg", "/../files.py", "/%2e%2e/files.py", "/files.py", "/index.html%00"),
+        ):
+            client = await self.connect()  # as it stands: others make it a tidy path first
+            client.say(f"GET {path} HTTP/1.0\nHost: localhost")
+            await until(lambda: client.lost)  # noqa: B023  # waited for here
+            self.assertRegex(client.heard, b"^HTTP/1.0 404 Not Found", path)
+        self.assertEqual((await self.problem("GET", "/%ff"))[:2], (400, "malformed"))
+
+    async def test_headers(self) -> None:
+        """
+        Every answer forbids what the page does not need, and none says what we are made of.
+        """
+        replies = [
+            await self.call(method, path, headers=headers)
+            for method, path, headers in [
+                ("GET", "/", {}),
+                ("GET", "/api/v1/sensors", {}),
+                ("GET", "/api/v1/readings.csv?sensor=20", {}),
+                ("GET", "/nix", {}),
+                ("PUT", "/", {}),
+                ("GET", "/", {"Host": "evil.example"}),
+                ("HEAD", "/api/v1/events", {}),
+            ]
+        ]
+        for reply in replies:
+            policy = reply.header("Content-Security-Policy") or ""
+            self.assertIn("default-src 'none'", policy)
+            self.assertIn("script-src 'self';", policy)
+            self.assertNotIn("unsafe", policy)
+            self.assertEqual(reply.header("X-Content-Type-Options"), "nosniff")
+            self.assertEqual(reply.header("Referrer-Policy"), "no-referrer")
+            self.assertIsNone(reply.header("Server"))
+            self.assertIsNone(reply.header("Access-Control-Allow-Origin"))
+            self.assertNotIn(b"wisted", reply.body)
+        client = await self.listen()
+        self.assertIn(b"X-Content-Type-Options: nosniff\r\n", client.heard)
+        self.assertNotIn(b"wisted", client.heard)
+
+    async def test_page(self) -> None:
+        """
+        The page is at the root; who has it already is told so.
+        """
+        reply = await self.call("GET", "/?from=bookmark")
+        self.assertEqual(reply.header("Content-Type"), "text/html; charset=utf-8")
+        self.assertEqual(reply.header("Cache-Control"), "no-cache")
+        etag = reply.header("ETag") or ""
+        again = await self.call("GET", "/index.html", headers={"If-None-Match": etag})
+        self.assertEqual((again.code, again.body, again.header("ETag")), (304, b"", etag))
+        self.assertEqual((await self.call("GET", "/index.html")).body, reply.body)
+
+    def test_files(self) -> None:
+        """
+        Every file of the page is served, and what is served is there.
+        """
+        folder = Path(__file__).parents[2] / "usbgate" / "web" / "page"
+        self.assertEqual(sorted(path.name for path in folder.iterdir()), sorted(TYPES))
+        self.assertEqual(sorted(load_page()), sorted(TYPES))
+
+    async def test_left_open(self) -> None:
+        """
+        A connection on which nothing is asked any more is closed after a while, and nothing is logged about it.
+        """
+        self.web.site.timeOut = 0.05
+        said: list[Any] = []
+        observer: Any = said.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        client = await self.connect()
+        client.say("GET /healthz HTTP/1.1\nHost: localhost")
+        await until(lambda: client.lost)
+        self.assertTrue(client.heard.startswith(b"HTTP/1.1 200"))
+        self.assertEqual([event for event in said if "imin" in str(event.get("log_format"))], [])
+
+    async def test_idle(self) -> None:
+        """
+        Nothing wakes the process up while nobody asks: there is no access log whose time is kept.
+        """
+        await self.call("GET", "/healthz")
+        self.assertEqual([call for call in reactor.getDelayedCalls() if "LogDateTime" in str(call)], [])
+
+
+class FullTests(WebTestCase):
+    """
+    More connections than may be.
+    """
+
+    max_connections = 2
+
+    async def test_too_many(self) -> None:
+        """
+        Those beyond are closed; the others work, and when one has gone there is room again.
+        """
+        clients = [await self.connect() for _ in range(4)]
+        await until(lambda: len(self.web.site.channels) == 4)
+        beyond = await self.connect()
+        await until(lambda: beyond.lost)
+        clients[0].say("GET /healthz HTTP/1.1\nHost: localhost\nConnection: close")
+        await until(lambda: clients[0].lost)
+        self.assertTrue(clients[0].heard.startswith(b"HTTP/1.1 200"))
+        self.assertEqual((await self.call("GET", "/healthz")).code, 200)
+
+    async def test_too_many_streams(self) -> None:
+        """
+        One stream of events too many is told so, and does not take the place of other calls.
+        """
+        for _ in range(2):
+            await self.listen()
+        self.assertEqual((await self.problem("GET", "/api/v1/events"))[:2], (429, "limit"))
+
+
+class BasePathTests(WebTestCase):
+    """
+    Under a path that a proxy leaves before ours.
+    """
+
+    base_path = "/house/usbgate"
+
+    async def test_base_path(self) -> None:
+        """
+        Everything is under it, and where it was before; without its slash it leads to the page.
+        """
+        for path in ("/house/usbgate/", "/house/usbgate/api/v1/sensors", "/api/v1/sensors", "/"):
+            self.assertEqual((await self.call("GET", path)).code, 200, path)
+        for path in ("/house/", "/house/usbgate/nix", "/house/usbgatex/"):
+            self.assertEqual((await self.call("GET", path)).code, 404, path)
+        reply = await self.call("GET", "/house/usbgate")
+        self.assertEqual((reply.code, reply.header("Location")), (308, "usbgate/"))
+
+
+@skipIf(NGINX is None, "nginx is not installed")
+class ProxyTests(WebTestCase):
+    """
+    Behind nginx, which takes a sub-path off, as Home Assistant's ingress does, or leaves it.
+    """
+
+    hosts = ("house.example",)
+    base_path = "/kept"
+
+    def setUp(self) -> None:
+        """
+        Start nginx.
+        """
+        super().setUp()
+        folder = Path(tempfile.mkdtemp(prefix="usbgate-nginx-"))
+        self.addCleanup(shutil.rmtree, folder)
+        self.proxy = free_port()
+        config = folder / "nginx.conf"
+        config.write_text(f"""
+            daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
+            events {{}}
+            http {{
+                access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+                fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+                server {{
+                    listen 127.0.0.1:{self.proxy};
+                    proxy_set_header Host $host;
+                    location /taken/ {{ proxy_pass http://127.0.0.1:{self.port}/; }}
+                    location /kept/ {{ proxy_pass http://127.0.0.1:{self.port}; }}
+                }}
+            }}
+        """)
+        process = subprocess.Popen(
+            [str(NGINX), "-c", str(config), "-p", str(folder), "-e", str(folder / "error.log")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.addCleanup(process.wait, 20)
+        self.addCleanup(process.send_signal, signal.SIGTERM)
+
+    async def test_sub_path(self) -> None:
+        """
+        The page, the API, asking and events work under either.
+        """
+        await deferToThread(_wait_for, self.proxy)
+        self.port = self.proxy
+        host = {"Host": "house.example"}
+        for index, base in enumerate(["/taken", "/kept"]):
+            self.assertEqual(
+                (await self.call("GET", f"{base}/", headers=host)).header("ETag"),
+                load_page()["index.html"].etag.decode(),
+            )
+            self.assertEqual((await self.get(f"{base}/api/v1/sensors", headers=host))["sensors"], [])
+            origin = {**host, "Origin": "https://house.example"}
+            asking = self.ask_for("POST", base + ASK, json={}, headers=origin)
+            await until(lambda: len(self.gateway.asked) > index)  # noqa: B023  # waited for here
+            self.gateway.answer(index)
+            self.assertEqual((await asking).code, 200)
+            client: RawClient = await self.connect()
+            client.say(f"GET {base}/api/v1/events HTTP/1.1\nHost: house.example")
+            await until(lambda: b"\n\nid: " in client.heard)  # noqa: B023  # waited for here
+            client.transport.loseConnection()
+            await until(lambda: not self.web.events)
+            told = await self.problem("GET", f"{base}/", headers={"Host": "evil.example"})
+            self.assertEqual(told[0], 421)
+        await deferLater(reactor, 0)
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(1000):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            pass

@@ -1,0 +1,3 @@
+"""
+The `usbgate` command.
+"""

@@ -1,0 +1,222 @@
+"""
+Correct the times of what was stored before the clock was right (`usbgate correct-clock`, protocol §5).
+
+A stretch at a time, each in one transaction, beside a daemon that stores: what is corrected is marked as right, so
+that it is never moved twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from datetime import timedelta
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import make_dsn
+
+from usbgate.config.settings import Settings
+from usbgate.core.batch import KINDS
+from usbgate.core.clockmarks import plan
+from usbgate.core.model import ClockMark
+from usbgate.store.embedded.cluster import DATABASE, USER
+from usbgate.store.embedded.postmaster import PidFile, is_server_of
+
+CONNECT_LIMIT = 10  # seconds
+
+_TABLES = [kind.table for kind in KINDS]
+# What has a time and the word whether it can be right; the marks stay as they are.
+_CORRECTED = [kind.table for kind in KINDS if {"at", "clock"} <= {*kind.columns} and kind.row is not ClockMark]
+
+_OURS = "gateway = %(gateway)s and seq between %(first)s and %(last)s"
+
+
+def _of_all(what: str, tables: Sequence[str]) -> str:
+    return f"({' union all '.join(what.format(table=table) for table in tables)}) as rows"
+
+
+# Asked before the marks: what is stored only then may have a mark that we do not know.
+_NEWEST = "select coalesce(max(seq), 0) from " + _of_all(
+    "select max(seq) as seq from {table} where gateway = %(gateway)s", _TABLES
+)
+
+_MARKS = """
+    select seq, round(extract(epoch from at) * 1000)::bigint, uptime, boot, clock
+    from clock_mark where gateway = %(gateway)s order by seq
+"""
+
+# Behind two missing numbers or more nothing is certain: a mark may have been among them. It never comes alone, so one
+# number is a row that was set aside.
+_UNBROKEN = f"""
+    select min(seq) from (
+        select seq, lead(seq) over (order by seq) as following
+        from {_of_all("select seq from {table} where " + _OURS, _TABLES)}
+    ) as rows where following > seq + 2
+"""
+
+_COUNT = "select count(*) from {table} where not clock and " + _OURS
+_MOVE = f"update {{table}} set at = at + %(shift)s * interval '1 ms', clock = true where not clock and {_OURS}"
+
+# Spelled by the server: Python's times end in the year 9999.
+_SPELLED = "to_char({at} at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')"
+_EARLIEST = (
+    f"select {_SPELLED.format(at='at')}, {_SPELLED.format(at='(at + shift)')} from ("
+    "select min(at) as at, %(shift)s * interval '1 ms' as shift from "
+    + _of_all("select at from {table} where not clock and " + _OURS, _CORRECTED)
+    + ") as rows"
+)
+_RIGHT = f"select {_SPELLED.format(at='at')} from reading where gateway = %(gateway)s and clock and seq"
+_RIGHT_BEFORE = f"{_RIGHT} < %(first)s order by seq desc limit 1"
+_RIGHT_AFTER = f"{_RIGHT} > %(last)s order by seq limit 1"
+
+
+class CorrectionFailed(Exception):
+    """
+    The times can't be corrected; the text says why, in one line.
+    """
+
+
+def find_database(settings: Settings) -> str:
+    """
+    Tell how to reach the database: what the configuration says, or the embedded server where it runs.
+
+    Raises:
+        CorrectionFailed: There is none, or it does not run.
+    """
+    if settings.database == "none":
+        raise CorrectionFailed("nothing is stored: the database is none")
+    if settings.database != "embedded":
+        return settings.database
+    data = settings.state / "postgres" / "data"
+    server = PidFile.read(data)
+    if server is None or not server.ready or not is_server_of(server.pid, data):
+        raise CorrectionFailed(
+            f"the embedded database in {settings.state} does not run: it does while the daemon does, start that first"
+        )
+    return make_dsn(host=server.socket_folder, port=server.port, user=USER, dbname=DATABASE)
+
+
+def correct(dsn: str, gateway: str, dry_run: bool, say: Callable[[str], object]) -> None:
+    """
+    Correct what can be corrected, and say so, a line for each stretch.
+
+    Args:
+        dsn: Where the database is.
+        gateway: Whose rows.
+        dry_run: Only say it.
+        say: Takes a line.
+
+    Raises:
+        CorrectionFailed: The database can't be used, or refuses; what was said to be moved before is moved.
+    """
+    try:
+        with closing(psycopg2.connect(dsn, connect_timeout=CONNECT_LIMIT, application_name="usbgate")) as connection:
+            _Correction(connection, gateway, dry_run, say).run()
+    except psycopg2.errors.UndefinedTable:
+        raise CorrectionFailed(
+            "this database has no marks of the clock: no usbgate that makes them has stored in it"
+        ) from None
+    except psycopg2.Error as error:
+        raise CorrectionFailed(f"the database can't be used: {' '.join(str(error).split())}") from None
+
+
+class _Correction:
+    def __init__(self, connection: Any, gateway: str, dry_run: bool, say: Callable[[str], object]) -> None:
+        self._connection = connection
+        self._gateway = gateway
+        self._dry_run = dry_run
+        self._say = say
+
+    def run(self) -> None:
+        ((newest,),) = self._query(_NEWEST)
+        marks = [(seq, ClockMark(*mark)) for seq, *mark in self._query(_MARKS)]
+        if not marks:
+            self._say(f"nothing is known of the clock of gateway {self._gateway}: no mark of it is stored")
+            return
+        first = marks[0][0]
+        older = self._counts(0, first - 1)
+        if older:
+            self._say(f"{older}, before number {first}: can't be corrected, they are older than the first mark")
+        found = bool(older)
+        for stretch in plan(marks):
+            last = newest if stretch.last is None else min(stretch.last, newest)
+            found = self._correct(stretch.first, last, stretch.shift) or found
+        if found:
+            self._say("What still waits in the journal was not looked at: run this again when it is stored.")
+        else:
+            self._say(f"nothing to correct: gateway {self._gateway} stored nothing before its clock was right")
+
+    def _query(self, sql: str, **parameters: object) -> list[tuple[Any, ...]]:
+        with self._connection, self._connection.cursor() as cursor:  # one transaction
+            cursor.execute(sql, {"gateway": self._gateway, **parameters})
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+            return rows
+
+    def _counts(self, first: int, last: int) -> str:
+        """
+        Spell how many rows there are to correct; empty for none.
+        """
+        counts = {table: self._query(_COUNT.format(table=table), first=first, last=last)[0][0] for table in _CORRECTED}
+        return _spell(counts)
+
+    def _correct(self, first: int, last: int, shift: int | None) -> bool:
+        """
+        Correct one stretch, or say why not; tell whether there was anything.
+        """
+        if not self._counts(first, last):
+            return False
+        ((unbroken,),) = self._query(_UNBROKEN, first=first, last=last)
+        if unbroken is not None:
+            if behind := self._counts(unbroken + 1, last):
+                self._say(
+                    f"{behind}, behind number {unbroken}: can't be corrected, rows before them were lost, and perhaps "
+                    f"a mark of the clock{self._between(unbroken, last)}"
+                )
+            last = unbroken
+        if not (counts := self._counts(first, last)):
+            return True
+        if shift is None:
+            self._say(
+                f"{counts}, numbers {first} to {last}: can't be corrected, the clock was not right, or not yet, since "
+                f"that start of the machine{self._between(first, last)}"
+            )
+        else:
+            self._move(first, last, shift, counts)
+        return True
+
+    def _move(self, first: int, last: int, shift: int, counts: str) -> None:
+        parameters = {"gateway": self._gateway, "first": first, "last": last, "shift": shift}
+        ((before, after),) = self._query(_EARLIEST, **parameters)
+        if not self._dry_run:
+            moved = {}
+            with self._connection, self._connection.cursor() as cursor:  # all of the stretch, or nothing
+                for table in _CORRECTED:
+                    cursor.execute(_MOVE.format(table=table), parameters)
+                    moved[table] = cursor.rowcount
+            counts = _spell(moved) or "nothing"  # somebody else was quicker
+        self._say(
+            f"{counts}, numbers {first} to {last}: {'would be ' if self._dry_run else ''}moved by {_duration(shift)} "
+            f"(the earliest from {before} to {after})"
+        )
+
+    def _between(self, first: int, last: int) -> str:
+        # What is known of when that was, by the order of all that was stored.
+        bounds = []
+        for word, sql in (("after", _RIGHT_BEFORE), ("before", _RIGHT_AFTER)):
+            if rows := self._query(sql, first=first, last=last):
+                bounds.append(f"{word} {rows[0][0]}")
+        return f"; by their order they are from {' and '.join(bounds)}" if bounds else ""
+
+
+def _spell(counts: Mapping[str, int]) -> str:
+    told = [(count, table) for table, count in counts.items() if count]
+    return " and ".join(f"{count:,} {table}{'s' if count != 1 else ''}" for count, table in told)
+
+
+def _duration(shift: int) -> str:
+    sign, milliseconds = "-" if shift < 0 else "+", abs(shift)
+    if milliseconds < 60_000:
+        return f"{sign}{milliseconds / 1000:.3f} s"
+    days, seconds = divmod(round(milliseconds / 1000), 86_400)
+    spelled = str(timedelta(seconds=seconds))
+    return f"{sign}{days:,} days {spelled}" if days else sign + spelled

@@ -1,0 +1,3 @@
+"""
+Settings, and how files and options are read.
+"""

@@ -1,0 +1,108 @@
+"""
+Marks of the clocks: noted whenever the wall clock stepped, and what can be known from them afterwards (protocol §5).
+
+The marks of a gateway, stored among its rows and numbered with them, cut these into stretches within which the wall
+clock went evenly beside the time since the machine started. So all of a stretch is wrong by the same amount, and one
+moment of the same start of the machine at which the clock was right tells by how much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from math import inf
+from typing import NamedTuple
+
+from usbgate.core.model import ClockMark
+
+STEP = 500.0  # ms; what adjusts a clock more finely than this does it without steps
+
+
+class Stamp(NamedTuple):
+    """
+    One look at the clocks: see `IClock`.
+    """
+
+    at: int
+    uptime: float
+    trusted: bool
+
+
+def _lead(at: int, uptime: float) -> float:
+    # By how many milliseconds the wall clock is before the time since the machine started.
+    return at - uptime * 1000
+
+
+class ClockWatch:
+    """
+    Tells when a mark is due: for the first row, and when the wall clock stepped or became right or wrong.
+    """
+
+    def __init__(self, boot: Callable[[], str]) -> None:
+        """
+        Begin without a mark.
+
+        Args:
+            boot: See `IClock.boot`.
+        """
+        self._boot = boot
+        self._marked = -inf
+        self._trusted = False
+
+    def due(self, stamp: Stamp) -> ClockMark | None:
+        """
+        Tell the mark that is to be stored before rows with this stamp; None where the last one still holds.
+        """
+        at, uptime, trusted = stamp
+        if abs(_lead(at, uptime) - self._marked) <= STEP and trusted == self._trusted:
+            return None
+        return ClockMark(at, uptime, self._boot(), trusted)
+
+    def noted(self, mark: ClockMark) -> None:
+        """
+        Take note that a mark was stored.
+        """
+        self._marked = _lead(mark.at, mark.uptime)
+        self._trusted = mark.clock
+
+
+class Stretch(NamedTuple):
+    """
+    Rows that were stamped while the clock was not known to be right.
+
+    Attributes:
+        first: The number of the mark before them.
+        last: The last number before the next mark; None where there is none.
+        shift: Milliseconds by which they are behind; None where nothing tells.
+    """
+
+    first: int
+    last: int | None
+    shift: int | None
+
+
+def plan(marks: Sequence[tuple[int, ClockMark]]) -> list[Stretch]:
+    """
+    Find the stretches to correct, and what corrects them.
+
+    Of several moments of the same start of the machine at which the clock was right, the nearest counts: clocks drift.
+
+    Args:
+        marks: All of one gateway, with their numbers, in order.
+    """
+    right: dict[str, list[ClockMark]] = {}
+    for _, mark in marks:
+        if mark.clock:
+            right.setdefault(mark.boot, []).append(mark)
+    return [
+        Stretch(seq, following and following[0] - 1, _shift(mark, right.get(mark.boot, ())))
+        for (seq, mark), following in zip_longest(marks, marks[1:])
+        if not mark.clock
+    ]
+
+
+def _shift(wrong: ClockMark, right: Sequence[ClockMark]) -> int | None:
+    if not right:
+        return None
+    nearest = min(right, key=lambda mark: abs(mark.uptime - wrong.uptime))
+    return round(_lead(nearest.at, nearest.uptime) - _lead(wrong.at, wrong.uptime))

@@ -1,0 +1,106 @@
+"""
+The ways in which a request fails, one class for each error code (protocol §3).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RequestError(Exception):
+    """
+    A request failed; `text` says why in words that a person may read.
+
+    Each subclass is one code of the protocol (§3); its docstring is the default text.
+    """
+
+    code: ClassVar[str]
+
+    def __init__(self, text: str = "") -> None:
+        self.text = text or " ".join((type(self).__doc__ or "").split()).rstrip(".")
+        super().__init__(self.text)
+
+
+class TimedOut(RequestError):
+    """
+    The request was sent, and no answer came within its time limit.
+    """
+
+    code = "timeout"
+
+
+class Offline(RequestError):
+    """
+    The device that serves this sensor is not connected.
+    """
+
+    code = "offline"
+
+
+class Busy(RequestError):
+    """
+    The queue of that device or sensor is full, or the time limit ended before the request could be sent.
+    """
+
+    code = "busy"
+
+
+class Malformed(RequestError):
+    """
+    The line does not parse, or a field is missing or out of range.
+
+    `reason` is one of a few fixed phrases, by which malformed lines are counted; `detail` says what was wrong
+    with this one.
+    """
+
+    code = "malformed"
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        self.reason = reason
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+
+
+class Unknown(RequestError):
+    """
+    There is no such word or device, or no device can be told for this sensor.
+    """
+
+    code = "unknown"
+
+
+class Denied(RequestError):
+    """
+    That is not permitted for this client.
+    """
+
+    code = "denied"
+
+
+class LimitExceeded(RequestError):
+    """
+    The line is too long, or there are too many connections or requests in flight.
+    """
+
+    code = "limit"
+
+
+class Failed(RequestError):
+    """
+    Something inside went wrong; the log has it.
+    """
+
+    code = "failed"
+
+
+class Stopped(RequestError):
+    """
+    usbgate is ending.
+    """
+
+    code = "stopped"
+
+
+class StartError(Exception):
+    """
+    What keeps the daemon from starting; the text is one line for a person.
+    """

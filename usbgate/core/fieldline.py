@@ -1,0 +1,297 @@
+"""
+Field lines: how both sides of usbgate spell what they say (protocol §1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from time import gmtime
+
+from usbgate.core.errors import Malformed
+
+LINE_LIMIT = 1024  # bytes without the line end, protocol §1
+
+# Keys that mean something to usbgate itself; a client can't use them as arguments, nor a device as measurements.
+RESERVED = frozenset(
+    ["MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "AT", "DEV", "GW", "OK", "ERROR", "TEXT", "EVENT"]
+)
+
+# Unicode's category Cc, whole.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+# What makes a value read back as something else: a control character, half a surrogate pair (no UTF-8), or a
+# `_` that begins a segment with a colon in it.
+_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]|_[^_]*:")
+
+_KEY = re.compile(r"[A-Za-z][A-Za-z0-9]*")
+
+# With what a number of protocol §1 begins and ends.
+_NUMBER_BEGINS = frozenset("+-.0123456789")
+_NUMBER_ENDS = frozenset(".0123456789")
+
+# A number spelled with more characters than this keeps its spelling beside its value (protocol §5): a double
+# holds 15 decimal digits, and tags keep theirs.
+EXACT_DIGITS = 15
+
+
+class LineBuffer:
+    """
+    Cuts a stream of bytes into lines, in bounded memory whatever is sent.
+
+    Attributes:
+        crlf: Whether the newest line ended in CRLF.
+    """
+
+    def __init__(self, limit: int = LINE_LIMIT) -> None:
+        """
+        Begin with nothing.
+
+        Args:
+            limit: The most bytes that a line may have, its end not counted.
+        """
+        self.crlf = False
+        self._limit = limit
+        self._rest = b""
+        self._dropping = False
+
+    @property
+    def rest(self) -> bytes:
+        """
+        The unfinished line at the end of what was fed, without what is being dropped.
+        """
+        return self._rest
+
+    def take_rest(self) -> bytes:
+        """
+        Take the unfinished line out of the buffer.
+        """
+        rest, self._rest = self._rest, b""
+        return rest
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """
+        Take in a chunk and give out the lines that it completes.
+
+        An over-long line comes out once, when it is found, as its first `limit + 1` bytes, which tells it from
+        every other; the rest of it is dropped.
+
+        Args:
+            data: Any number of bytes, cut anywhere.
+
+        Returns:
+            Lines in order, without LF or CRLF.
+        """
+        *lines, last = data.split(b"\n")
+        if lines:
+            lines[0] = self._rest + lines[0]
+            self._rest = b""
+            if self._dropping:
+                del lines[0]
+                self._dropping = False
+        if lines:
+            self.crlf = lines[-1].endswith(b"\r")
+            if b"\r" in data or lines[0].endswith(b"\r"):
+                lines = [line[:-1] if line.endswith(b"\r") else line for line in lines]
+            if max(map(len, lines)) > self._limit:
+                lines = [line[: self._limit + 1] for line in lines]
+        if not self._dropping:
+            self._rest += last
+            # One byte more than the limit may yet be the CR of a line end.
+            if len(self._rest) > self._limit + self._rest.endswith(b"\r"):
+                lines.append(self._rest[: self._limit + 1])
+                self._rest = b""
+                self._dropping = True
+        return lines
+
+
+def parse(line: bytes, limit: int = LINE_LIMIT) -> dict[str, str]:
+    """
+    Read a field line (protocol §1).
+
+    Args:
+        line: One line without its end.
+        limit: The most bytes that it may have.
+
+    Returns:
+        The fields in their order, keys in upper case.
+
+    Raises:
+        Malformed: It is not a field line, or too long.
+    """
+    if len(line) > limit:
+        raise Malformed("line too long")
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        raise Malformed("not UTF-8") from None
+    if not text.isprintable() and _CONTROL.search(text):
+        raise Malformed("control character")
+    segments = text.split("_")
+    fields = dict(map(_simple_field, segments))
+    if len(fields) == len(segments) and "" not in fields:
+        return fields
+    return _parse(text)
+
+
+@lru_cache(maxsize=4096)
+def _simple_field(segment: str) -> tuple[str, str]:
+    # The key and the value of a segment that is a field as it stands, two empty texts for any other. Most segments come
+    # again and again: looking them up here halves what a line costs.
+    head, _, value = segment.partition(":")
+    key = _upper_key(head)
+    if key and value and value[0] > " " and value[-1] > " " and value.isascii():
+        return key, value
+    return "", ""
+
+
+def _parse(text: str) -> dict[str, str]:
+    # The rule for segments, whole.
+    if text.endswith("_"):
+        text = text[:-1]
+    fields: dict[str, str] = {}
+    key = ""
+    for segment in text.split("_"):
+        head, colon, value = segment.partition(":")
+        if colon:
+            key = _upper_key(head)
+            if not key:
+                raise Malformed("no key", repr(segment))
+            if key in fields:
+                raise Malformed("key given twice", key)
+            fields[key] = value
+        elif key:
+            fields[key] += "_" + segment
+        else:
+            raise Malformed("no key", repr(segment))
+    for key, value in fields.items():
+        if not value or value[0] <= " " or value[-1] <= " " or not value.isascii():
+            fields[key] = value = value.strip()
+            if not value:
+                raise Malformed("empty value", key)
+    return fields
+
+
+@lru_cache(maxsize=1024)
+def _upper_key(head: str) -> str:
+    return head.upper() if is_key(head) else ""
+
+
+def reads_back(value: str) -> bool:
+    """
+    Whether a value is read as what was written: it is not empty, has no blanks at its ends, no control character, and
+    no part that reads as a field.
+    """
+    return bool(value) and value == value.strip() and not _UNWRITABLE.search(value)
+
+
+def check_value(key: str, value: str) -> None:
+    """
+    Refuse a value that would not read back as itself.
+
+    Raises:
+        Malformed: It does not (see `reads_back`).
+    """
+    if not reads_back(value):
+        raise Malformed("value that does not read back", f"{key} {value!r}")
+
+
+def format_line(fields: Mapping[str, str]) -> str:
+    """
+    Write a field line, so that `parse` gives the same fields again.
+
+    Args:
+        fields: At least one; keys as `parse` returns them.
+
+    Raises:
+        Malformed: A value would not read back.
+    """
+    for key, value in fields.items():
+        check_value(key, value)
+    return join_fields(fields)
+
+
+def join_fields(fields: Mapping[str, str]) -> str:
+    """
+    Write a field line without a look at its values: for fields that `parse` has made, and values of our own.
+
+    Looking at each again was a tenth of what a request costs.
+
+    Args:
+        fields: At least one; keys as `parse` returns them, values that read back.
+    """
+    line = "_".join([f"{key}:{value}" for key, value in fields.items()])
+    # One `_` at the very end is ignored: a value that ends in one needs another.
+    return line + "_" if line.endswith("_") else line
+
+
+def is_key(text: str) -> bool:
+    """
+    Whether a text may stand before the colon of a field.
+    """
+    return _KEY.fullmatch(text) is not None
+
+
+@lru_cache(maxsize=1024)
+def is_sensor_id(text: str) -> bool:
+    """
+    Whether a text may name a sensor: 1 to 64 characters, no blank, no `_`, and it reads back.
+    """
+    return 0 < len(text) <= 64 and "_" not in text and not any(map(str.isspace, text)) and not _UNWRITABLE.search(text)
+
+
+@lru_cache(maxsize=4096)
+def parse_number(text: str) -> float | None:
+    """
+    Read a number as protocol §1 defines it; None if the text is not one, or not finite as a double.
+    """
+    # Python's own grammar allows besides: blanks around it, `1_000`, other scripts' digits, infinity and nan.
+    if text[:1] in _NUMBER_BEGINS and text[-1:] in _NUMBER_ENDS and "_" not in text and text.isascii():
+        try:
+            number = float(text)
+        except ValueError:
+            return None
+        if number - number == 0.0:  # neither infinite nor nan
+            return number
+    return None
+
+
+def format_number(number: float) -> str:
+    """
+    Write the shortest text that reads back as this double, with no `.0`.
+    """
+    return repr(number).removesuffix(".0")
+
+
+@lru_cache(maxsize=16)
+def _second(seconds: int) -> str:
+    year, month, day, hour, minute, second = gmtime(seconds)[:6]
+    return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
+
+
+def format_time(at: int) -> str:
+    """
+    Write a time as RFC 3339 in UTC with milliseconds: `2013-03-11T21:02:10.123Z`.
+
+    Args:
+        at: Whole milliseconds since 1970, UTC.
+    """
+    seconds, milliseconds = divmod(at, 1000)
+    return f"{_second(seconds)}.{milliseconds:03}Z"
+
+
+def count_unreadable(data: bytes) -> int:
+    """
+    Tell how many characters some bytes have that no line can have.
+    """
+    text = data.decode("utf-8", "replace")
+    return text.count("\ufffd") + len(_CONTROL.findall(text))
+
+
+def plain_text(text: str) -> str:
+    """
+    Make any text fit to be the value of `TEXT`: `_` and control characters become blanks.
+    """
+    text = _CONTROL.sub(" ", text.replace("_", " ")).encode("utf-8", "replace").decode()
+    return text.strip() or "no text"

@@ -1,0 +1,220 @@
+"""
+What clients and usbgate say to each other, as fields (protocol §3).
+
+Every face that speaks field lines builds its requests and spells its answers here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from usbgate.core.errors import Malformed, RequestError
+from usbgate.core.fieldline import (
+    LINE_LIMIT,
+    RESERVED,
+    check_value,
+    format_time,
+    is_key,
+    is_sensor_id,
+    join_fields,
+    parse_number,
+    plain_text,
+    reads_back,
+)
+from usbgate.core.model import Answer, Question, Report, Request
+
+# A request may have no other reserved keys than these.
+_REFUSED = RESERVED - {"MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "DEV"}
+
+# Never sent to a device.
+_OURS = frozenset(["MAXAGE", "TIMEOUT", "DEV", "TAG"])
+
+# What a failure repeats of the request.
+_TOLD = ("MSG", "ID", "ORIGIN", "TAG")
+
+_TEXT_LIMIT = 200  # bytes of `TEXT`; some quote what was said, and that may be a whole line
+_TEXT_LEAST = 20  # bytes; the beginning of the reason, even if what is repeated leaves no room for it
+
+_AT_SIZE = len("_AT:2013-03-11T21:02:10.123Z")  # how each answer ends
+
+TIMEOUT_RANGE = (0.1, 3600.0)  # seconds, protocol §3
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: bool = False) -> Request:
+    """
+    Make a request of a client's fields.
+
+    It may be longer than a line to a device can be: only who knows the device can tell (see `Request.size`).
+
+    Args:
+        fields: What the client sent, keys in upper case.
+        origin: `ORIGIN`, where the client gave none: the peer's address.
+        client: The peer, for the record.
+        parsed: Whether `parse` has made the fields; else their values, and the origin, are checked.
+
+    Raises:
+        Malformed: A required field is missing, a key is not allowed, a value is out of range or would not read
+            back.
+    """
+    if not parsed:
+        for key, value in {**fields, "ORIGIN": fields.get("ORIGIN", origin)}.items():
+            check_value(key, value)
+    for key in fields:
+        if key in _REFUSED:
+            raise Malformed("key not allowed in a request", key)
+    for key in ("MSG", "ID"):
+        if key not in fields:
+            raise Malformed("no " + key)
+    if not is_sensor_id(fields["ID"]):
+        raise Malformed("not a sensor id", repr(fields["ID"]))
+    told = {key: value for key, value in fields.items() if key not in _OURS}
+    told.setdefault("ORIGIN", origin)
+    return Request(
+        question=Question(
+            fields["ID"],
+            fields["MSG"],
+            frozenset((key, value) for key, value in told.items() if key not in ("MSG", "ID", "ORIGIN")),
+        ),
+        fields=told,
+        origin=told["ORIGIN"],
+        client=client,
+        timeout=_seconds(fields, "TIMEOUT", *TIMEOUT_RANGE),
+        max_age=_seconds(fields, "MAXAGE", 0.0, float("inf")),
+        device=fields.get("DEV"),
+        size=len(join_fields(told).encode()),
+    )
+
+
+def _seconds(fields: Mapping[str, str], key: str, least: float, most: float) -> float | None:
+    text = fields.get(key)
+    if text is None:
+        return None
+    number = parse_number(text)
+    if number is None or not least <= number <= most:
+        expected = f"{least:g} to {most:g} seconds" if most < float("inf") else "seconds, not below 0"
+        raise Malformed("value out of range", f"{key} is {text!r}, expected {expected}")
+    return number
+
+
+def parse_duration(text: str) -> float | None:
+    """
+    Read a length of time such as `90s`, `30m`, `1h`, `2d`, `1w`, in seconds; None if the text is none.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        return None
+    return float(match[1]) * _SECONDS[match[2]] if len(text) <= 15 else float("inf")
+
+
+def parse_moment(text: str, now: int) -> int | None:
+    """
+    Read a time before now (as `parse_duration` does) or a moment (RFC 3339, in UTC where it does not say).
+
+    Args:
+        text: What a client said.
+        now: Whole milliseconds since 1970, UTC.
+
+    Returns:
+        Whole milliseconds since 1970, never before; None if the text is no time.
+    """
+    before = parse_duration(text)
+    if before is not None:
+        return max(0, now - int(before * 1000)) if before < float("inf") else 0
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0, int(moment.timestamp() * 1000))
+    except (ValueError, OverflowError):
+        return None
+
+
+def salvage(line: bytes) -> dict[str, str]:
+    """
+    Read from a malformed line those of `MSG`, `ID`, `ORIGIN`, `TAG` that can be read.
+
+    Args:
+        line: The line; of an over-long one its beginning, whose last field counts as cut off.
+    """
+    fields: list[tuple[str, str]] = []
+    for segment in line.decode("utf-8", "replace").removesuffix("_").split("_"):
+        head, colon, value = segment.partition(":")
+        if colon:
+            # Only what can be a key: upper case makes ASCII of some letters that are not.
+            fields.append((head.upper() if is_key(head) else "", value))
+        elif fields:
+            key, value = fields[-1]
+            fields[-1] = (key, f"{value}_{segment}")
+    if len(line) > LINE_LIMIT:
+        del fields[-1:]
+    found: dict[str, str] = {}
+    for key, value in fields:
+        value = value.strip()
+        if key in _TOLD and key not in found and "\ufffd" not in value and reads_back(value):
+            found[key] = value
+    return found
+
+
+def error_line(error: RequestError, fields: Mapping[str, str]) -> str:
+    """
+    Spell a failure: `ERROR:<code>_MSG:J_ID:20_ORIGIN:TOTO_TEXT:<why>`.
+
+    Args:
+        error: What went wrong.
+        fields: The fields of the request, as far as they are known; only those of `MSG`, `ID`, `ORIGIN`, `TAG`
+            that read back are used.
+    """
+    told = {key: fields[key] for key in _TOLD if key in fields and reads_back(fields[key])}
+    head = join_fields({"ERROR": error.code, **told, "TEXT": ""})
+    room = min(_TEXT_LIMIT, max(_TEXT_LEAST, LINE_LIMIT - len(head.encode())))
+    text = plain_text(error.text).encode()[:room].decode("utf-8", "ignore")
+    return head + plain_text(text)
+
+
+def answer_line(answer: Answer, tag: str | None = None) -> str:
+    """
+    Spell an answer: `ID:20_VALUE:456_MSG:J_AT:2013-03-11T21:02:10.123Z`.
+
+    Args:
+        answer: What to tell.
+        tag: The asker's own mark, if the request had one.
+    """
+    return _report_line({}, answer.report, answer.command, tag, answer.at)
+
+
+def with_tag(line: bytes, tag: str) -> bytes:
+    """
+    Put an asker's own mark into what `answer_line` spelled without, so that it is spelled once for all askers.
+    """
+    return line[:-_AT_SIZE] + b"_TAG:" + tag.encode() + line[-_AT_SIZE:]
+
+
+def reading_event_line(report: Report, command: str | None, at: int) -> str:
+    """
+    Spell a reading for watchers: `EVENT:reading_ID:2_SMOKE:1_AT:2013-03-11T21:02:10.123Z`.
+
+    Args:
+        report: The report as the device spelled it.
+        command: The command that it answered, if any.
+        at: When it was read: whole milliseconds since 1970, UTC.
+    """
+    return _report_line({"EVENT": "reading"}, report, command or report.command, None, at)
+
+
+def _report_line(head: dict[str, str], report: Report, command: str | None, tag: str | None, at: int) -> str:
+    fields = head
+    fields["ID"] = report.sensor
+    for key, value in report.values:
+        check_value(key, value)  # a dialect can be anybody's
+        fields[key] = value
+    if command is not None:
+        fields["MSG"] = command
+    if tag is not None:
+        fields["TAG"] = tag
+    fields["AT"] = format_time(at)
+    return join_fields(fields)

@@ -1,0 +1,124 @@
+"""
+What is left out where the configuration says so: lines that only repeat, and the middle of a run of equal readings.
+
+Pure rules with bounded memory; the time comes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from usbgate.core.containers import BoundedDict
+from usbgate.core.model import Reading
+
+# Lines remembered as what may be repeated, and sensors as asked; a radio repeats a packet before so many others come.
+# A line has at most 1,024 bytes: 1 MiB. What is forgotten is handed on once more, no worse.
+REPEAT_MEMORY = 1024
+
+SERIES = 10_000  # as many as there are sensors remembered; each holds back one reading at most
+
+
+class RepeatFilter:
+    """
+    Tells a line that only repeats what was just heard: the same bytes again, within some time.
+
+    The time runs from the line that was handed on, not from its last repeat: a device that says the same for ever is
+    still heard. What was asked since may be answered in the same words, and is no repeat.
+    """
+
+    def __init__(self, within: float) -> None:
+        """
+        Begin with nothing heard.
+
+        Args:
+            within: Seconds.
+        """
+        self._within = within
+        self._heard: BoundedDict[bytes, tuple[float, str, int]] = BoundedDict(REPEAT_MEMORY)
+        self._asked: BoundedDict[str, int] = BoundedDict(REPEAT_MEMORY)
+        self._asks = 0
+
+    def is_repeat(self, line: bytes, now: float) -> bool:
+        """
+        Whether this line was heard just now, and its sensor not asked since.
+        """
+        heard = self._heard.get(line)
+        return heard is not None and now - heard[0] < self._within and self._asked.get(heard[1], 0) <= heard[2]
+
+    def heard(self, line: bytes, sensor: str, now: float) -> None:
+        """
+        Take note of a line that is handed on.
+        """
+        self._heard.remember(line, (now, sensor, self._asks))
+
+    def asked(self, sensor: str) -> None:
+        """
+        Take note that this sensor was asked.
+        """
+        self._asks += 1
+        self._asked.remember(sensor, self._asks)
+
+
+@dataclass(eq=False, slots=True)
+class _Run:
+    value: tuple[float | None, str | None]
+    kept_at: float
+    held: Reading | None = None  # the newest one, as long as it was not kept
+
+
+class OnChangeFilter:
+    """
+    Keeps the first and the last of each run of equal readings, and some between; a series is a field of a sensor as
+    one device tells it.
+    """
+
+    def __init__(self, rules: Mapping[str, float]) -> None:
+        """
+        Begin with no runs.
+
+        Args:
+            rules: The sensors whose readings are thinned; for each, seconds after which an equal one is kept, too
+                (infinity for never).
+        """
+        self._rules = rules
+        self._runs: BoundedDict[tuple[str, str, str], _Run] = BoundedDict(SERIES)
+
+    def keep(self, readings: Sequence[Reading], now: float) -> Sequence[Reading]:
+        """
+        Tell what of the readings of one report is to be stored, with the last of a run before what ended it.
+
+        Args:
+            readings: All of one sensor.
+            now: Monotonic seconds.
+        """
+        if not readings or readings[0].sensor not in self._rules:
+            return readings
+        most = self._rules[readings[0].sensor]
+        kept: list[Reading] = []
+        for reading in readings:
+            key = (reading.device, reading.sensor, reading.field)
+            value = (reading.value, reading.text)
+            run = self._runs.get(key)
+            if run is not None and run.value == value and now - run.kept_at < most:
+                run.held = reading
+                continue
+            if run is not None and run.value != value and run.held is not None:
+                kept.append(run.held)
+            if run is None and len(self._runs) >= SERIES:
+                kept.extend(self._held_by(next(iter(self._runs))))  # it is about to be forgotten
+            kept.append(reading)
+            self._runs.remember(key, _Run(value, now))
+        return kept
+
+    def end(self) -> list[Reading]:
+        """
+        Tell what was held back until now: the last of each run.
+        """
+        held = [reading for key in self._runs for reading in self._held_by(key)]
+        self._runs.clear()
+        return held
+
+    def _held_by(self, key: tuple[str, str, str]) -> list[Reading]:
+        held = self._runs[key].held
+        return [] if held is None else [held]

@@ -1,0 +1,3 @@
+"""
+What surrounds the services: state directory, signals, log file, clock.
+"""

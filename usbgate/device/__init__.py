@@ -1,0 +1,3 @@
+"""
+One serial device: endpoint, USB, link, dialects.
+"""

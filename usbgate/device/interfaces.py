@@ -1,0 +1,158 @@
+"""
+What a dialect and a link provide, and what a link expects of its listener.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from usbgate.core.model import (
+    Report,
+    Request,
+    Send,
+)
+
+
+class IDialect(Interface):
+    """
+    How one kind of device spells things (protocol §2, last point). One instance a link.
+    """
+
+    line_starts: Sequence[bytes] = Attribute(
+        "What the first line after opening must start with to count; else it may be the tail of a broken one."
+    )
+    left_out: int = Attribute("How many fields were left out since usbgate means something else by their keys.")
+
+    def decode(line: bytes) -> Report | str:
+        """
+        Read one line of a device.
+
+        Args:
+            line: The bytes without the line end, not empty.
+
+        Returns:
+            A report, or a `str` where the line is the firmware's own log text.
+
+        Raises:
+            Malformed: It is neither.
+        """
+
+    def encode(request: Request, tag: str | None) -> bytes:
+        """
+        Write one request.
+
+        Args:
+            request: What to ask.
+            tag: usbgate's own tag, where the device is configured to echo one.
+
+        Returns:
+            The line without its end.
+        """
+
+
+class IResettable(Interface):
+    """
+    A transport by which a board can be reset.
+    """
+
+    def reset() -> bool:
+        """
+        Begin to reset the board.
+
+        Returns:
+            Whether there is a line that can do so.
+        """
+
+
+class IDeviceLink(Interface):
+    """
+    One device, connected or not. A service: `startService` begins to look for it.
+    """
+
+    name: str = Attribute("The name by which clients and the database know it.")
+    path: str = Attribute("Where it is, in the words of the configuration.")
+    lines_in: int = Attribute("Lines read since usbgate started.")
+    lines_out: int = Attribute("Lines written since usbgate started.")
+    malformed: int = Attribute("Lines that could not be read.")
+    echoes: int = Attribute("Lines that were only an echo of what usbgate wrote.")
+    repeats: int = Attribute("Lines that only repeated the one before, where that is told apart.")
+    partial: int = Attribute("First lines after opening that were the tail of a broken one.")
+    left_out: int = Attribute("Fields left out (see `IDialect.left_out`).")
+
+    def send(messages: Sequence[Send]) -> None:
+        """
+        Write messages to the device, in one piece; does nothing while it is not connected.
+        """
+
+    def pause() -> None:
+        """
+        Read nothing from the device until `resume`; holds over a reconnection. Repeating it is harmless.
+        """
+
+    def resume() -> None:
+        """
+        Read again.
+        """
+
+    def release() -> Deferred[str]:
+        """
+        Close the device and look for it no more, until `take_back`; its listener is not told.
+
+        Returns:
+            Fires with the path of its tty (`path`, if it was not open) when it is closed and its lock is free.
+        """
+
+    def take_back() -> None:
+        """
+        Look for the device again; to be called when `release` has fired.
+        """
+
+
+class ILinkListener(Interface):
+    """
+    Who is told what happens on a link.
+    """
+
+    def link_up(link: IDeviceLink) -> None:
+        """
+        The device was opened.
+        """
+
+    def link_down(link: IDeviceLink, reason: str) -> None:
+        """
+        The device went away, or the first attempt to open it failed (later ones are not told again).
+        """
+
+    def link_full(link: IDeviceLink) -> None:
+        """
+        The device does not take what was written; nothing more should be, until `link_drained`, `link_up` or
+        `link_down`. Called from within `IDeviceLink.send`.
+        """
+
+    def link_drained(link: IDeviceLink) -> None:
+        """
+        The device took all that was written.
+        """
+
+    def link_silent(link: IDeviceLink) -> None:
+        """
+        The device is open, and has said no line for as long as the configuration allows.
+        """
+
+    def link_heard(link: IDeviceLink) -> None:
+        """
+        The device that was silent said a line.
+        """
+
+    def reports_received(link: IDeviceLink, reports: Sequence[Report]) -> None:
+        """
+        One chunk was read and held these reports, in order; called at once, at least one report.
+        """
+
+    def line_refused(link: IDeviceLink, line: bytes, reason: str) -> None:
+        """
+        A line was malformed, or partial.
+        """

@@ -1,0 +1,3 @@
+"""
+Where decisions become actions, and the interfaces that faces use.
+"""

@@ -1,0 +1,3 @@
+"""
+Shared Twisted plumbing: line receiver, send queue, broadcast, listeners.
+"""

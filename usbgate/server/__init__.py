@@ -1,0 +1,3 @@
+"""
+The TCP line server (protocol §3).
+"""

@@ -1,0 +1,3 @@
+"""
+A simulated home, for trying things out without a board.
+"""

@@ -1,3 +1,0 @@
-"""
-Where readings are stored for good: one module a kind of store.
-"""

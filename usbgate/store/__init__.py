@@ -1,0 +1,3 @@
+"""
+Durable storing: journal, delivery, PostgreSQL.
+"""

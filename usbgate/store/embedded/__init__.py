@@ -1,0 +1,3 @@
+"""
+A PostgreSQL server of our own.
+"""

@@ -1,0 +1,125 @@
+"""
+As whom the embedded PostgreSQL runs, since it refuses root, and what belongs to that user.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shlex
+import stat
+from pathlib import Path
+
+from twisted.logger import Logger
+
+from usbgate.store.embedded.postmaster import ServerFailed, opened_folder
+from usbgate.store.embedded.process import Account, ProgramFailed, Programs
+
+SYSTEM_USER = "usbgate"  # made where root runs usbgate and there is none
+MAKING_LIMIT = 10.0  # seconds for useradd; it takes 0.02
+
+log = Logger()
+
+
+async def choose_account(data: Path, programs: Programs) -> Account | None:
+    """
+    Choose as whom the server runs.
+
+    Args:
+        data: The data folder, whose owner it is where there is one.
+        programs: Runs what makes a user.
+
+    Returns:
+        None where it runs as ourselves, who are not root.
+
+    Raises:
+        ServerFailed: There is no user for it, and none can be made.
+    """
+    if os.geteuid() != 0:
+        return None
+    try:
+        owner = data.lstat()
+        if owner.st_uid != 0:
+            return Account(owner.st_uid, owner.st_gid)
+    except FileNotFoundError:
+        pass
+    try:
+        entry = pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        entry = await _make_user(programs)
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+async def _make_user(programs: Programs) -> pwd.struct_passwd:
+    useradd = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir=/"]
+    why = ""
+    try:
+        await programs.run([*useradd, "--shell=/usr/sbin/nologin", SYSTEM_USER], MAKING_LIMIT)
+        log.info("made the system user {user}: PostgreSQL does not run as root", user=SYSTEM_USER)
+    except ProgramFailed as error:  # or another usbgate was faster
+        why = str(error)
+    try:
+        return pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        raise ServerFailed(f"PostgreSQL does not run as root and needs a system user {SYSTEM_USER}: {why}") from None
+
+
+def make_private(folder: Path, account: Account | None) -> None:
+    """
+    Make a folder, or take one that is there, for the server's user alone.
+
+    Raises:
+        ServerFailed: A link or a file is in its place, or it is another's.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    with opened_folder(folder) as descriptor:
+        status = os.fstat(descriptor)
+        try:
+            if account is not None and status.st_uid != account.uid:
+                os.fchown(descriptor, *account)
+            if stat.S_IMODE(status.st_mode) != 0o700:
+                os.fchmod(descriptor, 0o700)
+        except OSError as error:
+            raise ServerFailed(f"{folder} cannot be made private: {error.strerror}") from None
+
+
+def is_private(folder: Path, account: Account | None) -> bool:
+    """
+    Whether this is a folder for the server's user alone; one that the server names itself may be any other.
+    """
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    owner = os.geteuid() if account is None else account.uid
+    return folder.is_absolute() and status.st_uid == owner and status.st_mode == stat.S_IFDIR | 0o700
+
+
+def let_in(account: Account, folder: Path, program: Path) -> None:
+    """
+    Let the server's user pass to its folder and its programs, opening nothing more than that.
+
+    Args:
+        account: Who must get there.
+        folder: Its folder, by its real path.
+        program: One of the programs, by its real path.
+
+    Raises:
+        ServerFailed: That user may not run the programs.
+    """
+    for parent in (*reversed(folder.parents), *reversed(program.parents)):
+        status = parent.stat()
+        if status.st_uid == account.uid:
+            continue
+        passes = stat.S_IXGRP if status.st_gid == account.gid else stat.S_IXOTH
+        if not status.st_mode & passes:
+            with opened_folder(parent) as descriptor:
+                os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | passes)
+            log.warn("made {folder} traversable (chmod o+x) for the database's user", folder=str(parent))
+    if not program.stat().st_mode & stat.S_IXOTH:
+        package = shlex.quote(str(program.parents[2]))  # its libraries are in a folder beside it
+        raise ServerFailed(f"the database's user may not run PostgreSQL: chmod -R o+rX {package}*")

@@ -1,0 +1,3 @@
+"""
+The durable queue on disk, in front of the database.
+"""

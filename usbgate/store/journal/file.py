@@ -1,0 +1,382 @@
+"""
+The journal's file: batches in SQLite, each until it is confirmed, and the rows that no store would take.
+
+Nothing in here knows of threads or waiting; every call blocks until the disk has done its part.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+from twisted.logger import Logger
+
+from usbgate.core.batch import KINDS, NULL_CELL, Batch, merge
+from usbgate.core.errors import StartError
+
+FORMAT = 2  # PRAGMA user_version of the files that this module writes; it reads the earlier ones, too
+
+LOCK_TIMEOUT = 1.0  # seconds; only somebody who looks into the file can hold it, and the writer tries again
+
+# An outage leaves the file as large as it ever was; beyond this many pages an empty one is made small again at
+# the next start: 16 MiB, an hour of a busy device and quickly used again.
+LARGE = 4096
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # what a disk says that may be well again
+
+LIMIT = 1 << 30  # bytes; days of a busy device, and a disk of today has room for it
+ROW_BYTES = 32  # what SQLite needs for a batch beside its payload, about
+DROP_MOST = 10_000  # batches dropped by one commit, so that it stays short; the next one goes on
+
+# `count` stands before `payload`, so that counting the backlog does not read the payloads' pages.
+_SCHEMA = """
+create table if not exists journal (uuid text not null, n integer not null, lost integer not null default 0);
+create table if not exists batch (
+    last integer primary key, first integer not null, count integer not null, payload blob not null);
+create table if not exists rejected (
+    n integer primary key,
+    at text not null default (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    reason text not null,
+    kind text not null,
+    row text not null);
+"""
+
+
+class JournalError(StartError):
+    """
+    The journal can't be opened; the text says why.
+    """
+
+
+class JournalRefused(JournalError):
+    """
+    The disk takes nothing now, so that the journal can't be opened yet.
+    """
+
+
+class JournalFile:
+    """
+    The durable part of the journal.
+
+    Attributes:
+        path: Where it is; SQLite keeps a `-wal` and a `-shm` file beside it.
+        uuid: What tells this journal from all others; made with the file and kept in it.
+        n: The number of the newest row that was ever written.
+        backlog: How many rows it held when it was opened.
+        rejected: How many rows are set aside in it.
+        lost: How many rows were lost ever since it was made.
+        bytes_written: Payload bytes committed since it was opened.
+        content: Bytes of the batches in it.
+        checked: Whether `check` is over.
+    """
+
+    log = Logger()
+
+    def __init__(self, path: Path, limit: int = LIMIT) -> None:
+        self.path = path
+        self._limit = limit
+        self.uuid = ""
+        self.n = 0
+        self.backlog = 0
+        self.rejected = 0
+        self.lost = 0
+        self.bytes_written = 0
+        self.content = 0
+        self.checked = False
+        self._checking = False
+        self._connection: sqlite3.Connection | None = None
+
+    def open(self) -> None:
+        """
+        Open the file, or make it; one that is damaged is set aside for a new one.
+
+        Raises:
+            JournalRefused: The disk is full, or fails; see `open_again`.
+            JournalError: It is not possible, and will not be.
+        """
+        try:
+            try:
+                self._open()
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                self.begin_again(error)
+        except (sqlite3.Error, OSError) as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part
+            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) or getattr(error, "errno", 0) in REFUSALS:
+                raise JournalRefused(str(error)) from None
+            raise JournalError(f"cannot use the journal {self.path}: {error}") from None
+
+    def _open(self) -> sqlite3.Connection:
+        # Used by one thread at a time: opened by the one that starts the journal, then only by the journal's own.
+        db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(db)
+        except BaseException:
+            db.close()
+            raise
+        self._connection = db
+        return db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        (found,) = db.execute("pragma user_version").fetchone()
+        if found > FORMAT:
+            raise JournalError(f"the journal {self.path} was made by a newer usbgate (format {found})")
+        db.execute("pragma journal_mode = wal")
+        db.execute("pragma synchronous = full")
+        db.executescript(_SCHEMA)
+        db.execute("begin immediate")
+        if "lost" not in [name for _, name, *_ in db.execute("pragma table_info(journal)")]:  # an earlier version's
+            db.execute("alter table journal add column lost integer not null default 0")
+        row = db.execute("select uuid, n, lost from journal").fetchone()
+        if row is None:
+            # One that was begun again goes on with its name and its numbers.
+            row = (self.uuid or str(uuid4()), self.n, self.lost)
+            db.execute("insert into journal (uuid, n, lost) values (?, ?, ?)", row)
+        db.execute("update journal set n = n")  # finds out whether the file can be written at all
+        db.execute(f"pragma user_version = {FORMAT}")
+        db.execute("commit")
+        self.uuid, self.n, self.lost = row
+        self.backlog, self.content = db.execute(
+            "select coalesce(sum(count), 0), coalesce(sum(length(payload) + ?), 0) from batch", (ROW_BYTES,)
+        ).fetchone()
+        self.rejected = db.execute("select count(*) from rejected").fetchone()[0]
+        if not self.backlog and db.execute("pragma page_count").fetchone()[0] > LARGE:
+            db.execute("vacuum")
+
+    def begin_again(self, error: Exception) -> bool:
+        """
+        Set a damaged file aside, under a name of its own, and begin a new one; unless it proves to be whole.
+
+        Args:
+            error: What tells the damage (see `is_damage`).
+
+        Returns:
+            Whether a new one was begun.
+        """
+        self.close()
+        if not isinstance(error, Unreadable) and self._is_whole():
+            return False
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.damaged-{number}")).exists():
+            number += 1
+        for suffix in ("-shm", "-wal", ""):  # the file itself last: while it is there, this can be done over
+            beside = Path(f"{self.path}{suffix}")
+            if beside.exists():
+                os.replace(beside, f"{aside}{suffix}")
+        self.log.error(
+            "the journal {path} is damaged ({reason}); it was set aside as {aside}, with what was in it and not yet "
+            "stored, and a new one begun",
+            path=str(self.path),
+            reason=str(error),
+            aside=aside.name,
+        )
+        self._open()
+        return True
+
+    def _is_whole(self) -> bool:
+        # SQLite calls it damage, too, when a single read fails at the wrong moment. Only what is so twice is given up,
+        # with all the rows in it.
+        try:
+            ((verdict, *_), *_) = self._open().execute("pragma quick_check(1)")
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                return False
+            raise
+        if verdict != "ok":
+            self.close()
+        return bool(verdict == "ok")
+
+    def open_again(self) -> None:
+        """
+        Open it where `open` was refused, or a new one could not be begun.
+
+        Raises:
+            sqlite3.Error: That is still so.
+        """
+        if self._connection is None:
+            self._open()
+
+    def check(self) -> None:
+        """
+        Look once whether the file is whole. It reads all of it, which takes long where much waits in it.
+
+        Raises:
+            sqlite3.Error: It is damaged (see `is_damage`), or can't be read.
+        """
+        if self.checked:
+            return
+        db = self._connection or self._open()
+        self._checking = True
+        try:
+            ((verdict, *_), *_) = db.execute("pragma quick_check(1)")
+        except sqlite3.Error as error:
+            self.checked = not is_damage(error)  # what can't be read may still be written
+            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_INTERRUPT:
+                raise
+            return
+        finally:
+            self._checking = False
+        if verdict != "ok":
+            raise Damaged(str(verdict).replace("\n", " "))
+        self.checked = True
+
+    def interrupt_check(self) -> None:
+        """
+        End a check that is under way in another thread.
+        """
+        if self._checking and self._connection is not None:
+            self._connection.interrupt()
+
+    def write(
+        self,
+        batches: Sequence[Batch],
+        rejected: Sequence[tuple[Batch, str]],
+        confirmed: int,
+        kept: int = 0,
+        lost: int = 0,
+    ) -> list[tuple[int, int]]:
+        """
+        Commit, all or nothing; where the new ones exceed the limit, the oldest are dropped.
+
+        Args:
+            batches: New ones, in order.
+            rejected: Rows to set aside, each with the reason; one that is there already is left as it is.
+            confirmed: Batches up to this number are let go.
+            kept: Batches up to this number are not dropped.
+            lost: Rows to count as lost beside those that are dropped; negative where some of them were not lost.
+
+        Returns:
+            What was dropped, in order: the last number of each batch, and its rows.
+
+        Raises:
+            sqlite3.Error: Nothing of it was done.
+        """
+        db = self._connection or self._open()
+        packed = [(batch.last, batch.first, batch.rows, batch.to_bytes()) for batch in batches]
+        n = batches[-1].last if batches else self.n
+        content = self.content + sum(len(row[-1]) + ROW_BYTES for row in packed)
+        dropped: list[tuple[int, int]] = []
+        db.execute("begin immediate")
+        try:
+            (freed,) = db.execute(
+                "select coalesce(sum(length(payload) + ?), 0) from batch where last <= ?", (ROW_BYTES, confirmed)
+            ).fetchone()
+            if freed:
+                db.execute("delete from batch where last <= ?", (confirmed,))
+                content -= freed
+            if batches and content > self._limit:
+                content = self._drop(db, max(kept, confirmed), content, dropped)
+            db.executemany("insert into batch values (?, ?, ?, ?)", packed)
+            aside = db.executemany(
+                "insert or ignore into rejected (n, reason, kind, row) values (?, ?, ?, ?)",
+                [_spell_rejected(row, reason) for row, reason in rejected],
+            ).rowcount
+            lost += self.lost + sum(rows for _, rows in dropped)
+            db.execute("update journal set n = ?, lost = ?", (n, lost))
+            db.execute("commit")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("rollback")
+            raise
+        self.n = n
+        self.lost = lost
+        self.rejected += max(aside, 0)
+        self.bytes_written += sum(len(row[-1]) for row in packed)
+        self.content = content
+        return dropped
+
+    def _drop(self, db: sqlite3.Connection, kept: int, content: int, dropped: list[tuple[int, int]]) -> int:
+        # Called before the new ones are in, so that these are never among the oldest.
+        oldest = db.execute(
+            "select last, count, length(payload) + ? from batch where last > ? order by last limit ?",
+            (ROW_BYTES, kept, DROP_MOST),
+        )
+        with closing(oldest):
+            for last, rows, size in oldest:
+                dropped.append((last, rows))
+                content -= size
+                if content <= self._limit:
+                    break
+        if dropped:
+            db.execute("delete from batch where last > ? and last <= ?", (kept, dropped[-1][0]))
+        return content
+
+    def read(self, after: int, most: int) -> tuple[Batch | None, bool]:
+        """
+        Read the oldest batches back, merged into one.
+
+        Args:
+            after: Only batches beyond this number.
+            most: The most rows to merge; the first batch is read in any case.
+
+        Returns:
+            The batch, None if there is none; and whether there is nothing after it.
+
+        Raises:
+            sqlite3.Error: The file can't be read.
+        """
+        db = self._connection or self._open()
+        batches: list[Batch] = []
+        rows = 0
+        with closing(db.execute("select count, payload from batch where last > ? order by last", (after,))) as found:
+            for count, payload in found:
+                rows += count
+                if batches and rows > most:
+                    return merge(batches), False
+                try:
+                    batches.append(Batch.from_bytes(payload))
+                except msgspec.MsgspecError as error:
+                    raise Unreadable(f"batch up to {batches[-1].last if batches else after}: {error}") from None
+        return (merge(batches) if batches else None), True
+
+    def close(self) -> None:
+        """
+        Close the file; all that was committed is then in it, and SQLite removes the other two.
+        """
+        if self._connection is not None:
+            try:
+                # An interrupt stays in force until the next statement, and would end the checkpoint that `close` makes.
+                self._connection.execute("select 1")
+                self._connection.close()
+            except sqlite3.Error:  # what is committed stays so, in the -wal file
+                pass
+            self._connection = None
+
+
+class Unreadable(sqlite3.DatabaseError):
+    """
+    SQLite gave a payload that is not a batch.
+    """
+
+
+class Damaged(sqlite3.DatabaseError):
+    """
+    SQLite found pages that make no sense.
+    """
+
+
+def is_damage(error: Exception) -> bool:
+    """
+    Whether an error says that the file itself is broken, so that trying again is of no use.
+    """
+    if isinstance(error, Unreadable | Damaged):
+        return True
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _spell_rejected(row: Batch, reason: str) -> tuple[int, str, str, str]:
+    """
+    Spell a row for people and for whoever wants to store it after all: JSON, ASCII only, whatever is in it.
+    """
+    ((kind, cells),) = [(kind, columns) for kind, columns in zip(KINDS, row.parts, strict=True) if columns]
+    values = {name: None if cell == NULL_CELL else cell for name, cell in zip(kind.columns, cells, strict=True)}
+    return row.first, reason.encode("utf-8", "replace").decode(), kind.table, json.dumps(values)

@@ -1,0 +1,3 @@
+"""
+Readings and requests in PostgreSQL (protocol §5).
+"""

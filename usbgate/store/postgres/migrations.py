@@ -1,0 +1,79 @@
+"""
+The schema in PostgreSQL (protocol §5): the steps to the newest version, and the locks that keep two daemons apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib.resources import files
+
+from twisted.logger import Logger
+
+from usbgate.store.interfaces import SinkUnavailable
+from usbgate.store.postgres.session import Session
+
+_log = Logger()
+
+
+def lock_key(text: str) -> int:
+    """
+    Make an advisory lock's key of a text; no other program has one like it.
+    """
+    return int.from_bytes(hashlib.sha256(b"usbgate " + text.encode()).digest()[:8], "big", signed=True)
+
+
+async def migrate(session: Session, limit: float, step_limit: float) -> None:
+    """
+    Bring the schema to the newest version: all steps that are missing, or none of them.
+
+    Args:
+        session: An open one.
+        limit: Seconds that a small statement may take.
+        step_limit: Seconds that a step may take, and the wait for another daemon that is at it.
+
+    Raises:
+        SinkUnavailable: A newer usbgate was here, or it took too long.
+        psycopg2.Error: The database refuses it.
+    """
+    steps = _steps()
+    newest = max(steps)
+    version = await _version(session, limit)
+    if version > newest:
+        raise SinkUnavailable(
+            f"the database belongs to a newer usbgate: its schema has version {version}, this usbgate knows {newest}"
+        )
+    if version == newest:
+        return
+    # Whoever waited here for another daemon must see what that one did.
+    await session.run("begin isolation level read committed", None, limit)
+    await session.run("set local statement_timeout = %s", (f"{step_limit:.0f}s",), limit)
+    await session.run("select pg_advisory_xact_lock(%s)", (lock_key("schema"),), step_limit)
+    # This looks at the catalogue anew, which `to_regclass` in the middle of a transaction does not.
+    await session.run(
+        "create table if not exists usbgate_schema "
+        "(version integer primary key, applied timestamptz not null default now())",
+        None,
+        limit,
+    )
+    version = await _version(session, limit)
+    for number, sql in steps.items():
+        if number > version:
+            await session.run(sql, None, step_limit)
+            await session.run("insert into usbgate_schema (version) values (%s)", (number,), limit)
+    await session.run("commit", None, limit)
+    _log.info("the database's schema has version {version} now", version=newest)
+
+
+def _steps() -> dict[int, str]:
+    # `schema/NNNN.sql`, by number.
+    steps = [path for path in (files(__package__) / "schema").iterdir() if re.fullmatch(r"\d{4}\.sql", path.name)]
+    return {int(path.name[:4]): path.read_text("utf-8") for path in sorted(steps, key=lambda path: path.name)}
+
+
+async def _version(session: Session, limit: float) -> int:
+    ((exists,),) = await session.run("select to_regclass('usbgate_schema') is not null", None, limit)
+    if not exists:
+        return 0
+    ((version,),) = await session.run("select coalesce(max(version), 0) from usbgate_schema", None, limit)
+    return int(version)

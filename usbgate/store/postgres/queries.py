@@ -1,0 +1,266 @@
+"""
+What PostgreSQL is asked: the newest of everything, the history of a sensor, pages, sums, and who asked what.
+
+A series is a field of a sensor as one gateway tells it. Two indexes serve all of this (see `schema/0001.sql`): by the
+number that stands for a series, and by the id of the web site's view and the time. Whatever has no time goes by number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from usbgate.core.model import Alarm, Bucket, Reading, RequestRecord, Selection, StoredReading, StoredRequest
+
+T = TypeVar("T")
+
+# For the session that asks: PostgreSQL thinks that few rows can meet so many conditions, and rather than stop at the
+# limit on its way down an index it would read and sort a whole series.
+SETTINGS = "set enable_seqscan = off; set enable_bitmapscan = off"
+
+# What PostgreSQL can hold of time, to whole years: 4713 BC is its first, and our clocks end in 9999.
+_FIRST, _LAST = -210_000_000_000_000, 253_402_300_799_000  # milliseconds
+
+# The expressions of the two indexes, to the letter; each also with parameters or columns in place of the columns.
+_SERIES_OF = "series({gateway}, {sensor}, {field})"
+_ID_OF = "(case when {field} = 'VALUE' then {sensor} else {sensor} || '.' || {field} end)"
+_COLUMNS = {"gateway": "gateway", "sensor": "sensor", "field": "field"}
+_SERIES, _ID = _SERIES_OF.format(**_COLUMNS), _ID_OF.format(**_COLUMNS)
+
+_MS = "round(date_part('epoch', {}) * 1000)::bigint"
+_AT = _MS.format("at")
+
+# As `Reading` has them.
+_READING = ", ".join(Reading._fields).replace("at", _AT, 1)
+
+# One step down the index for each series: backwards, the first row of the next one is its newest.
+_LATEST = f"""
+    with recursive newest as (
+        (select {_SERIES} as series, * from reading order by series desc, seq desc limit 1)
+        union all
+        select next.* from newest cross join lateral (
+            select {_SERIES} as series, * from reading where {_SERIES} < newest.series
+            order by series desc, seq desc limit 1
+        ) as next
+    )
+    select {_READING} from newest where gateway = %(gateway)s order by seq desc limit %(limit)s
+"""
+
+# As `Alarm` has them.
+_ALARMS = f"""
+    select alarm, sensor, field, condition, value, text, {_MS.format("since")}, {_MS.format("ended")},
+        {_MS.format("acknowledged")}, who
+    from alarm where gateway = %(gateway)s and (ended is null or acknowledged is null)
+    order by seq
+"""
+
+# The names are compared outside: two series have the same number once in 10^19 times, and inside they would offer the
+# unique index, too.
+_NEWEST = f"""
+    select * from (
+        select * from reading where {_SERIES} = {{series}}{{condition}} order by seq desc limit %(limit)s
+    ) as newest
+    where gateway = %(gateway)s and sensor = %(sensor)s and field = {{field}}
+"""
+
+# Where no more than the limit are recent enough, it is these; to find that out by number could read the whole series.
+_NEWEST_SINCE = f"""
+    with recent as materialized (
+        select * from reading
+        where {_ID} = {{id}} and at >= {{since}}
+            and gateway = %(gateway)s and sensor = %(sensor)s and field = {{field}}
+        order by at desc limit %(limit)s + 1
+    )
+    select * from recent where (select count(*) from recent) <= %(limit)s
+    union all
+    ({_NEWEST.replace("{condition}", " and at >= {since} and (select count(*) from recent) > %(limit)s")})
+"""
+
+# The fields of a sensor, found one by one in the index; `/` is what comes behind `.`.
+_FIELDS = f"""
+    with recursive known(id) as (
+        select %(sensor)s collate "C" || '.'
+        union all
+        select (
+            select {_ID} from reading where {_ID} > known.id and {_ID} < %(sensor)s collate "C" || '/'
+            order by {_ID} limit 1
+        )
+        from known where known.id is not null
+    ), field(name) as (
+        select coalesce(nullif(substr(id, length(%(sensor)s) + 2), ''), 'VALUE') from known where id is not null
+    )
+"""
+
+
+_ONE_FIELD = "with field(name) as (values (%(field)s::text))"
+
+_TIME = """
+    at >= timestamptz 'epoch' + %(since)s::float8 * interval '1 ms'
+    and at < timestamptz 'epoch' + %(until)s::float8 * interval '1 ms'
+"""
+
+# By number. That two series have one number, once in 10^19 times, is not looked into.
+_OF = {"gateway": "%(gateway)s", "sensor": "%(sensor)s", "field": "field.name"}
+_OF_SERIES = f"{_SERIES} = {_SERIES_OF.format(**_OF)}"
+
+# By time. The view's index knows nothing of gateways, nor which dot of an id stands before the field.
+_IN_TIME = f"""
+    {_ID} = {_ID_OF.format(**_OF)} and {_TIME}
+    and gateway = %(gateway)s and sensor = %(sensor)s and field = field.name
+"""
+
+# Of a whole series the first number is one step down the index, as the last is.
+_EXTENT = f"""
+    select min(first), max(last) from field cross join lateral (
+        select seq as first from reading where {_OF_SERIES} order by seq limit 1
+    ) as first cross join lateral (
+        select seq as last from reading where {_OF_SERIES} order by seq desc limit 1
+    ) as last
+"""
+_EXTENT_IN_TIME = f"""
+    select min(seq), max(seq) from field cross join lateral (select seq from reading where {_IN_TIME}) as found
+"""
+_EXTENT_OF_NEWEST = """
+    select min(seq), max(seq) from (
+        select seq from field cross join lateral (
+            select at, seq from reading where {which} order by {order} limit %(limit)s
+        ) as newest order by {order} limit %(limit)s
+    ) as newest
+"""
+
+_PAGE = f"""
+    select seq, {_AT}, device, sensor, field, value, text, command, clock from field cross join lateral (
+        select * from reading where {_OF_SERIES} and seq between %(first)s and %(last)s and {_TIME}
+        order by seq limit %(limit)s
+    ) as page order by seq limit %(limit)s
+"""
+
+# Of `date_bin` only newer servers than 13 know.
+_BUCKETS = f"""
+    select bucket * %(width)s, field, min(value), avg(value), max(value), count(*) from field cross join lateral (
+        select field, floor(date_part('epoch', at) * 1000 / %(width)s)::bigint as bucket, value from reading
+        where {_IN_TIME} and value is not null
+    ) as numbers group by bucket, field order by bucket desc, field desc limit %(limit)s
+"""
+
+_REQUESTS = f"""
+    select seq, {_AT}, origin, client, device, sensor, command, arguments, outcome, latency_ms, coalesce(clock, false)
+    from request
+    where gateway = %(gateway)s and (%(sensor)s::text is null or sensor = %(sensor)s) order by seq desc limit %(limit)s
+"""
+
+
+class Question(NamedTuple, Generic[T]):
+    """
+    A statement, and what its rows are made into.
+    """
+
+    sql: str
+    parameters: Mapping[str, object]
+    make: Callable[[tuple[Any, ...]], T]
+
+
+def latest(gateway: str, limit: int) -> Question[Reading]:
+    """
+    Ask for the newest reading of each series (see `IHistory.latest`), but newest first.
+    """
+    return Question(_LATEST, {"gateway": gateway, "limit": limit}, Reading._make)
+
+
+def alarms(gateway: str) -> Question[Alarm]:
+    """
+    Ask for the open alarms (see `IHistory.alarms`).
+    """
+    return Question(_ALARMS, {"gateway": gateway}, Alarm._make)
+
+
+def history(gateway: str, sensor: str, field: str | None, since: int | None, limit: int) -> Question[Reading]:
+    """
+    Ask for the newest readings of a sensor (see `IHistory.history`), but newest first.
+    """
+    if field is not None:
+        rows, before = _newest("%(field)s", since is not None), ""
+    else:
+        newest = _newest("field.name", since is not None)
+        rows, before = f"select newest.* from field cross join lateral ({newest}) as newest", _FIELDS
+    parameters = {
+        "gateway": gateway,
+        "sensor": sensor,
+        "field": field,
+        "since": None if since is None else _storable(since),
+        "limit": limit,
+    }
+    sql = f"{before} select {_READING} from ({rows}) as newest order by seq desc limit %(limit)s"
+    return Question(sql, parameters, Reading._make)
+
+
+def extent(gateway: str, selection: Selection, limit: int | None) -> Question[tuple[int | None, int | None]]:
+    """
+    Ask for the first and the last number (see `IArchive.extent`); both are None where there are no rows.
+    """
+    timed = selection.since is not None or selection.until is not None
+    if limit is None:
+        sql = _EXTENT_IN_TIME if timed else _EXTENT
+    elif timed:
+        sql = _EXTENT_OF_NEWEST.format(which=_IN_TIME, order="at desc, seq desc")
+    else:
+        sql = _EXTENT_OF_NEWEST.format(which=_OF_SERIES, order="seq desc")
+    return _select(sql, gateway, selection, lambda row: (row[0], row[1]), limit=limit)
+
+
+def page(gateway: str, selection: Selection, first: int, last: int, limit: int) -> Question[StoredReading]:
+    """
+    Ask for readings (see `IArchive.page`).
+    """
+
+    def make(row: tuple[Any, ...]) -> StoredReading:
+        return StoredReading(row[0], Reading._make(row[1:]))
+
+    return _select(_PAGE, gateway, selection, make, first=first, last=last, limit=limit)
+
+
+def buckets(gateway: str, selection: Selection, width: int, limit: int) -> Question[Bucket]:
+    """
+    Ask for sums (see `IArchive.buckets`), but newest first.
+    """
+    return _select(_BUCKETS, gateway, selection, Bucket._make, width=width, limit=limit)
+
+
+def requests(gateway: str, sensor: str | None, limit: int) -> Question[StoredRequest]:
+    """
+    Ask for requests (see `IArchive.requests`).
+    """
+
+    def make(row: tuple[Any, ...]) -> StoredRequest:
+        return StoredRequest(row[0], RequestRecord._make(row[1:]))
+
+    return Question(_REQUESTS, {"gateway": gateway, "sensor": sensor, "limit": limit}, make)
+
+
+def _newest(field: str, since: bool) -> str:
+    names = {"gateway": "%(gateway)s", "sensor": "%(sensor)s", "field": field}
+    return (_NEWEST_SINCE if since else _NEWEST).format(
+        series=_SERIES_OF.format(**names),
+        id=_ID_OF.format(**names),
+        field=field,
+        since="timestamptz 'epoch' + %(since)s::float8 * interval '1 ms'",
+        condition="",
+    )
+
+
+def _select(
+    sql: str, gateway: str, selection: Selection, make: Callable[[tuple[Any, ...]], T], **others: object
+) -> Question[T]:
+    parameters = {
+        "gateway": gateway,
+        "sensor": selection.sensor,
+        "field": selection.field,
+        "since": _FIRST if selection.since is None else _storable(selection.since),
+        "until": _LAST if selection.until is None else _storable(selection.until),
+        **others,
+    }
+    return Question((_FIELDS if selection.field is None else _ONE_FIELD) + sql, parameters, make)
+
+
+def _storable(at: int) -> int:
+    return min(max(at, _FIRST), _LAST)

@@ -1,0 +1,269 @@
+"""
+A connection to PostgreSQL that never blocks the reactor and can be given up at any moment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import psycopg2
+from psycopg2.extensions import make_dsn, parse_dsn
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionReceiver
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from txpostgres import txpostgres
+from zope.interface import implementer
+
+from usbgate.store.interfaces import SinkUnavailable
+
+T = TypeVar("T")
+
+OLDEST_SERVER = 130000  # PostgreSQL 13, protocol §5
+
+# A session left dead by a power cut ends after 10 + 3 * 10 s, at either end.
+_KEEPALIVES = {"keepalives_idle": "10", "keepalives_interval": "10", "keepalives_count": "3"}
+
+# Rows that are made Python's in one turn of the reactor: 2 ms.
+_SLICE = 1_000
+
+# `statement_timeout` ends in the server what we gave up; the others undo what a role or database may have set. Not
+# every server knows `idle_session_timeout`, which came with PostgreSQL 14.
+_SETTINGS = """
+    set statement_timeout = %s;
+    set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3;
+    set extra_float_digits = 1;
+    select set_config(name, '0', false) from pg_settings where name = 'idle_session_timeout'
+"""
+
+
+class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no types
+    """
+    One connection, for one statement at a time.
+
+    txpostgres's own ways to end a call early are not used: they ask the server to cancel, and under a server
+    that hangs that never comes back and stops the whole process. A call that is cancelled here closes the
+    connection instead.
+    """
+
+    def __init__(self, reactor: Any, lost: Callable[[str], None] = lambda reason: None) -> None:
+        """
+        Begin without a connection.
+
+        Args:
+            reactor: IReactorTime, IReactorFDSet and IReactorPluggableNameResolver.
+            lost: Called with the reason when the connection ends while no statement is under way.
+        """
+        super().__init__(reactor)
+        self._lost = lost
+
+    @property
+    def alive(self) -> bool:
+        """
+        Whether it is open, as far as can be told without trying.
+        """
+        return self._connection is not None and not self._connection.closed
+
+    async def open(self, url: str, application_name: str, limit: float, statement_limit: float) -> None:
+        """
+        Reach the server.
+
+        Args:
+            url: A URL or a `key=value` text, as libpq knows them.
+            application_name: What the server's list of sessions shows.
+            limit: Seconds that this may take.
+            statement_limit: Seconds after which the server ends a statement by itself.
+
+        Raises:
+            SinkUnavailable: The server is too old, its name is not known, or it took too long.
+            psycopg2.Error: It can't be reached, or refuses us.
+        """
+        connecting = Deferred.fromCoroutine(self._connect(url, application_name))
+        await connecting.addTimeout(limit, self.reactor, _too_slow)
+        if self.server_version < OLDEST_SERVER:
+            major, minor = divmod(self.server_version, 10000)
+            raise SinkUnavailable(f"PostgreSQL {major}.{minor % 100} is too old, usbgate needs 13 or newer")
+        await self.run(_SETTINGS, (f"{statement_limit:.0f}s",), limit)
+
+    async def _connect(self, url: str, application_name: str) -> None:
+        options = parse_dsn(url)
+        options |= await _addresses(self.reactor, options)
+        # The URL's own words come after what we would like, and before what must be.
+        dsn = make_dsn(**(_KEEPALIVES | options | {"application_name": application_name, "client_encoding": "UTF8"}))
+        await self._until_abandoned(self.connect(dsn))
+
+    def run(
+        self, sql: str, parameters: Sequence[object] | Mapping[str, object] | None, limit: float
+    ) -> Deferred[list[tuple[Any, ...]]]:
+        """
+        Run statements, as one transaction.
+
+        Args:
+            sql: One statement or more.
+            parameters: What to put in place of each `%s` or `%(name)s`; with None the text is taken as it is.
+            limit: Seconds until we give up and close the connection.
+
+        Returns:
+            Fires with the rows of the last one; fails with `psycopg2.Error`, with `ValueError` where a text can't
+            be sent, and with `SinkUnavailable` when the limit is over. Cancelling it closes the connection.
+        """
+        executed = self._execute(sql, parameters, limit)
+        return executed.addCallback(lambda cursor: cursor.fetchall() if cursor.description else [])
+
+    async def fetch(
+        self, sql: str, parameters: Mapping[str, object], limit: float, make: Callable[[tuple[Any, ...]], T]
+    ) -> list[T]:
+        """
+        Run one statement that gives many rows, which are made into something a few at a time (see `run`).
+        """
+        cursor = await self._execute(sql, parameters, limit)
+        made: list[T] = []
+        while rows := cursor.fetchmany(_SLICE):
+            made += map(make, rows)
+            await deferLater(self.reactor, 0)
+        return made
+
+    def _execute(
+        self, sql: str, parameters: Sequence[object] | Mapping[str, object] | None, limit: float
+    ) -> Deferred[Any]:
+        executed: Deferred[Any] = self._until_abandoned(self.cursor().execute(sql, parameters))
+        return executed.addTimeout(limit, self.reactor, _too_slow)
+
+    def abandon(self) -> None:
+        """
+        Close the connection at once, whatever it is doing.
+        """
+        if self._connection is None:
+            return
+        for pollable in (*self._cursors, self):
+            self._forget(pollable)
+        # libpq's goodbye does not wait until it is sent, as the socket is a non-blocking one.
+        self.close()
+
+    def _until_abandoned(self, operation: Deferred[T]) -> Deferred[T]:
+        abandoned = False
+
+        def abandon(_: Deferred[T]) -> None:
+            nonlocal abandoned
+            abandoned = True
+            self.abandon()
+
+        def settle(outcome: T | Failure) -> None:
+            if not abandoned:  # else it has failed already
+                result.callback(outcome)
+
+        result: Deferred[T] = Deferred(abandon)
+        operation.addBoth(settle)
+        return result
+
+    def _forget(self, pollable: object) -> None:
+        self.reactor.removeReader(pollable)
+        self.reactor.removeWriter(pollable)
+
+    def doRead(self) -> None:
+        """
+        Read what came; Twisted calls this.
+        """
+        # txpostgres would raise into the reactor when an idle connection is lost, and go on watching a socket that
+        # libpq has closed for another, as it does for a second address or for a try without TLS.
+        self._forget(self)
+        if not self.alive:
+            return
+        try:
+            self.continuePolling()
+        except psycopg2.Error as error:
+            self.abandon()
+            self._lost(one_line(error))
+        else:
+            if self._pollingD is None:
+                self._watch()
+
+    def cursorFinished(self, cursor: Any) -> None:
+        """
+        Watch the idle connection again; txpostgres calls this.
+        """
+        self._cursors.discard(cursor)
+        self._watch()
+
+    def _watch(self) -> None:
+        if self.alive and self.fileno() >= 0:
+            self.reactor.addReader(self)
+
+
+def one_line(error: BaseException) -> str:
+    """
+    Say in one line what a database or libpq said in several.
+    """
+    primary = error.diag.message_primary if isinstance(error, psycopg2.Error) else None
+    # libpq has a line for each address that it tried, and under it, indented, what the cause may be.
+    lines = [line.strip() for line in str(primary or error).splitlines() if not line.startswith("\t")]
+    return "; ".join(dict.fromkeys(filter(None, lines))) or type(error).__name__
+
+
+def _too_slow(_: object, limit: float) -> NoReturn:
+    raise SinkUnavailable(f"the database did not answer within {limit:g} s")
+
+
+@implementer(IResolutionReceiver)
+class _Addresses:
+    """
+    Collects what the reactor's resolver finds.
+    """
+
+    def __init__(self) -> None:
+        self.complete: Deferred[list[str]] = Deferred()
+        self._found: list[str] = []
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        """
+        Begin; Twisted calls this.
+        """
+
+    def addressResolved(self, address: IAddress) -> None:
+        """
+        Take one address; Twisted calls this.
+        """
+        self._found.append(address.host)  # type: ignore[attr-defined]  # IPv4Address or IPv6Address
+
+    def resolutionComplete(self) -> None:
+        """
+        End; Twisted calls this.
+        """
+        self.complete.callback(self._found)
+
+
+async def _addresses(reactor: Any, options: dict[str, str]) -> dict[str, str]:
+    """
+    Find the addresses of the hosts of a connection, since libpq would block for them.
+
+    Args:
+        reactor: IReactorPluggableNameResolver.
+        options: What `parse_dsn` returns; libpq takes the rest from the environment.
+
+    Returns:
+        Options to put over those given: one host, address and port for each way to try.
+    """
+    given = options.get("host") or os.environ.get("PGHOST", "")
+    if not given or "service" in options or "hostaddr" in options or "PGHOSTADDR" in os.environ:
+        return {}
+    hosts = given.split(",")
+    ports = (options.get("port") or os.environ.get("PGPORT", "")).split(",")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    ways: list[tuple[str, str, str]] = []
+    for host, port in zip(hosts, ports, strict=False):
+        if not host or host[0] in "/@":  # a Unix socket
+            found = [""]
+        elif isIPAddress(host) or isIPv6Address(host):
+            found = [host]
+        else:
+            receiver = _Addresses()
+            reactor.nameResolver.resolveHostName(receiver, host)
+            found = await receiver.complete
+        ways += [(host, address, port) for address in found]
+    if not ways:
+        raise SinkUnavailable(f"no address is known for the database's host {given}")
+    return dict(zip(("host", "hostaddr", "port"), map(",".join, zip(*ways, strict=True)), strict=True))

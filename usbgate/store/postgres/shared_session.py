@@ -1,0 +1,139 @@
+"""
+A session with PostgreSQL for many callers, who take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn, TypeVar
+
+import psycopg2
+from twisted.internet.base import DelayedCall
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.error import ConnectionClosed
+
+from usbgate.store.interfaces import RowsRefused, SinkUnavailable
+from usbgate.store.postgres.session import Session, one_line
+
+T = TypeVar("T")
+
+
+class SharedSession:
+    """
+    A session that is opened when it is needed, and the calls that wait for their turn on it.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        open_session: Callable[[Session], Coroutine[Deferred[Any], Any, None]],
+        *,
+        turn_limit: float | None = None,
+        idle_limit: float | None = None,
+        lost: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        """
+        Begin without a session.
+
+        Args:
+            reactor: IReactorTime, IReactorFDSet and IReactorPluggableNameResolver.
+            open_session: Opens a new session and makes it ready.
+            turn_limit: Seconds that a call waits for its turn; None waits for ever.
+            idle_limit: Seconds until an idle session is closed; None keeps it.
+            lost: Called with the reason when a session ends while no call is under way.
+        """
+        self._reactor = reactor
+        self._open_session = open_session
+        self._turn_limit = turn_limit
+        self._idle_limit = idle_limit
+        self._lost = lost
+        self._session: Session | None = None
+        self._turn = DeferredLock()
+        self._calls: set[Deferred[Any]] = set()
+        self._idle: DelayedCall | None = None
+        self._closed = False
+
+    def call(self, work: Callable[[Session], Coroutine[Deferred[Any], Any, T]]) -> Deferred[T]:
+        """
+        Do something with the session, one call after another.
+
+        Returns:
+            Fires with what `work` returns; fails with `RowsRefused` if `work` raised it, and with
+            `SinkUnavailable` for all else that a database can do; then the next call opens a new session.
+        """
+        call = Deferred.fromCoroutine(self._call(work))
+        self._calls.add(call)
+
+        def ended(outcome: T) -> T:
+            self._calls.discard(call)
+            return outcome
+
+        return call.addBoth(ended)
+
+    def close(self) -> None:
+        """
+        Let go of the session and fail all calls, now and for good.
+        """
+        self._closed = True
+        for call in list(self._calls):
+            call.cancel()
+        self._drop()
+
+    async def _call(self, work: Callable[[Session], Coroutine[Deferred[Any], Any, T]]) -> T:
+        turn: Deferred[Any] = self._turn.acquire()
+        if self._turn_limit is not None:
+            turn.addTimeout(self._turn_limit, self._reactor, _too_busy)
+        try:
+            await turn
+        except CancelledError:
+            raise SinkUnavailable("the connection to the database was closed") from None
+        try:
+            return await self._use(work)
+        except RowsRefused:
+            raise
+        except SinkUnavailable:
+            self._drop()
+            raise
+        except CancelledError:
+            self._drop()
+            raise SinkUnavailable("the connection to the database was closed") from None
+        except (psycopg2.Error, ConnectionClosed, OSError) as error:
+            self._drop()
+            raise SinkUnavailable(one_line(error)) from error
+        except BaseException:
+            self._drop()
+            raise
+        finally:
+            self._turn.release()
+
+    async def _use(self, work: Callable[[Session], Coroutine[Deferred[Any], Any, T]]) -> T:
+        if self._closed:
+            raise SinkUnavailable("the connection to the database was closed")
+        self._stop_idling()
+        if self._session is None or not self._session.alive:
+            self._session = Session(self._reactor, self._session_lost)
+            await self._open_session(self._session)
+        result = await work(self._session)
+        if self._idle_limit is not None:
+            self._idle = self._reactor.callLater(self._idle_limit, self._drop)
+        return result
+
+    def _session_lost(self, reason: str) -> None:
+        if not self._turn.locked:  # else the call that has the turn will find out
+            self._drop()
+            self._lost(reason)
+
+    def _drop(self) -> None:
+        self._stop_idling()
+        session, self._session = self._session, None
+        if session is not None:
+            session.abandon()
+
+    def _stop_idling(self) -> None:
+        idle, self._idle = self._idle, None
+        if idle is not None and idle.active():
+            idle.cancel()
+
+
+def _too_busy(_: object, limit: float) -> NoReturn:
+    raise SinkUnavailable(f"the database was busy with other queries for {limit:g} s")
