@@ -159,14 +159,13 @@ class CorrectionTests(SynchronousTestCase):
 
     def test_older_than_marks(self) -> None:
         """
-        What an earlier version stored has no mark, and is left alone; so are requests of which nothing is known.
+        Rows before the first mark are left alone.
         """
         self.assertIn("nothing is known of the clock of gateway pi", self.correct()[0])
         self.readings(1, 2)
-        self.request(3, clock="null")
         self.mark(4, 1004, 4, True)
         self.assertIn("2 readings, before number 4: can't be corrected", self.correct()[0])
-        self.assertEqual(self.query("select extract(epoch from at)::int, clock from request"), [(3, None)])
+        self.assertEqual(self.query("select extract(epoch from at)::int, clock from reading"), [(1, False), (2, False)])
 
     def test_no_database(self) -> None:
         """

@@ -44,7 +44,7 @@ LISTEN = "a Twisted server endpoint such as tcp:50007:interface=127.0.0.1"
 HTTP = '"none" or a Twisted server endpoint such as tcp:8080:interface=127.0.0.1'
 BUTTONS = 'commands by label such as { "Lamp on" = "ON", "Half" = "L LEVEL=50" }'
 FIELDS = 'names of fields such as ["TEMP", "HUM"]'
-TEXT = "a text that can be the value of a field"
+TEXT = "a non-empty text without `_KEY:`"
 
 # What a file says, and the line about it, behind the file's name.
 WRONG = [

@@ -49,16 +49,6 @@ class BatchTests(SynchronousTestCase):
         for batch in [encode(1, READINGS, REQUESTS), encode(1, READINGS, []), encode(1, [], REQUESTS)]:
             self.assertEqual(Batch.from_bytes(batch.to_bytes()), batch)
 
-    def test_packed_by_an_earlier_version(self) -> None:
-        """
-        What an earlier version packed is read: kinds of rows and columns that it did not know are empty.
-        """
-        batch = encode(1, READINGS, REQUESTS)
-        old = msgspec.msgpack.encode((1, 7, batch.of(Reading), batch.of(RequestRecord)[:-1]))
-        unpacked = Batch.from_bytes(old)
-        self.assertEqual((unpacked.rows, unpacked.of(Reading)), (7, batch.of(Reading)))
-        self.assertEqual(unpacked.of(RequestRecord), (*batch.of(RequestRecord)[:-1], "\n".join([NULL_CELL, NULL_CELL])))
-
     def test_not_packed(self) -> None:
         """
         What is no batch is said to be none.

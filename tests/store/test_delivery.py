@@ -279,7 +279,7 @@ class DeliveryTests(TestCase):
             said,
             [
                 "info the store is connected, 0 rows wait",
-                "warn the store can't be used: 42P01: no such table; rows are kept in the journal, 2 until now",
+                "warn the store can't be used: 42P01: no such table; rows are kept in the journal, 2 so far",
                 "info the store is back after 180.0 s, 2 rows wait",
             ],
         )

@@ -513,7 +513,7 @@ class ContactTests(PostgresTestCase):
         sinks = [self.sink(gateway=f"pi{number}", journal=str(uuid.uuid4())) for number in range(5)]
         for connecting in [sink.connect() for sink in sinks]:
             await connecting
-        self.assertEqual(self.query("select version from usbgate_schema"), [(1,), (2,), (3,)])
+        self.assertEqual(self.query("select version from usbgate_schema"), [(1,)])
         self.query("insert into usbgate_schema values (9999)")
         self.assertIn("newer usbgate", await self.unavailable(self.sink().connect()))
 

@@ -158,7 +158,7 @@ def _is_database(text: str) -> bool:
 
 # What each key may hold. The description is what an error says was expected; the function tells what a range or
 # a pattern can't.
-Text = Annotated[str, Meta(description="a text that can be the value of a field"), _reads_back]
+Text = Annotated[str, Meta(description="a non-empty text without `_KEY:`"), _reads_back]
 Folder = Annotated[str, Meta(min_length=1, description="a folder")]
 Place = Annotated[
     str,

@@ -101,30 +101,17 @@ class Batch(NamedTuple):
     @classmethod
     def from_bytes(cls, packed: bytes) -> Batch:
         """
-        Unpack what `to_bytes` packed, in this version or in an earlier one, which knew fewer kinds and columns.
+        Unpack what `to_bytes` packed.
 
         Raises:
-            msgspec.MsgspecError: It is not that.
+            msgspec.MsgspecError: The bytes are no packed batch.
         """
-        try:
-            first, last, named = _decoder.decode(packed)
-        except msgspec.ValidationError:
-            first, last, readings, requests = _decoder_of_format_1.decode(packed)
-            named = {"reading": readings, "request": requests}
-        return cls(first, last, tuple(_complete(kind, named.get(kind.table, ())) for kind in KINDS))
+        first, last, named = _decoder.decode(packed)
+        return cls(first, last, tuple(named.get(kind.table, ()) for kind in KINDS))
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[int, int, dict[str, tuple[str, ...]]])
-_decoder_of_format_1 = msgspec.msgpack.Decoder(tuple[int, int, tuple[str, ...], tuple[str, ...]])
-
-
-def _complete(kind: Kind, columns: tuple[str, ...]) -> tuple[str, ...]:
-    # A column that was not known when this was packed holds nothing.
-    missing = len(kind.columns) - len(columns)
-    if not columns or not missing:
-        return columns
-    return (*columns, *["\n".join([NULL_CELL] * (columns[0].count("\n") + 1))] * missing)
 
 
 def encode(first: int, *runs: Sequence[Row]) -> Batch:

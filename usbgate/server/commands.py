@@ -191,7 +191,7 @@ async def history(caller: ICaller, arguments: Sequence[str]) -> str | None:
         if name == "since":
             since = parse_moment(value, caller.wall())
             if since is None:
-                raise _misused(history, f"since={value} is no time")
+                raise _misused(history, f'since: not a time: "{value}"')
         elif name == "limit":
             limit = int(value) if re.fullmatch("[0-9]{1,5}", value) else 0
             if not 0 < limit <= HISTORY_LIMIT:

@@ -284,7 +284,7 @@ class Delivery(Service):
         if self._away_since is None:
             self._away_since = self._clock.seconds()
             self.log.warn(
-                "the store can't be used: {reason}; rows are kept in the journal, {backlog} until now",
+                "the store can't be used: {reason}; rows are kept in the journal, {backlog} so far",
                 reason=reason,
                 backlog=self._outbox.backlog,
             )

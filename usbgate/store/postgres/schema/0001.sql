@@ -51,6 +51,19 @@ create table request (
     arguments text,
     outcome text not null,
     latency_ms double precision not null,
+    clock boolean not null,
+    unique (gateway, seq, at)
+);
+
+-- How a gateway's clocks stood, from one mark to the next (protocol §5): what `usbgate correct-clock` goes by.
+
+create table clock_mark (
+    at timestamptz not null,
+    gateway text collate "C" not null,
+    seq bigint not null,
+    uptime double precision not null,
+    boot text not null,
+    clock boolean not null,
     unique (gateway, seq, at)
 );
 
@@ -59,3 +72,34 @@ create view measures as
     select case when field = 'VALUE' then sensor else sensor || '.' || field end as id, at as "timestamp", value
     from reading
     where value is not null;
+
+-- Alarms: what happened to each, in order, and what came of it.
+
+create table alarm_event (
+    at timestamptz not null,
+    gateway text collate "C" not null,
+    seq bigint not null,
+    alarm text collate "C" not null,
+    sensor text collate "C" not null,
+    field text collate "C" not null,
+    event text not null,
+    condition text not null,
+    value double precision,
+    text text,
+    who text,
+    clock boolean not null,
+    unique (gateway, seq, at)
+);
+
+-- An alarm that joined another, since both were the same, is shown as the other one.
+create view alarm as
+    select gateway, alarm, min(seq) as seq, min(sensor) as sensor, min(field) as field, min(condition) as condition,
+        (array_agg(value order by seq))[1] as value, (array_agg(text order by seq))[1] as text,
+        (array_agg(at order by seq))[1] as since,
+        case (array_agg(event order by seq desc) filter (where event in ('raised', 'ended')))[1] when 'ended'
+            then (array_agg(at order by seq desc) filter (where event = 'ended'))[1] end as ended,
+        (array_agg(at order by seq) filter (where event = 'acknowledged'))[1] as acknowledged,
+        (array_agg(who order by seq) filter (where event = 'acknowledged'))[1] as who
+    from alarm_event
+    group by gateway, alarm
+    having not bool_or(event = 'joined');
