@@ -78,7 +78,7 @@ class CorrectionFailed(Exception):
 
 def find_database(settings: Settings) -> str:
     """
-    Tell how to reach the database: what the configuration says, or the embedded server where it runs.
+    Return how to reach the database: what the configuration says, or the embedded server where it runs.
 
     Raises:
         CorrectionFailed: There is none, or it does not run.

@@ -231,7 +231,7 @@ class _Demo:
 
     def _find_database(self, psql: Path) -> str | None:
         """
-        Tell how to reach the database, once what we tell people to type does work.
+        Return how to reach the database, once the command shown to people works.
         """
         server = PidFile.read(self._data)
         if server is None or not server.ready:

@@ -203,7 +203,7 @@ def only_device(folder: str = "/dev") -> tuple[str, DeviceSettings]:
 
 def listen_port(settings: Settings) -> list[tuple[str, int] | str]:
     """
-    Tell where a client on this machine can connect to: (host, port), or the path of a socket.
+    Return where a client on this machine can connect to: (host, port), or the path of a socket.
 
     What only Twisted can tell, such as `systemd:`, is left out, and so is a port that the system chooses.
     """

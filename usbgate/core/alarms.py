@@ -112,7 +112,7 @@ class Alarms:
 
     def noted(self, readings: Sequence[Reading]) -> list[Change]:
         """
-        Take note of readings, in the order in which they were read.
+        Record readings, in the order in which they were read.
 
         Returns:
             What changed, to be stored and told.
@@ -140,7 +140,7 @@ class Alarms:
 
     def acknowledge(self, alarm: str, by: str, at: int, clock: bool) -> tuple[Alarm, list[Change]]:
         """
-        Take note that somebody has seen an alarm; the first one counts.
+        Record that somebody has seen an alarm; the first one counts.
 
         Args:
             alarm: Its id.

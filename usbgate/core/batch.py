@@ -52,7 +52,7 @@ _NOTHING: tuple[tuple[str, ...], ...] = ((),) * len(KINDS)
 
 def columns_of(row: type[Row]) -> tuple[str, ...]:
     """
-    Tell the names of the columns of one kind.
+    Return the names of the columns of one kind.
     """
     return KINDS[_PLACES[row]].columns
 

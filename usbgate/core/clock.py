@@ -14,7 +14,7 @@ class IClock(Interface):
 
     def wall() -> int:
         """
-        Tell the wall clock: whole milliseconds since 1970, UTC.
+        Return the wall clock: whole milliseconds since 1970, UTC.
         """
 
     def monotonic() -> float:
@@ -29,10 +29,10 @@ class IClock(Interface):
 
     def boot() -> str:
         """
-        Tell which start of the machine that was; no two have the same.
+        Return which start of the machine that was; no two have the same.
         """
 
     def trusted() -> bool:
         """
-        Tell whether the wall clock can be right: synchronised, and not before this release was made.
+        Return whether the wall clock can be right: synchronised, and not before this release was made.
         """

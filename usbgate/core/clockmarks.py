@@ -51,7 +51,7 @@ class ClockWatch:
 
     def due(self, stamp: Stamp) -> ClockMark | None:
         """
-        Tell the mark that is to be stored before rows with this stamp; None where the last one still holds.
+        Return the mark that is to be stored before rows with this stamp; None where the last one still holds.
         """
         at, uptime, trusted = stamp
         if abs(_lead(at, uptime) - self._marked) <= STEP and trusted == self._trusted:
@@ -60,7 +60,7 @@ class ClockWatch:
 
     def noted(self, mark: ClockMark) -> None:
         """
-        Take note that a mark was stored.
+        Record that a mark was stored.
         """
         self._marked = _lead(mark.at, mark.uptime)
         self._trusted = mark.clock

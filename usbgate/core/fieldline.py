@@ -283,7 +283,7 @@ def format_time(at: int) -> str:
 
 def count_unreadable(data: bytes) -> int:
     """
-    Tell how many characters some bytes have that no line can have.
+    Return how many characters some bytes have that no line can have.
     """
     text = data.decode("utf-8", "replace")
     return text.count("\ufffd") + len(_CONTROL.findall(text))

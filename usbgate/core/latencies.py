@@ -33,6 +33,6 @@ class LatencyHistogram:
 
     def cumulated(self) -> list[tuple[float, int]]:
         """
-        Tell how many took at most so many seconds, for each bound; the last one is infinity.
+        Return how many took at most so many seconds, for each bound; the last one is infinity.
         """
         return list(zip((*BOUNDS, inf), accumulate(self._counts), strict=True))

@@ -48,13 +48,13 @@ class RepeatFilter:
 
     def heard(self, line: bytes, sensor: str, now: float) -> None:
         """
-        Take note of a line that is handed on.
+        Record a line that is handed on.
         """
         self._heard.remember(line, (now, sensor, self._asks))
 
     def asked(self, sensor: str) -> None:
         """
-        Take note that this sensor was asked.
+        Record that this sensor was asked.
         """
         self._asks += 1
         self._asked.remember(sensor, self._asks)
@@ -86,7 +86,7 @@ class OnChangeFilter:
 
     def keep(self, readings: Sequence[Reading], now: float) -> Sequence[Reading]:
         """
-        Tell what of the readings of one report is to be stored, with the last of a run before what ended it.
+        Return what of the readings of one report is to be stored, with the last of a run before what ended it.
 
         Args:
             readings: All of one sensor.
@@ -113,7 +113,7 @@ class OnChangeFilter:
 
     def end(self) -> list[Reading]:
         """
-        Tell what was held back until now: the last of each run.
+        Return what is held back: the last of each run.
         """
         held = [reading for key in self._runs for reading in self._held_by(key)]
         self._runs.clear()

@@ -280,7 +280,7 @@ class PendingRequests(Generic[W]):
 
     def link_up(self, now: float) -> Moves[W]:
         """
-        Take note that the device was opened (protocol §4.7).
+        Record that the device was opened (protocol §4.7).
         """
         moves = self._begin(now)
         self._state = "settling"
@@ -295,7 +295,7 @@ class PendingRequests(Generic[W]):
 
     def link_down(self, now: float) -> Moves[W]:
         """
-        Take note that the device went away, or that the first attempt to open it failed (protocol §4.7).
+        Record that the device went away, or that the first attempt to open it failed (protocol §4.7).
         """
         moves = self._begin(now)
         self._state = "offline"

@@ -117,7 +117,7 @@ class Recorder:
 
     def end_thinning(self) -> Sequence[Reading]:
         """
-        Tell what was left out until now and must be stored at the end; what still comes is stored as it is.
+        Return what was left out until now and must be stored at the end; what still comes is stored as it is.
         """
         thinning, self._thinning = self._thinning, None
         return () if thinning is None else thinning.end()

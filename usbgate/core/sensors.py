@@ -76,7 +76,7 @@ class KnownSensors:
 
     def heard(self, sensor: str, device: str, at: int, readings: Sequence[Reading]) -> str | None:
         """
-        Take note of one report.
+        Record one report.
 
         Returns:
             The link that spoke for this sensor before, if it was another one.

@@ -52,7 +52,7 @@ class SystemClock:
 
     def wall(self) -> int:
         """
-        Tell the wall clock (see `IClock.wall`).
+        Return the wall clock (see `IClock.wall`).
         """
         return time.time_ns() // 1_000_000
 
@@ -70,7 +70,7 @@ class SystemClock:
 
     def boot(self) -> str:
         """
-        Tell which start of the machine that was (see `IClock.boot`); where nobody tells, each process is one.
+        Return which start of the machine that was (see `IClock.boot`); where nobody tells, each process is one.
         """
         if not self._boot:
             try:
@@ -83,7 +83,7 @@ class SystemClock:
 
     def trusted(self) -> bool:
         """
-        Tell whether the wall clock can be right (see `IClock.trusted`); the kernel is asked once a second at most, and
+        Return whether the wall clock can be right; the kernel is asked at most once a second, and
         when the wall clock has stepped.
         """
         now, wall = time.monotonic(), self.wall()

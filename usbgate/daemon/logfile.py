@@ -17,7 +17,7 @@ ROTATED = 9  # files of 1 MB beside the one that is written to
 
 def log_file(twistd: Mapping[str, Any]) -> str | None:
     """
-    Tell the file to which twistd would log; None where it would log elsewhere.
+    Return the file to which twistd would log; None where it would log elsewhere.
 
     Args:
         twistd: Its options; empty where it is not twistd that runs us.

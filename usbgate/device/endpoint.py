@@ -222,7 +222,7 @@ class SerialTransport(SerialPort):
 
     def fileno(self) -> int:
         """
-        Tell the file descriptor, -1 once it is closed.
+        Return the file descriptor, -1 once it is closed.
         """
         return -1 if self._serial.fd is None else self._serial.fd
 

@@ -337,7 +337,7 @@ class Link(Service):
 
     def drained(self) -> None:
         """
-        Take note that the device took all that was written (its protocol calls this).
+        Record that the device took all that was written (its protocol calls this).
         """
         if self._full:
             self._full = False
@@ -364,7 +364,7 @@ class Link(Service):
 
     def opened(self, protocol: DeviceProtocol) -> None:
         """
-        Take note that the device is open (its protocol calls this).
+        Record that the device is open (its protocol calls this).
         """
         self._protocol = protocol
         self._full = False
@@ -385,7 +385,7 @@ class Link(Service):
 
     def closed(self, reason: Failure) -> None:
         """
-        Take note that the device is gone (its protocol calls this).
+        Record that the device is gone (its protocol calls this).
         """
         self._protocol = None
         if self._watch is not None:

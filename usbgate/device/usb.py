@@ -88,7 +88,7 @@ class UsbTty:
 
 def is_usb(place: str) -> bool:
     """
-    Tell whether a place is meant to be looked up here.
+    Return whether a place is meant to be looked up here.
     """
     return place.startswith(PREFIXES)
 
@@ -128,7 +128,7 @@ class UsbTree:
 
     def path(self, tty: UsbTty) -> str:
         """
-        Tell the path of a tty's device node.
+        Return the path of a tty's device node.
         """
         return os.path.join(self._dev, tty.name)
 
@@ -192,7 +192,7 @@ class UsbTree:
 
     def told_apart(self, same: Sequence[UsbTty]) -> str:
         """
-        Tell a person how to name each of several devices that have one name.
+        Describe how to name each of several devices that share a name.
         """
         return f"{len(same)} devices that are plugged in have this name; say which one by its port: {self.listed(same)}"
 

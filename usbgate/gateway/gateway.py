@@ -182,7 +182,7 @@ class Gateway(Queries, Service):
 
     def acknowledge(self, alarm: str, by: str) -> Deferred[Alarm]:
         """
-        Take note that somebody has seen an alarm (see `IGateway.acknowledge`).
+        Record that somebody has seen an alarm (see `IGateway.acknowledge`).
         """
         if self._stopping:
             return fail(Stopped())

@@ -165,12 +165,12 @@ class IGateway(Interface):
 
     def default_command(sensor: str) -> str:
         """
-        Tell the command that `ask` means for this sensor where none is given.
+        Return the command that `ask` means for this sensor where none is given.
         """
 
     def last(sensor: str | None, field: str | None) -> list[Reading]:
         """
-        Tell the newest readings from memory, in the order of sensors' first appearance.
+        Return the newest readings from memory, in the order of sensors' first appearance.
 
         Args:
             sensor: Only of this sensor; None for all.
@@ -207,17 +207,17 @@ class IGateway(Interface):
 
     def status() -> list[Mapping[str, str]]:
         """
-        Tell how usbgate is: each mapping is one line of fields; their values read back (`check_value`).
+        Return the status of usbgate: each mapping is one line of fields; their values read back (`check_value`).
         """
 
     def noise() -> list[Mapping[str, str]]:
         """
-        Tell the last malformed lines and why, oldest first; each mapping is one line of fields.
+        Return the last malformed lines and why, oldest first; each mapping is one line of fields.
         """
 
     def refused(source: str, line: bytes, reason: str) -> None:
         """
-        Take note of a malformed line of a client (the gateway does so itself for devices).
+        Record a malformed line of a client (the gateway does so itself for devices).
         """
 
     def subscribe(deliver: Callable[[str | None, str], None]) -> Callable[[], None]:
@@ -241,12 +241,12 @@ class IGateway(Interface):
 
     def presentations() -> Mapping[str, Presentation]:
         """
-        Tell how people want to see sensors, by id, in the order of the configuration; heard of yet or not.
+        Return how people want to see sensors, by id, in the order of the configuration, reported or not.
         """
 
     def totals() -> Totals:
         """
-        Tell what was counted.
+        Return what was counted.
         """
 
     def extent(selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
@@ -276,7 +276,7 @@ class IGateway(Interface):
 
     def acknowledge(alarm: str, by: str) -> Deferred[Alarm]:
         """
-        Take note that somebody has seen an alarm; the first who did stays.
+        Record that somebody has seen an alarm; the first who did stays.
 
         Returns:
             Fires with the alarm as it is then; fails with `Unknown` or `Stopped`.

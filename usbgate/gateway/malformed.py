@@ -32,7 +32,7 @@ class MalformedLines:
 
     def add(self, source: str, line: bytes, reason: str) -> None:
         """
-        Take note of a line.
+        Record a line.
 
         Args:
             source: The device's name, or who the client is.
@@ -56,7 +56,7 @@ class MalformedLines:
 
     def lines(self) -> list[Mapping[str, str]]:
         """
-        Tell what is kept, oldest first, each as the fields of one line.
+        Return what is kept, oldest first, each as the fields of one line.
         """
         return [
             {

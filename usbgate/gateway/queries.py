@@ -70,14 +70,14 @@ class Queries:
 
     def default_command(self, sensor: str) -> str:
         """
-        Tell what `ask` means for a sensor (see `IGateway.default_command`).
+        Return what `ask` means for a sensor (see `IGateway.default_command`).
         """
         rules = self._sensor_rules.get(sensor)
         return (rules and rules.default_command) or self._default_command
 
     def last(self, sensor: str | None, field: str | None) -> list[Reading]:
         """
-        Tell the newest readings (see `IGateway.last`).
+        Return the newest readings (see `IGateway.last`).
         """
         if sensor is None:
             sensors = [known for _, known in self._ledger.sensors.items()]
@@ -112,7 +112,7 @@ class Queries:
 
     def presentations(self) -> Mapping[str, Presentation]:
         """
-        Tell how people want to see sensors (see `IGateway.presentations`).
+        Return how people want to see sensors (see `IGateway.presentations`).
         """
         return self._presentations
 
@@ -124,7 +124,7 @@ class Queries:
 
     def totals(self) -> Totals:
         """
-        Tell what was counted (see `IGateway.totals`).
+        Return what was counted (see `IGateway.totals`).
         """
         return Totals(
             readings=self._ledger.readings,
@@ -136,7 +136,7 @@ class Queries:
 
     def status(self) -> list[Mapping[str, str]]:
         """
-        Tell how usbgate is (see `IGateway.status`).
+        Return the status of usbgate (see `IGateway.status`).
         """
         lines = self._switchboard.lines.values()
         told: list[Mapping[str, str]] = [
@@ -167,13 +167,13 @@ class Queries:
 
     def noise(self) -> list[Mapping[str, str]]:
         """
-        Tell the last malformed lines (see `IGateway.noise`).
+        Return the last malformed lines (see `IGateway.noise`).
         """
         return self._noise.lines()
 
     def refused(self, source: str, line: bytes, reason: str) -> None:
         """
-        Take note of a malformed line (see `IGateway.refused`).
+        Record a malformed line (see `IGateway.refused`).
         """
         self._noise.add(source, line, reason)
 

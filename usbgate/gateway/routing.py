@@ -79,7 +79,7 @@ class Route:
 
     def summary(self) -> DeviceSummary:
         """
-        Tell what is known of it.
+        Return what is known of it.
         """
         link = self.link
         return DeviceSummary(
@@ -152,7 +152,7 @@ class Routing:
 
     def route(self, request: Request) -> Route:
         """
-        Tell which link serves a request (protocol §4.1).
+        Return which link serves a request (protocol §4.1).
 
         Raises:
             Unknown: None can be told.

@@ -208,7 +208,7 @@ class SendQueue:
 
     def _ask_kernel(self) -> int | None:
         """
-        Tell how many bytes the kernel holds that the peer has not taken; None where it does not tell.
+        Return how many bytes the kernel holds that the peer has not taken; None where it does not tell.
         """
         if not IFileDescriptor.providedBy(self._transport):
             return None

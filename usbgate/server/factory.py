@@ -76,7 +76,7 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
 
     def wall(self) -> int:
         """
-        Tell the wall clock (see `ICaller.wall`).
+        Return the wall clock (see `ICaller.wall`).
         """
         return self._wall()
 
@@ -90,7 +90,7 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
 
     def counts(self) -> Mapping[str, int]:
         """
-        Tell the numbers for `status` (see `IConnections.counts`).
+        Return the numbers for `status` (see `IConnections.counts`).
         """
         return {
             "CLIENTS": len(self._connections),

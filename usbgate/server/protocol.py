@@ -61,7 +61,7 @@ class IConnections(Interface):
 
     def wall() -> int:
         """
-        Tell the wall clock: whole milliseconds since 1970, UTC.
+        Return the wall clock: whole milliseconds since 1970, UTC.
         """
 
     def spell(answer: Answer) -> bytes:
@@ -84,7 +84,7 @@ class IConnections(Interface):
 
     def counts() -> Mapping[str, int]:
         """
-        Tell the numbers for `status`: those of now, then those since the start.
+        Return the numbers for `status`: those of now, then those since the start.
         """
 
 
@@ -353,7 +353,7 @@ class ClientProtocol(BoundedLineReceiver):
 
     def wall(self) -> int:
         """
-        Tell the wall clock (see `ICaller.wall`).
+        Return the wall clock (see `ICaller.wall`).
         """
         return self._connections.wall()
 
@@ -406,7 +406,7 @@ class ClientProtocol(BoundedLineReceiver):
 
     def counts(self) -> Mapping[str, str]:
         """
-        Tell what is counted of all connections (see `ICaller.counts`).
+        Return what is counted of all connections (see `ICaller.counts`).
         """
         return {key: str(count) for key, count in self._connections.counts().items()}
 

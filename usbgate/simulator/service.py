@@ -150,7 +150,7 @@ class Simulator(Service):
 
     def fileno(self) -> int:
         """
-        Tell the reactor which descriptor to watch.
+        Return the descriptor for the reactor to watch.
         """
         return self._pty
 

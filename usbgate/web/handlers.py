@@ -105,6 +105,6 @@ def client_of(request: Any) -> str:
 
 def host_of(request: Any) -> str:
     """
-    Tell where who asks is; a unix socket's peer has no address.
+    Return where the asker is; a unix socket's peer has no address.
     """
     return str(getattr(request.getClientAddress(), "host", "local"))

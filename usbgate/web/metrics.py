@@ -59,7 +59,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """
-        Tell everything; prometheus-client calls this.
+        Yield all metrics; prometheus-client calls this.
         """
         status = status_shape(self._gateway, self._clients())
         totals = self._gateway.totals()

@@ -111,7 +111,7 @@ class Web(Service):
 
     def counts(self) -> Mapping[str, int]:
         """
-        Tell how many clients there are, by what they do.
+        Return how many clients there are, by what they do.
         """
         return {**self._others(), "HTTP": len(self.site.channels), "STREAMS": len(self.events)}
 

@@ -256,7 +256,7 @@ class ServerLog:
 
     def begin(self) -> None:
         """
-        Take note that a new server's log begins here.
+        Record that a new server's log begins here.
         """
         self.trim()
         self._start = self.path.lstat().st_size if self.path.exists() else 0

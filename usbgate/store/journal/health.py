@@ -61,7 +61,7 @@ class JournalHealth:
 
     def committed(self, seconds: float) -> None:
         """
-        Take note of a commit, which took so long.
+        Record a commit, which took so long.
         """
         self.commits += 1
         self.slowest_commit = max(self.slowest_commit, seconds)
@@ -70,7 +70,7 @@ class JournalHealth:
 
     def refused(self, reason: str) -> None:
         """
-        Take note that the disk takes nothing.
+        Record that the disk takes nothing.
         """
         now = self._seconds()
         if self.trouble is None and now - self._trouble_told_at >= TOLD_INTERVAL:
@@ -84,7 +84,7 @@ class JournalHealth:
 
     def recovered(self) -> None:
         """
-        Take note that it does again.
+        Record that the disk recovered.
         """
         self.tell_lost()
         self.trouble = None
@@ -94,14 +94,14 @@ class JournalHealth:
 
     def lost_before(self, rows: int) -> None:
         """
-        Take note of rows that were lost, and told so, in an earlier life.
+        Record rows that were lost, and logged, before this start.
         """
         self.lost += rows
         self._lost_told += rows
 
     def lose(self, rows: int) -> None:
         """
-        Take note of rows that are lost; said at once, then once a minute.
+        Record rows that are lost; logged at once, then once a minute.
         """
         self.lost += rows
         if self._seconds() - self._lost_told_at >= TOLD_INTERVAL:
@@ -121,7 +121,7 @@ class JournalHealth:
 
     def status(self) -> dict[str, str]:
         """
-        Tell how it is, as fields whose values read back.
+        Return the status, as fields whose values read back.
         """
         told = {
             "JOURNAL": "ok" if self.trouble is None else "trouble",

@@ -136,7 +136,7 @@ class Journal(Service):
 
     def status(self) -> dict[str, str]:
         """
-        Tell how it is, as fields whose values read back.
+        Return the status, as fields whose values read back.
         """
         self._weigh()
         return self.health.status()

@@ -15,7 +15,7 @@ BATCH_BYTES = 512  # what a batch takes in memory beside its characters, about
 
 def memory_of(batch: Batch) -> int:
     """
-    Tell how many bytes a batch takes in memory, about.
+    Return how many bytes a batch takes in memory, about.
     """
     return batch.size + BATCH_BYTES
 
