@@ -1,8 +1,8 @@
 """
-The durable way: from the journal to one sink, in order (protocol §5).
+Delivery from the journal to one sink, in order (protocol §5).
 
-One statement is in flight at a time. What the store refuses for what it is gets set aside row by row; for
-everything else the rows stay in the journal until the store takes them.
+One statement is in flight at a time. Rows whose data the store refuses are rejected one by one; on any other
+failure the rows stay in the journal until the store accepts them.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from usbgate.core.fieldline import format_time, plain_text
 from usbgate.store.interfaces import IOutbox, ISink, RowsRefused, SinkUnavailable
 
 BACK_OFF_FIRST, BACK_OFF_MOST = 0.5, 30.0  # seconds
-STOP_PATIENCE = 1.5  # seconds that a statement in flight may take to end when we are to stop
-REFUSED_INTERVAL = 60.0  # seconds between two lines of log about refused rows
-RECALL_INTERVAL = 60.0  # seconds between two attempts to recall; what is heard meanwhile is newer anyway
+STOP_PATIENCE = 1.5  # seconds a statement in flight may take to finish on stop
+REFUSED_INTERVAL = 60.0  # seconds between log lines about refused rows
+RECALL_INTERVAL = 60.0  # seconds between attempts to restore; readings received meanwhile are newer anyway
 
 
 class Delivery(Service):
     """
-    Stores what waits in the journal for as long as it runs.
+    Service that stores the journal's backlog.
 
     Attributes:
-        state: Whether the store takes rows; `connecting` until that is known.
-        trouble: Why it takes none; None unless `away`.
-        state_changed: To be set: called when `state` is another one.
+        state: Whether the store accepts rows; `connecting` until known.
+        trouble: The reason while `away`, otherwise None.
+        state_changed: Callback, to be set; called when `state` changes.
     """
 
     log = Logger()
@@ -49,16 +49,16 @@ class Delivery(Service):
         jitter: Callable[[], float] = random,
     ) -> None:
         """
-        Join a journal and a sink; nothing happens before `startService`.
+        Connect a journal to a sink; nothing happens before `startService`.
 
         Args:
-            clock: For backing off.
+            clock: For the back-off.
             outbox: The journal.
             sink: Where its rows go.
-            recall: Reads back what was stored before; called beside storing when the sink was reached for the first
-                time, once more when all that waited at the start is stored, and again each minute while it fails
-                with `SinkUnavailable`.
-            jitter: Gives a number from 0 to 1, so that many gateways do not come back as one.
+            restore: Restores state from the store; called concurrently with storing on the first connection, again
+                when the backlog found at the start is stored, and each minute while it fails with
+                `SinkUnavailable`.
+            jitter: Returns a number from 0 to 1, so that many gateways do not reconnect at once.
         """
         self.state: Literal["connecting", "connected", "away"] = "connecting"
         self.state_changed: Callable[[], None] = lambda: None
@@ -70,15 +70,15 @@ class Delivery(Service):
         self._jitter = jitter
         self._delivering: Deferred[None] | None = None
         self._recalling: Deferred[None] | None = None
-        self._inherited = 0  # rows that waited at the start, and still do
-        self._caught_up: Deferred[None] = Deferred()  # fires when none of them does, if there were any
+        self._inherited = 0  # rows of the initial backlog not stored yet
+        self._caught_up: Deferred[None] = Deferred()  # fires when the initial backlog is stored, if there was one
         self._storing = False
-        self._asked: Deferred[Batch] | None = None  # what the journal owes us
-        self._lost: str | None = None  # why the sink was lost while we waited for that
+        self._asked: Deferred[Batch] | None = None  # the outstanding request to the journal
+        self._lost: str | None = None  # why the sink was lost while waiting for it
         self._back_off = BACK_OFF_FIRST
         self._pause: Deferred[None] | None = None  # before the next attempt
         self._away_since: float | None = None
-        self._surprised = False  # an exception that nobody expects was logged since the store last worked
+        self._surprised = False  # an unexpected exception was logged since the store last worked
         self._batch: Batch | None = None
         self._parts: deque[Batch] = deque()  # what is left of it
         self._refused = 0
@@ -86,7 +86,7 @@ class Delivery(Service):
 
     def startService(self) -> None:
         """
-        Begin to connect.
+        Start connecting.
         """
         Service.startService(self)
         self._sink.lost = self._sink_lost
@@ -95,7 +95,7 @@ class Delivery(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Let the statement in flight end, or abandon it after `STOP_PATIENCE`; close the sink.
+        Wait up to `STOP_PATIENCE` for the statement in flight, then close the sink.
 
         Returns:
             Fires when that is done.
@@ -119,18 +119,18 @@ class Delivery(Service):
 
     def try_now(self) -> None:
         """
-        Make the next attempt at once, where one is waited for: whoever calls knows that the store is there.
+        Retry at once instead of waiting for the back-off; call when the store is known to be up.
         """
         if self._pause is not None:
             self._pause.cancel()
 
     def status(self) -> dict[str, str]:
         """
-        Tell how it is, as fields whose values read back.
+        Return the status as fields.
         """
         told = {"STORE": self.state, "BACKLOG": str(self._outbox.backlog), "REJECTED": str(self._outbox.rejected)}
         if self._batch is not None:
-            # Each kind of row has its time first, behind its number.
+            # In each kind of row the time follows the number.
             told["OLDEST"] = format_time(min(int(part[1].partition("\n")[0]) for part in self._batch.parts if part))
         if self.trouble is not None:
             told["TEXT"] = plain_text(self.trouble)
@@ -164,7 +164,7 @@ class Delivery(Service):
                     self._pause = None
 
     async def _recall_all(self, again: bool) -> None:
-        # Beside storing, which must not wait for it: a store may take rows and have no connection left for reading.
+        # Concurrent with storing, which must not wait: a store may accept rows but have no connection left for reading.
         try:
             await self._recall_once()
             if again:  # what an earlier run left in the journal is newer than what was just read

@@ -1,5 +1,5 @@
 """
-What the journal and a sink provide.
+Interfaces of the journal and of the stores.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from usbgate.core.model import (
 
 class IJournal(Interface):
     """
-    The durable queue between what is read and what is stored.
+    The durable queue between devices and store.
     """
 
     def append(*runs: Sequence[Row]) -> None:
         """
-        Take rows in; they are on disk 50 ms and one commit later.
+        Append rows; they are on disk 50 ms and one commit later.
 
         Args:
             runs: Rows, each of these sequences of one kind. Of what is written at once, rows are numbered in the
@@ -39,7 +39,7 @@ class IJournal(Interface):
 
 class IOutbox(Interface):
     """
-    The delivery's side of the journal: what waits to be stored.
+    The consumer side of the journal: rows to be stored.
     """
 
     backlog: int = Attribute("Rows appended and not yet confirmed.")
@@ -47,20 +47,20 @@ class IOutbox(Interface):
 
     def oldest() -> Deferred[Batch]:
         """
-        Wait for the oldest rows on disk that are not confirmed; the same batch again until it is.
+        Wait for the oldest unconfirmed rows on disk; returns the same batch until it is confirmed.
 
         Returns:
-            Fires when there are any, merged up to a good size; cancelling it takes the question back.
+            Fires when there are any, merged up to a suitable size; cancelling it withdraws the request.
         """
 
     def confirm(batch: Batch) -> None:
         """
-        Take note that the batch that `oldest` gave is stored or set aside, whole.
+        Confirm that the batch returned by `oldest` is completely stored or rejected.
         """
 
     def reject(row: Batch, reason: str) -> None:
         """
-        Set one row aside for good; durable before the `confirm` that covers it.
+        Reject one row permanently; durable before the `confirm` that covers it.
 
         Args:
             row: A batch of one row.
@@ -70,19 +70,19 @@ class IOutbox(Interface):
 
 class SinkUnavailable(Exception):
     """
-    The store can't be reached or won't take anything now; trying again later is right.
+    The store is unreachable or refuses writes at present; retry later.
     """
 
 
 class RowsRefused(Exception):
     """
-    The store refused these rows for what they are (SQLSTATE classes 22 and 23, encoding).
+    The store refused the data of these rows (SQLSTATE classes 22 and 23, encoding).
     """
 
 
 class ISink(Interface):
     """
-    Where batches are stored for good.
+    Permanent storage for batches.
     """
 
     lost: Callable[[str], None] = Attribute(
@@ -91,7 +91,7 @@ class ISink(Interface):
 
     def connect() -> Deferred[None]:
         """
-        Reach the store and make it ready; does nothing where it is.
+        Connect to the store and prepare it; a no-op if connected.
 
         Returns:
             Fires when batches can be stored; fails with `SinkUnavailable`.
@@ -99,7 +99,7 @@ class ISink(Interface):
 
     def store(batch: Batch) -> Deferred[None]:
         """
-        Store a batch whole; storing one twice, or one that overlaps another, is the same as once.
+        Store a batch atomically and idempotently, also where it overlaps an earlier one.
 
         Returns:
             Fires when it is committed; fails with `SinkUnavailable` or `RowsRefused` (then nothing of it was
@@ -108,13 +108,13 @@ class ISink(Interface):
 
     def close() -> Deferred[None]:
         """
-        Let go of the store, at once whatever it is doing.
+        Disconnect from the store at once, aborting any operation.
         """
 
 
 class IHistory(Interface):
     """
-    What was stored, to be read again.
+    Read access to recent stored data.
     """
 
     def latest() -> Deferred[list[Reading]]:
@@ -141,7 +141,7 @@ class IHistory(Interface):
             sensor: The sensor's id.
             field: Only this field, upper case; None for all.
             since: Only readings at or after this time (whole milliseconds since 1970, UTC); None for all.
-            limit: At most so many, above 0.
+            limit: Maximum number of rows, above 0.
 
         Returns:
             Fails with `SinkUnavailable`.
@@ -150,17 +150,17 @@ class IHistory(Interface):
 
 class IArchive(Interface):
     """
-    What was stored, page by page, in sums, and who asked for it.
+    Stored readings by page, aggregated by interval, and the request log.
     """
 
     def extent(selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
         """
-        Find the numbers of the first and the last of some stored readings of this gateway.
+        Return the numbers of the first and last selected readings of this gateway.
 
         Args:
-            selection: Which ones.
-            limit: The newest so many of them, above 0; None for all. Which are the newest, their times say where the
-                selection has one, and else their numbers.
+            selection: Selects the readings.
+            limit: Only the newest `limit` readings, above 0; None for all. Ordered by time if the selection has a time
+                range, otherwise by number.
 
         Returns:
             Fires with None where there are none; fails with `SinkUnavailable`.
@@ -168,13 +168,13 @@ class IArchive(Interface):
 
     def page(selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
         """
-        Fetch some stored readings of this gateway, by number, oldest first.
+        Fetch a page of stored readings of this gateway, by number, oldest first.
 
         Args:
-            selection: Which ones.
-            first: None with a lower number.
-            last: None with a higher number.
-            limit: At most so many, above 0.
+            selection: Selects the readings.
+            first: Lowest number.
+            last: Highest number.
+            limit: Maximum number of rows, above 0.
 
         Returns:
             Fails with `SinkUnavailable`.
@@ -182,12 +182,12 @@ class IArchive(Interface):
 
     def buckets(selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
         """
-        Sum up stored numbers of this gateway by intervals, oldest first.
+        Aggregate stored numeric readings of this gateway by interval, oldest first.
 
         Args:
-            selection: Which ones.
-            width: Whole milliseconds that each interval has; they begin at multiples of it since 1970, UTC.
-            limit: The newest so many, above 0.
+            selection: Selects the readings.
+            width: Interval width in whole milliseconds; intervals are aligned to 1970, UTC.
+            limit: Only the newest `limit` buckets, above 0.
 
         Returns:
             Fails with `SinkUnavailable`.
@@ -195,11 +195,11 @@ class IArchive(Interface):
 
     def requests(sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
         """
-        Fetch requests of this gateway that ended, newest first, by number.
+        Fetch completed requests of this gateway, newest first, by number.
 
         Args:
-            sensor: Only about this sensor; None for all.
-            limit: At most so many, above 0.
+            sensor: Only requests for this sensor; None for all.
+            limit: Maximum number of rows, above 0.
 
         Returns:
             Fails with `SinkUnavailable`.

@@ -1,7 +1,7 @@
 """
-The journal's file: batches in SQLite, each until it is confirmed, and the rows that no store would take.
+The journal file: unconfirmed batches and rejected rows, in SQLite.
 
-Nothing in here knows of threads or waiting; every call blocks until the disk has done its part.
+This module is synchronous: every call blocks until the disk I/O is done.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from twisted.logger import Logger
 from usbgate.core.batch import KINDS, NULL_CELL, Batch, merge
 from usbgate.core.errors import StartError
 
-FORMAT = 2  # PRAGMA user_version of the files that this module writes; it reads the earlier ones, too
+FORMAT = 2  # PRAGMA user_version of the files written; earlier formats can be read, too
 
-LOCK_TIMEOUT = 1.0  # seconds; only somebody who looks into the file can hold it, and the writer tries again
+LOCK_TIMEOUT = 1.0  # seconds; only an external reader can hold the lock, and the writer retries
 
 # An outage leaves the file as large as it ever was; beyond this many pages an empty one is made small again at
 # the next start: 16 MiB, an hour of a busy device and quickly used again.
 LARGE = 4096
 
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # what a disk says that may be well again
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # disk errors that may be transient
 
-LIMIT = 1 << 30  # bytes; days of a busy device, and a disk of today has room for it
-ROW_BYTES = 32  # what SQLite needs for a batch beside its payload, about
-DROP_MOST = 10_000  # batches dropped by one commit, so that it stays short; the next one goes on
+LIMIT = 1 << 30  # bytes; days of a busy device
+ROW_BYTES = 32  # approximate SQLite overhead per batch
+DROP_MOST = 10_000  # batches dropped per commit, to keep it short; the next commit continues
 
 # `count` stands before `payload`, so that counting the backlog does not read the payloads' pages.
 _SCHEMA = """
@@ -51,13 +51,13 @@ create table if not exists rejected (
 
 class JournalError(StartError):
     """
-    The journal can't be opened; the text says why.
+    The journal can't be opened; the message gives the reason.
     """
 
 
 class JournalRefused(JournalError):
     """
-    The disk takes nothing now, so that the journal can't be opened yet.
+    The disk refuses writes at present, so the journal can't be opened yet.
     """
 
 
@@ -66,15 +66,15 @@ class JournalFile:
     The durable part of the journal.
 
     Attributes:
-        path: Where it is; SQLite keeps a `-wal` and a `-shm` file beside it.
-        uuid: What tells this journal from all others; made with the file and kept in it.
-        n: The number of the newest row that was ever written.
-        backlog: How many rows it held when it was opened.
-        rejected: How many rows are set aside in it.
-        lost: How many rows were lost ever since it was made.
+        path: Path of the file; SQLite keeps a `-wal` and a `-shm` file beside it.
+        uuid: Unique id of this journal; generated with the file and stored in it.
+        n: Number of the newest row ever written.
+        backlog: Rows in the file when it was opened.
+        rejected: Rejected rows kept in the file.
+        lost: Rows lost since the file was created.
         bytes_written: Payload bytes committed since it was opened.
-        content: Bytes of the batches in it.
-        checked: Whether `check` is over.
+        content: Bytes of the batches in the file.
+        checked: Whether `check` has completed.
     """
 
     log = Logger()
@@ -95,11 +95,11 @@ class JournalFile:
 
     def open(self) -> None:
         """
-        Open the file, or make it; one that is damaged is set aside for a new one.
+        Open or create the file; a damaged file is moved aside and replaced.
 
         Raises:
-            JournalRefused: The disk is full, or fails; see `open_again`.
-            JournalError: It is not possible, and will not be.
+            JournalRefused: The disk is full or failing; see `open_again`.
+            JournalError: The file can't be opened, permanently.
         """
         try:
             try:
@@ -115,7 +115,7 @@ class JournalFile:
             raise JournalError(f"cannot use the journal {self.path}: {error}") from None
 
     def _open(self) -> sqlite3.Connection:
-        # Used by one thread at a time: opened by the one that starts the journal, then only by the journal's own.
+        # Used by one thread at a time: opened by the starting thread, then used only by the writer thread.
         db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(db)
@@ -137,10 +137,10 @@ class JournalFile:
             db.execute("alter table journal add column lost integer not null default 0")
         row = db.execute("select uuid, n, lost from journal").fetchone()
         if row is None:
-            # One that was begun again goes on with its name and its numbers.
+            # A replacement file keeps the uuid and the numbering.
             row = (self.uuid or str(uuid4()), self.n, self.lost)
             db.execute("insert into journal (uuid, n, lost) values (?, ?, ?)", row)
-        db.execute("update journal set n = n")  # finds out whether the file can be written at all
+        db.execute("update journal set n = n")  # checks that the file is writable
         db.execute(f"pragma user_version = {FORMAT}")
         db.execute("commit")
         self.uuid, self.n, self.lost = row
@@ -153,13 +153,13 @@ class JournalFile:
 
     def begin_again(self, error: Exception) -> bool:
         """
-        Set a damaged file aside, under a name of its own, and begin a new one; unless it proves to be whole.
+        Move a damaged file aside under a unique name and create a new one, unless the file proves intact.
 
         Args:
-            error: What tells the damage (see `is_damage`).
+            error: The error that indicates the damage (see `is_damage`).
 
         Returns:
-            Whether a new one was begun.
+            Whether a new file was created.
         """
         self.close()
         if not isinstance(error, Unreadable) and self._is_whole():
@@ -167,7 +167,7 @@ class JournalFile:
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.damaged-{number}")).exists():
             number += 1
-        for suffix in ("-shm", "-wal", ""):  # the file itself last: while it is there, this can be done over
+        for suffix in ("-shm", "-wal", ""):  # the file itself last, so that this can be retried
             beside = Path(f"{self.path}{suffix}")
             if beside.exists():
                 os.replace(beside, f"{aside}{suffix}")
@@ -182,8 +182,8 @@ class JournalFile:
         return True
 
     def _is_whole(self) -> bool:
-        # SQLite calls it damage, too, when a single read fails at the wrong moment. Only what is so twice is given up,
-        # with all the rows in it.
+        # SQLite also reports damage when a single read fails at the wrong moment. The file and its rows are abandoned
+        # only if the damage is confirmed.
         try:
             ((verdict, *_), *_) = self._open().execute("pragma quick_check(1)")
         except sqlite3.DatabaseError as error:
@@ -196,20 +196,20 @@ class JournalFile:
 
     def open_again(self) -> None:
         """
-        Open it where `open` was refused, or a new one could not be begun.
+        Open the file after `open` was refused or a new file could not be created.
 
         Raises:
-            sqlite3.Error: That is still so.
+            sqlite3.Error: The file still can't be opened.
         """
         if self._connection is None:
             self._open()
 
     def check(self) -> None:
         """
-        Look once whether the file is whole. It reads all of it, which takes long where much waits in it.
+        Check the file's integrity, once. This reads the whole file, which takes long with a large backlog.
 
         Raises:
-            sqlite3.Error: It is damaged (see `is_damage`), or can't be read.
+            sqlite3.Error: The file is damaged (see `is_damage`) or can't be read.
         """
         if self.checked:
             return
@@ -218,7 +218,7 @@ class JournalFile:
         try:
             ((verdict, *_), *_) = db.execute("pragma quick_check(1)")
         except sqlite3.Error as error:
-            self.checked = not is_damage(error)  # what can't be read may still be written
+            self.checked = not is_damage(error)  # an unreadable file may still be writable
             if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_INTERRUPT:
                 raise
             return
@@ -230,7 +230,7 @@ class JournalFile:
 
     def interrupt_check(self) -> None:
         """
-        End a check that is under way in another thread.
+        Interrupt a check running in another thread.
         """
         if self._checking and self._connection is not None:
             self._connection.interrupt()
@@ -244,20 +244,20 @@ class JournalFile:
         lost: int = 0,
     ) -> list[tuple[int, int]]:
         """
-        Commit, all or nothing; where the new ones exceed the limit, the oldest are dropped.
+        Commit atomically; if the new batches exceed the limit, the oldest ones are dropped.
 
         Args:
-            batches: New ones, in order.
-            rejected: Rows to set aside, each with the reason; one that is there already is left as it is.
-            confirmed: Batches up to this number are let go.
+            batches: New batches, in order.
+            rejected: Rejected rows, each with the reason; rows already present are left unchanged.
+            confirmed: Batches up to this number are deleted.
             kept: Batches up to this number are not dropped.
-            lost: Rows to count as lost beside those that are dropped; negative where some of them were not lost.
+            lost: Rows to count as lost in addition to those dropped; negative to correct an earlier count.
 
         Returns:
-            What was dropped, in order: the last number of each batch, and its rows.
+            The dropped batches, in order: last number and row count of each.
 
         Raises:
-            sqlite3.Error: Nothing of it was done.
+            sqlite3.Error: Nothing was committed.
         """
         db = self._connection or self._open()
         packed = [(batch.last, batch.first, batch.rows, batch.to_bytes()) for batch in batches]
@@ -294,7 +294,7 @@ class JournalFile:
         return dropped
 
     def _drop(self, db: sqlite3.Connection, kept: int, content: int, dropped: list[tuple[int, int]]) -> int:
-        # Called before the new ones are in, so that these are never among the oldest.
+        # Called before the new batches are inserted, so that they are never dropped.
         oldest = db.execute(
             "select last, count, length(payload) + ? from batch where last > ? order by last limit ?",
             (ROW_BYTES, kept, DROP_MOST),
@@ -311,11 +311,11 @@ class JournalFile:
 
     def read(self, after: int, most: int) -> tuple[Batch | None, bool]:
         """
-        Read the oldest batches back, merged into one.
+        Read the oldest batches, merged into one.
 
         Args:
-            after: Only batches beyond this number.
-            most: The most rows to merge; the first batch is read in any case.
+            after: Only batches after this number.
+            most: Maximum rows to merge; the first batch is always read.
 
         Returns:
             The batch, None if there is none; and whether there is nothing after it.

@@ -22,7 +22,7 @@ from usbgate.core.batch import Batch
 from usbgate.store.journal.file import JournalFile, is_damage
 
 RETRY_FIRST, RETRY_MOST = 0.1, 5.0  # seconds between attempts while the disk refuses
-STOP_PATIENCE = 1.5  # seconds to go on trying when asked to end
+STOP_PATIENCE = 1.5  # seconds to keep retrying after `stop`
 
 # Characters of rows for one commit, so that a long ring goes to a disk that has a little room as far as it fits, and no
 # more than this is out of reach of the ring's limit while a commit hangs.
@@ -31,11 +31,11 @@ COMMIT_MOST = 4 << 20
 
 class Write(NamedTuple):
     """
-    Something to commit (see `JournalFile.write`).
+    A commit request (see `JournalFile.write`).
 
     Attributes:
-        lost: Rows that the file is to count as lost.
-        size: Bytes that the batch takes in memory, about.
+        lost: Rows to count as lost.
+        size: Approximate bytes of the batch in memory.
     """
 
     batch: Batch | None
@@ -48,7 +48,7 @@ class Write(NamedTuple):
 
 class Read(NamedTuple):
     """
-    A batch to read back (see `JournalFile.read`); one at a time.
+    A read request (see `JournalFile.read`); at most one is outstanding.
     """
 
     after: int
@@ -57,73 +57,72 @@ class Read(NamedTuple):
 
 class WriterListener(Protocol):
     """
-    Who is told what the disk did, in the reactor's thread and in the order in which it happened.
+    Receives the writer's events, in the reactor thread and in order.
     """
 
     def opened(self) -> None:
         """
-        The file is open; told once, before anything else.
+        The file is open; called once, before any other event.
         """
 
     def committed(self, batches: Sequence[Batch], seconds: float) -> None:
         """
-        These are on disk; it took so long.
+        The batches are on disk; the commit took `seconds`.
         """
 
     def overflowed(self, dropped: Sequence[tuple[int, int]]) -> None:
         """
-        The file is at its limit: these were dropped, given by their last numbers and rows; `committed` comes next.
+        The file is at its limit and batches were dropped, given as (last number, rows); `committed` follows.
         """
 
     def was_read(self, batch: Batch | None, complete: bool) -> None:
         """
-        A batch was read back, or there is none; with `complete`, it holds all that was told committed until now.
+        A read completed; `batch` is None if there is none. With `complete`, it covers everything committed so far.
         """
 
     def refused(self, reason: str) -> None:
         """
-        The disk refused; it will be tried again.
+        The disk refused the operation; it will be retried.
         """
 
     def began_again(self, n: int) -> None:
         """
-        The file was damaged and is a new one now, without what had been read or was to be read; `n` is its newest
-        number.
+        The damaged file was replaced by a new one; its rows and any pending read are gone. `n` is the newest number.
         """
 
     def closed(self, lost: int) -> None:
         """
-        The file is closed and the thread has ended; so many rows could not be written.
+        The file is closed and the thread has ended; `lost` rows could not be written.
         """
 
 
 class JournalWriter:
     """
-    A thread that has a journal's file for itself from `start` until it tells `closed`.
+    The thread that owns the journal file from `start` until it reports `closed`.
     """
 
     log = Logger()
 
     def __init__(self, file: JournalFile, listener: WriterListener, call: Callable[..., object], limit: int) -> None:
         """
-        Make a writer; nothing runs before `start`.
+        Create a writer; nothing runs before `start`.
 
         Args:
-            file: The file, open when it starts, or to be opened by the thread.
-            listener: Who is told.
+            file: The file, already open or to be opened by the thread.
+            listener: Receives the events.
             call: The reactor's `callFromThread`.
-            limit: Bytes in memory of what may wait, by `Write.size`.
+            limit: Maximum bytes of queued writes, by `Write.size`.
         """
         self._file = file
         self._listener = listener
         self._call = call
         self._limit = limit
         self._queue: SimpleQueue[Read | Literal["write"] | None] = SimpleQueue()
-        self._lock = Lock()  # of these two
+        self._lock = Lock()  # guards the next two
         self._waiting: deque[Write] = deque()
         self._size = 0
-        self._began = inf  # when the commit that is under way did
-        # A daemon: what ends the process without stopping us must not wait for it, and the file is safe.
+        self._began = inf  # start of the commit in progress
+        # A daemon thread, so that it never delays process exit; the file is crash-safe.
         self._thread = Thread(target=self._run, name="journal", daemon=True)
 
     def start(self) -> None:
@@ -134,17 +133,17 @@ class JournalWriter:
 
     def write(self, write: Write) -> list[Batch]:
         """
-        Commit this, with whatever else waits.
+        Queue a write; it is committed together with the other queued writes.
 
         Returns:
-            What is given up for it, the oldest batches; they will never be on disk.
+            The oldest batches, discarded to stay within the limit; they will never be written.
         """
         with self._lock:
             idle = not self._waiting
             self._waiting.append(write)
             self._size += write.size
             given_up = self._make_room()
-        if idle:  # else the thread comes by itself
+        if idle:  # otherwise the thread is already awake
             self._queue.put("write")
         return given_up
 
@@ -164,35 +163,35 @@ class JournalWriter:
     @property
     def busy(self) -> float:
         """
-        Seconds since the commit that is under way began; 0 while there is none.
+        Seconds since the commit in progress began; 0 if there is none.
         """
         return max(0.0, monotonic() - self._began)
 
     def read(self, read: Read) -> None:
         """
-        Read a batch back.
+        Request a read.
         """
         self._queue.put(read)
 
     def stop(self) -> None:
         """
-        Write what waits, close the file, end.
+        Write what is queued, close the file and end the thread.
         """
         self._file.interrupt_check()
         self._queue.put(None)
 
     def _run(self) -> None:
         read: Read | None = None
-        told = False  # that it is open
-        pause = due = 0.0  # seconds between attempts while the disk refuses, and when the next one is
-        ends = inf  # when to give up, once asked to end
+        told = False  # whether `opened` was reported
+        pause = due = 0.0  # retry interval in seconds, and time of the next attempt
+        ends = inf  # deadline after `stop`
         while ends == inf or (self._waiting and (not pause or monotonic() < ends)):
             for item in self._take(
                 max(0.0, min(due, ends) - monotonic()) if self._waiting or read or not self._file.checked else None
             ):
                 if item is None:
                     ends = monotonic() + STOP_PATIENCE
-                    due, pause = 0.0, min(pause, RETRY_FIRST)  # the disk may be well again for a while
+                    due, pause = 0.0, min(pause, RETRY_FIRST)  # the disk may have recovered
                 elif item != "write":
                     read = item
             if monotonic() < due:
@@ -202,8 +201,8 @@ class JournalWriter:
                     self._file.open_again()
                     self._call(self._listener.opened)
                     told = True
-                self._file.check()  # before anything else, in this thread: the daemon need not wait for it
-                # Each is tried whatever becomes of the other: a disk that is full can still be read.
+                self._file.check()  # first of all, and in this thread, so that startup need not wait
+                # Read and commit are tried independently: a full disk can still be read.
                 try:
                     if read is not None:
                         self._call(self._listener.was_read, *self._file.read(read.after, read.most))
@@ -226,7 +225,7 @@ class JournalWriter:
 
     def _take(self, seconds: float | None) -> list[Read | Literal["write"] | None]:
         """
-        Wait for something to do, so long at most, and take all that there is.
+        Wait at most `seconds` for a request and return all that are queued.
         """
         items: list[Read | Literal["write"] | None] = []
         try:
@@ -252,7 +251,7 @@ class JournalWriter:
         try:
             dropped = self._file.write(batches, rejected, newest.confirmed, newest.kept, lost)
         except BaseException:
-            with self._lock:  # beyond the limit, perhaps, until the next one comes
+            with self._lock:  # may exceed the limit until the next write
                 self._waiting.extendleft(reversed(writes))
                 self._size += size
             raise
@@ -265,7 +264,7 @@ class JournalWriter:
     def _begin_again(self, damage: Exception) -> bool:
         try:
             begun = self._file.begin_again(damage)
-        except (sqlite3.Error, OSError):  # a full disk, perhaps: the next attempt will tell
+        except (sqlite3.Error, OSError):  # perhaps a full disk; retried
             return False
         if not begun:
             return False
