@@ -17,7 +17,6 @@ from pathlib import Path
 from random import Random
 from typing import Any, ParamSpec, cast
 
-import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
@@ -1028,31 +1027,9 @@ class TroubleTests(JournalCase):
         self.assertFalse(journal.running)
         self.assertNotIn("journal", [thread.name for thread in threading.enumerate()])
 
-    @deferred
-    async def test_older_format(self) -> None:
+    def test_other_format(self) -> None:
         """
-        What an earlier usbgate left in the file is given out, and the file goes on in today's format.
-        """
-        journal = self.start()
-        journal.append(readings(0, 2), [request("7")])
-        batch = await journal.oldest()
-        await journal.stopService()
-        old = msgspec.msgpack.encode((1, 3, batch.of(Reading), batch.of(RequestRecord)[:-1]))
-        self.look(f"update batch set payload = x'{old.hex()}'")
-        self.look("pragma user_version = 1")
-        journal = self.start()
-        journal.append(readings(2, 1))
-        await self.committed(journal)
-        given = await self.take_all(journal)
-        rows = sorted((row for part in given for row in rows_of(part)), key=lambda row: int(row["n"] or 0))
-        self.assertEqual([row["n"] for row in rows], ["1", "2", "3", "4"])
-        self.assertEqual([row["sensor"] for row in rows], ["20", "20", "7", "20"])
-        self.assertEqual([row["clock"] for row in rows], ["True", "True", None, "True"])
-        self.assertEqual(self.look("pragma user_version"), [(2,)])
-
-    def test_newer_format(self) -> None:
-        """
-        A file that a newer usbgate made is left alone.
+        A file of another format is left alone.
         """
         self.look("pragma user_version = 99")
         self.assertRaises(JournalError, Journal(self.reactor, self.path).startService)
@@ -1094,19 +1071,6 @@ class LimitTests(JournalCase):
         self.events.clear()
         await again.stopService()
         self.assertEqual(self.logged("are lost"), [])
-
-    @deferred
-    async def test_earlier_file(self) -> None:
-        """
-        A file of a version that kept no count is taken over, with all that is in it.
-        """
-        journal = self.start()
-        journal.append(readings(0, 3), ())
-        await journal.stopService()
-        self.look("alter table journal drop column lost")
-        again = self.start()
-        self.assertEqual((again.uuid, again.backlog, again.health.lost), (journal.uuid, 3, 0))
-        self.assertEqual(self.look("select lost from journal"), [(0,)])
 
     @deferred
     async def test_below_the_limit(self) -> None:

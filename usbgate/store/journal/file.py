@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from usbgate.core.batch import KINDS, NULL_CELL, Batch, merge
 from usbgate.core.errors import StartError
 
-FORMAT = 2  # PRAGMA user_version of the files written; earlier formats can be read, too
+FORMAT = 1  # PRAGMA user_version of the file; a new, empty file has 0
 
 LOCK_TIMEOUT = 1.0  # seconds; only an external reader can hold the lock, and the writer retries
 
@@ -127,14 +127,12 @@ class JournalFile:
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         (found,) = db.execute("pragma user_version").fetchone()
-        if found > FORMAT:
-            raise JournalError(f"the journal {self.path} was made by a newer usbgate (format {found})")
+        if found not in (0, FORMAT):
+            raise JournalError(f"the journal {self.path} was made by another version of usbgate (format {found})")
         db.execute("pragma journal_mode = wal")
         db.execute("pragma synchronous = full")
         db.executescript(_SCHEMA)
         db.execute("begin immediate")
-        if "lost" not in [name for _, name, *_ in db.execute("pragma table_info(journal)")]:  # an earlier version's
-            db.execute("alter table journal add column lost integer not null default 0")
         row = db.execute("select uuid, n, lost from journal").fetchone()
         if row is None:
             # A replacement file keeps the uuid and the numbering.
