@@ -48,7 +48,7 @@ function showConnection() {
     node.lang = language();
   }
   document.documentElement.classList.toggle("lost", store.connection === "lost");
-  const devices = [...store.devices.values()].map(({ name, state }) => `${name}: ${t(`device.${state}`)}`);
+  const devices = [...store.devices.values()].map(({ name, state }) => t("device.state", { device: name, state: t(`device.${state}`) }));
   bottom.replaceChildren(
     el("span", {}, ["usbgate", store.version].join(" ").trim()),
     ...devices.map((text) => el("span", {}, text)),

@@ -40,11 +40,12 @@ export function fieldName(field) {
 /** How long ago, from seconds. */
 export function ago(seconds) {
   if (seconds < 2) return t("now");
-  const format = kept(Intl.RelativeTimeFormat, { style: "short" });
-  if (seconds < 60) return format.format(-Math.floor(seconds), "second");
-  if (seconds < 3600) return format.format(-Math.floor(seconds / 60), "minute");
-  if (seconds < 86_400) return format.format(-Math.floor(seconds / 3600), "hour");
-  return format.format(-Math.floor(seconds / 86_400), "day");
+  const [n, unit] =
+    seconds < 60 ? [seconds, "s"]
+    : seconds < 3600 ? [seconds / 60, "min"]
+    : seconds < 86_400 ? [seconds / 3600, "h"]
+    : [seconds / 86_400, t("unit.day")];
+  return t("ago", { n: number(Math.floor(n)), unit });
 }
 
 /** A time, with its day where that is not today; from ms. */
