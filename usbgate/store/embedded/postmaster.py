@@ -219,7 +219,7 @@ def _children_of(pid: int) -> Iterator[int]:
 
 def clear_sockets(sockets: Path) -> None:
     """
-    Take away the sockets of a server that is no more.
+    Remove the sockets of a server that has exited.
 
     Raises:
         ServerFailed: That is no folder.
@@ -232,7 +232,7 @@ def clear_sockets(sockets: Path) -> None:
 
 def clear_leftovers(data: Path, sockets: Path) -> None:
     """
-    Take away what a server that is no more has left, for it can keep the next one from starting.
+    Remove leftovers of a server that has exited, which can keep the next one from starting.
 
     PostgreSQL takes any living process of its user that has the number in one of these files for a server. Whether
     backends of a killed server still live it finds out without them, by the data folder's inode (since 12).
@@ -283,7 +283,7 @@ class ServerLog:
 
     def last_words(self) -> str:
         """
-        Find why the newest server ended; empty where it did not say.
+        Return the last fatal message of the newest server; empty if there is none.
         """
         try:
             with open(os.open(self.path, os.O_RDONLY | _AS_IT_IS), "rb") as log:

@@ -1,5 +1,5 @@
 """
-Processes in sessions of their own: a terminal's Ctrl-C is not for them, and they may be another user's.
+Child processes in their own sessions, unaffected by a terminal's Ctrl-C, optionally run as another user.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ except OSError as error:
 
 class Account(NamedTuple):
     """
-    The user as whom a process runs, where that is not ourselves.
+    The user and group a process runs as, if not the current ones.
     """
 
     uid: int
@@ -59,19 +59,19 @@ class Account(NamedTuple):
 
 class ProgramFailed(Exception):
     """
-    A program ended with a failure, or took too long; the text has its complaint.
+    A program failed or timed out; the message includes its error output.
     """
 
 
 class Child(ProcessProtocol):
     """
-    A process that we started.
+    A child process.
 
     Attributes:
         pid: Its process id; also that of its session.
         status: How it ended: the exit status, or the negative number of a signal; None while it runs.
-        output: The end of what it printed.
-        errors: The end of its complaints.
+        output: The end of its standard output.
+        errors: The end of its standard error.
     """
 
     transport: IProcessTransport
@@ -92,7 +92,7 @@ class Child(ProcessProtocol):
 
     def when_over(self) -> Deferred[None]:
         """
-        Wait for its end; cancelling only ends the waiting.
+        Wait for the process to exit; cancelling only ends the wait.
         """
         if self.over:
             return succeed(None)
@@ -122,19 +122,19 @@ class Child(ProcessProtocol):
 
     def outReceived(self, data: bytes) -> None:
         """
-        Keep what it prints.
+        Collect standard output.
         """
         self.output = (self.output + data)[-KEPT_OUTPUT:]
 
     def errReceived(self, data: bytes) -> None:
         """
-        Keep what it complains about.
+        Collect standard error.
         """
         self.errors = (self.errors + data)[-KEPT_OUTPUT:]
 
     def processEnded(self, reason: Failure) -> None:
         """
-        Tell all who wait.
+        Record the exit status and fire the waiting Deferreds.
         """
         signalled = getattr(reason.value, "signal", None)
         self.status = -signalled if signalled else getattr(reason.value, "exitCode", None) or 0
@@ -145,19 +145,19 @@ class Child(ProcessProtocol):
 
 class Programs:
     """
-    Starts programs in sessions of their own, and knows those that are to end soon by themselves.
+    Starts programs in their own sessions, and tracks the short-lived ones.
 
     Attributes:
-        account: As whom; None is as ourselves.
+        account: The account to run as; None for the current user.
     """
 
     def __init__(self, reactor: IReactorTime, home: str) -> None:
         """
-        Start nothing yet.
+        Create a launcher; nothing is started yet.
 
         Args:
             reactor: For processes and time.
-            home: What they find in HOME.
+            home: Value of HOME for the programs.
         """
         self.account: Account | None = None
         self._reactor = reactor
@@ -191,14 +191,14 @@ class Programs:
 
     async def run(self, command: Sequence[str], limit: float | None = None) -> str:
         """
-        Run a program to its end.
+        Run a program to completion.
 
         Args:
             command: As for `start`.
             limit: Seconds after which it is ended; None waits.
 
         Returns:
-            What it printed.
+            Its standard output.
 
         Raises:
             ProgramFailed: It failed, or was ended.
@@ -220,7 +220,7 @@ class Programs:
 
     async def end(self) -> None:
         """
-        End what `run` has started and nobody waits for any more: one program at most, within the seconds of `ENDING`.
+        Terminate the program started by `run`, if any, within the seconds of `ENDING`.
         """
         for child in list(self._running):
             await self._end(child)

@@ -1,5 +1,5 @@
 """
-As whom the embedded PostgreSQL runs, since it refuses root, and what belongs to that user.
+The account of the embedded PostgreSQL, which refuses to run as root, and its file permissions.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ log = Logger()
 
 async def choose_account(data: Path, programs: Programs) -> Account | None:
     """
-    Choose as whom the server runs.
+    Choose the account the server runs as.
 
     Args:
-        data: The data folder, whose owner it is where there is one.
-        programs: Runs what makes a user.
+        data: The data folder; its owner is used if it exists.
+        programs: Runs `useradd`.
 
     Returns:
-        None where it runs as ourselves, who are not root.
+        None to run as the current user, who is not root.
 
     Raises:
-        ServerFailed: There is no user for it, and none can be made.
+        ServerFailed: There is no such user, and none can be created.
     """
     if os.geteuid() != 0:
         return None
@@ -66,10 +66,10 @@ async def _make_user(programs: Programs) -> pwd.struct_passwd:
 
 def make_private(folder: Path, account: Account | None) -> None:
     """
-    Make a folder, or take one that is there, for the server's user alone.
+    Create a folder, or restrict an existing one, for the server's user only.
 
     Raises:
-        ServerFailed: A link or a file is in its place, or it is another's.
+        ServerFailed: The path is a link or a file, or belongs to another user.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -101,10 +101,10 @@ def is_private(folder: Path, account: Account | None) -> bool:
 
 def let_in(account: Account, folder: Path, program: Path) -> None:
     """
-    Let the server's user pass to its folder and its programs, opening nothing more than that.
+    Grant the server's user search permission on the paths to its folder and programs, and nothing more.
 
     Args:
-        account: Who must get there.
+        account: The server's account.
         folder: Its folder, by its real path.
         program: One of the programs, by its real path.
 

@@ -337,7 +337,7 @@ class JournalFile:
 
     def close(self) -> None:
         """
-        Close the file; all that was committed is then in it, and SQLite removes the other two.
+        Close the file; SQLite checkpoints it and removes the `-wal` and `-shm` files.
         """
         if self._connection is not None:
             try:
@@ -351,19 +351,19 @@ class JournalFile:
 
 class Unreadable(sqlite3.DatabaseError):
     """
-    SQLite gave a payload that is not a batch.
+    A payload is not a valid batch.
     """
 
 
 class Damaged(sqlite3.DatabaseError):
     """
-    SQLite found pages that make no sense.
+    The integrity check found corrupt pages.
     """
 
 
 def is_damage(error: Exception) -> bool:
     """
-    Whether an error says that the file itself is broken, so that trying again is of no use.
+    Whether an error means that the file itself is corrupt, so that a retry is useless.
     """
     if isinstance(error, Unreadable | Damaged):
         return True
@@ -373,7 +373,7 @@ def is_damage(error: Exception) -> bool:
 
 def _spell_rejected(row: Batch, reason: str) -> tuple[int, str, str, str]:
     """
-    Spell a row for people and for whoever wants to store it after all: JSON, ASCII only, whatever is in it.
+    Format a rejected row as ASCII-only JSON, for inspection and manual recovery.
     """
     ((kind, cells),) = [(kind, columns) for kind, columns in zip(KINDS, row.parts, strict=True) if columns]
     values = {name: None if cell == NULL_CELL else cell for name, cell in zip(kind.columns, cells, strict=True)}

@@ -1,12 +1,12 @@
 """
-The durable queue between what is read and what is stored (protocol §5).
+The durable queue between the devices and the store (protocol §5).
 
-Rows are taken in by the reactor's thread, encoded every 50 ms, committed by a thread of the journal's own, and
-given out again as batches. Three bounds keep memory flat: rows that are not yet on disk have one, rows on disk are kept
-in memory for the delivery only up to a mark and read back beyond it, and the delivery has one batch at a time.
+Rows are appended in the reactor thread, encoded every 50 ms, committed by a writer thread and returned as batches.
+Three bounds keep memory flat: rows not yet on disk are limited, rows on disk are cached for the delivery up to a limit
+and read back beyond it, and the delivery holds one batch at a time.
 
-A disk that is slow holds back the devices. One that takes nothing does not, and neither does a slow store: all goes on
-but the writing, and of what is not yet on disk the oldest rows are lost beyond a bound.
+A slow disk applies back-pressure to the devices. A disk that refuses writes does not, and neither does a slow store:
+everything but writing continues, and the oldest rows not yet on disk are dropped beyond the limit.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ _DELIMITING = {kind.row for kind in KINDS if kind.delimits}
 
 class IJournalReactor(IReactorTime, IReactorFromThreads):
     """
-    What the journal needs of the reactor.
+    The reactor interfaces the journal needs.
     """
 
 
 @implementer(IJournal, IOutbox)
 class Journal(Service):
     """
-    Rows in, batches out, with the disk between.
+    A durable queue of rows, read back as batches.
 
     Attributes:
         backlog: Rows appended and not yet confirmed.
-        rejected: Rows set aside in the file for good.
-        health: What is known of the disk.
+        rejected: Rejected rows kept in the file.
+        health: State of the disk.
     """
 
     log = Logger()
@@ -79,12 +79,12 @@ class Journal(Service):
         limit: int = LIMIT,
     ) -> None:
         """
-        Make a journal; nothing is opened before `startService`.
+        Create a journal; nothing is opened before `startService`.
 
         Args:
-            reactor: Where it lives.
-            path: The file; its folder exists.
-            pressure: Called with True when no more rows should come, with False when they may again.
+            reactor: The reactor.
+            path: The file; its folder must exist.
+            pressure: Called with True to pause the producers, with False to resume them.
             unsynced_limit: Bytes of encoded rows not yet on disk from which on there is pressure, unless the disk
                 takes nothing; twice as much is kept at the most.
             live_limit: Bytes of encoded rows on disk to keep in memory.
@@ -100,12 +100,12 @@ class Journal(Service):
         # While commits go on only requests come beyond the mark, since who asks can't be held back.
         self._writer = JournalWriter(self._file, self, reactor.callFromThread, 2 * unsynced_limit)
         self._stopped: Deferred[None] = Deferred()
-        # Not yet handed to the thread.
+        # Not yet handed to the writer.
         self._rows: dict[type[Row], list[Row]] = {kind.row: [] for kind in KINDS}
         self._waiting = 0
         self._rejects: list[tuple[Batch, str]] = []
         self._flushing: IDelayedCall | None = None
-        # On the way to the disk.
+        # Handed to the writer, not yet on disk.
         self._next = 0  # unknown, until the file is open
         self._unsynced = 0
         self._unsynced_rows = 0
@@ -123,14 +123,14 @@ class Journal(Service):
     @property
     def uuid(self) -> str:
         """
-        What tells this journal from all others; empty until the file is open.
+        Unique id of this journal; empty until the file is open.
         """
         return self._file.uuid
 
     @property
     def rejected(self) -> int:
         """
-        Rows set aside in the file for good.
+        Rejected rows kept in the file.
         """
         return self._file.rejected
 
@@ -143,10 +143,10 @@ class Journal(Service):
 
     def startService(self) -> None:
         """
-        Open the file and start the thread; it goes on trying where the disk refuses.
+        Open the file and start the writer thread, which retries while the disk refuses.
 
         Raises:
-            JournalError: The file can't be used.
+            JournalError: The file is unusable.
         """
         self.health.started()
         try:

@@ -1,5 +1,5 @@
 """
-The schema in PostgreSQL (protocol §5): the steps to the newest version, and the locks that keep two daemons apart.
+Schema migrations (protocol §5) and the advisory locks that exclude concurrent daemons.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ _log = Logger()
 
 def lock_key(text: str) -> int:
     """
-    Make an advisory lock's key of a text; no other program has one like it.
+    Return the advisory lock key for a text, specific to usbgate.
     """
     return int.from_bytes(hashlib.sha256(b"usbgate " + text.encode()).digest()[:8], "big", signed=True)
 
 
 async def migrate(session: Session, limit: float, step_limit: float) -> None:
     """
-    Bring the schema to the newest version: all steps that are missing, or none of them.
+    Migrate the schema to the newest version, atomically.
 
     Args:
-        session: An open one.
-        limit: Seconds that a small statement may take.
-        step_limit: Seconds that a step may take, and the wait for another daemon that is at it.
+        session: An open session.
+        limit: Timeout of a short statement, in seconds.
+        step_limit: Timeout of a step, and of waiting for another daemon's migration, in seconds.
 
     Raises:
-        SinkUnavailable: A newer usbgate was here, or it took too long.
-        psycopg2.Error: The database refuses it.
+        SinkUnavailable: The schema belongs to a newer usbgate, or a statement timed out.
+        psycopg2.Error: The database refused a statement.
     """
     steps = _steps()
     newest = max(steps)
@@ -45,7 +45,7 @@ async def migrate(session: Session, limit: float, step_limit: float) -> None:
         )
     if version == newest:
         return
-    # Whoever waited here for another daemon must see what that one did.
+    # After waiting for another daemon, its changes must be visible.
     await session.run("begin isolation level read committed", None, limit)
     await session.run("set local statement_timeout = %s", (f"{step_limit:.0f}s",), limit)
     await session.run("select pg_advisory_xact_lock(%s)", (lock_key("schema"),), step_limit)

@@ -1,8 +1,8 @@
 """
-What PostgreSQL is asked: the newest of everything, the history of a sensor, pages, sums, and who asked what.
+SQL queries: latest readings, sensor history, pages, aggregates and the request log.
 
-A series is a field of a sensor as one gateway tells it. Two indexes serve all of this (see `schema/0001.sql`): by the
-number that stands for a series, and by the id of the web site's view and the time. Whatever has no time goes by number.
+A series is one field of one sensor of one gateway. Two indexes serve all queries (see `schema/0001.sql`): by series
+number, and by the id of the web site's view and time. Queries without a time range use the former.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from usbgate.core.model import Alarm, Bucket, Reading, RequestRecord, Selection,
 
 T = TypeVar("T")
 
-# For the session that asks: PostgreSQL thinks that few rows can meet so many conditions, and rather than stop at the
-# limit on its way down an index it would read and sort a whole series.
+# Session settings for reading: PostgreSQL underestimates the rows that match so many conditions, and would read and
+# sort a whole series rather than stop an index scan at the limit.
 SETTINGS = "set enable_seqscan = off; set enable_bitmapscan = off"
 
 # What PostgreSQL can hold of time, to whole years: 4713 BC is its first, and our clocks end in 9999.
@@ -30,7 +30,7 @@ _SERIES, _ID = _SERIES_OF.format(**_COLUMNS), _ID_OF.format(**_COLUMNS)
 _MS = "round(date_part('epoch', {}) * 1000)::bigint"
 _AT = _MS.format("at")
 
-# As `Reading` has them.
+# Columns in the order of `Reading`.
 _READING = ", ".join(Reading._fields).replace("at", _AT, 1)
 
 # One step down the index for each series: backwards, the first row of the next one is its newest.
@@ -46,7 +46,7 @@ _LATEST = f"""
     select {_READING} from newest where gateway = %(gateway)s order by seq desc limit %(limit)s
 """
 
-# As `Alarm` has them.
+# Columns in the order of `Alarm`.
 _ALARMS = f"""
     select alarm, sensor, field, condition, value, text, {_MS.format("since")}, {_MS.format("ended")},
         {_MS.format("acknowledged")}, who
@@ -99,11 +99,11 @@ _TIME = """
     and at < timestamptz 'epoch' + %(until)s::float8 * interval '1 ms'
 """
 
-# By number. That two series have one number, once in 10^19 times, is not looked into.
+# By number. Collisions of series numbers (1 in 10^19) are ignored.
 _OF = {"gateway": "%(gateway)s", "sensor": "%(sensor)s", "field": "field.name"}
 _OF_SERIES = f"{_SERIES} = {_SERIES_OF.format(**_OF)}"
 
-# By time. The view's index knows nothing of gateways, nor which dot of an id stands before the field.
+# By time. The view's index does not include the gateway, nor which dot of an id precedes the field.
 _IN_TIME = f"""
     {_ID} = {_ID_OF.format(**_OF)} and {_TIME}
     and gateway = %(gateway)s and sensor = %(sensor)s and field = field.name
@@ -135,7 +135,7 @@ _PAGE = f"""
     ) as page order by seq limit %(limit)s
 """
 
-# Of `date_bin` only newer servers than 13 know.
+# `date_bin` needs PostgreSQL 14.
 _BUCKETS = f"""
     select bucket * %(width)s, field, min(value), avg(value), max(value), count(*) from field cross join lateral (
         select field, floor(date_part('epoch', at) * 1000 / %(width)s)::bigint as bucket, value from reading
@@ -152,7 +152,7 @@ _REQUESTS = f"""
 
 class Question(NamedTuple, Generic[T]):
     """
-    A statement, and what its rows are made into.
+    A statement with its parameters and row factory.
     """
 
     sql: str
@@ -162,21 +162,21 @@ class Question(NamedTuple, Generic[T]):
 
 def latest(gateway: str, limit: int) -> Question[Reading]:
     """
-    Ask for the newest reading of each series (see `IHistory.latest`), but newest first.
+    Query the newest reading of each series (see `IHistory.latest`), but newest first.
     """
     return Question(_LATEST, {"gateway": gateway, "limit": limit}, Reading._make)
 
 
 def alarms(gateway: str) -> Question[Alarm]:
     """
-    Ask for the open alarms (see `IHistory.alarms`).
+    Query the open alarms (see `IHistory.alarms`).
     """
     return Question(_ALARMS, {"gateway": gateway}, Alarm._make)
 
 
 def history(gateway: str, sensor: str, field: str | None, since: int | None, limit: int) -> Question[Reading]:
     """
-    Ask for the newest readings of a sensor (see `IHistory.history`), but newest first.
+    Query the newest readings of a sensor (see `IHistory.history`), but newest first.
     """
     if field is not None:
         rows, before = _newest("%(field)s", since is not None), ""
@@ -196,7 +196,7 @@ def history(gateway: str, sensor: str, field: str | None, since: int | None, lim
 
 def extent(gateway: str, selection: Selection, limit: int | None) -> Question[tuple[int | None, int | None]]:
     """
-    Ask for the first and the last number (see `IArchive.extent`); both are None where there are no rows.
+    Query the first and the last number (see `IArchive.extent`); both are None where there are no rows.
     """
     timed = selection.since is not None or selection.until is not None
     if limit is None:
@@ -210,7 +210,7 @@ def extent(gateway: str, selection: Selection, limit: int | None) -> Question[tu
 
 def page(gateway: str, selection: Selection, first: int, last: int, limit: int) -> Question[StoredReading]:
     """
-    Ask for readings (see `IArchive.page`).
+    Query a page of readings (see `IArchive.page`).
     """
 
     def make(row: tuple[Any, ...]) -> StoredReading:
@@ -221,14 +221,14 @@ def page(gateway: str, selection: Selection, first: int, last: int, limit: int) 
 
 def buckets(gateway: str, selection: Selection, width: int, limit: int) -> Question[Bucket]:
     """
-    Ask for sums (see `IArchive.buckets`), but newest first.
+    Query aggregates (see `IArchive.buckets`), but newest first.
     """
     return _select(_BUCKETS, gateway, selection, Bucket._make, width=width, limit=limit)
 
 
 def requests(gateway: str, sensor: str | None, limit: int) -> Question[StoredRequest]:
     """
-    Ask for requests (see `IArchive.requests`).
+    Query requests (see `IArchive.requests`).
     """
 
     def make(row: tuple[Any, ...]) -> StoredRequest:

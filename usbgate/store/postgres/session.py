@@ -1,5 +1,5 @@
 """
-A connection to PostgreSQL that never blocks the reactor and can be given up at any moment.
+A non-blocking PostgreSQL connection that can be abandoned at any time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OLDEST_SERVER = 130000  # PostgreSQL 13, protocol §5
 # A session left dead by a power cut ends after 10 + 3 * 10 s, at either end.
 _KEEPALIVES = {"keepalives_idle": "10", "keepalives_interval": "10", "keepalives_count": "3"}
 
-# Rows that are made Python's in one turn of the reactor: 2 ms.
+# Rows converted per reactor turn: 2 ms.
 _SLICE = 1_000
 
 # `statement_timeout` ends in the server what we gave up; the others undo what a role or database may have set. Not
@@ -44,18 +44,17 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
     """
     One connection, for one statement at a time.
 
-    txpostgres's own ways to end a call early are not used: they ask the server to cancel, and under a server
-    that hangs that never comes back and stops the whole process. A call that is cancelled here closes the
-    connection instead.
+    txpostgres's own cancellation is not used: it sends a cancel request to the server, which blocks the whole
+    process if the server hangs. Cancelling a call here closes the connection instead.
     """
 
     def __init__(self, reactor: Any, lost: Callable[[str], None] = lambda reason: None) -> None:
         """
-        Begin without a connection.
+        Create an unconnected session.
 
         Args:
             reactor: IReactorTime, IReactorFDSet and IReactorPluggableNameResolver.
-            lost: Called with the reason when the connection ends while no statement is under way.
+            lost: Called with the reason when the connection ends while no statement is running.
         """
         super().__init__(reactor)
         self._lost = lost
@@ -63,23 +62,23 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
     @property
     def alive(self) -> bool:
         """
-        Whether it is open, as far as can be told without trying.
+        Whether the connection is open, as far as known without I/O.
         """
         return self._connection is not None and not self._connection.closed
 
     async def open(self, url: str, application_name: str, limit: float, statement_limit: float) -> None:
         """
-        Reach the server.
+        Connect to the server.
 
         Args:
-            url: A URL or a `key=value` text, as libpq knows them.
+            url: A libpq connection string: a URL or the `key=value` form.
             application_name: What the server's list of sessions shows.
-            limit: Seconds that this may take.
+            limit: Timeout in seconds.
             statement_limit: Seconds after which the server ends a statement by itself.
 
         Raises:
-            SinkUnavailable: The server is too old, its name is not known, or it took too long.
-            psycopg2.Error: It can't be reached, or refuses us.
+            SinkUnavailable: The server is too old, its host name is unknown, or the attempt timed out.
+            psycopg2.Error: The connection failed or was refused.
         """
         connecting = Deferred.fromCoroutine(self._connect(url, application_name))
         await connecting.addTimeout(limit, self.reactor, _too_slow)
@@ -91,7 +90,7 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
     async def _connect(self, url: str, application_name: str) -> None:
         options = parse_dsn(url)
         options |= await _addresses(self.reactor, options)
-        # The URL's own words come after what we would like, and before what must be.
+        # The URL's options override the defaults, and mandatory options override the URL.
         dsn = make_dsn(**(_KEEPALIVES | options | {"application_name": application_name, "client_encoding": "UTF8"}))
         await self._until_abandoned(self.connect(dsn))
 
@@ -99,16 +98,16 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
         self, sql: str, parameters: Sequence[object] | Mapping[str, object] | None, limit: float
     ) -> Deferred[list[tuple[Any, ...]]]:
         """
-        Run statements, as one transaction.
+        Run statements in one transaction.
 
         Args:
             sql: One statement or more.
-            parameters: What to put in place of each `%s` or `%(name)s`; with None the text is taken as it is.
-            limit: Seconds until we give up and close the connection.
+            parameters: Values for each `%s` or `%(name)s`; None for no substitution.
+            limit: Seconds until the connection is abandoned.
 
         Returns:
             Fires with the rows of the last one; fails with `psycopg2.Error`, with `ValueError` where a text can't
-            be sent, and with `SinkUnavailable` when the limit is over. Cancelling it closes the connection.
+            be sent, and with `SinkUnavailable` on timeout. Cancelling it closes the connection.
         """
         executed = self._execute(sql, parameters, limit)
         return executed.addCallback(lambda cursor: cursor.fetchall() if cursor.description else [])
@@ -117,7 +116,7 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
         self, sql: str, parameters: Mapping[str, object], limit: float, make: Callable[[tuple[Any, ...]], T]
     ) -> list[T]:
         """
-        Run one statement that gives many rows, which are made into something a few at a time (see `run`).
+        Run one statement and convert its rows in slices, yielding to the reactor (see `run`).
         """
         cursor = await self._execute(sql, parameters, limit)
         made: list[T] = []
@@ -165,7 +164,7 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
 
     def doRead(self) -> None:
         """
-        Read what came; Twisted calls this.
+        Handle readable data; called by Twisted.
         """
         # txpostgres would raise into the reactor when an idle connection is lost, and go on watching a socket that
         # libpq has closed for another, as it does for a second address or for a try without TLS.
@@ -183,7 +182,7 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
 
     def cursorFinished(self, cursor: Any) -> None:
         """
-        Watch the idle connection again; txpostgres calls this.
+        Resume watching the idle connection; called by txpostgres.
         """
         self._cursors.discard(cursor)
         self._watch()
@@ -195,7 +194,7 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
 
 def one_line(error: BaseException) -> str:
     """
-    Say in one line what a database or libpq said in several.
+    Return a database or libpq error message as one line.
     """
     primary = error.diag.message_primary if isinstance(error, psycopg2.Error) else None
     # libpq has a line for each address that it tried, and under it, indented, what the cause may be.
@@ -210,7 +209,7 @@ def _too_slow(_: object, limit: float) -> NoReturn:
 @implementer(IResolutionReceiver)
 class _Addresses:
     """
-    Collects what the reactor's resolver finds.
+    Collects the addresses found by the reactor's resolver.
     """
 
     def __init__(self) -> None:
@@ -219,32 +218,32 @@ class _Addresses:
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
         """
-        Begin; Twisted calls this.
+        Called by Twisted at the start.
         """
 
     def addressResolved(self, address: IAddress) -> None:
         """
-        Take one address; Twisted calls this.
+        Record an address; called by Twisted.
         """
         self._found.append(address.host)  # type: ignore[attr-defined]  # IPv4Address or IPv6Address
 
     def resolutionComplete(self) -> None:
         """
-        End; Twisted calls this.
+        Deliver the addresses; called by Twisted.
         """
         self.complete.callback(self._found)
 
 
 async def _addresses(reactor: Any, options: dict[str, str]) -> dict[str, str]:
     """
-    Find the addresses of the hosts of a connection, since libpq would block for them.
+    Resolve the host names of a connection, since libpq would block.
 
     Args:
         reactor: IReactorPluggableNameResolver.
         options: What `parse_dsn` returns; libpq takes the rest from the environment.
 
     Returns:
-        Options to put over those given: one host, address and port for each way to try.
+        Options that override those given: host, address and port of each candidate.
     """
     given = options.get("host") or os.environ.get("PGHOST", "")
     if not given or "service" in options or "hostaddr" in options or "PGHOSTADDR" in os.environ:

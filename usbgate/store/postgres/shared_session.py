@@ -1,5 +1,5 @@
 """
-A session with PostgreSQL for many callers, who take turns.
+A PostgreSQL session shared by several callers, one at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 class SharedSession:
     """
-    A session that is opened when it is needed, and the calls that wait for their turn on it.
+    A session opened on demand, with a queue of calls.
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class SharedSession:
         lost: Callable[[str], None] = lambda reason: None,
     ) -> None:
         """
-        Begin without a session.
+        Create a closed shared session.
 
         Args:
             reactor: IReactorTime, IReactorFDSet and IReactorPluggableNameResolver.
-            open_session: Opens a new session and makes it ready.
-            turn_limit: Seconds that a call waits for its turn; None waits for ever.
+            open_session: Opens and prepares a new session.
+            turn_limit: Seconds a call waits for its turn; None for no limit.
             idle_limit: Seconds until an idle session is closed; None keeps it.
-            lost: Called with the reason when a session ends while no call is under way.
+            lost: Called with the reason when the session ends while idle.
         """
         self._reactor = reactor
         self._open_session = open_session
@@ -55,11 +55,11 @@ class SharedSession:
 
     def call(self, work: Callable[[Session], Coroutine[Deferred[Any], Any, T]]) -> Deferred[T]:
         """
-        Do something with the session, one call after another.
+        Run `work` with the session; calls are serialized.
 
         Returns:
             Fires with what `work` returns; fails with `RowsRefused` if `work` raised it, and with
-            `SinkUnavailable` for all else that a database can do; then the next call opens a new session.
+            `SinkUnavailable` on any other database error; the next call then opens a new session.
         """
         call = Deferred.fromCoroutine(self._call(work))
         self._calls.add(call)
@@ -72,7 +72,7 @@ class SharedSession:
 
     def close(self) -> None:
         """
-        Let go of the session and fail all calls, now and for good.
+        Close the session permanently and fail all pending calls.
         """
         self._closed = True
         for call in list(self._calls):
@@ -119,7 +119,7 @@ class SharedSession:
         return result
 
     def _session_lost(self, reason: str) -> None:
-        if not self._turn.locked:  # else the call that has the turn will find out
+        if not self._turn.locked:  # otherwise the active call fails
             self._drop()
             self._lost(reason)
 

@@ -46,7 +46,7 @@ _UNLESS_THERE = """ where not exists (
 ) on conflict (gateway, seq, at) do nothing"""
 _CORRECTED = ("at", "clock")
 
-# Who holds our name: nothing is seen of a session of another role.
+# The holder of the name lock; sessions of other roles are not visible.
 _HOLDER = """
     select coalesce(application_name, '') from pg_locks join pg_stat_activity using (pid)
     where locktype = 'advisory' and granted and objsubid = 1 and classid = %s and objid = %s
@@ -59,21 +59,21 @@ _MOST_HISTORY = 10_000  # at once: they are in memory while they are sent, 0.4 k
 
 class Limits(NamedTuple):
     """
-    How long things may take, in seconds.
+    Timeouts, in seconds.
     """
 
     connect: float = 10.0  # also each statement that makes a new connection ready
     store: float = 30.0  # 20,000 rows take 0.1 s on a machine at ease
-    read: float = 10.0  # somebody is waiting for it; also the wait for one's turn
+    read: float = 10.0  # interactive; also the limit on waiting for the session
     migrate: float = 600.0  # a new index on a hundred million rows
-    idle: float = 60.0  # that the connection for reading is kept
+    idle: float = 60.0  # until the idle reading connection is closed
     own_session: float = 60.0  # a dead session of ours ends 40 s after a power cut, by its keep-alives
 
 
 @implementer(ISink, IHistory, IArchive)
 class PostgresSink:
     """
-    Stores batches by one connection, and reads what was stored by another, so that no query delays storing.
+    Stores batches over one connection and queries over another, so that no query delays storing.
     """
 
     def __init__(
@@ -85,15 +85,15 @@ class PostgresSink:
         limits: Limits = Limits(),  # noqa: B008  # immutable
     ) -> None:
         """
-        Connect to nothing yet.
+        Create a sink; it connects on first use.
 
         Args:
             reactor: IReactorTime, IReactorFDSet and IReactorPluggableNameResolver.
-            url: Tells, each time when we connect, where the database is: a URL, or libpq's `key=value` text; may
-                fail with `SinkUnavailable`.
-            gateway: Our name there; no two daemons share one.
-            journal_uuid: Tells the journal's uuid when we connect.
-            limits: How long things may take.
+            url: Returns the connection string, called at each connection attempt: a URL or libpq's `key=value`
+                form; may fail with `SinkUnavailable`.
+            gateway: The gateway's name in the database; unique per daemon.
+            journal_uuid: Returns the journal's uuid, called at each connection attempt.
+            limits: Timeouts.
         """
         self.lost: Callable[[str], None] = lambda reason: None
         self._reactor = reactor
@@ -103,7 +103,7 @@ class PostgresSink:
         self._limits = limits
         self._base = 0
         self._newest = 0  # the highest number that was there when we connected
-        self._ready = False  # the tables were there once
+        self._ready = False  # the schema has been set up
         self._writing = SharedSession(reactor, self._open_writer, lost=lambda reason: self.lost(reason))
         self._reading = SharedSession(reactor, self._open_reader, turn_limit=limits.read, idle_limit=limits.idle)
 
@@ -111,19 +111,19 @@ class PostgresSink:
 
     def connect(self) -> Deferred[None]:
         """
-        Reach the database and make it ready (see `ISink.connect`).
+        Connect to the database and prepare it (see `ISink.connect`).
         """
         return self._writing.call(self._nothing)
 
     def store(self, batch: Batch) -> Deferred[None]:
         """
-        Store a batch (see `ISink.store`); connects by itself where the connection was lost since.
+        Store a batch (see `ISink.store`); reconnects if the connection was lost.
         """
 
         async def store(session: Session) -> None:
             try:
-                # Some of it may be there: we stopped, or were cut off, between its commit and our note of that.
-                # Batches merge differently after a restart, so that any part of it may be.
+                # Part of it may already be stored, if the daemon stopped or lost the connection between the commit
+                # and its confirmation. Batches merge differently after a restart, so any part may be.
                 again = self._base + batch.first <= self._newest
                 try:
                     await self._insert(session, batch, again)
@@ -142,7 +142,7 @@ class PostgresSink:
 
     def close(self) -> Deferred[None]:
         """
-        Let go of the database for good, at once; what is under way fails with `SinkUnavailable`.
+        Close all connections permanently, at once; pending operations fail with `SinkUnavailable`.
         """
         self._writing.close()
         self._reading.close()
@@ -196,7 +196,7 @@ class PostgresSink:
 
     def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
         """
-        Find the first and the last of some readings (see `IArchive.extent`).
+        Return the first and last number of the selection (see `IArchive.extent`).
         """
 
         def found(rows: list[tuple[int | None, int | None]]) -> tuple[int, int] | None:
@@ -207,19 +207,19 @@ class PostgresSink:
 
     def page(self, selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
         """
-        Fetch some readings (see `IArchive.page`).
+        Fetch a page of readings (see `IArchive.page`).
         """
         return self._rows(queries.page(self._gateway, selection, first, last, limit))
 
     def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
         """
-        Sum up numbers by intervals (see `IArchive.buckets`).
+        Aggregate readings by interval (see `IArchive.buckets`).
         """
         return self._rows(queries.buckets(self._gateway, selection, width, limit)).addCallback(_reversed)
 
     def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
         """
-        Fetch requests that ended (see `IArchive.requests`).
+        Fetch completed requests (see `IArchive.requests`).
         """
         return self._rows(queries.requests(self._gateway, sensor, limit))
 
@@ -227,7 +227,7 @@ class PostgresSink:
         async def read(session: Session) -> list[T]:
             return await session.fetch(question.sql, question.parameters, self._limits.read, question.make)
 
-        if not self._ready:  # the reader would be sooner than the tables
+        if not self._ready:  # the tables may not exist yet
             return fail(SinkUnavailable("the database is not ready yet"))
         return self._reading.call(read)
 
@@ -252,10 +252,10 @@ class PostgresSink:
 
     async def _take_name(self, session: Session) -> None:
         """
-        Take the lock on the gateway's name, or wait for an old session of ours that still has it.
+        Acquire the lock on the gateway's name, waiting for an old session of this daemon to release it.
 
         Raises:
-            SinkUnavailable: Another daemon has the name.
+            SinkUnavailable: Another daemon holds the name.
         """
         key = lock_key("name " + self._gateway)
         high, low = divmod(key % 2**64, 2**32)
@@ -284,10 +284,10 @@ def _reversed(rows: list[T]) -> list[T]:
 
 def _insert_statement(table: str, columns: Mapping[str, str], gateway: str, base: int) -> tuple[str, list[object]]:
     """
-    Make an insert of the rows of one table, with its parameters.
+    Build the insert statement for one table, with its parameters.
 
-    What is the same in all rows is sent once, and numbers as arrays of numbers: both make PostgreSQL cut up and convert
-    less, 1.65 us a row against 3.1.
+    Constant columns are sent once, and numbers as numeric arrays: both save parsing and conversion in PostgreSQL,
+    1.65 us a row instead of 3.1.
     """
     rows = columns["n"].count("\n") + 1
     values: list[str] = []
@@ -298,7 +298,7 @@ def _insert_statement(table: str, columns: Mapping[str, str], gateway: str, base
         number = _NUMBERS.get(name)
         cell = cells.partition("\n")[0]
         if name == "n" and int(cells.rpartition("\n")[2]) - int(cell) + 1 == rows:
-            value = f"r.n + {int(cell) - 1}"  # without a gap, the place of a row tells its number
+            value = f"r.n + {int(cell) - 1}"  # without gaps, the row's position gives its number
         elif cells == "\n".join([cell] * rows):
             constants.append(None if cell == NULL_CELL else cell)
             value = f"%s::{number or 'text'}"
