@@ -19,7 +19,7 @@ from tests.bench.rig import Rig
 from tests.bench.roundtrip import check
 from tests.bench.running import Daemon
 from tests.bench.throughput import stored as stored_fast
-from tests.support.running import eventually
+from tests.support.waiting import eventually
 
 LIVE = 10_000  # unasked readings a second while it catches up
 CLIENTS, QUESTIONS = 10, 500  # who ask meanwhile, so many questions a second

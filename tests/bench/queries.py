@@ -13,7 +13,8 @@ from typing import Any
 from tests.bench.database import GATEWAY, Database
 from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
-from tests.support.running import LineClient, eventually
+from tests.support.running import LineClient
+from tests.support.waiting import eventually
 from usbgate.store.postgres import queries
 
 SENSORS = 1_000

@@ -17,7 +17,8 @@ from tests.bench.device import Device
 from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
 from tests.bench.running import Daemon
-from tests.support.running import environment, eventually, free_port
+from tests.support.running import environment, free_port
+from tests.support.waiting import eventually
 
 CLIENTS = (1, 10, 50, 200)
 IN_THE_TABLE = (1, 50, 200)  # the others are for the plot

@@ -6,20 +6,18 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
 from tests.support import standin
-from tests.support.running import free_port
+from tests.support.processes import end, is_running
+from tests.support.running import ROOT, free_port
+from tests.support.standin import answering
+from tests.support.waiting import eventually
 from usbgate.cli.autostart import DaemonStarter, twistd_arguments
 from usbgate.cli.connection import (
     ANSWER_LIMIT,
@@ -32,8 +30,6 @@ from usbgate.cli.connection import (
     connect,
     is_self_connected,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # A client as its own process: STATE PORT [fault], and prints the answer or what is wrong.
 CLIENT = """
@@ -50,27 +46,6 @@ except AskError as error:
     print(error)
     sys.exit(error.status)
 """
-
-
-def wait_for(condition: Callable[[], bool], within: float = 10.0) -> None:
-    """
-    Wait until something holds.
-    """
-    deadline = time.monotonic() + within
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError("it did not come to hold in time")
-        time.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    """
-    Whether a process runs; one that is dead and not yet waited for does not.
-    """
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def wait_until_kept_waiting(pid: int, lock: Path) -> None:
@@ -90,39 +65,9 @@ def wait_until_kept_waiting(pid: int, lock: Path) -> None:
     def sleeps() -> int:
         return int(Path(f"/proc/{pid}/status").read_text().partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
-    wait_for(has_opened)
+    eventually(has_opened, "the lock is open")
     before = sleeps()
-    wait_for(lambda: sleeps() > before + 3)
-
-
-def end(pid: int) -> None:
-    """
-    End a process that need not be our child, and wait for it.
-    """
-    if is_running(pid):
-        os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not is_running(pid))
-
-
-@contextmanager
-def answering(*replies: str) -> Iterator[int]:
-    """
-    Listen on a port, and answer the first line that comes with these lines; then hang up.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            channel, _ = server.accept()
-            with channel, channel.makefile("rb") as lines:
-                lines.readline()
-                channel.sendall("".join(reply + "\n" for reply in replies).encode())
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield server.getsockname()[1]
-        finally:
-            thread.join(10)
+    eventually(lambda: sleeps() > before + 3, "it waits for the lock")
 
 
 class AskTests(TestCase):
@@ -373,7 +318,7 @@ class StartTests(TestCase):
         A client that was killed while its daemon came up is in nobody's way.
         """
         first = self.start_client("deaf")
-        wait_for(lambda: len(self.started()) == 1)
+        eventually(lambda: len(self.started()) == 1, "a daemon was started")
         first.kill()
         first.wait()
         end(self.started()[0])

@@ -20,28 +20,15 @@ from urllib.request import urlopen
 from click.testing import CliRunner
 from twisted.trial.unittest import SkipTest, TestCase
 
-from tests.cli.test_connection import ROOT, answering, end, is_running, wait_for
-from tests.support.running import free_port, new_folder, usual_ports
+from tests.support.processes import end, is_running, processes_of
+from tests.support.running import ROOT, free_port, new_folder, usual_ports
+from tests.support.standin import answering
+from tests.support.waiting import eventually
 from usbgate.cli.demo import rows
 from usbgate.cli.main import main
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 USBGATE = [sys.executable, "-m", "usbgate.cli"]
-
-
-def processes_of(text: str) -> list[int]:
-    """
-    Find the processes that have a text in their command line.
-    """
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                if text.encode() in (folder / "cmdline").read_bytes():
-                    found.append(int(folder.name))
-            except OSError:
-                continue
-    return found
 
 
 class UsageTests(TestCase):
@@ -284,7 +271,7 @@ class ProcessTests(Processes):
         """
         device = self.folder / "arduino"
         process = self.start("simulate", str(device), "--seed", "1")
-        wait_for(device.is_symlink, 30)
+        eventually(device.is_symlink, "the device is there", 30)
         yield
         process.send_signal(signal.SIGINT)
         self.assertEqual(process.wait(10), 0)
@@ -330,7 +317,7 @@ class ProcessTests(Processes):
         self.assertEqual(status, 5)
         # It may have listened on the first port already when it found the second one taken.
         self.assertRegex(complained, rf"\Ausbgate: the daemon ended (at its start|before it answered): .*{port}.*\n\Z")
-        wait_for(lambda: not processes_of(f"--logfile={self.folder}"))
+        eventually(lambda: not processes_of(f"--logfile={self.folder}"), "the daemon ends")
 
     def test_interrupted(self) -> None:
         """
@@ -446,7 +433,7 @@ class DemoTests(Processes):
         SIGTERM ends it just as well while it still starts.
         """
         demo = self.start("demo", TMPDIR=str(self.folder))
-        wait_for(lambda: bool(processes_of(f"--logfile={self.folder}")), 30)
+        eventually(lambda: processes_of(f"--logfile={self.folder}"), "the daemon starts", 30)
         demo.terminate()
         demo.communicate(timeout=30)
         self.assertEqual(demo.returncode, 0)

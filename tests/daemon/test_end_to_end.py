@@ -17,17 +17,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import postgresql
-from tests.support.running import (
-    LIMIT,
-    TWISTD,
-    Answer,
-    LineClient,
-    PtyDevice,
-    TwistdDaemon,
-    environment,
-    eventually,
-    new_folder,
-)
+from tests.support.running import TWISTD, Answer, LineClient, PtyDevice, TwistdDaemon, environment, new_folder
+from tests.support.waiting import LIMIT, eventually
 from usbgate.core.fieldline import parse
 from usbgate.daemon.logfile import ROTATED
 

@@ -26,8 +26,9 @@ from twisted.python.failure import Failure
 from twisted.trial import unittest
 from zope.interface.verify import verifyObject
 
-from tests.support.board import Board, open_files, until
+from tests.support.board import Board, open_files
 from tests.support.usb import MadeUpUsb
+from tests.support.waiting import until
 from usbgate.device.endpoint import (
     AmbiguousDevice,
     DeviceBusy,

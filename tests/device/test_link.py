@@ -22,7 +22,8 @@ from twisted.trial import unittest
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from tests.support.board import Board, open_files, until
+from tests.support.board import Board, open_files
+from tests.support.waiting import until
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.model import Question, Report, Request, Send
 from usbgate.device.diagnostics import GARBLED_INTERVAL, TEXT_LENGTH, TEXT_LINES, TEXT_SPAN

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from threading import Event, Thread
 
 from tests.daemon.test_end_to_end import StoreCase
-from tests.support.running import LineClient, PtyDevice, TwistdDaemon, eventually
+from tests.support.running import LineClient, PtyDevice, TwistdDaemon
+from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse
 
 FULL = os.environ.get("USBGATE_FAULTS") == "full"  # the long versions, for a night

@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from threading import Event, Thread
 
-from tests.support.running import Answer, LineClient, PtyDevice, TwistdDaemon, eventually
+from tests.support.running import Answer, LineClient, PtyDevice, TwistdDaemon
+from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse
 from usbgate.core.model import Reading
 from usbgate.store.journal.file import JournalFile

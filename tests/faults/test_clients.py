@@ -17,7 +17,8 @@ from twisted.logger import Logger
 
 from tests.daemon.test_end_to_end import StoreCase, value_of
 from tests.faults.ledger import FULL, Neighbour, measured, processor_time, resident
-from tests.support.running import LIMIT, Answer, LineClient, PtyDevice, eventually
+from tests.support.running import Answer, LineClient, PtyDevice
+from tests.support.waiting import LIMIT, eventually
 from usbgate.core.fieldline import parse
 
 # MB by which a daemon may grow beside what one client does: beyond the buffers that protocol §3 allows it (1 MiB), what

@@ -14,7 +14,8 @@ from typing import Any
 
 from tests.faults.ledger import LedgerCase
 from tests.faults.wrong_clock import WrongClock
-from tests.support.running import LineClient, TwistdDaemon, environment, eventually
+from tests.support.running import LineClient, TwistdDaemon, environment
+from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse
 from usbgate.daemon.clock import RELEASED
 

@@ -21,7 +21,8 @@ import psycopg2
 from tests.faults.ledger import FULL, LedgerCase
 from tests.support import postgresql
 from tests.support.postgresql import OwnServer
-from tests.support.running import LineClient, TwistdDaemon, eventually
+from tests.support.running import LineClient, TwistdDaemon
+from tests.support.waiting import eventually
 
 _roles = itertools.count(1)
 

@@ -16,7 +16,8 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from tests.daemon.test_end_to_end import StoreCase, value_of
 from tests.faults.ledger import FULL, LedgerCase, resident
 from tests.faults.promises import Life, NumberingDevice, check_whole, missing_from
-from tests.support.running import TwistdDaemon, eventually
+from tests.support.running import TwistdDaemon
+from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse
 
 SIZE = 2 << 20  # bytes; a folder of the journal's needs 0.3 MB

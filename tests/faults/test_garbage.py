@@ -9,7 +9,8 @@ import random
 from tests.daemon.test_end_to_end import StoreCase
 from tests.faults.ledger import FULL, resident
 from tests.faults.misread import SPEEDS, misread
-from tests.support.running import LineClient, eventually
+from tests.support.running import LineClient
+from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse
 
 MEGABYTES = 100 if FULL else 10  # with no line end

@@ -25,7 +25,8 @@ from tests.faults.doomed import POINTS
 from tests.faults.ledger import FULL
 from tests.faults.promises import Life, NumberingDevice, missing_from
 from tests.faults.test_syscalls import needs_strace
-from tests.support.running import LIMIT, LineClient, TwistdDaemon, eventually
+from tests.support.running import LineClient, TwistdDaemon
+from tests.support.waiting import LIMIT, eventually
 from usbgate.core.fieldline import parse
 from usbgate.store.embedded.postmaster import PidFile, is_server_of
 

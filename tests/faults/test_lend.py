@@ -13,7 +13,8 @@ import sys
 import time
 
 from tests.daemon.test_end_to_end import RunningCase
-from tests.support.running import LineClient, PtyDevice, TwistdDaemon, environment, eventually
+from tests.support.running import LineClient, PtyDevice, TwistdDaemon, environment
+from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse
 
 # What a program does with the port that it gets: opens it for itself, as one does that must not be disturbed, says so

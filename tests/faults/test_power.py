@@ -16,7 +16,8 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.faults.ledger import FULL
 from tests.faults.promises import missing_from_journal
-from tests.support.running import LIMIT, environment, eventually
+from tests.support.running import environment
+from tests.support.waiting import LIMIT, eventually
 
 CUTS = 200 if FULL else 3
 

@@ -9,8 +9,9 @@ import sys
 
 from tests.daemon.test_end_to_end import RunningCase
 from tests.faults.ledger import measured, processor_time
-from tests.support.running import TWISTD, LineClient, PtyDevice, TwistdDaemon, environment, eventually
+from tests.support.running import TWISTD, LineClient, PtyDevice, TwistdDaemon, environment
 from tests.support.usb import MadeUpUsb
+from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse
 from usbgate.device.link import reopen_policy
 

@@ -20,7 +20,8 @@ from twisted.logger import Logger
 from tests.daemon.test_end_to_end import value_of
 from tests.faults.ledger import FULL, LedgerCase
 from tests.support.postgresql import OwnServer
-from tests.support.running import Answer, LineClient, PtyDevice, TwistdDaemon, eventually
+from tests.support.running import Answer, LineClient, PtyDevice, TwistdDaemon
+from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse
 
 STOP = 8.0  # seconds; it is to be 5, and this machine may have other things to do

@@ -17,7 +17,8 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.faults.ledger import FULL
 from tests.faults.promises import missing_from_journal
-from tests.support.running import LIMIT, environment
+from tests.support.running import environment
+from tests.support.waiting import LIMIT
 
 ROWS = 45  # some of them let go, and the -wal file carried over several times
 

@@ -8,7 +8,6 @@ import shutil
 import socket
 import struct
 import sys
-from collections.abc import Callable
 from typing import Any
 from unittest import skipIf
 
@@ -23,6 +22,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tests.support.memory_gateway import ANSWER, ECHO, ORIGINALS, MemoryGateway
+from tests.support.waiting import until
 from usbgate.net.sendqueue import STUCK_AFTER
 from usbgate.server.factory import ClientFactory
 from usbgate.server.protocol import HALF_CLOSED_LOOK, UNSENT_LIMIT
@@ -128,18 +128,11 @@ class TcpTests(TestCase):
         self.port: int = port.getHost().port
         self.addCleanup(port.stopListening)
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        """
-        Wait for something to become true; trial's own limit bounds it.
-        """
-        while not condition():
-            await deferLater(self.reactor, 0.005)
-
     async def ended(self, process: Process) -> None:
         """
         Wait for the end of a process.
         """
-        await self.until(lambda: process.status is not None)
+        await until(lambda: process.status is not None)
 
     async def connect(self) -> Peer:
         """
@@ -150,7 +143,7 @@ class TcpTests(TestCase):
         factory.buildProtocol = lambda _: peer
         factory.noisy = False
         self.reactor.connectTCP("127.0.0.1", self.port, factory)
-        await self.until(lambda: peer.connected and self.factory.counts()["CLIENTS"])
+        await until(lambda: peer.connected and self.factory.counts()["CLIENTS"])
         self.addCleanup(self.end, peer)
         return peer
 
@@ -160,7 +153,7 @@ class TcpTests(TestCase):
         """
         if not peer.lost and peer.transport is not None:
             peer.transport.abortConnection()
-        return Deferred.fromCoroutine(self.until(lambda: peer.lost and not self.factory.counts()["CLIENTS"]))
+        return Deferred.fromCoroutine(until(lambda: peer.lost and not self.factory.counts()["CLIENTS"]))
 
     def run_client(self, *command: str, stdin: bytes = b"") -> Process:
         """
@@ -174,7 +167,7 @@ class TcpTests(TestCase):
         def end() -> Deferred[None]:
             if process.status is None and transport.pid:
                 transport.signalProcess("KILL")
-            return Deferred.fromCoroutine(self.until(lambda: transport.pid is None))
+            return Deferred.fromCoroutine(until(lambda: transport.pid is None))
 
         self.addCleanup(end)
         return process
@@ -186,12 +179,12 @@ class TcpTests(TestCase):
         peer = await self.connect()
         peer.transport.write(ORIGINALS + b"\nask 21\nping\nMSG:ON_ORIGIN:me_ID:2")
         peer.transport.loseWriteConnection()
-        await self.until(lambda: len(self.gateway.asked) == 2)
+        await until(lambda: len(self.gateway.asked) == 2)
         self.gateway.answer(1)
-        await self.until(lambda: b"OK:ping\n" in peer.received)
+        await until(lambda: b"OK:ping\n" in peer.received)
         self.assertFalse(peer.ended)
         self.gateway.answer(0)
-        await self.until(lambda: peer.ended)
+        await until(lambda: peer.ended)
         self.assertTrue(peer.received.endswith(b"OK:ping\n" + ANSWER.encode() + b"\n"))
         self.assertEqual(len(self.gateway.asked), 2)
 
@@ -202,10 +195,10 @@ class TcpTests(TestCase):
         peer = await self.connect()
         client: Any = next(iter(self.factory._connections))
         peer.transport.write(b"ping\n")
-        await self.until(lambda: peer.received == b"OK:ping\n")
+        await until(lambda: peer.received == b"OK:ping\n")
         client.dataReceived(b"ping\n")
         self.assertEqual(client._queue.unsent, 0)
-        await self.until(lambda: peer.received == b"OK:ping\n" * 2)
+        await until(lambda: peer.received == b"OK:ping\n" * 2)
         self.assertTrue(client.transport.getTcpNoDelay())
 
     async def test_slow_reader(self) -> None:
@@ -217,12 +210,12 @@ class TcpTests(TestCase):
         client.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         peer.transport.pauseProducing()
         peer.transport.write(b"help\n" * 4000)
-        await self.until(lambda: client.paused and client._queue.unsent > UNSENT_LIMIT)
+        await until(lambda: client.paused and client._queue.unsent > UNSENT_LIMIT)
         self.assertLess(client._queue.unsent, UNSENT_LIMIT + 4096)
         peer.transport.resumeProducing()
-        await self.until(lambda: client._queue.unsent == 0 and peer.received.endswith(b"OK:help\n"))
+        await until(lambda: client._queue.unsent == 0 and peer.received.endswith(b"OK:help\n"))
         peer.transport.write(b"ping\n")
-        await self.until(lambda: peer.received.endswith(b"OK:ping\n"))
+        await until(lambda: peer.received.endswith(b"OK:ping\n"))
         self.assertEqual(peer.received.count(b"OK:help\n"), 4000)
 
     async def test_burst_for_a_watcher(self) -> None:
@@ -231,10 +224,10 @@ class TcpTests(TestCase):
         """
         peer = await self.connect()
         peer.transport.write(b"watch\n")
-        await self.until(lambda: peer.received == b"OK:watch\n")
+        await until(lambda: peer.received == b"OK:watch\n")
         for n in range(5000):
             self.gateway.publish("20", f"EVENT:reading_ID:20_A:{n}")
-        await self.until(lambda: peer.received.endswith(b"_A:4999\n"))
+        await until(lambda: peer.received.endswith(b"_A:4999\n"))
         self.assertEqual(peer.received.count(b"\n"), 5001)
 
     async def test_half_closed_watch(self) -> None:
@@ -244,13 +237,13 @@ class TcpTests(TestCase):
         peer = await self.connect()
         peer.transport.write(b"watch 20\n")
         peer.transport.loseWriteConnection()
-        await self.until(lambda: peer.received)
+        await until(lambda: peer.received)
         client: Any = next(iter(self.factory._connections))
-        await self.until(lambda: client._half_closed)
+        await until(lambda: client._half_closed)
         self.gateway.publish("20", "EVENT:reading_ID:20_A:1")
-        await self.until(lambda: b"EVENT" in peer.received)
+        await until(lambda: b"EVENT" in peer.received)
         peer.transport.abortConnection()
-        await self.until(lambda: peer.lost)
+        await until(lambda: peer.lost)
 
         while self.factory.counts()["CLIENTS"]:
             self.gateway.publish("20", "EVENT:reading_ID:20_A:1")
@@ -273,7 +266,7 @@ class TcpTests(TestCase):
             self.addCleanup(watcher.close)
             watcher.sendall(b"watch\n")
             watcher.shutdown(socket.SHUT_WR)
-        await self.until(lambda: [client._half_closed for client in self.factory._connections] == [True, True])
+        await until(lambda: [client._half_closed for client in self.factory._connections] == [True, True])
         clock.pump([HALF_CLOSED_LOOK] * 3)
         self.assertEqual(self.factory.counts()["WATCHERS"], 2)
         # The first as its kernel ends it, a minute after it was closed: with a reset.
@@ -285,7 +278,7 @@ class TcpTests(TestCase):
             clock.advance(HALF_CLOSED_LOOK)
             return not self.factory.counts()["CLIENTS"]
 
-        await self.until(looked)
+        await until(looked)
         self.assertEqual((self.gateway.watching, clock.getDelayedCalls()), ([], []))
 
     async def test_stuck(self) -> None:
@@ -298,7 +291,7 @@ class TcpTests(TestCase):
         self.addCleanup(quiet.close)
         quiet.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         quiet.connect(("127.0.0.1", self.port))
-        await self.until(lambda: self.factory.counts()["CLIENTS"])
+        await until(lambda: self.factory.counts()["CLIENTS"])
         client: Any = next(iter(self.factory._connections))
         client.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         quiet.sendall(b"help\n" * 4000)
@@ -307,7 +300,7 @@ class TcpTests(TestCase):
             clock.advance(0)  # waiting words are taken in turns of this clock
             return client.paused and client._queue.unsent > UNSENT_LIMIT
 
-        await self.until(turned)
+        await until(turned)
         clock.advance(STUCK_AFTER * 0.9)
         self.assertEqual(self.factory.counts()["CLIENTS"], 1)
 
@@ -315,7 +308,7 @@ class TcpTests(TestCase):
             clock.advance(STUCK_AFTER / 6)  # what the kernel passed on meanwhile may still have been progress
             return not self.factory.counts()["CLIENTS"]
 
-        await self.until(dropped)
+        await until(dropped)
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_slow_is_not_stuck(self) -> None:
@@ -327,7 +320,7 @@ class TcpTests(TestCase):
         with socket.socket() as slow:
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             slow.connect(("127.0.0.1", self.port))
-            await self.until(lambda: self.factory.counts()["CLIENTS"])
+            await until(lambda: self.factory.counts()["CLIENTS"])
             client: Any = next(iter(self.factory._connections))
             client.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
             slow.sendall(b"help\n" * 4000)
@@ -336,7 +329,7 @@ class TcpTests(TestCase):
                 clock.advance(0)
                 return client.paused and client._queue.unsent > UNSENT_LIMIT
 
-            await self.until(turned)
+            await until(turned)
             unsent = client._queue.unsent
             for _ in range(5):
                 held = client._queue._ask_kernel()
@@ -345,11 +338,11 @@ class TcpTests(TestCase):
                     slow.recv(500)
                     return bool(client._queue._ask_kernel() < held)
 
-                await self.until(taken)
+                await until(taken)
                 clock.pump([STUCK_AFTER / 10] * 9)
                 self.assertEqual((self.factory.counts()["CLIENTS"], client._queue.unsent), (1, unsent))
             clock.pump([STUCK_AFTER / 10] * 11)
-            await self.until(lambda: not self.factory.counts()["CLIENTS"])
+            await until(lambda: not self.factory.counts()["CLIENTS"])
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_keep_alive(self) -> None:
@@ -372,10 +365,10 @@ class TcpTests(TestCase):
         """
         peer = await self.connect()
         peer.transport.write(b"help\n" * 10 + b"ask 20\n")
-        await self.until(lambda: self.gateway.asked)
+        await until(lambda: self.gateway.asked)
         self.gateway.answer(0)
         await self.factory.stop()
-        await self.until(lambda: peer.ended)
+        await until(lambda: peer.ended)
         self.assertTrue(peer.received.endswith(b"OK:ask\n"), peer.received[-100:])
 
     async def test_the_original_client(self) -> None:
@@ -383,7 +376,7 @@ class TcpTests(TestCase):
         The original client, in its own words, prints the echo.
         """
         process = self.run_client(sys.executable, "-c", THE_ORIGINAL, str(self.port))
-        await self.until(lambda: self.gateway.asked)
+        await until(lambda: self.gateway.asked)
         await self.ended(process)
         self.assertEqual(process.said.decode(), "Received 'MSG:J_ID:20_ORIGIN:TOTO'\n")
         self.gateway.answer(0)
@@ -400,7 +393,7 @@ class TcpTests(TestCase):
         ]:
             assert NETCAT is not None
             process = self.run_client(NETCAT, "-N", "127.0.0.1", str(self.port), stdin=sent)
-            await self.until(lambda: self.gateway.asked)
+            await until(lambda: self.gateway.asked)
             self.gateway.answer(0)
             self.gateway.asked.clear()
             await self.ended(process)

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import ClassVar, cast
@@ -27,6 +26,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.support.running import new_folder
+from tests.support.waiting import until
 from usbgate.config.load import load
 from usbgate.daemon.clock import SystemClock
 from usbgate.store.delivery import Delivery
@@ -127,7 +127,7 @@ class ClusterTests(TestCase):
         Fail where a process is left; backends end a moment after their server.
         """
         try:
-            await self.until(lambda: not processes_of(self.folder / "data"))
+            await until(lambda: not processes_of(self.folder / "data"))
         finally:
             for pid in processes_of(self.folder / "data"):
                 os.kill(pid, signal.SIGKILL)
@@ -162,16 +162,6 @@ class ClusterTests(TestCase):
         cluster.startService()
         self.addCleanup(lambda: cluster.stopService() if cluster.running else succeed(None))
         return cluster
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        """
-        Wait until something is so.
-        """
-        for _ in range(int(BOUND / 0.01)):
-            if condition():
-                return
-            await deferLater(reactor, 0.01)
-        self.fail("it did not come true")
 
     def server_pid(self) -> int:
         """
@@ -303,7 +293,7 @@ class ClusterTests(TestCase):
             began = time.monotonic()
             await cluster.stopService()
             self.assertLess(time.monotonic() - began, BOUND)
-            await self.until(lambda: not any(Path("/proc", str(pid), "exe").exists() for pid in stopped))
+            await until(lambda: not any(Path("/proc", str(pid), "exe").exists() for pid in stopped))
         self.assertFalse(Path(told.socket_folder).exists())
         self.assertEqual(self.errors, [])
         cluster.startService()
@@ -336,7 +326,7 @@ class ClusterTests(TestCase):
         server = cluster._server
         assert server is not None
         os.kill(server.pid, signal.SIGKILL)
-        await self.until(lambda: server.over)
+        await until(lambda: server.over)
         stranger = Programs(reactor, "/").start(["sleep", "600"])
         try:
             server.pid = stranger.pid
@@ -395,7 +385,7 @@ class ClusterTests(TestCase):
         cluster = await self.prepared_cluster("long" * 50)
         first = await cluster.ready()
         os.kill(self.server_pid(), signal.SIGKILL)
-        await self.until(lambda: self.errors)
+        await until(lambda: self.errors)
         self.assertEqual(await cluster.ready(), first)
 
     async def test_adopts_running_server(self) -> None:
@@ -426,7 +416,7 @@ class ClusterTests(TestCase):
         cluster = self.cluster()
         await cluster.ready()
         os.kill(pid, signal.SIGKILL)
-        await self.until(lambda: self.errors)
+        await until(lambda: self.errors)
         self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
         self.assertNotEqual(self.server_pid(), pid)
 
@@ -435,7 +425,7 @@ class ClusterTests(TestCase):
         A usbgate that is killed during its first start leaves no half database: the next one makes a whole one.
         """
         owner = await self.owner(ready=False)
-        await self.until(lambda: list(self.folder.glob("initdb-*/base")))
+        await until(lambda: list(self.folder.glob("initdb-*/base")))
         owner.kill()
         owner.wait()
         self.assertFalse((self.folder / "data").exists())
@@ -452,7 +442,7 @@ class ClusterTests(TestCase):
         """
         cluster = self.cluster()
         ready = cluster.ready()
-        await self.until(lambda: list(self.folder.glob("initdb-*/base")))
+        await until(lambda: list(self.folder.glob("initdb-*/base")))
         await cluster.stopService()
         self.failureResultOf(ready, ServerFailed)
         self.assertEqual(processes_of(self.folder / "data"), [])
@@ -498,7 +488,7 @@ class ClusterTests(TestCase):
             for path in (pid_file, self.folder / "socket" / ".s.PGSQL.5432.lock"):
                 path.write_text("\n".join([str(stranger.pid), *text.split("\n")[1:]]))
                 os.chown(path, owner.st_uid, owner.st_gid)
-            await self.until(lambda: b"launcher" not in Path(f"/proc/{stranger.pid}/cmdline").read_bytes())
+            await until(lambda: b"launcher" not in Path(f"/proc/{stranger.pid}/cmdline").read_bytes())
             cluster.startService()
             self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
             self.assertNotEqual(self.server_pid(), stranger.pid)
@@ -529,7 +519,7 @@ class ClusterTests(TestCase):
         self.assertEqual(told, [dsn])
         query(dsn, "create table kept as select 42 as number")
         os.kill(self.server_pid(), signal.SIGKILL)
-        await self.until(lambda: self.errors)
+        await until(lambda: self.errors)
         again = await cluster.ready()
         self.assertEqual((again, told), (dsn, [dsn, dsn]))
         self.assertEqual(query(again, "select number from kept"), [(42,)])

@@ -14,6 +14,7 @@ from zope.interface.verify import verifyObject
 
 from tests.store.test_journal import JournalCase, deferred, readings, request
 from tests.support.memory_sink import MemorySink
+from tests.support.waiting import until
 from usbgate.core.batch import Batch, encode
 from usbgate.core.fieldline import format_line, format_time
 from usbgate.core.model import Reading, RequestRecord
@@ -591,7 +592,7 @@ class WithJournalTests(JournalCase):
             await self.committed(journal)
         self.assertTrue(journal._shelf.behind)
         sink.unavailable = None
-        await self.until(lambda: journal.backlog == 0)
+        await until(lambda: journal.backlog == 0)
         self.assertEqual(sink.numbers(), [n for n in range(1, 3201) if n not in (5, 2000)])
         await delivery.stopService()
         await journal.stopService()

@@ -24,6 +24,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from tests.support.memory_sink import rows_of
+from tests.support.waiting import until
 from usbgate.core.batch import Batch, encode, halve
 from usbgate.core.fieldline import format_line
 from usbgate.core.model import ClockMark, Reading, RequestRecord
@@ -112,18 +113,11 @@ class JournalCase(TestCase):
         self.addCleanup(lambda: journal.stopService() if journal.running else None)
         return journal
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        """
-        Wait until something is so; trial's time limit is the bound.
-        """
-        while not condition():
-            await deferLater(self.reactor, 0.002)
-
     async def committed(self, journal: Journal) -> None:
         """
         Wait until all that was appended is on disk.
         """
-        await self.until(lambda: self.stored_n(journal) == journal._next - 1 and not journal._waiting)
+        await until(lambda: self.stored_n(journal) == journal._next - 1 and not journal._waiting)
 
     def stored_n(self, journal: Journal) -> int:
         """
@@ -350,7 +344,7 @@ class QueueTests(JournalCase):
             journal.append(readings(0, FLUSH_ROWS), ())
         await self.committed(journal)
         await self.take_all(journal)
-        await self.until(
+        await until(
             lambda: journal.health.commits > 1 and self.look("select sum(count) from batch") != [(3 * FLUSH_ROWS,)]
         )
 
@@ -442,7 +436,7 @@ class RestartTests(JournalCase):
                 start_new_session=True,
             )
         try:
-            await self.until(lambda: told.read_bytes().count(b"\n") >= 8 or child.poll() is not None)
+            await until(lambda: told.read_bytes().count(b"\n") >= 8 or child.poll() is not None)
         finally:
             child.send_signal(signal.SIGKILL)
             status = child.wait()
@@ -527,7 +521,7 @@ class RejectTests(JournalCase):
         reading, refused = halve(batch)
         odd = encode(1, [readings(0, 1)[0]._replace(text="half a pair: \ud800")])
         journal.reject(odd, "22021: not UTF-8: \ud800")
-        await self.until(lambda: journal.rejected)
+        await until(lambda: journal.rejected)
         journal.reject(reading, "once more, after a crash")
         journal.reject(refused, "23514: sensor 7")
         journal.confirm(batch)
@@ -550,7 +544,7 @@ class RejectTests(JournalCase):
         batch = await journal.oldest()
         journal.reject(batch, "22003")
         journal.confirm(batch)
-        await self.until(lambda: journal.health.commits == 2)
+        await until(lambda: journal.health.commits == 2)
         self.assertEqual(self.look("select n, reason from rejected"), [(1, "22003")])
 
 
@@ -581,7 +575,7 @@ class TroubleTests(JournalCase):
         journal.confirm(await journal.oldest())
         holder = self.refuse(journal)
         journal.append(readings(1, 1), ())
-        await self.until(lambda: journal.health.trouble)
+        await until(lambda: journal.health.trouble)
         self.assertEqual(journal.health.trouble, "database is locked")
         for n in range(2, 1_000, 10):
             journal.append(readings(n, 9), [request(str(n + 9))])
@@ -659,11 +653,11 @@ class TroubleTests(JournalCase):
         going_on = self.hang(journal)
         journal.append(readings(0, 10), ())
         journal._flush()
-        await self.until(lambda: journal._writer.busy)
+        await until(lambda: journal._writer.busy)
         journal.append(readings(10, 1_000), ())
         journal._flush()
         self.assertEqual(self.pressure, [True])
-        await self.until(lambda: self.pressure == [True, False])
+        await until(lambda: self.pressure == [True, False])
         self.assertIn("not ended", journal.status()["TEXT"])
         for n in range(1_010, 3_010, 100):
             journal.append(readings(n, 100), ())
@@ -690,7 +684,7 @@ class TroubleTests(JournalCase):
         await journal.stopService()
         self.assertEqual([event["rows"] for event in self.logged("does not end")], [3])
         going_on.set()
-        await self.until(lambda: not journal._writer._thread.is_alive())
+        await until(lambda: not journal._writer._thread.is_alive())
         await deferLater(self.reactor, 0.01)  # what it tells then concerns nobody
 
     @deferred
@@ -702,9 +696,9 @@ class TroubleTests(JournalCase):
         for _ in range(3):
             holder = self.refuse(journal)
             journal.append(readings(0, 1), ())
-            await self.until(lambda: journal.status()["JOURNAL"] == "trouble")
+            await until(lambda: journal.status()["JOURNAL"] == "trouble")
             holder.close()
-            await self.until(lambda: journal.status()["JOURNAL"] == "ok")
+            await until(lambda: journal.status()["JOURNAL"] == "ok")
         self.assertEqual((len(self.logged("can't be used")), len(self.logged("can be used again"))), (1, 1))
 
     @deferred
@@ -722,7 +716,7 @@ class TroubleTests(JournalCase):
             journal._flush()
         self.assertGreater(journal.health.lost, 0)
         holder.close()
-        await self.until(lambda: not journal._unsynced)
+        await until(lambda: not journal._unsynced)
         self.assertEqual(self.look("select n, reason from rejected"), [(1, "22003")])
         await journal.stopService()
         self.assertEqual(self.look("select lost from journal"), [(journal.health.lost,)])
@@ -740,12 +734,12 @@ class TroubleTests(JournalCase):
         assert db is not None
         db.execute("pragma max_page_count = 1")
         journal.append(readings(1, 100), ())
-        await self.until(lambda: journal.health.trouble)
+        await until(lambda: journal.health.trouble)
         for n in range(1, 50):
             journal.append(readings(n * 100 + 1, 100), ())
             journal._flush()
         db.execute("pragma max_page_count = 40")
-        await self.until(lambda: journal.health.commits > 3 and journal.health.trouble)
+        await until(lambda: journal.health.commits > 3 and journal.health.trouble)
         self.assertTrue(0 < journal._file.n < 5_001, journal._file.n)
         db.execute("pragma max_page_count = 100000")
         taken = [value for batch in await self.take_all(journal) for value in values(batch)]
@@ -834,7 +828,7 @@ class TroubleTests(JournalCase):
         assert db is not None
         db.execute("pragma max_page_count = 1")  # not below what it has
         journal.append(readings(1_000, 1_000), ())
-        await self.until(lambda: journal.health.trouble)
+        await until(lambda: journal.health.trouble)
         self.assertEqual(journal.health.trouble, "database or disk is full")
         first = await journal.oldest()
         journal.confirm(first)
@@ -860,9 +854,9 @@ class TroubleTests(JournalCase):
 
         self.patch(journal._file, "read", fail)
         asked = journal.oldest()
-        await self.until(lambda: journal.health.trouble)
+        await until(lambda: journal.health.trouble)
         journal.append(readings(3, 2), ())
-        await self.until(lambda: journal.health.commits)
+        await until(lambda: journal.health.commits)
         self.assertNoResult(asked)
         self.patch(journal._file, "read", read)
         self.assertEqual(values(await asked), [0.0, 1.0, 2.0, 3.0, 4.0])
@@ -876,7 +870,7 @@ class TroubleTests(JournalCase):
         holder = self.refuse(journal)
         self.addCleanup(holder.close)
         journal.append(readings(0, 3), ())
-        await self.until(lambda: journal.health.trouble)
+        await until(lambda: journal.health.trouble)
         await journal.stopService()
         self.assertEqual([event["lost"] for event in self.logged("are lost")], [3])
 
@@ -898,7 +892,7 @@ class TroubleTests(JournalCase):
         journal = self.start()
         holder = self.refuse(journal)
         journal.append(readings(0, 3), ())
-        await self.until(lambda: journal.health.trouble)
+        await until(lambda: journal.health.trouble)
         holder.close()
         await journal.stopService()
         self.assertEqual(self.logged("are lost"), [])
@@ -943,7 +937,7 @@ class TroubleTests(JournalCase):
         first = await journal.oldest()
         journal.confirm(first)
         asked = journal.oldest()
-        await self.until(lambda: self.logged("is damaged"))
+        await until(lambda: self.logged("is damaged"))
         journal.append(readings(3, 1), ())
         self.assertEqual(numbers(await asked), [4])
         self.assertEqual(journal.backlog, 1)
@@ -975,7 +969,7 @@ class TroubleTests(JournalCase):
             flipped = bytes(byte ^ 0xFF for byte in whole[page * 4096 : page * 4096 + 4096])
             self.path.write_bytes(whole[: page * 4096] + flipped + whole[page * 4096 + 4096 :])
             journal = self.start()
-            await self.until(partial(self.damages, page + 1))
+            await until(partial(self.damages, page + 1))
             journal.append(readings(0, 1), ())
             self.assertEqual(len(values(await journal.oldest())), 1)
             self.assertEqual(journal.backlog, 1)

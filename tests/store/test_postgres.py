@@ -29,6 +29,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.support import postgresql
+from tests.support.waiting import until
 from usbgate.core import batch
 from usbgate.core.model import Alarm, AlarmRecord, ClockMark, Reading, RequestRecord
 from usbgate.store.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
@@ -190,16 +191,6 @@ class PostgresTestCase(TestCase):
         error: Exception = await self.assertFailure(call, kind)
         self.assertTrue(str(error))
         return str(error)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """
-        Wait for something, at most 20 s.
-        """
-        for _ in range(400):
-            if condition():
-                return
-            await deferLater(reactor, 0.05)
-        self.fail("it did not come true")
 
     async def connect_in_time(self, sink: PostgresSink) -> None:
         """
@@ -484,7 +475,7 @@ class ContactTests(PostgresTestCase):
         second = self.sink()
         connecting = second.connect()
         sessions = f"select 1 {self.sessions()}"
-        await self.until(lambda: len(self.query(sessions)) == 2)
+        await until(lambda: len(self.query(sessions)) == 2)
         self.assertNoResult(connecting)
         await first.close()
         await connecting
@@ -498,7 +489,7 @@ class ContactTests(PostgresTestCase):
         second = self.sink()
         connecting = second.connect()
         sessions = f"select 1 {self.sessions()}"
-        await self.until(lambda: len(self.query(sessions)) == 2)
+        await until(lambda: len(self.query(sessions)) == 2)
         storing = second.store(readings(1, 1))
         second.close()
         await self.unavailable(connecting)
@@ -549,7 +540,7 @@ class ContactTests(PostgresTestCase):
         self.assertEqual(await sink.latest(), [])
         watched = len(reactor.getReaders())
         self.query(f"select pg_terminate_backend(pid) {self.sessions()}")
-        await self.until(lambda: len(reactor.getReaders()) == watched - 2)
+        await until(lambda: len(reactor.getReaders()) == watched - 2)
         self.assertEqual(await sink.latest(), [])
 
     async def test_one_connection(self) -> None:
@@ -564,7 +555,7 @@ class ContactTests(PostgresTestCase):
         await sink.store(readings(1, 1))
         self.assertEqual(self.query("select count(*) from reading"), [(1,)])
         await sink.close()
-        await self.until(lambda: not self.query(f"select 1 {self.sessions()}"))
+        await until(lambda: not self.query(f"select 1 {self.sessions()}"))
         self.query(f"drop owned by {name} cascade; drop role {name}")
 
     async def test_host_name(self) -> None:
@@ -582,7 +573,7 @@ class ContactTests(PostgresTestCase):
             sink = self.sink(make_dsn(self.url, host=hosts, port=ports))
             await sink.connect()
             await sink.close()
-            await self.until(lambda: not self.query(f"select 1 {self.sessions()}"))
+            await until(lambda: not self.query(f"select 1 {self.sessions()}"))
 
     async def test_told_later(self) -> None:
         """
@@ -633,7 +624,7 @@ class FaultTests(PostgresTestCase):
         )
         self.query("create trigger slow before insert on reading for each row execute function wait()")
         storing = sink.store(readings(1, 3))
-        await self.until(lambda: bool(self.query(f"select 1 {ours} and wait_event = 'PgSleep'")))
+        await until(lambda: bool(self.query(f"select 1 {ours} and wait_event = 'PgSleep'")))
         self.query(f"select pg_terminate_backend(pid) {ours}")
         self.assertIn("terminating", await self.unavailable(storing))
         self.query("drop trigger slow on reading")
@@ -642,14 +633,14 @@ class FaultTests(PostgresTestCase):
         self.assertEqual(await sink.latest(), [reading(3)])
         watched = len(reactor.getReaders())
         self.query(f"select pg_terminate_backend(pid) {ours}")
-        await self.until(lambda: len(reactor.getReaders()) == watched - 2)
+        await until(lambda: len(reactor.getReaders()) == watched - 2)
         (reason,) = lost  # of the writer's session, not of the reader's, which nobody misses
         self.assertIn("closed the connection", reason)
         await sink.store(readings(4, 3))
         self.assertEqual(self.query("select count(*) from reading"), [(6,)])
         self.assertEqual(len(lost), 1)
         await sink.close()
-        await self.until(lambda: not self.query(f"select 1 {ours}"))
+        await until(lambda: not self.query(f"select 1 {ours}"))
         self.assertEqual(len(lost), 1)
 
     async def test_idle_limit_of_the_server(self) -> None:
@@ -665,7 +656,7 @@ class FaultTests(PostgresTestCase):
         sink.lost = lost.append
         with closing(psycopg2.connect(self.url)) as other:
             self.assertEqual(await sink.latest(), [])
-            await self.until(lambda: self.is_thrown_out(other))
+            await until(lambda: self.is_thrown_out(other))
         self.assertEqual(lost, [])
 
     async def test_close_in_the_middle(self) -> None:
@@ -680,7 +671,7 @@ class FaultTests(PostgresTestCase):
         )
         self.query("create trigger slow before insert on reading for each row execute function wait()")
         storing = sink.store(readings(2, 1))
-        await self.until(lambda: bool(self.query("select 1 from pg_stat_activity where wait_event = 'PgSleep'")))
+        await until(lambda: bool(self.query("select 1 from pg_stat_activity where wait_event = 'PgSleep'")))
         fetching = sink.latest()
         self.assertIsNone(self.successResultOf(sink.close()))
         self.failureResultOf(storing, SinkUnavailable)
@@ -833,7 +824,7 @@ class ReadingTests(PostgresTestCase):
         await sink.store(readings(2, 1))
         for fetched in fetching:
             self.assertEqual(len(await fetched), 1)
-        await self.until(lambda: len(self.query(sessions)) == 1)
+        await until(lambda: len(self.query(sessions)) == 1)
         self.assertEqual(await sink.latest(), [reading(2)])
 
     async def test_measures(self) -> None:

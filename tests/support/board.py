@@ -5,24 +5,11 @@ A device on a pty, for tests.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
-from twisted.internet.task import deferLater
 
 reactor: Any = global_reactor
-
-
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """
-    Wait until something is so; fail after too many seconds.
-    """
-    deadline = reactor.seconds() + seconds
-    while not condition():
-        if reactor.seconds() > deadline:
-            raise AssertionError("it did not come about")
-        await deferLater(reactor, 0.002)
 
 
 class Board:

@@ -21,7 +21,8 @@ from playwright.sync_api import Browser, sync_playwright
 from twisted.trial.unittest import SkipTest
 
 from tests.support import postgresql
-from tests.support.running import LIMIT, PtyDevice, TwistdDaemon, end_with_parent, eventually, free_port, new_folder
+from tests.support.running import PtyDevice, TwistdDaemon, end_with_parent, free_port, new_folder
+from tests.support.waiting import LIMIT, eventually
 from usbgate.cli.demo import configuration
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")

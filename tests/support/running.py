@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,26 +22,14 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import TextIO
 
+from tests.support.waiting import LIMIT, eventually
 from usbgate.core.fieldline import parse
-
-LIMIT = 20.0  # seconds for anything to become true; a busy machine with one core is slow
 
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 
 ROOT = Path(__file__).resolve().parents[2]
 
 Answer = Callable[[dict[str, str]], list[bytes]]
-
-
-def eventually(true: Callable[[], object], what: str, limit: float = LIMIT) -> None:
-    """
-    Wait until something is true.
-    """
-    deadline = time.monotonic() + limit
-    while not true():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {limit} s: {what}")
-        time.sleep(0.01)
 
 
 def new_folder() -> Path:

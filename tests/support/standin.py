@@ -7,8 +7,12 @@ are `dies` (says why in the log and ends) and `deaf` (holds the lock, and listen
 
 import fcntl
 import os
+import socket
 import socketserver
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -54,6 +58,27 @@ def main(state: Path, port: int, fault: str = "") -> None:
         sys.exit("another daemon has this state folder")
     with Server(("127.0.0.1", 0 if fault == "deaf" else port), Handler) as server:
         server.serve_forever()
+
+
+@contextmanager
+def answering(*replies: str) -> Iterator[int]:
+    """
+    Listen on a port, and answer the first line that comes with these lines; then hang up.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            channel, _ = server.accept()
+            with channel, channel.makefile("rb") as lines:
+                lines.readline()
+                channel.sendall("".join(reply + "\n" for reply in replies).encode())
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            thread.join(10)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ The HTTP face on a real port over a gateway in memory, and clients of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from json import dumps, loads
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
 from tests.support.memory_gateway import AT, MemoryGateway
+from tests.support.waiting import until
 from usbgate.web.site import Web, WebListener
 
 reactor: Any = global_reactor
@@ -54,17 +55,6 @@ class Reply(NamedTuple):
         values = self.headers.getRawHeaders(name, [])
         assert len(values) < 2, values
         return values[0] if values else None
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """
-    Wait for something, at most 20 s.
-    """
-    for _ in range(2000):
-        if condition():
-            return
-        await deferLater(reactor, 0.01)
-    raise AssertionError("it did not come true")
 
 
 @implementer(IBodyProducer)

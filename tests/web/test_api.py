@@ -9,7 +9,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.support.memory_gateway import AT, AT_TEXT, reading
-from tests.support.web import JSON, Reply, WebTestCase, until
+from tests.support.waiting import until
+from tests.support.web import JSON, Reply, WebTestCase
 from usbgate.core.errors import (
     Busy,
     Denied,

@@ -15,7 +15,8 @@ from threading import Thread
 from typing import Any
 
 from tests.daemon.test_end_to_end import RunningCase, StoreCase, value_of
-from tests.support.running import LIMIT, TWISTD, TwistdDaemon, environment, eventually, free_port, usual_ports
+from tests.support.running import TWISTD, TwistdDaemon, environment, free_port, usual_ports
+from tests.support.waiting import LIMIT, eventually
 from usbgate.daemon.service import raise_file_limit
 
 # As many as there may be; less would do to show it, and every test is to be quick.

@@ -13,7 +13,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory_gateway import AT, AT_TEXT, MemoryGateway, PeerTransport
-from tests.support.web import WebTestCase, until
+from tests.support.waiting import until
+from tests.support.web import WebTestCase
 from usbgate.core.errors import LimitExceeded
 from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, ReportEvent, StoreEvent
 from usbgate.gateway.interfaces import Presentation

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.support import postgresql
-from tests.support.running import LIMIT
+from tests.support.waiting import LIMIT
 
 try:
     from axe_playwright_python.sync_playwright import Axe

@@ -19,7 +19,8 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.running import free_port
-from tests.support.web import JSON, PROBLEM, RawClient, WebTestCase, reactor, until
+from tests.support.waiting import until
+from tests.support.web import JSON, PROBLEM, RawClient, WebTestCase, reactor
 from usbgate.web.security import BODY_LIMIT, RequestGuard
 from usbgate.web.static import TYPES, load_page
 

@@ -1,0 +1,45 @@
+"""
+Processes of others: found, looked at, ended.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from tests.support.waiting import eventually
+
+
+def is_running(pid: int) -> bool:
+    """
+    Whether a process runs; one that is dead and not yet waited for does not.
+    """
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def end(pid: int) -> None:
+    """
+    End a process that need not be our child, and wait for it.
+    """
+    if is_running(pid):
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not is_running(pid), f"process {pid} ends")
+
+
+def processes_of(text: str) -> list[int]:
+    """
+    Find the processes that have a text in their command line.
+    """
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if text.encode() in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+    return found
