@@ -145,9 +145,9 @@ class MemoryEndpoint:
         self.protocol.connectionLost(connectionDone)
 
 
-class RulesTests(unittest.TestCase):
+class LinkCase(unittest.TestCase):
     """
-    What a link makes of lines (protocol §2), with a clock of our own.
+    A link to a device in memory, on a clock that the test moves.
     """
 
     def setUp(self) -> None:
@@ -178,6 +178,12 @@ class RulesTests(unittest.TestCase):
             self.device.vanish()
         self.successResultOf(stopped)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class RulesTests(LinkCase):
+    """
+    What a link makes of lines (protocol §2).
+    """
 
     def test_interfaces(self) -> None:
         """
@@ -526,9 +532,9 @@ class ResettableTransport(StringTransport):
         return True
 
 
-class SilenceTests(RulesTests):
+class SilenceTests(LinkCase):
     """
-    A device that says nothing (protocol §4.7), and is reset for it. All other rules hold as well.
+    A device that says nothing (protocol §4.7), and is reset for it.
     """
 
     reset = True
@@ -661,7 +667,7 @@ class SilenceWithoutResetTests(SilenceTests):
     reset = False
 
 
-class LendingTests(RulesTests):
+class LendingTests(LinkCase):
     """
     A link that lets go of its device.
     """

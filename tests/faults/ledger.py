@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from threading import Event, Thread
 
-from tests.daemon.test_end_to_end import StoreCase
+from tests.support.daemon import StoreCase
 from tests.support.running import LineClient, PtyDevice, TwistdDaemon
 from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse

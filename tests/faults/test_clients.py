@@ -15,8 +15,8 @@ from threading import Event
 
 from twisted.logger import Logger
 
-from tests.daemon.test_end_to_end import StoreCase, value_of
 from tests.faults.ledger import FULL, Neighbour, measured, processor_time, resident
+from tests.support.daemon import StoreCase, value_of
 from tests.support.running import Answer, LineClient, PtyDevice
 from tests.support.waiting import LIMIT, eventually
 from usbgate.core.fieldline import parse

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.daemon.test_end_to_end import StoreCase, value_of
 from tests.faults.ledger import FULL, LedgerCase, resident
 from tests.faults.promises import Life, NumberingDevice, check_whole, missing_from
+from tests.support.daemon import StoreCase, value_of
 from tests.support.running import TwistdDaemon
 from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse

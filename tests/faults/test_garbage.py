@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import random
 
-from tests.daemon.test_end_to_end import StoreCase
 from tests.faults.ledger import FULL, resident
 from tests.faults.misread import SPEEDS, misread
+from tests.support.daemon import StoreCase
 from tests.support.running import LineClient
 from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse

@@ -20,11 +20,11 @@ from pathlib import Path
 import psycopg2
 from twisted.trial.unittest import SkipTest
 
-from tests.daemon.test_end_to_end import RunningCase, StoreCase, value_of
 from tests.faults.doomed import POINTS
 from tests.faults.ledger import FULL
 from tests.faults.promises import Life, NumberingDevice, missing_from
-from tests.faults.test_syscalls import needs_strace
+from tests.support.daemon import RunningCase, StoreCase, value_of
+from tests.support.processes import needs_strace
 from tests.support.running import LineClient, TwistdDaemon
 from tests.support.waiting import LIMIT, eventually
 from usbgate.core.fieldline import parse

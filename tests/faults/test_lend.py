@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from tests.daemon.test_end_to_end import RunningCase
+from tests.support.daemon import RunningCase
 from tests.support.running import LineClient, PtyDevice, TwistdDaemon, environment
 from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse

@@ -7,8 +7,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.daemon.test_end_to_end import RunningCase
 from tests.faults.ledger import measured, processor_time
+from tests.support.daemon import RunningCase
 from tests.support.running import TWISTD, LineClient, PtyDevice, TwistdDaemon, environment
 from tests.support.usb import MadeUpUsb
 from tests.support.waiting import eventually

@@ -17,8 +17,8 @@ from unittest import SkipTest
 
 from twisted.logger import Logger
 
-from tests.daemon.test_end_to_end import value_of
 from tests.faults.ledger import FULL, LedgerCase
+from tests.support.daemon import value_of
 from tests.support.postgresql import OwnServer
 from tests.support.running import Answer, LineClient, PtyDevice, TwistdDaemon
 from tests.support.waiting import eventually

@@ -10,13 +10,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.faults.ledger import FULL
 from tests.faults.promises import missing_from_journal
+from tests.support.processes import needs_strace
 from tests.support.running import environment
 from tests.support.waiting import LIMIT
 
@@ -61,21 +61,6 @@ def run_journal(folder: Path, *options: str, ending: str = "stop") -> subprocess
         env=environment(),
         start_new_session=True,
     )
-
-
-@cache
-def needs_strace() -> str | None:
-    """
-    Tell why strace can't be used here; None if it can.
-    """
-    if shutil.which("strace") is None:
-        return "strace is not installed"
-    tried = subprocess.run(
-        ["strace", "-qq", "-e", "inject=getcwd:error=EIO", "pwd", "-P"], capture_output=True, text=True
-    )
-    if "INJECTED" not in tried.stderr:
-        return f"strace can't trace here: {tried.stderr.strip()[-200:]}"
-    return None
 
 
 class NthCallTests(SynchronousTestCase):

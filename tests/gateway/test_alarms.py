@@ -8,7 +8,7 @@ from itertools import count
 
 from twisted.internet.defer import Deferred
 
-from tests.gateway.test_gateway import WALL, GatewayCase
+from tests.support.gateway import WALL, GatewayCase
 from usbgate.core.alarms import Alarms, Condition
 from usbgate.core.errors import Stopped, Unknown
 from usbgate.core.model import Alarm, AlarmEvent, AlarmRecord, Event

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.gateway.test_gateway import GatewayCase
+from tests.support.gateway import GatewayCase
 from usbgate.core.errors import Failed, Unknown
 from usbgate.core.latencies import LatencyHistogram
 from usbgate.core.model import (

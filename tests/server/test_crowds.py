@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from tests.gateway.test_gateway import GatewayCase
+from tests.support.gateway import GatewayCase
 from tests.support.turnclock import TurnClock
 from usbgate.core.errors import Offline, RequestError, Stopped
 from usbgate.core.fieldline import parse

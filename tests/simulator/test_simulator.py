@@ -11,11 +11,10 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -177,18 +176,6 @@ class FlatTests(SynchronousTestCase):
         self.assertGreater(flat.next_due, 1_000_000)
 
 
-def asynchronous(test: Callable[[Any], Coroutine[Deferred[Any], Any, None]]) -> Callable[[Any], Deferred[None]]:
-    """
-    Run a coroutine as a test.
-    """
-
-    def run(self: Any) -> Deferred[None]:
-        return Deferred.fromCoroutine(test(self))
-
-    run.__name__, run.__doc__ = test.__name__, test.__doc__
-    return run
-
-
 def unread(descriptor: int) -> int:
     """
     Tell how many bytes of a tty wait to be read.
@@ -251,7 +238,6 @@ class SimulatorTests(TestCase):
         while simulator._opened or not simulator._begun:
             await self.turn()
 
-    @asynchronous
     async def test_asked(self) -> None:
         """
         Whoever opens the device hears the board start, asks many at once, and gets each answer once, out of order.
@@ -266,7 +252,6 @@ class SimulatorTests(TestCase):
         self.assertEqual(sorted(tags, key=lambda tag: tag[1]), [(s, n) for n, s in enumerate(sensors)])
         self.assertNotEqual([n for _, n in tags], sorted(n for _, n in tags))
 
-    @asynchronous
     async def test_raw(self) -> None:
         """
         The device neither echoes nor changes what is written, whoever opens it.
@@ -278,7 +263,6 @@ class SimulatorTests(TestCase):
         )
         await self.turn()
 
-    @asynchronous
     async def test_opened_again(self) -> None:
         """
         The device outlives its clients: the next one can ask, and hears nothing of what was meant for the last.
@@ -297,7 +281,6 @@ class SimulatorTests(TestCase):
             self.close(device)
             await self.found_closed(simulator)
 
-    @asynchronous
     async def test_lost_while_closed(self) -> None:
         """
         What the board says while nobody has the device open is lost, as it is on a real one.
@@ -315,7 +298,6 @@ class SimulatorTests(TestCase):
         heard = await self.read(device, lambda heard: b"MSG:J" in heard)
         self.assertNotIn(b"MSG:ON", heard)
 
-    @asynchronous
     async def test_stopped_while_closed(self) -> None:
         """
         It can end while nobody has the device open, and leaves no timer.
@@ -330,7 +312,6 @@ class SimulatorTests(TestCase):
             await self.turn()
         simulator.stopService()
 
-    @asynchronous
     async def test_written_and_gone(self) -> None:
         """
         What was written by somebody who closed at once is heard all the same.
@@ -344,7 +325,6 @@ class SimulatorTests(TestCase):
         os.write(device, b"MSG:J_ID:9\n")
         self.assertIn(b"ID:9_LEVEL:100_MSG:J", await self.read(device, lambda heard: b"MSG:J" in heard))
 
-    @asynchronous
     async def test_nobody_reads(self) -> None:
         """
         A client that opens and reads nothing makes nothing grow; what it gets in the end are whole lines.
@@ -409,7 +389,6 @@ class SimulatorTests(TestCase):
             str(self.assertRaises(SimulatorError, self.start)), "/nowhere/device: No such file or directory"
         )
 
-    @asynchronous
     async def test_stopped(self) -> None:
         """
         When it ends the device is gone for whoever has it open, and it can be started again.

@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from tests.store.test_journal import JournalCase, deferred, readings, request
+from tests.support.journal import JournalCase, readings, request
 from tests.support.memory_sink import MemorySink
 from tests.support.waiting import until
 from usbgate.core.batch import Batch, encode
@@ -574,7 +574,6 @@ class WithJournalTests(JournalCase):
     The delivery on a real journal.
     """
 
-    @deferred
     async def test_outage(self) -> None:
         """
         After an outage beyond what memory holds every row is stored once and in order, the bad ones set aside.

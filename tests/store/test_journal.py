@@ -11,60 +11,28 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Coroutine
-from functools import partial, wraps
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, ParamSpec, cast
+from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
-from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
+from tests.support.journal import JournalCase, readings, request
 from tests.support.memory_sink import rows_of
 from tests.support.waiting import until
 from usbgate.core.batch import Batch, encode, halve
 from usbgate.core.fieldline import format_line
-from usbgate.core.model import ClockMark, Reading, RequestRecord
+from usbgate.core.model import ClockMark, Reading
 from usbgate.store.interfaces import IJournal, IOutbox
 from usbgate.store.journal import file, writer
 from usbgate.store.journal import journal as journal_module
 from usbgate.store.journal.file import JournalError, JournalFile
 from usbgate.store.journal.journal import FLUSH_ROWS, Journal
 from usbgate.store.journal.readahead import MERGE_ROWS
-
-P = ParamSpec("P")
-
-
-def deferred(test: Callable[P, Coroutine[Deferred[None], Any, None]]) -> Callable[P, Deferred[None]]:
-    """
-    Make a test of a coroutine.
-    """
-
-    @wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> Deferred[None]:
-        return Deferred.fromCoroutine(test(*args, **kwargs))
-
-    return run
-
-
-def readings(first: int, count: int) -> list[Reading]:
-    """
-    Make readings whose values count up.
-    """
-    return [
-        Reading(1_700_000_000_000, "arduino", "20", "VALUE", float(n), None, None, True)
-        for n in range(first, first + count)
-    ]
-
-
-def request(sensor: str = "20") -> RequestRecord:
-    """
-    Make the record of a request.
-    """
-    return RequestRecord(1_700_000_000_000, "TOTO", "127.0.0.1", None, sensor, "J", None, "timeout", 10_000.0, True)
 
 
 def values(batch: Batch) -> list[float]:
@@ -81,86 +49,11 @@ def numbers(batch: Batch) -> list[int]:
     return [int(row["n"] or 0) for row in rows_of(batch)]
 
 
-class JournalCase(TestCase):
-    """
-    A folder for the journal, and journals that are stopped at the end.
-    """
-
-    timeout = 60
-
-    def setUp(self) -> None:
-        """
-        Make the folder.
-        """
-        from twisted.internet import reactor
-
-        self.reactor: Any = reactor
-        self.path = Path(self.mktemp()).absolute()
-        self.path.mkdir(parents=True)
-        self.path /= "journal.sqlite"
-        self.pressure: list[bool] = []
-        self.events: list[LogEvent] = []
-        observer = cast(ILogObserver, self.events.append)
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
-
-    def start(self, **limits: Any) -> Journal:
-        """
-        Start a journal on the file.
-        """
-        journal = Journal(self.reactor, self.path, self.pressure.append, **limits)
-        journal.startService()
-        self.addCleanup(lambda: journal.stopService() if journal.running else None)
-        return journal
-
-    async def committed(self, journal: Journal) -> None:
-        """
-        Wait until all that was appended is on disk.
-        """
-        await until(lambda: self.stored_n(journal) == journal._next - 1 and not journal._waiting)
-
-    def stored_n(self, journal: Journal) -> int:
-        """
-        Tell the newest number on disk, as far as the reactor knows.
-        """
-        return journal._file.n if not journal._unsynced else -1
-
-    async def take_all(self, journal: Journal) -> list[Batch]:
-        """
-        Take and confirm batches until nothing is left.
-        """
-        batches = []
-        while journal.backlog:
-            batch = await journal.oldest()
-            batches.append(batch)
-            journal.confirm(batch)
-        return batches
-
-    def look(self, sql: str) -> list[Any]:
-        """
-        Look into the file from outside.
-        """
-        db = sqlite3.connect(self.path)
-        try:
-            found = db.execute(sql).fetchall()
-            db.commit()
-            return found
-        finally:
-            db.close()
-
-    def logged(self, part: str) -> list[LogEvent]:
-        """
-        List what was logged with these words.
-        """
-        return [event for event in self.events if part in str(event.get("log_format"))]
-
-
 class QueueTests(JournalCase):
     """
     Rows come out as they went in.
     """
 
-    @deferred
     async def test_marks_delimit(self) -> None:
         """
         A mark is numbered behind all that came before it, and before all that came after.
@@ -182,7 +75,6 @@ class QueueTests(JournalCase):
         self.assertEqual(" ".join(spelled), whole)
         self.assertEqual([row["n"] for row in rows], [str(n) for n in range(1, 12)])
 
-    @deferred
     async def test_interfaces(self) -> None:
         """
         It is what the gateway and the delivery expect.
@@ -191,7 +83,6 @@ class QueueTests(JournalCase):
         verifyObject(IJournal, journal)
         verifyObject(IOutbox, journal)
 
-    @deferred
     async def test_order_and_numbers(self) -> None:
         """
         Rows are numbered from 1 in the order in which they were appended, readings before requests.
@@ -209,7 +100,6 @@ class QueueTests(JournalCase):
         batch = await journal.oldest()
         self.assertEqual(numbers(batch), [5])
 
-    @deferred
     async def test_waits_for_rows(self) -> None:
         """
         Asking before there is anything waits until it is on disk; nothing is given out sooner.
@@ -221,7 +111,6 @@ class QueueTests(JournalCase):
         batch = await asked
         self.assertEqual(self.look("select first, last, count, payload from batch"), [(1, 1, 1, batch.to_bytes())])
 
-    @deferred
     async def test_same_batch_until_confirmed(self) -> None:
         """
         The oldest batch is the same one until it is confirmed, whatever has come since.
@@ -237,7 +126,6 @@ class QueueTests(JournalCase):
         self.assertEqual(journal.backlog, 1)
         self.assertEqual(values(await journal.oldest()), [1.0])
 
-    @deferred
     async def test_cancelled_question(self) -> None:
         """
         A question that was taken back takes nothing with it.
@@ -249,7 +137,6 @@ class QueueTests(JournalCase):
         journal.append(readings(0, 1), ())
         self.assertEqual(values(await journal.oldest()), [0.0])
 
-    @deferred
     async def test_idle(self) -> None:
         """
         While nothing comes, no timer runs and nothing is written, not even the deletion of one confirmed batch.
@@ -267,7 +154,6 @@ class QueueTests(JournalCase):
         await journal.oldest()
         self.assertEqual(self.look("select last from batch"), [(2,)])
 
-    @deferred
     async def test_durability(self) -> None:
         """
         Rows wait as long for a commit as was said, all of them for the same one, and no longer than until the stop.
@@ -289,7 +175,6 @@ class QueueTests(JournalCase):
             self.assertEqual(journal.health.commits, 1)
         self.assertEqual(self.look("select count from batch"), [(2,), (2,)])
 
-    @deferred
     async def test_many_rows_at_once(self) -> None:
         """
         A full measure of rows is written at once, and small batches are merged up to a measure.
@@ -308,7 +193,6 @@ class QueueTests(JournalCase):
         self.assertGreater(int(told["WRITTEN"]), 5 * FLUSH_ROWS)
         self.assertGreater(journal.health.slowest_commit, 0)
 
-    @deferred
     async def test_behind_and_live_again(self) -> None:
         """
         Beyond the memory mark batches are read back from disk, and nothing is left out, doubled or moved.
@@ -334,7 +218,6 @@ class QueueTests(JournalCase):
         journal.confirm(await journal.oldest())
         self.assertFalse(journal._shelf.behind)
 
-    @deferred
     async def test_catching_up_deletes(self) -> None:
         """
         What was confirmed is deleted while nothing new comes, too, once it is much.
@@ -354,7 +237,6 @@ class RestartTests(JournalCase):
     What is on disk is there the next time.
     """
 
-    @deferred
     async def test_goes_on(self) -> None:
         """
         Stopping writes what was appended; a restart finds it, and the name and the numbers go on.
@@ -372,7 +254,6 @@ class RestartTests(JournalCase):
         batches = await self.take_all(journal)
         self.assertEqual(sorted(n for batch in batches for n in numbers(batch)), [1, 2, 3, 4, 5])
 
-    @deferred
     async def test_much_left(self) -> None:
         """
         What was left is read back part by part, all of it, before anything that came since.
@@ -388,7 +269,6 @@ class RestartTests(JournalCase):
         found = [value for batch in batches for value in values(batch)]
         self.assertEqual(found, [float(n) for n in range(5 * FLUSH_ROWS + 1)])
 
-    @deferred
     async def test_numbers_of_an_empty_file(self) -> None:
         """
         The numbers go on although no batch is left in the file.
@@ -403,7 +283,6 @@ class RestartTests(JournalCase):
         journal.append(readings(0, 1), ())
         self.assertEqual(numbers(await journal.oldest()), [4])
 
-    @deferred
     async def test_confirmed_and_crashed(self) -> None:
         """
         A batch whose confirmation was not yet on disk at a crash comes again.
@@ -420,7 +299,6 @@ class RestartTests(JournalCase):
         self.assertEqual(again.backlog, 3)
         self.assertEqual(await again.oldest(), batch)
 
-    @deferred
     async def test_killed(self) -> None:
         """
         After a kill -9 every row that was on disk is found again, once, in order, and nothing half.
@@ -460,7 +338,6 @@ class RestartTests(JournalCase):
         self.assertEqual(file._connection.execute("pragma synchronous").fetchone(), (2,))
         self.assertEqual(file._connection.execute("pragma journal_mode").fetchone(), ("wal",))
 
-    @deferred
     async def test_rows_while_closed(self) -> None:
         """
         Rows that come too late are told, not dropped in silence.
@@ -470,7 +347,6 @@ class RestartTests(JournalCase):
         journal.append(readings(0, 2), ())
         self.assertEqual([event["rows"] for event in self.logged("while the journal was closed")], [2])
 
-    @deferred
     async def test_never_started(self) -> None:
         """
         Making a journal opens nothing, and one that was never started can be stopped.
@@ -479,7 +355,6 @@ class RestartTests(JournalCase):
         await journal.stopService()
         self.assertFalse(self.path.exists())
 
-    @deferred
     async def test_stop_with_a_question_open(self) -> None:
         """
         Stopping ends a question that nobody will answer.
@@ -489,7 +364,6 @@ class RestartTests(JournalCase):
         await journal.stopService()
         self.failureResultOf(asked, CancelledError)
 
-    @deferred
     async def test_large_empty_file_shrinks(self) -> None:
         """
         A file that an outage made large is small again at the next start.
@@ -510,7 +384,6 @@ class RejectTests(JournalCase):
     Rows that no store would take.
     """
 
-    @deferred
     async def test_set_aside_for_good(self) -> None:
         """
         A rejected row is in the file with its reason and its time, once, also after a restart.
@@ -534,7 +407,6 @@ class RejectTests(JournalCase):
         self.assertEqual(self.look("select * from batch"), [])
         self.assertEqual(self.start().rejected, 2)
 
-    @deferred
     async def test_durable_before_its_batch_is_let_go(self) -> None:
         """
         A row is set aside by the next commit, whether or not its batch is confirmed.
@@ -563,7 +435,6 @@ class TroubleTests(JournalCase):
         db.execute("begin immediate")
         return db
 
-    @deferred
     async def test_ring(self) -> None:
         """
         A disk that takes nothing holds back no device: rows are kept up to a bound, then the oldest are dropped,
@@ -618,7 +489,6 @@ class TroubleTests(JournalCase):
         self.patch(journal._file, "write", hang)
         return going_on
 
-    @deferred
     async def test_slow_disk(self) -> None:
         """
         While a write takes long the devices are held back beyond the mark, and go on when it has ended; requests, which
@@ -641,7 +511,6 @@ class TroubleTests(JournalCase):
         self.assertEqual(self.pressure, [True, False])
         self.assertEqual((journal.health.lost, self.logged("can't be used")), (0, []))
 
-    @deferred
     async def test_hanging_disk(self) -> None:
         """
         A write that does not end is a disk that takes nothing: devices that were held back go on, though nothing more
@@ -671,7 +540,6 @@ class TroubleTests(JournalCase):
         self.assertEqual(taken, [float(n) for n in (*range(10), *range(3_010 - kept, 3_010))])
         self.assertEqual(journal.status()["JOURNAL"], "ok")
 
-    @deferred
     async def test_stop_while_hanging(self) -> None:
         """
         A write that does not end can't keep the daemon from ending; what may be lost is told.
@@ -687,7 +555,6 @@ class TroubleTests(JournalCase):
         await until(lambda: not journal._writer._thread.is_alive())
         await deferLater(self.reactor, 0.01)  # what it tells then concerns nobody
 
-    @deferred
     async def test_comes_and_goes(self) -> None:
         """
         Trouble that comes and goes does not fill the log; `status` shows it each time.
@@ -701,7 +568,6 @@ class TroubleTests(JournalCase):
             await until(lambda: journal.status()["JOURNAL"] == "ok")
         self.assertEqual((len(self.logged("can't be used")), len(self.logged("can be used again"))), (1, 1))
 
-    @deferred
     async def test_refused_rows_outlive_the_ring(self) -> None:
         """
         What the store refused is set aside when the disk takes it, whatever is dropped meanwhile; so is the count.
@@ -721,7 +587,6 @@ class TroubleTests(JournalCase):
         await journal.stopService()
         self.assertEqual(self.look("select lost from journal"), [(journal.health.lost,)])
 
-    @deferred
     async def test_a_little_room(self) -> None:
         """
         A disk with a little room takes of what waits as much as fits, the oldest first.
@@ -759,7 +624,6 @@ class TroubleTests(JournalCase):
         self.patch(JournalFile, "_open", refuse)
         return lambda: setattr(JournalFile, "_open", really)
 
-    @deferred
     async def test_start_on_a_full_disk(self) -> None:
         """
         A journal that the disk does not let be opened is opened later; what came since is written behind what is in it,
@@ -792,7 +656,6 @@ class TroubleTests(JournalCase):
         await journal.stopService()
         self.assertEqual(self.look("select lost from journal"), [(journal.health.lost,)])
 
-    @deferred
     async def test_stop_on_a_full_disk(self) -> None:
         """
         A journal that could not be opened in all its life ends all the same, and tells what is lost.
@@ -803,7 +666,6 @@ class TroubleTests(JournalCase):
         await journal.stopService()
         self.assertEqual([event["lost"] for event in self.logged("could not be written")], [3])
 
-    @deferred
     async def test_slow_store_is_no_pressure(self) -> None:
         """
         Rows that the disk has and the store does not take hold back no device.
@@ -815,7 +677,6 @@ class TroubleTests(JournalCase):
         self.assertEqual(self.pressure, [])
         self.assertEqual(journal.backlog, 800)
 
-    @deferred
     async def test_full_disk(self) -> None:
         """
         A disk that is full is still read for the store, what was stored makes room, and nothing is lost.
@@ -838,7 +699,6 @@ class TroubleTests(JournalCase):
         db.execute("pragma max_page_count = 100000")
         self.assertEqual(values(await journal.oldest()), [float(n) for n in range(1_000, 2_000)])
 
-    @deferred
     async def test_unreadable_disk_is_written(self) -> None:
         """
         While the disk can't be read, what comes is written to it; what is there is given out when it can be read again.
@@ -874,7 +734,6 @@ class TroubleTests(JournalCase):
         await journal.stopService()
         self.assertEqual([event["lost"] for event in self.logged("are lost")], [3])
 
-    @deferred
     async def test_stop_while_refusing(self) -> None:
         """
         A disk that refuses to the end can't keep the daemon from ending; what is lost is told.
@@ -882,7 +741,6 @@ class TroubleTests(JournalCase):
         self.patch(writer, "STOP_PATIENCE", 0.01)
         await self.stop_while_refusing()
 
-    @deferred
     async def test_stop_tries_at_once(self) -> None:
         """
         When asked to end, what waits for the next attempt is tried at once, so that nothing is lost where that works.
@@ -898,7 +756,6 @@ class TroubleTests(JournalCase):
         self.assertEqual(self.logged("are lost"), [])
         self.assertEqual(self.look("select sum(count) from batch"), [(3,)])
 
-    @deferred
     async def test_stop_does_not_wait_for_the_next_attempt(self) -> None:
         """
         What can't be written is given up when the patience is over, however far off the next attempt is.
@@ -908,7 +765,6 @@ class TroubleTests(JournalCase):
         self.patch(writer, "STOP_PATIENCE", 0.1)
         await self.stop_while_refusing()
 
-    @deferred
     async def test_damaged_file(self) -> None:
         """
         A file that is no journal any more is set aside, that is said, and a new one is begun.
@@ -924,7 +780,6 @@ class TroubleTests(JournalCase):
             self.assertEqual(aside.read_bytes()[:11], b"no database")
             self.assertEqual(len(self.logged("is damaged")), number)
 
-    @deferred
     async def test_damage_found_later(self) -> None:
         """
         Damage that shows while reading back sets the file aside; name and numbers go on, new rows are stored.
@@ -952,7 +807,6 @@ class TroubleTests(JournalCase):
         """
         return len(self.logged("is damaged")) == count
 
-    @deferred
     async def test_every_page(self) -> None:
         """
         Whichever page of the file is flipped, that is found at the start, before anything of it is given out.
@@ -1035,7 +889,6 @@ class LimitTests(JournalCase):
     A journal that may hold only so much.
     """
 
-    @deferred
     async def test_oldest_are_dropped(self) -> None:
         """
         Beyond the limit the oldest whole batches go; that is counted, said and shown, and the rest comes out in order.
@@ -1066,7 +919,6 @@ class LimitTests(JournalCase):
         await again.stopService()
         self.assertEqual(self.logged("are lost"), [])
 
-    @deferred
     async def test_below_the_limit(self) -> None:
         """
         Where what was stored makes room, nothing is dropped.
@@ -1078,7 +930,6 @@ class LimitTests(JournalCase):
         self.assertEqual(journal.health.lost, 0)
         self.assertNotIn("LOST", journal.status())
 
-    @deferred
     async def test_in_flight(self) -> None:
         """
         What is on its way to the store is not dropped, and comes again after a crash.
@@ -1097,7 +948,6 @@ class LimitTests(JournalCase):
         self.assertEqual(taken[:100], values(batch))
         self.assertEqual(taken[100:], [float(n) for n in range(100 + journal.health.lost, 2_000)])
 
-    @deferred
     async def test_smaller_limit(self) -> None:
         """
         A limit that became smaller is kept from the first commit on.
@@ -1114,7 +964,6 @@ class LimitTests(JournalCase):
         taken = [value for batch in await self.take_all(journal) for value in values(batch)]
         self.assertEqual(taken, [float(n) for n in range(journal.health.lost, 1_001)])
 
-    @deferred
     async def test_every_order(self) -> None:
         """
         Whenever rows are taken, confirmed or read back meanwhile, each comes out once and in order, or is counted.
@@ -1160,7 +1009,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from twisted.internet import reactor, task
-from tests.store.test_journal import readings
+from tests.support.journal import readings
 from usbgate.store.journal.journal import Journal
 
 journal = Journal(reactor, Path(sys.argv[1]))

@@ -12,8 +12,7 @@ from typing import Any
 import psycopg2
 from zope.interface.verify import verifyObject
 
-from tests.store import test_postgres as storing
-from tests.store.test_postgres import AT, reading, request
+from tests.support.database import AT, PostgresTestCase, reading, request
 from usbgate.core import batch
 from usbgate.core.model import Bucket, Reading, Selection, StoredReading
 from usbgate.store.interfaces import IArchive
@@ -49,7 +48,7 @@ def selected(rows: list[StoredReading], selection: Selection) -> list[StoredRead
     ]
 
 
-class ArchiveTests(storing.PostgresTestCase):
+class ArchiveTests(PostgresTestCase):
     """
     What was stored comes out again, by number.
     """

@@ -5,7 +5,10 @@ Processes of others: found, looked at, ended.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+from functools import cache
 from pathlib import Path
 
 from tests.support.waiting import eventually
@@ -43,3 +46,18 @@ def processes_of(text: str) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+@cache
+def needs_strace() -> str | None:
+    """
+    Tell why strace can't be used here; None if it can.
+    """
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    tried = subprocess.run(
+        ["strace", "-qq", "-e", "inject=getcwd:error=EIO", "pwd", "-P"], capture_output=True, text=True
+    )
+    if "INJECTED" not in tried.stderr:
+        return f"strace can't trace here: {tried.stderr.strip()[-200:]}"
+    return None

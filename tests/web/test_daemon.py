@@ -14,7 +14,7 @@ from contextlib import closing
 from threading import Thread
 from typing import Any
 
-from tests.daemon.test_end_to_end import RunningCase, StoreCase, value_of
+from tests.support.daemon import RunningCase, StoreCase, value_of
 from tests.support.running import TWISTD, TwistdDaemon, environment, free_port, usual_ports
 from tests.support.waiting import LIMIT, eventually
 from usbgate.daemon.service import raise_file_limit

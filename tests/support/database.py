@@ -1,0 +1,138 @@
+"""
+A sink on a real PostgreSQL, and rows for it.
+"""
+
+from __future__ import annotations
+
+import select
+import uuid
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SkipTest, TestCase
+
+from tests.support import postgresql
+from usbgate.core import batch
+from usbgate.core.model import Reading, RequestRecord
+from usbgate.store.interfaces import SinkUnavailable
+from usbgate.store.postgres.sink import Limits, PostgresSink
+
+AT = 1_700_000_000_123  # milliseconds since 1970
+
+
+def reading(number: int = 0, **other: Any) -> Reading:
+    """
+    Make a reading, each number another.
+    """
+    plain = Reading(AT + number, "ttyACM0", "20", "VALUE", float(number), None, None, True)
+    return plain._replace(**other)
+
+
+def request(number: int = 0, **other: Any) -> RequestRecord:
+    """
+    Make the record of a request, each number another.
+    """
+    plain = RequestRecord(AT + number, "TOTO", "127.0.0.1", "ttyACM0", "20", "J", None, "answered", 12.5, True)
+    return plain._replace(**other)
+
+
+def readings(first: int, count: int) -> batch.Batch:
+    """
+    Make a batch of readings, numbered from `first`.
+    """
+    return batch.encode(first, [reading(number) for number in range(first, first + count)], [])
+
+
+class PostgresTestCase(TestCase):
+    """
+    Gives each test a database of its own; its subclasses say on which server.
+    """
+
+    @classmethod
+    def server(cls) -> postgresql.Server:
+        """
+        The server to test with.
+        """
+        return postgresql.server()
+
+    def setUp(self) -> None:
+        """
+        Make the database.
+        """
+        self.url = self.server().create_database()
+        self.journal = str(uuid.uuid4())
+
+    def own_server(self) -> postgresql.OwnServer:
+        """
+        The server, where it may be frozen and stopped.
+        """
+        server = self.server()
+        if not isinstance(server, postgresql.OwnServer):
+            raise SkipTest("this server is not ours to stop")
+        return server
+
+    def sink(self, url: str = "", gateway: str = "pi", journal: str = "", limits: Limits = Limits()) -> PostgresSink:  # noqa: B008
+        """
+        Make a sink that is closed when the test ends.
+        """
+        url, journal = url or self.url, journal or self.journal
+        sink = PostgresSink(reactor, lambda: succeed(url), gateway, lambda: journal, limits)
+        self.addCleanup(sink.close)
+        return sink
+
+    async def connected(self, **how: Any) -> PostgresSink:
+        """
+        Make a sink that is connected.
+        """
+        sink = self.sink(**how)
+        await sink.connect()
+        return sink
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """
+        Ask the database directly.
+        """
+        return self.server().query(self.url, sql)
+
+    def sessions(self) -> str:
+        """
+        Spell the sink's sessions, for `select`.
+        """
+        return f"from pg_stat_activity where application_name = 'usbgate {self.journal}'"
+
+    def is_thrown_out(self, connection: Any) -> bool:
+        """
+        Find out whether the server has ended this connection, without saying anything to it.
+        """
+        return bool(select.select([connection], [], [], 0)[0])
+
+    async def unavailable(self, call: Deferred[Any]) -> str:
+        """
+        Wait for a call that must fail with SinkUnavailable, and give its one line.
+        """
+        failure = await self.failing(call, SinkUnavailable)
+        self.assertNotIn("\n", failure)
+        self.assertNotIn("sesame", failure)
+        return failure
+
+    async def failing(self, call: Deferred[Any], kind: type[Exception]) -> str:
+        """
+        Wait for a call that must fail in this way, and give what it says.
+        """
+        error: Exception = await self.assertFailure(call, kind)
+        self.assertTrue(str(error))
+        return str(error)
+
+    async def connect_in_time(self, sink: PostgresSink) -> None:
+        """
+        Connect as delivery does: again until it works, at most 20 s.
+        """
+        for _ in range(400):
+            try:
+                await sink.connect()
+                return
+            except SinkUnavailable:
+                await deferLater(reactor, 0.05)
+        await sink.connect()
