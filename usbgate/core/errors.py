@@ -1,5 +1,5 @@
 """
-The ways in which a request fails, one class for each error code (protocol §3).
+Errors that cross packages: how a request fails, one class for each code (protocol §3), and how a start does.
 """
 
 from __future__ import annotations
