@@ -20,8 +20,9 @@ from urllib.request import urlopen
 from click.testing import CliRunner
 from twisted.trial.unittest import SkipTest, TestCase
 
+from tests.support.folders import new_folder
 from tests.support.processes import end, is_running, processes_of
-from tests.support.running import ROOT, free_port, new_folder, usual_ports
+from tests.support.running import ROOT, free_port, usual_ports
 from tests.support.standin import answering
 from tests.support.waiting import eventually
 from usbgate.cli.demo import rows

@@ -25,7 +25,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from tests.support.running import new_folder
+from tests.support.folders import new_folder
 from tests.support.waiting import until
 from usbgate.config.load import load
 from usbgate.daemon.clock import SystemClock

@@ -7,7 +7,6 @@ Everything here blocks. It is started once a process, and ends with it: a browse
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import shutil
 import subprocess
@@ -15,13 +14,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from threading import Event
-from urllib.request import urlopen
 
 from playwright.sync_api import Browser, sync_playwright
 from twisted.trial.unittest import SkipTest
 
 from tests.support import postgresql
-from tests.support.running import PtyDevice, TwistdDaemon, end_with_parent, free_port, new_folder
+from tests.support.folders import new_folder
+from tests.support.running import PtyDevice, TwistdDaemon, free_port, is_answered
 from tests.support.waiting import LIMIT, eventually
 from usbgate.cli.demo import configuration
 
@@ -40,15 +39,6 @@ def find_browser() -> str | None:
     Find a browser of this machine.
     """
     return next((path for path in map(shutil.which, NAMES) if path is not None), None)
-
-
-def is_answered(url: str) -> object:
-    """
-    Ask for a daemon's health; None where nobody answers.
-    """
-    with suppress(OSError), urlopen(url, timeout=5) as response:
-        return json.load(response)["status"]
-    return None
 
 
 @cache
@@ -124,7 +114,6 @@ class Proxy:
             [self._nginx, "-c", self._folder / "nginx.conf", "-e", "stderr"],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=end_with_parent,
         )
         eventually(lambda: is_answered(f"{self.url}healthz"), "nginx is there")
 

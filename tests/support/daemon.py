@@ -10,7 +10,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import postgresql
-from tests.support.running import Answer, LineClient, PtyDevice, TwistdDaemon, new_folder
+from tests.support.folders import new_folder
+from tests.support.running import Answer, LineClient, PtyDevice, TwistdDaemon
 from tests.support.waiting import eventually
 
 

@@ -17,14 +17,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from tests.support.running import end_with_parent, free_port
+from tests.support.running import free_port
 from usbgate.store.embedded.postmaster import BinariesMissing, find_binaries
 from usbgate.store.embedded.process import Account
 from usbgate.store.embedded.user import let_in
@@ -159,7 +159,6 @@ class OwnServer(Server):
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=partial(end_with_parent, signal.SIGINT),
             )
         deadline = time.monotonic() + _START_LIMIT
         while True:

@@ -4,24 +4,24 @@ The whole thing, running: a device on a pty, the daemon as a process, clients on
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
+import json
 import os
 import pty
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
 from typing import TextIO
+from urllib.request import urlopen
 
+from tests.support.folders import BASE
 from tests.support.waiting import LIMIT, eventually
 from usbgate.core.fieldline import parse
 
@@ -30,15 +30,6 @@ TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 ROOT = Path(__file__).resolve().parents[2]
 
 Answer = Callable[[dict[str, str]], list[bytes]]
-
-
-def new_folder() -> Path:
-    """
-    Make a folder: trial's own have names too long for a socket, and a memory disk takes a tenth of the time.
-    """
-    memory = Path("/dev/shm")
-    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 28
-    return Path(tempfile.mkdtemp(prefix="usbgate-test-", dir=memory if roomy else "/tmp"))
 
 
 _kept: list[socket.socket] = []
@@ -64,24 +55,10 @@ def usual_ports() -> TextIO:
     Have the ports that usbgate takes by itself, 50007 and 8080, until what this gives is closed; others who test here
     wait so long.
     """
-    path = Path(tempfile.gettempdir(), f"usbgate-test-ports-{os.getuid()}")
+    path = Path(BASE, f"usbgate-test-ports-{os.getuid()}")
     lock = path.open("a")  # the caller closes it
     fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
-
-
-_libc = ctypes.CDLL(None)
-
-
-def end_with_parent(number: int = signal.SIGTERM) -> None:
-    """
-    In a child, before it becomes another program: be told to end when the parent ends, however that ends.
-
-    A daemon that outlives the tests has a symlink that leads to a pty's number, looks for it for ever, and takes the
-    next pty that gets the number.
-    """
-    if sys.platform == "linux":
-        _libc.prctl(1, number)  # PR_SET_PDEATHSIG
 
 
 def environment() -> dict[str, str]:
@@ -90,6 +67,15 @@ def environment() -> dict[str, str]:
     """
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("USBGATE_", "XDG_"))}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "XDG_CONFIG_HOME": "/nonexistent"}
+
+
+def is_answered(url: str) -> object:
+    """
+    Ask for a daemon's health; None where nobody answers.
+    """
+    with suppress(OSError), urlopen(url, timeout=5) as response:
+        return json.load(response)["status"]
+    return None
 
 
 class PtyDevice:
@@ -205,7 +191,6 @@ class TwistdDaemon:
             cwd="/",
             env=environment(),
             start_new_session=True,
-            preexec_fn=end_with_parent,
         )
 
     @property
