@@ -41,7 +41,7 @@ class DocumentTests(SynchronousTestCase):
             for method in (rule.methods or set()) - {"HEAD"}
         }
         told = {(operation.method, operation.path) for operation in OPERATIONS}
-        self.assertEqual(routes - {("get", "/"), ("get", "/{name}")}, told)
+        self.assertEqual(routes - {("get", "/"), ("get", "/{name}"), ("get", "/vendor/{name}")}, told)
 
     def test_references(self) -> None:
         """

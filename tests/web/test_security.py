@@ -243,13 +243,19 @@ class GuardTests(WebTestCase):
         self.assertEqual((again.code, again.body, again.header("ETag")), (304, b"", etag))
         self.assertEqual((await self.call("GET", "/index.html")).body, reply.body)
 
-    def test_files(self) -> None:
+    async def test_files(self) -> None:
         """
-        Every file of the page is served, and what is served is there.
+        Every file below `page/` is served under its path there, with its type; nothing else is.
         """
         folder = Path(__file__).parents[2] / "usbgate" / "web" / "page"
-        self.assertEqual(sorted(path.name for path in folder.iterdir()), sorted(TYPES))
-        self.assertEqual(sorted(load_page()), sorted(TYPES))
+        found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        self.assertEqual(sorted(found), sorted(TYPES))
+        for path, content_type in TYPES.items():
+            reply = await self.call("GET", f"/{path}")
+            self.assertEqual((reply.code, reply.header("Content-Type")), (200, content_type), path)
+            self.assertEqual(reply.body, found[path])
+        for path in ("/static.py", "/vendor", "/vendor/", "/vendor/page.css", "/vendor/..%2Fpage.css", "/uplot.min.js"):
+            self.assertEqual((await self.problem("GET", path))[0], 404, path)
 
     async def test_left_open(self) -> None:
         """

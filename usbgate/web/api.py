@@ -249,6 +249,13 @@ class Api:
         """
         self._give_file(request, name)
 
+    @answers(app, "GET", "/vendor/<name>")
+    async def vendor_file(self, request: Any, name: str) -> None:
+        """
+        Serve a file of others that the page uses.
+        """
+        self._give_file(request, f"vendor/{name}")
+
     def _give_file(self, request: Any, name: str) -> None:
         file = self._page.get(name)
         if file is None:

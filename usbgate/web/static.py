@@ -1,5 +1,5 @@
 """
-The page's files: those of this list, from the package, and nothing else.
+The files of the page: those of `TYPES`, read once, and nothing else.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 _TEXT = "; charset=utf-8"
 
-# Every file of `page/` that is served, with its type; `index.html` is also what `/` is.
+# Every file below `page/` that is served, by its path there, with its type. `index.html` is served as `/`, too.
 TYPES: Mapping[str, str] = {
     "index.html": "text/html" + _TEXT,
     "page.css": "text/css" + _TEXT,
@@ -19,18 +19,19 @@ TYPES: Mapping[str, str] = {
     **dict.fromkeys(
         [
             *("alarms.js", "api.js", "app.js", "buckets.js", "cards.js", "chart.js", "dom.js", "format.js"),
-            *("memory.js", "range.js", "sensor.js", "sparks.js", "store.js", "stream.js", "words.js", "uplot.min.js"),
+            *("memory.js", "range.js", "sensor.js", "sparks.js", "store.js", "stream.js", "words.js"),
         ],
         "text/javascript" + _TEXT,
     ),
-    "uplot.min.css": "text/css" + _TEXT,
-    "uplot-license.txt": "text/plain" + _TEXT,
+    "vendor/uplot.min.js": "text/javascript" + _TEXT,
+    "vendor/uplot.min.css": "text/css" + _TEXT,
+    "vendor/uplot-license.txt": "text/plain" + _TEXT,
 }
 
 
 class PageFile(NamedTuple):
     """
-    One file.
+    One file, with its headers `Content-Type` and `ETag`.
     """
 
     content: bytes
@@ -40,10 +41,10 @@ class PageFile(NamedTuple):
 
 def load_page() -> Mapping[str, PageFile]:
     """
-    Read all files of the page, by name.
+    Read all files of the page; returns them by path below `page/`.
     """
     folder = files(__package__) / "page"
-    return {name: _load((folder / name).read_bytes(), content_type) for name, content_type in TYPES.items()}
+    return {path: _load((folder / path).read_bytes(), content_type) for path, content_type in TYPES.items()}
 
 
 def _load(content: bytes, content_type: str) -> PageFile:

@@ -13,8 +13,8 @@ let loading = null;
 /** Load uPlot, which only this needs; it is no module, and says its name to the window. */
 function loadUPlot() {
   loading ??= new Promise((loaded, failed) => {
-    document.head.append(el("link", { rel: "stylesheet", href: "uplot.min.css" }));
-    document.head.append(el("script", { src: "uplot.min.js", load: () => loaded(window.uPlot), error: failed }));
+    document.head.append(el("link", { rel: "stylesheet", href: "vendor/uplot.min.css" }));
+    document.head.append(el("script", { src: "vendor/uplot.min.js", load: () => loaded(window.uPlot), error: failed }));
   });
   return loading;
 }
