@@ -11,7 +11,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from usbgate.core.errors import LimitExceeded, Malformed
-from usbgate.core.fieldline import LINE_LIMIT, LineBuffer, format_line, join_fields, parse
+from usbgate.core.fieldline import LINE_LIMIT, format_line, join_fields, parse
+from usbgate.core.linebuffer import LineBuffer
 from usbgate.core.messages import error_line, parse_request, reading_event_line, salvage
 from usbgate.core.model import Report, Request
 from usbgate.device.dialects.fields import Dialect

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import LINE_LIMIT, LineBuffer, format_line, parse
+from usbgate.core.fieldline import LINE_LIMIT, format_line, parse
+from usbgate.core.linebuffer import LineBuffer
 
 # A TCP host and port, or the path of a Unix socket.
 Address = tuple[str, int] | str

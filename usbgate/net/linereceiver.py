@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from twisted.protocols.basic import LineReceiver
 
-from usbgate.core.fieldline import LINE_LIMIT, LineBuffer
+from usbgate.core.fieldline import LINE_LIMIT
+from usbgate.core.linebuffer import LineBuffer
 
 
 class BoundedLineReceiver(LineReceiver):

@@ -17,7 +17,7 @@ from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from usbgate.core.fieldline import LineBuffer
+from usbgate.core.linebuffer import LineBuffer
 from usbgate.simulator.home import Home, furnish
 
 __all__ = ["Home", "Simulator", "SimulatorError", "run"]
