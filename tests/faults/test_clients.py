@@ -308,7 +308,7 @@ class CrowdTests(ClientsCase):
             self.assertLess(told["OK:ping"], 48)
             self.assertEqual(told["OK:ping"] + told[""], 100)
         self.assertNotIn("EMFILE", self.daemon.log)
-        self.assertEqual(self.daemon.log.count("could not be taken: too many open files"), 1)
+        self.assertEqual(self.daemon.log.count("could not be accepted: too many open files"), 1)
         # Nobody speaks now, and some still come in.
         more = [self.open() for _ in range(20)]
         self.assertLess(measured(lambda: processor_time(pid), 0.5), 0.2)

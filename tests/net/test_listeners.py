@@ -1,5 +1,5 @@
 """
-A port that can't take who comes: a real one, on a clock that is moved by hand.
+A port that can't accept connections: a real one, on a clock that is moved by hand.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from twisted.internet.tcp import Port
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from usbgate.net.listeners import REST, TOLD_INTERVAL, Listeners
+from usbgate.net.listeners import ACCEPT_PAUSE, LOG_INTERVAL, Listeners
 
 
 class FewReactor(Clock):
     """
-    Listens, knows who reads, and tells nobody that there is something to read.
+    Records which ports it would poll, and polls none.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class FewReactor(Clock):
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Port:
         """
-        Listen.
+        Open a port.
         """
         listening = Port(port, factory, backlog, interface, self)
         listening.startListening()
@@ -36,13 +36,13 @@ class FewReactor(Clock):
 
     def addReader(self, reader: Any) -> None:
         """
-        Read it.
+        Poll it.
         """
         self.readers.add(reader)
 
     def removeReader(self, reader: Any) -> None:
         """
-        Read it no more.
+        Poll it no more.
         """
         self.readers.discard(reader)
 
@@ -52,9 +52,9 @@ class FewReactor(Clock):
         """
 
 
-class Barren:
+class FullSocket:
     """
-    A listening socket of a system that has nothing left.
+    A listening socket of a system that has no file descriptor left.
     """
 
     def __init__(self, number: int) -> None:
@@ -67,14 +67,14 @@ class Barren:
         raise OSError(self._number, "")
 
 
-class PortsTests(SynchronousTestCase):
+class AcceptErrorTests(SynchronousTestCase):
     """
-    Nothing is left to take a connection with.
+    There is no file descriptor left to accept a connection with.
     """
 
     def setUp(self) -> None:
         """
-        Listen.
+        Open a port.
         """
         self.reactor = FewReactor()
         self.ports = Listeners(self.reactor, ["tcp:0:interface=127.0.0.1"], Factory.forProtocol(Protocol))
@@ -84,7 +84,7 @@ class PortsTests(SynchronousTestCase):
 
     def tearDown(self) -> None:
         """
-        At the end nothing is left.
+        Once stopped, no timer and no open port is left.
         """
         self.port.socket = self.socket
         stopped = self.ports.stopService()
@@ -92,30 +92,30 @@ class PortsTests(SynchronousTestCase):
         self.successResultOf(stopped)
         self.assertEqual((self.reactor.getDelayedCalls(), self.reactor.readers), ([], set()))
 
-    def test_rests(self) -> None:
+    def test_pauses(self) -> None:
         """
-        The port takes nobody for a while, instead of trying at once and for ever; then it tries again.
+        The port pauses instead of trying again at once, for ever; then it tries again.
         """
-        self.port.socket = Barren(errno.ENFILE)
+        self.port.socket = FullSocket(errno.ENFILE)
         for _ in range(3):
             self.assertIn(self.port, self.reactor.readers)
             self.port.doRead()
             self.assertNotIn(self.port, self.reactor.readers)
-            self.reactor.advance(REST)
-        self.port.doRead()  # and is stopped meanwhile
+            self.reactor.advance(ACCEPT_PAUSE)
+        self.port.doRead()  # and is stopped during the pause
 
-    def test_said_now_and_then(self) -> None:
+    def test_logged_at_intervals(self) -> None:
         """
-        However many are not taken, it is said once a minute, with their number.
+        However many connections are not accepted, one line a minute is logged, with their number.
         """
-        self.port.socket = Barren(errno.ENFILE)
-        with capturedLogs() as said:
+        self.port.socket = FullSocket(errno.ENFILE)
+        with capturedLogs() as logged:
             self.port.doRead()
-            self.assertEqual([*map(formatEvent, said)], ["1 connections could not be taken: ENFILE"])
+            self.assertEqual([*map(formatEvent, logged)], ["1 connections could not be accepted: ENFILE"])
             for _ in range(59):
-                self.reactor.advance(REST)
+                self.reactor.advance(ACCEPT_PAUSE)
                 self.port.doRead()
-            self.assertEqual(len(said), 1)
-            self.reactor.advance(TOLD_INTERVAL)
+            self.assertEqual(len(logged), 1)
+            self.reactor.advance(LOG_INTERVAL)
             self.port.doRead()
-        self.assertEqual([*map(formatEvent, said[1:])], ["60 connections could not be taken: ENFILE"])
+        self.assertEqual([*map(formatEvent, logged[1:])], ["60 connections could not be accepted: ENFILE"])

@@ -1,5 +1,5 @@
 """
-What waits to be sent: nothing is lost, doubled or turned round, whatever the socket takes (protocol §3, the end).
+Data waiting to be sent: none is lost, doubled or reordered, however much the socket takes (protocol §3, the end).
 """
 
 from __future__ import annotations
@@ -51,28 +51,28 @@ class SendQueueTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Build it.
+        Build a queue before a socket that has no room.
         """
         self.clock = Clock()
         self.socket = Socket()
-        self.told: list[str] = []
+        self.calls: list[str] = []
         self.queue = self.build(self.socket)
 
     def build(self, transport: Any) -> SendQueue:
         """
-        Stand a queue before a transport.
+        Build a queue before a transport.
         """
-        return SendQueue(self.clock, transport, lambda: self.told.append("taken"), lambda: self.told.append("stuck"))
+        return SendQueue(self.clock, transport, lambda: self.calls.append("sent"), lambda: self.calls.append("stuck"))
 
     def test_interface(self) -> None:
         """
-        It is what a transport expects of a producer.
+        A queue is a pull producer.
         """
         verifyObject(IPullProducer, self.queue)
 
     def test_at_once(self) -> None:
         """
-        Where nothing waits, data is sent within the call, and nothing is armed.
+        Where nothing waits, data is sent within the call, and no timer is started.
         """
         self.socket.room = 100
         self.queue.write(b"hello")
@@ -82,7 +82,7 @@ class SendQueueTests(SynchronousTestCase):
 
     def test_behind(self) -> None:
         """
-        The first data can be sent behind what the transport holds already; all later data follows it.
+        The first data can follow data that the transport holds already; all later data follows it.
         """
         self.socket.write(b"before ")
         self.queue.write_behind(b"first ")
@@ -95,7 +95,7 @@ class SendQueueTests(SynchronousTestCase):
 
     def test_later(self) -> None:
         """
-        Data that may wait goes out before the next, or when flushed.
+        Data that may wait is sent before the next, or when flushed.
         """
         self.socket.room = 100
         self.queue.write(b"a", at_once=False)
@@ -108,7 +108,7 @@ class SendQueueTests(SynchronousTestCase):
 
     def test_any_room(self) -> None:
         """
-        Whatever is taken at a time, all arrives once and in order, and what waits is counted to the byte.
+        However much is taken at a time, all arrives once and in order, and the waiting bytes are counted.
         """
         drawn = random.Random(20)
         for _ in range(50):
@@ -122,7 +122,7 @@ class SendQueueTests(SynchronousTestCase):
                 self.socket.room += drawn.choice([0, 1, 100, PIECE])
                 if drawn.random() < 0.5:
                     self.socket.doWrite()
-                # Twisted tells what it got rid of only when it has nothing left.
+                # Twisted reports what it sent only when it holds nothing more.
                 self.assertGreaterEqual(queue.unsent, len(written) - len(self.socket.sent))
                 self.assertLessEqual(queue.unsent - 4 * PIECE, len(written) - len(self.socket.sent))
             self.socket.room = 10**9
@@ -142,7 +142,7 @@ class SendQueueTests(SynchronousTestCase):
         self.socket.loseConnection()
         ends: list[object] = []
         while not ends or ends[-1] is None:
-            self.assertEqual(self.told.count("stuck"), 0)
+            self.assertEqual(self.calls.count("stuck"), 0)
             self.socket.room = 5000
             ends.append(self.socket.doWrite())
         self.assertIs(ends[-1], CONNECTION_DONE)
@@ -150,7 +150,7 @@ class SendQueueTests(SynchronousTestCase):
 
     def test_bounded_pieces(self) -> None:
         """
-        The transport is given little at a time, so that it is seen when some of it is taken.
+        The transport gets little at a time, so that it is noticed when some of it is sent.
         """
         for _ in range(100):
             self.queue.write(b"x" * 1000)
@@ -159,7 +159,7 @@ class SendQueueTests(SynchronousTestCase):
 
     def test_stuck(self) -> None:
         """
-        It is told when nothing of what waits was taken for so long; every piece taken starts the time anew.
+        A queue is stuck when none of its data was sent for `STUCK_AFTER`; each piece sent restarts that time.
         """
         self.queue.write(b"x" * 1000)
         self.queue.write(b"y" * PIECE)
@@ -167,32 +167,32 @@ class SendQueueTests(SynchronousTestCase):
         self.socket.room = 1000
         self.socket.doWrite()
         self.clock.advance(STUCK_AFTER * 0.9)
-        self.assertEqual(self.told, ["taken"])
+        self.assertEqual(self.calls, ["sent"])
         self.clock.advance(STUCK_AFTER * 0.2)
-        self.assertEqual(self.told, ["taken", "stuck"])
+        self.assertEqual(self.calls, ["sent", "stuck"])
 
-    def test_taken_from_the_kernel(self) -> None:
+    def test_read_from_the_kernel(self) -> None:
         """
-        What the peer takes out of the kernel's own queue counts, too, before the transport gets rid of anything.
+        What the peer reads of the kernel's own queue counts as progress, before the transport sends anything.
         """
         near, far = socketpair()
         self.addCleanup(near.close)
         self.addCleanup(far.close)
         for _ in range(3):
             near.send(b"k" * 5000)
-        self.socket.fileno = near.fileno  # type: ignore[method-assign]  # a real one, whose kernel is asked
+        self.socket.fileno = near.fileno  # type: ignore[method-assign]  # a real one, with a queue in the kernel
         self.queue.write(b"x" * 1000)
         for _ in range(3):
             self.clock.pump([STUCK_AFTER / 20] * 18)
             far.recv(5000)
         self.clock.pump([STUCK_AFTER / 20] * 18)
-        self.assertEqual(self.told, [])
+        self.assertEqual(self.calls, [])
         self.clock.pump([STUCK_AFTER / 20] * 6)
-        self.assertEqual(self.told, ["stuck"])
+        self.assertEqual(self.calls, ["stuck"])
 
     def test_lost(self) -> None:
         """
-        An error while sending at once is left to the reactor, that finds it when it writes.
+        An error while sending at once is left to the reactor, which finds it when it writes.
         """
         self.socket.lost = True
         self.queue.write(b"hello")
@@ -204,9 +204,9 @@ class SendQueueTests(SynchronousTestCase):
 
     def test_encrypted(self) -> None:
         """
-        Nothing is written past the encryption of a transport that has some.
+        Nothing is written past the encryption of a transport that has it.
         """
-        self.socket.TLS = True  # type: ignore[attr-defined]  # as Twisted's connections say it
+        self.socket.TLS = True  # type: ignore[attr-defined]  # as Twisted's connections mark it
         self.queue = self.build(self.socket)
         self.socket.room = 100
         self.queue.write(b"secret")

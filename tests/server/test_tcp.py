@@ -332,11 +332,11 @@ class TcpTests(TestCase):
             await until(turned)
             unsent = client._queue.unsent
             for _ in range(5):
-                held = client._queue._ask_kernel()
+                held = client._queue.count_in_kernel()
 
                 def taken(held: int = held) -> bool:
                     slow.recv(500)
-                    return bool(client._queue._ask_kernel() < held)
+                    return bool(client._queue.count_in_kernel() < held)
 
                 await until(taken)
                 clock.pump([STUCK_AFTER / 10] * 9)

@@ -1,5 +1,5 @@
 """
-Twisted's LineReceiver on a `LineBuffer`: what the device's and the clients' protocol have in common.
+Twisted's LineReceiver on a `LineBuffer`: the base of the device's and the clients' protocol.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from usbgate.core.linebuffer import LineBuffer
 
 class BoundedLineReceiver(LineReceiver):
     """
-    A LineReceiver that reads LF and CRLF alike, takes whole chunks, and survives an over-long line.
+    A LineReceiver that accepts both LF and CRLF, delivers whole chunks, and survives an over-long line.
 
-    The stock one calls Python once a line, and with `lineLengthExceeded` overridden it loses the good lines
-    behind an over-long one in the same chunk and can deliver its tail as a line. Its face is kept: `delimiter`
-    (for sending), `MAX_LENGTH`, `sendLine`, `lineReceived`, `lineLengthExceeded`, pausing. Raw mode is not.
+    Twisted's own runs Python code for each line, and with `lineLengthExceeded` overridden it loses the good lines
+    behind an over-long one in the same chunk and can deliver its tail as a line. The interface is the same: `delimiter`
+    (for sending), `MAX_LENGTH`, `sendLine`, `lineReceived`, `lineLengthExceeded`, pausing. There is no raw mode.
 
     Attributes:
-        lines_at_once: How many lines are handed on in one call of `linesReceived`; more wait for the next.
+        lines_at_once: The most lines that one call of `linesReceived` delivers; the others wait for the next call.
     """
 
     delimiter = b"\n"
@@ -37,21 +37,23 @@ class BoundedLineReceiver(LineReceiver):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Cut a chunk into lines; also called by `resumeProducing`, with nothing.
+        Cut a chunk into lines. `resumeProducing` calls this, too, with no data.
         """
         self.linesReceived(self.buffer.feed(data))
 
     def linesReceived(self, lines: Sequence[bytes]) -> None:
         """
-        Hand lines on one by one while not paused, and keep the others until called again; none once we hang up.
+        Deliver lines one by one, until paused or after `loseConnection`. While paused, the others wait for the next
+        call; after `loseConnection` they are discarded.
 
-        Override it to take all lines of a chunk in one call; over-long ones are longer than `MAX_LENGTH`.
+        Override this to get all lines of a chunk in one call. It is called once for each chunk, also where the chunk
+        completes no line; an over-long line is longer than `MAX_LENGTH`.
 
         Args:
             lines: Lines in order without their ends, perhaps none.
         """
         self._waiting.extend(lines)
-        if self._delivering:  # a line paused and resumed us while it was handed on
+        if self._delivering:  # `lineReceived` paused and resumed us
             return
         self._delivering = True
         try:

@@ -1,5 +1,5 @@
 """
-Listening: server endpoints from the configuration, one factory behind them.
+Listening on the configured server endpoints, with one factory for all of them.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from zope.interface import implementer
 
 from usbgate.core.errors import StartError
 
-REST = 1.0  # seconds to take no connection where there is nothing to take one with
-TOLD_INTERVAL = 60.0  # seconds between two lines of log about connections that were not taken
+ACCEPT_PAUSE = 1.0  # seconds without accepting connections after an accept failed
+LOG_INTERVAL = 60.0  # seconds between two log lines about connections that were not accepted
 
 
 class ListenError(StartError):
     """
-    An address can't be listened on; the text says which and why, in one line.
+    An address can't be listened on; the message gives the address and the reason, in one line.
     """
 
 
 @implementer(ILogObserver)
-class _Refusals:
+class _AcceptErrors:
     """
-    Hears what a port of Twisted's says of each connection that it can't take; says it now and then.
+    Stands in for the log of one Twisted port, which writes three lines for each connection that it can't accept and
+    would fill the disk: logs their count once in `LOG_INTERVAL`.
 
-    Without a file descriptor left, a port closes who comes by means of one that it keeps for that. Where even that
-    does not help, it would try at once again, for ever: so who comes has to wait a while.
+    When file descriptors run out, the port closes new connections by means of one that it keeps in reserve. Where that
+    fails, too, it would try again at once, for ever; so the port pauses for `ACCEPT_PAUSE`.
     """
 
     log = Logger(namespace="usbgate.net.listeners.Listeners")
@@ -41,78 +42,79 @@ class _Refusals:
     def __init__(self, reactor: IReactorTime, port: Port) -> None:
         self._reactor = reactor
         self._port = port
-        self._resting: IDelayedCall | None = None
+        self._pause: IDelayedCall | None = None
         self._count = 0
-        self._told: float | None = None
+        self._logged_at: float | None = None
 
     def __call__(self, event: LogEvent) -> None:
         """
-        Hear one line: one that has the `address` of who was closed, the `acceptError`, or neither.
+        Count the events that have an `acceptError` or the `address` of a connection that was closed.
         """
         error = event.get("acceptError")
-        if error is not None and self._resting is None:
+        if error is not None and self._pause is None:
             self._port.stopReading()
-            self._resting = self._reactor.callLater(REST, self._go_on)
+            self._pause = self._reactor.callLater(ACCEPT_PAUSE, self._resume)
         if error is None and "address" not in event:
             return
         self._count += 1
         now = self._reactor.seconds()
-        if self._told is None or now - self._told >= TOLD_INTERVAL:
+        if self._logged_at is None or now - self._logged_at >= LOG_INTERVAL:
             self.log.warn(
-                "{count} connections could not be taken: {why}",
+                "{count} connections could not be accepted: {why}",
                 count=self._count,
                 why="too many open files" if error in (None, "EMFILE") else error,
             )
-            self._count, self._told = 0, now
+            self._count, self._logged_at = 0, now
 
-    def _go_on(self) -> None:
-        self._resting = None
+    def _resume(self) -> None:
+        self._pause = None
         self._port.startReading()
 
     def close(self) -> None:
         """
-        Leave the port alone.
+        Cancel the pause, if there is one.
         """
-        if self._resting is not None:
-            self._resting.cancel()
-            self._resting = None
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
 
 
 class Listeners(Service):
     """
-    Listens on some endpoints from start to stop.
+    Listens on some endpoints while it runs.
+
+    Twisted's StreamServerEndpointService does not fit: it gives nobody the port, whose address is logged and whose
+    accept errors are, and it logs a traceback, or raises one, where a user needs one line.
     """
 
     log = Logger()
 
     def __init__(
-        self, reactor: IReactorTime, endpoints: Sequence[str], factory: IProtocolFactory, needed: bool = True
+        self, reactor: IReactorTime, endpoints: Sequence[str], factory: IProtocolFactory, required: bool = True
     ) -> None:
         """
-        Remember what to listen on; nothing is opened before the service is started.
-
         Args:
-            reactor: For time, and what the endpoints need of it.
+            reactor: For time, and whatever else the endpoints need.
             endpoints: Twisted server endpoint strings.
-            factory: Makes a protocol for each connection.
-            needed: Whether it is the end of the start where one can't be listened on; else it is only said.
+            factory: Builds a protocol for each connection.
+            required: Whether an endpoint that can't be listened on ends the start. If not, it is only logged.
         """
         self._reactor = reactor
         self._endpoints = endpoints
         self._factory = factory
-        self._needed = needed
+        self._required = required
         self._ports: list[IListeningPort] = []
-        self._refusals: list[_Refusals] = []
+        self._accept_errors: list[_AcceptErrors] = []
         self._starting = False
 
     def privilegedStartService(self) -> None:
         """
-        Listen, while a port below 1024 may still be had.
+        Listen, before root privileges are dropped: ports below 1024 need them.
 
         Raises:
-            ListenError: An address is taken, or not ours. One that is found out later is logged.
+            ListenError: An address is in use, or not ours. An endpoint that fails later is logged.
         """
-        failed: list[Failure] = []
+        failures: list[Failure] = []
         self._starting = True
         for description in self._endpoints:
             try:
@@ -120,40 +122,47 @@ class Listeners(Service):
             except (ValueError, TypeError, LookupError, ImportError) as error:
                 raise ListenError(f"can't listen on {description}: {error}") from None
             listening = maybeDeferred(endpoint.listen, self._factory)
-            listening.addCallback(self._listening, description)
-            listening.addErrback(self._not_listening, description, failed)
+            listening.addCallback(self._port_opened, description)
+            listening.addErrback(self._port_failed, description, failures)
         self._starting = False
-        if failed and self._needed:
-            raise ListenError(f"can't listen: {failed[0].getErrorMessage()}")
+        if failures and self._required:
+            raise ListenError(f"can't listen: {failures[0].getErrorMessage()}")
 
-    def _listening(self, port: IListeningPort, description: str) -> None:
+    def _port_opened(self, port: IListeningPort, description: str) -> None:
         self._ports.append(port)
-        if isinstance(port, Port):  # three lines for each connection that it can't take would fill the disk
-            refusals = _Refusals(self._reactor, port)
-            self._refusals.append(refusals)
-            port._logger = Logger(observer=refusals)
-        self._tell(port, description)
+        if isinstance(port, Port):
+            accept_errors = _AcceptErrors(self._reactor, port)
+            self._accept_errors.append(accept_errors)
+            port._logger = Logger(observer=accept_errors)
+        self.log_listening(port, description)
 
-    def _tell(self, port: IListeningPort, description: str) -> None:
+    def log_listening(self, port: IListeningPort, description: str) -> None:
+        """
+        Log that a port is open.
+
+        Args:
+            port: The port.
+            description: Its endpoint string.
+        """
         self.log.info("listening on {endpoint}", endpoint=description)
 
-    def _not_listening(self, failure: Failure, description: str, failed: list[Failure]) -> None:
-        # Twisted's own endpoints know at once, which ends the start; what a plug-in's finds out later is only said.
-        failed.append(failure)
-        if not self._needed:
+    def _port_failed(self, failure: Failure, description: str, failures: list[Failure]) -> None:
+        # Twisted's own endpoints fail at once, which ends the start; a plugin's may fail later.
+        failures.append(failure)
+        if not self._required:
             self.log.warn("can't listen on {endpoint}: {why}", endpoint=description, why=failure.getErrorMessage())
         elif not self._starting:
             self.log.error("can't listen on {endpoint}: {why}", endpoint=description, why=failure.getErrorMessage())
 
     def stopService(self) -> Deferred[None]:
         """
-        Listen no more; what is connected stays so.
+        Close the ports; connections stay open.
 
         Returns:
             Fires when all ports are closed.
         """
         super().stopService()
-        for refusals in self._refusals:
-            refusals.close()
+        for accept_errors in self._accept_errors:
+            accept_errors.close()
         ports, self._ports = self._ports, []
         return gatherResults([maybeDeferred(port.stopListening) for port in ports]).addCallback(lambda _: None)

@@ -1,5 +1,5 @@
 """
-What waits to be sent to one peer: how much it is, and whether the peer takes any of it (protocol §3, the end).
+Data waiting to be sent to one peer: how much it is, and whether the peer still reads (protocol §3, the end).
 """
 
 from __future__ import annotations
@@ -14,63 +14,57 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IConsumer, IDelayedCall, IFileDescriptor, IPullProducer, IReactorTime
 from zope.interface import implementer
 
-# Bytes given to the transport at once: what is measured as taken or not taken. Smaller, and a full-speed reader
-# costs a reactor turn for too little; larger, and a slow one seems to take nothing for too long.
+# Bytes handed to the transport at once; it reports only that it sent all of them. Smaller, and a fast reader costs a
+# reactor turn for too little; larger, and a slow one seems to read nothing for too long.
 PIECE = 16 * 1024
 
-STUCK_AFTER = 60.0  # seconds in which a peer must take something of what waits, protocol §3
+STUCK_AFTER = 60.0  # seconds within which a peer must read some of the waiting data, protocol §3
 
-# Looks at the kernel's own queue within that time: so much later than it should a peer is dropped at most. The kernel
-# holds up to 4 MiB, and takes more only when a third of it is gone: a reader of 5 kB/s needs minutes for that.
-LOOKS = 6
+# Checks of the kernel's send queue within that time: a peer that stopped reading is found one such step late at most.
+# The kernel holds up to 4 MiB, and accepts more only when a third of it is sent: a reader of 5 kB/s needs minutes.
+CHECKS = 6
 
 
 @implementer(IPullProducer)
 class SendQueue:
     """
-    A queue before a transport, since a transport does not tell how much it still holds.
+    A queue before a transport, since a transport does not report how much it still holds.
 
-    It is the transport's pull producer, but only while the transport holds something of it: so `loseConnection`
-    waits for what is queued here too, and a transport that pulls all the time (TLS) has nobody to pull at.
+    It is the transport's pull producer, but only while the transport holds some of its data. So `loseConnection` waits
+    for the queued data, too, and a transport that pulls all the time (TLS) is not left polling an empty queue.
+
+    Attributes:
+        unsent: Bytes waiting here and in the transport.
     """
 
     def __init__(
-        self, reactor: IReactorTime, transport: IConsumer, taken: Callable[[], None], stuck: Callable[[], None]
+        self, reactor: IReactorTime, transport: IConsumer, sent: Callable[[], None], stuck: Callable[[], None]
     ) -> None:
         """
-        Stand before a transport.
-
         Args:
             reactor: For the time limit.
-            transport: Where it goes.
-            taken: Called whenever the transport has got rid of what it held.
-            stuck: Called when something waited for `STUCK_AFTER` seconds and nothing of it was taken.
+            transport: Where the data goes.
+            sent: Called whenever the transport has sent all that it held.
+            stuck: Called when data waited for `STUCK_AFTER` seconds and the peer read none of it.
         """
+        self.unsent = 0
         self._reactor = reactor
         self._transport = transport
-        self._taken = taken
+        self._sent = sent
         self._stuck = stuck
-        # Writing at once instead of a reactor turn later: 21 % off a round trip. Only on a bare socket: what
+        # Writing at once instead of a reactor turn later saves 21 % of a round trip. Only on a bare socket: what
         # wraps one (TLS) forwards this method to the socket as it is, past the encryption.
         bare = isinstance(transport, FileDescriptor) and not getattr(transport, "TLS", False)
         self._send_now = transport.writeSomeData if bare and isinstance(transport, FileDescriptor) else None
         self._pieces: deque[bytes] = deque()
-        self._queued = 0  # bytes in `_pieces`
-        self._handed = 0  # bytes that the transport holds
+        self._in_transport = 0  # bytes, part of `unsent`
         self._busy = False  # whether we are the transport's producer
         self._registering = False
         self._holds = 0
         self._closed = False
-        self._progress = 0.0  # when something was taken last, or began to wait
-        self._in_kernel: int | None = None  # bytes, at the last look
+        self._progress_at = 0.0  # when the peer last read some, or data began to wait
+        self._in_kernel: int | None = None  # bytes, at the last check
         self._timer: IDelayedCall | None = None
-
-    @property
-    def unsent(self) -> int:
-        """
-        How many bytes wait here and in the transport.
-        """
-        return self._queued + self._handed
 
     def write(self, data: bytes, at_once: bool = True) -> None:
         """
@@ -78,29 +72,29 @@ class SendQueue:
 
         Args:
             data: At least one byte.
-            at_once: If false, it may wait until `flush`, or until the next data is sent.
+            at_once: If false, the data may wait until `flush`, or until the next data is sent.
         """
         if self._closed:
             return
         self._pieces.append(data)
-        self._queued += len(data)
+        self.unsent += len(data)
         if at_once and not self._holds:
             self.flush()
 
     def write_behind(self, data: bytes) -> None:
         """
-        Send data after what the transport may hold already, which we have not seen.
+        Send the first data, after any that was written to the transport itself before.
 
         Args:
-            data: At least one byte, the first that is written.
+            data: At least one byte.
         """
         self._pieces.append(data)
-        self._queued += len(data)
+        self.unsent += len(data)
         self._hand_over()
 
     def hold(self) -> None:
         """
-        Collect what is written until `release`, so that it goes out in one packet.
+        Collect what is written until `release`, so that it goes out in one packet. Calls may be nested.
         """
         self._holds += 1
 
@@ -119,96 +113,93 @@ class SendQueue:
             return
         if self._send_now is not None and not self._busy:
             while self._pieces:
-                data = self._take(PIECE)
-                sent = self._send_now(data)
+                data = self._pop(PIECE)
+                result = self._send_now(data)
                 # An error shows again when the reactor writes, and is handled there.
-                count = sent if isinstance(sent, int) and sent > 0 else 0
+                count = result if isinstance(result, int) and result > 0 else 0
+                self.unsent -= count
                 if count < len(data):
                     self._pieces.appendleft(data[count:])
-                    self._queued += len(data) - count
                     break
-        if self._pieces and self._handed + len(self._pieces[0]) <= max(PIECE, len(self._pieces[0])):
+        if self._pieces and self._in_transport + len(self._pieces[0]) <= max(PIECE, len(self._pieces[0])):
             self._hand_over()
 
     def close(self) -> None:
         """
-        The connection is over: forget what waits.
+        Discard the waiting data; the connection is over.
         """
         self._closed = True
         self._pieces.clear()
-        self._queued = self._handed = 0
+        self.unsent = self._in_transport = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def resumeProducing(self) -> None:
         """
-        The transport has nothing left to send.
+        Hand over the next data; the transport has sent all that it held.
         """
-        if self._registering or self._closed:  # registering calls this, too, with nothing taken yet
+        if self._registering or self._closed:  # `registerProducer` calls this, too, with nothing sent yet
             return
-        self._handed = 0
-        self._progress = self._reactor.seconds()
+        self.unsent -= self._in_transport
+        self._in_transport = 0
+        self._progress_at = self._reactor.seconds()
         if self._pieces:
             self._hand_over()
         else:
             self._busy = False
             self._transport.unregisterProducer()
-        self._taken()
+        self._sent()
 
     def stopProducing(self) -> None:
         """
-        The transport was lost.
+        Close the queue; the connection was lost.
         """
         self.close()
 
-    def _take(self, most: int) -> bytes:
-        """
-        Take at least one piece out of the queue, and more while they are no more than so many bytes.
-        """
+    def _pop(self, most: int) -> bytes:
+        # At least one piece, and more as long as they are at most so many bytes together.
         if len(self._pieces) == 1:  # as nearly always
-            self._queued = 0
             return self._pieces.popleft()
-        taken = [self._pieces.popleft()]
-        size = len(taken[0])
+        popped = [self._pieces.popleft()]
+        size = len(popped[0])
         while self._pieces and size + len(self._pieces[0]) <= most:
-            taken.append(self._pieces.popleft())
-            size += len(taken[-1])
-        self._queued -= size
-        return b"".join(taken)
+            popped.append(self._pieces.popleft())
+            size += len(popped[-1])
+        return b"".join(popped)
 
     def _hand_over(self) -> None:
-        data = self._take(PIECE - self._handed)
-        self._handed += len(data)
+        data = self._pop(PIECE - self._in_transport)
+        self._in_transport += len(data)
         self._transport.write(data)
         if not self._busy:
             self._busy = True
-            self._progress = self._reactor.seconds()
+            self._progress_at = self._reactor.seconds()
             self._registering = True
             self._transport.registerProducer(self, False)
             self._registering = False
-            self._in_kernel = self._ask_kernel()
+            self._in_kernel = self.count_in_kernel()
             if self._timer is None:
-                self._timer = self._reactor.callLater(STUCK_AFTER / LOOKS, self._look)
+                self._timer = self._reactor.callLater(STUCK_AFTER / CHECKS, self._check_progress)
 
-    def _look(self) -> None:
-        # One timer for many writes: it looks when it is due whether there was progress meanwhile.
+    def _check_progress(self) -> None:
+        # One timer for many writes: it is not moved by each, but checks when it is due whether there was progress.
         self._timer = None
         if not self._busy:
             return
-        in_kernel = self._ask_kernel()
-        if in_kernel != self._in_kernel:  # less: the peer took some; more: the kernel had room, so it took some, too
+        in_kernel = self.count_in_kernel()
+        if in_kernel != self._in_kernel:  # less: the peer read some; more: the kernel had room, so it read some, too
             self._in_kernel = in_kernel
-            self._progress = self._reactor.seconds()
-        left = self._progress + STUCK_AFTER - self._reactor.seconds()
+            self._progress_at = self._reactor.seconds()
+        left = self._progress_at + STUCK_AFTER - self._reactor.seconds()
         if left > 0:
-            self._timer = self._reactor.callLater(min(left, STUCK_AFTER / LOOKS), self._look)
+            self._timer = self._reactor.callLater(min(left, STUCK_AFTER / CHECKS), self._check_progress)
         else:
             self._stuck()
 
-    def _ask_kernel(self) -> int | None:
+    def count_in_kernel(self) -> int | None:
         """
-        Return how many bytes the kernel holds that the peer has not taken; None where it does not tell.
+        Return how many bytes the kernel holds that the peer has not read; None where it does not report that.
         """
         if not IFileDescriptor.providedBy(self._transport):
             return None

@@ -179,10 +179,10 @@ class WebListener(Listeners):
             base_path: See `Front`.
             asked_for: Whether somebody wants it there: then nowhere else will do.
         """
-        super().__init__(reactor, [endpoint], web.site, needed=asked_for)
+        super().__init__(reactor, [endpoint], web.site, required=asked_for)
         self._base_path = base_path
 
-    def _tell(self, port: IListeningPort, description: str) -> None:
+    def log_listening(self, port: IListeningPort, description: str) -> None:
         address: Any = port.getHost()
         host = getattr(address, "host", None)
         if host is None:
