@@ -1,0 +1,308 @@
+"""
+The public doubles and builders of `usbgate.testing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.exceptions import Invalid
+from zope.interface.verify import verifyObject
+
+from usbgate.core.batch import encode, merge
+from usbgate.core.errors import Malformed
+from usbgate.core.fieldline import parse
+from usbgate.core.messages import parse_request
+from usbgate.core.model import Bucket, Report, Request, Selection, StoredReading, StoredRequest
+from usbgate.device.interfaces import IDialect
+from usbgate.store.interfaces import IArchive, IHistory, IJournal, IOutbox, ISink, RowsRefused, SinkUnavailable
+from usbgate.testing import (
+    AT,
+    MemoryJournal,
+    MemorySink,
+    acknowledgement,
+    check_dialect,
+    reading,
+    readings,
+    report,
+    request,
+    request_record,
+    rows_of,
+)
+
+
+class BuilderTests(SynchronousTestCase):
+    """
+    What the builders make is what usbgate makes.
+    """
+
+    def test_request(self) -> None:
+        """
+        A request is the one that its line would make.
+        """
+        line = b"MSG:L_ID:9_ORIGIN:TOTO_LEVEL:50"
+        self.assertEqual(request("9", "L", LEVEL="50"), parse_request(parse(line), "TOTO", "test", parsed=True))
+
+    def test_rows(self) -> None:
+        """
+        The rows of a batch come back as they went in, with their numbers.
+        """
+        stored = [reading(-0.0), reading("é 漢"), reading(1e22, text="1e22", clock=False), reading(None, command="J")]
+        records = [request_record(), request_record("timeout", device=None, arguments="A:1")]
+        joined = merge([encode(3, stored, records), encode(12, readings(5, 1))])
+        self.assertEqual(rows_of(joined), dict(enumerate([*stored, *records], 3)) | {12: reading(5.0, at=AT + 5)})
+
+
+@implementer(IDialect)
+class OneReport:
+    """
+    A dialect that reads the same in every line.
+    """
+
+    line_starts = ()
+    left_out = 0
+
+    def __init__(self, meaning: Report | str, written: bytes = b"?") -> None:
+        self.meaning = meaning
+        self.written = written
+
+    def decode(self, line: bytes) -> Report | str:
+        return self.meaning
+
+    def encode(self, request: Request, tag: str | None) -> bytes:
+        return self.written
+
+
+class Failing(OneReport):
+    """
+    A dialect that fails on bytes that are no text.
+    """
+
+    def decode(self, line: bytes) -> Report | str:
+        return line.decode()
+
+
+class CheckDialectTests(SynchronousTestCase):
+    """
+    What a dialect must not do is found.
+    """
+
+    def test_good(self) -> None:
+        """
+        A dialect that keeps the promises passes.
+        """
+        for meaning in (report(VALUE="1", STATE="on"), acknowledgement(), "log text"):
+            check_dialect(OneReport(meaning), [(b"any", meaning)])
+
+    def test_no_dialect(self) -> None:
+        """
+        What does not provide the interface is refused.
+        """
+        self.assertRaises(Invalid, check_dialect, object(), [])
+
+    def test_meaning(self) -> None:
+        """
+        A line that becomes something else than said is found, and so is one that is not refused.
+        """
+        self.assertRaises(AssertionError, check_dialect, OneReport("a"), [(b"any", "b")])
+        self.assertRaises(AssertionError, check_dialect, OneReport("a"), [], [b"any"])
+
+    def test_reports(self) -> None:
+        """
+        A report that usbgate could not pass on is found.
+        """
+        for meaning in [
+            report("my sensor"),
+            Report("20", None, None, ()),
+            report(value="1"),
+            report(**{"A B": "1"}),
+            report(VALUE=""),
+            report(VALUE="1\n2"),
+            report(VALUE="1_STATE:on"),
+        ]:
+            self.assertRaises(AssertionError, check_dialect, OneReport(meaning), [])
+
+    def test_garbage(self) -> None:
+        """
+        A dialect that fails on garbage, other than by `Malformed`, is found.
+        """
+        self.assertRaises(UnicodeDecodeError, check_dialect, Failing("a"), [])
+
+    def test_encode(self) -> None:
+        """
+        A request that becomes more than one line is found.
+        """
+        self.assertRaises(AssertionError, check_dialect, OneReport("a", b"a\nb"), [])
+
+    def test_refused(self) -> None:
+        """
+        A line may be refused where that is said.
+        """
+        dialect = OneReport("a")
+        dialect.decode = self.refuse  # type: ignore[method-assign]
+        check_dialect(dialect, [], [b"any"])
+        self.assertRaises(Malformed, check_dialect, dialect, [(b"any", "a")])
+
+    def refuse(self, line: bytes) -> Report | str:
+        """
+        Refuse any line.
+        """
+        raise Malformed("no key")
+
+
+class MemoryJournalTests(SynchronousTestCase):
+    """
+    A journal without a disk.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make an empty journal.
+        """
+        self.journal = MemoryJournal()
+
+    def test_interfaces(self) -> None:
+        """
+        It is a journal.
+        """
+        verifyObject(IJournal, self.journal)
+        verifyObject(IOutbox, self.journal)
+
+    def test_oldest(self) -> None:
+        """
+        The oldest batch is the same until it is confirmed; then the next one is, as soon as there is one.
+        """
+        self.journal.append(readings(0, 2), [], [request_record()])
+        self.journal.append([])
+        self.journal.append(readings(2, 1))
+        batch = self.successResultOf(self.journal.oldest())
+        self.assertIs(self.successResultOf(self.journal.oldest()), batch)
+        self.assertEqual((batch.first, batch.last, self.journal.backlog), (1, 3, 4))
+        self.journal.confirm(batch)
+        self.journal.confirm(self.successResultOf(self.journal.oldest()))
+        waiting = self.journal.oldest()
+        self.assertNoResult(waiting)
+        self.assertEqual((self.journal.backlog, self.journal.awaited), (0, True))
+        self.journal.append(readings(3, 1))
+        self.assertEqual(list(rows_of(self.successResultOf(waiting)).values()), readings(3, 1))
+        self.assertEqual(self.journal.events, ["confirm 1-3", "confirm 4-4"])
+        self.assertEqual((self.journal.readings, self.journal.requests), (readings(0, 4), [request_record()]))
+
+    def test_withdrawn(self) -> None:
+        """
+        Who no longer waits gets nothing.
+        """
+        waiting = self.journal.oldest()
+        waiting.addErrback(lambda failure: None)
+        waiting.cancel()
+        self.assertFalse(self.journal.awaited)
+        self.journal.append(readings(0, 1))
+        self.assertEqual(self.journal.backlog, 1)
+
+    def test_rejected(self) -> None:
+        """
+        One row at a time is rejected, and only the oldest batch can be confirmed.
+        """
+        self.journal.append(readings(0, 2))
+        batch = self.successResultOf(self.journal.oldest())
+        self.assertRaises(AssertionError, self.journal.reject, batch, "bad")
+        self.journal.reject(encode(2, readings(1, 1)), "bad")
+        self.assertEqual((self.journal.rejected, self.journal.events), (1, ["reject 2 bad"]))
+        self.assertRaises(AssertionError, self.journal.confirm, encode(1, readings(0, 2)))
+
+    def test_discarded(self) -> None:
+        """
+        A batch that is lost does not come.
+        """
+        self.journal.append(readings(0, 2))
+        self.journal.append(readings(2, 1))
+        self.journal.discard(0)
+        self.assertEqual(self.successResultOf(self.journal.oldest()).first, 3)
+
+
+class MemorySinkTests(SynchronousTestCase):
+    """
+    A store without a database; `tests.store.test_queries` compares its answers with those of PostgreSQL.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make an empty store.
+        """
+        self.sink = MemorySink()
+        self.batch = encode(1, readings(0, 2), [request_record()])
+
+    def test_interfaces(self) -> None:
+        """
+        It is a store.
+        """
+        for interface in (ISink, IHistory, IArchive):
+            verifyObject(interface, self.sink)
+
+    def test_stores(self) -> None:
+        """
+        What is stored can be read; what is stored twice is read once.
+        """
+        self.successResultOf(self.sink.connect())
+        self.successResultOf(self.sink.store(self.batch))
+        self.successResultOf(self.sink.store(self.batch))
+        self.sink.add([reading("off")])
+        self.assertEqual(self.sink.numbers(), [1, 2, 3, 1, 2, 3, 4])
+        self.assertEqual(self.sink.calls, ["connect", "store 1-3", "store 1-3"])
+        everything = Selection("20")
+        found = [*readings(0, 2), reading("off")]
+        self.assertEqual(self.successResultOf(self.sink.latest()), found[-1:])
+        self.assertEqual(self.successResultOf(self.sink.history("20", "VALUE", AT, 2)), found[-2:])
+        self.assertEqual(self.successResultOf(self.sink.extent(everything, None)), (1, 4))
+        self.assertEqual(self.successResultOf(self.sink.extent(Selection("7"), None)), None)
+        self.assertEqual(
+            self.successResultOf(self.sink.page(everything, 2, 4, 1)), [StoredReading(2, reading(1.0, at=AT + 1))]
+        )
+        self.assertEqual(
+            self.successResultOf(self.sink.buckets(everything, 1000, 9)),
+            [Bucket(AT // 1000 * 1000, "VALUE", 0.0, 0.5, 1.0, 2)],
+        )
+        self.assertEqual(self.successResultOf(self.sink.requests("20", 9)), [StoredRequest(3, request_record())])
+
+    def test_unavailable(self) -> None:
+        """
+        Everything fails while it is unavailable, and nothing is stored.
+        """
+        self.sink.unavailable = "disk full"
+        calls: list[Callable[[], object]] = [
+            self.sink.connect,
+            lambda: self.sink.store(self.batch),
+            self.sink.latest,
+            self.sink.alarms,
+            lambda: self.sink.extent(Selection("20"), 1),
+            lambda: self.sink.requests(None, 1),
+        ]
+        for call in calls:
+            error = self.failureResultOf(call(), SinkUnavailable)
+            self.assertEqual(error.getErrorMessage(), "disk full")
+        self.assertEqual(self.sink.numbers(), [])
+
+    def test_refused(self) -> None:
+        """
+        A batch with a row that is refused is not stored at all.
+        """
+        self.sink.refuses = lambda number, row: number == 2 and row == readings(1, 1)[0]
+        self.failureResultOf(self.sink.store(self.batch), RowsRefused)
+        self.assertEqual(self.sink.numbers(), [])
+
+    def test_hanging(self) -> None:
+        """
+        A call that hangs ends when it is released, or when the store is closed.
+        """
+        self.sink.hanging = True
+        first = self.sink.store(self.batch)
+        self.assertNoResult(first)
+        self.sink.release()
+        self.successResultOf(first)
+        self.sink.hanging = True
+        second = self.sink.store(self.batch)
+        self.successResultOf(self.sink.close())
+        self.failureResultOf(second, SinkUnavailable)
+        self.assertEqual(self.sink.numbers(), [1, 2, 3])
