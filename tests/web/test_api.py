@@ -333,7 +333,7 @@ class HistoryTests(WebTestCase):
             "?sensor=20&limit=x",
             "?sensor=20&since=yesterday",
             "?sensor=20&field=%C3%A9",
-            "?sensor=20&bucket=5",
+            "?sensor=20&bucket=5x",
             "?sensor=20&bucket=0.1s",
             "?sensor=20&limit=99999999999",
             "?sensor=%FF",

@@ -6,9 +6,7 @@ Every face that speaks field lines builds its requests and spells its answers he
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from usbgate.core.errors import Malformed, RequestError
 from usbgate.core.fieldline import (
@@ -40,9 +38,6 @@ _TEXT_LEAST = 20  # bytes; the beginning of the reason, even if what is repeated
 _AT_SIZE = len("_AT:2013-03-11T21:02:10.123Z")  # how each answer ends
 
 TIMEOUT_RANGE = (0.1, 3600.0)  # seconds, protocol §3
-
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: bool = False) -> Request:
@@ -99,39 +94,6 @@ def _seconds(fields: Mapping[str, str], key: str, least: float, most: float) -> 
         expected = f"{least:g} to {most:g} seconds" if most < float("inf") else "seconds, not below 0"
         raise Malformed("value out of range", f"{key} is {text!r}, expected {expected}")
     return number
-
-
-def parse_duration(text: str) -> float | None:
-    """
-    Read a length of time such as `90s`, `30m`, `1h`, `2d`, `1w`, in seconds; None if the text is none.
-    """
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        return None
-    return float(match[1]) * _SECONDS[match[2]] if len(text) <= 15 else float("inf")
-
-
-def parse_moment(text: str, now: int) -> int | None:
-    """
-    Read a time before now (as `parse_duration` does) or a moment (RFC 3339, in UTC where it does not say).
-
-    Args:
-        text: What a client said.
-        now: Whole milliseconds since 1970, UTC.
-
-    Returns:
-        Whole milliseconds since 1970, never before; None if the text is no time.
-    """
-    before = parse_duration(text)
-    if before is not None:
-        return max(0, now - int(before * 1000)) if before < float("inf") else 0
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return max(0, int(moment.timestamp() * 1000))
-    except (ValueError, OverflowError):
-        return None
 
 
 def salvage(line: bytes) -> dict[str, str]:

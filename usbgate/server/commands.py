@@ -27,8 +27,9 @@ from usbgate.core.fieldline import (
     plain_text,
     reads_back,
 )
-from usbgate.core.messages import answer_line, error_line, parse_moment, parse_request
+from usbgate.core.messages import answer_line, error_line, parse_request
 from usbgate.core.model import Reading
+from usbgate.core.units import parse_moment
 from usbgate.gateway.interfaces import IGateway, Lease
 
 HISTORY_DEFAULT = 100  # readings, protocol §3
@@ -176,7 +177,7 @@ async def history(caller: ICaller, arguments: Sequence[str]) -> str | None:
 
     Usage: history ID [FIELD] [since=1h] [limit=100]
 
-    since is a time before now (90s, 30m, 1h, 2d, 1w) or a moment (2026-01-31T12:00:00Z).
+    since is a duration before now (90s, 30m, 1.5h, 2d, 1w) or a time (2026-01-31T12:00:00Z).
     """
     if not arguments:
         raise _misused(history)
@@ -189,9 +190,10 @@ async def history(caller: ICaller, arguments: Sequence[str]) -> str | None:
     for option, value in _options(history, others):
         name = option.lower()
         if name == "since":
-            since = parse_moment(value, caller.wall())
-            if since is None:
-                raise _misused(history, f'since: not a time: "{value}"')
+            try:
+                since = parse_moment(value, caller.wall())
+            except ValueError:
+                raise _misused(history, f'since: not a time: "{value}"') from None
         elif name == "limit":
             limit = int(value) if re.fullmatch("[0-9]{1,5}", value) else 0
             if not 0 < limit <= HISTORY_LIMIT:

@@ -17,7 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from usbgate.core.fieldline import parse_number
-from usbgate.core.messages import parse_moment
+from usbgate.core.units import parse_moment
 from usbgate.gateway.interfaces import IGateway
 from usbgate.web.serialize import status_shape
 

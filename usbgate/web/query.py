@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import is_key, is_sensor_id
-from usbgate.core.messages import parse_duration, parse_moment
+from usbgate.core.units import parse_duration, parse_moment
 
 # Seconds of a bucket: the least is what a fast sensor says anyway, the most a year.
 BUCKET_RANGE = (1.0, 366 * 86_400.0)
@@ -67,10 +67,10 @@ class Query:
         if text is None:
             return None
         # A `+` in a query means a blank, and few know that they must spell it %2B.
-        moment = parse_moment(re.sub(r" (?=[0-9]{2}:?[0-9]{2}$)", "+", text), now)
-        if moment is None:
-            raise Malformed("not a time", f"{name} is {text[:40]!r}, expected RFC 3339 or an age such as 1h")
-        return moment
+        try:
+            return parse_moment(re.sub(r" (?=[0-9]{2}:?[0-9]{2}$)", "+", text), now)
+        except ValueError:
+            raise Malformed("not a time", f"{name} is {text[:40]!r}, expected RFC 3339 or an age such as 1h") from None
 
     def limit(self, most: int) -> int | None:
         """
@@ -91,10 +91,13 @@ class Query:
         text = self._values.get("bucket")
         if text is None:
             return None
-        seconds = parse_duration(text)
         least, most = BUCKET_RANGE
-        if seconds is None or not least <= seconds <= most:
+        try:
+            seconds = parse_duration(text)
+        except ValueError:
+            seconds = 0.0
+        if not least <= seconds <= most:
             raise Malformed(
-                "value out of range", f"bucket is {text[:40]!r}, expected a time from 1s to 366d such as 5m"
+                "value out of range", f"bucket is {text[:40]!r}, expected a duration from 1s to 366d such as 5m"
             )
         return seconds
