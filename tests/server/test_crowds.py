@@ -198,6 +198,7 @@ class PacketTests(CrowdCase):
         client.dataReceived(b"MSG:J_ID:20_TAG:a\nMSG:J_ID:20_TAG:b__\nMSG:J_ID:20\nMSG:J_ID:21\nMSG:J_ID:22\n")
         self.assertEqual(len(transport.packets), 1)
         self.say(("20", "1"), ("21", "2"))
+        self.clock.turn()
         self.assertEqual(len(transport.packets), 2)
         fields = [parse(line) for line in transport.packets[1].splitlines()]
         told = [(each["ID"], each["VALUE"], each.get("TAG"), list(each)[-1]) for each in fields]

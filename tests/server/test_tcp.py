@@ -190,7 +190,7 @@ class TcpTests(TestCase):
 
     async def test_at_once(self) -> None:
         """
-        Echo and answer are on their way when the call that caused them returns.
+        The reply to a line is in the kernel when the call that received the line returns.
         """
         peer = await self.connect()
         client: Any = next(iter(self.factory._connections))

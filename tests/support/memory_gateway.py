@@ -110,12 +110,6 @@ class MemoryGateway:
         self.asked.append((request, asker))
         return asker
 
-    def when_told(self, call: Callable[[], None]) -> None:
-        """
-        See `IGateway`: nobody else is told.
-        """
-        call()
-
     def default_command(self, sensor: str) -> str:
         """
         See `IGateway`.

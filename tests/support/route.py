@@ -269,7 +269,7 @@ def trace() -> list[Route]:
         _taken(transport)
         if origin.encode() not in _taken(device.transport):
             raise AssertionError("the device was not asked")
-        routes.append(tracer.trace("answer", say(answer)))
+        routes.append(tracer.trace("answer", say(answer), lambda: reactor.advance(0)))
         if answer.encode() not in _taken(transport):
             raise AssertionError("the client got no answer")
         flush()

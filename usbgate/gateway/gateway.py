@@ -174,12 +174,6 @@ class Gateway(Queries, Service):
             self._switchboard.arm(now)
         return waiter.deferred
 
-    def when_told(self, call: Callable[[], None]) -> None:
-        """
-        Wait until others are told, too (see `IGateway.when_told`).
-        """
-        self._telling.when_told(call)
-
     def acknowledge(self, alarm: str, by: str) -> Deferred[Alarm]:
         """
         Record that somebody has seen an alarm (see `IGateway.acknowledge`).

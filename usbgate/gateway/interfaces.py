@@ -156,13 +156,6 @@ class IGateway(Interface):
             runs to its end and is recorded, only nobody is told.
         """
 
-    def when_told(call: Callable[[], None]) -> None:
-        """
-        Call back when everybody is told who is told now: once, however often it is said; at once if nobody is.
-
-        What becomes known together can so go out together: one packet a client. It must not fail.
-        """
-
     def default_command(sensor: str) -> str:
         """
         Return the command that `ask` means for this sensor where none is given.

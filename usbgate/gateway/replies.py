@@ -59,8 +59,6 @@ class Replies:
         self._note = note
         self._untold: deque[_Untold] = deque()
         self._turn: IDelayedCall | None = None
-        self._tells = 0  # one within the other: who is told may ask again, and be told at once
-        self._when_told: dict[Callable[[], None], None] = {}  # an ordered set
         self._stopped = False
 
     def sift(self, endings: list[Ending], device: str | None, decided: float) -> list[Ending]:
@@ -102,28 +100,11 @@ class Replies:
         """
         Tell these now.
         """
-        if not endings:
-            return
-        self._tells += 1
         for waiter, outcome in endings:
             if isinstance(outcome, Answer):
                 waiter.deferred.callback(outcome)
             else:
                 waiter.deferred.errback(outcome)
-        self._tells -= 1
-        if not self._tells:
-            calls, self._when_told = self._when_told, {}
-            for call in calls:
-                call()
-
-    def when_told(self, call: Callable[[], None]) -> None:
-        """
-        Wait until others are told, too (see `IGateway.when_told`).
-        """
-        if self._tells:
-            self._when_told[call] = None
-        else:
-            call()
 
     def stop(self) -> None:
         """

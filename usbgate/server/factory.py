@@ -62,6 +62,7 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         self._max_connections = max_connections
         self._connections: set[ClientProtocol] = set()
         self._accepted = 0
+        self._unflushed: dict[ClientProtocol, None] = {}  # an ordered set
         self._spelled: Answer | None = None  # the one told last, and its line
         self._line = b""
         self._stopping = False
@@ -114,6 +115,19 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
             self._accepted += 1
         self._connections.add(client)
         return refusal
+
+    def flush_later(self, client: ClientProtocol) -> None:
+        """
+        Flush a connection at the end of this reactor turn (see `IConnections.flush_later`).
+        """
+        if not self._unflushed:
+            self.reactor.callLater(0, self._flush)
+        self._unflushed[client] = None
+
+    def _flush(self) -> None:
+        unflushed, self._unflushed = self._unflushed, {}
+        for client in unflushed:
+            client.flush()
 
     def gone(self, client: ClientProtocol) -> None:
         """

@@ -77,6 +77,11 @@ class IConnections(Interface):
             Why it must be closed again, if it must.
         """
 
+    def flush_later(client: ClientProtocol) -> None:
+        """
+        Flush a connection at the end of this reactor turn, so that replies of one turn leave in one packet.
+        """
+
     def gone(client: ClientProtocol) -> None:
         """
         Forget a connection.
@@ -312,7 +317,7 @@ class ClientProtocol(BoundedLineReceiver):
         self.in_flight -= 1
         if not self._leaving:
             self._write(line + self.delimiter, at_once=False)
-            self.gateway.when_told(self.flush)
+            self._connections.flush_later(self)
             self._close_if_done()
 
     def _refuse(self, line: bytes, error: RequestError) -> None:
@@ -445,7 +450,7 @@ class ClientProtocol(BoundedLineReceiver):
 
     def flush(self) -> None:
         """
-        Send what was said and not sent yet.
+        Send the replies that wait for the end of the reactor turn.
         """
         self._queue.flush()
         self._regulate()
