@@ -65,9 +65,9 @@ async def keep(reactor: Any, path: str, rows: int, ending: str) -> None:
     except JournalError as error:
         tell("unusable", error)
         return
-    while not journal._next:  # the disk refused
+    while not journal.next_number:  # the disk refused
         await deferLater(reactor, 0.01)
-    first = journal._next
+    first = journal.next_number
     for n in range(first, first + rows):
         reading = Reading(1_700_000_000_000, "arduino", "20", "VALUE", float(n), "x" * 1000, None, True)
         journal.waiting = Deferred()

@@ -4,88 +4,20 @@ The delivery, between a journal and a store in memory, on a clock that is moved 
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
-from zope.interface import implementer
-from zope.interface.verify import verifyObject
 
-from tests.support.journal import JournalCase, readings, request
-from tests.support.memory_sink import MemorySink
+from tests.support.journal import JournalCase
 from tests.support.waiting import until
-from usbgate.core.batch import Batch, encode
 from usbgate.core.fieldline import format_line, format_time
-from usbgate.core.model import Reading, RequestRecord
+from usbgate.core.model import Row
 from usbgate.store.delivery import BACK_OFF_MOST, RECALL_INTERVAL, STOP_PATIENCE, Delivery
-from usbgate.store.interfaces import IHistory, IOutbox, ISink, SinkUnavailable
-
-
-@implementer(IOutbox)
-class MemoryOutbox:
-    """
-    A journal in memory, a batch for each `append`.
-
-    Attributes:
-        events: What the delivery did to it, in order: `reject 3 why`, `confirm 1-4`.
-        rejected: Rows set aside.
-    """
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.rejected = 0
-        self._batches: deque[Batch] = deque()
-        self._asker: Deferred[Batch] | None = None
-        self._next = 1
-
-    @property
-    def backlog(self) -> int:
-        """
-        Rows appended and not yet confirmed.
-        """
-        return sum(batch.rows for batch in self._batches)
-
-    def append(self, rows: list[Reading], requests: list[RequestRecord]) -> None:
-        """
-        Take rows in.
-        """
-        batch = encode(self._next, rows, requests)
-        self._next = batch.last + 1
-        self._batches.append(batch)
-        if self._asker is not None:
-            asker, self._asker = self._asker, None
-            asker.callback(self._batches[0])
-
-    def drop(self, index: int) -> None:
-        """
-        Lose a batch for want of room.
-        """
-        del self._batches[index]
-
-    def oldest(self) -> Deferred[Batch]:
-        """
-        Wait for the oldest batch (see `IOutbox.oldest`).
-        """
-        if self._batches:
-            return succeed(self._batches[0])
-        self._asker = Deferred(lambda asker: setattr(self, "_asker", None))
-        return self._asker
-
-    def confirm(self, batch: Batch) -> None:
-        """
-        Let a batch go (see `IOutbox.confirm`).
-        """
-        assert batch is self._batches.popleft()
-        self.events.append(f"confirm {batch.first}-{batch.last}")
-
-    def reject(self, row: Batch, reason: str) -> None:
-        """
-        Set a row aside (see `IOutbox.reject`).
-        """
-        assert row.rows == 1
-        self.rejected += 1
-        self.events.append(f"reject {row.first} {reason}")
+from usbgate.store.interfaces import SinkUnavailable
+from usbgate.testing import MemoryJournal, MemorySink, readings, request_record
 
 
 class DeliveryTests(TestCase):
@@ -98,10 +30,17 @@ class DeliveryTests(TestCase):
         Join the parts.
         """
         self.clock = Clock()
-        self.outbox = MemoryOutbox()
+        self.outbox = MemoryJournal()
         self.sink = MemorySink()
         self.recalled = 0
-        self.delivery = Delivery(self.clock, self.outbox, self.sink, self.restore, jitter=lambda: 0.0)
+        self.restore: Callable[[], Awaitable[Any]] = self.count_restore
+        self.delivery = self.make()
+
+    def make(self, jitter: float = 0.0) -> Delivery:
+        """
+        Make a delivery.
+        """
+        return Delivery(self.clock, self.outbox, self.sink, lambda: self.restore(), jitter=lambda: jitter)
 
     def tearDown(self) -> None:
         """
@@ -110,21 +49,13 @@ class DeliveryTests(TestCase):
         if self.delivery.running:
             self.successResultOf(self.delivery.stopService())
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertIsNone(self.outbox._asker)
+        self.assertFalse(self.outbox.awaited)
 
-    async def restore(self) -> None:
+    async def count_restore(self) -> None:
         """
         Count.
         """
         self.recalled += 1
-
-    def test_interfaces(self) -> None:
-        """
-        What stands in for the neighbours is what they are.
-        """
-        verifyObject(ISink, self.sink)
-        verifyObject(IHistory, self.sink)
-        verifyObject(IOutbox, self.outbox)
 
     def test_stores_in_order(self) -> None:
         """
@@ -133,7 +64,7 @@ class DeliveryTests(TestCase):
         self.outbox.append(readings(0, 3), [])
         self.delivery.startService()
         self.assertEqual((self.delivery.state, self.delivery.trouble), ("connected", None))
-        self.outbox.append(readings(3, 1), [request()])
+        self.outbox.append(readings(3, 1), [request_record()])
         self.assertEqual(self.sink.numbers(), [1, 2, 3, 4, 5])
         self.assertEqual(self.outbox.events, ["confirm 1-3", "confirm 4-5"])
         self.assertEqual(self.sink.calls, ["connect", "store 1-3", "store 4-5"])
@@ -200,7 +131,7 @@ class DeliveryTests(TestCase):
         """
         The wait is shortened by up to a quarter.
         """
-        self.delivery._jitter = lambda: 1.0
+        self.delivery = self.make(jitter=1.0)
         self.sink.unavailable = "connection refused"
         self.delivery.startService()
         (call,) = self.clock.getDelayedCalls()
@@ -245,7 +176,7 @@ class DeliveryTests(TestCase):
         It tells the state, the rows that wait and those set aside, and the trouble in words that read back.
         """
         self.assertEqual(self.delivery.status(), {"STORE": "connecting", "BACKLOG": "0", "REJECTED": "0"})
-        self.sink.refuses = lambda row: row["n"] == "2"
+        self.sink.refuses = lambda number, row: number == 2
         self.delivery.startService()
         self.outbox.append(readings(0, 2), [])
         self.assertEqual(self.delivery.status(), {"STORE": "connected", "BACKLOG": "0", "REJECTED": "1"})
@@ -300,24 +231,24 @@ class DeliveryTests(TestCase):
         Of readings and requests mixed, only the refused rows are set aside; the rest is stored, once, in order.
         """
         bad = {3, 4, 11, 14}
-        self.sink.refuses = lambda row: int(row["n"] or 0) in bad
-        self.outbox.append(readings(0, 10), [request() for _ in range(5)])
+        self.sink.refuses = lambda number, row: number in bad
+        self.outbox.append(readings(0, 10), [request_record() for _ in range(5)])
         self.outbox.append(readings(0, 1), [])
         self.delivery.startService()
         self.assertEqual(self.sink.numbers(), [n for n in range(1, 17) if n not in bad])
         self.assertEqual(
             self.outbox.events,
-            [*[f"reject {n} 22P02: not to my taste" for n in sorted(bad)], "confirm 1-15", "confirm 16-16"],
+            [*[f"reject {n} 22P02: refused by the test" for n in sorted(bad)], "confirm 1-15", "confirm 16-16"],
         )
 
     def test_a_bad_row_alone(self) -> None:
         """
         A batch of one row that is refused is set aside and confirmed.
         """
-        self.sink.refuses = lambda row: True
+        self.sink.refuses = lambda number, row: True
         self.delivery.startService()
-        self.outbox.append([], [request()])
-        self.assertEqual(self.outbox.events, ["reject 1 22P02: not to my taste", "confirm 1-1"])
+        self.outbox.append([], [request_record()])
+        self.assertEqual(self.outbox.events, ["reject 1 22P02: refused by the test", "confirm 1-1"])
         self.assertEqual((self.delivery.state, self.delivery.trouble), ("connected", None))
 
     def test_lost_while_halving(self) -> None:
@@ -326,21 +257,21 @@ class DeliveryTests(TestCase):
         """
         seen = []
 
-        def refuses(row: dict[str, str | None]) -> bool:
-            seen.append(row["n"])
+        def refuses(number: int, row: Row) -> bool:
+            seen.append(number)
             if len(seen) == 12:  # in the middle of the halves
                 self.sink.unavailable = "server closed the connection"
-            return row["n"] == "3"
+            return number == 3
 
         self.sink.refuses = refuses
-        self.outbox.append(readings(0, 8), [request()])
+        self.outbox.append(readings(0, 8), [request_record()])
         self.delivery.startService()
         self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "server closed the connection"))
         self.assertNotIn("confirm 1-9", self.outbox.events)
         self.sink.unavailable = None
         self.clock.advance(0.5)
         self.assertEqual(self.sink.numbers(), [1, 2, 4, 5, 6, 7, 8, 9])
-        self.assertEqual(self.outbox.events, ["reject 3 22P02: not to my taste", "confirm 1-9"])
+        self.assertEqual(self.outbox.events, ["reject 3 22P02: refused by the test", "confirm 1-9"])
 
     def test_refused_rows_are_said_at_a_bounded_rate(self) -> None:
         """
@@ -348,7 +279,7 @@ class DeliveryTests(TestCase):
         """
         said: list[str] = []
         self.patch(self.delivery, "log", FakeLog(said))
-        self.sink.refuses = lambda row: True
+        self.sink.refuses = lambda number, row: True
         self.delivery.startService()
         for _ in range(5):
             self.outbox.append(readings(0, 2), [])
@@ -357,8 +288,8 @@ class DeliveryTests(TestCase):
         self.assertEqual(
             said[1:],
             [
-                "warn the store refused 1 rows, which were set aside; the last, number 1: 22P02: not to my taste",
-                "warn the store refused 10 rows, which were set aside; the last, number 11: 22P02: not to my taste",
+                "warn the store refused 1 rows, which were set aside; the last, number 1: 22P02: refused by the test",
+                "warn the store refused 10 rows, which were set aside; the last, number 11: 22P02: refused by the test",
             ],
         )
 
@@ -367,7 +298,7 @@ class DeliveryTests(TestCase):
         An exception that nobody expects is logged once, and tried again at leisure; the rows stay.
         """
 
-        def refuses(row: dict[str, str | None]) -> bool:
+        def refuses(number: int, row: Row) -> bool:
             raise ZeroDivisionError("ours")
 
         self.sink.refuses = refuses
@@ -376,7 +307,7 @@ class DeliveryTests(TestCase):
         self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "unexpected ZeroDivisionError: ours"))
         self.clock.pump([BACK_OFF_MOST] * 4)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.sink.refuses = lambda row: False
+        self.sink.refuses = lambda number, row: False
         self.clock.advance(BACK_OFF_MOST)
         self.assertEqual(self.sink.numbers(), [1])
 
@@ -392,7 +323,7 @@ class DeliveryTests(TestCase):
             recalling.append(Deferred())
             return recalling[-1]
 
-        self.patch(self.delivery, "_recall", restore)
+        self.restore = restore
         self.delivery.startService()
         self.outbox.append(readings(0, 1), [])
         self.assertEqual((self.delivery.state, self.sink.numbers()), ("connected", [1]))
@@ -411,7 +342,7 @@ class DeliveryTests(TestCase):
         """
         When all that waited at the start is stored or set aside, the newest is read back once more, and no more.
         """
-        self.sink.refuses = lambda row: row["n"] == "3"
+        self.sink.refuses = lambda number, row: number == 3
         self.sink.hanging = True
         self.outbox.append(readings(0, 1), [])
         self.outbox.append(readings(1, 2), [])
@@ -419,7 +350,7 @@ class DeliveryTests(TestCase):
         self.assertEqual(self.recalled, 1)
         self.outbox.append(readings(3, 1), [])  # since the start: it was heard
         self.sink.release()
-        self.assertEqual(self.outbox.events[1:], ["reject 3 22P02: not to my taste", "confirm 2-3", "confirm 4-4"])
+        self.assertEqual(self.outbox.events[1:], ["reject 3 22P02: refused by the test", "confirm 2-3", "confirm 4-4"])
         self.assertEqual(self.recalled, 2)
         self.outbox.append(readings(4, 1), [])
         self.assertEqual(self.recalled, 2)
@@ -432,7 +363,7 @@ class DeliveryTests(TestCase):
         for n in range(3):
             self.outbox.append(readings(n, 1), [])
         self.delivery.startService()
-        self.outbox.drop(1)
+        self.outbox.discard(1)
         self.sink.release()
         self.assertEqual(self.outbox.events, ["confirm 1-1", "confirm 3-3"])
         self.assertEqual(self.recalled, 2)
@@ -457,7 +388,7 @@ class DeliveryTests(TestCase):
         def restore() -> Deferred[None]:
             raise ZeroDivisionError("ours")
 
-        self.patch(self.delivery, "_recall", restore)
+        self.restore = restore
         self.outbox.append(readings(0, 1), [])
         self.delivery.startService()
         self.assertEqual(self.sink.numbers(), [1])
@@ -498,7 +429,7 @@ class DeliveryTests(TestCase):
         Stopping does not wait for the halves of a batch; it comes again, whole.
         """
         self.sink.hanging = True
-        self.sink.refuses = lambda row: row["n"] == "2"
+        self.sink.refuses = lambda number, row: number == 2
         self.outbox.append(readings(0, 4), [])
         self.delivery.startService()
         stopped = self.delivery.stopService()
@@ -533,7 +464,7 @@ class DeliveryTests(TestCase):
         self.successResultOf(self.delivery.stopService())
         self.setUp()
         for recalling in (Deferred[None](), fail(SinkUnavailable("too many connections"))):
-            self.patch(self.delivery, "_recall", lambda recalling=recalling: recalling)
+            self.restore = [recalling].pop
             self.delivery.startService()
             self.successResultOf(self.delivery.stopService())
             self.assertTrue(recalling.called)
@@ -579,19 +510,20 @@ class WithJournalTests(JournalCase):
         After an outage beyond what memory holds every row is stored once and in order, the bad ones set aside.
         """
         journal = self.start(live_limit=40_000)
+        reads = self.count_reads()
         sink = MemorySink()
         sink.unavailable = "not yet"
-        sink.refuses = lambda row: row["n"] in ("5", "2000")
+        sink.refuses = lambda number, row: number in (5, 2000)
         delivery = Delivery(self.reactor, journal, sink, lambda: succeed(None), jitter=lambda: 0.99)
-        delivery._back_off = 0.01
         delivery.startService()
         self.addCleanup(lambda: delivery.stopService() if delivery.running else None)
         for n in range(8):
             journal.append(readings(n * 400, 400), ())
             await self.committed(journal)
-        self.assertTrue(journal._shelf.behind)
         sink.unavailable = None
+        delivery.try_now()
         await until(lambda: journal.backlog == 0)
+        self.assertNotEqual(reads, [])
         self.assertEqual(sink.numbers(), [n for n in range(1, 3201) if n not in (5, 2000)])
         await delivery.stopService()
         await journal.stopService()

@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -21,8 +20,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
-from tests.support.journal import JournalCase, readings, request
-from tests.support.memory_sink import rows_of
+from tests.support.journal import JournalCase, connect
 from tests.support.waiting import until
 from usbgate.core.batch import Batch, encode, halve
 from usbgate.core.fieldline import format_line
@@ -32,7 +30,8 @@ from usbgate.store.journal import file, writer
 from usbgate.store.journal import journal as journal_module
 from usbgate.store.journal.file import JournalError, JournalFile
 from usbgate.store.journal.journal import FLUSH_ROWS, Journal
-from usbgate.store.journal.readahead import MERGE_ROWS
+from usbgate.store.journal.readahead import MERGE_ROWS, memory_of
+from usbgate.testing import readings, request_record, rows_of
 
 
 def values(batch: Batch) -> list[float]:
@@ -44,9 +43,9 @@ def values(batch: Batch) -> list[float]:
 
 def numbers(batch: Batch) -> list[int]:
     """
-    List the numbers of a batch's rows, one kind after the other.
+    List the numbers of a batch's rows.
     """
-    return [int(row["n"] or 0) for row in rows_of(batch)]
+    return list(rows_of(batch))
 
 
 class QueueTests(JournalCase):
@@ -60,20 +59,18 @@ class QueueTests(JournalCase):
         """
         journal = self.start(durability=60.0)
         mark = ClockMark(1_700_000_000_000, 1.0, "a", True)
-        journal.append([mark], readings(0, 2), [request()])
-        journal.append([], readings(2, 1), [request()])
+        journal.append([mark], readings(0, 2), [request_record()])
+        journal.append([], readings(2, 1), [request_record()])
         journal.append([mark], readings(3, 1))
         journal.append(readings(4, 1))
-        journal.append([mark], [], [request()])
-        journal._flush()
+        journal.append([mark], [], [request_record()])
+        journal.flush()
         await self.committed(journal)
         self.assertEqual(journal.backlog, 11)
-        rows = [row for batch in await self.take_all(journal) for row in rows_of(batch)]
-        rows.sort(key=lambda row: int(row["n"] or 0))
-        spelled = ["mark" if "boot" in row else row.get("value") or "request" for row in rows]
-        whole = "mark 0.0 1.0 2.0 request request mark 3.0 4.0 mark request"
-        self.assertEqual(" ".join(spelled), whole)
-        self.assertEqual([row["n"] for row in rows], [str(n) for n in range(1, 12)])
+        rows = {n: row for batch in await self.take_all(journal) for n, row in rows_of(batch).items()}
+        first, last = request_record(), request_record()
+        ordered = [mark, *readings(0, 3), first, first, mark, *readings(3, 2), mark, last]
+        self.assertEqual(rows, dict(enumerate(ordered, 1)))
 
     async def test_interfaces(self) -> None:
         """
@@ -88,15 +85,15 @@ class QueueTests(JournalCase):
         Rows are numbered from 1 in the order in which they were appended, readings before requests.
         """
         journal = self.start()
-        journal.append(readings(0, 3), [request("7")])
+        journal.append(readings(0, 3), [request_record(sensor="7")])
         batch = await journal.oldest()
         self.assertEqual((batch.first, batch.last), (1, 4))
-        self.assertEqual([row["sensor"] for row in rows_of(batch)], ["20", "20", "20", "7"])
-        self.assertEqual(numbers(batch), [1, 2, 3, 4])
+        expected = [*readings(0, 3), request_record(sensor="7")]
+        self.assertEqual(rows_of(batch), dict(enumerate(expected, 1)))
         self.assertEqual(journal.backlog, 4)
         journal.confirm(batch)
         self.assertEqual(journal.backlog, 0)
-        journal.append([], [request("8")])
+        journal.append([], [request_record(sensor="8")])
         batch = await journal.oldest()
         self.assertEqual(numbers(batch), [5])
 
@@ -179,10 +176,12 @@ class QueueTests(JournalCase):
         """
         A full measure of rows is written at once, and small batches are merged up to a measure.
         """
+        await deferLater(self.reactor, 0)
+        before = self.reactor.getDelayedCalls()
         journal = self.start()
         for _ in range(5):
             journal.append(readings(0, FLUSH_ROWS), ())
-            self.assertIsNone(journal._flushing)
+            self.assertEqual(self.reactor.getDelayedCalls(), before)
         await self.committed(journal)
         sizes = [batch.rows for batch in await self.take_all(journal)]
         self.assertEqual(sum(sizes), 5 * FLUSH_ROWS)
@@ -198,14 +197,13 @@ class QueueTests(JournalCase):
         Beyond the memory mark batches are read back from disk, and nothing is left out, doubled or moved.
         """
         journal = self.start(live_limit=2_000)
+        reads = self.count_reads()
         expected = 0
         taken: list[float] = []
         for _ in range(10):
             journal.append(readings(expected, 20), ())
             expected += 20
             await self.committed(journal)
-        self.assertTrue(journal._shelf.behind)
-        self.assertLessEqual(journal._shelf.size, 2_000)
         while journal.backlog:
             batch = await journal.oldest()
             if len(taken) < 600:  # more comes while it catches up
@@ -214,9 +212,11 @@ class QueueTests(JournalCase):
             taken += values(batch)
             journal.confirm(batch)
         self.assertEqual(taken, [float(n) for n in range(expected)])
+        self.assertLessEqual(reads[0], 40)  # no more fitted into memory
+        del reads[:]
         journal.append(readings(expected, 1), ())
         journal.confirm(await journal.oldest())
-        self.assertFalse(journal._shelf.behind)
+        self.assertEqual(reads, [])
 
     async def test_catching_up_deletes(self) -> None:
         """
@@ -244,7 +244,7 @@ class RestartTests(JournalCase):
         journal = self.start()
         uuid = journal.uuid
         self.assertEqual(len(uuid), 36)
-        journal.append(readings(0, 3), [request()])
+        journal.append(readings(0, 3), [request_record()])
         await journal.stopService()
         self.assertNotIn("journal", [thread.name for thread in threading.enumerate()])
         journal = self.start()
@@ -334,9 +334,9 @@ class RestartTests(JournalCase):
         file = JournalFile(self.path)
         file.open()
         self.addCleanup(file.close)
-        assert file._connection is not None
-        self.assertEqual(file._connection.execute("pragma synchronous").fetchone(), (2,))
-        self.assertEqual(file._connection.execute("pragma journal_mode").fetchone(), ("wal",))
+        (db,) = self.opened
+        self.assertEqual(db.execute("pragma synchronous").fetchone(), (2,))
+        self.assertEqual(db.execute("pragma journal_mode").fetchone(), ("wal",))
 
     async def test_rows_while_closed(self) -> None:
         """
@@ -389,7 +389,7 @@ class RejectTests(JournalCase):
         A rejected row is in the file with its reason and its time, once, also after a restart.
         """
         journal = self.start()
-        journal.append(readings(0, 1), [request("7")])
+        journal.append(readings(0, 1), [request_record(sensor="7")])
         batch = await journal.oldest()
         reading, refused = halve(batch)
         odd = encode(1, [readings(0, 1)[0]._replace(text="half a pair: \ud800")])
@@ -425,13 +425,12 @@ class TroubleTests(JournalCase):
     A disk that does not do its part.
     """
 
-    def refuse(self, journal: Journal) -> sqlite3.Connection:
+    def refuse(self) -> sqlite3.Connection:
         """
         Let nobody write to the file until the connection is closed.
         """
-        assert journal._file._connection is not None
-        journal._file._connection.execute("pragma busy_timeout = 1")
-        db = sqlite3.connect(self.path, isolation_level=None)
+        self.opened[-1].execute("pragma busy_timeout = 1")
+        db = connect(self.path, isolation_level=None)
         db.execute("begin immediate")
         return db
 
@@ -444,14 +443,14 @@ class TroubleTests(JournalCase):
         journal = self.start(unsynced_limit=20_000)
         journal.append(readings(0, 1), ())
         journal.confirm(await journal.oldest())
-        holder = self.refuse(journal)
+        holder = self.refuse()
         journal.append(readings(1, 1), ())
         await until(lambda: journal.health.trouble)
         self.assertEqual(journal.health.trouble, "database is locked")
         for n in range(2, 1_000, 10):
-            journal.append(readings(n, 9), [request(str(n + 9))])
-            journal._flush()
-            self.assertLessEqual(journal._unsynced, 40_000 + 20_000)  # what is being tried is out of reach
+            journal.append(readings(n, 9), [request_record(sensor=str(n + 9))])
+            journal.flush()
+            self.assertLess(journal.unwritten, 500)
             await deferLater(self.reactor, 0)
         self.assertEqual((journal.health.commits, self.pressure), (1, []))
         self.assertGreater(journal.health.lost, 500)
@@ -463,31 +462,32 @@ class TroubleTests(JournalCase):
         )
         self.assertEqual(len(self.logged("are lost")), 1)
         holder.close()
-        rows = [row for batch in await self.take_all(journal) for row in rows_of(batch)]
-        taken = [float(row.get("value") or row["sensor"] or 0) for row in rows]
-        self.assertEqual(sorted(taken), list(range(1 + journal.health.lost, 1_002)))
+        rows = [row for batch in await self.take_all(journal) for row in rows_of(batch).values()]
+        taken = [row.value if isinstance(row, Reading) else float(getattr(row, "sensor", "0")) for row in rows]
+        self.assertEqual(taken, list(range(1 + journal.health.lost, 1_002)))
         self.assertEqual(sum(event["rows"] for event in self.logged("are lost")), journal.health.lost)
         self.assertIsNone(journal.health.trouble)
         self.assertEqual((len(self.logged("can't be used")), len(self.logged("can be used again"))), (1, 1))
-        self.assertEqual((journal.backlog, journal._unsynced, journal._unsynced_rows), (0, 0, 0))
+        self.assertEqual((journal.backlog, journal.unwritten), (0, 0))
         journal.append(readings(0, 1), ())
         journal.confirm(await journal.oldest())
         self.assertEqual(self.look("select lost from journal"), [(journal.health.lost,)])
 
-    def hang(self, journal: Journal) -> threading.Event:
+    def hang(self) -> tuple[threading.Event, threading.Event]:
         """
-        Let the next write not end before the event.
+        Let the next write not end before the second event; the first one is set when it has begun.
         """
-        going_on = threading.Event()
+        hanging, going_on = threading.Event(), threading.Event()
         self.addCleanup(going_on.set)
-        write = journal._file.write
+        write = JournalFile.write
 
         def hang(*arguments: Any) -> Any:
+            hanging.set()
             self.assertTrue(going_on.wait(30))
             return write(*arguments)
 
-        self.patch(journal._file, "write", hang)
-        return going_on
+        self.patch(JournalFile, "write", hang)
+        return hanging, going_on
 
     async def test_slow_disk(self) -> None:
         """
@@ -495,15 +495,15 @@ class TroubleTests(JournalCase):
         come all the same, are recorded. Nothing is lost.
         """
         journal = self.start(unsynced_limit=20_000)
-        going_on = self.hang(journal)
+        _, going_on = self.hang()
         appended = 0
         while not self.pressure:
             journal.append(readings(appended, 100), ())
-            journal._flush()
+            journal.flush()
             appended += 100
             await deferLater(self.reactor, 0.002)
         self.assertEqual(self.pressure, [True])
-        journal.append((), [request()])
+        journal.append((), [request_record()])
         going_on.set()
         batches = await self.take_all(journal)
         self.assertEqual([value for each in batches for value in values(each)], [float(n) for n in range(appended)])
@@ -519,23 +519,24 @@ class TroubleTests(JournalCase):
         self.patch(journal_module, "STUCK_AFTER", 0.1)
         self.patch(journal_module, "LOOK_INTERVAL", 0.02)
         journal = self.start(unsynced_limit=20_000)
-        going_on = self.hang(journal)
+        hanging, going_on = self.hang()
         journal.append(readings(0, 10), ())
-        journal._flush()
-        await until(lambda: journal._writer.busy)
+        journal.flush()
+        await until(hanging.is_set)
         journal.append(readings(10, 1_000), ())
-        journal._flush()
+        journal.flush()
         self.assertEqual(self.pressure, [True])
         await until(lambda: self.pressure == [True, False])
         self.assertIn("not ended", journal.status()["TEXT"])
         for n in range(1_010, 3_010, 100):
             journal.append(readings(n, 100), ())
-            journal._flush()
+            journal.flush()
         self.assertEqual(self.pressure, [True, False])
-        self.assertLessEqual(journal._writer._size, 40_000)
         self.assertGreater(journal.health.lost, 1_000)
         going_on.set()
-        taken = [value for batch in await self.take_all(journal) for value in values(batch)]
+        batches = await self.take_all(journal)
+        self.assertLessEqual(sum(memory_of(batch) for batch in batches[1:]), 40_000)
+        taken = [value for batch in batches for value in values(batch)]
         kept = 3_000 - journal.health.lost
         self.assertEqual(taken, [float(n) for n in (*range(10), *range(3_010 - kept, 3_010))])
         self.assertEqual(journal.status()["JOURNAL"], "ok")
@@ -547,12 +548,12 @@ class TroubleTests(JournalCase):
         self.patch(journal_module, "STUCK_AFTER", 0.1)
         self.patch(journal_module, "LOOK_INTERVAL", 0.02)
         journal = self.start()
-        going_on = self.hang(journal)
+        _, going_on = self.hang()
         journal.append(readings(0, 3), ())
         await journal.stopService()
         self.assertEqual([event["rows"] for event in self.logged("does not end")], [3])
         going_on.set()
-        await until(lambda: not journal._writer._thread.is_alive())
+        await until(lambda: "journal" not in [thread.name for thread in threading.enumerate()])
         await deferLater(self.reactor, 0.01)  # what it tells then concerns nobody
 
     async def test_comes_and_goes(self) -> None:
@@ -561,7 +562,7 @@ class TroubleTests(JournalCase):
         """
         journal = self.start()
         for _ in range(3):
-            holder = self.refuse(journal)
+            holder = self.refuse()
             journal.append(readings(0, 1), ())
             await until(lambda: journal.status()["JOURNAL"] == "trouble")
             holder.close()
@@ -575,14 +576,14 @@ class TroubleTests(JournalCase):
         journal = self.start(unsynced_limit=5_000)
         journal.append(readings(0, 1), ())
         batch = await journal.oldest()
-        holder = self.refuse(journal)
+        holder = self.refuse()
         journal.reject(batch, "22003")
         for n in range(100):
             journal.append(readings(n, 10), ())
-            journal._flush()
+            journal.flush()
         self.assertGreater(journal.health.lost, 0)
         holder.close()
-        await until(lambda: not journal._unsynced)
+        await until(lambda: not journal.unwritten)
         self.assertEqual(self.look("select n, reason from rejected"), [(1, "22003")])
         await journal.stopService()
         self.assertEqual(self.look("select lost from journal"), [(journal.health.lost,)])
@@ -595,34 +596,28 @@ class TroubleTests(JournalCase):
         journal = self.start()
         journal.append(readings(0, 1), ())
         await self.committed(journal)
-        db = journal._file._connection
-        assert db is not None
+        db = self.opened[-1]
         db.execute("pragma max_page_count = 1")
         journal.append(readings(1, 100), ())
         await until(lambda: journal.health.trouble)
         for n in range(1, 50):
             journal.append(readings(n * 100 + 1, 100), ())
-            journal._flush()
+            journal.flush()
         db.execute("pragma max_page_count = 40")
         await until(lambda: journal.health.commits > 3 and journal.health.trouble)
-        self.assertTrue(0 < journal._file.n < 5_001, journal._file.n)
+        (written,) = self.look("select max(last) from batch")[0]
+        self.assertTrue(0 < written < 5_001, written)
         db.execute("pragma max_page_count = 100000")
         taken = [value for batch in await self.take_all(journal) for value in values(batch)]
         self.assertEqual(taken, [float(n) for n in range(5_001)])
 
-    def refuse_to_open(self) -> Callable[[], None]:
+    def refuse_to_open(self) -> None:
         """
-        Let no file be opened until what is given is called.
+        Let no file be opened, for want of room.
         """
-        really = JournalFile._open
-
-        def refuse(file: JournalFile) -> sqlite3.Connection:
-            error = sqlite3.OperationalError("database or disk is full")
-            error.sqlite_errorcode = sqlite3.SQLITE_FULL
-            raise error
-
-        self.patch(JournalFile, "_open", refuse)
-        return lambda: setattr(JournalFile, "_open", really)
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        self.open_fails = error
 
     async def test_start_on_a_full_disk(self) -> None:
         """
@@ -634,16 +629,16 @@ class TroubleTests(JournalCase):
         journal.append(readings(0, 10), ())
         await journal.stopService()
         self.patch(journal_module, "UNNUMBERED_ROWS", 1_000)
-        make_room = self.refuse_to_open()
+        self.refuse_to_open()
         journal = self.start()
         self.assertEqual((journal.uuid, journal.status()["TEXT"]), ("", "database or disk is full"))
         asked = journal.oldest()
         for n in range(10, 2_010, 20):
-            journal.append(readings(n, 20), [request()])
+            journal.append(readings(n, 20), [request_record()])
         self.assertEqual(journal.backlog, 2_100 - journal.health.lost)
         self.assertTrue(1_000 >= journal.backlog > 950, journal.backlog)
         self.assertNoResult(asked)
-        make_room()
+        self.open_fails = None
         first = await asked
         journal.confirm(first)
         self.assertEqual(journal.uuid, uuid)
@@ -685,8 +680,7 @@ class TroubleTests(JournalCase):
         for n in range(10):
             journal.append(readings(n * 100, 100), ())
             await self.committed(journal)
-        db = journal._file._connection
-        assert db is not None
+        db = self.opened[-1]
         db.execute("pragma max_page_count = 1")  # not below what it has
         journal.append(readings(1_000, 1_000), ())
         await until(lambda: journal.health.trouble)
@@ -707,18 +701,17 @@ class TroubleTests(JournalCase):
         journal.append(readings(0, 3), ())
         await journal.stopService()
         journal = self.start()
-        read = journal._file.read
 
-        def fail(after: int, most: int) -> tuple[Batch | None, bool]:
+        def fail(file: JournalFile, after: int, most: int) -> tuple[Batch | None, bool]:
             raise sqlite3.OperationalError("disk I/O error")
 
-        self.patch(journal._file, "read", fail)
+        unreadable = self.patch(JournalFile, "read", fail)
         asked = journal.oldest()
         await until(lambda: journal.health.trouble)
         journal.append(readings(3, 2), ())
         await until(lambda: journal.health.commits)
         self.assertNoResult(asked)
-        self.patch(journal._file, "read", read)
+        unreadable.restore()
         self.assertEqual(values(await asked), [0.0, 1.0, 2.0, 3.0, 4.0])
         self.assertIsNone(journal.health.trouble)
 
@@ -727,7 +720,7 @@ class TroubleTests(JournalCase):
         Stop with three rows that a disk refuses to the end; they are lost.
         """
         journal = self.start()
-        holder = self.refuse(journal)
+        holder = self.refuse()
         self.addCleanup(holder.close)
         journal.append(readings(0, 3), ())
         await until(lambda: journal.health.trouble)
@@ -748,7 +741,7 @@ class TroubleTests(JournalCase):
         self.patch(writer, "RETRY_FIRST", 1_000.0)
         self.patch(writer, "RETRY_MOST", 1_000.0)
         journal = self.start()
-        holder = self.refuse(journal)
+        holder = self.refuse()
         journal.append(readings(0, 3), ())
         await until(lambda: journal.health.trouble)
         holder.close()
@@ -839,27 +832,15 @@ class TroubleTests(JournalCase):
             error = sqlite3.OperationalError("what SQLite says")
             error.sqlite_errorcode = code
 
-            class Unlucky(sqlite3.Connection):
-                """
-                A connection that fails.
-                """
-
-                def execute(self, *arguments: Any, error: Exception = error) -> sqlite3.Cursor:
-                    """
-                    Fail.
-                    """
-                    raise error
-
             file = JournalFile(self.path)
             file.open()
-            whole, file._connection = file._connection, sqlite3.connect(self.path, factory=Unlucky)
+            self.opened[-1].failing = error
             if told:
                 self.assertRaises(sqlite3.OperationalError, file.check)
             else:
                 file.check()
             self.assertTrue(file.checked)
-            file.close()
-            file._connection = whole
+            self.opened[-1].failing = None
             self.assertEqual(file.write([encode(1, readings(0, 1), ())], (), 1), [])
             file.close()
             self.path.unlink()
@@ -897,10 +878,9 @@ class LimitTests(JournalCase):
         for n in range(30):
             journal.append(readings(n * 100, 100), ())
             await self.committed(journal)
-            self.assertLessEqual(journal._file.content, 100_000)
-        sizes = self.look("select sum(length(payload) + 32), count(*) from batch")
-        self.assertEqual(sizes[0][0], journal._file.content)
-        self.assertGreater(sizes[0][0], 90_000)
+            (size,) = self.look("select sum(length(payload) + 32) from batch")[0]
+            self.assertLessEqual(size, 100_000)
+        self.assertGreater(size, 90_000)
         self.assertGreater(journal.health.lost, 0)
         self.assertEqual(journal.health.lost % 100, 0)
         self.assertEqual(journal.status()["LOST"], str(journal.health.lost))
@@ -909,7 +889,7 @@ class LimitTests(JournalCase):
         taken = [value for batch in await self.take_all(journal) for value in values(batch)]
         self.assertEqual(taken, [float(n) for n in range(journal.health.lost, 3_000)])
         self.assertEqual(sum(event["rows"] for event in self.logged("are lost")), journal.health.lost)
-        self.assertEqual((journal.backlog, journal._shelf.size), (0, 0))
+        self.assertEqual(journal.backlog, 0)
         self.assertEqual({event["why"] for event in self.logged("are lost")}, {"the journal is full"})
         before = journal.health.lost
         await journal.stopService()
@@ -982,7 +962,7 @@ class LimitTests(JournalCase):
                     journal.append(readings(appended, count), ())
                     appended += count
                     if dice.random() < 0.7:
-                        journal._flush()
+                        journal.flush()
                 elif chance < 0.6:
                     await self.committed(journal)
                 elif chance < 0.8 and current is None and journal.backlog:
@@ -1009,7 +989,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from twisted.internet import reactor, task
-from tests.support.journal import readings
+from usbgate.testing import readings
 from usbgate.store.journal.journal import Journal
 
 journal = Journal(reactor, Path(sys.argv[1]))
@@ -1020,8 +1000,8 @@ def more():
     global appended, told
     journal.append(readings(appended, 7), ())
     appended += 7
-    if journal._file.n > told:
-        told = journal._file.n
+    if journal.backlog - journal.unwritten > told:
+        told = journal.backlog - journal.unwritten
         print(told, flush=True)
 
 task.LoopingCall(more).start(0.001)

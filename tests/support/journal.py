@@ -1,5 +1,5 @@
 """
-A journal on a real file, and rows for it.
+A journal on a real file.
 """
 
 from __future__ import annotations
@@ -13,25 +13,23 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.waiting import until
 from usbgate.core.batch import Batch
-from usbgate.core.model import Reading, RequestRecord
+from usbgate.store.journal.file import JournalFile
 from usbgate.store.journal.journal import Journal
 
-
-def readings(first: int, count: int) -> list[Reading]:
-    """
-    Make readings whose values count up.
-    """
-    return [
-        Reading(1_700_000_000_000, "arduino", "20", "VALUE", float(n), None, None, True)
-        for n in range(first, first + count)
-    ]
+connect = sqlite3.connect
 
 
-def request(sensor: str = "20") -> RequestRecord:
+class Connection(sqlite3.Connection):
     """
-    Make the record of a request.
+    A connection that can be made to fail.
     """
-    return RequestRecord(1_700_000_000_000, "TOTO", "127.0.0.1", None, sensor, "J", None, "timeout", 10_000.0, True)
+
+    failing: Exception | None = None
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        if self.failing is not None:
+            raise self.failing
+        return super().execute(*arguments)
 
 
 class JournalCase(TestCase):
@@ -56,6 +54,18 @@ class JournalCase(TestCase):
         observer = cast(ILogObserver, self.events.append)
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.opened: list[Connection] = []
+        self.open_fails: Exception | None = None
+        self.patch(sqlite3, "connect", self.connect)
+
+    def connect(self, *arguments: Any, **options: Any) -> Connection:
+        """
+        Open a database for a journal.
+        """
+        if self.open_fails is not None:
+            raise self.open_fails
+        self.opened.append(connect(*arguments, **options, factory=Connection))
+        return self.opened[-1]
 
     def start(self, **limits: Any) -> Journal:
         """
@@ -70,13 +80,21 @@ class JournalCase(TestCase):
         """
         Wait until all that was appended is on disk.
         """
-        await until(lambda: self.stored_n(journal) == journal._next - 1 and not journal._waiting)
+        await until(lambda: journal.unwritten == 0)
 
-    def stored_n(self, journal: Journal) -> int:
+    def count_reads(self) -> list[int]:
         """
-        Tell the newest number on disk, as far as the reactor knows.
+        Return a list to which each reading of batches from the disk adds the number after which it begins.
         """
-        return journal._file.n if not journal._unsynced else -1
+        reads: list[int] = []
+        read = JournalFile.read
+
+        def count(file: JournalFile, after: int, most: int) -> tuple[Batch | None, bool]:
+            reads.append(after)
+            return read(file, after, most)
+
+        self.patch(JournalFile, "read", count)
+        return reads
 
     async def take_all(self, journal: Journal) -> list[Batch]:
         """
@@ -93,7 +111,7 @@ class JournalCase(TestCase):
         """
         Look into the file from outside.
         """
-        db = sqlite3.connect(self.path)
+        db = connect(self.path)
         try:
             found = db.execute(sql).fetchall()
             db.commit()

@@ -62,6 +62,7 @@ class Journal(Service):
 
     Attributes:
         backlog: Rows appended and not yet confirmed.
+        next_number: Number of the next row; 0 until the file is open.
         rejected: Rejected rows kept in the file.
         health: State of the disk.
     """
@@ -106,7 +107,7 @@ class Journal(Service):
         self._rejects: list[tuple[Batch, str]] = []
         self._flushing: IDelayedCall | None = None
         # Handed to the writer, not yet on disk.
-        self._next = 0  # unknown, until the file is open
+        self.next_number = 0
         self._unsynced = 0
         self._unsynced_rows = 0
         self._held = False
@@ -134,6 +135,13 @@ class Journal(Service):
         """
         return self._file.rejected
 
+    @property
+    def unwritten(self) -> int:
+        """
+        Rows appended and not yet on disk.
+        """
+        return self._unsynced_rows + self._waiting
+
     def status(self) -> dict[str, str]:
         """
         Return the status, as fields whose values read back.
@@ -159,7 +167,7 @@ class Journal(Service):
         self._writer.start()
 
     def _begin(self) -> None:
-        self._next = self._file.n + 1
+        self.next_number = self._file.n + 1
         self._shelf.behind = self._file.backlog > 0
         self.backlog += self._file.backlog
         self.health.lost_before(self._file.lost)
@@ -177,7 +185,7 @@ class Journal(Service):
         if self._asker is not None:
             self._asker.cancel()
         if self._waiting or self._rejects or self._undeleted or self._uncounted:
-            self._flush()
+            self.flush()
         self.health.tell_lost()
         self._look_again(False)
         self._writer.stop()
@@ -202,15 +210,15 @@ class Journal(Service):
         for rows in runs:
             if rows:
                 kind = type(rows[0])
-                if kind in _DELIMITING and self._waiting and self._next:
-                    self._flush()
+                if kind in _DELIMITING and self._waiting and self.next_number:
+                    self.flush()
                 self._rows[kind] += rows
                 self._waiting += len(rows)
                 self.backlog += len(rows)
-        if not self._next:
+        if not self.next_number:
             self._forget_oldest()
         elif self._waiting >= FLUSH_ROWS:
-            self._flush()
+            self.flush()
         elif self._waiting:
             self._flush_soon()
 
@@ -264,18 +272,21 @@ class Journal(Service):
             # Where none is on its way it is these rows that will tell when all is well.
             if self.health.trouble is not None and self._unsynced:
                 wait = max(wait, REFUSED_FLUSH_INTERVAL)
-            self._flushing = self._reactor.callLater(wait, self._flush)
+            self._flushing = self._reactor.callLater(wait, self.flush)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """
+        Hand what was appended to the writer now, without waiting for more.
+        """
         flushing, self._flushing = self._flushing, None
         if flushing is not None and flushing.active():
             flushing.cancel()
-        if not self._next:
+        if not self.next_number:
             return
         batch, size = None, 0
         if self._waiting:
-            batch = encode(self._next, *self._rows.values())
-            self._next = batch.last + 1
+            batch = encode(self.next_number, *self._rows.values())
+            self.next_number = batch.last + 1
             for rows in self._rows.values():
                 rows.clear()
             self._waiting = 0
@@ -339,11 +350,11 @@ class Journal(Service):
     # What the writer tells (see `WriterListener`).
 
     def opened(self) -> None:
-        if self._next or not self.running:
+        if self.next_number or not self.running:
             return
         self._begin()
         self._recover()
-        self._flush()
+        self.flush()
         self._offer()
 
     def committed(self, batches: Sequence[Batch], seconds: float) -> None:
@@ -376,7 +387,7 @@ class Journal(Service):
     def began_again(self, n: int) -> None:
         self._reading = False
         self._shelf.behind = False
-        self.backlog = self._shelf.rows + self._unsynced_rows + self._waiting
+        self.backlog = self._shelf.rows + self.unwritten
 
     def refused(self, reason: str) -> None:
         self.health.refused(reason)
@@ -387,7 +398,7 @@ class Journal(Service):
             return
         self.health.recovered()
         if self._flushing is not None:
-            self._flush()
+            self.flush()
 
     def closed(self, lost: int) -> None:
         if self._ending is None:  # it was not waited for
