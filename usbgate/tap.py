@@ -211,7 +211,7 @@ def build(
     usb = UsbTree()
     for name, device in devices.items():
         link = _link(reactor, name, device, gateway, usb)
-        gateway.add_link(link, _rules(settings, device), partial(usb.doubt, device.path))
+        gateway.add_link(link, _rules(settings, device), partial(usb.ambiguity, device.path))
         link.setServiceParent(neighbours)
     ports: list[IService] = [Listeners(reactor, settings.listen, factory)]
     if settings.http.listen != "none":

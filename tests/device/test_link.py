@@ -28,9 +28,11 @@ from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.model import Question, Report, Request, Send
 from usbgate.device.diagnostics import GARBLED_INTERVAL, TEXT_LENGTH, TEXT_LINES, TEXT_SPAN
 from usbgate.device.dialects.fields import Dialect
-from usbgate.device.endpoint import NoSuchDevice, SerialEndpoint, SerialTransport, open_device
+from usbgate.device.endpoint import SerialEndpoint, open_device
+from usbgate.device.errors import NoSuchDevice
 from usbgate.device.interfaces import IDeviceLink, ILinkListener, IResettable
 from usbgate.device.link import ECHO_MEMORY, Link
+from usbgate.device.serialport import SerialTransport
 
 reactor: Any = global_reactor
 

@@ -1,5 +1,5 @@
 """
-Finding USB devices, on a made-up sysfs.
+Finding USB devices in a made-up sysfs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.usb import MadeUpUsb
 from usbgate.device.usb import UsbIds, UsbPort, UsbTree, is_usb, parse_usb
 
-# What is said, and what it means.
+# A place, and what it means.
 PLACES = [
     ("usb:2341:8036", UsbIds("2341", "8036", None)),
     ("usb:1A86:7523", UsbIds("1a86", "7523", None)),
@@ -37,7 +37,7 @@ WRONG = [
 
 class PlaceTests(SynchronousTestCase):
     """
-    How a device is named.
+    Places as the configuration spells them.
     """
 
     def test_places(self) -> None:
@@ -50,7 +50,7 @@ class PlaceTests(SynchronousTestCase):
 
     def test_wrong_places(self) -> None:
         """
-        What is no such place is said to be none.
+        A place of another form is refused.
         """
         for place in WRONG:
             self.assertTrue(is_usb(place))
@@ -61,12 +61,12 @@ class PlaceTests(SynchronousTestCase):
 
 class FindingTests(SynchronousTestCase):
     """
-    What is found, and what is in doubt.
+    Which ttys a place matches, and which places are ambiguous.
     """
 
     def setUp(self) -> None:
         """
-        Have a Leonardo, two clones with one serial number in a hub, and a converter with several ttys.
+        Plug in a Leonardo, two clones with one serial number in a hub, and a converter with several ttys.
         """
         self.usb = MadeUpUsb(Path(self.mktemp()))
         self.tree = UsbTree(str(self.usb.sysfs), str(self.usb.dev))
@@ -77,7 +77,7 @@ class FindingTests(SynchronousTestCase):
 
     def find(self, place: str) -> list[str]:
         """
-        Find; tell the paths, from the folder of devices on.
+        Return the paths of the ttys found, relative to the folder of device nodes.
         """
         return [os.path.relpath(self.tree.path(tty), self.usb.dev) for tty in self.tree.find(parse_usb(place))]
 
@@ -103,7 +103,7 @@ class FindingTests(SynchronousTestCase):
 
     def test_several_ttys(self) -> None:
         """
-        Of a device with several ttys the one with the lowest interface is meant, or the one whose interface is said.
+        Of a device with several ttys the one with the lowest interface is found, or the one whose interface is given.
         """
         for place, found in [
             ("usb:0403:6011", ["ttyUSB3"]),
@@ -129,7 +129,7 @@ class FindingTests(SynchronousTestCase):
 
     def test_vanishes_meanwhile(self) -> None:
         """
-        A device that goes away while it is looked at is not there, and others are found all the same.
+        A device that is unplugged during the search is not found, and the others are.
         """
         listdir, readlink = os.listdir, os.readlink
         left = ["1-2", "1-1.3"]
@@ -155,57 +155,58 @@ class FindingTests(SynchronousTestCase):
 
     def test_no_sysfs(self) -> None:
         """
-        Where there is no sysfs, nothing is found.
+        Without sysfs, nothing is found.
         """
         self.assertEqual(UsbTree(self.mktemp()).find(UsbPort("1-1", None)), [])
 
-    def test_doubt(self) -> None:
+    def test_ambiguity(self) -> None:
         """
-        Where two devices that are plugged in have one name, it is said, and how to name each; else nothing is.
+        A name that matches two devices gives a warning with an unambiguous name for each; any other name gives none.
         """
         by_id = str(self.usb.name_by_id("usb-1a86_USB_Serial_0001-if00-port0", "ttyUSB0"))
         line = (
-            "2 devices that are plugged in have this name; say which one by its port:"
+            "2 devices match this name; use the port of one instead:"
             " usb-port:1-1.3 (ttyUSB1, 1a86:7523), usb-port:1-1.4 (ttyUSB0, 1a86:7523)"
         )
         for place in (by_id, "usb:1a86:7523", "usb:1a86:7523:0001"):
-            self.assertEqual(self.tree.doubt(place), line)
+            self.assertEqual(self.tree.ambiguity(place), line)
         leonardo = str(self.usb.name_by_id("usb-Arduino_LLC_Arduino_Leonardo-if00", "ttyACM0"))
         for place in (
             *(leonardo, leonardo + "-gone", str(self.usb.name_by_id("stale", "ttyACM7"))),
             *("usb:2341:8036", "usb-port:1-1.3", str(self.usb.dev / "ttyUSB0"), "tcp:h:1", "usb:1a86:7523:0002"),
         ):
-            self.assertIsNone(self.tree.doubt(place), place)
+            self.assertIsNone(self.tree.ambiguity(place), place)
         self.usb.unplug("1-1.3")
         for place in (by_id, "usb:1a86:7523"):
-            self.assertIsNone(self.tree.doubt(place), place)
+            self.assertIsNone(self.tree.ambiguity(place), place)
 
-    def test_doubt_of_some_ttys(self) -> None:
+    def test_ambiguity_of_some_ttys(self) -> None:
         """
-        A device of the same kind with another serial number, or with none, does not make a name in by-id doubtful;
-        of two with several ttys, each is named with the interface in question.
+        A device of the same kind with another serial number, or with none, does not make a name in by-id ambiguous;
+        two devices with several ttys are each named with the interface in question.
         """
         by_id = str(self.usb.name_by_id("usb-FT4-if10", "ttyUSB2"))
         self.usb.plug("1-3", "0403:6011", "FT5", ttyUSB5="1.2", ttyUSB6="1.10")
         self.usb.plug("1-4", "0403:6011", None, ttyUSB7="1.2", ttyUSB8="1.10")
-        self.assertIsNone(self.tree.doubt(by_id))
+        self.assertIsNone(self.tree.ambiguity(by_id))
         none = str(self.usb.name_by_id("usb-FT-if10", "ttyUSB8"))
-        self.assertIsNone(self.tree.doubt(none))
+        self.assertIsNone(self.tree.ambiguity(none))
         self.usb.plug("1-5", "0403:6011", "FT4", ttyUSB9="1.2", ttyUSB10="1.10")
         self.assertIn(
-            "usb-port:1-1.2:1.10 (ttyUSB2, 0403:6011), usb-port:1-5:1.10 (ttyUSB10,", str(self.tree.doubt(by_id))
+            "usb-port:1-1.2:1.10 (ttyUSB2, 0403:6011), usb-port:1-5:1.10 (ttyUSB10,", str(self.tree.ambiguity(by_id))
         )
         first = str(self.usb.name_by_id("usb-FT4-if02", "ttyUSB9"))
-        self.assertIn("usb-port:1-1.2 (ttyUSB3, 0403:6011), usb-port:1-5 (ttyUSB9,", str(self.tree.doubt(first)))
+        self.assertIn("usb-port:1-1.2 (ttyUSB3, 0403:6011), usb-port:1-5 (ttyUSB9,", str(self.tree.ambiguity(first)))
         self.usb.plug("1-6", "0403:6011", None, ttyUSB11="1.2", ttyUSB12="1.10")
-        self.assertRegex(str(self.tree.doubt(none)), "^2 devices .*usb-port:1-4:1.10.*usb-port:1-6:1.10")
+        self.assertRegex(str(self.tree.ambiguity(none)), "^2 devices .*usb-port:1-4:1.10.*usb-port:1-6:1.10")
 
     def test_many(self) -> None:
         """
-        A line names only so many devices.
+        A message names a limited number of devices.
         """
         for number in range(10):
             self.usb.plug(f"1-1.1.{number}", "dead:beef", None, **{f"ttyACM{20 + number}": "1.0"})
         self.assertRegex(
-            str(self.tree.doubt("usb:dead:beef")), r"^10 devices .* usb-port:1-1.1.7 \(ttyACM27, dead:beef\), 2 more$"
+            str(self.tree.ambiguity("usb:dead:beef")),
+            r"^10 devices .* usb-port:1-1.1.7 \(ttyACM27, dead:beef\), 2 more$",
         )

@@ -206,7 +206,7 @@ class CloneTests(ReplugCase):
         self.assertEqual((status, complained), (0, ""))
         told = [parse(line.encode()) for line in said.splitlines()]
         doubt = (
-            "2 devices that are plugged in have this name; say which one by its port:"
+            "2 devices match this name; use the port of one instead:"
             " usb-port:1-1.3 (ttyUSB0, 1a86:7523), usb-port:1-1.4 (ttyUSB1, 1a86:7523)"
         )
         self.assertEqual(

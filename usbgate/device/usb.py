@@ -1,8 +1,8 @@
 """
-Finding a USB serial device whatever the kernel calls its tty today: by its ids, or by the port that it sits in.
+Finding a USB serial device by its ids or by its port, whatever the name of its tty is now.
 
-sysfs is read here and not by pyserial's `list_ports_linux`: that one knows no other place than /sys, reads eight
-files of every device even where one port is looked for, and raises if a device goes away while it reads.
+pyserial's `list_ports_linux` does not fit: it reads /sys only, eight files of every device even if one port is wanted,
+and raises if a device is unplugged meanwhile.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# How a place begins that is looked up here; everything else is a path, or an endpoint string.
+# The prefixes of USB devices; everything else is a path, or an endpoint string.
 PREFIXES = ("usb:", "usb-port:")
 
 EXAMPLES = "usb:2341:8036, usb:2341:8036:SERIAL, usb-port:1-1.3"
 
-# A serial number may hold colons itself: an ESP32's is its MAC address.
+# A serial number may contain colons: an ESP32's is its MAC address.
 _IDS = re.compile(r"usb:([0-9A-Fa-f]{4}):([0-9A-Fa-f]{4})(?::(\S.*))?")
 
-# The kernel's names: bus, then the ports of hub after hub; an interface has its configuration and number behind.
+# The kernel's names: the bus, then a port for each hub; an interface adds configuration and number.
 _PORT = re.compile(r"usb-port:([0-9]+-[0-9]+(?:\.[0-9]+)*)(?::([0-9]+\.[0-9]+))?")
 
-# A tty's folder in sysfs: the device's, named by its port, and below it the interface's.
+# A tty's folder in sysfs: the device's, named for its port, and below it the interface's.
 _PLACE = re.compile(r"(.*/([0-9]+-[0-9]+(?:\.[0-9]+)*))/\2:([0-9]+\.[0-9]+)/.*")
 
-_SHOWN = 8  # devices named in one line
+_DESCRIBED = 8  # ttys named in one message
 
 
 @dataclass(frozen=True, slots=True)
 class UsbIds:
     """
-    A device by what it says of itself.
+    A device by its USB descriptor.
 
     Attributes:
-        vendor: Four hexadecimal digits, lower case.
-        product: As well.
-        serial: Its serial number; None for any, and for none.
+        vendor: The vendor id, four hexadecimal digits in lower case.
+        product: The product id, likewise.
+        serial: The serial number; None matches any, and none.
     """
 
     vendor: str
@@ -52,7 +52,7 @@ class UsbPort:
 
     Attributes:
         port: As the kernel writes it, `1-1.3`.
-        interface: Of a device with several ttys the one wanted, `1.2`; None for the first.
+        interface: The interface of a device with several ttys, `1.2`; None for its first tty.
     """
 
     port: str
@@ -65,11 +65,11 @@ class UsbTty:
     A tty of a USB device that is plugged in now.
 
     Attributes:
-        name: The tty's, `ttyACM0`.
+        name: The name of the tty, `ttyACM0`.
         port: The device's port.
-        interface: Which of the device's interfaces the tty is.
+        interface: The interface of the device that the tty belongs to.
         first: Whether it is the device's first tty.
-        folder: The device's, seen from the folder of all ttys.
+        folder: The device's folder in sysfs, relative to the folder of all ttys.
     """
 
     name: str
@@ -81,14 +81,14 @@ class UsbTty:
     @property
     def place(self) -> str:
         """
-        How to say, in a configuration, that this one is meant and no other.
+        The unambiguous name of this tty in a configuration.
         """
         return f"usb-port:{self.port}" if self.first else f"usb-port:{self.port}:{self.interface}"
 
 
 def is_usb(place: str) -> bool:
     """
-    Return whether a place is meant to be looked up here.
+    Return whether a place is a USB device's.
     """
     return place.startswith(PREFIXES)
 
@@ -98,27 +98,25 @@ def parse_usb(place: str) -> UsbIds | UsbPort:
     Read `usb:VENDOR:PRODUCT`, `usb:VENDOR:PRODUCT:SERIAL`, `usb-port:PORT` or `usb-port:PORT:INTERFACE`.
 
     Raises:
-        ValueError: It is none of them.
+        ValueError: The place has another form.
     """
     if match := _IDS.fullmatch(place):
         return UsbIds(match[1].lower(), match[2].lower(), match[3])
     if match := _PORT.fullmatch(place):
         return UsbPort(match[1], match[2])
-    raise ValueError(f"expected such as {EXAMPLES}")
+    raise ValueError(f"expected for example {EXAMPLES}")
 
 
 class UsbTree:
     """
-    The USB serial devices of this machine, as sysfs shows them at the moment of asking.
+    The USB serial devices of this machine, read from sysfs at each call.
 
-    One look costs one `readlink` for each tty there is, a few hundred at most; files are read of those that may be
-    the one wanted. The `serial` file comes last: the kernel makes its reader wait while it resets that device.
+    A call costs one `readlink` for each tty, a few hundred at most, and reads files of the possible matches only. The
+    `serial` file is read last: it blocks while the kernel resets that device.
     """
 
     def __init__(self, sysfs: str = "/sys", dev: str = "/dev") -> None:
         """
-        Look at nothing yet.
-
         Args:
             sysfs: Where sysfs is mounted.
             dev: The folder of the device nodes.
@@ -128,23 +126,23 @@ class UsbTree:
 
     def path(self, tty: UsbTty) -> str:
         """
-        Return the path of a tty's device node.
+        Return the path of the device node of a tty.
         """
         return os.path.join(self._dev, tty.name)
 
     def ttys(self) -> list[UsbTty]:
         """
-        List the ttys of all USB devices, by port, the interfaces of one device in their order.
+        Return the ttys of all USB devices, sorted by port, then by interface.
         """
         found = []
         try:
             names = os.listdir(self._ttys)
-        except OSError:  # no sysfs: then nothing can be found by it
+        except OSError:  # no sysfs
             return []
         for name in names:
             try:
                 place = os.readlink(os.path.join(self._ttys, name))
-            except OSError:  # it is gone by now
+            except OSError:  # unplugged meanwhile
                 continue
             if match := _PLACE.fullmatch(place):
                 device, port, interface = match.groups()
@@ -157,7 +155,7 @@ class UsbTree:
 
     def find(self, wanted: UsbIds | UsbPort) -> list[UsbTty]:
         """
-        Find what is wanted: the tty of each device that fits, its first one where no interface is wanted.
+        Return one tty of each device that matches: the first one, unless an interface is given.
         """
         if isinstance(wanted, UsbPort):
             at_port = [tty for tty in self.ttys() if tty.port == wanted.port]
@@ -169,34 +167,34 @@ class UsbTree:
             return ttys
         return [tty for tty in ttys if self._serial(tty) == wanted.serial]
 
-    def doubt(self, place: str) -> str | None:
+    def ambiguity(self, place: str) -> str | None:
         """
-        Say what is doubtful about a place: several devices that are plugged in could be meant.
+        Return a warning if a place matches several devices that are plugged in.
 
-        That is so for `usb:`, and for a name in /dev/serial/by-id, which udev makes of what a device says of itself:
-        where two say the same there is one name, and it leads to either.
+        That can happen to `usb:`, and to a name in /dev/serial/by-id, which udev makes of the USB descriptor: two
+        devices with equal descriptors share one name, and it leads to either.
 
         Args:
             place: As the configuration spells it.
 
         Returns:
-            One line, with the places that are without doubt; None where there is none.
+            One line that names the matching devices without ambiguity, or None.
         """
         if is_usb(place):
             same = self.find(parse_usb(place))
         elif os.path.basename(os.path.dirname(place)) == "by-id":
-            same = self._namesakes(place)
+            same = self._same_descriptor(place)
         else:
             return None
-        return self.told_apart(same) if len(same) > 1 else None
+        return self.describe_ambiguity(same) if len(same) > 1 else None
 
-    def told_apart(self, same: Sequence[UsbTty]) -> str:
+    def describe_ambiguity(self, same: Sequence[UsbTty]) -> str:
         """
-        Describe how to name each of several devices that share a name.
+        Return a warning that several devices match one name, with an unambiguous name for each.
         """
-        return f"{len(same)} devices that are plugged in have this name; say which one by its port: {self.listed(same)}"
+        return f"{len(same)} devices match this name; use the port of one instead: {self.describe(same)}"
 
-    def _namesakes(self, link: str) -> list[UsbTty]:
+    def _same_descriptor(self, link: str) -> list[UsbTty]:
         try:
             name = os.path.basename(os.readlink(link))
         except OSError:
@@ -210,12 +208,12 @@ class UsbTree:
         same = {tty.port: tty for tty in others if self._ids(tty) == ids and self._serial(tty) == serial}
         return [tty for tty in ttys if tty in (own, same.get(tty.port))]
 
-    def listed(self, ttys: Sequence[UsbTty]) -> str:
+    def describe(self, ttys: Sequence[UsbTty]) -> str:
         """
-        Name ttys for a person, by their ports.
+        Return a list of ttys for a message: the port, the name and the ids of each.
         """
-        shown = [f"{tty.place} ({tty.name}, {':'.join(self._ids(tty))})" for tty in ttys[:_SHOWN]]
-        return ", ".join([*shown, *([f"{len(ttys) - _SHOWN} more"] if len(ttys) > _SHOWN else [])])
+        described = [f"{tty.place} ({tty.name}, {':'.join(self._ids(tty))})" for tty in ttys[:_DESCRIBED]]
+        return ", ".join([*described, *([f"{len(ttys) - _DESCRIBED} more"] if len(ttys) > _DESCRIBED else [])])
 
     def _ids(self, tty: UsbTty) -> tuple[str, str]:
         return self._read(tty, "idVendor") or "", self._read(tty, "idProduct") or ""
@@ -224,7 +222,7 @@ class UsbTree:
         return self._read(tty, "serial")
 
     def _read(self, tty: UsbTty, name: str) -> str | None:
-        # None where the device has no such file, as many have no serial number, or is gone by now.
+        # None if the device has no such file (many have no serial number), or was unplugged meanwhile.
         try:
             with open(os.path.join(self._ttys, tty.folder, name), encoding="utf-8", errors="replace") as file:
                 return file.read().strip() or None
@@ -233,5 +231,5 @@ class UsbTree:
 
 
 def _numbers(name: str) -> list[int]:
-    # So that 1.10 comes after 1.2.
+    # A sort key: 1.10 comes after 1.2.
     return [int(digits) for digits in re.findall("[0-9]+", name)]
