@@ -15,7 +15,7 @@ import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import psycopg2
 from twisted.application.service import IService, MultiService
@@ -42,7 +42,8 @@ from usbgate.store.embedded.postmaster import (
     find_binaries,
     is_server_of,
 )
-from usbgate.store.embedded.process import ProgramFailed, Programs
+from usbgate.store.embedded.process import Child, ProgramFailed, Programs
+from usbgate.store.embedded.user import choose_account
 from usbgate.tap import build
 
 BOUND = 30.0  # seconds for anything to come true
@@ -321,10 +322,17 @@ class ClusterTests(TestCase):
         """
         The stop leaves alone who has the number of a server that is over.
         """
+        started: list[Child] = []
+        start = Programs.start
+
+        def record(programs: Programs, *arguments: Any, **options: Any) -> Child:
+            started.append(start(programs, *arguments, **options))
+            return started[-1]
+
+        self.patch(Programs, "start", record)
         cluster = await self.prepared_cluster()
         await cluster.ready()
-        server = cluster._server
-        assert server is not None
+        server = next(child for child in started if child.pid == self.server_pid())
         os.kill(server.pid, signal.SIGKILL)
         await until(lambda: server.over)
         stranger = Programs(reactor, "/").start(["sleep", "600"])
@@ -482,7 +490,7 @@ class ClusterTests(TestCase):
         owner = pid_file.stat()
         await cluster.stopService()
         programs = Programs(reactor, "/")
-        programs.account = cluster._programs.account
+        programs.account = await choose_account(self.folder / "data", programs)
         stranger = programs.start(["sleep", "600"])
         try:
             for path in (pid_file, self.folder / "socket" / ".s.PGSQL.5432.lock"):

@@ -28,7 +28,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.support import postgresql
-from tests.support.database import AT, PostgresTestCase, reading, readings, request
+from tests.support.database import PostgresTestCase, batch_of, numbered, numbered_request
 from tests.support.waiting import until
 from usbgate.core import batch
 from usbgate.core.model import Alarm, AlarmRecord, ClockMark
@@ -38,6 +38,7 @@ from usbgate.store.postgres import session as pgsession
 from usbgate.store.postgres import sink as postgres
 from usbgate.store.postgres.session import Session
 from usbgate.store.postgres.sink import Limits, PostgresSink
+from usbgate.testing import AT
 
 # Short, for tests that wait until they are over.
 SHORT = Limits(connect=1.0, store=1.0, read=1.0)
@@ -150,14 +151,14 @@ class StoringTests(PostgresTestCase):
         self.assertTrue(verifyObject(ISink, sink))
         self.assertTrue(verifyObject(IHistory, sink))
         rows = [
-            reading(0, command="J", clock=False),
-            reading(1, value=None, text='it\'s \\n \\001 "x" %s é 漢 🌡 \u2028'),
-            reading(2, value=28.123456789012345678, text="28.123456789012345678"),
-            *[reading(3, value=value) for value in (1e308, -5e-324, 0.1, -0.0, 1e22)],
+            numbered(0, command="J", clock=False),
+            numbered(1, value=None, text='it\'s \\n \\001 "x" %s é 漢 🌡 \u2028'),
+            numbered(2, value=28.123456789012345678, text="28.123456789012345678"),
+            *[numbered(3, value=value) for value in (1e308, -5e-324, 0.1, -0.0, 1e22)],
         ]
         asked = [
-            request(0),
-            request(
+            numbered_request(0),
+            numbered_request(
                 1, origin="L'été \\ 漢", device=None, arguments="LEVEL:50_X:a b", outcome="timeout", latency_ms=0.0
             )._replace(clock=False),
         ]
@@ -199,13 +200,13 @@ class StoringTests(PostgresTestCase):
         A batch of one row whose text is empty keeps the empty text, and null stays null.
         """
         sink = await self.connected()
-        row = reading(value=None, text="", command="")
-        await sink.store(batch.encode(1, [row], [request(origin="", arguments="")]))
-        await sink.store(batch.encode(3, [], [request(5)]))
+        row = numbered(value=None, text="", command="")
+        await sink.store(batch.encode(1, [row], [numbered_request(origin="", arguments="")]))
+        await sink.store(batch.encode(3, [], [numbered_request(5)]))
         self.assertEqual(await sink.latest(), [row])
         self.assertEqual(
             self.query("select seq, origin, arguments, device from request order by seq"),
-            [(2, "", "", "ttyACM0"), (3, "TOTO", None, "ttyACM0")],
+            [(2, "", "", "leonardo"), (3, "TOTO", None, "leonardo")],
         )
 
     async def test_again(self) -> None:
@@ -213,7 +214,7 @@ class StoringTests(PostgresTestCase):
         A batch that is sent again, whole or merged with others, lands once.
         """
         sink = await self.connected()
-        first, second, third = readings(1, 3), batch.encode(4, [reading(4)], [request(5)]), readings(6, 3)
+        first, second, third = batch_of(1, 3), batch.encode(4, [numbered(4)], [numbered_request(5)]), batch_of(6, 3)
         await sink.store(first)
         await sink.store(first)
         await sink.store(second)
@@ -228,13 +229,13 @@ class StoringTests(PostgresTestCase):
         the same batch lands as well.
         """
         sink = await self.connected()
-        known = batch.encode(1, [ClockMark(AT, 1.0, "a", False)], [reading(1), reading(2)], [request()])
+        known = batch.encode(1, [ClockMark(AT, 1.0, "a", False)], [numbered(1), numbered(2)], [numbered_request()])
         await sink.store(known)
         await sink.close()
         for table in ("clock_mark", "reading", "request"):
             self.query(f"update {table} set at = at + interval '10 years'")
         later = await self.connected()
-        await later.store(batch.merge([known, readings(5, 2)]))
+        await later.store(batch.merge([known, batch_of(5, 2)]))
         self.assertEqual([seq for (seq,) in self.query("select seq from reading order by 1")], [2, 3, 5, 6])
         self.assertEqual(
             self.query("select seq from clock_mark union select seq from request order by 1"), [(1,), (4,)]
@@ -247,15 +248,15 @@ class StoringTests(PostgresTestCase):
         sink = await self.connected()
         self.query("alter table reading add constraint warm check (value < 1000)")
         for bad in (
-            reading(value=2000.0),  # 23514, by the constraint
-            reading(at=10**19),  # 22008
-            reading(device=None),  # 23502
-            reading(text="a\0b"),  # never sent
-            reading(text="\ud800"),  # no UTF-8
+            numbered(value=2000.0),  # 23514, by the constraint
+            numbered(at=10**19),  # 22008
+            numbered(device=None),  # 23502
+            numbered(text="a\0b"),  # never sent
+            numbered(text="\ud800"),  # no UTF-8
         ):
-            await self.failing(sink.store(batch.encode(1, [reading(), bad], [request()])), RowsRefused)
+            await self.failing(sink.store(batch.encode(1, [numbered(), bad], [numbered_request()])), RowsRefused)
         self.assertEqual(self.query("select seq from reading union select seq from request"), [])
-        await sink.store(readings(1, 1))
+        await sink.store(batch_of(1, 1))
         self.assertEqual(self.query("select seq from reading"), [(1,)])
 
     async def test_index_of_the_site(self) -> None:
@@ -264,7 +265,7 @@ class StoringTests(PostgresTestCase):
         """
         sink = await self.connected()
         self.query("create unique index site on reading (sensor, field, at)")
-        rows = [reading(1), reading(1, value=2.0), reading(3)]
+        rows = [numbered(1), numbered(1, value=2.0), numbered(3)]
         self.assertIn("site", await self.failing(sink.store(batch.encode(1, rows, [])), RowsRefused))
         self.assertEqual(self.query("select seq from reading"), [])
         for number, row in enumerate(rows, 1):
@@ -279,8 +280,8 @@ class StoringTests(PostgresTestCase):
         """
         self.url = self.server().create_database(encoding="LATIN1")
         sink = await self.connected()
-        await sink.store(batch.encode(1, [reading(value=None, text="été")], []))
-        await self.failing(sink.store(batch.encode(2, [reading(value=None, text="漢")], [])), RowsRefused)
+        await sink.store(batch.encode(1, [numbered(value=None, text="été")], []))
+        await self.failing(sink.store(batch.encode(2, [numbered(value=None, text="漢")], [])), RowsRefused)
         self.assertEqual([row.text for row in await sink.latest()], ["été"])
 
     async def test_dropped_table(self) -> None:
@@ -289,9 +290,9 @@ class StoringTests(PostgresTestCase):
         """
         sink = await self.connected()
         self.query("alter table reading rename to away")
-        self.assertIn("reading", await self.unavailable(sink.store(readings(1, 2))))
+        self.assertIn("reading", await self.unavailable(sink.store(batch_of(1, 2))))
         self.query("alter table away rename to reading")
-        await sink.store(readings(1, 2))
+        await sink.store(batch_of(1, 2))
         self.assertEqual(self.query("select count(*) from reading"), [(2,)])
 
     async def test_read_only(self) -> None:
@@ -303,7 +304,7 @@ class StoringTests(PostgresTestCase):
         self.query(f"alter database {name} set default_transaction_read_only = on")
         sink = self.sink()
         self.assertIn("read-only", await self.unavailable(sink.connect()))
-        self.assertIn("read-only", await self.unavailable(sink.store(readings(1, 2))))
+        self.assertIn("read-only", await self.unavailable(sink.store(batch_of(1, 2))))
 
 
 class ContactTests(PostgresTestCase):
@@ -316,16 +317,16 @@ class ContactTests(PostgresTestCase):
         A second journal under the same name goes on after the first one's numbers; the first keeps its own.
         """
         first = await self.connected()
-        await first.store(batch.encode(5, [reading(5)], [request(6), request(7)]))
+        await first.store(batch.encode(5, [numbered(5)], [numbered_request(6), numbered_request(7)]))
         await first.close()
         second = await self.connected(journal=str(uuid.uuid4()))
-        await second.store(readings(1, 2))
+        await second.store(batch_of(1, 2))
         await second.close()
         again = await self.connected()
-        await again.store(readings(8, 1))
+        await again.store(batch_of(8, 1))
         await again.close()
         elsewhere = await self.connected(gateway="attic", journal=str(uuid.uuid4()))
-        await elsewhere.store(readings(1, 1))
+        await elsewhere.store(batch_of(1, 1))
         self.assertEqual(
             self.query("select gateway, seq, value from reading order by 1, 2, 3"),
             [("attic", 1, 1.0), ("pi", 5, 5.0), ("pi", 8, 1.0), ("pi", 8, 8.0), ("pi", 9, 2.0)],
@@ -361,7 +362,7 @@ class ContactTests(PostgresTestCase):
         self.assertNoResult(connecting)
         await first.close()
         await connecting
-        await second.store(readings(1, 1))
+        await second.store(batch_of(1, 1))
 
     async def test_close_while_waiting(self) -> None:
         """
@@ -372,7 +373,7 @@ class ContactTests(PostgresTestCase):
         connecting = second.connect()
         sessions = f"select 1 {self.sessions()}"
         await until(lambda: len(self.query(sessions)) == 2)
-        storing = second.store(readings(1, 1))
+        storing = second.store(batch_of(1, 1))
         second.close()
         await self.unavailable(connecting)
         await self.unavailable(storing)
@@ -407,7 +408,7 @@ class ContactTests(PostgresTestCase):
         ):
             sink = self.sink(url)
             self.assertIn(words, await self.unavailable(sink.connect()))
-            self.assertIn(words, await self.unavailable(sink.store(readings(1, 1))))
+            self.assertIn(words, await self.unavailable(sink.store(batch_of(1, 1))))
             self.assertIn("not ready", await self.unavailable(sink.history("20", None, None, 1)))
 
     async def test_not_ready(self) -> None:
@@ -434,7 +435,7 @@ class ContactTests(PostgresTestCase):
         self.query(f"grant all on schema public to {name}")
         sink = await self.connected(url=self.server().url_of(name, user=name, password="x"))
         await self.failing(sink.latest(), SinkUnavailable)
-        await sink.store(readings(1, 1))
+        await sink.store(batch_of(1, 1))
         self.assertEqual(self.query("select count(*) from reading"), [(1,)])
         await sink.close()
         await until(lambda: not self.query(f"select 1 {self.sessions()}"))
@@ -473,10 +474,10 @@ class ContactTests(PostgresTestCase):
         self.assertIn("starting", await self.unavailable(sink.connect()))
         told.append(self.url)
         await sink.connect()
-        await sink.store(readings(1, 1))
+        await sink.store(batch_of(1, 1))
         self.assertIn("starting", await self.unavailable(sink.latest()))
         told.append(self.url)
-        self.assertEqual(await sink.latest(), [reading(1)])
+        self.assertEqual(await sink.latest(), [numbered(1)])
 
     async def test_unix_socket(self) -> None:
         """
@@ -484,8 +485,8 @@ class ContactTests(PostgresTestCase):
         """
         sink = self.sink(make_dsn(self.url, host=self.own_server().socket_folder))
         await sink.connect()
-        await sink.store(readings(1, 1))
-        self.assertEqual(await sink.latest(), [reading(1)])
+        await sink.store(batch_of(1, 1))
+        self.assertEqual(await sink.latest(), [numbered(1)])
 
 
 class FaultTests(PostgresTestCase):
@@ -505,20 +506,20 @@ class FaultTests(PostgresTestCase):
             "create function wait() returns trigger language plpgsql as 'begin perform pg_sleep(100); return new; end'"
         )
         self.query("create trigger slow before insert on reading for each row execute function wait()")
-        storing = sink.store(readings(1, 3))
+        storing = sink.store(batch_of(1, 3))
         await until(lambda: bool(self.query(f"select 1 {ours} and wait_event = 'PgSleep'")))
         self.query(f"select pg_terminate_backend(pid) {ours}")
         self.assertIn("terminating", await self.unavailable(storing))
         self.query("drop trigger slow on reading")
-        await sink.store(readings(1, 3))
+        await sink.store(batch_of(1, 3))
         self.assertEqual(lost, [])
-        self.assertEqual(await sink.latest(), [reading(3)])
+        self.assertEqual(await sink.latest(), [numbered(3)])
         watched = len(reactor.getReaders())
         self.query(f"select pg_terminate_backend(pid) {ours}")
         await until(lambda: len(reactor.getReaders()) == watched - 2)
         (reason,) = lost  # of the writer's session, not of the reader's, which nobody misses
         self.assertIn("closed the connection", reason)
-        await sink.store(readings(4, 3))
+        await sink.store(batch_of(4, 3))
         self.assertEqual(self.query("select count(*) from reading"), [(6,)])
         self.assertEqual(len(lost), 1)
         await sink.close()
@@ -546,13 +547,13 @@ class FaultTests(PostgresTestCase):
         Closing while a batch is being stored fails it at once, and a history query too.
         """
         sink = await self.connected()
-        await sink.store(readings(1, 1))
+        await sink.store(batch_of(1, 1))
         await sink.latest()
         self.query(
             "create function wait() returns trigger language plpgsql as 'begin perform pg_sleep(100); return new; end'"
         )
         self.query("create trigger slow before insert on reading for each row execute function wait()")
-        storing = sink.store(readings(2, 1))
+        storing = sink.store(batch_of(2, 1))
         await until(lambda: bool(self.query("select 1 from pg_stat_activity where wait_event = 'PgSleep'")))
         fetching = sink.latest()
         self.assertIsNone(self.successResultOf(sink.close()))
@@ -566,9 +567,9 @@ class FaultTests(PostgresTestCase):
         server = self.own_server()
         sink = await self.connected(limits=SHORT)
         reader = await self.connected(gateway="reader", journal=str(uuid.uuid4()), limits=SHORT)
-        await reader.store(readings(1, 1))
+        await reader.store(batch_of(1, 1))
         await reader.latest()
-        big = batch.encode(1, [reading(n, value=None, text="x" * 1000) for n in range(20_000)], [])
+        big = batch.encode(1, [numbered(n, value=None, text="x" * 1000) for n in range(20_000)], [])
         stranger = self.sink(gateway="stranger", limits=SHORT)
         beats = 0
 
@@ -579,11 +580,11 @@ class FaultTests(PostgresTestCase):
         with server.frozen():
             at_once: list[Callable[[], Deferred[Any]]] = [
                 lambda: sink.store(big),  # more than a socket holds: it can't even be sent
-                lambda: reader.store(readings(2, 1)),
+                lambda: reader.store(batch_of(2, 1)),
                 reader.latest,
                 stranger.connect,
             ]
-            for calls in (at_once, [lambda: sink.store(readings(1, 1))]):
+            for calls in (at_once, [lambda: sink.store(batch_of(1, 1))]):
                 beating = deferLater(reactor, 0.5, beat)
                 failing = [Deferred.fromCoroutine(self.unavailable(call())) for call in calls]
                 for error in await gatherResults(failing):
@@ -592,8 +593,8 @@ class FaultTests(PostgresTestCase):
         self.assertEqual(beats, 2)
         # What was sent before it hung may have been stored since: that is no reason not to send it again.
         await self.connect_in_time(reader)
-        await reader.store(readings(2, 1))
-        self.assertEqual(await reader.latest(), [reading(2)])
+        await reader.store(batch_of(2, 1))
+        self.assertEqual(await reader.latest(), [numbered(2)])
         await sink.close()
         await (await self.connected()).store(big)
         self.assertEqual(
@@ -606,17 +607,17 @@ class FaultTests(PostgresTestCase):
         """
         server = self.own_server()
         sink = await self.connected()
-        await sink.store(readings(1, 1))
+        await sink.store(batch_of(1, 1))
         await sink.latest()
         server.stop()
         try:
-            await self.unavailable(sink.store(readings(2, 1)))  # perhaps with the server's last words
-            self.assertIn("refused", await self.unavailable(sink.store(readings(2, 1))))
+            await self.unavailable(sink.store(batch_of(2, 1)))  # perhaps with the server's last words
+            self.assertIn("refused", await self.unavailable(sink.store(batch_of(2, 1))))
             await self.unavailable(sink.latest())
         finally:
             server.start()
-        await sink.store(readings(2, 1))
-        self.assertEqual(await sink.latest(), [reading(2)])
+        await sink.store(batch_of(2, 1))
+        self.assertEqual(await sink.latest(), [numbered(2)])
 
 
 class ReadingTests(PostgresTestCase):
@@ -629,18 +630,18 @@ class ReadingTests(PostgresTestCase):
         The newest of each field of each sensor of this gateway comes by number, whatever the clock said.
         """
         other = await self.connected(gateway="attic", journal=str(uuid.uuid4()))
-        await other.store(batch.encode(1, [reading(9, sensor="99")], []))
+        await other.store(batch.encode(1, [numbered(9, sensor="99")], []))
         sink = await self.connected()
         self.assertEqual(await sink.latest(), [])
         rows = [
-            reading(0, sensor="7", field="TEMP"),
-            reading(3_600_000),
-            reading(1, sensor="28:FF", field="HUM"),
-            reading(2),  # the clock was stepped back an hour
-            reading(3, sensor="7", field="HUM"),
-            reading(4, sensor="7", field="HUM", value=None, text="wet"),
+            numbered(0, sensor="7", field="TEMP"),
+            numbered(3_600_000),
+            numbered(1, sensor="28:FF", field="HUM"),
+            numbered(2),  # the clock was stepped back an hour
+            numbered(3, sensor="7", field="HUM"),
+            numbered(4, sensor="7", field="HUM", value=None, text="wet"),
         ]
-        await sink.store(batch.encode(1, rows, [request()]))
+        await sink.store(batch.encode(1, rows, [numbered_request()]))
         self.assertEqual(await sink.latest(), [rows[0], rows[2], rows[3], rows[5]])
 
     async def test_history(self) -> None:
@@ -648,7 +649,7 @@ class ReadingTests(PostgresTestCase):
         The newest of one sensor, newest last; of one field or all; not older than asked.
         """
         sink = await self.connected()
-        rows = [reading(n, sensor=str(n % 2), field=("TEMP", "HUM", "BAT")[n % 3]) for n in range(60)]
+        rows = [numbered(n, sensor=str(n % 2), field=("TEMP", "HUM", "BAT")[n % 3]) for n in range(60)]
         rows[50] = rows[50]._replace(at=AT - 1000)  # a step back: its place is by number
         await sink.store(batch.encode(1, rows, []))
         mine = [row for row in rows if row.sensor == "0"]
@@ -668,8 +669,8 @@ class ReadingTests(PostgresTestCase):
         No more is read than a client may have at once, all of it and in order.
         """
         sink = await self.connected()
-        await sink.store(readings(1, 12_000))
-        expected = [reading(n) for n in range(12_001 - postgres._MOST_HISTORY, 12_001)]
+        await sink.store(batch_of(1, 12_000))
+        expected = [numbered(n) for n in range(12_001 - postgres.MOST_HISTORY, 12_001)]
         self.assertEqual(await sink.history("20", None, None, 50_000), expected)
 
     async def test_slices(self) -> None:
@@ -687,38 +688,38 @@ class ReadingTests(PostgresTestCase):
             made[-1] += 1
             return row[0]
 
-        count = 10 * pgsession._SLICE + 1
+        count = 10 * pgsession.SLICE + 1
         numbers = await session.fetch("select generate_series(1, %(count)s)", {"count": count}, 10, make)
         turns.stop()
         await turned
         self.assertEqual(numbers, list(range(1, count + 1)))
-        self.assertEqual(max(made), pgsession._SLICE)
+        self.assertEqual(max(made), pgsession.SLICE)
 
     async def test_side_by_side(self) -> None:
         """
         A query that waits does not keep a batch from being stored, and an idle reading connection is closed.
         """
         sink = await self.connected(limits=Limits(idle=0.05))
-        await sink.store(readings(1, 1))
+        await sink.store(batch_of(1, 1))
         sessions = f"select 1 {self.sessions()}"
         self.assertEqual(len(self.query(sessions)), 1)
         fetching = [sink.latest() for _ in range(3)]
-        await sink.store(readings(2, 1))
+        await sink.store(batch_of(2, 1))
         for fetched in fetching:
             self.assertEqual(len(await fetched), 1)
         await until(lambda: len(self.query(sessions)) == 1)
-        self.assertEqual(await sink.latest(), [reading(2)])
+        self.assertEqual(await sink.latest(), [numbered(2)])
 
     async def test_measures(self) -> None:
         """
         The web site's view has numbers only, by the sensor's id or SENSOR.FIELD.
         """
         sink = await self.connected()
-        rows = [reading(1), reading(2, field="TEMP"), reading(3, value=None, text="x"), reading(4, text="4.0")]
+        rows = [numbered(1), numbered(2, field="TEMP"), numbered(3, value=None, text="x"), numbered(4, text="4.0")]
         await sink.store(batch.encode(1, rows, []))
         self.assertEqual(
             self.query(
-                'select id, extract(epoch from "timestamp")::float8 * 1000 - 1700000000123, value from measures '
+                f'select id, extract(epoch from "timestamp")::float8 * 1000 - {AT}, value from measures '
                 "order by value"
             ),
             [("20", 1.0, 1.0), ("20.TEMP", 2.0, 2.0), ("20", 4.0, 4.0)],

@@ -7,15 +7,15 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from usbgate.core.batch import Batch, encode
-from usbgate.core.model import Reading
 from usbgate.store.journal.readahead import MERGE_ROWS, ReadAhead, memory_of
+from usbgate.testing import reading
 
 
 def batch(first: int, rows: int = 10) -> Batch:
     """
     Make a batch of readings, numbered from `first`.
     """
-    return encode(first, [Reading(1000, "leonardo", "20", "VALUE", 1.0, None, None, True)] * rows)
+    return encode(first, [reading(at=1000)] * rows)
 
 
 class ShelfTests(SynchronousTestCase):

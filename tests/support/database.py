@@ -1,5 +1,5 @@
 """
-A sink on a real PostgreSQL, and rows for it.
+A sink on a real PostgreSQL, and numbered rows for it.
 """
 
 from __future__ import annotations
@@ -18,31 +18,29 @@ from usbgate.core import batch
 from usbgate.core.model import Reading, RequestRecord
 from usbgate.store.interfaces import SinkUnavailable
 from usbgate.store.postgres.sink import Limits, PostgresSink
+from usbgate.testing import AT, readings, request_record
 
-AT = 1_700_000_000_123  # milliseconds since 1970
 
-
-def reading(number: int = 0, **other: Any) -> Reading:
+def numbered(number: int = 0, **other: Any) -> Reading:
     """
-    Make a reading, each number another.
+    Make a reading whose value is its number, with other columns, which may be wrong.
     """
-    plain = Reading(AT + number, "ttyACM0", "20", "VALUE", float(number), None, None, True)
+    (plain,) = readings(number, 1)
     return plain._replace(**other)
 
 
-def request(number: int = 0, **other: Any) -> RequestRecord:
+def numbered_request(number: int = 0, **other: Any) -> RequestRecord:
     """
-    Make the record of a request, each number another.
+    Make the record of a request, each number a millisecond later.
     """
-    plain = RequestRecord(AT + number, "TOTO", "127.0.0.1", "ttyACM0", "20", "J", None, "answered", 12.5, True)
-    return plain._replace(**other)
+    return request_record(at=AT + number)._replace(**other)
 
 
-def readings(first: int, count: int) -> batch.Batch:
+def batch_of(first: int, count: int) -> batch.Batch:
     """
-    Make a batch of readings, numbered from `first`.
+    Make a batch of readings whose values are their numbers.
     """
-    return batch.encode(first, [reading(number) for number in range(first, first + count)], [])
+    return batch.encode(first, readings(first, count))
 
 
 class PostgresTestCase(TestCase):

@@ -28,7 +28,7 @@ OLDEST_SERVER = 130000  # PostgreSQL 13, protocol §5
 _KEEPALIVES = {"keepalives_idle": "10", "keepalives_interval": "10", "keepalives_count": "3"}
 
 # Rows converted per reactor turn: 2 ms.
-_SLICE = 1_000
+SLICE = 1_000
 
 # `statement_timeout` ends in the server what we gave up; the others undo what a role or database may have set. Not
 # every server knows `idle_session_timeout`, which came with PostgreSQL 14.
@@ -120,7 +120,7 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
         """
         cursor = await self._execute(sql, parameters, limit)
         made: list[T] = []
-        while rows := cursor.fetchmany(_SLICE):
+        while rows := cursor.fetchmany(SLICE):
             made += map(make, rows)
             await deferLater(self.reactor, 0)
         return made

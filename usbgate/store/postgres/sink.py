@@ -54,7 +54,7 @@ _HOLDER = """
 """
 
 _MOST_LATEST = 50_000  # 10,000 sensors are remembered (protocol §3), with some fields each
-_MOST_HISTORY = 10_000  # at once: they are in memory while they are sent, 0.4 kB each
+MOST_HISTORY = 10_000  # at once: they are in memory while they are sent, 0.4 kB each
 
 
 class Limits(NamedTuple):
@@ -189,7 +189,7 @@ class PostgresSink:
         """
         Fetch the newest readings of a sensor (see `IHistory.history`).
         """
-        question = queries.history(self._gateway, sensor, field, since, min(limit, _MOST_HISTORY))
+        question = queries.history(self._gateway, sensor, field, since, min(limit, MOST_HISTORY))
         return self._rows(question).addCallback(_reversed)
 
     # IArchive
