@@ -719,8 +719,7 @@ class ReadingTests(PostgresTestCase):
         await sink.store(batch.encode(1, rows, []))
         self.assertEqual(
             self.query(
-                f'select id, extract(epoch from "timestamp")::float8 * 1000 - {AT}, value from measures '
-                "order by value"
+                f'select id, extract(epoch from "timestamp")::float8 * 1000 - {AT}, value from measures order by value'
             ),
             [("20", 1.0, 1.0), ("20.TEMP", 2.0, 2.0), ("20", 4.0, 4.0)],
         )
