@@ -4,6 +4,8 @@ The dialect of the original firmware (protocol §2).
 
 from __future__ import annotations
 
+import pickle
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,11 +13,10 @@ from zope.interface.verify import verifyObject
 
 from usbgate.core.errors import Malformed
 from usbgate.core.model import Question, Report, Request
-from usbgate.device.dialects import fields
-from usbgate.device.dialects.fields import Dialect
+from usbgate.device.dialects.fields import SHAPES_LIMIT, Dialect
 from usbgate.device.interfaces import IDialect
 
-# A captured log beside what it must become.
+# Lines of a captured log, and the meaning of each.
 LOG: list[tuple[bytes, Report | str]] = [
     (b"ID:20_VALUE:456", Report("20", None, None, (("VALUE", "456"),))),
     (b"ID:7_TEMP:21.5_HUM:48_BAT:OK", Report("7", None, None, (("TEMP", "21.5"), ("HUM", "48"), ("BAT", "OK")))),
@@ -41,7 +42,7 @@ REFUSED: list[tuple[bytes, str]] = [
 ]
 
 
-# What lines can be made of, well and badly.
+# Parts of which lines are built, good and bad.
 SEGMENTS = [
     *("ID:20", "id:20", "ID:2:0", "ID:7 ", "MSG:J", "TAG:1f", "AT:1", "VALUE:4", "VALUE:20", "Value:-1.5e3"),
     *("VALUE: 5", "VALUE:", "VALUE:4:5", "HUM:é", "x", "", "VALUE:\x7f", "#", ":9"),
@@ -53,15 +54,22 @@ class DialectTests(SynchronousTestCase):
     Lines in, lines out.
     """
 
-    def test_door(self) -> None:
+    def test_interface(self) -> None:
         """
         It is a dialect.
         """
         verifyObject(IDialect, Dialect())
 
+    def test_options(self) -> None:
+        """
+        It has no options; one that is given is refused by its name.
+        """
+        Dialect({})
+        self.assertRaisesRegex(ValueError, "^separator: .*none", Dialect, {"separator": ";"})
+
     def test_log(self) -> None:
         """
-        Each line becomes what it means.
+        Each line is parsed to its meaning.
         """
         dialect = Dialect()
         for line, meaning in LOG:
@@ -70,7 +78,7 @@ class DialectTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        What is no report is malformed, for its own reason.
+        A line that is no report is malformed, and the reason says why.
         """
         for line, reason in REFUSED:
             with self.assertRaises(Malformed, msg=repr(line)) as caught:
@@ -79,7 +87,7 @@ class DialectTests(SynchronousTestCase):
 
     def test_left_out(self) -> None:
         """
-        Fields that are usbgate's own on a device's line are left out and counted.
+        Fields whose keys usbgate uses itself are left out and counted.
         """
         dialect = Dialect()
         report = dialect.decode(b"ID:1_ORIGIN:a_AT:b_GW:c_DEV:d_EVENT:e_MAXAGE:1_TIMEOUT:2_V:3")
@@ -95,9 +103,9 @@ class DialectTests(SynchronousTestCase):
             max_size=12,
         )
     )
-    def test_what_was_heard_before(self, lines: list[str]) -> None:
+    def test_independent_of_earlier_lines(self, lines: list[str]) -> None:
         """
-        What a line means does not depend on the lines before it.
+        The meaning of a line does not depend on the lines before it.
         """
         dialect, left_out = Dialect(), 0
         for line in filter(None, lines):
@@ -114,12 +122,12 @@ class DialectTests(SynchronousTestCase):
 
     def test_memory(self) -> None:
         """
-        Of many sensors, no more is remembered than has room, and all are still understood.
+        However many sensors there are, memory is bounded, and all their lines are parsed.
         """
         dialect = Dialect()
-        for n in range(2 * fields._SHAPES + 10):
+        for n in range(2 * SHAPES_LIMIT + 10):
             self.assertEqual(dialect.decode(b"ID:%d_VALUE:1" % n), Report(str(n), None, None, (("VALUE", "1"),)))
-        self.assertLessEqual(len(dialect._shapes), fields._SHAPES)
+        self.assertLess(len(pickle.dumps(dialect)), 25 * SHAPES_LIMIT)  # unbounded it would need over 60
 
     def test_encode(self) -> None:
         """

@@ -18,23 +18,29 @@ from usbgate.core.model import (
 
 class IDialect(Interface):
     """
-    How one kind of device spells things (protocol §2, last point). One instance a link.
+    Parses the lines of one kind of device and writes requests to it (protocol §2, last point). One instance a link.
+
+    The class is named `Dialect`. Its constructor has one argument, `options: Mapping[str, object] = {}`: the keys of
+    `[device.NAME]` that usbgate itself does not know, with the values of the file. It raises `ValueError` for an option
+    that it does not know, or a value that it can't use; the message begins with the key and says what is possible.
     """
 
     line_starts: Sequence[bytes] = Attribute(
-        "What the first line after opening must start with to count; else it may be the tail of a broken one."
+        "The possible beginnings of a line. The first line after opening may be the tail of a line that was sent before"
+        " we listened: it is dropped, and counted as partial, unless it has one of these beginnings. Where no"
+        ' beginning is certain, choose between `(b"",)`, the first line always counts, and `()`, it never does.'
     )
-    left_out: int = Attribute("How many fields were left out since usbgate means something else by their keys.")
+    left_out: int = Attribute("How many fields were left out because usbgate gives their keys another meaning.")
 
     def decode(line: bytes) -> Report | str:
         """
-        Read one line of a device.
+        Parse one line of the device.
 
         Args:
-            line: The bytes without the line end, not empty.
+            line: The line without its end; not empty, at most 1,024 bytes.
 
         Returns:
-            A report, or a `str` where the line is the firmware's own log text.
+            A report, or a `str` where the line is the firmware's own text for the log.
 
         Raises:
             Malformed: It is neither.
@@ -45,8 +51,8 @@ class IDialect(Interface):
         Write one request.
 
         Args:
-            request: What to ask.
-            tag: usbgate's own tag, where the device is configured to echo one.
+            request: The request.
+            tag: usbgate's own tag, where the device is configured to return one.
 
         Returns:
             The line without its end.
@@ -55,7 +61,7 @@ class IDialect(Interface):
 
 class IResettable(Interface):
     """
-    A transport by which a board can be reset.
+    A transport that can reset the board.
     """
 
     def reset() -> bool:
@@ -63,7 +69,7 @@ class IResettable(Interface):
         Begin to reset the board.
 
         Returns:
-            Whether there is a line that can do so.
+            False if it can't: there is no such line, or the port is closed.
         """
 
 

@@ -4,6 +4,7 @@ The dialect of the original firmware: field lines (protocol §2).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from string import ascii_letters, digits
 from typing import NamedTuple
 
@@ -14,18 +15,17 @@ from usbgate.core.fieldline import LINE_LIMIT, is_sensor_id, join_fields, parse
 from usbgate.core.model import Report, Request, make
 from usbgate.device.interfaces import IDialect
 
-# Keys that usbgate itself gives a meaning to: on a device's line they are left out and counted.
+# Keys to which usbgate itself gives a meaning; in a device's line their fields are left out and counted.
 _LEFT_OUT = frozenset(["ORIGIN", "AT", "GW", "DEV", "EVENT", "MAXAGE", "TIMEOUT"])
 
-
-# A measurement of nothing but these is a value as it stands.
+# A value of only these characters needs no further check.
 _PLAIN = (ascii_letters + digits + "+-.").encode()
 
-_SHAPES = 4096  # remembered; of at most 1,024 bytes each
+SHAPES_LIMIT = 4096  # shapes remembered, at most 1,024 bytes each
 
 
 class _Shape(NamedTuple):
-    # What a line says whose only measurement comes last, all but its value.
+    # All but the value of a report that has one field, at the end of its line.
     sensor: str
     command: str | None
     tag: None
@@ -35,19 +35,18 @@ class _Shape(NamedTuple):
 @implementer(IDialect)
 class Dialect:
     """
-    `ID:20_VALUE:456` in, `MSG:J_ID:20_ORIGIN:TOTO` out.
+    Reads `ID:20_VALUE:456`, writes `MSG:J_ID:20_ORIGIN:TOTO`. It has no options.
     """
 
     line_starts = (b"ID:", b"MSG:", b"TAG:", b"#")
 
-    def __init__(self) -> None:
+    def __init__(self, options: Mapping[str, object] = {}) -> None:
+        for key in options:
+            raise ValueError(f"{key}: not an option; the dialect `fields` has none")
         self.left_out = 0
-        self._shapes: dict[bytes, _Shape] = {}  # by all that stands before the value
+        self._shapes: dict[bytes, _Shape] = {}  # by the part of the line before the value
 
     def decode(self, line: bytes) -> Report | str:
-        """
-        Read one line of a device (see `IDialect.decode`).
-        """
         # Most lines differ from an earlier one in their last value only.
         head, _, end = line.rpartition(b":")
         shape = self._shapes.get(head)
@@ -76,14 +75,11 @@ class Dialect:
         if not fields and command is None:
             raise Malformed("no measurement")
         if len(fields) == 1 and last in fields and tag is None and whole and ":" not in fields[last]:
-            if len(self._shapes) >= _SHAPES:
+            if len(self._shapes) >= SHAPES_LIMIT:
                 self._shapes.clear()
             self._shapes[head] = _Shape(sensor, command, None, last)
         return Report(sensor, command, tag, tuple(fields.items()))
 
     def encode(self, request: Request, tag: str | None) -> bytes:
-        """
-        Write one request (see `IDialect.encode`).
-        """
-        # Its values were looked at when it was made (see `parse_request`).
+        # `parse_request` has checked the values.
         return join_fields(request.fields if tag is None else {**request.fields, "TAG": tag}).encode()
