@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from tests.support.memory_gateway import AT, AT_TEXT, reading
 from tests.support.waiting import until
 from tests.support.web import JSON, Reply, WebTestCase
+from usbgate.core.alarms import Condition
 from usbgate.core.errors import (
     Busy,
     Denied,
@@ -23,7 +24,7 @@ from usbgate.core.errors import (
     TimedOut,
     Unknown,
 )
-from usbgate.core.model import Alarm, Bucket, RequestRecord, Selection, StoredReading, StoredRequest
+from usbgate.core.model import Alarm, Bucket, Button, RequestRecord, Selection, StoredReading, StoredRequest
 from usbgate.gateway.interfaces import DeviceSummary, FieldPresentation, Presentation, SensorSummary
 
 SMOKE = Alarm("a1", "2", "SMOKE", "== 1", 1.0, None, AT)
@@ -75,10 +76,13 @@ class SensorTests(WebTestCase):
         """
         What the configuration says of a sensor, its fields and its commands is told; and what is alarming now.
         """
-        temp = FieldPresentation(unit="°C", decimals=1, alarm="> 60")
+        temp = FieldPresentation(unit="°C", decimals=1, alarm=Condition(">", 60.0))
         self.gateway.presented = {
             "28:FF:4C:01": Presentation(
-                stale=4.0, device="uno", commands=[("On", "ON"), ("Half", "L level=50 X=1")], fields={"TEMP": temp}
+                stale=4.0,
+                device="uno",
+                buttons=[Button("On", "ON"), Button("Half", "L", {"LEVEL": "50", "X": "1"})],
+                fields={"TEMP": temp},
             )
         }
         ended = Alarm("a2", "28:FF:4C:01", "BAT", "== LOW", None, "LOW", AT, ended=AT)

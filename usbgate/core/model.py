@@ -5,7 +5,7 @@ What travels through usbgate: reports, readings, requests, answers, and the ways
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 # Makes a NamedTuple of all its values at once: `make(Report, (…))` takes 0.15 µs, and `Report(…)` 0.33. For what is
@@ -247,6 +247,22 @@ class AlarmEvent(NamedTuple):
     """
 
     alarm: Alarm
+
+
+@dataclass(frozen=True, slots=True)
+class Button:
+    """
+    A command that a person can send to a sensor.
+
+    Attributes:
+        label: What the button says.
+        command: The command.
+        arguments: Its arguments, by key in upper case.
+    """
+
+    label: str
+    command: str
+    arguments: Mapping[str, str] = field(default_factory=dict)
 
 
 Event = ReportEvent | DeviceEvent | StoreEvent | AlarmEvent

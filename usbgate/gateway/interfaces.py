@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
+from usbgate.core.alarms import Condition
 from usbgate.core.model import (
     Alarm,
     Answer,
     Bucket,
+    Button,
     Event,
     Reading,
     Request,
@@ -31,12 +33,12 @@ class FieldPresentation:
     Attributes:
         unit: What its numbers measure, such as `°C`.
         decimals: Digits behind the point.
-        alarm: When it is an alarm, such as `> 60`.
+        alarm: The condition for an alarm.
     """
 
     unit: str | None = None
     decimals: int | None = None
-    alarm: str | None = None
+    alarm: Condition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Presentation:
         place: Where it is.
         device: The link that serves it.
         stale: Seconds after which its newest reading is old.
-        commands: What it can be told to do: a label, and `COMMAND` or `COMMAND KEY=VALUE …`.
+        buttons: The commands that a person can send to it.
         fields: By field, upper case.
     """
 
@@ -57,7 +59,7 @@ class Presentation:
     place: str | None = None
     device: str | None = None
     stale: float = 3600.0
-    commands: Sequence[tuple[str, str]] = ()
+    buttons: Sequence[Button] = ()
     fields: Mapping[str, FieldPresentation] = field(default_factory=dict)
 
 

@@ -88,7 +88,7 @@ def _sensor_shape(
         stale=not newest or now - max(reading.at for reading in newest) > presentation.stale * 1000,
         reports=0 if known is None else known.reports,
         default_command=default_command,
-        commands=[command_shape(label, spelled) for label, spelled in presentation.commands],
+        commands=[command_shape(button) for button in presentation.buttons],
         fields=[
             _field_shape(reading, presentation.fields.get(reading.field, _NO_FIELD), reading.field in alarming, now)
             for reading in newest
@@ -105,18 +105,16 @@ def _field_shape(reading: model.Reading, shown: FieldPresentation, alarming: boo
         decimals=shown.decimals,
         at=moment(reading.at),
         age=max(0, now - reading.at) / 1000,
-        alarm=shown.alarm,
+        alarm=None if shown.alarm is None else str(shown.alarm),
         alarming=alarming,
     )
 
 
-def command_shape(label: str, spelled: str) -> schema.Command:
+def command_shape(button: model.Button) -> schema.Command:
     """
-    Give a command of the configuration, `COMMAND` or `COMMAND KEY=VALUE …`.
+    Return a button of the configuration.
     """
-    command, *arguments = spelled.split()
-    pairs = [argument.partition("=") for argument in arguments]
-    return schema.Command(label=label, command=command, arguments={key.upper(): value for key, _, value in pairs})
+    return schema.Command(label=button.label, command=button.command, arguments=dict(button.arguments))
 
 
 def answer_shape(answer: model.Answer) -> schema.Answer:
