@@ -63,7 +63,7 @@ NOT_IN_CORE = "socket sqlite3 subprocess threading asyncio os twisted serial psy
 
 # Private names of Twisted that are used, and why.
 PRIVATE_NAMES = {
-    ("config.load", "twisted.internet.endpoints._parse"): "the grammar of endpoint strings has no public function",
+    ("config.endpoints", "twisted.internet.endpoints._parse"): "the grammar of endpoint strings has no public function",
 }
 
 

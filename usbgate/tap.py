@@ -21,9 +21,11 @@ from twisted.internet.defer import succeed
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 
-from usbgate.config.load import ConfigError, load, only_device
+from usbgate.config.devices import only_device
+from usbgate.config.load import load
 from usbgate.config.settings import DeviceSettings, SensorSettings, Settings
-from usbgate.core.alarms import Alarms, Condition
+from usbgate.config.types import ConfigError
+from usbgate.core.alarms import Alarms
 from usbgate.core.clock import IClock
 from usbgate.core.pending import Rules
 from usbgate.daemon.clock import SystemClock
@@ -187,7 +189,13 @@ def build(
         clock,
         settings.default_command,
         {
-            sensor: SensorRules(about.name, about.device, about.default_command, about.timeout, about.store)
+            sensor: SensorRules(
+                name=about.name,
+                device=about.device,
+                default_command=about.default_command,
+                timeout=about.timeout,
+                store_every=about.store,
+            )
             for sensor, about in settings.sensors.items()
         },
         first_tag=random.getrandbits(32),
@@ -230,15 +238,18 @@ def _presentation(about: SensorSettings) -> Presentation:
         name=about.name,
         place=about.place,
         device=about.device,
-        commands=tuple(about.commands.items()),
-        fields={field: FieldPresentation(each.unit, each.decimals, each.alarm) for field, each in about.fields.items()},
+        buttons=about.commands,
+        fields={
+            field: FieldPresentation(unit=each.unit, decimals=each.decimals, alarm=each.alarm)
+            for field, each in about.fields.items()
+        },
         **({} if about.stale is None else {"stale": about.stale}),
     )
 
 
 def _alarms(settings: Settings) -> Alarms:
     conditions = {
-        (sensor, field): Condition.parse(each.alarm)
+        (sensor, field): each.alarm
         for sensor, about in settings.sensors.items()
         for field, each in about.fields.items()
         if each.alarm is not None
@@ -262,7 +273,7 @@ def _web(
         max_connections=settings.max_connections,
         others=factory.counts,
     )
-    return web, WebListener(reactor, http.listen, web, http.base_path, settings.http_asked_for)
+    return web, WebListener(reactor, http.listen, web, http.base_path, settings.http.required)
 
 
 def _link(reactor: Any, name: str, device: DeviceSettings, gateway: Gateway, usb: UsbTree) -> Link:
@@ -337,7 +348,7 @@ def _rules(settings: Settings, device: DeviceSettings) -> Rules:
             sensor: about.patience for sensor, about in settings.sensors.items() if about.patience is not None
         },
         once=frozenset(name for name, about in settings.commands.items() if not about.coalesce),
-        fields={name: frozenset(about.fields) for name, about in settings.commands.items() if about.fields},
+        fields={name: about.fields for name, about in settings.commands.items() if about.fields},
     )
 
 

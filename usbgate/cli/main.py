@@ -33,7 +33,7 @@ from usbgate.core.fieldline import LINE_LIMIT, format_number, is_key, parse
 from usbgate.core.messages import TIMEOUT_RANGE, parse_request
 
 if TYPE_CHECKING:
-    from usbgate.config.load import Settings
+    from usbgate.config.settings import Settings
 
 USAGE = 64  # EX_USAGE of sysexits.h: 2 would be a status of grep's, not of a wrong option
 INTERRUPTED = 130  # what a shell says of a command that ^C ended
@@ -288,7 +288,8 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _settings(config: Path | None, database: str | None = None, state: str | None = None) -> Settings:
-    from usbgate.config.load import ConfigError, load
+    from usbgate.config.load import load
+    from usbgate.config.types import ConfigError
 
     try:
         return load(config, database=database, state=state)
@@ -297,9 +298,9 @@ def _settings(config: Path | None, database: str | None = None, state: str | Non
 
 
 def _reach_here(settings: Settings, daemon: DaemonStarter, host: str | None, port: int | None) -> Connection:
-    from usbgate.config.load import listen_port
+    from usbgate.config.endpoints import local_addresses
 
-    listens = listen_port(settings)
+    listens = local_addresses(settings.listen)
     address = _choose(listens, host, port)
     if any(_same(address, other) for other in listens):
         return daemon.reach(address)
@@ -313,11 +314,11 @@ def _reach_here(settings: Settings, daemon: DaemonStarter, host: str | None, por
 
 
 def _reach_running(config: Path | None, host: str | None, port: int | None) -> Connection:
-    from usbgate.config.load import listen_port
+    from usbgate.config.endpoints import local_addresses
 
     if host is not None and not _is_this_machine(host):
         return _reach_there((host, port or PORT))
-    address = _choose(listen_port(_settings(config)), host, port)
+    address = _choose(local_addresses(_settings(config).listen), host, port)
     connection = connect(address)
     if connection is None:
         raise NoDaemon(f"no daemon listens on {spell(address)}; `usbgate ask` and `twistd usbgate` start one")

@@ -1,0 +1,291 @@
+"""
+What a setting may hold: for each type, what the file has, how it is parsed, and what an error says was expected.
+
+An option of the command line and a key of the file are parsed by the same types. Whatever is wrong is a `ConfigError`:
+one line that names the file or the option, the key, and what was expected there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.util import find_spec
+from math import inf
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from usbgate.config.endpoints import parse_client, parse_server
+from usbgate.core.alarms import Condition
+from usbgate.core.errors import Malformed
+from usbgate.core.fieldline import RESERVED, check_value, is_key
+from usbgate.core.messages import TIMEOUT_RANGE
+from usbgate.core.model import Button
+from usbgate.core.units import parse_duration, parse_size
+from usbgate.device.usb import is_usb, parse_usb
+
+
+class ConfigError(Exception):
+    """
+    An option, a key or a value is wrong; the text is one line for a person.
+    """
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """
+    How a value of the file, or the text of an option, becomes the value of a setting.
+
+    Attributes:
+        expected: What an error says was expected.
+        holds: What the file has, as msgspec describes it.
+        parse: Makes the setting's value of that; raises ValueError or `Malformed` for anything wrong.
+        items: The kind of each item, where the setting is a list whose items are named in errors.
+    """
+
+    expected: str
+    holds: Any = str
+    parse: Callable[[Any], Any] = _as_it_is
+    items: Kind | None = None
+
+
+def keys(settings: type) -> dict[str, Kind]:
+    """
+    Return the keys of a table: those attributes of a class of settings that are annotated with a kind.
+    """
+    found: dict[str, Kind] = {}
+    for key, hint in get_type_hints(settings, include_extras=True).items():
+        for each in (hint, *get_args(hint)):  # `Wait`, and `Wait | None`
+            if get_origin(each) is Annotated:
+                found[key] = kind_of(each)
+    return found
+
+
+def kind_of(hint: Any) -> Kind:
+    """
+    Return the kind with which one of the types below is annotated.
+    """
+    kind: Kind = hint.__metadata__[0]
+    return kind
+
+
+def decode(where: str, table: Mapping[str, Any], kinds: Mapping[str, Kind], also: Sequence[str] = ()) -> dict[str, Any]:
+    """
+    Parse a table of the file, key by key.
+
+    Args:
+        where: What an error begins with; the key follows.
+        table: What the file has.
+        kinds: The known keys.
+        also: Other keys that an error may suggest.
+
+    Raises:
+        ConfigError: A key is not known, or its value is wrong.
+    """
+    for key in table:
+        if key not in kinds:
+            near = get_close_matches(key, [*kinds, *also], 1)
+            remedy = f"did you mean {near[0]}?" if near else "expected one of " + ", ".join([*kinds, *also])
+            raise ConfigError(f"{where}{key}: unknown key, {remedy}")
+    return {key: convert(where + key, value, kinds[key]) for key, value in table.items()}
+
+
+def convert(where: str, value: object, kind: Kind, *, strict: bool = True) -> Any:
+    """
+    Parse one value. One at a time, so that an error can name its key: msgspec's own errors say `[...]` for it.
+
+    Args:
+        where: What an error begins with.
+        value: What the file or the option has.
+        kind: What it must be.
+        strict: Whether a number must be a number; False for an option, which is always text.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    try:
+        held = msgspec.convert(value, kind.holds, strict=strict)
+        if kind.items is not None:
+            held = tuple(convert(where, item, kind.items, strict=strict) for item in held)
+        return kind.parse(held)
+    except (ValueError, Malformed):  # msgspec's ValidationError is a ValueError
+        refuse(where, kind.expected, value)
+
+
+def refuse(where: str, expected: str, value: object) -> NoReturn:
+    """
+    Report a wrong value.
+
+    Raises:
+        ConfigError: Always.
+    """
+    got = json.dumps(value, ensure_ascii=False, default=str)
+    # A misspelled database URL may hold a password.
+    got = re.sub(r"(//[^:@/]*):[^@]*@", r"\1:…@", got)
+    raise ConfigError(f"{where}: expected {expected}, got {got if len(got) <= 80 else got[:79] + '…'}")
+
+
+def _matching(expected: str, pattern: str) -> Kind:
+    return Kind(expected, Annotated[str, Meta(pattern=f"^(?:{pattern})\\Z")])
+
+
+def _duration(least: str, most: str, example: str) -> Kind:
+    ends = parse_duration(least), parse_duration(most)
+    return Kind(
+        f'a duration from {least} to {most} such as "{example}"',
+        float | str,
+        lambda held: _within(parse_duration(held) if isinstance(held, str) else held, *ends),
+    )
+
+
+def _within(value: float, least: float, most: float) -> float:
+    if not least <= value <= most:
+        raise ValueError(f"out of range: {value}")
+    return value
+
+
+def _parse_size(text: str) -> int:
+    size = parse_size(text)
+    if not 16 << 20 <= size <= 1 << 40:
+        raise ValueError(f"out of range: {text!r}")
+    return size
+
+
+def _parse_store(text: str) -> float:
+    match = re.fullmatch(r"on change(?:, *at least every (.+))?", text)
+    if match is None:
+        raise ValueError(f"neither on change nor with a duration: {text!r}")
+    return inf if match[1] is None else _within(parse_duration(match[1]), 1, parse_duration("366d"))
+
+
+def _parse_text(text: str) -> str:
+    check_value("", text)
+    return text
+
+
+def _parse_place(text: str) -> str:
+    if is_usb(text):
+        parse_usb(text)
+    elif not text.startswith(("/", ".")):
+        parse_client(text)
+    return text
+
+
+def _parse_dialect(name: str) -> str:
+    try:
+        found = find_spec(name if "." in name else f"usbgate.device.dialects.{name}")
+    except ImportError:
+        found = None
+    if found is None:
+        raise ValueError(f"no such module: {name!r}")
+    return name
+
+
+def _parse_database(text: str) -> str:
+    if text not in ("embedded", "none") and not text.startswith(("postgresql://", "postgres://")) and "=" not in text:
+        raise ValueError(f"not a connection string: {text!r}")
+    return text
+
+
+def _parse_buttons(buttons: Mapping[str, str]) -> tuple[Button, ...]:
+    return tuple(_parse_button(label, text) for label, text in buttons.items())
+
+
+def _parse_button(label: str, text: str) -> Button:
+    command, *words = text.split() or [""]
+    arguments = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        key = key.upper()
+        if not equals or not is_key(key) or key in RESERVED or key in arguments:
+            raise ValueError(f"not an argument: {word!r}")
+        arguments[key] = _parse_text(value)
+    if not label.strip():
+        raise ValueError("no label")
+    return Button(label, _parse_text(command), arguments)
+
+
+def _parse_fields(names: Sequence[str]) -> frozenset[str]:
+    if not all(map(is_key, names)):
+        raise ValueError(f"not all are names of fields: {names!r}")
+    return frozenset(name.upper() for name in names)
+
+
+def _parse_http_listen(text: str) -> str:
+    return text if text == "none" else parse_server(text)
+
+
+# The types of the settings. What the file has and what the setting's value is differ where a kind parses it.
+Text = Annotated[str, Kind("a non-empty text without `_KEY:`", parse=_parse_text)]
+Folder = Annotated[Path, Kind("a folder", Annotated[str, Meta(min_length=1)], Path)]
+YesNo = Annotated[bool, Kind("true or false", bool)]
+Count = Annotated[int, Kind("an integer above 0", Annotated[int, Meta(gt=0)])]
+Window = Annotated[int, Kind("an integer from 1 to 64", Annotated[int, Meta(ge=1, le=64)])]
+Decimals = Annotated[int, Kind("an integer from 0 to 9", Annotated[int, Meta(ge=0, le=9)])]
+Size = Annotated[int, Kind('a size from 16MiB to 1TiB such as "1GiB"', parse=_parse_size)]  # in bytes
+
+# Durations, in seconds.
+Settle = Annotated[float, _duration("0s", "60s", "2s")]
+Wait = Annotated[float, _duration(*(f"{end:g}s" for end in TIMEOUT_RANGE), "10s")]
+Silence = Annotated[float, _duration("1s", "7d", "1m")]
+Repeats = Annotated[float, _duration("1ms", "60s", "200ms")]
+Durability = Annotated[float, _duration("50ms", "60s", "5s")]
+Stale = Annotated[float, _duration("1s", "366d", "1h")]
+StoreEvery = Annotated[
+    float,
+    Kind(
+        '"on change", or "on change, at least every 5m" with a duration from 1s to 366d',
+        parse=_parse_store,
+    ),
+]
+
+DeviceName = Annotated[str, _matching("letters, digits, dot, colon and hyphen", "[A-Za-z0-9.:-]+")]
+Place = Annotated[
+    str,
+    Kind(
+        "a path that starts with / or ., a USB device such as usb:2341:8036[:SERIAL] or usb-port:1-1.3,"
+        " or a Twisted client endpoint such as tcp:host:port",
+        parse=_parse_place,
+    ),
+]
+Dialect = Annotated[str, Kind('the name of a dialect such as "fields"', parse=_parse_dialect)]
+Reset = Annotated[str, _matching('"never", "open" or "silent"', "never|open|silent")]
+
+Buttons = Annotated[
+    tuple[Button, ...],
+    Kind('commands by label such as { "Lamp on" = "ON", "Half" = "L LEVEL=50" }', dict[str, str], _parse_buttons),
+]
+AlarmCondition = Annotated[Condition, Kind('a condition such as "> 60", "== 1" or "!= OK"', parse=Condition.parse)]
+Fields = Annotated[
+    frozenset[str],  # in upper case
+    Kind('names of fields such as ["TEMP", "HUM"]', tuple[str, ...], _parse_fields),
+]
+
+Listen = Annotated[str, Kind("a Twisted server endpoint such as tcp:50007:interface=127.0.0.1", parse=parse_server)]
+Listens = Annotated[
+    tuple[str, ...],
+    Kind(
+        'a list such as ["tcp:50007:interface=127.0.0.1"]',
+        Annotated[tuple[str, ...], Meta(min_length=1)],
+        items=kind_of(Listen),
+    ),
+]
+HttpListen = Annotated[
+    str,
+    Kind('"none" or a Twisted server endpoint such as tcp:8080:interface=127.0.0.1', parse=_parse_http_listen),
+]
+Hosts = Annotated[
+    tuple[str, ...],
+    Kind('names of hosts such as ["house.example"]', tuple[Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]+\Z")], ...]),
+]
+BasePath = Annotated[str, _matching('a path such as "/usbgate"', "(?:/[A-Za-z0-9._~-]+)*")]
+Database = Annotated[str, Kind('"embedded", "none" or "postgresql://user@host/database"', parse=_parse_database)]
