@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -22,6 +21,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 
 from usbgate.config.devices import only_device
+from usbgate.config.dialects import make_dialect
 from usbgate.config.load import load
 from usbgate.config.settings import DeviceSettings, SensorSettings, Settings
 from usbgate.config.types import ConfigError
@@ -279,7 +279,7 @@ def _web(
 def _link(reactor: Any, name: str, device: DeviceSettings, gateway: Gateway, usb: UsbTree) -> Link:
     try:
         endpoint = open_device(reactor, device.path, device.baud, usb, keep_dtr=device.reset == "never")
-        dialect = load_dialect(device.dialect)
+        dialect: IDialect = make_dialect(device.dialect, device.options)
     except (ValueError, TypeError, LookupError, ImportError, AttributeError) as error:
         raise ConfigError(f"device {name}: {device.path}: {error}") from None
     return Link(
@@ -350,14 +350,3 @@ def _rules(settings: Settings, device: DeviceSettings) -> Rules:
         once=frozenset(name for name, about in settings.commands.items() if not about.coalesce),
         fields={name: about.fields for name, about in settings.commands.items() if about.fields},
     )
-
-
-def load_dialect(name: str) -> IDialect:
-    """
-    Make a dialect by its module's name: one of ours, or a dotted name of another package.
-
-    By name, since `getPlugins` would import every file and write a cache beside the code.
-    """
-    module = import_module(name if "." in name else f"usbgate.device.dialects.{name}")
-    dialect: IDialect = module.Dialect()
-    return dialect

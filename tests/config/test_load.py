@@ -31,6 +31,7 @@ from usbgate.core.alarms import Condition
 from usbgate.core.model import Button
 
 LEONARDO = '[device.leonardo]\npath = "/dev/ttyACM0"\n'
+SEPARATED = '[device.board]\npath = "/dev/board"\ndialect = "tests.support.separated"\n'
 PLACE = (
     "a path that starts with / or ., a USB device such as usb:2341:8036[:SERIAL] or usb-port:1-1.3,"
     " or a Twisted client endpoint such as tcp:host:port"
@@ -50,9 +51,12 @@ WRONG = [
     (LEONARDO + "bauds = 9600", "device.leonardo.bauds: unknown key, did you mean baud?"),
     (
         LEONARDO + "colour = 1",
-        "device.leonardo.colour: unknown key, expected one of path, baud, dialect, window, tags, settle, patience,"
-        " silence, reset, repeats",
+        "device.leonardo.colour: not an option; the dialect `fields` has none",
     ),
+    (LEONARDO + 'silent = "1m"', "device.leonardo.silent: unknown key, did you mean silence?"),
+    (SEPARATED + "bauds = 9600", "device.board.bauds: unknown key, did you mean baud?"),
+    (SEPARATED + "colour = 1", "device.board.colour: unknown key, expected separator"),
+    (SEPARATED + 'separator = "::"', "device.board.separator: expected one character, got '::'"),
     (LEONARDO + "window = 65", "device.leonardo.window: expected an integer from 1 to 64, got 65"),
     (LEONARDO + "window = 0", "device.leonardo.window: expected an integer from 1 to 64, got 0"),
     (LEONARDO + "settle = -1", 'device.leonardo.settle: expected a duration from 0s to 60s such as "2s", got -1'),
@@ -246,6 +250,16 @@ class ConfigurationTests(SynchronousTestCase):
                 file=self.file,
             ),
         )
+
+    def test_dialect_options(self) -> None:
+        """
+        The keys that usbgate does not know are the dialect's.
+        """
+        device = self.load(SEPARATED + 'baud = 1200\nseparator = "|"').devices["board"]
+        self.assertEqual(
+            (device.baud, device.dialect, device.options), (1200, "tests.support.separated", {"separator": "|"})
+        )
+        self.assertEqual(self.load(SEPARATED).devices["board"].options, {})
 
     def test_durations(self) -> None:
         """

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from usbgate.config.devices import check_paths, parse_devices
+from usbgate.config.dialects import check_options
 from usbgate.config.endpoints import absolute_socket
 from usbgate.config.settings import (
     COMMAND_KEYS,
@@ -140,12 +141,19 @@ def _http(where: str, value: object) -> dict[str, Any]:
 
 def _device(where: str, name: str, table: Mapping[str, Any], folder: str) -> DeviceSettings:
     convert(f"{where}device.{name}", name, kind_of(DeviceName))
-    keys = decode(f"{where}device.{name}.", table, DEVICE_KEYS)
+    options = {key: value for key, value in table.items() if key not in DEVICE_KEYS}
+    keys = decode(f"{where}device.{name}.", {key: table[key] for key in table if key not in options}, DEVICE_KEYS)
     if "path" not in keys:
         raise ConfigError(f"{where}device.{name}.path: expected {DEVICE_KEYS['path'].expected}, and there is none")
     if keys["path"].startswith(("/", ".")):
         keys["path"] = os.path.abspath(os.path.join(folder, keys["path"]))
-    return DeviceSettings(**keys)
+    device = DeviceSettings(**keys, options=options)
+    if options:
+        try:
+            check_options(device.dialect, options, DEVICE_KEYS)
+        except ValueError as error:
+            raise ConfigError(f"{where}device.{name}.{error}") from None
+    return device
 
 
 def _sensor(where: str, name: str, table: Mapping[str, Any]) -> SensorSettings:

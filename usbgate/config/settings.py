@@ -51,6 +51,7 @@ class DeviceSettings(Struct, frozen=True, kw_only=True):
         path: An absolute path, a USB device (`usbgate.device.usb`), or a Twisted client endpoint string.
         baud: Bits per second; unused with an endpoint string.
         dialect: A module of `usbgate.device.dialects`, or a dotted module name.
+        options: The options of the dialect: the other keys of the table, with the values of the file.
         window: The maximum number of questions on the wire at a time.
         tags: Whether the device echoes `TAG`.
         settle: Seconds to wait after opening.
@@ -63,6 +64,7 @@ class DeviceSettings(Struct, frozen=True, kw_only=True):
     path: Place
     baud: Count = 9600
     dialect: Dialect = "fields"
+    options: dict[str, object] = {}
     window: Window = 4
     tags: YesNo = False
     settle: Settle = 0.0

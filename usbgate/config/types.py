@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib.util import find_spec
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
@@ -20,6 +19,7 @@ from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hint
 import msgspec
 from msgspec import Meta
 
+from usbgate.config.dialects import find_dialect
 from usbgate.config.endpoints import parse_client, parse_server
 from usbgate.core.alarms import Condition
 from usbgate.core.errors import Malformed
@@ -181,12 +181,7 @@ def _parse_place(text: str) -> str:
 
 
 def _parse_dialect(name: str) -> str:
-    try:
-        found = find_spec(name if "." in name else f"usbgate.device.dialects.{name}")
-    except ImportError:
-        found = None
-    if found is None:
-        raise ValueError(f"no such module: {name!r}")
+    find_dialect(name)
     return name
 
 
