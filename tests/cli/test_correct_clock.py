@@ -28,7 +28,7 @@ class CorrectionTests(SynchronousTestCase):
         """
         self.server = postgresql.server()
         self.url = self.server.create_database()
-        for sql in migrations._steps().values():
+        for sql in migrations.steps_by_version().values():
             self.query(sql)
         self.said: list[str] = []
 

@@ -12,16 +12,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from usbgate.core import onchange
-from usbgate.core.model import Reading
 from usbgate.core.onchange import REPEAT_MEMORY, OnChangeFilter, RepeatFilter
-
-
-def reading(value: float | str, field: str = "VALUE", at: int = 0, device: str = "board") -> Reading:
-    """
-    Make a reading of sensor 20.
-    """
-    number, text = (None, value) if isinstance(value, str) else (value, None)
-    return Reading(at, device, "20", field, number, text, None, True)
+from usbgate.testing import reading
 
 
 class RepeatsTests(SynchronousTestCase):
@@ -66,7 +58,18 @@ class RepeatsTests(SynchronousTestCase):
             repeats.heard(b"%d" % number, str(number), 1.0)
         self.assertFalse(repeats.is_repeat(b"0", 1.0))
         self.assertTrue(repeats.is_repeat(b"1", 1.0))
-        self.assertEqual((len(repeats._heard), len(repeats._asked)), (REPEAT_MEMORY, REPEAT_MEMORY))
+
+    def test_memory_of_questions(self) -> None:
+        """
+        What was asked is forgotten when as many other sensors were asked since.
+        """
+        repeats = RepeatFilter(1e9)
+        repeats.heard(b"a", "20", 1.0)
+        repeats.asked("20")
+        for number in range(REPEAT_MEMORY):
+            self.assertFalse(repeats.is_repeat(b"a", 1.0), number)
+            repeats.asked(f"other {number}")
+        self.assertTrue(repeats.is_repeat(b"a", 1.0))
 
 
 class ThinningTests(SynchronousTestCase):
@@ -99,9 +102,9 @@ class ThinningTests(SynchronousTestCase):
         Fields, devices and texts have runs of their own; sensors without a rule are left alone.
         """
         thinned = OnChangeFilter({"20": inf})
-        mixed = [reading(1.0), reading("OK", "BAT"), reading(1.0, device="attic")]
+        mixed = [reading(1.0), reading("OK", field="BAT"), reading(1.0, device="attic")]
         self.assertEqual(thinned.keep(mixed, 0.0), mixed)
-        low = reading("LOW", "BAT")
+        low = reading("LOW", field="BAT")
         self.assertEqual(thinned.keep([reading(1.0), low], 0.0), [low])
         self.assertEqual(thinned.keep([], 0.0), [])
         free = [reading(1.0)._replace(sensor="21")] * 3
@@ -113,11 +116,11 @@ class ThinningTests(SynchronousTestCase):
         """
         self.patch(onchange, "SERIES", 2)
         thinned = OnChangeFilter({"20": inf})
-        last = reading(1.0, "A", at=1)
-        thinned.keep([reading(1.0, "A"), reading(1.0, "B"), last], 0.0)
-        third = reading(1.0, "C")
+        last = reading(1.0, field="A", at=1)
+        thinned.keep([reading(1.0, field="A"), reading(1.0, field="B"), last], 0.0)
+        third = reading(1.0, field="C")
         self.assertEqual(thinned.keep([third], 0.0), [last, third])
-        self.assertEqual(len(thinned._runs), 2)
+        self.assertEqual(thinned.keep([third, last], 0.0), [last])  # the other one was forgotten
 
     @given(st.lists(st.integers(0, 2)), st.sampled_from([3.0, inf]))
     def test_every_order(self, values: list[int], most: float) -> None:

@@ -26,7 +26,7 @@ class SystemClockTests(SynchronousTestCase):
         self.synchronised = True
         self.now = clock.RELEASED + 1000
         self.seconds = 100.0
-        self.patch(clock, "_synchronised", self._ask)
+        self.patch(clock, "is_synchronised", self._ask)
         self.patch(time, "time_ns", lambda: self.now * 1_000_000 + 999_999)
         self.patch(time, "monotonic", lambda: self.seconds)
         self.clock = clock.SystemClock()
@@ -89,7 +89,7 @@ class SystemClockTests(SynchronousTestCase):
         """
         Where the kernel does not tell its start, each process has one of its own.
         """
-        self.patch(clock, "_BOOT_ID", "/nonexistent")
+        self.patch(clock, "BOOT_ID", "/nonexistent")
         told = clock.SystemClock()
         self.assertEqual(told.boot(), told.boot())
         self.assertNotEqual(told.boot(), clock.SystemClock().boot())

@@ -46,7 +46,7 @@ class JumpTests(LedgerCase):
         self.spans: dict[int, tuple[float, float]] = {}  # when each number was said and heard, in right time
         self.clock = WrongClock(self.folder / "clock")
         self.clock.set(100 - time.time(), False)
-        self.device._answer = self.answer
+        self.device.answer = self.answer
         self.late_answers: list[bytes] = []
 
     def answer(self, fields: dict[str, str]) -> list[bytes]:

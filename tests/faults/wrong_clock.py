@@ -50,7 +50,7 @@ def main() -> None:
 
     from usbgate.daemon import clock
 
-    clock._synchronised = lambda: wrong.read()[1]
+    clock.is_synchronised = lambda: wrong.read()[1]
     run()
 
 

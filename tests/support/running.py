@@ -93,7 +93,7 @@ class PtyDevice:
         """
         self.path = path
         self.heard: list[bytes] = []
-        self._answer = answer
+        self.answer = answer
         self._lock = Lock()
         self.plug()
 
@@ -148,7 +148,7 @@ class PtyDevice:
             *lines, rest = (rest + os.read(self._master, 65536)).split(b"\n")
             for line in lines:
                 self.heard.append(line)
-                if said := self._answer(parse(line)):
+                if said := self.answer(parse(line)):
                     self.say(*said)
 
 

@@ -21,7 +21,7 @@ STEP = 0.5  # seconds: a wall clock that moved so far beside the other one was s
 
 # Asleep or awake, so that what a laptop slept through is no step.
 _SINCE_START = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 _TIME_ERROR = 5  # adjtimex(2): "the system clock is not synchronized"
 
@@ -31,9 +31,12 @@ class _Timex(ctypes.Structure):
     _fields_ = (("modes", ctypes.c_uint), ("rest", ctypes.c_ubyte * 252))
 
 
-def _synchronised() -> bool:
+def is_synchronised() -> bool:
+    """
+    Return whether the kernel calls the wall clock synchronized (adjtimex(2)); True where it cannot be asked.
+    """
     adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
-    if adjtimex is None:  # not Linux: nobody to ask
+    if adjtimex is None:
         return True
     return int(adjtimex(ctypes.byref(_Timex()))) not in (_TIME_ERROR, -1)
 
@@ -74,7 +77,7 @@ class SystemClock:
         """
         if not self._boot:
             try:
-                with open(_BOOT_ID) as told:
+                with open(BOOT_ID) as told:
                     self._boot = told.read().strip()
             except OSError:
                 pass
@@ -90,5 +93,5 @@ class SystemClock:
         lead = wall / 1000 - now
         if now - self._asked >= TRUST_KEPT or abs(lead - self._lead) > STEP:
             self._asked, self._lead = now, lead
-            self._trusted = wall >= RELEASED and _synchronised()
+            self._trusted = wall >= RELEASED and is_synchronised()
         return self._trusted

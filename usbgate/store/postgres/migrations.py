@@ -36,7 +36,7 @@ async def migrate(session: Session, limit: float, step_limit: float) -> None:
         SinkUnavailable: The schema belongs to a newer usbgate, or a statement timed out.
         psycopg2.Error: The database refused a statement.
     """
-    steps = _steps()
+    steps = steps_by_version()
     newest = max(steps)
     version = await _version(session, limit)
     if version > newest:
@@ -65,8 +65,10 @@ async def migrate(session: Session, limit: float, step_limit: float) -> None:
     _log.info("the database's schema has version {version} now", version=newest)
 
 
-def _steps() -> dict[int, str]:
-    # `schema/NNNN.sql`, by number.
+def steps_by_version() -> dict[int, str]:
+    """
+    Return the SQL of each step, by the version of the schema that it leads to: the files `schema/NNNN.sql`.
+    """
     steps = [path for path in (files(__package__) / "schema").iterdir() if re.fullmatch(r"\d{4}\.sql", path.name)]
     return {int(path.name[:4]): path.read_text("utf-8") for path in sorted(steps, key=lambda path: path.name)}
 
