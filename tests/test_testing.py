@@ -17,7 +17,7 @@ from usbgate.core.fieldline import parse
 from usbgate.core.messages import parse_request
 from usbgate.core.model import Bucket, Report, Request, Selection, StoredReading, StoredRequest
 from usbgate.device.interfaces import IDialect
-from usbgate.store.interfaces import IArchive, IHistory, IJournal, IOutbox, ISink, RowsRefused, SinkUnavailable
+from usbgate.store.interfaces import IJournal, IOutbox, ISink, IStore, RowsRefused, SinkUnavailable
 from usbgate.testing import (
     AT,
     MemoryJournal,
@@ -238,7 +238,7 @@ class MemorySinkTests(SynchronousTestCase):
         """
         It is a store.
         """
-        for interface in (ISink, IHistory, IArchive):
+        for interface in (ISink, IStore, IStore):
             verifyObject(interface, self.sink)
 
     def test_stores(self) -> None:

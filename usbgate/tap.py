@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +29,7 @@ from usbgate.config.types import ConfigError
 from usbgate.core.alarms import Alarms
 from usbgate.core.clock import IClock
 from usbgate.core.pending import Rules
+from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.daemon.clock import SystemClock
 from usbgate.daemon.logfile import bounded_observer, log_file
 from usbgate.daemon.service import Daemon
@@ -218,7 +220,7 @@ def build(
     Clients(factory).setServiceParent(neighbours)
     usb = UsbTree()
     for name, device in devices.items():
-        link = _link(reactor, name, device, gateway, usb)
+        link = _link(reactor, name, device, usb)
         gateway.add_link(link, _rules(settings, device), partial(usb.ambiguity, device.path))
         link.setServiceParent(neighbours)
     ports: list[IService] = [Listeners(reactor, settings.listen, factory)]
@@ -276,7 +278,7 @@ def _web(
     return web, WebListener(reactor, http.listen, web, http.base_path, settings.http.required)
 
 
-def _link(reactor: Any, name: str, device: DeviceSettings, gateway: Gateway, usb: UsbTree) -> Link:
+def _link(reactor: Any, name: str, device: DeviceSettings, usb: UsbTree) -> Link:
     try:
         endpoint = open_device(reactor, device.path, device.baud, usb, keep_dtr=device.reset == "never")
         dialect: IDialect = make_dialect(device.dialect, device.options)
@@ -288,7 +290,6 @@ def _link(reactor: Any, name: str, device: DeviceSettings, gateway: Gateway, usb
         name,
         device.path,
         dialect,
-        gateway,
         silence=device.silence,
         reset_silent=device.reset == "silent",
         repeats=device.repeats,
@@ -316,10 +317,10 @@ def _store(reactor: Any, settings: Settings, gateway: Gateway) -> tuple[MultiSer
     if cluster is not None:
         cluster.came_up = delivery.try_now
 
-    def status() -> list[Mapping[str, str]]:
-        return [{"STORE": delivery.state, "GW": settings.gateway} | delivery.status(), journal.status()]
+    def status() -> tuple[StoreStatus, JournalStatus]:
+        return replace(delivery.status(), gateway=settings.gateway), journal.status()
 
-    gateway.store_in(journal, sink, status, sink)
+    gateway.store_in(journal, sink, status)
     delivery.state_changed = lambda: gateway.store_changed(delivery.state, journal.backlog)
     return keepers, delivery
 

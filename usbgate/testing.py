@@ -35,7 +35,7 @@ from usbgate.core.model import (
     StoredRequest,
 )
 from usbgate.device.interfaces import IDialect
-from usbgate.store.interfaces import IArchive, IHistory, IJournal, IOutbox, ISink, RowsRefused, SinkUnavailable
+from usbgate.store.interfaces import IJournal, IOutbox, ISink, IStore, RowsRefused, SinkUnavailable
 
 AT = 1363035730123  # 2013-03-11T21:02:10.123Z in milliseconds, the time of what the builders make
 
@@ -271,7 +271,7 @@ class MemoryJournal:
         self.events.append(f"reject {row.first} {reason}")
 
 
-@implementer(ISink, IHistory, IArchive)
+@implementer(ISink, IStore)
 class MemorySink:
     """
     A store in memory, which fails when it is told to.

@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from usbgate.core.errors import Malformed, TimedOut
 from usbgate.core.fieldline import LINE_LIMIT, parse
-from usbgate.core.messages import answer_line, error_line, parse_request, reading_event_line, salvage
-from usbgate.core.model import Answer, Question, Report, Request
+from usbgate.core.messages import answer_line, error_line, event_line, parse_request, salvage
+from usbgate.core.model import Answer, DeviceEvent, Question, Report, ReportEvent, Request, StoreEvent
 
 
 def request(line: str) -> Request:
@@ -122,12 +122,14 @@ class SpellingTests(SynchronousTestCase):
         """
         Watchers hear a reading, with the command it answered or carried.
         """
-        smoke = Report("2", None, None, (("SMOKE", "1"),))
+        smoke = ReportEvent("2", "leonardo", None, self.AT, (("SMOKE", "1"),))
+        line = "EVENT:reading_ID:2_SMOKE:1_AT:2013-03-11T21:02:10.123Z"
+        self.assertEqual(event_line(smoke), line)
+        self.assertEqual(event_line(smoke._replace(command="J")), line.replace("_AT:", "_MSG:J_AT:"))
         self.assertEqual(
-            reading_event_line(smoke, None, self.AT), "EVENT:reading_ID:2_SMOKE:1_AT:2013-03-11T21:02:10.123Z"
+            event_line(DeviceEvent("leonardo", "offline", self.AT)), "EVENT:device_DEV:leonardo_STATE:offline"
         )
-        self.assertIn("_MSG:J_", reading_event_line(smoke._replace(command="J"), None, self.AT))
-        self.assertIn("_MSG:K_", reading_event_line(smoke, "K", self.AT))
+        self.assertIsNone(event_line(StoreEvent("away", 7)))
 
     def test_error(self) -> None:
         """
@@ -155,7 +157,7 @@ class SpellingTests(SynchronousTestCase):
             with self.assertRaises(Malformed):
                 answer_line(Answer(report, "J", self.AT, "leonardo"))
             with self.assertRaises(Malformed):
-                reading_event_line(report, None, self.AT)
+                event_line(ReportEvent(report.sensor, "leonardo", None, self.AT, report.values))
 
     def test_salvage(self) -> None:
         """

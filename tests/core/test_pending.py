@@ -13,9 +13,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from usbgate.core.errors import RequestError
 from usbgate.core.fieldline import check_value
 from usbgate.core.model import Answer, Question, Report, Request
-from usbgate.core.pending import Moves, PendingRequests, Rules
+from usbgate.core.pending import Asker, Moves, PendingRequests, Rules
 
 LONG = 1000.0  # an asker's limit that no test reaches
 AT = 1_362_999_999_123  # a wall clock
@@ -43,11 +44,23 @@ def acknowledgement(sensor: str, command: str) -> Report:
     return Report(sensor, command, None, ())
 
 
-def link(device: str = "tty", first_tag: int = 0, **rules: Any) -> PendingRequests[Any]:
+class Pending(PendingRequests[Any]):
+    """
+    The requests over one link, whose waiters are names.
+    """
+
+    def put(self, request: Request, waiter: object, timeout: float, now: float) -> Moves[Any]:
+        """
+        Ask.
+        """
+        return self.ask(Asker(request, now, waiter), timeout, now)
+
+
+def link(device: str = "tty", first_tag: int = 0, **rules: Any) -> Pending:
     """
     Build a link that is up; patience is 5 s unless told otherwise.
     """
-    pending: PendingRequests[Any] = PendingRequests(device, Rules(**{"patience": 5.0, **rules}), first_tag)
+    pending = Pending(device, Rules(**{"patience": 5.0, **rules}), first_tag)
     pending.link_up(0.0)
     return pending
 
@@ -68,18 +81,34 @@ def sent(moves: Moves[Any]) -> list[str]:
     ]
 
 
+def replies(moves: Moves[Any]) -> list[tuple[Any, Answer]]:
+    """
+    List the waiters that were answered, with their answers.
+    """
+    ended = [(asker.waiter, outcome) for outcome, askers in moves.ended for asker in askers]
+    return [(waiter, outcome) for waiter, outcome in ended if isinstance(outcome, Answer)]
+
+
+def failures(moves: Moves[Any]) -> list[tuple[Any, RequestError]]:
+    """
+    List the waiters that failed, with their errors.
+    """
+    ended = [(asker.waiter, outcome) for outcome, askers in moves.ended for asker in askers]
+    return [(waiter, outcome) for waiter, outcome in ended if isinstance(outcome, RequestError)]
+
+
 def answered(moves: Moves[Any]) -> list[Any]:
     """
     Tell who was answered, sorted.
     """
-    return sorted(waiter for waiter, _ in moves.answered)
+    return sorted(waiter for waiter, _ in replies(moves))
 
 
 def failed(moves: Moves[Any]) -> dict[Any, str]:
     """
     Tell who failed, with which code.
     """
-    return {waiter: error.code for waiter, error in moves.failed}
+    return {waiter: error.code for waiter, error in failures(moves)}
 
 
 def answers(moves: Moves[Any]) -> list[str | None]:
@@ -99,8 +128,8 @@ class TestOneMessagePerSensor(SynchronousTestCase):
         A sensor's second question is written when the first is answered, not before.
         """
         pending = link()
-        self.assertEqual(sent(pending.ask(request("20", "J"), "a", LONG, 0.0)), ["20 J"])
-        self.assertEqual(sent(pending.ask(request("20", "K"), "b", LONG, 0.0)), [])
+        self.assertEqual(sent(pending.put(request("20", "J"), "a", LONG, 0.0)), ["20 J"])
+        self.assertEqual(sent(pending.put(request("20", "K"), "b", LONG, 0.0)), [])
         moves = pending.received([report("20", "J")], 1.0, AT)
         self.assertEqual(answered(moves), ["a"])
         self.assertEqual(sent(moves), ["20 K"])
@@ -112,7 +141,7 @@ class TestOneMessagePerSensor(SynchronousTestCase):
         pending = link()
         order = []
         for command in "ABCDE":
-            order += sent(pending.ask(request("20", command), command, LONG, 0.0))
+            order += sent(pending.put(request("20", command), command, LONG, 0.0))
         for command in "ABCDE":
             order += sent(pending.received([report("20", command)], 1.0, AT))
         self.assertEqual(order, ["20 A", "20 B", "20 C", "20 D", "20 E"])
@@ -122,7 +151,7 @@ class TestOneMessagePerSensor(SynchronousTestCase):
         Different sensors run side by side, up to 4 messages by default.
         """
         pending = link()
-        written = [sent(pending.ask(request(str(n)), n, LONG, 0.0)) for n in range(6)]
+        written = [sent(pending.put(request(str(n)), n, LONG, 0.0)) for n in range(6)]
         self.assertEqual(written, [["0 J"], ["1 J"], ["2 J"], ["3 J"], [], []])
 
     def test_window_of_one(self) -> None:
@@ -130,8 +159,8 @@ class TestOneMessagePerSensor(SynchronousTestCase):
         Firmware that cannot overlap is told one thing at a time.
         """
         pending = link(window=1)
-        self.assertEqual(sent(pending.ask(request("20"), "a", LONG, 0.0)), ["20 J"])
-        self.assertEqual(sent(pending.ask(request("21"), "b", LONG, 0.0)), [])
+        self.assertEqual(sent(pending.put(request("20"), "a", LONG, 0.0)), ["20 J"])
+        self.assertEqual(sent(pending.put(request("21"), "b", LONG, 0.0)), [])
         self.assertEqual(sent(pending.received([report("20")], 1.0, AT)), ["21 J"])
 
     def test_free_place_by_first_question(self) -> None:
@@ -139,9 +168,9 @@ class TestOneMessagePerSensor(SynchronousTestCase):
         A free place goes to the sensor whose first waiting question was asked earliest, however many others it has.
         """
         pending = link(window=1)
-        pending.ask(request("1"), 0, LONG, 0.0)
+        pending.put(request("1"), 0, LONG, 0.0)
         for n, sensor in enumerate(["3", "2", "3", "4"]):
-            pending.ask(request(sensor, f"C{n}"), n, LONG, 1.0 + n)
+            pending.put(request(sensor, f"C{n}"), n, LONG, 1.0 + n)
         order = []
         for sensor in ["1", "3", "2", "3", "4"]:
             order += sent(pending.received([report(sensor)], 6.0 if sensor == "x" else 4.5, AT))
@@ -152,8 +181,8 @@ class TestOneMessagePerSensor(SynchronousTestCase):
         A question that takes a new turn comes after what was asked before that; both sensors were silent.
         """
         pending = link(window=1)
-        pending.ask(request("1"), "a", LONG, 0.0)
-        pending.ask(request("2"), "b", LONG, 1.0)
+        pending.put(request("1"), "a", LONG, 0.0)
+        pending.put(request("2"), "b", LONG, 1.0)
         self.assertEqual(sent(pending.expire(5.0)), ["2 J"])
         self.assertEqual(sent(pending.expire(10.0)), ["1 J"])
         self.assertEqual(sent(pending.expire(15.0)), ["2 J"])
@@ -163,12 +192,12 @@ class TestOneMessagePerSensor(SynchronousTestCase):
         A sensor that left its last message unanswered comes after all others, though it was asked before them.
         """
         pending = link(window=1)
-        pending.ask(request("1"), "a", 2.0, 0.0)
+        pending.put(request("1"), "a", 2.0, 0.0)
         pending.expire(2.0)
         pending.expire(5.0)
-        pending.ask(request("3"), "b", LONG, 6.0)
-        pending.ask(request("1"), "c", LONG, 7.0)
-        pending.ask(request("2"), "d", LONG, 8.0)
+        pending.put(request("3"), "b", LONG, 6.0)
+        pending.put(request("1"), "c", LONG, 7.0)
+        pending.put(request("2"), "d", LONG, 8.0)
         self.assertEqual(sent(pending.received([report("3")], 9.0, AT)), ["2 J"])
         self.assertEqual(sent(pending.received([report("2")], 10.0, AT)), ["1 J"])
 
@@ -177,12 +206,12 @@ class TestOneMessagePerSensor(SynchronousTestCase):
         A sensor that has answered again takes its turn as every other.
         """
         pending = link(window=1)
-        pending.ask(request("1"), "a", LONG, 0.0)
+        pending.put(request("1"), "a", LONG, 0.0)
         pending.expire(5.0)
         self.assertEqual(answered(pending.received([report("1")], 6.0, AT)), ["a"])
-        pending.ask(request("3"), "b", LONG, 7.0)
-        pending.ask(request("1"), "c", LONG, 7.5)
-        pending.ask(request("2"), "d", LONG, 8.0)
+        pending.put(request("3"), "b", LONG, 7.0)
+        pending.put(request("1"), "c", LONG, 7.5)
+        pending.put(request("2"), "d", LONG, 8.0)
         self.assertEqual(sent(pending.received([report("3")], 9.0, AT)), ["1 J"])
 
     def test_dead_sensors_block_nobody(self) -> None:
@@ -197,18 +226,18 @@ class TestOneMessagePerSensor(SynchronousTestCase):
         while now < 600.0:
             moves = [pending.expire(now)]
             for dead in "1234":
-                moves.append(pending.ask(request(dead), dead, 20.0, now))
+                moves.append(pending.put(request(dead), dead, 20.0, now))
             if not waiting:
-                moves.append(pending.ask(request("9"), "healthy", 12.0, now))
+                moves.append(pending.put(request("9"), "healthy", 12.0, now))
                 waiting = True
             if on_wire == "9" or "9 J" in [line for each in moves for line in sent(each)]:
                 moves.append(pending.received([report("9")], now + 0.25, AT))
             for each in moves:
                 for send in each.send:
                     on_wire = send.request.question.sensor
-                outcomes += ["answered" for waiter, _ in each.answered if waiter == "healthy"]
-                outcomes += [error.code for waiter, error in each.failed if waiter == "healthy"]
-                waiting = waiting and not {"healthy"} & {waiter for waiter, _ in [*each.answered, *each.failed]}
+                outcomes += ["answered" for waiter, _ in replies(each) if waiter == "healthy"]
+                outcomes += [error.code for waiter, error in failures(each) if waiter == "healthy"]
+                waiting = waiting and not {"healthy"} & {waiter for waiter, _ in [*replies(each), *failures(each)]}
             now += 0.5
         # Before each of the four is known to be dead the healthy one may have to wait for all of them.
         self.assertLessEqual(sum(outcome != "answered" for outcome in outcomes[:3]), 2)
@@ -220,14 +249,14 @@ class TestOneMessagePerSensor(SynchronousTestCase):
         A sensor whose one message was lost is asked again and answered, while others are busy but leave places free.
         """
         pending = link(window=2)
-        pending.ask(request("1"), "unlucky", 60.0, 0.0)
+        pending.put(request("1"), "unlucky", 60.0, 0.0)
         on_wire: dict[str, float] = {"1": math.inf}  # when each answers; the first message is lost
         now, outcome = 0.0, ""
         while not outcome and now < 60.0:
             now += 0.5
             moves = [pending.expire(now)]
             if now % 4 == 0:
-                moves += [pending.ask(request(sensor), sensor, 10.0, now) for sensor in "23"]
+                moves += [pending.put(request(sensor), sensor, 10.0, now) for sensor in "23"]
             due = [sensor for sensor, when in on_wire.items() if when <= now]
             moves.append(pending.received([report(sensor) for sensor in due], now, AT))
             for sensor in due:
@@ -249,8 +278,8 @@ class TestJoining(SynchronousTestCase):
         Who asks what is on the wire gets the answer, and nothing is written again.
         """
         pending = link()
-        pending.ask(request(), "a", LONG, 0.0)
-        self.assertEqual(sent(pending.ask(request(), "b", LONG, 1.0)), [])
+        pending.put(request(), "a", LONG, 0.0)
+        self.assertEqual(sent(pending.put(request(), "b", LONG, 1.0)), [])
         moves = pending.received([report()], 2.0, AT)
         self.assertEqual(answered(moves), ["a", "b"])
         self.assertEqual(sent(moves), [])
@@ -261,9 +290,9 @@ class TestJoining(SynchronousTestCase):
         Who asks what waits as the last of its sensor's line joins it.
         """
         pending = link()
-        pending.ask(request("20", "J"), "a", LONG, 0.0)
-        pending.ask(request("20", "K"), "b", LONG, 0.0)
-        pending.ask(request("20", "K"), "c", LONG, 0.0)
+        pending.put(request("20", "J"), "a", LONG, 0.0)
+        pending.put(request("20", "K"), "b", LONG, 0.0)
+        pending.put(request("20", "K"), "c", LONG, 0.0)
         self.assertEqual(sent(pending.received([report("20", "J")], 1.0, AT)), ["20 K"])
         self.assertEqual(answered(pending.received([report("20", "K")], 2.0, AT)), ["b", "c"])
 
@@ -274,7 +303,7 @@ class TestJoining(SynchronousTestCase):
         pending = link()
         written = []
         for n, command in enumerate(["ON", "OFF", "ON"]):
-            written += sent(pending.ask(request("9", command), n, LONG, 0.0))
+            written += sent(pending.put(request("9", command), n, LONG, 0.0))
         for n, command in enumerate(["ON", "OFF", "ON"]):
             moves = pending.received([acknowledgement("9", command)], 1.0 + n, AT)
             self.assertEqual(answered(moves), [n])
@@ -286,8 +315,8 @@ class TestJoining(SynchronousTestCase):
         The same command with other arguments is another question.
         """
         pending = link()
-        pending.ask(request("9", "L", LEVEL="50"), "a", LONG, 0.0)
-        pending.ask(request("9", "L", LEVEL="60"), "b", LONG, 0.0)
+        pending.put(request("9", "L", LEVEL="50"), "a", LONG, 0.0)
+        pending.put(request("9", "L", LEVEL="60"), "b", LONG, 0.0)
         moves = pending.received([acknowledgement("9", "L")], 1.0, AT)
         self.assertEqual(answered(moves), ["a"])
         self.assertEqual(sent(moves), ["9 L 60"])
@@ -297,9 +326,9 @@ class TestJoining(SynchronousTestCase):
         Command and sensor are compared exactly.
         """
         pending = link()
-        pending.ask(request("20", "J"), "a", LONG, 0.0)
-        pending.ask(request("20", "j"), "b", LONG, 0.0)
-        self.assertEqual(sent(pending.ask(request("020", "J"), "c", LONG, 0.0)), ["020 J"])
+        pending.put(request("20", "J"), "a", LONG, 0.0)
+        pending.put(request("20", "j"), "b", LONG, 0.0)
+        self.assertEqual(sent(pending.put(request("020", "J"), "c", LONG, 0.0)), ["020 J"])
         self.assertEqual(answered(pending.received([report("20", "J")], 1.0, AT)), ["a"])
 
     def test_arguments_are_a_set(self) -> None:
@@ -307,7 +336,7 @@ class TestJoining(SynchronousTestCase):
         The same arguments in another order are the same question; who asks and how long makes no difference.
         """
         pending = link()
-        pending.ask(request("9", "L", LEVEL="50", SPEED="2"), "a", LONG, 0.0)
+        pending.put(request("9", "L", LEVEL="50", SPEED="2"), "a", LONG, 0.0)
         other = Request(
             Question("9", "L", frozenset([("SPEED", "2"), ("LEVEL", "50")])),
             {"ID": "9", "SPEED": "2", "MSG": "L", "LEVEL": "50", "ORIGIN": "another"},
@@ -315,7 +344,7 @@ class TestJoining(SynchronousTestCase):
             "elsewhere",
             3.0,
         )
-        self.assertEqual(sent(pending.ask(other, "b", 3.0, 0.0)), [])
+        self.assertEqual(sent(pending.put(other, "b", 3.0, 0.0)), [])
         self.assertEqual(answered(pending.received([report("9", "L")], 1.0, AT)), ["a", "b"])
 
     def test_joins_whom_nobody_waits_for_any_more(self) -> None:
@@ -323,9 +352,9 @@ class TestJoining(SynchronousTestCase):
         A message on the wire whose askers gave up can still be joined.
         """
         pending = link()
-        pending.ask(request(), "a", 1.0, 0.0)
+        pending.put(request(), "a", 1.0, 0.0)
         self.assertEqual(failed(pending.expire(1.0)), {"a": "timeout"})
-        self.assertEqual(sent(pending.ask(request(), "b", LONG, 2.0)), [])
+        self.assertEqual(sent(pending.put(request(), "b", LONG, 2.0)), [])
         self.assertEqual(answered(pending.received([report()], 3.0, AT)), ["b"])
 
     def test_toggle_never_joins(self) -> None:
@@ -335,7 +364,7 @@ class TestJoining(SynchronousTestCase):
         pending = link(once=frozenset(["T"]))
         written = []
         for n in range(3):
-            written += sent(pending.ask(request("9", "T"), n, LONG, 0.0))
+            written += sent(pending.put(request("9", "T"), n, LONG, 0.0))
         for n in range(3):
             moves = pending.received([acknowledgement("9", "T")], 1.0, AT)
             self.assertEqual(answered(moves), [n])
@@ -348,8 +377,8 @@ class TestJoining(SynchronousTestCase):
         """
         pending = link(once=frozenset(["T"]))
         written = [
-            *sent(pending.ask(request("9", "T"), "a", LONG, 0.0)),
-            *sent(pending.ask(request("9", "T"), "b", LONG, 0.0)),
+            *sent(pending.put(request("9", "T"), "a", LONG, 0.0)),
+            *sent(pending.put(request("9", "T"), "b", LONG, 0.0)),
         ]
         moves = pending.expire(5.0)
         self.assertEqual(failed(moves), {"a": "timeout"})
@@ -367,7 +396,7 @@ class TestJoining(SynchronousTestCase):
         pending = link(once=frozenset(["T"]))
         written, ended = [], []
         for n in range(10):
-            written += sent(pending.ask(request("9", "T"), n, LONG, 0.0))
+            written += sent(pending.put(request("9", "T"), n, LONG, 0.0))
         now = 0.0
         while pending.in_flight:
             now += 1.0
@@ -385,7 +414,7 @@ class TestJoining(SynchronousTestCase):
         """
         pending = link(once=frozenset(["T"]))
         for n, command in enumerate(["J", "T", "J"]):
-            pending.ask(request("9", command), n, LONG, 0.0)
+            pending.put(request("9", command), n, LONG, 0.0)
         self.assertEqual(answered(pending.received([report("9", "J")], 1.0, AT)), [0])
 
 
@@ -399,9 +428,9 @@ class TestTime(SynchronousTestCase):
         Each asker fails at its own limit and touches nobody else.
         """
         pending = link()
-        pending.ask(request(), "a", 3.0, 0.0)
-        pending.ask(request(), "b", 1.0, 1.0)
-        pending.ask(request(), "c", LONG, 1.0)
+        pending.put(request(), "a", 3.0, 0.0)
+        pending.put(request(), "b", 1.0, 1.0)
+        pending.put(request(), "c", LONG, 1.0)
         self.assertEqual(failed(pending.expire(1.75)), {})
         self.assertEqual(failed(pending.expire(2.0)), {"b": "timeout"})
         self.assertEqual(failed(pending.expire(3.0)), {"a": "timeout"})
@@ -412,8 +441,8 @@ class TestTime(SynchronousTestCase):
         Whose question never got to the wire fails with `busy`, and it is not written afterwards.
         """
         pending = link()
-        pending.ask(request("20", "J"), "a", LONG, 0.0)
-        pending.ask(request("20", "K"), "b", 2.0, 0.0)
+        pending.put(request("20", "J"), "a", LONG, 0.0)
+        pending.put(request("20", "K"), "b", 2.0, 0.0)
         self.assertEqual(failed(pending.expire(2.0)), {"b": "busy"})
         moves = pending.received([report("20", "J")], 3.0, AT)
         self.assertEqual(sent(moves), [])
@@ -424,10 +453,10 @@ class TestTime(SynchronousTestCase):
         A waiting question is written as long as one of its askers is left, and it keeps its place.
         """
         pending = link()
-        pending.ask(request("20", "J"), "a", LONG, 0.0)
-        pending.ask(request("20", "K"), "b", 2.0, 0.0)
-        pending.ask(request("20", "K"), "c", LONG, 0.0)
-        pending.ask(request("20", "M"), "d", LONG, 0.0)
+        pending.put(request("20", "J"), "a", LONG, 0.0)
+        pending.put(request("20", "K"), "b", 2.0, 0.0)
+        pending.put(request("20", "K"), "c", LONG, 0.0)
+        pending.put(request("20", "M"), "d", LONG, 0.0)
         self.assertEqual(failed(pending.expire(2.0)), {"b": "busy"})
         self.assertEqual(sent(pending.received([report("20", "J")], 3.0, AT)), ["20 K"])
         self.assertEqual(answered(pending.received([report("20", "K")], 4.0, AT)), ["c"])
@@ -437,8 +466,8 @@ class TestTime(SynchronousTestCase):
         Whose question was on the wire while it waited fails with `timeout`, though it waits again by now.
         """
         pending = link(window=1)
-        pending.ask(request("1"), "a", 7.0, 0.0)
-        pending.ask(request("2"), "b", LONG, 1.0)
+        pending.put(request("1"), "a", 7.0, 0.0)
+        pending.put(request("2"), "b", LONG, 1.0)
         self.assertEqual(sent(pending.expire(5.0)), ["2 J"])
         self.assertEqual(failed(pending.expire(7.0)), {"a": "timeout"})
 
@@ -447,10 +476,10 @@ class TestTime(SynchronousTestCase):
         Who joined a question that waits for its next turn, and saw no message of it, fails with `busy`.
         """
         pending = link(window=1)
-        pending.ask(request("1"), "a", LONG, 0.0)
-        pending.ask(request("2"), "b", LONG, 1.0)
+        pending.put(request("1"), "a", LONG, 0.0)
+        pending.put(request("2"), "b", LONG, 1.0)
         pending.expire(5.0)
-        pending.ask(request("1"), "c", 2.0, 6.0)
+        pending.put(request("1"), "c", 2.0, 6.0)
         self.assertEqual(failed(pending.expire(8.0)), {"c": "busy"})
 
     def test_timeout_after_joining_on_the_wire(self) -> None:
@@ -458,8 +487,8 @@ class TestTime(SynchronousTestCase):
         Who joined a message on the wire fails with `timeout`.
         """
         pending = link()
-        pending.ask(request(), "a", LONG, 0.0)
-        pending.ask(request(), "b", 1.0, 2.0)
+        pending.put(request(), "a", LONG, 0.0)
+        pending.put(request(), "b", 1.0, 2.0)
         self.assertEqual(failed(pending.expire(3.0)), {"b": "timeout"})
 
     def test_patience_holds_the_sensor(self) -> None:
@@ -467,8 +496,8 @@ class TestTime(SynchronousTestCase):
         While a message has patience left nothing else is written to that sensor, whoever still listens.
         """
         pending = link()
-        pending.ask(request("20", "J"), "a", 1.0, 0.0)
-        pending.ask(request("20", "K"), "b", LONG, 0.0)
+        pending.put(request("20", "J"), "a", 1.0, 0.0)
+        pending.put(request("20", "K"), "b", LONG, 0.0)
         moves = pending.expire(1.0)
         self.assertEqual((sent(moves), failed(moves)), ([], {"a": "timeout"}))
         self.assertEqual(sent(pending.expire(4.75)), [])
@@ -479,8 +508,8 @@ class TestTime(SynchronousTestCase):
         An answer within patience belongs to its question though its asker gave up, and frees the sensor.
         """
         pending = link()
-        pending.ask(request("20", "J"), "a", 1.0, 0.0)
-        pending.ask(request("20", "K"), "b", LONG, 0.0)
+        pending.put(request("20", "J"), "a", 1.0, 0.0)
+        pending.put(request("20", "K"), "b", LONG, 0.0)
         pending.expire(1.0)
         moves = pending.received([report()], 2.0, AT)
         self.assertEqual((answered(moves), answers(moves), sent(moves)), ([], ["J"], ["20 K"]))
@@ -490,8 +519,8 @@ class TestTime(SynchronousTestCase):
         No asker's limit changes for how long a message is waited for.
         """
         pending = link()
-        pending.ask(request("20", "J"), "a", 3600.0, 0.0)
-        pending.ask(request("20", "J"), "b", 0.5, 0.0)
+        pending.put(request("20", "J"), "a", 3600.0, 0.0)
+        pending.put(request("20", "J"), "b", 0.5, 0.0)
         self.assertEqual(sent(pending.expire(4.75)), [])
         self.assertEqual(sent(pending.expire(5.0)), ["20 J"])
 
@@ -500,8 +529,8 @@ class TestTime(SynchronousTestCase):
         Patience runs from when a message was written, not from when it was asked.
         """
         pending = link()
-        pending.ask(request("20", "J"), "a", LONG, 0.0)
-        pending.ask(request("20", "K"), "b", LONG, 0.0)
+        pending.put(request("20", "J"), "a", LONG, 0.0)
+        pending.put(request("20", "K"), "b", LONG, 0.0)
         pending.received([report("20", "J")], 4.0, AT)
         self.assertEqual(sent(pending.expire(8.75)), [])
         self.assertEqual(sent(pending.expire(9.0)), ["20 K"])
@@ -511,8 +540,8 @@ class TestTime(SynchronousTestCase):
         A question with askers left takes a new turn before the other questions of its sensor.
         """
         pending = link()
-        pending.ask(request("20", "J"), "a", LONG, 0.0)
-        pending.ask(request("20", "K"), "b", LONG, 0.0)
+        pending.put(request("20", "J"), "a", LONG, 0.0)
+        pending.put(request("20", "K"), "b", LONG, 0.0)
         moves = pending.expire(5.0)
         self.assertEqual((sent(moves), failed(moves)), (["20 J"], {}))
         moves = pending.received([report("20", "J")], 6.0, AT)
@@ -523,7 +552,7 @@ class TestTime(SynchronousTestCase):
         A message whose askers all gave up is not written again.
         """
         pending = link()
-        pending.ask(request(), "a", 2.0, 0.0)
+        pending.put(request(), "a", 2.0, 0.0)
         pending.expire(2.0)
         self.assertFalse(pending.idle)
         self.assertEqual(sent(pending.expire(5.0)), [])
@@ -536,7 +565,7 @@ class TestTime(SynchronousTestCase):
         """
         for spelled in (report("20", "J"), report("20")):
             pending = link()
-            pending.ask(request(), "a", 2.0, 0.0)
+            pending.put(request(), "a", 2.0, 0.0)
             pending.expire(2.0)
             pending.expire(5.0)
             moves = pending.received([spelled], 5.25, AT)
@@ -548,9 +577,9 @@ class TestTime(SynchronousTestCase):
         A late answer with `MSG` is given to no request of another command.
         """
         pending = link()
-        pending.ask(request("20", "J"), "a", 2.0, 0.0)
+        pending.put(request("20", "J"), "a", 2.0, 0.0)
         pending.expire(5.0)
-        pending.ask(request("20", "K"), "b", LONG, 6.0)
+        pending.put(request("20", "K"), "b", LONG, 6.0)
         moves = pending.received([report("20", "J")], 7.0, AT)
         self.assertEqual((answered(moves), answers(moves)), ([], [None]))
 
@@ -559,34 +588,34 @@ class TestTime(SynchronousTestCase):
         By default it is 10 s for a sensor that has shown neither `TAG` nor `MSG`, and 5 s for one that has.
         """
         pending = link(patience=None)
-        self.assertEqual(pending.ask(request("20"), "a", LONG, 0.0).send[0].patience, 10.0)
+        self.assertEqual(pending.put(request("20"), "a", LONG, 0.0).send[0].patience, 10.0)
         pending.received([report("20")], 1.0, AT)
-        self.assertEqual(pending.ask(request("20"), "b", LONG, 2.0).send[0].patience, 10.0)
+        self.assertEqual(pending.put(request("20"), "b", LONG, 2.0).send[0].patience, 10.0)
         self.assertEqual(sent(pending.expire(11.75)), [])
         pending.received([report("20", "J")], 11.75, AT)
-        self.assertEqual(pending.ask(request("20"), "c", LONG, 12.0).send[0].patience, 5.0)
+        self.assertEqual(pending.put(request("20"), "c", LONG, 12.0).send[0].patience, 5.0)
         self.assertEqual(sent(pending.expire(17.0)), ["20 J"])
-        self.assertEqual(pending.ask(request("21"), "d", LONG, 17.0).send[0].patience, 10.0)
+        self.assertEqual(pending.put(request("21"), "d", LONG, 17.0).send[0].patience, 10.0)
 
     def test_default_patience_with_tags(self) -> None:
         """
         By default it is 5 s for a sensor that has answered with its `TAG`.
         """
         pending = link(patience=None, tags=True)
-        tag = pending.ask(request(), "a", LONG, 0.0).send[0].tag
+        tag = pending.put(request(), "a", LONG, 0.0).send[0].tag
         pending.received([report(tag=tag)], 1.0, AT)
-        self.assertEqual(pending.ask(request(), "b", LONG, 2.0).send[0].patience, 5.0)
+        self.assertEqual(pending.put(request(), "b", LONG, 2.0).send[0].patience, 5.0)
 
     def test_patience_settings(self) -> None:
         """
         A sensor's own patience wins over its device's, and the device's over the default, whatever was shown.
         """
         pending = link(patience=7.0, sensor_patience={"21": 20.0})
-        self.assertEqual(pending.ask(request("20"), "a", LONG, 0.0).send[0].patience, 7.0)
-        self.assertEqual(pending.ask(request("21"), "b", LONG, 0.0).send[0].patience, 20.0)
+        self.assertEqual(pending.put(request("20"), "a", LONG, 0.0).send[0].patience, 7.0)
+        self.assertEqual(pending.put(request("21"), "b", LONG, 0.0).send[0].patience, 20.0)
         pending.received([report("20", "J"), report("21", "J")], 1.0, AT)
-        self.assertEqual(pending.ask(request("20"), "c", LONG, 1.0).send[0].patience, 7.0)
-        pending.ask(request("21"), "d", LONG, 1.0)
+        self.assertEqual(pending.put(request("20"), "c", LONG, 1.0).send[0].patience, 7.0)
+        pending.put(request("21"), "d", LONG, 1.0)
         self.assertEqual(sent(pending.expire(8.0)), ["20 J"])
         self.assertEqual(sent(pending.expire(20.75)), ["20 J"])
         self.assertEqual(sent(pending.expire(21.0)), ["21 J"])
@@ -597,9 +626,9 @@ class TestTime(SynchronousTestCase):
         """
         pending = link()
         self.assertEqual(pending.deadline, math.inf)
-        pending.ask(request(), "a", LONG, 0.0)
+        pending.put(request(), "a", LONG, 0.0)
         self.assertEqual(pending.deadline, 5.0)
-        pending.ask(request(), "b", 2.0, 1.0)
+        pending.put(request(), "b", 2.0, 1.0)
         self.assertEqual(pending.deadline, 3.0)
         pending.expire(3.0)
         self.assertEqual(pending.deadline, 5.0)
@@ -611,9 +640,9 @@ class TestTime(SynchronousTestCase):
         Everybody who waits is in flight, joined or not, and nobody who has ended.
         """
         pending = link()
-        pending.ask(request("20"), "a", LONG, 0.0)
-        pending.ask(request("20"), "b", 1.0, 0.0)
-        pending.ask(request("20", "K"), "c", LONG, 0.0)
+        pending.put(request("20"), "a", LONG, 0.0)
+        pending.put(request("20"), "b", 1.0, 0.0)
+        pending.put(request("20", "K"), "c", LONG, 0.0)
         self.assertEqual(pending.in_flight, 3)
         pending.expire(1.0)
         self.assertEqual(pending.in_flight, 2)
@@ -627,9 +656,9 @@ class TestTime(SynchronousTestCase):
         When usbgate ends, everybody who waits fails with `stopped`, once, and nothing is written or armed.
         """
         pending = link(window=1)
-        pending.ask(request("20"), "a", LONG, 0.0)
-        pending.ask(request("20", "K"), "b", LONG, 0.0)
-        pending.ask(request("21"), "c", LONG, 0.0)
+        pending.put(request("20"), "a", LONG, 0.0)
+        pending.put(request("20", "K"), "b", LONG, 0.0)
+        pending.put(request("21"), "c", LONG, 0.0)
         moves = pending.stop(1.0)
         self.assertEqual(failed(moves), {"a": "stopped", "b": "stopped", "c": "stopped"})
         self.assertEqual(sent(moves), [])
@@ -647,10 +676,10 @@ class TestWhichReportAnswers(SynchronousTestCase):
         An answer is the report as it came, with the question's command, the time and the link.
         """
         pending = link("arduino")
-        pending.ask(request(), "a", LONG, 0.0)
+        pending.put(request(), "a", LONG, 0.0)
         spelled = report("20", None, None, TEMP="21.5", HUM="48")
         moves = pending.received([spelled], 1.0, AT)
-        self.assertEqual(moves.answered, [("a", Answer(spelled, "J", AT, "arduino", recent=False))])
+        self.assertEqual(replies(moves), [("a", Answer(spelled, "J", AT, "arduino", recent=False))])
         self.assertEqual(moves.handed, [(spelled, Question("20", "J"))])
         self.assertTrue(pending.idle)
 
@@ -659,7 +688,7 @@ class TestWhichReportAnswers(SynchronousTestCase):
         A report answers only its own sensor's message.
         """
         pending = link()
-        pending.ask(request("20"), "a", LONG, 0.0)
+        pending.put(request("20"), "a", LONG, 0.0)
         moves = pending.received([report("21", "J"), report("020", "J")], 1.0, AT)
         self.assertEqual((answered(moves), answers(moves)), ([], [None, None]))
 
@@ -668,8 +697,8 @@ class TestWhichReportAnswers(SynchronousTestCase):
         Only what is on the wire can be answered: a waiting question, even of the right command, cannot.
         """
         pending = link()
-        pending.ask(request("20", "J"), "a", LONG, 0.0)
-        pending.ask(request("20", "K"), "b", LONG, 0.0)
+        pending.put(request("20", "J"), "a", LONG, 0.0)
+        pending.put(request("20", "K"), "b", LONG, 0.0)
         moves = pending.received([report("20", "K")], 1.0, AT)
         self.assertEqual((answered(moves), answers(moves), sent(moves)), ([], [None], []))
 
@@ -678,7 +707,7 @@ class TestWhichReportAnswers(SynchronousTestCase):
         A report with `MSG` answers if that is the command, compared exactly.
         """
         pending = link()
-        pending.ask(request("20", "J"), "a", LONG, 0.0)
+        pending.put(request("20", "J"), "a", LONG, 0.0)
         moves = pending.received([report("20", "K"), report("20", "j")], 1.0, AT)
         self.assertEqual((answered(moves), answers(moves)), ([], [None, None]))
         self.assertEqual(answered(pending.received([report("20", "J")], 2.0, AT)), ["a"])
@@ -689,7 +718,7 @@ class TestWhichReportAnswers(SynchronousTestCase):
         """
         pending = link()
         for now in (0.0, 2.0, 4.0):
-            pending.ask(request(), "a", LONG, now)
+            pending.put(request(), "a", LONG, now)
             self.assertEqual(answered(pending.received([report()], now + 1.0, AT)), ["a"])
 
     def test_without_msg_from_a_sensor_that_tells_it(self) -> None:
@@ -697,11 +726,11 @@ class TestWhichReportAnswers(SynchronousTestCase):
         Once a sensor has answered with a matching `MSG`, its reports without one are unasked, for ever.
         """
         pending = link()
-        pending.ask(request(), "a", LONG, 0.0)
+        pending.put(request(), "a", LONG, 0.0)
         pending.received([report("20", "J")], 1.0, AT)
         pending.link_down(2.0)
         pending.link_up(3.0)
-        pending.ask(request("20", "K"), "b", LONG, 10.0)
+        pending.put(request("20", "K"), "b", LONG, 10.0)
         moves = pending.received([report()], 11.0, AT)
         self.assertEqual((answered(moves), answers(moves)), ([], [None]))
         self.assertEqual(answered(pending.received([report("20", "K")], 12.0, AT)), ["b"])
@@ -711,8 +740,8 @@ class TestWhichReportAnswers(SynchronousTestCase):
         What one sensor shows says nothing of another on the same link.
         """
         pending = link()
-        pending.ask(request("20"), "a", LONG, 0.0)
-        pending.ask(request("21"), "b", LONG, 0.0)
+        pending.put(request("20"), "a", LONG, 0.0)
+        pending.put(request("21"), "b", LONG, 0.0)
         pending.received([report("20", "J")], 1.0, AT)
         self.assertEqual(answered(pending.received([report("21")], 2.0, AT)), ["b"])
 
@@ -721,8 +750,8 @@ class TestWhichReportAnswers(SynchronousTestCase):
         What a sensor shows on one link says nothing of another link.
         """
         one, other = link("one"), link("other")
-        one.ask(request(), "a", LONG, 0.0)
-        other.ask(request(), "b", LONG, 0.0)
+        one.put(request(), "a", LONG, 0.0)
+        other.put(request(), "b", LONG, 0.0)
         one.received([report("20", "J")], 1.0, AT)
         self.assertEqual(answered(other.received([report()], 2.0, AT)), ["b"])
 
@@ -732,7 +761,7 @@ class TestWhichReportAnswers(SynchronousTestCase):
         """
         pending = link()
         pending.received([report("20", "J")], 0.0, AT)
-        pending.ask(request("20", "J"), "a", LONG, 1.0)
+        pending.put(request("20", "J"), "a", LONG, 1.0)
         pending.received([report("20", "K")], 2.0, AT)
         self.assertEqual(answered(pending.received([report()], 3.0, AT)), ["a"])
 
@@ -741,7 +770,7 @@ class TestWhichReportAnswers(SynchronousTestCase):
         Where a command's fields are set, a report without `MSG` answers only if it carries one of them.
         """
         pending = link(fields={"J": frozenset(["TEMP", "VALUE"])})
-        pending.ask(request(), "a", LONG, 0.0)
+        pending.put(request(), "a", LONG, 0.0)
         moves = pending.received([report(HUM="48", BAT="OK")], 1.0, AT)
         self.assertEqual((answered(moves), answers(moves)), ([], [None]))
         self.assertEqual(answered(pending.received([report(HUM="48", TEMP="21")], 2.0, AT)), ["a"])
@@ -751,7 +780,7 @@ class TestWhichReportAnswers(SynchronousTestCase):
         A command with no fields set takes any report without `MSG`.
         """
         pending = link(fields={"K": frozenset(["TEMP"])})
-        pending.ask(request(), "a", LONG, 0.0)
+        pending.put(request(), "a", LONG, 0.0)
         self.assertEqual(answered(pending.received([report(HUM="48")], 1.0, AT)), ["a"])
 
     def test_fields_with_msg(self) -> None:
@@ -759,7 +788,7 @@ class TestWhichReportAnswers(SynchronousTestCase):
         A report that tells the command answers whatever it carries.
         """
         pending = link(fields={"J": frozenset(["TEMP"])})
-        pending.ask(request(), "a", LONG, 0.0)
+        pending.put(request(), "a", LONG, 0.0)
         self.assertEqual(answered(pending.received([acknowledgement("20", "J")], 1.0, AT)), ["a"])
 
     def test_humidity_overtakes_temperature(self) -> None:
@@ -776,7 +805,7 @@ class TestWhichReportAnswers(SynchronousTestCase):
             got: list[tuple[str, Answer]] = []
             for n in range(200):
                 now = n * 0.25
-                moves = [pending.ask(request("20", "TH"[n % 2]), "TH"[n % 2], LONG, now) for n in range(n, n + 3)]
+                moves = [pending.put(request("20", "TH"[n % 2]), "TH"[n % 2], LONG, now) for n in range(n, n + 3)]
                 on_wire += [send.request.question.command for each in moves for send in each.send]
                 # The humidity always comes first, asked or not; the temperature only when it was asked.
                 chunk = [report("20", "H" if told else None, HUM="48")]
@@ -784,7 +813,7 @@ class TestWhichReportAnswers(SynchronousTestCase):
                     chunk.append(report("20", "T" if told else None, TEMP="21"))
                 moves = [pending.received(chunk, now, AT)]
                 on_wire = [send.request.question.command for send in moves[0].send]
-                got += [pair for each in moves for pair in each.answered]
+                got += [pair for each in moves for pair in replies(each)]
             self.assertGreater(len(got), 300)
             self.assertEqual({command for command, _ in got}, {"T", "H"})
             for command, answer in got:
@@ -796,18 +825,18 @@ class TestWhichReportAnswers(SynchronousTestCase):
         A report without measurements answers its request.
         """
         pending = link()
-        pending.ask(request("9", "ON"), "a", LONG, 0.0)
+        pending.put(request("9", "ON"), "a", LONG, 0.0)
         spelled = acknowledgement("9", "ON")
         moves = pending.received([spelled], 1.0, AT)
-        self.assertEqual(moves.answered, [("a", Answer(spelled, "ON", AT, "tty"))])
+        self.assertEqual(replies(moves), [("a", Answer(spelled, "ON", AT, "tty"))])
 
     def test_handed_on_once_and_in_order(self) -> None:
         """
         Every report of a chunk is handed on once, in order, with the question that it answered or none.
         """
         pending = link()
-        pending.ask(request("20"), "a", LONG, 0.0)
-        pending.ask(request("21"), "b", LONG, 0.0)
+        pending.put(request("20"), "a", LONG, 0.0)
+        pending.put(request("21"), "b", LONG, 0.0)
         chunk = [report("2", SMOKE="1"), report("21"), report("21"), report("20", "J"), report("20", "J")]
         moves = pending.received(chunk, 1.0, AT)
         self.assertEqual([handed[0] for handed in moves.handed], chunk)
@@ -819,9 +848,9 @@ class TestWhichReportAnswers(SynchronousTestCase):
         The second report of a chunk cannot answer a message that is written since the first one answered.
         """
         pending = link(window=1)
-        pending.ask(request("20", "L", LEVEL="1"), "a", LONG, 0.0)
-        pending.ask(request("20", "L", LEVEL="2"), "b", LONG, 0.0)
-        pending.ask(request("21"), "c", LONG, 0.0)
+        pending.put(request("20", "L", LEVEL="1"), "a", LONG, 0.0)
+        pending.put(request("20", "L", LEVEL="2"), "b", LONG, 0.0)
+        pending.put(request("21"), "c", LONG, 0.0)
         moves = pending.received([report("20", "L"), report("20", "L"), report("21")], 1.0, AT)
         self.assertEqual(answered(moves), ["a"])
         self.assertEqual(answers(moves), ["L", None, None])
@@ -832,7 +861,7 @@ class TestWhichReportAnswers(SynchronousTestCase):
         A chunk with no report only lets time pass.
         """
         pending = link()
-        pending.ask(request(), "a", 1.0, 0.0)
+        pending.put(request(), "a", 1.0, 0.0)
         moves = pending.received([], 1.0, AT)
         self.assertEqual((failed(moves), moves.handed), ({"a": "timeout"}, []))
 
@@ -841,7 +870,7 @@ class TestWhichReportAnswers(SynchronousTestCase):
         Where tags are off none goes out, and one that comes in is ignored.
         """
         pending = link()
-        self.assertIsNone(pending.ask(request(), "a", LONG, 0.0).send[0].tag)
+        self.assertIsNone(pending.put(request(), "a", LONG, 0.0).send[0].tag)
         self.assertEqual(answered(pending.received([report(tag="x")], 1.0, AT)), ["a"])
 
     def test_tag_answers(self) -> None:
@@ -849,7 +878,7 @@ class TestWhichReportAnswers(SynchronousTestCase):
         With tags on, a report answers by its `TAG`, whatever `MSG` it has.
         """
         pending = link(tags=True)
-        tag = pending.ask(request("20", "J"), "a", LONG, 0.0).send[0].tag
+        tag = pending.put(request("20", "J"), "a", LONG, 0.0).send[0].tag
         self.assertIsNotNone(tag)
         self.assertEqual(answered(pending.received([report("20", "K", tag)], 1.0, AT)), ["a"])
 
@@ -858,8 +887,8 @@ class TestWhichReportAnswers(SynchronousTestCase):
         With tags on, neither the command nor another sensor's tag makes an answer.
         """
         pending = link(tags=True)
-        pending.ask(request("20"), "a", LONG, 0.0)
-        tag = pending.ask(request("21"), "b", LONG, 0.0).send[0].tag
+        pending.put(request("20"), "a", LONG, 0.0)
+        tag = pending.put(request("21"), "b", LONG, 0.0).send[0].tag
         moves = pending.received([report("20", "J"), report("20"), report("20", "J", tag)], 1.0, AT)
         self.assertEqual((answered(moves), answers(moves)), ([], [None, None, None]))
 
@@ -868,7 +897,7 @@ class TestWhichReportAnswers(SynchronousTestCase):
         With tags on, a late answer does not even answer the same question's new turn.
         """
         pending = link(tags=True)
-        old = pending.ask(request(), "a", LONG, 0.0).send[0].tag
+        old = pending.put(request(), "a", LONG, 0.0).send[0].tag
         new = pending.expire(5.0).send[0].tag
         self.assertNotEqual(old, new)
         self.assertEqual(answered(pending.received([report("20", "J", old)], 6.0, AT)), [])
@@ -880,7 +909,7 @@ class TestWhichReportAnswers(SynchronousTestCase):
         """
         for first in (0, 7, 10**8 - 2, 16**8 - 2, 36**8 - 2, 2**63):
             pending = link(tags=True, window=8, first_tag=first)
-            tags = [pending.ask(request(str(n)), n, LONG, 0.0).send[0].tag or "" for n in range(8)]
+            tags = [pending.put(request(str(n)), n, LONG, 0.0).send[0].tag or "" for n in range(8)]
             self.assertEqual(len(set(tags)), 8)
             for tag in tags:
                 self.assertLessEqual(len(tag), 8)
@@ -891,7 +920,7 @@ class TestWhichReportAnswers(SynchronousTestCase):
         """
         The first tag is up to who makes the link, so that two runs of usbgate do not use the same ones.
         """
-        tags = {link(tags=True, first_tag=n).ask(request(), "a", LONG, 0.0).send[0].tag for n in (1, 1000, 50_000)}
+        tags = {link(tags=True, first_tag=n).put(request(), "a", LONG, 0.0).send[0].tag for n in (1, 1000, 50_000)}
         self.assertEqual(len(tags), 3)
 
     def test_unsure(self) -> None:
@@ -900,11 +929,11 @@ class TestWhichReportAnswers(SynchronousTestCase):
         """
         pending = link()
         pending.received([report("2")], 0.0, AT)
-        pending.ask(request("20"), "a", LONG, 0.0)
+        pending.put(request("20"), "a", LONG, 0.0)
         self.assertEqual(list(pending.unsure), [])
         pending.received([report("20")], 1.0, AT)
         self.assertEqual(list(pending.unsure), ["20"])
-        pending.ask(request("20"), "b", LONG, 2.0)
+        pending.put(request("20"), "b", LONG, 2.0)
         pending.received([report("20", "J")], 3.0, AT)
         self.assertEqual(list(pending.unsure), [])
 
@@ -913,7 +942,7 @@ class TestWhichReportAnswers(SynchronousTestCase):
         With tags nothing slips, so nobody is named.
         """
         pending = link(tags=True)
-        tag = pending.ask(request(), "a", LONG, 0.0).send[0].tag
+        tag = pending.put(request(), "a", LONG, 0.0).send[0].tag
         pending.received([report(tag=tag)], 1.0, AT)
         self.assertEqual(list(pending.unsure), [])
 
@@ -927,38 +956,38 @@ class TestQueueLimits(SynchronousTestCase):
         """
         The 65th waiting question of a sensor is told `busy`; another sensor, and who only joins, are not.
         """
-        pending: PendingRequests[Any] = PendingRequests("tty", Rules(patience=5.0))
+        pending = Pending("tty", Rules(patience=5.0))
         for n in range(64):
-            self.assertEqual(failed(pending.ask(request("20", f"C{n}"), n, LONG, 0.0)), {})
-        self.assertEqual(failed(pending.ask(request("20", "C64"), 64, LONG, 0.0)), {64: "busy"})
-        self.assertEqual(failed(pending.ask(request("20", "C63"), 65, LONG, 0.0)), {})
-        self.assertEqual(failed(pending.ask(request("21", "C64"), 66, LONG, 0.0)), {})
+            self.assertEqual(failed(pending.put(request("20", f"C{n}"), n, LONG, 0.0)), {})
+        self.assertEqual(failed(pending.put(request("20", "C64"), 64, LONG, 0.0)), {64: "busy"})
+        self.assertEqual(failed(pending.put(request("20", "C63"), 65, LONG, 0.0)), {})
+        self.assertEqual(failed(pending.put(request("21", "C64"), 66, LONG, 0.0)), {})
         self.assertEqual(pending.in_flight, 66)
 
     def test_link(self) -> None:
         """
         The 4,097th waiting question of a link is told `busy`.
         """
-        pending: PendingRequests[Any] = PendingRequests("tty", Rules(patience=5.0))
+        pending = Pending("tty", Rules(patience=5.0))
         for n in range(4096):
-            self.assertEqual(failed(pending.ask(request(str(n % 100), f"C{n}"), n, LONG, 0.0)), {})
-        self.assertEqual(failed(pending.ask(request("new"), "a", LONG, 0.0)), {"a": "busy"})
+            self.assertEqual(failed(pending.put(request(str(n % 100), f"C{n}"), n, LONG, 0.0)), {})
+        self.assertEqual(failed(pending.put(request("new"), "a", LONG, 0.0)), {"a": "busy"})
         self.assertEqual(pending.in_flight, 4096)
 
     def test_place_is_free_again(self) -> None:
         """
         What ended, in whatever way, waits no more.
         """
-        pending: PendingRequests[Any] = PendingRequests("tty", Rules(patience=5.0))
+        pending = Pending("tty", Rules(patience=5.0))
         for n in range(64):
-            pending.ask(request("20", f"C{n}"), n, 1.0, 0.0)
+            pending.put(request("20", f"C{n}"), n, 1.0, 0.0)
         pending.expire(1.0)
         for n in range(64):
-            self.assertEqual(failed(pending.ask(request("20", f"C{n}"), n, LONG, 2.0)), {})
+            self.assertEqual(failed(pending.put(request("20", f"C{n}"), n, LONG, 2.0)), {})
         pending.link_down(3.0)
         pending.link_up(4.0)
         for n in range(64):
-            self.assertEqual(failed(pending.ask(request("20", f"C{n}"), n, LONG, 5.0)), {})
+            self.assertEqual(failed(pending.put(request("20", f"C{n}"), n, LONG, 5.0)), {})
         for n in range(64):
             self.assertEqual(answered(pending.received([report("20", f"C{n}")], 6.0, AT)), [n])
         self.assertTrue(pending.idle)
@@ -972,14 +1001,14 @@ class TestQueueLimits(SynchronousTestCase):
         for n in range(300):
             for sensor in "123":
                 for command, limit in (("J", 30.0), ("J", 1.0), ("K", 2.0), ("T", 8.0), ("M", 0.5), ("N", 20.0)):
-                    pending.ask(request(sensor, command), n, limit, now)
+                    pending.put(request(sensor, command), n, limit, now)
             while not pending.idle:
                 now = min(pending.deadline, now + 1.0)
                 spoken = [report("1", command) for command in "JKTMN"] + [report("2", "T")] * (n % 2)
                 pending.received(spoken if int(now) % 3 else [], now, AT)
             now += 1.0
         places = 0
-        while not failed(pending.ask(request(str(places % 100), f"C{places}"), places, LONG, now)):
+        while not failed(pending.put(request(str(places % 100), f"C{places}"), places, LONG, now)):
             places += 1
         self.assertIn(places - 2, (4094, 4095, 4096))  # the two on the wire may count or not
 
@@ -993,10 +1022,10 @@ class TestLinks(SynchronousTestCase):
         """
         Until the first attempt has ended requests wait; then they are written, as many as the window takes.
         """
-        pending: PendingRequests[Any] = PendingRequests("tty", Rules(window=2))
+        pending = Pending("tty", Rules(window=2))
         self.assertEqual(pending.state, "starting")
         for n in range(3):
-            moves = pending.ask(request(str(n)), n, LONG, 0.0)
+            moves = pending.put(request(str(n)), n, LONG, 0.0)
             self.assertEqual((sent(moves), failed(moves)), ([], {}))
         moves = pending.link_up(1.0)
         self.assertEqual(pending.state, "online")
@@ -1006,8 +1035,8 @@ class TestLinks(SynchronousTestCase):
         """
         Who gives up before the device was opened is told `busy`: the device never saw it.
         """
-        pending: PendingRequests[Any] = PendingRequests("tty", Rules())
-        pending.ask(request(), "a", 1.0, 0.0)
+        pending = Pending("tty", Rules())
+        pending.put(request(), "a", 1.0, 0.0)
         self.assertEqual(pending.deadline, 1.0)
         self.assertEqual(failed(pending.expire(1.0)), {"a": "busy"})
         self.assertEqual(sent(pending.link_up(2.0)), [])
@@ -1016,11 +1045,11 @@ class TestLinks(SynchronousTestCase):
         """
         When the first attempt fails, all that wait fail with `offline`, and so do new ones, at once.
         """
-        pending: PendingRequests[Any] = PendingRequests("tty", Rules())
-        pending.ask(request(), "a", LONG, 0.0)
+        pending = Pending("tty", Rules())
+        pending.put(request(), "a", LONG, 0.0)
         self.assertEqual(failed(pending.link_down(1.0)), {"a": "offline"})
         self.assertEqual(pending.state, "offline")
-        self.assertEqual(failed(pending.ask(request(), "b", LONG, 2.0)), {"b": "offline"})
+        self.assertEqual(failed(pending.put(request(), "b", LONG, 2.0)), {"b": "offline"})
         self.assertEqual(pending.deadline, math.inf)
         self.assertTrue(pending.idle)
 
@@ -1028,11 +1057,11 @@ class TestLinks(SynchronousTestCase):
         """
         For `settle` seconds after opening requests wait and nothing is written; then they are.
         """
-        pending: PendingRequests[Any] = PendingRequests("tty", Rules(settle=2.0))
-        pending.ask(request("20"), "a", LONG, 0.0)
+        pending = Pending("tty", Rules(settle=2.0))
+        pending.put(request("20"), "a", LONG, 0.0)
         self.assertEqual(sent(pending.link_up(1.0)), [])
         self.assertEqual(pending.state, "settling")
-        self.assertEqual(sent(pending.ask(request("21"), "b", LONG, 2.0)), [])
+        self.assertEqual(sent(pending.put(request("21"), "b", LONG, 2.0)), [])
         self.assertEqual(pending.deadline, 3.0)
         self.assertEqual(sent(pending.expire(2.75)), [])
         self.assertEqual(sent(pending.expire(3.0)), ["20 J", "21 J"])
@@ -1042,16 +1071,16 @@ class TestLinks(SynchronousTestCase):
         """
         Settling ends at its time, whatever call comes first.
         """
-        pending: PendingRequests[Any] = PendingRequests("tty", Rules(settle=2.0))
+        pending = Pending("tty", Rules(settle=2.0))
         pending.link_up(0.0)
-        self.assertEqual(sent(pending.ask(request(), "a", LONG, 2.0)), ["20 J"])
+        self.assertEqual(sent(pending.put(request(), "a", LONG, 2.0)), ["20 J"])
 
     def test_reports_while_settling(self) -> None:
         """
         What a device says while it settles is handed on, and answers nothing.
         """
-        pending: PendingRequests[Any] = PendingRequests("tty", Rules(settle=2.0))
-        pending.ask(request(), "a", LONG, 0.0)
+        pending = Pending("tty", Rules(settle=2.0))
+        pending.put(request(), "a", LONG, 0.0)
         pending.link_up(0.0)
         moves = pending.received([report("20", "J")], 1.0, AT)
         self.assertEqual((answered(moves), answers(moves)), ([], [None]))
@@ -1060,12 +1089,12 @@ class TestLinks(SynchronousTestCase):
         """
         A link that dropped while settling settles anew, from when it is back.
         """
-        pending: PendingRequests[Any] = PendingRequests("tty", Rules(settle=2.0))
+        pending = Pending("tty", Rules(settle=2.0))
         pending.link_up(0.0)
-        pending.ask(request(), "a", LONG, 0.0)
+        pending.put(request(), "a", LONG, 0.0)
         self.assertEqual(failed(pending.link_down(1.0)), {"a": "offline"})
         pending.link_up(1.5)
-        pending.ask(request(), "b", LONG, 1.5)
+        pending.put(request(), "b", LONG, 1.5)
         self.assertEqual(sent(pending.expire(3.25)), [])
         self.assertEqual(sent(pending.expire(3.5)), ["20 J"])
 
@@ -1074,11 +1103,11 @@ class TestLinks(SynchronousTestCase):
         When a link drops, all that wait or are on the wire fail with `offline`, and so do new ones, at once.
         """
         pending = link(window=1)
-        pending.ask(request("20"), "a", LONG, 0.0)
-        pending.ask(request("20", "K"), "b", LONG, 0.0)
-        pending.ask(request("21"), "c", LONG, 0.0)
+        pending.put(request("20"), "a", LONG, 0.0)
+        pending.put(request("20", "K"), "b", LONG, 0.0)
+        pending.put(request("21"), "c", LONG, 0.0)
         self.assertEqual(failed(pending.link_down(1.0)), {"a": "offline", "b": "offline", "c": "offline"})
-        self.assertEqual(failed(pending.ask(request(), "d", LONG, 1.0)), {"d": "offline"})
+        self.assertEqual(failed(pending.put(request(), "d", LONG, 1.0)), {"d": "offline"})
         self.assertEqual(pending.in_flight, 0)
         self.assertEqual(pending.deadline, math.inf)
 
@@ -1087,11 +1116,11 @@ class TestLinks(SynchronousTestCase):
         A sensor whose message was on the wire stays taken until `patience` after the link is back.
         """
         pending = link()
-        pending.ask(request("20"), "a", LONG, 0.0)
+        pending.put(request("20"), "a", LONG, 0.0)
         pending.link_down(4.0)
         pending.link_up(100.0)
-        self.assertEqual(sent(pending.ask(request("20", "K"), "b", LONG, 101.0)), [])
-        self.assertEqual(sent(pending.ask(request("21"), "c", LONG, 101.0)), ["21 J"])
+        self.assertEqual(sent(pending.put(request("20", "K"), "b", LONG, 101.0)), [])
+        self.assertEqual(sent(pending.put(request("21"), "c", LONG, 101.0)), ["21 J"])
         self.assertEqual(sent(pending.expire(104.75)), [])
         self.assertEqual(sent(pending.expire(105.0)), ["20 K"])
 
@@ -1100,10 +1129,10 @@ class TestLinks(SynchronousTestCase):
         An answer that comes after a flap goes to nobody, not even to who asks the same by now.
         """
         pending = link()
-        pending.ask(request(), "a", LONG, 0.0)
+        pending.put(request(), "a", LONG, 0.0)
         pending.link_down(1.0)
         pending.link_up(2.0)
-        pending.ask(request(), "b", LONG, 2.0)
+        pending.put(request(), "b", LONG, 2.0)
         moves = pending.received([report()], 3.0, AT)
         self.assertEqual((answered(moves), answers(moves), sent(moves)), ([], [None], []))
 
@@ -1112,13 +1141,13 @@ class TestLinks(SynchronousTestCase):
         A second flap makes it stay taken from the second return on, and it is freed in the end.
         """
         pending = link()
-        pending.ask(request(), "a", LONG, 0.0)
+        pending.put(request(), "a", LONG, 0.0)
         pending.link_down(1.0)
         pending.link_up(2.0)
         pending.link_down(3.0)
         pending.link_up(50.0)
         self.assertFalse(pending.idle)
-        self.assertEqual(sent(pending.ask(request(), "b", LONG, 51.0)), [])
+        self.assertEqual(sent(pending.put(request(), "b", LONG, 51.0)), [])
         self.assertEqual(sent(pending.expire(55.0)), ["20 J"])
         pending.received([report()], 56.0, AT)
         self.assertTrue(pending.idle)
@@ -1128,7 +1157,7 @@ class TestLinks(SynchronousTestCase):
         A sensor that stayed taken after a flap is freed though nobody asks it again.
         """
         pending = link()
-        pending.ask(request(), "a", LONG, 0.0)
+        pending.put(request(), "a", LONG, 0.0)
         pending.link_down(1.0)
         pending.link_up(2.0)
         self.assertEqual(pending.deadline, 7.0)
@@ -1141,12 +1170,12 @@ class TestLinks(SynchronousTestCase):
         A sensor whose question had not been written yet is free as soon as the link is back.
         """
         pending = link(window=1)
-        pending.ask(request("20"), "a", LONG, 0.0)
-        pending.ask(request("21"), "b", LONG, 0.0)
+        pending.put(request("20"), "a", LONG, 0.0)
+        pending.put(request("21"), "b", LONG, 0.0)
         pending.link_down(1.0)
         pending.link_up(2.0)
         pending.expire(7.0)
-        self.assertEqual(sent(pending.ask(request("21"), "c", LONG, 7.0)), ["21 J"])
+        self.assertEqual(sent(pending.put(request("21"), "c", LONG, 7.0)), ["21 J"])
 
     def test_taken_while_settling(self) -> None:
         """
@@ -1154,10 +1183,10 @@ class TestLinks(SynchronousTestCase):
         """
         pending = link(settle=2.0)
         pending.expire(2.0)
-        pending.ask(request(), "a", LONG, 2.0)
+        pending.put(request(), "a", LONG, 2.0)
         pending.link_down(3.0)
         pending.link_up(4.0)
-        pending.ask(request(), "b", LONG, 4.0)
+        pending.put(request(), "b", LONG, 4.0)
         self.assertEqual(sent(pending.expire(6.0)), [])
         self.assertEqual(sent(pending.expire(8.75)), [])
         self.assertEqual(sent(pending.expire(9.0)), ["20 J"])
@@ -1168,12 +1197,12 @@ class TestMaxAge(SynchronousTestCase):
     §4.8: an answer may be recent enough.
     """
 
-    def answered_once(self, question: Request, **rules: Any) -> PendingRequests[Any]:
+    def answered_once(self, question: Request, **rules: Any) -> Pending:
         """
         Build a link on which this was asked at 0 and answered at 1.
         """
         pending = link(**rules)
-        pending.ask(question, "first", LONG, 0.0)
+        pending.put(question, "first", LONG, 0.0)
         moves = pending.received([report(question.question.sensor, VALUE="first")], 1.0, AT)
         self.assertEqual(answered(moves), ["first"])
         return pending
@@ -1183,8 +1212,8 @@ class TestMaxAge(SynchronousTestCase):
         The newest answer is given at once if it is no older, and nothing goes to the device.
         """
         pending = self.answered_once(request())
-        moves = pending.ask(request(max_age=30.0), "a", LONG, 31.0)
-        self.assertEqual(moves.answered, [("a", Answer(report(VALUE="first"), "J", AT, "tty", recent=True))])
+        moves = pending.put(request(max_age=30.0), "a", LONG, 31.0)
+        self.assertEqual(replies(moves), [("a", Answer(report(VALUE="first"), "J", AT, "tty", recent=True))])
         self.assertEqual((sent(moves), moves.handed), ([], []))
         self.assertEqual(pending.in_flight, 0)
         self.assertTrue(pending.idle)
@@ -1194,7 +1223,7 @@ class TestMaxAge(SynchronousTestCase):
         An older answer is asked for anew.
         """
         pending = self.answered_once(request())
-        moves = pending.ask(request(max_age=30.0), "a", LONG, 31.25)
+        moves = pending.put(request(max_age=30.0), "a", LONG, 31.25)
         self.assertEqual((answered(moves), sent(moves)), ([], ["20 J"]))
 
     def test_without_max_age(self) -> None:
@@ -1202,7 +1231,7 @@ class TestMaxAge(SynchronousTestCase):
         Who does not say `max_age` is answered by the device.
         """
         pending = self.answered_once(request())
-        moves = pending.ask(request(), "a", LONG, 1.0)
+        moves = pending.put(request(), "a", LONG, 1.0)
         self.assertEqual((answered(moves), sent(moves)), ([], ["20 J"]))
 
     def test_newest(self) -> None:
@@ -1210,9 +1239,9 @@ class TestMaxAge(SynchronousTestCase):
         It is the newest answer that is given.
         """
         pending = self.answered_once(request())
-        pending.ask(request(), "a", LONG, 2.0)
+        pending.put(request(), "a", LONG, 2.0)
         pending.received([report(VALUE="second")], 3.0, AT + 2000)
-        ((_, answer),) = pending.ask(request(max_age=30.0), "b", LONG, 4.0).answered
+        ((_, answer),) = replies(pending.put(request(max_age=30.0), "b", LONG, 4.0))
         self.assertEqual((answer.report.values, answer.at), ((("VALUE", "second"),), AT + 2000))
 
     def test_other_question(self) -> None:
@@ -1223,14 +1252,14 @@ class TestMaxAge(SynchronousTestCase):
         for n, other in enumerate(
             [request("20", "K", 30.0), request("21", "J", 30.0), request("20", "J", 30.0, LEVEL="1")]
         ):
-            self.assertEqual(answered(pending.ask(other, n, LONG, 2.0)), [])
+            self.assertEqual(answered(pending.put(other, n, LONG, 2.0)), [])
 
     def test_with_arguments(self) -> None:
         """
         A question with arguments is never answered from memory.
         """
         pending = self.answered_once(request("9", "L", LEVEL="50"))
-        moves = pending.ask(request("9", "L", 30.0, LEVEL="50"), "a", LONG, 2.0)
+        moves = pending.put(request("9", "L", 30.0, LEVEL="50"), "a", LONG, 2.0)
         self.assertEqual((answered(moves), sent(moves)), ([], ["9 L 50"]))
 
     def test_toggle(self) -> None:
@@ -1238,7 +1267,7 @@ class TestMaxAge(SynchronousTestCase):
         A command with `coalesce = false` is never answered from memory.
         """
         pending = self.answered_once(request("9", "T"), once=frozenset(["T"]))
-        moves = pending.ask(request("9", "T", 30.0), "a", LONG, 2.0)
+        moves = pending.put(request("9", "T", 30.0), "a", LONG, 2.0)
         self.assertEqual((answered(moves), sent(moves)), ([], ["9 T"]))
 
     def test_unasked_reading(self) -> None:
@@ -1247,24 +1276,24 @@ class TestMaxAge(SynchronousTestCase):
         """
         pending = link()
         pending.received([report("20", "J")], 1.0, AT)
-        self.assertEqual(answered(pending.ask(request(max_age=30.0), "a", LONG, 2.0)), [])
+        self.assertEqual(answered(pending.put(request(max_age=30.0), "a", LONG, 2.0)), [])
 
     def test_answer_nobody_waited_for(self) -> None:
         """
         The answer to a question whose asker gave up is an answer to it.
         """
         pending = link()
-        pending.ask(request(), "a", 1.0, 0.0)
+        pending.put(request(), "a", 1.0, 0.0)
         pending.expire(1.0)
         pending.received([report()], 2.0, AT)
-        self.assertEqual(answered(pending.ask(request(max_age=30.0), "b", LONG, 3.0)), ["b"])
+        self.assertEqual(answered(pending.put(request(max_age=30.0), "b", LONG, 3.0)), ["b"])
 
     def test_another_link(self) -> None:
         """
         What was answered on one link is not known to another.
         """
         self.answered_once(request())
-        self.assertEqual(answered(link("other").ask(request(max_age=30.0), "a", LONG, 2.0)), [])
+        self.assertEqual(answered(link("other").put(request(max_age=30.0), "a", LONG, 2.0)), [])
 
 
 class TestEveryCallEndsWhatIsOver(SynchronousTestCase):
@@ -1277,7 +1306,7 @@ class TestEveryCallEndsWhatIsOver(SynchronousTestCase):
         An answer that comes at an asker's limit is too late for it, and still belongs to its question.
         """
         pending = link()
-        pending.ask(request(), "a", 2.0, 0.0)
+        pending.put(request(), "a", 2.0, 0.0)
         moves = pending.received([report()], 2.0, AT)
         self.assertEqual((answered(moves), failed(moves), answers(moves)), ([], {"a": "timeout"}, ["J"]))
 
@@ -1286,7 +1315,7 @@ class TestEveryCallEndsWhatIsOver(SynchronousTestCase):
         An answer that comes when patience is over is late, and does not answer the turn that begins with it.
         """
         pending = link()
-        pending.ask(request(), "a", LONG, 0.0)
+        pending.put(request(), "a", LONG, 0.0)
         moves = pending.received([report()], 5.0, AT)
         self.assertEqual((answered(moves), answers(moves), sent(moves)), ([], [None], ["20 J"]))
 
@@ -1295,8 +1324,8 @@ class TestEveryCallEndsWhatIsOver(SynchronousTestCase):
         An answer that comes with the timer still to fire does not answer the question that waits behind.
         """
         pending = link()
-        pending.ask(request("20", "J"), "a", 1.0, 0.0)
-        pending.ask(request("20", "K"), "b", LONG, 0.0)
+        pending.put(request("20", "J"), "a", 1.0, 0.0)
+        pending.put(request("20", "K"), "b", LONG, 0.0)
         moves = pending.received([report()], 6.0, AT)
         self.assertEqual((answered(moves), failed(moves), answers(moves)), ([], {"a": "timeout"}, [None]))
         self.assertEqual(sent(moves), ["20 K"])
@@ -1306,7 +1335,7 @@ class TestEveryCallEndsWhatIsOver(SynchronousTestCase):
         Where limit and patience end together, the asker has gone before the question could take a new turn.
         """
         pending = link()
-        pending.ask(request(), "a", 5.0, 0.0)
+        pending.put(request(), "a", 5.0, 0.0)
         moves = pending.expire(5.0)
         self.assertEqual((failed(moves), sent(moves)), ({"a": "timeout"}, []))
         self.assertTrue(pending.idle)
@@ -1316,7 +1345,7 @@ class TestEveryCallEndsWhatIsOver(SynchronousTestCase):
         So it is when the timer is late and both are over, whichever was over first.
         """
         pending = link()
-        pending.ask(request(), "a", 6.0, 0.0)
+        pending.put(request(), "a", 6.0, 0.0)
         moves = pending.expire(7.0)
         self.assertEqual((failed(moves), sent(moves)), ({"a": "timeout"}, []))
 
@@ -1325,8 +1354,8 @@ class TestEveryCallEndsWhatIsOver(SynchronousTestCase):
         Who asks when patience is over does not join the message that is forgotten, and gets one of its own.
         """
         pending = link()
-        pending.ask(request(), "a", 2.0, 0.0)
-        moves = pending.ask(request(), "b", LONG, 5.0)
+        pending.put(request(), "a", 2.0, 0.0)
+        moves = pending.put(request(), "b", LONG, 5.0)
         self.assertEqual((failed(moves), sent(moves)), ({"a": "timeout"}, ["20 J"]))
 
     def test_ask_ends_first_with_a_toggle(self) -> None:
@@ -1334,8 +1363,8 @@ class TestEveryCallEndsWhatIsOver(SynchronousTestCase):
         A toggle that is over fails before the next one is written.
         """
         pending = link(once=frozenset(["T"]))
-        pending.ask(request("9", "T"), "a", LONG, 0.0)
-        moves = pending.ask(request("9", "T"), "b", LONG, 5.0)
+        pending.put(request("9", "T"), "a", LONG, 0.0)
+        moves = pending.put(request("9", "T"), "b", LONG, 5.0)
         self.assertEqual((failed(moves), sent(moves)), ({"a": "timeout"}, ["9 T"]))
 
     def test_link_down_ends_first(self) -> None:
@@ -1343,9 +1372,9 @@ class TestEveryCallEndsWhatIsOver(SynchronousTestCase):
         Who is over when the link drops fails with its own code, the others with `offline`.
         """
         pending = link()
-        pending.ask(request("20", "J"), "a", 2.0, 0.0)
-        pending.ask(request("20", "K"), "b", 2.0, 0.0)
-        pending.ask(request("20", "K"), "c", LONG, 0.0)
+        pending.put(request("20", "J"), "a", 2.0, 0.0)
+        pending.put(request("20", "K"), "b", 2.0, 0.0)
+        pending.put(request("20", "K"), "c", LONG, 0.0)
         self.assertEqual(failed(pending.link_down(2.0)), {"a": "timeout", "b": "busy", "c": "offline"})
 
     def test_forgotten_before_the_flap(self) -> None:
@@ -1353,17 +1382,17 @@ class TestEveryCallEndsWhatIsOver(SynchronousTestCase):
         A message whose patience was over when the link dropped leaves its sensor free.
         """
         pending = link()
-        pending.ask(request(), "a", 2.0, 0.0)
+        pending.put(request(), "a", 2.0, 0.0)
         pending.link_down(5.0)
         pending.link_up(6.0)
-        self.assertEqual(sent(pending.ask(request(), "b", LONG, 6.0)), ["20 J"])
+        self.assertEqual(sent(pending.put(request(), "b", LONG, 6.0)), ["20 J"])
 
     def test_link_up_ends_first(self) -> None:
         """
         Who is over when the device is opened is not asked for.
         """
-        pending: PendingRequests[Any] = PendingRequests("tty", Rules())
-        pending.ask(request(), "a", 2.0, 0.0)
+        pending = Pending("tty", Rules())
+        pending.put(request(), "a", 2.0, 0.0)
         moves = pending.link_up(2.0)
         self.assertEqual((failed(moves), sent(moves)), ({"a": "busy"}, []))
 
@@ -1372,8 +1401,8 @@ class TestEveryCallEndsWhatIsOver(SynchronousTestCase):
         Who is over when usbgate ends fails with its own code.
         """
         pending = link()
-        pending.ask(request(), "a", 2.0, 0.0)
-        pending.ask(request(), "b", LONG, 0.0)
+        pending.put(request(), "a", 2.0, 0.0)
+        pending.put(request(), "b", LONG, 0.0)
         self.assertEqual(failed(pending.stop(2.0)), {"a": "timeout", "b": "stopped"})
 
 
@@ -1406,15 +1435,15 @@ class TestMemory(SynchronousTestCase):
     Nothing piles up.
     """
 
-    def rounds(self, pending: PendingRequests[Any], first: int, last: int) -> None:
+    def rounds(self, pending: Pending, first: int, last: int) -> None:
         """
         Ask so many times, answered, joined, lost and given up.
         """
         for n in range(first, last):
             now = float(n)
             sensor = str(n % 10)
-            pending.ask(request(sensor), n, 3.0 if n % 3 == 0 else 90_000.0, now)
-            pending.ask(request(sensor), -n, 0.25, now)
+            pending.put(request(sensor), n, 3.0 if n % 3 == 0 else 90_000.0, now)
+            pending.put(request(sensor), -n, 0.25, now)
             if n % 3:
                 pending.received([report(sensor, "J" if n % 2 else None)], now + 0.5, AT)
 
@@ -1423,7 +1452,7 @@ class TestMemory(SynchronousTestCase):
         After 100,000 asks and answers a link keeps no more than after 1,000, though most could have waited for a day.
         """
         pending = link()
-        pending.ask(request("dead"), "patient", 80_000.0, 0.0)  # whose limit stays the next one
+        pending.put(request("dead"), "patient", 80_000.0, 0.0)  # whose limit stays the next one
         self.rounds(pending, 0, 1000)
         before = size(pending)
         self.rounds(pending, 1000, 50_000)
@@ -1444,7 +1473,7 @@ class TestMemory(SynchronousTestCase):
             now = n * 10.0
             # By turns answered with MSG, without, and not at all; few sensors with many commands, and many sensors.
             sensor = f"s{n}" if n % 2 else "20"
-            pending.ask(request(sensor, f"C{n}"), n, 1.0, now)
+            pending.put(request(sensor, f"C{n}"), n, 1.0, now)
             if n % 5:
                 pending.received([report(sensor, f"C{n}" if n % 4 < 2 else None)], now + 0.5, AT)
             if n in (25_000, 49_999):
@@ -1459,9 +1488,9 @@ class TestMemory(SynchronousTestCase):
         sizes = []
         for n in range(5000):
             now = n * 10.0
-            pending.ask(request(str(n)), n, 1.0, now)
+            pending.put(request(str(n)), n, 1.0, now)
             pending.link_down(now + 0.5)
-            pending.ask(request(str(n)), n, 1.0, now + 0.6)
+            pending.put(request(str(n)), n, 1.0, now + 0.6)
             pending.link_up(now + 1.0)
             if n in (100, 4999):
                 pending.expire(now + 6.0)
@@ -1479,7 +1508,7 @@ class TestMemory(SynchronousTestCase):
             waiter = Waiter()
             gone.append(weakref.ref(waiter))
             now = 100.0 * n
-            pending.ask(request(max_age=1000.0 if end == "recent" else None), waiter, 2.0, now)
+            pending.put(request(max_age=1000.0 if end == "recent" else None), waiter, 2.0, now)
             if end == "answer":
                 pending.received([report()], now + 1.0, AT)
             elif end == "drop":

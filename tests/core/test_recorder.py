@@ -1,10 +1,9 @@
 """
-What is noted: rows in their order, with the marks that they need before them.
+The recorder: rows in their order, with the clock marks that they need before them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import inf
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,7 +15,8 @@ from usbgate.core.fieldline import parse
 from usbgate.core.messages import parse_request
 from usbgate.core.model import AlarmRecord, Answer, ClockMark, Reading, Report, RequestRecord
 from usbgate.core.onchange import OnChangeFilter
-from usbgate.core.recorder import Asked, Entry, Recorder
+from usbgate.core.pending import Asker
+from usbgate.core.recorder import Entry, Recorder
 
 
 def says(sensor: str, value: str) -> tuple[Report, None]:
@@ -33,9 +33,9 @@ def kinds(entry: Entry) -> list[str]:
     return [type(row).__name__ for run in entry.runs for row in run]
 
 
-class LedgerTests(SynchronousTestCase):
+class RecorderTests(SynchronousTestCase):
     """
-    A ledger that thins sensor 7 and minds sensor 2.
+    A recorder that leaves out unchanged readings of sensor 7 and raises alarms of sensor 2.
     """
 
     def setUp(self) -> None:
@@ -43,75 +43,77 @@ class LedgerTests(SynchronousTestCase):
         Build it.
         """
         alarms = Alarms({("2", "VALUE"): Condition.parse("> 60")}, lambda: "alarm1")
-        self.ledger = Recorder(ClockWatch(lambda: "boot"), alarms, OnChangeFilter({"7": inf}))
-        self.asked = Asked(parse_request(parse(b"MSG:J_ID:20_LEVEL:5"), "me", "me:1", parsed=True), 3.0)
+        self.recorder = Recorder(ClockWatch(lambda: "boot"), alarms, OnChangeFilter({"7": inf}))
+        request = parse_request(parse(b"MSG:J_ID:20_LEVEL:5"), "me", "me:1", parsed=True)
+        self.asker = Asker(request, 3.0, None)
 
-    def enter(
+    def record(
         self,
         *handed: tuple[Report, None],
-        endings: Sequence[tuple[Asked, Answer | TimedOut]] = (),
+        outcome: Answer | TimedOut | None = None,
         at: int = 10_000,
         device: str = "board",
     ) -> Entry:
         """
-        Note something that was decided at 10 s, at 12 s.
+        Record, at 12 s, what was decided at 10 s.
         """
-        return self.ledger.enter(device, handed, endings, Stamp(at, 12.0, True), 12.0, 10.0)
+        ended = [] if outcome is None else [(outcome, [self.asker])]
+        return self.recorder.record(device, handed, ended, Stamp(at, 12.0, True), 12.0, 10.0)
 
     def test_order(self) -> None:
         """
-        The mark comes first, then readings, requests, and what happened to alarms, which is told, too.
+        The mark comes first, then readings, requests, and changes of alarms, which are returned, too.
         """
-        entry = self.enter(says("20", "1"), says("2", "61"), endings=[(self.asked, TimedOut())])
+        entry = self.record(says("20", "1"), says("2", "61"), outcome=TimedOut())
         self.assertEqual(
             kinds(entry), [each.__name__ for each in (ClockMark, Reading, Reading, RequestRecord, AlarmRecord)]
         )
         self.assertEqual([change.alarm.sensor for change in entry.changes], ["2"])
-        self.assertEqual(kinds(self.enter(says("20", "1"))), ["Reading"])
+        self.assertEqual(kinds(self.record(says("20", "1"))), ["Reading"])
 
     def test_no_mark_alone(self) -> None:
         """
         A mark is made for rows; where there are none it waits for them.
         """
-        self.assertEqual(kinds(self.enter((Report("20", None, None, ()), None))), [])
-        self.assertEqual(kinds(self.enter(says("20", "1"))), ["ClockMark", "Reading"])
+        self.assertEqual(kinds(self.record((Report("20", None, None, ()), None))), [])
+        self.assertEqual(kinds(self.record(says("20", "1"))), ["ClockMark", "Reading"])
 
     def test_held_back_before_the_mark(self) -> None:
         """
         What was held back is stored before the mark of a clock that stepped since, rows or not.
         """
-        self.enter(says("7", "1"))
-        self.assertEqual(kinds(self.enter(says("7", "1"))), [])
-        entry = self.enter(says("7", "1"), at=90_000)
+        self.record(says("7", "1"))
+        self.assertEqual(kinds(self.record(says("7", "1"))), [])
+        entry = self.record(says("7", "1"), at=90_000)
         self.assertEqual(kinds(entry), ["Reading", "ClockMark", "Reading"])
-        self.enter(says("7", "1"), at=90_000)
-        self.assertEqual(kinds(self.enter()), ["Reading"])
+        self.record(says("7", "1"), at=90_000)
+        self.assertEqual(kinds(self.record()), ["Reading"])
 
-    def test_end_of_thinning(self) -> None:
+    def test_end_on_change(self) -> None:
         """
         At the end what was held back is stored, and all that comes later.
         """
-        self.enter(says("7", "1"))
-        self.enter(says("7", "1"))
-        self.assertEqual(len(self.ledger.end_thinning()), 1)
-        self.assertEqual((len(self.ledger.end_thinning()), kinds(self.enter(says("7", "1")))), (0, ["Reading"]))
+        self.record(says("7", "1"))
+        self.record(says("7", "1"))
+        self.assertEqual(len(self.recorder.end_on_change()), 1)
+        self.assertEqual((len(self.recorder.end_on_change()), kinds(self.record(says("7", "1")))), (0, ["Reading"]))
 
     def test_request(self) -> None:
         """
         A request took until it was decided; its time is when it was accepted, by the clock as it is now.
         """
         answer = Answer(Report("20", "J", None, (("VALUE", "1"),)), "J", 10_000, "board")
-        record = self.enter(endings=[(self.asked, answer)]).runs[3][0]
+        record = self.record(outcome=answer).runs[3][0]
         assert isinstance(record, RequestRecord)
         self.assertEqual((record.at, record.latency_ms, record.outcome), (10_000 - 9_000, 7_000.0, "answered"))
         self.assertEqual((record.device, record.arguments), ("board", "LEVEL:5"))
-        self.assertEqual((self.ledger.outcomes, self.ledger.latencies.sum), ({"answered": 1}, 7.0))
+        self.assertEqual((self.recorder.outcomes, self.recorder.latencies.sum), ({"answered": 1}, 7.0))
 
     def test_contested(self) -> None:
         """
-        That another device speaks for a sensor is told once.
+        That another device reports a sensor is returned once.
         """
-        self.enter(says("20", "1"))
-        self.assertEqual(self.enter(says("20", "1"), device="other").contested, [("20", "other", "board")])
-        self.assertEqual(self.enter(says("20", "1")).contested, [])
-        self.assertEqual(self.ledger.readings, 3)
+        self.record(says("20", "1"))
+        self.assertEqual(self.record(says("20", "1"), device="other").contested, [("20", "other", "board")])
+        self.assertEqual(self.record(says("20", "1")).contested, [])
+        self.assertEqual(self.recorder.readings, 3)

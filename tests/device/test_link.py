@@ -57,53 +57,47 @@ class Events:
         self.all: list[tuple[Any, ...]] = []
         self.flow: list[str] = []
 
-    def link_up(self, link: IDeviceLink) -> None:
+    def link_up(self) -> None:
         """
         Keep it.
         """
         self.all.append(("up",))
 
-    def link_down(self, link: IDeviceLink, reason: str) -> None:
+    def link_down(self, reason: str) -> None:
         """
         Keep it.
         """
         self.all.append(("down", reason))
 
-    def link_full(self, link: IDeviceLink) -> None:
-        """
-        Keep it.
-        """
-        self.flow.append("full")
-
-    def link_drained(self, link: IDeviceLink) -> None:
+    def link_drained(self) -> None:
         """
         Keep it.
         """
         self.flow.append("drained")
 
-    def link_silent(self, link: IDeviceLink) -> None:
+    def link_silent(self) -> None:
         """
         Keep it.
         """
         self.all.append(("silent",))
 
-    def link_heard(self, link: IDeviceLink) -> None:
+    def link_active(self) -> None:
         """
         Keep it.
         """
-        self.all.append(("heard",))
+        self.all.append(("active",))
 
-    def reports_received(self, link: IDeviceLink, reports: Sequence[Report]) -> None:
+    def reports_received(self, reports: Sequence[Report]) -> None:
         """
         Keep them, as one.
         """
         self.all.append(("reports", *reports))
 
-    def line_refused(self, link: IDeviceLink, line: bytes, reason: str) -> None:
+    def line_malformed(self, line: bytes, reason: str) -> None:
         """
         Keep it.
         """
-        self.all.append(("refused", line, reason))
+        self.all.append(("malformed", line, reason))
 
 
 @implementer(IStreamClientEndpoint)
@@ -159,9 +153,8 @@ class LinkCase(unittest.TestCase):
         self.clock = Clock()
         self.device = MemoryEndpoint()
         self.events = Events()
-        self.link = Link(
-            self.clock, self.device, "board", "/dev/board", Dialect(), self.events, retry=lambda attempt: 1.0
-        )
+        self.link = Link(self.clock, self.device, "board", "/dev/board", Dialect(), retry=lambda attempt: 1.0)
+        self.link.listener = self.events
 
     def open(self) -> None:
         """
@@ -204,13 +197,15 @@ class RulesTests(LinkCase):
         self.assertEqual(
             self.events.all,
             [
-                ("refused", b"nonsense", "no key"),
+                ("malformed", b"nonsense", "no key"),
                 ("reports", REPORT, Report("9", "ON", None, ()), Report("9", "ON", None, (("OK", "1"),))),
                 ("reports", Report("7", None, None, (("TEMP", "21.5"),))),
             ],
         )
         link = self.link
-        self.assertEqual((link.lines_in, link.malformed, link.partial, link.left_out), (6, 1, 0, 1))
+        self.assertEqual(
+            (link.counts.lines_in, link.counts.malformed, link.counts.partial, link.counts.left_out), (6, 1, 0, 1)
+        )
 
     def test_first_line(self) -> None:
         """
@@ -223,12 +218,12 @@ class RulesTests(LinkCase):
             (b"TAG:7_ID:20_VALUE:456\n", [("reports", REPORT._replace(tag="7"))]),
             (b"MSG:J_ID:20_VALUE:456\n", [("reports", REPORT._replace(command="J"))]),
             (b"#hello\n", []),
-            (b"VALUE:456_ID:20\n", [("refused", b"VALUE:456_ID:20", "partial")]),
-            (b"20_VALUE:456\nID:20_VALUE:456\n", [("refused", b"20_VALUE:456", "partial"), ("reports", REPORT)]),
+            (b"VALUE:456_ID:20\n", [("malformed", b"VALUE:456_ID:20", "partial")]),
+            (b"20_VALUE:456\nID:20_VALUE:456\n", [("malformed", b"20_VALUE:456", "partial"), ("reports", REPORT)]),
             (b"\nVALUE:456_ID:20\n", [("reports", REPORT)]),
-            (b"\xff\x00\nrest\n", [("refused", b"\xff\x00", "partial"), ("refused", b"rest", "no key")]),
-            (long + b"\nID:20_VALUE:456\n", [("refused", kept, "partial"), ("reports", REPORT)]),
-            (b"ID:" + long + b"\n", [("refused", (b"ID:" + long)[:LINE_LIMIT], "line too long")]),
+            (b"\xff\x00\nrest\n", [("malformed", b"\xff\x00", "partial"), ("malformed", b"rest", "no key")]),
+            (long + b"\nID:20_VALUE:456\n", [("malformed", kept, "partial"), ("reports", REPORT)]),
+            (b"ID:" + long + b"\n", [("malformed", (b"ID:" + long)[:LINE_LIMIT], "line too long")]),
         ]
         for data, expected in table:
             for size in (1, 7, len(data)):
@@ -237,9 +232,9 @@ class RulesTests(LinkCase):
                 for start in range(0, len(data), size):
                     self.device.say(data[start : start + size])
                 self.assertEqual(self.events.all, expected, data)
-                refusals = [event[2] for event in expected if event[0] == "refused"]
-                self.assertEqual(self.link.partial, refusals.count("partial"))
-                self.assertEqual(self.link.malformed, len(refusals) - refusals.count("partial"))
+                refusals = [event[2] for event in expected if event[0] == "malformed"]
+                self.assertEqual(self.link.counts.partial, refusals.count("partial"))
+                self.assertEqual(self.link.counts.malformed, len(refusals) - refusals.count("partial"))
 
     def test_first_line_of_each_opening(self) -> None:
         """
@@ -250,7 +245,7 @@ class RulesTests(LinkCase):
         self.device.vanish()
         self.clock.advance(1.0)
         self.device.say(b"UE:456\nVALUE:456_ID:20\n")
-        self.assertEqual(self.events.all[-2:], [("refused", b"UE:456", "partial"), ("reports", REPORT)])
+        self.assertEqual(self.events.all[-2:], [("malformed", b"UE:456", "partial"), ("reports", REPORT)])
 
     def test_over_long_then_good(self) -> None:
         """
@@ -259,7 +254,7 @@ class RulesTests(LinkCase):
         self.open()
         long = b"#" * 5000
         self.device.say(b"ID:20_VALUE:456\n" + long + b"\nID:20_VALUE:456\n")
-        refused = ("refused", long[:LINE_LIMIT], "line too long")
+        refused = ("malformed", long[:LINE_LIMIT], "line too long")
         self.assertEqual(self.events.all, [refused, ("reports", REPORT, REPORT)])
 
     def test_binary_noise(self) -> None:
@@ -269,8 +264,8 @@ class RulesTests(LinkCase):
         self.open()
         self.device.say(b"#\n" + bytes(range(256)) * 3 + b"\nID:20_VALUE:456\n")
         self.assertEqual(self.events.all[-1], ("reports", REPORT))
-        self.assertEqual({event[0] for event in self.events.all[:-1]}, {"refused"})
-        self.assertEqual(self.link.malformed, len(self.events.all) - 1)
+        self.assertEqual({event[0] for event in self.events.all[:-1]}, {"malformed"})
+        self.assertEqual(self.link.counts.malformed, len(self.events.all) - 1)
 
     def test_echo(self) -> None:
         """
@@ -282,7 +277,7 @@ class RulesTests(LinkCase):
         self.assertEqual(self.device.transport.value(), b"MSG:J_ID:20_ORIGIN:TOTO\nMSG:J_ID:20_ORIGIN:TOTO_TAG:x1\n")
         self.clock.advance(4.9)
         self.device.say(self.device.transport.value() + b"MSG:J_ID:20\n")
-        self.assertEqual((self.link.echoes, self.link.lines_in, self.link.lines_out), (2, 3, 2))
+        self.assertEqual((self.link.counts.echoes, self.link.counts.lines_in, self.link.counts.lines_out), (2, 3, 2))
         self.clock.advance(0.2)
         self.device.say(b"MSG:J_ID:20_ORIGIN:TOTO\r\n")
         acknowledgement = Report("20", "J", None, ())
@@ -297,7 +292,7 @@ class RulesTests(LinkCase):
         self.link.send([Send(request(), None, 1.0)])
         self.clock.advance(5.0)
         self.device.say(b"MSG:J_ID:20_ORIGIN:TOTO\n")
-        self.assertEqual((self.events.all, self.link.echoes), ([], 1))
+        self.assertEqual((self.events.all, self.link.counts.echoes), ([], 1))
 
     def test_echo_memory(self) -> None:
         """
@@ -307,13 +302,14 @@ class RulesTests(LinkCase):
         for number in range(ECHO_MEMORY + 1):
             self.link.send([Send(request(str(number)), None, 1e9)])
         self.device.say(b"MSG:J_ID:1_ORIGIN:TOTO\nMSG:J_ID:0_ORIGIN:TOTO\n")
-        self.assertEqual((self.events.all, self.link.echoes), ([("reports", Report("0", "J", None, ()))], 1))
+        self.assertEqual((self.events.all, self.link.counts.echoes), ([("reports", Report("0", "J", None, ()))], 1))
 
     def tell_repeats_apart(self) -> None:
         """
         Make the device one whose radio sends each packet several times.
         """
-        self.link = Link(self.clock, self.device, "board", "/dev/board", Dialect(), self.events, repeats=0.2)
+        self.link = Link(self.clock, self.device, "board", "/dev/board", Dialect(), repeats=0.2)
+        self.link.listener = self.events
 
     def test_repeats(self) -> None:
         """
@@ -329,7 +325,7 @@ class RulesTests(LinkCase):
         self.clock.advance(0.15)
         self.device.say(b"ID:20_VALUE:456\n")
         self.assertEqual(self.events.all[2:], [("reports", REPORT)])
-        self.assertEqual((self.link.repeats, self.link.lines_in, self.link.malformed), (2, 5, 0))
+        self.assertEqual((self.link.counts.repeats, self.link.counts.lines_in, self.link.counts.malformed), (2, 5, 0))
 
     def test_repeats_and_answers(self) -> None:
         """
@@ -340,9 +336,9 @@ class RulesTests(LinkCase):
         self.device.say(b"ID:20_VALUE:456\n")
         self.link.send([Send(request(), None, 5.0)])
         self.device.say(b"ID:20_VALUE:456\nID:20_VALUE:456\nnonsense\nnonsense\n")
-        refused = ("refused", b"nonsense", "no key")
+        refused = ("malformed", b"nonsense", "no key")
         self.assertEqual(self.events.all, [("reports", REPORT), refused, refused, ("reports", REPORT)])
-        self.assertEqual((self.link.repeats, self.link.malformed), (1, 2))
+        self.assertEqual((self.link.counts.repeats, self.link.counts.malformed), (1, 2))
 
     def test_send_while_offline(self) -> None:
         """
@@ -353,22 +349,21 @@ class RulesTests(LinkCase):
         self.device.vanish()
         self.link.send([Send(request(), None, 5.0)])
         self.clock.advance(1.0)
-        self.assertEqual((self.device.transport.value(), self.link.lines_out), (b"", 0))
+        self.assertEqual((self.device.transport.value(), self.link.counts.lines_out), (b"", 0))
 
     def test_device_takes_nothing(self) -> None:
         """
-        A device that does not take what is written is told, once; so is that it takes all again.
+        `send` returns whether the device took all; that it takes all again is reported once.
         """
         self.open()
-        self.link.send([Send(request(), None, 5.0)])
-        self.link.send([Send(request(), None, 5.0)])
-        self.assertEqual(self.events.flow, ["full"])
+        self.assertFalse(self.link.send([Send(request(), None, 5.0)]))
+        self.assertFalse(self.link.send([Send(request(), None, 5.0)]))
         producer = self.device.transport.producer
         assert IPullProducer.providedBy(producer)
         producer.resumeProducing()
-        self.assertEqual(self.events.flow, ["full", "drained"])
+        self.assertEqual(self.events.flow, ["drained"])
         self.assertIsNone(self.device.transport.producer)
-        self.assertEqual(self.link.lines_out, 2)
+        self.assertEqual(self.link.counts.lines_out, 2)
 
     def test_wrong_speed(self) -> None:
         """
@@ -428,8 +423,8 @@ class RulesTests(LinkCase):
         rest += [f"board says '{'x' * TEXT_LENGTH}'", f"board says '{'x' * (TEXT_LENGTH - 1)}…'"]
         heard = [text for text in texts(logs) if text.startswith(("board says", "board said"))]
         self.assertEqual(heard, [*said, *rest])
-        told = [event for event in self.events.all if event not in [("silent",), ("heard",)]]
-        self.assertEqual((told, self.link.malformed), ([], 0))
+        told = [event for event in self.events.all if event not in [("silent",), ("active",)]]
+        self.assertEqual((told, self.link.counts.malformed), ([], 0))
 
     def test_absent(self) -> None:
         """
@@ -553,11 +548,11 @@ class SilenceTests(LinkCase):
             "board",
             "/dev/board",
             Dialect(),
-            self.events,
             retry=lambda attempt: 1.0,
             silence=60.0,
             reset_silent=self.reset,
         )
+        self.link.listener = self.events
 
     @property
     def resets(self) -> int:
@@ -583,7 +578,7 @@ class SilenceTests(LinkCase):
             self.clock.pump([60.0] * 10)
             self.assertEqual(self.events.all[1:], [("silent",)])
             self.device.say(b"ID:20_VALUE:456\n")
-            self.assertEqual(self.events.all[2:], [("heard",), ("reports", REPORT)])
+            self.assertEqual(self.events.all[2:], [("active",), ("reports", REPORT)])
         told = [text for text in texts(logs) if "reset" not in text]
         self.assertEqual(told, ["board has said nothing for 60 s", "board speaks again after 660.0 s"])
         self.clock.advance(60.0)
@@ -750,7 +745,8 @@ class PtyTests(unittest.TestCase):
         Make a link to the board, which is stopped at the end.
         """
         endpoint = SerialEndpoint(reactor, self.board.path)
-        link = Link(reactor, endpoint, "board", self.board.path, Dialect(), self.events)
+        link = Link(reactor, endpoint, "board", self.board.path, Dialect())
+        link.listener = self.events
         self.addCleanup(link.stopService)
         return link
 
@@ -773,7 +769,7 @@ class PtyTests(unittest.TestCase):
         self.board.say(b"ID:20_VALUE:456\n")
         await until(lambda: len(self.events.all) > 2)
         self.assertEqual(self.events.all, [("up",), ("reports", REPORT), ("reports", REPORT)])
-        self.assertEqual(self.link.echoes, 0)
+        self.assertEqual(self.link.counts.echoes, 0)
 
     async def test_replugged(self) -> None:
         """
@@ -887,7 +883,8 @@ class TcpTests(unittest.TestCase):
         self.addCleanup(port.stopListening)
         spec = f"tcp:127.0.0.1:{port.getHost().port}"
         events = Events()
-        link = Link(reactor, open_device(reactor, spec), "server", spec, Dialect(), events, retry=lambda attempt: 0.05)
+        link = Link(reactor, open_device(reactor, spec), "server", spec, Dialect(), retry=lambda attempt: 0.05)
+        link.listener = events
         self.addCleanup(link.stopService)
         link.startService()
         await until(lambda: events.all == [("up",)] and served)
@@ -913,9 +910,8 @@ class TcpTests(unittest.TestCase):
             unused.bind(("127.0.0.1", 0))
             spec = f"tcp:127.0.0.1:{unused.getsockname()[1]}"
             events = Events()
-            link = Link(
-                reactor, open_device(reactor, spec), "server", spec, Dialect(), events, retry=lambda attempt: 0.01
-            )
+            link = Link(reactor, open_device(reactor, spec), "server", spec, Dialect(), retry=lambda attempt: 0.01)
+            link.listener = events
             with capturedLogs() as logs:
                 link.startService()
                 self.addCleanup(link.stopService)
@@ -941,15 +937,16 @@ class TcpTests(unittest.TestCase):
         self.addCleanup(port.stopListening)
         spec = f"tcp:127.0.0.1:{port.getHost().port}"
         events = Events()
-        link = Link(reactor, open_device(reactor, spec), "server", spec, Dialect(), events)
+        link = Link(reactor, open_device(reactor, spec), "server", spec, Dialect())
+        link.listener = events
         link.startService()
         self.addCleanup(link.stopService)
         await until(lambda: served)
         for _ in range(1_000_000):  # 100 MB, more than any kernel keeps
-            if events.flow:
+            if not link.send([Send(request("x" * 64), None, 5.0)]):
                 break
-            link.send([Send(request("x" * 64), None, 5.0)])
-        self.assertEqual(events.flow, ["full"])
+        else:
+            self.fail("the server took all")
         await link.stopService()
         assert served[0].transport is not None
         served[0].transport.loseConnection()

@@ -26,6 +26,7 @@ from tests.support.memory_sink import rows_of
 from usbgate.core.batch import Batch
 from usbgate.core.model import Reading, RequestRecord
 from usbgate.core.pending import PATIENCE, Rules
+from usbgate.core.status import JournalStatus
 from usbgate.daemon.service import Daemon
 from usbgate.device.dialects.fields import Dialect
 from usbgate.device.link import Link
@@ -133,15 +134,15 @@ class World:
         self.gateway = Gateway(
             life, self.time, "J", {BATH: SensorRules("bath", timeout=BATH_TIMEOUT)}, self.random.getrandbits(32)
         )
-        self.gateway.subscribe(self._event)
         self.journal = MemoryJournal(
             life, self.disk, self.gateway.hold_devices, self._appended, self._given_up, self._is_safe
         )
         self.sink = MemoryDatabaseSink(life, self.database)
         self.delivery = Delivery(life, self.journal, self.sink, self.gateway.restore, self.random.random)
-        self.gateway.store_in(self.journal, self.sink, lambda: [self.delivery.status()])
+        self.gateway.store_in(self.journal, self.sink, lambda: (self.delivery.status(), JournalStatus()))
         self.factory = ClientFactory(life, self.gateway, wall=self.time.wall)
-        self.factory.watchers = watchers = RecordedWatchers(life, self.gateway.subscribe)
+        self.factory.subscribe_lines(self._event)
+        self.factory.watchers = watchers = RecordedWatchers(life, self.factory.subscribe_lines)
         watchers.world = self
         self.daemon = Daemon()
         self.journal.setServiceParent(self.daemon)
@@ -151,7 +152,7 @@ class World:
         self.links: list[Link] = []
         for device in self.devices:
             device.malformed = 0
-            link = Link(life, device, device.name, device.name, Dialect(), self.gateway, lambda failures: 0.3)
+            link = Link(life, device, device.name, device.name, Dialect(), lambda failures: 0.3)
             self.gateway.add_link(link, device.rules)
             link.setServiceParent(neighbours)
             self.links.append(link)
@@ -274,7 +275,7 @@ class World:
         for event, line in zip(published, reports, strict=True):
             demand(f"_ID:{line.sensor}_VALUE:{line.values[0][1]}_" in event, "events tell what was read", event)
         link = next(link for link in self.links if link.name == device.name)
-        counted = link.malformed + link.partial
+        counted = link.counts.malformed + link.counts.partial
         demand(counted == device.malformed, "malformed lines are counted", counted, device.malformed)
 
     def check_answer(self, asked: Asked, fields: dict[str, str]) -> None:
@@ -314,7 +315,7 @@ class World:
         recalling = self.delivery._recalling
         recalled = recalling is not None and bool(recalling.called)
         found = set()
-        for reading in self.gateway.last(None, None):
+        for reading in self.gateway.queries.last(None, None):
             key = reading.sensor, reading.field
             name = reading_name(reading.field, reading.value, reading.text)
             found.add(key)
@@ -438,7 +439,7 @@ class World:
         demand(self.delivery._recalling is not None and self.delivery._recalling.called, "what was stored is recalled")
         self.check_last()
         demand(self.journal.backlog == 0, "all that waits is stored", self.journal.backlog, self.delivery.status())
-        for device, state in zip(self.devices, self.gateway.devices(), strict=True):
+        for device, state in zip(self.devices, self.gateway.queries.devices(), strict=True):
             demand(state.state == "online", "a device is found again", device.name, state)
         last = Peer(self, 0)
         last.original = False
@@ -475,10 +476,10 @@ class World:
         demand(peer.transport.open == stays, "who is there stays, who half-closed is closed at the end", peer.name)
 
     def _check_memory(self) -> None:
-        for line in self.gateway._switchboard.lines.values():
-            pending = line.pending
-            demand(pending.idle and pending.in_flight == 0 and pending.deadline == inf, "no lane is left", line)
-            left = pending._waiting, pending._on_wire, pending._limits.first(), pending._taken.first()
+        for route in self.gateway._routing.routes.values():
+            pending = route.pending
+            demand(pending.idle and pending.in_flight == 0 and pending.deadline == inf, "no lane is left", route)
+            left = pending._waiting, pending._on_wire, pending._limits.first(), pending._reserved.first()
             demand(left == (0, 0, None, None), "nothing is left in line", left)
         demand(not self.life.getDelayedCalls(), "no timer is left", self.life.getDelayedCalls())
         here = {protocol for protocol, peer in self.peers.items() if peer.transport.open}

@@ -12,6 +12,7 @@ from tests.support.gateway import WALL, GatewayCase
 from usbgate.core.alarms import Alarms, Condition
 from usbgate.core.errors import Stopped, Unknown
 from usbgate.core.model import Alarm, AlarmEvent, AlarmRecord, Event
+from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.gateway import Gateway
 from usbgate.gateway.routing import SensorRules
 
@@ -32,11 +33,11 @@ class AlarmTests(GatewayCase):
         alarms = Alarms({("2", "VALUE"): Condition.parse("== 1")}, lambda: f"a{next(ids)}")
         self.gateway = Gateway(self.clock, self.time, "J", self.sensor_rules, alarms=alarms)
         self.gateway.add_link(self.link, self.rules)
-        self.gateway.store_in(self.journal, self.journal, lambda: [{"STORE": "memory"}])
+        self.gateway.store_in(self.journal, self.store, lambda: (StoreStatus(), JournalStatus()))
         self.gateway.startService()
         self.heard: list[Event] = []
-        self.gateway.subscribe_events(self.heard.append)
-        self.gateway.link_up(self.link)
+        self.gateway.subscribe(self.heard.append)
+        self.link.listener.link_up()
 
     def told(self) -> list[Alarm]:
         """
@@ -57,17 +58,17 @@ class AlarmTests(GatewayCase):
         It is raised by the first reading, told and journalled once, ends, and is gone when somebody has seen it.
         """
         self.hear(("2", "0"), ("20", "1"))
-        self.assertEqual((self.gateway.alarms(), self.told(), self.stored()), ([], [], []))
+        self.assertEqual((self.gateway.queries.alarms(), self.told(), self.stored()), ([], [], []))
         self.hear(("2", "1"), ("2", "1"))
         raised = Alarm("a1", "2", "VALUE", "== 1", 1.0, None, WALL)
-        self.assertEqual((self.gateway.alarms(), self.told()), ([raised], [raised]))
+        self.assertEqual((self.gateway.queries.alarms(), self.told()), ([raised], [raised]))
         self.clock.advance(5)
         self.hear(("2", "0"))
         ended = raised._replace(ended=WALL + 5000)
-        self.assertEqual((self.gateway.alarms(), self.told()), ([ended], [ended]))
+        self.assertEqual((self.gateway.queries.alarms(), self.told()), ([ended], [ended]))
         seen = self.successResultOf(self.gateway.acknowledge("a1", "Anna"))
         self.assertEqual(seen, ended._replace(acknowledged=WALL + 5000, by="Anna"))
-        self.assertEqual((self.gateway.alarms(), self.told()), ([], [seen]))
+        self.assertEqual((self.gateway.queries.alarms(), self.told()), ([], [seen]))
         self.assertEqual(self.stored(), [("a1", "raised", None), ("a1", "ended", None), ("a1", "acknowledged", "Anna")])
 
     def test_unchanged_readings_count(self) -> None:
@@ -77,7 +78,7 @@ class AlarmTests(GatewayCase):
         self.hear(("2", "1"))
         self.gateway.acknowledge("a1", "Anna")
         self.hear(("2", "1"), ("2", "0"), ("2", "1"))
-        self.assertEqual([alarm.alarm for alarm in self.gateway.alarms()], ["a2"])
+        self.assertEqual([alarm.alarm for alarm in self.gateway.queries.alarms()], ["a2"])
 
     def test_recalled(self) -> None:
         """
@@ -86,14 +87,14 @@ class AlarmTests(GatewayCase):
         self.hear(("2", "1"))
         self.told()
         old = Alarm("old", "2", "VALUE", "== 1", 1.0, None, WALL - 5000)
-        self.journal.open_alarms = [old]
+        self.store.open_alarms = [old]
         self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
-        self.assertEqual(self.gateway.alarms(), [old])
+        self.assertEqual(self.gateway.queries.alarms(), [old])
         (joined,) = self.told()
         self.assertEqual((joined.alarm, joined.ended, joined.acknowledged), ("a1", WALL, WALL))
         self.assertEqual(self.stored(), [("a1", "raised", None), ("a1", "joined", None)])
         self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
-        self.assertEqual((self.gateway.alarms(), self.told()), ([old], []))
+        self.assertEqual((self.gateway.queries.alarms(), self.told()), ([old], []))
 
     def test_unknown(self) -> None:
         """

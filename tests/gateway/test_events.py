@@ -6,60 +6,23 @@ from __future__ import annotations
 
 from math import inf
 
-from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from tests.support.gateway import GatewayCase
 from usbgate.core.errors import Failed, Unknown
-from usbgate.core.latencies import LatencyHistogram
 from usbgate.core.model import (
-    Bucket,
     DeviceEvent,
     Event,
     Report,
     ReportEvent,
     Selection,
-    StoredReading,
-    StoredRequest,
     StoreEvent,
 )
+from usbgate.core.recorder import LatencyHistogram
+from usbgate.gateway.gateway import Gateway
 from usbgate.gateway.interfaces import Presentation
 from usbgate.gateway.routing import SensorRules
-from usbgate.store.interfaces import IArchive, SinkUnavailable
-
-
-@implementer(IArchive)
-class MemoryArchive:
-    """
-    Knows where things are, and not what they are; or nothing.
-    """
-
-    away = False
-
-    def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
-        """
-        See `IArchive`.
-        """
-        return fail(SinkUnavailable("no route")) if self.away else succeed((1, 9))
-
-    def page(self, selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
-        """
-        See `IArchive`.
-        """
-        return succeed([])
-
-    def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
-        """
-        See `IArchive`.
-        """
-        return succeed([])
-
-    def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
-        """
-        See `IArchive`.
-        """
-        return succeed([])
+from usbgate.testing import reading, request_record
 
 
 class EventTests(GatewayCase):
@@ -75,20 +38,19 @@ class EventTests(GatewayCase):
         """
         super().setUp()
         self.heard: list[Event] = []
-        self.unsubscribe = self.gateway.subscribe_events(self.heard.append)
+        self.unsubscribe = self.gateway.subscribe(self.heard.append)
 
     def test_readings(self) -> None:
         """
         A report with measurements is told with what it answered, an acknowledgement is not; all of it after who asked.
         """
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         del self.heard[:]
         at = self.time.wall()
         order: list[object] = []
         asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO").addCallback(lambda answer: order.append(list(self.heard)))
         values = (("VALUE", "456"), ("STATE", "OK"))
-        self.gateway.reports_received(
-            self.link,
+        self.link.listener.reports_received(
             [
                 Report("20", None, None, values),
                 Report("9", "ON", None, ()),
@@ -111,9 +73,9 @@ class EventTests(GatewayCase):
         """
         A link's and the store's states are told when they change.
         """
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         self.clock.advance(1)
-        self.gateway.link_down(self.link, "unplugged")
+        self.link.listener.link_down("unplugged")
         self.gateway.store_changed("away", 12)
         at = self.time.wall()
         self.assertEqual(
@@ -130,22 +92,22 @@ class EventTests(GatewayCase):
         Who wants no more gets no more.
         """
         self.unsubscribe()
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         self.hear(("20", "456"))
-        self.assertEqual((self.heard, self.gateway._announcements.values.wanted), ([], False))
+        self.assertEqual(self.heard, [])
 
     def test_totals(self) -> None:
         """
         Readings, outcomes and malformed lines are counted; the time of those that a device answered, too.
         """
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
         self.clock.advance(0.2)
         self.hear(("20", "456"), ("20", "457"))
         self.successResultOf(asked)
-        self.gateway.line_refused(self.link, b"?", "no key: '?'")
+        self.link.listener.line_malformed(b"?", "no key: '?'")
         self.failureResultOf(self.ask("MSG:J_ID:20_ORIGIN:TOTO_DEV:none"), Unknown)
-        totals = self.gateway.totals()
+        totals = self.gateway.queries.totals()
         self.assertEqual(totals.readings, 2)
         self.assertEqual((totals.outcomes, totals.malformed), ({"answered": 1, "unknown": 1}, {"no key": 1}))
         self.assertEqual([count for bound, count in totals.latencies if bound in (0.1, 0.25, inf)], [0, 1, 1])
@@ -155,24 +117,26 @@ class EventTests(GatewayCase):
         """
         Sensors of the configuration are told by their names, heard of or not.
         """
-        presentations = self.gateway.presentations()
+        presentations = self.gateway.queries.presentations()
         self.assertEqual(presentations, {"2": Presentation(name="smoke", device="leonardo")})
 
-    def test_archive(self) -> None:
+    def test_history(self) -> None:
         """
-        The archive is asked where there is one; that there is none, or that it can't be asked, is said.
+        History comes from the store; errors say that there is none, or why it can't be queried.
         """
-        archive = MemoryArchive()
         selection = Selection("20")
-        failure = self.failureResultOf(self.gateway.extent(selection, None), Failed)
+        queries = Gateway(self.clock, self.time, "J", {}).queries
+        failure = self.failureResultOf(queries.extent(selection, None), Failed)
         self.assertIn("nothing is stored", failure.getErrorMessage())
-        self.gateway.store_in(self.journal, self.journal, list, archive)
-        self.assertEqual(self.successResultOf(self.gateway.extent(selection, 1)), (1, 9))
-        self.assertEqual(self.successResultOf(self.gateway.page(selection, 1, 9, 5)), [])
-        self.assertEqual(self.successResultOf(self.gateway.buckets(selection, 1000, 5)), [])
-        self.assertEqual(self.successResultOf(self.gateway.requests(None, 5)), [])
-        archive.away = True
-        failure = self.failureResultOf(self.gateway.extent(selection, None), Failed)
+        queries = self.gateway.queries
+        self.store.add([reading(1.0), reading(3.0)], [request_record()])
+        self.assertEqual(self.successResultOf(queries.extent(selection, 1)), (2, 2))
+        self.assertEqual(self.successResultOf(queries.page(selection, 1, 9, 1)), [(1, reading(1.0))])
+        self.assertEqual([each.avg for each in self.successResultOf(queries.buckets(selection, 1000, 5))], [2.0])
+        self.assertEqual(self.successResultOf(queries.requests(None, 5)), [(3, request_record())])
+        self.assertEqual(self.successResultOf(queries.history("20", None, None, 1)), [reading(3.0)])
+        self.store.unavailable = "no route"
+        failure = self.failureResultOf(queries.extent(selection, None), Failed)
         self.assertIn("no route", failure.getErrorMessage())
 
 

@@ -12,14 +12,15 @@ from zope.interface.verify import verifyObject
 from tests.support.gateway import WALL, GatewayCase, MemoryLink
 from usbgate import __version__
 from usbgate.core.clock import IClock
-from usbgate.core.errors import Busy, Failed, Malformed, Offline, RequestError, Stopped, TimedOut, Unknown
-from usbgate.core.fieldline import LINE_LIMIT, check_value
-from usbgate.core.model import Answer, ClockMark, Reading, Report, RequestRecord
+from usbgate.core.errors import Busy, Malformed, Offline, RequestError, Stopped, TimedOut, Unknown
+from usbgate.core.fieldline import LINE_LIMIT
+from usbgate.core.model import Answer, ClockMark, Event, Reading, Report, RequestRecord
 from usbgate.core.pending import Rules
+from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.device.interfaces import IDeviceLink, ILinkListener
-from usbgate.gateway.interfaces import IGateway, Lease
+from usbgate.gateway.interfaces import IGateway, IQueries, Lease
 from usbgate.gateway.routing import SensorRules
-from usbgate.store.interfaces import IHistory, IJournal
+from usbgate.store.interfaces import IJournal
 
 
 class LiveTests(GatewayCase):
@@ -32,18 +33,18 @@ class LiveTests(GatewayCase):
         The gateway and its neighbours in these tests are what they say.
         """
         verifyObject(IGateway, self.gateway)
-        verifyObject(ILinkListener, self.gateway)
+        verifyObject(IQueries, self.gateway.queries)
+        verifyObject(ILinkListener, self.link.listener)
         verifyObject(IDeviceLink, self.link)
         verifyObject(IJournal, self.journal)
-        verifyObject(IHistory, self.journal)
         verifyObject(IClock, self.time)
 
     def test_order(self) -> None:
         """
         A reading is journalled before anybody is told; who asked is told before who watches.
         """
-        self.gateway.link_up(self.link)
-        self.gateway.subscribe(lambda sensor, line: self.events.append(("event", sensor, line)))
+        self.link.listener.link_up()
+        self.watch(self.events)
         asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
         self.clock.advance(0.25)
         self.hear(("20", "456"), ("2", "1"))
@@ -53,8 +54,8 @@ class LiveTests(GatewayCase):
                 ("send", "leonardo", "J", "20"),
                 ("journal", 2, ["answered"]),
                 ("answer", {"VALUE": "456"}, "J"),
-                ("event", "20", "EVENT:reading_ID:20_VALUE:456_MSG:J_AT:2013-03-11T21:02:10.250Z"),
-                ("event", "2", "EVENT:reading_ID:2_VALUE:1_AT:2013-03-11T21:02:10.250Z"),
+                "EVENT:reading_ID:20_VALUE:456_MSG:J_AT:2013-03-11T21:02:10.250Z",
+                "EVENT:reading_ID:2_VALUE:1_AT:2013-03-11T21:02:10.250Z",
             ],
         )
         answer = self.successResultOf(asked)
@@ -64,12 +65,12 @@ class LiveTests(GatewayCase):
         """
         A reading's row has what it answered; the request's row has who asked, how it ended, and how long it took.
         """
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         asked = self.ask("MSG:L_ID:9_LEVEL:50_A:1_ORIGIN:TOTO")
         self.clock.advance(0.5)
         self.time.trust = False
-        self.gateway.reports_received(
-            self.link, [Report("9", "L", None, (("LEVEL", "50"), ("MODE", "slow"), ("SERIAL", "1234567890123456")))]
+        self.link.listener.reports_received(
+            [Report("9", "L", None, (("LEVEL", "50"), ("MODE", "slow"), ("SERIAL", "1234567890123456")))]
         )
         self.successResultOf(asked)
         at = WALL + 500
@@ -91,7 +92,7 @@ class LiveTests(GatewayCase):
         Request rows equal askers: joined, recent, timed out, offline, unknown, hung up and stopped ones.
         """
         ends = [self.ask("MSG:J_ID:20"), self.ask("MSG:J_ID:20_DEV:nobody")]
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         ends.append(self.ask("MSG:J_ID:20"))
         self.hear(("20", "1"))
         ends.append(self.ask("MSG:J_ID:20_MAXAGE:30"))
@@ -99,9 +100,9 @@ class LiveTests(GatewayCase):
         hung_up = self.ask("MSG:J_ID:22_TIMEOUT:1")
         hung_up.cancel()
         self.clock.advance(1)
-        self.gateway.link_down(self.link, "unplugged")
+        self.link.listener.link_down("unplugged")
         ends.append(self.ask("MSG:J_ID:20"))
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         ends.append(self.ask("MSG:J_ID:23"))
         self.gateway.stopService()
         ends.append(self.ask("MSG:J_ID:24"))
@@ -120,7 +121,7 @@ class LiveTests(GatewayCase):
         asked = self.ask("MSG:J_ID:20")
         asked.cancel()
         asked.addErrback(lambda _: None)
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         self.assertIn(("send", "leonardo", "J", "20"), self.events)
         self.hear(("20", "3"))
         self.assertEqual(self.journal.readings[0].command, "J")
@@ -130,7 +131,7 @@ class LiveTests(GatewayCase):
         """
         Ten seconds without any setting, as in the original; the wall clock has no say in it.
         """
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         asked = self.ask("MSG:J_ID:20")
         self.clock.advance(9.9)
         self.time.stepped = -3_600_000
@@ -142,14 +143,14 @@ class LiveTests(GatewayCase):
         """
         After the wall clock went back an hour, `last` still shows what came last, and max_age still counts seconds.
         """
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         self.ask("MSG:J_ID:20")
         self.hear(("20", "1"))
         self.time.stepped = -3_600_000
         self.clock.advance(1)
         self.assertEqual(self.successResultOf(self.ask("MSG:J_ID:20_MAXAGE:5")).recent, True)
         self.hear(("20", "2"))
-        [reading] = self.gateway.last("20", None)
+        [reading] = self.gateway.queries.last("20", None)
         self.assertEqual((reading.value, reading.at), (2.0, WALL + 1000 - 3_600_000))
         self.clock.advance(10)
         self.assertNoResult(self.ask("MSG:J_ID:20_MAXAGE:5"))
@@ -159,32 +160,33 @@ class LiveTests(GatewayCase):
         When the device goes away, who waits is told at once, and watchers are.
         """
         lines: list[str] = []
-        self.gateway.subscribe(lambda sensor, line: lines.append(line))
-        self.gateway.link_up(self.link)
+        self.watch(lines)
+        self.link.listener.link_up()
         asked = self.ask("MSG:J_ID:20")
-        self.gateway.link_down(self.link, "unplugged")
+        self.link.listener.link_down("unplugged")
         self.failureResultOf(asked, Offline)
         self.failureResultOf(self.ask("MSG:J_ID:20"), Offline)
         self.assertEqual(lines, ["EVENT:device_DEV:leonardo_STATE:online", "EVENT:device_DEV:leonardo_STATE:offline"])
-        [device] = self.gateway.devices()
+        [device] = self.gateway.queries.devices()
         self.assertEqual((device.name, device.path, device.state), ("leonardo", "/dev/leonardo", "offline"))
         self.assertIsNone(device.warning)
         self.gateway.add_link(MemoryLink("clone", self.events), self.rules, lambda: "there are two of it")
-        self.assertEqual([device.warning for device in self.gateway.devices()], [None, "there are two of it"])
+        self.assertEqual([device.warning for device in self.gateway.queries.devices()], [None, "there are two of it"])
 
     def test_device_takes_nothing(self) -> None:
         """
         While a device takes nothing, no more is written to it: a toggle that never reached it was not asked.
         """
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
+        self.link.full = True
         self.ask("MSG:J_ID:20").addErrback(lambda _: None)
-        self.gateway.link_full(self.link)
         asked = self.ask("MSG:TOGGLE_ID:9_TIMEOUT:2")
         self.clock.advance(3)
         self.failureResultOf(asked, Busy)
         later = self.ask("MSG:TOGGLE_ID:9_TIMEOUT:2")
         self.assertEqual([event for event in self.events if "send" in str(event)], [("send", "leonardo", "J", "20")])
-        self.gateway.link_drained(self.link)
+        self.link.full = False
+        self.link.listener.link_drained()
         self.assertEqual(self.events[-1], ("send", "leonardo", "TOGGLE", "9"))
         self.hear(("9", "1"))
         self.successResultOf(later)
@@ -194,10 +196,10 @@ class LiveTests(GatewayCase):
         An acknowledgement answers, and stores and publishes nothing.
         """
         lines: list[str] = []
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         asked = self.ask("MSG:ON_ID:9")
-        self.gateway.subscribe(lambda sensor, line: lines.append(line))
-        self.gateway.reports_received(self.link, [Report("9", "ON", None, ())])
+        self.watch(lines)
+        self.link.listener.reports_received([Report("9", "ON", None, ())])
         self.assertEqual(self.successResultOf(asked).report.values, ())
         self.assertEqual((self.journal.readings, lines), ([], []))
 
@@ -205,7 +207,7 @@ class LiveTests(GatewayCase):
         """
         Asking from within an answer's callback is an ordinary ask.
         """
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         second: list[Deferred[Answer]] = []
         self.ask("MSG:J_ID:20").addCallback(lambda _: second.append(self.ask("MSG:J_ID:20")))
         self.hear(("20", "1"), ("20", "2"))
@@ -219,12 +221,12 @@ class LiveTests(GatewayCase):
         """
         lines: list[str] = []
 
-        def broken(sensor: str | None, line: str) -> None:
+        def broken(event: Event) -> None:
             raise ZeroDivisionError
 
         self.gateway.subscribe(broken)
-        unsubscribe = self.gateway.subscribe(lambda sensor, line: lines.append(line))
-        self.gateway.link_up(self.link)
+        unsubscribe = self.watch(lines)
+        self.link.listener.link_up()
         self.assertEqual(len(lines), 1)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         unsubscribe()
@@ -237,14 +239,14 @@ class LiveTests(GatewayCase):
         The newest reading of each field is remembered, in the order of the sensors' first appearance.
         """
         self.hear(("21", "5"), ("20", "1"), ("20", "2"))
-        self.gateway.reports_received(self.link, [Report("20", None, None, (("TEMP", "3"),))])
+        self.link.listener.reports_received([Report("20", None, None, (("TEMP", "3"),))])
         self.assertEqual(
-            [(r.sensor, r.field, r.value) for r in self.gateway.last(None, None)],
+            [(r.sensor, r.field, r.value) for r in self.gateway.queries.last(None, None)],
             [("21", "VALUE", 5.0), ("20", "VALUE", 2.0), ("20", "TEMP", 3.0)],
         )
-        self.assertEqual([r.value for r in self.gateway.last("20", "TEMP")], [3.0])
-        self.assertEqual(self.gateway.last("99", None), [])
-        first, second = self.gateway.sensors()
+        self.assertEqual([r.value for r in self.gateway.queries.last("20", "TEMP")], [3.0])
+        self.assertEqual(self.gateway.queries.last("99", None), [])
+        first, second = self.gateway.queries.sensors()
         self.assertEqual((first.sensor, first.reports, second.fields, second.reports), ("21", 1, ["TEMP", "VALUE"], 3))
 
     def test_sensors_are_bounded(self) -> None:
@@ -252,7 +254,7 @@ class LiveTests(GatewayCase):
         Of more sensors than are remembered, readings are stored all the same.
         """
         self.hear(*[(str(n), "1") for n in range(10_050)])
-        self.assertEqual(len(self.gateway.sensors()), 10_000)
+        self.assertEqual(len(self.gateway.queries.sensors()), 10_000)
         self.assertEqual(len(self.journal.readings), 10_050)
 
     def test_recall(self) -> None:
@@ -260,41 +262,34 @@ class LiveTests(GatewayCase):
         What the database knows is remembered, unless something newer was heard.
         """
         self.hear(("20", "9"))
-        self.journal.stored = [
-            Reading(5, "old", "20", "VALUE", 1.0, None, None, True),
-            Reading(6, "old", "20", "TEMP", 2.0, None, None, True),
-            Reading(7, "old", "21", "VALUE", 3.0, None, None, True),
-        ]
+        self.store.add(
+            [
+                Reading(5, "old", "20", "VALUE", 1.0, None, None, True),
+                Reading(6, "old", "20", "TEMP", 2.0, None, None, True),
+                Reading(7, "old", "21", "VALUE", 3.0, None, None, True),
+            ]
+        )
         self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
-        self.assertEqual([r.value for r in self.gateway.last(None, None)], [9.0, 2.0, 3.0])
-        self.assertEqual([s.device for s in self.gateway.sensors()], ["leonardo", "old"])
+        self.assertEqual([r.value for r in self.gateway.queries.last(None, None)], [9.0, 2.0, 3.0])
+        self.assertEqual([s.device for s in self.gateway.queries.sensors()], ["leonardo", "old"])
 
     def test_recall_again(self) -> None:
         """
         What the database knows later takes the place of what it knew before, not of what was heard before or since.
         """
         fields = ("VALUE", "TEMP", "HUM")
-        self.journal.stored = [Reading(5, "old", "20", field, 1.0, None, None, True) for field in fields]
-        self.journal.stored += [Reading(5, "old", "21", field, 1.0, None, None, True) for field in fields]
+        for sensor in ("20", "21"):
+            self.store.add([Reading(5, "old", sensor, field, 1.0, None, None, True) for field in fields])
         self.hear(("20", "9"))
         self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
-        self.gateway.reports_received(self.link, [Report("20", None, None, (("TEMP", "9"),))])
-        self.journal.stored = [reading._replace(at=6, device="older", value=2.0) for reading in self.journal.stored]
+        self.link.listener.reports_received([Report("20", None, None, (("TEMP", "9"),))])
+        for sensor in ("20", "21"):
+            self.store.add([Reading(6, "older", sensor, field, 2.0, None, None, True) for field in fields])
         self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
-        newest = {(r.sensor, r.field): r.value for r in self.gateway.last(None, None)}
+        newest = {(r.sensor, r.field): r.value for r in self.gateway.queries.last(None, None)}
         self.assertEqual([newest["20", field] for field in fields], [9.0, 9.0, 2.0])
         self.assertEqual([newest["21", field] for field in fields], [2.0, 2.0, 2.0])
-        self.assertEqual([s.device for s in self.gateway.sensors()], ["leonardo", "older"])
-
-    def test_history(self) -> None:
-        """
-        History comes from the store; where that can't be asked, the failure says why.
-        """
-        self.journal.stored = [Reading(5, "d", "20", "VALUE", 1.0, None, None, True)]
-        self.assertEqual(self.successResultOf(self.gateway.history("20", None, None, 10)), self.journal.stored)
-        self.journal.away = True
-        failure = self.failureResultOf(self.gateway.history("20", None, None, 10), Failed)
-        self.assertIn("connection refused", failure.getErrorMessage())
+        self.assertEqual([s.device for s in self.gateway.queries.sensors()], ["leonardo", "older"])
 
     def test_pressure(self) -> None:
         """
@@ -304,46 +299,41 @@ class LiveTests(GatewayCase):
         self.gateway.hold_devices(False)
         self.assertEqual(self.events, [("pause", "leonardo"), ("resume", "leonardo")])
 
-    def test_status_and_noise(self) -> None:
+    def test_status(self) -> None:
         """
-        What is told of the gateway can be written as field lines, and names what §4.6 applies to.
+        The status has the state of the store and of the journal, and names the sensors to which §4.6 applies.
         """
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         self.ask("MSG:J_ID:20")
         self.hear(("20", "1"))
-        for n in range(150):
-            self.gateway.line_refused(self.link, b"garbage_\xff\n%d" % n, "no key: 'x_y'")
-        self.gateway.refused("client 10.0.0.7", b"", "empty value: A")
-        for told in [*self.gateway.status(), *self.gateway.noise()]:
-            for key, value in told.items():
-                check_value(key, value)
-        status = self.gateway.status()
-        self.assertEqual(status[0]["VERSION"], __version__)
-        self.assertIn({"STORE": "memory"}, status)
-        self.assertIn({"REQUESTS": "1", "OUTCOME": "answered"}, status)
-        self.assertIn({"MALFORMED": "150", "REASON": "no key"}, status)
-        self.assertEqual([told["SENSORS"] for told in status if "UNSURE" in told], ["20"])
-        self.assertEqual(len(self.gateway.noise()), 100)
-        self.assertEqual(self.gateway.noise()[-1]["FROM"], "client 10.0.0.7")
+        self.ask("MSG:J_ID:21")
+        self.clock.advance(2.5)
+        status = self.gateway.queries.status()
+        self.assertEqual((status.version, status.uptime, status.clock_trusted), (__version__, 2.5, True))
+        self.assertEqual((status.sensors, status.in_flight, status.unsure), (1, 1, {"leonardo": ["20"]}))
+        self.assertEqual((status.store, status.journal), (StoreStatus("connected", "pi"), JournalStatus()))
+        self.time.trust = False
+        self.assertFalse(self.gateway.queries.status().clock_trusted)
 
-    def test_unsure_are_all_named(self) -> None:
+    def test_malformed_lines(self) -> None:
         """
-        However many sensors §4.6 applies to, `status` names each, in lines that can be read.
+        The last 100 malformed lines are kept, and all are counted by reason; what follows a colon is left out.
         """
-        self.gateway.link_up(self.link)
-        names = [f"sensor-{n}" for n in range(120)]
-        for name in names:
-            self.ask(f"MSG:J_ID:{name}")
-            self.hear((name, "1"))
-        unsure = [told for told in self.gateway.status() if "UNSURE" in told]
-        self.assertEqual([told["UNSURE"] for told in unsure], ["50", "50", "20"])
-        self.assertEqual(",".join(told["SENSORS"] for told in unsure).split(","), names)
+        for n in range(150):
+            self.link.listener.line_malformed(b"garbage_%d" % n, "no key: 'x_y'")
+        self.gateway.add_malformed("client 10.0.0.7", b"", "empty value: A")
+        self.assertEqual(self.gateway.queries.totals().malformed, {"no key": 150, "empty value": 1})
+        kept = self.gateway.queries.malformed_lines()
+        self.assertEqual(len(kept), 100)
+        self.assertEqual(
+            kept[-2:], [(WALL, "leonardo", "no key", b"garbage_149"), (WALL, "client 10.0.0.7", "empty value", b"")]
+        )
 
     def test_too_long(self) -> None:
         """
         A request that has no room in a line for the device is refused, and has its row.
         """
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         longest = "MSG:J_ID:20_ORIGIN:x_A:" + "x" * (LINE_LIMIT - 23)
         self.assertNoResult(self.ask(longest))
         self.assertEqual(len(self.events), 1)
@@ -356,7 +346,7 @@ class LiveTests(GatewayCase):
         """
         However many wait, one timer runs; when nobody does, none.
         """
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         asks = [self.ask(f"MSG:J_ID:{n}_TIMEOUT:{n % 7 + 1}") for n in range(50)]
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         for _ in range(600):
@@ -376,7 +366,7 @@ class TagTests(GatewayCase):
         """
         The longest tag must have its place in the line.
         """
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         longest = "MSG:J_ID:20_ORIGIN:x_A:" + "x" * (LINE_LIMIT - len("_TAG:12345678") - 23)
         self.assertNoResult(self.ask(longest))
         self.failureResultOf(self.ask(longest + "y"), Malformed)
@@ -401,8 +391,8 @@ class ThinningTests(GatewayCase):
         Equal readings are not all stored; who asks, who watches and `last` get each of them.
         """
         watched: list[str] = []
-        self.gateway.subscribe(lambda sensor, line: watched.append(line) if sensor else None)
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
+        self.watch(watched)
         self.hear(("20", "1"), ("21", "1"))
         for _ in range(3):
             self.clock.advance(1.0)
@@ -412,7 +402,7 @@ class ThinningTests(GatewayCase):
         self.assertEqual(self.successResultOf(asked).report.values, (("VALUE", "1"),))
         self.assertEqual(self.stored(), [("20", 1.0), *[("21", 1.0)] * 4])
         self.assertEqual(len(watched), 9)
-        self.assertEqual(self.gateway.last("20", None)[0].at, WALL + 3_000)
+        self.assertEqual(self.gateway.queries.last("20", None)[0].at, WALL + 3_000)
         self.hear(("20", "2"))
         self.assertEqual(self.stored()[5:], [("20", 1.0), ("20", 2.0)])
         self.assertEqual(self.journal.readings[-2].at, WALL + 3_000)
@@ -452,8 +442,8 @@ class SettleTests(GatewayCase):
         Requests wait until the board has settled; watchers hear both states.
         """
         lines: list[str] = []
-        self.gateway.subscribe(lambda sensor, line: lines.append(line))
-        self.gateway.link_up(self.link)
+        self.watch(lines)
+        self.link.listener.link_up()
         asked = self.ask("MSG:J_ID:20")
         self.clock.advance(1.9)
         self.assertEqual(self.events, [])
@@ -481,7 +471,7 @@ class RoutingTests(GatewayCase):
         """
         super().setUp()
         for link in self.links.values():
-            self.gateway.link_up(link)
+            link.listener.link_up()
 
     def asked_of(self, line: str) -> str:
         """
@@ -505,7 +495,9 @@ class RoutingTests(GatewayCase):
         """
         self.hear(("5", "1"), link=self.links["hall"])
         self.assertEqual(self.asked_of("MSG:J_ID:5"), "attic")
-        self.assertEqual((self.gateway.default_command("5"), self.gateway.default_command("7")), ("ON", "J"))
+        self.assertEqual(
+            (self.gateway.queries.default_command("5"), self.gateway.queries.default_command("7")), ("ON", "J")
+        )
         asked = self.ask("MSG:K_ID:5")
         self.clock.advance(1.1)
         self.failureResultOf(asked)
@@ -519,7 +511,7 @@ class RoutingTests(GatewayCase):
         self.assertEqual(self.asked_of("MSG:J_ID:7"), "attic")
         self.hear(("7", "1"), link=self.links["hall"])
         self.assertEqual(self.asked_of("MSG:J_ID:7"), "hall")
-        self.journal.stored = [Reading(5, "attic", "8", "VALUE", 1.0, None, None, True)]
+        self.store.add([Reading(5, "attic", "8", "VALUE", 1.0, None, None, True)])
         self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
         self.assertEqual(self.asked_of("MSG:J_ID:8"), "attic")
 
@@ -551,21 +543,20 @@ class SilenceTests(GatewayCase):
         """
         It is `silent` until it is heard or opened again, each is an event, and who asks is not refused.
         """
-        states: list[str] = []
-        self.gateway.subscribe(
-            lambda sensor, line: states.append(line.removeprefix("EVENT:device_DEV:leonardo_STATE:"))
-        )
-        self.gateway.link_up(self.link)
-        self.gateway.link_silent(self.link)
-        [device] = self.gateway.devices()
+        lines: list[str] = []
+        self.watch(lines)
+        self.link.listener.link_up()
+        self.link.listener.link_silent()
+        [device] = self.gateway.queries.devices()
         self.assertEqual(device.state, "silent")
         asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
         self.assertNoResult(asked)
-        self.gateway.link_heard(self.link)
-        self.gateway.link_silent(self.link)
-        self.gateway.link_down(self.link, "it went away")
+        self.link.listener.link_active()
+        self.link.listener.link_silent()
+        self.link.listener.link_down("it went away")
         self.failureResultOf(asked, Offline)
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
+        states = [line.removeprefix("EVENT:device_DEV:leonardo_STATE:") for line in lines]
         self.assertEqual(states, ["online", "silent", "online", "silent", "offline", "online"])
 
 
@@ -580,12 +571,12 @@ class SlowSilenceTests(GatewayCase):
         """
         While it is settling it is not called silent, but afterwards.
         """
-        self.gateway.link_up(self.link)
-        self.gateway.link_silent(self.link)
-        self.assertEqual([device.state for device in self.gateway.devices()], ["settling"])
+        self.link.listener.link_up()
+        self.link.listener.link_silent()
+        self.assertEqual([device.state for device in self.gateway.queries.devices()], ["settling"])
         asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
         self.clock.advance(2.0)
-        self.assertEqual([device.state for device in self.gateway.devices()], ["silent"])
+        self.assertEqual([device.state for device in self.gateway.queries.devices()], ["silent"])
         self.hear(("20", "456"))
         self.successResultOf(asked)
 
@@ -608,10 +599,10 @@ class LendTests(GatewayCase):
         It is lent when its port is closed; who waits fails with `Offline`, and so does who asks then. At the end it is
         taken back, once.
         """
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         waiting = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
         self.events.clear()
-        self.gateway.subscribe(lambda sensor, line: self.events.append(line))
+        self.watch(self.events)
         lent = self.gateway.lend("leonardo", "me:1")
         self.failureResultOf(waiting, Offline)
         self.assertNoResult(lent)
@@ -619,10 +610,10 @@ class LendTests(GatewayCase):
         lease = self.successResultOf(lent)
         self.assertEqual((lease.device, lease.port), ("leonardo", "/dev/ttyACM0"))
         self.failureResultOf(self.ask("MSG:J_ID:20_ORIGIN:TOTO"), Offline)
-        self.assertEqual([device.state for device in self.gateway.devices()], ["lent"])
+        self.assertEqual([device.state for device in self.gateway.queries.devices()], ["lent"])
         lease.end()
         lease.end()
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         self.assertEqual(
             [event for event in self.events if not isinstance(event, tuple) or event[0] != "journal"],
             [
@@ -686,8 +677,8 @@ class ClockMarkTests(GatewayCase):
         """
         There is one before the first row, and none without a row, nor while the clock goes evenly.
         """
-        self.gateway.link_up(self.link)
-        self.gateway.reports_received(self.link, [Report("9", "ON", None, ())])
+        self.link.listener.link_up()
+        self.link.listener.reports_received([Report("9", "ON", None, ())])
         self.assertEqual(self.kinds(), [])
         self.clock.advance(2)
         self.hear(("20", "1"), ("20", "2"))
@@ -723,7 +714,7 @@ class ClockMarkTests(GatewayCase):
         """
         A request that ends after a step has its mark before it, and tells by the new clock when it was accepted.
         """
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         self.failureResultOf(self.ask("MSG:J_ID:20_ORIGIN:TOTO_DEV:nowhere"), Unknown)
         asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO_TIMEOUT:2")
         self.time.stepped = 3600_000

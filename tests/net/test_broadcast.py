@@ -4,11 +4,12 @@ Events, handed out: once for all who watch the same, together, and a hundred wat
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.support.memory_gateway import MemoryGateway
 from tests.support.turnclock import TurnClock
 from usbgate.net.broadcast import EVENTS_LIMIT, PAUSE_LIMIT, WATCHERS_A_TURN, Broadcast, EventBatch, ISubscriber
 
@@ -49,8 +50,26 @@ class WatchersTests(SynchronousTestCase):
         Begin with nobody.
         """
         self.clock = TurnClock()
-        self.gateway = MemoryGateway()
-        self.watchers = Broadcast(self.clock, self.gateway.subscribe)
+        self.deliver: Callable[[str | None, str], None] | None = None
+        self.watchers = Broadcast(self.clock, self.subscribe)
+
+    def subscribe(self, deliver: Callable[[str | None, str], None]) -> Callable[[], None]:
+        """
+        Deliver events from now on.
+        """
+        self.deliver = deliver
+
+        def unsubscribe() -> None:
+            self.deliver = None
+
+        return unsubscribe
+
+    def publish(self, sensor: str | None, line: str) -> None:
+        """
+        Publish an event.
+        """
+        if self.deliver is not None:
+            self.deliver(sensor, line)
 
     def tearDown(self) -> None:
         """
@@ -58,7 +77,7 @@ class WatchersTests(SynchronousTestCase):
         """
         for watcher in [*self.watchers._sensors]:
             self.watchers.remove(watcher)
-        self.assertEqual(self.gateway.watching, [])
+        self.assertIsNone(self.deliver)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def watch(self, *sensors: str, count: int = 1, clock: Clock | None = None) -> list[MemoryWatcher]:
@@ -77,8 +96,8 @@ class WatchersTests(SynchronousTestCase):
         all_of_it = self.watch(count=3)
         twenty = self.watch("20", count=2) + self.watch("20", "21")
         for n in range(3):
-            self.gateway.publish(f"2{n}", f"e{n}")
-        self.gateway.publish(None, "device")
+            self.publish(f"2{n}", f"e{n}")
+        self.publish(None, "device")
         self.clock.turn()
         self.assertEqual([watcher.heard for watcher in all_of_it], [["e0", "e1", "e2", "device"]] * 3)
         self.assertEqual([w.heard for w in twenty], [["e0", "device"], ["e0", "device"], ["e0", "e1", "device"]])
@@ -91,14 +110,14 @@ class WatchersTests(SynchronousTestCase):
         Who begins to watch gets nothing from before; who ends gets all until then, and nothing after.
         """
         (first,) = self.watch()
-        self.gateway.publish("20", "a")
+        self.publish("20", "a")
         (second,) = self.watch()
-        self.gateway.publish("20", "b")
+        self.publish("20", "b")
         self.watchers.remove(first)
         self.watchers.add(second, ["21"])
         self.assertEqual((first.heard, second.heard), (["a", "b"], ["b"]))
-        self.gateway.publish("20", "c")
-        self.gateway.publish("21", "d")
+        self.publish("20", "c")
+        self.publish("21", "d")
         self.clock.turn()
         self.assertEqual((first.heard, second.heard), (["a", "b"], ["b", "d"]))
 
@@ -107,14 +126,14 @@ class WatchersTests(SynchronousTestCase):
         Many are served in several turns, each in its order, whatever comes meanwhile and whoever goes.
         """
         many = self.watch(count=2 * WATCHERS_A_TURN + 50)
-        self.gateway.publish("20", "a")
+        self.publish("20", "a")
         self.clock.turn()
         self.assertEqual(sum(len(watcher.got) for watcher in many), WATCHERS_A_TURN)
-        self.gateway.publish("20", "b")
+        self.publish("20", "b")
         self.watchers.remove(many[-1])
         self.assertEqual(many[-1].heard, ["a", "b"])
         (late,) = self.watch()
-        self.gateway.publish("20", "c")
+        self.publish("20", "c")
         self.clock.advance(1)
         self.assertEqual([watcher.heard for watcher in many[:-1]], [["a", "b", "c"]] * (len(many) - 1))
         self.assertEqual(late.heard, ["c"])
@@ -125,10 +144,10 @@ class WatchersTests(SynchronousTestCase):
         """
         for count, pause in ((5, 0.01), (90, PAUSE_LIMIT)):
             some = self.watch(count=count, clock=self.clock)
-            self.gateway.publish("20", "a")
+            self.publish("20", "a")
             self.clock.turn()
-            self.gateway.publish("20", "b")
-            self.gateway.publish("20", "c")
+            self.publish("20", "b")
+            self.publish("20", "c")
             (call,) = self.clock.getDelayedCalls()
             self.assertAlmostEqual(call.getTime() - self.clock.seconds(), pause)
             self.clock.advance(pause)
@@ -143,5 +162,5 @@ class WatchersTests(SynchronousTestCase):
         """
         (watcher,) = self.watch()
         for _ in range(EVENTS_LIMIT // 1000 + 1):
-            self.gateway.publish("20", "x" * 1000)
+            self.publish("20", "x" * 1000)
         self.assertEqual(len(watcher.heard), EVENTS_LIMIT // 1000 + 1)

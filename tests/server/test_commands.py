@@ -4,15 +4,19 @@ The words of people (protocol §3): what each asks of the gateway, and what it s
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.internet.address import IPv4Address
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory_gateway import AT, AT_TEXT, MemoryGateway, PeerTransport, reading
+from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Busy, Failed, Offline, TimedOut
 from usbgate.core.fieldline import LINE_LIMIT, parse
-from usbgate.gateway.interfaces import DeviceSummary, Lease, SensorSummary
+from usbgate.core.status import JournalStatus, StoreStatus
+from usbgate.gateway.interfaces import DeviceSummary, Lease, MalformedLine, SensorSummary
 from usbgate.server.commands import WORDS
 from usbgate.server.factory import ClientFactory
 
@@ -310,46 +314,80 @@ class OtherTests(WordCase):
         Links; a path that would not read back is made so, and never a crash.
         """
         self.gateway.known_devices = [
-            DeviceSummary("uno", "/dev/serial/by-id/usb-1_x:1", "online", AT, {"IN": 5, "OUT": 4, "MALFORMED": 1}),
+            DeviceSummary(
+                "uno", "/dev/serial/by-id/usb-1_x:1", "online", AT, LinkCounts(lines_in=5, lines_out=4, left_out=1)
+            ),
             DeviceSummary("b", "/dev/\ud800", "offline", AT),
-            DeviceSummary("c", "usb:2341:8036:85_3:2", "offline", AT, {"IN": 0}, "say usb-port:1-1.3 (ttyUSB0)"),
+            DeviceSummary("c", "usb:2341:8036:85_3:2", "offline", AT, warning="say usb-port:1-1.3 (ttyUSB0)"),
         ]
         heard = self.say("devices")
         self.assertEqual(
-            heard[0], f"DEV:uno_PATH:/dev/serial/by-id/usb-1 x:1_STATE:online_SINCE:{AT_TEXT}_IN:5_OUT:4_MALFORMED:1"
+            heard[0],
+            f"DEV:uno_PATH:/dev/serial/by-id/usb-1 x:1_STATE:online_SINCE:{AT_TEXT}"
+            "_IN:5_OUT:4_MALFORMED:0_PARTIAL:0_ECHOES:0_REPEATS:0_LEFTOUT:1",
         )
         self.assertEqual(parse(heard[1].encode())["STATE"], "offline")
         self.assertEqual(
             heard[2:],
             [
-                f"DEV:c_PATH:usb:2341:8036:85 3:2_STATE:offline_SINCE:{AT_TEXT}_IN:0_TEXT:say usb-port:1-1.3 (ttyUSB0)",
+                f"DEV:c_PATH:usb:2341:8036:85 3:2_STATE:offline_SINCE:{AT_TEXT}"
+                "_IN:0_OUT:0_MALFORMED:0_PARTIAL:0_ECHOES:0_REPEATS:0_LEFTOUT:0_TEXT:say usb-port:1-1.3 (ttyUSB0)",
                 "OK:devices",
             ],
         )
 
     def test_status(self) -> None:
         """
-        What the gateway tells, then what the face counts.
+        The gateway's status, then the counts of the connections.
         """
+        self.gateway.current_status = replace(
+            self.gateway.current_status,
+            sensors=3,
+            in_flight=1,
+            store=StoreStatus("away", "pi", 12, 1, AT, "no_route"),
+            journal=JournalStatus("disk_full", 5, 0.01234, 512, 1024, 3),
+            unsure={"uno": ["5", "6"]},
+        )
         self.say("watch")
         self.client.dataReceived(b"MSG:J_ID:20\n")
         self.heard()
         self.assertEqual(
             self.say("status"),
             [
-                "VERSION:1.2_UPTIME:7",
-                "STORE:ok_BACKLOG:0",
+                "VERSION:1.2_UPTIME:7_CLOCK:trusted_SENSORS:3_INFLIGHT:1",
+                f"STORE:away_GW:pi_BACKLOG:12_REJECTED:1_OLDEST:{AT_TEXT}_TEXT:no route",
+                "JOURNAL:trouble_COMMITS:5_SLOWEST:0.0123_WRITTEN:512_DAILY:1024_LOST:3_TEXT:disk full",
+                "REQUESTS:3_OUTCOME:answered",
+                "REQUESTS:1_OUTCOME:timeout",
+                "MALFORMED:2_REASON:no key",
+                "DEV:uno_UNSURE:2_SENSORS:5,6"
+                "_TEXT:they answer with neither MSG nor TAG: an unasked reading can pass for an answer",
                 "CLIENTS:1_WATCHERS:1_WAITING:1_ACCEPTED:1_LIMITED:0",
                 "OK:status",
             ],
         )
 
+    def test_status_without_store(self) -> None:
+        """
+        Where nothing is stored there is no journal; of many unsure sensors each is named, 50 a line.
+        """
+        names = [f"sensor-{n}" for n in range(120)]
+        self.gateway.current_status = replace(
+            self.gateway.current_status, store=StoreStatus(), journal=None, unsure={"uno": names}
+        )
+        lines = [parse(line.encode()) for line in self.say("status")]
+        self.assertEqual(lines[1], {"STORE": "none"})
+        self.assertFalse([line for line in lines if "JOURNAL" in line])
+        unsure = [line for line in lines if "UNSURE" in line]
+        self.assertEqual([line["UNSURE"] for line in unsure], ["50", "50", "20"])
+        self.assertEqual(",".join(line["SENSORS"] for line in unsure).split(","), names)
+
     def test_noise(self) -> None:
         """
-        The lines as the gateway tells them.
+        The malformed lines, in a form that reads back.
         """
-        self.gateway.noises = [{"DEV": "uno", "REASON": "no key", "LINE": "x_y"}]
-        self.assertEqual(self.say("noise"), ["DEV:uno_REASON:no key_LINE:x_y", "OK:noise"])
+        self.gateway.kept_malformed = [MalformedLine(AT, "uno", "no key", b"x_y:\xff")]
+        self.assertEqual(self.say("noise"), [f"AT:{AT_TEXT}_FROM:uno_REASON:no key_TEXT:x y:\\xff", "OK:noise"])
 
     def test_help(self) -> None:
         """

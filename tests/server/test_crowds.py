@@ -16,7 +16,7 @@ from usbgate.core.errors import Offline, RequestError, Stopped
 from usbgate.core.fieldline import parse
 from usbgate.core.messages import parse_request
 from usbgate.core.model import Answer, Report
-from usbgate.gateway.replies import TOLD_A_TURN
+from usbgate.gateway.replies import REPLIES_PER_TURN
 from usbgate.server.factory import ClientFactory
 
 MANY = 10_000
@@ -35,7 +35,7 @@ class CrowdCase(GatewayCase):
         Take turns; note who is told.
         """
         super().setUp()
-        self.gateway.link_up(self.link)
+        self.link.listener.link_up()
         self.told: list[tuple[str, str, str]] = []  # client, sensor, value or error code
 
     def ask_as(self, client: str, sensor: str) -> None:
@@ -59,8 +59,8 @@ class CrowdCase(GatewayCase):
         """
         Let the device say values of sensors, in one chunk.
         """
-        self.gateway.reports_received(
-            self.link, [Report(sensor, "J", None, (("VALUE", value),)) for sensor, value in values]
+        self.link.listener.reports_received(
+            [Report(sensor, "J", None, (("VALUE", value),)) for sensor, value in values]
         )
 
     def take_turns(self) -> int:
@@ -74,7 +74,7 @@ class CrowdCase(GatewayCase):
         while any(call.getTime() <= self.clock.seconds() for call in self.clock.calls):
             before = len(self.told)
             self.clock.turn()
-            self.assertLessEqual(len(self.told) - before, TOLD_A_TURN)
+            self.assertLessEqual(len(self.told) - before, REPLIES_PER_TURN)
             self.assertEqual(len(self.journal.requests), len(self.told))
             turns += 1
         return turns
@@ -98,7 +98,7 @@ class CrowdTests(CrowdCase):
         self.ask_as("other:1", "20")
         self.say(("20", "3"))
         self.assertEqual(self.told[-1], ("other:1", "20", "3"))
-        self.assertGreater(self.take_turns(), MANY // TOLD_A_TURN // 2)
+        self.assertGreater(self.take_turns(), MANY // REPLIES_PER_TURN // 2)
         self.assertEqual(Counter(self.told)["crowd:7", "30", "1"], MANY // 50)
         self.assertEqual(len(self.told), MANY + 2)
         self.assertEqual(len(self.journal.readings), 3)
@@ -140,9 +140,8 @@ class CrowdTests(CrowdCase):
         """
         for n in range(250):
             self.ask_as(f"crowd:{n}", "30")
-        self.gateway.link_down(self.link, "gone")
-        self.assertEqual(len(self.told), TOLD_A_TURN)
-        self.assertEqual(self.take_turns(), 2)
+        self.link.listener.link_down("gone")
+        self.assertEqual(self.take_turns(), 3)
         self.assertEqual({told[2] for told in self.told}, {Offline.code})
         self.assertEqual(len({told[0] for told in self.told}), 250)
 

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from tests.support.memory_gateway import ANSWER, ECHO, ORIGINALS, MemoryGateway
+from tests.support.memory_gateway import ANSWER, AT_TEXT, ECHO, ORIGINALS, MemoryGateway, report_event
 from tests.support.waiting import until
 from usbgate.net.sendqueue import STUCK_AFTER
 from usbgate.server.factory import ClientFactory
@@ -226,8 +226,8 @@ class TcpTests(TestCase):
         peer.transport.write(b"watch\n")
         await until(lambda: peer.received == b"OK:watch\n")
         for n in range(5000):
-            self.gateway.publish("20", f"EVENT:reading_ID:20_A:{n}")
-        await until(lambda: peer.received.endswith(b"_A:4999\n"))
+            self.gateway.publish(report_event("20", A=str(n)))
+        await until(lambda: peer.received.endswith(f"_A:4999_AT:{AT_TEXT}\n".encode()))
         self.assertEqual(peer.received.count(b"\n"), 5001)
 
     async def test_half_closed_watch(self) -> None:
@@ -240,15 +240,15 @@ class TcpTests(TestCase):
         await until(lambda: peer.received)
         client: Any = next(iter(self.factory._connections))
         await until(lambda: client._half_closed)
-        self.gateway.publish("20", "EVENT:reading_ID:20_A:1")
+        self.gateway.publish(report_event("20", A="1"))
         await until(lambda: b"EVENT" in peer.received)
         peer.transport.abortConnection()
         await until(lambda: peer.lost)
 
         while self.factory.counts()["CLIENTS"]:
-            self.gateway.publish("20", "EVENT:reading_ID:20_A:1")
+            self.gateway.publish(report_event("20", A="1"))
             await deferLater(self.reactor, 0.005)
-        self.assertEqual(self.gateway.watching, [])
+        self.assertEqual(self.gateway.subscribers, [])
 
     async def test_watchers_that_closed(self) -> None:
         """
@@ -279,7 +279,7 @@ class TcpTests(TestCase):
             return not self.factory.counts()["CLIENTS"]
 
         await until(looked)
-        self.assertEqual((self.gateway.watching, clock.getDelayedCalls()), ([], []))
+        self.assertEqual((self.gateway.subscribers, clock.getDelayedCalls()), ([], []))
 
     async def test_stuck(self) -> None:
         """

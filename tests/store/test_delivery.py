@@ -13,8 +13,8 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.journal import JournalCase
 from tests.support.waiting import until
-from usbgate.core.fieldline import format_line, format_time
 from usbgate.core.model import Row
+from usbgate.core.status import StoreStatus
 from usbgate.store.delivery import BACK_OFF_MOST, RECALL_INTERVAL, STOP_PATIENCE, Delivery
 from usbgate.store.interfaces import SinkUnavailable
 from usbgate.testing import MemoryJournal, MemorySink, readings, request_record
@@ -173,20 +173,18 @@ class DeliveryTests(TestCase):
 
     def test_status(self) -> None:
         """
-        It tells the state, the rows that wait and those set aside, and the trouble in words that read back.
+        It has the state, the rows that wait and those set aside, and the trouble.
         """
-        self.assertEqual(self.delivery.status(), {"STORE": "connecting", "BACKLOG": "0", "REJECTED": "0"})
+        self.assertEqual(self.delivery.status(), StoreStatus("connecting"))
         self.sink.refuses = lambda number, row: number == 2
         self.delivery.startService()
         self.outbox.append(readings(0, 2), [])
-        self.assertEqual(self.delivery.status(), {"STORE": "connected", "BACKLOG": "0", "REJECTED": "1"})
+        self.assertEqual(self.delivery.status(), StoreStatus("connected", rejected=1))
         self.sink.unavailable = 'relation "usbgate_schema" is\nnot there'
         self.outbox.append(readings(0, 3), [])
-        told = self.delivery.status()
-        text = 'relation "usbgate schema" is not there'
-        oldest = format_time(readings(0, 1)[0].at)
-        self.assertEqual(told, {"STORE": "away", "BACKLOG": "3", "REJECTED": "1", "OLDEST": oldest, "TEXT": text})
-        format_line(told)
+        oldest = readings(0, 1)[0].at
+        expected = StoreStatus("away", None, 3, 1, oldest, self.sink.unavailable)
+        self.assertEqual(self.delivery.status(), expected)
 
     def test_said_once(self) -> None:
         """

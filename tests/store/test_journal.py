@@ -23,7 +23,6 @@ from zope.interface.verify import verifyObject
 from tests.support.journal import JournalCase, connect
 from tests.support.waiting import until
 from usbgate.core.batch import Batch, encode, halve
-from usbgate.core.fieldline import format_line
 from usbgate.core.model import ClockMark, Reading
 from usbgate.store.interfaces import IJournal, IOutbox
 from usbgate.store.journal import file, writer
@@ -188,8 +187,9 @@ class QueueTests(JournalCase):
         self.assertLessEqual(max(sizes), MERGE_ROWS)
         self.assertLessEqual(len(sizes), 3)
         told = journal.status()
-        self.assertEqual((told["JOURNAL"], told["COMMITS"]), ("ok", str(journal.health.commits)))
-        self.assertGreater(int(told["WRITTEN"]), 5 * FLUSH_ROWS)
+        self.assertEqual((told.trouble, told.commits), (None, journal.health.commits))
+        assert told.written is not None
+        self.assertGreater(told.written, 5 * FLUSH_ROWS)
         self.assertGreater(journal.health.slowest_commit, 0)
 
     async def test_behind_and_live_again(self) -> None:
@@ -456,10 +456,7 @@ class TroubleTests(JournalCase):
         self.assertGreater(journal.health.lost, 500)
         self.assertEqual(journal.backlog, 1_001 - journal.health.lost)
         told = journal.status()
-        format_line(told)
-        self.assertEqual(
-            (told["JOURNAL"], told["LOST"], told["TEXT"]), ("trouble", str(journal.health.lost), "database is locked")
-        )
+        self.assertEqual((told.trouble, told.lost), ("database is locked", journal.health.lost))
         self.assertEqual(len(self.logged("are lost")), 1)
         holder.close()
         rows = [row for batch in await self.take_all(journal) for row in rows_of(batch).values()]
@@ -527,7 +524,7 @@ class TroubleTests(JournalCase):
         journal.flush()
         self.assertEqual(self.pressure, [True])
         await until(lambda: self.pressure == [True, False])
-        self.assertIn("not ended", journal.status()["TEXT"])
+        self.assertIn("not ended", journal.status().trouble or "")
         for n in range(1_010, 3_010, 100):
             journal.append(readings(n, 100), ())
             journal.flush()
@@ -539,7 +536,7 @@ class TroubleTests(JournalCase):
         taken = [value for batch in batches for value in values(batch)]
         kept = 3_000 - journal.health.lost
         self.assertEqual(taken, [float(n) for n in (*range(10), *range(3_010 - kept, 3_010))])
-        self.assertEqual(journal.status()["JOURNAL"], "ok")
+        self.assertIsNone(journal.status().trouble)
 
     async def test_stop_while_hanging(self) -> None:
         """
@@ -564,9 +561,9 @@ class TroubleTests(JournalCase):
         for _ in range(3):
             holder = self.refuse()
             journal.append(readings(0, 1), ())
-            await until(lambda: journal.status()["JOURNAL"] == "trouble")
+            await until(lambda: journal.status().trouble is not None)
             holder.close()
-            await until(lambda: journal.status()["JOURNAL"] == "ok")
+            await until(lambda: journal.status().trouble is None)
         self.assertEqual((len(self.logged("can't be used")), len(self.logged("can be used again"))), (1, 1))
 
     async def test_refused_rows_outlive_the_ring(self) -> None:
@@ -631,7 +628,7 @@ class TroubleTests(JournalCase):
         self.patch(journal_module, "UNNUMBERED_ROWS", 1_000)
         self.refuse_to_open()
         journal = self.start()
-        self.assertEqual((journal.uuid, journal.status()["TEXT"]), ("", "database or disk is full"))
+        self.assertEqual((journal.uuid, journal.status().trouble or ""), ("", "database or disk is full"))
         asked = journal.oldest()
         for n in range(10, 2_010, 20):
             journal.append(readings(n, 20), [request_record()])
@@ -647,7 +644,7 @@ class TroubleTests(JournalCase):
         self.assertEqual(taken[:10], [float(n) for n in range(10)])
         self.assertEqual(taken[10:], [float(n) for n in range(2_010 - len(taken) + 10, 2_010)])
         self.assertEqual(sum(batch.rows for batch in batches) + journal.health.lost, 2_110)
-        self.assertEqual((self.pressure, journal.status()["JOURNAL"]), ([], "ok"))
+        self.assertEqual((self.pressure, journal.status().trouble), ([], None))
         await journal.stopService()
         self.assertEqual(self.look("select lost from journal"), [(journal.health.lost,)])
 
@@ -883,8 +880,7 @@ class LimitTests(JournalCase):
         self.assertGreater(size, 90_000)
         self.assertGreater(journal.health.lost, 0)
         self.assertEqual(journal.health.lost % 100, 0)
-        self.assertEqual(journal.status()["LOST"], str(journal.health.lost))
-        format_line(journal.status())
+        self.assertEqual(journal.status().lost, journal.health.lost)
         self.assertEqual(len(self.logged("are lost")), 1)
         taken = [value for batch in await self.take_all(journal) for value in values(batch)]
         self.assertEqual(taken, [float(n) for n in range(journal.health.lost, 3_000)])
@@ -894,7 +890,7 @@ class LimitTests(JournalCase):
         before = journal.health.lost
         await journal.stopService()
         again = self.start(limit=100_000)
-        self.assertEqual(again.status()["LOST"], str(before))
+        self.assertEqual(again.status().lost, before)
         self.events.clear()
         await again.stopService()
         self.assertEqual(self.logged("are lost"), [])
@@ -908,7 +904,7 @@ class LimitTests(JournalCase):
             journal.append(readings(n * 100, 100), ())
             journal.confirm(await journal.oldest())
         self.assertEqual(journal.health.lost, 0)
-        self.assertNotIn("LOST", journal.status())
+        self.assertEqual(journal.status().lost, 0)
 
     async def test_in_flight(self) -> None:
         """

@@ -32,7 +32,7 @@ from tests.support.database import PostgresTestCase, batch_of, numbered, numbere
 from tests.support.waiting import until
 from usbgate.core import batch
 from usbgate.core.model import Alarm, AlarmRecord, ClockMark
-from usbgate.store.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
+from usbgate.store.interfaces import ISink, IStore, RowsRefused, SinkUnavailable
 from usbgate.store.postgres import queries
 from usbgate.store.postgres import session as pgsession
 from usbgate.store.postgres import sink as postgres
@@ -149,7 +149,7 @@ class StoringTests(PostgresTestCase):
         """
         sink = await self.connected()
         self.assertTrue(verifyObject(ISink, sink))
-        self.assertTrue(verifyObject(IHistory, sink))
+        self.assertTrue(verifyObject(IStore, sink))
         rows = [
             numbered(0, command="J", clock=False),
             numbered(1, value=None, text='it\'s \\n \\001 "x" %s é 漢 🌡 \u2028'),

@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 from tests.support.database import PostgresTestCase, numbered, numbered_request
 from usbgate.core import batch
 from usbgate.core.model import Reading, Selection, StoredReading
-from usbgate.store.interfaces import IArchive
+from usbgate.store.interfaces import IStore
 from usbgate.store.postgres import queries
 from usbgate.store.postgres.sink import PostgresSink
 from usbgate.testing import AT, MemorySink
@@ -74,7 +74,7 @@ class ArchiveTests(PostgresTestCase):
         """
         rows = self.rows()
         sink, expected = await self.stored(rows), self.expected(rows)
-        self.assertTrue(verifyObject(IArchive, sink))
+        self.assertTrue(verifyObject(IStore, sink))
         for selection in SELECTIONS:
             for limit in (None, 1, 7, 1000):
                 extent = await sink.extent(selection, limit)

@@ -16,8 +16,7 @@ from tests.support.marked_gateway import MarkedGateway
 from tests.support.memory_gateway import AT, PeerTransport
 from tests.support.reference import ANY_LENGTH, SURE_WORDS, Expected, fields_of, lines_of, without_telnet
 from usbgate.core.fieldline import LINE_LIMIT, parse
-from usbgate.core.messages import reading_event_line
-from usbgate.core.model import Report
+from usbgate.core.model import ReportEvent
 from usbgate.server import protocol as server
 from usbgate.server.factory import ClientFactory
 
@@ -126,8 +125,7 @@ class FuzzedClient:
         Tell whoever watches of a reading.
         """
         self._events += 1
-        report = Report("20", None, None, (("EVENTS", str(self._events)),))
-        self.gateway.publish("20", reading_event_line(report, None, AT))
+        self.gateway.publish(ReportEvent("20", "leonardo", None, AT, (("EVENTS", str(self._events)),)))
 
     def stick(self) -> None:
         """
@@ -183,7 +181,7 @@ class FuzzedClient:
             self.transport.abortConnection()
         else:
             assert not whole or self.protocol._half_closed
-        assert self.gateway.watching == []
+        assert self.gateway.subscribers == []
         assert self.gateway.lent == 0
         assert self.factory.counts()["CLIENTS"] == 0
         assert self.clock.getDelayedCalls() == [], self.clock.getDelayedCalls()

@@ -4,22 +4,26 @@ A gateway between neighbours in memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from usbgate.core.clock import IClock
+from usbgate.core.counts import LinkCounts
 from usbgate.core.fieldline import parse
-from usbgate.core.messages import parse_request
-from usbgate.core.model import Alarm, Answer, Reading, Report, RequestRecord, Row, Send
+from usbgate.core.messages import event_line, parse_request
+from usbgate.core.model import Answer, Event, Reading, Report, RequestRecord, Row, Send
 from usbgate.core.pending import Rules
-from usbgate.device.interfaces import IDeviceLink
+from usbgate.core.status import JournalStatus, StoreStatus
+from usbgate.device.interfaces import IDeviceLink, ILinkListener
 from usbgate.gateway.gateway import Gateway
 from usbgate.gateway.routing import SensorRules
-from usbgate.store.interfaces import IHistory, IJournal, SinkUnavailable
+from usbgate.store.interfaces import IJournal
+from usbgate.testing import MemorySink
 
 WALL = 1363035730000  # ms: where the wall clock of these tests begins
 
@@ -41,12 +45,6 @@ class TwoClocks:
         See `IClock.wall`.
         """
         return WALL + round(self._clock.seconds() * 1000) + self.stepped
-
-    def monotonic(self) -> float:
-        """
-        See `IClock.monotonic`.
-        """
-        return self._clock.seconds()
 
     def uptime(self) -> float:
         """
@@ -70,22 +68,28 @@ class TwoClocks:
 @implementer(IDeviceLink)
 class MemoryLink:
     """
-    A link that notes what it is told.
+    A link that lists its calls among the events.
+
+    Attributes:
+        full: Whether the device takes nothing of what is written.
     """
 
-    lines_in = lines_out = malformed = echoes = repeats = partial = left_out = 0
+    listener: ILinkListener
 
     def __init__(self, name: str, events: list[object]) -> None:
         self.name = name
         self.path = f"/dev/{name}"
+        self.counts = LinkCounts()
+        self.full = False
         self._events = events
 
-    def send(self, messages: Sequence[Send]) -> None:
+    def send(self, messages: Sequence[Send]) -> bool:
         """
         See `IDeviceLink.send`.
         """
         for request, _, _ in messages:
             self._events.append(("send", self.name, request.question.command, request.question.sensor))
+        return not self.full
 
     def pause(self) -> None:
         """
@@ -114,10 +118,10 @@ class MemoryLink:
         self._events.append(("take back", self.name))
 
 
-@implementer(IJournal, IHistory)
+@implementer(IJournal)
 class MemoryJournal:
     """
-    A journal that keeps its rows, and a history that the test has written.
+    A journal that keeps its rows, and lists what it was given among the events.
     """
 
     backlog = 0
@@ -126,9 +130,6 @@ class MemoryJournal:
         self.readings: list[Reading] = []
         self.requests: list[RequestRecord] = []
         self.rows: list[Row] = []
-        self.stored: list[Reading] = []
-        self.open_alarms: list[Alarm] = []
-        self.away = False
         self._events = events
 
     def append(self, *runs: Sequence[Row]) -> None:
@@ -142,26 +143,6 @@ class MemoryJournal:
         self._events.append(("journal", len(readings), [request.outcome for request in requests]))
         self.readings += readings
         self.requests += requests
-
-    def alarms(self) -> Deferred[list[Alarm]]:
-        """
-        See `IHistory.alarms`.
-        """
-        return succeed(list(self.open_alarms))
-
-    def latest(self) -> Deferred[list[Reading]]:
-        """
-        See `IHistory.latest`.
-        """
-        return succeed(list(self.stored))
-
-    def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
-        """
-        See `IHistory.history`.
-        """
-        if self.away:
-            return fail(SinkUnavailable("connection refused"))
-        return succeed([reading for reading in self.stored if reading.sensor == sensor][-limit:])
 
 
 class GatewayCase(SynchronousTestCase):
@@ -186,9 +167,24 @@ class GatewayCase(SynchronousTestCase):
         for link in self.links.values():
             self.gateway.add_link(link, self.rules)
         self.journal = MemoryJournal(self.events)
-        self.gateway.store_in(self.journal, self.journal, lambda: [{"STORE": "memory"}])
+        self.store = MemorySink()
+        self.gateway.store_in(self.journal, self.store, lambda: (StoreStatus("connected", "pi"), JournalStatus()))
         self.gateway.startService()
         self.link = self.links[self.names[0]]
+
+    def watch(self, lines: list[Any]) -> Callable[[], None]:
+        """
+        Append to `lines` the line of every event that `watch` sends, from now on.
+
+        Returns:
+            What to call to end that.
+        """
+
+        def spell(event: Event) -> None:
+            if (line := event_line(event)) is not None:
+                lines.append(line)
+
+        return self.gateway.subscribe(spell)
 
     def ask(self, line: str) -> Deferred[Answer]:
         """
@@ -209,4 +205,4 @@ class GatewayCase(SynchronousTestCase):
         Let a device report (sensor, value) pairs in one chunk.
         """
         reports = [Report(sensor, None, None, (("VALUE", value),)) for sensor, value in lines]
-        self.gateway.reports_received(link or self.link, reports)
+        (link or self.link).listener.reports_received(reports)

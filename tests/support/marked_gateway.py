@@ -10,9 +10,10 @@ from twisted.internet.defer import Deferred
 
 from tests.support.memory_gateway import AT, MemoryGateway, reading
 from tests.support.reference import check_request
+from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Offline
 from usbgate.core.model import Answer, Reading, Request
-from usbgate.gateway.interfaces import DeviceSummary, Lease, SensorSummary
+from usbgate.gateway.interfaces import DeviceSummary, Lease, MalformedLine, SensorSummary
 
 
 class MarkedGateway(MemoryGateway):
@@ -29,8 +30,8 @@ class MarkedGateway(MemoryGateway):
         self.lent = 0
         self.readings = [reading(), reading(field="OK", value=None, text="a_B:1"), reading("é", value=1e22)]
         self.known_sensors = [SensorSummary("20", "leonardo", ["A", "B"], AT, 3, "the_name:1_X:2")]
-        self.known_devices = [DeviceSummary("leonardo", "/dev/a_b:c", "online", AT, {"IN": 3}, "two\nlines")]
-        self.noises = [{"LINE": "_\x00:", "TEXT": "no key"}]
+        self.known_devices = [DeviceSummary("leonardo", "/dev/a_b:c", "online", AT, LinkCounts(3), "two\nlines")]
+        self.kept_malformed = [MalformedLine(AT, "leonardo", "no key", b"_\x00:")]
 
     def ask(self, request: Request) -> Deferred[Answer]:
         """

@@ -20,12 +20,24 @@ from usbgate.core.model import (
     Event,
     Reading,
     Report,
+    ReportEvent,
     Request,
     Selection,
     StoredReading,
     StoredRequest,
 )
-from usbgate.gateway.interfaces import DeviceSummary, IGateway, Lease, Presentation, SensorSummary, Totals
+from usbgate.core.status import JournalStatus, StoreStatus
+from usbgate.gateway.interfaces import (
+    DeviceSummary,
+    IGateway,
+    IQueries,
+    Lease,
+    MalformedLine,
+    Presentation,
+    SensorSummary,
+    Status,
+    Totals,
+)
 
 AT = 1363035730123
 AT_TEXT = "2013-03-11T21:02:10.123Z"
@@ -36,7 +48,7 @@ ECHO = "MSG:J_ID:20_ORIGIN:TOTO"
 ANSWER = f"ID:20_VALUE:456_MSG:J_AT:{AT_TEXT}"
 
 
-@implementer(IGateway)
+@implementer(IGateway, IQueries)
 class MemoryGateway:
     """
     Remembers what it was asked; tells what a test put in.
@@ -51,13 +63,22 @@ class MemoryGateway:
         self.known_sensors: list[SensorSummary] = []
         self.known_devices: list[DeviceSummary] = []
         self.refusals: list[tuple[str, bytes, str]] = []
-        self.noises: list[Mapping[str, str]] = []
-        self.watching: list[Callable[[str | None, str], None]] = []
+        self.kept_malformed: list[MalformedLine] = []
+        self.subscribers: list[Callable[[Event], None]] = []
         self.subscriptions = 0
         self.broken: Exception | None = None
         self.lendings: list[tuple[str, str, Deferred[Lease]]] = []
-        self.told: list[Mapping[str, str]] = [{"VERSION": "1.2", "UPTIME": "7"}, {"STORE": "ok", "BACKLOG": "0"}]
-        self.hearing: list[Callable[[Event], None]] = []
+        self.current_status = Status(
+            version="1.2",
+            uptime=7.0,
+            clock_trusted=True,
+            sensors=0,
+            in_flight=0,
+            store=StoreStatus("connected", "pi"),
+            journal=JournalStatus(),
+            unsure={},
+        )
+        self.queries = self
         self.presented: dict[str, Presentation] = {}
         self.stored: list[StoredReading] = []
         self.pages: list[tuple[Selection, int, int, int]] = []
@@ -90,12 +111,13 @@ class MemoryGateway:
         """
         self.asked[index][1].errback(error)
 
-    def publish(self, sensor: str | None, line: str) -> None:
+    def publish(self, *events: Event) -> None:
         """
-        Tell everybody who subscribed.
+        Deliver events to all subscribers.
         """
-        for deliver in list(self.watching):
-            deliver(sensor, line)
+        for event in events:
+            for deliver in list(self.subscribers):
+                deliver(event)
 
     def _break(self) -> None:
         if self.broken is not None:
@@ -152,46 +174,31 @@ class MemoryGateway:
         self.lendings.append((device, client, lending))
         return lending
 
-    def status(self) -> list[Mapping[str, str]]:
+    def status(self) -> Status:
         """
-        See `IGateway`.
+        See `IQueries`.
         """
-        return self.told
+        return self.current_status
 
-    def noise(self) -> list[Mapping[str, str]]:
+    def malformed_lines(self) -> list[MalformedLine]:
         """
-        See `IGateway`.
+        See `IQueries`.
         """
-        return self.noises
+        return self.kept_malformed
 
-    def refused(self, source: str, line: bytes, reason: str) -> None:
+    def add_malformed(self, source: str, line: bytes, reason: str) -> None:
         """
         See `IGateway`.
         """
         self.refusals.append((source, line, reason))
 
-    def subscribe(self, deliver: Callable[[str | None, str], None]) -> Callable[[], None]:
+    def subscribe(self, deliver: Callable[[Event], None]) -> Callable[[], None]:
         """
         See `IGateway`.
         """
         self.subscriptions += 1
-        self.watching.append(deliver)
-        return lambda: self.watching.remove(deliver)
-
-    def subscribe_events(self, deliver: Callable[[Event], None]) -> Callable[[], None]:
-        """
-        See `IGateway`.
-        """
-        self.hearing.append(deliver)
-        return lambda: self.hearing.remove(deliver)
-
-    def happen(self, *events: Event) -> None:
-        """
-        Tell everybody who subscribed to events.
-        """
-        for event in events:
-            for deliver in list(self.hearing):
-                deliver(event)
+        self.subscribers.append(deliver)
+        return lambda: self.subscribers.remove(deliver)
 
     def presentations(self) -> Mapping[str, Presentation]:
         """
@@ -276,6 +283,13 @@ def reading(sensor: str = "20", field: str = "VALUE", value: float | None = 456.
     """
     columns: dict[str, Any] = {"text": None, "command": None, "device": "leonardo", "at": AT, "clock": True, **others}
     return Reading(sensor=sensor, field=field, value=value, **columns)
+
+
+def report_event(sensor: str = "20", **values: str) -> ReportEvent:
+    """
+    Make the event of a report from the leonardo; its values are `A:1` if none are given.
+    """
+    return ReportEvent(sensor, "leonardo", None, AT, tuple((values or {"A": "1"}).items()))
 
 
 class PeerTransport(StringTransportWithDisconnection):

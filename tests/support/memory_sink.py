@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from usbgate.core.batch import KINDS, NULL_CELL, Batch
 from usbgate.core.model import Alarm, Reading
-from usbgate.store.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
+from usbgate.store.interfaces import ISink, RowsRefused, SinkUnavailable
 
 
 def rows_of(batch: Batch) -> list[dict[str, str | None]]:
@@ -42,7 +42,7 @@ def reading_of(row: Mapping[str, str | None]) -> Reading:
     )
 
 
-@implementer(ISink, IHistory)
+@implementer(ISink)
 class MemorySink:
     """
     Keeps what it is given.
@@ -130,7 +130,7 @@ class MemorySink:
 
     def latest(self) -> Deferred[list[Reading]]:
         """
-        Fetch the newest of each field (see `IHistory.latest`).
+        Fetch the newest of each field (see `IStore.latest`).
         """
         if self.unavailable is not None:
             return fail(SinkUnavailable(self.unavailable))
@@ -142,13 +142,13 @@ class MemorySink:
 
     def alarms(self) -> Deferred[list[Alarm]]:
         """
-        Fetch the open alarms (see `IHistory.alarms`): none is ever.
+        Fetch the open alarms (see `IStore.alarms`): none is ever.
         """
         return succeed([])
 
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         """
-        Fetch stored readings (see `IHistory.history`).
+        Fetch stored readings (see `IStore.history`).
         """
         if self.unavailable is not None:
             return fail(SinkUnavailable(self.unavailable))

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from usbgate.core.errors import LimitExceeded, Malformed
 from usbgate.core.fieldline import LINE_LIMIT, format_line, join_fields, parse
 from usbgate.core.linebuffer import LineBuffer
-from usbgate.core.messages import error_line, parse_request, reading_event_line, salvage
-from usbgate.core.model import Report, Request
+from usbgate.core.messages import error_line, event_line, parse_request, salvage
+from usbgate.core.model import Report, ReportEvent, Request
 from usbgate.device.dialects.fields import Dialect
 from usbgate.server.telnet import TelnetFilter
 
@@ -130,7 +130,9 @@ def check_device_line(line: bytes) -> None:
         return
     if isinstance(report, Report):
         assert report.values or report.command is not None, line
-        told = parse(reading_event_line(report, None, 0).encode(), ANY_LENGTH)
+        event = event_line(ReportEvent(report.sensor, "", report.command, 0, report.values))
+        assert event is not None
+        told = parse(event.encode(), ANY_LENGTH)
         del told["EVENT"], told["AT"]
         expected = {"ID": report.sensor, **dict(report.values)}
         assert told == expected | ({} if report.command is None else {"MSG": report.command}), (line, told)

@@ -32,7 +32,6 @@ from twisted.internet.testing import StringTransport
 from zope.interface import implementer
 
 import usbgate
-from tests.support.memory_sink import MemorySink
 from usbgate.core.pending import Rules
 from usbgate.daemon.clock import SystemClock
 from usbgate.device.dialects.fields import Dialect
@@ -41,6 +40,7 @@ from usbgate.gateway.gateway import Gateway
 from usbgate.server.factory import ClientFactory
 from usbgate.store.delivery import Delivery
 from usbgate.store.journal.journal import FLUSH_INTERVAL, Journal
+from usbgate.testing import MemorySink
 
 SOURCE = f"{Path(usbgate.__file__).parent}/"
 LIMIT = 10.0  # seconds for the journal's thread
@@ -239,8 +239,8 @@ def trace() -> list[Route]:
         gateway = Gateway(reactor, clock, "J", {})
         journal = Journal(reactor, Path(folder) / "journal.sqlite")  # type: ignore[arg-type]  # as much of it as is used
         delivery = Delivery(reactor, journal, sink, gateway.restore)
-        gateway.store_in(journal, sink, lambda: [])
-        link = Link(reactor, device, "board", "/dev/board", Dialect(), gateway)
+        gateway.store_in(journal, sink, lambda: (delivery.status(), journal.status()))
+        link = Link(reactor, device, "board", "/dev/board", Dialect())
         gateway.add_link(link, Rules())
         services = (journal, delivery, link)
         for service in services:

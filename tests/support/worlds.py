@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from usbgate.core import pending
 from usbgate.core.errors import Busy, Offline, RequestError, TimedOut
 from usbgate.core.model import Answer, Question, Report, Request, Send
 from usbgate.core.pending import Moves, PendingRequests, Rules
@@ -110,6 +111,22 @@ def may_slip(rules: Rules, shown_msg: bool, report: Report, label: Message | Non
     return ""
 
 
+def replies(moves: Moves[Asker]) -> list[tuple[Asker, Answer]]:
+    """
+    List those who were answered, with their answers.
+    """
+    ended = [(asker.waiter, outcome) for outcome, askers in moves.ended for asker in askers]
+    return [(waiter, outcome) for waiter, outcome in ended if isinstance(outcome, Answer)]
+
+
+def failures_of(moves: Moves[Asker]) -> list[tuple[Asker, RequestError]]:
+    """
+    List those who failed, with their errors.
+    """
+    ended = [(asker.waiter, outcome) for outcome, askers in moves.ended for asker in askers]
+    return [(waiter, outcome) for waiter, outcome in ended if isinstance(outcome, RequestError)]
+
+
 class LinkBook:
     """
     One link: the real `PendingRequests`, and what must be true of it.
@@ -148,7 +165,7 @@ class LinkBook:
         """
         asker = Asker(request, now, now + limit)
         failures = self._end_what_is_over(now)
-        moves = self.pending.ask(request, asker, limit, now)
+        moves = self.pending.ask(pending.Asker(request, now, asker), limit, now)
         question = request.question
         once = question.command in self.rules.once
         recent = self._newest.get(question)
@@ -159,16 +176,16 @@ class LinkBook:
             and not once
             and now - recent[0] <= request.max_age
             # Whether memory answers for a link that is offline, §4.7 and §4.8 leave open.
-            and (self.state != "offline" or moves.answered)
+            and (self.state != "offline" or replies(moves))
         ):
             self.seen["recent"] += 1
-            demand(len(moves.answered) == 1, "§4.8 an answer that is recent enough is given at once", moves)
-            waiter, answer = moves.answered[0]
+            demand(len(replies(moves)) == 1, "§4.8 an answer that is recent enough is given at once", moves)
+            waiter, answer = replies(moves)[0]
             demand(waiter is asker, "§4.8 the answer goes to who asked")
             self._compare_answer(answer, recent[2], question, recent[1], recent=True)
             asker.ended = True
         else:
-            demand(not moves.answered, "§4.8 nothing is answered from memory here", moves.answered)
+            demand(not replies(moves), "§4.8 nothing is answered from memory here", moves)
             if self.state == "offline":
                 failures[asker] = {Offline}
             else:
@@ -234,7 +251,7 @@ class LinkBook:
             self._newest[question] = (now, at, report)
             for asker in errand.askers:
                 expected[asker] = report
-        for waiter, answer in moves.answered:
+        for waiter, answer in replies(moves):
             demand(waiter in expected, "an answer reached another's asker, or one that had ended", waiter, answer)
             self._compare_answer(answer, expected.pop(waiter), waiter.request.question, at, recent=False)
             demand(not waiter.ended, "every asker ends once", waiter)
@@ -292,7 +309,7 @@ class LinkBook:
         demand(self.pending.deadline == math.inf, "nothing stays armed", self.pending.deadline)
 
     def _compare(self, moves: Moves[Asker], failures: dict[Asker, set[type[RequestError]]], now: float) -> None:
-        demand(not moves.answered and not moves.handed, "nothing was received", moves)
+        demand(not replies(moves) and not moves.handed, "nothing was received", moves)
         self._compare_failures(moves, failures)
         self._write(moves, now)
         self._check(now)
@@ -369,7 +386,7 @@ class LinkBook:
         )
 
     def _compare_failures(self, moves: Moves[Asker], failures: dict[Asker, set[type[RequestError]]]) -> None:
-        for waiter, error in moves.failed:
+        for waiter, error in failures_of(moves):
             demand(waiter in failures, "nobody fails before it is time, nor twice", error.code, waiter)
             codes = failures.pop(waiter)
             demand(type(error) in codes, "it fails with the right code", error.code, codes, waiter)

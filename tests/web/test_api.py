@@ -4,6 +4,7 @@ What can be called over HTTP, on a real port.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -12,6 +13,7 @@ from tests.support.memory_gateway import AT, AT_TEXT, reading
 from tests.support.waiting import until
 from tests.support.web import JSON, Reply, WebTestCase
 from usbgate.core.alarms import Condition
+from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import (
     Busy,
     Denied,
@@ -25,6 +27,7 @@ from usbgate.core.errors import (
     Unknown,
 )
 from usbgate.core.model import Alarm, Bucket, Button, RequestRecord, Selection, StoredReading, StoredRequest
+from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import DeviceSummary, FieldPresentation, Presentation, SensorSummary
 
 SMOKE = Alarm("a1", "2", "SMOKE", "== 1", 1.0, None, AT)
@@ -492,30 +495,34 @@ class OtherTests(WebTestCase):
         """
         Devices with their states, counts and warnings.
         """
-        self.gateway.known_devices = [DeviceSummary("uno", "/dev/x", "offline", AT, {"IN": 3, "OUT": 0}, "which one?")]
+        self.gateway.known_devices = [DeviceSummary("uno", "/dev/x", "offline", AT, LinkCounts(3), "which one?")]
         device = {
             **{"name": "uno", "path": "/dev/x", "state": "offline", "since": AT_TEXT},
-            **{"counts": {"in": 3, "out": 0}, "warning": "which one?"},
+            **{
+                "counts": {"in": 3, "out": 0, "malformed": 0, "partial": 0, "echoes": 0, "repeats": 0, "leftout": 0},
+                "warning": "which one?",
+            },
         }
         self.assertEqual(await self.get("/api/v1/devices"), {"devices": [device]})
 
     async def test_status(self) -> None:
         """
-        The lines of `status`, as one object; unsure sensors and texts of other lines do not get into it.
+        The gateway's status, its counts and those of the clients, as one object.
         """
-        self.gateway.told = [
-            {"VERSION": "1.2", "UPTIME": "7", "CLOCK": "trusted", "SENSORS": "4", "INFLIGHT": "1"},
-            {"STORE": "away", "GW": "flat", "BACKLOG": "12", "REJECTED": "1", "OLDEST": AT_TEXT, "TEXT": "no route"},
-            {"JOURNAL": "ok", "COMMITS": "5", "SLOWEST": "0.0125"},
-            {"REQUESTS": "3", "OUTCOME": "answered"},
-            {"DEV": "uno", "UNSURE": "1", "SENSORS": "20", "TEXT": "they answer"},
-        ]
+        self.gateway.current_status = replace(
+            self.gateway.current_status,
+            sensors=4,
+            in_flight=1,
+            store=StoreStatus("away", "flat", 12, 1, AT, "no_route"),
+            journal=JournalStatus("disk_full", 5, 0.01254, 512, 1024, 3),
+        )
+        journal = {"state": "trouble", "commits": 5, "slowest": 0.0125, "written": 512, "daily": 1024, "lost": 3}
         self.assertEqual(
             await self.get("/api/v1/status"),
             {
                 **{"version": "1.2", "uptime": 7.0, "clock": "trusted", "gateway": "flat", "sensors": 4, "inflight": 1},
                 "store": {"state": "away", "backlog": 12, "oldest": AT_TEXT, "rejected": 1, "text": "no route"},
-                "journal": {"state": "ok", "commits": 5.0, "slowest": 0.0125},
+                "journal": {**journal, "text": "disk full"},
                 "requests": {"answered": 3, "timeout": 1},
                 "malformed": {"no key": 2},
                 "clients": {"clients": 3, "http": 1, "streams": 0},
@@ -532,7 +539,7 @@ class OtherTests(WebTestCase):
             ("away", "online", "degraded"),
             ("connected", "offline", "degraded"),
         ]:
-            self.gateway.told = [{"STORE": store}]
+            self.gateway.current_status = replace(self.gateway.current_status, store=StoreStatus(store))
             self.gateway.known_devices = [DeviceSummary("uno", "/dev/x", state, AT)]
             told = await self.get("/healthz")
             self.assertEqual(told, {"status": expected, "store": store, "devices": {"uno": state}})
@@ -541,8 +548,12 @@ class OtherTests(WebTestCase):
         """
         Prometheus gets what was counted, by what it is.
         """
-        self.gateway.known_devices = [DeviceSummary("uno", "/dev/x", "offline", AT, {"IN": 3, "OUT": 2})]
-        self.gateway.told = [{"STORE": "away", "BACKLOG": "12", "OLDEST": AT_TEXT}, {"JOURNAL": "ok", "COMMITS": "5"}]
+        self.gateway.known_devices = [DeviceSummary("uno", "/dev/x", "offline", AT, LinkCounts(3, 2))]
+        self.gateway.current_status = replace(
+            self.gateway.current_status,
+            store=StoreStatus("away", "pi", backlog=12, oldest=AT),
+            journal=JournalStatus(commits=5),
+        )
         reply = await self.call("GET", "/metrics")
         self.assertEqual(reply.code, 200)
         self.assertRegex(reply.header("Content-Type") or "", "^text/plain")

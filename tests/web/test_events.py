@@ -96,7 +96,7 @@ class StreamTests(SynchronousTestCase):
             client.hang_up()
         self.events.stop()
         self.assertEqual([call for call in self.clock.getDelayedCalls() if "PeerTransport" not in str(call)], [])
-        self.assertEqual(self.gateway.hearing, [])
+        self.assertEqual(self.gateway.subscribers, [])
 
     def client(self, **how: Any) -> Client:
         """
@@ -120,7 +120,7 @@ class StreamTests(SynchronousTestCase):
         """
         Let something happen, and a turn of the reactor go by.
         """
-        self.gateway.happen(*events)
+        self.gateway.publish(*events)
         self.clock.advance(0)
 
     def test_begin(self) -> None:
@@ -243,14 +243,14 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(values(client.heard), [1.0])
         client.hang_up()
         self.clock.advance(LINGER + 1)
-        self.assertEqual(self.gateway.hearing, [])
+        self.assertEqual(self.gateway.subscribers, [])
         self.assertEqual(values(self.client(last_id="b0-1").heard), [("dropped", {"count": None})])
 
     def test_nobody(self) -> None:
         """
         Before the first one comes nobody hears of events.
         """
-        self.assertEqual(self.gateway.hearing, [])
+        self.assertEqual(self.gateway.subscribers, [])
 
     def test_heartbeat(self) -> None:
         """
@@ -289,7 +289,7 @@ class StreamTests(SynchronousTestCase):
         What happened just before the end is told, and then the connections are closed.
         """
         client = self.client()
-        self.gateway.happen(reading_event(7))
+        self.gateway.publish(reading_event(7))
         self.events.stop()
         self.assertEqual(values(client.heard), [7.0])
         self.clock.pump([0] * 3)
@@ -333,7 +333,7 @@ class WireTests(WebTestCase):
             self.assertIn(line, head.split(b"\r\n"))
         self.assertNotIn(b"chunked", head)
         self.assertTrue(rest.startswith(b": usbgate\nretry: 2000\n\n"))
-        self.gateway.happen(reading_event(1))
+        self.gateway.publish(reading_event(1))
         await until(lambda: values(client.heard) == [1.0])
 
     async def test_resume(self) -> None:
@@ -341,7 +341,7 @@ class WireTests(WebTestCase):
         A browser that comes back says what it saw last.
         """
         client = await self.listen("?sensor=20")
-        self.gateway.happen(reading_event(1), reading_event(2, "21"), reading_event(3))
+        self.gateway.publish(reading_event(1), reading_event(2, "21"), reading_event(3))
         await until(lambda: values(client.heard) == [1.0, 3.0])
         boot = client.heard.rpartition(b"id: ")[2].partition(b"-")[0].decode()
         again = await self.listen("?sensor=20", f"Last-Event-ID: {boot}-1")
@@ -356,7 +356,7 @@ class WireTests(WebTestCase):
         page = "GET / HTTP/1.1\nHost: localhost\n\n"
         client.say(page * 50 + "GET /api/v1/events HTTP/1.1\nHost: localhost")
         await until(lambda: len(self.web.events) == 1)
-        self.gateway.happen(reading_event(1))
+        self.gateway.publish(reading_event(1))
         client.transport.resumeProducing()
         await until(lambda: b'"VALUE":1.0' in client.heard)
         self.assertEqual(client.heard.count(b"</html>"), 50)
@@ -401,7 +401,7 @@ class WireTests(WebTestCase):
         client = await self.listen()
         client.transport.pauseProducing()
         for _ in range(100):
-            self.gateway.happen(reading_event(text="x" * 100_000))
+            self.gateway.publish(reading_event(text="x" * 100_000))
         asking = await self.connect()
         asking.say(
             "POST /api/v1/sensors/20/ask HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: 2",

@@ -1,9 +1,9 @@
 """
-Alarms: what the configuration's conditions make of readings, until somebody has seen it.
+Alarms: raised by readings that fulfil a condition of the configuration, closed when ended and acknowledged.
 
-Pure rules; ids and times come in. There is one alarm at most for a field of a sensor: it is raised when its condition
-first holds, ends when it no longer does, and is gone when it has ended and was acknowledged. Until then it is the same
-alarm, however often its condition comes and goes.
+Pure rules; ids and times come in. A field of a sensor has at most one open alarm. It is raised when its condition first
+holds, ends when the condition no longer holds, and is closed when it has ended and was acknowledged. Until then it is
+the same alarm, however often the condition comes and goes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CONDITION = re.compile(r"(<=|>=|==|!=|<|>)\s*(\S.*)")
 
 class Condition(NamedTuple):
     """
-    What a reading must be for an alarm: compared with a number, or equal or unequal to a text.
+    A condition on a reading: compared with a number, or equal or unequal to a text.
     """
 
     compare: str
@@ -43,7 +43,7 @@ class Condition(NamedTuple):
         Read a condition such as `> 60`, `== 1` or `!= OK`.
 
         Raises:
-            ValueError: It is something else; only `==` and `!=` compare with a text.
+            ValueError: Not a condition; only `==` and `!=` compare with a text.
         """
         spelled = _CONDITION.fullmatch(text.strip())
         if spelled is None:
@@ -71,11 +71,11 @@ Series = tuple[str, str]  # a sensor and a field
 
 class Change(NamedTuple):
     """
-    Something happened to an alarm.
+    A change of an alarm.
 
     Attributes:
-        alarm: As it is now; one that is gone has ended and was acknowledged.
-        record: What happened, to be stored.
+        alarm: As it is now; a closed one has ended and was acknowledged.
+        record: The change, to be stored.
     """
 
     alarm: Alarm
@@ -87,22 +87,19 @@ class Alarms:
     The alarms that are open: active, or not yet acknowledged.
 
     Attributes:
-        minding: Whether there are conditions, so that readings are to be noted.
+        conditions: By sensor and field; where there are none, no reading needs to be evaluated.
     """
 
     def __init__(self, conditions: Mapping[Series, Condition], new_id: Callable[[], str]) -> None:
         """
-        Begin with no alarm.
-
         Args:
             conditions: By sensor and field (upper case).
             new_id: Makes ids for alarms: ASCII letters and digits, never the same twice.
         """
-        self.minding = bool(conditions)
-        self._conditions = conditions
+        self.conditions = conditions
         self._new_id = new_id
         self._open: dict[Series, Alarm] = {}
-        self._recalled: set[str] = set()  # ids
+        self._restored: set[str] = set()  # ids
 
     def open(self) -> list[Alarm]:
         """
@@ -110,17 +107,17 @@ class Alarms:
         """
         return sorted(self._open.values(), key=lambda alarm: alarm.since, reverse=True)
 
-    def noted(self, readings: Sequence[Reading]) -> list[Change]:
+    def evaluate(self, readings: Sequence[Reading]) -> list[Change]:
         """
-        Record readings, in the order in which they were read.
+        Compare readings with the conditions, in the order in which they were read.
 
         Returns:
-            What changed, to be stored and told.
+            The changes, to be stored and published.
         """
         changes: list[Change] = []
         for reading in readings:
             series = (reading.sensor, reading.field)
-            condition = self._conditions.get(series)
+            condition = self.conditions.get(series)
             if condition is None:
                 continue
             alarm = self._open.get(series)
@@ -149,7 +146,7 @@ class Alarms:
             clock: Whether the clock is known to be right.
 
         Returns:
-            The alarm as it is now, and what changed.
+            The alarm as it is now, and the changes.
 
         Raises:
             Unknown: No open alarm has this id.
@@ -165,10 +162,10 @@ class Alarms:
 
     def restore(self, stored: Sequence[Alarm], at: int, clock: bool) -> list[Change]:
         """
-        Take up the alarms that were open when usbgate ended.
+        Restore the alarms that were open when usbgate stopped.
 
-        One that was raised again meanwhile is the stored one going on: a restart repeats none. Calling it again, with
-        more of them, does no harm.
+        One that was raised again meanwhile continues the stored one: a restart repeats none. Calling this again, with
+        more alarms, does no harm.
 
         Args:
             stored: Open alarms, oldest first.
@@ -176,7 +173,7 @@ class Alarms:
             clock: Whether the clock is known to be right.
 
         Returns:
-            What changed by that.
+            The changes.
         """
         changes: list[Change] = []
         for alarm in stored:
@@ -184,15 +181,15 @@ class Alarms:
             here = self._open.get(series)
             if here is not None and here.alarm == alarm.alarm:
                 continue  # what is known here is newer
-            if here is not None and here.alarm in self._recalled:
+            if here is not None and here.alarm in self._restored:
                 changes.append(_joined(alarm, at, clock))
                 continue
-            self._recalled.add(alarm.alarm)
+            self._restored.add(alarm.alarm)
             if here is not None:
                 changes.append(_joined(here, at, clock))
                 changes += self._go_on(alarm, here, at, clock)
-            elif series not in self._conditions and alarm.ended is None:
-                changes += self._go_on(alarm, alarm._replace(ended=at), at, clock)  # nobody would ever end it
+            elif series not in self.conditions and alarm.ended is None:
+                changes += self._go_on(alarm, alarm._replace(ended=at), at, clock)  # nothing else would ever end it
             else:
                 self._keep(alarm)
         return changes
@@ -217,7 +214,7 @@ class Alarms:
             self._open[series] = alarm
         else:
             self._open.pop(series, None)
-            self._recalled.discard(alarm.alarm)
+            self._restored.discard(alarm.alarm)
 
 
 def _change(alarm: Alarm, at: int, clock: bool, event: str, reading: Reading | None = None) -> Change:
@@ -229,6 +226,6 @@ def _change(alarm: Alarm, at: int, clock: bool, event: str, reading: Reading | N
 
 
 def _joined(alarm: Alarm, at: int, clock: bool) -> Change:
-    # For whoever has heard of it, it is over; the other one is what goes on.
+    # For subscribers this one is closed; the other one continues.
     over = alarm._replace(ended=alarm.ended or at, acknowledged=alarm.acknowledged or at)
     return Change(over, _change(alarm, at, clock, "joined").record)

@@ -1,5 +1,5 @@
 """
-The clock that every part is given.
+The wall clock that every part is given.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from zope.interface import Interface
 
 class IClock(Interface):
     """
-    The one source of time: wall time for stamping, monotonic time for everything else.
+    The wall clock and what is known of it. For everything but time stamps, use the reactor's monotonic `seconds`.
     """
 
     def wall() -> int:
@@ -17,14 +17,9 @@ class IClock(Interface):
         Return the wall clock: whole milliseconds since 1970, UTC.
         """
 
-    def monotonic() -> float:
-        """
-        Tell seconds since some moment; never steps.
-        """
-
     def uptime() -> float:
         """
-        Tell seconds since the machine started, also those in which it slept; never steps.
+        Return seconds since the machine started, including those in which it slept; never steps.
         """
 
     def boot() -> str:

@@ -1,5 +1,5 @@
 """
-Marks of the clocks: noted whenever the wall clock stepped, and what can be known from them afterwards (protocol §5).
+Clock marks: recorded whenever the wall clock stepped, and what can be derived from them afterwards (protocol §5).
 
 The marks of a gateway, stored among its rows and numbered with them, cut these into stretches within which the wall
 clock went evenly beside the time since the machine started. So all of a stretch is wrong by the same amount, and one
@@ -35,13 +35,11 @@ def _lead(at: int, uptime: float) -> float:
 
 class ClockWatch:
     """
-    Tells when a mark is due: for the first row, and when the wall clock stepped or became right or wrong.
+    Decides when a mark is due: for the first row, and when the wall clock stepped or became right or wrong.
     """
 
     def __init__(self, boot: Callable[[], str]) -> None:
         """
-        Begin without a mark.
-
         Args:
             boot: See `IClock.boot`.
         """
@@ -58,7 +56,7 @@ class ClockWatch:
             return None
         return ClockMark(at, uptime, self._boot(), trusted)
 
-    def noted(self, mark: ClockMark) -> None:
+    def stored(self, mark: ClockMark) -> None:
         """
         Record that a mark was stored.
         """

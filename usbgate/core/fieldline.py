@@ -187,6 +187,20 @@ def parse_number(text: str) -> float | None:
     return None
 
 
+def parse_value(text: str) -> tuple[float | None, str | None]:
+    """
+    Split a measurement as the device spelled it into the columns `value` and `text` of a reading (protocol §5).
+
+    The one place where a value becomes a number.
+
+    Returns:
+        The number, or None; and the text, which is kept where there is no number, or where it has more digits than a
+        double holds.
+    """
+    number = parse_number(text)
+    return number, text if number is None or len(text) > EXACT_DIGITS else None
+
+
 def format_number(number: float) -> str:
     """
     Write the shortest text that reads back as this double, with no `.0`.

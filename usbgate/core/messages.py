@@ -6,13 +6,14 @@ Every face that speaks field lines builds its requests and spells its answers he
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from usbgate.core.errors import Malformed, RequestError
 from usbgate.core.fieldline import (
     LINE_LIMIT,
     RESERVED,
     check_value,
+    format_line,
     format_time,
     is_key,
     is_sensor_id,
@@ -21,7 +22,7 @@ from usbgate.core.fieldline import (
     plain_text,
     reads_back,
 )
-from usbgate.core.model import Answer, Question, Report, Request
+from usbgate.core.model import Answer, DeviceEvent, Event, Question, ReportEvent, Request
 
 # A request may have no other reserved keys than these.
 _REFUSED = RESERVED - {"MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "DEV"}
@@ -146,7 +147,8 @@ def answer_line(answer: Answer, tag: str | None = None) -> str:
         answer: What to tell.
         tag: The asker's own mark, if the request had one.
     """
-    return _report_line({}, answer.report, answer.command, tag, answer.at)
+    report = answer.report
+    return _values_line({}, report.sensor, report.values, answer.command, tag, answer.at)
 
 
 def with_tag(line: bytes, tag: str) -> bytes:
@@ -156,22 +158,32 @@ def with_tag(line: bytes, tag: str) -> bytes:
     return line[:-_AT_SIZE] + b"_TAG:" + tag.encode() + line[-_AT_SIZE:]
 
 
-def reading_event_line(report: Report, command: str | None, at: int) -> str:
+def event_line(event: Event) -> str | None:
     """
-    Spell a reading for watchers: `EVENT:reading_ID:2_SMOKE:1_AT:2013-03-11T21:02:10.123Z`.
+    Spell an event for those who `watch` (protocol §3): `EVENT:reading_ID:2_SMOKE:1_AT:2013-03-11T21:02:10.123Z`.
 
-    Args:
-        report: The report as the device spelled it.
-        command: The command that it answered, if any.
-        at: When it was read: whole milliseconds since 1970, UTC.
+    Returns:
+        The line; None for a kind of event that `watch` does not send.
     """
-    return _report_line({"EVENT": "reading"}, report, command or report.command, None, at)
+    match event:
+        case ReportEvent():
+            return _values_line({"EVENT": "reading"}, event.sensor, event.values, event.command, None, event.at)
+        case DeviceEvent():
+            return format_line({"EVENT": "device", "DEV": event.device, "STATE": event.state})
+    return None
 
 
-def _report_line(head: dict[str, str], report: Report, command: str | None, tag: str | None, at: int) -> str:
+def _values_line(
+    head: dict[str, str],
+    sensor: str,
+    values: Iterable[tuple[str, str]],
+    command: str | None,
+    tag: str | None,
+    at: int,
+) -> str:
     fields = head
-    fields["ID"] = report.sensor
-    for key, value in report.values:
+    fields["ID"] = sensor
+    for key, value in values:
         check_value(key, value)  # a dialect can be anybody's
         fields[key] = value
     if command is not None:

@@ -1,51 +1,69 @@
 """
-What is noted of all that is heard and asked: the rows to store, the sensors that are known, and what is counted.
+Records reports and requests: makes the rows to store, keeps the known sensors, and counts.
 
 Pure rules; the time comes in.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import accumulate
+from math import inf
+from typing import Any, NamedTuple
 
 from usbgate.core.alarms import Alarms, Change
 from usbgate.core.clockmarks import ClockWatch, Stamp
 from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import RequestError
-from usbgate.core.fieldline import EXACT_DIGITS, format_line, parse_number
-from usbgate.core.latencies import LatencyHistogram
-from usbgate.core.model import Answer, ClockMark, Question, Reading, Report, Request, RequestRecord, Row, make
+from usbgate.core.fieldline import format_line, parse_value
+from usbgate.core.model import AlarmRecord, Answer, ClockMark, Question, Reading, Report, RequestRecord, Row, make
 from usbgate.core.onchange import OnChangeFilter
+from usbgate.core.pending import Asker, Ended
 from usbgate.core.sensors import KnownSensors
 
-_UNSAID = 1000  # sensors of which it is remembered that two links speaking for them was said
+CONTESTED_REMEMBERED = 1000  # sensors for which the two-devices warning was already given
 
 
-@dataclass(eq=False, slots=True)
-class Asked:
+# Seconds: a device on the same desk answers in a few ms, a radio or a motor in seconds, and `timeout` is 10 s.
+BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class LatencyHistogram:
     """
-    A request that was accepted.
+    How many answers took at most so long.
 
     Attributes:
-        request: The request.
-        started: When that was, in monotonic seconds.
+        sum: The total, in seconds.
     """
 
-    request: Request
-    started: float
+    def __init__(self) -> None:
+        self.sum = 0.0
+        self._counts = [0] * (len(BOUNDS) + 1)
+
+    def add(self, seconds: float) -> None:
+        """
+        Count one.
+        """
+        self.sum += seconds
+        self._counts[bisect_left(BOUNDS, seconds)] += 1
+
+    def cumulated(self) -> list[tuple[float, int]]:
+        """
+        Return (seconds, how many took at most so long), ascending; the last bound is infinity.
+        """
+        return list(zip((*BOUNDS, inf), accumulate(self._counts), strict=True))
 
 
 class Entry(NamedTuple):
     """
-    What was noted at one moment.
+    What was recorded at one moment.
 
     Attributes:
         runs: Rows to store, in this order.
-        changes: What happened to alarms, to be told.
-        contested: Each sensor that another device spoke for before, the first time: its id, this device, that device.
+        changes: Changes of alarms, to be published.
+        contested: Each sensor that another device reported before, the first time: its id, this device, that device.
     """
 
     runs: Sequence[Sequence[Row]]
@@ -55,24 +73,22 @@ class Entry(NamedTuple):
 
 class Recorder:
     """
-    Makes rows of what happens, in the order in which they are stored: a mark of the clocks before those that need it.
+    Makes rows of what happens, in the order in which they are stored: a clock mark before those that need it.
 
     Attributes:
         sensors: The known sensors.
         alarms: The alarms.
-        readings: Measurements read.
+        readings: Readings received.
         outcomes: Requests that ended, by outcome.
-        latencies: How long the answers took that a device gave.
+        latencies: How long devices took to answer.
     """
 
-    def __init__(self, clock_watch: ClockWatch, alarms: Alarms, thinning: OnChangeFilter | None) -> None:
+    def __init__(self, clock_watch: ClockWatch, alarms: Alarms, on_change: OnChangeFilter | None) -> None:
         """
-        Begin with nothing noted.
-
         Args:
-            clock_watch: Tells which rows need a mark of the clocks before them.
-            alarms: Minds what is an alarm.
-            thinning: Leaves readings out; None to store all.
+            clock_watch: Decides which rows need a clock mark before them.
+            alarms: The alarms.
+            on_change: Leaves out unchanged readings; None to store all.
         """
         self.sensors = KnownSensors()
         self.alarms = alarms
@@ -80,54 +96,80 @@ class Recorder:
         self.outcomes: Counter[str] = Counter()
         self.latencies = LatencyHistogram()
         self._clock_watch = clock_watch
-        self._thinning = thinning
-        self._contested: BoundedDict[str, None] = BoundedDict(_UNSAID)
+        self._on_change = on_change
+        self._contested: BoundedDict[str, None] = BoundedDict(CONTESTED_REMEMBERED)
 
-    def enter(
+    def record(
         self,
         device: str | None,
         handed: Sequence[tuple[Report, Question | None]],
-        endings: Sequence[tuple[Asked, Answer | RequestError]],
+        ended: Sequence[Ended[Any]],
         stamp: Stamp,
         now: float,
         decided: float,
     ) -> Entry:
         """
-        Note what a device said, and which requests ended.
+        Record what a device reported, and which requests ended.
 
         Args:
-            device: Its name; None where no device could be told.
+            device: Its name; None where requests could not be routed to one, and nothing was handed.
             handed: Reports, each with the question that it answered.
-            endings: Requests, each with what became of it.
+            ended: Outcomes, each with its askers.
             stamp: This moment.
             now: This moment, in monotonic seconds.
-            decided: When `endings` were decided, in monotonic seconds: some turns of the reactor ago, perhaps.
+            decided: When `ended` was decided, in monotonic seconds: perhaps some reactor turns ago.
         """
-        contested: list[tuple[str, str, str]] = []
         held, marks = self._before(stamp)
-        readings, changes = self._note(device, handed, stamp, now, contested) if device and handed else ([], [])
-        requests = [self._ended(asked, outcome, device, stamp, now, decided) for asked, outcome in endings]
-        return Entry(self._runs(held, marks, readings, requests, changes), changes, contested)
+        contested: list[tuple[str, str, str]] = []
+        changes: list[Change] = []
+        readings: list[Reading] = []
+        at, _, trusted = stamp
+        on_change = self._on_change
+        for report, question in handed:
+            sensor, _, _, values = report
+            command = question.command if question is not None else None
+            fresh = []
+            for field, text in values:
+                number, kept = parse_value(text)
+                fresh.append(make(Reading, (at, device, sensor, field, number, kept, command, trusted)))
+            assert device is not None
+            before = self.sensors.reported(sensor, device, at, fresh)
+            if before is not None and sensor not in self._contested:
+                self._contested.remember(sensor, None)
+                contested.append((sensor, device, before))
+            self.readings += len(fresh)
+            if self.alarms.conditions:
+                changes += self.alarms.evaluate(fresh)
+            readings += fresh if on_change is None else on_change.keep(fresh, now)
+        requests = [
+            self._request(asker, outcome, device, stamp, now, decided) for outcome, askers in ended for asker in askers
+        ]
+        runs = (
+            self._runs(held, marks, readings, requests, changes)
+            if marks or held
+            else (readings, requests, _records(changes))
+        )
+        return Entry(runs, changes, contested)
 
-    def enter_changes(self, changes: Sequence[Change], stamp: Stamp) -> Entry:
+    def record_changes(self, changes: Sequence[Change], stamp: Stamp) -> Entry:
         """
-        Note what happened to alarms at this moment.
+        Record changes of alarms that no report caused.
         """
         return Entry(self._runs(*self._before(stamp), (), (), changes), changes)
 
-    def end_thinning(self) -> Sequence[Reading]:
+    def end_on_change(self) -> Sequence[Reading]:
         """
-        Return what was left out until now and must be stored at the end; what still comes is stored as it is.
+        Return the readings that were held back and must be stored at the end; later ones are stored as they come.
         """
-        thinning, self._thinning = self._thinning, None
-        return () if thinning is None else thinning.end()
+        on_change, self._on_change = self._on_change, None
+        return () if on_change is None else on_change.end()
 
     def _before(self, stamp: Stamp) -> tuple[Sequence[Reading], Sequence[ClockMark]]:
-        # The mark that rows with this stamp need before them, if any, and before that what was held back until then.
+        # The mark that rows with this stamp need before them, if any, and before that the readings held back so far.
         mark = self._clock_watch.due(stamp)
         if mark is None:
             return (), ()
-        return () if self._thinning is None else self._thinning.end(), (mark,)
+        return () if self._on_change is None else self._on_change.end(), (mark,)
 
     def _runs(
         self,
@@ -141,42 +183,12 @@ class Recorder:
         if not (readings or requests or changes):
             return (held,) if held else ()
         for mark in marks:
-            self._clock_watch.noted(mark)
-        return (held, marks, readings, requests, [change.record for change in changes])
+            self._clock_watch.stored(mark)
+        return (held, marks, readings, requests, _records(changes))
 
-    def _note(
+    def _request(
         self,
-        device: str,
-        handed: Sequence[tuple[Report, Question | None]],
-        stamp: Stamp,
-        now: float,
-        contested: list[tuple[str, str, str]],
-    ) -> tuple[Sequence[Reading], Sequence[Change]]:
-        at, _, trusted = stamp
-        thinning = self._thinning
-        noted: list[Reading] = []
-        changes: list[Change] = []
-        for report, question in handed:
-            sensor, _, _, values = report
-            command = question.command if question is not None else None
-            readings = []
-            for field, text in values:
-                number = parse_number(text)
-                kept = text if number is None or len(text) > EXACT_DIGITS else None
-                readings.append(make(Reading, (at, device, sensor, field, number, kept, command, trusted)))
-            before = self.sensors.heard(sensor, device, at, readings)
-            if before is not None and sensor not in self._contested:
-                self._contested.remember(sensor, None)
-                contested.append((sensor, device, before))
-            self.readings += len(readings)
-            if self.alarms.minding:
-                changes += self.alarms.noted(readings)
-            noted += readings if thinning is None else thinning.keep(readings, now)
-        return noted, changes
-
-    def _ended(
-        self,
-        asked: Asked,
+        asker: Asker[Any],
         outcome: Answer | RequestError,
         device: str | None,
         stamp: Stamp,
@@ -186,20 +198,24 @@ class Recorder:
         name = outcome.code if isinstance(outcome, RequestError) else "recent" if outcome.recent else "answered"
         self.outcomes[name] += 1
         if name == "answered":
-            self.latencies.add(decided - asked.started)
-        request = asked.request
+            self.latencies.add(decided - asker.started)
+        request = asker.request
         sensor, command, arguments = request.question
-        told = {k: v for k, v in request.fields.items() if (k, v) in arguments} if arguments else None
+        spelled = {k: v for k, v in request.fields.items() if (k, v) in arguments} if arguments else None
         return RequestRecord(
-            # When it was accepted, by the clock as it is now: the mark before this row tells of no other.
-            stamp.at - round((now - asked.started) * 1000),
+            # When it was accepted, by the clock as it is now: the mark before this row says nothing of another.
+            stamp.at - round((now - asker.started) * 1000),
             request.origin,
             request.client,
             device,
             sensor,
             command,
-            format_line(told) if told else None,
+            format_line(spelled) if spelled else None,
             name,
-            round((decided - asked.started) * 1000, 3),
+            round((decided - asker.started) * 1000, 3),
             stamp.trusted,
         )
+
+
+def _records(changes: Sequence[Change]) -> Sequence[AlarmRecord]:
+    return [change.record for change in changes]

@@ -1,5 +1,5 @@
 """
-What is remembered of sensors: their newest readings, by which link they spoke last, and when.
+The known sensors: their newest readings, which device reported them last, and when.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ class KnownSensor:
     One sensor.
 
     Attributes:
-        device: The link that spoke for it last.
+        device: The device that reported it last.
         seen: When: whole milliseconds since 1970, UTC.
         reports: Reports since usbgate started.
         newest: Its newest reading of each field.
-        recalled: The fields of which that is the database's, since nothing was heard.
+        restored: The fields whose newest reading comes from the database.
     """
 
     device: str
     seen: int
     reports: int = 0
     newest: dict[str, Reading] = field(default_factory=dict)
-    recalled: set[str] = field(default_factory=set)
+    restored: set[str] = field(default_factory=set)
 
     def remember(self, reading: Reading) -> None:
         """
-        Make this, which was just heard, the newest reading of its field.
+        Make a reading that was just received the newest of its field.
         """
         if reading.field in self.newest or len(self.newest) < FIELDS_REMEMBERED:
             self.newest[reading.field] = reading
-            if self.recalled:
-                self.recalled.discard(reading.field)
+            if self.restored:
+                self.restored.discard(reading.field)
 
     def restore(self, reading: Reading) -> None:
         """
-        Make this, which the database knows, the newest reading of its field, if that was not heard since.
+        Make a reading of the database the newest of its field, unless one was received since.
         """
-        if reading.field in self.recalled or reading.field not in self.newest:
+        if reading.field in self.restored or reading.field not in self.newest:
             self.remember(reading)
             if reading.field in self.newest:
-                self.recalled.add(reading.field)
+                self.restored.add(reading.field)
 
 
 class KnownSensors:
     """
-    The sensors, in the order of their first appearance, of which the first so many are kept.
+    The sensors in the order of their first appearance; of more than `SENSORS_REMEMBERED`, the first are kept.
     """
 
     def __init__(self) -> None:
@@ -74,12 +74,12 @@ class KnownSensors:
         """
         return list(self._sensors.items())
 
-    def heard(self, sensor: str, device: str, at: int, readings: Sequence[Reading]) -> str | None:
+    def reported(self, sensor: str, device: str, at: int, readings: Sequence[Reading]) -> str | None:
         """
         Record one report.
 
         Returns:
-            The link that spoke for this sensor before, if it was another one.
+            The device that reported this sensor before, if it was another one.
         """
         known = self._sensors.get(sensor)
         if known is None:
@@ -96,7 +96,7 @@ class KnownSensors:
 
     def restore(self, readings: Sequence[Reading]) -> None:
         """
-        Fill in what the database knows, where nothing newer was heard since; also in place of what it knew before.
+        Fill in readings of the database where none was received since; they replace those restored before.
 
         Args:
             readings: The newest of each field, oldest first.

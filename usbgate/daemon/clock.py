@@ -59,12 +59,6 @@ class SystemClock:
         """
         return time.time_ns() // 1_000_000
 
-    def monotonic(self) -> float:
-        """
-        Tell seconds that never step (see `IClock.monotonic`).
-        """
-        return time.monotonic()
-
     def uptime(self) -> float:
         """
         Tell seconds since the machine started (see `IClock.uptime`).

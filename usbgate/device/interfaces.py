@@ -9,11 +9,8 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from usbgate.core.model import (
-    Report,
-    Request,
-    Send,
-)
+from usbgate.core.counts import LinkCounts
+from usbgate.core.model import Report, Request, Send
 
 
 class IDialect(Interface):
@@ -80,17 +77,16 @@ class IDeviceLink(Interface):
 
     name: str = Attribute("The name by which clients and the database know it.")
     path: str = Attribute("Where it is, in the words of the configuration.")
-    lines_in: int = Attribute("Lines read since usbgate started.")
-    lines_out: int = Attribute("Lines written since usbgate started.")
-    malformed: int = Attribute("Lines that could not be read.")
-    echoes: int = Attribute("Lines that were only an echo of what usbgate wrote.")
-    repeats: int = Attribute("Lines that only repeated the one before, where that is told apart.")
-    partial: int = Attribute("First lines after opening that were the tail of a broken one.")
-    left_out: int = Attribute("Fields left out (see `IDialect.left_out`).")
+    counts: LinkCounts = Attribute("What is counted of it.")
+    listener: ILinkListener = Attribute("To be set before `startService`: what it calls when something happens.")
 
-    def send(messages: Sequence[Send]) -> None:
+    def send(messages: Sequence[Send]) -> bool:
         """
         Write messages to the device, in one piece; does nothing while it is not connected.
+
+        Returns:
+            Whether the device took all of it. If not, send nothing more until the listener's `link_drained`,
+            `link_up` or `link_down` is called.
         """
 
     def pause() -> None:
@@ -105,7 +101,7 @@ class IDeviceLink(Interface):
 
     def release() -> Deferred[str]:
         """
-        Close the device and look for it no more, until `take_back`; its listener is not told.
+        Close the device and look for it no more, until `take_back`; its listener is not called.
 
         Returns:
             Fires with the path of its tty (`path`, if it was not open) when it is closed and its lock is free.
@@ -119,46 +115,40 @@ class IDeviceLink(Interface):
 
 class ILinkListener(Interface):
     """
-    Who is told what happens on a link.
+    What a link calls; one listener for each link.
     """
 
-    def link_up(link: IDeviceLink) -> None:
+    def link_up() -> None:
         """
         The device was opened.
         """
 
-    def link_down(link: IDeviceLink, reason: str) -> None:
+    def link_down(reason: str) -> None:
         """
-        The device went away, or the first attempt to open it failed (later ones are not told again).
-        """
-
-    def link_full(link: IDeviceLink) -> None:
-        """
-        The device does not take what was written; nothing more should be, until `link_drained`, `link_up` or
-        `link_down`. Called from within `IDeviceLink.send`.
+        The device went away, or the first attempt to open it failed; later failures are not reported.
         """
 
-    def link_drained(link: IDeviceLink) -> None:
+    def link_drained() -> None:
         """
-        The device took all that was written.
-        """
-
-    def link_silent(link: IDeviceLink) -> None:
-        """
-        The device is open, and has said no line for as long as the configuration allows.
+        The device took all that was written, after a `send` that returned False.
         """
 
-    def link_heard(link: IDeviceLink) -> None:
+    def link_silent() -> None:
         """
-        The device that was silent said a line.
-        """
-
-    def reports_received(link: IDeviceLink, reports: Sequence[Report]) -> None:
-        """
-        One chunk was read and held these reports, in order; called at once, at least one report.
+        The device is open, but has sent no line for as long as the configuration allows.
         """
 
-    def line_refused(link: IDeviceLink, line: bytes, reason: str) -> None:
+    def link_active() -> None:
+        """
+        The silent device sent a line.
+        """
+
+    def reports_received(reports: Sequence[Report]) -> None:
+        """
+        One chunk was read and held these reports, in order; called at once, with at least one report.
+        """
+
+    def line_malformed(line: bytes, reason: str) -> None:
         """
         A line was malformed, or partial.
         """

@@ -28,6 +28,7 @@ from twisted.logger import FilteringLogObserver, Logger, LogLevel, LogLevelFilte
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.model import Report, Send
@@ -198,7 +199,6 @@ class Link(Service):
         name: str,
         path: str,
         dialect: IDialect,
-        listener: ILinkListener,
         retry: Callable[[int], float] = reopen_policy,
         silence: float | None = None,
         reset_silent: bool = False,
@@ -213,7 +213,6 @@ class Link(Service):
             name: The name by which clients and the database know it.
             path: Where it is, in the words of the configuration.
             dialect: How it spells things; this link's own.
-            listener: Who is told.
             retry: Tells the seconds before the nth attempt in a row.
             silence: Seconds without a line after which it is silent; None for never.
             reset_silent: Whether it is reset then.
@@ -221,15 +220,10 @@ class Link(Service):
         """
         self.name: str = name
         self.path = path
-        self.lines_in = 0
-        self.lines_out = 0
-        self.malformed = 0
-        self.echoes = 0
-        self.repeats = 0
-        self.partial = 0
+        self.counts = LinkCounts()
+        self.listener: ILinkListener
         self.reactor = reactor
         self._dialect = dialect
-        self._listener = listener
         self._protocol: DeviceProtocol | None = None
         self._paused = False
         self._full = False
@@ -249,13 +243,6 @@ class Link(Service):
         self._client = _QuietClientService(
             _ToldEndpoint(endpoint, self._attempt_failed), factory, retryPolicy=retry, clock=reactor
         )
-
-    @property
-    def left_out(self) -> int:
-        """
-        Fields left out, since usbgate means something else by their keys.
-        """
-        return self._dialect.left_out
 
     def startService(self) -> None:
         """
@@ -308,12 +295,12 @@ class Link(Service):
             stopped.addCallback(in_time)
         return stopped
 
-    def send(self, messages: Sequence[Send]) -> None:
+    def send(self, messages: Sequence[Send]) -> bool:
         """
         Write messages to the device (see `IDeviceLink.send`).
         """
         if self._protocol is None or not self._wanted:
-            return
+            return True
         now = self.reactor.seconds()
         lines = []
         for request, tag, patience in messages:
@@ -328,12 +315,11 @@ class Link(Service):
                 self._repeats.asked(request.question.sensor)
             lines.append(line)
         if not lines:
-            return
+            return not self._full
         self._protocol.write_lines(lines)
-        self.lines_out += len(lines)
-        if self._protocol.full and not self._full:
-            self._full = True
-            self._listener.link_full(self)
+        self.counts.lines_out += len(lines)
+        self._full = self._protocol.full
+        return not self._full
 
     def drained(self) -> None:
         """
@@ -341,7 +327,7 @@ class Link(Service):
         """
         if self._full:
             self._full = False
-            self._listener.link_drained(self)
+            self.listener.link_drained()
 
     def pause(self) -> None:
         """
@@ -381,7 +367,7 @@ class Link(Service):
             self._silent = False
             self._heard_at = self.reactor.seconds()
             self._look_after(self._silence)
-        self._listener.link_up(self)
+        self.listener.link_up()
 
     def closed(self, reason: Failure) -> None:
         """
@@ -394,7 +380,7 @@ class Link(Service):
         if self._wanted:
             self._away_since = self.reactor.seconds()
             self.log.warn("{device} went away: {path}", device=self.name, path=self.path)
-            self._listener.link_down(self, f"{self.path} went away")
+            self.listener.link_down(f"{self.path} went away")
 
     @property
     def _wanted(self) -> bool:
@@ -410,18 +396,18 @@ class Link(Service):
             self.log.warn("{device} can't be opened: {reason}", device=self.name, reason=reason)
         if self._away_since is None:
             self._away_since = self.reactor.seconds()
-            self._listener.link_down(self, reason)
+            self.listener.link_down(reason)
 
     def partial_received(self, line: bytes) -> None:
         """
         Count the tail of a line whose beginning was sent before we listened.
         """
-        self.lines_in += 1
-        self.partial += 1
+        self.counts.lines_in += 1
+        self.counts.partial += 1
         if len(line) > LINE_LIMIT:
             self.device_log.unended(line)
         self._heard()
-        self._listener.line_refused(self, line[:LINE_LIMIT], "partial")
+        self.listener.line_malformed(line[:LINE_LIMIT], "partial")
 
     def lines_received(self, lines: Sequence[bytes]) -> None:
         """
@@ -432,15 +418,15 @@ class Link(Service):
         written = self._written
         repeats = self._repeats
         now = self.reactor.seconds() if repeats is not None else 0.0
-        said, echoes = len(lines) - lines.count(b""), self.echoes
-        self.lines_in += said
+        said, echoes = len(lines) - lines.count(b""), self.counts.echoes
+        self.counts.lines_in += said
         for line in lines:
             if not line:
                 continue
             if line in written and self._is_echo(line):
-                self.echoes += 1
+                self.counts.echoes += 1
             elif repeats is not None and repeats.is_repeat(line, now):
-                self.repeats += 1
+                self.counts.repeats += 1
             elif len(line) > LINE_LIMIT:
                 self.device_log.unended(line)
                 self._refuse(line[:LINE_LIMIT], "line too long")
@@ -456,11 +442,12 @@ class Link(Service):
                         reports.append(heard)
                         if repeats is not None:
                             repeats.heard(line, heard.sensor, now)
-        if said > self.echoes - echoes:  # an echo may come from a board whose firmware hangs
+        if said > self.counts.echoes - echoes:  # an echo may come from a board whose firmware hangs
             self._heard()
-        self.device_log.look(self.lines_in, self.malformed)
+        self.counts.left_out = self._dialect.left_out
+        self.device_log.look(self.counts.lines_in, self.counts.malformed)
         if reports:
-            self._listener.reports_received(self, reports)
+            self.listener.reports_received(reports)
 
     # Silence. The timer is not moved by every line: when it is over it looks when the last one came.
 
@@ -474,7 +461,7 @@ class Link(Service):
             if self._watch is not None:
                 self._watch.cancel()
             self._look_after(self._silence)
-            self._listener.link_heard(self)
+            self.listener.link_active()
         self._heard_at = now
 
     def _look_after(self, seconds: float) -> None:
@@ -491,7 +478,7 @@ class Link(Service):
             self._silent = True
             self._resets = 0
             self.log.warn("{device} has said nothing for {silence:g} s", device=self.name, silence=self._silence)
-            self._listener.link_silent(self)
+            self.listener.link_silent()
         if self._reset_silent and self._protocol is not None and self._protocol.reset():
             self._resets += 1
             wait = min(self._silence * 2 ** min(self._resets, 12), max(self._silence, RESET_RARELY))
@@ -501,8 +488,8 @@ class Link(Service):
             self._look_after(wait)
 
     def _refuse(self, line: bytes, reason: str) -> None:
-        self.malformed += 1
-        self._listener.line_refused(self, line, reason)
+        self.counts.malformed += 1
+        self.listener.line_malformed(line, reason)
 
     def _remember(self, line: bytes, until: float) -> None:
         self._written[line] = max(until, self._written.pop(line, until))

@@ -1,67 +1,72 @@
 """
-What happens, as who watches is told of it: each event as a line of protocol §3, and as a value.
+Publish and subscribe within the process: every face learns of events here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from twisted.logger import Logger
 
 from usbgate.core.alarms import Change
-from usbgate.core.fieldline import format_line
-from usbgate.core.messages import reading_event_line
-from usbgate.core.model import AlarmEvent, DeviceEvent, Event, Question, Report, ReportEvent, StoreEvent
-from usbgate.gateway.subscriptions import Subscriptions
+from usbgate.core.model import AlarmEvent, Event, Question, Report, ReportEvent
 
 
-class Publisher:
+class Events:
     """
-    Tells events to who wants them; what nobody wants is not made.
+    The subscribers, and what is published to them.
+
+    A subscriber is called at once and must not block: what a slow peer may pile up is bounded by the face that knows
+    the peer.
 
     Attributes:
-        lines: For those who want lines; each with its sensor, or with None where it is about none.
-        values: For those who want values.
+        subscribers: What to call with each event. While there are none, no event needs to be made.
     """
 
-    def __init__(self) -> None:
-        self.lines: Subscriptions[[str | None, str]] = Subscriptions()
-        self.values: Subscriptions[[Event]] = Subscriptions()
+    log = Logger()
 
-    def readings(self, device: str, handed: Sequence[tuple[Report, Question | None]], at: int) -> None:
+    def __init__(self) -> None:
+        self.subscribers: dict[object, Callable[[Event], None]] = {}
+
+    def subscribe(self, deliver: Callable[[Event], None]) -> Callable[[], None]:
         """
-        Tell what a device said.
+        Call `deliver` with every event from now on (see `IGateway.subscribe`).
+        """
+        key = object()
+        self.subscribers[key] = deliver
+
+        def unsubscribe() -> None:
+            self.subscribers.pop(key, None)
+
+        return unsubscribe
+
+    def publish(self, event: Event) -> None:
+        """
+        Deliver an event to all subscribers; one that fails is logged and does not affect the others.
+        """
+        for deliver in list(self.subscribers.values()):
+            try:
+                deliver(event)
+            except Exception:
+                self.log.failure("a subscriber failed")
+
+    def publish_reports(self, device: str, handed: Sequence[tuple[Report, Question | None]], at: int) -> None:
+        """
+        Publish the reports that have measurements.
 
         Args:
-            device: Its name.
+            device: The device's name.
             handed: Reports, each with the question that it answered.
             at: When: whole milliseconds since 1970, UTC.
         """
-        if self.lines.wanted:
-            for report, question in handed:
-                if report.values:
-                    command = question.command if question is not None else None
-                    self.lines.publish(report.sensor, reading_event_line(report, command, at))
-        if self.values.wanted:
-            for report, question in handed:
-                if report.values:
-                    command = question.command if question is not None else report.command
-                    self.values.publish(ReportEvent(report.sensor, device, command, at, report.values))
+        for report, question in handed:
+            if report.values:
+                command = question.command if question is not None else report.command
+                self.publish(ReportEvent(report.sensor, device, command, at, report.values))
 
-    def alarms(self, changes: Sequence[Change]) -> None:
+    def publish_changes(self, changes: Sequence[Change]) -> None:
         """
-        Tell what happened to alarms.
+        Publish changes of alarms.
         """
         for change in changes:
-            self.values.publish(AlarmEvent(change.alarm))
-
-    def device(self, name: str, state: str, since: int) -> None:
-        """
-        Tell that the state of a link is another one, since when (as `DeviceSummary` has them).
-        """
-        self.lines.publish(None, format_line({"EVENT": "device", "DEV": name, "STATE": state}))
-        self.values.publish(DeviceEvent(name, state, since))
-
-    def store(self, state: str, backlog: int) -> None:
-        """
-        Tell that the store's state is another one.
-        """
-        self.values.publish(StoreEvent(state, backlog))
+            self.publish(AlarmEvent(change.alarm))

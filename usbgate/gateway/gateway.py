@@ -1,7 +1,7 @@
 """
-The live way: what is read goes to the journal, to who asked, and to who watches; what is asked goes to a device.
+Where decisions become actions: reports go to the journal, to askers and to subscribers; requests go to devices.
 
-The only one who knows both the core and the parts. `PendingRequests` decides, the gateway acts.
+The only module that knows both the core and the parts. `PendingRequests` decides, the gateway acts.
 """
 
 from __future__ import annotations
@@ -19,24 +19,27 @@ from usbgate.core.alarms import Alarms, Change
 from usbgate.core.clock import IClock
 from usbgate.core.clockmarks import ClockWatch, Stamp
 from usbgate.core.errors import Busy, Malformed, RequestError, Stopped, Unknown
-from usbgate.core.model import Alarm, Answer, Report, Request, Row
+from usbgate.core.model import Alarm, Answer, DeviceEvent, Event, Report, Request, Row, StoreEvent
 from usbgate.core.onchange import OnChangeFilter
 from usbgate.core.pending import Moves, Rules
 from usbgate.core.recorder import Entry, Recorder
+from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.device.interfaces import IDeviceLink, ILinkListener
+from usbgate.gateway.events import Events
 from usbgate.gateway.interfaces import IGateway, Lease, Presentation
+from usbgate.gateway.malformed import MalformedLines
 from usbgate.gateway.queries import Queries
-from usbgate.gateway.replies import Ending, Replies, Waiter
+from usbgate.gateway.replies import Asker, Ended, Replies
 from usbgate.gateway.routing import Route, Routing, SensorRules
-from usbgate.store.interfaces import IArchive, IHistory, IJournal
+from usbgate.store.interfaces import IJournal, IStore
 
 TIMEOUT = 10.0  # seconds, as in the original
 
 
-@implementer(IGateway, ILinkListener)
-class Gateway(Queries, Service):
+@implementer(IGateway)
+class Gateway(Service):
     """
-    What devices and clients have in common.
+    What devices and faces have in common.
     """
 
     log = Logger()
@@ -52,82 +55,92 @@ class Gateway(Queries, Service):
         alarms: Alarms | None = None,
     ) -> None:
         """
-        Begin with no links, and nothing to store in.
-
         Args:
-            reactor: For the one timer, and for turns to come.
-            clock: For everything else.
+            reactor: The monotonic clock, for timers and later turns.
+            clock: The wall clock.
             default_command: What `ask` means where neither the asker nor the sensor says otherwise.
             sensor_rules: The configured sensors, by id.
             first_tag: See `PendingRequests`.
-            presentations: See `IGateway.presentations`; by default the names of the configured sensors.
-            alarms: Minds what is an alarm; by default nothing is.
+            presentations: See `IQueries.presentations`; by default the names of the configured sensors.
+            alarms: The alarms; by default there are no conditions.
         """
-        thinned = {sensor: each.store_every for sensor, each in sensor_rules.items() if each.store_every is not None}
-        ledger = Recorder(
+        store_every = {
+            sensor: each.store_every for sensor, each in sensor_rules.items() if each.store_every is not None
+        }
+        self.seconds = reactor.seconds
+        self._clock = clock
+        self._sensor_rules = sensor_rules
+        self._recorder = Recorder(
             ClockWatch(clock.boot),
             Alarms({}, str) if alarms is None else alarms,
-            OnChangeFilter(thinned) if thinned else None,
+            OnChangeFilter(store_every) if store_every else None,
         )
-        switchboard = Routing(reactor, sensor_rules, ledger.sensors, self._expire, first_tag)
-        super().__init__(clock, ledger, switchboard, default_command, sensor_rules, presentations)
-        self._telling = Replies(reactor, self._note_late)
+        self._routing = Routing(reactor, sensor_rules, self._recorder.sensors, self._expire, first_tag)
+        self._malformed = MalformedLines(reactor, clock)
+        self.queries = Queries(
+            reactor,
+            clock,
+            self._recorder,
+            self._routing,
+            self._malformed,
+            default_command,
+            sensor_rules,
+            presentations,
+        )
+        self._events = Events()
+        self._replies = Replies(reactor, self._record_late)
         self._journal: IJournal | None = None
+        self._store: IStore | None = None
         self._stopping = False
 
-    def add_link(self, link: IDeviceLink, rules: Rules, warn: Callable[[], str | None] = lambda: None) -> None:
+    def add_link(self, link: IDeviceLink, rules: Rules, warning: Callable[[], str | None] = lambda: None) -> None:
         """
-        Take on a link, before it is started; its listener is this gateway.
+        Add a device, before its link is started.
 
         Args:
             link: The link.
-            rules: How it is asked.
-            warn: Tells what a person should know of its device (see `DeviceSummary.warning`).
+            rules: The configuration of asking over it.
+            warning: Returns `DeviceSummary.warning`.
         """
-        self._switchboard.add(link, rules, warn, self._clock.wall())
+        link.listener = _LinkListener(self, self._routing.add(link, rules, warning, self._clock.wall()))
 
     def store_in(
-        self,
-        journal: IJournal,
-        history: IHistory,
-        status: Callable[[], list[Mapping[str, str]]],
-        archive: IArchive | None = None,
+        self, journal: IJournal, store: IStore, status: Callable[[], tuple[StoreStatus, JournalStatus]]
     ) -> None:
         """
         Store from now on.
 
         Args:
-            journal: Takes readings and requests.
-            history: Gives them back.
-            status: Tells the state of both, each mapping as one line of `status`.
-            archive: Gives them back page by page; None where it can't.
+            journal: Takes the rows.
+            store: Has what was stored.
+            status: Returns the status of both.
         """
         self._journal = journal
-        self._history = history
-        self._archive = archive
-        self._store_status = status
+        self._store = store
+        self.queries.set_store(store, status)
 
     def stopService(self) -> None:
         """
-        Fail who waits with `Stopped`, and everybody who asks from now on.
+        Fail all who wait with `Stopped`, and all requests from now on.
         """
         super().stopService()
         self._stopping = True
-        self._append([self._ledger.end_thinning()])
-        self._telling.stop()
-        self._switchboard.stop()
-        for line in self._switchboard.lines.values():
-            self._act(line, line.pending.stop(self._clock.monotonic()))
+        self._append([self._recorder.end_on_change()])
+        self._replies.stop()
+        self._routing.stop()
+        now = self.seconds()
+        for route in self._routing.routes.values():
+            self.act(route, route.pending.stop(now), now)
 
     def hold_devices(self, hold: bool) -> None:
         """
         Read nothing from any device while the journal can't keep up (`hold`), and again afterwards.
         """
-        for line in self._switchboard.lines.values():
+        for route in self._routing.routes.values():
             if hold:
-                line.link.pause()
+                route.link.pause()
             else:
-                line.link.resume()
+                route.link.resume()
 
     async def restore(self) -> None:
         """
@@ -136,200 +149,201 @@ class Gateway(Queries, Service):
         Raises:
             SinkUnavailable: The database went away again.
         """
-        if self._history is not None:
-            self._ledger.sensors.restore(await self._history.latest())
-            stored = await self._history.alarms()
-            stamp = self._stamp()
-            self._take_changes(self._ledger.alarms.restore(stored, stamp.at, stamp.trusted), stamp)
+        if self._store is not None:
+            self._recorder.sensors.restore(await self._store.latest())
+            stored = await self._store.alarms()
+            stamp = self.stamp()
+            self._take_changes(self._recorder.alarms.restore(stored, stamp.at, stamp.trusted), stamp)
 
-    # What faces ask for (IGateway); the rest of it is in `Enquiries`.
+    def store_changed(self, state: str, backlog: int) -> None:
+        """
+        Publish that the store's state changed.
+        """
+        self._events.publish(StoreEvent(state, backlog))
+
+    # IGateway
 
     def ask(self, request: Request) -> Deferred[Answer]:
-        """
-        Ask a device (see `IGateway.ask`).
-        """
-        now = self._clock.monotonic()
-        waiter = Waiter(request, now, Deferred())
-        line: Route | None = None
+        now = self.seconds()
+        asker: Asker = Asker(request, now, Deferred())
+        route: Route | None = None
         try:
             if self._stopping:
                 raise Stopped
-            line = self._switchboard.route(request)
-            if request.size > line.room:
+            route = self._routing.find(request)
+            if request.size > route.room:
                 raise Malformed("line too long", "with what usbgate adds for the device")
         except RequestError as error:
-            device = None if line is None else line.link.name
-            endings = self._telling.sift([(waiter, error)], device, now)
-            self._note_late(endings, device, now)
-            self._telling.tell(endings)
-            return waiter.deferred
+            device = None if route is None else route.link.name
+            ended = self._replies.admit([(error, (asker,))], device, now)
+            self._record_late(ended, device, now)
+            self._replies.deliver(ended)
+            return asker.waiter
         timeout = request.timeout
         if timeout is None:
             rules = self._sensor_rules.get(request.question.sensor)
             timeout = TIMEOUT if rules is None or rules.timeout is None else rules.timeout
-        moves = line.pending.ask(request, waiter, timeout, now)
-        if moves:
-            self._act(line, moves)
-        else:  # as mostly where many ask: it waits for its turn, or for an answer that is on its way
-            self._switchboard.arm(now)
-        return waiter.deferred
+        self.act(route, route.pending.ask(asker, timeout, now), now)
+        return asker.waiter
 
     def acknowledge(self, alarm: str, by: str) -> Deferred[Alarm]:
-        """
-        Record that somebody has seen an alarm (see `IGateway.acknowledge`).
-        """
         if self._stopping:
             return fail(Stopped())
-        stamp = self._stamp()
+        stamp = self.stamp()
         try:
-            found, changes = self._ledger.alarms.acknowledge(alarm, by, stamp.at, stamp.trusted)
+            found, changes = self._recorder.alarms.acknowledge(alarm, by, stamp.at, stamp.trusted)
         except Unknown as error:
             return fail(error)
         self._take_changes(changes, stamp)
         return succeed(found)
 
     def lend(self, device: str, client: str) -> Deferred[Lease]:
-        """
-        Let go of a device (see `IGateway.lend`).
-        """
-        line = self._switchboard.lines.get(device)
+        route = self._routing.routes.get(device)
         if self._stopping:
             return fail(Stopped())
-        if line is None:
+        if route is None:
             return fail(Unknown(f"no such device: {device}"))
-        if line.lent is not None:
+        if route.lease is not None:
             return fail(Busy(f"{device} is lent already"))
-        line.lent = mark = object()
+        route.lease = lease = object()
         self.log.info("{device} is lent to {client}", device=device, client=client)
-        released = line.link.release()
-        self._act(line, line.pending.link_down(self._clock.monotonic()))
-        return released.addCallback(lambda port: Lease(device, port, partial(self._end_lease, line, mark)))
+        released = route.link.release()
+        now = self.seconds()
+        self.act(route, route.pending.link_down(now), now)
+        self.update_state(route)
+        return released.addCallback(lambda port: Lease(device, port, partial(self._end_lease, route, lease)))
 
-    def _end_lease(self, line: Route, mark: object) -> None:
-        if line.lent is mark and not self._stopping:
-            line.lent = None
-            self.log.info("{device} is taken back", device=line.link.name)
-            self._tell_state(line)
-            line.link.take_back()
+    def _end_lease(self, route: Route, lease: object) -> None:
+        if route.lease is lease and not self._stopping:
+            route.lease = None
+            self.log.info("{device} is no longer lent", device=route.link.name)
+            self.update_state(route)
+            route.link.take_back()
 
-    def store_changed(self, state: str, backlog: int) -> None:
-        """
-        Tell who watches that the store's state is another one.
-        """
-        self._announcements.store(state, backlog)
+    def add_malformed(self, source: str, line: bytes, reason: str) -> None:
+        self._malformed.add(source, line, reason)
 
-    # What links tell (ILinkListener).
+    def subscribe(self, deliver: Callable[[Event], None]) -> Callable[[], None]:
+        return self._events.subscribe(deliver)
 
-    def link_up(self, link: IDeviceLink) -> None:
-        """
-        The device was opened (see `ILinkListener.link_up`).
-        """
-        line = self._switchboard.lines[link.name]
-        line.silent = False
-        self._act(line, line.pending.link_up(self._clock.monotonic()))
+    # The actions.
 
-    def link_down(self, link: IDeviceLink, reason: str) -> None:
+    def stamp(self) -> Stamp:
         """
-        The device went away (see `ILinkListener.link_down`).
+        Read the clocks.
         """
-        line = self._switchboard.lines[link.name]
-        self._act(line, line.pending.link_down(self._clock.monotonic()))
-
-    def link_full(self, link: IDeviceLink) -> None:
-        """
-        The device takes nothing for now (see `ILinkListener.link_full`).
-        """
-        self._switchboard.lines[link.name].pending.hold()
-
-    def link_drained(self, link: IDeviceLink) -> None:
-        """
-        The device takes what is written again (see `ILinkListener.link_drained`).
-        """
-        line = self._switchboard.lines[link.name]
-        self._act(line, line.pending.release(self._clock.monotonic()))
-
-    def link_silent(self, link: IDeviceLink) -> None:
-        """
-        The device says nothing (see `ILinkListener.link_silent`).
-        """
-        line = self._switchboard.lines[link.name]
-        line.silent = True
-        self._tell_state(line)
-
-    def link_heard(self, link: IDeviceLink) -> None:
-        """
-        The device speaks again (see `ILinkListener.link_heard`).
-        """
-        line = self._switchboard.lines[link.name]
-        line.silent = False
-        self._tell_state(line)
-
-    def line_refused(self, link: IDeviceLink, line: bytes, reason: str) -> None:
-        """
-        A line of a device was malformed (see `ILinkListener.line_refused`).
-        """
-        self._noise.add(link.name, line, reason)
-
-    def reports_received(self, link: IDeviceLink, reports: Sequence[Report]) -> None:
-        """
-        A chunk was read (see `ILinkListener.reports_received`).
-        """
-        line = self._switchboard.lines[link.name]
-        stamp = self._stamp()
-        self._act(line, line.pending.received(reports, self._clock.monotonic(), stamp.at), stamp)
-
-    # How it is done.
-
-    def _stamp(self) -> Stamp:
-        # Trust first: a clock that is put right in between then counts as wrong for a moment, not the other way round.
+        # Trust first: a clock that is set right in between then counts as wrong for a moment, not the other way round.
         trusted = self._clock.trusted()
         return Stamp(self._clock.wall(), self._clock.uptime(), trusted)
 
-    def _act(self, line: Route, moves: Moves[Waiter], stamp: Stamp | None = None) -> None:
-        # The one place where decisions become deeds. Everything is journalled before anybody is told, and the device
-        # has its next message before that, which it can work on meanwhile.
-        now = self._clock.monotonic()
-        device = line.link.name
-        changes: Sequence[Change] = ()
-        endings = self._telling.sift([*moves.answered, *moves.failed], device, now)
-        if moves.handed or endings:
-            stamp = stamp or self._stamp()
-            changes = self._journalled(self._ledger.enter(device, moves.handed, endings, stamp, now, now))
-        if moves.send:
-            line.link.send(moves.send)
-        self._telling.tell(endings)
-        self._switchboard.arm(now)
-        if stamp is not None:
-            self._announcements.readings(device, moves.handed, stamp.at)
-        self._announcements.alarms(changes)
-        self._tell_state(line)
+    def act(self, route: Route, moves: Moves[Deferred[Answer]], now: float, stamp: Stamp | None = None) -> None:
+        """
+        Carry out what was decided for one device.
 
-    def _note_late(self, endings: Sequence[Ending], device: str | None, decided: float) -> None:
-        # What was not decided in `_act`, or some turns ago.
-        self._journalled(self._ledger.enter(device, (), endings, self._stamp(), self._clock.monotonic(), decided))
+        Everything is journalled before anybody learns of it, and the device gets its next message before the replies
+        are delivered, so that it can work on it meanwhile.
+
+        Args:
+            route: The device.
+            moves: The decisions.
+            now: This moment, in monotonic seconds.
+            stamp: This moment; None to read the clocks if they are needed.
+        """
+        device = route.link.name
+        changes: Sequence[Change] = ()
+        ended: Sequence[Ended] = moves.ended
+        if ended:
+            ended = self._replies.admit(ended, device, now)
+        if moves.handed or ended:
+            stamp = stamp or self.stamp()
+            entry = self._recorder.record(device, moves.handed, ended, stamp, now, now)
+            changes = entry.changes
+            self._append(entry.runs)
+            if entry.contested:
+                self._warn_contested(entry)
+        if moves.send and not route.link.send(moves.send):
+            route.pending.held = True
+        if ended:
+            self._replies.deliver(ended)
+        self._routing.set_timer(now)
+        if moves.handed and stamp is not None and self._events.subscribers:
+            self._events.publish_reports(device, moves.handed, stamp.at)
+        if changes:
+            self._events.publish_changes(changes)
+        if route.pending.state != route.link_state:
+            self.update_state(route)
+
+    def update_state(self, route: Route) -> None:
+        """
+        Publish a device's state if it changed.
+        """
+        if route.update_state(self._clock.wall()):
+            self._events.publish(DeviceEvent(route.link.name, route.state, route.since))
+
+    def _record_late(self, ended: Sequence[Ended], device: str | None, decided: float) -> None:
+        # What was not decided in `act`, or some turns ago.
+        now = self.seconds()
+        self._append(self._recorder.record(device, (), ended, self.stamp(), now, decided).runs)
 
     def _take_changes(self, changes: Sequence[Change], stamp: Stamp) -> None:
-        self._announcements.alarms(self._journalled(self._ledger.enter_changes(changes, stamp)))
-
-    def _journalled(self, entry: Entry) -> Sequence[Change]:
-        self._append(entry.runs)
-        for sensor, device, before in entry.contested:
-            self.log.warn(
-                "sensor {sensor} is heard by {device} and by {before}: readings are stored under each",
-                sensor=sensor,
-                device=device,
-                before=before,
-            )
-        return entry.changes
+        self._append(self._recorder.record_changes(changes, stamp).runs)
+        self._events.publish_changes(changes)
 
     def _append(self, runs: Sequence[Sequence[Row]]) -> None:
         if self._journal is not None and any(runs):
             self._journal.append(*runs)
 
-    def _tell_state(self, line: Route) -> None:
-        if line.look(self._clock.wall):
-            self._announcements.device(line.link.name, line.state, line.since)
+    def _warn_contested(self, entry: Entry) -> None:
+        for sensor, device, before in entry.contested:
+            self.log.warn(
+                "sensor {sensor} is reported by {device} and by {before}: readings are stored under each",
+                sensor=sensor,
+                device=device,
+                before=before,
+            )
 
     def _expire(self) -> None:
-        for line in self._switchboard.lines.values():
-            self._act(line, line.pending.expire(self._clock.monotonic()))
+        now = self.seconds()
+        for route in self._routing.routes.values():
+            self.act(route, route.pending.expire(now), now)
+
+
+@implementer(ILinkListener)
+class _LinkListener:
+    """
+    Listens to the link of one device.
+    """
+
+    def __init__(self, gateway: Gateway, route: Route) -> None:
+        self._gateway = gateway
+        self._route = route
+        self._pending = route.pending
+        self._seconds = gateway.seconds
+
+    def link_up(self) -> None:
+        self._route.silent = False
+        now = self._seconds()
+        self._gateway.act(self._route, self._pending.link_up(now), now)
+
+    def link_down(self, reason: str) -> None:
+        now = self._seconds()
+        self._gateway.act(self._route, self._pending.link_down(now), now)
+
+    def link_drained(self) -> None:
+        now = self._seconds()
+        self._gateway.act(self._route, self._pending.release(now), now)
+
+    def link_silent(self) -> None:
+        self._route.silent = True
+        self._gateway.update_state(self._route)
+
+    def link_active(self) -> None:
+        self._route.silent = False
+        self._gateway.update_state(self._route)
+
+    def reports_received(self, reports: Sequence[Report]) -> None:
+        stamp, now = self._gateway.stamp(), self._seconds()
+        self._gateway.act(self._route, self._pending.received(reports, now, stamp.at), now, stamp)
+
+    def line_malformed(self, line: bytes, reason: str) -> None:
+        self._gateway.add_malformed(self._route.link.name, line, reason)

@@ -1,16 +1,18 @@
 """
-What the faces (line server, HTTP, …) may ask of the gateway.
+The gateway as its faces (line port, HTTP, …) see it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from usbgate.core.alarms import Condition
+from usbgate.core.counts import LinkCounts
 from usbgate.core.model import (
     Alarm,
     Answer,
@@ -23,6 +25,7 @@ from usbgate.core.model import (
     StoredReading,
     StoredRequest,
 )
+from usbgate.core.status import JournalStatus, StoreStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class FieldPresentation:
     How a person wants to see a field.
 
     Attributes:
-        unit: What its numbers measure, such as `°C`.
+        unit: The unit, such as `°C`.
         decimals: Digits behind the point.
         alarm: The condition for an alarm.
     """
@@ -44,12 +47,12 @@ class FieldPresentation:
 @dataclass(frozen=True, slots=True)
 class Presentation:
     """
-    How a person wants to see a sensor: what the configuration says of it.
+    How a person wants to see a sensor, from the configuration.
 
     Attributes:
         name: What a person calls it.
         place: Where it is.
-        device: The link that serves it.
+        device: The device that serves it.
         stale: Seconds after which its newest reading is old.
         buttons: The commands that a person can send to it.
         fields: By field, upper case.
@@ -69,12 +72,12 @@ class Totals:
     What was counted since usbgate started.
 
     Attributes:
-        readings: Measurements read.
+        readings: Readings received.
         outcomes: Requests that ended, by outcome.
         malformed: Malformed lines, by reason.
         latencies: Requests that a device answered: how many took at most so many seconds, ascending, the last one
             infinity.
-        latency_sum: Seconds that they took together.
+        latency_sum: Their total, in seconds.
     """
 
     readings: int
@@ -91,9 +94,9 @@ class SensorSummary:
 
     Attributes:
         sensor: Its id.
-        device: The link that spoke for it last.
+        device: The device that reported it last.
         fields: The fields it has reported, sorted.
-        seen: When it spoke last: whole milliseconds since 1970, UTC.
+        seen: When it reported last: whole milliseconds since 1970, UTC.
         reports: Reports since usbgate started.
         name: Its name in the configuration.
     """
@@ -109,14 +112,14 @@ class SensorSummary:
 @dataclass(frozen=True, slots=True)
 class DeviceSummary:
     """
-    What is known of a link.
+    What is known of a device.
 
     Attributes:
         name: Its name.
         path: Where it is, in the words of the configuration.
         state: `starting`, `settling`, `online`, `silent`, `offline` or `lent`.
         since: Since when: whole milliseconds since 1970, UTC.
-        counts: Numbers by name, in the order in which to show them: `IN`, `OUT`, `MALFORMED` first.
+        counts: What is counted of its link.
         warning: What a person should know of it and can do about it; None where all is well.
     """
 
@@ -124,8 +127,52 @@ class DeviceSummary:
     path: str
     state: str
     since: int
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: LinkCounts = field(default_factory=LinkCounts)
     warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """
+    The status of usbgate.
+
+    Attributes:
+        version: The release.
+        uptime: Seconds since it started.
+        clock_trusted: Whether the wall clock can be right.
+        sensors: How many sensors are known.
+        in_flight: How many requests wait for an answer.
+        store: The database.
+        journal: The journal; None where nothing is stored.
+        unsure: By device, the sensors that answer with neither MSG nor TAG, so that an unasked reading can pass for an
+            answer (protocol §4.6).
+    """
+
+    version: str
+    uptime: float
+    clock_trusted: bool
+    sensors: int
+    in_flight: int
+    store: StoreStatus
+    journal: JournalStatus | None
+    unsure: Mapping[str, Sequence[str]]
+
+
+class MalformedLine(NamedTuple):
+    """
+    A line that could not be read.
+
+    Attributes:
+        at: When: whole milliseconds since 1970, UTC.
+        source: The device's name, or the client's address.
+        reason: Why, as a fixed phrase.
+        line: The line, at most a little longer than a line may be.
+    """
+
+    at: int
+    source: str
+    reason: str
+    line: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +183,7 @@ class Lease:
     Attributes:
         device: Its name.
         port: The path of its tty; where it is in the words of the configuration, if that can't be told.
-        end: Takes it back; calling it again does nothing.
+        end: Ends the lease; calling it again does nothing.
     """
 
     device: str
@@ -144,19 +191,10 @@ class Lease:
     end: Callable[[], None]
 
 
-class IGateway(Interface):
+class IQueries(Interface):
     """
-    What every face (TCP, and others to come) talks to.
+    Read-only queries: current state from memory, history from the store.
     """
-
-    def ask(request: Request) -> Deferred[Answer]:
-        """
-        Ask a device (protocol §4), and record the request when it ends (§5).
-
-        Returns:
-            Fires with the answer; fails with a `RequestError`. Cancelling it does not take the request back: it
-            runs to its end and is recorded, only nobody is told.
-        """
 
     def default_command(sensor: str) -> str:
         """
@@ -172,11 +210,6 @@ class IGateway(Interface):
             field: Only this field, upper case; None for all.
         """
 
-    def history(sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
-        """
-        Fetch stored readings (see `IHistory.history`); fails with `Failed`, whose text says why.
-        """
-
     def sensors() -> list[SensorSummary]:
         """
         List the known sensors, in the order of their first appearance.
@@ -184,54 +217,7 @@ class IGateway(Interface):
 
     def devices() -> list[DeviceSummary]:
         """
-        List the links, in the order of the configuration.
-        """
-
-    def lend(device: str, client: str) -> Deferred[Lease]:
-        """
-        Let go of a device, so that another program can have it; who waits for it fails with `Offline`.
-
-        Args:
-            device: The name of the link.
-            client: Who wants it, for the log.
-
-        Returns:
-            Fires with the lease when the port is closed and its lock is free; fails with `Unknown`, `Busy` (it is lent
-            already) or `Stopped`. Not to be cancelled.
-        """
-
-    def status() -> list[Mapping[str, str]]:
-        """
-        Return the status of usbgate: each mapping is one line of fields; their values read back (`check_value`).
-        """
-
-    def noise() -> list[Mapping[str, str]]:
-        """
-        Return the last malformed lines and why, oldest first; each mapping is one line of fields.
-        """
-
-    def refused(source: str, line: bytes, reason: str) -> None:
-        """
-        Record a malformed line of a client (the gateway does so itself for devices).
-        """
-
-    def subscribe(deliver: Callable[[str | None, str], None]) -> Callable[[], None]:
-        """
-        Hear every event as a line from now on.
-
-        Args:
-            deliver: Called with the sensor (None for an event of a link) and the line, without its end.
-
-        Returns:
-            What to call to hear no more.
-        """
-
-    def subscribe_events(deliver: Callable[[Event], None]) -> Callable[[], None]:
-        """
-        Hear every event as a value from now on.
-
-        Returns:
-            What to call to hear no more.
+        List the devices, in the order of the configuration.
         """
 
     def presentations() -> Mapping[str, Presentation]:
@@ -239,40 +225,98 @@ class IGateway(Interface):
         Return how people want to see sensors, by id, in the order of the configuration, reported or not.
         """
 
-    def totals() -> Totals:
-        """
-        Return what was counted.
-        """
-
-    def extent(selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
-        """
-        Find stored readings (see `IArchive.extent`); fails with `Failed`, whose text says why.
-        """
-
-    def page(selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
-        """
-        Fetch stored readings (see `IArchive.page`); fails with `Failed`, whose text says why.
-        """
-
-    def buckets(selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
-        """
-        Sum up stored readings (see `IArchive.buckets`); fails with `Failed`, whose text says why.
-        """
-
-    def requests(sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
-        """
-        Fetch requests that ended (see `IArchive.requests`); fails with `Failed`, whose text says why.
-        """
-
     def alarms() -> list[Alarm]:
         """
         List the alarms that are active or not acknowledged yet, newest first.
         """
 
+    def status() -> Status:
+        """
+        Return the status of usbgate.
+        """
+
+    def malformed_lines() -> Sequence[MalformedLine]:
+        """
+        List the last malformed lines, oldest first.
+        """
+
+    def totals() -> Totals:
+        """
+        Return what was counted.
+        """
+
+    def history(sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
+        """
+        Fetch stored readings (see `IStore.history`); fails with `Failed`, whose text says why.
+        """
+
+    def extent(selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
+        """
+        Find stored readings (see `IStore.extent`); fails with `Failed`, whose text says why.
+        """
+
+    def page(selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
+        """
+        Fetch stored readings (see `IStore.page`); fails with `Failed`, whose text says why.
+        """
+
+    def buckets(selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
+        """
+        Aggregate stored readings (see `IStore.buckets`); fails with `Failed`, whose text says why.
+        """
+
+    def requests(sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
+        """
+        Fetch requests that ended (see `IStore.requests`); fails with `Failed`, whose text says why.
+        """
+
+
+class IGateway(Interface):
+    """
+    What every face (line port, HTTP, …) talks to: its commands here, its queries in `queries`.
+    """
+
+    queries: IQueries = Attribute("Read-only queries.")
+
+    def ask(request: Request) -> Deferred[Answer]:
+        """
+        Ask a device (protocol §4), and record the request when it ends (§5).
+
+        Returns:
+            Fires with the answer; fails with a `RequestError`. Cancelling it does not take the request back: it
+            runs to its end and is recorded, but its reply goes nowhere.
+        """
+
     def acknowledge(alarm: str, by: str) -> Deferred[Alarm]:
         """
-        Record that somebody has seen an alarm; the first who did stays.
+        Record that somebody has seen an alarm; the first acknowledgement counts.
 
         Returns:
             Fires with the alarm as it is then; fails with `Unknown` or `Stopped`.
+        """
+
+    def lend(device: str, client: str) -> Deferred[Lease]:
+        """
+        Close a device, so that another program can open it; requests that wait for it fail with `Offline`.
+
+        Args:
+            device: The name of the device.
+            client: Who wants it, for the log.
+
+        Returns:
+            Fires with the lease when the port is closed and its lock is free; fails with `Unknown`, `Busy` (it is lent
+            already) or `Stopped`. Not to be cancelled.
+        """
+
+    def add_malformed(source: str, line: bytes, reason: str) -> None:
+        """
+        Record a malformed line of a client (the gateway records those of devices itself).
+        """
+
+    def subscribe(deliver: Callable[[Event], None]) -> Callable[[], None]:
+        """
+        Call `deliver` with every event from now on.
+
+        Returns:
+            What to call to unsubscribe; calling it again does nothing.
         """

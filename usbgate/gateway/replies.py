@@ -1,41 +1,32 @@
 """
-Telling those who asked what became of it: who is told now, and who in a turn of the reactor to come.
+Deliver replies: some now, the rest in later reactor turns.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from usbgate.core import pending
 from usbgate.core.errors import RequestError
 from usbgate.core.model import Answer
-from usbgate.core.recorder import Asked
 
-# Askers told before the reactor gets its turn: a millisecond's work, so that an answer for thousands delays no other.
-TOLD_A_TURN = 100
+# Replies delivered per reactor turn: a millisecond's work, so that an answer for thousands delays no other.
+REPLIES_PER_TURN = 100
 
-
-@dataclass(eq=False, slots=True)
-class Waiter(Asked):
-    """
-    An accepted request, and who waits for its end.
-    """
-
-    deferred: Deferred[Answer]
-
-
-# What becomes of a request.
-Ending = tuple[Waiter, Answer | RequestError]
+# A request whose Deferred fires with the reply, and replies as they are decided.
+Asker = pending.Asker[Deferred[Answer]]
+Ended = pending.Ended[Deferred[Answer]]
 
 
 @dataclass(eq=False, slots=True)
-class _Untold:
-    # Who is told in turns to come. Whatever else their clients are told waits behind it, so that its order holds.
-    endings: deque[Ending]  # so that each is let go of in its turn, too
+class _Postponed:
+    # Replies for later turns. Whatever else their clients get waits behind them, so that the order holds.
+    replies: deque[tuple[Answer | RequestError, Asker]]  # a deque, so that each is released in its turn
     clients: set[str]
     device: str | None
     decided: float
@@ -43,93 +34,97 @@ class _Untold:
 
 class Replies:
     """
-    Tells endings, so many a turn.
+    Delivers at most so many replies per reactor turn.
     """
 
-    def __init__(self, reactor: IReactorTime, note: Callable[[Sequence[Ending], str | None, float], None]) -> None:
+    def __init__(self, reactor: IReactorTime, record: Callable[[Sequence[Ended], str | None, float], None]) -> None:
         """
-        Begin with nobody to tell.
-
         Args:
-            reactor: For turns to come.
-            note: Called with endings that were put off just before they are told, the device's name, and when they
+            reactor: For later turns.
+            record: Called with postponed replies just before they are delivered, the device's name, and when they
                 were decided.
         """
         self._reactor = reactor
-        self._note = note
-        self._untold: deque[_Untold] = deque()
+        self._record = record
+        self._postponed: deque[_Postponed] = deque()
         self._turn: IDelayedCall | None = None
         self._stopped = False
 
-    def sift(self, endings: list[Ending], device: str | None, decided: float) -> list[Ending]:
+    def admit(self, ended: Sequence[Ended], device: str | None, decided: float) -> Sequence[Ended]:
         """
-        Keep for turns to come an answer for a crowd, and what must not overtake what is kept for the same client.
+        Postpone an answer for a crowd, and what must not overtake what is postponed for the same client.
 
         Args:
-            endings: What became of requests.
-            device: The name of the device; None where none could be told.
+            ended: Outcomes, each with its askers.
+            device: The name of the device; None where the request could not be routed to one.
             decided: When that was decided, in monotonic seconds.
 
         Returns:
-            What can be told now: as good as all that is for others than the crowd.
+            What to deliver now: nearly all that is not for the crowd.
         """
-        if not self._untold and (len(endings) <= TOLD_A_TURN or self._stopped):
-            return endings
-        crowds = Counter(id(outcome) for _, outcome in endings)
-        free: list[Ending] = []
-        kept: list[Ending] = []
-        clients: set[str] = set()
-        for ending in endings:
-            client = ending[0].request.client
-            if (
-                len(free) >= TOLD_A_TURN
-                or crowds[id(ending[1])] > TOLD_A_TURN
-                or client in clients
-                or any(client in untold.clients for untold in self._untold)
-            ):
-                kept.append(ending)
-                clients.add(client)
-            else:
-                free.append(ending)
-        if kept:
-            self._untold.append(_Untold(deque(kept), clients, device, decided))
-            self._go_on()
-        return free
+        if not self._postponed:
+            count = 0
+            for _, askers in ended:
+                count += len(askers)
+            if count <= REPLIES_PER_TURN or self._stopped:
+                return ended
+        now: list[Ended] = []
+        later = _Postponed(deque(), set(), device, decided)
+        for outcome, askers in ended:
+            crowd = len(askers) > REPLIES_PER_TURN
+            for asker in askers:
+                client = asker.request.client
+                if (
+                    crowd
+                    or len(now) >= REPLIES_PER_TURN
+                    or client in later.clients
+                    or any(client in postponed.clients for postponed in self._postponed)
+                ):
+                    later.replies.append((outcome, asker))
+                    later.clients.add(client)
+                else:
+                    now.append((outcome, (asker,)))
+        if later.replies:
+            self._postponed.append(later)
+            self._schedule()
+        return now
 
-    def tell(self, endings: Sequence[Ending]) -> None:
+    def deliver(self, ended: Sequence[Ended]) -> None:
         """
-        Tell these now.
+        Deliver these now.
         """
-        for waiter, outcome in endings:
-            if isinstance(outcome, Answer):
-                waiter.deferred.callback(outcome)
-            else:
-                waiter.deferred.errback(outcome)
+        for outcome, askers in ended:
+            for asker in askers:
+                if isinstance(outcome, Answer):
+                    asker.waiter.callback(outcome)
+                else:
+                    asker.waiter.errback(outcome)
 
     def stop(self) -> None:
         """
-        Tell all that was put off, and put nothing off any more.
+        Deliver all that was postponed, and postpone nothing from now on.
         """
         self._stopped = True
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
-        while self._untold:
-            self._tell_slice()
+        while self._postponed:
+            self._deliver_some()
 
-    def _go_on(self) -> None:
-        if self._untold and self._turn is None and not self._stopped:
+    def _schedule(self) -> None:
+        if self._postponed and self._turn is None and not self._stopped:
             self._turn = self._reactor.callLater(0, self._take_turn)
 
     def _take_turn(self) -> None:
         self._turn = None
-        self._tell_slice()
+        self._deliver_some()
 
-    def _tell_slice(self) -> None:
-        untold = self._untold[0]
-        endings = [untold.endings.popleft() for _ in range(min(TOLD_A_TURN, len(untold.endings)))]
-        if not untold.endings:
-            self._untold.popleft()
-        self._go_on()
-        self._note(endings, untold.device, untold.decided)
-        self.tell(endings)
+    def _deliver_some(self) -> None:
+        postponed = self._postponed[0]
+        replies = [postponed.replies.popleft() for _ in range(min(REPLIES_PER_TURN, len(postponed.replies)))]
+        if not postponed.replies:
+            self._postponed.popleft()
+        self._schedule()
+        ended = [(outcome, (asker,)) for outcome, asker in replies]
+        self._record(ended, postponed.device, postponed.decided)
+        self.deliver(ended)

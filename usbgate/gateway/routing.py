@@ -1,23 +1,23 @@
 """
-The links, what is asked over each of them, and which one serves a sensor.
+The devices, the requests over each of them, and which one serves a sensor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from usbgate.core.errors import Unknown
 from usbgate.core.fieldline import LINE_LIMIT
-from usbgate.core.model import Request
+from usbgate.core.model import Answer, Request
 from usbgate.core.pending import PendingRequests, Rules
 from usbgate.core.sensors import KnownSensors
 from usbgate.device.interfaces import IDeviceLink
 from usbgate.gateway.interfaces import DeviceSummary
-from usbgate.gateway.replies import Waiter
 
 # Bytes that the longest tag of usbgate's own adds to a request: `_TAG:` and 8 characters (protocol §2).
 TAG_ROOM = 13
@@ -26,86 +26,84 @@ TAG_ROOM = 13
 @dataclass(frozen=True, slots=True)
 class SensorRules:
     """
-    What the configuration says about asking one sensor; None where it says nothing.
+    The configuration of one sensor; None where nothing is configured.
+
+    Attributes:
+        name: What a person calls it.
+        device: The device that serves it.
+        default_command: What `ask` means where no command is given.
+        timeout: Seconds until an asker gives up.
+        store_every: Seconds after which an unchanged reading is stored, infinity for never; None stores every reading.
     """
 
     name: str | None = None
     device: str | None = None
     default_command: str | None = None
     timeout: float | None = None
-    store_every: float | None = None  # see `Thinning`; None stores every reading
+    store_every: float | None = None
 
 
 @dataclass(eq=False, slots=True)
 class Route:
     """
-    One link with what is asked over it.
+    One device: its link, the requests over it, and its state.
 
     Attributes:
         link: The link.
-        pending: What is asked.
+        pending: The requests over it.
         room: Bytes that a request may have.
-        state: See `DeviceSummary`, as are `since` and what `warn` tells.
-        silent: Whether the device says nothing.
-        lent: What tells one lease from the next; None while it is not lent.
+        state: See `DeviceSummary`, as is `since`.
+        warning: Returns `DeviceSummary.warning`.
+        link_state: `pending.state` when `state` was derived from it.
+        silent: Whether the device is silent.
+        lease: Identifies the current lease; None while the device is not lent.
     """
 
     link: IDeviceLink
-    pending: PendingRequests[Waiter]
+    pending: PendingRequests[Deferred[Answer]]
     room: int
     state: str
     since: int
-    warn: Callable[[], str | None]
+    warning: Callable[[], str | None]
+    link_state: str = ""
     silent: bool = False
-    lent: object | None = None
+    lease: object | None = None
 
-    def look(self, wall: Callable[[], int]) -> bool:
+    def update_state(self, at: int) -> bool:
         """
-        Find out in which state it is.
+        Derive the state anew.
+
+        Args:
+            at: Now: whole milliseconds since 1970, UTC.
 
         Returns:
-            Whether that is another one than before.
+            Whether it changed.
         """
-        state = self.pending.state
-        if self.lent is not None:
+        state = self.link_state = self.pending.state
+        if self.lease is not None:
             state = "lent"
         elif self.silent and state == "online":
             state = "silent"
         if state == self.state:
             return False
         self.state = state
-        self.since = wall()
+        self.since = at
         return True
 
     def summary(self) -> DeviceSummary:
         """
-        Return what is known of it.
+        Return what is known of the device.
         """
         link = self.link
-        return DeviceSummary(
-            name=link.name,
-            path=link.path,
-            state=self.state,
-            since=self.since,
-            counts={
-                "IN": link.lines_in,
-                "OUT": link.lines_out,
-                "MALFORMED": link.malformed,
-                "PARTIAL": link.partial,
-                "ECHOES": link.echoes,
-                "REPEATS": link.repeats,
-                "LEFTOUT": link.left_out,
-            },
-            warning=self.warn(),
-        )
+        return DeviceSummary(link.name, link.path, self.state, self.since, replace(link.counts), self.warning())
 
 
 class Routing:
     """
-    All links, with one timer for what is due next on any of them.
+    The routes to all devices, and one timer for whatever is due next on any of them.
 
     Attributes:
-        lines: The links, by their names.
+        routes: By the devices' names.
     """
 
     def __init__(
@@ -117,90 +115,89 @@ class Routing:
         first_tag: int,
     ) -> None:
         """
-        Begin with no links.
-
         Args:
             reactor: For the timer.
             sensor_rules: The configured sensors, by id.
-            sensors: Who speaks for which sensor.
+            sensors: Which device reported which sensor.
             expire: Called when something is due.
             first_tag: See `PendingRequests`.
         """
-        self.lines: dict[str, Route] = {}
+        self.routes: dict[str, Route] = {}
         self._reactor = reactor
         self._sensor_rules = sensor_rules
         self._sensors = sensors
         self._expire = expire
         self._first_tag = first_tag
         self._timer: IDelayedCall | None = None
-        self._armed_for = inf
+        self._timer_at = inf
         self._stopped = False
 
-    def add(self, link: IDeviceLink, rules: Rules, warn: Callable[[], str | None], since: int) -> None:
+    def add(self, link: IDeviceLink, rules: Rules, warning: Callable[[], str | None], since: int) -> Route:
         """
-        Take on a link (see `Gateway.add_link`).
+        Add a device (see `Gateway.add_link`).
 
         Args:
-            link: The link.
-            rules: How it is asked.
-            warn: Tells what a person should know of its device.
-            since: The wall clock.
+            link: Its link.
+            rules: The configuration of asking over it.
+            warning: Returns `DeviceSummary.warning`.
+            since: The wall clock: whole milliseconds since 1970, UTC.
         """
-        pending: PendingRequests[Waiter] = PendingRequests(link.name, rules, self._first_tag)
+        pending: PendingRequests[Deferred[Answer]] = PendingRequests(link.name, rules, self._first_tag)
         room = LINE_LIMIT - TAG_ROOM if rules.tags else LINE_LIMIT
-        self.lines[link.name] = Route(link, pending, room, pending.state, since, warn)
+        route = self.routes[link.name] = Route(link, pending, room, pending.state, since, warning, pending.state)
+        return route
 
-    def route(self, request: Request) -> Route:
+    def find(self, request: Request) -> Route:
         """
-        Return which link serves a request (protocol §4.1).
+        Return the route by which a request goes (protocol §4.1).
 
         Raises:
-            Unknown: None can be told.
+            Unknown: There is none, or more than one is possible.
         """
         sensor = request.question.sensor
         name = request.device
         if name is not None:
-            if name not in self.lines:
+            if name not in self.routes:
                 raise Unknown(f"no such device: {name}")
-            return self.lines[name]
+            return self.routes[name]
         rules = self._sensor_rules.get(sensor)
-        if rules is not None and rules.device in self.lines:
-            return self.lines[rules.device]
+        if rules is not None and rules.device in self.routes:
+            return self.routes[rules.device]
         known = self._sensors.get(sensor)
-        if known is not None and known.device in self.lines:
-            return self.lines[known.device]
-        if len(self.lines) == 1:
-            return next(iter(self.lines.values()))
-        raise Unknown(f"no device can be told for sensor {sensor}: name one with DEV")
+        if known is not None and known.device in self.routes:
+            return self.routes[known.device]
+        if len(self.routes) == 1:
+            return next(iter(self.routes.values()))
+        raise Unknown(f"the device of sensor {sensor} is not known: name one with DEV")
 
-    def arm(self, now: float) -> None:
+    def set_timer(self, now: float) -> None:
         """
-        Set the timer for what is due next. One that would fire too early is left alone: it arms the next.
+        Set the timer for what is due next. A timer that would fire too early is left alone: it sets the next.
         """
-        lines = self.lines.values()
-        if self._timer is not None and all(line.pending.bound >= self._armed_for for line in lines):
-            return
-        deadline = min(line.pending.deadline for line in lines)
+        due = inf
+        for route in self.routes.values():
+            if route.pending.bound < due:
+                due = route.pending.bound
         if self._timer is not None:
-            if deadline >= self._armed_for:
+            if due >= self._timer_at:
                 return
-            self._disarm()
-        if deadline < inf and not self._stopped:
-            self._armed_for = deadline
-            self._timer = self._reactor.callLater(max(0.0, deadline - now), self._due)
+            self._cancel_timer()
+        if due < inf and not self._stopped:
+            self._timer_at = due
+            self._timer = self._reactor.callLater(max(0.0, due - now), self._timer_fired)
 
     def stop(self) -> None:
         """
         Stop the timer for good.
         """
         self._stopped = True
-        self._disarm()
+        self._cancel_timer()
 
-    def _disarm(self) -> None:
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _due(self) -> None:
+    def _timer_fired(self) -> None:
         self._timer = None
         self._expire()

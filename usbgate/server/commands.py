@@ -29,14 +29,17 @@ from usbgate.core.fieldline import (
 )
 from usbgate.core.messages import answer_line, error_line, parse_request
 from usbgate.core.model import Reading
+from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.core.units import parse_moment
-from usbgate.gateway.interfaces import IGateway, Lease
+from usbgate.gateway.interfaces import IGateway, Lease, Status, Totals
 
 HISTORY_DEFAULT = 100  # readings, protocol §3
 HISTORY_LIMIT = 10_000  # readings: they are in memory until they are sent, some MB for each client that asks
 
 # Lines that are told before the reactor, and a slow client, get their turn: below a millisecond's work.
 _LINES_A_TURN = 100
+
+UNSURE_PER_LINE = 50  # sensors named in one line of `status`
 
 _Item = TypeVar("_Item")
 
@@ -130,7 +133,7 @@ async def ask(caller: ICaller, arguments: Sequence[str]) -> str | None:
     if not arguments:
         raise _misused(ask)
     sensor, *others = arguments
-    command = others.pop(0) if others and "=" not in others[0] else caller.gateway.default_command(sensor)
+    command = others.pop(0) if others and "=" not in others[0] else caller.gateway.queries.default_command(sensor)
     # What is told of a request that is refused: its options are read before the first of them is judged.
     told = {name.upper(): value for name, _, value in (argument.partition("=") for argument in others)}
     told |= {"MSG": command, "ID": sensor}
@@ -168,7 +171,7 @@ async def last(caller: ICaller, arguments: Sequence[str]) -> str | None:
         raise _misused(last)
     sensor = arguments[0] if arguments else None
     field = _field(last, arguments[1]) if len(arguments) > 1 else None
-    return await _tell_all(caller, caller.gateway.last(sensor, field), _reading_fields)
+    return await _tell_all(caller, caller.gateway.queries.last(sensor, field), _reading_fields)
 
 
 async def history(caller: ICaller, arguments: Sequence[str]) -> str | None:
@@ -200,7 +203,7 @@ async def history(caller: ICaller, arguments: Sequence[str]) -> str | None:
                 raise _misused(history, f"limit is 1 to {HISTORY_LIMIT}")
         else:
             raise _misused(history, f"no such option as {name!r}")
-    readings = await caller.gateway.history(sensor, field, since, limit)
+    readings = await caller.gateway.queries.history(sensor, field, since, limit)
     return await _tell_all(caller, readings, _reading_fields)
 
 
@@ -239,7 +242,7 @@ async def sensors(caller: ICaller, arguments: Sequence[str]) -> str | None:
     _no_arguments(sensors, arguments)
     return await _tell_all(
         caller,
-        caller.gateway.sensors(),
+        caller.gateway.queries.sensors(),
         lambda known: {
             "ID": known.sensor,
             "DEV": known.device,
@@ -260,13 +263,13 @@ async def devices(caller: ICaller, arguments: Sequence[str]) -> str | None:
     _no_arguments(devices, arguments)
     return await _tell_all(
         caller,
-        caller.gateway.devices(),
+        caller.gateway.queries.devices(),
         lambda device: {
             "DEV": device.name,
             "PATH": device.path,
             "STATE": device.state,
             "SINCE": format_time(device.since),
-            **{key: str(count) for key, count in device.counts.items()},
+            **{count.key: str(count.value) for count in device.counts},
             **({"TEXT": device.warning} if device.warning else {}),
         },
     )
@@ -292,7 +295,8 @@ async def status(caller: ICaller, arguments: Sequence[str]) -> str | None:
     Usage: status
     """
     _no_arguments(status, arguments)
-    return await _tell_all(caller, [*caller.gateway.status(), caller.counts()], dict)
+    queries = caller.gateway.queries
+    return await _tell_all(caller, [*_status_lines(queries.status(), queries.totals()), caller.counts()], dict)
 
 
 async def noise(caller: ICaller, arguments: Sequence[str]) -> str | None:
@@ -302,7 +306,16 @@ async def noise(caller: ICaller, arguments: Sequence[str]) -> str | None:
     Usage: noise
     """
     _no_arguments(noise, arguments)
-    return await _tell_all(caller, caller.gateway.noise(), dict)
+    return await _tell_all(
+        caller,
+        caller.gateway.queries.malformed_lines(),
+        lambda line: {
+            "AT": format_time(line.at),
+            "FROM": line.source,
+            "REASON": line.reason,
+            "TEXT": plain_text(line.line.decode("utf-8", "backslashreplace")),
+        },
+    )
 
 
 async def ping(caller: ICaller, arguments: Sequence[str]) -> str | None:
@@ -398,6 +411,61 @@ def _reading_fields(reading: Reading) -> dict[str, str]:
         "AT": format_time(reading.at),
         "DEV": reading.device,
     }
+
+
+def _status_lines(status: Status, totals: Totals) -> list[Mapping[str, str]]:
+    lines: list[Mapping[str, str]] = [
+        {
+            "VERSION": status.version,
+            "UPTIME": f"{status.uptime:.0f}",
+            "CLOCK": "trusted" if status.clock_trusted else "untrusted",
+            "SENSORS": str(status.sensors),
+            "INFLIGHT": str(status.in_flight),
+        },
+        _store_line(status.store),
+    ]
+    if status.journal is not None:
+        lines.append(_journal_line(status.journal))
+    lines.extend({"REQUESTS": str(count), "OUTCOME": name} for name, count in totals.outcomes.items())
+    lines.extend({"MALFORMED": str(count), "REASON": name} for name, count in totals.malformed.items())
+    for device, unsure in status.unsure.items():
+        for start in range(0, len(unsure), UNSURE_PER_LINE):
+            shown = unsure[start : start + UNSURE_PER_LINE]
+            lines.append(
+                {
+                    "DEV": device,
+                    "UNSURE": str(len(shown)),
+                    "SENSORS": ",".join(shown),
+                    "TEXT": "they answer with neither MSG nor TAG: an unasked reading can pass for an answer",
+                }
+            )
+    return lines
+
+
+def _store_line(store: StoreStatus) -> Mapping[str, str]:
+    fields = {"STORE": store.state}
+    if store.gateway is not None:
+        fields |= {"GW": store.gateway, "BACKLOG": str(store.backlog), "REJECTED": str(store.rejected)}
+    if store.oldest is not None:
+        fields["OLDEST"] = format_time(store.oldest)
+    if store.trouble is not None:
+        fields["TEXT"] = plain_text(store.trouble)
+    return fields
+
+
+def _journal_line(journal: JournalStatus) -> Mapping[str, str]:
+    fields = {
+        "JOURNAL": "ok" if journal.trouble is None else "trouble",
+        "COMMITS": str(journal.commits),
+        "SLOWEST": f"{journal.slowest_commit:.4f}",
+    }
+    if journal.written is not None and journal.daily is not None:
+        fields |= {"WRITTEN": str(journal.written), "DAILY": str(journal.daily)}
+    if journal.lost:
+        fields["LOST"] = str(journal.lost)
+    if journal.trouble is not None:
+        fields["TEXT"] = plain_text(journal.trouble)
+    return fields
 
 
 def _spell(fields: Mapping[str, str]) -> str:

@@ -14,8 +14,8 @@ from twisted.internet.protocol import ServerFactory
 from zope.interface import implementer
 
 from usbgate.core.errors import LimitExceeded, RequestError, Stopped
-from usbgate.core.messages import answer_line
-from usbgate.core.model import Answer
+from usbgate.core.messages import answer_line, event_line
+from usbgate.core.model import Answer, Event, ReportEvent
 from usbgate.gateway.interfaces import IGateway
 from usbgate.net.broadcast import Broadcast
 from usbgate.server.protocol import ClientProtocol, IConnections
@@ -56,7 +56,7 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         """
         self.reactor = reactor
         self.gateway = gateway
-        self.watchers = Broadcast(reactor, gateway.subscribe)
+        self.watchers = Broadcast(reactor, self.subscribe_lines)
         self.limited = 0
         self._wall = wall
         self._max_connections = max_connections
@@ -68,6 +68,23 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         self._stopping = False
         self._all_gone: Deferred[None] | None = None
         self._stop_call: IDelayedCall | None = None
+
+    def subscribe_lines(self, deliver: Callable[[str | None, str], None]) -> Callable[[], None]:
+        """
+        Call `deliver` with the sensor and the line of every event that is sent on the line port, from now on.
+
+        The sensor is None for an event that is about none.
+
+        Returns:
+            What to call to unsubscribe.
+        """
+
+        def spell(event: Event) -> None:
+            line = event_line(event)
+            if line is not None:
+                deliver(event.sensor if isinstance(event, ReportEvent) else None, line)
+
+        return self.gateway.subscribe(spell)
 
     def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:
         """

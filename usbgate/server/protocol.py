@@ -324,7 +324,7 @@ class ClientProtocol(BoundedLineReceiver):
         reason = error.reason if isinstance(error, Malformed) else "line too long"
         if isinstance(error, LimitExceeded):
             self._connections.limited += 1
-        self.gateway.refused(f"client {self.origin}", line, reason)
+        self.gateway.add_malformed(f"client {self.origin}", line, reason)
 
     # Words.
 

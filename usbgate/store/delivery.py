@@ -19,7 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from usbgate.core.batch import Batch, halve
-from usbgate.core.fieldline import format_time, plain_text
+from usbgate.core.status import StoreStatus
 from usbgate.store.interfaces import IOutbox, ISink, RowsRefused, SinkUnavailable
 
 BACK_OFF_FIRST, BACK_OFF_MOST = 0.5, 30.0  # seconds
@@ -124,17 +124,21 @@ class Delivery(Service):
         if self._pause is not None:
             self._pause.cancel()
 
-    def status(self) -> dict[str, str]:
+    def status(self) -> StoreStatus:
         """
-        Return the status as fields.
+        Return the status.
         """
-        told = {"STORE": self.state, "BACKLOG": str(self._outbox.backlog), "REJECTED": str(self._outbox.rejected)}
+        oldest: int | None = None
         if self._batch is not None:
             # In each kind of row the time follows the number.
-            told["OLDEST"] = format_time(min(int(part[1].partition("\n")[0]) for part in self._batch.parts if part))
-        if self.trouble is not None:
-            told["TEXT"] = plain_text(self.trouble)
-        return told
+            oldest = min(int(part[1].partition("\n")[0]) for part in self._batch.parts if part)
+        return StoreStatus(
+            state=self.state,
+            backlog=self._outbox.backlog,
+            rejected=self._outbox.rejected,
+            oldest=oldest,
+            trouble=self.trouble,
+        )
 
     async def _deliver(self) -> None:
         while self.running:

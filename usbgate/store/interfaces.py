@@ -112,9 +112,9 @@ class ISink(Interface):
         """
 
 
-class IHistory(Interface):
+class IStore(Interface):
     """
-    Read access to recent stored data.
+    Read access to what this gateway has stored.
     """
 
     def latest() -> Deferred[list[Reading]]:
@@ -146,12 +146,6 @@ class IHistory(Interface):
         Returns:
             Fails with `SinkUnavailable`.
         """
-
-
-class IArchive(Interface):
-    """
-    Stored readings by page, aggregated by interval, and the request log.
-    """
 
     def extent(selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
         """

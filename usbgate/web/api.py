@@ -108,7 +108,7 @@ class Api:
         """
         Query(request.args, ())
         asked = body_of(request, schema.Ask)
-        command = asked.command if asked.command is not None else self._gateway.default_command(sensor)
+        command = asked.command if asked.command is not None else self._gateway.queries.default_command(sensor)
         fields = {"MSG": command, "ID": sensor}
         if asked.origin is not None:
             fields["ORIGIN"] = asked.origin
@@ -150,7 +150,7 @@ class Api:
         Tell who asked what.
         """
         query = Query(request.args, ("sensor", "limit"))
-        found = await self._gateway.requests(query.sensor(), query.limit(MOST_REQUESTS) or SOME_REQUESTS)
+        found = await self._gateway.queries.requests(query.sensor(), query.limit(MOST_REQUESTS) or SOME_REQUESTS)
         return schema.Requests(requests=[request_shape(each) for each in found])
 
     # What happens.
@@ -178,8 +178,8 @@ class Api:
         Tell the alarms.
         """
         Query(request.args, ())
-        presentations = self._gateway.presentations()
-        return schema.Alarms(alarms=[alarm_shape(alarm, presentations) for alarm in self._gateway.alarms()])
+        presentations = self._gateway.queries.presentations()
+        return schema.Alarms(alarms=[alarm_shape(alarm, presentations) for alarm in self._gateway.queries.alarms()])
 
     @answers(app, "POST", "/api/v1/alarms/<alarm>/acknowledge")
     async def acknowledge(self, request: Any, alarm: str) -> schema.Alarm:
@@ -188,7 +188,7 @@ class Api:
         """
         Query(request.args, ())
         by = body_of(request, schema.Acknowledge).by or host_of(request)
-        return alarm_shape(await self._gateway.acknowledge(alarm, by), self._gateway.presentations())
+        return alarm_shape(await self._gateway.acknowledge(alarm, by), self._gateway.queries.presentations())
 
     # How it is.
 
@@ -198,7 +198,7 @@ class Api:
         Tell of all devices.
         """
         Query(request.args, ())
-        return schema.Devices(devices=[device_shape(device) for device in self._gateway.devices()])
+        return schema.Devices(devices=[device_shape(device) for device in self._gateway.queries.devices()])
 
     @answers(app, "GET", "/api/v1/status")
     async def status(self, request: Any) -> schema.Status:

@@ -160,7 +160,7 @@ class EventStreams:
             self._linger.cancel()
             self._linger = None
         if self._unsubscribe is None:
-            self._unsubscribe = self._gateway.subscribe_events(self._happened)
+            self._unsubscribe = self._gateway.subscribe(self._happened)
 
         def unlisten() -> None:
             self._tell = None
@@ -208,7 +208,7 @@ class EventStreams:
                 "device", schema.DeviceEvent(device=event.device, state=event.state, since=moment(event.since))
             )
         if isinstance(event, AlarmEvent):
-            return _frame("alarm", alarm_shape(event.alarm, self._gateway.presentations()))
+            return _frame("alarm", alarm_shape(event.alarm, self._gateway.queries.presentations()))
         return _frame("store", schema.StoreEvent(state=event.state, backlog=event.backlog))
 
 

@@ -16,7 +16,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from usbgate.core.fieldline import parse_number
 from usbgate.core.units import parse_moment
 from usbgate.gateway.interfaces import IGateway
 from usbgate.web.serialize import status_shape
@@ -62,7 +61,7 @@ class Metrics(Collector):
         Yield all metrics; prometheus-client calls this.
         """
         status = status_shape(self._gateway, self._clients())
-        totals = self._gateway.totals()
+        totals = self._gateway.queries.totals()
         yield InfoMetricFamily("usbgate", "The release.", {"version": status.version})
         yield GaugeMetricFamily("usbgate_uptime_seconds", "Since the start.", status.uptime)
         yield GaugeMetricFamily(
@@ -93,20 +92,19 @@ class Metrics(Collector):
         yield GaugeMetricFamily("usbgate_journal_age_seconds", "Since the oldest row being stored was read.", age)
         yield CounterMetricFamily("usbgate_rejected", "Rows that the database refused.", status.store.rejected)
         for name, value in status.journal.items():
-            number = value if isinstance(value, float) else parse_number(value)
-            if number is not None:
-                yield GaugeMetricFamily(f"usbgate_journal_{name}", f"The journal's {name}.", number)
+            if isinstance(value, int | float):
+                yield GaugeMetricFamily(f"usbgate_journal_{name}", f"The journal's {name}.", value)
         clients = GaugeMetricFamily("usbgate_clients", "Clients, by what they do.", labels=["kind"])
         for kind, count in status.clients.items():
             clients.add_metric([kind], count)
         yield clients
 
     def _devices(self) -> Iterator[Metric]:
-        devices = self._gateway.devices()
+        devices = self._gateway.queries.devices()
         lines = CounterMetricFamily("usbgate_lines", "Lines of a device, by what they were.", labels=["device", "kind"])
         for device in devices:
-            for kind, count in device.counts.items():
-                lines.add_metric([device.name, kind.lower()], count)
+            for count in device.counts:
+                lines.add_metric([device.name, count.key.lower()], count.value)
         yield lines
         states: dict[tuple[str, ...], str] = {(device.name,): device.state for device in devices}
         yield _states("usbgate_device_state", "A device.", states, _DEVICE_STATES, ["device"])

@@ -101,7 +101,7 @@ async def _pages(
         return
     first, last = extent
     while first <= last:
-        page = await gateway.page(selection, first, last, PAGE)
+        page = await gateway.queries.page(selection, first, last, PAGE)
         if page:
             yield page
         if len(page) < PAGE:
@@ -135,12 +135,12 @@ async def tell_readings(reactor: IReactorTime, gateway: IGateway, now: int, requ
     limit = query.limit(MOST_READINGS)
     bucket = query.bucket()
     if bucket is not None:
-        found = await gateway.buckets(selection, round(bucket * 1000), min(limit or MOST_BUCKETS, MOST_BUCKETS))
+        found = await gateway.queries.buckets(selection, round(bucket * 1000), min(limit or MOST_BUCKETS, MOST_BUCKETS))
         shapes = [bucket_shape(sensor, each) for each in found]
         body = _buckets_csv(shapes) if as_csv else _encode(schema.Buckets(bucket=bucket, buckets=shapes))
         respond(request, HTTPStatus.OK, content_type, body, headers)
         return
-    extent = await gateway.extent(selection, limit)
+    extent = await gateway.queries.extent(selection, limit)
     pages = _pages(gateway, selection, extent)
     for name, value in {"Content-Type": content_type, **headers}.items():
         request.setHeader(name, value)

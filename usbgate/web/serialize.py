@@ -7,8 +7,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from usbgate.core import model
-from usbgate.core.fieldline import EXACT_DIGITS, format_time, parse_number
-from usbgate.gateway.interfaces import DeviceSummary, FieldPresentation, IGateway, Presentation, SensorSummary
+from usbgate.core.fieldline import format_time, parse_value, plain_text
+from usbgate.core.status import JournalStatus
+from usbgate.gateway.interfaces import (
+    DeviceSummary,
+    FieldPresentation,
+    IGateway,
+    Presentation,
+    SensorSummary,
+)
 from usbgate.web import schema
 
 _NOTHING_SAID = Presentation()
@@ -25,8 +32,8 @@ def values_shape(values: Iterable[tuple[str, str]]) -> dict[str, schema.Value]:
 
 
 def _value(text: str) -> schema.Value:
-    number = parse_number(text)
-    return text if number is None or len(text) > EXACT_DIGITS else number
+    number, kept = parse_value(text)
+    return number if number is not None and kept is None else text
 
 
 def sensor_shapes(gateway: IGateway, now: int, only: str | None = None) -> Iterator[schema.Sensor]:
@@ -38,11 +45,11 @@ def sensor_shapes(gateway: IGateway, now: int, only: str | None = None) -> Itera
         now: Whole milliseconds since 1970, UTC.
         only: Just this one, if it is known; None for all.
     """
-    known = {each.sensor: each for each in gateway.sensors()}
-    presentations = gateway.presentations()
-    newest = _by_sensor(gateway.last(only, None))
-    states = {device.name: device.state for device in gateway.devices()}
-    alarming = {(alarm.sensor, alarm.field) for alarm in gateway.alarms() if alarm.ended is None}
+    known = {each.sensor: each for each in gateway.queries.sensors()}
+    presentations = gateway.queries.presentations()
+    newest = _by_sensor(gateway.queries.last(only, None))
+    states = {device.name: device.state for device in gateway.queries.devices()}
+    alarming = {(alarm.sensor, alarm.field) for alarm in gateway.queries.alarms() if alarm.ended is None}
     for sensor in dict.fromkeys([*presentations, *known]):
         if only in (None, sensor):
             yield _sensor_shape(
@@ -52,7 +59,7 @@ def sensor_shapes(gateway: IGateway, now: int, only: str | None = None) -> Itera
                 newest.get(sensor, ()),
                 states,
                 {field for of, field in alarming if of == sensor} if alarming else set(),
-                gateway.default_command(sensor),
+                gateway.queries.default_command(sensor),
                 now,
             )
 
@@ -215,7 +222,7 @@ def device_shape(device: DeviceSummary) -> schema.Device:
         path=device.path,
         state=device.state,
         since=moment(device.since),
-        counts={name.lower(): count for name, count in device.counts.items()},
+        counts={count.key.lower(): count.value for count in device.counts},
         warning=device.warning,
     )
 
@@ -224,40 +231,49 @@ def status_shape(gateway: IGateway, clients: Mapping[str, int]) -> schema.Status
     """
     Give how usbgate is.
     """
-    told: dict[str, str] = {}
-    journal: dict[str, schema.Value] = {}
-    for fields in gateway.status():
-        if "JOURNAL" in fields:
-            journal = {key.lower(): _value(text) for key, text in fields.items() if key != "JOURNAL"}
-            journal["state"] = fields["JOURNAL"]
-        elif not fields.keys() & {"REQUESTS", "MALFORMED", "UNSURE"}:
-            told |= fields
-    totals = gateway.totals()
+    status = gateway.queries.status()
+    totals = gateway.queries.totals()
+    store = status.store
     return schema.Status(
-        version=told.get("VERSION", ""),
-        uptime=float(told.get("UPTIME", "0")),
-        clock=told.get("CLOCK", ""),
-        gateway=told.get("GW"),
+        version=status.version,
+        uptime=round(status.uptime),
+        clock="trusted" if status.clock_trusted else "untrusted",
+        gateway=store.gateway,
         store=schema.Store(
-            state=told.get("STORE", "none"),
-            backlog=int(told.get("BACKLOG", "0")),
-            oldest=told.get("OLDEST"),
-            rejected=int(told.get("REJECTED", "0")),
-            text=told.get("TEXT"),
+            state=store.state,
+            backlog=store.backlog,
+            oldest=None if store.oldest is None else moment(store.oldest),
+            rejected=store.rejected,
+            text=None if store.trouble is None else plain_text(store.trouble),
         ),
-        journal=journal,
+        journal={} if status.journal is None else _journal(status.journal),
         requests=dict(totals.outcomes),
         malformed=dict(totals.malformed),
-        sensors=int(told.get("SENSORS", "0")),
-        inflight=int(told.get("INFLIGHT", "0")),
+        sensors=status.sensors,
+        inflight=status.in_flight,
         clients={name.lower(): count for name, count in clients.items()},
     )
+
+
+def _journal(journal: JournalStatus) -> dict[str, schema.Value]:
+    shape: dict[str, schema.Value] = {
+        "commits": journal.commits,
+        "slowest": round(journal.slowest_commit, 4),
+        "state": "ok" if journal.trouble is None else "trouble",
+    }
+    if journal.written is not None and journal.daily is not None:
+        shape |= {"written": journal.written, "daily": journal.daily}
+    if journal.lost:
+        shape["lost"] = journal.lost
+    if journal.trouble is not None:
+        shape["text"] = plain_text(journal.trouble)
+    return shape
 
 
 def health_shape(gateway: IGateway, store: str) -> schema.Health:
     """
     Give whether all is well.
     """
-    devices = {device.name: device.state for device in gateway.devices()}
+    devices = {device.name: device.state for device in gateway.queries.devices()}
     well = store in ("connected", "none") and all(state in ("online", "lent") for state in devices.values())
     return schema.Health(status="ok" if well else "degraded", store=store, devices=devices)

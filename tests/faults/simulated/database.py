@@ -16,8 +16,8 @@ from tests.faults.simulated.disk import Row, is_poisoned, number
 from tests.faults.simulated.life import Life, demand
 from tests.support.memory_sink import reading_of, rows_of
 from usbgate.core.batch import Batch
-from usbgate.core.model import Alarm, Reading
-from usbgate.store.interfaces import IHistory, ISink, RowsRefused, SinkUnavailable
+from usbgate.core.model import Alarm, Bucket, Reading, Selection, StoredReading, StoredRequest
+from usbgate.store.interfaces import ISink, IStore, RowsRefused, SinkUnavailable
 
 CALL_LIMIT = 10.0  # seconds after which a call to a database that hangs is given up, as the real sink's
 
@@ -61,7 +61,7 @@ class Database:
         return [reading_of(row) for _, row in sorted(self.rows.items()) if "field" in row]
 
 
-@implementer(ISink, IHistory)
+@implementer(ISink, IStore)
 class MemoryDatabaseSink:
     """
     One daemon's connection to a `Database`.
@@ -160,7 +160,7 @@ class MemoryDatabaseSink:
 
     def latest(self) -> Deferred[list[Reading]]:
         """
-        See `IHistory`; what is fetched is as old as the call.
+        See `IStore`; what is fetched is as old as the call.
         """
         newest: dict[tuple[str, str], Reading] = {}
         for reading in self._database.readings():
@@ -172,13 +172,13 @@ class MemoryDatabaseSink:
 
     def alarms(self) -> Deferred[list[Alarm]]:
         """
-        See `IHistory`; nothing is an alarm here.
+        See `IStore`; nothing is an alarm here.
         """
         return self._call(lambda answer: answer.callback([]), self._database.latency * 3)
 
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         """
-        See `IHistory`.
+        See `IStore`.
         """
         if not self._database.readers:
             return fail(SinkUnavailable("too many connections"))
@@ -188,3 +188,27 @@ class MemoryDatabaseSink:
             if reading.sensor == sensor and field in (None, reading.field) and (since is None or reading.at >= since)
         ]
         return self._call(lambda answer: answer.callback(found[-limit:]), self._database.latency)
+
+    def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
+        """
+        See `IStore`; nobody asks here.
+        """
+        raise NotImplementedError
+
+    def page(self, selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
+        """
+        See `IStore`; nobody asks here.
+        """
+        raise NotImplementedError
+
+    def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
+        """
+        See `IStore`; nobody asks here.
+        """
+        raise NotImplementedError
+
+    def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
+        """
+        See `IStore`; nobody asks here.
+        """
+        raise NotImplementedError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
-from usbgate.core.fieldline import plain_text
+from usbgate.core.status import JournalStatus
 from usbgate.store.journal.writerate import WriteRate, bytes_to_disk
 
 TOLD_INTERVAL = 60.0  # seconds between two lines of log about rows that were lost, or about trouble that comes and goes
@@ -119,19 +119,15 @@ class JournalHealth:
             )
             self._lost_told, self._lost_told_at = self.lost, self._seconds()
 
-    def status(self) -> dict[str, str]:
+    def status(self) -> JournalStatus:
         """
-        Return the status, as fields whose values read back.
+        Return the status.
         """
-        told = {
-            "JOURNAL": "ok" if self.trouble is None else "trouble",
-            "COMMITS": str(self.commits),
-            "SLOWEST": f"{self.slowest_commit:.4f}",
-        }
-        if self._wear is not None:
-            told |= {"WRITTEN": str(self._wear.total), "DAILY": str(self._wear.daily)}
-        if self.lost:
-            told["LOST"] = str(self.lost)
-        if self.trouble is not None:
-            told["TEXT"] = plain_text(self.trouble)
-        return told
+        return JournalStatus(
+            trouble=self.trouble,
+            commits=self.commits,
+            slowest_commit=self.slowest_commit,
+            written=None if self._wear is None else self._wear.total,
+            daily=None if self._wear is None else self._wear.daily,
+            lost=self.lost,
+        )

@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from usbgate.core.batch import KINDS, Batch, encode
 from usbgate.core.model import Row
+from usbgate.core.status import JournalStatus
 from usbgate.store.interfaces import IJournal, IOutbox
 from usbgate.store.journal.file import LIMIT, JournalFile, JournalRefused
 from usbgate.store.journal.health import JournalHealth
@@ -142,7 +143,7 @@ class Journal(Service):
         """
         return self._unsynced_rows + self._waiting
 
-    def status(self) -> dict[str, str]:
+    def status(self) -> JournalStatus:
         """
         Return the status, as fields whose values read back.
         """

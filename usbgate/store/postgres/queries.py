@@ -162,21 +162,21 @@ class Question(NamedTuple, Generic[T]):
 
 def latest(gateway: str, limit: int) -> Question[Reading]:
     """
-    Query the newest reading of each series (see `IHistory.latest`), but newest first.
+    Query the newest reading of each series (see `IStore.latest`), but newest first.
     """
     return Question(_LATEST, {"gateway": gateway, "limit": limit}, Reading._make)
 
 
 def alarms(gateway: str) -> Question[Alarm]:
     """
-    Query the open alarms (see `IHistory.alarms`).
+    Query the open alarms (see `IStore.alarms`).
     """
     return Question(_ALARMS, {"gateway": gateway}, Alarm._make)
 
 
 def history(gateway: str, sensor: str, field: str | None, since: int | None, limit: int) -> Question[Reading]:
     """
-    Query the newest readings of a sensor (see `IHistory.history`), but newest first.
+    Query the newest readings of a sensor (see `IStore.history`), but newest first.
     """
     if field is not None:
         rows, before = _newest("%(field)s", since is not None), ""
@@ -196,7 +196,7 @@ def history(gateway: str, sensor: str, field: str | None, since: int | None, lim
 
 def extent(gateway: str, selection: Selection, limit: int | None) -> Question[tuple[int | None, int | None]]:
     """
-    Query the first and the last number (see `IArchive.extent`); both are None where there are no rows.
+    Query the first and the last number (see `IStore.extent`); both are None where there are no rows.
     """
     timed = selection.since is not None or selection.until is not None
     if limit is None:
@@ -210,7 +210,7 @@ def extent(gateway: str, selection: Selection, limit: int | None) -> Question[tu
 
 def page(gateway: str, selection: Selection, first: int, last: int, limit: int) -> Question[StoredReading]:
     """
-    Query a page of readings (see `IArchive.page`).
+    Query a page of readings (see `IStore.page`).
     """
 
     def make(row: tuple[Any, ...]) -> StoredReading:
@@ -221,14 +221,14 @@ def page(gateway: str, selection: Selection, first: int, last: int, limit: int) 
 
 def buckets(gateway: str, selection: Selection, width: int, limit: int) -> Question[Bucket]:
     """
-    Query aggregates (see `IArchive.buckets`), but newest first.
+    Query aggregates (see `IStore.buckets`), but newest first.
     """
     return _select(_BUCKETS, gateway, selection, Bucket._make, width=width, limit=limit)
 
 
 def requests(gateway: str, sensor: str | None, limit: int) -> Question[StoredRequest]:
     """
-    Query requests (see `IArchive.requests`).
+    Query requests (see `IStore.requests`).
     """
 
     def make(row: tuple[Any, ...]) -> StoredRequest:

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from usbgate.core.batch import KINDS, NULL_CELL, Batch
 from usbgate.core.model import Alarm, Bucket, Reading, Selection, StoredReading, StoredRequest
-from usbgate.store.interfaces import IArchive, IHistory, ISink, RowsRefused, SinkUnavailable
+from usbgate.store.interfaces import ISink, IStore, RowsRefused, SinkUnavailable
 from usbgate.store.postgres import queries
 from usbgate.store.postgres.migrations import lock_key, migrate
 from usbgate.store.postgres.session import Session, one_line
@@ -70,7 +70,7 @@ class Limits(NamedTuple):
     own_session: float = 60.0  # a dead session of ours ends 40 s after a power cut, by its keep-alives
 
 
-@implementer(ISink, IHistory, IArchive)
+@implementer(ISink, IStore)
 class PostgresSink:
     """
     Stores batches over one connection and queries over another, so that no query delays storing.
@@ -171,32 +171,30 @@ class PostgresSink:
         if statements:
             await session.run("; ".join(statements), parameters, self._limits.store)
 
-    # IHistory
+    # IStore
 
     def latest(self) -> Deferred[list[Reading]]:
         """
-        Fetch the newest reading of each field of each sensor (see `IHistory.latest`).
+        Fetch the newest reading of each field of each sensor (see `IStore.latest`).
         """
         return self._rows(queries.latest(self._gateway, _MOST_LATEST)).addCallback(_reversed)
 
     def alarms(self) -> Deferred[list[Alarm]]:
         """
-        Fetch the open alarms, oldest first (see `IHistory.alarms`).
+        Fetch the open alarms, oldest first (see `IStore.alarms`).
         """
         return self._rows(queries.alarms(self._gateway))
 
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         """
-        Fetch the newest readings of a sensor (see `IHistory.history`).
+        Fetch the newest readings of a sensor (see `IStore.history`).
         """
         question = queries.history(self._gateway, sensor, field, since, min(limit, MOST_HISTORY))
         return self._rows(question).addCallback(_reversed)
 
-    # IArchive
-
     def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
         """
-        Return the first and last number of the selection (see `IArchive.extent`).
+        Return the first and last number of the selection (see `IStore.extent`).
         """
 
         def found(rows: list[tuple[int | None, int | None]]) -> tuple[int, int] | None:
@@ -207,19 +205,19 @@ class PostgresSink:
 
     def page(self, selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
         """
-        Fetch a page of readings (see `IArchive.page`).
+        Fetch a page of readings (see `IStore.page`).
         """
         return self._rows(queries.page(self._gateway, selection, first, last, limit))
 
     def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
         """
-        Aggregate readings by interval (see `IArchive.buckets`).
+        Aggregate readings by interval (see `IStore.buckets`).
         """
         return self._rows(queries.buckets(self._gateway, selection, width, limit)).addCallback(_reversed)
 
     def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
         """
-        Fetch completed requests (see `IArchive.requests`).
+        Fetch completed requests (see `IStore.requests`).
         """
         return self._rows(queries.requests(self._gateway, sensor, limit))
 

@@ -1,0 +1,52 @@
+"""
+The status of the journal and of the database.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """
+    The status of the database and of the delivery to it.
+
+    Attributes:
+        state: `none`, `connecting`, `connected` or `away`.
+        gateway: The name under which this daemon stores; None where nothing is stored.
+        backlog: Rows that wait to be stored.
+        rejected: Rows that the database refused for good.
+        oldest: When the oldest row that is just being stored was read: whole milliseconds since 1970, UTC; None if
+            nothing is.
+        trouble: Why nothing can be stored at present; None where all is well.
+    """
+
+    state: str = "none"
+    gateway: str | None = None
+    backlog: int = 0
+    rejected: int = 0
+    oldest: int | None = None
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalStatus:
+    """
+    The status of the journal.
+
+    Attributes:
+        trouble: Why nothing can be written at present; None where all is well.
+        commits: Commits since usbgate started.
+        slowest_commit: Seconds that the slowest of them took.
+        written: Bytes written to the disk since usbgate started; None where the system does not count them.
+        daily: Bytes written to the disk in the last day; None as above.
+        lost: Rows that had to be dropped.
+    """
+
+    trouble: str | None = None
+    commits: int = 0
+    slowest_commit: float = 0.0
+    written: int | None = None
+    daily: int | None = None
+    lost: int = 0
