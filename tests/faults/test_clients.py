@@ -299,6 +299,8 @@ class CrowdTests(ClientsCase):
         """
         Out of file descriptors, the daemon neither ends nor spins, and serves those it has, and others afterwards.
         """
+        # A store that is connected only now would find no descriptor.
+        eventually(lambda: "STORE:connected" in "".join(self.client.word("status")), "the store is connected")
         pid = self.daemon.process.pid
         _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (48, hard))
