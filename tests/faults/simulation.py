@@ -490,9 +490,9 @@ class World:
         watchers = self.factory.watchers
         demand(watchers._sensors.keys() == self.watching.keys(), "who watches is known", watchers._sensors)
         demand(here >= self.watching.keys(), "who is gone does not watch", here, self.watching)
-        grouped = {watcher: key for key, group in watchers._groups.items() for watcher in group.watchers}
+        grouped = {watcher: key for key, group in watchers._groups.items() for watcher in group.members}
         demand(grouped == watchers._sensors, "and no other")
-        demand(not watchers._handing and not any(group.lines for group in watchers._groups.values()), "all was told")
+        demand(not watchers._round and not any(group.lines for group in watchers._groups.values()), "all was told")
 
     def _check_rows(self) -> None:
         ever, rows, rejected = self.disk.ever, self.database.rows, self.disk.rejected

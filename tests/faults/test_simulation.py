@@ -213,11 +213,11 @@ class TestSabotage(SimulationCase):
         """
         A watcher loses more than it is told of.
         """
-        events = protocol.ClientProtocol.events
+        deliver = protocol.ClientProtocol.deliver
 
-        def lose(client: protocol.ClientProtocol, some: EventBatch) -> None:
-            if b"VALUE:9" not in some.spelled(b""):
-                events(client, some)
+        def lose(client: protocol.ClientProtocol, batch: EventBatch) -> None:
+            if b"VALUE:9" not in batch.encode(b""):
+                deliver(client, batch)
 
-        self.patch(protocol.ClientProtocol, "events", lose)
+        self.patch(protocol.ClientProtocol, "deliver", lose)
         self.assert_found("events come in order", "a watcher gets every event or an exact count")

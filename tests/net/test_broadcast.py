@@ -1,5 +1,5 @@
 """
-Events, handed out: once for all who watch the same, together, and a hundred watchers a turn.
+Broadcast: each event is encoded once for all subscribers to the same sensors, and a hundred are served per turn.
 """
 
 from __future__ import annotations
@@ -11,139 +11,143 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.support.turnclock import TurnClock
-from usbgate.net.broadcast import EVENTS_LIMIT, PAUSE_LIMIT, WATCHERS_A_TURN, Broadcast, EventBatch, ISubscriber
+from usbgate.net.broadcast import EVENTS_LIMIT, PAUSE_LIMIT, SUBSCRIBERS_A_TURN, Broadcast, EventBatch, ISubscriber
 
 
 @implementer(ISubscriber)
-class MemoryWatcher:
+class MemorySubscriber:
     """
-    Keeps what it gets; takes some time for it.
+    Keeps the batches that it gets.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
-        self.got: list[EventBatch] = []
+        """
+        Args:
+            clock: Moved by a millisecond for each batch.
+        """
+        self.batches: list[EventBatch] = []
         self._clock = clock
 
     @property
-    def heard(self) -> list[str]:
+    def events(self) -> list[str]:
         """
-        The events, spelled.
+        The events of all batches.
         """
-        return [line for events in self.got for line in events.spelled(b"\n").decode().splitlines()]
+        return [line for batch in self.batches for line in batch.encode(b"\n").decode().splitlines()]
 
-    def events(self, events: EventBatch) -> None:
+    def deliver(self, batch: EventBatch) -> None:
         """
-        See `ISubscriber`.
+        Keep a batch.
         """
-        self.got.append(events)
+        self.batches.append(batch)
         if self._clock is not None:
             self._clock.rightNow += 0.001
 
 
-class WatchersTests(SynchronousTestCase):
+class BroadcastTests(SynchronousTestCase):
     """
-    Watchers on a gateway in memory.
+    Subscribers and a source of events in memory.
     """
 
     def setUp(self) -> None:
         """
-        Begin with nobody.
+        Start without subscribers.
         """
         self.clock = TurnClock()
-        self.deliver: Callable[[str | None, str], None] | None = None
-        self.watchers = Broadcast(self.clock, self.subscribe)
-
-    def subscribe(self, deliver: Callable[[str | None, str], None]) -> Callable[[], None]:
-        """
-        Deliver events from now on.
-        """
-        self.deliver = deliver
-
-        def unsubscribe() -> None:
-            self.deliver = None
-
-        return unsubscribe
-
-    def publish(self, sensor: str | None, line: str) -> None:
-        """
-        Publish an event.
-        """
-        if self.deliver is not None:
-            self.deliver(sensor, line)
+        self.sources: list[Callable[[str | None, str], None]] = []
+        self.broadcast = Broadcast(self.clock, self.subscribe)
+        self.subscribers: list[MemorySubscriber] = []
 
     def tearDown(self) -> None:
         """
-        At the end nobody listens, and nothing is due.
+        Without subscribers, the broadcast is not subscribed either, and nothing is scheduled.
         """
-        for watcher in [*self.watchers._sensors]:
-            self.watchers.remove(watcher)
-        self.assertIsNone(self.deliver)
+        for subscriber in self.subscribers:
+            self.broadcast.remove(subscriber)
+        self.assertEqual((len(self.broadcast), self.sources), (0, []))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def watch(self, *sensors: str, count: int = 1, clock: Clock | None = None) -> list[MemoryWatcher]:
+    def subscribe(self, deliver: Callable[[str | None, str], None]) -> Callable[[], None]:
         """
-        Let some watch.
+        Be the source of events.
         """
-        some = [MemoryWatcher(clock) for _ in range(count)]
-        for watcher in some:
-            self.watchers.add(watcher, sensors)
+        self.sources.append(deliver)
+        return lambda: self.sources.remove(deliver)
+
+    def publish(self, sensor: str | None, text: str) -> None:
+        """
+        Publish an event to whoever is subscribed.
+        """
+        for deliver in self.sources:
+            deliver(sensor, text)
+
+    def add(self, *sensors: str, count: int = 1, clock: Clock | None = None) -> list[MemorySubscriber]:
+        """
+        Add some subscribers to the same sensors.
+        """
+        some = [MemorySubscriber(clock) for _ in range(count)]
+        self.subscribers += some
+        for subscriber in some:
+            self.broadcast.add(subscriber, sensors)
         return some
 
     def test_once_for_all(self) -> None:
         """
-        What comes in one turn is handed over together, and is one thing for all who watch the same.
+        Events of one turn are delivered together, as one batch for all subscribers to the same sensors.
         """
-        all_of_it = self.watch(count=3)
-        twenty = self.watch("20", count=2) + self.watch("20", "21")
+        to_all = self.add(count=3)
+        to_twenty = self.add("20", count=2) + self.add("20", "21")
         for n in range(3):
             self.publish(f"2{n}", f"e{n}")
         self.publish(None, "device")
         self.clock.turn()
-        self.assertEqual([watcher.heard for watcher in all_of_it], [["e0", "e1", "e2", "device"]] * 3)
-        self.assertEqual([w.heard for w in twenty], [["e0", "device"], ["e0", "device"], ["e0", "e1", "device"]])
-        self.assertEqual([len({id(w.got[0]) for w in some}) for some in (all_of_it, twenty[:2])], [1, 1])
-        self.assertEqual([len(watcher.got) for watcher in all_of_it + twenty], [1] * 6)
-        self.assertEqual(all_of_it[0].got[0].spelled(b"\r\n"), b"e0\r\ne1\r\ne2\r\ndevice\r\n")
+        self.assertEqual([each.events for each in to_all], [["e0", "e1", "e2", "device"]] * 3)
+        self.assertEqual([each.events for each in to_twenty], [["e0", "device"]] * 2 + [["e0", "e1", "device"]])
+        self.assertEqual([len({id(each.batches[0]) for each in some}) for some in (to_all, to_twenty[:2])], [1, 1])
+        self.assertEqual([len(each.batches) for each in to_all + to_twenty], [1] * 6)
+        self.assertEqual(to_all[0].batches[0].encode(b"\r\n"), b"e0\r\ne1\r\ne2\r\ndevice\r\n")
+        self.assertEqual(len(to_all[0].batches[0]), 4)
 
     def test_from_then_on(self) -> None:
         """
-        Who begins to watch gets nothing from before; who ends gets all until then, and nothing after.
+        A subscriber gets no event from before it subscribed, all events until it is removed, and none after that.
         """
-        (first,) = self.watch()
+        (first,) = self.add()
         self.publish("20", "a")
-        (second,) = self.watch()
+        (second,) = self.add()
         self.publish("20", "b")
-        self.watchers.remove(first)
-        self.watchers.add(second, ["21"])
-        self.assertEqual((first.heard, second.heard), (["a", "b"], ["b"]))
+        self.broadcast.remove(first)
+        self.broadcast.add(second, ["21"])
+        self.assertEqual((first.events, second.events), (["a", "b"], ["b"]))
+        self.assertEqual((first in self.broadcast, second in self.broadcast), (False, True))
         self.publish("20", "c")
         self.publish("21", "d")
         self.clock.turn()
-        self.assertEqual((first.heard, second.heard), (["a", "b"], ["b", "d"]))
+        self.assertEqual((first.events, second.events), (["a", "b"], ["b", "d"]))
 
     def test_many(self) -> None:
         """
-        Many are served in several turns, each in its order, whatever comes meanwhile and whoever goes.
+        Many subscribers are served in several turns, each in order, whatever is published or removed meanwhile.
         """
-        many = self.watch(count=2 * WATCHERS_A_TURN + 50)
+        many = self.add(count=2 * SUBSCRIBERS_A_TURN + 50)
         self.publish("20", "a")
         self.clock.turn()
-        self.assertEqual(sum(len(watcher.got) for watcher in many), WATCHERS_A_TURN)
+        self.assertEqual(sum(len(each.batches) for each in many), SUBSCRIBERS_A_TURN)
         self.publish("20", "b")
-        self.watchers.remove(many[-1])
-        self.assertEqual(many[-1].heard, ["a", "b"])
-        (late,) = self.watch()
+        self.broadcast.remove(many[-1])
+        self.assertEqual(many[-1].events, ["a", "b"])
+        (late,) = self.add()
         self.publish("20", "c")
         self.clock.advance(1)
-        self.assertEqual([watcher.heard for watcher in many[:-1]], [["a", "b", "c"]] * (len(many) - 1))
-        self.assertEqual(late.heard, ["c"])
+        self.assertEqual([each.events for each in many[:-1]], [["a", "b", "c"]] * (len(many) - 1))
+        self.assertEqual(late.events, ["c"])
 
     def test_pause(self) -> None:
         """
-        When handing out took its time the next comes a while later, and no later than the limit.
+        The next round comes twice as long after a round as that took, and no later than the limit.
         """
         for count, pause in ((5, 0.01), (90, PAUSE_LIMIT)):
-            some = self.watch(count=count, clock=self.clock)
+            some = self.add(count=count, clock=self.clock)
             self.publish("20", "a")
             self.clock.turn()
             self.publish("20", "b")
@@ -151,16 +155,16 @@ class WatchersTests(SynchronousTestCase):
             (call,) = self.clock.getDelayedCalls()
             self.assertAlmostEqual(call.getTime() - self.clock.seconds(), pause)
             self.clock.advance(pause)
-            self.assertEqual([len(events) for events in some[0].got], [1, 2])
+            self.assertEqual([len(batch) for batch in some[0].batches], [1, 2])
             self.clock.advance(1)
-            for watcher in some:
-                self.watchers.remove(watcher)
+            for subscriber in some:
+                self.broadcast.remove(subscriber)
 
     def test_bounded(self) -> None:
         """
-        Many bytes do not wait for their turn.
+        When too many bytes wait, they are delivered at once.
         """
-        (watcher,) = self.watch()
+        (subscriber,) = self.add()
         for _ in range(EVENTS_LIMIT // 1000 + 1):
             self.publish("20", "x" * 1000)
-        self.assertEqual(len(watcher.heard), EVENTS_LIMIT // 1000 + 1)
+        self.assertEqual(len(subscriber.events), EVENTS_LIMIT // 1000 + 1)

@@ -1,8 +1,7 @@
 """
-Who watches what: one subscription to all events, many peers behind it.
+Publishing events to many peers: one subscription behind them, and each event encoded once.
 
-An event is put down once for all who watch the same, spelled once, and goes out with all others since the last time:
-what a thousand watchers cost is a write each, and not for every event.
+Events of one reactor turn go out together, so that a thousand subscribers cost one write each and not one per event.
 """
 
 from __future__ import annotations
@@ -14,45 +13,43 @@ from itertools import islice
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import Interface
 
-# Makes a function hear of every event, with its sensor (None for one that is no reading) and as text, from now on;
-# gives what to call to hear no more.
+# Where events come from: takes a function to call with each event's sensor (None if it is about none) and text, and
+# returns what to call to end that.
 Subscribe = Callable[[Callable[[str | None, str], None]], Callable[[], None]]
 
-WATCHERS_A_TURN = 100  # handed their events before the reactor gets its turn: a millisecond's work
+SUBSCRIBERS_A_TURN = 100  # served before other events of the reactor: a millisecond's work
 
-# Handing out to many takes its time, and others wait for the reactor too: it is left alone for twice as long as that
-# took. So events go to a few watchers in the next turn, and to a thousand 30 times a second.
+# After serving all subscribers, pause for this many times as long as that took, so that it takes a third of the time
+# at most: a few get events in the next reactor turn, a thousand 30 times a second.
 PAUSE = 2.0
-PAUSE_LIMIT = 0.03  # seconds; a busy machine must not make it a delay that people see
+PAUSE_LIMIT = 0.03  # seconds; on a busy machine, the pause must not become a delay that people notice
 
-EVENTS_LIMIT = 256 * 1024  # bytes; where so many came before their time, they are handed out at once, not kept here
+EVENTS_LIMIT = 256 * 1024  # bytes; when so many wait, they are sent at once
 
 
 class EventBatch:
     """
-    Some events, for all who get the same.
+    Events for all subscribers that get the same ones.
     """
 
     def __init__(self, lines: Sequence[bytes]) -> None:
         """
-        Take events.
-
         Args:
-            lines: At least one, without line ends.
+            lines: At least one event, without its line end.
         """
         self._lines = lines
-        self._spelled: dict[bytes, bytes] = {}
+        self._encoded: dict[bytes, bytes] = {}
 
     def __len__(self) -> int:
         return len(self._lines)
 
-    def spelled(self, end: bytes) -> bytes:
+    def encode(self, end: bytes) -> bytes:
         """
-        Spell them, each with this line end.
+        Return the events, each with this line end.
         """
-        if end not in self._spelled:
-            self._spelled[end] = end.join([*self._lines, b""])
-        return self._spelled[end]
+        if end not in self._encoded:
+            self._encoded[end] = end.join([*self._lines, b""])
+        return self._encoded[end]
 
 
 class ISubscriber(Interface):
@@ -60,74 +57,81 @@ class ISubscriber(Interface):
     A peer that gets events.
     """
 
-    def events(events: EventBatch) -> None:
+    def deliver(batch: EventBatch) -> None:
         """
-        Take some events, and send them.
+        Send events to the peer.
         """
 
 
 @dataclass(eq=False, slots=True)
 class _Group:
-    # Those who watch the same, each with how many of the lines came before it did; and what they have not got yet.
-    watchers: dict[ISubscriber, int] = field(default_factory=dict)
+    """
+    Subscribers to the same sensors.
+
+    Attributes:
+        members: Each with how many of `lines` were published before it subscribed.
+        lines: Events that wait for the next round.
+        size: Their bytes.
+    """
+
+    members: dict[ISubscriber, int] = field(default_factory=dict)
     lines: list[bytes] = field(default_factory=list)
     size: int = 0
 
 
 class Broadcast:
     """
-    Hands events on, by sensor; hears of them only while somebody watches.
+    Delivers events to subscribers, by sensor. It is subscribed itself only while it has subscribers.
     """
 
     def __init__(self, reactor: IReactorTime, subscribe: Subscribe) -> None:
         """
-        Begin with nobody.
-
         Args:
-            reactor: To hand out later what came together.
-            subscribe: Where the events come from; called when the first one watches.
+            reactor: For later turns.
+            subscribe: Where the events come from; called when there is a first subscriber.
         """
         self._reactor = reactor
         self._subscribe = subscribe
         self._sensors: dict[ISubscriber, frozenset[str]] = {}
-        self._groups: dict[frozenset[str], _Group] = {}  # nothing stands for all sensors
+        self._groups: dict[frozenset[str], _Group] = {}  # the empty set is all sensors
         self._of_sensor: dict[str, set[frozenset[str]]] = {}
-        self._handing: dict[ISubscriber, EventBatch] = {}  # in this round, and not handed out yet
-        self._took = 0.0  # seconds, in this round
-        self._not_before = 0.0
+        # A round delivers the waiting events of all groups.
+        self._round: dict[ISubscriber, EventBatch] = {}  # what is left of it
+        self._round_took = 0.0  # seconds
+        self._next_round = 0.0  # not before this time
         self._call: IDelayedCall | None = None
         self._unsubscribe: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         return len(self._sensors)
 
-    def __contains__(self, watcher: ISubscriber) -> bool:
-        return watcher in self._sensors
+    def __contains__(self, subscriber: ISubscriber) -> bool:
+        return subscriber in self._sensors
 
-    def add(self, watcher: ISubscriber, sensors: Collection[str]) -> None:
+    def add(self, subscriber: ISubscriber, sensors: Collection[str]) -> None:
         """
-        Send events to a watcher, instead of those it got before.
+        Deliver events to a subscriber from now on, instead of those that it got before.
 
         Args:
-            watcher: Who gets them.
-            sensors: Readings of these sensors only; of all, if empty. Other events come in any case.
+            subscriber: Who gets them.
+            sensors: Deliver readings of these sensors only; of all, if empty. Other events are delivered in any case.
         """
-        self._forget(watcher)
-        self._sensors[watcher] = key = frozenset(sensors)
+        self._remove(subscriber)
+        self._sensors[subscriber] = key = frozenset(sensors)
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group()
             for sensor in key:
                 self._of_sensor.setdefault(sensor, set()).add(key)
-        group.watchers[watcher] = len(group.lines)
+        group.members[subscriber] = len(group.lines)
         if self._unsubscribe is None:
-            self._unsubscribe = self._subscribe(self._deliver)
+            self._unsubscribe = self._subscribe(self._published)
 
-    def remove(self, watcher: ISubscriber) -> None:
+    def remove(self, subscriber: ISubscriber) -> None:
         """
-        Hand a watcher what there is for it, and send it no more; does nothing if it is none.
+        Deliver the events that wait for a subscriber, and no more; do nothing if it is none.
         """
-        self._forget(watcher)
+        self._remove(subscriber)
         if not self._sensors:
             if self._unsubscribe is not None:
                 unsubscribe, self._unsubscribe = self._unsubscribe, None
@@ -136,24 +140,24 @@ class Broadcast:
                 self._call.cancel()
                 self._call = None
 
-    def _forget(self, watcher: ISubscriber) -> None:
-        key = self._sensors.pop(watcher, None)
+    def _remove(self, subscriber: ISubscriber) -> None:
+        key = self._sensors.pop(subscriber, None)
         if key is None:
             return
         group = self._groups[key]
-        skipped = group.watchers.pop(watcher)
-        if not group.watchers:
+        skipped = group.members.pop(subscriber)
+        if not group.members:
             del self._groups[key]
             for sensor in key:
                 self._of_sensor[sensor].discard(key)
                 if not self._of_sensor[sensor]:
                     del self._of_sensor[sensor]
-        if watcher in self._handing:
-            watcher.events(self._handing.pop(watcher))
+        if subscriber in self._round:
+            subscriber.deliver(self._round.pop(subscriber))
         if len(group.lines) > skipped:
-            watcher.events(EventBatch(group.lines[skipped:]))
+            subscriber.deliver(EventBatch(group.lines[skipped:]))
 
-    def _deliver(self, sensor: str | None, line: str) -> None:
+    def _published(self, sensor: str | None, line: str) -> None:
         data = line.encode()
         keys = self._groups if sensor is None else [frozenset[str](), *self._of_sensor.get(sensor, ())]
         full = False
@@ -164,34 +168,35 @@ class Broadcast:
                 group.size += len(data)
                 full = full or group.size > EVENTS_LIMIT
         if full:
-            self._hand_out()
+            self._deliver_all()
         elif self._call is None:
-            self._call = self._reactor.callLater(max(0.0, self._not_before - self._reactor.seconds()), self._hand_some)
+            wait = max(0.0, self._next_round - self._reactor.seconds())
+            self._call = self._reactor.callLater(wait, self._deliver_some)
 
-    def _hand_some(self) -> None:
+    def _deliver_some(self) -> None:
         self._call = None
         began = self._reactor.seconds()
-        if not self._handing:
-            self._took = 0.0
+        if not self._round:
+            self._round_took = 0.0
             self._begin_round()
-        for watcher in [*islice(self._handing, WATCHERS_A_TURN)]:
-            if watcher in self._handing:  # it can have gone with one before
-                watcher.events(self._handing.pop(watcher))
+        for subscriber in [*islice(self._round, SUBSCRIBERS_A_TURN)]:
+            if subscriber in self._round:  # delivering to another one can have removed it
+                subscriber.deliver(self._round.pop(subscriber))
         now = self._reactor.seconds()
-        self._took += now - began
-        if self._handing:
-            self._call = self._reactor.callLater(0, self._hand_some)
+        self._round_took += now - began
+        if self._round:
+            self._call = self._reactor.callLater(0, self._deliver_some)
             return
-        pause = min(PAUSE * self._took, PAUSE_LIMIT)
-        self._not_before = now + pause
+        pause = min(PAUSE * self._round_took, PAUSE_LIMIT)
+        self._next_round = now + pause
         if any(group.lines for group in self._groups.values()):
-            self._call = self._reactor.callLater(pause, self._hand_some)
+            self._call = self._reactor.callLater(pause, self._deliver_some)
 
-    def _hand_out(self) -> None:
-        for _ in range(2):  # what is left of this round, and the next
-            while self._handing:
-                watcher = next(iter(self._handing))
-                watcher.events(self._handing.pop(watcher))
+    def _deliver_all(self) -> None:
+        for _ in range(2):  # what is left of this round, and the next round
+            while self._round:
+                subscriber = next(iter(self._round))
+                subscriber.deliver(self._round.pop(subscriber))
             self._begin_round()
 
     def _begin_round(self) -> None:
@@ -199,9 +204,9 @@ class Broadcast:
             if not group.lines:
                 continue
             lines, group.lines, group.size = group.lines, [], 0
-            events = EventBatch(lines)
-            for watcher, skipped in group.watchers.items():
+            batch = EventBatch(lines)
+            for subscriber, skipped in group.members.items():
                 if skipped:
-                    group.watchers[watcher] = 0
+                    group.members[subscriber] = 0
                 if skipped < len(lines):
-                    self._handing[watcher] = EventBatch(lines[skipped:]) if skipped else events
+                    self._round[subscriber] = EventBatch(lines[skipped:]) if skipped else batch

@@ -436,16 +436,16 @@ class ClientProtocol(BoundedLineReceiver):
 
     # What flows.
 
-    def events(self, events: EventBatch) -> None:
+    def deliver(self, batch: EventBatch) -> None:
         """
-        Take events; lose them, and count that, where too much waits already (see `ISubscriber.events`).
+        Take events; lose them, and count that, where too much waits already (see `ISubscriber.deliver`).
         """
         if self._leaving:
             return
         if self._dropped or self._queue.unsent > WATCHER_LIMIT:
-            self._dropped += len(events)
+            self._dropped += len(batch)
             return
-        self._write(events.spelled(self.delimiter))
+        self._write(batch.encode(self.delimiter))
         self._regulate()
 
     def flush(self) -> None:

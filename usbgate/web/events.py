@@ -239,14 +239,14 @@ class EventStream:
         self._queue = SendQueue(reactor, transport, self._taken, self._stuck)
         self._queue.write_behind(head)
 
-    def events(self, events: broadcast.EventBatch) -> None:
+    def deliver(self, batch: broadcast.EventBatch) -> None:
         """
-        Take events; lose them, and count that, where too much waits already (see `ISubscriber.events`).
+        Send events, or count them as lost while too much is unsent.
         """
         if self._dropped or self._queue.unsent > STREAM_LIMIT:
-            self._dropped += len(events)
+            self._dropped += len(batch)
         else:
-            self.send(events.spelled(b""))
+            self.send(batch.encode(b""))
 
     def send(self, data: bytes) -> None:
         """
