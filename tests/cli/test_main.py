@@ -80,6 +80,8 @@ class UsageTests(TestCase):
             ["ask", "-p", "70000", "20"],
             ["ask", "--timeout", "0", "20"],
             ["ask", "--timeout", "nan", "20"],
+            ["ask", "--timeout", "2h", "20"],
+            ["ask", "--timeout", "soon", "20"],
             ["ask", "--max-age", "-1", "20"],
             ["devices", "20"],
             ["last", "20 VALUE"],
@@ -126,7 +128,7 @@ class UsageTests(TestCase):
         """
         echo = "MSG:L_ID:9_LEVEL:50_ORIGIN:TOTO_MAXAGE:30_TIMEOUT:2.5"
         with answering(echo, "ERROR:offline_MSG:L_ID:9_TEXT:it is so") as port:
-            words = "ask 9 L level=50 -o TOTO --timeout 2.5 --max-age 30 --host 127.0.0.1 -p"
+            words = "ask 9 L level=50 -o TOTO --timeout 2500ms --max-age 30 --host 127.0.0.1 -p"
             told = self.run_command(*words.split(), str(port))
         self.assertEqual(told, (4, f"Received '{echo}'\nusbgate: offline: it is so\n"))
 

@@ -27,10 +27,8 @@ START_LIMIT = 15.0  # seconds until the port must be there; ready in 1 s on a PC
 DEATH_LIMIT = 1.0  # seconds from the end of a process's first open file to that of its last
 POLL = 0.05  # seconds between two looks
 
-# twistd by this very interpreter, whose scripts need not be on the PATH; -P since the working folder, which will
-# be /, is no place for modules.
-_RUN_TWISTD = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
-TWISTD = (sys.executable, "-P", "-c", _RUN_TWISTD)
+# -P: the working folder, which will be /, must not be searched for modules.
+TWISTD = (sys.executable, "-P", "-m", "usbgate.cli.twistd")
 
 LOG_TAIL = 65536  # bytes at the end of the log in which to look for its last line
 

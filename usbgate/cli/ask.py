@@ -1,0 +1,130 @@
+"""
+`usbgate ask`: ask a sensor, and print the answer.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from usbgate.cli.autostart import DaemonStarter, environment, twistd_arguments
+from usbgate.cli.connection import Connection, ConnectionLost, ask, ask_word
+from usbgate.cli.group import Duration
+from usbgate.cli.reach import is_this_machine, load_settings, port_option, reach_or_start, reach_remote
+from usbgate.core.errors import Malformed
+from usbgate.core.fieldline import LINE_LIMIT, format_number, is_key
+from usbgate.core.messages import TIMEOUT_RANGE, parse_request
+from usbgate.core.model import Request
+
+TIMEOUT = 10.0  # seconds, the daemon's own default
+MARGIN = 5.0  # seconds beyond the time limit in which the daemon's `timeout` arrives
+
+
+@click.command("ask")
+@click.option("-s", "command", metavar="COMMAND", help="The command.  [default: the sensor's default command]")
+@click.option("-i", "sensor", metavar="ID", help="The sensor.")
+@click.option("-o", "origin", metavar="ORIGIN", help="The name of the asker.  [default: this machine's address]")
+@port_option
+@click.option("--host", metavar="HOST", help="The daemon's host. No daemon is started on another machine.")
+@click.option(
+    "--timeout",
+    type=Duration(*TIMEOUT_RANGE),
+    metavar="DURATION",
+    help="How long to wait for the answer, such as 30s.  [default: the sensor's setting, or 10s]",
+)
+@click.option("--max-age", type=Duration(0), metavar="DURATION", help="Accept an earlier answer, at most this old.")
+@click.argument("words", nargs=-1, metavar="[ID] [COMMAND] [KEY=VALUE]...")
+@click.pass_obj
+def ask_command(
+    config: Path | None,
+    words: tuple[str, ...],
+    sensor: str | None,
+    command: str | None,
+    origin: str | None,
+    port: int | None,
+    host: str | None,
+    timeout: float | None,
+    max_age: float | None,
+) -> None:
+    """
+    Ask a sensor, and print its answer.
+
+    \b
+        usbgate ask -s J -i 20 -o TOTO     (as the original client)
+        usbgate ask 20 J
+        usbgate ask 9 L LEVEL=50
+
+    If no daemon runs on this machine, one is started. With a COMMAND, the request is printed first, as usbgate received
+    it.
+
+    \b
+    Exit status:  0  answered               4  the device is offline
+                  1  any other failure      5  no daemon runs
+                  3  no answer in time      64 wrong usage
+    """
+    fields = _fields(words, sensor, command)
+    if origin is not None:
+        fields["ORIGIN"] = origin
+    if max_age is not None:
+        fields["MAXAGE"] = format_number(max_age)
+    if timeout is not None:
+        fields["TIMEOUT"] = format_number(timeout)
+    request = _request(fields)
+    if host is not None and not is_this_machine(host):
+        with closing(reach_remote(host, port)) as connection:
+            _print_answer(connection, fields, request.timeout or TIMEOUT)
+        return
+    settings = load_settings(config)
+    about = settings.sensors.get(fields["ID"])
+    wait = request.timeout or (about and about.timeout) or TIMEOUT
+    daemon = DaemonStarter(settings.state, twistd_arguments(settings.state, settings.file), environment(settings.state))
+    with closing(reach_or_start(settings, daemon, host, port)) as connection:
+        try:
+            _print_answer(connection, fields, wait)
+        except ConnectionLost:
+            daemon.check_death()
+            raise
+
+
+def _fields(words: tuple[str, ...], sensor: str | None, command: str | None) -> dict[str, str]:
+    rest = list(words)
+    if sensor is None:
+        if not rest:
+            raise click.UsageError("missing sensor: use -i ID")
+        sensor = rest.pop(0)
+    if command is None and rest and "=" not in rest[0]:
+        command = rest.pop(0)
+    fields = {"ID": sensor} if command is None else {"MSG": command, "ID": sensor}
+    for word in rest:
+        key, equals, value = word.partition("=")
+        if not equals or not is_key(key):
+            raise click.UsageError(f"expected KEY=VALUE, got {word!r}")
+        if key.upper() in fields:
+            raise click.UsageError(f"{key.upper()} is given twice")
+        fields[key.upper()] = value
+    return fields
+
+
+def _request(fields: dict[str, str]) -> Request:
+    try:
+        request = parse_request({"MSG": "-", **fields}, "-", "-")
+    except Malformed as error:
+        raise click.UsageError(error.text) from None
+    if request.size > LINE_LIMIT:
+        raise click.UsageError(f"a request has at most {LINE_LIMIT} bytes")
+    if "MSG" not in fields and any(map(str.isspace, "".join(fields.values()))):
+        raise click.UsageError("with a blank in a value, a command is required")
+    return request
+
+
+def _print_answer(connection: Connection, fields: dict[str, str], wait: float) -> None:
+    if "MSG" in fields:
+        lines = ask(connection, fields, wait + MARGIN)
+        click.echo(f"Received {next(lines)!r}")
+        click.echo(next(lines))
+    else:
+        sensor, *options = fields.items()
+        words = [sensor[1], *[f"{key}={value}" for key, value in options]]
+        click.echo(ask_word(connection, " ".join(words), wait + MARGIN))
