@@ -1,5 +1,5 @@
 """
-What is left out on request: repeats of a line, and the middle of a run of equal readings.
+Storing on change: the middle of a run of equal readings is left out.
 """
 
 from __future__ import annotations
@@ -12,64 +12,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from usbgate.core import onchange
-from usbgate.core.onchange import REPEAT_MEMORY, OnChangeFilter, RepeatFilter
+from usbgate.core.onchange import OnChangeFilter
 from usbgate.testing import reading
-
-
-class RepeatsTests(SynchronousTestCase):
-    """
-    The same bytes again.
-    """
-
-    def test_within(self) -> None:
-        """
-        A line is a repeat until its time is over, counted from the one that was handed on.
-        """
-        repeats = RepeatFilter(0.2)
-        self.assertFalse(repeats.is_repeat(b"a", 1.0))
-        repeats.heard(b"a", "20", 1.0)
-        self.assertTrue(repeats.is_repeat(b"a", 1.0))
-        self.assertTrue(repeats.is_repeat(b"a", 1.19))
-        self.assertFalse(repeats.is_repeat(b"b", 1.1))
-        self.assertFalse(repeats.is_repeat(b"a", 1.21))
-
-    def test_asked(self) -> None:
-        """
-        What was asked since may be answered in the same words; other sensors' lines stay repeats.
-        """
-        repeats = RepeatFilter(0.2)
-        repeats.asked("20")
-        repeats.heard(b"a", "20", 1.0)
-        repeats.heard(b"b", "21", 1.0)
-        self.assertTrue(repeats.is_repeat(b"a", 1.0))
-        repeats.asked("20")
-        self.assertFalse(repeats.is_repeat(b"a", 1.0))
-        self.assertTrue(repeats.is_repeat(b"b", 1.0))
-        repeats.heard(b"a", "20", 1.0)
-        self.assertTrue(repeats.is_repeat(b"a", 1.0))
-
-    def test_memory(self) -> None:
-        """
-        Only so many lines and sensors are remembered.
-        """
-        repeats = RepeatFilter(1e9)
-        for number in range(REPEAT_MEMORY + 1):
-            repeats.asked(str(number))
-            repeats.heard(b"%d" % number, str(number), 1.0)
-        self.assertFalse(repeats.is_repeat(b"0", 1.0))
-        self.assertTrue(repeats.is_repeat(b"1", 1.0))
-
-    def test_memory_of_questions(self) -> None:
-        """
-        What was asked is forgotten when as many other sensors were asked since.
-        """
-        repeats = RepeatFilter(1e9)
-        repeats.heard(b"a", "20", 1.0)
-        repeats.asked("20")
-        for number in range(REPEAT_MEMORY):
-            self.assertFalse(repeats.is_repeat(b"a", 1.0), number)
-            repeats.asked(f"other {number}")
-        self.assertTrue(repeats.is_repeat(b"a", 1.0))
 
 
 class ThinningTests(SynchronousTestCase):

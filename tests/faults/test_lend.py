@@ -248,5 +248,5 @@ class SilenceTests(RunningCase):
         silent = heard.index("EVENT:device_DEV:a_STATE:silent")
         self.assertIn("EVENT:device_DEV:a_STATE:online", heard[silent:])
         eventually(lambda: states() == ["silent", "online"], "it is silent again")
-        self.assertEqual(daemon.log.count("a has said nothing for 1 s"), 2)
+        self.assertEqual(daemon.log.count("a has sent no line for 1 s"), 2)
         self.assertNotIn("Traceback", daemon.log)

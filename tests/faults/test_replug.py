@@ -13,7 +13,7 @@ from tests.support.running import TWISTD, LineClient, PtyDevice, TwistdDaemon, e
 from tests.support.usb import MadeUpUsb
 from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse
-from usbgate.device.link import reopen_policy
+from usbgate.device.reconnect import reopen_policy
 
 LEONARDO = ("2341:8036", "85432")
 CLONE = ("1a86:7523", None)

@@ -1,7 +1,7 @@
 """
-What is left out where the configuration says so: lines that only repeat, and the middle of a run of equal readings.
+Storing a sensor's readings on change only: the first and the last of each run of equal readings.
 
-Pure rules with bounded memory; the time comes in.
+Pure rules with bounded memory; the time is an argument.
 """
 
 from __future__ import annotations
@@ -12,52 +12,7 @@ from dataclasses import dataclass
 from usbgate.core.containers import BoundedDict
 from usbgate.core.model import Reading
 
-# Lines remembered as what may be repeated, and sensors as asked; a radio repeats a packet before so many others come.
-# A line has at most 1,024 bytes: 1 MiB. What is forgotten is handed on once more, no worse.
-REPEAT_MEMORY = 1024
-
 SERIES = 10_000  # as many as there are sensors remembered; each holds back one reading at most
-
-
-class RepeatFilter:
-    """
-    Tells a line that only repeats what was just heard: the same bytes again, within some time.
-
-    The time runs from the line that was handed on, not from its last repeat: a device that says the same for ever is
-    still heard. What was asked since may be answered in the same words, and is no repeat.
-    """
-
-    def __init__(self, within: float) -> None:
-        """
-        Begin with nothing heard.
-
-        Args:
-            within: Seconds.
-        """
-        self._within = within
-        self._heard: BoundedDict[bytes, tuple[float, str, int]] = BoundedDict(REPEAT_MEMORY)
-        self._asked: BoundedDict[str, int] = BoundedDict(REPEAT_MEMORY)
-        self._asks = 0
-
-    def is_repeat(self, line: bytes, now: float) -> bool:
-        """
-        Whether this line was heard just now, and its sensor not asked since.
-        """
-        heard = self._heard.get(line)
-        return heard is not None and now - heard[0] < self._within and self._asked.get(heard[1], 0) <= heard[2]
-
-    def heard(self, line: bytes, sensor: str, now: float) -> None:
-        """
-        Record a line that is handed on.
-        """
-        self._heard.remember(line, (now, sensor, self._asks))
-
-    def asked(self, sensor: str) -> None:
-        """
-        Record that this sensor was asked.
-        """
-        self._asks += 1
-        self._asked.remember(sensor, self._asks)
 
 
 @dataclass(eq=False, slots=True)

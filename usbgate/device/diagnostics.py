@@ -1,5 +1,5 @@
 """
-What the log says of a device's lines: its firmware's own text, and that its baud rate seems to be wrong.
+Logging a device's own text, and warning of a wrong baud rate.
 """
 
 from __future__ import annotations
@@ -10,91 +10,94 @@ from twisted.logger import Logger
 
 from usbgate.core.fieldline import count_unreadable
 
-# The firmware's own text: so many lines of it are logged in so many seconds, the others counted, and of each so many
-# characters. A board that never stops then fills some 8 MB of log a day, and no flash for a year.
+# The firmware's own text: at most so many lines in so many seconds are logged, the others counted, and of each at most
+# so many characters. A board that never stops then writes about 8 MB of log a day, which wears no flash out.
 TEXT_LINES = 20
 TEXT_SPAN = 60.0
 TEXT_LENGTH = 200
 
-# So many lines are looked at together: if most of them are malformed, the speed is wrong; noise alone is never that
-# much.
+# Lines that are judged together: if most of them are malformed, the baud rate is wrong. Interference never garbles
+# that many.
 GARBLED_SPAN = 20
-GARBLED_INTERVAL = 60.0  # seconds between two times that it is said, if it comes and goes
+GARBLED_INTERVAL = 60.0  # seconds between two warnings, if the trouble comes and goes
 
-# But at the usual wrong speeds hardly a CRLF comes through, and at most of them no LF. So this many bytes without a
-# line end are looked at, too: more than nearly any line has, and few, for of a line at 115,200 baud 9,600 hear only 2.
+# At the usual wrong baud rates hardly a CRLF is received, and at most of them no LF. So this many bytes without a line
+# end are judged, too: more than nearly any line has, and few enough, since at 9,600 baud only 2 bytes are received of
+# a line sent at 115,200.
 GARBLED_BYTES = 256
 
 
 class Diagnostics:
     """
-    Says so much of one device, and no more.
+    The log lines about what one device sends, limited in number.
     """
 
     log = Logger()
 
     def __init__(self, device: str, seconds: Callable[[], float]) -> None:
         """
-        Begin with nothing said.
-
         Args:
-            device: Its name.
-            seconds: Tells the monotonic time.
+            device: The device's name.
+            seconds: Returns the monotonic time.
         """
         self._device = device
         self._seconds = seconds
         self._text_since = float("-inf")
         self._text_lines = 0
-        self._looked_at = (0, 0)  # lines and malformed ones, when it was last looked at
+        self._judged = (0, 0)  # lines and malformed ones, at the last judgement
         self._garbled = False
-        self._garbled_told_at = float("-inf")
+        self._warned_at = float("-inf")
 
-    def text(self, text: str) -> None:
+    def log_text(self, text: str) -> None:
         """
-        Say what the firmware says.
+        Log a line of the firmware's own text.
         """
         now = self._seconds()
         if now - self._text_since >= TEXT_SPAN:
             if self._text_lines > TEXT_LINES:
-                unsaid = self._text_lines - TEXT_LINES
-                self.log.info("{device} said {count} lines more", device=self._device, count=unsaid)
+                count = self._text_lines - TEXT_LINES
+                self.log.info("{count} more lines of text from {device} not logged", device=self._device, count=count)
             self._text_since, self._text_lines = now, 0
         self._text_lines += 1
         if self._text_lines <= TEXT_LINES:
-            # Quoted: a device must not colour the terminal that shows the log.
+            # Quoted, so that a device can't send control sequences to the terminal that shows the log.
             shown = text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 1] + "…"
-            self.log.info("{device} says {text!r}", device=self._device, text=shown)
+            self.log.info("text from {device}: {text!r}", device=self._device, text=shown)
 
-    def look(self, lines_in: int, malformed_in: int) -> None:
+    def check_lines(self, lines_in: int, malformed: int) -> None:
         """
-        Look how many lines are malformed, if enough came since the last time.
+        Warn if most lines since the last check are malformed; does nothing before there are `GARBLED_SPAN` of them.
 
         Args:
-            lines_in: Lines read until now.
-            malformed_in: Those that could not be read.
+            lines_in: All lines read so far.
+            malformed: The malformed ones of them.
         """
-        lines, malformed = lines_in - self._looked_at[0], malformed_in - self._looked_at[1]
-        if lines < GARBLED_SPAN:
+        new, new_malformed = lines_in - self._judged[0], malformed - self._judged[1]
+        if new < GARBLED_SPAN:
             return
-        self._looked_at = (lines_in, malformed_in)
-        # Said once, and again only when it had become better in between, and then some time later.
+        self._judged = (lines_in, malformed)
+        # Once, and again only after good lines in between and some time.
         now = self._seconds()
-        if malformed > lines // 2 and not self._garbled and now - self._garbled_told_at >= GARBLED_INTERVAL:
-            self._garbled, self._garbled_told_at = True, now
+        if new_malformed > new // 2 and not self._garbled and now - self._warned_at >= GARBLED_INTERVAL:
+            self._garbled, self._warned_at = True, now
             self.log.warn(
                 "{device}: {malformed} of {lines} lines malformed: check the baud rate",
                 device=self._device,
-                malformed=malformed,
-                lines=lines,
+                malformed=new_malformed,
+                lines=new,
             )
-        elif malformed <= lines // 10:
+        elif new_malformed <= new // 10:
             self._garbled = False
 
-    def unended(self, line: bytes) -> None:
+    def check_unended(self, line: bytes) -> None:
         """
-        Look at the beginning of a line that is long already, and not ended.
+        Warn if a long line without an end holds many bytes that are no text.
+
+        Args:
+            line: The beginning of the line, `GARBLED_BYTES` or more.
         """
-        # At a wrong speed it is a quarter and more; of text it may be the CR of a device that ends its lines in that.
+        # At a wrong baud rate a quarter or more is unreadable. In text it may be the CR of a device that ends its lines
+        # in that.
         unreadable = 0 if self._garbled else count_unreadable(line)
         if unreadable > len(line) // 8:
             self._garbled = True

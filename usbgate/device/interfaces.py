@@ -1,5 +1,5 @@
 """
-What a dialect and a link provide, and what a link expects of its listener.
+The interfaces of dialects, links and their listeners.
 """
 
 from __future__ import annotations
@@ -72,50 +72,50 @@ class IResettable(Interface):
 
 class IDeviceLink(Interface):
     """
-    One device, connected or not. A service: `startService` begins to look for it.
+    The connection to one device, open or not. A service: `startService` begins to open it.
     """
 
-    name: str = Attribute("The name by which clients and the database know it.")
-    path: str = Attribute("Where it is, in the words of the configuration.")
-    counts: LinkCounts = Attribute("What is counted of it.")
-    listener: ILinkListener = Attribute("To be set before `startService`: what it calls when something happens.")
+    name: str = Attribute("The name by which clients and the database know the device.")
+    path: str = Attribute("The device's path as the configuration spells it.")
+    counts: LinkCounts = Attribute("Its counts since usbgate started.")
+    listener: ILinkListener = Attribute("The listener that it calls; must be set before `startService`.")
 
     def send(messages: Sequence[Send]) -> bool:
         """
-        Write messages to the device, in one piece; does nothing while it is not connected.
+        Write messages to the device, in one piece. Does nothing while the device is not open.
 
         Returns:
-            Whether the device took all of it. If not, send nothing more until the listener's `link_drained`,
+            Whether the device took all of them. If not, send nothing more until the listener's `link_drained`,
             `link_up` or `link_down` is called.
         """
 
     def pause() -> None:
         """
-        Read nothing from the device until `resume`; holds over a reconnection. Repeating it is harmless.
+        Stop reading the device until `resume`, also after a reconnection. Repeated calls do nothing.
         """
 
     def resume() -> None:
         """
-        Read again.
+        Read the device again.
         """
 
     def release() -> Deferred[str]:
         """
-        Close the device and look for it no more, until `take_back`; its listener is not called.
+        Close the device, and do not open it again until `take_back`. The listener is not called.
 
         Returns:
-            Fires with the path of its tty (`path`, if it was not open) when it is closed and its lock is free.
+            Fires with the path of its tty (`path` if it was not open) when it is closed and its lock is released.
         """
 
     def take_back() -> None:
         """
-        Look for the device again; to be called when `release` has fired.
+        Open the device again. Call it only after the Deferred of `release` has fired.
         """
 
 
 class ILinkListener(Interface):
     """
-    What a link calls; one listener for each link.
+    Receives the calls of one link.
     """
 
     def link_up() -> None:
@@ -130,7 +130,7 @@ class ILinkListener(Interface):
 
     def link_drained() -> None:
         """
-        The device took all that was written, after a `send` that returned False.
+        The device took all that was written; called once after `send` returned False.
         """
 
     def link_silent() -> None:
@@ -140,15 +140,19 @@ class ILinkListener(Interface):
 
     def link_active() -> None:
         """
-        The silent device sent a line.
+        The silent device sent a line again.
         """
 
     def reports_received(reports: Sequence[Report]) -> None:
         """
-        One chunk was read and held these reports, in order; called at once, with at least one report.
+        One chunk was read; `reports` are all its reports in order, at least one.
         """
 
     def line_malformed(line: bytes, reason: str) -> None:
         """
         A line was malformed, or partial.
+
+        Args:
+            line: Its first 1,024 bytes.
+            reason: Why, such as "no key: 'x'"; "partial" for a first line that began before the opening.
         """

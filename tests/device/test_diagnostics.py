@@ -1,0 +1,76 @@
+"""
+What is logged of a device's lines.
+"""
+
+from __future__ import annotations
+
+from twisted.logger import capturedLogs
+
+from tests.support.links import LinkCase, texts
+from usbgate.device.diagnostics import GARBLED_INTERVAL, TEXT_LENGTH, TEXT_LINES, TEXT_SPAN
+
+
+class DiagnosticsTests(LinkCase):
+    """
+    The log of a link.
+    """
+
+    def test_wrong_speed(self) -> None:
+        """
+        If most lines are malformed, one warning is logged; another only after good lines in between, at most one a
+        minute.
+        """
+        self.open()
+        with capturedLogs() as logs:
+            self.device.say(b"ID:1_V:1\n" * 10 + b"\x80\xfe\n" * 9)
+            self.device.say(b"\x80\xfe\n" * 200)
+            self.device.say(b"ID:1_V:1\n" * 200)
+            self.device.say(b"\x80\xfe\n" * 20)  # too soon for another warning
+            self.device.say(b"ID:1_V:1\n" * 200)
+            self.clock.advance(GARBLED_INTERVAL)
+            self.device.say(b"\x80\xfe\n" * 20)
+        said = "board: {} lines malformed: check the baud rate"
+        self.assertEqual(
+            [text for text in texts(logs) if "malformed" in text], [said.format("209 of 219"), said.format("20 of 20")]
+        )
+
+    def test_wrong_speed_without_line_end(self) -> None:
+        """
+        At a wrong baud rate there is hardly a line end: that is logged, too, however the data is cut, but not for text.
+        """
+        for text in ("x" * 2000, "ID:1_TEXT:" + "日本語" * 100, "ID:1_V:1\r" * 300):
+            self.open()
+            with capturedLogs() as logs:
+                self.device.say(text.encode())
+                self.device.say(b"\nID:1_V:1\n" * 20)
+            self.assertEqual(texts(logs), [])
+            self.close()
+        told = "board: {} bytes without a line end, {} of them no text: check the baud rate"
+        good = b"ID:1_V:1\n"
+        for first, size, expected in ((b"", 1, (256, 171)), (b"", 1200, (1025, 684)), (good, 1200, (1025, 684))):
+            self.open()
+            noise = b"\x86\x00A" * 800
+            with capturedLogs() as logs:
+                self.device.say(first)
+                for place in range(0, len(noise), size):
+                    self.device.say(noise[place : place + size])
+                self.device.say(b"\n" + good * 40)
+            self.assertEqual(texts(logs), [told.format(*expected)])
+            self.close()
+
+    def test_log_text(self) -> None:
+        """
+        The firmware's own text is logged, quoted and shortened: `TEXT_LINES` lines in `TEXT_SPAN` seconds, and the
+        number of the others.
+        """
+        self.open()
+        with capturedLogs() as logs:
+            self.device.say(b"# \x1b[31mred\n" * (TEXT_LINES + 5))
+            self.clock.advance(TEXT_SPAN)
+            self.device.say(b"#calm\n#" + b"x" * TEXT_LENGTH + b"\n#" + b"x" * 1_000 + b"\n")
+        first = ["text from board: '\\x1b[31mred'"] * TEXT_LINES
+        later = ["5 more lines of text from board not logged", "text from board: 'calm'"]
+        later += [f"text from board: '{'x' * TEXT_LENGTH}'", f"text from board: '{'x' * (TEXT_LENGTH - 1)}…'"]
+        logged = [text for text in texts(logs) if "text from board" in text]
+        self.assertEqual(logged, [*first, *later])
+        self.assertEqual((self.listener.calls, self.link.counts.malformed), ([], 0))
