@@ -50,13 +50,14 @@ class WheelTests(SynchronousTestCase):
 
     def test_contents(self) -> None:
         """
-        It has the schema, the types' mark and the plug-ins, and no module that would hide Twisted's own folder.
+        It has the schema, the demo's configuration, the types' mark and the plug-ins, and no module that would hide Twisted's own folder.
         """
         names = {str(path.relative_to(self.site)) for path in self.site.rglob("*") if path.is_file()}
         self.assertLessEqual(
             {
                 "usbgate/py.typed",
                 "usbgate/store/postgres/schema/0001.sql",
+                "usbgate/cli/demo.toml",
                 *(f"usbgate/web/page/{name}" for name in TYPES),
                 "usbgate/device/dialects/fields.py",
                 "twisted/plugins/usbgate_plugin.py",

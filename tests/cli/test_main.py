@@ -25,7 +25,6 @@ from tests.support.processes import end, is_running, processes_of
 from tests.support.running import ROOT, free_port, usual_ports
 from tests.support.standin import answering
 from tests.support.waiting import eventually
-from usbgate.cli.demo import rows
 from usbgate.cli.main import main
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -186,16 +185,6 @@ class UsageTests(TestCase):
         self.assertEqual(status, 5)
         self.assertRegex(said, r"\Ausbgate: [^\n]+ tcp:50123, unix:/run/usbgate.sock\n\Z")
         self.assertFalse((folder / "state").exists())
-
-    def test_rows(self) -> None:
-        """
-        The demo shows a row for each measurement, with the sensor's name and the unit.
-        """
-        shown = [row.plain for row in rows("EVENT:reading_ID:22_TEMP:23.1_HUM:60_MSG:J_AT:2013-03-11T21:02:10.123Z")]
-        self.assertRegex(shown[0], r"^\d\d:\d\d:10 +22 bathroom climate +TEMP +23.1 °C +answers J$")
-        self.assertRegex(shown[1], r" HUM +60 % ")
-        self.assertEqual(rows("OK:watch"), [])
-        self.assertIn("arduino is online", rows("EVENT:device_DEV:arduino_STATE:online")[0].plain)
 
 
 class Processes(TestCase):
@@ -451,6 +440,6 @@ class DemoTests(Processes):
         os.kill(daemon, signal.SIGKILL)
         complained = demo.communicate(timeout=30)[1]
         self.assertEqual(demo.returncode, 1)
-        self.assertIn("usbgate: the daemon ended by itself", complained)
+        self.assertIn("usbgate: the daemon ended unexpectedly", complained)
         self.assertFalse(is_running(daemon))
         self.assert_nothing_left()

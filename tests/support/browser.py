@@ -152,7 +152,7 @@ class Home:
         self.http_port = free_port()
         self.port = free_port()
         self.config = self.folder / "usbgate.toml"
-        text = configuration(self.folder / "state", self.device.path, self.port, self.http_port)
+        text = configuration(self.port, self.http_port)
         self.config.write_text(text + more, encoding="utf-8")
         self.start()
 
