@@ -29,7 +29,7 @@ from usbgate.store.journal import file, writer
 from usbgate.store.journal import journal as journal_module
 from usbgate.store.journal.file import JournalError, JournalFile
 from usbgate.store.journal.journal import FLUSH_ROWS, Journal
-from usbgate.store.journal.readahead import MERGE_ROWS, memory_of
+from usbgate.store.journal.readahead import MERGE_ROWS
 from usbgate.testing import readings, request_record, rows_of
 
 
@@ -514,7 +514,7 @@ class TroubleTests(JournalCase):
         came meanwhile, memory stays bounded, and when the write has ended all goes on but for what was dropped.
         """
         self.patch(journal_module, "STUCK_AFTER", 0.1)
-        self.patch(journal_module, "LOOK_INTERVAL", 0.02)
+        self.patch(journal_module, "CHECK_INTERVAL", 0.02)
         journal = self.start(unsynced_limit=20_000)
         hanging, going_on = self.hang()
         journal.append(readings(0, 10), ())
@@ -532,7 +532,7 @@ class TroubleTests(JournalCase):
         self.assertGreater(journal.health.lost, 1_000)
         going_on.set()
         batches = await self.take_all(journal)
-        self.assertLessEqual(sum(memory_of(batch) for batch in batches[1:]), 40_000)
+        self.assertLessEqual(sum(batch.memory for batch in batches[1:]), 40_000)
         taken = [value for batch in batches for value in values(batch)]
         kept = 3_000 - journal.health.lost
         self.assertEqual(taken, [float(n) for n in (*range(10), *range(3_010 - kept, 3_010))])
@@ -543,7 +543,7 @@ class TroubleTests(JournalCase):
         A write that does not end can't keep the daemon from ending; what may be lost is told.
         """
         self.patch(journal_module, "STUCK_AFTER", 0.1)
-        self.patch(journal_module, "LOOK_INTERVAL", 0.02)
+        self.patch(journal_module, "CHECK_INTERVAL", 0.02)
         journal = self.start()
         _, going_on = self.hang()
         journal.append(readings(0, 3), ())

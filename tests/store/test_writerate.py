@@ -32,7 +32,7 @@ class DiskWearTests(SynchronousTestCase):
         Write, and take note of it.
         """
         self.written += count
-        self.wear.look()
+        self.wear.sample()
 
     def test_first_day(self) -> None:
         """

@@ -1,5 +1,5 @@
 """
-Batches: runs of rows in the shape in which they go to PostgreSQL, so that nothing is encoded twice.
+Batches: rows encoded once, in the form in which PostgreSQL receives them.
 
 A batch holds each column as one text, its cells joined by newlines: the argument of `string_to_array(…, E'\\n',
 NULL_CELL)`. Cells never hold control characters (protocol §1), so neither mark can be mistaken for a value.
@@ -8,6 +8,7 @@ NULL_CELL)`. Cells never hold control characters (protocol §1), so neither mark
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from usbgate.core.model import AlarmRecord, ClockMark, Reading, RequestRecord, Row
 
 NULL_CELL = "\x01"
+OVERHEAD = 512  # approximate bytes of memory that a batch takes beside its characters
 
 
 class Kind(NamedTuple):
@@ -22,10 +24,10 @@ class Kind(NamedTuple):
     One kind of rows.
 
     Attributes:
-        row: What a row is before it is encoded.
-        table: Where it is stored.
-        columns: The names of its columns: the journal's number, then the fields of `row`. New ones come last.
-        delimits: Whether such a row is numbered behind all that came before it, whatever the order of kinds.
+        row: The type of its rows.
+        table: The table that stores them.
+        columns: The names of its columns: the journal's number, then the fields of `row`. New ones go last.
+        delimits: Whether a row of this kind is numbered after all rows appended before it, of any kind.
     """
 
     row: type[Row]
@@ -38,7 +40,7 @@ def _kind(row: type[Row], table: str, delimits: bool = False) -> Kind:
     return Kind(row, table, ("n", *row._fields), delimits)
 
 
-# In the order in which the rows of one batch are numbered. A kind more is an entry more.
+# In the order in which the rows of one batch are numbered.
 KINDS = (
     _kind(ClockMark, "clock_mark", delimits=True),
     _kind(Reading, "reading"),
@@ -59,41 +61,31 @@ def columns_of(row: type[Row]) -> tuple[str, ...]:
 
 class Batch(NamedTuple):
     """
-    Some rows, ready to be sent.
+    Encoded rows; made by `encode`, `merge`, `halve` and `from_bytes`.
 
     Attributes:
         first: The journal's number of the first row.
         last: The journal's number of the last row; numbers between may be missing.
-        parts: For each of `KINDS` its columns, in the order of `Kind.columns`; empty where there are no such rows.
+        parts: The columns of each of `KINDS`, in the order of `Kind.columns`; empty for a kind without rows.
+        rows: Number of rows.
+        memory: Approximate bytes of memory.
     """
 
     first: int
     last: int
     parts: tuple[tuple[str, ...], ...]
-
-    @property
-    def rows(self) -> int:
-        """
-        How many rows these are.
-        """
-        return sum(columns[0].count("\n") + 1 for columns in self.parts if columns)
-
-    @property
-    def size(self) -> int:
-        """
-        How many characters its cells and their marks are.
-        """
-        return sum(sum(map(len, columns)) for columns in self.parts)
+    rows: int
+    memory: int
 
     def of(self, row: type[Row]) -> tuple[str, ...]:
         """
-        Give the columns of one kind.
+        Return the columns of one kind.
         """
         return self.parts[_PLACES[row]]
 
     def to_bytes(self) -> bytes:
         """
-        Pack it for the journal: kinds by the names of their tables.
+        Serialize the batch for the journal; kinds are identified by their tables.
         """
         named = {kind.table: columns for kind, columns in zip(KINDS, self.parts, strict=True) if columns}
         return _encoder.encode((self.first, self.last, named))
@@ -101,37 +93,38 @@ class Batch(NamedTuple):
     @classmethod
     def from_bytes(cls, packed: bytes) -> Batch:
         """
-        Unpack what `to_bytes` packed.
+        Deserialize the result of `to_bytes`.
 
         Raises:
-            msgspec.MsgspecError: The bytes are no packed batch.
+            msgspec.MsgspecError: The bytes are not a serialized batch.
         """
         first, last, named = _decoder.decode(packed)
-        return cls(first, last, tuple(named.get(kind.table, ()) for kind in KINDS))
+        return _batch(first, last, tuple(named.get(kind.table, ()) for kind in KINDS))
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[int, int, dict[str, tuple[str, ...]]])
 
 
+def _batch(first: int, last: int, parts: tuple[tuple[str, ...], ...]) -> Batch:
+    rows = sum(columns[0].count("\n") + 1 for columns in parts if columns)
+    return Batch(first, last, parts, rows, OVERHEAD + sum(sum(map(len, columns)) for columns in parts))
+
+
 def encode(first: int, *runs: Sequence[Row]) -> Batch:
     """
-    Make a batch of rows; at least one.
+    Encode rows, at least one.
 
     Args:
-        first: The number of the first row; the numbers have no gap, and follow the order of `KINDS`.
-        runs: Rows, each of these sequences of one kind, and no two of the same.
+        first: The number of the first row; rows are numbered without gaps, in the order of `KINDS`.
+        runs: Sequences of rows, at most one of each kind.
     """
     parts = list(_NOTHING)
     number = first
-    for place, rows in sorted([(_PLACES[type(rows[0])], rows) for rows in runs if rows], key=_place):
+    for place, rows in sorted([(_PLACES[type(rows[0])], rows) for rows in runs if rows], key=itemgetter(0)):
         parts[place] = _columns(number, rows)
         number += len(rows)
-    return Batch(first, number - 1, tuple(parts))
-
-
-def _place(placed: tuple[int, Sequence[Row]]) -> int:
-    return placed[0]
+    return _batch(first, number - 1, tuple(parts))
 
 
 def _columns(first: int, rows: Sequence[Row]) -> tuple[str, ...]:
@@ -145,7 +138,7 @@ def _cells(column: Sequence[object]) -> str:
         cells = "\n".join([_cell(first)] * len(column))
     else:
         cells = "\n".join(_spell(column))
-    if cells.count("\n") >= len(column):  # a dialect let one through: it would move all that follow by a row
+    if cells.count("\n") >= len(column):  # a dialect let a line end through, which would shift the cells after it
         cells = "\n".join([_cell(value).replace("\n", " ") for value in column])
     return cells
 
@@ -153,27 +146,27 @@ def _cells(column: Sequence[object]) -> str:
 def _spell(column: Sequence[object]) -> Iterable[str]:
     kinds = set(map(type, column))
     if kinds == {str}:
-        return column  # type: ignore[return-value]  # they are texts
+        return column  # type: ignore[return-value]  # all are str
     if kinds == {float}:
         return map(repr, column)
     if float in kinds:
         return [NULL_CELL if value is None else repr(value) for value in column]
-    table = {value: _cell(value) for value in set(column)}  # few are different, as a chunk has one time
+    table = {value: _cell(value) for value in set(column)}  # few distinct values: all rows of a chunk have one time
     return map(table.__getitem__, column)
 
 
 def _cell(value: object) -> str:
-    # str(float) is the shortest text that reads back, and never beyond what PostgreSQL reads.
+    # str(float) is the shortest text with the same value, and always within PostgreSQL's range.
     return NULL_CELL if value is None else str(value)
 
 
 def merge(batches: Sequence[Batch]) -> Batch:
     """
-    Join batches, given in their order, into one.
+    Merge batches, given in order.
     """
     kinds = zip(*[batch.parts for batch in batches], strict=True)
     parts = tuple(_join([columns for columns in kind if columns]) for kind in kinds)
-    return Batch(batches[0].first, batches[-1].last, parts)
+    return _batch(batches[0].first, batches[-1].last, parts)
 
 
 def _join(parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -182,7 +175,7 @@ def _join(parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
 
 def halve(batch: Batch) -> tuple[Batch, Batch]:
     """
-    Cut a batch of two or more rows into two: one kind from the others where it has several, else in the middle.
+    Split a batch of two or more rows: the first kind from the others if it has several, otherwise in the middle.
     """
     (place, columns), *others = [(place, columns) for place, columns in enumerate(batch.parts) if columns]
     if others:
@@ -200,4 +193,4 @@ def _only(place: int, columns: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
 def _part(parts: tuple[tuple[str, ...], ...]) -> Batch:
     numbers = [columns[0] for columns in parts if columns]
     first = min(int(cells.split("\n", 1)[0]) for cells in numbers)
-    return Batch(first, max(int(cells.rsplit("\n", 1)[-1]) for cells in numbers), parts)
+    return _batch(first, max(int(cells.rsplit("\n", 1)[-1]) for cells in numbers), parts)

@@ -107,7 +107,7 @@ class JournalFile:
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
                     raise
-                self.begin_again(error)
+                self.replace(error)
         except (sqlite3.Error, OSError) as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part
             if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) or getattr(error, "errno", 0) in REFUSALS:
@@ -149,7 +149,7 @@ class JournalFile:
         if not self.backlog and db.execute("pragma page_count").fetchone()[0] > LARGE:
             db.execute("vacuum")
 
-    def begin_again(self, error: Exception) -> bool:
+    def replace(self, error: Exception) -> bool:
         """
         Move a damaged file aside under a unique name and create a new one, unless the file proves intact.
 
@@ -160,7 +160,7 @@ class JournalFile:
             Whether a new file was created.
         """
         self.close()
-        if not isinstance(error, Unreadable) and self._is_whole():
+        if not isinstance(error, Unreadable) and self._is_intact():
             return False
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.damaged-{number}")).exists():
@@ -170,8 +170,8 @@ class JournalFile:
             if beside.exists():
                 os.replace(beside, f"{aside}{suffix}")
         self.log.error(
-            "the journal {path} is damaged ({reason}); it was set aside as {aside}, with what was in it and not yet "
-            "stored, and a new one begun",
+            "the journal {path} is damaged ({reason}); it was set aside as {aside}, with all rows not yet stored, "
+            "and replaced by a new one",
             path=str(self.path),
             reason=str(error),
             aside=aside.name,
@@ -179,7 +179,7 @@ class JournalFile:
         self._open()
         return True
 
-    def _is_whole(self) -> bool:
+    def _is_intact(self) -> bool:
         # SQLite also reports damage when a single read fails at the wrong moment. The file and its rows are abandoned
         # only if the damage is confirmed.
         try:
@@ -204,13 +204,11 @@ class JournalFile:
 
     def check(self) -> None:
         """
-        Check the file's integrity, once. This reads the whole file, which takes long with a large backlog.
+        Check the file's integrity. This reads the whole file, which takes long with a large backlog.
 
         Raises:
             sqlite3.Error: The file is damaged (see `is_damage`) or can't be read.
         """
-        if self.checked:
-            return
         db = self._connection or self._open()
         self._checking = True
         try:

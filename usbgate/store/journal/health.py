@@ -1,5 +1,5 @@
 """
-How it stands with the journal's disk: whether it takes what it is given, what was lost where it did not, what it cost.
+The state of the journal's disk: whether it accepts writes, which rows were lost, and how much was written.
 """
 
 from __future__ import annotations
@@ -12,112 +12,113 @@ from twisted.logger import Logger
 from usbgate.core.status import JournalStatus
 from usbgate.store.journal.writerate import WriteRate, bytes_to_disk
 
-TOLD_INTERVAL = 60.0  # seconds between two lines of log about rows that were lost, or about trouble that comes and goes
+LOG_INTERVAL = 60.0  # minimum seconds between two log lines about lost rows, or about recurring trouble
 
 
 class JournalHealth:
     """
-    What is known of the disk, said in the log and in `status`.
+    Records what happens to the disk, for the log and for `status`.
 
     Attributes:
-        trouble: Why the disk takes nothing now; None while all is well.
+        trouble: Why the disk refuses writes; None if it accepts them.
         commits: Commits since the start.
-        slowest_commit: Seconds that the slowest of them took.
-        lost: Rows dropped since the file was made, the oldest of those that waited, for want of room in the file, or in
-            memory while the disk took nothing.
+        slowest_commit: Seconds of the slowest of them.
+        lost: Rows dropped since the file was created: the oldest ones, when the file was full, or memory while the
+            disk refused writes.
+        unlogged: Those of the lost rows that were not logged yet.
     """
 
     log = Logger()
 
     def __init__(self, path: Path, seconds: Callable[[], float], written: Callable[[], int]) -> None:
         """
-        Think well of it.
+        Start with no known problem.
 
         Args:
             path: The file, for the log.
-            seconds: Tells monotonic seconds.
-            written: Tells the bytes written to the file since the start.
+            seconds: Returns monotonic seconds.
+            written: Returns the bytes written to the file since the start.
         """
         self.trouble: str | None = None
         self.commits = 0
         self.slowest_commit = 0.0
         self.lost = 0
+        self.unlogged = 0
         self._path = path
         self._seconds = seconds
         self._written = written
-        self._wear: WriteRate | None = None  # from the start on
-        self._lost_told = 0
-        self._lost_told_at = float("-inf")
-        self._trouble_told = False
-        self._trouble_told_at = float("-inf")
+        self._rate: WriteRate | None = None  # None until `started`
+        self._lost_logged_at = float("-inf")
+        self._trouble_logged = False
+        self._trouble_logged_at = float("-inf")
 
     def started(self) -> None:
         """
-        Count what is written from now on.
+        Start measuring the bytes written.
         """
         before = bytes_to_disk()
-        # The first of the two where nobody counts the other.
-        self._wear = WriteRate(lambda: max(self._written(), bytes_to_disk() - before), self._seconds)
+        # `bytes_to_disk` is 0 where the system does not count.
+        self._rate = WriteRate(lambda: max(self._written(), bytes_to_disk() - before), self._seconds)
 
     def committed(self, seconds: float) -> None:
         """
-        Record a commit, which took so long.
+        Record a commit that took `seconds`.
         """
         self.commits += 1
         self.slowest_commit = max(self.slowest_commit, seconds)
-        if self._wear is not None:
-            self._wear.look()
+        if self._rate is not None:
+            self._rate.sample()
 
     def refused(self, reason: str) -> None:
         """
-        Record that the disk takes nothing.
+        Record that the disk refuses writes.
         """
         now = self._seconds()
-        if self.trouble is None and now - self._trouble_told_at >= TOLD_INTERVAL:
+        if self.trouble is None and now - self._trouble_logged_at >= LOG_INTERVAL:
             self.log.error(
-                "the journal {path} can't be used: {reason}; it will be tried again",
+                "the journal {path} can't be used: {reason}; retrying",
                 path=str(self._path),
                 reason=reason,
             )
-            self._trouble_told, self._trouble_told_at = True, now
+            self._trouble_logged, self._trouble_logged_at = True, now
         self.trouble = reason
 
     def recovered(self) -> None:
         """
-        Record that the disk recovered.
+        Record that the disk accepts writes again.
         """
-        self.tell_lost()
+        self.log_lost()
         self.trouble = None
-        if self._trouble_told:
+        if self._trouble_logged:
             self.log.info("the journal can be used again")
-            self._trouble_told = False
+            self._trouble_logged = False
 
     def lost_before(self, rows: int) -> None:
         """
-        Record rows that were lost, and logged, before this start.
+        Add rows that were lost, and logged, by earlier runs.
         """
         self.lost += rows
-        self._lost_told += rows
 
     def lose(self, rows: int) -> None:
         """
-        Record rows that are lost; logged at once, then once a minute.
+        Record lost rows; logged at once, then once a minute.
         """
         self.lost += rows
-        if self._seconds() - self._lost_told_at >= TOLD_INTERVAL:
-            self.tell_lost()
+        self.unlogged += rows
+        if self._seconds() - self._lost_logged_at >= LOG_INTERVAL:
+            self.log_lost()
 
-    def tell_lost(self) -> None:
+    def log_lost(self) -> None:
         """
-        Say what was lost and not said yet.
+        Log the lost rows that were not logged yet.
         """
-        if self.lost > self._lost_told:
+        if self.unlogged > 0:
             self.log.error(
                 "{why}: the {rows} oldest rows were dropped and are lost",
-                why="the journal is full" if self.trouble is None else "the disk takes nothing, and memory is full",
-                rows=self.lost - self._lost_told,
+                why="the journal is full" if self.trouble is None else "the disk refuses writes and memory is full",
+                rows=self.unlogged,
             )
-            self._lost_told, self._lost_told_at = self.lost, self._seconds()
+            self.unlogged, self._lost_logged_at = 0, self._seconds()
 
     def status(self) -> JournalStatus:
         """
@@ -127,7 +128,7 @@ class JournalHealth:
             trouble=self.trouble,
             commits=self.commits,
             slowest_commit=self.slowest_commit,
-            written=None if self._wear is None else self._wear.total,
-            daily=None if self._wear is None else self._wear.daily,
+            written=None if self._rate is None else self._rate.total,
+            daily=None if self._rate is None else self._rate.daily,
             lost=self.lost,
         )

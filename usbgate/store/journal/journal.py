@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import monotonic
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -26,20 +28,19 @@ from usbgate.core.status import JournalStatus
 from usbgate.store.interfaces import IJournal, IOutbox
 from usbgate.store.journal.file import LIMIT, JournalFile, JournalRefused
 from usbgate.store.journal.health import JournalHealth
-from usbgate.store.journal.readahead import MERGE_ROWS, ReadAhead, memory_of
+from usbgate.store.journal.readahead import MERGE_ROWS, ReadAhead
 from usbgate.store.journal.writer import JournalWriter, Read, Write
 
 FLUSH_INTERVAL = 0.05  # seconds, protocol §5
-FLUSH_ROWS = 9_000  # at once beyond this: encoding them takes 8 ms of the reactor. Two, with a chunk each, still merge
+FLUSH_ROWS = 9_000  # flush at once from here on: encoding them takes 8 ms. Two such batches, with a chunk each, merge
 
-STUCK_AFTER = 5.0  # seconds that a commit may take; beyond, the disk takes nothing. An SD card can need two.
-LOOK_INTERVAL = 1.0  # seconds between two looks whether it is so, while the devices are held back
+STUCK_AFTER = 5.0  # seconds after which a commit counts as refused; an SD card can need two
+CHECK_INTERVAL = 1.0  # seconds between checks for a stuck commit while the devices are held back
 
-# While the disk refuses it is tried rarely, and rows wait for each other: then more of them fit into memory.
+# While the disk refuses writes, flush rarely: larger batches take less memory.
 REFUSED_FLUSH_INTERVAL = 2.0  # seconds
 
-# Rows that wait in memory, the newest, while the disk refuses to open the file: before they have numbers they can't be
-# encoded, and take 300 bytes each.
+# Maximum rows to keep while the file can't be opened: without numbers they can't be encoded, and take 300 bytes each.
 UNNUMBERED_ROWS = 50_000
 
 # Bytes of encoded rows in memory; 16 MiB are 200,000 rows, more than a second of the fastest devices.
@@ -59,7 +60,7 @@ class IJournalReactor(IReactorTime, IReactorFromThreads):
 @implementer(IJournal, IOutbox)
 class Journal(Service):
     """
-    A durable queue of rows, read back as batches.
+    A durable queue of rows, read back as batches; also the writer's listener.
 
     Attributes:
         backlog: Rows appended and not yet confirmed.
@@ -87,8 +88,8 @@ class Journal(Service):
             reactor: The reactor.
             path: The file; its folder must exist.
             pressure: Called with True to pause the producers, with False to resume them.
-            unsynced_limit: Bytes of encoded rows not yet on disk from which on there is pressure, unless the disk
-                takes nothing; twice as much is kept at the most.
+            unsynced_limit: Bytes of encoded rows not yet on disk above which producers are paused, unless the disk
+                refuses writes; at most twice as many are kept.
             live_limit: Bytes of encoded rows on disk to keep in memory.
             durability: Seconds that rows may wait for a commit; None for `FLUSH_INTERVAL`.
             limit: Bytes of rows that the file may hold.
@@ -99,28 +100,29 @@ class Journal(Service):
         self._durability = FLUSH_INTERVAL if durability is None else durability
         self._pressure = pressure
         self._unsynced_limit = unsynced_limit
-        # While commits go on only requests come beyond the mark, since who asks can't be held back.
+        # Beyond `unsynced_limit` only requests are appended while commits succeed: clients can't be held back.
         self._writer = JournalWriter(self._file, self, reactor.callFromThread, 2 * unsynced_limit)
         self._stopped: Deferred[None] = Deferred()
         # Not yet handed to the writer.
         self._rows: dict[type[Row], list[Row]] = {kind.row: [] for kind in KINDS}
-        self._waiting = 0
+        self._waiting = 0  # number of these rows
         self._rejects: list[tuple[Batch, str]] = []
+        self._undeleted = 0  # rows confirmed and still in the file
+        self._uncounted = 0  # rows lost and not yet counted in the file
         self._flushing: IDelayedCall | None = None
         # Handed to the writer, not yet on disk.
         self.next_number = 0
-        self._unsynced = 0
-        self._unsynced_rows = 0
-        self._held = False
-        self._looking: IDelayedCall | None = None
+        self._unsynced: dict[int, Batch] = {}  # by last number
+        self._held = False  # whether producers are paused
+        # While they are, nothing is appended, so only a timer can find that a commit is stuck.
+        self._check = LoopingCall(self._regulate)
+        self._check.clock = reactor
         self._ending: IDelayedCall | None = None
         # On disk, for the delivery.
-        self._shelf = ReadAhead(live_limit)
+        self._cache = ReadAhead(live_limit)
         self._reading = False
         self._asker: Deferred[Batch] | None = None
-        self._undeleted = 0  # rows confirmed and still in the file
         self.backlog = 0
-        self._uncounted = 0  # rows lost, and not yet counted in the file
 
     @property
     def uuid(self) -> str:
@@ -141,13 +143,13 @@ class Journal(Service):
         """
         Rows appended and not yet on disk.
         """
-        return self._unsynced_rows + self._waiting
+        return sum(batch.rows for batch in self._unsynced.values()) + self._waiting
 
     def status(self) -> JournalStatus:
         """
-        Return the status, as fields whose values read back.
+        Return the status.
         """
-        self._weigh()
+        self._regulate()
         return self.health.status()
 
     def startService(self) -> None:
@@ -169,16 +171,16 @@ class Journal(Service):
 
     def _begin(self) -> None:
         self.next_number = self._file.n + 1
-        self._shelf.behind = self._file.backlog > 0
+        self._cache.behind = self._file.backlog > 0
         self.backlog += self._file.backlog
         self.health.lost_before(self._file.lost)
 
     def stopService(self) -> Deferred[None]:
         """
-        Write what was appended, close the file, end the thread.
+        Write what was appended, close the file and end the thread.
 
         Returns:
-            Fires when that is done, also where the disk refused; or when it hangs.
+            Fires when that is done, or when the disk refuses or hangs.
         """
         if not self.running:
             return succeed(None)
@@ -187,26 +189,28 @@ class Journal(Service):
             self._asker.cancel()
         if self._waiting or self._rejects or self._undeleted or self._uncounted:
             self.flush()
-        self.health.tell_lost()
-        self._look_again(False)
+        self.health.log_lost()
+        self._regulate()
         self._writer.stop()
-        self._ending = self._reactor.callLater(STUCK_AFTER, self._end_anyway)
+        self._ending = self._reactor.callLater(STUCK_AFTER, self._abandon)
         return self._stopped
 
-    def _end_anyway(self) -> None:
-        if self._writer.busy < STUCK_AFTER:
-            self._ending = self._reactor.callLater(LOOK_INTERVAL, self._end_anyway)
+    def _abandon(self) -> None:
+        if monotonic() - self._writer.began < STUCK_AFTER:
+            self._ending = self._reactor.callLater(CHECK_INTERVAL, self._abandon)
             return
         self._ending = None
-        self.log.error("a write to the journal does not end: {rows} rows can be lost", rows=self._unsynced_rows)
+        self.log.error("a write to the journal does not end: {rows} rows may be lost", rows=self.unwritten)
         self._stopped.callback(None)
+
+    # IJournal
 
     def append(self, *runs: Sequence[Row]) -> None:
         """
-        Take rows in (see `IJournal.append`).
+        Append rows.
         """
         if not self.running:
-            self.log.error("{rows} rows came while the journal was closed", rows=sum(map(len, runs)))
+            self.log.error("{rows} rows were appended while the journal was closed", rows=sum(map(len, runs)))
             return
         for rows in runs:
             if rows:
@@ -217,24 +221,26 @@ class Journal(Service):
                 self._waiting += len(rows)
                 self.backlog += len(rows)
         if not self.next_number:
-            self._forget_oldest()
+            self._drop_unnumbered()
         elif self._waiting >= FLUSH_ROWS:
             self.flush()
         elif self._waiting:
             self._flush_soon()
 
-    def _forget_oldest(self) -> None:
+    def _drop_unnumbered(self) -> None:
         while self._waiting > UNNUMBERED_ROWS:
             most = max(self._rows.values(), key=len)
-            rows = max(1, len(most) // 100)  # some at a time, since the others are moved
+            rows = max(1, len(most) // 100)  # several at a time, since each deletion moves the rest
             del most[:rows]
             self._waiting -= rows
             self._uncounted += rows
             self._lose(rows)
 
+    # IOutbox
+
     def oldest(self) -> Deferred[Batch]:
         """
-        Wait for the oldest rows on disk that are not confirmed (see `IOutbox.oldest`).
+        Wait for the oldest unconfirmed rows on disk.
         """
         if self._asker is not None:
             raise RuntimeError("one asker at a time")
@@ -248,21 +254,23 @@ class Journal(Service):
 
     def confirm(self, batch: Batch) -> None:
         """
-        Let a batch go (see `IOutbox.confirm`); its deletion joins the next commit, so that it costs none.
+        Confirm a batch; its deletion joins the next commit, so that it costs none.
         """
-        if not self._shelf.confirm(batch):
+        if not self._cache.confirm(batch):
             return
-        self.health.tell_lost()
+        if self.health.unlogged:
+            self.health.log_lost()
         self.backlog -= batch.rows
         self._undeleted += batch.rows
-        # While nothing new comes, too, so that a long backlog is not sent again whole after a crash.
+        # Without new rows, too, so that a crash does not make the delivery repeat a long backlog.
         if self._undeleted >= MERGE_ROWS:
             self._flush_soon()
-        self._read_ahead()
+        if self._cache.behind:
+            self._read_ahead()
 
     def reject(self, row: Batch, reason: str) -> None:
         """
-        Set one row aside for good (see `IOutbox.reject`).
+        Reject one row permanently.
         """
         self._rejects.append((row, reason))
         self._flush_soon()
@@ -270,85 +278,78 @@ class Journal(Service):
     def _flush_soon(self) -> None:
         if self._flushing is None and self.running:
             wait = self._durability
-            # Where none is on its way it is these rows that will tell when all is well.
+            # With nothing unsynced, these rows are the ones that show whether the disk has recovered.
             if self.health.trouble is not None and self._unsynced:
                 wait = max(wait, REFUSED_FLUSH_INTERVAL)
             self._flushing = self._reactor.callLater(wait, self.flush)
 
     def flush(self) -> None:
         """
-        Hand what was appended to the writer now, without waiting for more.
+        Hand the appended rows to the writer now.
         """
         flushing, self._flushing = self._flushing, None
         if flushing is not None and flushing.active():
             flushing.cancel()
         if not self.next_number:
             return
-        batch, size = None, 0
+        batch = None
         if self._waiting:
             batch = encode(self.next_number, *self._rows.values())
             self.next_number = batch.last + 1
             for rows in self._rows.values():
                 rows.clear()
             self._waiting = 0
-            size = memory_of(batch)
-            self._unsynced += size
-            self._unsynced_rows += batch.rows
-        # What is on its way to the store stays until that is over.
-        shelf = self._shelf
-        given_up = self._writer.write(
-            Write(batch, self._rejects, shelf.confirmed, shelf.given_out, self._uncounted, size)
-        )
+            self._unsynced[batch.last] = batch
+        # A batch in delivery stays on disk until it is confirmed.
+        cache = self._cache
+        discarded = self._writer.write(Write(batch, self._rejects, cache.confirmed, cache.pinned, self._uncounted))
         self._rejects = []
-        self._uncounted = 0
         self._undeleted = 0
-        if given_up:
-            self._not_unsynced(given_up)
-            self._uncounted = sum(batch.rows for batch in given_up)
+        self._uncounted = sum(batch.rows for batch in discarded)
+        if discarded:
+            for batch in discarded:
+                del self._unsynced[batch.last]
             self._lose(self._uncounted)
-        self._weigh()
+        self._regulate()
 
-    def _not_unsynced(self, batches: Sequence[Batch]) -> None:
-        self._unsynced -= sum(map(memory_of, batches))
-        self._unsynced_rows -= sum(batch.rows for batch in batches)
-
-    def _weigh(self) -> None:
-        if self.health.trouble is None and self._writer.busy >= STUCK_AFTER:
+    def _regulate(self) -> None:
+        """
+        Hold producers back while too many rows wait for the disk; declare the disk unusable if a commit is stuck.
+        """
+        if self.health.trouble is None and monotonic() - self._writer.began >= STUCK_AFTER:
             self.refused(f"a write has not ended after {STUCK_AFTER:g} s")
             return
-        # Let go at half of the mark, so that devices are not paused and resumed at every commit.
-        mark = self._unsynced_limit // 2 if self._held else self._unsynced_limit
-        held = self.health.trouble is None and self._unsynced > mark
-        self._look_again(held)
-        if held != self._held:
-            self._held = held
-            self._pressure(held)
-
-    def _look_again(self, held: bool) -> None:
-        # Nothing comes while the devices are held back, and then nothing would tell that the disk hangs.
-        if self._looking is not None and self._looking.active():
-            if not held:
-                self._looking.cancel()
-        elif held and self.running:
-            self._looking = self._reactor.callLater(LOOK_INTERVAL, self._weigh)
+        # Release at half the limit, so that devices are not paused and resumed at every commit.
+        limit = self._unsynced_limit // 2 if self._held else self._unsynced_limit
+        unsynced = sum(batch.memory for batch in self._unsynced.values())
+        held = bool(self.running) and self.health.trouble is None and unsynced > limit
+        if held == self._held:
+            return
+        self._held = held
+        if held:
+            self._check.start(CHECK_INTERVAL, now=False)
+        else:
+            self._check.stop()
+        self._pressure(held)
 
     def _offer(self) -> None:
         """
         Give the asker a batch, if there are both.
         """
-        batch = self._shelf.take() if self._asker is not None else None
-        self._read_ahead()
+        batch = self._cache.next() if self._asker is not None else None
+        if self._cache.behind:
+            self._read_ahead()
         if self._asker is not None and batch is not None:
             asker, self._asker = self._asker, None
             asker.callback(batch)
 
     def _read_ahead(self) -> None:
-        # One batch is read while one is being stored.
-        if self._shelf.behind and self._shelf.is_empty and not self._reading and self.running:
+        # One batch is read while another is in delivery.
+        if self._cache.is_empty and not self._reading and self.running:
             self._reading = True
-            self._writer.read(Read(self._shelf.loaded, MERGE_ROWS))
+            self._writer.read(Read(self._cache.loaded, MERGE_ROWS))
 
-    # What the writer tells (see `WriterListener`).
+    # WriterListener
 
     def opened(self) -> None:
         if self.next_number or not self.running:
@@ -360,15 +361,17 @@ class Journal(Service):
 
     def committed(self, batches: Sequence[Batch], seconds: float) -> None:
         self.health.committed(seconds)
-        self._not_unsynced(batches)
-        self._recover()
-        self._shelf.committed(batches)
-        self._weigh()
+        for batch in batches:
+            del self._unsynced[batch.last]
+        if self.health.trouble is not None:
+            self._recover()
+        self._cache.committed(batches)
+        self._regulate()
         self._offer()
 
     def overflowed(self, dropped: Sequence[tuple[int, int]]) -> None:
-        lost = self._shelf.drop(dropped)
-        self._uncounted += lost - sum(rows for _, rows in dropped)  # the file has counted all of them
+        lost = self._cache.drop(dropped)
+        self._uncounted += lost - sum(rows for _, rows in dropped)  # the file counted all of them
         self._lose(lost)
 
     def _lose(self, rows: int) -> None:
@@ -376,33 +379,31 @@ class Journal(Service):
         self.health.lose(rows)
 
     def was_read(self, batch: Batch | None, complete: bool) -> None:
-        if not self._reading:  # asked of a file that has been set aside since
+        if not self._reading:  # requested from a file that was replaced meanwhile
             return
-        # What was committed before the reading is in it, and was told before: so nothing is left out or doubled.
+        # Everything committed before the read was reported before it, so nothing is missed or doubled.
         self._reading = False
-        if not self._unsynced:  # else it is the next commit that will tell
+        if not self._unsynced and self.health.trouble is not None:  # otherwise the next commit shows the recovery
             self._recover()
-        self._shelf.was_read(batch, complete)
+        self._cache.was_read(batch, complete)
         self._offer()
 
-    def began_again(self, n: int) -> None:
+    def replaced(self, n: int) -> None:
         self._reading = False
-        self._shelf.behind = False
-        self.backlog = self._shelf.rows + self.unwritten
+        self._cache.behind = False
+        self.backlog = self._cache.rows + self.unwritten
 
     def refused(self, reason: str) -> None:
         self.health.refused(reason)
-        self._weigh()  # who was held back is so no more
+        self._regulate()  # releases the producers
 
     def _recover(self) -> None:
-        if self.health.trouble is None:
-            return
         self.health.recovered()
         if self._flushing is not None:
             self.flush()
 
     def closed(self, lost: int) -> None:
-        if self._ending is None:  # it was not waited for
+        if self._ending is None:  # `_abandon` gave up waiting
             return
         self._ending.cancel()
         lost += self._waiting

@@ -1,5 +1,5 @@
 """
-Rows of the journal that are on disk and wait for the delivery: in memory as far as there is room, else to be read back.
+The journal's rows on disk that await delivery: cached in memory up to a limit, read back from disk beyond it.
 """
 
 from __future__ import annotations
@@ -9,134 +9,121 @@ from collections.abc import Sequence
 
 from usbgate.core.batch import Batch, merge
 
-MERGE_ROWS = 20_000  # a statement of 5,000 to 20,000 rows is what PostgreSQL stores fastest
-BATCH_BYTES = 512  # what a batch takes in memory beside its characters, about
-
-
-def memory_of(batch: Batch) -> int:
-    """
-    Return how many bytes a batch takes in memory, about.
-    """
-    return batch.size + BATCH_BYTES
+MERGE_ROWS = 20_000  # PostgreSQL stores fastest with 5,000 to 20,000 rows a statement
 
 
 class ReadAhead:
     """
-    Batches in the order of their numbers, of which one at a time is being stored.
+    Committed batches, by number; one at a time is in delivery.
 
     Attributes:
-        current: The batch that is being stored; None while none is.
-        confirmed: The newest number that was stored.
-        size: Bytes in memory of what waits.
-        loaded: The newest number that waits here, or has.
-        behind: Whether there is more on disk after that.
+        current: The batch in delivery; None if there is none.
+        confirmed: The last confirmed number.
+        pinned: The last number confirmed or in delivery: rows up to it must stay on disk.
+        memory: Bytes of memory of the cached batches, without `current`.
+        loaded: The last number ever cached.
+        behind: Whether the disk has rows after `loaded`.
     """
 
     def __init__(self, limit: int) -> None:
         """
-        Begin with nothing.
+        Create an empty cache.
 
         Args:
-            limit: Bytes in memory of what may wait.
+            limit: Maximum bytes of memory of the cached batches.
         """
         self.current: Batch | None = None
         self.confirmed = 0
-        self.size = 0
+        self.pinned = 0
+        self.memory = 0
         self.loaded = 0
         self.behind = False
         self._limit = limit
-        self._waiting: deque[Batch] = deque()
+        self._cached: deque[Batch] = deque()
 
     @property
     def is_empty(self) -> bool:
         """
-        Whether nothing waits here.
+        Whether nothing is cached.
         """
-        return not self._waiting
-
-    @property
-    def given_out(self) -> int:
-        """
-        The newest number that is stored, or is being stored.
-        """
-        return self.confirmed if self.current is None else self.current.last
+        return not self._cached
 
     @property
     def rows(self) -> int:
         """
-        Rows in memory, with those that are being stored.
+        Rows in memory, including those in delivery.
         """
-        return sum(batch.rows for batch in self._waiting) + (0 if self.current is None else self.current.rows)
+        return sum(batch.rows for batch in self._cached) + (0 if self.current is None else self.current.rows)
 
     def committed(self, batches: Sequence[Batch]) -> None:
         """
-        Keep what was just committed, as far as there is room.
+        Cache newly committed batches up to the limit.
         """
         for batch in batches:
-            if self._waiting and self.size + memory_of(batch) > self._limit:
+            if self._cached and self.memory + batch.memory > self._limit:
                 self.behind = True
             if not self.behind:
-                self._put(batch)
+                self._add(batch)
 
     def was_read(self, batch: Batch | None, complete: bool) -> None:
         """
-        Keep what was read back (see `WriterListener.was_read`).
+        Cache a batch read from disk (see `WriterListener.was_read`).
         """
         self.behind = not complete
         if batch is not None:
-            self._put(batch)
+            self._add(batch)
 
-    def take(self) -> Batch | None:
+    def next(self) -> Batch | None:
         """
-        Give out the oldest rows that are not confirmed, as one batch, the same until it is; None where there are none.
+        Return the oldest unconfirmed rows as one batch, the same one until it is confirmed; None if nothing is cached.
         """
-        if self.current is None and self._waiting:
-            parts = [self._waiting.popleft()]
+        if self.current is None and self._cached:
+            parts = [self._cached.popleft()]
             rows = parts[0].rows
-            while self._waiting and (rows := rows + self._waiting[0].rows) <= MERGE_ROWS:
-                parts.append(self._waiting.popleft())
-            self.size -= sum(map(memory_of, parts))
+            while self._cached and (rows := rows + self._cached[0].rows) <= MERGE_ROWS:
+                parts.append(self._cached.popleft())
+            self.memory -= sum(batch.memory for batch in parts)
             self.current = merge(parts) if len(parts) > 1 else parts[0]
+            self.pinned = self.current.last
         return self.current
 
     def confirm(self, batch: Batch) -> bool:
         """
-        Let a batch go.
+        Confirm a batch.
 
         Returns:
-            Whether it was not confirmed before.
+            False if it was confirmed before.
         """
         if batch.last <= self.confirmed:
             return False
-        self.confirmed = batch.last
+        self.confirmed = self.pinned = batch.last
         self.current = None
         return True
 
     def drop(self, dropped: Sequence[tuple[int, int]]) -> int:
         """
-        Let go of rows that were dropped on disk, the oldest.
+        Discard the oldest rows, which were dropped on disk.
 
         Args:
-            dropped: Batches on disk, by their last numbers and rows.
+            dropped: The dropped batches as (last number, rows).
 
         Returns:
-            How many rows are lost: what was given out meanwhile is stored all the same, and so is a batch in memory,
-            merged of several, as long as a part of it is on disk: each is lost whole or not at all.
+            Number of rows lost. Rows handed out meanwhile are still stored. So is a cached batch that was merged from
+            several on disk until the last of them is dropped: it is lost whole or not at all.
         """
         through = dropped[-1][0]
         lost, first, last = 0, 0, 0
-        if self._waiting:
-            first = self._waiting[0].first
-        while self._waiting and self._waiting[0].last <= through:
-            batch = self._waiting.popleft()
-            self.size -= memory_of(batch)
+        if self._cached:
+            first = self._cached[0].first
+        while self._cached and self._cached[0].last <= through:
+            batch = self._cached.popleft()
+            self.memory -= batch.memory
             lost, last = lost + batch.rows, batch.last
-        if self._waiting and self._waiting[0].first <= through:
-            last = self._waiting[0].last
-        stored = self.given_out
-        return lost + sum(rows for number, rows in dropped if number > stored and not first <= number <= last)
+        if self._cached and self._cached[0].first <= through:
+            last = self._cached[0].last
+        return lost + sum(rows for number, rows in dropped if number > self.pinned and not first <= number <= last)
 
-    def _put(self, batch: Batch) -> None:
-        self._waiting.append(batch)
-        self.size += memory_of(batch)
+    def _add(self, batch: Batch) -> None:
+        self._cached.append(batch)
+        self.memory += batch.memory
         self.loaded = batch.last

@@ -1,8 +1,8 @@
 """
-The journal's thread: it writes what waits in one commit, and tries again where the disk refuses.
+The journal's thread: commits queued writes together, and retries while the disk refuses them.
 
-What waits is a ring: beyond its limit the oldest batches make room for new ones, so that memory stays flat however
-long a disk refuses, or hangs in the middle of a write.
+Queued writes are a ring: beyond its limit the oldest batches make room for new ones, so that memory stays bounded
+however long the disk refuses writes or hangs in one.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from usbgate.store.journal.file import JournalFile, is_damage
 RETRY_FIRST, RETRY_MOST = 0.1, 5.0  # seconds between attempts while the disk refuses
 STOP_PATIENCE = 1.5  # seconds to keep retrying after `stop`
 
-# Characters of rows for one commit, so that a long ring goes to a disk that has a little room as far as it fits, and no
-# more than this is out of reach of the ring's limit while a commit hangs.
+# Maximum bytes of a commit. A disk with little room left then takes as much of a long queue as fits, and while a commit
+# hangs, no more than this is exempt from the limit of the queue.
 COMMIT_MOST = 4 << 20
 
 
@@ -34,8 +34,11 @@ class Write(NamedTuple):
     A commit request (see `JournalFile.write`).
 
     Attributes:
+        batch: New rows, if any.
+        rejected: Rejected rows, each with the reason.
+        confirmed: Batches up to this number are deleted.
+        kept: Batches up to this number are not dropped.
         lost: Rows to count as lost.
-        size: Approximate bytes of the batch in memory.
     """
 
     batch: Batch | None
@@ -43,7 +46,13 @@ class Write(NamedTuple):
     confirmed: int
     kept: int = 0
     lost: int = 0
-    size: int = 0
+
+    @property
+    def memory(self) -> int:
+        """
+        Approximate bytes of memory of its batch.
+        """
+        return 0 if self.batch is None else self.batch.memory
 
 
 class Read(NamedTuple):
@@ -85,9 +94,9 @@ class WriterListener(Protocol):
         The disk refused the operation; it will be retried.
         """
 
-    def began_again(self, n: int) -> None:
+    def replaced(self, n: int) -> None:
         """
-        The damaged file was replaced by a new one; its rows and any pending read are gone. `n` is the newest number.
+        The damaged file was replaced by a new one; its rows and any pending read are gone. `n` is the last number.
         """
 
     def closed(self, lost: int) -> None:
@@ -99,6 +108,9 @@ class WriterListener(Protocol):
 class JournalWriter:
     """
     The thread that owns the journal file from `start` until it reports `closed`.
+
+    Attributes:
+        began: When the commit in progress began, as `time.monotonic` counts; infinity if there is none.
     """
 
     log = Logger()
@@ -111,7 +123,7 @@ class JournalWriter:
             file: The file, already open or to be opened by the thread.
             listener: Receives the events.
             call: The reactor's `callFromThread`.
-            limit: Maximum bytes of queued writes, by `Write.size`.
+            limit: Maximum bytes of queued writes, by `Write.memory`.
         """
         self._file = file
         self._listener = listener
@@ -120,8 +132,8 @@ class JournalWriter:
         self._queue: SimpleQueue[Read | Literal["write"] | None] = SimpleQueue()
         self._lock = Lock()  # guards the next two
         self._waiting: deque[Write] = deque()
-        self._size = 0
-        self._began = inf  # start of the commit in progress
+        self._memory = 0
+        self.began = inf
         # A daemon thread, so that it never delays process exit; the file is crash-safe.
         self._thread = Thread(target=self._run, name="journal", daemon=True)
 
@@ -141,31 +153,24 @@ class JournalWriter:
         with self._lock:
             idle = not self._waiting
             self._waiting.append(write)
-            self._size += write.size
-            given_up = self._make_room()
+            self._memory += write.memory
+            discarded = self._make_room()
         if idle:  # otherwise the thread is already awake
             self._queue.put("write")
-        return given_up
+        return discarded
 
     def _make_room(self) -> list[Batch]:
-        given_up: list[Batch] = []
-        while self._size > self._limit and len(self._waiting) > 1:
+        discarded: list[Batch] = []
+        while self._memory > self._limit and len(self._waiting) > 1:
             oldest = self._waiting.popleft()
-            self._size -= oldest.size
+            self._memory -= oldest.memory
             if oldest.batch is not None:
-                given_up.append(oldest.batch)
+                discarded.append(oldest.batch)
             if oldest.rejected or oldest.lost:
-                heir = self._waiting[0]
-                rejected = [*oldest.rejected, *heir.rejected]
-                self._waiting[0] = heir._replace(rejected=rejected, lost=oldest.lost + heir.lost)
-        return given_up
-
-    @property
-    def busy(self) -> float:
-        """
-        Seconds since the commit in progress began; 0 if there is none.
-        """
-        return max(0.0, monotonic() - self._began)
+                following = self._waiting[0]
+                rejected = [*oldest.rejected, *following.rejected]
+                self._waiting[0] = following._replace(rejected=rejected, lost=oldest.lost + following.lost)
+        return discarded
 
     def read(self, read: Read) -> None:
         """
@@ -182,13 +187,12 @@ class JournalWriter:
 
     def _run(self) -> None:
         read: Read | None = None
-        told = False  # whether `opened` was reported
+        opened = False
         pause = due = 0.0  # retry interval in seconds, and time of the next attempt
         ends = inf  # deadline after `stop`
         while ends == inf or (self._waiting and (not pause or monotonic() < ends)):
-            for item in self._take(
-                max(0.0, min(due, ends) - monotonic()) if self._waiting or read or not self._file.checked else None
-            ):
+            work = self._waiting or read or not self._file.checked
+            for item in self._requests(max(0.0, min(due, ends) - monotonic()) if work else None):
                 if item is None:
                     ends = monotonic() + STOP_PATIENCE
                     due, pause = 0.0, min(pause, RETRY_FIRST)  # the disk may have recovered
@@ -197,11 +201,12 @@ class JournalWriter:
             if monotonic() < due:
                 continue
             try:
-                if not told:
+                if not opened:
                     self._file.open_again()
                     self._call(self._listener.opened)
-                    told = True
-                self._file.check()  # first of all, and in this thread, so that startup need not wait
+                    opened = True
+                if not self._file.checked:  # before any write, and in this thread, so that startup need not wait
+                    self._file.check()
                 # Read and commit are tried independently: a full disk can still be read.
                 try:
                     if read is not None:
@@ -217,15 +222,15 @@ class JournalWriter:
                 self._call(self._listener.refused, str(error))
                 pause = min(max(RETRY_FIRST, pause * 2), RETRY_MOST)
                 due = monotonic() + pause
-                if is_damage(error) and self._begin_again(error):
+                if is_damage(error) and self._replace(error):
                     read = None
                     due = 0.0
         self._file.close()
         self._call(self._closed, sum(write.batch.rows for write in self._waiting if write.batch is not None))
 
-    def _take(self, seconds: float | None) -> list[Read | Literal["write"] | None]:
+    def _requests(self, seconds: float | None) -> list[Read | Literal["write"] | None]:
         """
-        Wait at most `seconds` for a request and return all that are queued.
+        Wait at most `seconds` for a request, None for no limit; return all queued ones.
         """
         items: list[Read | Literal["write"] | None] = []
         try:
@@ -237,39 +242,38 @@ class JournalWriter:
 
     def _commit(self) -> None:
         writes: list[Write] = []
-        size = 0
+        memory = 0
         with self._lock:
             newest = self._waiting[-1]
-            while self._waiting and (not writes or size + self._waiting[0].size <= COMMIT_MOST):
+            while self._waiting and (not writes or memory + self._waiting[0].memory <= COMMIT_MOST):
                 writes.append(self._waiting.popleft())
-                size += writes[-1].size
-            self._size -= size
+                memory += writes[-1].memory
+            self._memory -= memory
         batches = [write.batch for write in writes if write.batch is not None]
         rejected = [item for write in writes for item in write.rejected]
         lost = sum(write.lost for write in writes)
-        began = self._began = monotonic()
+        began = self.began = monotonic()
         try:
             dropped = self._file.write(batches, rejected, newest.confirmed, newest.kept, lost)
         except BaseException:
             with self._lock:  # may exceed the limit until the next write
                 self._waiting.extendleft(reversed(writes))
-                self._size += size
+                self._memory += memory
             raise
         finally:
-            self._began = inf
+            self.began = inf
         if dropped:
             self._call(self._listener.overflowed, dropped)
         self._call(self._listener.committed, batches, monotonic() - began)
 
-    def _begin_again(self, damage: Exception) -> bool:
+    def _replace(self, damage: Exception) -> bool:
         try:
-            begun = self._file.begin_again(damage)
+            replaced = self._file.replace(damage)
         except (sqlite3.Error, OSError):  # perhaps a full disk; retried
             return False
-        if not begun:
-            return False
-        self._call(self._listener.began_again, self._file.n)
-        return True
+        if replaced:
+            self._call(self._listener.replaced, self._file.n)
+        return replaced
 
     def _closed(self, lost: int) -> None:
         self._thread.join()  # it has nothing left to do

@@ -49,9 +49,9 @@ class WriteRate:
         """
         Bytes written since the start.
         """
-        return self.look() - self._first
+        return self.sample() - self._first
 
-    def look(self) -> int:
+    def sample(self) -> int:
         """
         Sample the counter and return it; call after each write, so that bytes are attributed to the right hour.
         """
@@ -71,7 +71,7 @@ class WriteRate:
         """
         Bytes written in the last 24 hours; extrapolated during the first day.
         """
-        self.look()
+        self.sample()
         passed = self._seconds() - self._began
         if passed < DAY:
             return round((self._last - self._first) * DAY / max(passed, LEAST))
