@@ -50,7 +50,7 @@ class WheelTests(SynchronousTestCase):
 
     def test_contents(self) -> None:
         """
-        It has the schema, the demo's configuration, the types' mark and the plug-ins, and no module that would hide Twisted's own folder.
+        It has the data files and the plug-ins, and no module that would hide Twisted's own folder.
         """
         names = {str(path.relative_to(self.site)) for path in self.site.rglob("*") if path.is_file()}
         self.assertLessEqual(
