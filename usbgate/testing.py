@@ -76,8 +76,8 @@ def request(
     """
     fields = {"MSG": command, "ID": sensor, "ORIGIN": origin, **arguments}
     question = Question(sensor, command, frozenset(arguments.items()))
-    size = len(join_fields(fields).encode())
-    return Request(question, fields, origin, client, timeout, max_age, device, size)
+    line = join_fields(fields).encode()
+    return Request(question, fields, line, origin, client, timeout, max_age, device)
 
 
 def reading(

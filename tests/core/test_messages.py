@@ -97,9 +97,9 @@ class RequestTests(SynchronousTestCase):
         """
         How long the line for the device is, with ORIGIN added and what is ours left out, is told in bytes.
         """
-        self.assertEqual(request("MSG:J_ID:20_ORIGIN:é_TAG:x").size, len(b"MSG:J_ID:20_ORIGIN:.."))
-        self.assertEqual(request("MSG:J_ID:20_TIMEOUT:3").size, len("MSG:J_ID:20_ORIGIN:10.0.0.7"))
-        self.assertGreater(request("MSG:J_ID:20_A:" + "x" * (LINE_LIMIT - 14)).size, LINE_LIMIT)
+        self.assertEqual(request("MSG:J_ID:20_ORIGIN:é_TAG:x").line, "MSG:J_ID:20_ORIGIN:é".encode())
+        self.assertEqual(request("MSG:J_ID:20_TIMEOUT:3").line, b"MSG:J_ID:20_ORIGIN:10.0.0.7")
+        self.assertGreater(len(request("MSG:J_ID:20_A:" + "x" * (LINE_LIMIT - 14)).line), LINE_LIMIT)
 
 
 class SpellingTests(SynchronousTestCase):

@@ -27,7 +27,7 @@ def request(sensor: str = "20", command: str = "J", max_age: float | None = None
     Build a request.
     """
     fields = {"MSG": command, "ID": sensor, "ORIGIN": "TOTO", **arguments}
-    return Request(Question(sensor, command, frozenset(arguments.items())), fields, "TOTO", "test", None, max_age)
+    return Request(Question(sensor, command, frozenset(arguments.items())), fields, b"", "TOTO", "test", None, max_age)
 
 
 def report(sensor: str = "20", command: str | None = None, tag: str | None = None, **values: str) -> Report:
@@ -340,6 +340,7 @@ class TestJoining(SynchronousTestCase):
         other = Request(
             Question("9", "L", frozenset([("SPEED", "2"), ("LEVEL", "50")])),
             {"ID": "9", "SPEED": "2", "MSG": "L", "LEVEL": "50", "ORIGIN": "another"},
+            b"",
             "another",
             "elsewhere",
             3.0,

@@ -133,7 +133,7 @@ class DialectTests(SynchronousTestCase):
         """
         A request is written in its own order, usbgate's tag last.
         """
-        request = Request(Question("9", "L"), {"ID": "9", "MSG": "L", "LEVEL": "50", "ORIGIN": "x"}, "x", "x")
+        request = Request(Question("9", "L"), {}, b"ID:9_MSG:L_LEVEL:50_ORIGIN:x", "x", "x")
         dialect = Dialect()
         self.assertEqual(dialect.encode(request, None), b"ID:9_MSG:L_LEVEL:50_ORIGIN:x")
         self.assertEqual(dialect.encode(request, "3f"), b"ID:9_MSG:L_LEVEL:50_ORIGIN:x_TAG:3f")

@@ -297,7 +297,7 @@ class RequestTests(ServerCase):
         line = "MSG:J_ID:20_TAG:t_A:" + "x" * (LINE_LIMIT - 20)
         self.assertEqual(self.say(line.encode() + b"\n"), [line])
         (request,) = self.gateway.requested
-        self.assertEqual(request.size, LINE_LIMIT - len("_TAG:t") + len("_ORIGIN:10.0.0.7"))
+        self.assertEqual(len(request.line), LINE_LIMIT - len("_TAG:t") + len("_ORIGIN:10.0.0.7"))
 
 
 class OriginalClientTests(ServerCase):

@@ -170,7 +170,7 @@ def check_request(request: Request) -> None:
     What is written to a device of a request reads back, is one line, and has none of what is never sent.
     """
     written = Dialect().encode(request, None)
-    assert len(written) == request.size, request
+    assert written == request.line, request
     assert b"\n" not in written, request
     assert list(parse(written, ANY_LENGTH).items()) == list(request.fields.items()), request
     assert not {"TAG", "DEV", "MAXAGE", "TIMEOUT"} & request.fields.keys(), request

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from usbgate.core import pending
 from usbgate.core.errors import Busy, Offline, RequestError, TimedOut
+from usbgate.core.fieldline import join_fields
 from usbgate.core.model import Answer, Question, Report, Request, Send
 from usbgate.core.pending import Moves, PendingRequests, Rules
 
@@ -498,7 +499,7 @@ class World:
         Ask a device; the asker may hang up at any time, which nothing here could notice.
         """
         told = {"MSG": question.command, "ID": question.sensor, "ORIGIN": f"at {self.now}", **dict(question.arguments)}
-        request = Request(question, told, "origin", "client", limit, max_age)
+        request = Request(question, told, join_fields(told).encode(), "origin", "client", limit, max_age)
         self.links[link].ask(request, limit, self.now)
 
     def report(self, sensor: str, command: str | None, tag: str | None, key: str = "VALUE") -> Report:

@@ -112,7 +112,7 @@ def _request(fields: dict[str, str]) -> Request:
         request = parse_request({"MSG": "-", **fields}, "-", "-")
     except Malformed as error:
         raise click.UsageError(error.text) from None
-    if request.size > LINE_LIMIT:
+    if len(request.line) > LINE_LIMIT:
         raise click.UsageError(f"a request has at most {LINE_LIMIT} bytes")
     if "MSG" not in fields and any(map(str.isspace, "".join(fields.values()))):
         raise click.UsageError("with a blank in a value, a command is required")

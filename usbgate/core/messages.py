@@ -45,7 +45,7 @@ def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: b
     """
     Make a request of a client's fields.
 
-    It may be longer than a line to a device can be: only who knows the device can tell (see `Request.size`).
+    It may be longer than a line to a device can be: only who knows the device can tell (see `Request.line`).
 
     Args:
         fields: What the client sent, keys in upper case.
@@ -68,28 +68,28 @@ def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: b
             raise Malformed("no " + key)
     if not is_sensor_id(fields["ID"]):
         raise Malformed("not a sensor id", repr(fields["ID"]))
-    told = {key: value for key, value in fields.items() if key not in _OURS}
-    told.setdefault("ORIGIN", origin)
+    timeout = _seconds(fields, "TIMEOUT", *TIMEOUT_RANGE) if "TIMEOUT" in fields else None
+    max_age = _seconds(fields, "MAXAGE", 0.0, float("inf")) if "MAXAGE" in fields else None
+    sent = {key: value for key, value in fields.items() if key not in _OURS}
+    sent.setdefault("ORIGIN", origin)
     return Request(
         question=Question(
             fields["ID"],
             fields["MSG"],
-            frozenset((key, value) for key, value in told.items() if key not in ("MSG", "ID", "ORIGIN")),
+            frozenset((key, value) for key, value in sent.items() if key not in ("MSG", "ID", "ORIGIN")),
         ),
-        fields=told,
-        origin=told["ORIGIN"],
+        fields=sent,
+        line=join_fields(sent).encode(),
+        origin=sent["ORIGIN"],
         client=client,
-        timeout=_seconds(fields, "TIMEOUT", *TIMEOUT_RANGE),
-        max_age=_seconds(fields, "MAXAGE", 0.0, float("inf")),
+        timeout=timeout,
+        max_age=max_age,
         device=fields.get("DEV"),
-        size=len(join_fields(told).encode()),
     )
 
 
-def _seconds(fields: Mapping[str, str], key: str, least: float, most: float) -> float | None:
-    text = fields.get(key)
-    if text is None:
-        return None
+def _seconds(fields: Mapping[str, str], key: str, least: float, most: float) -> float:
+    text = fields[key]
     number = parse_number(text)
     if number is None or not least <= number <= most:
         expected = f"{least:g} to {most:g} seconds" if most < float("inf") else "seconds, not below 0"

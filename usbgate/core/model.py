@@ -63,22 +63,22 @@ class Request(NamedTuple):
         question: What is asked.
         fields: What the device is told: keys in upper case, in the client's order, `ORIGIN` among them;
             `MAXAGE`, `TIMEOUT`, `DEV` and the client's `TAG` are not.
+        line: `fields` as a field line, without its end; it may be longer than a line can be.
         origin: Who asks, in the client's words.
         client: Who asks, as the transport knows them; for the record.
         timeout: Seconds until this asker gives up; None leaves it to the sensor's setting.
         max_age: Seconds that an answer may be old to be given without asking; None asks in any case.
         device: The link to ask, by name; None leaves it to routing.
-        size: Bytes of `fields` as a field line, which may be more than a line can have.
     """
 
     question: Question
     fields: Mapping[str, str]
+    line: bytes
     origin: str
     client: str
     timeout: float | None = None
     max_age: float | None = None
     device: str | None = None
-    size: int = 0
 
 
 class Send(NamedTuple):

@@ -18,7 +18,7 @@ from usbgate.core.clockmarks import ClockWatch, Stamp
 from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import RequestError
 from usbgate.core.fieldline import format_line, parse_value
-from usbgate.core.model import AlarmRecord, Answer, ClockMark, Question, Reading, Report, RequestRecord, Row, make
+from usbgate.core.model import Answer, ClockMark, Question, Reading, Report, RequestRecord, Row, make
 from usbgate.core.onchange import OnChangeFilter
 from usbgate.core.pending import Asker, Ended
 from usbgate.core.sensors import KnownSensors
@@ -120,6 +120,9 @@ class Recorder:
             decided: When `ended` was decided, in monotonic seconds: perhaps some reactor turns ago.
         """
         held, marks = self._before(stamp)
+        requests = [
+            self._request(asker, outcome, device, stamp, now, decided) for outcome, askers in ended for asker in askers
+        ]
         contested: list[tuple[str, str, str]] = []
         changes: list[Change] = []
         readings: list[Reading] = []
@@ -141,14 +144,10 @@ class Recorder:
             if self.alarms.conditions:
                 changes += self.alarms.evaluate(fresh)
             readings += fresh if on_change is None else on_change.keep(fresh, now)
-        requests = [
-            self._request(asker, outcome, device, stamp, now, decided) for outcome, askers in ended for asker in askers
-        ]
-        runs = (
-            self._runs(held, marks, readings, requests, changes)
-            if marks or held
-            else (readings, requests, _records(changes))
-        )
+        if marks or held:
+            runs = self._runs(held, marks, readings, requests, changes)
+        else:
+            runs = (readings, requests, [change.record for change in changes])
         return Entry(runs, changes, contested)
 
     def record_changes(self, changes: Sequence[Change], stamp: Stamp) -> Entry:
@@ -184,7 +183,7 @@ class Recorder:
             return (held,) if held else ()
         for mark in marks:
             self._clock_watch.stored(mark)
-        return (held, marks, readings, requests, _records(changes))
+        return (held, marks, readings, requests, [change.record for change in changes])
 
     def _request(
         self,
@@ -215,7 +214,3 @@ class Recorder:
             round((decided - asker.started) * 1000, 3),
             stamp.trusted,
         )
-
-
-def _records(changes: Sequence[Change]) -> Sequence[AlarmRecord]:
-    return [change.record for change in changes]

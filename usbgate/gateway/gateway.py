@@ -171,7 +171,7 @@ class Gateway(Service):
             if self._stopping:
                 raise Stopped
             route = self._routing.find(request)
-            if request.size > route.room:
+            if len(request.line) > route.room:
                 raise Malformed("line too long", "with what usbgate adds for the device")
         except RequestError as error:
             device = None if route is None else route.link.name
@@ -258,7 +258,8 @@ class Gateway(Service):
             stamp = stamp or self.stamp()
             entry = self._recorder.record(device, moves.handed, ended, stamp, now, now)
             changes = entry.changes
-            self._append(entry.runs)
+            if self._journal is not None and any(entry.runs):
+                self._journal.append(*entry.runs)
             if entry.contested:
                 self._warn_contested(entry)
         if moves.send and not route.link.send(moves.send):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from zope.interface import implementer
 
 from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import LINE_LIMIT, is_sensor_id, join_fields, parse
+from usbgate.core.fieldline import LINE_LIMIT, is_sensor_id, parse
 from usbgate.core.model import Report, Request, make
 from usbgate.device.interfaces import IDialect
 
@@ -82,4 +82,4 @@ class Dialect:
 
     def encode(self, request: Request, tag: str | None) -> bytes:
         # `parse_request` has checked the values.
-        return join_fields(request.fields if tag is None else {**request.fields, "TAG": tag}).encode()
+        return request.line if tag is None else b"%b_TAG:%b" % (request.line, tag.encode())
