@@ -29,9 +29,9 @@ class DiagnosticsTests(LinkCase):
             self.device.say(b"ID:1_V:1\n" * 200)
             self.clock.advance(GARBLED_INTERVAL)
             self.device.say(b"\x80\xfe\n" * 20)
-        said = "board: {} lines malformed: check the baud rate"
+        warning = "board: {} lines malformed: check the baud rate"
         self.assertEqual(
-            [text for text in texts(logs) if "malformed" in text], [said.format("209 of 219"), said.format("20 of 20")]
+            [text for text in texts(logs) if "malformed" in text], [warning.format("209 of 219"), warning.format("20 of 20")]
         )
 
     def test_wrong_speed_without_line_end(self) -> None:
@@ -45,17 +45,17 @@ class DiagnosticsTests(LinkCase):
                 self.device.say(b"\nID:1_V:1\n" * 20)
             self.assertEqual(texts(logs), [])
             self.close()
-        told = "board: {} bytes without a line end, {} of them no text: check the baud rate"
+        warning = "board: {} bytes without a line end, {} of them no text: check the baud rate"
         good = b"ID:1_V:1\n"
         for first, size, expected in ((b"", 1, (256, 171)), (b"", 1200, (1025, 684)), (good, 1200, (1025, 684))):
             self.open()
-            noise = b"\x86\x00A" * 800
+            garbage = b"\x86\x00A" * 800
             with capturedLogs() as logs:
                 self.device.say(first)
-                for place in range(0, len(noise), size):
-                    self.device.say(noise[place : place + size])
+                for place in range(0, len(garbage), size):
+                    self.device.say(garbage[place : place + size])
                 self.device.say(b"\n" + good * 40)
-            self.assertEqual(texts(logs), [told.format(*expected)])
+            self.assertEqual(texts(logs), [warning.format(*expected)])
             self.close()
 
     def test_log_text(self) -> None:

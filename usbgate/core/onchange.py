@@ -25,7 +25,7 @@ class _Run:
 class OnChangeFilter:
     """
     Keeps the first and the last of each run of equal readings, and some between; a series is a field of a sensor as
-    one device tells it.
+    one device reports it.
     """
 
     def __init__(self, rules: Mapping[str, float]) -> None:
