@@ -30,9 +30,8 @@ class DiagnosticsTests(LinkCase):
             self.clock.advance(GARBLED_INTERVAL)
             self.device.say(b"\x80\xfe\n" * 20)
         warning = "board: {} lines malformed: check the baud rate"
-        self.assertEqual(
-            [text for text in texts(logs) if "malformed" in text], [warning.format("209 of 219"), warning.format("20 of 20")]
-        )
+        warnings = [text for text in texts(logs) if "malformed" in text]
+        self.assertEqual(warnings, [warning.format("209 of 219"), warning.format("20 of 20")])
 
     def test_wrong_speed_without_line_end(self) -> None:
         """
