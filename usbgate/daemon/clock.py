@@ -1,5 +1,5 @@
 """
-The one source of time (`IClock`): the system's clocks, and whether the wall clock can be right.
+The system's wall clock, and whether it can be right (`IClock`).
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from zope.interface import implementer
 
 from usbgate.core.clock import IClock
 
-# Before this release was made no clock can be right: 2026-11-01, whole milliseconds since 1970.
+# No clock that shows a time before this release is right: 2026-11-01, in milliseconds since 1970.
 RELEASED = 1_793_491_200_000
 
-TRUST_KEPT = 1.0  # seconds: asking the kernel costs more than reading a line, and NTP takes longer to change its mind
+TRUST_KEPT = 1.0  # seconds between two questions to the kernel, each of which costs more than reading a line
 
-STEP = 0.5  # seconds: a wall clock that moved so far beside the other one was set, so that the kernel is asked anew
+STEP = 0.5  # seconds by which the wall clock moves against the monotonic one if somebody has set it
 
-# Asleep or awake, so that what a laptop slept through is no step.
-_SINCE_START = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+# It also counts the time that a laptop sleeps.
+_SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 _TIME_ERROR = 5  # adjtimex(2): "the system clock is not synchronized"
 
 
 class _Timex(ctypes.Structure):
-    # struct timex of adjtimex(2) begins with `modes`, of which 0 only reads; the rest is room for the answer.
+    # struct timex of adjtimex(2) begins with `modes`, 0 for a query; the rest is room for the answer.
     _fields_ = (("modes", ctypes.c_uint), ("rest", ctypes.c_ubyte * 252))
 
 
@@ -44,7 +44,7 @@ def is_synchronised() -> bool:
 @implementer(IClock)
 class SystemClock:
     """
-    `time.time`, `time.monotonic`, the kernel's own clock and name of its start, and adjtimex(2).
+    The clocks of Python, the boot id of Linux, and adjtimex(2).
     """
 
     def __init__(self) -> None:
@@ -54,35 +54,24 @@ class SystemClock:
         self._boot = ""
 
     def wall(self) -> int:
-        """
-        Return the wall clock (see `IClock.wall`).
-        """
         return time.time_ns() // 1_000_000
 
     def uptime(self) -> float:
-        """
-        Tell seconds since the machine started (see `IClock.uptime`).
-        """
-        return time.clock_gettime(_SINCE_START)
+        return time.clock_gettime(_SINCE_BOOT)
 
     def boot(self) -> str:
-        """
-        Return which start of the machine that was (see `IClock.boot`); where nobody tells, each process is one.
-        """
+        # Without a boot id, each process counts as a boot of its own.
         if not self._boot:
             try:
-                with open(BOOT_ID) as told:
-                    self._boot = told.read().strip()
+                with open(BOOT_ID) as file:
+                    self._boot = file.read().strip()
             except OSError:
                 pass
             self._boot = self._boot or str(uuid4())
         return self._boot
 
     def trusted(self) -> bool:
-        """
-        Return whether the wall clock can be right; the kernel is asked at most once a second, and
-        when the wall clock has stepped.
-        """
+        # The kernel is asked at most once a second, and whenever the wall clock has stepped.
         now, wall = time.monotonic(), self.wall()
         lead = wall / 1000 - now
         if now - self._asked >= TRUST_KEPT or abs(lead - self._lead) > STEP:

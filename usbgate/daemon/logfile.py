@@ -1,5 +1,5 @@
 """
-The log file of twistd, bounded: twistd itself keeps whatever it has ever rotated away.
+A log file of bounded size: twistd itself never deletes the files that it has rotated.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 from twisted.logger import ILogObserver, textFileLogObserver
 from twisted.python.logfile import LogFile
 
-ROTATED = 9  # files of 1 MB beside the one that is written to
+ROTATED = 9  # rotated files of 1 MB, besides the current one
 
 
 def log_file(twistd: Mapping[str, Any]) -> str | None:
     """
-    Return the file to which twistd would log; None where it would log elsewhere.
+    Return the path of the file to which twistd would log; None if it would log elsewhere.
 
     Args:
-        twistd: Its options; empty where it is not twistd that runs us.
+        twistd: Its options; empty if another program runs usbgate.
     """
     if not twistd or twistd.get("logger") or twistd.get("syslog"):
         return None
@@ -30,7 +30,8 @@ def log_file(twistd: Mapping[str, Any]) -> str | None:
 
 def bounded_observer(path: str, reactor: Any) -> ILogObserver:
     """
-    Log to a file as twistd does, which rotates it at 1 MB and at a SIGUSR1; but only `ROTATED` of these are kept.
+    Return an observer that logs to a file as twistd does: it rotates the file at 1 MB and at SIGUSR1, but keeps only
+    `ROTATED` old files.
     """
     file = LogFile.fromFullPath(path, maxRotatedFiles=ROTATED)
 

@@ -19,7 +19,7 @@ log = Logger()
 
 class Daemon(MultiService):
     """
-    Services that are started in order, and stopped one after the other, last started first.
+    Services that start in order, and stop one after the other in the opposite order.
     """
 
     def __init__(
@@ -28,11 +28,9 @@ class Daemon(MultiService):
         log_observer: Callable[[], ILogObserver] | None = None,
     ) -> None:
         """
-        Begin with no services.
-
         Args:
-            start_failed: Called with the reason where a part can't start, just before the process ends.
-            log_observer: Makes the log of the application of which this becomes a part; None to leave that to twistd.
+            start_failed: Called with the reason if a service can't start, just before the process ends.
+            log_observer: Returns the log observer of twistd's application; None to keep twistd's own.
         """
         super().__init__()
         self._start_failed = start_failed
@@ -40,7 +38,7 @@ class Daemon(MultiService):
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """
-        Become a part of twistd's application, just before it begins to log.
+        Join twistd's application, which begins to log afterwards.
         """
         super().setServiceParent(parent)
         if self._log_observer is not None and isinstance(parent, Componentized):
@@ -48,14 +46,20 @@ class Daemon(MultiService):
 
     def privilegedStartService(self) -> None:
         """
-        Take the lock and the ports; the end of the start, in one line, where they can't be had.
+        Start what needs root's privileges, or must come first: the lock and the ports.
+
+        Raises:
+            SystemExit: A service can't start; the reason is logged in one line.
         """
         raise_file_limit()
         self._or_exit(super().privilegedStartService)
 
     def startService(self) -> None:
         """
-        Start all parts; the end of the start, in one line, where one can't.
+        Start all services.
+
+        Raises:
+            SystemExit: A service can't start; the reason is logged in one line.
         """
         self._or_exit(super().startService)
 
@@ -69,7 +73,7 @@ class Daemon(MultiService):
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop all parts.
+        Stop all services.
 
         Returns:
             Fires when the last one has stopped.
@@ -78,7 +82,7 @@ class Daemon(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        # MultiService would stop them all at once, and the journal before the last reading is in it.
+        # MultiService would stop all at once, and the journal would close before it has the last reading.
         for service in reversed(list(self)):
             try:
                 await maybeDeferred(service.stopService)
@@ -88,7 +92,7 @@ class Daemon(MultiService):
 
 def raise_file_limit() -> None:
     """
-    Let as many files be open as we may have: each client is one.
+    Raise the limit of open files to the maximum that the system allows: each client needs one.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,5 +1,5 @@
 """
-The signals that end the daemon in good order.
+The signals that stop the daemon.
 """
 
 from __future__ import annotations
@@ -15,51 +15,47 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 class EndingSignals(Service):
     """
-    Ends the daemon by SIGINT and SIGTERM, from its start on, and once; by SIGHUP, which a terminal that is closed
-    sends, as by SIGTERM.
+    Stops the reactor at the first SIGINT, SIGTERM or SIGHUP, which a terminal sends when it is closed.
 
-    Twisted's own handlers are there only when the reactor runs: a signal that comes when parts are started already
-    would end the process where it stands. And they are to be called once: a second Ctrl-C would put a traceback of
-    theirs into the log.
+    Twisted installs its handlers only when the reactor runs, so that a signal while services start would kill the
+    process. And a second Ctrl-C would make them log a traceback.
     """
 
     def __init__(self, reactor: Any) -> None:
         """
-        Change nothing yet.
-
         Args:
-            reactor: Ends it: a `ReactorBase`.
+            reactor: A `ReactorBase`.
         """
         self._reactor = reactor
         self._runs = False
-        self._came: int | None = None
+        self._received: int | None = None
 
     def privilegedStartService(self) -> None:
         """
-        Mind them; those that come now are heeded as soon as the reactor runs.
+        Install the handlers. A signal that arrives before the reactor runs stops it as soon as it does.
         """
-        self._take()
-        self._reactor.callWhenRunning(self._running)
+        self._install()
+        self._reactor.callWhenRunning(self._reactor_runs)
 
-    def _take(self) -> None:
+    def _install(self) -> None:
         for number in ENDING:
-            # It is ignored where nohup has said that it must not end us.
+            # nohup has it ignored, so that the daemon outlives its terminal.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._received)
+                signal.signal(number, self._handle)
 
-    def _running(self) -> None:
-        self._take()  # Twisted has taken some of them
+    def _reactor_runs(self) -> None:
+        self._install()  # Twisted has replaced some of them
         self._runs = True
-        if self._came is not None:
-            self._end(self._came)
+        if self._received is not None:
+            self._stop(self._received)
 
-    def _received(self, number: int, frame: FrameType | None) -> None:
-        if self._came is None:
-            self._came = number
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._received is None:
+            self._received = number
             if self._runs:
-                self._end(number)
+                self._stop(number)
 
-    def _end(self, number: int) -> None:
+    def _stop(self, number: int) -> None:
         if number == signal.SIGINT:
             self._reactor.sigInt(number)
         else:

@@ -1,5 +1,5 @@
 """
-The state folder: made where it is missing, and held by one daemon at a time.
+The state folder: created if it is missing, and locked by one daemon at a time.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from twisted.application.service import Service
 
 from usbgate.core.errors import StartError
 
-# A client that looks whether a daemon runs holds the lock for some microseconds. Nothing else runs yet that a pause
-# could hold up.
+# A client that checks whether a daemon runs holds the lock for some microseconds. A pause blocks nothing at this time.
 LOCK_TRIES = 10
 LOCK_PAUSE = 0.02  # seconds
 
@@ -27,26 +26,22 @@ class StateDirectoryError(StartError):
 
 class StateDirectory(Service):
     """
-    Holds a lock on `lock` in the folder for life: the lock decides whether a daemon runs, never a pid file.
-
-    The kernel lets go of it however the process ends.
+    Holds a lock on the file `lock` in the folder. The lock, not a pid file, says whether a daemon runs: the kernel
+    releases it however the process ends.
     """
 
     def __init__(self, folder: Path) -> None:
-        """
-        Remember the folder; nothing is opened before the service is started.
-        """
         self._folder = folder
         self._lock: int | None = None
 
     def privilegedStartService(self) -> None:
         """
-        Make the folder and take the lock, before anything else is touched.
+        Create the folder and take the lock.
 
         Raises:
-            StateFolderError: It can't be made or written to, or another daemon holds it.
+            StateDirectoryError: The folder can't be created or written to, or another daemon holds the lock.
         """
-        # What is in there is nobody else's, however we were started: twistd sets this only in the background.
+        # Only this user may read the folder's files. twistd sets a umask only when it detaches.
         os.umask(0o077)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +61,7 @@ class StateDirectory(Service):
 
     def stopService(self) -> None:
         """
-        Let go of the lock.
+        Release the lock.
         """
         super().stopService()
         if self._lock is not None:
