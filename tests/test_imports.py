@@ -74,12 +74,14 @@ class Import(NamedTuple):
     Attributes:
         module: The module in which it stands, without `usbgate.`.
         name: What is imported, with its module.
-        lazy: Whether it stands inside a function.
+        lazy: Whether it stands inside a function or another block.
+        typing: Whether it stands in `if TYPE_CHECKING:`, so that it is never run.
     """
 
     module: str
     name: str
     lazy: bool
+    typing: bool
 
 
 def imports() -> Iterator[Import]:
@@ -89,13 +91,20 @@ def imports() -> Iterator[Import]:
     for path in sorted(FOLDER.rglob("*.py")):
         module = ".".join(path.relative_to(FOLDER).with_suffix("").parts).removesuffix("__init__").rstrip(".")
         tree = ast.parse(path.read_text())
+        typing = {
+            id(node)
+            for block in tree.body
+            if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+            for node in block.body
+        }
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
-                    yield Import(module, alias.name, node not in tree.body)
+                    yield Import(module, alias.name, node not in tree.body, id(node) in typing)
             elif isinstance(node, ast.ImportFrom) and node.module:
                 for alias in node.names:
-                    yield Import(module, f"{node.module}.{alias.name}", node not in tree.body)
+                    name = f"{node.module}.{alias.name}"
+                    yield Import(module, name, node not in tree.body, id(node) in typing)
 
 
 def is_in(module: str, parts: str) -> bool:
@@ -105,11 +114,16 @@ def is_in(module: str, parts: str) -> bool:
     return any(module == part or module.startswith(f"{part}.") for part in parts.split())
 
 
-def ours() -> Iterator[tuple[str, str]]:
+def ours(typing: bool = True) -> Iterator[tuple[str, str]]:
     """
     Return the imports of our own modules: who imports what, both without `usbgate.`.
+
+    Args:
+        typing: Whether to include those that are for type checkers only.
     """
     for found in imports():
+        if found.typing and not typing:
+            continue
         if found.name.startswith("usbgate.") and found.name != "usbgate.__version__":
             yield found.module, found.name.removeprefix("usbgate.")
 
@@ -139,11 +153,11 @@ class ImportTests(SynchronousTestCase):
 
     def test_no_circles(self) -> None:
         """
-        No module imports itself by way of others.
+        No module imports itself by way of others, except for type checkers.
         """
         graph: dict[str, set[str]] = {}
         modules = {found.module for found in imports()}
-        for module, name in ours():
+        for module, name in ours(typing=False):
             target = name if name in modules else name.rpartition(".")[0]
             graph.setdefault(module, set()).add(target)
         done: set[str] = set()

@@ -142,7 +142,7 @@ class World:
         self.gateway.store_in(self.journal, self.sink, lambda: (self.delivery.status(), JournalStatus()))
         self.factory = ClientFactory(life, self.gateway, wall=self.time.wall)
         self.factory.subscribe_lines(self._event)
-        self.factory.watchers = watchers = RecordedWatchers(life, self.factory.subscribe_lines)
+        self.factory.subscribers = watchers = RecordedWatchers(life, self.factory.subscribe_lines)
         watchers.world = self
         self.daemon = Daemon()
         self.journal.setServiceParent(self.daemon)
@@ -487,9 +487,10 @@ class World:
         for protocol in here:
             demand(protocol.in_flight == 0, "no request is in flight", protocol.in_flight)
             demand(protocol._queue.unsent == 0, "all was sent", protocol._queue.unsent)
-        watchers = self.factory.watchers
-        demand(watchers._sensors.keys() == self.watching.keys(), "who watches is known", watchers._sensors)
-        demand(here >= self.watching.keys(), "who is gone does not watch", here, self.watching)
+        watchers = self.factory.subscribers
+        subscribed = {protocol for protocol in here if protocol.console in watchers}
+        demand(subscribed == self.watching.keys(), "who watches is known", subscribed)
+        demand(len(watchers) == len(subscribed), "who is gone does not watch", here, self.watching)
         grouped = {watcher: key for key, group in watchers._groups.items() for watcher in group.members}
         demand(grouped == watchers._sensors, "and no other")
         demand(not watchers._round and not any(group.lines for group in watchers._groups.values()), "all was told")

@@ -27,7 +27,7 @@ from usbgate.core.sensors import KnownSensors
 from usbgate.gateway.gateway import Gateway
 from usbgate.net import sendqueue
 from usbgate.net.broadcast import EventBatch
-from usbgate.server import protocol
+from usbgate.server import console, protocol
 from usbgate.store import delivery
 from usbgate.store.delivery import Delivery
 
@@ -70,7 +70,7 @@ class SimulationCase(SynchronousTestCase):
         self.patch(protocol, "WORDS_LIMIT", 6)
         self.patch(protocol.ClientProtocol, "lines_at_once", 3)
         self.patch(protocol, "UNSENT_LIMIT", 300)
-        self.patch(protocol, "WATCHER_LIMIT", 900)
+        self.patch(console, "SUBSCRIBER_LIMIT", 900)
         self.patch(sendqueue, "PIECE", 200)
         self.patch(pending, "QUESTIONS_PER_SENSOR", 4)
 
@@ -213,11 +213,11 @@ class TestSabotage(SimulationCase):
         """
         A watcher loses more than it is told of.
         """
-        deliver = protocol.ClientProtocol.deliver
+        deliver = console.Console.deliver
 
-        def lose(client: protocol.ClientProtocol, batch: EventBatch) -> None:
+        def lose(client: console.Console, batch: EventBatch) -> None:
             if b"VALUE:9" not in batch.encode(b""):
                 deliver(client, batch)
 
-        self.patch(protocol.ClientProtocol, "deliver", lose)
+        self.patch(console.Console, "deliver", lose)
         self.assert_found("events come in order", "a watcher gets every event or an exact count")

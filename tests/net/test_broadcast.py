@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.support.turnclock import TurnClock
-from usbgate.net.broadcast import EVENTS_LIMIT, PAUSE_LIMIT, SUBSCRIBERS_A_TURN, Broadcast, EventBatch, ISubscriber
+from usbgate.net.broadcast import EVENTS_LIMIT, PAUSE_LIMIT, SUBSCRIBERS_PER_TURN, Broadcast, EventBatch, ISubscriber
 
 
 @implementer(ISubscriber)
@@ -129,10 +129,10 @@ class BroadcastTests(SynchronousTestCase):
         """
         Many subscribers are served in several turns, each in order, whatever is published or removed meanwhile.
         """
-        many = self.add(count=2 * SUBSCRIBERS_A_TURN + 50)
+        many = self.add(count=2 * SUBSCRIBERS_PER_TURN + 50)
         self.publish("20", "a")
         self.clock.turn()
-        self.assertEqual(sum(len(each.batches) for each in many), SUBSCRIBERS_A_TURN)
+        self.assertEqual(sum(len(each.batches) for each in many), SUBSCRIBERS_PER_TURN)
         self.publish("20", "b")
         self.broadcast.remove(many[-1])
         self.assertEqual(many[-1].events, ["a", "b"])

@@ -263,7 +263,7 @@ class ReadingTests(WordCase):
         assert self.gateway.historic is not None
         self.gateway.historic.callback([reading(value=float(n)) for n in range(10_000)])
         self.clock.pump([0.0] * 1000)
-        self.assertLess(self.client._queue.unsent, 80 * 1024)
+        self.assertLess(self.client.unsent, 80 * 1024)
         self.transport.stuck = False
         self.transport.take()
         self.clock.pump([0.0] * 1000)
@@ -281,8 +281,8 @@ class ReadingTests(WordCase):
         self.gateway.historic.callback([reading(value=float(n)) for n in range(10_000)])
         self.clock.pump([0.0] * 1000)
         self.transport.abortConnection()
-        self.assertEqual(self.client._queue.unsent, 0)
-        self.assertFalse(self.client._speaking)
+        self.assertEqual(self.client.unsent, 0)
+        self.assertFalse(self.client.console.is_active)
         self.clock.advance(0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -361,7 +361,7 @@ class OtherTests(WordCase):
                 "REQUESTS:1_OUTCOME:timeout",
                 "MALFORMED:2_REASON:no key",
                 "DEV:uno_UNSURE:2_SENSORS:5,6"
-                "_TEXT:they answer with neither MSG nor TAG: an unasked reading can pass for an answer",
+                "_TEXT:they answer with neither MSG nor TAG: an unsolicited reading can pass for an answer",
                 "CLIENTS:1_WATCHERS:1_WAITING:1_ACCEPTED:1_LIMITED:0",
                 "OK:status",
             ],

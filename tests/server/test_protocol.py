@@ -27,16 +27,14 @@ from usbgate.core.model import DeviceEvent
 from usbgate.gateway.interfaces import IGateway
 from usbgate.net.broadcast import ISubscriber
 from usbgate.net.sendqueue import STUCK_AFTER
-from usbgate.server.commands import ICaller
+from usbgate.server.console import SUBSCRIBER_LIMIT
 from usbgate.server.factory import STOP_LIMIT, ClientFactory, Clients
 from usbgate.server.protocol import (
     FIRST_DATA_PATIENCE,
     IN_FLIGHT_LIMIT,
-    LINES_A_TURN,
+    LINES_PER_TURN,
     UNSENT_LIMIT,
-    WATCHER_LIMIT,
     ClientProtocol,
-    IConnections,
 )
 
 
@@ -103,9 +101,7 @@ class RequestTests(ServerCase):
         verifyObject(IGateway, self.gateway)
         verifyObject(IHalfCloseableProtocol, self.client)
         verifyObject(IProtocol, self.client)
-        verifyObject(ICaller, self.client)
-        verifyObject(ISubscriber, self.client)
-        verifyObject(IConnections, self.factory)
+        verifyObject(ISubscriber, self.client.console)
 
     def test_echo_and_answer(self) -> None:
         """
@@ -341,7 +337,7 @@ class OriginalClientTests(ServerCase):
         """
         self.client.dataReceived(ORIGINALS)
         self.clock.advance(FIRST_DATA_PATIENCE)
-        self.client.watch([])
+        self.client.console.watch([])
         self.gateway.publish(report_event("2", SMOKE="1"))
         self.turn()
         self.assertEqual(self.transport.value(), ORIGINALS + f"\nEVENT:reading_ID:2_SMOKE:1_AT:{AT_TEXT}\n".encode())
@@ -518,7 +514,7 @@ class LimitTests(ServerCase):
         self.client.dataReceived(b"help\n" * 2000 + ORIGINALS + b"\n")
         self.turn()
         self.assertEqual(self.transport.producerState, "paused")
-        self.assertLess(self.client._queue.unsent, UNSENT_LIMIT + 4096)
+        self.assertLess(self.client.unsent, UNSENT_LIMIT + 4096)
         self.assertEqual(self.gateway.asked, [])
         self.transport.stuck = False
         self.transport.take()
@@ -540,7 +536,7 @@ class LimitTests(ServerCase):
         for _ in range(2000):
             self.gateway.publish(report_event("20", A="x" * 1000))
             self.clock.advance(0)
-        self.assertLess(self.client._queue.unsent, WATCHER_LIMIT + 2048)
+        self.assertLess(self.client.unsent, SUBSCRIBER_LIMIT + 2048)
         assert self.transport.producer is not None
         self.transport.producer.resumeProducing()
         self.gateway.publish(report_event("20", A="too early"))  # it has not caught up
@@ -596,7 +592,7 @@ class TurnTests(ServerCase):
         Have turns that can be counted, and lines that can be told apart.
         """
         super().setUp()
-        self.lines = b"".join(b"MSG:J_ID:%d\n" % n for n in range(3 * LINES_A_TURN + 1))
+        self.lines = b"".join(b"MSG:J_ID:%d\n" % n for n in range(3 * LINES_PER_TURN + 1))
 
     def sensors(self) -> list[str]:
         """
@@ -610,7 +606,7 @@ class TurnTests(ServerCase):
         """
         self.client.dataReceived(self.lines)
         for turn in range(1, 4):
-            self.assertEqual(self.sensors(), [str(n) for n in range(turn * LINES_A_TURN)])
+            self.assertEqual(self.sensors(), [str(n) for n in range(turn * LINES_PER_TURN)])
             self.assertEqual(self.transport.producerState, "paused")
             if turn == 1:
                 neighbour, transport = self.connect()
@@ -618,15 +614,15 @@ class TurnTests(ServerCase):
                 self.assertEqual(transport.value(), b"OK:ping\n")
             self.clock.turn()
         self.assertEqual(self.transport.producerState, "producing")
-        echoes = [f"MSG:J_ID:{n}" for n in range(3 * LINES_A_TURN + 1)]
+        echoes = [f"MSG:J_ID:{n}" for n in range(3 * LINES_PER_TURN + 1)]
         self.assertEqual(self.heard(), echoes)
 
     def test_no_more_than_a_turn(self) -> None:
         """
         A client that says just so many lines is read on.
         """
-        self.client.dataReceived(b"".join(self.lines.splitlines(True)[:LINES_A_TURN]))
-        self.assertEqual(len(self.sensors()), LINES_A_TURN)
+        self.client.dataReceived(b"".join(self.lines.splitlines(True)[:LINES_PER_TURN]))
+        self.assertEqual(len(self.sensors()), LINES_PER_TURN)
         self.assertEqual(self.transport.producerState, "producing")
 
     def test_half_close(self) -> None:
@@ -636,16 +632,16 @@ class TurnTests(ServerCase):
         """
         self.client.dataReceived(self.lines)
         self.client.readConnectionLost()
-        self.assertEqual(len(self.heard()), 3 * LINES_A_TURN + 1)
-        for n in range(3 * LINES_A_TURN + 1):
+        self.assertEqual(len(self.heard()), 3 * LINES_PER_TURN + 1)
+        for n in range(3 * LINES_PER_TURN + 1):
             self.assertTrue(self.transport.connected)
             self.gateway.answer(n)
-        self.assertEqual(len(self.heard()), 3 * LINES_A_TURN + 1)
+        self.assertEqual(len(self.heard()), 3 * LINES_PER_TURN + 1)
         self.assertFalse(self.transport.connected)
         client, transport = self.connect()
-        client.dataReceived(b"x:\n" * (LINES_A_TURN + 1))
+        client.dataReceived(b"x:\n" * (LINES_PER_TURN + 1))
         client.readConnectionLost()
-        self.assertEqual(len(self.heard(transport)), LINES_A_TURN + 1)
+        self.assertEqual(len(self.heard(transport)), LINES_PER_TURN + 1)
         self.assertFalse(transport.connected)
 
     def test_hang_up(self) -> None:
@@ -655,9 +651,9 @@ class TurnTests(ServerCase):
         self.client.dataReceived(self.lines)
         self.transport.abortConnection()
         self.clock.turn()  # the transport's own
-        self.assertEqual(self.sensors(), [str(n) for n in range(3 * LINES_A_TURN + 1)])
+        self.assertEqual(self.sensors(), [str(n) for n in range(3 * LINES_PER_TURN + 1)])
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        for n in range(3 * LINES_A_TURN + 1):
+        for n in range(3 * LINES_PER_TURN + 1):
             self.gateway.answer(n)
         self.assertEqual(self.factory.counts()["CLIENTS"], 0)
 
@@ -668,7 +664,7 @@ class TurnTests(ServerCase):
         self.client.dataReceived(self.lines)
         self.client.abort()
         self.clock.turn()  # the transport's own
-        self.assertEqual(len(self.sensors()), LINES_A_TURN)
+        self.assertEqual(len(self.sensors()), LINES_PER_TURN)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_originals_line_behind(self) -> None:
@@ -678,7 +674,7 @@ class TurnTests(ServerCase):
         self.client.dataReceived(self.lines + ORIGINALS)
         self.clock.advance(10 * FIRST_DATA_PATIENCE)
         self.turn()
-        self.assertEqual(len(self.sensors()), 3 * LINES_A_TURN + 1)
+        self.assertEqual(len(self.sensors()), 3 * LINES_PER_TURN + 1)
         self.client.dataReceived(b"X\n")
         self.assertEqual(self.gateway.requested[-1].origin, "TOTOX")
 

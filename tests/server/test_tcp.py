@@ -25,7 +25,7 @@ from tests.support.memory_gateway import ANSWER, AT_TEXT, ECHO, ORIGINALS, Memor
 from tests.support.waiting import until
 from usbgate.net.sendqueue import STUCK_AFTER
 from usbgate.server.factory import ClientFactory
-from usbgate.server.protocol import HALF_CLOSED_LOOK, UNSENT_LIMIT
+from usbgate.server.protocol import HALF_CLOSED_CHECK, UNSENT_LIMIT
 
 NETCAT = shutil.which("nc")
 
@@ -197,7 +197,7 @@ class TcpTests(TestCase):
         peer.transport.write(b"ping\n")
         await until(lambda: peer.received == b"OK:ping\n")
         client.dataReceived(b"ping\n")
-        self.assertEqual(client._queue.unsent, 0)
+        self.assertEqual(client.unsent, 0)
         await until(lambda: peer.received == b"OK:ping\n" * 2)
         self.assertTrue(client.transport.getTcpNoDelay())
 
@@ -210,10 +210,10 @@ class TcpTests(TestCase):
         client.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         peer.transport.pauseProducing()
         peer.transport.write(b"help\n" * 4000)
-        await until(lambda: client.paused and client._queue.unsent > UNSENT_LIMIT)
-        self.assertLess(client._queue.unsent, UNSENT_LIMIT + 4096)
+        await until(lambda: client.paused and client.unsent > UNSENT_LIMIT)
+        self.assertLess(client.unsent, UNSENT_LIMIT + 4096)
         peer.transport.resumeProducing()
-        await until(lambda: client._queue.unsent == 0 and peer.received.endswith(b"OK:help\n"))
+        await until(lambda: client.unsent == 0 and peer.received.endswith(b"OK:help\n"))
         peer.transport.write(b"ping\n")
         await until(lambda: peer.received.endswith(b"OK:ping\n"))
         self.assertEqual(peer.received.count(b"OK:help\n"), 4000)
@@ -239,7 +239,7 @@ class TcpTests(TestCase):
         peer.transport.loseWriteConnection()
         await until(lambda: peer.received)
         client: Any = next(iter(self.factory._connections))
-        await until(lambda: client._half_closed)
+        await until(lambda: client.half_closed)
         self.gateway.publish(report_event("20", A="1"))
         await until(lambda: b"EVENT" in peer.received)
         peer.transport.abortConnection()
@@ -266,8 +266,8 @@ class TcpTests(TestCase):
             self.addCleanup(watcher.close)
             watcher.sendall(b"watch\n")
             watcher.shutdown(socket.SHUT_WR)
-        await until(lambda: [client._half_closed for client in self.factory._connections] == [True, True])
-        clock.pump([HALF_CLOSED_LOOK] * 3)
+        await until(lambda: [client.half_closed for client in self.factory._connections] == [True, True])
+        clock.pump([HALF_CLOSED_CHECK] * 3)
         self.assertEqual(self.factory.counts()["WATCHERS"], 2)
         # The first as its kernel ends it, a minute after it was closed: with a reset.
         watchers[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -275,7 +275,7 @@ class TcpTests(TestCase):
             watcher.close()
 
         def looked() -> bool:
-            clock.advance(HALF_CLOSED_LOOK)
+            clock.advance(HALF_CLOSED_CHECK)
             return not self.factory.counts()["CLIENTS"]
 
         await until(looked)
@@ -298,7 +298,7 @@ class TcpTests(TestCase):
 
         def turned() -> object:
             clock.advance(0)  # waiting words are taken in turns of this clock
-            return client.paused and client._queue.unsent > UNSENT_LIMIT
+            return client.paused and client.unsent > UNSENT_LIMIT
 
         await until(turned)
         clock.advance(STUCK_AFTER * 0.9)
@@ -327,10 +327,10 @@ class TcpTests(TestCase):
 
             def turned() -> object:
                 clock.advance(0)
-                return client.paused and client._queue.unsent > UNSENT_LIMIT
+                return client.paused and client.unsent > UNSENT_LIMIT
 
             await until(turned)
-            unsent = client._queue.unsent
+            unsent = client.unsent
             for _ in range(5):
                 held = client._queue.count_in_kernel()
 
@@ -340,7 +340,7 @@ class TcpTests(TestCase):
 
                 await until(taken)
                 clock.pump([STUCK_AFTER / 10] * 9)
-                self.assertEqual((self.factory.counts()["CLIENTS"], client._queue.unsent), (1, unsent))
+                self.assertEqual((self.factory.counts()["CLIENTS"], client.unsent), (1, unsent))
             clock.pump([STUCK_AFTER / 10] * 11)
             await until(lambda: not self.factory.counts()["CLIENTS"])
         self.assertEqual(clock.getDelayedCalls(), [])

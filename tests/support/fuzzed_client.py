@@ -17,6 +17,7 @@ from tests.support.memory_gateway import AT, PeerTransport
 from tests.support.reference import ANY_LENGTH, SURE_WORDS, Expected, fields_of, lines_of, without_telnet
 from usbgate.core.fieldline import LINE_LIMIT, parse
 from usbgate.core.model import ReportEvent
+from usbgate.server import console
 from usbgate.server import protocol as server
 from usbgate.server.factory import ClientFactory
 
@@ -28,7 +29,7 @@ SMALL_LIMITS = [
     ("usbgate.server.protocol", "IN_FLIGHT_LIMIT", 4),
     ("usbgate.server.protocol", "WORDS_LIMIT", 4),
     ("usbgate.server.protocol", "UNSENT_LIMIT", 300),
-    ("usbgate.server.protocol", "WATCHER_LIMIT", 900),
+    ("usbgate.server.console", "SUBSCRIBER_LIMIT", 900),
     ("usbgate.net.sendqueue", "PIECE", 200),
 ]
 
@@ -140,12 +141,12 @@ class FuzzedClient:
     def _check_bounds(self) -> None:
         protocol = self.protocol
         assert len(protocol.buffer.rest) <= LINE_LIMIT + 1
-        assert len(protocol._words) <= server.WORDS_LIMIT
+        assert len(protocol.console.words) <= server.WORDS_LIMIT + 1  # one of them is being answered
         assert protocol.in_flight <= server.IN_FLIGHT_LIMIT
         # Nothing is read on top of what waits.
         assert sum(map(len, protocol._waiting)) <= self._largest + LINE_LIMIT + 1
         answers = (server.IN_FLIGHT_LIMIT + 2) * 3 * LINE_LIMIT
-        assert protocol._queue.unsent <= server.WATCHER_LIMIT + answers + _LONGEST_REPLY, protocol._queue.unsent
+        assert protocol.unsent <= console.SUBSCRIBER_LIMIT + answers + _LONGEST_REPLY, protocol.unsent
 
     def settle(self) -> None:
         """
@@ -176,11 +177,11 @@ class FuzzedClient:
         whole = not (self._hung_up or expected.quits or self.transport.producerState == "stopped")
         self._check_heard(expected, whole)
         if self.transport.connected:
-            assert not self.protocol._half_closed or self.protocol in self.factory.watchers
+            assert not self.protocol.half_closed or self.protocol.console in self.factory.subscribers
             assert self.protocol.in_flight == 0
             self.transport.abortConnection()
         else:
-            assert not whole or self.protocol._half_closed
+            assert not whole or self.protocol.half_closed
         assert self.gateway.subscribers == []
         assert self.gateway.lent == 0
         assert self.factory.counts()["CLIENTS"] == 0

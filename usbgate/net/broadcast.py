@@ -17,7 +17,7 @@ from zope.interface import Interface
 # returns what to call to end that.
 Subscribe = Callable[[Callable[[str | None, str], None]], Callable[[], None]]
 
-SUBSCRIBERS_A_TURN = 100  # served before other events of the reactor: a millisecond's work
+SUBSCRIBERS_PER_TURN = 100  # served before other events of the reactor: a millisecond's work
 
 # After serving all subscribers, pause for this many times as long as that took, so that it takes a third of the time
 # at most: a few get events in the next reactor turn, a thousand 30 times a second.
@@ -179,7 +179,7 @@ class Broadcast:
         if not self._round:
             self._round_took = 0.0
             self._begin_round()
-        for subscriber in [*islice(self._round, SUBSCRIBERS_A_TURN)]:
+        for subscriber in [*islice(self._round, SUBSCRIBERS_PER_TURN)]:
             if subscriber in self._round:  # delivering to another one can have removed it
                 subscriber.deliver(self._round.pop(subscriber))
         now = self._reactor.seconds()

@@ -1,488 +1,294 @@
 """
-What people say on telnet and netcat (protocol §3): one function a word, whose docstring is its help.
+The words of the line protocol (protocol §3), one function each.
 
-A word tells its data lines itself; `answer` adds the last line, `OK:` or `ERROR:`. A function may return that last
-line, if it has more to say in it.
+To add one, write an `async def` under `@word(…)`: its docstring is its help, the usage says which arguments it takes.
+It sends its data lines by `console.send_data`, and raises a `RequestError` where it fails; `answer` sends the closing
+line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from functools import cache
-from inspect import cleandoc
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred
-from zope.interface import Attribute, Interface
-
-from usbgate.core.errors import Malformed, RequestError, Unknown
-from usbgate.core.fieldline import (
-    format_line,
-    format_number,
-    format_time,
-    is_key,
-    is_sensor_id,
-    join_fields,
-    plain_text,
-    reads_back,
-)
+from usbgate.core.errors import RequestError, Unknown
+from usbgate.core.fieldline import format_line, format_number, format_time, is_key, is_sensor_id, plain_text
 from usbgate.core.messages import answer_line, error_line, parse_request
 from usbgate.core.model import Reading
-from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.core.units import parse_moment
-from usbgate.gateway.interfaces import IGateway, Lease, Status, Totals
+from usbgate.server.status import status_fields
+from usbgate.server.words import Word, word
+
+if TYPE_CHECKING:
+    from usbgate.server.console import Console
 
 HISTORY_DEFAULT = 100  # readings, protocol §3
 HISTORY_LIMIT = 10_000  # readings: they are in memory until they are sent, some MB for each client that asks
 
-# Lines that are told before the reactor, and a slow client, get their turn: below a millisecond's work.
-_LINES_A_TURN = 100
 
-UNSURE_PER_LINE = 50  # sensors named in one line of `status`
-
-_Item = TypeVar("_Item")
-
-
-class ICaller(Interface):
+async def answer(console: Console, line: str) -> None:
     """
-    Who said a word.
-    """
+    Answer one word line with its data lines and exactly one closing line, `OK:` or `ERROR:`.
 
-    gateway: IGateway = Attribute("Whom to ask.")
-    origin: str = Attribute("`ORIGIN` where none is given.")
-    client: str = Attribute("The peer, for the record.")
-
-    def wall() -> int:
-        """
-        Tell the wall clock: whole milliseconds since 1970, UTC.
-        """
-
-    def tell(*lines: str) -> None:
-        """
-        Send lines; does nothing when the caller is gone.
-        """
-
-    def room() -> Deferred[bool]:
-        """
-        Wait for a reactor turn, and until the caller took most of what it was told.
-
-        Returns:
-            Fires with whether the caller is still there; never fails.
-        """
-
-    def watch(sensors: Collection[str]) -> None:
-        """
-        Send every event from now on, instead of what was watched before.
-
-        Args:
-            sensors: Readings of these sensors only; of all, if empty.
-        """
-
-    def unwatch() -> None:
-        """
-        Send no more events.
-        """
-
-    def counts() -> Mapping[str, str]:
-        """
-        Tell what the face itself knows for `status`, as fields.
-        """
-
-    def borrow(lease: Lease) -> None:
-        """
-        Keep a lease until the caller hangs up, and end it then; at once, if that has happened.
-        """
-
-    def leave() -> None:
-        """
-        Close the connection when the word is answered.
-        """
-
-
-Word = Callable[[ICaller, Sequence[str]], Awaitable[str | None]]
-
-
-async def answer(caller: ICaller, line: str) -> None:
-    """
-    Answer one word line: its data lines, and exactly one line with `OK:` or `ERROR:`.
-
-    Where something inside goes wrong it raises that, and the last line is the caller's to tell.
+    An exception that is not a `RequestError` is raised, and the closing line is then left to the caller.
 
     Args:
-        caller: Who said it.
-        line: What was said; not blank.
+        console: The console of the client.
+        line: The line; not blank.
     """
     name, *arguments = line.split()
-    name = name.lower()
     try:
-        last_line = await _find(name)(caller, arguments)
+        found = _find(name)
+        if arguments and not found.takes_arguments:
+            raise found.usage_error()
+        closing_line = await found.run(console, arguments) or format_line({"OK": found.name})
     except RequestError as error:
-        last_line = error_line(error, {})
-    caller.tell(last_line or format_line({"OK": name}))
+        closing_line = error_line(error, {})
+    console.send_lines(closing_line)
 
 
-async def ask(caller: ICaller, arguments: Sequence[str]) -> str | None:
+def _find(name: str) -> Word:
+    try:
+        return WORDS[name.lower()]
+    except KeyError:
+        raise Unknown(f"unknown word: {name[:40]!r}; try help") from None
+
+
+@word("ask ID [COMMAND] [KEY=VALUE ...] [timeout=S] [max_age=S] [origin=WHO] [dev=DEVICE] [tag=MARK]")
+async def ask(console: Console, arguments: Sequence[str]) -> str | None:
     """
-    Ask a sensor and wait for its answer.
+    Ask a sensor and wait for the answer.
 
-    Usage: ask ID [COMMAND] [KEY=VALUE ...] [timeout=S] [max_age=S] [origin=WHO] [dev=DEVICE] [tag=MARK]
-
-    The default command reads the sensor. With max_age, an answer that is no older than so many seconds will do.
+    The default command is the sensor's, or else the configured one. An answer that is no older than max_age seconds is
+    accepted instead of asking.
     """
     if not arguments:
-        raise _misused(ask)
-    sensor, *others = arguments
-    command = others.pop(0) if others and "=" not in others[0] else caller.gateway.queries.default_command(sensor)
-    # What is told of a request that is refused: its options are read before the first of them is judged.
-    told = {name.upper(): value for name, _, value in (argument.partition("=") for argument in others)}
-    told |= {"MSG": command, "ID": sensor}
+        raise ask.usage_error()
+    sensor, *options = arguments
+    has_command = bool(options) and "=" not in options[0]
+    command = options.pop(0) if has_command else console.gateway.queries.default_command(sensor)
+    # An error names the request's fields, also those behind the option that is wrong.
+    fields = {name.upper(): value for name, _, value in (option.partition("=") for option in options)}
+    fields |= {"MSG": command, "ID": sensor}
     try:
-        request = parse_request(_ask_fields(command, sensor, others), caller.origin, caller.client)
-        tag = told.get("TAG")
-        caller.tell(answer_line(await caller.gateway.ask(request), tag))
+        request = parse_request(_request_fields(command, sensor, options), console.origin, console.client)
+        tag = fields.get("TAG")
+        console.send_lines(answer_line(await console.gateway.ask(request), tag))
     except RequestError as error:
-        return error_line(error, told)
+        return error_line(error, fields)
     return format_line({"OK": "ask", "TAG": tag}) if tag else None
 
 
-def _ask_fields(command: str, sensor: str, options: Sequence[str]) -> dict[str, str]:
+def _request_fields(command: str, sensor: str, options: Sequence[str]) -> dict[str, str]:
     fields = {"MSG": command, "ID": sensor}
-    for name, value in _options(ask, options):
+    for name, value in _parse_options(ask, options):
         if name.lower() == "max_age":
             key = "MAXAGE"
-        elif is_key(name):  # before it is upper case: that makes ASCII of some letters that are not
+        elif is_key(name):  # tested before `upper`, which makes ASCII letters of some that are not
             key = name.upper()
         else:
-            raise _misused(ask, f"{name!r} can't be a key")
+            raise ask.usage_error(f"not a key: {name!r}")
         if key in fields:
-            raise _misused(ask, f"{name} is given twice")
+            raise ask.usage_error(f"key given twice: {name!r}")
         fields[key] = value
     return fields
 
 
-async def last(caller: ICaller, arguments: Sequence[str]) -> str | None:
+@word("last [ID [FIELD]]")
+async def last(console: Console, arguments: Sequence[str]) -> None:
     """
-    Tell the newest readings, one a line.
-
-    Usage: last [ID [FIELD]]
+    Show the newest readings, one per line.
     """
     if len(arguments) > 2:
-        raise _misused(last)
+        raise last.usage_error()
     sensor = arguments[0] if arguments else None
-    field = _field(last, arguments[1]) if len(arguments) > 1 else None
-    return await _tell_all(caller, caller.gateway.queries.last(sensor, field), _reading_fields)
+    field = _parse_field(last, arguments[1]) if len(arguments) > 1 else None
+    await console.send_data(map(_reading_fields, console.gateway.queries.last(sensor, field)))
 
 
-async def history(caller: ICaller, arguments: Sequence[str]) -> str | None:
+@word("history ID [FIELD] [since=1h] [limit=100]")
+async def history(console: Console, arguments: Sequence[str]) -> None:
     """
-    Tell stored readings, newest last.
-
-    Usage: history ID [FIELD] [since=1h] [limit=100]
+    Show stored readings, newest last.
 
     since is a duration before now (90s, 30m, 1.5h, 2d, 1w) or a time (2026-01-31T12:00:00Z).
     """
     if not arguments:
-        raise _misused(history)
-    sensor, *others = arguments
+        raise history.usage_error()
+    sensor, *options = arguments
     if not is_sensor_id(sensor):
-        raise _misused(history, f"{sensor!r} is no sensor id")
-    field = _field(history, others.pop(0)) if others and "=" not in others[0] else None
+        raise history.usage_error(f"not a sensor id: {sensor!r}")
+    field = _parse_field(history, options.pop(0)) if options and "=" not in options[0] else None
     since: int | None = None
     limit = HISTORY_DEFAULT
-    for option, value in _options(history, others):
-        name = option.lower()
-        if name == "since":
-            try:
-                since = parse_moment(value, caller.wall())
-            except ValueError:
-                raise _misused(history, f'since: not a time: "{value}"') from None
-        elif name == "limit":
-            limit = int(value) if re.fullmatch("[0-9]{1,5}", value) else 0
-            if not 0 < limit <= HISTORY_LIMIT:
-                raise _misused(history, f"limit is 1 to {HISTORY_LIMIT}")
-        else:
-            raise _misused(history, f"no such option as {name!r}")
-    readings = await caller.gateway.queries.history(sensor, field, since, limit)
-    return await _tell_all(caller, readings, _reading_fields)
+    for name, value in _parse_options(history, options):
+        match name.lower():
+            case "since":
+                try:
+                    since = parse_moment(value, console.factory.wall())
+                except ValueError:
+                    raise history.usage_error(f'since: not a time: "{value}"') from None
+            case "limit":
+                limit = int(value) if re.fullmatch("[0-9]{1,5}", value) else 0
+                if not 0 < limit <= HISTORY_LIMIT:
+                    raise history.usage_error(f'limit: expected 1 to {HISTORY_LIMIT}, got "{value}"')
+            case _:
+                raise history.usage_error(f"unknown option: {name!r}")
+    readings = await console.gateway.queries.history(sensor, field, since, limit)
+    await console.send_data(map(_reading_fields, readings))
 
 
-async def watch(caller: ICaller, arguments: Sequence[str]) -> str | None:
+@word("watch [ID ...]", shell=False)
+async def watch(console: Console, arguments: Sequence[str]) -> None:
     """
-    Tell every reading from now on, and when a device comes or goes.
+    Subscribe to readings, and to devices that come and go.
 
-    Usage: watch [ID ...]
-
-    Only readings of these sensors, if any are named; another watch takes the place of the one before.
+    Only to readings of these sensors, if any are named. Another watch replaces the one before.
     """
     for sensor in arguments:
         if not is_sensor_id(sensor):
-            raise _misused(watch, f"{sensor!r} is no sensor id")
-    caller.watch(arguments)
-    return None
+            raise watch.usage_error(f"not a sensor id: {sensor!r}")
+    console.watch(arguments)
 
 
-async def unwatch(caller: ICaller, arguments: Sequence[str]) -> str | None:
+@word("unwatch", shell=False)
+async def unwatch(console: Console, arguments: Sequence[str]) -> None:
     """
-    End what watch began.
-
-    Usage: unwatch
+    End the subscription.
     """
-    _no_arguments(unwatch, arguments)
-    caller.unwatch()
-    return None
+    console.unwatch()
 
 
-async def sensors(caller: ICaller, arguments: Sequence[str]) -> str | None:
+@word("sensors")
+async def sensors(console: Console, arguments: Sequence[str]) -> None:
     """
-    List the known sensors.
-
-    Usage: sensors
+    List the sensors that have sent a report.
     """
-    _no_arguments(sensors, arguments)
-    return await _tell_all(
-        caller,
-        caller.gateway.queries.sensors(),
-        lambda known: {
-            "ID": known.sensor,
-            "DEV": known.device,
-            **({"FIELDS": ",".join(known.fields)} if known.fields else {}),
-            "SEEN": format_time(known.seen),
-            "REPORTS": str(known.reports),
-            **({"NAME": known.name} if known.name else {}),
-        },
+    await console.send_data(
+        {
+            "ID": sensor.sensor,
+            "DEV": sensor.device,
+            **({"FIELDS": ",".join(sensor.fields)} if sensor.fields else {}),
+            "SEEN": format_time(sensor.seen),
+            "REPORTS": str(sensor.reports),
+            **({"NAME": sensor.name} if sensor.name else {}),
+        }
+        for sensor in console.gateway.queries.sensors()
     )
 
 
-async def devices(caller: ICaller, arguments: Sequence[str]) -> str | None:
+@word("devices")
+async def devices(console: Console, arguments: Sequence[str]) -> None:
     """
-    List the devices: where they are, their state and since when, and what they said.
-
-    Usage: devices
+    List the devices: path, state, since when, and what was counted.
     """
-    _no_arguments(devices, arguments)
-    return await _tell_all(
-        caller,
-        caller.gateway.queries.devices(),
-        lambda device: {
+    await console.send_data(
+        {
             "DEV": device.name,
             "PATH": device.path,
             "STATE": device.state,
             "SINCE": format_time(device.since),
             **{count.key: str(count.value) for count in device.counts},
             **({"TEXT": device.warning} if device.warning else {}),
-        },
+        }
+        for device in console.gateway.queries.devices()
     )
 
 
-async def lend(caller: ICaller, arguments: Sequence[str]) -> str | None:
+@word("lend DEVICE")
+async def lend(console: Console, arguments: Sequence[str]) -> None:
     """
-    Let go of a device, so that another program can open its port, for as long as this connection lasts.
-
-    Usage: lend DEVICE
+    Release a device until this connection ends, so that another program can open its port.
     """
     if len(arguments) != 1:
-        raise _misused(lend)
-    lease = await caller.gateway.lend(arguments[0], caller.client)
-    caller.borrow(lease)
-    return await _tell_all(caller, [{"DEV": lease.device, "PORT": lease.port}], dict)
+        raise lend.usage_error()
+    lease = await console.gateway.lend(arguments[0], console.client)
+    console.keep(lease)
+    await console.send_data([{"DEV": lease.device, "PORT": lease.port}])
 
 
-async def status(caller: ICaller, arguments: Sequence[str]) -> str | None:
+@word("status")
+async def status(console: Console, arguments: Sequence[str]) -> None:
     """
-    Tell how usbgate is.
-
-    Usage: status
+    Show the state of usbgate.
     """
-    _no_arguments(status, arguments)
-    queries = caller.gateway.queries
-    return await _tell_all(caller, [*_status_lines(queries.status(), queries.totals()), caller.counts()], dict)
+    queries = console.gateway.queries
+    await console.send_data(status_fields(queries.status(), queries.totals(), console.factory.counts()))
 
 
-async def noise(caller: ICaller, arguments: Sequence[str]) -> str | None:
+@word("noise")
+async def noise(console: Console, arguments: Sequence[str]) -> None:
     """
-    Tell the last malformed lines and why they are, newest last.
-
-    Usage: noise
+    Show the last malformed lines with their reasons, newest last.
     """
-    _no_arguments(noise, arguments)
-    return await _tell_all(
-        caller,
-        caller.gateway.queries.malformed_lines(),
-        lambda line: {
+    await console.send_data(
+        {
             "AT": format_time(line.at),
             "FROM": line.source,
             "REASON": line.reason,
             "TEXT": plain_text(line.line.decode("utf-8", "backslashreplace")),
-        },
+        }
+        for line in console.gateway.queries.malformed_lines()
     )
 
 
-async def ping(caller: ICaller, arguments: Sequence[str]) -> str | None:
+@word("ping")
+async def ping(console: Console, arguments: Sequence[str]) -> None:
     """
-    Say that usbgate is there.
-
-    Usage: ping
+    Check that usbgate replies.
     """
-    _no_arguments(ping, arguments)
-    return None
 
 
-async def help_(caller: ICaller, arguments: Sequence[str]) -> str | None:
+@word("help [WORD]", shell=False)
+async def help_(console: Console, arguments: Sequence[str]) -> None:
     """
-    Tell what can be said here.
-
-    Usage: help [WORD]
+    List the words, or explain one.
     """
     if len(arguments) > 1:
-        raise _misused(help_)
+        raise help_.usage_error()
     if arguments:
-        usage, *texts = _explain(_find(arguments[0].lower()))
-        return await _tell_all(caller, [{"USAGE": usage}, *[{"TEXT": text} for text in texts]], dict)
-    explained = [_explain(word) for word in WORDS.values()]
-    return await _tell_all(caller, [{"USAGE": usage, "TEXT": text} for usage, text, *_ in explained], dict)
+        found = _find(arguments[0])
+        await console.send_data([{"USAGE": found.usage}, *({"TEXT": text} for text in (found.summary, *found.details))])
+    else:
+        await console.send_data({"USAGE": each.usage, "TEXT": each.summary} for each in WORDS.values())
 
 
-async def quit_(caller: ICaller, arguments: Sequence[str]) -> str | None:
+@word("quit", shell=False)
+async def quit_(console: Console, arguments: Sequence[str]) -> None:
     """
     Close the connection.
-
-    Usage: quit
     """
-    _no_arguments(quit_, arguments)
-    caller.leave()
-    return None
+    console.send_lines(format_line({"OK": "quit"}))
+    console.close()  # nothing can be sent from now on, so this `OK:quit` is the only one
 
 
-WORDS: Mapping[str, Word] = {
-    word.__name__.rstrip("_"): word
-    for word in (ask, last, history, watch, unwatch, sensors, devices, lend, status, noise, ping, help_, quit_)
-}
+# In the order in which `help` lists them.
+WORDS: Mapping[str, Word] = {each.name: each for each in list(globals().values()) if isinstance(each, Word)}
 
 
-def _find(name: str) -> Word:
-    if name not in WORDS:
-        raise Unknown(f"there is no word {name[:40]!r}; say help")
-    return WORDS[name]
+def _parse_options(used: Word, options: Sequence[str]) -> list[tuple[str, str]]:
+    parsed = []
+    for option in options:
+        name, _, value = option.partition("=")
+        if not (name and value):
+            raise used.usage_error(f"expected KEY=VALUE, got {option!r}")
+        parsed.append((name, value))
+    return parsed
 
 
-@cache
-def _explain(word: Word) -> list[str]:
-    """
-    Read a word's docstring: its usage, and then its paragraphs.
-    """
-    summary, usage, *texts = [" ".join(part.split()) for part in cleandoc(word.__doc__ or "").split("\n\n")]
-    return [usage.removeprefix("Usage: "), summary, *texts]
-
-
-def _misused(word: Word, why: str = "") -> Malformed:
-    # `TEXT` has no `_` (protocol §1), so an option is named here as it can be said, too, without one.
-    return Malformed(why or "wrong arguments", "usage: " + _explain(word)[0].replace("max_age", "maxage"))
-
-
-def _no_arguments(word: Word, arguments: Sequence[str]) -> None:
-    if arguments:
-        raise _misused(word)
-
-
-def _options(word: Word, arguments: Sequence[str]) -> list[tuple[str, str]]:
-    options = []
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not (name and equals and value):
-            raise _misused(word, f"{argument!r} is not KEY=VALUE")
-        options.append((name, value))
-    return options
-
-
-def _field(word: Word, text: str) -> str:
+def _parse_field(used: Word, text: str) -> str:
     if not is_key(text):
-        raise _misused(word, f"{text!r} is no field")
+        raise used.usage_error(f"not a field: {text!r}")
     return text.upper()
 
 
-def _reading_fields(reading: Reading) -> dict[str, str]:
-    # A number that was spelled with more digits than a double holds has its text beside it.
+def _reading_fields(reading: Reading) -> Mapping[str, str]:
     number = "" if reading.value is None else format_number(reading.value)
     return {
         "ID": reading.sensor,
-        reading.field: reading.text or number,
+        reading.field: reading.text or number,  # a number of more digits than a double holds has its text, too
         **({"MSG": reading.command} if reading.command is not None else {}),
         "AT": format_time(reading.at),
         "DEV": reading.device,
     }
-
-
-def _status_lines(status: Status, totals: Totals) -> list[Mapping[str, str]]:
-    lines: list[Mapping[str, str]] = [
-        {
-            "VERSION": status.version,
-            "UPTIME": f"{status.uptime:.0f}",
-            "CLOCK": "trusted" if status.clock_trusted else "untrusted",
-            "SENSORS": str(status.sensors),
-            "INFLIGHT": str(status.in_flight),
-        },
-        _store_line(status.store),
-    ]
-    if status.journal is not None:
-        lines.append(_journal_line(status.journal))
-    lines.extend({"REQUESTS": str(count), "OUTCOME": name} for name, count in totals.outcomes.items())
-    lines.extend({"MALFORMED": str(count), "REASON": name} for name, count in totals.malformed.items())
-    for device, unsure in status.unsure.items():
-        for start in range(0, len(unsure), UNSURE_PER_LINE):
-            shown = unsure[start : start + UNSURE_PER_LINE]
-            lines.append(
-                {
-                    "DEV": device,
-                    "UNSURE": str(len(shown)),
-                    "SENSORS": ",".join(shown),
-                    "TEXT": "they answer with neither MSG nor TAG: an unasked reading can pass for an answer",
-                }
-            )
-    return lines
-
-
-def _store_line(store: StoreStatus) -> Mapping[str, str]:
-    fields = {"STORE": store.state}
-    if store.gateway is not None:
-        fields |= {"GW": store.gateway, "BACKLOG": str(store.backlog), "REJECTED": str(store.rejected)}
-    if store.oldest is not None:
-        fields["OLDEST"] = format_time(store.oldest)
-    if store.trouble is not None:
-        fields["TEXT"] = plain_text(store.trouble)
-    return fields
-
-
-def _journal_line(journal: JournalStatus) -> Mapping[str, str]:
-    fields = {
-        "JOURNAL": "ok" if journal.trouble is None else "trouble",
-        "COMMITS": str(journal.commits),
-        "SLOWEST": f"{journal.slowest_commit:.4f}",
-    }
-    if journal.written is not None and journal.daily is not None:
-        fields |= {"WRITTEN": str(journal.written), "DAILY": str(journal.daily)}
-    if journal.lost:
-        fields["LOST"] = str(journal.lost)
-    if journal.trouble is not None:
-        fields["TEXT"] = plain_text(journal.trouble)
-    return fields
-
-
-def _spell(fields: Mapping[str, str]) -> str:
-    """
-    Write a data line; a value that would not read back is made so.
-    """
-    return join_fields({key: value if reads_back(value) else plain_text(value) for key, value in fields.items()})
-
-
-async def _tell_all(
-    caller: ICaller, items: Sequence[_Item], fields: Callable[[_Item], Mapping[str, str]]
-) -> str | None:
-    """
-    Tell a line for each item, a few a turn.
-    """
-    for start in range(0, len(items), _LINES_A_TURN):
-        if start and not await caller.room():
-            break
-        caller.tell(*[_spell(fields(item)) for item in items[start : start + _LINES_A_TURN]])
-    return None

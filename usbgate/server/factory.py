@@ -1,5 +1,5 @@
 """
-The connections of clients: how many there may be, who watches what, and how they end.
+All connections of line clients: their limit, their counts, their subscriptions, and how they end.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import ServerFactory
-from zope.interface import implementer
 
 from usbgate.core.errors import LimitExceeded, RequestError, Stopped
 from usbgate.core.messages import answer_line, event_line
 from usbgate.core.model import Answer, Event, ReportEvent
 from usbgate.gateway.interfaces import IGateway
 from usbgate.net.broadcast import Broadcast
-from usbgate.server.protocol import ClientProtocol, IConnections
+from usbgate.server.protocol import ClientProtocol
 
-MAX_CONNECTIONS = 1000  # the default; each is a file descriptor and up to 1 MiB of `WATCHER_LIMIT`
+MAX_CONNECTIONS = 1000  # the default; each is a file descriptor and up to 1 MiB of `SUBSCRIBER_LIMIT`
 
-# Seconds for clients to take what they are still told when usbgate ends; the whole is to stop within 5 s.
+# Seconds for clients to read what is unsent when usbgate stops; the whole stop must take less than 5 s.
 STOP_LIMIT = 1.5
 
 
@@ -30,10 +29,16 @@ def _wall() -> int:
     return int(time.time() * 1000)
 
 
-@implementer(IConnections)
 class ClientFactory(ServerFactory["ClientProtocol"]):
     """
-    All connections of clients: how many there may be, and who watches what.
+    The connections of line clients, and what they share.
+
+    Attributes:
+        reactor: For time limits and later turns.
+        gateway: Answers requests.
+        wall: The wall clock, whole milliseconds since 1970, UTC (`IClock.wall`).
+        subscribers: Subscriptions to events.
+        limited: Refusals because of a limit, since the start.
     """
 
     noisy = False
@@ -46,81 +51,38 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         wall: Callable[[], int] = _wall,
     ) -> None:
         """
-        Serve clients.
-
         Args:
-            reactor: For time limits.
-            gateway: Whom to ask.
-            max_connections: The connection beyond is told so and closed.
-            wall: The wall clock, whole milliseconds since 1970, UTC (`IClock.wall`).
+            reactor: See the attribute, as for `gateway` and `wall`.
+            gateway: See above.
+            max_connections: Connections beyond that get an error and are closed.
+            wall: See above.
         """
         self.reactor = reactor
         self.gateway = gateway
-        self.watchers = Broadcast(reactor, self.subscribe_lines)
+        self.wall = wall
+        self.subscribers = Broadcast(reactor, self.subscribe_lines)
         self.limited = 0
-        self._wall = wall
         self._max_connections = max_connections
         self._connections: set[ClientProtocol] = set()
         self._accepted = 0
         self._unflushed: dict[ClientProtocol, None] = {}  # an ordered set
-        self._spelled: Answer | None = None  # the one told last, and its line
-        self._line = b""
+        self._encoded: tuple[Answer | None, bytes] = (None, b"")  # the latest
         self._stopping = False
-        self._all_gone: Deferred[None] | None = None
+        self._all_closed: Deferred[None] | None = None
         self._stop_call: IDelayedCall | None = None
-
-    def subscribe_lines(self, deliver: Callable[[str | None, str], None]) -> Callable[[], None]:
-        """
-        Call `deliver` with the sensor and the line of every event that is sent on the line port, from now on.
-
-        The sensor is None for an event that is about none.
-
-        Returns:
-            What to call to unsubscribe.
-        """
-
-        def spell(event: Event) -> None:
-            line = event_line(event)
-            if line is not None:
-                deliver(event.sensor if isinstance(event, ReportEvent) else None, line)
-
-        return self.gateway.subscribe(spell)
 
     def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:
         """
-        Make the protocol of a new connection.
+        Build the protocol of a new connection.
         """
         return ClientProtocol(self, addr)
 
-    def wall(self) -> int:
+    def add(self, client: ClientProtocol) -> RequestError | None:
         """
-        Return the wall clock (see `ICaller.wall`).
-        """
-        return self._wall()
+        Add a new connection.
 
-    def spell(self, answer: Answer) -> bytes:
-        """
-        Spell an answer (see `IConnections.spell`).
-        """
-        if answer is not self._spelled:
-            self._line, self._spelled = answer_line(answer).encode(), answer
-        return self._line
-
-    def counts(self) -> Mapping[str, int]:
-        """
-        Return the numbers for `status` (see `IConnections.counts`).
-        """
-        return {
-            "CLIENTS": len(self._connections),
-            "WATCHERS": len(self.watchers),
-            "WAITING": sum(client.in_flight for client in self._connections),
-            "ACCEPTED": self._accepted,
-            "LIMITED": self.limited,
-        }
-
-    def admit(self, client: ClientProtocol) -> RequestError | None:
-        """
-        Count a new connection (see `IConnections.admit`).
+        Returns:
+            None, or the error with which it must be closed.
         """
         refusal: RequestError | None = None
         if self._stopping:
@@ -133,12 +95,62 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         self._connections.add(client)
         return refusal
 
+    def remove(self, client: ClientProtocol) -> None:
+        """
+        Remove a connection that is lost.
+        """
+        self._connections.discard(client)
+        if self._all_closed is not None and not self._connections:
+            if self._stop_call is not None:
+                self._stop_call.cancel()
+                self._stop_call = None
+            all_closed, self._all_closed = self._all_closed, None
+            all_closed.callback(None)
+
+    def counts(self) -> Mapping[str, int]:
+        """
+        Return the last line of `status` (protocol §3): counts of the present, then counts since the start.
+        """
+        return {
+            "CLIENTS": len(self._connections),
+            "WATCHERS": len(self.subscribers),
+            "WAITING": sum(client.in_flight for client in self._connections),
+            "ACCEPTED": self._accepted,
+            "LIMITED": self.limited,
+        }
+
+    def subscribe_lines(self, deliver: Callable[[str | None, str], None]) -> Callable[[], None]:
+        """
+        Call `deliver` from now on with each event that line clients can subscribe to.
+
+        Args:
+            deliver: Called with the sensor (None for an event that is not a reading) and the line without its end.
+
+        Returns:
+            What to call to unsubscribe.
+        """
+
+        def publish(event: Event) -> None:
+            line = event_line(event)
+            if line is not None:
+                deliver(event.sensor if isinstance(event, ReportEvent) else None, line)
+
+        return self.gateway.subscribe(publish)
+
+    def encode(self, answer: Answer) -> bytes:
+        """
+        Return the line of an answer, without a tag, encoded once for all its askers.
+        """
+        if answer is not self._encoded[0]:
+            self._encoded = answer, answer_line(answer).encode()
+        return self._encoded[1]
+
     def flush_later(self, client: ClientProtocol) -> None:
         """
-        Flush a connection at the end of this reactor turn (see `IConnections.flush_later`).
+        Flush a connection at the end of this reactor turn, so that the replies of one turn leave in one packet.
         """
         if not self._unflushed:
-            self.reactor.callLater(0, self._flush)
+            self.reactor.callLater(0, self._flush)  # runs before the reactor polls again
         self._unflushed[client] = None
 
     def _flush(self) -> None:
@@ -146,22 +158,9 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         for client in unflushed:
             client.flush()
 
-    def gone(self, client: ClientProtocol) -> None:
-        """
-        Forget a connection (see `IConnections.gone`).
-        """
-        self._connections.discard(client)
-        self.watchers.remove(client)
-        if self._all_gone is not None and not self._connections:
-            if self._stop_call is not None:
-                self._stop_call.cancel()
-                self._stop_call = None
-            all_gone, self._all_gone = self._all_gone, None
-            all_gone.callback(None)
-
     def stop(self) -> Deferred[None]:
         """
-        Close all connections; new ones are refused. To be called once, when the gateway has failed what waits.
+        Close all connections, and refuse new ones. To be called once, after the gateway has failed all requests.
 
         Returns:
             Fires when all are closed, `STOP_LIMIT` seconds from now at the latest.
@@ -169,11 +168,11 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         self._stopping = True
         if not self._connections:
             return succeed(None)
-        self._all_gone = all_gone = Deferred[None]()
+        self._all_closed = all_closed = Deferred[None]()
         self._stop_call = self.reactor.callLater(STOP_LIMIT, self._abort_all)
         for client in list(self._connections):
             client.stop()
-        return all_gone
+        return all_closed
 
     def _abort_all(self) -> None:
         self._stop_call = None
@@ -183,7 +182,7 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
 
 class Clients(Service):
     """
-    The connections of clients, which outlive the listening for new ones.
+    Closes all connections at the stop; they outlive the listening for new ones.
     """
 
     def __init__(self, factory: ClientFactory) -> None:
@@ -191,7 +190,7 @@ class Clients(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Close them.
+        Close all connections.
 
         Returns:
             Fires when all are closed.

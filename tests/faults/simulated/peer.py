@@ -16,7 +16,7 @@ from tests.faults.simulated.device import TOGGLE
 from tests.faults.simulated.life import Life, MemoryTransport, demand
 from usbgate.core.fieldline import parse
 from usbgate.net.broadcast import Broadcast, ISubscriber
-from usbgate.server.protocol import ClientProtocol
+from usbgate.server.console import Console
 
 if TYPE_CHECKING:
     from tests.faults.simulation import World
@@ -73,21 +73,21 @@ class RecordedWatchers(Broadcast):
 
     world: World
 
-    def add(self, watcher: ISubscriber, sensors: Collection[str]) -> None:
+    def add(self, subscriber: ISubscriber, sensors: Collection[str]) -> None:
         """
         See `Broadcast`.
         """
-        assert isinstance(watcher, ClientProtocol)
-        self.world.watching[watcher] = frozenset(sensors)
-        super().add(watcher, sensors)
+        assert isinstance(subscriber, Console)
+        self.world.watching[subscriber.connection] = frozenset(sensors)
+        super().add(subscriber, sensors)
 
-    def remove(self, watcher: ISubscriber) -> None:
+    def remove(self, subscriber: ISubscriber) -> None:
         """
         See `Broadcast`.
         """
-        assert isinstance(watcher, ClientProtocol)
-        self.world.watching.pop(watcher, None)
-        super().remove(watcher)
+        assert isinstance(subscriber, Console)
+        self.world.watching.pop(subscriber.connection, None)
+        super().remove(subscriber)
 
 
 class Peer:

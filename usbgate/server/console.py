@@ -1,0 +1,213 @@
+"""
+What a connection does besides requests (protocol §3): words, a subscription, leases.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from usbgate.core.errors import Failed, RequestError
+from usbgate.core.fieldline import format_line, join_fields, plain_text, reads_back
+from usbgate.core.messages import error_line
+from usbgate.gateway.interfaces import Lease
+from usbgate.net.broadcast import EventBatch, ISubscriber
+from usbgate.server import commands
+
+if TYPE_CHECKING:
+    from usbgate.server.protocol import ClientProtocol
+
+# Data lines sent before other events of the reactor, and a client that reads slowly, get their turn: below a
+# millisecond's work.
+DATA_LINES_PER_TURN = 100
+
+SUBSCRIBER_LIMIT = 1024 * 1024  # bytes unsent; beyond, a subscriber loses events, protocol §3
+
+
+@implementer(ISubscriber)
+class Console:
+    """
+    Answers the words of one connection, one after the other.
+
+    Attributes:
+        connection: The connection.
+        factory: All connections.
+        gateway: Answers requests and queries.
+        origin: `ORIGIN` of requests that have none.
+        client: The client's host and port, for the log and for the record of requests.
+        words: Lines that are not answered yet, or the error that a line is answered with. The first one is being
+            answered.
+    """
+
+    log = Logger()
+
+    def __init__(self, connection: ClientProtocol) -> None:
+        self.connection = connection
+        self.factory = connection.factory
+        self.gateway = connection.factory.gateway
+        self.origin = connection.origin
+        self.client = connection.client
+        self.words: deque[str | RequestError] = deque()
+        self._leases: list[Lease] = []
+        self._lost_events = 0  # since the client stopped reading
+        self._room: Deferred[bool] | None = None
+        self._turn: IDelayedCall | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """
+        Whether there is a word to answer, or a subscription.
+        """
+        return bool(self.words) or self in self.factory.subscribers
+
+    def connection_lost(self) -> None:
+        """
+        The client is gone: end its subscription and its leases.
+        """
+        self.unwatch()
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        self.end_leases()
+        self._give_room()
+
+    # Words.
+
+    def receive(self, word: str | RequestError) -> None:
+        """
+        Answer a word when those before it are answered.
+
+        Args:
+            word: A line that is not blank, or the error that the reply to it is.
+        """
+        self.words.append(word)
+        if len(self.words) == 1:
+            Deferred.fromCoroutine(self._answer_words()).addErrback(
+                lambda failure: self.log.failure("words of {client} failed", failure=failure, client=self.client)
+            )
+
+    async def _answer_words(self) -> None:
+        connection = self.connection
+        while self.words and not connection.closing:
+            word = self.words[0]
+            try:
+                if isinstance(word, RequestError):
+                    connection.send_lines(error_line(word, {}))
+                else:
+                    await commands.answer(self, word)
+            except Exception:
+                self.log.failure("a word of {client} failed: {word!r}", client=self.client, word=word)
+                connection.send_lines(error_line(Failed(), {}))
+            self.words.popleft()
+            connection.regulate()
+        connection.close_if_done()
+
+    def send_lines(self, *lines: str) -> None:
+        """
+        Send lines, each with a line end; do nothing once the connection is closing.
+        """
+        self.connection.send_lines(*lines)
+
+    async def send_data(self, rows: Iterable[Mapping[str, str]]) -> None:
+        """
+        Send data lines, as fast as the client reads them; stop when it is gone.
+
+        Args:
+            rows: The fields of each line. A value that would not read back is changed to plain text.
+        """
+        rest = iter(rows)
+        while lines := [_data_line(fields) for fields in islice(rest, DATA_LINES_PER_TURN)]:
+            self.send_lines(*lines)
+            if len(lines) < DATA_LINES_PER_TURN or not await self._room_made():
+                return
+
+    def close(self) -> None:
+        """
+        Close the connection once the client has read all that was sent.
+        """
+        self.connection.close()
+
+    def _room_made(self) -> Deferred[bool]:
+        # Fires in a later reactor turn, when the client has read most of what was sent to it or is gone; with whether
+        # it is still connected.
+        if self.connection.closing:
+            return succeed(False)
+        self._room = Deferred()
+        self._turn = self.factory.reactor.callLater(0, self._turn_came)
+        return self._room
+
+    def _turn_came(self) -> None:
+        self._turn = None
+        if self.connection.has_room:
+            self._give_room()
+
+    def drained(self) -> None:
+        """
+        The client has read most of what was sent to it.
+        """
+        if self._lost_events:
+            lost, self._lost_events = self._lost_events, 0
+            self.connection.send_lines(format_line({"EVENT": "dropped", "COUNT": str(lost)}))
+        if self._turn is None:
+            self._give_room()
+
+    def _give_room(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            room.callback(not self.connection.closing)
+
+    # The subscription.
+
+    def watch(self, sensors: Collection[str]) -> None:
+        """
+        Send events from now on, instead of those that were subscribed to before.
+
+        Args:
+            sensors: Send readings of these sensors only; of all, if empty.
+        """
+        if not self.connection.closing:
+            self.factory.subscribers.add(self, sensors)
+
+    def unwatch(self) -> None:
+        """
+        End the subscription, if there is one.
+        """
+        self.factory.subscribers.remove(self)
+
+    def deliver(self, batch: EventBatch) -> None:
+        """
+        Send events, or count them as lost while too much is unsent (protocol §3).
+        """
+        if self._lost_events or self.connection.unsent > SUBSCRIBER_LIMIT:
+            self._lost_events += len(batch)
+        else:
+            self.connection.send(batch.encode(self.connection.delimiter))
+
+    # Leases.
+
+    def keep(self, lease: Lease) -> None:
+        """
+        End a lease when the client closes or half-closes the connection; at once, if it has.
+        """
+        self._leases.append(lease)
+        if self.connection.half_closed or self.connection.closing:
+            self.end_leases()
+
+    def end_leases(self) -> None:
+        """
+        End all leases.
+        """
+        leases, self._leases = self._leases, []
+        for lease in leases:
+            lease.end()
+
+
+def _data_line(fields: Mapping[str, str]) -> str:
+    return join_fields({key: value if reads_back(value) else plain_text(value) for key, value in fields.items()})

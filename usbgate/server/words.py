@@ -1,0 +1,58 @@
+"""
+How a word (protocol §3) is declared: its usage, its help, and what it does, in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from inspect import cleandoc
+from typing import TYPE_CHECKING
+
+from usbgate.core.errors import Malformed
+
+if TYPE_CHECKING:
+    from usbgate.server.console import Console
+
+# Sends the data lines of the reply. Returns the closing line, if that is not simply `OK:` with the word's name.
+Run = Callable[["Console", Sequence[str]], Awaitable[str | None]]
+
+
+class Word:
+    """
+    A word.
+
+    Attributes:
+        name: The word itself, lower case.
+        usage: The word and its arguments.
+        summary: Its help, in one sentence.
+        details: The rest of its help, one text for each paragraph.
+        shell: Whether `usbgate NAME` sends it, too.
+        run: Answers it.
+    """
+
+    def __init__(self, usage: str, run: Run, shell: bool) -> None:
+        self.name, _, arguments = usage.partition(" ")
+        self.usage = usage
+        self.takes_arguments = bool(arguments)
+        self.summary, *self.details = (" ".join(each.split()) for each in cleandoc(run.__doc__ or "").split("\n\n"))
+        self.shell = shell
+        self.run = run
+
+    def usage_error(self, reason: str = "wrong arguments") -> Malformed:
+        """
+        Return the error for arguments that do not fit.
+        """
+        # `TEXT` has no `_` (protocol §1); the option works without it, too.
+        return Malformed(reason, "usage: " + self.usage.replace("max_age", "maxage"))
+
+
+def word(usage: str, shell: bool = True) -> Callable[[Run], Word]:
+    """
+    Declare a word; its docstring is its help.
+
+    Args:
+        usage: The word and its arguments, such as `last [ID [FIELD]]`. Without arguments here, none are accepted.
+        shell: Whether the `usbgate` command has a subcommand that sends this word. False for a word that is about the
+            connection itself.
+    """
+    return lambda run: Word(usage, run, shell)
