@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from twisted.trial.unittest import SkipTest, TestCase
 
 from tests.support.folders import new_folder
-from tests.support.processes import end, is_running, processes_of
+from tests.support.processes import end, heed_interrupts, is_running, processes_of
 from tests.support.running import ROOT, free_port, usual_ports
 from tests.support.standin import answering
 from tests.support.waiting import eventually
@@ -196,6 +196,7 @@ class Processes(TestCase):
         """
         Make a folder, whose path is short enough and nobody else's.
         """
+        heed_interrupts()
         self.folder = new_folder()
         self.addCleanup(rmtree, self.folder, ignore_errors=True)
         self.addCleanup(self.end_all)

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.processes import heed_interrupts
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import parse
 from usbgate.core.model import Report
@@ -436,6 +437,7 @@ class RunTests(SynchronousTestCase):
         """
         It says where the device is, and Ctrl-C ends it with status 0 and nothing left behind.
         """
+        heed_interrupts()
         path = os.path.abspath(self.mktemp())
         code = (
             "import sys; from twisted.internet import reactor; from usbgate.simulator.home import Home;"

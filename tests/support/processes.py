@@ -24,6 +24,14 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def heed_interrupts() -> None:
+    """
+    Let SIGINT end the processes started from now on, even if this one ignores it: a shell's background job does.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def end(pid: int) -> None:
     """
     End a process that need not be our child, and wait for it.
