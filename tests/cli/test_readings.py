@@ -12,7 +12,7 @@ from usbgate.cli.demo import configuration
 from usbgate.cli.readings import rows
 from usbgate.config.load import load
 from usbgate.config.settings import FieldSettings, SensorSettings
-from usbgate.simulator.home import furnish
+from usbgate.simulator.sensors import furnish
 
 
 class RowsTests(SynchronousTestCase):

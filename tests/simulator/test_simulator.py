@@ -1,5 +1,5 @@
 """
-The simulated flat: what it says, and the device that it says it on.
+The simulated home: what it says, and the device that it says it on.
 """
 
 from __future__ import annotations
@@ -25,33 +25,34 @@ from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import parse
 from usbgate.core.model import Report
 from usbgate.device.dialects.fields import Dialect
-from usbgate.simulator.home import furnish
-from usbgate.simulator.service import Home, Simulator, SimulatorError
+from usbgate.simulator.home import Home
+from usbgate.simulator.sensors import furnish
+from usbgate.simulator.service import Simulator, SimulatorError
 
 
-def live(flat: Home, until: float, asks: dict[float, bytes] | None = None) -> list[bytes]:
+def live(home: Home, until: float, asks: dict[float, bytes] | None = None) -> list[bytes]:
     """
-    Let a flat live from 0 to a time, ask what is to be asked, and take all that it says.
+    Let a home live from 0 to a time, ask what is to be asked, and take all that it says.
     """
     asks = dict(asks or {})
     said: list[bytes] = []
-    flat.begin(0.0)
+    home.power_on(0.0)
     now = 0.0
-    while (now := min([flat.next_due, *asks])) <= until:
+    while (now := min([home.next_due, *asks])) <= until:
         if now in asks:
-            flat.hear(asks.pop(now), now)
-        said += flat.due(now)
+            home.receive(asks.pop(now), now)
+        said += home.due(now)
     return said
 
 
-class FlatTests(SynchronousTestCase):
+class HomeTests(SynchronousTestCase):
     """
     The logic, with numbers for clocks.
     """
 
     def asked(self, request: bytes, **options: Any) -> list[bytes]:
         """
-        What a silent flat says to one request.
+        What a silent home says to one request.
         """
         return live(Home(1, rate=0, **options), 10, {1.0: request})[1:]
 
@@ -63,7 +64,7 @@ class FlatTests(SynchronousTestCase):
         first = live(Home(7, rate=2, noise=0.2), 60, asks)
         self.assertEqual(first, live(Home(7, rate=2, noise=0.2), 60, asks))
         self.assertNotEqual(first, live(Home(8, rate=2, noise=0.2), 60, asks))
-        self.assertEqual(first[0], b"# flat ready\r\n")
+        self.assertEqual(first[0], b"# home ready\r\n")
 
     def test_answers(self) -> None:
         """
@@ -81,10 +82,10 @@ class FlatTests(SynchronousTestCase):
         """
         The lamp says what became of it, the shutter only acknowledges, and both keep it.
         """
-        flat = Home(1, rate=0, max_delay=0)
-        flat.begin(0)
+        home = Home(1, rate=0, max_delay=0)
+        home.power_on(0)
         for request, answer in [
-            (b"# hello", b"# flat ready"),
+            (b"# hello", b"# home ready"),
             (b"MSG:ON_ID:9", b"ID:9_LEVEL:100_MSG:ON"),
             (b"MSG:L_ID:9_LEVEL:50", b"ID:9_LEVEL:50_MSG:L"),
             (b"MSG:TOGGLE_ID:9", b"ID:9_LEVEL:0_MSG:TOGGLE"),
@@ -93,8 +94,8 @@ class FlatTests(SynchronousTestCase):
             (b"MSG:L_ID:10_LEVEL:30", b"ID:10_MSG:L"),
             (b"MSG:J_ID:10", b"ID:10_LEVEL:30_MSG:J"),
         ]:
-            flat.hear(request, 1)
-            self.assertEqual(flat.due(1), [answer + b"\r\n"])
+            home.receive(request, 1)
+            self.assertEqual(home.due(1), [answer + b"\r\n"])
 
     def test_not_understood(self) -> None:
         """
@@ -118,7 +119,7 @@ class FlatTests(SynchronousTestCase):
 
     def test_mute(self) -> None:
         """
-        A mute flat answers nothing and goes on speaking.
+        A mute home answers nothing and goes on speaking.
         """
         self.assertEqual(self.asked(b"MSG:J_ID:20", mute=True), [])
         self.assertGreater(len(live(Home(1, rate=1, mute=True), 60)), 20)
@@ -127,14 +128,14 @@ class FlatTests(SynchronousTestCase):
         """
         Answers take up to the longest delay and overtake each other.
         """
-        flat = Home(3, rate=0, max_delay=3)
-        flat.begin(0)
-        flat.due(0)
+        home = Home(3, rate=0, max_delay=3)
+        home.power_on(0)
+        home.due(0)
         for _ in range(20):
             for sensor in (b"20", b"21", b"22", b"23"):
-                flat.hear(b"MSG:J_ID:%b" % sensor, 0)
-        self.assertEqual(flat.due(0), [])
-        said = [parse(line.rstrip())["ID"] for line in flat.due(3)]
+                home.receive(b"MSG:J_ID:%b" % sensor, 0)
+        self.assertEqual(home.due(0), [])
+        said = [parse(line.rstrip())["ID"] for line in home.due(3)]
         self.assertEqual(sorted(said), sorted(["20", "21", "22", "23"] * 20))
         self.assertNotEqual(said, ["20", "21", "22", "23"] * 20)
 
@@ -171,12 +172,12 @@ class FlatTests(SynchronousTestCase):
         """
         Neither requests without end nor a clock that jumps make it grow.
         """
-        flat = Home(1, rate=1000)
-        flat.begin(0)
+        home = Home(1, rate=1000)
+        home.power_on(0)
         for _ in range(10_000):
-            flat.hear(b"MSG:J_ID:20", 0)
-        self.assertLess(len(flat.due(1_000_000)), 10_100)
-        self.assertGreater(flat.next_due, 1_000_000)
+            home.receive(b"MSG:J_ID:20", 0)
+        self.assertLess(len(home.due(1_000_000)), 10_100)
+        self.assertGreater(home.next_due, 1_000_000)
 
 
 def unread(descriptor: int) -> int:
@@ -191,15 +192,15 @@ class RecordedHome(Home):
     A home that keeps what it has said.
     """
 
-    begun = False
+    powered = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.said = bytearray()
 
-    def begin(self, now: float) -> None:
-        self.begun = True
-        super().begin(now)
+    def power_on(self, now: float) -> None:
+        self.powered = True
+        super().power_on(now)
 
     def due(self, now: float) -> list[bytes]:
         lines = super().due(now)
@@ -262,7 +263,7 @@ class SimulatorTests(TestCase):
         """
         from twisted.internet import reactor
 
-        while not self.home.begun or simulator in IReactorFDSet(reactor).getReaders():
+        while not self.home.powered or simulator in IReactorFDSet(reactor).getReaders():
             await self.turn()
 
     async def test_asked(self) -> None:
@@ -271,7 +272,7 @@ class SimulatorTests(TestCase):
         """
         self.start(max_delay=0.3)
         device = self.open()
-        self.assertEqual(await self.read(device, lambda heard: b"\n" in heard), b"# flat ready\r\n")
+        self.assertEqual(await self.read(device, lambda heard: b"\n" in heard), b"# home ready\r\n")
         sensors = [b"20", b"21", b"22", b"23"] * 5
         os.write(device, b"".join(b"MSG:J_ID:%b_ORIGIN:x_TAG:%d\n" % (s, n) for n, s in enumerate(sensors)))
         heard = await self.read(device, lambda heard: heard.count(b"\n") == len(sensors))
@@ -300,7 +301,7 @@ class SimulatorTests(TestCase):
             device = self.open()
             os.write(device, b"MSG:ON_ID:9_TAG:mine\n")
             heard = await self.read(device, lambda heard: b"mine\r\n" in heard)
-            self.assertEqual(sorted(heard.split(b"\r\n")[:-2]), [] if number else [b"# flat ready"])
+            self.assertEqual(sorted(heard.split(b"\r\n")[:-2]), [] if number else [b"# home ready"])
             self.assertEqual(heard.splitlines(keepends=True)[-1], said % b"mine")
             os.write(device, b"MSG:ON_ID:9_TAG:left\n" * 20)
             while unread(device) < len(said % b"left") * 20:

@@ -1,5 +1,5 @@
 """
-The simulator: a flat behind a pty, for trying things out without a board.
+The simulated home as a device: a pty that a daemon opens like a serial port.
 """
 
 from __future__ import annotations
@@ -14,65 +14,65 @@ from pathlib import Path
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorCore, IReactorFDSet, IReactorTime, IReadWriteDescriptor
 from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from usbgate.core.linebuffer import LineBuffer
-from usbgate.simulator.home import Home, furnish
+from usbgate.simulator.home import Home
+from usbgate.simulator.sensors import furnish
 
-__all__ = ["Home", "Simulator", "SimulatorError", "run"]
-
-# Bytes kept for a slow reader; whole lines beyond are lost, as on a real board.
+# Bytes buffered for a slow reader; whole lines beyond are lost, as on a real board.
 _UNSENT = 65_536
 
-# Seconds between two looks whether somebody has opened the device: the kernel tells only that nobody has it open.
-_LOOK = 0.1
+# Seconds between two checks whether a program has opened the device. The kernel reports only that none has.
+_CHECK = 0.1
 
 _LOST = Failure(CONNECTION_LOST)
 
 
 class SimulatorError(Exception):
     """
-    The simulator can't make its device; the text says why, in one line.
+    The device can't be created; the text says why, in one line.
     """
 
 
 @implementer(IReadWriteDescriptor)
 class Simulator(Service):
     """
-    A flat on a pty, as long as the service runs.
+    A simulated home on a pty, as long as the service runs.
 
-    The board is switched on when the device is opened first; what it says while nobody has it open is lost.
+    The board is switched on when the device is opened first. What it sends while no program has the device open is
+    lost.
     """
 
-    def __init__(self, reactor: IReactorTime, path: str | os.PathLike[str], flat: Home) -> None:
+    def __init__(self, reactor: IReactorTime, path: str | os.PathLike[str], home: Home) -> None:
         """
-        Remember what to do; nothing is opened before the service is started.
-
         Args:
             reactor: Also an `IReactorFDSet`.
-            path: Where the device is to be found: a symlink is made there, and removed at the end.
-            flat: What speaks and hears.
+            path: The path of the device: a symlink to the pty, which is removed at the end.
+            home: The simulated home.
         """
         self._reactor = reactor
         self._descriptors = IReactorFDSet(reactor)
         self._path = Path(path)
-        self._flat = flat
+        self._home = home
         self._pty = -1
         self._device = ""
-        self._heard = LineBuffer()
+        self._lines = LineBuffer()
         self._unsent = bytearray()
-        self._begun = False
+        self._powered = False
         self._opened = False
-        self._look_timer: IDelayedCall | None = None
-        self._speak_timer: IDelayedCall | None = None
+        self._checks = LoopingCall(self._check_opened)
+        self._checks.clock = reactor
+        self._send_timer: IDelayedCall | None = None
 
     def startService(self) -> None:
         """
-        Make the pty and the symlink.
+        Create the pty and the symlink.
 
         Raises:
-            SimulatorError: Something else is at the path, or it can't be made.
+            SimulatorError: Something else is at the path, or the symlink can't be created.
         """
         self._pty, theirs = os.openpty()
         tty.setraw(theirs)
@@ -88,60 +88,61 @@ class Simulator(Service):
                 raise SimulatorError(f"{self._path}: {error.strerror or error}") from error
             raise
         super().startService()
-        self._look()
+        self._checks.start(_CHECK)
 
     def stopService(self) -> None:
         """
-        End it: the device is gone for whoever has it open.
+        Remove the device, also for a program that has it open.
         """
         super().stopService()
-        for timer in (self._look_timer, self._speak_timer):
-            if timer is not None and timer.active():
-                timer.cancel()
+        if self._checks.running:
+            self._checks.stop()
+        if self._send_timer is not None and self._send_timer.active():
+            self._send_timer.cancel()
         if self._pty < 0:
             return
         try:
             if os.readlink(self._path) == self._device:
                 os.unlink(self._path)
         except OSError:
-            pass  # somebody took it away, or put something in its place
+            pass  # it was removed or replaced
         self._descriptors.removeReader(self)
         self._descriptors.removeWriter(self)
         os.close(self._pty)
         self._pty = -1
 
-    def _look(self) -> None:
+    def _check_opened(self) -> None:
         poll = select.poll()
         poll.register(self._pty, select.POLLIN)
         happened = [event for _, event in poll.poll(0)]
-        # Something may have been written by somebody who is gone already.
+        # A program may have written something and closed the device already.
         if happened and not happened[0] & select.POLLIN:
-            self._look_timer = self._reactor.callLater(_LOOK, self._look)
             return
+        self._checks.stop()
         self._opened = True
         self._descriptors.addReader(self)
-        if not self._begun:
-            self._begun = True
-            self._flat.begin(self._reactor.seconds())
-        self._speak()
+        if not self._powered:
+            self._powered = True
+            self._home.power_on(self._reactor.seconds())
+        self._send_due()
 
-    def _speak(self) -> None:
+    def _send_due(self) -> None:
         now = self._reactor.seconds()
-        for line in self._flat.due(now):
+        for line in self._home.due(now):
             if self._opened and len(self._unsent) + len(line) <= _UNSENT:
                 self._unsent += line
         if self._unsent:
             self._descriptors.addWriter(self)
-        if self._speak_timer is not None and self._speak_timer.active():
-            self._speak_timer.cancel()
-        if self._flat.next_due < math.inf:
-            self._speak_timer = self._reactor.callLater(max(0.0, self._flat.next_due - now), self._speak)
+        if self._send_timer is not None and self._send_timer.active():
+            self._send_timer.cancel()
+        if self._home.next_due < math.inf:
+            self._send_timer = self._reactor.callLater(max(0.0, self._home.next_due - now), self._send_due)
 
-    def _forget_unread(self) -> None:
-        # What a pty's reader left behind stays for the next one, and only their side can throw it away.
+    def _discard_unread(self) -> None:
+        # Bytes that a program has not read stay for the next one, and only its side of the pty can discard them.
         try:
             theirs = os.open(self._device, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
-        except OSError:  # somebody else was quick, and wants it alone
+        except OSError:  # another program has opened it exclusively
             return
         try:
             termios.tcflush(theirs, termios.TCIFLUSH)
@@ -162,7 +163,7 @@ class Simulator(Service):
 
     def doRead(self) -> Failure | None:
         """
-        Hear what was written to the device.
+        Read the requests that were written to the device.
         """
         try:
             data = os.read(self._pty, 65_536)
@@ -171,14 +172,14 @@ class Simulator(Service):
         except OSError:
             return _LOST
         now = self._reactor.seconds()
-        for line in self._heard.feed(data):
-            self._flat.hear(line, now)
-        self._speak()
+        for line in self._lines.feed(data):
+            self._home.receive(line, now)
+        self._send_due()
         return None
 
     def doWrite(self) -> Failure | None:
         """
-        Say what the device takes; the rest waits for its reader.
+        Write what the pty has room for; the rest waits for its reader.
         """
         try:
             del self._unsent[: os.write(self._pty, self._unsent)]
@@ -192,41 +193,41 @@ class Simulator(Service):
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        Nobody has the device open any more: forget what was not read, and look for the next one.
+        Discard what was not read, and wait for the next program: none has the device open any more.
         """
         self._opened = False
         self._descriptors.removeReader(self)
         self._descriptors.removeWriter(self)
         self._unsent.clear()
-        self._heard = LineBuffer()
+        self._lines = LineBuffer()
         if self.running:
-            self._forget_unread()
-            self._look_timer = self._reactor.callLater(_LOOK, self._look)
+            self._discard_unread()
+            self._checks.start(_CHECK, now=False)
 
 
 def _make_symlink(path: Path, device: str) -> None:
     try:
         old = os.readlink(path)
-    except OSError:  # nothing there, or no symlink: then making one says what is wrong
+    except OSError:  # nothing is there, or no symlink: then creating one fails with the reason
         old = ""
     if old.startswith("/dev/pts/"):
-        # Only of a simulator that was killed; but the kernel gives numbers out again, so `old` may be anybody's.
+        # Left by a simulator that was killed; but the kernel reuses numbers, so `old` may be another program's.
         if os.path.exists(old) and old != device:
             raise SimulatorError(f"{path}: leads to {old}, which is in use; remove it if no simulator runs")
         os.unlink(path)
     os.symlink(device, path)
 
 
-def run(reactor: IReactorCore, path: str | os.PathLike[str], flat: Home) -> None:
+def run(reactor: IReactorCore, path: str | os.PathLike[str], home: Home) -> None:
     """
-    Run a simulator and the reactor, until somebody ends it.
+    Run a simulator and the reactor, until a signal ends it.
 
     Raises:
-        SimulatorError: The device can't be made; the reactor was not run.
+        SimulatorError: The device can't be created.
     """
-    simulator = Simulator(IReactorTime(reactor), path, flat)
+    simulator = Simulator(IReactorTime(reactor), path, home)
     simulator.startService()
     reactor.addSystemEventTrigger("before", "shutdown", simulator.stopService)
-    ready = f"a flat with sensors {', '.join(furnish())} is at {os.path.abspath(path)}; Ctrl-C ends it"
+    ready = f"a home with sensors {', '.join(furnish())} is at {os.path.abspath(path)}; Ctrl-C ends it"
     reactor.callWhenRunning(print, ready, flush=True)
     reactor.run()
