@@ -37,7 +37,8 @@ MAY_IMPORT = {
 # Within these packages, one part may import another only as said here.
 WITHIN = {
     "store.interfaces": "",
-    "store.delivery": "store.interfaces",
+    "store.delivery": "store.interfaces store.restoration",
+    "store.restoration": "store.interfaces",
     "store.journal": "store.interfaces",
     "store.postgres": "store.interfaces",
     "store.embedded": "",

@@ -312,8 +312,7 @@ class World:
         """
         stored = {(r.sensor, r.field): reading_name(r.field, r.value, r.text) for r in self.database.readings()}
         ever = {(r.sensor, r.field, reading_name(r.field, r.value, r.text)) for r in self.database.readings()}
-        recalling = self.delivery._recalling
-        recalled = recalling is not None and bool(recalling.called)
+        restored = self.delivery.restoration.complete
         found = set()
         for reading in self.gateway.queries.last(None, None):
             key = reading.sensor, reading.field
@@ -323,10 +322,10 @@ class World:
                 demand(name == f"{reading.field}:{self.heard[key]}", "`last` is the newest", reading, self.heard[key])
             else:
                 demand((*key, name) in ever, "`last` is what was stored", reading)
-                if recalled:
-                    self.seen["recalled"] += 1
+                if restored:
+                    self.seen["restored"] += 1
                     demand(name == stored[key], "`last` is the newest that was stored", reading, stored[key])
-        known = self.heard.keys() | (stored.keys() if recalled else set())
+        known = self.heard.keys() | (stored.keys() if restored else set())
         demand(found >= known, "`last` knows all that was heard, and all that was stored", found, known)
 
     # Time.
@@ -436,7 +435,7 @@ class World:
         See that all that was promised was kept, and end.
         """
         demand(self.running, "it runs")
-        demand(self.delivery._recalling is not None and self.delivery._recalling.called, "what was stored is recalled")
+        demand(self.delivery.restoration.complete, "what was stored is restored")
         self.check_last()
         demand(self.journal.backlog == 0, "all that waits is stored", self.journal.backlog, self.delivery.status())
         for device, state in zip(self.devices, self.gateway.queries.devices(), strict=True):

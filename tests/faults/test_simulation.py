@@ -29,7 +29,7 @@ from usbgate.net import sendqueue
 from usbgate.net.broadcast import EventBatch
 from usbgate.server import console, protocol
 from usbgate.store import delivery
-from usbgate.store.delivery import Delivery
+from usbgate.store.restoration import Restoration
 
 SIMULATIONS = int(os.environ.get("USBGATE_SIMULATIONS", "5000" if FULL else "110"))
 FIRST_SEED = int(os.environ.get("USBGATE_FIRST_SEED", "0"))
@@ -43,7 +43,7 @@ INTERESTING = [
     "dropped for not reading",
     "events dropped",
     "given up",
-    "recalled",
+    "restored",
     "rejected",
     "row busy",
     "row offline",
@@ -132,14 +132,14 @@ class TestSabotage(SimulationCase):
             return
         self.fail("nothing was found")
 
-    def test_recall_overwrites(self) -> None:
+    def test_restoring_overwrites(self) -> None:
         """
         What the database knows takes the place of what was heard since.
         """
-        recall_really = KnownSensors.restore
+        really = KnownSensors.restore
 
         def restore(sensors: KnownSensors, readings: list[Reading]) -> None:
-            recall_really(sensors, readings)
+            really(sensors, readings)
             for reading in readings:
                 if known := sensors.get(reading.sensor):
                     known.remember(reading)
@@ -147,12 +147,17 @@ class TestSabotage(SimulationCase):
         self.patch(KnownSensors, "restore", restore)
         self.assert_found("`last` is the newest")
 
-    def test_backlog_is_not_recalled(self) -> None:
+    def test_backlog_is_not_restored(self) -> None:
         """
         What an earlier life left in the journal is stored, and `last` does not know of it.
         """
-        recall_all = Delivery._recall_all
-        self.patch(Delivery, "_recall_all", lambda delivery, again: recall_all(delivery, again=False))
+        begin = Restoration.begin
+
+        def begin_without_backlog(restoration: Restoration) -> None:
+            restoration.backlog = 0
+            begin(restoration)
+
+        self.patch(Restoration, "begin", begin_without_backlog)
         self.assert_found("`last` is the newest that was stored", "and all that was stored")
 
     def test_rows_are_lost(self) -> None:

@@ -15,8 +15,9 @@ from tests.support.journal import JournalCase
 from tests.support.waiting import until
 from usbgate.core.model import Row
 from usbgate.core.status import StoreStatus
-from usbgate.store.delivery import BACK_OFF_MOST, RECALL_INTERVAL, STOP_PATIENCE, Delivery
+from usbgate.store.delivery import BACK_OFF_MOST, STOP_PATIENCE, Delivery
 from usbgate.store.interfaces import SinkUnavailable
+from usbgate.store.restoration import RETRY_INTERVAL
 from usbgate.testing import MemoryJournal, MemorySink, readings, request_record
 
 
@@ -32,7 +33,7 @@ class DeliveryTests(TestCase):
         self.clock = Clock()
         self.outbox = MemoryJournal()
         self.sink = MemorySink()
-        self.recalled = 0
+        self.restored = 0
         self.restore: Callable[[], Awaitable[Any]] = self.count_restore
         self.delivery = self.make()
 
@@ -55,7 +56,7 @@ class DeliveryTests(TestCase):
         """
         Count.
         """
-        self.recalled += 1
+        self.restored += 1
 
     def test_stores_in_order(self) -> None:
         """
@@ -97,10 +98,10 @@ class DeliveryTests(TestCase):
             waits.append(call.getTime() - self.clock.seconds())
             self.clock.advance(waits[-1])
         self.assertEqual(waits, [0.5, 1, 2, 4, 8, 16, 30, 30, 30])
-        self.assertEqual(self.recalled, 0)
+        self.assertEqual(self.restored, 0)
         self.sink.unavailable = None
         self.clock.advance(BACK_OFF_MOST)
-        self.assertEqual((self.delivery.state, self.delivery.trouble, self.recalled), ("connected", None, 1))
+        self.assertEqual((self.delivery.state, self.delivery.trouble, self.restored), ("connected", None, 1))
         self.assertEqual(states, ["away", "connected"])  # told when it changed, not at each attempt
         self.sink.unavailable = "gone"
         self.outbox.append(readings(0, 1), [])
@@ -139,7 +140,7 @@ class DeliveryTests(TestCase):
 
     def test_lost_and_back(self) -> None:
         """
-        A store that goes away loses nothing: the same rows come again; what was recalled stays so.
+        A store that goes away loses nothing: the same rows come again; what was restored stays so.
         """
         self.delivery.startService()
         self.sink.unavailable = "server closed the connection"
@@ -152,7 +153,7 @@ class DeliveryTests(TestCase):
         self.clock.advance(1)
         self.assertEqual(self.sink.numbers(), [1, 2, 3])
         self.assertEqual(self.outbox.events, ["confirm 1-2", "confirm 3-3"])
-        self.assertEqual(self.recalled, 1)
+        self.assertEqual(self.restored, 1)
 
     def test_lost_while_idle(self) -> None:
         """
@@ -208,9 +209,9 @@ class DeliveryTests(TestCase):
         self.assertEqual(
             said,
             [
-                "info the store is connected, 0 rows wait",
-                "warn the store can't be used: 42P01: no such table; rows are kept in the journal, 2 so far",
-                "info the store is back after 180.0 s, 2 rows wait",
+                "info the store is connected; 0 rows are waiting",
+                "warn the store is unavailable: 42P01: no such table; rows are kept in the journal, 2 so far",
+                "info the store is back after 180.0 s; 2 rows are waiting",
             ],
         )
 
@@ -309,53 +310,53 @@ class DeliveryTests(TestCase):
         self.clock.advance(BACK_OFF_MOST)
         self.assertEqual(self.sink.numbers(), [1])
 
-    def test_recall_keeps_nothing_from_being_stored(self) -> None:
+    def test_restoring_delays_no_storing(self) -> None:
         """
-        Rows are stored while what was there is recalled; if that fails, it is said once and tried each minute.
+        Rows are stored while readings are restored; if that fails, it is logged once and retried each minute.
         """
         said: list[str] = []
-        self.patch(self.delivery, "log", FakeLog(said))
-        recalling: list[Deferred[None]] = []
+        self.patch(self.delivery.restoration, "log", FakeLog(said))
+        restoring: list[Deferred[None]] = []
 
         def restore() -> Deferred[None]:
-            recalling.append(Deferred())
-            return recalling[-1]
+            restoring.append(Deferred())
+            return restoring[-1]
 
         self.restore = restore
         self.delivery.startService()
         self.outbox.append(readings(0, 1), [])
         self.assertEqual((self.delivery.state, self.sink.numbers()), ("connected", [1]))
         for count in (1, 2):
-            recalling[-1].errback(SinkUnavailable("too many connections"))
+            restoring[-1].errback(SinkUnavailable("too many connections"))
             self.assertEqual(self.delivery.state, "connected")
-            self.assertEqual(len(recalling), count)
-            self.clock.advance(RECALL_INTERVAL)
-        recalling[-1].callback(None)
+            self.assertEqual(len(restoring), count)
+            self.clock.advance(RETRY_INTERVAL)
+        restoring[-1].callback(None)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(len(recalling), 3)
-        again = "warn the newest readings can't be read back: too many connections; it will be tried again"
+        self.assertEqual(len(restoring), 3)
+        again = "warn can't restore the newest readings: too many connections; retrying"
         self.assertEqual(said.count(again), 1)
 
-    def test_recalled_again_after_the_backlog(self) -> None:
+    def test_restored_again_after_the_backlog(self) -> None:
         """
-        When all that waited at the start is stored or set aside, the newest is read back once more, and no more.
+        When the initial backlog is stored or rejected, readings are restored once more, and no more.
         """
         self.sink.refuses = lambda number, row: number == 3
         self.sink.hanging = True
         self.outbox.append(readings(0, 1), [])
         self.outbox.append(readings(1, 2), [])
         self.delivery.startService()
-        self.assertEqual(self.recalled, 1)
+        self.assertEqual(self.restored, 1)
         self.outbox.append(readings(3, 1), [])  # since the start: it was heard
         self.sink.release()
         self.assertEqual(self.outbox.events[1:], ["reject 3 22P02: refused by the test", "confirm 2-3", "confirm 4-4"])
-        self.assertEqual(self.recalled, 2)
+        self.assertEqual(self.restored, 2)
         self.outbox.append(readings(4, 1), [])
-        self.assertEqual(self.recalled, 2)
+        self.assertEqual(self.restored, 2)
 
     def test_backlog_that_was_dropped(self) -> None:
         """
-        Where a part of the backlog was dropped for want of room, the rest is read back all the same.
+        If a part of the initial backlog was dropped, readings are restored again when the rest is stored.
         """
         self.sink.hanging = True
         for n in range(3):
@@ -364,7 +365,7 @@ class DeliveryTests(TestCase):
         self.outbox.discard(1)
         self.sink.release()
         self.assertEqual(self.outbox.events, ["confirm 1-1", "confirm 3-3"])
-        self.assertEqual(self.recalled, 2)
+        self.assertEqual(self.restored, 2)
 
     def test_stopped_before_the_backlog_is_stored(self) -> None:
         """
@@ -376,11 +377,11 @@ class DeliveryTests(TestCase):
         stopped = self.delivery.stopService()
         self.clock.advance(STOP_PATIENCE)
         self.successResultOf(stopped)
-        self.assertEqual(self.recalled, 1)
+        self.assertEqual(self.restored, 1)
 
-    def test_recall_fails(self) -> None:
+    def test_restoring_fails(self) -> None:
         """
-        A bug in what is recalled is logged, and rows are stored nevertheless.
+        An unexpected exception while restoring is logged, and rows are stored nevertheless.
         """
 
         def restore() -> Deferred[None]:
@@ -453,19 +454,18 @@ class DeliveryTests(TestCase):
 
     def test_stop_in_a_connection_that_hangs(self) -> None:
         """
-        A connection that is never made, or a recall that never ends or waits to be tried again, does not hold up the
-        end.
+        Neither a connection that is never made nor a restoration that hangs, or waits for a retry, delays the stop.
         """
         hanging: Deferred[None] = Deferred()
         self.patch(self.sink, "connect", lambda: hanging)
         self.delivery.startService()
         self.successResultOf(self.delivery.stopService())
         self.setUp()
-        for recalling in (Deferred[None](), fail(SinkUnavailable("too many connections"))):
-            self.restore = [recalling].pop
+        for restoring in (Deferred[None](), fail(SinkUnavailable("too many connections"))):
+            self.restore = [restoring].pop
             self.delivery.startService()
             self.successResultOf(self.delivery.stopService())
-            self.assertTrue(recalling.called)
+            self.assertTrue(restoring.called)
             self.assertEqual(self.clock.getDelayedCalls(), [])
             self.setUp()
 

@@ -1,8 +1,8 @@
 """
 Delivery from the journal to one sink, in order (protocol §5).
 
-One statement is in flight at a time. Rows whose data the store refuses are rejected one by one; on any other
-failure the rows stay in the journal until the store accepts them.
+One statement is in flight at a time. Rows whose data the store refuses are rejected one by one; after any other
+failure, rows stay in the journal until the store accepts them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from twisted.logger import Logger
 from usbgate.core.batch import Batch, halve
 from usbgate.core.status import StoreStatus
 from usbgate.store.interfaces import IOutbox, ISink, RowsRefused, SinkUnavailable
+from usbgate.store.restoration import Restoration
 
 BACK_OFF_FIRST, BACK_OFF_MOST = 0.5, 30.0  # seconds
 STOP_PATIENCE = 1.5  # seconds a statement in flight may take to finish on stop
-REFUSED_INTERVAL = 60.0  # seconds between log lines about refused rows
-RECALL_INTERVAL = 60.0  # seconds between attempts to restore; readings received meanwhile are newer anyway
+REFUSED_INTERVAL = 60.0  # minimum seconds between log lines about refused rows
 
 
 class Delivery(Service):
@@ -36,6 +36,7 @@ class Delivery(Service):
         state: Whether the store accepts rows; `connecting` until known.
         trouble: The reason while `away`, otherwise None.
         state_changed: Callback, to be set; called when `state` changes.
+        restoration: Restores state from the store.
     """
 
     log = Logger()
@@ -55,9 +56,7 @@ class Delivery(Service):
             clock: For the back-off.
             outbox: The journal.
             sink: Where its rows go.
-            restore: Restores state from the store; called concurrently with storing on the first connection, again
-                when the backlog found at the start is stored, and each minute while it fails with
-                `SinkUnavailable`.
+            restore: Restores state from the store (see `Restoration`).
             jitter: Returns a number from 0 to 1, so that many gateways do not reconnect at once.
         """
         self.state: Literal["connecting", "connected", "away"] = "connecting"
@@ -66,23 +65,20 @@ class Delivery(Service):
         self._clock = clock
         self._outbox = outbox
         self._sink = sink
-        self._recall = restore
+        self.restoration = Restoration(clock, restore)
         self._jitter = jitter
         self._delivering: Deferred[None] | None = None
-        self._recalling: Deferred[None] | None = None
-        self._inherited = 0  # rows of the initial backlog not stored yet
-        self._caught_up: Deferred[None] = Deferred()  # fires when the initial backlog is stored, if there was one
         self._storing = False
-        self._asked: Deferred[Batch] | None = None  # the outstanding request to the journal
+        self._awaited: Deferred[Batch] | None = None  # the next batch, if the journal has none
         self._lost: str | None = None  # why the sink was lost while waiting for it
         self._back_off = BACK_OFF_FIRST
         self._pause: Deferred[None] | None = None  # before the next attempt
         self._away_since: float | None = None
-        self._surprised = False  # an unexpected exception was logged since the store last worked
+        self._failure_logged = False  # whether an unexpected exception was logged since the store last worked
         self._batch: Batch | None = None
-        self._parts: deque[Batch] = deque()  # what is left of it
-        self._refused = 0
-        self._refused_told: float | None = None
+        self._parts: deque[Batch] = deque()  # the parts of it not stored yet
+        self._refused = 0  # rows refused since that was last logged
+        self._refused_logged_at = float("-inf")
 
     def startService(self) -> None:
         """
@@ -90,7 +86,7 @@ class Delivery(Service):
         """
         Service.startService(self)
         self._sink.lost = self._sink_lost
-        self._inherited = self._outbox.backlog
+        self.restoration.backlog = self._outbox.backlog
         self._delivering = Deferred.fromCoroutine(self._deliver())
 
     def stopService(self) -> Deferred[None]:
@@ -110,12 +106,12 @@ class Delivery(Service):
             patience: Deferred[None] = deferLater(self._clock, STOP_PATIENCE)
             await DeferredList([self._delivering, patience], fireOnOneCallback=True, consumeErrors=True)
             patience.cancel()
-        # Closed before it is cancelled: to cancel a call to a server that hangs may hang as well.
+        # Close before cancelling: cancelling a call to a server that hangs may hang as well.
+        self.restoration.stopping = True
         await self._sink.close()
-        for work in (self._delivering, self._recalling):
-            if work is not None:
-                work.cancel()
-                await work
+        self._delivering.cancel()
+        await self._delivering
+        await self.restoration.stop()
 
     def try_now(self) -> None:
         """
@@ -130,7 +126,7 @@ class Delivery(Service):
         """
         oldest: int | None = None
         if self._batch is not None:
-            # In each kind of row the time follows the number.
+            # The column after the number is the time, in every kind of row.
             oldest = min(int(part[1].partition("\n")[0]) for part in self._batch.parts if part)
         return StoreStatus(
             state=self.state,
@@ -144,55 +140,27 @@ class Delivery(Service):
         while self.running:
             try:
                 await self._sink.connect()
-                if self._recalling is None:
-                    self._recalling = Deferred.fromCoroutine(self._recall_all(again=self._inherited > 0))
+                self.restoration.begin()
                 if self._batch is None:
-                    self._works()
+                    self._available()
                 await self._store_all()
             except SinkUnavailable as error:
-                self._fails(str(error))
+                self._unavailable(str(error))
             except Exception as error:
                 if self.running or not isinstance(error, CancelledError):
-                    self._fails(f"unexpected {type(error).__name__}: {error}")
-                    if not self._surprised:
-                        self._surprised = True
-                        self.log.failure("unexpected, while storing; it will be tried again")
+                    self._unavailable(f"unexpected {type(error).__name__}: {error}")
+                    if not self._failure_logged:
+                        self._failure_logged = True
+                        self.log.failure("unexpected error while storing; retrying")
             if self.running:
                 wait, self._back_off = self._back_off, min(self._back_off * 2, BACK_OFF_MOST)
                 self._pause = deferLater(self._clock, wait * (1 - self._jitter() / 4))
                 try:
                     await self._pause
                 except CancelledError:
-                    pass  # to stop, or to try now; anything else does no harm
+                    pass  # by `try_now`, or to stop
                 finally:
                     self._pause = None
-
-    async def _recall_all(self, again: bool) -> None:
-        # Concurrent with storing, which must not wait: a store may accept rows but have no connection left for reading.
-        try:
-            await self._recall_once()
-            if again:  # what an earlier run left in the journal is newer than what was just read
-                await self._caught_up
-                await self._recall_once()
-        except CancelledError:
-            pass  # to stop
-        except Exception:
-            self.log.failure("unexpected, while reading back")
-
-    async def _recall_once(self) -> None:
-        said = False
-        while True:
-            try:
-                await self._recall()
-                return
-            except SinkUnavailable as error:
-                if not said and self.running:
-                    said = True
-                    self.log.warn(
-                        "the newest readings can't be read back: {reason}; it will be tried again",
-                        reason=str(error),
-                    )
-            await deferLater(self._clock, RECALL_INTERVAL)
 
     async def _store_all(self) -> None:
         while self.running:
@@ -202,36 +170,29 @@ class Delivery(Service):
             while self._parts and self.running:
                 await self._store(self._parts.popleft())
             if not self._parts:
-                # Numbers of parts overlap where a batch holds readings and requests: only the whole is confirmed.
+                # The numbers of parts of several kinds interleave, so a batch can only be confirmed as a whole.
                 batch, self._batch = self._batch, None
                 self._outbox.confirm(batch)
-                self._count_down(batch.rows)
-
-    def _count_down(self, rows: int) -> None:
-        if self._inherited > 0:
-            self._inherited -= rows
-            # Rows that were dropped for want of room are never confirmed.
-            if self._inherited <= 0 or not self._outbox.backlog:
-                self._inherited = 0
-                self._caught_up.callback(None)
+                if self.restoration.backlog:
+                    self.restoration.stored(batch.rows, last=not self._outbox.backlog)
 
     async def _oldest(self) -> Batch:
         self._lost = None
-        self._asked = self._outbox.oldest()
+        self._awaited = self._outbox.oldest()
         try:
-            return await self._asked
+            return await self._awaited
         except CancelledError:
             if self._lost is None:
                 raise
             raise SinkUnavailable(self._lost) from None
         finally:
-            self._asked = None
+            self._awaited = None
 
     def _sink_lost(self, reason: str) -> None:
-        # While a call to the sink is under way it is that call which fails.
-        if self._asked is not None:
+        # During a call to the sink, that call fails instead.
+        if self._awaited is not None:
             self._lost = reason
-            self._asked.cancel()
+            self._awaited.cancel()
 
     async def _store(self, part: Batch) -> None:
         self._storing = True
@@ -241,54 +202,54 @@ class Delivery(Service):
             if part.rows > 1:
                 self._parts.extendleft(reversed(halve(part)))
             else:
-                self._set_aside(part, str(error))
+                self._reject(part, str(error))
         except BaseException:
             self._parts.appendleft(part)
             raise
         finally:
             self._storing = False
-        self._works()
+        self._available()
 
-    def _set_aside(self, row: Batch, reason: str) -> None:
+    def _reject(self, row: Batch, reason: str) -> None:
         self._outbox.reject(row, reason)
         self._refused += 1
         now = self._clock.seconds()
-        if self._refused_told is None or now - self._refused_told >= REFUSED_INTERVAL:
+        if now - self._refused_logged_at >= REFUSED_INTERVAL:
             self.log.warn(
                 "the store refused {count} rows, which were set aside; the last, number {n}: {reason}",
                 count=self._refused,
                 n=row.first,
                 reason=reason,
             )
-            self._refused, self._refused_told = 0, now
+            self._refused, self._refused_logged_at = 0, now
 
-    def _works(self) -> None:
+    def _available(self) -> None:
         """
-        Take note that the store works: it took or refused rows, or was reached while there were none.
+        Record that the store works: it accepted or refused rows, or was connected while there were none.
         """
         if self.state == "connected":
             return
         if self._away_since is None:
-            self.log.info("the store is connected, {backlog} rows wait", backlog=self._outbox.backlog)
+            self.log.info("the store is connected; {backlog} rows are waiting", backlog=self._outbox.backlog)
         else:
             self.log.info(
-                "the store is back after {away:.1f} s, {backlog} rows wait",
+                "the store is back after {away:.1f} s; {backlog} rows are waiting",
                 away=self._clock.seconds() - self._away_since,
                 backlog=self._outbox.backlog,
             )
         self.trouble = None
         self._enter("connected")
         self._away_since = None
-        self._surprised = False
+        self._failure_logged = False
         self._back_off = BACK_OFF_FIRST
 
-    def _fails(self, reason: str) -> None:
-        if not self.running:  # we closed it ourselves
+    def _unavailable(self, reason: str) -> None:
+        if not self.running:  # the sink was closed to stop
             return
         if self._away_since is None:
             self._away_since = self._clock.seconds()
             self.log.warn(
-                "the store can't be used: {reason}; rows are kept in the journal, {backlog} so far",
+                "the store is unavailable: {reason}; rows are kept in the journal, {backlog} so far",
                 reason=reason,
                 backlog=self._outbox.backlog,
             )

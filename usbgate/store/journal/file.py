@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -20,6 +19,7 @@ from twisted.logger import Logger
 
 from usbgate.core.batch import KINDS, NULL_CELL, Batch, merge
 from usbgate.core.errors import StartError
+from usbgate.store.journal.damage import Unreadable, is_damage, primary_code, quick_check, set_aside
 
 FORMAT = 1  # PRAGMA user_version of the file; a new, empty file has 0
 
@@ -95,10 +95,10 @@ class JournalFile:
 
     def open(self) -> None:
         """
-        Open or create the file; a damaged file is moved aside and replaced.
+        Open or create the file; a damaged file is set aside and replaced.
 
         Raises:
-            JournalRefused: The disk is full or failing; see `open_again`.
+            JournalRefused: The disk is full or failing; see `reopen`.
             JournalError: The file can't be opened, permanently.
         """
         try:
@@ -109,13 +109,13 @@ class JournalFile:
                     raise
                 self.replace(error)
         except (sqlite3.Error, OSError) as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part
-            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) or getattr(error, "errno", 0) in REFUSALS:
+            codes = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+            if primary_code(error) in codes or getattr(error, "errno", 0) in REFUSALS:
                 raise JournalRefused(str(error)) from None
             raise JournalError(f"cannot use the journal {self.path}: {error}") from None
 
     def _open(self) -> sqlite3.Connection:
-        # Used by one thread at a time: opened by the starting thread, then used only by the writer thread.
+        # One thread at a time: the reactor's opens the file, after that only the writer's uses it.
         db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(db)
@@ -151,24 +151,30 @@ class JournalFile:
 
     def replace(self, error: Exception) -> bool:
         """
-        Move a damaged file aside under a unique name and create a new one, unless the file proves intact.
+        Set a damaged file aside and create a new one, unless the file proves intact.
 
         Args:
             error: The error that indicates the damage (see `is_damage`).
 
         Returns:
             Whether a new file was created.
+
+        Raises:
+            OSError: The file can't be renamed.
+            sqlite3.Error: The file can't be checked, or the new one can't be created.
         """
         self.close()
-        if not isinstance(error, Unreadable) and self._is_intact():
-            return False
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.damaged-{number}")).exists():
-            number += 1
-        for suffix in ("-shm", "-wal", ""):  # the file itself last, so that this can be retried
-            beside = Path(f"{self.path}{suffix}")
-            if beside.exists():
-                os.replace(beside, f"{aside}{suffix}")
+        # SQLite also reports damage when a single read fails at the wrong moment: the file and its rows are given up
+        # only if the damage is confirmed.
+        if not isinstance(error, Unreadable):
+            try:
+                quick_check(self._open())
+                return False
+            except sqlite3.DatabaseError as confirmed:
+                if not is_damage(confirmed):
+                    raise
+                self.close()
+        aside = set_aside(self.path)
         self.log.error(
             "the journal {path} is damaged ({reason}); it was set aside as {aside}, with all rows not yet stored, "
             "and replaced by a new one",
@@ -179,28 +185,14 @@ class JournalFile:
         self._open()
         return True
 
-    def _is_intact(self) -> bool:
-        # SQLite also reports damage when a single read fails at the wrong moment. The file and its rows are abandoned
-        # only if the damage is confirmed.
-        try:
-            ((verdict, *_), *_) = self._open().execute("pragma quick_check(1)")
-        except sqlite3.DatabaseError as error:
-            if is_damage(error):
-                return False
-            raise
-        if verdict != "ok":
-            self.close()
-        return bool(verdict == "ok")
-
-    def open_again(self) -> None:
+    def reopen(self) -> sqlite3.Connection:
         """
-        Open the file after `open` was refused or a new file could not be created.
+        Open the file if it is closed, because `open` was refused or a new file could not be created.
 
         Raises:
             sqlite3.Error: The file still can't be opened.
         """
-        if self._connection is None:
-            self._open()
+        return self._connection or self._open()
 
     def check(self) -> None:
         """
@@ -209,20 +201,17 @@ class JournalFile:
         Raises:
             sqlite3.Error: The file is damaged (see `is_damage`) or can't be read.
         """
-        db = self._connection or self._open()
+        db = self.reopen()
         self._checking = True
         try:
-            ((verdict, *_), *_) = db.execute("pragma quick_check(1)")
+            quick_check(db)
+            self.checked = True
         except sqlite3.Error as error:
             self.checked = not is_damage(error)  # an unreadable file may still be writable
-            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_INTERRUPT:
+            if primary_code(error) != sqlite3.SQLITE_INTERRUPT:
                 raise
-            return
         finally:
             self._checking = False
-        if verdict != "ok":
-            raise Damaged(str(verdict).replace("\n", " "))
-        self.checked = True
 
     def interrupt_check(self) -> None:
         """
@@ -255,7 +244,7 @@ class JournalFile:
         Raises:
             sqlite3.Error: Nothing was committed.
         """
-        db = self._connection or self._open()
+        db = self.reopen()
         packed = [(batch.last, batch.first, batch.rows, batch.to_bytes()) for batch in batches]
         n = batches[-1].last if batches else self.n
         content = self.content + sum(len(row[-1]) + ROW_BYTES for row in packed)
@@ -269,11 +258,12 @@ class JournalFile:
                 db.execute("delete from batch where last <= ?", (confirmed,))
                 content -= freed
             if batches and content > self._limit:
-                content = self._drop(db, max(kept, confirmed), content, dropped)
+                dropped, size = self._drop(db, max(kept, confirmed), content - self._limit)
+                content -= size
             db.executemany("insert into batch values (?, ?, ?, ?)", packed)
-            aside = db.executemany(
+            added = db.executemany(
                 "insert or ignore into rejected (n, reason, kind, row) values (?, ?, ?, ?)",
-                [_spell_rejected(row, reason) for row, reason in rejected],
+                [_rejected_row(row, reason) for row, reason in rejected],
             ).rowcount
             lost += self.lost + sum(rows for _, rows in dropped)
             db.execute("update journal set n = ?, lost = ?", (n, lost))
@@ -284,13 +274,15 @@ class JournalFile:
             raise
         self.n = n
         self.lost = lost
-        self.rejected += max(aside, 0)
+        self.rejected += max(added, 0)
         self.bytes_written += sum(len(row[-1]) for row in packed)
         self.content = content
         return dropped
 
-    def _drop(self, db: sqlite3.Connection, kept: int, content: int, dropped: list[tuple[int, int]]) -> int:
+    def _drop(self, db: sqlite3.Connection, kept: int, excess: int) -> tuple[list[tuple[int, int]], int]:
         # Called before the new batches are inserted, so that they are never dropped.
+        dropped: list[tuple[int, int]] = []
+        freed = 0
         oldest = db.execute(
             "select last, count, length(payload) + ? from batch where last > ? order by last limit ?",
             (ROW_BYTES, kept, DROP_MOST),
@@ -298,12 +290,12 @@ class JournalFile:
         with closing(oldest):
             for last, rows, size in oldest:
                 dropped.append((last, rows))
-                content -= size
-                if content <= self._limit:
+                freed += size
+                if freed >= excess:
                     break
         if dropped:
             db.execute("delete from batch where last > ? and last <= ?", (kept, dropped[-1][0]))
-        return content
+        return dropped, freed
 
     def read(self, after: int, most: int) -> tuple[Batch | None, bool]:
         """
@@ -317,9 +309,10 @@ class JournalFile:
             The batch, None if there is none; and whether there is nothing after it.
 
         Raises:
+            Unreadable: A payload is not a valid batch.
             sqlite3.Error: The file can't be read.
         """
-        db = self._connection or self._open()
+        db = self.reopen()
         batches: list[Batch] = []
         rows = 0
         with closing(db.execute("select count, payload from batch where last > ? order by last", (after,))) as found:
@@ -339,37 +332,15 @@ class JournalFile:
         """
         if self._connection is not None:
             try:
-                # An interrupt stays in force until the next statement, and would end the checkpoint that `close` makes.
+                # An interrupt stays in force until the next statement, and would end the checkpoint made by `close`.
                 self._connection.execute("select 1")
                 self._connection.close()
-            except sqlite3.Error:  # what is committed stays so, in the -wal file
+            except sqlite3.Error:  # what is committed remains in the -wal file
                 pass
             self._connection = None
 
 
-class Unreadable(sqlite3.DatabaseError):
-    """
-    A payload is not a valid batch.
-    """
-
-
-class Damaged(sqlite3.DatabaseError):
-    """
-    The integrity check found corrupt pages.
-    """
-
-
-def is_damage(error: Exception) -> bool:
-    """
-    Whether an error means that the file itself is corrupt, so that a retry is useless.
-    """
-    if isinstance(error, Unreadable | Damaged):
-        return True
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _spell_rejected(row: Batch, reason: str) -> tuple[int, str, str, str]:
+def _rejected_row(row: Batch, reason: str) -> tuple[int, str, str, str]:
     """
     Format a rejected row as ASCII-only JSON, for inspection and manual recovery.
     """

@@ -47,7 +47,6 @@ UNNUMBERED_ROWS = 50_000
 UNSYNCED_LIMIT = 16 << 20
 LIVE_LIMIT = 16 << 20
 
-
 _DELIMITING = {kind.row for kind in KINDS if kind.delimits}
 
 
@@ -203,12 +202,7 @@ class Journal(Service):
         self.log.error("a write to the journal does not end: {rows} rows may be lost", rows=self.unwritten)
         self._stopped.callback(None)
 
-    # IJournal
-
     def append(self, *runs: Sequence[Row]) -> None:
-        """
-        Append rows.
-        """
         if not self.running:
             self.log.error("{rows} rows were appended while the journal was closed", rows=sum(map(len, runs)))
             return
@@ -236,12 +230,7 @@ class Journal(Service):
             self._uncounted += rows
             self._lose(rows)
 
-    # IOutbox
-
     def oldest(self) -> Deferred[Batch]:
-        """
-        Wait for the oldest unconfirmed rows on disk.
-        """
         if self._asker is not None:
             raise RuntimeError("one asker at a time")
         asker: Deferred[Batch] = Deferred(self._forget_asker)
@@ -253,25 +242,20 @@ class Journal(Service):
         self._asker = None
 
     def confirm(self, batch: Batch) -> None:
-        """
-        Confirm a batch; its deletion joins the next commit, so that it costs none.
-        """
         if not self._cache.confirm(batch):
             return
         if self.health.unlogged:
             self.health.log_lost()
         self.backlog -= batch.rows
         self._undeleted += batch.rows
-        # Without new rows, too, so that a crash does not make the delivery repeat a long backlog.
+        # Deletions join the next commit of new rows, so that they cost none; after many without new rows they are
+        # committed alone, so that a crash does not make the delivery repeat a long backlog.
         if self._undeleted >= MERGE_ROWS:
             self._flush_soon()
         if self._cache.behind:
             self._read_ahead()
 
     def reject(self, row: Batch, reason: str) -> None:
-        """
-        Reject one row permanently.
-        """
         self._rejects.append((row, reason))
         self._flush_soon()
 
@@ -349,7 +333,7 @@ class Journal(Service):
             self._reading = True
             self._writer.read(Read(self._cache.loaded, MERGE_ROWS))
 
-    # WriterListener
+    # WriterListener.
 
     def opened(self) -> None:
         if self.next_number or not self.running:

@@ -19,7 +19,8 @@ from typing import Literal, NamedTuple, Protocol
 from twisted.logger import Logger
 
 from usbgate.core.batch import Batch
-from usbgate.store.journal.file import JournalFile, is_damage
+from usbgate.store.journal.damage import is_damage
+from usbgate.store.journal.file import JournalFile
 
 RETRY_FIRST, RETRY_MOST = 0.1, 5.0  # seconds between attempts while the disk refuses
 STOP_PATIENCE = 1.5  # seconds to keep retrying after `stop`
@@ -202,7 +203,7 @@ class JournalWriter:
                 continue
             try:
                 if not opened:
-                    self._file.open_again()
+                    self._file.reopen()
                     self._call(self._listener.opened)
                     opened = True
                 if not self._file.checked:  # before any write, and in this thread, so that startup need not wait
