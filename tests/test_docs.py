@@ -10,8 +10,33 @@ from importlib import import_module
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.running import ROOT
+from usbgate.server.commands import WORDS
 
 FAULTS = (ROOT / "docs" / "faults.md").read_text()
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+
+
+class ProtocolPageTests(SynchronousTestCase):
+    """
+    docs/protocol.md.
+    """
+
+    def test_words(self) -> None:
+        """
+        Every word is documented with the arguments that it takes.
+        """
+        words = PROTOCOL.partition("\n### Words\n")[2].partition("\n### ")[0]
+        for word in WORDS.values():
+            self.assertIn(f"`{word.usage.replace('...', '…')}`", words)
+
+    def test_help(self) -> None:
+        """
+        The example of `help` is what it sends.
+        """
+        example = PROTOCOL.partition("    C: help watch\n")[2].partition("    C: ")[0]
+        watch = WORDS["watch"]
+        texts = [f"USAGE:{watch.usage}", *(f"TEXT:{text}" for text in (watch.summary, *watch.details)), "OK:help"]
+        self.assertEqual(example.splitlines(), [f"    S: {text}" for text in texts])
 
 
 class FaultsPageTests(SynchronousTestCase):

@@ -26,6 +26,7 @@ from tests.support.running import ROOT, free_port, usual_ports
 from tests.support.standin import answering
 from tests.support.waiting import eventually
 from usbgate.cli.main import main
+from usbgate.server.commands import WORDS
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 USBGATE = [sys.executable, "-m", "usbgate.cli"]
@@ -83,6 +84,7 @@ class UsageTests(TestCase):
             ["ask", "--timeout", "soon", "20"],
             ["ask", "--max-age", "-1", "20"],
             ["devices", "20"],
+            ["watch"],
             ["last", "20 VALUE"],
             ["lend"],
             ["lend", "board"],
@@ -101,6 +103,11 @@ class UsageTests(TestCase):
         """
         for arguments in (["--help"], ["ask", "--help"], ["--version"]):
             self.assertEqual(self.run_command(*arguments)[0], 0)
+        _, listed = self.run_command("--help")
+        for word in WORDS.values():
+            self.assertEqual(re.search(rf"(?m)^  {word.name} ", listed) is not None, word.shell, word.name)
+            if word.shell and word.name not in main.commands:
+                self.assertIn(word.summary, self.run_command(word.name, "--help")[1])
         self.assertEqual(self.run_command()[0], 64)
 
     def test_wrong_configuration(self) -> None:
@@ -133,14 +140,19 @@ class UsageTests(TestCase):
 
     def test_words(self) -> None:
         """
-        The words that only tell are commands: their lines are printed as they came, however long; an error is one
-        line, and so is a last line that never comes.
+        The words of the line protocol are commands: their data lines are printed as they came, however long; an error
+        is one line, and so is a closing line that never comes.
         """
         long = "ID:20_DEV:a_FIELDS:" + ",".join(f"F{number}" for number in range(5000))
         for words, replies, told in [
             ("devices", ["DEV:a_PATH:/dev/a", "DEV:b_TEXT:x", "OK:devices"], (0, "DEV:a_PATH:/dev/a\nDEV:b_TEXT:x\n")),
             ("sensors", [long, "OK:sensors"], (0, long + "\n")),
             ("noise", ["OK:noise"], (0, "")),
+            (
+                "history 20 since=1h",
+                ["ID:20_TEMP:1", "ID:20_TEMP:2", "OK:history"],
+                (0, "ID:20_TEMP:1\nID:20_TEMP:2\n"),
+            ),
             ("last 20 TEMP", ["ID:20_TEMP:1", "OK:last"], (0, "ID:20_TEMP:1\n")),
             ("status", ["ERROR:failed_TEXT:so it is"], (1, "usbgate: failed: so it is\n")),
         ]:

@@ -16,10 +16,11 @@ from usbgate.core.linebuffer import LineBuffer
 from usbgate.core.messages import error_line, event_line, parse_request, salvage
 from usbgate.core.model import Report, ReportEvent, Request
 from usbgate.device.dialects.fields import Dialect
+from usbgate.server.commands import WORDS
 from usbgate.server.telnet import TelnetFilter
 
-# What these words tell can't fail, and they take no arguments: which of them were answered, in which order, is known.
-SURE_WORDS = ("ping", "sensors", "devices", "status", "noise", "unwatch")
+# Words that take no arguments and can't fail, so that it is known which of them were answered, in which order.
+SURE_WORDS = [word.name for word in WORDS.values() if not word.takes_arguments and word.name != "quit"]
 
 ANY_LENGTH = 1 << 20  # what usbgate writes can be longer than what it reads: the limit is not what is looked at
 

@@ -13,14 +13,15 @@ import click
 from usbgate import __version__
 from usbgate.cli.ask import TIMEOUT, ask_command
 from usbgate.cli.connection import say_word
-from usbgate.cli.group import USAGE, PlainGroup, print_error
+from usbgate.cli.group import USAGE, print_error
 from usbgate.cli.reach import load_settings, port_option, reach_running
+from usbgate.cli.words import WordGroup
 from usbgate.core.fieldline import parse
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as a shell reports a program that can't be run
 
 
-@click.group(cls=PlainGroup, invoke_without_command=True)
+@click.group(cls=WordGroup, invoke_without_command=True)
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -40,37 +41,6 @@ def main(context: click.Context, config: Path | None) -> None:
 
 
 main.add_command(ask_command)
-
-
-# The daemon's words that only tell: what each is for, and its arguments.
-TELLING = {
-    "devices": ("List the devices: where they are, their state, what is doubtful.", ""),
-    "sensors": ("List the known sensors.", ""),
-    "status": ("Tell how the daemon is.", ""),
-    "last": ("Tell the newest readings.", "[ID [FIELD]]"),
-    "noise": ("Tell the last malformed lines and why they are.", ""),
-}
-
-
-def _add_word(name: str, summary: str, usage: str) -> None:
-    @port_option
-    @click.option("--host", metavar="HOST", help="Another machine.")
-    @click.pass_obj
-    def command(config: Path | None, port: int | None, host: str | None, arguments: tuple[str, ...] = ()) -> None:
-        words = [name, *arguments]
-        if any(word.split() != [word] for word in words):
-            raise click.UsageError("an argument has no blank in it")
-        with closing(reach_running(config, host, port)) as connection:
-            for line in say_word(connection, " ".join(words), TIMEOUT):
-                click.echo(line)
-
-    if usage:
-        command = click.argument("arguments", nargs=-1, metavar=usage)(command)
-    main.command(name, help=f"{summary} Prints field lines; no daemon is started for it.")(command)
-
-
-for _name, _about in TELLING.items():
-    _add_word(_name, *_about)
 
 
 @main.command("lend", context_settings={"allow_interspersed_args": False})

@@ -181,7 +181,7 @@ async def sensors(console: Console, arguments: Sequence[str]) -> None:
 @word("devices")
 async def devices(console: Console, arguments: Sequence[str]) -> None:
     """
-    List the devices: path, state, since when, and what was counted.
+    List the devices, their states and counts.
     """
     await console.send_data(
         {
@@ -220,7 +220,7 @@ async def status(console: Console, arguments: Sequence[str]) -> None:
 @word("noise")
 async def noise(console: Console, arguments: Sequence[str]) -> None:
     """
-    Show the last malformed lines with their reasons, newest last.
+    Show the last malformed lines with their reasons.
     """
     await console.send_data(
         {
