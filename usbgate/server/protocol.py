@@ -4,9 +4,7 @@ The line server for programs and people (protocol §3): one `ClientProtocol` per
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import fail
@@ -19,13 +17,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from usbgate.core.errors import Failed, LimitExceeded, Malformed, RequestError, Stopped
-from usbgate.core.fieldline import join_fields, parse
-from usbgate.core.messages import error_line, parse_request, salvage, with_tag
-from usbgate.core.model import Answer, Request
+from usbgate.core.messages import error_line, salvage, with_tag
+from usbgate.core.model import Answer
 from usbgate.net.keepalive import is_over, keep_alive
 from usbgate.net.linereceiver import BoundedLineReceiver
 from usbgate.net.sendqueue import STUCK_AFTER, SendQueue
 from usbgate.server.console import Console
+from usbgate.server.requests import REQUEST_LINE, is_original_request, read_request
 from usbgate.server.telnet import TelnetFilter
 
 if TYPE_CHECKING:
@@ -38,19 +36,11 @@ HALF_CLOSED_CHECK = 10.0  # seconds between two checks of a half-closed connecti
 LINES_PER_TURN = 32  # of a connection, 2 ms: 50 clients that sent 200 each at once delayed all others by a second
 FIRST_DATA_PATIENCE = 0.25  # seconds in which nothing may follow the original client's line, protocol §3
 
-# Programs send the same lines again and again, so parsed lines are cached: this many, of up to this many bytes each,
-# are 10 MB at most.
-PARSED_LINES = 2048
-PARSED_SIZE = 128
-
-# Protocol §3: a line that begins so is a request line, every other line is a word line.
-_REQUEST_LINE = re.compile(rb"[A-Za-z][A-Za-z0-9]*:")
-
 
 @implementer(IHalfCloseableProtocol)
 class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
     """
-    One client: its lines, its requests, and how much is read from it. Its words are the `Console`'s.
+    One client: its lines, its requests, and flow control. Its `Console` answers its words.
 
     Attributes:
         factory: All connections, of which this is one.
@@ -134,7 +124,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         self._queue.close()
         if self._resume is not None:
             for line in list(self._waiting):
-                if _REQUEST_LINE.match(line) and len(line) <= self.MAX_LENGTH:
+                if REQUEST_LINE.match(line) and len(line) <= self.MAX_LENGTH:
                     self._request_received(line, b"")
             self._resume.cancel()
             self._resume = None
@@ -182,7 +172,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Cut a chunk into lines; wait whether the first one is the original client's request, which has no line end.
+        Cut a chunk into lines. First data without a line end may be the original client's request: see what follows.
         """
         if self.closing:
             return
@@ -191,7 +181,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         first, self._nothing_received = self._nothing_received, False
         lines = self.buffer.feed(self._telnet.feed(data))
         self.delimiter = b"\r\n" if self.buffer.crlf else b"\n"
-        if first and not lines and _is_original_request(data):
+        if first and not lines and is_original_request(data):
             self.setTimeout(FIRST_DATA_PATIENCE)
         self.linesReceived(lines)
 
@@ -228,7 +218,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         """
         Serve one line, a request or a word.
         """
-        if _REQUEST_LINE.match(line):
+        if REQUEST_LINE.match(line):
             self._request_received(line, self.delimiter)
         elif not self.closing:
             try:
@@ -251,7 +241,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         """
         error = LimitExceeded("the line is too long")
         self._record_malformed(line, error)
-        if _REQUEST_LINE.match(line):
+        if REQUEST_LINE.match(line):
             self.send_lines(error_line(error, salvage(line)))
         else:
             self._word_received(error)
@@ -275,8 +265,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         if self.closing:
             return
         try:
-            read = _read_request if len(line) <= PARSED_SIZE else _read_request.__wrapped__
-            fields, request, echo = read(line, self.origin, self.client)
+            fields, request, echo = read_request(line, self.origin, self.client)
         except Malformed as error:
             self._record_malformed(line, error)
             self.send_lines(error_line(error, salvage(line)))
@@ -407,25 +396,3 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
             seconds=STUCK_AFTER,
         )
         self.abort()
-
-
-@lru_cache(PARSED_LINES)
-def _read_request(line: bytes, origin: str, client: str) -> tuple[Mapping[str, str], Request, bytes]:
-    """
-    Return the fields of a request line, the request, and the echo without its line end.
-
-    Raises:
-        Malformed: The line is not a request.
-    """
-    fields = parse(line)
-    return fields, parse_request(fields, origin, client, parsed=True), join_fields(fields).encode()
-
-
-def _is_original_request(data: bytes) -> bool:
-    """
-    Return whether data without a line end can be a request of the original client.
-    """
-    try:
-        return {"MSG", "ID", "ORIGIN"} <= parse(data).keys()
-    except Malformed:
-        return False

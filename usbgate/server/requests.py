@@ -1,0 +1,61 @@
+"""
+Request lines (protocol §3): which lines are requests, and what they ask.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+from usbgate.core.errors import Malformed
+from usbgate.core.fieldline import join_fields, parse
+from usbgate.core.messages import parse_request
+from usbgate.core.model import Request
+
+# Programs send the same lines again and again, so parsed lines are cached: this many, of up to this many bytes each,
+# are 10 MB at most.
+CACHED_LINES = 2048
+CACHED_SIZE = 128
+
+# A line that begins so is a request line, every other line is a word line.
+REQUEST_LINE = re.compile(rb"[A-Za-z][A-Za-z0-9]*:")
+
+# The fields of a request line, what it asks, and its echo without a line end.
+_Parsed = tuple[Mapping[str, str], Request, bytes]
+
+
+def is_original_request(data: bytes) -> bool:
+    """
+    Return whether data without a line end can be a request of the original client.
+    """
+    try:
+        return {"MSG", "ID", "ORIGIN"} <= parse(data).keys()
+    except Malformed:
+        return False
+
+
+def read_request(line: bytes, origin: str, client: str) -> _Parsed:
+    """
+    Parse a request line.
+
+    Args:
+        line: The line without its end.
+        origin: `ORIGIN`, if the line has none.
+        client: The client's host and port, for the record.
+
+    Returns:
+        The fields of the line, the request, and the echo without a line end.
+
+    Raises:
+        Malformed: The line is not a request.
+    """
+    return _read_cached(line, origin, client) if len(line) <= CACHED_SIZE else _read(line, origin, client)
+
+
+def _read(line: bytes, origin: str, client: str) -> _Parsed:
+    fields = parse(line)
+    return fields, parse_request(fields, origin, client, parsed=True), join_fields(fields).encode()
+
+
+_read_cached = lru_cache(CACHED_LINES)(_read)
