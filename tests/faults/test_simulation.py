@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,8 +22,8 @@ from usbgate.core import messages, pending
 from usbgate.core.batch import Batch, halve
 from usbgate.core.model import Reading, Report, RequestRecord, Row
 from usbgate.core.pending import PendingRequests
+from usbgate.core.recorder import Entry, Recorder
 from usbgate.core.sensors import KnownSensors
-from usbgate.gateway.gateway import Gateway
 from usbgate.net import sendqueue
 from usbgate.net.broadcast import EventBatch
 from usbgate.server import console, protocol
@@ -175,12 +174,13 @@ class TestSabotage(SimulationCase):
         """
         Let the gateway not journal the rows of a kind.
         """
-        append = Gateway._append
+        record = Recorder.record
 
-        def some(gateway: Gateway, runs: Sequence[Sequence[Row]]) -> None:
-            append(gateway, [run for run in runs if run and not isinstance(run[0], kind)])
+        def some(recorder: Recorder, *happened: Any) -> Entry:
+            entry = record(recorder, *happened)
+            return entry._replace(runs=[run for run in entry.runs if run and not isinstance(run[0], kind)])
 
-        self.patch(Gateway, "_append", some)
+        self.patch(Recorder, "record", some)
 
     def test_requests_are_not_recorded(self) -> None:
         """
