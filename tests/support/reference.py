@@ -100,7 +100,7 @@ def check_telnet(chunks: Sequence[bytes]) -> None:
     kept = b""
     for chunk in chunks:
         kept += telnet.feed(chunk)
-        assert len(telnet._held) <= 2, chunks
+        assert len(telnet.unfinished) <= 2, chunks
     assert kept == without_telnet(b"".join(chunks)), (kept, chunks)
 
 

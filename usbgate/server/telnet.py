@@ -16,20 +16,23 @@ class TelnetFilter:
     Removes Telnet commands from a stream, wherever the chunks are cut.
 
     There are no replies: usbgate agrees to no option, so there are no subnegotiations to remove.
+
+    Attributes:
+        unfinished: The beginning of a command, at most two bytes, kept for the next chunk.
     """
 
     def __init__(self) -> None:
-        self._unfinished = b""
+        self.unfinished = b""
 
     def feed(self, data: bytes) -> bytes:
         """
-        Return a chunk without Telnet commands. A command that is cut at its end is kept for the next chunk.
+        Return a chunk without Telnet commands.
         """
-        data = self._unfinished + data
-        self._unfinished = b""
+        data = self.unfinished + data
+        self.unfinished = b""
         return _COMMAND.sub(self._remove, data) if b"\xff" in data else data
 
     def _remove(self, command: re.Match[bytes]) -> bytes:
         if len(command[0]) == 1 or (len(command[0]) == 2 and command[0][1] >= 0xFB):
-            self._unfinished = command[0]
+            self.unfinished = command[0]
         return b""
