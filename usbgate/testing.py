@@ -1,8 +1,8 @@
 """
 In-memory doubles and builders for tests of dialects and sinks.
 
-A dialect: `check_dialect`, and `report` and `request` for what it reads and writes. A sink: `MemoryJournal` in front of
-it, in which a `Delivery` finds what to store; `MemorySink` is one that shows how little a sink must do.
+For a dialect: `check_dialect`, the builders `report` and `request`, and `RecordingListener` for a `Link` that uses it.
+For a sink: `MemoryJournal`, from which a `Delivery` takes what is to be stored. `MemorySink` is an example of a sink.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from math import floor
 from statistics import fmean
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
@@ -34,7 +34,7 @@ from usbgate.core.model import (
     StoredReading,
     StoredRequest,
 )
-from usbgate.device.interfaces import IDialect
+from usbgate.device.interfaces import IDialect, ILinkListener
 from usbgate.store.interfaces import IJournal, IOutbox, ISink, IStore, RowsRefused, SinkUnavailable
 
 AT = 1363035730123  # 2013-03-11T21:02:10.123Z in milliseconds, the time of what the builders make
@@ -183,6 +183,41 @@ def _check_decoded(line: bytes, found: Report | str | None) -> None:
             assert is_key(key), f"{line!r}: not a key: {key!r}"
             assert key == key.upper(), f"{line!r}: not in upper case: {key!r}"
             assert reads_back(value), f"{line!r}: not a value: {value!r}"
+
+
+@implementer(ILinkListener)
+class RecordingListener:
+    """
+    Records the calls of a link.
+
+    Attributes:
+        calls: The calls, in order: `("up",)`, `("down", reason)`, `("drained",)`, `("silent",)`, `("active",)`,
+            `("reports", report, …)` and `("malformed", line, reason)`.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def link_up(self) -> None:
+        self.calls.append(("up",))
+
+    def link_down(self, reason: str) -> None:
+        self.calls.append(("down", reason))
+
+    def link_drained(self) -> None:
+        self.calls.append(("drained",))
+
+    def link_silent(self) -> None:
+        self.calls.append(("silent",))
+
+    def link_active(self) -> None:
+        self.calls.append(("active",))
+
+    def reports_received(self, reports: Sequence[Report]) -> None:
+        self.calls.append(("reports", *reports))
+
+    def line_malformed(self, line: bytes, reason: str) -> None:
+        self.calls.append(("malformed", line, reason))
 
 
 @implementer(IJournal, IOutbox)

@@ -11,14 +11,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from usbgate.core.alarms import Alarms, Change, Condition
 from usbgate.core.errors import Unknown
 from usbgate.core.model import Alarm, AlarmRecord, Reading
+from usbgate.testing import reading
 
 
-def reading(value: float | str, at: int = 0, field: str = "TEMP", sensor: str = "20") -> Reading:
+def temperature(value: float | str, at: int = 0, field: str = "TEMP") -> Reading:
     """
-    Make a reading of a number or a text.
+    Make a reading of a temperature.
     """
-    number, text = (None, value) if isinstance(value, str) else (value, None)
-    return Reading(at, "board", sensor, field, number, text, None, True)
+    return reading(value, at=at, field=field)
 
 
 def events(changes: list[Change]) -> list[tuple[str, str]]:
@@ -46,9 +46,9 @@ class ConditionTests(SynchronousTestCase):
             ("!= 60", True, False, True),
         ]:
             condition = Condition.parse(text)
-            found = [condition.holds(reading(value)) for value in (59.5, 60.0, 61.0)]
+            found = [condition.holds(temperature(value)) for value in (59.5, 60.0, 61.0)]
             self.assertEqual(found, [below, equal, above], text)
-            self.assertFalse(condition.holds(reading("open")), text)
+            self.assertFalse(condition.holds(temperature("open")), text)
 
     def test_texts(self) -> None:
         """
@@ -56,8 +56,8 @@ class ConditionTests(SynchronousTestCase):
         """
         for text, same, other in [("== door open", True, False), ("!= door open", False, True)]:
             condition = Condition.parse(text)
-            self.assertEqual([condition.holds(reading(each)) for each in ("door open", "x")], [same, other])
-            self.assertFalse(condition.holds(reading(1.0)))
+            self.assertEqual([condition.holds(temperature(each)) for each in ("door open", "x")], [same, other])
+            self.assertFalse(condition.holds(temperature(1.0)))
 
     def test_spelling(self) -> None:
         """
@@ -99,18 +99,20 @@ class AlarmsTests(SynchronousTestCase):
         """
         It is raised by the first reading that fulfils its condition, and not again by the next ones.
         """
-        self.assertEqual(self.alarms.evaluate([reading(60.0, 1)]), [])
-        raised = self.alarms.evaluate([reading(61.5, 2), reading(70.0, 3)])
+        self.assertEqual(self.alarms.evaluate([temperature(60.0, 1)]), [])
+        raised = self.alarms.evaluate([temperature(61.5, 2), temperature(70.0, 3)])
         record = AlarmRecord(2, "a1", "20", "TEMP", "raised", "> 60", 61.5, None, None, True)
         self.assertEqual(raised, [Change(Alarm("a1", "20", "TEMP", "> 60", 61.5, None, 2), record)])
-        self.assertEqual(self.alarms.evaluate([reading(99.0, 4)]), [])
+        self.assertEqual(self.alarms.evaluate([temperature(99.0, 4)]), [])
         self.assertEqual(self.alarms.open(), [Alarm("a1", "20", "TEMP", "> 60", 61.5, None, 2)])
 
     def test_others_raise_none(self) -> None:
         """
         Other fields, and other sensors, are not minded.
         """
-        self.assertEqual(self.alarms.evaluate([reading(99.0, field="HUM"), reading(99.0, sensor="21")]), [])
+        self.assertEqual(
+            self.alarms.evaluate([temperature(99.0, field="HUM"), reading(99.0, field="TEMP", sensor="21")]), []
+        )
         self.assertEqual(self.alarms.open(), [])
         self.assertFalse(Alarms({}, str).conditions)
 
@@ -118,14 +120,14 @@ class AlarmsTests(SynchronousTestCase):
         """
         One that ended stays until it was acknowledged, and is the same when its condition comes again.
         """
-        self.alarms.evaluate([reading(61.0, 1)])
-        ended = self.alarms.evaluate([reading(20.0, 2)])
+        self.alarms.evaluate([temperature(61.0, 1)])
+        ended = self.alarms.evaluate([temperature(20.0, 2)])
         record = AlarmRecord(2, "a1", "20", "TEMP", "ended", "> 60", 20.0, None, None, True)
         self.assertEqual(ended, [Change(Alarm("a1", "20", "TEMP", "> 60", 61.0, None, 1, ended=2), record)])
         self.assertEqual([alarm.ended for alarm in self.alarms.open()], [2])
-        self.assertEqual(events(self.alarms.evaluate([reading(62.0, 3)])), [("a1", "raised")])
+        self.assertEqual(events(self.alarms.evaluate([temperature(62.0, 3)])), [("a1", "raised")])
         self.assertEqual([(alarm.since, alarm.ended) for alarm in self.alarms.open()], [(1, None)])
-        self.alarms.evaluate([reading(20.0, 4)])
+        self.alarms.evaluate([temperature(20.0, 4)])
         alarm, changes = self.alarms.acknowledge("a1", "Anna", 5, True)
         self.assertEqual((alarm.acknowledged, alarm.by), (5, "Anna"))
         self.assertEqual([(each.record.event, each.record.who) for each in changes], [("acknowledged", "Anna")])
@@ -137,20 +139,20 @@ class AlarmsTests(SynchronousTestCase):
         One that was acknowledged stays as long as it is active, and the first to acknowledge it counts; then it is
         gone, and the next one is another.
         """
-        self.alarms.evaluate([reading(61.0, 1)])
+        self.alarms.evaluate([temperature(61.0, 1)])
         self.alarms.acknowledge("a1", "Anna", 2, True)
         again, changes = self.alarms.acknowledge("a1", "Bob", 3, True)
         self.assertEqual((again.by, again.acknowledged, changes), ("Anna", 2, []))
-        self.assertEqual(self.alarms.evaluate([reading(70.0, 4)]), [])
-        self.assertEqual(events(self.alarms.evaluate([reading(1.0, 5)])), [("a1", "ended")])
+        self.assertEqual(self.alarms.evaluate([temperature(70.0, 4)]), [])
+        self.assertEqual(events(self.alarms.evaluate([temperature(1.0, 5)])), [("a1", "ended")])
         self.assertEqual(self.alarms.open(), [])
-        self.assertEqual(events(self.alarms.evaluate([reading(61.0, 6)])), [("a2", "raised")])
+        self.assertEqual(events(self.alarms.evaluate([temperature(61.0, 6)])), [("a2", "raised")])
 
     def test_newest_first(self) -> None:
         """
         Each field has one of its own; the newest comes first.
         """
-        self.alarms.evaluate([reading(61.0, 1), reading(1.0, 2, "SMOKE", "2")])
+        self.alarms.evaluate([temperature(61.0, 1), reading(1.0, at=2, field="SMOKE", sensor="2")])
         self.assertEqual([alarm.alarm for alarm in self.alarms.open()], ["a2", "a1"])
 
 
@@ -171,9 +173,9 @@ class RecallTests(SynchronousTestCase):
         """
         stored = Alarm("old", "20", "TEMP", "> 60", 61.0, None, 1)
         self.assertEqual(self.alarms.restore([stored], 10, True), [])
-        self.assertEqual(self.alarms.evaluate([reading(65.0, 11)]), [])
+        self.assertEqual(self.alarms.evaluate([temperature(65.0, 11)]), [])
         self.assertEqual(self.alarms.open(), [stored])
-        self.assertEqual(events(self.alarms.evaluate([reading(5.0, 12)])), [("old", "ended")])
+        self.assertEqual(events(self.alarms.evaluate([temperature(5.0, 12)])), [("old", "ended")])
         self.assertEqual(self.alarms.restore([stored], 13, True), [])
         self.assertEqual([alarm.ended for alarm in self.alarms.open()], [12])
 
@@ -181,20 +183,20 @@ class RecallTests(SynchronousTestCase):
         """
         One that was raised before the stored one was known joins it, with what was done about it.
         """
-        self.alarms.evaluate([reading(65.0, 10)])
+        self.alarms.evaluate([temperature(65.0, 10)])
         self.alarms.acknowledge("a1", "Anna", 11, True)
         changes = self.alarms.restore([Alarm("old", "20", "TEMP", "> 60", 61.0, None, 1, ended=2)], 12, True)
         self.assertEqual(events(changes), [("a1", "joined"), ("old", "raised"), ("old", "acknowledged")])
         (alarm,) = self.alarms.open()
         self.assertEqual((alarm.alarm, alarm.since, alarm.ended, alarm.by), ("old", 1, None, "Anna"))
-        self.assertEqual(events(self.alarms.evaluate([reading(1.0, 13)])), [("old", "ended")])
+        self.assertEqual(events(self.alarms.evaluate([temperature(1.0, 13)])), [("old", "ended")])
         self.assertEqual(self.alarms.open(), [])
 
     def test_same_state(self) -> None:
         """
         Where the stored one is in the state of the new one, nothing more happens to it.
         """
-        self.alarms.evaluate([reading(65.0, 10)])
+        self.alarms.evaluate([temperature(65.0, 10)])
         changes = self.alarms.restore([Alarm("old", "20", "TEMP", "> 60", 61.0, None, 1)], 12, True)
         self.assertEqual(events(changes), [("a1", "joined")])
         self.assertEqual((changes[0].alarm.ended, changes[0].alarm.acknowledged), (12, 12))

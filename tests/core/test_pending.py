@@ -15,33 +15,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from usbgate.core.errors import RequestError
 from usbgate.core.fieldline import check_value
-from usbgate.core.model import Answer, Question, Report, Request
+from usbgate.core.model import Answer, Question, Request
 from usbgate.core.pending import Asker, Moves, PendingRequests, Rules
+from usbgate.testing import acknowledgement, report, request
 
 LONG = 1000.0  # an asker's limit that no test reaches
 AT = 1_362_999_999_123  # a wall clock
-
-
-def request(sensor: str = "20", command: str = "J", max_age: float | None = None, **arguments: str) -> Request:
-    """
-    Build a request.
-    """
-    fields = {"MSG": command, "ID": sensor, "ORIGIN": "TOTO", **arguments}
-    return Request(Question(sensor, command, frozenset(arguments.items())), fields, b"", "TOTO", "test", None, max_age)
-
-
-def report(sensor: str = "20", command: str | None = None, tag: str | None = None, **values: str) -> Report:
-    """
-    Build a report; of `VALUE:1` where no values are given.
-    """
-    return Report(sensor, command, tag, tuple((values or {"VALUE": "1"}).items()))
-
-
-def acknowledgement(sensor: str, command: str) -> Report:
-    """
-    Build a report without a measurement.
-    """
-    return Report(sensor, command, None, ())
 
 
 class Pending(PendingRequests[Any]):
@@ -1251,7 +1230,11 @@ class TestMaxAge(SynchronousTestCase):
         """
         pending = self.answered_once(request())
         for n, other in enumerate(
-            [request("20", "K", 30.0), request("21", "J", 30.0), request("20", "J", 30.0, LEVEL="1")]
+            [
+                request("20", "K", max_age=30.0),
+                request("21", "J", max_age=30.0),
+                request("20", "J", max_age=30.0, LEVEL="1"),
+            ]
         ):
             self.assertEqual(answered(pending.put(other, n, LONG, 2.0)), [])
 
@@ -1260,7 +1243,7 @@ class TestMaxAge(SynchronousTestCase):
         A question with arguments is never answered from memory.
         """
         pending = self.answered_once(request("9", "L", LEVEL="50"))
-        moves = pending.put(request("9", "L", 30.0, LEVEL="50"), "a", LONG, 2.0)
+        moves = pending.put(request("9", "L", max_age=30.0, LEVEL="50"), "a", LONG, 2.0)
         self.assertEqual((answered(moves), sent(moves)), ([], ["9 L 50"]))
 
     def test_toggle(self) -> None:
@@ -1268,7 +1251,7 @@ class TestMaxAge(SynchronousTestCase):
         A command with `coalesce = false` is never answered from memory.
         """
         pending = self.answered_once(request("9", "T"), once=frozenset(["T"]))
-        moves = pending.put(request("9", "T", 30.0), "a", LONG, 2.0)
+        moves = pending.put(request("9", "T", max_age=30.0), "a", LONG, 2.0)
         self.assertEqual((answered(moves), sent(moves)), ([], ["9 T"]))
 
     def test_unasked_reading(self) -> None:

@@ -18,7 +18,7 @@ from twisted.trial import unittest
 from zope.interface.verify import verifyObject
 
 from tests.support.board import Board, open_files
-from tests.support.links import REPORT, LinkCase, RecordingListener, texts
+from tests.support.links import REPORT, LinkCase, texts
 from tests.support.waiting import until
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.model import Report, Send
@@ -28,7 +28,7 @@ from usbgate.device.errors import NoSuchDevice
 from usbgate.device.interfaces import IDeviceLink, ILinkListener
 from usbgate.device.link import Link
 from usbgate.device.serialport import SerialTransport
-from usbgate.testing import request
+from usbgate.testing import RecordingListener, request
 
 reactor: Any = global_reactor
 

@@ -11,7 +11,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.memory_gateway import AT, AT_TEXT, MemoryGateway, PeerTransport, reading
+from tests.support.memory_gateway import AT_TEXT, MemoryGateway, PeerTransport
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Busy, Failed, Offline, TimedOut
 from usbgate.core.fieldline import LINE_LIMIT, parse
@@ -19,6 +19,7 @@ from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import DeviceSummary, Lease, MalformedLine, SensorSummary
 from usbgate.server.commands import WORDS
 from usbgate.server.factory import ClientFactory
+from usbgate.testing import AT, reading
 
 
 class WordCase(SynchronousTestCase):
@@ -170,12 +171,12 @@ class ReadingTests(WordCase):
         Numbers are shortest, a text is told as it is, digits that a double does not hold are kept.
         """
         self.gateway.readings = [
-            reading(value=456.0),
-            reading(field="TEMP", value=21.5, command="J"),
-            reading(field="ZERO", value=-0.0),
-            reading("7", "BAT", None, text="OK"),
-            reading("8", "CARD", 12345678901234567890.0, text="12345678901234567890"),
-            reading("9", "NOTE", None, text="a_b:c\nd"),
+            reading(456.0),
+            reading(21.5, field="TEMP", command="J"),
+            reading(-0.0, field="ZERO"),
+            reading("OK", sensor="7", field="BAT"),
+            reading(12345678901234567890.0, sensor="8", field="CARD", text="12345678901234567890"),
+            reading("a_b:c\nd", sensor="9", field="NOTE"),
         ]
         self.assertEqual(
             self.say("LAST"),
@@ -199,7 +200,7 @@ class ReadingTests(WordCase):
         """
         self.assertEqual(self.say("history 20") + self.say("ping"), [])
         assert self.gateway.historic is not None
-        self.gateway.historic.callback([reading(value=1.0), reading(value=2.0)])
+        self.gateway.historic.callback([reading(1.0), reading(2.0)])
         heard = self.heard()
         self.assertEqual([line.split("_")[1] for line in heard[:2]], ["VALUE:1", "VALUE:2"])
         self.assertEqual(heard[2:], ["OK:history", "OK:ping"])
@@ -261,7 +262,7 @@ class ReadingTests(WordCase):
         self.transport.stuck = True
         self.say("history 20 limit=10000")
         assert self.gateway.historic is not None
-        self.gateway.historic.callback([reading(value=float(n)) for n in range(10_000)])
+        self.gateway.historic.callback([reading(float(n)) for n in range(10_000)])
         self.clock.pump([0.0] * 1000)
         self.assertLess(self.client.unsent, 80 * 1024)
         self.transport.stuck = False
@@ -278,7 +279,7 @@ class ReadingTests(WordCase):
         self.transport.stuck = True
         self.say("history 20 limit=10000")
         assert self.gateway.historic is not None
-        self.gateway.historic.callback([reading(value=float(n)) for n in range(10_000)])
+        self.gateway.historic.callback([reading(float(n)) for n in range(10_000)])
         self.clock.pump([0.0] * 1000)
         self.transport.abortConnection()
         self.assertEqual(self.client.unsent, 0)

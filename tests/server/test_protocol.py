@@ -10,16 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from tests.support.memory_gateway import (
-    ANSWER,
-    AT,
-    AT_TEXT,
-    ECHO,
-    ORIGINALS,
-    MemoryGateway,
-    PeerTransport,
-    report_event,
-)
+from tests.support.memory_gateway import ANSWER, AT_TEXT, ECHO, ORIGINALS, MemoryGateway, PeerTransport, report_event
 from tests.support.turnclock import TurnClock
 from usbgate.core.errors import Busy, Denied, Failed, LimitExceeded, Offline, Stopped, TimedOut, Unknown
 from usbgate.core.fieldline import LINE_LIMIT, parse
@@ -36,6 +27,7 @@ from usbgate.server.protocol import (
     UNSENT_LIMIT,
     ClientProtocol,
 )
+from usbgate.testing import AT
 
 
 class ServerCase(SynchronousTestCase):

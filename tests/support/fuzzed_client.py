@@ -13,13 +13,14 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
 from tests.support.marked_gateway import MarkedGateway
-from tests.support.memory_gateway import AT, PeerTransport
+from tests.support.memory_gateway import PeerTransport
 from tests.support.reference import ANY_LENGTH, SURE_WORDS, Expected, fields_of, lines_of, without_telnet
 from usbgate.core.fieldline import LINE_LIMIT, parse
 from usbgate.core.model import ReportEvent
 from usbgate.server import console
 from usbgate.server import protocol as server
 from usbgate.server.factory import ClientFactory
+from usbgate.testing import AT
 
 # A chunk that the client sends; or the name of something else that happens, one of `DEEDS`.
 Step = bytes | str

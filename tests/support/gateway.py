@@ -16,14 +16,13 @@ from usbgate.core.clock import IClock
 from usbgate.core.counts import LinkCounts
 from usbgate.core.fieldline import parse
 from usbgate.core.messages import event_line, parse_request
-from usbgate.core.model import Answer, Event, Reading, Report, RequestRecord, Row, Send
+from usbgate.core.model import Answer, Event, Reading, RequestRecord, Row, Send
 from usbgate.core.pending import Rules
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.device.interfaces import IDeviceLink, ILinkListener
 from usbgate.gateway.gateway import Gateway
 from usbgate.gateway.routing import SensorRules
-from usbgate.store.interfaces import IJournal
-from usbgate.testing import MemorySink
+from usbgate.testing import MemoryJournal, MemorySink, report
 
 WALL = 1363035730000  # ms: where the wall clock of these tests begins
 
@@ -118,31 +117,20 @@ class MemoryLink:
         self._events.append(("take back", self.name))
 
 
-@implementer(IJournal)
-class MemoryJournal:
+class ListedJournal(MemoryJournal):
     """
-    A journal that keeps its rows, and lists what it was given among the events.
+    A journal that lists its calls among the events.
     """
-
-    backlog = 0
 
     def __init__(self, events: list[object]) -> None:
-        self.readings: list[Reading] = []
-        self.requests: list[RequestRecord] = []
-        self.rows: list[Row] = []
+        super().__init__()
         self._events = events
 
     def append(self, *runs: Sequence[Row]) -> None:
-        """
-        See `IJournal.append`.
-        """
+        super().append(*runs)
         rows = [row for run in runs for row in run]
-        self.rows += rows
-        readings = [row for row in rows if isinstance(row, Reading)]
-        requests = [row for row in rows if isinstance(row, RequestRecord)]
-        self._events.append(("journal", len(readings), [request.outcome for request in requests]))
-        self.readings += readings
-        self.requests += requests
+        outcomes = [row.outcome for row in rows if isinstance(row, RequestRecord)]
+        self._events.append(("journal", sum(isinstance(row, Reading) for row in rows), outcomes))
 
 
 class GatewayCase(SynchronousTestCase):
@@ -166,7 +154,7 @@ class GatewayCase(SynchronousTestCase):
         self.links = {name: MemoryLink(name, self.events) for name in self.names}
         for link in self.links.values():
             self.gateway.add_link(link, self.rules)
-        self.journal = MemoryJournal(self.events)
+        self.journal = ListedJournal(self.events)
         self.store = MemorySink()
         self.gateway.store_in(self.journal, self.store, lambda: (StoreStatus("connected", "pi"), JournalStatus()))
         self.gateway.startService()
@@ -204,5 +192,5 @@ class GatewayCase(SynchronousTestCase):
         """
         Let a device report (sensor, value) pairs in one chunk.
         """
-        reports = [Report(sensor, None, None, (("VALUE", value),)) for sensor, value in lines]
+        reports = [report(sensor, VALUE=value) for sensor, value in lines]
         (link or self.link).listener.reports_received(reports)

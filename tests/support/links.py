@@ -1,11 +1,10 @@
 """
-A link to a device in memory, with a listener that records its calls.
+A link to a device in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
@@ -16,65 +15,11 @@ from twisted.logger import LogEvent, formatEvent
 from twisted.trial import unittest
 from zope.interface import implementer
 
-from usbgate.core.model import Report
 from usbgate.device.dialects.fields import Dialect
-from usbgate.device.interfaces import ILinkListener
 from usbgate.device.link import Link
-from usbgate.testing import report
+from usbgate.testing import RecordingListener, report
 
 REPORT = report()
-
-
-@implementer(ILinkListener)
-class RecordingListener:
-    """
-    Records the calls of a link, in order.
-    """
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-
-    def link_up(self) -> None:
-        """
-        Record the call.
-        """
-        self.calls.append(("up",))
-
-    def link_down(self, reason: str) -> None:
-        """
-        Record the call.
-        """
-        self.calls.append(("down", reason))
-
-    def link_drained(self) -> None:
-        """
-        Record the call.
-        """
-        self.calls.append(("drained",))
-
-    def link_silent(self) -> None:
-        """
-        Record the call.
-        """
-        self.calls.append(("silent",))
-
-    def link_active(self) -> None:
-        """
-        Record the call.
-        """
-        self.calls.append(("active",))
-
-    def reports_received(self, reports: Sequence[Report]) -> None:
-        """
-        Record the call.
-        """
-        self.calls.append(("reports", *reports))
-
-    def line_malformed(self, line: bytes, reason: str) -> None:
-        """
-        Record the call.
-        """
-        self.calls.append(("malformed", line, reason))
 
 
 @implementer(IStreamClientEndpoint)

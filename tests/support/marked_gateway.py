@@ -8,12 +8,13 @@ from collections import deque
 
 from twisted.internet.defer import Deferred
 
-from tests.support.memory_gateway import AT, MemoryGateway, reading
+from tests.support.memory_gateway import MemoryGateway
 from tests.support.reference import check_request
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Offline
 from usbgate.core.model import Answer, Reading, Request
 from usbgate.gateway.interfaces import DeviceSummary, Lease, MalformedLine, SensorSummary
+from usbgate.testing import AT, reading
 
 
 class MarkedGateway(MemoryGateway):
@@ -28,7 +29,7 @@ class MarkedGateway(MemoryGateway):
         self.failed: set[str] = set()  # marks
         self.histories: deque[Deferred[list[Reading]]] = deque()
         self.lent = 0
-        self.readings = [reading(), reading(field="OK", value=None, text="a_B:1"), reading("é", value=1e22)]
+        self.readings = [reading(), reading("a_B:1", field="OK"), reading(1e22, sensor="é")]
         self.known_sensors = [SensorSummary("20", "leonardo", ["A", "B"], AT, 3, "the_name:1_X:2")]
         self.known_devices = [DeviceSummary("leonardo", "/dev/a_b:c", "online", AT, LinkCounts(3), "two\nlines")]
         self.kept_malformed = [MalformedLine(AT, "leonardo", "no key", b"_\x00:")]

@@ -19,7 +19,6 @@ from usbgate.core.model import (
     Bucket,
     Event,
     Reading,
-    Report,
     ReportEvent,
     Request,
     Selection,
@@ -38,8 +37,8 @@ from usbgate.gateway.interfaces import (
     Status,
     Totals,
 )
+from usbgate.testing import AT, report
 
-AT = 1363035730123
 AT_TEXT = "2013-03-11T21:02:10.123Z"
 
 # What the original client sends, its echo, and the answer that `MemoryGateway.answer` gives.
@@ -102,8 +101,8 @@ class MemoryGateway:
         Answer one of the requests asked.
         """
         request, asker = self.asked[index]
-        report = Report(request.question.sensor, None, None, values or (("VALUE", "456"),))
-        asker.callback(Answer(report, request.question.command, AT, "leonardo"))
+        answer = report(request.question.sensor, **dict(values))
+        asker.callback(Answer(answer, request.question.command, AT, "leonardo"))
 
     def fail(self, index: int, error: Exception) -> None:
         """
@@ -275,14 +274,6 @@ class MemoryGateway:
                 self.acknowledged.append((alarm, by))
                 return succeed(each._replace(acknowledged=AT, by=by))
         return fail(Unknown(f"no such alarm: {alarm}"))
-
-
-def reading(sensor: str = "20", field: str = "VALUE", value: float | None = 456.0, **others: Any) -> Reading:
-    """
-    Make a reading that was unasked, a number, from the leonardo.
-    """
-    columns: dict[str, Any] = {"text": None, "command": None, "device": "leonardo", "at": AT, "clock": True, **others}
-    return Reading(sensor=sensor, field=field, value=value, **columns)
 
 
 def report_event(sensor: str = "20", **values: str) -> ReportEvent:

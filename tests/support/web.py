@@ -21,8 +21,9 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-from tests.support.memory_gateway import AT, MemoryGateway
+from tests.support.memory_gateway import MemoryGateway
 from tests.support.waiting import until
+from usbgate.testing import AT
 from usbgate.web.site import Web, WebListener
 
 reactor: Any = global_reactor

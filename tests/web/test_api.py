@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.support.memory_gateway import AT, AT_TEXT, reading
+from tests.support.memory_gateway import AT_TEXT
 from tests.support.waiting import until
 from tests.support.web import JSON, Reply, WebTestCase
 from usbgate.core.alarms import Condition
@@ -29,6 +29,7 @@ from usbgate.core.errors import (
 from usbgate.core.model import Alarm, Bucket, Button, RequestRecord, Selection, StoredReading, StoredRequest
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import DeviceSummary, FieldPresentation, Presentation, SensorSummary
+from usbgate.testing import AT, reading
 
 SMOKE = Alarm("a1", "2", "SMOKE", "== 1", 1.0, None, AT)
 
@@ -44,7 +45,10 @@ class SensorTests(WebTestCase):
         """
         super().setUp()
         self.gateway.known_sensors = [SensorSummary("28:FF:4C:01", "leonardo", ["TEMP"], AT, 7)]
-        self.gateway.readings = [reading("28:FF:4C:01", "TEMP", 21.5), reading("28:FF:4C:01", "BAT", None, text="OK")]
+        self.gateway.readings = [
+            reading(21.5, sensor="28:FF:4C:01", field="TEMP"),
+            reading("OK", sensor="28:FF:4C:01", field="BAT"),
+        ]
         self.gateway.known_devices = [DeviceSummary("leonardo", "/dev/x", "silent", AT)]
 
     async def test_all(self) -> None:
@@ -135,7 +139,7 @@ class SensorTests(WebTestCase):
         What a device sends stays what it is: a text in JSON, from which no browser guesses anything else.
         """
         evil = "<img src=x onerror=alert(1)>"
-        self.gateway.readings = [reading("28:FF:4C:01", "TEMP", None, text=evil)]
+        self.gateway.readings = [reading(evil, sensor="28:FF:4C:01", field="TEMP")]
         reply = await self.call("GET", "/api/v1/sensors")
         self.assertEqual(reply.json["sensors"][0]["fields"][0]["text"], evil)
         self.assertEqual(reply.header("Content-Type"), "application/json")
@@ -290,7 +294,7 @@ class HistoryTests(WebTestCase):
         Have so many readings of sensor 20, one a second from `AT` on.
         """
         self.gateway.stored = [
-            StoredReading(10 * n, reading(value=n / 2, at=AT + 1000 * n, command="J" if n % 2 else None))
+            StoredReading(10 * n, reading(n / 2, at=AT + 1000 * n, command="J" if n % 2 else None))
             for n in range(count)
         ]
 
@@ -353,7 +357,7 @@ class HistoryTests(WebTestCase):
         """
         CSV has its names first; it is had by its path, or by what the client accepts.
         """
-        self.gateway.stored = [StoredReading(7, reading(value=None, text='say "a, b"', command="J", clock=False))]
+        self.gateway.stored = [StoredReading(7, reading('say "a, b"', command="J", clock=False))]
         expected = (
             "seq,at,sensor,field,device,value,text,command,clock\r\n"
             f'7,{AT_TEXT},20,VALUE,leonardo,,"say ""a, b""",J,false\r\n'

@@ -12,7 +12,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.memory_gateway import AT, AT_TEXT, MemoryGateway, PeerTransport
+from tests.support.memory_gateway import AT_TEXT, MemoryGateway, PeerTransport
 from tests.support.waiting import until
 from tests.support.web import WebTestCase
 from usbgate.core.errors import LimitExceeded
@@ -20,6 +20,7 @@ from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, ReportEvent, Stor
 from usbgate.gateway.interfaces import Presentation
 from usbgate.net.broadcast import PAUSE_LIMIT
 from usbgate.net.sendqueue import STUCK_AFTER
+from usbgate.testing import AT
 from usbgate.web.events import HEARTBEAT, LINGER, RING_BYTES, STREAM_LIMIT, EventStreams
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"

@@ -15,12 +15,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.memory_gateway import AT, reading
 from tests.support.running import environment
 from tests.support.web import WebTestCase
 from usbgate.core.counts import LinkCounts
 from usbgate.core.model import Alarm, Answer, Bucket, Report, Request, RequestRecord, StoredReading, StoredRequest
 from usbgate.gateway.interfaces import DeviceSummary, SensorSummary
+from usbgate.testing import AT, reading
 from usbgate.web.api import Api
 from usbgate.web.openapi import OPERATIONS, document
 
@@ -84,7 +84,7 @@ class SchemathesisTests(WebTestCase):
         gateway.known_sensors = [SensorSummary("20", "leonardo", ["VALUE"], AT, 7)]
         gateway.readings = [reading()]
         gateway.known_devices = [DeviceSummary("leonardo", "/dev/x", "online", AT, LinkCounts(3))]
-        gateway.stored = [StoredReading(n, reading(value=n / 2)) for n in range(3)]
+        gateway.stored = [StoredReading(n, reading(n / 2)) for n in range(3)]
         gateway.stored_buckets = [Bucket(AT, "VALUE", 1.0, 2.5, 4.0, 3)]
         gateway.stored_requests = [
             StoredRequest(9, RequestRecord(AT, "me", "127.0.0.1:5", None, "20", "J", None, "offline", 1.5, True))
