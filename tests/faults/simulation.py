@@ -16,15 +16,14 @@ from math import inf
 from twisted.application.service import MultiService
 from twisted.internet.task import Clock
 
-from tests.faults.simulated.database import Database, MemoryDatabaseSink
+from tests.faults.simulated.database import Database, SimulatedSink
 from tests.faults.simulated.device import TOGGLE, Device, Line
-from tests.faults.simulated.disk import Disk, MemoryJournal, Row
+from tests.faults.simulated.disk import Disk, SimulatedJournal
 from tests.faults.simulated.life import Life, SteppingClock, Violated, demand
 from tests.faults.simulated.peer import BATH, BATH_TIMEOUT, WORDS, Asked, Peer, RecordedWatchers
 from tests.faults.simulated.weather import DEEDS, FAULTS
-from tests.support.memory_sink import rows_of
 from usbgate.core.batch import Batch
-from usbgate.core.model import Reading, RequestRecord
+from usbgate.core.model import ClockMark, Reading, RequestRecord, Row
 from usbgate.core.pending import PATIENCE, Rules
 from usbgate.core.status import JournalStatus
 from usbgate.daemon.service import Daemon
@@ -36,6 +35,7 @@ from usbgate.net.sendqueue import STUCK_AFTER
 from usbgate.server.factory import ClientFactory, Clients
 from usbgate.server.protocol import ClientProtocol
 from usbgate.store.delivery import Delivery
+from usbgate.testing import rows_of
 
 PEERS = 6  # at a time
 STOP_LIMIT = 5.0  # seconds in which the daemon ends
@@ -134,10 +134,10 @@ class World:
         self.gateway = Gateway(
             life, self.time, "J", {BATH: SensorRules("bath", timeout=BATH_TIMEOUT)}, self.random.getrandbits(32)
         )
-        self.journal = MemoryJournal(
+        self.journal = SimulatedJournal(
             life, self.disk, self.gateway.hold_devices, self._appended, self._given_up, self._is_safe
         )
-        self.sink = MemoryDatabaseSink(life, self.database)
+        self.sink = SimulatedSink(life, self.database)
         self.delivery = Delivery(life, self.journal, self.sink, self.gateway.restore, self.random.random)
         self.gateway.store_in(self.journal, self.sink, lambda: (self.delivery.status(), JournalStatus()))
         self.factory = ClientFactory(life, self.gateway, wall=self.time.wall)
@@ -223,7 +223,7 @@ class World:
                 self.peers[protocol].expected.append(line)
 
     def _appended(self, readings: Sequence[Reading], requests: Sequence[RequestRecord]) -> None:
-        self.appended += [reading_name(r.field, r.value, r.text) for r in readings]
+        self.appended += [name_of(r) for r in readings]
         for device in self.devices:
             for r in readings:
                 if r.device == device.name and r.command is not None:
@@ -240,12 +240,12 @@ class World:
                 demand(asked.command != TOGGLE or not asked.written, "§4.4 busy: the device never saw it", asked)
 
     def _given_up(self, batch: Batch) -> None:
-        for row in rows_of(batch):
+        for row in rows_of(batch).values():
             self.seen["given up"] += 1
-            if "field" in row:
-                self.appended.remove(row_name(row))
-            elif "origin" in row:
-                self.asked[row["origin"] or ""].dropped = True
+            if isinstance(row, Reading):
+                self.appended.remove(name_of(row))
+            elif isinstance(row, RequestRecord):
+                self.asked[row.origin].dropped = True
 
     def _is_safe(self, n: int) -> bool:
         return n in self.database.rows or n in self.disk.rejected
@@ -310,13 +310,13 @@ class World:
 
         Until all that an earlier life left is stored, and read back, that may be an older one, or none.
         """
-        stored = {(r.sensor, r.field): reading_name(r.field, r.value, r.text) for r in self.database.readings()}
-        ever = {(r.sensor, r.field, reading_name(r.field, r.value, r.text)) for r in self.database.readings()}
+        stored = {(r.sensor, r.field): name_of(r) for r in self.database.readings()}
+        ever = {(r.sensor, r.field, name_of(r)) for r in self.database.readings()}
         restored = self.delivery.restoration.complete
         found = set()
         for reading in self.gateway.queries.last(None, None):
             key = reading.sensor, reading.field
-            name = reading_name(reading.field, reading.value, reading.text)
+            name = name_of(reading)
             found.add(key)
             if key in self.heard:
                 demand(name == f"{reading.field}:{self.heard[key]}", "`last` is the newest", reading, self.heard[key])
@@ -502,45 +502,39 @@ class World:
         self.seen["rejected"] += len(rejected)
         self.seen["rows that came again"] += self.database.repeated
         self._check_marks(ever)
-        names = [row_name(row) for _, row in sorted(ever.items()) if "field" in row]
+        names = [name_of(row) for _, row in sorted(ever.items()) if isinstance(row, Reading)]
         rest = iter(self.appended)
         demand(all(name in rest for name in names), "readings are in the order in which they were read", names)
         demand(len(set(names)) == len(names), "no reading is there twice", names)
         if not self.lost:
             demand(names == self.appended, "nothing is lost", set(self.appended) - set(names))
-        origins = Counter(row["origin"] for row in ever.values() if "origin" in row)
+        origins = Counter(row.origin for row in ever.values() if isinstance(row, RequestRecord))
         demand(max(origins.values(), default=1) == 1, "a request has one row", origins.most_common(3))
 
-    def _check_marks(self, ever: Mapping[int, Mapping[str, str | None]]) -> None:
+    def _check_marks(self, ever: Mapping[int, Row]) -> None:
         # Between two marks the clock went evenly, and was right or was not; so the mark tells when a reading was taken.
         # Where numbers are missing a mark may be among what was given up.
-        mark: Mapping[str, str | None] = {}
+        mark: ClockMark | None = None
         before = 0
         for n, row in sorted(ever.items()):
-            if "boot" in row:
+            if isinstance(row, ClockMark):
                 mark = row
                 self.seen["marks"] += 1
             elif n - before > 2:  # as usbgate.cli.correct_clock has it
-                mark = {}
+                mark = None
             before = n
-            if not mark and n > 1:
+            if mark is None:
+                demand(n > 1, "the first row is a mark", row)
                 continue
-            demand(row["clock"] == mark["clock"], "a row is as right as the mark before it", row, mark)
-            if row.get("value") is not None:
-                line = self.said[format(float(row["value"] or 0), ".0f")]
-                taken = float(mark["uptime"] or 0) + (float(row["at"] or 0) - float(mark["at"] or 0)) / 1000
+            demand(row.clock == mark.clock, "a row is as right as the mark before it", row, mark)
+            if isinstance(row, Reading) and row.value is not None:
+                line = self.said[format(row.value, ".0f")]
+                taken = mark.uptime + (row.at - mark.at) / 1000
                 demand(abs(taken - line.heard) < 0.51, "the mark tells when a reading was taken", row, mark, line.heard)
 
 
-def reading_name(field: str, value: float | None, text: str | None) -> str:
+def name_of(reading: Reading) -> str:
     """
-    Name a reading: each value is said once.
+    Name a reading: each value is sent once.
     """
-    return f"{field}:{text or format(value or 0.0, '.0f')}"
-
-
-def row_name(row: Row) -> str:
-    """
-    Name the reading of a row.
-    """
-    return reading_name(row["field"] or "", float(row["value"]) if row["value"] is not None else None, row["text"])
+    return f"{reading.field}:{reading.text or format(reading.value or 0.0, '.0f')}"

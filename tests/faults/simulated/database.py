@@ -12,12 +12,12 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tests.faults.simulated.disk import Row, is_poisoned, number
+from tests.faults.simulated.disk import is_poisoned
 from tests.faults.simulated.life import Life, demand
-from tests.support.memory_sink import reading_of, rows_of
 from usbgate.core.batch import Batch
-from usbgate.core.model import Alarm, Bucket, Reading, Selection, StoredReading, StoredRequest
+from usbgate.core.model import Alarm, Bucket, Reading, Row, Selection, StoredReading, StoredRequest
 from usbgate.store.interfaces import ISink, IStore, RowsRefused, SinkUnavailable
+from usbgate.testing import rows_of
 
 CALL_LIMIT = 10.0  # seconds after which a call to a database that hangs is given up, as the real sink's
 
@@ -49,8 +49,8 @@ class Database:
         """
         Store a batch; what is there already must be the same.
         """
-        for row in rows_of(batch):
-            there = self.rows.setdefault(number(row), row)
+        for number, row in rows_of(batch).items():
+            there = self.rows.setdefault(number, row)
             self.repeated += there is not row
             demand(there == row, "a number is never given twice", there, row)
 
@@ -58,11 +58,11 @@ class Database:
         """
         List all readings, by number.
         """
-        return [reading_of(row) for _, row in sorted(self.rows.items()) if "field" in row]
+        return [row for _, row in sorted(self.rows.items()) if isinstance(row, Reading)]
 
 
 @implementer(ISink, IStore)
-class MemoryDatabaseSink:
+class SimulatedSink:
     """
     One daemon's connection to a `Database`.
     """

@@ -4,7 +4,7 @@ A journal in memory: what outlives the daemon of it (`Disk`), and what does not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
@@ -12,11 +12,10 @@ from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
 from tests.faults.simulated.life import Life, demand
-from tests.support.memory_sink import rows_of
 from usbgate.core.batch import KINDS, Batch, encode, merge
-from usbgate.core.model import ClockMark, Reading, RequestRecord
-from usbgate.core.model import Row as AnyRow
+from usbgate.core.model import ClockMark, Reading, RequestRecord, Row
 from usbgate.store.interfaces import IJournal, IOutbox
+from usbgate.testing import rows_of
 
 FLUSH_INTERVAL = 0.05  # seconds, as the real journal's
 MERGE_ROWS = 12  # small, so that a backlog is many batches
@@ -26,21 +25,12 @@ STOP_PATIENCE = 1.5  # seconds to go on trying when asked to end, as the real jo
 
 POISON = "bad"  # a cell that begins so is refused by the database for what it is
 
-Row = Mapping[str, str | None]
-
-
-def number(row: Row) -> int:
-    """
-    Tell the journal's number of a row.
-    """
-    return int(row["n"] or 0)
-
 
 def is_poisoned(batch: Batch) -> bool:
     """
     Whether a database refuses one of these rows for what it is.
     """
-    cells = [cell or "" for row in rows_of(batch) for cell in row.values()]
+    cells = [cell for row in rows_of(batch).values() for cell in row if isinstance(cell, str)]
     return any(cell.startswith(POISON) or ":" + POISON in cell for cell in cells)
 
 
@@ -79,14 +69,14 @@ class Disk:
             demand(batch.first == expected, "numbers have no gap but where rows were given up", batch.first, expected)
             self.batches.append(batch)
             self.n = batch.last
-            self.ever.update((number(row), row) for row in rows_of(batch))
+            self.ever.update(rows_of(batch))
         for batch in rejected:
-            for row in rows_of(batch):
-                self.rejected.setdefault(number(row), row)
+            for number, row in rows_of(batch).items():
+                self.rejected.setdefault(number, row)
 
 
 @implementer(IJournal, IOutbox)
-class MemoryJournal(Service):
+class SimulatedJournal(Service):
     """
     A journal on a `Disk`, with the contract of the real one: rows are numbered and encoded every 50 ms and committed
     some time later; `oldest` gives the same batch until it is confirmed; a confirmed batch goes with the next commit;
@@ -121,7 +111,7 @@ class MemoryJournal(Service):
         self._appended = appended
         self._tell_given_up = given_up
         self._stored = stored
-        self._rows: dict[type[AnyRow], list[AnyRow]] = {kind.row: [] for kind in KINDS}
+        self._rows: dict[type[Row], list[Row]] = {kind.row: [] for kind in KINDS}
         self._waiting = 0
         self._rejects: list[Batch] = []
         self._flushing: IDelayedCall | None = None
@@ -182,7 +172,7 @@ class MemoryJournal(Service):
         if stopped is not None:
             stopped.callback(None)
 
-    def append(self, *runs: Sequence[AnyRow]) -> None:
+    def append(self, *runs: Sequence[Row]) -> None:
         """
         See `IJournal`.
         """
@@ -291,9 +281,8 @@ class MemoryJournal(Service):
         if not self._life.deed():
             return
         demand(batch is self._current, "what `oldest` gave is confirmed, and nothing else", batch, self._current)
-        aside = {number(row) for reject in self._rejects for row in rows_of(reject)}
-        for row in rows_of(batch):
-            n = number(row)
+        aside = {number for reject in self._rejects for number in rows_of(reject)}
+        for n, row in rows_of(batch).items():
             demand(self._stored(n) or n in aside, "a row is let go only when it is stored or set aside", row)
         self._confirmed = batch.last
         self._current = None
