@@ -125,9 +125,8 @@ class CorrectionTests(SynchronousTestCase):
         self.readings(8, 9, clock=True)
         self.assertEqual(
             self.correct()[0],
-            "2 readings, numbers 4 to 6: can't be corrected, the clock was not right, or not yet, since that start "
-            "of the machine; by their order they are from after 1970-01-01 00:00:03 UTC and before 1970-01-01 00:00:08 "
-            "UTC",
+            "2 readings, numbers 4 to 6: can't be corrected, the clock has not been right since that boot; by their "
+            "order, they were stored after 1970-01-01 00:00:03 UTC and before 1970-01-01 00:00:08 UTC",
         )
         self.assertEqual(self.query("select count(*) from reading where not clock"), [(2,)])
 
@@ -153,7 +152,7 @@ class CorrectionTests(SynchronousTestCase):
         self.readings(3, 4)
         self.readings(7, 9)
         said = self.correct()
-        self.assertTrue(said[0].startswith("3 readings, behind number 4: can't be corrected, rows before"))
+        self.assertTrue(said[0].startswith("3 readings, after number 4: can't be corrected, rows before"))
         self.assertTrue(said[1].startswith("2 readings, numbers 2 to 4: moved by +0:16:40 "))
         self.assertEqual(self.query("select seq from reading where not clock order by 1"), [(7,), (8,), (9,)])
 
@@ -161,7 +160,7 @@ class CorrectionTests(SynchronousTestCase):
         """
         Rows before the first mark are left alone.
         """
-        self.assertIn("nothing is known of the clock of gateway pi", self.correct()[0])
+        self.assertIn("the clock of gateway pi is unknown", self.correct()[0])
         self.readings(1, 2)
         self.mark(4, 1004, 4, True)
         self.assertIn("2 readings, before number 4: can't be corrected", self.correct()[0])
@@ -178,7 +177,7 @@ class CorrectionTests(SynchronousTestCase):
         self.query("drop table clock_mark")
         with self.assertRaises(CorrectionFailed) as caught:
             self.correct()
-        self.assertIn("has no marks of the clock", str(caught.exception))
+        self.assertIn("has no clock marks", str(caught.exception))
         self.assertEqual(self.said, [])
 
 

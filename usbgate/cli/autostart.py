@@ -1,9 +1,9 @@
 """
-Starting the daemon for a client that finds none, so that of many who try at a time exactly one does it.
+Start the daemon if none runs. Of many clients that try at the same time, exactly one starts it.
 
-Two locks (`flock`) in the state folder decide, never a pid file: `lock` is the daemon's, held while it lives;
-`start.lock` is held by the client that starts one, until that listens or is dead. They end with their process,
-however that ends.
+Two locks (`flock`) in the state folder decide that, not a pid file: the daemon holds `lock` while it runs, and a client
+that starts a daemon holds `start.lock` until the daemon listens or has ended. The kernel releases a lock with its
+process, however that ends.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from typing import IO
 
 from usbgate.cli.connection import Address, Connection, NoDaemon, connect, spell
 
-START_LIMIT = 15.0  # seconds until the port must be there; ready in 1 s on a PC, several on a Pi with a first initdb
-DEATH_LIMIT = 1.0  # seconds from the end of a process's first open file to that of its last
-POLL = 0.05  # seconds between two looks
+START_LIMIT = 15.0  # seconds until the daemon must listen: it takes 1 on a PC, several on a Pi with a first initdb
+DEATH_LIMIT = 1.0  # seconds in which a process that ends closes all its files
+POLL = 0.05  # seconds between two checks
 
 # -P: the working folder, which will be /, must not be searched for modules.
 TWISTD = (sys.executable, "-P", "-m", "usbgate.cli.twistd")
 
-LOG_TAIL = 65536  # bytes at the end of the log in which to look for its last line
+LOG_TAIL = 65536  # bytes of the log that are searched for its last line
 
 _STAMP = re.compile(r"^\S+ \[[^\]]*\] ")
 _TROUBLE = re.compile(r"^\S+ \[[^\]]*#(?:warn|error|critical)\] ")
-_NO_NEWS = re.compile(
+_ROUTINE = re.compile(
     r"^An error has occurred: |^Please look at log file|\] (?:Server Shut Down|Main loop terminated)\."
 )
 
 
 def twistd_arguments(state: Path, config: Path | None) -> list[str]:
     """
-    Say how the daemon of a state folder is started.
+    Return the command that starts the daemon of a state folder.
 
     Args:
-        state: Its state folder, absolute.
-        config: Its configuration file, absolute; None for none, then it takes the only device there is.
+        state: The state folder, absolute.
+        config: The configuration file, absolute; None if there is none, and the daemon opens the only device.
     """
     options = [] if config is None else ["--config", str(config)]
     return [*TWISTD, "--pidfile=", f"--logfile={state / 'usbgate.log'}", "usbgate", *options]
@@ -53,14 +53,14 @@ def twistd_arguments(state: Path, config: Path | None) -> list[str]:
 
 def environment(state: Path) -> dict[str, str]:
     """
-    Make the environment of a process that is to find this same usbgate, from any working folder.
+    Return an environment in which a process finds this usbgate, whatever its working folder is.
 
     Args:
-        state: The state folder, absolute: a relative one in the environment would lead elsewhere from /.
+        state: The state folder, absolute.
     """
     environ = {**os.environ, "USBGATE_STATE": str(state)}
     root = str(Path(__file__).resolve().parents[2])
-    if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):  # not installed: a checkout
+    if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):  # a source tree
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environ.get("PYTHONPATH")]))
     return environ
 
@@ -68,12 +68,12 @@ def environment(state: Path) -> dict[str, str]:
 @dataclass
 class DaemonStarter:
     """
-    The daemon of one state folder, running or not.
+    The daemon of one state folder, whether it runs or not.
 
     Attributes:
-        state: Its state folder, absolute.
-        arguments: How to start it; it may detach itself or not.
-        environ: Its environment.
+        state: The state folder, absolute.
+        arguments: The command that starts the daemon, which may detach itself.
+        environ: The daemon's environment.
     """
 
     state: Path
@@ -81,7 +81,7 @@ class DaemonStarter:
     environ: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        # What is in the log by now is not about us.
+        # Older lines of the log are about earlier daemons.
         try:
             self._log_start = self._log.stat().st_size
         except OSError:
@@ -89,14 +89,14 @@ class DaemonStarter:
 
     def reach(self, address: Address, within: float = START_LIMIT) -> Connection:
         """
-        Connect to the daemon, and start it if there is none.
+        Connect to the daemon, and start it if it does not run.
 
         Args:
-            address: Where it will listen.
-            within: Seconds that all of it may take.
+            address: Where it listens.
+            within: Seconds that all this may take.
 
         Raises:
-            NoDaemon: It can't be started, died, or does not listen there.
+            NoDaemon: It can't be started, ended, or does not listen there.
         """
         connection = connect(address)
         if connection is not None:
@@ -115,32 +115,32 @@ class DaemonStarter:
 
     def is_alive(self) -> bool:
         """
-        Find out whether a daemon holds this state folder.
+        Return whether a daemon holds the lock of this state folder.
         """
         try:
             with open(self.state / "lock", "rb") as lock:
                 return not _take(lock, fcntl.LOCK_SH)
         except FileNotFoundError:
             return False
-        except PermissionError:  # another user's: whoever answers here is that user's
+        except PermissionError:  # the daemon of another user
             return True
         except OSError as error:
             raise NoDaemon(f"{self.state / 'lock'}: {error.strerror or error}") from None
 
     def check_death(self) -> None:
         """
-        Find out whether a daemon that hung up is dead.
+        Check whether a daemon that closed the connection has ended.
 
         Raises:
-            NoDaemon: It is, and that is what its log said last.
+            NoDaemon: It has; the text has the last line of its log.
         """
-        # Its connections may end a moment before its lock does.
+        # Its connections may end a moment before its lock is released.
         deadline = time.monotonic() + DEATH_LIMIT
         while self.is_alive():
             if time.monotonic() > deadline:
                 return
             time.sleep(POLL)
-        raise NoDaemon(f"the daemon ended before it answered: {self._last_words()}")
+        raise NoDaemon(f"the daemon ended before it answered: {self._last_line()}")
 
     def _reach_in_turn(self, address: Address, attempt: IO[bytes], deadline: float) -> Connection:
         waited = False
@@ -149,7 +149,7 @@ class DaemonStarter:
             connection = self._look(address, deadline)
             if connection is not None:
                 return connection
-        # It is our turn: the one before us has a daemon that listens, or it wrote down why there is none.
+        # It is our turn: the client before us has started a daemon, or written to the file why it could not.
         attempt.seek(0)
         why = attempt.read().decode()
         connection = connect(address)
@@ -161,17 +161,17 @@ class DaemonStarter:
         try:
             return self._start(address, deadline)
         except NoDaemon as error:
-            with suppress(OSError):  # the disk is full: then those who wait try for themselves
+            with suppress(OSError):  # the disk is full: then each client that waits tries to start one
                 os.write(attempt.fileno(), str(error).encode("utf-8", "replace"))
             raise
 
     def _start(self, address: Address, deadline: float) -> Connection:
         process: subprocess.Popen[bytes] | None = None
         while True:
-            # In this order: a daemon that ended as we looked must not pass for one that never listened.
+            # Checked before connecting: a daemon that ends in between must not be reported as one that does not listen.
             dead = process is not None and process.poll() is not None and not self.is_alive()
             if dead:
-                raise NoDaemon(f"the daemon ended at its start: {self._last_words()}")
+                raise NoDaemon(f"the daemon ended at its start: {self._last_line()}")
             if process is None and not self.is_alive():
                 process = self._spawn()
             connection = self._look(address, deadline)
@@ -182,7 +182,7 @@ class DaemonStarter:
         connection = connect(address)
         if connection is None:
             if time.monotonic() > deadline:
-                # Without a look at the lock: it would stand in the way of a daemon that is just taking it.
+                # The lock is not tested here: that could get in the way of a daemon that is about to take it.
                 raise NoDaemon(
                     f"the daemon is running or starting, but does not listen on {spell(address)} (see {self._log})"
                 )
@@ -191,7 +191,7 @@ class DaemonStarter:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         try:
-            # What it says before it opens its log itself goes there, too.
+            # The log also gets what the daemon prints before it opens the log.
             with open(self._log, "ab") as log:
                 return subprocess.Popen(
                     self.arguments,
@@ -209,9 +209,9 @@ class DaemonStarter:
     def _log(self) -> Path:
         return self.state / "usbgate.log"
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         """
-        Fetch the last line of the log that says something: of trouble, if there is one.
+        Return the last warning or error of the log, or else its last line that is not routine.
         """
         try:
             with open(self._log, "rb") as log:
@@ -220,13 +220,9 @@ class DaemonStarter:
                 lines = log.read().decode("utf-8", "replace").splitlines()
         except OSError as error:
             return f"{self._log}: {error.strerror or error}"
-        lines = [line for line in lines if line.strip() and not _NO_NEWS.search(line)]
+        lines = [line for line in lines if line.strip() and not _ROUTINE.search(line)]
         lines = [line for line in lines if _TROUBLE.search(line)] or lines
-        return (
-            _STAMP.sub("", lines[-1]).removeprefix("usbgate: ").strip()
-            if lines
-            else f"its log {self._log} says nothing"
-        )
+        return _STAMP.sub("", lines[-1]).removeprefix("usbgate: ").strip() if lines else f"its log {self._log} is empty"
 
 
 def _take(lock: IO[bytes], kind: int) -> bool:

@@ -1,7 +1,7 @@
 """
-A small client that blocks: what the commands `usbgate ask`, `usbgate devices` … speak (protocol §3).
+A blocking client of the line protocol (protocol §3), for `usbgate ask`, `usbgate devices` and so on.
 
-Nothing here imports Twisted, so that a request from a shell costs no more than Python's own start.
+It does not import Twisted, so that a request from a shell takes hardly longer than the start of Python.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from usbgate.core.linebuffer import LineBuffer
 # A TCP host and port, or the path of a Unix socket.
 Address = tuple[str, int] | str
 
-# Bytes: an answer is a device's line, `LINE_LIMIT` long at most, and what usbgate adds to it; but a line of `sensors`
-# names all fields of one.
+# Bytes of a line. An answer has at most `LINE_LIMIT` and what usbgate adds, but a line of `sensors` names all fields of
+# a sensor.
 ANSWER_LIMIT = 256 * LINE_LIMIT
 
-CONNECT_LIMIT = 5.0  # seconds; a host that takes none of our packets says nothing at all
+CONNECT_LIMIT = 5.0  # seconds; a host that drops our packets never refuses
 
-# Nobody listens there: refused, or no such Unix socket. Other errors mean that the way there is not in order.
-_NOBODY = frozenset([errno.ECONNREFUSED, errno.ENOENT])
+# Errors that mean that no daemon listens, not that the address can't be reached.
+_NOT_LISTENING = frozenset([errno.ECONNREFUSED, errno.ENOENT])
 
 
 class AskError(Exception):
     """
-    There is no answer; the text says why.
+    The request failed; the text says why.
 
     Attributes:
         status: The exit status of the command.
@@ -43,7 +43,7 @@ class AskError(Exception):
 
 class NoDaemon(AskError):
     """
-    There is no usbgate to ask.
+    No daemon runs there.
     """
 
     status = 5
@@ -51,13 +51,13 @@ class NoDaemon(AskError):
 
 class ConnectionLost(AskError):
     """
-    usbgate hung up before it answered.
+    usbgate closed the connection before it answered.
     """
 
 
 class RequestRefused(AskError):
     """
-    usbgate told of an error (protocol §3).
+    usbgate replied with an error (protocol §3).
     """
 
     def __init__(self, code: str, text: str) -> None:
@@ -67,7 +67,7 @@ class RequestRefused(AskError):
 
 def spell(address: Address) -> str:
     """
-    Write an address for a person.
+    Return an address as text.
     """
     if isinstance(address, str):
         return address
@@ -77,7 +77,7 @@ def spell(address: Address) -> str:
 
 class Connection:
     """
-    A connection to usbgate, a line at a time.
+    A connection to usbgate that sends and receives lines.
     """
 
     def __init__(self, channel: socket.socket, address: Address) -> None:
@@ -88,9 +88,9 @@ class Connection:
 
     def send(self, line: str) -> None:
         """
-        Write one line.
+        Send one line.
         """
-        # A daemon that hangs up now is found out by the next `receive`.
+        # If the daemon has closed the connection, the next `receive` fails.
         with suppress(ConnectionError):
             self._channel.sendall(line.encode() + b"\n")
 
@@ -99,16 +99,16 @@ class Connection:
         Wait for one line.
 
         Args:
-            deadline: Until when, on the monotonic clock; infinite to wait for ever.
+            deadline: Until when, on the monotonic clock; infinity to wait for ever.
 
         Raises:
             ConnectionLost: The connection ended.
-            RequestRefused: Nothing came in time.
+            RequestRefused: No line arrived in time.
         """
         while not self._lines:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise RequestRefused("timeout", f"usbgate at {spell(self._address)} said nothing more in time")
+                raise RequestRefused("timeout", f"usbgate at {spell(self._address)} did not reply in time")
             self._channel.settimeout(None if left == float("inf") else left)
             try:
                 data = self._channel.recv(65536)
@@ -123,21 +123,21 @@ class Connection:
 
     def close(self) -> None:
         """
-        Hang up.
+        Close the connection.
         """
         self._channel.close()
 
 
 def connect(address: Address, within: float = CONNECT_LIMIT) -> Connection | None:
     """
-    Reach usbgate.
+    Connect to usbgate.
 
     Args:
         address: Where it listens.
         within: Seconds to wait for the connection.
 
     Returns:
-        None where nobody listens.
+        None if no daemon listens there.
 
     Raises:
         NoDaemon: The address can't be reached for another reason.
@@ -158,7 +158,7 @@ def connect(address: Address, within: float = CONNECT_LIMIT) -> Connection | Non
             # Echo and answer are two writes: without this the second waits 40 ms for an acknowledgement.
             channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
-        if error.errno in _NOBODY:
+        if error.errno in _NOT_LISTENING:
             return None
         raise NoDaemon(f"cannot reach usbgate at {spell(address)}: {error.strerror or error}") from None
     return Connection(channel, address)
@@ -166,15 +166,15 @@ def connect(address: Address, within: float = CONNECT_LIMIT) -> Connection | Non
 
 def is_self_connected(channel: socket.socket) -> bool:
     """
-    Find out whether a connection ends where it began, and if so, end it.
+    Return whether a socket is connected to itself, and if so, close it.
 
-    50007 lies in the range from which Linux takes the ports of outgoing connections. One that is tried often
-    enough while nobody listens gets its own goal for a source at last, succeeds, and hears itself; and while it
-    is open the daemon can't listen.
+    50007 is in the range from which Linux takes the source ports of outgoing connections. If one is tried often enough
+    while no daemon listens, its source port is 50007 at last, and it is connected to itself. While it is open, no
+    daemon can listen.
     """
     if channel.getsockname() != channel.getpeername():
         return False
-    # Reset it: else the port stays taken for a minute.
+    # Reset the connection: otherwise the port stays in use for a minute.
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     channel.close()
     return True
@@ -185,22 +185,21 @@ def ask(connection: Connection, fields: Mapping[str, str], within: float) -> Ite
     Send a request line, and wait for its answer.
 
     Args:
-        connection: To usbgate; nothing else is asked on it.
-        fields: `MSG`, `ID` and what else a request may have.
-        within: Seconds to wait for everything.
+        connection: A connection without other requests.
+        fields: `MSG`, `ID` and the other fields of the request.
+        within: Seconds to wait for echo and answer.
 
     Yields:
-        The echo, then the answer, each as it came.
+        The echo, then the answer, each as received.
 
     Raises:
-        AskError: There is no answer.
+        AskError: The request failed.
     """
     deadline = time.monotonic() + within
     connection.send(format_line(fields))
     echo = connection.receive(deadline)
-    told = _parse(echo)
-    if told != fields:
-        raise AskError(f"what answers there is not usbgate: it echoed {echo!r}")
+    if _parse(echo) != fields:
+        raise AskError(f"the server is not usbgate: it echoed {echo!r}")
     yield echo
     answer = connection.receive(deadline)
     _parse(answer)
@@ -209,18 +208,18 @@ def ask(connection: Connection, fields: Mapping[str, str], within: float) -> Ite
 
 def ask_word(connection: Connection, words: str, within: float) -> str:
     """
-    Send the word `ask`, which leaves the command to the daemon's settings, and wait for its answer.
+    Send the word `ask`, with which the daemon chooses the command, and wait for the answer.
 
     Args:
-        connection: To usbgate; nothing else is asked on it.
+        connection: A connection without other requests.
         words: The arguments of `ask`.
         within: Seconds to wait.
 
     Returns:
-        The answer as it came.
+        The answer as received.
 
     Raises:
-        AskError: There is no answer.
+        AskError: The request failed.
     """
     deadline = time.monotonic() + within
     connection.send("ask " + words)
@@ -229,20 +228,20 @@ def ask_word(connection: Connection, words: str, within: float) -> str:
     return answer
 
 
-def say_word(connection: Connection, words: str, within: float) -> Iterator[str]:
+def send_word(connection: Connection, words: str, within: float) -> Iterator[str]:
     """
-    Say a word other than `ask` and `watch`, and wait for what it tells.
+    Send a word other than `ask` and `watch`, and wait for its lines.
 
     Args:
-        connection: To usbgate; nothing else is asked on it.
+        connection: A connection without other requests.
         words: The word and its arguments.
         within: Seconds to wait for each line.
 
     Yields:
-        The data lines, as they came; the last line, the one with `OK`, is not among them.
+        The data lines as received, without the last line, `OK`.
 
     Raises:
-        AskError: There is no answer, or not all of it.
+        AskError: The word failed, or not all lines arrived.
     """
     connection.send(words)
     while True:
@@ -256,7 +255,7 @@ def _parse(line: str) -> dict[str, str]:
     try:
         fields = parse(line.encode(), ANSWER_LIMIT)
     except Malformed:
-        raise AskError(f"what answers there is not usbgate: it said {line[:80]!r}") from None
+        raise AskError(f"the server is not usbgate: it sent {line[:80]!r}") from None
     if next(iter(fields)) == "ERROR":
         raise RequestRefused(fields["ERROR"], fields.get("TEXT", "no reason was given"))
     return fields

@@ -1,8 +1,8 @@
 """
-Correct the times of what was stored before the clock was right (`usbgate correct-clock`, protocol §5).
+Correct the times of rows that were stored before the clock was right (`usbgate correct-clock`, protocol §5).
 
-A stretch at a time, each in one transaction, beside a daemon that stores: what is corrected is marked as right, so
-that it is never moved twice.
+Each stretch is corrected in one transaction, while a daemon may be storing. Corrected rows are marked as right, so that
+they are never moved twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from usbgate.store.embedded.postmaster import PidFile, is_server_of
 CONNECT_LIMIT = 10  # seconds
 
 _TABLES = [kind.table for kind in KINDS]
-# What has a time and the word whether it can be right; the marks stay as they are.
+# The tables with a time and `clock`, which says whether it can be right. The marks themselves stay unchanged.
 _CORRECTED = [kind.table for kind in KINDS if {"at", "clock"} <= {*kind.columns} and kind.row is not ClockMark]
 
 _OURS = "gateway = %(gateway)s and seq between %(first)s and %(last)s"
@@ -35,7 +35,7 @@ def _of_all(what: str, tables: Sequence[str]) -> str:
     return f"({' union all '.join(what.format(table=table) for table in tables)}) as rows"
 
 
-# Asked before the marks: what is stored only then may have a mark that we do not know.
+# Fetched before the marks: rows stored later may have a mark that was not fetched.
 _NEWEST = "select coalesce(max(seq), 0) from " + _of_all(
     "select max(seq) as seq from {table} where gateway = %(gateway)s", _TABLES
 )
@@ -45,8 +45,8 @@ _MARKS = """
     from clock_mark where gateway = %(gateway)s order by seq
 """
 
-# Behind two missing numbers or more nothing is certain: a mark may have been among them. It never comes alone, so one
-# number is a row that was set aside.
+# After two or more missing numbers nothing is certain, since a mark may have been among them. A mark is never stored
+# alone, so that a single missing number is a row that was set aside.
 _UNBROKEN = f"""
     select min(seq) from (
         select seq, lead(seq) over (order by seq) as following
@@ -57,7 +57,7 @@ _UNBROKEN = f"""
 _COUNT = "select count(*) from {table} where not clock and " + _OURS
 _MOVE = f"update {{table}} set at = at + %(shift)s * interval '1 ms', clock = true where not clock and {_OURS}"
 
-# Spelled by the server: Python's times end in the year 9999.
+# Formatted by the server, since Python's times end in the year 9999.
 _SPELLED = "to_char({at} at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')"
 _EARLIEST = (
     f"select {_SPELLED.format(at='at')}, {_SPELLED.format(at='(at + shift)')} from ("
@@ -78,10 +78,10 @@ class CorrectionFailed(Exception):
 
 def find_database(settings: Settings) -> str:
     """
-    Return how to reach the database: what the configuration says, or the embedded server where it runs.
+    Return the connection string of the configured database, or of the embedded server if it runs.
 
     Raises:
-        CorrectionFailed: There is none, or it does not run.
+        CorrectionFailed: No database is configured, or the embedded server does not run.
     """
     if settings.database == "none":
         raise CorrectionFailed("nothing is stored: the database is none")
@@ -91,30 +91,30 @@ def find_database(settings: Settings) -> str:
     server = PidFile.read(data)
     if server is None or not server.ready or not is_server_of(server.pid, data):
         raise CorrectionFailed(
-            f"the embedded database in {settings.state} does not run: it does while the daemon does, start that first"
+            f"the embedded database in {settings.state} does not run; start the daemon, which starts it"
         )
     return make_dsn(host=server.socket_folder, port=server.port, user=USER, dbname=DATABASE)
 
 
 def correct(dsn: str, gateway: str, dry_run: bool, say: Callable[[str], object]) -> None:
     """
-    Correct what can be corrected, and say so, a line for each stretch.
+    Correct all times that can be corrected, and print a line for each stretch.
 
     Args:
-        dsn: Where the database is.
-        gateway: Whose rows.
-        dry_run: Only say it.
-        say: Takes a line.
+        dsn: The connection string of the database.
+        gateway: The name under which the rows were stored.
+        dry_run: Whether to change nothing.
+        say: Prints a line.
 
     Raises:
-        CorrectionFailed: The database can't be used, or refuses; what was said to be moved before is moved.
+        CorrectionFailed: The database failed. Stretches for which a line was printed are corrected.
     """
     try:
         with closing(psycopg2.connect(dsn, connect_timeout=CONNECT_LIMIT, application_name="usbgate")) as connection:
             _Correction(connection, gateway, dry_run, say).run()
     except psycopg2.errors.UndefinedTable:
         raise CorrectionFailed(
-            "this database has no marks of the clock: no usbgate that makes them has stored in it"
+            "this database has no clock marks: no usbgate that writes them has stored in it"
         ) from None
     except psycopg2.Error as error:
         raise CorrectionFailed(f"the database can't be used: {' '.join(str(error).split())}") from None
@@ -131,18 +131,18 @@ class _Correction:
         ((newest,),) = self._query(_NEWEST)
         marks = [(seq, ClockMark(*mark)) for seq, *mark in self._query(_MARKS)]
         if not marks:
-            self._say(f"nothing is known of the clock of gateway {self._gateway}: no mark of it is stored")
+            self._say(f"the clock of gateway {self._gateway} is unknown: no clock mark is stored")
             return
         first = marks[0][0]
         older = self._counts(0, first - 1)
         if older:
-            self._say(f"{older}, before number {first}: can't be corrected, they are older than the first mark")
+            self._say(f"{older}, before number {first}: can't be corrected, they are older than the first clock mark")
         found = bool(older)
         for stretch in plan(marks):
             last = newest if stretch.last is None else min(stretch.last, newest)
             found = self._correct(stretch.first, last, stretch.shift) or found
         if found:
-            self._say("What still waits in the journal was not looked at: run this again when it is stored.")
+            self._say("Rows that still wait in the journal are not included: run this again when they are stored.")
         else:
             self._say(f"nothing to correct: gateway {self._gateway} stored nothing before its clock was right")
 
@@ -154,14 +154,14 @@ class _Correction:
 
     def _counts(self, first: int, last: int) -> str:
         """
-        Spell how many rows there are to correct; empty for none.
+        Return how many rows there are to correct, as text; empty for none.
         """
         counts = {table: self._query(_COUNT.format(table=table), first=first, last=last)[0][0] for table in _CORRECTED}
         return _spell(counts)
 
     def _correct(self, first: int, last: int, shift: int | None) -> bool:
         """
-        Correct one stretch, or say why not; tell whether there was anything.
+        Correct one stretch, or print why not. Return whether it has rows to correct.
         """
         if not self._counts(first, last):
             return False
@@ -169,16 +169,16 @@ class _Correction:
         if unbroken is not None:
             if behind := self._counts(unbroken + 1, last):
                 self._say(
-                    f"{behind}, behind number {unbroken}: can't be corrected, rows before them were lost, and perhaps "
-                    f"a mark of the clock{self._between(unbroken, last)}"
+                    f"{behind}, after number {unbroken}: can't be corrected, rows before them were lost, and perhaps "
+                    f"a clock mark{self._between(unbroken, last)}"
                 )
             last = unbroken
         if not (counts := self._counts(first, last)):
             return True
         if shift is None:
             self._say(
-                f"{counts}, numbers {first} to {last}: can't be corrected, the clock was not right, or not yet, since "
-                f"that start of the machine{self._between(first, last)}"
+                f"{counts}, numbers {first} to {last}: can't be corrected, the clock has not been right since that boot"
+                f"{self._between(first, last)}"
             )
         else:
             self._move(first, last, shift, counts)
@@ -193,19 +193,19 @@ class _Correction:
                 for table in _CORRECTED:
                     cursor.execute(_MOVE.format(table=table), parameters)
                     moved[table] = cursor.rowcount
-            counts = _spell(moved) or "nothing"  # somebody else was quicker
+            counts = _spell(moved) or "nothing"  # another run has corrected them
         self._say(
             f"{counts}, numbers {first} to {last}: {'would be ' if self._dry_run else ''}moved by {_duration(shift)} "
             f"(the earliest from {before} to {after})"
         )
 
     def _between(self, first: int, last: int) -> str:
-        # What is known of when that was, by the order of all that was stored.
+        # The bounds that the order of all stored rows gives.
         bounds = []
         for word, sql in (("after", _RIGHT_BEFORE), ("before", _RIGHT_AFTER)):
             if rows := self._query(sql, first=first, last=last):
                 bounds.append(f"{word} {rows[0][0]}")
-        return f"; by their order they are from {' and '.join(bounds)}" if bounds else ""
+        return f"; by their order, they were stored {' and '.join(bounds)}" if bounds else ""
 
 
 def _spell(counts: Mapping[str, int]) -> str:

@@ -1,5 +1,5 @@
 """
-A program that has the port of a device while it runs (`usbgate lend`).
+Run a program that uses the port of a device (`usbgate lend`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import subprocess
 from collections.abc import Sequence
 from types import FrameType
 
-# What ends us ends the program, and then we end as it did: it must not go on with a port that is taken back. Of the
-# first two it hears from the terminal as we do, and it is its to decide what they mean.
+# A signal that would end us ends the program, and then we end: the program must not go on using a port that the daemon
+# opens again. The terminal itself sends the first two to the program as well, which may handle them as it likes.
 _FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 
@@ -21,11 +21,11 @@ def run(program: Sequence[str], port: str) -> int:
     Run a program to its end.
 
     Args:
-        program: It and its arguments; `{}` in an argument becomes the port.
+        program: The program and its arguments; `{}` in an argument is replaced by the port.
         port: The path of the port.
 
     Returns:
-        Its exit status; as a shell says it, where a signal ended it.
+        Its exit status; 128 and the signal's number if a signal ended it, as in a shell.
 
     Raises:
         OSError: It can't be run.
@@ -39,13 +39,13 @@ def run(program: Sequence[str], port: str) -> int:
 
     child: subprocess.Popen[bytes] | None = None
     before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
-    # A handler, not SIG_IGN: that would be the program's, too.
+    # A handler, not SIG_IGN, which the program would inherit.
     before |= {number: signal.signal(number, lambda number, frame: None) for number in _FROM_TERMINAL}
     try:
         child = subprocess.Popen(
             [argument.replace("{}", port) for argument in program], env={**os.environ, "USBGATE_PORT": port}
         )
-        for number in ended_by:  # it came before there was anybody to pass it on to
+        for number in ended_by:  # it arrived before the program ran
             child.send_signal(number)
         status = child.wait()
     finally:

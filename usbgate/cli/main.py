@@ -12,7 +12,7 @@ import click
 
 from usbgate import __version__
 from usbgate.cli.ask import TIMEOUT, ask_command
-from usbgate.cli.connection import say_word
+from usbgate.cli.connection import send_word
 from usbgate.cli.group import USAGE, print_error
 from usbgate.cli.reach import load_settings, port_option, reach_running
 from usbgate.cli.words import WordGroup
@@ -67,7 +67,7 @@ def lend_command(config: Path | None, port: int | None, device: str, program: tu
     if device.split() != [device]:
         raise click.UsageError("a device's name has no blank")
     with closing(reach_running(config, None, port)) as connection:
-        (lease,) = say_word(connection, f"lend {device}", TIMEOUT)
+        (lease,) = send_word(connection, f"lend {device}", TIMEOUT)
         try:
             status = run(program, parse(lease.encode())["PORT"])
         except OSError as error:

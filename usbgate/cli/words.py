@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from usbgate.cli.ask import TIMEOUT
-from usbgate.cli.connection import say_word
+from usbgate.cli.connection import send_word
 from usbgate.cli.group import PlainGroup
 from usbgate.cli.reach import port_option, reach_running
 
@@ -59,7 +59,7 @@ def _command(word: Word) -> click.Command:
         if any(argument.split() != [argument] for argument in arguments):
             raise click.UsageError("an argument has no blank")
         with closing(reach_running(config, host, port)) as connection:
-            for line in say_word(connection, " ".join([word.name, *arguments]), TIMEOUT):
+            for line in send_word(connection, " ".join([word.name, *arguments]), TIMEOUT):
                 click.echo(line)
 
     if word.takes_arguments:
