@@ -244,7 +244,7 @@ class ClusterTests(TestCase):
         A server that does not end when told to is ended the hard way, and nothing that was stored is lost.
         """
         # PostgreSQL's slow stop, which waits for clients, stands for one that hangs.
-        self.patch(cluster_module, "HEEDING", 0.1)
+        self.patch(cluster_module, "ACKNOWLEDGE_LIMIT", 0.1)
         self.patch(cluster_module, "STOPPING", ((signal.SIGTERM, 0.2), (signal.SIGQUIT, BOUND)))
         cluster = await self.prepared_cluster()
         told: list[str] = []
@@ -262,7 +262,7 @@ class ClusterTests(TestCase):
         """
         A server that has heard that it is to stop, and has something to do before, is not hurried.
         """
-        self.patch(cluster_module, "HEEDING", 0.1)
+        self.patch(cluster_module, "ACKNOWLEDGE_LIMIT", 0.1)
         self.patch(cluster_module, "STOPPING", ((signal.SIGTERM, BOUND),))
         cluster = await self.prepared_cluster()
         busy = psycopg2.connect(await cluster.ready())
@@ -279,7 +279,7 @@ class ClusterTests(TestCase):
 
         It does not get the time of one that has heard that it is to stop.
         """
-        self.patch(cluster_module, "HEEDING", 0.2)
+        self.patch(cluster_module, "ACKNOWLEDGE_LIMIT", 0.2)
         self.patch(cluster_module, "STOPPING", ((signal.SIGINT, BOUND), (signal.SIGQUIT, 0.2), (signal.SIGKILL, BOUND)))
         cluster = await self.prepared_cluster("long" * 50)
         dsn = await cluster.ready()
@@ -334,17 +334,17 @@ class ClusterTests(TestCase):
         await cluster.ready()
         server = next(child for child in started if child.pid == self.server_pid())
         os.kill(server.pid, signal.SIGKILL)
-        await until(lambda: server.over)
+        await until(lambda: server.ended)
         stranger = Programs(reactor, "/").start(["sleep", "600"])
         try:
             server.pid = stranger.pid
             await cluster.stopService()
             await deferLater(reactor, 0)
-            self.assertFalse(stranger.over)
+            self.assertFalse(stranger.ended)
             self.assertTrue(os.readlink(f"/proc/{stranger.pid}/exe"))  # a dead one has none
         finally:
             stranger.send(signal.SIGKILL)
-            await stranger.when_over()
+            await stranger.when_ended()
 
     async def test_psql_line(self) -> None:
         """
@@ -500,10 +500,10 @@ class ClusterTests(TestCase):
             cluster.startService()
             self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
             self.assertNotEqual(self.server_pid(), stranger.pid)
-            self.assertFalse(stranger.over)
+            self.assertFalse(stranger.ended)
         finally:
             stranger.send(signal.SIGKILL)
-            await stranger.when_over()
+            await stranger.when_ended()
 
     async def test_senseless_pid_file(self) -> None:
         """
@@ -576,7 +576,7 @@ class ClusterTests(TestCase):
         precious.parent.mkdir(parents=True)
         precious.write_text("mine")
         failure = await self.assertFailure(self.cluster().ready(), ServerFailed)
-        self.assertIn("no PostgreSQL data folder", str(failure))
+        self.assertIn("not a PostgreSQL data folder", str(failure))
         self.assertEqual(precious.read_text(), "mine")
 
     async def test_detached(self) -> None:
@@ -638,7 +638,7 @@ class ClusterTests(TestCase):
             place.symlink_to(target)
             cluster.startService()
             failure = await self.assertFailure(cluster.ready(), ServerFailed)
-            self.assertIn(f"{place} must be a folder, and is a link", str(failure))
+            self.assertIn(f"{place} must be a folder, not a link", str(failure))
             await cluster.stopService()
             place.unlink()
             place.with_suffix(".good").rename(place)
@@ -682,7 +682,7 @@ class ClusterTests(TestCase):
             pid_file.write_text("\n".join(lines))
             cluster = self.cluster()
             failure = await self.assertFailure(cluster.ready(), ServerFailed)
-            self.assertIn("no private folder of its user", str(failure))
+            self.assertIn("not a private folder of its user", str(failure))
             if lie == "":
                 await cluster.stopService()
         self.assertEqual((victim / "precious").read_text(), "mine")
@@ -801,7 +801,7 @@ class FromAnotherUserTests(TestCase):
             os.mkfifo(folder / name)
         code = (
             "import sys; from pathlib import Path; from usbgate.store.embedded.postmaster import PidFile, ServerLog; "
-            "folder = Path(sys.argv[1]); print(PidFile.read(folder), ServerLog(folder / 'postgres.log').last_words())"
+            "folder = Path(sys.argv[1]); print(PidFile.read(folder), ServerLog(folder / 'postgres.log').last_error())"
         )
         command = [sys.executable, "-c", code, str(folder.absolute())]
         told = subprocess.check_output(command, text=True, cwd=Path(__file__).parents[2], timeout=BOUND)
@@ -836,10 +836,10 @@ class ServerLogTests(TestCase):
         link.symlink_to(target.absolute())
         log = ServerLog(link)
         log.trim()
-        self.assertEqual(log.last_words(), "")
+        self.assertEqual(log.last_error(), "")
         self.assertGreater(target.stat().st_size, LOG_LIMIT)
 
-    def test_last_words(self) -> None:
+    def test_last_error(self) -> None:
         """
         Only what the newest server said counts.
         """
@@ -847,7 +847,7 @@ class ServerLogTests(TestCase):
         path.write_text("FATAL:  old\n")
         log = ServerLog(path)
         log.begin()
-        self.assertEqual(log.last_words(), "")
+        self.assertEqual(log.last_error(), "")
         with path.open("a") as writer:
             writer.write("FATAL:  new\nLOG:  shut down\n")
-        self.assertEqual(log.last_words(), "FATAL:  new")
+        self.assertEqual(log.last_error(), "FATAL:  new")

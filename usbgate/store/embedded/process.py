@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from twisted.internet.defer import Deferred, TimeoutError, succeed
@@ -17,35 +18,12 @@ from twisted.internet.interfaces import IProcessTransport, IReactorProcess, IRea
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-# How much of a program's output is kept: its last bytes.
-KEPT_OUTPUT = 65536
+OUTPUT_LIMIT = 65536  # bytes of a program's output to keep, the last ones
 
-# How a program is ended, and for how many seconds one waits. The rest of a stop, which has 5 in all, goes on meanwhile.
+# Signals that end a program, with the seconds to wait after each. The rest of the stop, 5 s in all, goes on meanwhile.
 ENDING = ((signal.SIGTERM, 0.5), (signal.SIGKILL, 0.5))
 
-# Privileges are dropped here, not by `spawnProcess(uid=)`: that user may have no way to the Python interpreter, nor
-# to anything that could still be imported after that (as `os.execvp` would). The log is opened as that user, so that
-# root follows no link of its. `-I -S` keeps it at 15 ms.
-_LAUNCHER = """
-import os, sys
-uid, gid, log, *command = sys.argv[1:]
-try:
-    os.setsid()
-    if uid:
-        os.setgroups([])
-        os.setgid(int(gid))
-        os.setuid(int(uid))
-    os.umask(0o077)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    if log:
-        output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-    os.chdir("/")
-    os.execv(command[0], command)
-except OSError as error:
-    sys.exit(f"{command[0]}: {error.strerror}")
-"""
+LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 
 
 class Account(NamedTuple):
@@ -68,8 +46,8 @@ class Child(ProcessProtocol):
     A child process.
 
     Attributes:
-        pid: Its process id; also that of its session.
-        status: How it ended: the exit status, or the negative number of a signal; None while it runs.
+        pid: Its process id; also its session's.
+        status: The exit status, or the negative number of a signal; None while it runs.
         output: The end of its standard output.
         errors: The end of its standard error.
     """
@@ -84,17 +62,17 @@ class Child(ProcessProtocol):
         self._waiting: list[Deferred[None]] = []
 
     @property
-    def over(self) -> bool:
+    def ended(self) -> bool:
         """
         Whether it has ended.
         """
         return self.status is not None
 
-    def when_over(self) -> Deferred[None]:
+    def when_ended(self) -> Deferred[None]:
         """
         Wait for the process to exit; cancelling only ends the wait.
         """
-        if self.over:
+        if self.ended:
             return succeed(None)
         waiting: Deferred[None] = Deferred()
         self._waiting.append(waiting)
@@ -102,13 +80,13 @@ class Child(ProcessProtocol):
 
     def send(self, number: int) -> None:
         """
-        Send a signal to it, and to all that it has started.
+        Send a signal to it and to all processes it started.
         """
-        if self.over:
+        if self.ended:
             return
         try:
             os.killpg(self.pid, number)
-        except OSError:  # it has no session of its own yet, or just ended
+        except OSError:  # it has no session of its own yet, or has just ended
             try:
                 self.transport.signalProcess(number)
             except (ProcessExitedAlready, PermissionError):
@@ -116,7 +94,7 @@ class Child(ProcessProtocol):
 
     def connectionMade(self) -> None:
         """
-        Keep the process id, which the transport forgets at the end.
+        Keep the process id, which the transport forgets when the process ends.
         """
         self.pid = self.transport.pid
 
@@ -124,13 +102,13 @@ class Child(ProcessProtocol):
         """
         Collect standard output.
         """
-        self.output = (self.output + data)[-KEPT_OUTPUT:]
+        self.output = (self.output + data)[-OUTPUT_LIMIT:]
 
     def errReceived(self, data: bytes) -> None:
         """
         Collect standard error.
         """
-        self.errors = (self.errors + data)[-KEPT_OUTPUT:]
+        self.errors = (self.errors + data)[-OUTPUT_LIMIT:]
 
     def processEnded(self, reason: Failure) -> None:
         """
@@ -139,8 +117,8 @@ class Child(ProcessProtocol):
         signalled = getattr(reason.value, "signal", None)
         self.status = -signalled if signalled else getattr(reason.value, "exitCode", None) or 0
         waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            one.callback(None)
+        for each in waiting:
+            each.callback(None)
 
 
 class Programs:
@@ -168,17 +146,17 @@ class Programs:
         """
         Start a program.
 
-        It gets no file of ours but its three, a umask of 077, and none of our environment: PGHOST, PGOPTIONS,
-        NOTIFY_SOCKET and others would mean something there.
+        It inherits no file but stdin, stdout and stderr, and nothing of our environment, where PGHOST, PGOPTIONS,
+        NOTIFY_SOCKET and others would affect it. Its umask is 077.
 
         Args:
-            command: The program, looked for in PATH where it is no path, and its arguments.
-            log: The file to which its output is appended; else the Child keeps it.
+            command: The program, a path or a name in PATH, and its arguments.
+            log: The file to which its output is appended; empty to collect it in the Child.
         """
         path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
         program = shutil.which(command[0], path=path) or command[0]
         identity = ["", ""] if self.account is None else list(map(str, self.account))
-        arguments = [sys.executable, "-I", "-S", "-c", _LAUNCHER, *identity, log, program, *command[1:]]
+        arguments = [sys.executable, "-I", "-S", LAUNCHER, *identity, log, program, *command[1:]]
         environment = {"PATH": path, "HOME": self._home, "LC_ALL": "C", "TZ": "UTC"}
         child = Child()
         IReactorProcess(self._reactor).spawnProcess(
@@ -195,32 +173,32 @@ class Programs:
 
         Args:
             command: As for `start`.
-            limit: Seconds after which it is ended; None waits.
+            limit: Seconds after which it is terminated; None for no limit.
 
         Returns:
             Its standard output.
 
         Raises:
-            ProgramFailed: It failed, or was ended.
+            ProgramFailed: It failed or was terminated.
         """
         name = os.path.basename(command[0])
         child = self.start(command)
         self._running.add(child)
-        child.when_over().addCallback(lambda _: self._running.discard(child))
-        over = child.when_over()
+        child.when_ended().addCallback(lambda _: self._running.discard(child))
+        ended = child.when_ended()
         try:
-            await (over if limit is None else over.addTimeout(limit, self._reactor))
+            await (ended if limit is None else ended.addTimeout(limit, self._reactor))
         except TimeoutError:
             await self._end(child)
             raise ProgramFailed(f"{name}: not done after {limit:.0f} s") from None
         if child.status:
-            complaint = child.errors.decode(errors="replace").strip().replace("\n", "; ")
-            raise ProgramFailed(f"{name}: {complaint or f'ended with status {child.status}'}")
+            reason = child.errors.decode(errors="replace").strip().replace("\n", "; ")
+            raise ProgramFailed(f"{name}: {reason or f'exited with status {child.status}'}")
         return os.fsdecode(child.output)
 
     async def end(self) -> None:
         """
-        Terminate the program started by `run`, if any, within the seconds of `ENDING`.
+        Terminate all programs started by `run`, within the seconds of `ENDING`.
         """
         for child in list(self._running):
             await self._end(child)
@@ -229,7 +207,7 @@ class Programs:
         for number, patience in ENDING:
             child.send(number)
             try:
-                await child.when_over().addTimeout(patience, self._reactor)
+                await child.when_ended().addTimeout(patience, self._reactor)
                 return
             except TimeoutError:
                 pass

@@ -15,8 +15,8 @@ from twisted.logger import Logger
 from usbgate.store.embedded.postmaster import ServerFailed, opened_folder
 from usbgate.store.embedded.process import Account, ProgramFailed, Programs
 
-SYSTEM_USER = "usbgate"  # made where root runs usbgate and there is none
-MAKING_LIMIT = 10.0  # seconds for useradd; it takes 0.02
+SYSTEM_USER = "usbgate"  # created if usbgate runs as root and there is none
+USERADD_LIMIT = 10.0  # seconds; it takes 0.02
 
 log = Logger()
 
@@ -46,22 +46,22 @@ async def choose_account(data: Path, programs: Programs) -> Account | None:
     try:
         entry = pwd.getpwnam(SYSTEM_USER)
     except KeyError:
-        entry = await _make_user(programs)
+        entry = await _create_user(programs)
     return Account(entry.pw_uid, entry.pw_gid)
 
 
-async def _make_user(programs: Programs) -> pwd.struct_passwd:
+async def _create_user(programs: Programs) -> pwd.struct_passwd:
     useradd = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir=/"]
-    why = ""
+    reason = ""
     try:
-        await programs.run([*useradd, "--shell=/usr/sbin/nologin", SYSTEM_USER], MAKING_LIMIT)
-        log.info("made the system user {user}: PostgreSQL does not run as root", user=SYSTEM_USER)
-    except ProgramFailed as error:  # or another usbgate was faster
-        why = str(error)
+        await programs.run([*useradd, "--shell=/usr/sbin/nologin", SYSTEM_USER], USERADD_LIMIT)
+        log.info("created the system user {user}: PostgreSQL does not run as root", user=SYSTEM_USER)
+    except ProgramFailed as error:  # also if another usbgate has just created it
+        reason = str(error)
     try:
         return pwd.getpwnam(SYSTEM_USER)
     except KeyError:
-        raise ServerFailed(f"PostgreSQL does not run as root and needs a system user {SYSTEM_USER}: {why}") from None
+        raise ServerFailed(f"PostgreSQL does not run as root and needs a system user {SYSTEM_USER}: {reason}") from None
 
 
 def make_private(folder: Path, account: Account | None) -> None:
@@ -84,12 +84,12 @@ def make_private(folder: Path, account: Account | None) -> None:
             if stat.S_IMODE(status.st_mode) != 0o700:
                 os.fchmod(descriptor, 0o700)
         except OSError as error:
-            raise ServerFailed(f"{folder} cannot be made private: {error.strerror}") from None
+            raise ServerFailed(f"can't make {folder} private: {error.strerror}") from None
 
 
 def is_private(folder: Path, account: Account | None) -> bool:
     """
-    Whether this is a folder for the server's user alone; one that the server names itself may be any other.
+    Whether this is a private folder of the server's user; a folder named by the server may be any other.
     """
     try:
         status = folder.lstat()
@@ -99,7 +99,7 @@ def is_private(folder: Path, account: Account | None) -> bool:
     return folder.is_absolute() and status.st_uid == owner and status.st_mode == stat.S_IFDIR | 0o700
 
 
-def let_in(account: Account, folder: Path, program: Path) -> None:
+def make_traversable(account: Account, folder: Path, program: Path) -> None:
     """
     Grant the server's user search permission on the paths to its folder and programs, and nothing more.
 
