@@ -58,11 +58,11 @@ COLLECT_AFTER = (10_000, 20, 50)  # Python's own are (700, 10, 10); 10,000 objec
 
 class Options(usage.Options):
     """
-    What can be said on the command line; the file can say the same and more.
+    The command-line options; the configuration file has the same and more.
     """
 
     synopsis = "[options]"
-    longdesc = "Owns a serial device, answers those who ask it, and stores every reading in PostgreSQL."
+    longdesc = "Owns a serial device, answers requests of its clients, and stores every reading in PostgreSQL."
     optParameters: ClassVar[list[list[object]]] = [
         ["config", "c", None, "Configuration file (TOML)."],
         ["database", None, None, "postgresql://…, `embedded` (the default) or `none`."],
@@ -89,7 +89,7 @@ class Options(usage.Options):
 
     def parseOptions(self, options: object = None) -> None:
         """
-        Read the options; what is wrong with them is one line, not the whole help.
+        Read the options; report an error in one line, without the whole help.
         """
         try:
             super().parseOptions(options)
@@ -105,7 +105,7 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """
-        Read the configuration, still in the foreground, so that whoever typed it is told.
+        Read the configuration while still in the foreground, so that errors reach the terminal.
         """
         try:
             self.settings = load(
@@ -138,20 +138,20 @@ def makeService(options: Options) -> IService:
             SystemClock(),
             options.settings,
             options.named_devices,
-            partial(_tell_twistd, twistd),
+            partial(_report_to_twistd, twistd),
             None if path is None else partial(bounded_observer, path, reactor),
         )
     except (BinariesMissing, ConfigError) as error:
         raise SystemExit(f"usbgate: {error}") from None
-    # What is loaded stays, and nothing that a request leaves behind is a cycle: the collector, which looked at all of
-    # it again and again, was a tenth of what a request costs, and held up everybody while many were in flight.
-    gc.collect()  # what loading left behind must not stay with it
+    # What is loaded stays, and requests leave no cycles behind. Scanning all of it again and again was a tenth of the
+    # cost of a request, and delayed every client while many requests were in flight.
+    gc.collect()  # garbage of loading must not be frozen with the rest
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
     return daemon
 
 
-def _tell_twistd(twistd: Mapping[str, Any], reason: str) -> None:
+def _report_to_twistd(twistd: Mapping[str, Any], reason: str) -> None:
     # twistd cleans up after an Exception, whose traceback it logs; after a SystemExit it does neither. Then the
     # foreground, which reads 100 bytes, would wait for ever, and the next start would find our pid file.
     if (pipe := twistd.get("statusPipe")) is not None:
@@ -176,15 +176,15 @@ def build(
 
     Args:
         reactor: The reactor.
-        clock: Tells the time.
-        settings: What the configuration says.
+        clock: The wall clock.
+        settings: The configuration.
         devices: The devices to serve, by name; at least one.
         start_failed: See `Daemon`.
         log_observer: See `Daemon`.
 
     Raises:
-        ConfigError: A device or its dialect is not to be had as it is written.
-        BinariesMissing: There is no PostgreSQL to embed.
+        ConfigError: A device or its dialect cannot be made as configured.
+        BinariesMissing: PostgreSQL is not installed.
     """
     gateway = Gateway(
         reactor,
@@ -208,8 +208,8 @@ def build(
     daemon = Daemon(start_failed, log_observer)
     EndingSignals(reactor).setServiceParent(daemon)
     StateDirectory(settings.state).setServiceParent(daemon)
-    # What is told at the end, to clients, devices and the database, is told to all at the same time: each has a limit
-    # of its own, and the whole is to stop within 5 s.
+    # Clients, devices and the database are closed at the same time: each has a limit of its own, and everything must
+    # stop within 5 s.
     neighbours = MultiService()
     if settings.database == "none":
         log.warn("nothing is stored: the database is none")
@@ -262,7 +262,7 @@ def _alarms(settings: Settings) -> Alarms:
 def _web(
     reactor: Any, clock: IClock, settings: Settings, gateway: Gateway, factory: ClientFactory
 ) -> tuple[IService, IService]:
-    # Imported only where it is wanted: what it needs takes a while, and memory.
+    # Imported only if needed, since it takes time and memory.
     from usbgate.web.site import Web, WebListener
 
     http = settings.http
@@ -297,7 +297,7 @@ def _link(reactor: Any, name: str, device: DeviceSettings, usb: UsbTree) -> Link
 
 
 def _store(reactor: Any, settings: Settings, gateway: Gateway) -> tuple[MultiService, Delivery]:
-    keepers = MultiService()  # they need nothing of each other
+    keepers = MultiService()  # they do not depend on each other
     journal = Journal(
         reactor,
         settings.state / "journal.sqlite",
@@ -326,7 +326,7 @@ def _store(reactor: Any, settings: Settings, gateway: Gateway) -> tuple[MultiSer
 
 
 async def _once_open(journal: Journal, where: Callable[[], Awaitable[str]]) -> str:
-    # Under its name rows are numbered in the database.
+    # The journal's id is part of the key of all rows.
     if not journal.uuid:
         raise SinkUnavailable("the journal can't be opened yet")
     return await where()

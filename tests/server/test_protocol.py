@@ -749,11 +749,11 @@ class StopTests(ServerCase):
         clients = Clients(self.factory)
         clients.startService()
         stopped = clients.stopService()
-        self.assertEqual(self.heard(), ["ERROR:stopped_TEXT:usbgate is ending"] * 2)
+        self.assertEqual(self.heard(), ["ERROR:stopped_TEXT:usbgate is stopping"] * 2)
         self.successResultOf(stopped)
         self.gateway.fail(0, Stopped())
         _, late = self.connect()
-        self.assertEqual(self.heard(late), ["ERROR:stopped_TEXT:usbgate is ending"])
+        self.assertEqual(self.heard(late), ["ERROR:stopped_TEXT:usbgate is stopping"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_nobody(self) -> None:

@@ -1,9 +1,9 @@
 """
 Clock marks: recorded whenever the wall clock stepped, and what can be derived from them afterwards (protocol §5).
 
-The marks of a gateway, stored among its rows and numbered with them, cut these into stretches within which the wall
-clock went evenly beside the time since the machine started. So all of a stretch is wrong by the same amount, and one
-moment of the same start of the machine at which the clock was right tells by how much.
+The marks of a gateway are stored among its rows and numbered with them. They divide the rows into stretches in which
+the wall clock ran evenly with the time since the machine started. So all rows of a stretch are wrong by the same
+amount, and any moment of the same boot at which the clock was right shows by how much.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 from usbgate.core.model import ClockMark
 
-STEP = 500.0  # ms; what adjusts a clock more finely than this does it without steps
+STEP = 500.0  # ms; smaller corrections are made by slewing the clock, without a step
 
 
 class Stamp(NamedTuple):
     """
-    One look at the clocks: see `IClock`.
+    One reading of the clocks: see `IClock`.
     """
 
     at: int
@@ -29,7 +29,7 @@ class Stamp(NamedTuple):
 
 
 def _lead(at: int, uptime: float) -> float:
-    # By how many milliseconds the wall clock is before the time since the machine started.
+    # By how many milliseconds the wall clock is ahead of the time since the machine started.
     return at - uptime * 1000
 
 
@@ -71,7 +71,7 @@ class Stretch(NamedTuple):
     Attributes:
         first: The number of the mark before them.
         last: The last number before the next mark; None where there is none.
-        shift: Milliseconds by which they are behind; None where nothing tells.
+        shift: Milliseconds by which they are behind; None where that cannot be derived.
     """
 
     first: int
@@ -81,12 +81,12 @@ class Stretch(NamedTuple):
 
 def plan(marks: Sequence[tuple[int, ClockMark]]) -> list[Stretch]:
     """
-    Find the stretches to correct, and what corrects them.
+    Find the stretches to correct, and their corrections.
 
-    Of several moments of the same start of the machine at which the clock was right, the nearest counts: clocks drift.
+    Of several moments of the same boot at which the clock was right, the nearest counts, since clocks drift.
 
     Args:
-        marks: All of one gateway, with their numbers, in order.
+        marks: All marks of one gateway, with their numbers, in order.
     """
     right: dict[str, list[ClockMark]] = {}
     for _, mark in marks:

@@ -1,5 +1,5 @@
 """
-Two small containers of the core: what is due next, and what is remembered of the newest.
+Two small containers of the core: a heap with lazy deletion, and a dict of bounded size.
 """
 
 from __future__ import annotations
@@ -12,20 +12,18 @@ from typing import Generic, TypeVar
 K = TypeVar("K")
 V = TypeVar("V")
 
-_LEAST_SWEEP = 64  # entries; below this, dead ones are not worth looking for
+_LEAST_SWEEP = 64  # entries; below this, sweeping is not worth it
 
 
 class LazyHeap(Generic[K, V]):
     """
-    What comes next, by key; entries that no longer matter are passed over, and swept out before they pile up.
+    A heap whose dead entries are skipped, and swept out before they pile up.
     """
 
     def __init__(self, alive: Callable[[K, V], bool]) -> None:
         """
-        Begin with nothing.
-
         Args:
-            alive: Whether an entry still matters. One that is dead stays dead.
+            alive: Returns whether an entry still counts. A dead entry stays dead.
         """
         self._alive = alive
         self._heap: list[tuple[K, int, V]] = []
@@ -34,7 +32,7 @@ class LazyHeap(Generic[K, V]):
 
     def add(self, key: K, item: V) -> None:
         """
-        Enter an item under its key; equal keys come in the order in which they were entered.
+        Add an item under its key; items with equal keys stay in the order in which they were added.
         """
         heappush(self._heap, (key, next(self._order), item))
         if len(self._heap) >= self._sweep_at:
@@ -42,7 +40,7 @@ class LazyHeap(Generic[K, V]):
 
     def first(self) -> tuple[K, V] | None:
         """
-        Look at the first entry that matters.
+        Return the live entry with the least key, without removing it; None if there is none.
         """
         passed = 0
         while self._heap:
@@ -51,13 +49,13 @@ class LazyHeap(Generic[K, V]):
                 return key, item
             heappop(self._heap)
             passed += 1
-            # Where so many are dead the others may well be: thousands are swept in a tenth of the time.
+            # Where so many are dead others are likely dead, too: a sweep of thousands takes a tenth of the time.
             if passed > _LEAST_SWEEP and passed * 16 > len(self._heap):
                 self._sweep()
         return None
 
     def _sweep(self) -> None:
-        # Doubling what is left makes the sweeps cost a constant for each entry.
+        # Sweeping again at twice the remaining size makes the cost constant per entry.
         self._heap = [entry for entry in self._heap if self._alive(entry[0], entry[2])]
         heapify(self._heap)
         self._sweep_at = max(_LEAST_SWEEP, 2 * len(self._heap))
@@ -65,7 +63,7 @@ class LazyHeap(Generic[K, V]):
 
 class BoundedDict(dict[K, V]):
     """
-    A dict that keeps the newest so many keys, by their last `remember`.
+    A dict that keeps the most recently remembered keys, up to a limit.
     """
 
     def __init__(self, limit: int) -> None:
@@ -74,7 +72,7 @@ class BoundedDict(dict[K, V]):
 
     def remember(self, key: K, value: V) -> None:
         """
-        Set a value, make its key the newest, and forget the oldest key beyond the limit.
+        Set a value, make its key the newest, and drop the oldest key beyond the limit.
         """
         self.pop(key, None)
         self[key] = value

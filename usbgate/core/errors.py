@@ -9,7 +9,7 @@ from typing import ClassVar
 
 class RequestError(Exception):
     """
-    A request failed; `text` says why in words that a person may read.
+    A request failed; `text` is the reason, for a person to read.
 
     Each subclass is one code of the protocol (§3); its docstring is the default text.
     """
@@ -49,8 +49,7 @@ class Malformed(RequestError):
     """
     The line does not parse, or a field is missing or out of range.
 
-    `reason` is one of a few fixed phrases, by which malformed lines are counted; `detail` says what was wrong
-    with this one.
+    `reason` is one of a few fixed phrases, by which malformed lines are counted; `detail` describes this one.
     """
 
     code = "malformed"
@@ -62,7 +61,7 @@ class Malformed(RequestError):
 
 class Unknown(RequestError):
     """
-    There is no such word or device, or no device can be told for this sensor.
+    There is no such word or device, or the device of this sensor is not known.
     """
 
     code = "unknown"
@@ -94,7 +93,7 @@ class Failed(RequestError):
 
 class Stopped(RequestError):
     """
-    usbgate is ending.
+    usbgate is stopping.
     """
 
     code = "stopped"
@@ -102,5 +101,5 @@ class Stopped(RequestError):
 
 class StartError(Exception):
     """
-    What keeps the daemon from starting; the text is one line for a person.
+    The daemon cannot start; the text is one line for a person to read.
     """

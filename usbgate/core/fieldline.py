@@ -1,5 +1,5 @@
 """
-Field lines: how both sides of usbgate spell what they say (protocol §1).
+Field lines, the format of all lines to and from usbgate (protocol §1).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from usbgate.core.errors import Malformed
 
 LINE_LIMIT = 1024  # bytes without the line end, protocol §1
 
-# Keys that mean something to usbgate itself; a client can't use them as arguments, nor a device as measurements.
+# Keys with a meaning of their own; a client can't use them as arguments, nor a device as measurements.
 RESERVED = frozenset(
     ["MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "AT", "DEV", "GW", "OK", "ERROR", "TEXT", "EVENT"]
 )
@@ -21,13 +21,13 @@ RESERVED = frozenset(
 # Unicode's category Cc, whole.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
-# What makes a value read back as something else: a control character, half a surrogate pair (no UTF-8), or a
+# A value with one of these would not read back as itself: a control character, half a surrogate pair (not UTF-8), or a
 # `_` that begins a segment with a colon in it.
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]|_[^_]*:")
 
 _KEY = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 
-# With what a number of protocol §1 begins and ends.
+# The characters with which a number of protocol §1 begins and ends.
 _NUMBER_BEGINS = frozenset("+-.0123456789")
 _NUMBER_ENDS = frozenset(".0123456789")
 
@@ -110,8 +110,8 @@ def _upper_key(head: str) -> str:
 
 def reads_back(value: str) -> bool:
     """
-    Whether a value is read as what was written: it is not empty, has no blanks at its ends, no control character, and
-    no part that reads as a field.
+    Whether a value would read back as itself: it is not empty, has no blanks at its ends, no control character, and no
+    part that reads as a field.
     """
     return bool(value) and value == value.strip() and not _UNWRITABLE.search(value)
 
@@ -144,9 +144,9 @@ def format_line(fields: Mapping[str, str]) -> str:
 
 def join_fields(fields: Mapping[str, str]) -> str:
     """
-    Write a field line without a look at its values: for fields that `parse` has made, and values of our own.
+    Write a field line without checking its values: for fields that `parse` returned, and values of our own.
 
-    Looking at each again was a tenth of what a request costs.
+    Checking each again was a tenth of the cost of a request.
 
     Args:
         fields: At least one; keys as `parse` returns them, values that read back.
@@ -176,7 +176,7 @@ def parse_number(text: str) -> float | None:
     """
     Read a number as protocol §1 defines it; None if the text is not one, or not finite as a double.
     """
-    # Python's own grammar allows besides: blanks around it, `1_000`, other scripts' digits, infinity and nan.
+    # Python's own grammar also allows blanks around it, `1_000`, other scripts' digits, infinity and nan.
     if text[:1] in _NUMBER_BEGINS and text[-1:] in _NUMBER_ENDS and "_" not in text and text.isascii():
         try:
             number = float(text)
@@ -227,7 +227,7 @@ def format_time(at: int) -> str:
 
 def count_unreadable(data: bytes) -> int:
     """
-    Return how many characters some bytes have that no line can have.
+    Return how many characters some bytes have that no line may contain.
     """
     text = data.decode("utf-8", "replace")
     return text.count("\ufffd") + len(_CONTROL.findall(text))
@@ -235,7 +235,7 @@ def count_unreadable(data: bytes) -> int:
 
 def plain_text(text: str) -> str:
     """
-    Make any text fit to be the value of `TEXT`: `_` and control characters become blanks.
+    Make any text fit to be the value of `TEXT`: replace `_` and control characters by blanks.
     """
     text = _CONTROL.sub(" ", text.replace("_", " ")).encode("utf-8", "replace").decode()
     return text.strip() or "no text"

@@ -1,7 +1,7 @@
 """
-What clients and usbgate say to each other, as fields (protocol §3).
+The lines between clients and usbgate: requests, answers, errors and events (protocol §3).
 
-Every face that speaks field lines builds its requests and spells its answers here.
+Every face that uses field lines parses its requests and formats its replies here.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from usbgate.core.fieldline import (
 )
 from usbgate.core.model import Answer, DeviceEvent, Event, Question, ReportEvent, Request
 
-# A request may have no other reserved keys than these.
-_REFUSED = RESERVED - {"MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "DEV"}
+# The reserved keys that a request may not have.
+_NOT_ALLOWED = RESERVED - {"MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "DEV"}
 
 # Never sent to a device.
-_OURS = frozenset(["MAXAGE", "TIMEOUT", "DEV", "TAG"])
+_NOT_SENT = frozenset(["MAXAGE", "TIMEOUT", "DEV", "TAG"])
 
-# What a failure repeats of the request.
-_TOLD = ("MSG", "ID", "ORIGIN", "TAG")
+# The keys of a request that its error reply repeats.
+_ECHOED = ("MSG", "ID", "ORIGIN", "TAG")
 
-_TEXT_LIMIT = 200  # bytes of `TEXT`; some quote what was said, and that may be a whole line
-_TEXT_LEAST = 20  # bytes; the beginning of the reason, even if what is repeated leaves no room for it
+_TEXT_LIMIT = 200  # bytes of `TEXT`, which may quote a whole line
+_TEXT_LEAST = 20  # bytes of `TEXT` that are sent even if the repeated fields leave no room
 
-_AT_SIZE = len("_AT:2013-03-11T21:02:10.123Z")  # how each answer ends
+_AT_SIZE = len("_AT:2013-03-11T21:02:10.123Z")  # the end of each answer
 
 TIMEOUT_RANGE = (0.1, 3600.0)  # seconds, protocol §3
 
 
 def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: bool = False) -> Request:
     """
-    Make a request of a client's fields.
+    Make a request from a client's fields.
 
-    It may be longer than a line to a device can be: only who knows the device can tell (see `Request.line`).
+    Its line may be too long for the device, which only the caller can know (see `Request.line`).
 
     Args:
         fields: What the client sent, keys in upper case.
-        origin: `ORIGIN`, where the client gave none: the peer's address.
+        origin: The peer's address, used as `ORIGIN` where the client gave none.
         client: The peer, for the record.
-        parsed: Whether `parse` has made the fields; else their values, and the origin, are checked.
+        parsed: Whether the fields come from `parse`; otherwise their values, and the origin, are checked.
 
     Raises:
         Malformed: A required field is missing, a key is not allowed, a value is out of range or would not read
@@ -61,7 +61,7 @@ def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: b
         for key, value in {**fields, "ORIGIN": fields.get("ORIGIN", origin)}.items():
             check_value(key, value)
     for key in fields:
-        if key in _REFUSED:
+        if key in _NOT_ALLOWED:
             raise Malformed("key not allowed in a request", key)
     for key in ("MSG", "ID"):
         if key not in fields:
@@ -70,7 +70,7 @@ def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: b
         raise Malformed("not a sensor id", repr(fields["ID"]))
     timeout = _seconds(fields, "TIMEOUT", *TIMEOUT_RANGE) if "TIMEOUT" in fields else None
     max_age = _seconds(fields, "MAXAGE", 0.0, float("inf")) if "MAXAGE" in fields else None
-    sent = {key: value for key, value in fields.items() if key not in _OURS}
+    sent = {key: value for key, value in fields.items() if key not in _NOT_SENT}
     sent.setdefault("ORIGIN", origin)
     return Request(
         question=Question(
@@ -99,16 +99,16 @@ def _seconds(fields: Mapping[str, str], key: str, least: float, most: float) -> 
 
 def salvage(line: bytes) -> dict[str, str]:
     """
-    Read from a malformed line those of `MSG`, `ID`, `ORIGIN`, `TAG` that can be read.
+    Extract `MSG`, `ID`, `ORIGIN` and `TAG` from a malformed line, as far as they can be read.
 
     Args:
-        line: The line; of an over-long one its beginning, whose last field counts as cut off.
+        line: The line; of an over-long one its beginning, whose last field is taken as cut off.
     """
     fields: list[tuple[str, str]] = []
     for segment in line.decode("utf-8", "replace").removesuffix("_").split("_"):
         head, colon, value = segment.partition(":")
         if colon:
-            # Only what can be a key: upper case makes ASCII of some letters that are not.
+            # Check first: `upper` turns some letters that are not ASCII into ASCII.
             fields.append((head.upper() if is_key(head) else "", value))
         elif fields:
             key, value = fields[-1]
@@ -118,22 +118,22 @@ def salvage(line: bytes) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in fields:
         value = value.strip()
-        if key in _TOLD and key not in found and "\ufffd" not in value and reads_back(value):
+        if key in _ECHOED and key not in found and "\ufffd" not in value and reads_back(value):
             found[key] = value
     return found
 
 
 def error_line(error: RequestError, fields: Mapping[str, str]) -> str:
     """
-    Spell a failure: `ERROR:<code>_MSG:J_ID:20_ORIGIN:TOTO_TEXT:<why>`.
+    Format an error: `ERROR:<code>_MSG:J_ID:20_ORIGIN:TOTO_TEXT:<why>`.
 
     Args:
-        error: What went wrong.
-        fields: The fields of the request, as far as they are known; only those of `MSG`, `ID`, `ORIGIN`, `TAG`
-            that read back are used.
+        error: The error.
+        fields: The fields of the request, as far as they are known; of `MSG`, `ID`, `ORIGIN` and `TAG` those that read
+            back are repeated.
     """
-    told = {key: fields[key] for key in _TOLD if key in fields and reads_back(fields[key])}
-    head = join_fields({"ERROR": error.code, **told, "TEXT": ""})
+    echoed = {key: fields[key] for key in _ECHOED if key in fields and reads_back(fields[key])}
+    head = join_fields({"ERROR": error.code, **echoed, "TEXT": ""})
     room = min(_TEXT_LIMIT, max(_TEXT_LEAST, LINE_LIMIT - len(head.encode())))
     text = plain_text(error.text).encode()[:room].decode("utf-8", "ignore")
     return head + plain_text(text)
@@ -141,11 +141,11 @@ def error_line(error: RequestError, fields: Mapping[str, str]) -> str:
 
 def answer_line(answer: Answer, tag: str | None = None) -> str:
     """
-    Spell an answer: `ID:20_VALUE:456_MSG:J_AT:2013-03-11T21:02:10.123Z`.
+    Format an answer: `ID:20_VALUE:456_MSG:J_AT:2013-03-11T21:02:10.123Z`.
 
     Args:
-        answer: What to tell.
-        tag: The asker's own mark, if the request had one.
+        answer: The answer.
+        tag: The `TAG` of the request, if it had one.
     """
     report = answer.report
     return _values_line({}, report.sensor, report.values, answer.command, tag, answer.at)
@@ -153,17 +153,17 @@ def answer_line(answer: Answer, tag: str | None = None) -> str:
 
 def with_tag(line: bytes, tag: str) -> bytes:
     """
-    Put an asker's own mark into what `answer_line` spelled without, so that it is spelled once for all askers.
+    Insert a `TAG` into what `answer_line` returned without one, so that an answer is formatted once for all askers.
     """
     return line[:-_AT_SIZE] + b"_TAG:" + tag.encode() + line[-_AT_SIZE:]
 
 
 def event_line(event: Event) -> str | None:
     """
-    Spell an event for those who `watch` (protocol §3): `EVENT:reading_ID:2_SMOKE:1_AT:2013-03-11T21:02:10.123Z`.
+    Format an event for subscribers of `watch` (protocol §3): `EVENT:reading_ID:2_SMOKE:1_AT:2013-03-11T21:02:10.123Z`.
 
     Returns:
-        The line; None for a kind of event that `watch` does not send.
+        The line; None for a kind of event that is not sent on the line port.
     """
     match event:
         case ReportEvent():

@@ -1,5 +1,5 @@
 """
-What travels through usbgate: reports, readings, requests, answers, and the ways in which a request fails.
+What travels through usbgate: reports, readings, requests, answers, events and rows.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-# Makes a NamedTuple of all its values at once: `make(Report, (…))` takes 0.15 µs, and `Report(…)` 0.33. For what is
-# made of every line, and for nothing else.
+# Makes a NamedTuple from a tuple of all its values: `make(Report, (…))` takes 0.15 µs, `Report(…)` 0.33. Only for what
+# is made for every line.
 make = tuple.__new__
 
 
 class Report(NamedTuple):
     """
-    One line of a device, understood (protocol §2).
+    One line of a device, decoded (protocol §2).
 
-    `values` holds the measurements in the order and the spelling of the device, keys in upper case; it is empty
-    for an acknowledgement, which has a `command`.
+    `values` holds the measurements in the order and the spelling of the device, keys in upper case; it is empty for an
+    acknowledgement, which has a `command`. Values are text here; `core.fieldline.parse_value` makes numbers of them.
     """
 
     sensor: str
@@ -57,18 +57,18 @@ class Question(NamedTuple):
 
 class Request(NamedTuple):
     """
-    A question with everything about the asker that matters for asking it.
+    A question, and what the asker wants of it.
 
     Attributes:
-        question: What is asked.
-        fields: What the device is told: keys in upper case, in the client's order, `ORIGIN` among them;
-            `MAXAGE`, `TIMEOUT`, `DEV` and the client's `TAG` are not.
+        question: The question.
+        fields: The fields sent to the device: keys in upper case, in the client's order, with `ORIGIN` and without
+            `MAXAGE`, `TIMEOUT`, `DEV` and the client's `TAG`.
         line: `fields` as a field line, without its end; it may be longer than a line can be.
-        origin: Who asks, in the client's words.
-        client: Who asks, as the transport knows them; for the record.
+        origin: Who asks, as the client names itself.
+        client: The peer's address, for the record.
         timeout: Seconds until this asker gives up; None leaves it to the sensor's setting.
-        max_age: Seconds that an answer may be old to be given without asking; None asks in any case.
-        device: The link to ask, by name; None leaves it to routing.
+        max_age: The greatest age, in seconds, of an answer from memory; None asks the device in any case.
+        device: The name of the device to ask; None leaves it to routing.
     """
 
     question: Question
@@ -86,9 +86,9 @@ class Send(NamedTuple):
     A message to write.
 
     Attributes:
-        request: What to ask.
+        request: The request.
         tag: usbgate's own tag, or None.
-        patience: Seconds for which it is waited for, and the same line coming back is an echo.
+        patience: Seconds to wait for the answer; until then the same line coming back is an echo.
     """
 
     request: Request
@@ -104,8 +104,8 @@ class Answer(NamedTuple):
         report: The report as the device spelled it.
         command: The command of the question.
         at: When it was read: whole milliseconds since 1970, UTC.
-        device: The link that it came by.
-        recent: Whether it comes from memory (`max_age`), not from the device.
+        device: The device that sent it.
+        recent: Whether it comes from memory (`max_age`).
     """
 
     report: Report
@@ -117,12 +117,12 @@ class Answer(NamedTuple):
 
 class ReportEvent(NamedTuple):
     """
-    A report with measurements came in.
+    A report with measurements was received.
 
     Attributes:
-        sensor: Whose it is.
-        device: The link that it came by.
-        command: The command that it answered or that it named itself, if any.
+        sensor: The sensor.
+        device: The device that sent it.
+        command: The command that it answered, or that it contained itself, if any.
         at: When it was read: whole milliseconds since 1970, UTC.
         values: The measurements, as in `Report`.
     """
@@ -136,10 +136,10 @@ class ReportEvent(NamedTuple):
 
 class DeviceEvent(NamedTuple):
     """
-    A link's state is another one now.
+    A device changed state.
 
     Attributes:
-        device: The link.
+        device: The device's name.
         state: As in `DeviceSummary`.
         since: Since when: whole milliseconds since 1970, UTC.
     """
@@ -151,7 +151,7 @@ class DeviceEvent(NamedTuple):
 
 class StoreEvent(NamedTuple):
     """
-    The store's state is another one now.
+    The store changed state.
 
     Attributes:
         state: `connecting`, `connected` or `away`.
@@ -181,7 +181,7 @@ class RequestRecord(NamedTuple):
 
 class ClockMark(NamedTuple):
     """
-    How the clocks stood when the rows behind it were stamped: the columns of table `clock_mark` that are not the
+    The clocks at the time when the following rows were stamped: the columns of table `clock_mark` that are not the
     gateway's own (protocol §5).
     """
 
@@ -193,19 +193,19 @@ class ClockMark(NamedTuple):
 
 class Alarm(NamedTuple):
     """
-    A reading that fulfilled the condition of its field, until it no longer does and somebody has seen it.
+    A reading that fulfilled the condition of its field. It is open until it has ended and was acknowledged.
 
     Attributes:
         alarm: Its id.
-        sensor: Whose reading it was.
-        field: Which measurement.
-        condition: What it fulfilled, such as `> 60`.
+        sensor: The sensor.
+        field: The field, upper case.
+        condition: The condition, such as `> 60`.
         value: The reading, where it is a number.
-        text: The reading, where it is none.
-        since: When it was read: whole milliseconds since 1970, UTC.
-        ended: When a reading no longer fulfilled it; None as long as it is active.
-        acknowledged: When somebody had seen it; None until then.
-        by: Who that was.
+        text: The reading, where it is not a number.
+        since: When it was raised: whole milliseconds since 1970, UTC.
+        ended: When a reading no longer fulfilled the condition; None while it is active.
+        acknowledged: When it was acknowledged; None until then.
+        by: Who acknowledged it.
     """
 
     alarm: str
@@ -222,7 +222,7 @@ class Alarm(NamedTuple):
 
 class AlarmRecord(NamedTuple):
     """
-    Something that happened to an alarm: the columns of table `alarm_event` that are not the gateway's own.
+    A change of an alarm: the columns of table `alarm_event` that are not the gateway's own.
     """
 
     at: int  # whole milliseconds since 1970, UTC
@@ -237,7 +237,7 @@ class AlarmRecord(NamedTuple):
     clock: bool  # whether the wall clock was known to be right
 
 
-# What is stored, one class a table: see `usbgate.batch.KINDS`.
+# What is stored, one class per table: see `usbgate.core.batch.KINDS`.
 Row = Reading | RequestRecord | ClockMark | AlarmRecord
 
 
@@ -271,10 +271,10 @@ Event = ReportEvent | DeviceEvent | StoreEvent | AlarmEvent
 @dataclass(frozen=True, slots=True)
 class Selection:
     """
-    Which stored readings are meant.
+    A selection of stored readings.
 
     Attributes:
-        sensor: Of this sensor.
+        sensor: The sensor.
         field: Only this field, upper case; None for all.
         since: Only at or after this time: whole milliseconds since 1970, UTC; None for all.
         until: Only before this time; None for all.
@@ -306,12 +306,12 @@ class StoredRequest(NamedTuple):
 
 class Bucket(NamedTuple):
     """
-    The numbers that a field had within one interval.
+    The numeric readings of a field within one interval.
     """
 
-    at: int  # when it begins: whole milliseconds since 1970, UTC
+    at: int  # the start of the interval: whole milliseconds since 1970, UTC
     field: str
     min: float
     avg: float
     max: float
-    readings: int  # how many they were
+    readings: int  # how many

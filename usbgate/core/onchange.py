@@ -19,7 +19,7 @@ SERIES = 10_000  # as many as there are sensors remembered; each holds back one 
 class _Run:
     value: tuple[float | None, str | None]
     kept_at: float
-    held: Reading | None = None  # the newest one, as long as it was not kept
+    held: Reading | None = None  # the newest reading, unless it was kept
 
 
 class OnChangeFilter:
@@ -30,21 +30,19 @@ class OnChangeFilter:
 
     def __init__(self, rules: Mapping[str, float]) -> None:
         """
-        Begin with no runs.
-
         Args:
-            rules: The sensors whose readings are thinned; for each, seconds after which an equal one is kept, too
-                (infinity for never).
+            rules: The sensors to filter; for each, seconds after which an equal reading is kept, too (infinity for
+                never).
         """
         self._rules = rules
         self._runs: BoundedDict[tuple[str, str, str], _Run] = BoundedDict(SERIES)
 
     def keep(self, readings: Sequence[Reading], now: float) -> Sequence[Reading]:
         """
-        Return what of the readings of one report is to be stored, with the last of a run before what ended it.
+        Return those of a report's readings that are to be stored; the last of a run comes before the one that ended it.
 
         Args:
-            readings: All of one sensor.
+            readings: The readings, all of one sensor.
             now: Monotonic seconds.
         """
         if not readings or readings[0].sensor not in self._rules:
@@ -61,14 +59,14 @@ class OnChangeFilter:
             if run is not None and run.value != value and run.held is not None:
                 kept.append(run.held)
             if run is None and len(self._runs) >= SERIES:
-                kept.extend(self._held_by(next(iter(self._runs))))  # it is about to be forgotten
+                kept.extend(self._held_by(next(iter(self._runs))))  # it is about to be dropped
             kept.append(reading)
             self._runs.remember(key, _Run(value, now))
         return kept
 
     def end(self) -> list[Reading]:
         """
-        Return what is held back: the last of each run.
+        Return the readings held back: the last of each run.
         """
         held = [reading for key in self._runs for reading in self._held_by(key)]
         self._runs.clear()

@@ -24,8 +24,8 @@ from usbgate.core.model import Answer, Question, Report, Request, Send
 
 W = TypeVar("W")
 
-QUESTIONS_PER_SENSOR = 64  # waiting, protocol §3: more than people and scripts have for one sensor
-QUESTIONS_PER_LINK = 4096  # waiting, protocol §3: at 9600 baud some minutes of work
+QUESTIONS_PER_SENSOR = 64  # waiting, protocol §3: more than people and scripts need for one sensor
+QUESTIONS_PER_LINK = 4096  # waiting, protocol §3: some minutes of work at 9600 baud
 SENSORS_REMEMBERED = 10_000  # protocol §3
 
 PATIENCE = 5.0  # seconds, protocol §4.4
@@ -37,16 +37,16 @@ _FREE = -inf  # `_Lane.until` of a lane that waits for no answer
 @dataclass(frozen=True, slots=True)
 class Rules:
     """
-    What the configuration says about asking over one link.
+    The configuration of asking over one link.
 
     Attributes:
-        window: How many messages may be on the wire at a time.
+        window: The most exchanges that may be on the wire at a time.
         tags: Whether the device echoes a `TAG`; then nothing else tells what it answers.
         settle: Seconds after opening during which nothing is written.
-        patience: Seconds for which a message is waited for; None for the protocol's defaults.
-        sensor_patience: The same for single sensors; wins.
+        patience: Seconds to wait for an answer; None for the protocol's defaults.
+        sensor_patience: The same for single sensors; takes precedence.
         once: Commands that are written exactly as often as they are asked (`coalesce = false`).
-        fields: For a command, the fields of which an answer without `MSG` carries at least one.
+        fields: By command, the fields of which an answer without `MSG` has at least one.
     """
 
     window: int = 4
