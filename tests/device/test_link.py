@@ -62,7 +62,8 @@ class RulesTests(LinkCase):
         )
         link = self.link
         self.assertEqual(
-            (link.counts.lines_in, link.counts.malformed, link.counts.partial, link.counts.left_out), (6, 1, 0, 1)
+            (link.counts.lines_in, link.counts.malformed, link.counts.partial, link.counts.fields_left_out),
+            (6, 1, 0, 1),
         )
 
     def test_first_line(self) -> None:

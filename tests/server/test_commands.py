@@ -316,7 +316,11 @@ class OtherTests(WordCase):
         """
         self.gateway.known_devices = [
             DeviceSummary(
-                "uno", "/dev/serial/by-id/usb-1_x:1", "online", AT, LinkCounts(lines_in=5, lines_out=4, left_out=1)
+                "uno",
+                "/dev/serial/by-id/usb-1_x:1",
+                "online",
+                AT,
+                LinkCounts(lines_in=5, lines_out=4, fields_left_out=1),
             ),
             DeviceSummary("b", "/dev/\ud800", "offline", AT),
             DeviceSummary("c", "usb:2341:8036:85_3:2", "offline", AT, warning="say usb-port:1-1.3 (ttyUSB0)"),

@@ -196,7 +196,8 @@ class AskTests(WebTestCase):
         )
         await self.asked()
         (request,) = self.gateway.requested
-        self.assertEqual(dict(request.fields), {"MSG": "L", "ID": "20", "ORIGIN": "me", "LEVEL": "50", "X": "a b"})
+        fields = [("MSG", "L"), ("ID", "20"), ("ORIGIN", "me"), ("LEVEL", "50"), ("X", "a b")]
+        self.assertEqual(list(request.fields.items()), fields)
         self.assertEqual(request.question.arguments, frozenset({("LEVEL", "50"), ("X", "a b")}))
         self.assertEqual((request.timeout, request.max_age, request.device), (2.5, 30.0, "uno"))
         self.gateway.answer(0)
@@ -333,25 +334,26 @@ class HistoryTests(WebTestCase):
 
     async def test_malformed(self) -> None:
         """
-        A query that is not understood is refused, not guessed.
+        A query that is not understood is refused, with the parameter's name and the reason.
         """
-        for query in (
-            "",
-            "?sensor=",
-            "?sensor=a_b",
-            "?sensor=20&sensor=21",
-            "?sensor=20&limit=0",
-            "?sensor=20&limit=x",
-            "?sensor=20&since=yesterday",
-            "?sensor=20&field=%C3%A9",
-            "?sensor=20&bucket=5x",
-            "?sensor=20&bucket=0.1s",
-            "?sensor=20&limit=99999999999",
-            "?sensor=%FF",
-            "?sensor=20&frm=1h",
-        ):
-            code, kind, _ = await self.problem("GET", "/api/v1/readings" + query)
-            self.assertEqual((code, kind), (400, "malformed"), query)
+        for query, text in [
+            ("", "sensor: required"),
+            ("?sensor=", "sensor: not a sensor id: ''"),
+            ("?sensor=a_b", "sensor: not a sensor id: 'a_b'"),
+            ("?sensor=20&sensor=21", "sensor: given twice"),
+            ("?sensor=20&limit=0", "limit: expected `int` >= 1"),
+            ("?sensor=20&limit=x", "limit: expected `int`"),
+            ("?sensor=20&limit=null", "limit: expected `int`"),
+            ("?sensor=20&since=soon", "since: not a time: 'soon'"),
+            ("?sensor=20&field=%C3%A9", "field: not a field: 'é'"),
+            ("?sensor=20&bucket=5x", "bucket: not a number with one of the units"),
+            ("?sensor=20&bucket=0.1s", "bucket: not from 1s to 366d: '0.1s'"),
+            ("?sensor=20&limit=99999999999", "limit: expected `int` <= 9999999999"),
+            ("?sensor=%FF", "not UTF-8: the query"),
+            ("?sensor=20&frm=1h", "frm: no such parameter: there are bucket, field, limit, "),
+        ]:
+            code, kind, said = await self.problem("GET", "/api/v1/readings" + query)
+            self.assertEqual((code, kind, said[: len(text)]), (400, "malformed", text))
 
     async def test_csv(self) -> None:
         """
@@ -550,13 +552,14 @@ class OtherTests(WebTestCase):
 
     async def test_metrics(self) -> None:
         """
-        Prometheus gets what was counted, by what it is.
+        Counts and states have metrics; those that count lines say so in their names.
         """
-        self.gateway.known_devices = [DeviceSummary("uno", "/dev/x", "offline", AT, LinkCounts(3, 2))]
+        counts = LinkCounts(3, 2, fields_left_out=4)
+        self.gateway.known_devices = [DeviceSummary("uno", "/dev/x", "offline", AT, counts)]
         self.gateway.current_status = replace(
             self.gateway.current_status,
             store=StoreStatus("away", "pi", backlog=12, oldest=AT),
-            journal=JournalStatus(commits=5),
+            journal=JournalStatus(commits=5, slowest_commit=0.25, lost=7),
         )
         reply = await self.call("GET", "/metrics")
         self.assertEqual(reply.code, 200)
@@ -565,14 +568,17 @@ class OtherTests(WebTestCase):
         for line in (
             "usbgate_readings_total 12.0",
             'usbgate_lines_total{device="uno",kind="in"} 3.0',
-            'usbgate_malformed_total{reason="no key"} 2.0',
+            'usbgate_fields_left_out_total{device="uno"} 4.0',
+            'usbgate_malformed_lines_total{reason="no key"} 2.0',
             'usbgate_requests_total{outcome="timeout"} 1.0',
             'usbgate_answer_seconds_bucket{le="0.5"} 2.0',
             'usbgate_answer_seconds_bucket{le="+Inf"} 3.0',
             "usbgate_answer_seconds_sum 1.25",
             "usbgate_journal_rows 12.0",
             "usbgate_journal_age_seconds 5.0",
-            "usbgate_journal_commits 5.0",
+            "usbgate_journal_commits_total 5.0",
+            "usbgate_journal_slowest_commit_seconds 0.25",
+            "usbgate_journal_lost_rows_total 7.0",
             'usbgate_store_state{state="away"} 1.0',
             'usbgate_store_state{state="connected"} 0.0',
             'usbgate_device_state{device="uno",state="offline"} 1.0',
@@ -580,3 +586,6 @@ class OtherTests(WebTestCase):
             'usbgate_clients{kind="http"} 1.0',
         ):
             self.assertIn(line, lines)
+        for count in counts:
+            kind = f'usbgate_lines_total{{device="uno",kind="{count.key.lower()}"}}'
+            self.assertEqual(f"{kind} {count.value:.1f}" in lines, count.lines, count)

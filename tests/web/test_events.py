@@ -5,7 +5,7 @@ Events over HTTP: what is sent, what a client that was cut off gets, and what a 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
@@ -16,12 +16,14 @@ from tests.support.memory_gateway import AT_TEXT, MemoryGateway, PeerTransport
 from tests.support.waiting import until
 from tests.support.web import WebTestCase
 from usbgate.core.errors import LimitExceeded
-from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, ReportEvent, StoreEvent
+from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Event, ReportEvent, StoreEvent
 from usbgate.gateway.interfaces import Presentation
 from usbgate.net.broadcast import PAUSE_LIMIT
 from usbgate.net.sendqueue import STUCK_AFTER
 from usbgate.testing import AT
-from usbgate.web.events import HEARTBEAT, LINGER, RING_BYTES, STREAM_LIMIT, EventStreams
+from usbgate.web.api import Api
+from usbgate.web.events import HEARTBEAT, LINGER, REPLAY_LIMIT, STREAM_LIMIT, EventStreams
+from usbgate.web.serialize import event_json
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
@@ -133,17 +135,22 @@ class StreamTests(SynchronousTestCase):
 
     def test_kinds(self) -> None:
         """
-        Each kind of event has its name and its number, and one line of data.
+        Each kind of event has its name and its number, and one line of data, whose type is in the document.
         """
         self.gateway.presented = {"2": Presentation(name="smoke", place="hall")}
         client = self.client()
         before = len(client.heard)
-        self.happen(
+        events: list[Event] = [
             ReportEvent("20", "leonardo", "J", AT, (("TEMP", "21.5"), ("T", "<img\u2028 onerror=1>"))),
             DeviceEvent("leonardo", "offline", AT),
             StoreEvent("away", 12),
             AlarmEvent(Alarm("a1", "2", "SMOKE", "== 1", 1.0, None, AT)),
-        )
+        ]
+        self.assertEqual({type(event) for event in events}, set(get_args(Event)))
+        [call] = [call for call in Api.calls.documented if call.path == "/api/v1/events"]
+        for event in events:
+            self.assertIn(type(event_json(event, {})[1]), call.content["text/event-stream"])
+        self.happen(*events)
         blocks = client.heard[before:].decode().split("\n\n")
         self.assertEqual(blocks.pop(), "")
         told = []
@@ -229,8 +236,8 @@ class StreamTests(SynchronousTestCase):
         client = self.client(last_id="b0-3")
         (_, data), *kept = values(client.heard)
         self.assertEqual(data["count"] + len(kept), 2000 - 3)
-        self.assertLess(len(client.heard), RING_BYTES + 2000)
-        self.assertGreater(len(client.heard), RING_BYTES - 2000)
+        self.assertLess(len(client.heard), REPLAY_LIMIT + 2000)
+        self.assertGreater(len(client.heard), REPLAY_LIMIT - 2000)
         self.assertEqual(values(self.client(last_id="b0-3", sensor="21").heard), [("dropped", {"count": None})])
 
     def test_lingers(self) -> None:

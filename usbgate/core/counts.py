@@ -14,12 +14,14 @@ class Count(NamedTuple):
     One count with what is needed to show it.
 
     Attributes:
+        name: Its name, as an attribute of `LinkCounts` and in the metrics.
         key: Its key in the reply to `devices` (protocol §3), upper case; in lower case its name over HTTP.
         value: How many since usbgate started.
         lines: Whether it counts lines.
         help: What it counts, for the metrics.
     """
 
+    name: str
     key: str
     value: int
     lines: bool
@@ -42,8 +44,8 @@ class LinkCounts:
     partial: int = _count("PARTIAL", "First lines after opening that were the tail of a broken one.")
     echoes: int = _count("ECHOES", "Lines that were an echo of what usbgate wrote.")
     repeats: int = _count("REPEATS", "Lines that repeated the one before, where the configuration filters them.")
-    left_out: int = _count("LEFTOUT", "Fields left out because usbgate reserves their keys.", lines=False)
+    fields_left_out: int = _count("LEFTOUT", "Fields left out because usbgate reserves their keys.", lines=False)
 
     def __iter__(self) -> Iterator[Count]:
         for each in fields(self):
-            yield Count(value=getattr(self, each.name), **each.metadata)
+            yield Count(name=each.name, value=getattr(self, each.name), **each.metadata)

@@ -345,7 +345,7 @@ class Link(Service):
                         if repeats is not None:
                             repeats.line_delivered(line, parsed.sensor, now)
         counts.echoes += echoes
-        counts.left_out = self._dialect.left_out
+        counts.fields_left_out = self._dialect.left_out
         if self._watchdog is not None and received > echoes:  # a board can echo while its firmware hangs
             self._watchdog.line_received(now)
         self.diagnostics.check_lines(counts.lines_in, counts.malformed)

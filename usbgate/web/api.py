@@ -1,5 +1,5 @@
 """
-What can be called over HTTP: one method a call.
+The calls of the API, one method each, and the page's files.
 """
 
 from __future__ import annotations
@@ -14,40 +14,42 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from werkzeug.exceptions import HTTPException
 
-from usbgate.core.errors import Malformed, Unknown
-from usbgate.core.fieldline import format_number, is_key
+from usbgate.core.errors import Busy, LimitExceeded, Malformed, Offline, Stopped, TimedOut, Unknown
+from usbgate.core.fieldline import RESERVED, format_number, format_time, is_key
 from usbgate.core.messages import parse_request
 from usbgate.gateway.interfaces import IGateway
 from usbgate.web import schema
+from usbgate.web.calls import HttpCalls, client_of, host_of, not_found
 from usbgate.web.events import EventStreams
-from usbgate.web.handlers import answers, body_of, client_of, host_of, not_found
-from usbgate.web.openapi import JSON, MOST_REQUESTS, document
+from usbgate.web.openapi import document
 from usbgate.web.problems import respond
-from usbgate.web.query import Query
-from usbgate.web.readings import tell_readings, wants_csv
+from usbgate.web.readings import send_readings, wants_csv
+from usbgate.web.schema import CSV, EVENT_STREAM, JSON, PLAIN_TEXT
 from usbgate.web.serialize import (
-    alarm_shape,
-    answer_shape,
-    device_shape,
-    health_shape,
-    moment,
-    request_shape,
-    sensor_shapes,
-    status_shape,
+    alarm_json,
+    answer_json,
+    device_json,
+    health_json,
+    request_json,
+    sensors_json,
+    status_json,
 )
 from usbgate.web.static import load_page
 
-SENSORS_A_TURN = 500  # some ms of the reactor's time
-SOME_REQUESTS = 100  # where the client does not say how many
+SENSORS_PER_TURN = 500  # some ms of the reactor's time
 
 
 class Api:
     """
     The calls.
+
+    Attributes:
+        wall: The wall clock (`IClock.wall`).
     """
 
     app = Klein()
     app.url_map.merge_slashes = False
+    calls = HttpCalls(app)
 
     def __init__(
         self,
@@ -58,111 +60,100 @@ class Api:
         clients: Callable[[], Mapping[str, int]],
     ) -> None:
         """
-        Begin.
-
         Args:
             reactor: For time limits.
-            gateway: Whom to ask.
+            gateway: The gateway.
             wall: The wall clock (`IClock.wall`).
-            events: Who gets events.
-            clients: Numbers of clients, by name.
+            events: The streams of events.
+            clients: Returns the numbers of clients, by kind.
         """
+        self.wall = wall
         self._reactor = reactor
         self._gateway = gateway
-        self._wall = wall
+        self._queries = gateway.queries
         self._events = events
         self._clients = clients
         self._page = load_page()
 
     # Sensors.
 
-    @answers(app, "GET", "/api/v1/sensors")
-    async def sensors(self, request: Any) -> schema.Sensors:
+    @calls.get("/api/v1/sensors")
+    async def sensors(self, request: Any) -> schema.ApiSensors:
         """
-        Tell of all sensors.
+        All sensors with their newest readings.
         """
-        Query(request.args, ())
-        now = self._wall()
-        told = []
-        for sensor in sensor_shapes(self._gateway, now):
-            told.append(sensor)
-            if len(told) % SENSORS_A_TURN == 0:
+        now = self.wall()
+        sensors = []
+        for sensor in sensors_json(self._queries, now):
+            sensors.append(sensor)
+            if len(sensors) % SENSORS_PER_TURN == 0:
                 await deferLater(self._reactor, 0)
-        return schema.Sensors(now=moment(now), sensors=told)
+        return schema.ApiSensors(now=format_time(now), sensors=sensors)
 
-    @answers(app, "GET", "/api/v1/sensors/<sensor>")
-    async def sensor(self, request: Any, sensor: str) -> schema.Sensor:
+    @calls.get("/api/v1/sensors/{sensor}", errors=[Unknown])
+    async def sensor(self, request: Any, sensor: str) -> schema.ApiSensor:
         """
-        Tell of one sensor.
+        One sensor.
         """
-        Query(request.args, ())
-        found = list(sensor_shapes(self._gateway, self._wall(), sensor))
-        if not found:
-            raise Unknown(f"no such sensor: {sensor[:80]}")
-        return found[0]
+        for found in sensors_json(self._queries, self.wall(), sensor):
+            return found
+        raise Unknown(f"no such sensor: {sensor[:80]}")
 
-    @answers(app, "POST", "/api/v1/sensors/<sensor>/ask")
-    async def ask(self, request: Any, sensor: str) -> schema.Answer:
+    @calls.post("/api/v1/sensors/{sensor}/ask", errors=[Unknown, Busy, Offline, TimedOut])
+    async def ask(self, request: Any, sensor: str, body: schema.ApiAsk) -> schema.ApiAnswer:
         """
-        Ask a sensor.
+        Ask a sensor, and wait for its answer.
         """
-        Query(request.args, ())
-        asked = body_of(request, schema.Ask)
-        command = asked.command if asked.command is not None else self._gateway.queries.default_command(sensor)
-        fields = {"MSG": command, "ID": sensor}
-        if asked.origin is not None:
-            fields["ORIGIN"] = asked.origin
-        for name, value in asked.arguments.items():
-            key = name.upper() if is_key(name) else ""
-            if not key or key in fields:
-                raise Malformed("not a key of its own", repr(name[:80]))
-            if key in ("TIMEOUT", "MAXAGE", "DEV", "TAG", "ORIGIN"):
-                raise Malformed("key not allowed in a request", key)
-            fields[key] = value if isinstance(value, str) else format_number(value)
-        for key, number in (("TIMEOUT", asked.timeout), ("MAXAGE", asked.max_age)):
-            if number is not None:
-                fields[key] = format_number(number)
-        if asked.device is not None:
-            fields["DEV"] = asked.device
-        return answer_shape(await self._gateway.ask(parse_request(fields, host_of(request), client_of(request))))
+        command = body.command if body.command is not None else self._queries.default_command(sensor)
+        fields = {"MSG": command, "ID": sensor, **_request_fields(body)}
+        return answer_json(await self._gateway.ask(parse_request(fields, host_of(request), client_of(request))))
 
     # History.
 
-    @answers(app, "GET", "/api/v1/readings")
-    async def readings(self, request: Any) -> None:
+    @calls.get("/api/v1/readings", content={JSON: [schema.ApiReadings, schema.ApiBuckets], CSV: []})
+    async def readings(self, request: Any, query: schema.ReadingsQuery) -> None:
         """
-        Tell stored readings, as the client would like them.
+        Stored readings, newest last, or aggregates of them.
         """
-        await tell_readings(
-            self._reactor, self._gateway, self._wall(), request, wants_csv(request.getHeader("Accept") or "")
-        )
+        as_csv = wants_csv(request.getHeader("Accept") or "")
+        await send_readings(self._reactor, self._queries, request, query, as_csv)
 
-    @answers(app, "GET", "/api/v1/readings.csv")
-    async def readings_csv(self, request: Any) -> None:
+    @calls.get("/api/v1/readings.csv", content={CSV: []})
+    async def readings_csv(self, request: Any, query: schema.ReadingsQuery) -> None:
         """
-        Tell stored readings as CSV.
+        The same as CSV, with a header row.
         """
-        await tell_readings(self._reactor, self._gateway, self._wall(), request, True)
+        await send_readings(self._reactor, self._queries, request, query, True)
 
-    @answers(app, "GET", "/api/v1/requests")
-    async def requests(self, request: Any) -> schema.Requests:
+    @calls.get("/api/v1/requests")
+    async def requests(self, request: Any, query: schema.RequestsQuery) -> schema.ApiRequests:
         """
-        Tell who asked what.
+        Completed requests, newest first.
         """
-        query = Query(request.args, ("sensor", "limit"))
-        found = await self._gateway.queries.requests(query.sensor(), query.limit(MOST_REQUESTS) or SOME_REQUESTS)
-        return schema.Requests(requests=[request_shape(each) for each in found])
+        found = await self._queries.requests(query.sensor, query.limit)
+        return schema.ApiRequests(requests=[request_json(each) for each in found])
 
-    # What happens.
+    # Events and alarms.
 
-    @answers(app, "GET", "/api/v1/events")
-    async def events(self, request: Any) -> None:
+    @calls.get(
+        "/api/v1/events",
+        content={
+            EVENT_STREAM: [
+                schema.ApiReportEvent,
+                schema.ApiDeviceEvent,
+                schema.ApiStoreEvent,
+                schema.ApiAlarm,
+                schema.ApiDroppedEvent,
+            ]
+        },
+        errors=[LimitExceeded, Stopped],
+    )
+    async def events(self, request: Any, query: schema.EventsQuery) -> None:
         """
-        Tell events as they come.
+        Events as they happen (server-sent events): reading, device, store, alarm, dropped.
         """
-        sensor = Query(request.args, ("sensor",)).sensor()
         self._events.admit()
-        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        headers = {"Content-Type": EVENT_STREAM, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         for name, value in headers.items():
             request.setHeader(name, value)
         if request.method == b"HEAD":
@@ -170,100 +161,120 @@ class Api:
             return
         transport, head = request.channel.hand_over(request)
         last_id = request.getHeader("Last-Event-ID")
-        await self._events.open(transport, head, client_of(request), sensor, last_id)
+        await self._events.open(transport, head, client_of(request), query.sensor, last_id)
 
-    @answers(app, "GET", "/api/v1/alarms")
-    async def alarms(self, request: Any) -> schema.Alarms:
+    @calls.get("/api/v1/alarms")
+    async def alarms(self, request: Any) -> schema.ApiAlarms:
         """
-        Tell the alarms.
+        Alarms that are active or not acknowledged yet.
         """
-        Query(request.args, ())
-        presentations = self._gateway.queries.presentations()
-        return schema.Alarms(alarms=[alarm_shape(alarm, presentations) for alarm in self._gateway.queries.alarms()])
+        presentations = self._queries.presentations()
+        return schema.ApiAlarms(alarms=[alarm_json(alarm, presentations) for alarm in self._queries.alarms()])
 
-    @answers(app, "POST", "/api/v1/alarms/<alarm>/acknowledge")
-    async def acknowledge(self, request: Any, alarm: str) -> schema.Alarm:
+    @calls.post("/api/v1/alarms/{alarm}/acknowledge", errors=[Unknown, Stopped])
+    async def acknowledge(self, request: Any, alarm: str, body: schema.ApiAcknowledge) -> schema.ApiAlarm:
         """
-        Take note that somebody has seen an alarm.
+        Acknowledge an alarm.
         """
-        Query(request.args, ())
-        by = body_of(request, schema.Acknowledge).by or host_of(request)
-        return alarm_shape(await self._gateway.acknowledge(alarm, by), self._gateway.queries.presentations())
+        acknowledged = await self._gateway.acknowledge(alarm, body.by or host_of(request))
+        return alarm_json(acknowledged, self._queries.presentations())
 
-    # How it is.
+    # State.
 
-    @answers(app, "GET", "/api/v1/devices")
-    async def devices(self, request: Any) -> schema.Devices:
+    @calls.get("/api/v1/devices")
+    async def devices(self, request: Any) -> schema.ApiDevices:
         """
-        Tell of all devices.
+        All devices.
         """
-        Query(request.args, ())
-        return schema.Devices(devices=[device_shape(device) for device in self._gateway.queries.devices()])
+        return schema.ApiDevices(devices=[device_json(device) for device in self._queries.devices()])
 
-    @answers(app, "GET", "/api/v1/status")
-    async def status(self, request: Any) -> schema.Status:
+    @calls.get("/api/v1/status")
+    async def status(self, request: Any) -> schema.ApiStatus:
         """
-        Tell how usbgate is.
+        The state of usbgate.
         """
-        Query(request.args, ())
-        return status_shape(self._gateway, self._clients())
+        return status_json(self._queries, self._clients())
 
-    @answers(app, "GET", "/healthz")
-    async def health(self, request: Any) -> schema.Health:
-        """
-        Tell whether all is well.
-        """
-        return health_shape(self._gateway, status_shape(self._gateway, {}).store.state)
-
-    @answers(app, "GET", "/metrics")
-    async def metrics(self, request: Any) -> None:
-        """
-        Tell what was counted.
-        """
-        # Imported only where somebody counts: what it needs is half a MB.
-        from usbgate.web.metrics import CONTENT_TYPE, metrics_text
-
-        text = metrics_text(self._gateway, self._clients, self._wall)
-        respond(request, HTTPStatus.OK, CONTENT_TYPE, text, {"Cache-Control": "no-store"})
-
-    @answers(app, "GET", "/api/v1/openapi.json")
+    @calls.get("/api/v1/openapi.json", content={JSON: []}, any_query=True)
     async def openapi(self, request: Any) -> None:
         """
-        Tell what can be called.
+        The OpenAPI document.
         """
-        respond(request, HTTPStatus.OK, JSON, msgspec.json.encode(document()), {"Cache-Control": "no-cache"})
+        body = msgspec.json.encode(document(self.calls.documented))
+        respond(request, HTTPStatus.OK, JSON, body, {"Cache-Control": "no-cache"})
+
+    @calls.get("/healthz", any_query=True)
+    async def health(self, request: Any) -> schema.ApiHealth:
+        """
+        Whether the devices and the database are reachable.
+        """
+        return health_json(self._queries)
+
+    @calls.get("/metrics", content={PLAIN_TEXT: []}, any_query=True)
+    async def metrics(self, request: Any) -> None:
+        """
+        Metrics for Prometheus.
+        """
+        # Imported only where somebody uses it: it takes half a MB.
+        from usbgate.web.metrics import CONTENT_TYPE, metrics_text
+
+        text = metrics_text(self._queries, self._clients, self.wall)
+        respond(request, HTTPStatus.OK, CONTENT_TYPE, text, {"Cache-Control": "no-store"})
 
     # The page.
 
-    @answers(app, "GET", "/")
+    @calls.file("/")
     async def page(self, request: Any) -> None:
         """
-        Give the page.
+        Send the page.
         """
-        self._give_file(request, "index.html")
+        self._send_file(request, "index.html")
 
-    @answers(app, "GET", "/<name>")
+    @calls.file("/{name}")
     async def file(self, request: Any, name: str) -> None:
         """
-        Give a file of the page.
+        Send a file of the page.
         """
-        self._give_file(request, name)
+        self._send_file(request, name)
 
-    @answers(app, "GET", "/vendor/<name>")
+    @calls.file("/vendor/{name}")
     async def vendor_file(self, request: Any, name: str) -> None:
         """
-        Serve a file of others that the page uses.
+        Send a file of a library that the page uses.
         """
-        self._give_file(request, f"vendor/{name}")
+        self._send_file(request, f"vendor/{name}")
 
-    def _give_file(self, request: Any, name: str) -> None:
-        file = self._page.get(name)
+    def _send_file(self, request: Any, path: str) -> None:
+        file = self._page.get(path)
         if file is None:
             raise Unknown("there is nothing at this path")
-        request.setHeader("Cache-Control", "no-cache")  # asked for again each time, and told if it is the same
+        request.setHeader("Cache-Control", "no-cache")  # browsers ask each time, and get 304 for an unchanged file
         if request.setETag(file.etag) is not None:
             request.finish()
         else:
             respond(request, HTTPStatus.OK, file.content_type, file.content)
 
-    app.handle_errors(HTTPException)(not_found)  # type: ignore[arg-type]  # klein has it narrower than it calls it
+    app.handle_errors(HTTPException)(not_found)  # type: ignore[arg-type]  # klein's annotation is too narrow
+
+
+def _request_fields(body: schema.ApiAsk) -> dict[str, str]:
+    """
+    Return the fields of a request that a body sets.
+
+    Raises:
+        Malformed: An argument has no valid key.
+    """
+    fields = {} if body.origin is None else {"ORIGIN": body.origin}
+    for name, value in body.arguments.items():
+        key = name.upper() if is_key(name) else ""
+        if key in RESERVED:
+            raise Malformed("arguments: reserved key", key)
+        if not key or key in fields:
+            raise Malformed("arguments: not a key, or given twice", repr(name[:80]))
+        fields[key] = value if isinstance(value, str) else format_number(value)
+    for key, number in (("TIMEOUT", body.timeout), ("MAXAGE", body.max_age)):
+        if number is not None:
+            fields[key] = format_number(number)
+    if body.device is not None:
+        fields["DEV"] = body.device
+    return fields

@@ -1,5 +1,5 @@
 """
-HTTP connections: what one may send, and how it is handed over to a stream of events.
+HTTP connections: the limit on their number and on the size of a body, and how one becomes a stream of events.
 """
 
 from __future__ import annotations
@@ -7,7 +7,8 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any
 
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
@@ -18,16 +19,19 @@ from usbgate.net.keepalive import keep_alive
 from usbgate.web.problems import HttpProblem, respond_problem
 from usbgate.web.security import BODY_LIMIT
 
-# Bytes of a body that are read, so that a client which sends first and reads then gets to read why it was refused.
+# Bytes of a body that are read, so that a client which sends all before it reads still gets the problem.
 _READ_LIMIT = 16 * BODY_LIMIT
+
+# Seconds for clients to read their last responses when usbgate stops; all of it has to stop within 5 s.
+STOP_LIMIT = 1.5
 
 
 class BoundedRequest(Request):
     """
-    A request of which no more is kept than may be.
+    A request whose body is kept only up to `BODY_LIMIT`.
 
     Attributes:
-        body_size: Bytes of the body, those that were not kept, too.
+        body_size: Bytes of the body, including those that were not kept.
     """
 
     content: Any
@@ -42,7 +46,7 @@ class BoundedRequest(Request):
 
     def handleContentChunk(self, data: bytes) -> None:
         """
-        Keep it up to the limit; hang up on one that goes on and on.
+        Keep data up to the limit; disconnect a client that sends more than `_READ_LIMIT`.
         """
         self.body_size += len(data)
         if self.body_size <= BODY_LIMIT:
@@ -52,26 +56,26 @@ class BoundedRequest(Request):
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """
-        Answer; Twisted would first look for a form in the body, and choke on what is none.
+        Hide the body from Twisted, which would parse it as a form and fail where it is not one.
         """
         self._body, self.content = self.content, BytesIO()
         super().requestReceived(command, path, version)
 
     def process(self) -> None:
         """
-        Answer; Twisted calls this when it has read the head.
+        Restore the body, and respond; Twisted calls this when it has parsed the head.
         """
         self.content = self._body
         self.content.seek(0)
         if self.path == b"*":
-            self.path = b""  # Twisted would answer that by itself, and say who it is
+            self.path = b""  # Twisted would respond to that itself, and give its name
         super().process()
 
     def processingFailed(self, reason: Failure) -> Failure:
         """
-        Say that something inside went wrong, and log what.
+        Log an unexpected error, and respond with a problem that does not show it.
         """
-        self._log.failure("unexpected, while answering over HTTP", failure=reason)
+        self._log.failure("unexpected error while responding over HTTP", failure=reason)
         if self.startedWriting:
             self.loseConnection()
         else:
@@ -90,7 +94,7 @@ class Channel(HTTPChannel):
 
     def connectionMade(self) -> None:
         """
-        Be counted.
+        Set keep-alive, and register with the site.
         """
         super().connectionMade()
         if ITCPTransport.providedBy(self.transport):
@@ -99,38 +103,31 @@ class Channel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        Be forgotten.
+        Unregister from the site.
         """
         self.site.closed(self)
         super().connectionLost(reason)
 
     def timeoutConnection(self) -> None:
         """
-        Close a connection that asks nothing any more: browsers leave some, and Twisted would log each.
+        Close an idle connection as Twisted does, without its log line: browsers leave idle connections behind.
         """
         self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
         self.loseConnection()
 
-    @property
-    def busy(self) -> bool:
-        """
-        Whether a request is being answered.
-        """
-        return bool(self.requests)
-
     def hand_over(self, request: Request) -> tuple[Any, bytes]:
         """
-        Begin an answer that never ends, and let go of the transport.
+        Begin a response without end, and give the transport away.
 
-        The answer has no length and is not chunked, it ends with the connection; so what is sent to many is the same
-        bytes for all of them, and can stand in a queue that knows how much of it was taken.
+        The response has no length and is not chunked; it ends with the connection. So the same bytes can be sent to
+        many clients, through a queue of ours that knows how much was sent.
 
         Args:
-            request: What is answered; its headers are set.
+            request: The request, with the headers of its response set.
 
         Returns:
-            The transport, which may hold the end of what was answered before, and the head to send on it. The request
-            is told when it is lost, as any other.
+            The transport, which may still hold the end of an earlier response, and the head of this one. The request is
+            notified when the connection is lost, like any other.
         """
         request.setHeader("Connection", "close")
         request.startedWriting = 1
@@ -143,9 +140,9 @@ class Channel(HTTPChannel):
 
     def leave(self) -> None:
         """
-        Close when what is being answered is answered; at once where nothing is.
+        Close the connection after the response that is being sent, if there is one.
         """
-        if self.busy:
+        if self.requests:
             self.persistent = False
         else:
             self.loseConnection()
@@ -154,6 +151,9 @@ class Channel(HTTPChannel):
 class WebSite(Site):
     """
     All connections.
+
+    Attributes:
+        channels: The open ones.
     """
 
     noisy = False
@@ -162,41 +162,42 @@ class WebSite(Site):
 
     def __init__(self, reactor: Any, resource: Any, max_connections: int) -> None:
         """
-        Serve a resource.
-
         Args:
             reactor: For time limits.
-            resource: What to serve.
-            max_connections: Those beyond are closed at once.
+            resource: The resource to serve.
+            max_connections: The most connections at a time; more are closed at once.
         """
         super().__init__(resource, reactor=reactor)
         self.channels: set[Channel] = set()
+        self._clock = reactor
         self._max_connections = max_connections
+        self._stopped: Deferred[None] | None = None
+        self._limit: IDelayedCall | None = None
 
     def startFactory(self) -> None:
         """
-        Write no access log: Twisted's would take its time from the monotonic clock, and wake up each second for it.
+        Open no access log: Twisted's takes its time from the monotonic clock, and wakes the process every second.
         """
 
     def stopFactory(self) -> None:
         """
-        There is nothing to close.
+        There is no access log to close.
         """
-
-    def acceptableProtocols(self) -> list[bytes]:
-        """
-        Speak HTTP/1.1, over TLS, too; Twisted calls this.
-        """
-        return [b"http/1.1"]
 
     def log(self, request: object) -> None:
         """
         Write no access log.
         """
 
+    def acceptableProtocols(self) -> list[bytes]:
+        """
+        Return HTTP/1.1 as the only protocol over TLS; Twisted calls this.
+        """
+        return [b"http/1.1"]
+
     def opened(self, channel: Channel) -> None:
         """
-        Count a connection.
+        Register a connection, or close it if there are too many.
         """
         self.channels.add(channel)
         if len(self.channels) > self._max_connections:
@@ -204,6 +205,32 @@ class WebSite(Site):
 
     def closed(self, channel: Channel) -> None:
         """
-        Forget a connection.
+        Unregister a connection.
         """
         self.channels.discard(channel)
+        if self._stopped is not None and not self.channels:
+            if self._limit is not None:
+                self._limit.cancel()
+                self._limit = None
+            stopped, self._stopped = self._stopped, None
+            stopped.callback(None)
+
+    def leave(self) -> Deferred[None]:
+        """
+        Close all connections after the responses that are being sent.
+
+        Returns:
+            Fires when all are closed, `STOP_LIMIT` seconds from now at the latest.
+        """
+        for channel in list(self.channels):
+            channel.leave()
+        if not self.channels:
+            return succeed(None)
+        self._stopped = stopped = Deferred[None]()
+        self._limit = self._clock.callLater(STOP_LIMIT, self._abort)
+        return stopped
+
+    def _abort(self) -> None:
+        self._limit = None
+        for channel in list(self.channels):
+            channel.transport.abortConnection()

@@ -1,213 +1,140 @@
 """
-The API as an OpenAPI 3.1 document, made from the types that go in and out.
+The API as an OpenAPI 3.1 document, made from the declarations of the calls.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from usbgate import __version__
-from usbgate.web import schema
+from usbgate.web.calls import HttpCall
 from usbgate.web.problems import CONTENT_TYPE as PROBLEM
+from usbgate.web.problems import STATUSES
+from usbgate.web.query import QueryValue, SensorId
+from usbgate.web.schema import JSON, ApiProblem
 
-JSON = "application/json"
-CSV = "text/csv"
-
-MOST_READINGS = 9_999_999_999  # a number that PostgreSQL takes; they are streamed
-MOST_REQUESTS = 1_000
-
-_TEXT: Mapping[str, Any] = {"type": "string"}
-
-_SENSOR: Mapping[str, Any] = {"type": "string", "pattern": r"^[^\s_\u0000-\u001f\u007f-\u009f]{1,64}$"}
-_TIME: Mapping[str, Any] = {
-    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "pattern": "^[0-9]{1,9}[smhdw]$"}]
-}
-
-# What stands behind the question mark: what it means, and its schema.
-PARAMETERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "sensor": ("A sensor's id.", _SENSOR),
-    "field": ("Only this field.", {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9]*$"}),
-    "since": ("Only from this time on: RFC 3339, or an age such as `1h` or `7d`.", _TIME),
-    "until": ("Only before this time: RFC 3339, or an age.", _TIME),
-    "limit": ("Only the newest so many; of sums at most 10000.", {"type": "integer", "minimum": 1}),
-    "bucket": (
-        "Sums by intervals of this length, such as `5m`, instead of readings; at most a year.",
-        {"type": "string", "pattern": "^([1-9][0-9]{0,6}s|[1-9][0-9]{0,4}m|[1-9][0-9]{0,2}h|[1-9][0-9]?d|[1-9]w)$"},
-    ),
-}
-
-# What stands within a path.
-_SEGMENTS: Mapping[str, Mapping[str, Any]] = {"sensor": _SENSOR, "alarm": {"type": "string", "minLength": 1}}
-
-
-class Operation(NamedTuple):
-    """
-    One call.
-
-    Attributes:
-        method: In lower case.
-        path: With `{name}` for what varies.
-        summary: One line.
-        gives: The type of the answer, or of each content type; None for one of text.
-        takes: The type of the body.
-        query: Which of `PARAMETERS` it knows.
-        required: Which of those must be given.
-        problems: With which statuses it may fail.
-        content_type: Of the answer.
-        most: The most that `limit` may be.
-    """
-
-    method: str
-    path: str
-    summary: str
-    gives: type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | None
-    takes: type[msgspec.Struct] | None = None
-    query: Sequence[str] = ()
-    required: Sequence[str] = ()
-    problems: Sequence[int] = ()
-    content_type: Sequence[str] = (JSON,)
-    most: int = 0
-
-
-_HISTORY = ("sensor", "field", "since", "until", "limit", "bucket")
-
-# What the guard may say of any call, and what may go wrong inside.
+# With what any call can fail: the checks of its head and query, and an error inside.
 _ALWAYS = (400, 403, 405, 421, 500)
 
-OPERATIONS = [
-    Operation("get", "/api/v1/sensors", "All sensors with their newest readings.", schema.Sensors),
-    Operation("get", "/api/v1/sensors/{sensor}", "One sensor.", schema.Sensor, problems=(404,)),
-    Operation(
-        "post",
-        "/api/v1/sensors/{sensor}/ask",
-        "Ask a sensor, and wait for its answer.",
-        schema.Answer,
-        takes=schema.Ask,
-        problems=(404, 413, 415, 429, 503, 504),
-    ),
-    Operation(
-        "get",
-        "/api/v1/readings",
-        "Stored readings, newest last, or sums of them.",
-        (schema.Readings, schema.Buckets),
-        query=_HISTORY,
-        required=("sensor",),
-        content_type=(JSON, CSV),
-        most=MOST_READINGS,
-    ),
-    Operation(
-        "get",
-        "/api/v1/readings.csv",
-        "The same as CSV, names first.",
-        None,
-        query=_HISTORY,
-        required=("sensor",),
-        content_type=(CSV,),
-        most=MOST_READINGS,
-    ),
-    Operation(
-        "get",
-        "/api/v1/requests",
-        "Requests that ended, newest first.",
-        schema.Requests,
-        query=("sensor", "limit"),
-        most=MOST_REQUESTS,
-    ),
-    Operation(
-        "get",
-        "/api/v1/events",
-        "Events as they come (server-sent events): reading, device, store, alarm, dropped.",
-        None,
-        query=("sensor",),
-        problems=(429, 503),
-        content_type=("text/event-stream",),
-    ),
-    Operation("get", "/api/v1/alarms", "Alarms that are active or not acknowledged yet.", schema.Alarms),
-    Operation(
-        "post",
-        "/api/v1/alarms/{alarm}/acknowledge",
-        "Say that somebody has seen an alarm.",
-        schema.Alarm,
-        takes=schema.Acknowledge,
-        problems=(404, 413, 415, 503),
-    ),
-    Operation("get", "/api/v1/devices", "All devices.", schema.Devices),
-    Operation("get", "/api/v1/status", "How usbgate is.", schema.Status),
-    Operation("get", "/api/v1/openapi.json", "This document.", None),
-    Operation("get", "/healthz", "Whether all is well.", schema.Health),
-    Operation("get", "/metrics", "Numbers for Prometheus.", None, content_type=("text/plain",)),
-]
+# With what any call with a body can fail.
+_WITH_BODY = (413, 415)
 
-_EVENTS = (schema.ReportEvent, schema.DeviceEvent, schema.StoreEvent, schema.DroppedEvent)
+_REFERENCE = "#/components/schemas/"
+_PREFIX = "Api"  # of the types' names in the source
+
+_Schema = Mapping[str, Any]
 
 
-def document() -> dict[str, Any]:
+def document(calls: Sequence[HttpCall]) -> dict[str, Any]:
     """
-    Make the document.
+    Make the document of these calls.
     """
-    kinds: list[Any] = [schema.Problem, *_EVENTS]
-    for operation in OPERATIONS:
-        gives = operation.gives if isinstance(operation.gives, tuple) else (operation.gives,)
-        kinds += [kind for kind in (*gives, operation.takes) if kind is not None and kind not in kinds]
-    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
-    references = dict(zip(kinds, schemas, strict=True))
+    types: dict[type[msgspec.Struct], None] = {ApiProblem: None}  # in order, each once
+    for call in calls:
+        for kinds in call.content.values():
+            types.update(dict.fromkeys(kinds))
+        if call.body is not None:
+            types[call.body] = None
+    schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE + "{name}")
+    references = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
-    for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, references)
-    return {
+    for call in calls:
+        paths.setdefault(call.path, {})[call.method.lower()] = _operation(call, references)
+    whole = {
         "openapi": "3.1.0",
         "info": {
             "title": "usbgate",
             "version": __version__,
-            "description": "What usbgate's serial devices say, and a way to ask them.",
+            "description": "The readings of usbgate's serial devices, and a way to ask the devices.",
         },
         "servers": [{"url": "../.."}],
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": {name.removeprefix(_PREFIX): schema for name, schema in components.items()}},
+    }
+    named: dict[str, Any] = _without_prefix(whole)
+    return named
+
+
+def _without_prefix(part: Any) -> Any:
+    # Takes the prefix off the names of types, which stand in titles and references.
+    if isinstance(part, list):
+        return [_without_prefix(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    found = {key: _without_prefix(each) for key, each in part.items()}
+    for key, start in (("title", ""), ("$ref", _REFERENCE)):
+        if isinstance(found.get(key), str):
+            found[key] = start + found[key].removeprefix(start).removeprefix(_PREFIX)
+    return found
+
+
+def _operation(call: HttpCall, references: Mapping[Any, _Schema]) -> dict[str, Any]:
+    statuses = {*_ALWAYS, *(STATUSES[error] for error in call.errors)}
+    operation: dict[str, Any] = {
+        "summary": call.summary,
+        "operationId": "_".join([call.method.lower(), *re.findall("[a-z]+", call.path.replace("api/v1", ""))]),
+        "parameters": [*_segments(call), *_parameters(call)],
+        "responses": {"200": {"description": call.summary, "content": _content(call, references)}},
+    }
+    if call.body is not None:
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": references[call.body]}}}
+        statuses.update(_WITH_BODY)
+    problem = {"description": "A problem.", "content": {PROBLEM: {"schema": references[ApiProblem]}}}
+    operation["responses"] |= {str(int(status)): problem for status in sorted(statuses)}
+    return operation
+
+
+def _segments(call: HttpCall) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": SensorId.SCHEMA if name == "sensor" else {"type": "string", "minLength": 1},
+        }
+        for name in re.findall(r"\{(\w+)\}", call.path)
+    ]
+
+
+def _parameters(call: HttpCall) -> list[dict[str, Any]]:
+    if call.query is None:
+        return []
+    _, components = msgspec.json.schema_components([call.query], schema_hook=_value_schema)
+    query = components[call.query.__name__]
+    return [_parameter(name, schema, name in query["required"]) for name, schema in query.get("properties", {}).items()]
+
+
+def _value_schema(kind: type) -> Any:
+    if issubclass(kind, QueryValue):
+        return kind.SCHEMA
+    raise NotImplementedError
+
+
+def _parameter(name: str, schema: dict[str, Any], required: bool) -> dict[str, Any]:
+    described = {key: each for key, each in schema.items() if key not in ("description", "default")}
+    # A parameter that is left out is null to us; no client can send that.
+    match [each for each in described.get("anyOf", ()) if each != {"type": "null"}]:
+        case [only]:
+            described = only
+    return {
+        "name": name,
+        "in": "query",
+        "description": schema["description"],
+        "required": required,
+        "schema": described,
     }
 
 
-def _operation(operation: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "summary": operation.summary,
-        "operationId": _name(operation),
-        "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": _SEGMENTS[name]}
-            for name in re.findall(r"\{(\w+)\}", operation.path)
-        ],
-        "responses": {"200": {"description": operation.summary, "content": _content(operation, references)}},
-    }
-    for name in operation.query:
-        what, shape = PARAMETERS[name]
-        required = name in operation.required
-        if name == "limit":
-            shape = {**shape, "maximum": operation.most}
-        told["parameters"].append(
-            {"name": name, "in": "query", "description": what, "required": required, "schema": shape}
-        )
-    if operation.takes is not None:
-        told["requestBody"] = {"required": True, "content": {JSON: {"schema": references[operation.takes]}}}
-    problem = {"description": "A problem.", "content": {PROBLEM: {"schema": references[schema.Problem]}}}
-    for status in sorted({*_ALWAYS, *operation.problems}):
-        told["responses"][str(status)] = problem
-    return told
-
-
-def _content(operation: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
-    shape: Any = _TEXT
-    if isinstance(operation.gives, tuple):
-        shape = {"anyOf": [references[kind] for kind in operation.gives]}
-    elif operation.gives is not None:
-        shape = references[operation.gives]
-    elif operation.content_type == (JSON,):
-        shape = {"type": "object"}
-    return {kind: {"schema": shape if kind == JSON else _TEXT} for kind in operation.content_type}
-
-
-def _name(operation: Operation) -> str:
-    words = re.findall("[a-z]+", operation.path.replace("api/v1", ""))
-    return "_".join([operation.method, *words])
+def _content(call: HttpCall, references: Mapping[Any, _Schema]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for content_type, types in call.content.items():
+        schema: _Schema = {"type": "string"}
+        if content_type == JSON:
+            kinds = [references[kind] for kind in types]
+            schema = {"anyOf": kinds} if len(kinds) > 1 else kinds[0] if kinds else {"type": "object"}
+        content[content_type] = {"schema": schema}
+    return content

@@ -1,5 +1,5 @@
 """
-How a call over HTTP fails: RFC 9457, for each code of the protocol one status.
+Errors over HTTP: problem documents (RFC 9457), with one status for each error code of the line protocol.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from usbgate.core.errors import (
     TimedOut,
     Unknown,
 )
-from usbgate.web.schema import Problem
+from usbgate.web.schema import ApiProblem
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -41,19 +41,17 @@ STATUSES: Mapping[type[RequestError], HTTPStatus] = {
 
 class HttpProblem(Exception):
     """
-    A call failed; knows with what status.
+    A call failed with this error and status.
     """
 
     def __init__(
         self, error: RequestError, status: int | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         """
-        Say how.
-
         Args:
             error: Why.
-            status: Where HTTP has one that says more than the error's own.
-            headers: What HTTP wants to have said with it.
+            status: An HTTP status that is more exact than the error's own; None for the error's.
+            headers: More headers of the response.
         """
         super().__init__(error.text)
         self.error = error
@@ -62,10 +60,10 @@ class HttpProblem(Exception):
 
     def body(self) -> bytes:
         """
-        Spell it.
+        Return the problem document.
         """
         return msgspec.json.encode(
-            Problem(
+            ApiProblem(
                 type="about:blank",
                 title=self.status.phrase,
                 status=self.status,
@@ -79,36 +77,36 @@ def respond(
     request: Any, status: int, content_type: str, body: bytes, headers: Mapping[str, str] | None = None
 ) -> None:
     """
-    Answer a request whole, once.
+    Send a whole response.
 
     Args:
-        request: A `twisted.web` request whose client is there.
+        request: A `twisted.web` request whose client is connected; Twisted omits the body where it is a HEAD.
         status: The status.
-        content_type: What the body is.
-        body: The body; left out where the request is a HEAD.
-        headers: What else to say.
+        content_type: The type of the body.
+        body: The body.
+        headers: More headers.
     """
-    request.write(_begin(request, status, content_type, body, headers or {}))
+    request.write(_start_response(request, status, content_type, body, headers or {}))
     request.finish()
 
 
 def respond_problem(request: Any, problem: HttpProblem) -> None:
     """
-    Answer with a problem.
+    Respond with a problem.
     """
-    request.write(begin_problem(request, problem))
+    request.write(start_problem(request, problem))
     request.finish()
 
 
-def begin_problem(request: Any, problem: HttpProblem) -> bytes:
+def start_problem(request: Any, problem: HttpProblem) -> bytes:
     """
-    Prepare to answer with a problem; give the body, to be written by who finishes the request.
+    Set status and headers for a problem, and return the body, for callers that let klein finish the request.
     """
     headers = {"Cache-Control": "no-store", **problem.headers}
-    return _begin(request, problem.status, CONTENT_TYPE, problem.body(), headers)
+    return _start_response(request, problem.status, CONTENT_TYPE, problem.body(), headers)
 
 
-def _begin(request: Any, status: int, content_type: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+def _start_response(request: Any, status: int, content_type: str, body: bytes, headers: Mapping[str, str]) -> bytes:
     request.setResponseCode(status)
     for name, value in {"Content-Type": content_type, "Content-Length": str(len(body)), **headers}.items():
         request.setHeader(name, value)

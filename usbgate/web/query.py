@@ -1,103 +1,143 @@
 """
-The query of an URL: every name known, each given once, and its value in range.
+Query strings, read into the Structs that `schema` declares.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self, TypeVar
+
+import msgspec
 
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import is_key, is_sensor_id
 from usbgate.core.units import parse_duration, parse_moment
 
-# Seconds of a bucket: the least is what a fast sensor says anyway, the most a year.
-BUCKET_RANGE = (1.0, 366 * 86_400.0)
+_Query = TypeVar("_Query", bound=msgspec.Struct)
+
+_REASON_LIMIT = 200  # characters of a reason, which may quote what the client sent
 
 
-class Query:
+class QueryValue:
     """
-    What stands behind the question mark.
+    A parameter whose grammar is ours, not JSON's.
+
+    Attributes:
+        SCHEMA: Its JSON schema.
     """
 
-    def __init__(self, arguments: Mapping[bytes, list[bytes]], known: Collection[str]) -> None:
+    SCHEMA: ClassVar[Mapping[str, Any]]
+
+    @classmethod
+    def parse(cls, text: str, now: int) -> Self:
         """
-        Take the arguments of a request.
+        Read the parameter's text.
+
+        Args:
+            text: The text, unquoted.
+            now: Milliseconds since 1970, UTC.
 
         Raises:
-            Malformed: One of them is not known, or given twice, or not UTF-8.
+            ValueError: The text is not such a value.
         """
-        self._values: dict[str, str] = {}
-        for name_bytes, values in arguments.items():
-            try:
-                name, *texts = [each.decode() for each in (name_bytes, *values)]
-            except UnicodeDecodeError:
-                raise Malformed("not UTF-8", "the query") from None
-            if name not in known:
-                raise Malformed("no such parameter", f"{name[:40]!r}, there are {', '.join(sorted(known)) or 'none'}")
-            if len(texts) != 1:
-                raise Malformed("parameter given twice", name)
-            self._values[name] = texts[0]
+        raise NotImplementedError
 
-    def sensor(self) -> str | None:
-        """
-        Read `sensor`.
-        """
-        sensor = self._values.get("sensor")
-        if sensor is not None and not is_sensor_id(sensor):
-            raise Malformed("not a sensor id", repr(sensor[:80]))
-        return sensor
 
-    def field(self) -> str | None:
-        """
-        Read `field`, in upper case.
-        """
-        field = self._values.get("field")
-        if field is None:
-            return None
-        if not is_key(field):
-            raise Malformed("not a field", repr(field[:80]))
-        return field.upper()
+class SensorId(str, QueryValue):
+    """
+    A sensor's id.
+    """
 
-    def moment(self, name: str, now: int) -> int | None:
-        """
-        Read a time; an age is one before now.
-        """
-        text = self._values.get(name)
-        if text is None:
-            return None
-        # A `+` in a query means a blank, and few know that they must spell it %2B.
+    SCHEMA: ClassVar[Mapping[str, Any]] = {
+        "type": "string",
+        "pattern": r"^[^\s_\u0000-\u001f\u007f-\u009f]{1,64}$",
+    }
+
+    @classmethod
+    def parse(cls, text: str, now: int) -> Self:
+        if not is_sensor_id(text):
+            raise ValueError(f"not a sensor id: {text!r}")
+        return cls(text)
+
+
+class FieldName(str, QueryValue):
+    """
+    The name of a field, in upper case.
+    """
+
+    SCHEMA: ClassVar[Mapping[str, Any]] = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9]*$"}
+
+    @classmethod
+    def parse(cls, text: str, now: int) -> Self:
+        if not is_key(text):
+            raise ValueError(f"not a field: {text!r}")
+        return cls(text.upper())
+
+
+class QueryTime(int, QueryValue):
+    """
+    A time, in milliseconds since 1970, UTC.
+    """
+
+    SCHEMA: ClassVar[Mapping[str, Any]] = {
+        "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "pattern": "^[0-9]{1,9}[smhdw]$"}]
+    }
+
+    @classmethod
+    def parse(cls, text: str, now: int) -> Self:
+        # A `+` in a query means a blank, and few people know that they must write %2B.
+        return cls(parse_moment(re.sub(r" (?=[0-9]{2}:?[0-9]{2}$)", "+", text), now))
+
+
+class BucketWidth(float, QueryValue):
+    """
+    The seconds of a bucket, from the rate of a fast sensor to a year.
+    """
+
+    SCHEMA: ClassVar[Mapping[str, Any]] = {
+        "type": "string",
+        "pattern": "^([1-9][0-9]{0,6}s|[1-9][0-9]{0,4}m|[1-9][0-9]{0,2}h|[1-9][0-9]?d|[1-9]w)$",
+    }
+
+    @classmethod
+    def parse(cls, text: str, now: int) -> Self:
+        seconds = parse_duration(text)
+        if not 1.0 <= seconds <= 366 * 86_400.0:
+            raise ValueError(f"not from 1s to 366d: {text!r}")
+        return cls(seconds)
+
+
+def read_query(kind: type[_Query], arguments: Mapping[bytes, list[bytes]], now: int) -> _Query:
+    """
+    Read a query string.
+
+    Args:
+        kind: The parameters of this call.
+        arguments: The arguments of the request.
+        now: Milliseconds since 1970, UTC.
+
+    Raises:
+        Malformed: The query is not UTF-8, or a parameter is unknown, missing, given twice, or has no valid value.
+    """
+    known = {field.name: field.required for field in msgspec.structs.fields(kind)}
+    texts: dict[str, str] = {}
+    for name_bytes, values in arguments.items():
         try:
-            return parse_moment(re.sub(r" (?=[0-9]{2}:?[0-9]{2}$)", "+", text), now)
-        except ValueError:
-            raise Malformed("not a time", f"{name} is {text[:40]!r}, expected RFC 3339 or an age such as 1h") from None
-
-    def limit(self, most: int) -> int | None:
-        """
-        Read `limit`, above 0; None where it is not given.
-        """
-        text = self._values.get("limit")
-        if text is None:
-            return None
-        number = int(text) if re.fullmatch("[0-9]{1,10}", text) else 0
-        if not 0 < number <= most:
-            raise Malformed("value out of range", f"limit is {text[:40]!r}, expected 1 to {most}")
-        return number
-
-    def bucket(self) -> float | None:
-        """
-        Read `bucket`, in seconds.
-        """
-        text = self._values.get("bucket")
-        if text is None:
-            return None
-        least, most = BUCKET_RANGE
-        try:
-            seconds = parse_duration(text)
-        except ValueError:
-            seconds = 0.0
-        if not least <= seconds <= most:
-            raise Malformed(
-                "value out of range", f"bucket is {text[:40]!r}, expected a duration from 1s to 366d such as 5m"
-            )
-        return seconds
+            name, *spelled = [each.decode() for each in (name_bytes, *values)]
+        except UnicodeDecodeError:
+            raise Malformed("not UTF-8", "the query") from None
+        if name not in known:
+            raise Malformed(f"{name[:40]}: no such parameter", f"there are {', '.join(sorted(known)) or 'none'}")
+        if len(spelled) != 1:
+            raise Malformed(f"{name}: given twice")
+        texts[name] = spelled[0]
+    for name, required in known.items():
+        if required and name not in texts:
+            raise Malformed(f"{name}: required")
+    try:
+        return msgspec.convert(texts, kind, strict=False, dec_hook=lambda value, text: value.parse(text, now))
+    except msgspec.ValidationError as error:
+        reason, _, name = str(error).removesuffix("`").rpartition(" - at `$.")
+        reason = reason.partition(", got ")[0]
+        raise Malformed(f"{name}: {reason[:1].lower()}{reason[1:_REASON_LIMIT]}") from None

@@ -1,5 +1,5 @@
 """
-Stored readings over HTTP, as JSON or CSV: fetched page by page while they are sent.
+Stored readings as JSON or CSV, fetched page by page while they are sent; and aggregates of them.
 """
 
 from __future__ import annotations
@@ -13,54 +13,125 @@ from typing import Any
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 
-from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import format_number
 from usbgate.core.model import Selection, StoredReading
-from usbgate.gateway.interfaces import IGateway
-from usbgate.web import schema
-from usbgate.web.openapi import CSV, JSON, MOST_READINGS
+from usbgate.gateway.interfaces import IQueries
 from usbgate.web.problems import respond
-from usbgate.web.query import Query
-from usbgate.web.serialize import bucket_shape, reading_shape
+from usbgate.web.schema import CSV, JSON, MAX_BUCKETS, ApiBucket, ApiBuckets, ApiReading, ReadingsQuery
+from usbgate.web.serialize import bucket_json, reading_json
 from usbgate.web.streaming import StreamedResponse
 
-MOST_BUCKETS = 10_000
-
-# Readings of a page: 5 ms of the reactor's time, in which they are made into text.
+# Readings of a page: 5 ms of the reactor's time, in which they are encoded.
 PAGE = 1_000
-
-_READING_COLUMNS = schema.Reading.__struct_fields__
-_BUCKET_COLUMNS = schema.Bucket.__struct_fields__
 
 _encode = msgspec.json.Encoder().encode
 
 
+async def send_readings(
+    reactor: IReactorTime, queries: IQueries, request: Any, query: ReadingsQuery, as_csv: bool
+) -> None:
+    """
+    Respond with readings, or with aggregates of them.
+
+    Args:
+        reactor: For time limits.
+        queries: The gateway's queries.
+        request: The request.
+        query: Selects the readings.
+        as_csv: Whether to send CSV instead of JSON.
+
+    Raises:
+        Failed: The store can't be queried; the response may have begun.
+    """
+    sensor = str(query.sensor)  # msgspec encodes no subclass
+    selection = Selection(sensor, query.field, query.since, query.until)
+    headers = {"Cache-Control": "no-store", "Vary": "Accept"}
+    if as_csv:
+        headers["Content-Disposition"] = 'attachment; filename="readings.csv"'
+    content_type = f"{CSV}; charset=utf-8; header=present" if as_csv else JSON
+    if query.bucket is not None:
+        limit = min(query.limit or MAX_BUCKETS, MAX_BUCKETS)
+        found = await queries.buckets(selection, round(query.bucket * 1000), limit)
+        buckets = [bucket_json(sensor, each) for each in found]
+        body = _buckets_csv(buckets) if as_csv else _encode(ApiBuckets(bucket=float(query.bucket), buckets=buckets))
+        respond(request, HTTPStatus.OK, content_type, body, headers)
+        return
+    pages = _pages(queries, selection, await queries.extent(selection, query.limit or None))
+    for name, value in {"Content-Type": content_type, **headers}.items():
+        request.setHeader(name, value)
+    if request.method != b"HEAD":
+        response = StreamedResponse(reactor, request)
+        try:
+            async for piece in _csv_pieces(pages) if as_csv else _json_pieces(pages):
+                await response.write(piece)
+        finally:
+            response.close()
+    request.finish()
+
+
+def wants_csv(accept: str) -> bool:
+    """
+    Return whether a client's `Accept` names CSV, and before JSON.
+    """
+    kinds = [kind.partition(";")[0].strip().lower() for kind in accept.split(",")]
+    return CSV in kinds and (JSON not in kinds or kinds.index(CSV) < kinds.index(JSON))
+
+
+async def _pages(
+    queries: IQueries, selection: Selection, extent: tuple[int, int] | None
+) -> AsyncIterator[list[StoredReading]]:
+    """
+    Fetch readings, oldest first.
+
+    Args:
+        queries: The gateway's queries.
+        selection: Selects the readings.
+        extent: The numbers of the first and the last; None for none.
+
+    Raises:
+        Failed: The store can't be queried.
+    """
+    if extent is None:
+        return
+    first, last = extent
+    while first <= last:
+        page = await queries.page(selection, first, last, PAGE)
+        if page:
+            yield page
+        if len(page) < PAGE:
+            return
+        first = page[-1].seq + 1
+
+
 async def _json_pieces(pages: AsyncIterator[Sequence[StoredReading]]) -> AsyncIterator[bytes]:
     """
-    Spell readings as one JSON object.
+    Encode readings as one `ApiReadings`.
     """
     yield b'{"readings":['
-    before = b""
+    separator = b""
     async for page in pages:
-        yield before + _encode([reading_shape(stored) for stored in page])[1:-1]
-        before = b","
+        yield separator + _encode([reading_json(stored) for stored in page])[1:-1]
+        separator = b","
     yield b"]}"
 
 
 async def _csv_pieces(pages: AsyncIterator[Sequence[StoredReading]]) -> AsyncIterator[bytes]:
     """
-    Spell readings as CSV (RFC 4180), names first.
+    Encode readings as CSV (RFC 4180) with a header row.
     """
-    yield _csv([_READING_COLUMNS])
+    yield _csv([ApiReading.__struct_fields__])
     async for page in pages:
-        yield _csv([_cells(reading_shape(stored)) for stored in page])
+        yield _csv([_cells(reading_json(stored)) for stored in page])
 
 
-def _buckets_csv(buckets: Sequence[schema.Bucket]) -> bytes:
-    """
-    Spell sums as CSV, names first.
-    """
-    return _csv([_BUCKET_COLUMNS, *map(_cells, buckets)])
+def _buckets_csv(buckets: Sequence[ApiBucket]) -> bytes:
+    return _csv([ApiBucket.__struct_fields__, *map(_cells, buckets)])
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
 
 
 def _cells(row: msgspec.Struct) -> list[str]:
@@ -75,88 +146,3 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return format_number(value)
     return str(value)
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
-
-
-async def _pages(
-    gateway: IGateway, selection: Selection, extent: tuple[int, int] | None
-) -> AsyncIterator[list[StoredReading]]:
-    """
-    Fetch readings, oldest first.
-
-    Args:
-        gateway: Who has them.
-        selection: Which ones.
-        extent: The numbers of the first and the last; None for none.
-
-    Raises:
-        Failed: The store can't be asked.
-    """
-    if extent is None:
-        return
-    first, last = extent
-    while first <= last:
-        page = await gateway.queries.page(selection, first, last, PAGE)
-        if page:
-            yield page
-        if len(page) < PAGE:
-            return
-        first = page[-1].seq + 1
-
-
-async def tell_readings(reactor: IReactorTime, gateway: IGateway, now: int, request: Any, as_csv: bool) -> None:
-    """
-    Answer a request for readings, or for sums of them.
-
-    Args:
-        reactor: For time limits.
-        gateway: Who has them.
-        now: Whole milliseconds since 1970, UTC.
-        request: The request.
-        as_csv: Whether as CSV, else as JSON.
-
-    Raises:
-        RequestError: The query is wrong, or the store can't be asked.
-    """
-    query = Query(request.args, ("sensor", "field", "since", "until", "limit", "bucket"))
-    sensor = query.sensor()
-    if sensor is None:
-        raise Malformed("no sensor", "expected sensor=ID")
-    selection = Selection(sensor, query.field(), query.moment("since", now), query.moment("until", now))
-    headers = {"Cache-Control": "no-store", "Vary": "Accept"}
-    if as_csv:
-        headers["Content-Disposition"] = 'attachment; filename="readings.csv"'
-    content_type = f"{CSV}; charset=utf-8; header=present" if as_csv else JSON
-    limit = query.limit(MOST_READINGS)
-    bucket = query.bucket()
-    if bucket is not None:
-        found = await gateway.queries.buckets(selection, round(bucket * 1000), min(limit or MOST_BUCKETS, MOST_BUCKETS))
-        shapes = [bucket_shape(sensor, each) for each in found]
-        body = _buckets_csv(shapes) if as_csv else _encode(schema.Buckets(bucket=bucket, buckets=shapes))
-        respond(request, HTTPStatus.OK, content_type, body, headers)
-        return
-    extent = await gateway.queries.extent(selection, limit)
-    pages = _pages(gateway, selection, extent)
-    for name, value in {"Content-Type": content_type, **headers}.items():
-        request.setHeader(name, value)
-    if request.method != b"HEAD":
-        flow = StreamedResponse(reactor, request)
-        try:
-            async for piece in _csv_pieces(pages) if as_csv else _json_pieces(pages):
-                await flow.write(piece)
-        finally:
-            flow.close()
-    request.finish()
-
-
-def wants_csv(accept: str) -> bool:
-    """
-    Whether CSV stands before JSON in what a client accepts.
-    """
-    kinds = [kind.partition(";")[0].strip().lower() for kind in accept.split(",")]
-    return CSV in kinds and (JSON not in kinds or kinds.index(CSV) < kinds.index(JSON))

@@ -1,5 +1,6 @@
 """
-What goes in and out over HTTP, as JSON; the OpenAPI document is made from these.
+What goes in and out over HTTP: bodies as JSON, and query strings. The OpenAPI document is made from these types; there,
+their names have no `Api`.
 
 Times are RFC 3339 in UTC with milliseconds.
 """
@@ -12,24 +13,82 @@ from msgspec import Meta, Struct
 
 from usbgate.core.fieldline import RESERVED
 from usbgate.core.messages import TIMEOUT_RANGE
+from usbgate.web.query import BucketWidth, FieldName, QueryTime, SensorId
 
-Moment = Annotated[str, Meta(description="RFC 3339, UTC, with milliseconds", extra_json_schema={"format": "date-time"})]
-Value = float | str
+JSON = "application/json"
+CSV = "text/csv"
+PLAIN_TEXT = "text/plain"
+EVENT_STREAM = "text/event-stream"
 
-# What the one place that reads it for all faces makes sure of; here it is only said.
+MAX_READINGS = 9_999_999_999  # a number that PostgreSQL accepts; they are streamed
+MAX_BUCKETS = 10_000
+MAX_REQUESTS = 1_000
+
+ApiMoment = Annotated[
+    str, Meta(description="RFC 3339, UTC, with milliseconds", extra_json_schema={"format": "date-time"})
+]
+ApiValue = float | str
+
+# These patterns only document; `parse_request` checks the request for all faces.
 _NO_CONTROL = r"\u0000-\u001f\u007f-\u009f"
 _READS_BACK = rf"^(?!.*_[^_]*:)[^\s\u00a0{_NO_CONTROL}]([^{_NO_CONTROL}]*[^\s\u00a0{_NO_CONTROL}])?$"
 _ARGUMENT = rf"^(?!({'|'.join(sorted(RESERVED))})$)[A-Za-z][A-Za-z0-9]*$"
-_Said = Annotated[str, Meta(extra_json_schema={"pattern": _READS_BACK})]
+_FieldText = Annotated[str, Meta(extra_json_schema={"pattern": _READS_BACK})]
 _Timeout = Annotated[float, Meta(extra_json_schema={"minimum": TIMEOUT_RANGE[0], "maximum": TIMEOUT_RANGE[1]})]
 _Age = Annotated[float, Meta(extra_json_schema={"minimum": 0})]
 
 
-class Problem(Struct, frozen=True, kw_only=True):
+class NoQuery(Struct, frozen=True, kw_only=True):
+    """
+    No parameters.
+    """
+
+
+class EventsQuery(Struct, frozen=True, kw_only=True):
+    """
+    Selects events.
+    """
+
+    sensor: Annotated[SensorId | None, Meta(description="A sensor's id.")] = None
+
+
+class RequestsQuery(Struct, frozen=True, kw_only=True):
+    """
+    Selects requests.
+    """
+
+    sensor: Annotated[SensorId | None, Meta(description="A sensor's id.")] = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_REQUESTS, description="Only the newest requests; by default 100.")] = 100
+
+
+class ReadingsQuery(Struct, frozen=True, kw_only=True):
+    """
+    Selects readings, or buckets of them; a `limit` of 0 is none.
+    """
+
+    sensor: Annotated[SensorId, Meta(description="A sensor's id.")]
+    field: Annotated[FieldName | None, Meta(description="Only this field.")] = None
+    since: Annotated[
+        QueryTime | None, Meta(description="Only from this time on: RFC 3339, or an age such as `1h` or `7d`.")
+    ] = None
+    until: Annotated[QueryTime | None, Meta(description="Only before this time: RFC 3339, or an age.")] = None
+    limit: Annotated[
+        int,
+        Meta(ge=1, le=MAX_READINGS, description=f"Only the newest readings or buckets; at most {MAX_BUCKETS} buckets."),
+    ] = 0
+    bucket: Annotated[
+        BucketWidth | None,
+        Meta(
+            description="Aggregates by intervals of this length, such as `5m`, instead of readings; from 1 s to 366 d."
+        ),
+    ] = None
+
+
+class ApiProblem(Struct, frozen=True, kw_only=True):
     """
     Why a call failed (RFC 9457), as application/problem+json.
 
-    `code` is one of those that the line protocol knows.
+    `code` is an error code of the line protocol.
     """
 
     type: str
@@ -39,9 +98,9 @@ class Problem(Struct, frozen=True, kw_only=True):
     code: Literal["timeout", "offline", "busy", "malformed", "unknown", "denied", "limit", "failed", "stopped"]
 
 
-class Field(Struct, frozen=True, kw_only=True):
+class ApiField(Struct, frozen=True, kw_only=True):
     """
-    The newest reading of a field; `age` is in seconds, `alarm` the condition of the configuration.
+    The newest reading of a field; `age` is in seconds, `alarm` the condition for an alarm.
     """
 
     field: str
@@ -49,15 +108,15 @@ class Field(Struct, frozen=True, kw_only=True):
     text: str | None
     unit: str | None
     decimals: int | None
-    at: Moment
+    at: ApiMoment
     age: float
     alarm: str | None
     alarming: bool
 
 
-class Command(Struct, frozen=True, kw_only=True):
+class ApiCommand(Struct, frozen=True, kw_only=True):
     """
-    Something that a sensor can be told to do.
+    A command that a person can send to a sensor.
     """
 
     label: str
@@ -65,9 +124,9 @@ class Command(Struct, frozen=True, kw_only=True):
     arguments: dict[str, str]
 
 
-class Sensor(Struct, frozen=True, kw_only=True):
+class ApiSensor(Struct, frozen=True, kw_only=True):
     """
-    What is known of a sensor; one that is configured and never spoke has no `seen` and no fields.
+    A sensor; a configured sensor that has not reported yet has no `seen` and no fields.
     """
 
     id: str
@@ -75,59 +134,63 @@ class Sensor(Struct, frozen=True, kw_only=True):
     place: str | None
     device: str | None
     device_state: str | None
-    seen: Moment | None
+    seen: ApiMoment | None
     stale: bool
     reports: int
     default_command: str
-    commands: list[Command]
-    fields: list[Field]
+    commands: list[ApiCommand]
+    fields: list[ApiField]
 
 
-class Sensors(Struct, frozen=True, kw_only=True):
+class ApiSensors(Struct, frozen=True, kw_only=True):
     """
     All sensors, and the time of usbgate's clock.
     """
 
-    now: Moment
-    sensors: list[Sensor]
+    now: ApiMoment
+    sensors: list[ApiSensor]
 
 
-class Ask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ApiAsk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    A question to a sensor; all of it may be left out. All of it together is to fit into a line of 1 kB.
+    A question to a sensor; every key is optional. The whole question must fit into a line of 1 kB.
     """
 
-    command: Annotated[_Said, Meta(description="by default the sensor's default command")] | None = None
+    command: Annotated[_FieldText, Meta(description="by default the sensor's default command")] | None = None
     arguments: Annotated[
-        dict[str, _Said | float],
-        Meta(description="what else the device is told", extra_json_schema={"propertyNames": {"pattern": _ARGUMENT}}),
+        dict[str, _FieldText | float],
+        Meta(description="the command's arguments", extra_json_schema={"propertyNames": {"pattern": _ARGUMENT}}),
     ] = {}
-    origin: Annotated[_Said, Meta(description="who asks; by default the peer's address")] | None = None
-    timeout: Annotated[_Timeout, Meta(description="seconds until it fails")] | None = None
-    max_age: Annotated[_Age, Meta(description="seconds that an answer may be old to be given at once")] | None = None
-    device: Annotated[_Said, Meta(description="the device to ask, where routing can't tell")] | None = None
+    origin: Annotated[_FieldText, Meta(description="who asks; by default the peer's address")] | None = None
+    timeout: Annotated[_Timeout, Meta(description="time limit in seconds")] | None = None
+    max_age: Annotated[_Age, Meta(description="accept an answer from memory at most this many seconds old")] | None = (
+        None
+    )
+    device: Annotated[_FieldText, Meta(description="the device to ask, if the sensor does not determine it")] | None = (
+        None
+    )
 
 
-class Answer(Struct, frozen=True, kw_only=True):
+class ApiAnswer(Struct, frozen=True, kw_only=True):
     """
-    An answer; `recent` says that it comes from memory (`max_age`).
+    An answer; `recent` is true for an answer from memory (`max_age`).
     """
 
     sensor: str
     command: str
     device: str
-    at: Moment
+    at: ApiMoment
     recent: bool
-    values: dict[str, Value]
+    values: dict[str, ApiValue]
 
 
-class Reading(Struct, frozen=True, kw_only=True):
+class ApiReading(Struct, frozen=True, kw_only=True):
     """
-    A stored reading: a number or a text; both, where a number has more digits than a double holds.
+    A stored reading: a number or a text; both for a number with more digits than a double holds.
     """
 
     seq: int
-    at: Moment
+    at: ApiMoment
     sensor: str
     field: str
     device: str
@@ -137,20 +200,20 @@ class Reading(Struct, frozen=True, kw_only=True):
     clock: bool
 
 
-class Readings(Struct, frozen=True, kw_only=True):
+class ApiReadings(Struct, frozen=True, kw_only=True):
     """
     Stored readings, newest last.
     """
 
-    readings: list[Reading]
+    readings: list[ApiReading]
 
 
-class Bucket(Struct, frozen=True, kw_only=True):
+class ApiBucket(Struct, frozen=True, kw_only=True):
     """
-    The numbers that a field had within one interval, which begins at `at`.
+    The numbers of a field within one interval, which begins at `at`.
     """
 
-    at: Moment
+    at: ApiMoment
     sensor: str
     field: str
     min: float
@@ -159,22 +222,22 @@ class Bucket(Struct, frozen=True, kw_only=True):
     count: int
 
 
-class Buckets(Struct, frozen=True, kw_only=True):
+class ApiBuckets(Struct, frozen=True, kw_only=True):
     """
-    Sums, newest last; `bucket` is the seconds of an interval.
+    Aggregates, newest last; `bucket` is the length of an interval in seconds.
     """
 
     bucket: float
-    buckets: list[Bucket]
+    buckets: list[ApiBucket]
 
 
-class Request(Struct, frozen=True, kw_only=True):
+class ApiRequest(Struct, frozen=True, kw_only=True):
     """
-    A request that ended: `outcome` is `answered`, `recent`, or the code of a problem.
+    A completed request: `outcome` is `answered`, `recent`, or the code of a problem.
     """
 
     seq: int
-    at: Moment
+    at: ApiMoment
     origin: str
     client: str
     device: str | None
@@ -185,34 +248,34 @@ class Request(Struct, frozen=True, kw_only=True):
     latency_ms: float
 
 
-class Requests(Struct, frozen=True, kw_only=True):
+class ApiRequests(Struct, frozen=True, kw_only=True):
     """
-    Requests that ended, newest first.
+    Completed requests, newest first.
     """
 
-    requests: list[Request]
+    requests: list[ApiRequest]
 
 
-class Acknowledgement(Struct, frozen=True, kw_only=True):
+class ApiAcknowledgement(Struct, frozen=True, kw_only=True):
     """
-    Who has seen an alarm, and when.
+    Who acknowledged an alarm, and when.
     """
 
     by: str
-    at: Moment
+    at: ApiMoment
 
 
-class Acknowledge(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ApiAcknowledge(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    Somebody has seen an alarm.
+    Acknowledges an alarm.
     """
 
     by: Annotated[str, Meta(max_length=200, description="who; by default the peer's address")] | None = None
 
 
-class Alarm(Struct, frozen=True, kw_only=True):
+class ApiAlarm(Struct, frozen=True, kw_only=True):
     """
-    A reading that fulfilled the condition of its field.
+    A reading that met the condition of its field.
     """
 
     id: str
@@ -223,63 +286,64 @@ class Alarm(Struct, frozen=True, kw_only=True):
     condition: str
     value: float | None
     text: str | None
-    since: Moment
-    ended: Moment | None
-    acknowledged: Acknowledgement | None
+    since: ApiMoment
+    ended: ApiMoment | None
+    acknowledged: ApiAcknowledgement | None
 
 
-class Alarms(Struct, frozen=True, kw_only=True):
+class ApiAlarms(Struct, frozen=True, kw_only=True):
     """
     Alarms that are active or not acknowledged yet, newest first.
     """
 
-    alarms: list[Alarm]
+    alarms: list[ApiAlarm]
 
 
-class Device(Struct, frozen=True, kw_only=True):
+class ApiDevice(Struct, frozen=True, kw_only=True):
     """
-    A device: its state and since when, what was counted, and what a person should know of it.
+    A device: its state and since when, its counts, and a warning if there is one.
     """
 
     name: str
     path: str
     state: str
-    since: Moment
+    since: ApiMoment
     counts: dict[str, int]
     warning: str | None
 
 
-class Devices(Struct, frozen=True, kw_only=True):
+class ApiDevices(Struct, frozen=True, kw_only=True):
     """
     All devices, in the order of the configuration.
     """
 
-    devices: list[Device]
+    devices: list[ApiDevice]
 
 
-class Store(Struct, frozen=True, kw_only=True):
+class ApiStore(Struct, frozen=True, kw_only=True):
     """
-    The database: `none`, `connecting`, `connected` or `away`, with how many rows wait for it, since when, and why.
+    The database: its state (`none`, `connecting`, `connected` or `away`), how many rows wait to be stored, the time of
+    the oldest, how many were rejected, and the reason if it is away.
     """
 
     state: str
     backlog: int
-    oldest: Moment | None
+    oldest: ApiMoment | None
     rejected: int
     text: str | None
 
 
-class Status(Struct, frozen=True, kw_only=True):
+class ApiStatus(Struct, frozen=True, kw_only=True):
     """
-    How usbgate is; `uptime` is in seconds, `clock` says whether the wall clock can be right.
+    The state of usbgate; `uptime` is in seconds, `clock` is whether the wall clock is trusted.
     """
 
     version: str
     uptime: float
     clock: str
     gateway: str | None
-    store: Store
-    journal: dict[str, Value]
+    store: ApiStore
+    journal: dict[str, ApiValue]
     requests: dict[str, int]
     malformed: dict[str, int]
     sensors: int
@@ -287,9 +351,9 @@ class Status(Struct, frozen=True, kw_only=True):
     clients: dict[str, int]
 
 
-class Health(Struct, frozen=True, kw_only=True):
+class ApiHealth(Struct, frozen=True, kw_only=True):
     """
-    Whether all is well, for supervisors: `degraded` where a device is offline or the store is away.
+    Health for supervisors: `degraded` if a device is neither online nor lent, or if the database is unreachable.
     """
 
     status: Literal["ok", "degraded"]
@@ -297,40 +361,40 @@ class Health(Struct, frozen=True, kw_only=True):
     devices: dict[str, str]
 
 
-class ReportEvent(Struct, frozen=True, kw_only=True):
+class ApiReportEvent(Struct, frozen=True, kw_only=True):
     """
-    `event: reading`: a report with measurements.
+    `event: reading`: a report with readings.
     """
 
     sensor: str
     device: str
     command: str | None
-    at: Moment
-    values: dict[str, Value]
+    at: ApiMoment
+    values: dict[str, ApiValue]
 
 
-class DeviceEvent(Struct, frozen=True, kw_only=True):
+class ApiDeviceEvent(Struct, frozen=True, kw_only=True):
     """
-    `event: device`: a device came, went, or fell silent.
+    `event: device`: a device changed its state.
     """
 
     device: str
     state: str
-    since: Moment
+    since: ApiMoment
 
 
-class StoreEvent(Struct, frozen=True, kw_only=True):
+class ApiStoreEvent(Struct, frozen=True, kw_only=True):
     """
-    `event: store`: the database came or went.
+    `event: store`: the store changed its state.
     """
 
     state: str
     backlog: int
 
 
-class DroppedEvent(Struct, frozen=True, kw_only=True):
+class ApiDroppedEvent(Struct, frozen=True, kw_only=True):
     """
-    `event: dropped`: so many events were lost on the way to this client; null where nobody knows how many.
+    `event: dropped`: the number of events that this client lost; null if it is not known.
     """
 
     count: int | None

@@ -1,5 +1,6 @@
 """
-Who may say what over HTTP: a browser's pages from elsewhere may not, whatever name they gave our address.
+Checks of requests: pages of other sites cannot use the API, not even under a name of theirs that resolves to our
+address (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from usbgate.web.problems import HttpProblem
 
 BODY_LIMIT = 64 * 1024  # bytes; the largest question is a device's line of 1 kB
 
-# Everything the page needs comes from here, as files. It may be framed by its own origin: so does Home Assistant.
+# Of every response. The page needs nothing from elsewhere, and no inline code. Its own origin may frame it, as Home
+# Assistant does.
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -33,16 +35,14 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?")
 
 class RequestGuard:
     """
-    Judges a request by its head.
+    Checks a request by its head and the size of its body.
     """
 
     def __init__(self, hosts: Collection[str] = (), own_name: str | None = None) -> None:
         """
-        Know the names by which we may be called.
-
         Args:
-            hosts: Those of the configuration.
-            own_name: The machine's name; by default what the system says.
+            hosts: Names by which browsers may call us, besides localhost and the machine's name.
+            own_name: The machine's name; by default the system's.
         """
         name = (own_name or socket.gethostname()).lower()
         short = name.partition(".")[0]
@@ -51,13 +51,13 @@ class RequestGuard:
 
     def check(self, request: Any) -> None:
         """
-        Refuse a request that is not ours to answer.
+        Check a request.
 
         Args:
-            request: A `BoundedRequest` that was received whole.
+            request: A complete `BoundedRequest`.
 
         Raises:
-            HttpProblem: It is refused.
+            HttpProblem: The request must be refused.
         """
         if not request.path.startswith(b"/"):
             raise HttpProblem(Malformed("not a path"))
@@ -77,9 +77,9 @@ class RequestGuard:
 
     def is_ours(self, host: str) -> bool:
         """
-        Whether a host (and port) is one by which we may be called.
+        Return whether a `Host` (and port) is one by which we may be called: a known name, or any IP address.
 
-        A page from elsewhere can have its own name lead to our address, but not an address that is ours already.
+        A page of another site can make its own name resolve to our address, but its `Host` is then that name.
         """
         match = _HOST.fullmatch(host)
         if match is None:
@@ -98,10 +98,10 @@ class RequestGuard:
         if not hosts and request.clientproto == b"HTTP/1.0":  # no browser of today
             return
         if len(hosts) != 1:
-            raise HttpProblem(Malformed("not one Host"))
+            raise HttpProblem(Malformed("no Host, or more than one"))
         if not self.is_ours(hosts[0]):
             raise HttpProblem(
-                Denied("this host is not allowed: name it in hosts of [http]"), HTTPStatus.MISDIRECTED_REQUEST
+                Denied("this host is not allowed: add it to hosts in [http]"), HTTPStatus.MISDIRECTED_REQUEST
             )
 
     def _check_origin(self, request: Any) -> None:
@@ -111,16 +111,16 @@ class RequestGuard:
             except ValueError:
                 parts = urlsplit("")
             if parts.scheme not in ("http", "https") or not self.is_ours(parts.netloc):
-                raise HttpProblem(Denied("this origin is not allowed: name its host in hosts of [http]"))
+                raise HttpProblem(Denied("this origin is not allowed: add its host to hosts in [http]"))
 
 
 def check_type(request: Any) -> None:
     """
-    Refuse a body that any page's form could have sent: only with this type does a browser ask us first whether a page
-    from elsewhere may.
+    Check that a body is declared as JSON. Any page's form can send other types; for this one, a browser first asks us
+    whether a page of another site may (CORS), and we never allow it.
 
     Raises:
-        HttpProblem: It says that it is something else, or nothing.
+        HttpProblem: The type is another one, or none.
     """
     kind = (request.getHeader("Content-Type") or "").partition(";")[0].strip().lower()
     if kind != "application/json":

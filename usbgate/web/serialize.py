@@ -1,151 +1,170 @@
 """
-What the gateway knows, in the shape in which it goes out over HTTP.
+What the gateway returns, as the types of `schema`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from usbgate.core import model
+from msgspec import Struct
+
 from usbgate.core.fieldline import format_time, parse_value, plain_text
-from usbgate.core.status import JournalStatus
-from usbgate.gateway.interfaces import (
-    DeviceSummary,
-    FieldPresentation,
-    IGateway,
-    Presentation,
-    SensorSummary,
+from usbgate.core.model import (
+    Alarm,
+    AlarmEvent,
+    Answer,
+    Bucket,
+    Button,
+    DeviceEvent,
+    Event,
+    Reading,
+    ReportEvent,
+    StoredReading,
+    StoredRequest,
 )
-from usbgate.web import schema
+from usbgate.core.status import JournalStatus, StoreStatus
+from usbgate.gateway.interfaces import DeviceSummary, FieldPresentation, IQueries, Presentation, SensorSummary
+from usbgate.web.schema import (
+    ApiAcknowledgement,
+    ApiAlarm,
+    ApiAnswer,
+    ApiBucket,
+    ApiCommand,
+    ApiDevice,
+    ApiDeviceEvent,
+    ApiField,
+    ApiHealth,
+    ApiReading,
+    ApiReportEvent,
+    ApiRequest,
+    ApiSensor,
+    ApiStatus,
+    ApiStore,
+    ApiStoreEvent,
+    ApiValue,
+)
 
-_NOTHING_SAID = Presentation()
-_NO_FIELD = FieldPresentation()
-
-moment = format_time
+_NO_PRESENTATION = Presentation()
+_NO_FIELD_PRESENTATION = FieldPresentation()
 
 
-def values_shape(values: Iterable[tuple[str, str]]) -> dict[str, schema.Value]:
+def values_json(values: Iterable[tuple[str, str]]) -> dict[str, ApiValue]:
     """
-    Give measurements, as numbers where they are some; one with more digits than a double holds stays as it was spelled.
+    Return the values of a report: numbers, and as texts what is not a number or has more digits than a double holds.
     """
     return {field: _value(text) for field, text in values}
 
 
-def _value(text: str) -> schema.Value:
-    number, kept = parse_value(text)
-    return number if number is not None and kept is None else text
+def _value(spelled: str) -> ApiValue:
+    number, text = parse_value(spelled)
+    return number if number is not None and text is None else spelled
 
 
-def sensor_shapes(gateway: IGateway, now: int, only: str | None = None) -> Iterator[schema.Sensor]:
+def sensors_json(queries: IQueries, now: int, only: str | None = None) -> Iterator[ApiSensor]:
     """
-    Give all sensors: those of the configuration first, in its order, then the others, as they were heard first.
+    Yield sensors: the configured ones in the order of the configuration, then the others in the order of their first
+    reports.
 
     Args:
-        gateway: Who knows them.
+        queries: The gateway's queries.
         now: Whole milliseconds since 1970, UTC.
-        only: Just this one, if it is known; None for all.
+        only: Only this sensor, if it is known; None for all.
     """
-    known = {each.sensor: each for each in gateway.queries.sensors()}
-    presentations = gateway.queries.presentations()
-    newest = _by_sensor(gateway.queries.last(only, None))
-    states = {device.name: device.state for device in gateway.queries.devices()}
-    alarming = {(alarm.sensor, alarm.field) for alarm in gateway.queries.alarms() if alarm.ended is None}
+    known = {each.sensor: each for each in queries.sensors()}
+    presentations = queries.presentations()
+    newest: dict[str, list[Reading]] = {}
+    for reading in queries.last(only, None):
+        newest.setdefault(reading.sensor, []).append(reading)
+    states = {device.name: device.state for device in queries.devices()}
+    alarming = {(alarm.sensor, alarm.field) for alarm in queries.alarms() if alarm.ended is None}
     for sensor in dict.fromkeys([*presentations, *known]):
         if only in (None, sensor):
-            yield _sensor_shape(
+            yield _sensor_json(
                 sensor,
                 known.get(sensor),
-                presentations.get(sensor, _NOTHING_SAID),
+                presentations.get(sensor, _NO_PRESENTATION),
                 newest.get(sensor, ()),
                 states,
                 {field for of, field in alarming if of == sensor} if alarming else set(),
-                gateway.queries.default_command(sensor),
+                queries.default_command(sensor),
                 now,
             )
 
 
-def _by_sensor(readings: Iterable[model.Reading]) -> dict[str, list[model.Reading]]:
-    """
-    Sort readings by their sensors.
-    """
-    found: dict[str, list[model.Reading]] = {}
-    for reading in readings:
-        found.setdefault(reading.sensor, []).append(reading)
-    return found
-
-
-def _sensor_shape(
+def _sensor_json(
     sensor: str,
     known: SensorSummary | None,
     presentation: Presentation,
-    newest: Sequence[model.Reading],
+    newest: Sequence[Reading],
     states: Mapping[str, str],
     alarming: set[str],
     default_command: str,
     now: int,
-) -> schema.Sensor:
+) -> ApiSensor:
     device = presentation.device or (known.device if known is not None else None)
-    return schema.Sensor(
+    return ApiSensor(
         id=sensor,
         name=presentation.name,
         place=presentation.place,
         device=device,
         device_state=states.get(device) if device is not None else None,
-        seen=None if known is None else moment(known.seen),
+        seen=None if known is None else format_time(known.seen),
         stale=not newest or now - max(reading.at for reading in newest) > presentation.stale * 1000,
         reports=0 if known is None else known.reports,
         default_command=default_command,
-        commands=[command_shape(button) for button in presentation.buttons],
+        commands=[_command_json(button) for button in presentation.buttons],
         fields=[
-            _field_shape(reading, presentation.fields.get(reading.field, _NO_FIELD), reading.field in alarming, now)
+            _field_json(
+                reading,
+                presentation.fields.get(reading.field, _NO_FIELD_PRESENTATION),
+                reading.field in alarming,
+                now,
+            )
             for reading in newest
         ],
     )
 
 
-def _field_shape(reading: model.Reading, shown: FieldPresentation, alarming: bool, now: int) -> schema.Field:
-    return schema.Field(
+def _field_json(reading: Reading, presentation: FieldPresentation, alarming: bool, now: int) -> ApiField:
+    return ApiField(
         field=reading.field,
         value=reading.value,
         text=reading.text,
-        unit=shown.unit,
-        decimals=shown.decimals,
-        at=moment(reading.at),
+        unit=presentation.unit,
+        decimals=presentation.decimals,
+        at=format_time(reading.at),
         age=max(0, now - reading.at) / 1000,
-        alarm=None if shown.alarm is None else str(shown.alarm),
+        alarm=None if presentation.alarm is None else str(presentation.alarm),
         alarming=alarming,
     )
 
 
-def command_shape(button: model.Button) -> schema.Command:
-    """
-    Return a button of the configuration.
-    """
-    return schema.Command(label=button.label, command=button.command, arguments=dict(button.arguments))
+def _command_json(button: Button) -> ApiCommand:
+    return ApiCommand(label=button.label, command=button.command, arguments=dict(button.arguments))
 
 
-def answer_shape(answer: model.Answer) -> schema.Answer:
+def answer_json(answer: Answer) -> ApiAnswer:
     """
-    Give an answer.
+    Return an answer.
     """
-    return schema.Answer(
+    return ApiAnswer(
         sensor=answer.report.sensor,
         command=answer.command,
         device=answer.device,
-        at=moment(answer.at),
+        at=format_time(answer.at),
         recent=answer.recent,
-        values=values_shape(answer.report.values),
+        values=values_json(answer.report.values),
     )
 
 
-def reading_shape(stored: model.StoredReading) -> schema.Reading:
+def reading_json(stored: StoredReading) -> ApiReading:
     """
-    Give a stored reading.
+    Return a stored reading.
     """
     reading = stored.reading
-    return schema.Reading(
+    return ApiReading(
         seq=stored.seq,
-        at=moment(reading.at),
+        at=format_time(reading.at),
         sensor=reading.sensor,
         field=reading.field,
         device=reading.device,
@@ -156,12 +175,12 @@ def reading_shape(stored: model.StoredReading) -> schema.Reading:
     )
 
 
-def bucket_shape(sensor: str, bucket: model.Bucket) -> schema.Bucket:
+def bucket_json(sensor: str, bucket: Bucket) -> ApiBucket:
     """
-    Give a sum.
+    Return the aggregate of one interval.
     """
-    return schema.Bucket(
-        at=moment(bucket.at),
+    return ApiBucket(
+        at=format_time(bucket.at),
         sensor=sensor,
         field=bucket.field,
         min=bucket.min,
@@ -171,14 +190,14 @@ def bucket_shape(sensor: str, bucket: model.Bucket) -> schema.Bucket:
     )
 
 
-def request_shape(stored: model.StoredRequest) -> schema.Request:
+def request_json(stored: StoredRequest) -> ApiRequest:
     """
-    Give a request that ended.
+    Return a completed request.
     """
     record = stored.record
-    return schema.Request(
+    return ApiRequest(
         seq=stored.seq,
-        at=moment(record.at),
+        at=format_time(record.at),
         origin=record.origin,
         client=record.client,
         device=record.device,
@@ -190,15 +209,15 @@ def request_shape(stored: model.StoredRequest) -> schema.Request:
     )
 
 
-def alarm_shape(alarm: model.Alarm, presentations: Mapping[str, Presentation]) -> schema.Alarm:
+def alarm_json(alarm: Alarm, presentations: Mapping[str, Presentation]) -> ApiAlarm:
     """
-    Give an alarm.
+    Return an alarm, with its sensor's name and place.
     """
-    presentation = presentations.get(alarm.sensor, _NOTHING_SAID)
+    presentation = presentations.get(alarm.sensor, _NO_PRESENTATION)
     acknowledged = None
     if alarm.acknowledged is not None:
-        acknowledged = schema.Acknowledgement(by=alarm.by or "", at=moment(alarm.acknowledged))
-    return schema.Alarm(
+        acknowledged = ApiAcknowledgement(by=alarm.by or "", at=format_time(alarm.acknowledged))
+    return ApiAlarm(
         id=alarm.alarm,
         sensor=alarm.sensor,
         field=alarm.field,
@@ -207,46 +226,56 @@ def alarm_shape(alarm: model.Alarm, presentations: Mapping[str, Presentation]) -
         condition=alarm.condition,
         value=alarm.value,
         text=alarm.text,
-        since=moment(alarm.since),
-        ended=None if alarm.ended is None else moment(alarm.ended),
+        since=format_time(alarm.since),
+        ended=None if alarm.ended is None else format_time(alarm.ended),
         acknowledged=acknowledged,
     )
 
 
-def device_shape(device: DeviceSummary) -> schema.Device:
+def device_json(device: DeviceSummary) -> ApiDevice:
     """
-    Give a device.
+    Return a device.
     """
-    return schema.Device(
+    return ApiDevice(
         name=device.name,
         path=device.path,
         state=device.state,
-        since=moment(device.since),
+        since=format_time(device.since),
         counts={count.key.lower(): count.value for count in device.counts},
         warning=device.warning,
     )
 
 
-def status_shape(gateway: IGateway, clients: Mapping[str, int]) -> schema.Status:
+def event_json(event: Event, presentations: Mapping[str, Presentation]) -> tuple[str, Struct]:
     """
-    Give how usbgate is.
+    Return the name and the data of an event.
     """
-    status = gateway.queries.status()
-    totals = gateway.queries.totals()
-    store = status.store
-    return schema.Status(
+    match event:
+        case ReportEvent(sensor, device, command, at, values):
+            return "reading", ApiReportEvent(
+                sensor=sensor, device=device, command=command, at=format_time(at), values=values_json(values)
+            )
+        case DeviceEvent(device, state, since):
+            return "device", ApiDeviceEvent(device=device, state=state, since=format_time(since))
+        case AlarmEvent(alarm):
+            return "alarm", alarm_json(alarm, presentations)
+        case _:
+            return "store", ApiStoreEvent(state=event.state, backlog=event.backlog)
+
+
+def status_json(queries: IQueries, clients: Mapping[str, int]) -> ApiStatus:
+    """
+    Return the state of usbgate, its counts, and the numbers of clients by kind.
+    """
+    status = queries.status()
+    totals = queries.totals()
+    return ApiStatus(
         version=status.version,
         uptime=round(status.uptime),
         clock="trusted" if status.clock_trusted else "untrusted",
-        gateway=store.gateway,
-        store=schema.Store(
-            state=store.state,
-            backlog=store.backlog,
-            oldest=None if store.oldest is None else moment(store.oldest),
-            rejected=store.rejected,
-            text=None if store.trouble is None else plain_text(store.trouble),
-        ),
-        journal={} if status.journal is None else _journal(status.journal),
+        gateway=status.store.gateway,
+        store=_store_json(status.store),
+        journal={} if status.journal is None else _journal_json(status.journal),
         requests=dict(totals.outcomes),
         malformed=dict(totals.malformed),
         sensors=status.sensors,
@@ -255,25 +284,36 @@ def status_shape(gateway: IGateway, clients: Mapping[str, int]) -> schema.Status
     )
 
 
-def _journal(journal: JournalStatus) -> dict[str, schema.Value]:
-    shape: dict[str, schema.Value] = {
+def _store_json(store: StoreStatus) -> ApiStore:
+    return ApiStore(
+        state=store.state,
+        backlog=store.backlog,
+        oldest=None if store.oldest is None else format_time(store.oldest),
+        rejected=store.rejected,
+        text=None if store.trouble is None else plain_text(store.trouble),
+    )
+
+
+def _journal_json(journal: JournalStatus) -> dict[str, ApiValue]:
+    values: dict[str, ApiValue] = {
         "commits": journal.commits,
         "slowest": round(journal.slowest_commit, 4),
         "state": "ok" if journal.trouble is None else "trouble",
     }
     if journal.written is not None and journal.daily is not None:
-        shape |= {"written": journal.written, "daily": journal.daily}
+        values |= {"written": journal.written, "daily": journal.daily}
     if journal.lost:
-        shape["lost"] = journal.lost
+        values["lost"] = journal.lost
     if journal.trouble is not None:
-        shape["text"] = plain_text(journal.trouble)
-    return shape
+        values["text"] = plain_text(journal.trouble)
+    return values
 
 
-def health_shape(gateway: IGateway, store: str) -> schema.Health:
+def health_json(queries: IQueries) -> ApiHealth:
     """
-    Give whether all is well.
+    Return the states of the store and of the devices, and whether all of them are well.
     """
-    devices = {device.name: device.state for device in gateway.queries.devices()}
+    store = queries.status().store.state
+    devices = {device.name: device.state for device in queries.devices()}
     well = store in ("connected", "none") and all(state in ("online", "lent") for state in devices.values())
-    return schema.Health(status="ok" if well else "degraded", store=store, devices=devices)
+    return ApiHealth(status="ok" if well else "degraded", store=store, devices=devices)
