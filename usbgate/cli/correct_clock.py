@@ -209,8 +209,8 @@ class _Correction:
 
 
 def _spell(counts: Mapping[str, int]) -> str:
-    told = [(count, table) for table, count in counts.items() if count]
-    return " and ".join(f"{count:,} {table}{'s' if count != 1 else ''}" for count, table in told)
+    found = [(count, table) for table, count in counts.items() if count]
+    return " and ".join(f"{count:,} {table}{'s' if count != 1 else ''}" for count, table in found)
 
 
 def _duration(shift: int) -> str:
