@@ -61,7 +61,7 @@ def filled(rig: Rig) -> str:
     return url
 
 
-def _explained(database: Database, question: queries.Question[Any]) -> float:
+def _explained(database: Database, question: queries.Query[Any]) -> float:
     """
     Tell the milliseconds of planning and running a query, as the server counts them.
     """

@@ -670,7 +670,7 @@ class ReadingTests(PostgresTestCase):
         """
         sink = await self.connected()
         await sink.store(batch_of(1, 12_000))
-        expected = [numbered(n) for n in range(12_001 - postgres.MOST_HISTORY, 12_001)]
+        expected = [numbered(n) for n in range(12_001 - postgres.HISTORY_LIMIT, 12_001)]
         self.assertEqual(await sink.history("20", None, None, 50_000), expected)
 
     async def test_slices(self) -> None:

@@ -131,7 +131,7 @@ class ArchiveTests(PostgresTestCase):
         )
         self.query("vacuum analyze reading")
         hour = Selection("7", None, since=1_700_100_000_000 - 3_600_000)
-        questions: list[queries.Question[Any]] = [
+        questions: list[queries.Query[Any]] = [
             queries.extent("pi", Selection("7"), None),
             queries.extent("pi", Selection("7", "VALUE"), 10),
             queries.page("pi", Selection("7"), 50_000, 99_967, 100),

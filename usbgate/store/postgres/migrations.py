@@ -41,7 +41,7 @@ async def migrate(session: Session, limit: float, step_limit: float) -> None:
     version = await _version(session, limit)
     if version > newest:
         raise SinkUnavailable(
-            f"the database belongs to a newer usbgate: its schema has version {version}, this usbgate knows {newest}"
+            f"the database belongs to a newer usbgate: its schema has version {version}, this usbgate supports {newest}"
         )
     if version == newest:
         return
@@ -49,7 +49,7 @@ async def migrate(session: Session, limit: float, step_limit: float) -> None:
     await session.run("begin isolation level read committed", None, limit)
     await session.run("set local statement_timeout = %s", (f"{step_limit:.0f}s",), limit)
     await session.run("select pg_advisory_xact_lock(%s)", (lock_key("schema"),), step_limit)
-    # This looks at the catalogue anew, which `to_regclass` in the middle of a transaction does not.
+    # Unlike `to_regclass`, this reads the catalog as it is now, in the middle of a transaction.
     await session.run(
         "create table if not exists usbgate_schema "
         "(version integer primary key, applied timestamptz not null default now())",
@@ -62,12 +62,12 @@ async def migrate(session: Session, limit: float, step_limit: float) -> None:
             await session.run(sql, None, step_limit)
             await session.run("insert into usbgate_schema (version) values (%s)", (number,), limit)
     await session.run("commit", None, limit)
-    _log.info("the database's schema has version {version} now", version=newest)
+    _log.info("migrated the database's schema to version {version}", version=newest)
 
 
 def steps_by_version() -> dict[int, str]:
     """
-    Return the SQL of each step, by the version of the schema that it leads to: the files `schema/NNNN.sql`.
+    Return the SQL of each migration, the file `schema/NNNN.sql`, by the version to which it leads.
     """
     steps = [path for path in (files(__package__) / "schema").iterdir() if re.fullmatch(r"\d{4}\.sql", path.name)]
     return {int(path.name[:4]): path.read_text("utf-8") for path in sorted(steps, key=lambda path: path.name)}

@@ -15,13 +15,13 @@ from usbgate.core.model import Alarm, Bucket, Reading, RequestRecord, Selection,
 T = TypeVar("T")
 
 # Session settings for reading: PostgreSQL underestimates the rows that match so many conditions, and would read and
-# sort a whole series rather than stop an index scan at the limit.
+# sort a whole series instead of stopping an index scan at the limit.
 SETTINGS = "set enable_seqscan = off; set enable_bitmapscan = off"
 
-# What PostgreSQL can hold of time, to whole years: 4713 BC is its first, and our clocks end in 9999.
+# Times that PostgreSQL can store, from whole years on: its first is 4713 BC, and our clocks end in 9999.
 _FIRST, _LAST = -210_000_000_000_000, 253_402_300_799_000  # milliseconds
 
-# The expressions of the two indexes, to the letter; each also with parameters or columns in place of the columns.
+# The exact expressions of the two indexes; also with parameters or other columns in place of the columns.
 _SERIES_OF = "series({gateway}, {sensor}, {field})"
 _ID_OF = "(case when {field} = 'VALUE' then {sensor} else {sensor} || '.' || {field} end)"
 _COLUMNS = {"gateway": "gateway", "sensor": "sensor", "field": "field"}
@@ -33,7 +33,7 @@ _AT = _MS.format("at")
 # Columns in the order of `Reading`.
 _READING = ", ".join(Reading._fields).replace("at", _AT, 1)
 
-# One step down the index for each series: backwards, the first row of the next one is its newest.
+# One index lookup for each series: backwards, the first row of the next series is its newest.
 _LATEST = f"""
     with recursive newest as (
         (select {_SERIES} as series, * from reading order by series desc, seq desc limit 1)
@@ -54,8 +54,8 @@ _ALARMS = f"""
     order by seq
 """
 
-# The names are compared outside: two series have the same number once in 10^19 times, and inside they would offer the
-# unique index, too.
+# The names are compared outside, in case of a collision of series numbers (1 in 10^19); inside, the planner could
+# choose the unique index.
 _NEWEST = f"""
     select * from (
         select * from reading where {_SERIES} = {{series}}{{condition}} order by seq desc limit %(limit)s
@@ -63,7 +63,7 @@ _NEWEST = f"""
     where gateway = %(gateway)s and sensor = %(sensor)s and field = {{field}}
 """
 
-# Where no more than the limit are recent enough, it is these; to find that out by number could read the whole series.
+# If no more rows than the limit are recent enough, return these; a search by number could read the whole series.
 _NEWEST_SINCE = f"""
     with recent as materialized (
         select * from reading
@@ -76,7 +76,7 @@ _NEWEST_SINCE = f"""
     ({_NEWEST.replace("{condition}", " and at >= {since} and (select count(*) from recent) > %(limit)s")})
 """
 
-# The fields of a sensor, found one by one in the index; `/` is what comes behind `.`.
+# The fields of a sensor, found one by one in the index; `/` follows `.`.
 _FIELDS = f"""
     with recursive known(id) as (
         select %(sensor)s collate "C" || '.'
@@ -91,7 +91,6 @@ _FIELDS = f"""
     )
 """
 
-
 _ONE_FIELD = "with field(name) as (values (%(field)s::text))"
 
 _TIME = """
@@ -103,13 +102,13 @@ _TIME = """
 _OF = {"gateway": "%(gateway)s", "sensor": "%(sensor)s", "field": "field.name"}
 _OF_SERIES = f"{_SERIES} = {_SERIES_OF.format(**_OF)}"
 
-# By time. The view's index does not include the gateway, nor which dot of an id precedes the field.
+# By time. The view's index contains neither the gateway nor which dot of an id precedes the field.
 _IN_TIME = f"""
     {_ID} = {_ID_OF.format(**_OF)} and {_TIME}
     and gateway = %(gateway)s and sensor = %(sensor)s and field = field.name
 """
 
-# Of a whole series the first number is one step down the index, as the last is.
+# The first number of a whole series is one index lookup, and so is the last.
 _EXTENT = f"""
     select min(first), max(last) from field cross join lateral (
         select seq as first from reading where {_OF_SERIES} order by seq limit 1
@@ -150,9 +149,9 @@ _REQUESTS = f"""
 """
 
 
-class Question(NamedTuple, Generic[T]):
+class Query(NamedTuple, Generic[T]):
     """
-    A statement with its parameters and row factory.
+    A statement with its parameters, and what makes a result of a row.
     """
 
     sql: str
@@ -160,21 +159,21 @@ class Question(NamedTuple, Generic[T]):
     make: Callable[[tuple[Any, ...]], T]
 
 
-def latest(gateway: str, limit: int) -> Question[Reading]:
+def latest(gateway: str, limit: int) -> Query[Reading]:
     """
     Query the newest reading of each series (see `IStore.latest`), but newest first.
     """
-    return Question(_LATEST, {"gateway": gateway, "limit": limit}, Reading._make)
+    return Query(_LATEST, {"gateway": gateway, "limit": limit}, Reading._make)
 
 
-def alarms(gateway: str) -> Question[Alarm]:
+def alarms(gateway: str) -> Query[Alarm]:
     """
     Query the open alarms (see `IStore.alarms`).
     """
-    return Question(_ALARMS, {"gateway": gateway}, Alarm._make)
+    return Query(_ALARMS, {"gateway": gateway}, Alarm._make)
 
 
-def history(gateway: str, sensor: str, field: str | None, since: int | None, limit: int) -> Question[Reading]:
+def history(gateway: str, sensor: str, field: str | None, since: int | None, limit: int) -> Query[Reading]:
     """
     Query the newest readings of a sensor (see `IStore.history`), but newest first.
     """
@@ -191,12 +190,12 @@ def history(gateway: str, sensor: str, field: str | None, since: int | None, lim
         "limit": limit,
     }
     sql = f"{before} select {_READING} from ({rows}) as newest order by seq desc limit %(limit)s"
-    return Question(sql, parameters, Reading._make)
+    return Query(sql, parameters, Reading._make)
 
 
-def extent(gateway: str, selection: Selection, limit: int | None) -> Question[tuple[int | None, int | None]]:
+def extent(gateway: str, selection: Selection, limit: int | None) -> Query[tuple[int | None, int | None]]:
     """
-    Query the first and the last number (see `IStore.extent`); both are None where there are no rows.
+    Query the first and the last number (see `IStore.extent`); both are None if there are no rows.
     """
     timed = selection.since is not None or selection.until is not None
     if limit is None:
@@ -208,7 +207,7 @@ def extent(gateway: str, selection: Selection, limit: int | None) -> Question[tu
     return _select(sql, gateway, selection, lambda row: (row[0], row[1]), limit=limit)
 
 
-def page(gateway: str, selection: Selection, first: int, last: int, limit: int) -> Question[StoredReading]:
+def page(gateway: str, selection: Selection, first: int, last: int, limit: int) -> Query[StoredReading]:
     """
     Query a page of readings (see `IStore.page`).
     """
@@ -219,14 +218,14 @@ def page(gateway: str, selection: Selection, first: int, last: int, limit: int) 
     return _select(_PAGE, gateway, selection, make, first=first, last=last, limit=limit)
 
 
-def buckets(gateway: str, selection: Selection, width: int, limit: int) -> Question[Bucket]:
+def buckets(gateway: str, selection: Selection, width: int, limit: int) -> Query[Bucket]:
     """
     Query aggregates (see `IStore.buckets`), but newest first.
     """
     return _select(_BUCKETS, gateway, selection, Bucket._make, width=width, limit=limit)
 
 
-def requests(gateway: str, sensor: str | None, limit: int) -> Question[StoredRequest]:
+def requests(gateway: str, sensor: str | None, limit: int) -> Query[StoredRequest]:
     """
     Query requests (see `IStore.requests`).
     """
@@ -234,7 +233,7 @@ def requests(gateway: str, sensor: str | None, limit: int) -> Question[StoredReq
     def make(row: tuple[Any, ...]) -> StoredRequest:
         return StoredRequest(row[0], RequestRecord._make(row[1:]))
 
-    return Question(_REQUESTS, {"gateway": gateway, "sensor": sensor, "limit": limit}, make)
+    return Query(_REQUESTS, {"gateway": gateway, "sensor": sensor, "limit": limit}, make)
 
 
 def _newest(field: str, since: bool) -> str:
@@ -250,7 +249,7 @@ def _newest(field: str, since: bool) -> str:
 
 def _select(
     sql: str, gateway: str, selection: Selection, make: Callable[[tuple[Any, ...]], T], **others: object
-) -> Question[T]:
+) -> Query[T]:
     parameters = {
         "gateway": gateway,
         "sensor": selection.sensor,
@@ -259,7 +258,7 @@ def _select(
         "until": _LAST if selection.until is None else _storable(selection.until),
         **others,
     }
-    return Question((_FIELDS if selection.field is None else _ONE_FIELD) + sql, parameters, make)
+    return Query((_FIELDS if selection.field is None else _ONE_FIELD) + sql, parameters, make)
 
 
 def _storable(at: int) -> int:

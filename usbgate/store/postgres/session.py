@@ -27,11 +27,10 @@ OLDEST_SERVER = 130000  # PostgreSQL 13, protocol §5
 # A session left dead by a power cut ends after 10 + 3 * 10 s, at either end.
 _KEEPALIVES = {"keepalives_idle": "10", "keepalives_interval": "10", "keepalives_count": "3"}
 
-# Rows converted per reactor turn: 2 ms.
-SLICE = 1_000
+SLICE = 1_000  # rows converted per reactor turn: 2 ms
 
-# `statement_timeout` ends in the server what we gave up; the others undo what a role or database may have set. Not
-# every server knows `idle_session_timeout`, which came with PostgreSQL 14.
+# `statement_timeout` ends statements in the server that were abandoned here; the others override settings of the role
+# or the database. `idle_session_timeout` needs PostgreSQL 14.
 _SETTINGS = """
     set statement_timeout = %s;
     set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3;
@@ -72,9 +71,9 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
 
         Args:
             url: A libpq connection string: a URL or the `key=value` form.
-            application_name: What the server's list of sessions shows.
+            application_name: The name in `pg_stat_activity`.
             limit: Timeout in seconds.
-            statement_limit: Seconds after which the server ends a statement by itself.
+            statement_limit: Seconds after which the server cancels a statement.
 
         Raises:
             SinkUnavailable: The server is too old, its host name is unknown, or the attempt timed out.
@@ -90,7 +89,7 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
     async def _connect(self, url: str, application_name: str) -> None:
         options = parse_dsn(url)
         options |= await _addresses(self.reactor, options)
-        # The URL's options override the defaults, and mandatory options override the URL.
+        # The URL overrides our defaults, and our mandatory options override the URL.
         dsn = make_dsn(**(_KEEPALIVES | options | {"application_name": application_name, "client_encoding": "UTF8"}))
         await self._until_abandoned(self.connect(dsn))
 
@@ -106,8 +105,8 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
             limit: Seconds until the connection is abandoned.
 
         Returns:
-            Fires with the rows of the last one; fails with `psycopg2.Error`, with `ValueError` where a text can't
-            be sent, and with `SinkUnavailable` on timeout. Cancelling it closes the connection.
+            Fires with the rows of the last one; fails with `psycopg2.Error`, with `ValueError` if a text can't be
+            sent, and with `SinkUnavailable` on timeout. Cancelling it closes the connection.
         """
         executed = self._execute(sql, parameters, limit)
         return executed.addCallback(lambda cursor: cursor.fetchall() if cursor.description else [])
@@ -139,7 +138,7 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
             return
         for pollable in (*self._cursors, self):
             self._forget(pollable)
-        # libpq's goodbye does not wait until it is sent, as the socket is a non-blocking one.
+        # libpq does not wait until its Terminate message is sent, since the socket is non-blocking.
         self.close()
 
     def _until_abandoned(self, operation: Deferred[T]) -> Deferred[T]:
@@ -151,7 +150,7 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
             self.abandon()
 
         def settle(outcome: T | Failure) -> None:
-            if not abandoned:  # else it has failed already
+            if not abandoned:  # otherwise it has failed already
                 result.callback(outcome)
 
         result: Deferred[T] = Deferred(abandon)
@@ -166,8 +165,8 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
         """
         Handle readable data; called by Twisted.
         """
-        # txpostgres would raise into the reactor when an idle connection is lost, and go on watching a socket that
-        # libpq has closed for another, as it does for a second address or for a try without TLS.
+        # txpostgres would raise an exception into the reactor when an idle connection is lost, and keep watching a
+        # socket that libpq has replaced by another, as it does for a second address or an attempt without TLS.
         self._forget(self)
         if not self.alive:
             return
@@ -197,7 +196,7 @@ def one_line(error: BaseException) -> str:
     Return a database or libpq error message as one line.
     """
     primary = error.diag.message_primary if isinstance(error, psycopg2.Error) else None
-    # libpq has a line for each address that it tried, and under it, indented, what the cause may be.
+    # libpq reports each address it tried in one line, followed by an indented hint.
     lines = [line.strip() for line in str(primary or error).splitlines() if not line.startswith("\t")]
     return "; ".join(dict.fromkeys(filter(None, lines))) or type(error).__name__
 
@@ -240,7 +239,7 @@ async def _addresses(reactor: Any, options: dict[str, str]) -> dict[str, str]:
 
     Args:
         reactor: IReactorPluggableNameResolver.
-        options: What `parse_dsn` returns; libpq takes the rest from the environment.
+        options: The result of `parse_dsn`; libpq reads the rest from the environment.
 
     Returns:
         Options that override those given: host, address and port of each candidate.

@@ -109,7 +109,7 @@ class SharedSession:
     async def _use(self, work: Callable[[Session], Coroutine[Deferred[Any], Any, T]]) -> T:
         if self._closed:
             raise SinkUnavailable("the connection to the database was closed")
-        self._stop_idling()
+        self._cancel_idle()
         if self._session is None or not self._session.alive:
             self._session = Session(self._reactor, self._session_lost)
             await self._open_session(self._session)
@@ -124,12 +124,12 @@ class SharedSession:
             self._lost(reason)
 
     def _drop(self) -> None:
-        self._stop_idling()
+        self._cancel_idle()
         session, self._session = self._session, None
         if session is not None:
             session.abandon()
 
-    def _stop_idling(self) -> None:
+    def _cancel_idle(self) -> None:
         idle, self._idle = self._idle, None
         if idle is not None and idle.active():
             idle.cancel()

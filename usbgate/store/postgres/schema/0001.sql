@@ -1,5 +1,5 @@
--- What usbgate stores (protocol §5). Names are compared bytewise: sorting them by a language's rules costs time at
--- every insert, and an index must survive a new version of the C library.
+-- The tables of usbgate (protocol §5). Names are compared bytewise: a language's collation costs time at every insert,
+-- and a new version of the C library can corrupt an index that uses one.
 
 create table gateway (
     name text collate "C" not null,
@@ -23,19 +23,17 @@ create table reading (
     unique (gateway, seq, at)
 );
 
--- What a field of a sensor is known by, as one gateway tells it: one number, compared at once, instead of three texts,
--- compared one after the other. PostgreSQL puts the body in place of each call. Rows come by number, and with two such
--- columns, and no more, it fills the pages of an index on them: (sensor, field, gateway, seq, at) cost 2.9 us a row, and
--- this 0.9, at a third of its size.
+-- The number of a series, one field of one sensor of one gateway: one comparison instead of three of texts. PostgreSQL
+-- inlines the function. Rows are inserted by number, and PostgreSQL then fills the pages of an index, but only with two
+-- such columns: (sensor, field, gateway, seq, at) cost 2.9 us a row, this one 0.9, at a third of the size.
 create function series(gateway text, sensor text, field text) returns bigint immutable parallel safe language sql
     as 'select hashtextextended(field, hashtextextended(sensor, hashtextextended(gateway, 0)))';
 
 create index reading_by_series on reading (series(gateway, sensor, field), seq);
 
--- For `measures`: the newest of one id is the first entry here, however many there are (0.1 ms; a view in two parts,
--- each with an index, sorts them all: 200 ms for 50,000). For the fields of a sensor, and for what it said lately, too:
--- so texts are in it as well. Rows that came at once have one time; to look for such twins costs more (0.35 us of 2.3)
--- than it saves.
+-- For `measures`: the newest row of one id is the first entry, however many there are (0.1 ms; a view in two parts, each
+-- with an index, sorts them all: 200 ms for 50,000). Also for the fields of a sensor and its recent readings, so texts
+-- are included. Rows of one chunk have the same time; deduplication costs more (0.35 us of 2.3) than it saves.
 create index reading_by_id on reading ((case when field = 'VALUE' then sensor else sensor || '.' || field end), at)
     with (deduplicate_items = off);
 
@@ -55,7 +53,7 @@ create table request (
     unique (gateway, seq, at)
 );
 
--- How a gateway's clocks stood, from one mark to the next (protocol §5): what `usbgate correct-clock` goes by.
+-- The state of a gateway's clocks, from one mark to the next (protocol §5), for `usbgate correct-clock`.
 
 create table clock_mark (
     at timestamptz not null,
@@ -67,13 +65,13 @@ create table clock_mark (
     unique (gateway, seq, at)
 );
 
--- What the web site reads. The expression is that of the index, to the letter.
+-- The view that the web site reads. The expression must be exactly that of the index.
 create view measures as
     select case when field = 'VALUE' then sensor else sensor || '.' || field end as id, at as "timestamp", value
     from reading
     where value is not null;
 
--- Alarms: what happened to each, in order, and what came of it.
+-- Alarms: the events of each, in order, and its state.
 
 create table alarm_event (
     at timestamptz not null,
@@ -91,7 +89,7 @@ create table alarm_event (
     unique (gateway, seq, at)
 );
 
--- An alarm that joined another, since both were the same, is shown as the other one.
+-- An alarm that was merged into an identical one (`joined`) is left out.
 create view alarm as
     select gateway, alarm, min(seq) as seq, min(sensor) as sensor, min(field) as field, min(condition) as condition,
         (array_agg(value order by seq))[1] as value, (array_agg(text order by seq))[1] as text,
