@@ -31,9 +31,9 @@ class IJournal(Interface):
         Append rows; they are on disk 50 ms and one commit later.
 
         Args:
-            runs: Rows, each of these sequences of one kind. Of what is written at once, rows are numbered in the
-                order of `KINDS`, and those of one kind in the order in which they came. A kind that delimits is
-                numbered behind all that came in before.
+            runs: Sequences of rows, each of one kind. Rows committed together are numbered in the order of `KINDS`,
+                and within a kind in the order in which they were appended. A row of a kind that delimits is numbered
+                after all rows appended before it.
         """
 
 
@@ -43,7 +43,7 @@ class IOutbox(Interface):
     """
 
     backlog: int = Attribute("Rows appended and not yet confirmed.")
-    rejected: int = Attribute("Rows set aside for good.")
+    rejected: int = Attribute("Rows rejected and kept in the journal.")
 
     def oldest() -> Deferred[Batch]:
         """
@@ -85,9 +85,7 @@ class ISink(Interface):
     Permanent storage for batches.
     """
 
-    lost: Callable[[str], None] = Attribute(
-        "To be set: called with the reason when the store is lost while nothing is asked of it."
-    )
+    lost: Callable[[str], None] = Attribute("To be set: called with the reason when the store is lost during no call.")
 
     def connect() -> Deferred[None]:
         """
@@ -102,8 +100,7 @@ class ISink(Interface):
         Store a batch atomically and idempotently, also where it overlaps an earlier one.
 
         Returns:
-            Fires when it is committed; fails with `SinkUnavailable` or `RowsRefused` (then nothing of it was
-            stored).
+            Fires when it is committed. Fails with `SinkUnavailable`, or with `RowsRefused` if nothing of it was stored.
         """
 
     def close() -> Deferred[None]:
@@ -114,7 +111,7 @@ class ISink(Interface):
 
 class IStore(Interface):
     """
-    Read access to what this gateway has stored.
+    Read access to the stored rows of this gateway.
     """
 
     def latest() -> Deferred[list[Reading]]:

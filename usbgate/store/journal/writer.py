@@ -32,7 +32,7 @@ COMMIT_MOST = 4 << 20
 
 class Write(NamedTuple):
     """
-    A commit request (see `JournalFile.write`).
+    A request to commit (see `JournalFile.write`).
 
     Attributes:
         batch: New rows, if any.
@@ -58,7 +58,7 @@ class Write(NamedTuple):
 
 class Read(NamedTuple):
     """
-    A read request (see `JournalFile.read`); at most one is outstanding.
+    A request to read (see `JournalFile.read`); at most one is outstanding.
     """
 
     after: int
@@ -219,7 +219,7 @@ class JournalWriter:
                 pause = due = 0.0
             except Exception as error:
                 if not isinstance(error, sqlite3.Error) and not pause:
-                    self.log.failure("unexpected, while writing the journal")
+                    self.log.failure("unexpected error while writing the journal")
                 self._call(self._listener.refused, str(error))
                 pause = min(max(RETRY_FIRST, pause * 2), RETRY_MOST)
                 due = monotonic() + pause

@@ -30,7 +30,7 @@ def insert(batch: Batch, gateway: str, base: int, again: bool) -> tuple[str, lis
     Args:
         batch: The rows.
         gateway: The gateway's name in the database.
-        base: What is added to the journal's numbers.
+        base: Offset to add to the journal's numbers.
         again: Whether some of the rows may be stored already.
     """
     statements: list[str] = []

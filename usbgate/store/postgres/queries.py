@@ -151,7 +151,7 @@ _REQUESTS = f"""
 
 class Query(NamedTuple, Generic[T]):
     """
-    A statement with its parameters, and what makes a result of a row.
+    A statement with its parameters and the function that makes a result of a row.
     """
 
     sql: str
