@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,13 +21,14 @@ from tests.faults.simulated.weather import DEEDS
 from tests.faults.simulation import World
 from usbgate.core import messages, pending
 from usbgate.core.batch import Batch, halve
-from usbgate.core.model import Reading, Report, RequestRecord, Row
-from usbgate.core.pending import PendingRequests
+from usbgate.core.errors import RequestError
+from usbgate.core.model import Answer, Reading, Report, RequestRecord, Row
+from usbgate.core.pending import Moves, PendingRequests
 from usbgate.core.recorder import Entry, Recorder
 from usbgate.core.sensors import KnownSensors
 from usbgate.net import sendqueue
 from usbgate.net.broadcast import EventBatch
-from usbgate.server import console, protocol
+from usbgate.server import commands, console, protocol
 from usbgate.store import delivery
 from usbgate.store.restoration import Restoration
 
@@ -198,20 +200,34 @@ class TestSabotage(SimulationCase):
 
     def test_answers_are_mixed_up(self) -> None:
         """
-        Any report of a sensor answers what was asked of it.
+        Whoever asks gets the answer to the question before, of the same sensor.
         """
+        received = PendingRequests.received
+        before: dict[tuple[PendingRequests[Any], str], Report] = {}
 
-        def answers(requests: PendingRequests[object], report: Report, errand: Any) -> bool:
-            return bool(errand.on_wire)
+        def mix_up(requests: PendingRequests[Any], reports: Sequence[Report], now: float, at: int) -> Moves[Any]:
+            moves = received(requests, reports, now, at)
+            for index, (outcome, askers) in enumerate(moves.ended):
+                if isinstance(outcome, Answer):
+                    key, report = (requests, outcome.report.sensor), outcome.report
+                    moves.ended[index] = (outcome._replace(report=before.get(key, report)), askers)
+                    before[key] = report
+            return moves
 
-        self.patch(PendingRequests, "_answers", answers)
+        self.patch(PendingRequests, "received", mix_up)
         self.assert_found("nobody gets another", "only a command is acknowledged")
 
     def test_tag_is_forgotten(self) -> None:
         """
         A failure does not tell whose it is.
         """
-        self.patch(messages, "_TOLD", ("MSG", "ID", "ORIGIN"))
+        error_line = messages.error_line
+
+        def forget(error: RequestError, fields: Mapping[str, str]) -> str:
+            return error_line(error, {key: fields[key] for key in fields if key != "TAG"})
+
+        for module in (commands, protocol):
+            self.patch(module, "error_line", forget)
         self.assert_found("a word is answered once", "words are answered in their order", "every request ends")
 
     def test_event_is_not_counted(self) -> None:

@@ -4,10 +4,12 @@ The line server over real sockets: half-close, slow readers, netcat, the origina
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import socket
 import struct
 import sys
+import termios
 from typing import Any
 from unittest import skipIf
 
@@ -31,6 +33,13 @@ NETCAT = shutil.which("nc")
 
 
 @implementer(IHalfCloseableProtocol)
+def in_kernel(client: Any) -> int:
+    """
+    Return how many bytes for a client wait in the kernel.
+    """
+    return int.from_bytes(fcntl.ioctl(client.transport.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
 class Peer(Protocol):
     """
     The other end of a TCP connection.
@@ -193,7 +202,7 @@ class TcpTests(TestCase):
         The reply to a line is in the kernel when the call that received the line returns.
         """
         peer = await self.connect()
-        client: Any = next(iter(self.factory._connections))
+        client: Any = next(iter(self.factory.connections))
         peer.transport.write(b"ping\n")
         await until(lambda: peer.received == b"OK:ping\n")
         client.dataReceived(b"ping\n")
@@ -206,7 +215,7 @@ class TcpTests(TestCase):
         A client that says much and reads nothing makes usbgate hold little, and gets all when it reads.
         """
         peer = await self.connect()
-        client: Any = next(iter(self.factory._connections))
+        client: Any = next(iter(self.factory.connections))
         client.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         peer.transport.pauseProducing()
         peer.transport.write(b"help\n" * 4000)
@@ -238,7 +247,7 @@ class TcpTests(TestCase):
         peer.transport.write(b"watch 20\n")
         peer.transport.loseWriteConnection()
         await until(lambda: peer.received)
-        client: Any = next(iter(self.factory._connections))
+        client: Any = next(iter(self.factory.connections))
         await until(lambda: client.half_closed)
         self.gateway.publish(report_event("20", A="1"))
         await until(lambda: b"EVENT" in peer.received)
@@ -266,7 +275,7 @@ class TcpTests(TestCase):
             self.addCleanup(watcher.close)
             watcher.sendall(b"watch\n")
             watcher.shutdown(socket.SHUT_WR)
-        await until(lambda: [client.half_closed for client in self.factory._connections] == [True, True])
+        await until(lambda: [client.half_closed for client in self.factory.connections] == [True, True])
         clock.pump([HALF_CLOSED_CHECK] * 3)
         self.assertEqual(self.factory.counts()["WATCHERS"], 2)
         # The first as its kernel ends it, a minute after it was closed: with a reset.
@@ -292,7 +301,7 @@ class TcpTests(TestCase):
         quiet.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         quiet.connect(("127.0.0.1", self.port))
         await until(lambda: self.factory.counts()["CLIENTS"])
-        client: Any = next(iter(self.factory._connections))
+        client: Any = next(iter(self.factory.connections))
         client.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         quiet.sendall(b"help\n" * 4000)
 
@@ -321,7 +330,7 @@ class TcpTests(TestCase):
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             slow.connect(("127.0.0.1", self.port))
             await until(lambda: self.factory.counts()["CLIENTS"])
-            client: Any = next(iter(self.factory._connections))
+            client: Any = next(iter(self.factory.connections))
             client.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
             slow.sendall(b"help\n" * 4000)
 
@@ -332,11 +341,11 @@ class TcpTests(TestCase):
             await until(turned)
             unsent = client.unsent
             for _ in range(5):
-                held = client._queue.count_in_kernel()
+                held = in_kernel(client)
 
                 def taken(held: int = held) -> bool:
                     slow.recv(500)
-                    return bool(client._queue.count_in_kernel() < held)
+                    return bool(in_kernel(client) < held)
 
                 await until(taken)
                 clock.pump([STUCK_AFTER / 10] * 9)
@@ -350,7 +359,7 @@ class TcpTests(TestCase):
         A client that is gone without a word is found out within half a minute.
         """
         await self.connect()
-        client: Any = next(iter(self.factory._connections))
+        client: Any = next(iter(self.factory.connections))
         handle = client.transport.getHandle()
         self.assertTrue(handle.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
         idle, interval, probes = [

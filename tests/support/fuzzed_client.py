@@ -145,7 +145,7 @@ class FuzzedClient:
         assert len(protocol.console.words) <= server.WORDS_LIMIT + 1  # one of them is being answered
         assert protocol.in_flight <= server.IN_FLIGHT_LIMIT
         # Nothing is read on top of what waits.
-        assert sum(map(len, protocol._waiting)) <= self._largest + LINE_LIMIT + 1
+        assert sum(map(len, protocol.waiting)) <= self._largest + LINE_LIMIT + 1
         answers = (server.IN_FLIGHT_LIMIT + 2) * 3 * LINE_LIMIT
         assert protocol.unsent <= console.SUBSCRIBER_LIMIT + answers + _LONGEST_REPLY, protocol.unsent
 

@@ -147,7 +147,7 @@ class WebTestCase(TestCase):
         )
         self.listening = WebListener(reactor, "tcp:0:interface=127.0.0.1", self.web, self.base_path, True)
         self.listening.privilegedStartService()
-        address: Any = self.listening._ports[0].getHost()
+        address: Any = self.listening.ports[0].getHost()
         self.port: int = address.port
         self.agent = Agent(reactor)
         self.raw: list[RawClient] = []

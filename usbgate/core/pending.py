@@ -182,7 +182,7 @@ class PendingRequests(Generic[W]):
         """
         Whether nothing waits, and nothing is on the wire.
         """
-        return not self._lanes
+        return not (self._lanes or self._waiting or self._on_wire)
 
     @property
     def unsure(self) -> list[str]:

@@ -317,34 +317,34 @@ class _LinkListener:
 
     def __init__(self, gateway: Gateway, route: Route) -> None:
         self._gateway = gateway
-        self._route = route
+        self.route = route
         self._pending = route.pending
         self._seconds = gateway.seconds
 
     def link_up(self) -> None:
-        self._route.silent = False
+        self.route.silent = False
         now = self._seconds()
-        self._gateway.act(self._route, self._pending.link_up(now), now)
+        self._gateway.act(self.route, self._pending.link_up(now), now)
 
     def link_down(self, reason: str) -> None:
         now = self._seconds()
-        self._gateway.act(self._route, self._pending.link_down(now), now)
+        self._gateway.act(self.route, self._pending.link_down(now), now)
 
     def link_drained(self) -> None:
         now = self._seconds()
-        self._gateway.act(self._route, self._pending.release(now), now)
+        self._gateway.act(self.route, self._pending.release(now), now)
 
     def link_silent(self) -> None:
-        self._route.silent = True
-        self._gateway.update_state(self._route)
+        self.route.silent = True
+        self._gateway.update_state(self.route)
 
     def link_active(self) -> None:
-        self._route.silent = False
-        self._gateway.update_state(self._route)
+        self.route.silent = False
+        self._gateway.update_state(self.route)
 
     def reports_received(self, reports: Sequence[Report]) -> None:
         stamp, now = self._gateway.stamp(), self._seconds()
-        self._gateway.act(self._route, self._pending.received(reports, now, stamp.at), now, stamp)
+        self._gateway.act(self.route, self._pending.received(reports, now, stamp.at), now, stamp)
 
     def line_malformed(self, line: bytes, reason: str) -> None:
-        self._gateway.add_malformed(self._route.link.name, line, reason)
+        self._gateway.add_malformed(self.route.link.name, line, reason)

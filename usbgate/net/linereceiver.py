@@ -24,6 +24,8 @@ class BoundedLineReceiver(LineReceiver):
 
     Attributes:
         lines_at_once: The most lines that one call of `linesReceived` delivers; the others wait for the next call.
+        buffer: Holds the unfinished line.
+        waiting: Complete lines that were not delivered yet.
     """
 
     delimiter = b"\n"
@@ -32,7 +34,7 @@ class BoundedLineReceiver(LineReceiver):
 
     def __init__(self) -> None:
         self.buffer = LineBuffer(self.MAX_LENGTH)
-        self._waiting: deque[bytes] = deque()
+        self.waiting: deque[bytes] = deque()
         self._delivering = False
 
     def dataReceived(self, data: bytes) -> None:
@@ -52,18 +54,18 @@ class BoundedLineReceiver(LineReceiver):
         Args:
             lines: Lines in order without their ends, perhaps none.
         """
-        self._waiting.extend(lines)
+        self.waiting.extend(lines)
         if self._delivering:  # `lineReceived` paused and resumed us
             return
         self._delivering = True
         try:
             for _ in range(self.lines_at_once):
-                if not self._waiting or self.paused:
+                if not self.waiting or self.paused:
                     return
                 if getattr(self.transport, "disconnecting", False):
-                    self._waiting.clear()
+                    self.waiting.clear()
                     return
-                line = self._waiting.popleft()
+                line = self.waiting.popleft()
                 if len(line) > self.MAX_LENGTH:
                     self.lineLengthExceeded(line)
                 else:

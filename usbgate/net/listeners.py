@@ -85,6 +85,9 @@ class Listeners(Service):
 
     Twisted's StreamServerEndpointService does not fit: it gives nobody the port, whose address is logged and whose
     accept errors are, and it logs a traceback, or raises one, where a user needs one line.
+
+    Attributes:
+        ports: The open ports.
     """
 
     log = Logger()
@@ -103,7 +106,7 @@ class Listeners(Service):
         self._endpoints = endpoints
         self._factory = factory
         self._required = required
-        self._ports: list[IListeningPort] = []
+        self.ports: list[IListeningPort] = []
         self._accept_errors: list[_AcceptErrors] = []
         self._starting = False
 
@@ -129,7 +132,7 @@ class Listeners(Service):
             raise ListenError(f"can't listen: {failures[0].getErrorMessage()}")
 
     def _port_opened(self, port: IListeningPort, description: str) -> None:
-        self._ports.append(port)
+        self.ports.append(port)
         if isinstance(port, Port):
             accept_errors = _AcceptErrors(self._reactor, port)
             self._accept_errors.append(accept_errors)
@@ -164,5 +167,5 @@ class Listeners(Service):
         super().stopService()
         for accept_errors in self._accept_errors:
             accept_errors.close()
-        ports, self._ports = self._ports, []
+        ports, self.ports = self.ports, []
         return gatherResults([maybeDeferred(port.stopListening) for port in ports]).addCallback(lambda _: None)

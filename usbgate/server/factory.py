@@ -39,6 +39,7 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         wall: The wall clock, whole milliseconds since 1970, UTC (`IClock.wall`).
         subscribers: Subscriptions to events.
         limited: Refusals because of a limit, since the start.
+        connections: The open connections.
     """
 
     noisy = False
@@ -63,7 +64,7 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         self.subscribers = Broadcast(reactor, self.subscribe_lines)
         self.limited = 0
         self._max_connections = max_connections
-        self._connections: set[ClientProtocol] = set()
+        self.connections: set[ClientProtocol] = set()
         self._accepted = 0
         self._unflushed: dict[ClientProtocol, None] = {}  # an ordered set
         self._encoded: tuple[Answer | None, bytes] = (None, b"")  # the latest
@@ -87,20 +88,20 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         refusal: RequestError | None = None
         if self._stopping:
             refusal = Stopped()
-        elif len(self._connections) >= self._max_connections:
+        elif len(self.connections) >= self._max_connections:
             self.limited += 1
             refusal = LimitExceeded(f"more than {self._max_connections} connections")
         else:
             self._accepted += 1
-        self._connections.add(client)
+        self.connections.add(client)
         return refusal
 
     def remove(self, client: ClientProtocol) -> None:
         """
         Remove a connection that is lost.
         """
-        self._connections.discard(client)
-        if self._all_closed is not None and not self._connections:
+        self.connections.discard(client)
+        if self._all_closed is not None and not self.connections:
             if self._stop_call is not None:
                 self._stop_call.cancel()
                 self._stop_call = None
@@ -112,9 +113,9 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         Return the last line of `status` (protocol §3): counts of the present, then counts since the start.
         """
         return {
-            "CLIENTS": len(self._connections),
+            "CLIENTS": len(self.connections),
             "WATCHERS": len(self.subscribers),
-            "WAITING": sum(client.in_flight for client in self._connections),
+            "WAITING": sum(client.in_flight for client in self.connections),
             "ACCEPTED": self._accepted,
             "LIMITED": self.limited,
         }
@@ -166,17 +167,17 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
             Fires when all are closed, `STOP_LIMIT` seconds from now at the latest.
         """
         self._stopping = True
-        if not self._connections:
+        if not self.connections:
             return succeed(None)
         self._all_closed = all_closed = Deferred[None]()
         self._stop_call = self.reactor.callLater(STOP_LIMIT, self._abort_all)
-        for client in list(self._connections):
+        for client in list(self.connections):
             client.stop()
         return all_closed
 
     def _abort_all(self) -> None:
         self._stop_call = None
-        for client in list(self._connections):
+        for client in list(self.connections):
             client.abort()
 
 

@@ -123,7 +123,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         """
         self._queue.close()
         if self._resume is not None:
-            for line in list(self._waiting):
+            for line in list(self.waiting):
                 if REQUEST_LINE.match(line) and len(line) <= self.MAX_LENGTH:
                     self._request_received(line, b"")
             self._resume.cancel()
@@ -132,7 +132,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
             self._check.stop()
         self.setTimeout(None)
         self.closing = True
-        self._waiting.clear()
+        self.waiting.clear()
         self.console.connection_lost()
         self.factory.remove(self)
 
@@ -142,7 +142,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         """
         self.console.unwatch()
         self.closing = True
-        self._waiting.clear()
+        self.waiting.clear()
         self._queue.flush()
         self.transport.loseConnection()
 
@@ -150,7 +150,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         """
         Close a half-closed connection once everything is answered, unless it has a subscription.
         """
-        if self.half_closed and not (self.closing or self.in_flight or self._waiting or self.console.is_active):
+        if self.half_closed and not (self.closing or self.in_flight or self.waiting or self.console.is_active):
             self.close()
 
     def stop(self) -> None:
@@ -208,7 +208,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
             super().linesReceived(lines)
         finally:
             self._queue.release()
-        if self._waiting and not (self.paused or self.closing):
+        if self.waiting and not (self.paused or self.closing):
             self.pauseProducing()  # until the next reactor turn, so that other clients are served in between
         self.regulate()
         if self.half_closed:

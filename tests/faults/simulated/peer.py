@@ -228,7 +228,7 @@ class Peer:
         """
         How many lines the daemon has not looked at.
         """
-        return self._out.count(b"\n") + len(self.protocol._waiting)
+        return self._out.count(b"\n") + len(self.protocol.waiting)
 
     def _heard(self, data: bytes) -> None:
         if self.original:  # its echo has no line end, and is one chunk

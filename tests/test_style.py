@@ -1,0 +1,86 @@
+"""
+Rules for the tests themselves, read from their sources.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+TESTS = Path(__file__).parent
+
+# Private names that the tests use, and why.
+PRIVATE_NAMES = {
+    "_serialFactory": "Twisted's SerialPort has no other way to open something else than a tty",
+    "_tempDataLen": "how much a transport of Twisted holds, which nothing else tells",
+    "_exit": "os._exit is public",
+    "_replace": "a NamedTuple's, which is public by the documentation of Python",
+}
+
+# What gets or sets the attribute that its second argument names.
+BY_NAME = {"patch", "getattr", "setattr", "delattr", "hasattr"}
+
+
+def private_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """
+    Find the private names of other objects that a module uses: the line, and the name.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            if not is_own(node.value):
+                yield node.lineno, node.attr
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.Call) and len(node.args) > 1:
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            owner, name = node.args[:2]
+            if (
+                called in BY_NAME
+                and not is_own(owner)
+                and isinstance(name, ast.Constant)
+                and isinstance(name.value, str)
+            ):
+                yield node.lineno, name.value
+
+
+def is_own(node: ast.expr) -> bool:
+    """
+    Whether an expression is `self`, `cls` or `super()`.
+    """
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id == "super"
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+class PrivateNamesTests(SynchronousTestCase):
+    """
+    Tests go by public names: what they need to know has one.
+    """
+
+    def test_private_names(self) -> None:
+        """
+        No test uses a private name of another object, but for those that are listed; and all that are listed are used.
+        """
+        found = set()
+        for path in sorted(TESTS.rglob("*.py")):
+            for line, name in private_names(ast.parse(path.read_text())):
+                if name.startswith("_") and not name.endswith("__"):
+                    self.assertIn(name, PRIVATE_NAMES, f"{path}:{line}")
+                    found.add(name)
+        self.assertEqual(found, set(PRIVATE_NAMES))
+
+    def test_finds_them(self) -> None:
+        """
+        They are found in each way in which they can be used.
+        """
+        source = """
+            other._a; self.other._b; f()._c; self._mine; cls._mine; super()._mine; getattr(other, "_d")
+            hasattr(self, "_mine"); self.patch(other, "_e", 1); from usbgate import _f; setattr(self.other, name, 1)
+        """
+        lines = [line.strip() for line in source.replace(";", "\n").split("\n")]
+        found = {name for _, name in private_names(ast.parse("\n".join(lines))) if name.startswith("_")}
+        self.assertEqual(found, {"_a", "_b", "_c", "_d", "_e", "_f"})
