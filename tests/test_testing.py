@@ -11,6 +11,7 @@ from zope.interface import implementer
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
+from tests.support import separated
 from usbgate.core.batch import encode, merge
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import parse
@@ -96,6 +97,13 @@ class CheckDialectTests(SynchronousTestCase):
         for meaning in (report(VALUE="1", STATE="on"), acknowledgement(), "log text"):
             check_dialect(OneReport(meaning), [(b"any", meaning)])
 
+    def test_example(self) -> None:
+        """
+        A dialect that somebody else wrote is checked against a few lines of its device.
+        """
+        lines = [(b"20;VALUE;456", report()), (b"7;temp;21.5", report("7", TEMP="21.5"))]
+        check_dialect(separated.Dialect(), lines, [b"20;VALUE", b"20;VALUE;456;789", b"2 0;VALUE;456"])
+
     def test_no_dialect(self) -> None:
         """
         What does not provide the interface is refused.
@@ -118,6 +126,7 @@ class CheckDialectTests(SynchronousTestCase):
             Report("20", None, None, ()),
             report(value="1"),
             report(**{"A B": "1"}),
+            report(ORIGIN="me"),
             report(VALUE=""),
             report(VALUE="1\n2"),
             report(VALUE="1_STATE:on"),

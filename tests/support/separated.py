@@ -9,6 +9,8 @@ from typing import ClassVar
 
 from zope.interface import implementer
 
+from usbgate.core.errors import Malformed
+from usbgate.core.fieldline import is_key, is_sensor_id, reads_back
 from usbgate.core.model import Report, Request
 from usbgate.device.interfaces import IDialect
 
@@ -36,8 +38,13 @@ class Dialect:
         self.separators.append(self._separator)
 
     def decode(self, line: bytes) -> Report | str:
-        sensor, field, value = line.decode().split(self._separator)
-        return Report(sensor, None, None, ((field, value),))
+        try:
+            sensor, field, value = line.decode().split(self._separator)
+        except ValueError:
+            raise Malformed("not three parts") from None
+        if not (is_sensor_id(sensor) and is_key(field) and reads_back(value)):
+            raise Malformed("not a sensor, a field and a value")
+        return Report(sensor, None, None, ((field.upper(), value),))
 
     def encode(self, request: Request, tag: str | None) -> bytes:
         return self._separator.join([request.question.command, request.question.sensor]).encode()
