@@ -7,7 +7,7 @@ from __future__ import annotations
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from usbgate.core.batch import KINDS, NULL_CELL, Batch, columns_of, encode, halve, merge
+from usbgate.core.batch import KINDS, NULL_CELL, OVERHEAD, Batch, columns_of, encode, halve, merge
 from usbgate.core.model import Reading, RequestRecord
 
 READINGS = [Reading(1000 + n, "leonardo", "20", "VALUE", float(n), None, None, True) for n in range(5)]
@@ -16,12 +16,12 @@ REQUESTS = [RequestRecord(2000, "TOTO", "10.0.0.7:1", None, "20", "J", None, "ti
 
 class BatchTests(SynchronousTestCase):
     """
-    Encoding, packing, merging, halving.
+    Encoding, serializing, merging, halving.
     """
 
     def test_columns(self) -> None:
         """
-        Every column holds its cells in order, readings are numbered first, and nothing stands for None but the mark.
+        Every column has its cells in order, readings are numbered first, and None is `NULL_CELL`.
         """
         batch = encode(7, READINGS[:2], REQUESTS[:1])
         self.assertEqual((batch.first, batch.last, batch.rows), (7, 9, 3))
@@ -36,7 +36,7 @@ class BatchTests(SynchronousTestCase):
 
     def test_line_end_in_a_cell(self) -> None:
         """
-        A text with a line end, which only a dialect of another's can let through, moves no other row.
+        A text with a line end, which a third-party dialect may let through, shifts no other row.
         """
         rows = [READINGS[0]._replace(value=None, text=text) for text in ("first\nline", "of b", "of c")]
         texts = dict(zip(columns_of(Reading), encode(1, rows).of(Reading), strict=True))["text"]
@@ -44,14 +44,14 @@ class BatchTests(SynchronousTestCase):
 
     def test_packed(self) -> None:
         """
-        What is packed is unpacked as it was.
+        Serializing and deserializing returns the same batch.
         """
         for batch in [encode(1, READINGS, REQUESTS), encode(1, READINGS, []), encode(1, [], REQUESTS)]:
             self.assertEqual(Batch.from_bytes(batch.to_bytes()), batch)
 
     def test_not_packed(self) -> None:
         """
-        What is no batch is said to be none.
+        Invalid bytes fail with `MsgspecError`.
         """
         for odd in (b"", b"\xc1", msgspec.msgpack.encode((1, 2)), msgspec.msgpack.encode((1, 2, "3"))):
             with self.assertRaises(msgspec.MsgspecError):
@@ -59,7 +59,7 @@ class BatchTests(SynchronousTestCase):
 
     def test_numbered_by_kind(self) -> None:
         """
-        Rows are numbered in the order of the kinds, whatever the order in which they are given.
+        Rows are numbered in the order of `KINDS`, whatever the order of the arguments.
         """
         batch = encode(1, REQUESTS, [], READINGS)
         self.assertEqual(batch, encode(1, READINGS, REQUESTS))
@@ -69,7 +69,7 @@ class BatchTests(SynchronousTestCase):
 
     def test_merge(self) -> None:
         """
-        Merged batches hold all rows under their own numbers, in order.
+        A merged batch has all rows under their own numbers, in order.
         """
         merged = merge([encode(1, READINGS[:2], REQUESTS), encode(10, [], REQUESTS), encode(20, READINGS[2:], [])])
         self.assertEqual((merged.first, merged.last, merged.rows), (1, 22, 9))
@@ -77,9 +77,20 @@ class BatchTests(SynchronousTestCase):
         self.assertEqual(merged.of(RequestRecord)[0], "3\n4\n10\n11")
         self.assertEqual(merged.of(Reading)[5], "0.0\n1.0\n2.0\n3.0\n4.0")
 
+    def test_memory(self) -> None:
+        """
+        A batch's memory is that of its characters and of itself, however it was made.
+        """
+        whole = encode(1, READINGS, REQUESTS)
+        characters = sum(len(column) for part in whole.parts for column in part)
+        self.assertEqual(whole.memory, OVERHEAD + characters)
+        self.assertEqual(Batch.from_bytes(whole.to_bytes()).memory, whole.memory)
+        self.assertEqual(sum(half.memory for half in halve(whole)), whole.memory + OVERHEAD)
+        self.assertEqual(merge(halve(whole)), whole)
+
     def test_halve(self) -> None:
         """
-        Halving ends in single rows, each once, under its own number.
+        Repeated halving ends in single rows, each once, under its own number.
         """
         waiting, single = [merge([encode(1, READINGS, REQUESTS), encode(30, READINGS, [])])], []
         while waiting:

@@ -64,7 +64,7 @@ reactor.run()
 
 def query(dsn: str, statement: str) -> list[tuple[object, ...]]:
     """
-    Run one statement in a connection of its own.
+    Run one statement over a new connection.
     """
     connection = psycopg2.connect(dsn, connect_timeout=10)
     try:
@@ -77,7 +77,7 @@ def query(dsn: str, statement: str) -> list[tuple[object, ...]]:
 
 def processes_of(data: Path) -> list[int]:
     """
-    Tell which processes work in a data folder.
+    Return the processes that work in a data folder.
     """
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -94,7 +94,7 @@ def processes_of(data: Path) -> list[int]:
 
 class ClusterTests(TestCase):
     """
-    A cluster in a folder of its own; none of its processes outlives the test.
+    A cluster in a new folder; no process of it outlives the test.
     """
 
     timeout = 120
@@ -102,7 +102,7 @@ class ClusterTests(TestCase):
 
     def setUp(self) -> None:
         """
-        Choose a folder, and listen to the log.
+        Create a folder and collect the logged errors.
         """
         place = new_folder()
         self.addCleanup(shutil.rmtree, place)
@@ -115,7 +115,7 @@ class ClusterTests(TestCase):
 
     def observe(self, event: LogEvent) -> None:
         """
-        Keep what the cluster says as errors.
+        Collect the errors that the cluster logs.
         """
         if (
             event.get("log_namespace") == "usbgate.store.embedded.cluster.Cluster"
@@ -125,7 +125,7 @@ class ClusterTests(TestCase):
 
     async def none_left(self) -> None:
         """
-        Fail where a process is left; backends end a moment after their server.
+        Fail if a process is left; backends end a moment after their server.
         """
         try:
             await until(lambda: not processes_of(self.folder / "data"))
@@ -135,7 +135,7 @@ class ClusterTests(TestCase):
 
     async def prepare(self) -> None:
         """
-        Put a database in the folder that is like the one of a first start, which takes longer.
+        Copy a database as the first start creates it, which takes longer.
         """
         if self.template is None:
             type(self).template = template = new_folder()
@@ -157,7 +157,7 @@ class ClusterTests(TestCase):
 
     def cluster(self, binaries: Path | None = None) -> Cluster:
         """
-        Start a cluster that is stopped at the end.
+        Start a cluster that is stopped after the test.
         """
         cluster = Cluster(reactor, self.folder, binaries)
         cluster.startService()
@@ -166,15 +166,15 @@ class ClusterTests(TestCase):
 
     def server_pid(self) -> int:
         """
-        Tell the running server's process.
+        Return the running server's pid.
         """
-        told = PidFile.read(self.folder / "data")
-        assert told is not None
-        return told.pid
+        pid_file = PidFile.read(self.folder / "data")
+        assert pid_file is not None
+        return pid_file.pid
 
     async def owner(self, *, ready: bool) -> subprocess.Popen[str]:
         """
-        Start a process that owns the cluster, and perhaps wait until its database answers.
+        Start a process that owns the cluster; optionally wait until its database answers.
         """
         process = subprocess.Popen(
             [sys.executable, "-c", OWNER, str(self.folder)],
@@ -198,7 +198,7 @@ class ClusterTests(TestCase):
 
     async def test_first_start(self) -> None:
         """
-        The first start makes a database that answers on a private socket alone, and the stop ends it.
+        The first start creates a database that listens only on a private socket; the stop ends the server.
         """
         cluster = self.cluster()
         dsn = await cluster.ready()
@@ -219,13 +219,13 @@ class ClusterTests(TestCase):
 
     async def test_second_start(self) -> None:
         """
-        What was stored is there after the next start, and private again; the same object may be started again.
+        Stored rows and the private modes are there after the next start; the same object can be started again.
         """
         cluster = await self.prepared_cluster()
-        told: list[str] = []
-        cluster.came_up = lambda: told.append(cluster.dsn)
+        dsns: list[str] = []
+        cluster.came_up = lambda: dsns.append(cluster.dsn)
         dsn = await cluster.ready()
-        self.assertEqual(told, [dsn])
+        self.assertEqual(dsns, [dsn])
         query(dsn, "create table kept as select 42 as number")
         with closing(psycopg2.connect(dsn)):  # a client does not hold up the stop
             await cluster.stopService()
@@ -241,16 +241,16 @@ class ClusterTests(TestCase):
 
     async def test_stop_that_takes_too_long(self) -> None:
         """
-        A server that does not end when told to is ended the hard way, and nothing that was stored is lost.
+        A server that does not end in time is ended by the next signal, and no stored row is lost.
         """
         # PostgreSQL's slow stop, which waits for clients, stands for one that hangs.
         self.patch(cluster_module, "ACKNOWLEDGE_LIMIT", 0.1)
         self.patch(cluster_module, "STOPPING", ((signal.SIGTERM, 0.2), (signal.SIGQUIT, BOUND)))
         cluster = await self.prepared_cluster()
-        told: list[str] = []
-        cluster.came_up = lambda: told.append(cluster.dsn)
+        dsns: list[str] = []
+        cluster.came_up = lambda: dsns.append(cluster.dsn)
         dsn = await cluster.ready()
-        self.assertEqual(told, [dsn])
+        self.assertEqual(dsns, [dsn])
         query(dsn, "create table kept as select 42 as number")
         with closing(psycopg2.connect(dsn)):
             await cluster.stopService()
@@ -260,7 +260,7 @@ class ClusterTests(TestCase):
 
     async def test_stop_that_takes_its_time(self) -> None:
         """
-        A server that has heard that it is to stop, and has something to do before, is not hurried.
+        A server that has begun to stop gets the whole time for it.
         """
         self.patch(cluster_module, "ACKNOWLEDGE_LIMIT", 0.1)
         self.patch(cluster_module, "STOPPING", ((signal.SIGTERM, BOUND),))
@@ -275,16 +275,16 @@ class ClusterTests(TestCase):
 
     async def test_stop_of_a_server_that_is_held_up(self) -> None:
         """
-        A server that takes no signal any more, nor its children, is ended by force; nothing stored is lost or left.
+        A server that handles no signals is killed with its children; no stored row is lost and no process left.
 
-        It does not get the time of one that has heard that it is to stop.
+        It does not get the time of a server that has begun to stop.
         """
         self.patch(cluster_module, "ACKNOWLEDGE_LIMIT", 0.2)
         self.patch(cluster_module, "STOPPING", ((signal.SIGINT, BOUND), (signal.SIGQUIT, 0.2), (signal.SIGKILL, BOUND)))
         cluster = await self.prepared_cluster("long" * 50)
         dsn = await cluster.ready()
-        told = PidFile.read(self.folder / "data")
-        assert told is not None
+        pid_file = PidFile.read(self.folder / "data")
+        assert pid_file is not None
         query(dsn, "create table kept as select 42 as number")
         with closing(psycopg2.connect(dsn)):
             stopped = processes_of(self.folder / "data")
@@ -295,14 +295,14 @@ class ClusterTests(TestCase):
             await cluster.stopService()
             self.assertLess(time.monotonic() - began, BOUND)
             await until(lambda: not any(Path("/proc", str(pid), "exe").exists() for pid in stopped))
-        self.assertFalse(Path(told.socket_folder).exists())
+        self.assertFalse(Path(pid_file.socket_folder).exists())
         self.assertEqual(self.errors, [])
         cluster.startService()
         self.assertEqual(query(await cluster.ready(), "select number from kept"), [(42,)])
 
     async def test_stop_without_permission(self) -> None:
         """
-        A signal that may not be sent ends the stop no more than one that is of no use.
+        A signal that may not be sent does not interrupt the stop.
         """
         self.patch(cluster_module, "STOPPING", ((signal.SIGINT, 0.2), (signal.SIGQUIT, BOUND)))
         cluster = await self.prepared_cluster()
@@ -320,7 +320,7 @@ class ClusterTests(TestCase):
 
     async def test_number_given_to_another(self) -> None:
         """
-        The stop leaves alone who has the number of a server that is over.
+        The stop does not signal a process that has the reused pid of the server.
         """
         started: list[Child] = []
         start = Programs.start
@@ -348,7 +348,7 @@ class ClusterTests(TestCase):
 
     async def test_psql_line(self) -> None:
         """
-        The line that opens the database can be pasted into a shell, whatever the folder is called.
+        The `psql` command can be pasted into a shell, whatever the folder's name.
         """
         cluster = await self.prepared_cluster('it\'s "my" folder\\')
         await cluster.ready()
@@ -357,7 +357,7 @@ class ClusterTests(TestCase):
 
     async def test_strange_paths(self) -> None:
         """
-        Blanks, quotes and other scripts in the path are names like any other.
+        Blanks, quotes and non-ASCII letters in the path work.
         """
         self.folder = self.folder.parent / " a \"b\" 'c' température ☃ %41$HOME " / "postgres"
         cluster = self.cluster()
@@ -366,21 +366,21 @@ class ClusterTests(TestCase):
 
     async def test_comma(self) -> None:
         """
-        A comma in the path, which libpq takes for the end of a host, keeps nobody from the socket.
+        A comma in the path, at which libpq splits a host, works.
         """
         cluster = await self.prepared_cluster("a,b")
         self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
 
     async def test_long_path(self) -> None:
         """
-        Where the path is too long for a socket, that is in a short private folder, which goes with the server.
+        If the path is too long for a socket, the socket is in a short private folder, which is removed at the stop.
         """
         self.folder = self.folder.parent / ("long" * 50) / "postgres"
         cluster = self.cluster()
         self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
-        told = PidFile.read(self.folder / "data")
-        assert told is not None
-        sockets = Path(told.socket_folder)
+        pid_file = PidFile.read(self.folder / "data")
+        assert pid_file is not None
+        sockets = Path(pid_file.socket_folder)
         self.assertNotIn(self.folder, sockets.parents)
         self.assertEqual(stat.S_IMODE(sockets.stat().st_mode), 0o700)
         await cluster.stopService()
@@ -388,7 +388,7 @@ class ClusterTests(TestCase):
 
     async def test_long_path_after_kill(self) -> None:
         """
-        A short folder that a killed server has left is used again.
+        The short folder of a killed server is used again.
         """
         cluster = await self.prepared_cluster("long" * 50)
         first = await cluster.ready()
@@ -398,7 +398,7 @@ class ClusterTests(TestCase):
 
     async def test_adopts_running_server(self) -> None:
         """
-        A server whose usbgate was killed is found, with the same process, and stopped at our stop.
+        A server whose usbgate was killed is adopted, and stopped at our stop.
         """
         await self.prepare()
         owner = await self.owner(ready=True)
@@ -414,7 +414,7 @@ class ClusterTests(TestCase):
 
     async def test_adopted_server_that_dies(self) -> None:
         """
-        A server that was found is replaced when it dies, too.
+        An adopted server that dies is replaced.
         """
         await self.prepare()
         owner = await self.owner(ready=True)
@@ -430,7 +430,7 @@ class ClusterTests(TestCase):
 
     async def test_killed_while_making_the_database(self) -> None:
         """
-        A usbgate that is killed during its first start leaves no half database: the next one makes a whole one.
+        If usbgate is killed during its first start, the next start creates a complete database.
         """
         owner = await self.owner(ready=False)
         await until(lambda: list(self.folder.glob("initdb-*/base")))
@@ -446,7 +446,7 @@ class ClusterTests(TestCase):
 
     async def test_stopped_while_starting(self) -> None:
         """
-        A stop during the first start ends what runs, and tells who waits.
+        A stop during the first start ends all programs and fails `ready`.
         """
         cluster = self.cluster()
         ready = cluster.ready()
@@ -458,7 +458,7 @@ class ClusterTests(TestCase):
 
     async def test_stopped_at_once(self) -> None:
         """
-        A start and a stop in the same breath leave nothing, no short folder for the socket either.
+        A stop right after the start leaves no process and no short folder.
         """
         made: list[str] = []
 
@@ -481,7 +481,7 @@ class ClusterTests(TestCase):
 
     async def test_stale_pid_file(self) -> None:
         """
-        A living process that was given a dead server's number is not taken for that server, and is left alone.
+        A process with the reused pid of a dead server is not taken for it, and is not signalled.
         """
         cluster = await self.prepared_cluster()
         await cluster.ready()
@@ -507,7 +507,7 @@ class ClusterTests(TestCase):
 
     async def test_senseless_pid_file(self) -> None:
         """
-        An empty pid file, as a power cut leaves it, does not keep the server from starting.
+        An empty pid file, as after a power cut, does not keep the server from starting.
         """
         cluster = await self.prepared_cluster()
         await cluster.ready()
@@ -518,24 +518,24 @@ class ClusterTests(TestCase):
 
     async def test_server_that_dies(self) -> None:
         """
-        A server that dies by itself is started again; the log says so once, and who waits for it is told.
+        A server that dies is restarted; that is logged once, and `came_up` is called.
         """
         cluster = await self.prepared_cluster()
-        told: list[str] = []
-        cluster.came_up = lambda: told.append(cluster.dsn)
+        dsns: list[str] = []
+        cluster.came_up = lambda: dsns.append(cluster.dsn)
         dsn = await cluster.ready()
-        self.assertEqual(told, [dsn])
+        self.assertEqual(dsns, [dsn])
         query(dsn, "create table kept as select 42 as number")
         os.kill(self.server_pid(), signal.SIGKILL)
         await until(lambda: self.errors)
         again = await cluster.ready()
-        self.assertEqual((again, told), (dsn, [dsn, dsn]))
+        self.assertEqual((again, dsns), (dsn, [dsn, dsn]))
         self.assertEqual(query(again, "select number from kept"), [(42,)])
         self.assertEqual(len(self.errors), 1)
 
-    def test_delivery_is_told(self) -> None:
+    def test_delivery_retries(self) -> None:
         """
-        In the daemon, the delivery is who is told that the server is there.
+        In the daemon, `came_up` makes the delivery retry.
         """
         settings = load(None, devices=["/dev/null"], state=str(self.folder), http="none", environ={})
         services: list[IService] = [build(reactor, SystemClock(), settings, settings.devices)]
@@ -547,7 +547,8 @@ class ClusterTests(TestCase):
 
     async def test_server_that_does_not_start(self) -> None:
         """
-        Who waits is told in the server's own words, each attempt; the log has it once; a cure helps without restart.
+        Each failed attempt fails `ready` with the server's own message; it is logged once; no restart of usbgate is
+        needed.
         """
         cluster = await self.prepared_cluster()
         await cluster.ready()
@@ -570,7 +571,7 @@ class ClusterTests(TestCase):
 
     async def test_foreign_folder(self) -> None:
         """
-        A data folder that holds something else is refused, and nothing in it is touched.
+        A data folder with other contents is refused and left unchanged.
         """
         precious = self.folder / "data" / "precious"
         precious.parent.mkdir(parents=True)
@@ -581,7 +582,7 @@ class ClusterTests(TestCase):
 
     async def test_detached(self) -> None:
         """
-        The server is in a session of its own and holds no open file of ours.
+        The server has its own session and inherits no open file.
         """
         secret = Path(self.mktemp())
         with secret.open("w") as ours:
@@ -596,7 +597,7 @@ class ClusterTests(TestCase):
 
     async def test_root_opens_no_more_than_the_way(self) -> None:
         """
-        As root the server has a user of its own; parents that it cannot pass get `o+x`, nothing else changes.
+        As root the server has its own user; parents that it can't traverse get `o+x`, and nothing else changes.
         """
         if os.geteuid() != 0:
             self.skipTest("only root can do that")
@@ -614,7 +615,7 @@ class ClusterTests(TestCase):
 
     async def test_link_in_place_of_a_folder(self) -> None:
         """
-        A link that the server's user puts in place of a folder is refused, and where it leads nothing is touched.
+        A link that the server's user puts in place of a folder is refused, and its target is left unchanged.
         """
         cluster = await self.prepared_cluster()
         await cluster.ready()
@@ -650,7 +651,7 @@ class ClusterTests(TestCase):
 
     async def test_server_behind_a_link(self) -> None:
         """
-        A server that is reached by a link in place of the data folder is not taken for ours, and not stopped.
+        A server found behind a link in place of the data folder is neither adopted nor stopped.
         """
         await (await self.prepared_cluster()).ready()
         other = self.folder.parent / "other"
@@ -666,7 +667,7 @@ class ClusterTests(TestCase):
 
     async def test_socket_folder_that_is_not_ours(self) -> None:
         """
-        A folder that the server says it listens in, and that is no private one of its user, is not used nor removed.
+        A socket folder in the pid file that is not a private one of the server's user is neither used nor removed.
         """
         await self.prepare()
         owner = await self.owner(ready=True)
@@ -689,7 +690,7 @@ class ClusterTests(TestCase):
 
     async def test_other_binaries(self) -> None:
         """
-        The machine's own PostgreSQL does as well.
+        The machine's own PostgreSQL can be used.
         """
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
         if not found:
@@ -702,12 +703,12 @@ class ClusterTests(TestCase):
 
 class BinariesTests(TestCase):
     """
-    Where PostgreSQL's programs come from.
+    Finding PostgreSQL's programs.
     """
 
     def test_package_missing(self) -> None:
         """
-        Without the package the error names the remedy, as soon as the cluster is made.
+        Without the package, creating a cluster fails with an error that says what to install.
         """
         self.patch(postmaster, "find_spec", lambda name: None)
         with self.assertRaisesRegex(BinariesMissing, r"pip install 'usbgate\[embedded\]'"):
@@ -715,14 +716,14 @@ class BinariesTests(TestCase):
 
     def test_folder_without_them(self) -> None:
         """
-        A folder that was named and lacks them is named.
+        The error names a given folder that lacks them.
         """
         with self.assertRaisesRegex(BinariesMissing, "no postgres in /nowhere"):
             find_binaries(Path("/nowhere"))
 
     def test_not_imported(self) -> None:
         """
-        Nothing of the package but its files is used.
+        The package is not imported.
         """
         code = "import sys; from usbgate.store.embedded.postmaster import find_binaries;"
         code += "find_binaries(); print(*sys.modules)"
@@ -733,22 +734,22 @@ class BinariesTests(TestCase):
 
 class ProgramsTests(TestCase):
     """
-    Programs that are to end soon by themselves, and do not.
+    Programs that should end by themselves and do not.
     """
 
     timeout = 60
 
     def setUp(self) -> None:
         """
-        Have a shell that does not end when asked to, and says so by making a file.
+        Prepare a shell that ignores SIGTERM and creates a file once it does.
         """
         self.programs = Programs(reactor, "/")
         self.sign = Path(self.mktemp()).absolute()
         self.stubborn = ["sh", "-c", f"trap '' TERM; echo $$ > '{self.sign}'; $1 sleep 60 & wait", "sh"]
 
-    async def deaf(self) -> int:
+    async def ignoring_signals(self) -> int:
         """
-        Wait until the shell listens to nobody.
+        Wait until the shell ignores SIGTERM; return its pid.
         """
         while not (self.sign.exists() and self.sign.read_text()):
             await deferLater(reactor, 0.01)
@@ -756,28 +757,28 @@ class ProgramsTests(TestCase):
 
     async def test_stubborn_program(self) -> None:
         """
-        What does not end when asked to is ended by force, and all it has started with it.
+        A program that ignores SIGTERM is killed, with all processes it started.
         """
         running = Deferred.fromCoroutine(self.programs.run(self.stubborn))
-        pid = await self.deaf()
+        pid = await self.ignoring_signals()
         await self.programs.end()
         await self.assertFailure(running, ProgramFailed)
         self.assertRaises(ProcessLookupError, os.kill, pid, 0)
 
     async def test_limit(self) -> None:
         """
-        The limit holds for it, too.
+        The time limit ends such a program, too.
         """
         failure = await self.assertFailure(Deferred.fromCoroutine(self.programs.run(self.stubborn, 0.3)), ProgramFailed)
         self.assertIn("sh: not done after", str(failure))
 
     async def test_program_that_cannot_be_ended(self) -> None:
         """
-        The end does not wait for it without bound; one that has escaped and holds its output stands for it.
+        `end` does not wait forever; here a process in another session keeps the output open.
         """
         escape = f"setsid sh -c 'echo $$ > {self.sign}; exec sleep 60'"
         running = Deferred.fromCoroutine(self.programs.run(["sh", "-c", f"{escape} & wait"]))
-        escaped = await self.deaf()
+        escaped = await self.ignoring_signals()
         try:
             await self.programs.end()
             self.assertNoResult(running)
@@ -788,12 +789,12 @@ class ProgramsTests(TestCase):
 
 class FromAnotherUserTests(TestCase):
     """
-    What is read in the folder of the server's user, who may have put anything there.
+    Reading files that the server's user controls.
     """
 
     def test_pipe(self) -> None:
         """
-        A pipe in place of a file holds up nobody.
+        A pipe in place of a file blocks nothing.
         """
         folder = Path(self.mktemp())
         folder.mkdir()
@@ -804,8 +805,8 @@ class FromAnotherUserTests(TestCase):
             "folder = Path(sys.argv[1]); print(PidFile.read(folder), ServerLog(folder / 'postgres.log').last_error())"
         )
         command = [sys.executable, "-c", code, str(folder.absolute())]
-        told = subprocess.check_output(command, text=True, cwd=Path(__file__).parents[2], timeout=BOUND)
-        self.assertEqual(told, "None \n")
+        printed = subprocess.check_output(command, text=True, cwd=Path(__file__).parents[2], timeout=BOUND)
+        self.assertEqual(printed, "None \n")
 
 
 class ServerLogTests(TestCase):
@@ -815,7 +816,7 @@ class ServerLogTests(TestCase):
 
     def test_trimmed(self) -> None:
         """
-        Past its limit only whole lines at the end are kept, and a writer that appends goes on behind them.
+        Beyond the limit only whole lines at the end are kept, and a process that appends continues after them.
         """
         path = Path(self.mktemp())
         with path.open("ab", buffering=0) as writer:
@@ -829,7 +830,7 @@ class ServerLogTests(TestCase):
 
     def test_no_link_followed(self) -> None:
         """
-        A link in its place is neither cut nor read.
+        A link in place of the log is neither truncated nor read.
         """
         target, link = Path(self.mktemp()), Path(self.mktemp())
         target.write_text("FATAL: secret\n" + "x" * LOG_LIMIT)
@@ -841,7 +842,7 @@ class ServerLogTests(TestCase):
 
     def test_last_error(self) -> None:
         """
-        Only what the newest server said counts.
+        Only messages of the newest server count.
         """
         path = Path(self.mktemp())
         path.write_text("FATAL:  old\n")

@@ -1,5 +1,5 @@
 """
-The delivery, between a journal and a store in memory, on a clock that is moved by hand; and once on a real journal.
+The delivery, between a journal and a store in memory, with a manual clock; and once on a real journal.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from usbgate.testing import MemoryJournal, MemorySink, readings, request_record
 
 class DeliveryTests(TestCase):
     """
-    Everything that a store can do.
+    Whatever a store can do.
     """
 
     def setUp(self) -> None:
         """
-        Join the parts.
+        Create the parts.
         """
         self.clock = Clock()
         self.outbox = MemoryJournal()
@@ -39,13 +39,13 @@ class DeliveryTests(TestCase):
 
     def make(self, jitter: float = 0.0) -> Delivery:
         """
-        Make a delivery.
+        Create a delivery.
         """
         return Delivery(self.clock, self.outbox, self.sink, lambda: self.restore(), jitter=lambda: jitter)
 
     def tearDown(self) -> None:
         """
-        Nothing is left when it was stopped.
+        No timer and no pending `oldest` is left after the stop.
         """
         if self.delivery.running:
             self.successResultOf(self.delivery.stopService())
@@ -54,13 +54,13 @@ class DeliveryTests(TestCase):
 
     async def count_restore(self) -> None:
         """
-        Count.
+        Count the call.
         """
         self.restored += 1
 
     def test_stores_in_order(self) -> None:
         """
-        What waits is stored, then what comes, each confirmed when it is stored.
+        The backlog is stored first, then new rows; each batch is confirmed when it is stored.
         """
         self.outbox.append(readings(0, 3), [])
         self.delivery.startService()
@@ -72,7 +72,7 @@ class DeliveryTests(TestCase):
 
     def test_one_statement_in_flight(self) -> None:
         """
-        Nothing is stored beside a statement in flight, and it is confirmed only when it has ended.
+        At most one statement is in flight; its batch is confirmed when it has ended.
         """
         self.sink.hanging = True
         self.delivery.startService()
@@ -85,7 +85,8 @@ class DeliveryTests(TestCase):
 
     def test_backs_off(self) -> None:
         """
-        A store that can't be reached is tried after 0.5 s, then twice as long, up to 30 s; then at 0.5 s again.
+        An unreachable store is retried after 0.5 s, then after twice as long, up to 30 s; after a success at 0.5 s
+        again.
         """
         states: list[str] = []
         self.delivery.state_changed = lambda: states.append(self.delivery.state)
@@ -102,7 +103,7 @@ class DeliveryTests(TestCase):
         self.sink.unavailable = None
         self.clock.advance(BACK_OFF_MOST)
         self.assertEqual((self.delivery.state, self.delivery.trouble, self.restored), ("connected", None, 1))
-        self.assertEqual(states, ["away", "connected"])  # told when it changed, not at each attempt
+        self.assertEqual(states, ["away", "connected"])  # called when it changes, not at each attempt
         self.sink.unavailable = "gone"
         self.outbox.append(readings(0, 1), [])
         (call,) = self.clock.getDelayedCalls()
@@ -110,8 +111,7 @@ class DeliveryTests(TestCase):
 
     def test_tries_now(self) -> None:
         """
-        Told that the store is there it tries at once, however long it would have waited; told at any other time it
-        does nothing.
+        `try_now` ends the back-off; at any other time it does nothing.
         """
         self.delivery.try_now()
         self.sink.unavailable = "connection refused"
@@ -140,7 +140,7 @@ class DeliveryTests(TestCase):
 
     def test_lost_and_back(self) -> None:
         """
-        A store that goes away loses nothing: the same rows come again; what was restored stays so.
+        A store that goes away loses nothing: the same rows are sent again, and nothing is restored again.
         """
         self.delivery.startService()
         self.sink.unavailable = "server closed the connection"
@@ -157,7 +157,7 @@ class DeliveryTests(TestCase):
 
     def test_lost_while_idle(self) -> None:
         """
-        A store that is lost while nothing waits is told to be away, and reached again before anything comes.
+        A store that is lost while no rows are waiting becomes `away`, and is connected again before any arrive.
         """
         self.delivery.startService()
         self.sink.unavailable = "the server is down"
@@ -174,7 +174,7 @@ class DeliveryTests(TestCase):
 
     def test_status(self) -> None:
         """
-        It has the state, the rows that wait and those set aside, and the trouble.
+        The status has the state, the numbers of waiting and rejected rows, the oldest time and the trouble.
         """
         self.assertEqual(self.delivery.status(), StoreStatus("connecting"))
         self.sink.refuses = lambda number, row: number == 2
@@ -187,14 +187,14 @@ class DeliveryTests(TestCase):
         expected = StoreStatus("away", None, 3, 1, oldest, self.sink.unavailable)
         self.assertEqual(self.delivery.status(), expected)
 
-    def test_said_once(self) -> None:
+    def test_logged_once(self) -> None:
         """
-        That the store is away is logged once with the reason, and once that it is back; not with each attempt.
+        That the store is away is logged once, with the reason, and once when it is back; not at each attempt.
 
-        A store that lets us in and then takes nothing (a dropped table) is away all the time.
+        A store that accepts connections and refuses writes (a dropped table) is away all the time.
         """
-        said: list[str] = []
-        self.patch(self.delivery, "log", FakeLog(said))
+        lines: list[str] = []
+        self.patch(self.delivery, "log", FakeLog(lines))
         self.delivery.startService()
         connect = self.sink.connect
         self.patch(self.sink, "connect", lambda: succeed(None))
@@ -207,7 +207,7 @@ class DeliveryTests(TestCase):
         self.sink.connect = connect  # type: ignore[method-assign]  # as it was
         self.clock.advance(BACK_OFF_MOST)
         self.assertEqual(
-            said,
+            lines,
             [
                 "info the store is connected; 0 rows are waiting",
                 "warn the store is unavailable: 42P01: no such table; rows are kept in the journal, 2 so far",
@@ -217,7 +217,7 @@ class DeliveryTests(TestCase):
 
     def test_conditions_reject_nothing(self) -> None:
         """
-        Whatever the server's condition is, no row is set aside for it.
+        No row is rejected because of the server's condition.
         """
         self.delivery.startService()
         self.sink.unavailable = "53100: disk full"
@@ -227,7 +227,7 @@ class DeliveryTests(TestCase):
 
     def test_bad_rows_stand_alone(self) -> None:
         """
-        Of readings and requests mixed, only the refused rows are set aside; the rest is stored, once, in order.
+        In a batch of readings and requests, only the refused rows are rejected; the rest is stored once, in order.
         """
         bad = {3, 4, 11, 14}
         self.sink.refuses = lambda number, row: number in bad
@@ -242,7 +242,7 @@ class DeliveryTests(TestCase):
 
     def test_a_bad_row_alone(self) -> None:
         """
-        A batch of one row that is refused is set aside and confirmed.
+        A refused batch of one row is rejected and confirmed.
         """
         self.sink.refuses = lambda number, row: True
         self.delivery.startService()
@@ -252,7 +252,7 @@ class DeliveryTests(TestCase):
 
     def test_lost_while_halving(self) -> None:
         """
-        A store that goes away in the middle of halving goes on where it was, and rejects nothing for it.
+        A store that goes away in the middle of halving continues there, and no row is rejected for it.
         """
         seen = []
 
@@ -272,12 +272,12 @@ class DeliveryTests(TestCase):
         self.assertEqual(self.sink.numbers(), [1, 2, 4, 5, 6, 7, 8, 9])
         self.assertEqual(self.outbox.events, ["reject 3 22P02: refused by the test", "confirm 1-9"])
 
-    def test_refused_rows_are_said_at_a_bounded_rate(self) -> None:
+    def test_refused_rows_are_logged_at_a_limited_rate(self) -> None:
         """
         A device whose every row is refused does not fill the log.
         """
-        said: list[str] = []
-        self.patch(self.delivery, "log", FakeLog(said))
+        lines: list[str] = []
+        self.patch(self.delivery, "log", FakeLog(lines))
         self.sink.refuses = lambda number, row: True
         self.delivery.startService()
         for _ in range(5):
@@ -285,7 +285,7 @@ class DeliveryTests(TestCase):
         self.clock.advance(60)
         self.outbox.append(readings(0, 1), [])
         self.assertEqual(
-            said[1:],
+            lines[1:],
             [
                 "warn the store refused 1 rows, which were set aside; the last, number 1: 22P02: refused by the test",
                 "warn the store refused 10 rows, which were set aside; the last, number 11: 22P02: refused by the test",
@@ -294,7 +294,7 @@ class DeliveryTests(TestCase):
 
     def test_our_own_bug(self) -> None:
         """
-        An exception that nobody expects is logged once, and tried again at leisure; the rows stay.
+        An unexpected exception is logged once and retried with the back-off; the rows stay in the journal.
         """
 
         def refuses(number: int, row: Row) -> bool:
@@ -314,8 +314,8 @@ class DeliveryTests(TestCase):
         """
         Rows are stored while readings are restored; if that fails, it is logged once and retried each minute.
         """
-        said: list[str] = []
-        self.patch(self.delivery.restoration, "log", FakeLog(said))
+        lines: list[str] = []
+        self.patch(self.delivery.restoration, "log", FakeLog(lines))
         restoring: list[Deferred[None]] = []
 
         def restore() -> Deferred[None]:
@@ -335,7 +335,7 @@ class DeliveryTests(TestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(len(restoring), 3)
         again = "warn can't restore the newest readings: too many connections; retrying"
-        self.assertEqual(said.count(again), 1)
+        self.assertEqual(lines.count(again), 1)
 
     def test_restored_again_after_the_backlog(self) -> None:
         """
@@ -347,7 +347,7 @@ class DeliveryTests(TestCase):
         self.outbox.append(readings(1, 2), [])
         self.delivery.startService()
         self.assertEqual(self.restored, 1)
-        self.outbox.append(readings(3, 1), [])  # since the start: it was heard
+        self.outbox.append(readings(3, 1), [])  # received since the start
         self.sink.release()
         self.assertEqual(self.outbox.events[1:], ["reject 3 22P02: refused by the test", "confirm 2-3", "confirm 4-4"])
         self.assertEqual(self.restored, 2)
@@ -369,7 +369,7 @@ class DeliveryTests(TestCase):
 
     def test_stopped_before_the_backlog_is_stored(self) -> None:
         """
-        A stop ends the waiting for the backlog.
+        The stop ends the wait for the initial backlog.
         """
         self.sink.hanging = True
         self.outbox.append(readings(0, 1), [])
@@ -395,7 +395,7 @@ class DeliveryTests(TestCase):
 
     def test_stop_while_waiting(self) -> None:
         """
-        Stopping while nothing waits, or while backing off, is done at once and closes the sink.
+        The stop while idle, or during the back-off, ends at once and closes the sink.
         """
         self.delivery.startService()
         self.successResultOf(self.delivery.stopService())
@@ -409,7 +409,7 @@ class DeliveryTests(TestCase):
 
     def test_stop_lets_a_statement_end(self) -> None:
         """
-        A statement in flight may end, is confirmed, and nothing more is begun.
+        A statement in flight may end and is confirmed; no other is started.
         """
         self.sink.hanging = True
         self.outbox.append(readings(0, 1), [])
@@ -425,7 +425,7 @@ class DeliveryTests(TestCase):
 
     def test_stop_while_halving(self) -> None:
         """
-        Stopping does not wait for the halves of a batch; it comes again, whole.
+        The stop does not wait for the remaining halves of a batch; the whole batch is sent again.
         """
         self.sink.hanging = True
         self.sink.refuses = lambda number, row: number == 2
@@ -471,7 +471,7 @@ class DeliveryTests(TestCase):
 
     def test_never_started(self) -> None:
         """
-        One that was never started can be stopped.
+        A delivery that was never started can be stopped.
         """
         self.successResultOf(self.delivery.stopService())
         self.assertEqual(self.sink.calls, [])
@@ -479,23 +479,23 @@ class DeliveryTests(TestCase):
 
 class FakeLog:
     """
-    Keeps what would be logged, spelled out.
+    Keeps what is logged, formatted.
     """
 
-    def __init__(self, said: list[str]) -> None:
-        self._said = said
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
 
     def info(self, text: str, **fields: object) -> None:
         """
         Keep it.
         """
-        self._said.append("info " + text.format(**fields))
+        self._lines.append("info " + text.format(**fields))
 
     def warn(self, text: str, **fields: object) -> None:
         """
         Keep it.
         """
-        self._said.append("warn " + text.format(**fields))
+        self._lines.append("warn " + text.format(**fields))
 
 
 class WithJournalTests(JournalCase):
@@ -505,7 +505,7 @@ class WithJournalTests(JournalCase):
 
     async def test_outage(self) -> None:
         """
-        After an outage beyond what memory holds every row is stored once and in order, the bad ones set aside.
+        After an outage beyond the memory limit, every row is stored once and in order, except the rejected ones.
         """
         journal = self.start(live_limit=40_000)
         reads = self.count_reads()
@@ -525,5 +525,5 @@ class WithJournalTests(JournalCase):
         self.assertEqual(sink.numbers(), [n for n in range(1, 3201) if n not in (5, 2000)])
         await delivery.stopService()
         await journal.stopService()
-        self.assertEqual(self.look("select n from rejected order by n"), [(5,), (2000,)])
-        self.assertEqual(self.look("select * from batch"), [])
+        self.assertEqual(self.query("select n from rejected order by n"), [(5,), (2000,)])
+        self.assertEqual(self.query("select * from batch"), [])

@@ -1,5 +1,5 @@
 """
-The journal, on real files and with its real thread.
+The journal, with real files and its real thread.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ from usbgate.testing import readings, request_record, rows_of
 
 def values(batch: Batch) -> list[float]:
     """
-    List the values of a batch's readings.
+    Return the values of a batch's readings.
     """
     return [float(cell) for cell in batch.of(Reading)[5].split("\n")] if batch.of(Reading) else []
 
 
 def numbers(batch: Batch) -> list[int]:
     """
-    List the numbers of a batch's rows.
+    Return the numbers of a batch's rows.
     """
     return list(rows_of(batch))
 
 
 class QueueTests(JournalCase):
     """
-    Rows come out as they went in.
+    Rows are returned in the order in which they were appended.
     """
 
     async def test_marks_delimit(self) -> None:
         """
-        A mark is numbered behind all that came before it, and before all that came after.
+        A clock mark is numbered after all rows appended before it and before all rows appended after it.
         """
         journal = self.start(durability=60.0)
         mark = ClockMark(1_700_000_000_000, 1.0, "a", True)
@@ -73,7 +73,7 @@ class QueueTests(JournalCase):
 
     async def test_interfaces(self) -> None:
         """
-        It is what the gateway and the delivery expect.
+        The journal provides the interfaces of the gateway and of the delivery.
         """
         journal = self.start()
         verifyObject(IJournal, journal)
@@ -98,18 +98,18 @@ class QueueTests(JournalCase):
 
     async def test_waits_for_rows(self) -> None:
         """
-        Asking before there is anything waits until it is on disk; nothing is given out sooner.
+        `oldest` waits until there are rows on disk; no row is returned before it is.
         """
         journal = self.start()
         asked = journal.oldest()
         journal.append(readings(0, 1), ())
         self.assertNoResult(asked)
         batch = await asked
-        self.assertEqual(self.look("select first, last, count, payload from batch"), [(1, 1, 1, batch.to_bytes())])
+        self.assertEqual(self.query("select first, last, count, payload from batch"), [(1, 1, 1, batch.to_bytes())])
 
     async def test_same_batch_until_confirmed(self) -> None:
         """
-        The oldest batch is the same one until it is confirmed, whatever has come since.
+        `oldest` returns the same batch until it is confirmed, whatever was appended since.
         """
         journal = self.start()
         journal.append(readings(0, 1), ())
@@ -124,7 +124,7 @@ class QueueTests(JournalCase):
 
     async def test_cancelled_question(self) -> None:
         """
-        A question that was taken back takes nothing with it.
+        A cancelled `oldest` loses no rows.
         """
         journal = self.start()
         asked = journal.oldest()
@@ -135,7 +135,7 @@ class QueueTests(JournalCase):
 
     async def test_idle(self) -> None:
         """
-        While nothing comes, no timer runs and nothing is written, not even the deletion of one confirmed batch.
+        While nothing is appended, no timer runs and nothing is written, not even the deletion of a confirmed batch.
         """
         await deferLater(self.reactor, 0)
         before = self.reactor.getDelayedCalls()  # trial's own time limit
@@ -145,14 +145,14 @@ class QueueTests(JournalCase):
         journal.confirm(await journal.oldest())
         self.assertEqual(self.reactor.getDelayedCalls(), before)
         self.assertEqual(journal.health.commits, 1)
-        self.assertEqual(len(self.look("select * from batch")), 1)
+        self.assertEqual(len(self.query("select * from batch")), 1)
         journal.append(readings(1, 1), ())
         await journal.oldest()
-        self.assertEqual(self.look("select last from batch"), [(2,)])
+        self.assertEqual(self.query("select last from batch"), [(2,)])
 
     async def test_durability(self) -> None:
         """
-        Rows wait as long for a commit as was said, all of them for the same one, and no longer than until the stop.
+        Rows wait for a commit as long as configured, share it, and are written at the stop at the latest.
         """
         await deferLater(self.reactor, 0)
         before = self.reactor.getDelayedCalls()
@@ -169,11 +169,11 @@ class QueueTests(JournalCase):
             self.assertEqual((journal.health.commits, journal.backlog), (commits, backlog + 2))
             await journal.stopService()
             self.assertEqual(journal.health.commits, 1)
-        self.assertEqual(self.look("select count from batch"), [(2,), (2,)])
+        self.assertEqual(self.query("select count from batch"), [(2,), (2,)])
 
     async def test_many_rows_at_once(self) -> None:
         """
-        A full measure of rows is written at once, and small batches are merged up to a measure.
+        Many rows are written at once, and small batches are merged up to `MERGE_ROWS`.
         """
         await deferLater(self.reactor, 0)
         before = self.reactor.getDelayedCalls()
@@ -186,15 +186,15 @@ class QueueTests(JournalCase):
         self.assertEqual(sum(sizes), 5 * FLUSH_ROWS)
         self.assertLessEqual(max(sizes), MERGE_ROWS)
         self.assertLessEqual(len(sizes), 3)
-        told = journal.status()
-        self.assertEqual((told.trouble, told.commits), (None, journal.health.commits))
-        assert told.written is not None
-        self.assertGreater(told.written, 5 * FLUSH_ROWS)
+        status = journal.status()
+        self.assertEqual((status.trouble, status.commits), (None, journal.health.commits))
+        assert status.written is not None
+        self.assertGreater(status.written, 5 * FLUSH_ROWS)
         self.assertGreater(journal.health.slowest_commit, 0)
 
     async def test_behind_and_live_again(self) -> None:
         """
-        Beyond the memory mark batches are read back from disk, and nothing is left out, doubled or moved.
+        Beyond the memory limit batches are read back from disk; none is lost, doubled or out of order.
         """
         journal = self.start(live_limit=2_000)
         reads = self.count_reads()
@@ -220,7 +220,7 @@ class QueueTests(JournalCase):
 
     async def test_catching_up_deletes(self) -> None:
         """
-        What was confirmed is deleted while nothing new comes, too, once it is much.
+        Many confirmed rows are deleted even while nothing is appended.
         """
         journal = self.start()
         for _ in range(3):
@@ -228,18 +228,18 @@ class QueueTests(JournalCase):
         await self.committed(journal)
         await self.take_all(journal)
         await until(
-            lambda: journal.health.commits > 1 and self.look("select sum(count) from batch") != [(3 * FLUSH_ROWS,)]
+            lambda: journal.health.commits > 1 and self.query("select sum(count) from batch") != [(3 * FLUSH_ROWS,)]
         )
 
 
 class RestartTests(JournalCase):
     """
-    What is on disk is there the next time.
+    Rows on disk survive a restart.
     """
 
     async def test_goes_on(self) -> None:
         """
-        Stopping writes what was appended; a restart finds it, and the name and the numbers go on.
+        The stop writes what was appended; a restart finds it and continues the uuid and the numbers.
         """
         journal = self.start()
         uuid = journal.uuid
@@ -256,7 +256,7 @@ class RestartTests(JournalCase):
 
     async def test_much_left(self) -> None:
         """
-        What was left is read back part by part, all of it, before anything that came since.
+        A backlog is read back in parts, completely, before any newer rows.
         """
         journal = self.start()
         for n in range(5):
@@ -271,13 +271,13 @@ class RestartTests(JournalCase):
 
     async def test_numbers_of_an_empty_file(self) -> None:
         """
-        The numbers go on although no batch is left in the file.
+        Numbers continue although no batch is left in the file.
         """
         journal = self.start()
         journal.append(readings(0, 3), ())
         journal.confirm(await journal.oldest())
         await journal.stopService()
-        self.assertEqual(self.look("select * from batch"), [])
+        self.assertEqual(self.query("select * from batch"), [])
         journal = self.start()
         self.assertEqual(journal.backlog, 0)
         journal.append(readings(0, 1), ())
@@ -285,7 +285,7 @@ class RestartTests(JournalCase):
 
     async def test_confirmed_and_crashed(self) -> None:
         """
-        A batch whose confirmation was not yet on disk at a crash comes again.
+        A batch whose confirmation was not on disk at a crash is returned again.
         """
         journal = self.start()
         journal.append(readings(0, 3), ())
@@ -301,11 +301,11 @@ class RestartTests(JournalCase):
 
     async def test_killed(self) -> None:
         """
-        After a kill -9 every row that was on disk is found again, once, in order, and nothing half.
+        After a `kill -9`, every row that was on disk is returned once, in order, and no batch is incomplete.
         """
-        told = self.path.with_name("told")
+        output = self.path.with_name("output")
         root = Path(__file__).parents[2]
-        with told.open("wb") as out:
+        with output.open("wb") as out:
             child = subprocess.Popen(
                 [sys.executable, "-c", CHILD, self.path],
                 stdout=out,
@@ -314,12 +314,12 @@ class RestartTests(JournalCase):
                 start_new_session=True,
             )
         try:
-            await until(lambda: told.read_bytes().count(b"\n") >= 8 or child.poll() is not None)
+            await until(lambda: output.read_bytes().count(b"\n") >= 8 or child.poll() is not None)
         finally:
             child.send_signal(signal.SIGKILL)
             status = child.wait()
         self.assertEqual(status, -signal.SIGKILL)
-        durable = int(told.read_text().rpartition("\n")[0].rpartition("\n")[2])
+        durable = int(output.read_text().rpartition("\n")[0].rpartition("\n")[2])
         journal = self.start()
         found = [value for batch in await self.take_all(journal) for value in values(batch)]
         self.assertGreaterEqual(len(found), durable)
@@ -340,7 +340,7 @@ class RestartTests(JournalCase):
 
     async def test_rows_while_closed(self) -> None:
         """
-        Rows that come too late are told, not dropped in silence.
+        Rows appended after the stop are logged as lost.
         """
         journal = self.start()
         await journal.stopService()
@@ -349,7 +349,7 @@ class RestartTests(JournalCase):
 
     async def test_never_started(self) -> None:
         """
-        Making a journal opens nothing, and one that was never started can be stopped.
+        Creating a journal opens nothing, and one that was never started can be stopped.
         """
         journal = Journal(self.reactor, self.path)
         await journal.stopService()
@@ -357,7 +357,7 @@ class RestartTests(JournalCase):
 
     async def test_stop_with_a_question_open(self) -> None:
         """
-        Stopping ends a question that nobody will answer.
+        The stop cancels a pending `oldest`.
         """
         journal = self.start()
         asked = journal.oldest()
@@ -366,7 +366,7 @@ class RestartTests(JournalCase):
 
     async def test_large_empty_file_shrinks(self) -> None:
         """
-        A file that an outage made large is small again at the next start.
+        A file that grew large in an outage is made small at the next start.
         """
         self.patch(file, "LARGE", 64)
         journal = self.start()
@@ -381,12 +381,12 @@ class RestartTests(JournalCase):
 
 class RejectTests(JournalCase):
     """
-    Rows that no store would take.
+    Rows that the store refuses.
     """
 
     async def test_set_aside_for_good(self) -> None:
         """
-        A rejected row is in the file with its reason and its time, once, also after a restart.
+        A rejected row is kept in the file once, with its reason and time, also after a restart.
         """
         journal = self.start()
         journal.append(readings(0, 1), [request_record(sensor="7")])
@@ -400,16 +400,16 @@ class RejectTests(JournalCase):
         journal.confirm(batch)
         await journal.stopService()
         self.assertEqual(
-            self.look("select n, reason, kind, json_extract(row, '$.sensor') from rejected order by n"),
+            self.query("select n, reason, kind, json_extract(row, '$.sensor') from rejected order by n"),
             [(1, "22021: not UTF-8: ?", "reading", "20"), (2, "23514: sensor 7", "request", "7")],
         )
-        self.assertEqual(self.look("select count(*) from rejected where at like '20__-__-__T__:__:__.___Z'"), [(2,)])
-        self.assertEqual(self.look("select * from batch"), [])
+        self.assertEqual(self.query("select count(*) from rejected where at like '20__-__-__T__:__:__.___Z'"), [(2,)])
+        self.assertEqual(self.query("select * from batch"), [])
         self.assertEqual(self.start().rejected, 2)
 
     async def test_durable_before_its_batch_is_let_go(self) -> None:
         """
-        A row is set aside by the next commit, whether or not its batch is confirmed.
+        A row is rejected by the next commit, whether or not its batch is confirmed.
         """
         journal = self.start()
         journal.append(readings(0, 1), ())
@@ -417,17 +417,17 @@ class RejectTests(JournalCase):
         journal.reject(batch, "22003")
         journal.confirm(batch)
         await until(lambda: journal.health.commits == 2)
-        self.assertEqual(self.look("select n, reason from rejected"), [(1, "22003")])
+        self.assertEqual(self.query("select n, reason from rejected"), [(1, "22003")])
 
 
 class TroubleTests(JournalCase):
     """
-    A disk that does not do its part.
+    A disk that refuses writes, hangs or damages the file.
     """
 
     def refuse(self) -> sqlite3.Connection:
         """
-        Let nobody write to the file until the connection is closed.
+        Lock the file until the returned connection is closed.
         """
         self.opened[-1].execute("pragma busy_timeout = 1")
         db = connect(self.path, isolation_level=None)
@@ -436,9 +436,9 @@ class TroubleTests(JournalCase):
 
     async def test_ring(self) -> None:
         """
-        A disk that takes nothing holds back no device: rows are kept up to a bound, then the oldest are dropped,
-        readings and requests, counted, shown and said at a bounded rate; with room the rest is written, in order, and
-        comes out.
+        A disk that refuses writes holds no device back: rows are kept up to a limit, then the oldest are dropped,
+        readings and requests alike, counted in the status and logged at a limited rate. When it recovers, the rest is
+        written and returned in order.
         """
         journal = self.start(unsynced_limit=20_000)
         journal.append(readings(0, 1), ())
@@ -455,8 +455,8 @@ class TroubleTests(JournalCase):
         self.assertEqual((journal.health.commits, self.pressure), (1, []))
         self.assertGreater(journal.health.lost, 500)
         self.assertEqual(journal.backlog, 1_001 - journal.health.lost)
-        told = journal.status()
-        self.assertEqual((told.trouble, told.lost), ("database is locked", journal.health.lost))
+        status = journal.status()
+        self.assertEqual((status.trouble, status.lost), ("database is locked", journal.health.lost))
         self.assertEqual(len(self.logged("are lost")), 1)
         holder.close()
         rows = [row for batch in await self.take_all(journal) for row in rows_of(batch).values()]
@@ -468,11 +468,11 @@ class TroubleTests(JournalCase):
         self.assertEqual((journal.backlog, journal.unwritten), (0, 0))
         journal.append(readings(0, 1), ())
         journal.confirm(await journal.oldest())
-        self.assertEqual(self.look("select lost from journal"), [(journal.health.lost,)])
+        self.assertEqual(self.query("select lost from journal"), [(journal.health.lost,)])
 
     def hang(self) -> tuple[threading.Event, threading.Event]:
         """
-        Let the next write not end before the second event; the first one is set when it has begun.
+        Make the next write hang until the second event; the first event is set when it has begun.
         """
         hanging, going_on = threading.Event(), threading.Event()
         self.addCleanup(going_on.set)
@@ -488,8 +488,8 @@ class TroubleTests(JournalCase):
 
     async def test_slow_disk(self) -> None:
         """
-        While a write takes long the devices are held back beyond the mark, and go on when it has ended; requests, which
-        come all the same, are recorded. Nothing is lost.
+        During a slow write the devices are held back above the limit, and released when it ends; requests are recorded
+        all the same. Nothing is lost.
         """
         journal = self.start(unsynced_limit=20_000)
         _, going_on = self.hang()
@@ -510,8 +510,8 @@ class TroubleTests(JournalCase):
 
     async def test_hanging_disk(self) -> None:
         """
-        A write that does not end is a disk that takes nothing: devices that were held back go on, though nothing more
-        came meanwhile, memory stays bounded, and when the write has ended all goes on but for what was dropped.
+        A write that hangs counts as refused: devices are released, even if nothing was appended meanwhile, and memory
+        stays bounded. When it ends, all rows but the dropped ones are returned.
         """
         self.patch(journal_module, "STUCK_AFTER", 0.1)
         self.patch(journal_module, "CHECK_INTERVAL", 0.02)
@@ -540,7 +540,7 @@ class TroubleTests(JournalCase):
 
     async def test_stop_while_hanging(self) -> None:
         """
-        A write that does not end can't keep the daemon from ending; what may be lost is told.
+        A write that hangs does not keep the daemon from stopping; the number of rows that may be lost is logged.
         """
         self.patch(journal_module, "STUCK_AFTER", 0.1)
         self.patch(journal_module, "CHECK_INTERVAL", 0.02)
@@ -555,7 +555,7 @@ class TroubleTests(JournalCase):
 
     async def test_comes_and_goes(self) -> None:
         """
-        Trouble that comes and goes does not fill the log; `status` shows it each time.
+        Recurring trouble does not fill the log; `status` shows it each time.
         """
         journal = self.start()
         for _ in range(3):
@@ -568,7 +568,7 @@ class TroubleTests(JournalCase):
 
     async def test_refused_rows_outlive_the_ring(self) -> None:
         """
-        What the store refused is set aside when the disk takes it, whatever is dropped meanwhile; so is the count.
+        Rejected rows, and the count of lost rows, are written when the disk recovers, whatever was dropped meanwhile.
         """
         journal = self.start(unsynced_limit=5_000)
         journal.append(readings(0, 1), ())
@@ -581,13 +581,13 @@ class TroubleTests(JournalCase):
         self.assertGreater(journal.health.lost, 0)
         holder.close()
         await until(lambda: not journal.unwritten)
-        self.assertEqual(self.look("select n, reason from rejected"), [(1, "22003")])
+        self.assertEqual(self.query("select n, reason from rejected"), [(1, "22003")])
         await journal.stopService()
-        self.assertEqual(self.look("select lost from journal"), [(journal.health.lost,)])
+        self.assertEqual(self.query("select lost from journal"), [(journal.health.lost,)])
 
     async def test_a_little_room(self) -> None:
         """
-        A disk with a little room takes of what waits as much as fits, the oldest first.
+        A disk with little room is filled with as many batches as fit, the oldest first.
         """
         self.patch(writer, "COMMIT_MOST", 20_000)
         journal = self.start()
@@ -602,7 +602,7 @@ class TroubleTests(JournalCase):
             journal.flush()
         db.execute("pragma max_page_count = 40")
         await until(lambda: journal.health.commits > 3 and journal.health.trouble)
-        (written,) = self.look("select max(last) from batch")[0]
+        (written,) = self.query("select max(last) from batch")[0]
         self.assertTrue(0 < written < 5_001, written)
         db.execute("pragma max_page_count = 100000")
         taken = [value for batch in await self.take_all(journal) for value in values(batch)]
@@ -610,7 +610,7 @@ class TroubleTests(JournalCase):
 
     def refuse_to_open(self) -> None:
         """
-        Let no file be opened, for want of room.
+        Make the opening of any file fail, as on a full disk.
         """
         error = sqlite3.OperationalError("database or disk is full")
         error.sqlite_errorcode = sqlite3.SQLITE_FULL
@@ -618,8 +618,8 @@ class TroubleTests(JournalCase):
 
     async def test_start_on_a_full_disk(self) -> None:
         """
-        A journal that the disk does not let be opened is opened later; what came since is written behind what is in it,
-        but for the oldest beyond a bound, which are counted.
+        A journal that can't be opened at the start is opened later. Rows appended meanwhile are written after those in
+        it, except for the oldest beyond a limit, which are counted as lost.
         """
         journal = self.start()
         uuid = journal.uuid
@@ -646,11 +646,11 @@ class TroubleTests(JournalCase):
         self.assertEqual(sum(batch.rows for batch in batches) + journal.health.lost, 2_110)
         self.assertEqual((self.pressure, journal.status().trouble), ([], None))
         await journal.stopService()
-        self.assertEqual(self.look("select lost from journal"), [(journal.health.lost,)])
+        self.assertEqual(self.query("select lost from journal"), [(journal.health.lost,)])
 
     async def test_stop_on_a_full_disk(self) -> None:
         """
-        A journal that could not be opened in all its life ends all the same, and tells what is lost.
+        A journal that could never be opened stops all the same, and logs the number of lost rows.
         """
         self.refuse_to_open()
         journal = self.start()
@@ -660,7 +660,7 @@ class TroubleTests(JournalCase):
 
     async def test_slow_store_is_no_pressure(self) -> None:
         """
-        Rows that the disk has and the store does not take hold back no device.
+        Rows that are on disk but not stored hold no device back.
         """
         journal = self.start(unsynced_limit=6_000, live_limit=6_000)
         for n in range(8):
@@ -671,7 +671,7 @@ class TroubleTests(JournalCase):
 
     async def test_full_disk(self) -> None:
         """
-        A disk that is full is still read for the store, what was stored makes room, and nothing is lost.
+        A full disk is still read for the delivery, stored rows make room, and nothing is lost.
         """
         journal = self.start(live_limit=1)
         for n in range(10):
@@ -692,7 +692,7 @@ class TroubleTests(JournalCase):
 
     async def test_unreadable_disk_is_written(self) -> None:
         """
-        While the disk can't be read, what comes is written to it; what is there is given out when it can be read again.
+        While the disk can't be read, rows are written to it; those on it are returned when it can be read again.
         """
         journal = self.start()
         journal.append(readings(0, 3), ())
@@ -714,7 +714,7 @@ class TroubleTests(JournalCase):
 
     async def stop_while_refusing(self) -> None:
         """
-        Stop with three rows that a disk refuses to the end; they are lost.
+        Stop with three rows that the disk refuses to the end.
         """
         journal = self.start()
         holder = self.refuse()
@@ -726,14 +726,14 @@ class TroubleTests(JournalCase):
 
     async def test_stop_while_refusing(self) -> None:
         """
-        A disk that refuses to the end can't keep the daemon from ending; what is lost is told.
+        A disk that refuses writes to the end does not keep the daemon from stopping; the loss is logged.
         """
         self.patch(writer, "STOP_PATIENCE", 0.01)
         await self.stop_while_refusing()
 
     async def test_stop_tries_at_once(self) -> None:
         """
-        When asked to end, what waits for the next attempt is tried at once, so that nothing is lost where that works.
+        The stop retries at once, so that nothing is lost if the disk has recovered.
         """
         self.patch(writer, "RETRY_FIRST", 1_000.0)
         self.patch(writer, "RETRY_MOST", 1_000.0)
@@ -744,11 +744,11 @@ class TroubleTests(JournalCase):
         holder.close()
         await journal.stopService()
         self.assertEqual(self.logged("are lost"), [])
-        self.assertEqual(self.look("select sum(count) from batch"), [(3,)])
+        self.assertEqual(self.query("select sum(count) from batch"), [(3,)])
 
     async def test_stop_does_not_wait_for_the_next_attempt(self) -> None:
         """
-        What can't be written is given up when the patience is over, however far off the next attempt is.
+        The stop gives up after `STOP_PATIENCE`, however far off the next attempt is.
         """
         self.patch(writer, "RETRY_FIRST", 1_000.0)
         self.patch(writer, "RETRY_MOST", 1_000.0)
@@ -757,7 +757,7 @@ class TroubleTests(JournalCase):
 
     async def test_damaged_file(self) -> None:
         """
-        A file that is no journal any more is set aside, that is said, and a new one is begun.
+        A file that is not a database is set aside and logged, and a new one is created.
         """
         for number in (1, 2):
             self.path.write_bytes(b"no database " * 1_000)
@@ -772,13 +772,13 @@ class TroubleTests(JournalCase):
 
     async def test_damage_found_later(self) -> None:
         """
-        Damage that shows while reading back sets the file aside; name and numbers go on, new rows are stored.
+        Damage found while reading sets the file aside; uuid and numbers continue, and new rows are stored.
         """
         journal = self.start(live_limit=1)
         for n in range(3):
             journal.append(readings(n, 1), ())
             await self.committed(journal)
-        self.look("update batch set payload = x'00' where last = 3")
+        self.query("update batch set payload = x'00' where last = 3")
         first = await journal.oldest()
         journal.confirm(first)
         asked = journal.oldest()
@@ -793,13 +793,13 @@ class TroubleTests(JournalCase):
 
     def damages(self, count: int) -> bool:
         """
-        Tell whether it was said so often.
+        Whether damage was logged this many times.
         """
         return len(self.logged("is damaged")) == count
 
     async def test_every_page(self) -> None:
         """
-        Whichever page of the file is flipped, that is found at the start, before anything of it is given out.
+        Damage to any page of the file is found at the start, before any of its rows are returned.
         """
         journal = self.start()
         for n in range(20):
@@ -823,16 +823,16 @@ class TroubleTests(JournalCase):
 
     def test_check_that_does_not_end(self) -> None:
         """
-        A file that can't be read, or whose check was interrupted by the stop, is no damaged one, and is written.
+        A file that can't be read, or whose check was interrupted by the stop, is not damaged, and is written.
         """
-        for code, told in ((sqlite3.SQLITE_IOERR, True), (sqlite3.SQLITE_INTERRUPT, False)):
+        for code, raises in ((sqlite3.SQLITE_IOERR, True), (sqlite3.SQLITE_INTERRUPT, False)):
             error = sqlite3.OperationalError("what SQLite says")
             error.sqlite_errorcode = code
 
             file = JournalFile(self.path)
             file.open()
             self.opened[-1].failing = error
-            if told:
+            if raises:
                 self.assertRaises(sqlite3.OperationalError, file.check)
             else:
                 file.check()
@@ -844,7 +844,7 @@ class TroubleTests(JournalCase):
 
     def test_cannot_be_used(self) -> None:
         """
-        A file that can't be used is one sentence, and no thread is left behind.
+        For a file that can't be used, the error is one sentence, and no thread is left running.
         """
         self.path.mkdir()
         journal = Journal(self.reactor, self.path)
@@ -855,27 +855,28 @@ class TroubleTests(JournalCase):
 
     def test_other_format(self) -> None:
         """
-        A file of another format is left alone.
+        A file of another format is refused and left unchanged.
         """
-        self.look("pragma user_version = 99")
+        self.query("pragma user_version = 99")
         self.assertRaises(JournalError, Journal(self.reactor, self.path).startService)
-        self.assertEqual(self.look("select count(*) from sqlite_master"), [(0,)])
+        self.assertEqual(self.query("select count(*) from sqlite_master"), [(0,)])
 
 
 class LimitTests(JournalCase):
     """
-    A journal that may hold only so much.
+    A journal with a size limit.
     """
 
     async def test_oldest_are_dropped(self) -> None:
         """
-        Beyond the limit the oldest whole batches go; that is counted, said and shown, and the rest comes out in order.
+        Beyond the limit the oldest batches are dropped whole, counted in the status and logged; the rest is returned in
+        order.
         """
         journal = self.start(limit=100_000)
         for n in range(30):
             journal.append(readings(n * 100, 100), ())
             await self.committed(journal)
-            (size,) = self.look("select sum(length(payload) + 32) from batch")[0]
+            (size,) = self.query("select sum(length(payload) + 32) from batch")[0]
             self.assertLessEqual(size, 100_000)
         self.assertGreater(size, 90_000)
         self.assertGreater(journal.health.lost, 0)
@@ -897,7 +898,7 @@ class LimitTests(JournalCase):
 
     async def test_below_the_limit(self) -> None:
         """
-        Where what was stored makes room, nothing is dropped.
+        Nothing is dropped if stored rows make room.
         """
         journal = self.start(limit=50_000)
         for n in range(30):
@@ -908,7 +909,7 @@ class LimitTests(JournalCase):
 
     async def test_in_flight(self) -> None:
         """
-        What is on its way to the store is not dropped, and comes again after a crash.
+        A batch in delivery is not dropped, and is returned again after a crash.
         """
         journal = self.start(limit=50_000)
         journal.append(readings(0, 100), ())
@@ -916,7 +917,7 @@ class LimitTests(JournalCase):
         for n in range(1, 20):
             journal.append(readings(n * 100, 100), ())
             await self.committed(journal)
-        self.assertEqual(self.look("select min(last) from batch"), [(batch.last,)])
+        self.assertEqual(self.query("select min(last) from batch"), [(batch.last,)])
         self.assertIs(await journal.oldest(), batch)
         await journal.stopService()
         again = self.start(limit=50_000)
@@ -926,7 +927,7 @@ class LimitTests(JournalCase):
 
     async def test_smaller_limit(self) -> None:
         """
-        A limit that became smaller is kept from the first commit on.
+        A limit that was lowered holds from the first commit on.
         """
         journal = self.start()
         for n in range(10):
@@ -936,13 +937,14 @@ class LimitTests(JournalCase):
         journal = self.start(limit=30_000)
         journal.append(readings(1_000, 1), ())
         await self.committed(journal)
-        self.assertLessEqual(self.look("select sum(length(payload)) from batch")[0][0], 30_000)
+        self.assertLessEqual(self.query("select sum(length(payload)) from batch")[0][0], 30_000)
         taken = [value for batch in await self.take_all(journal) for value in values(batch)]
         self.assertEqual(taken, [float(n) for n in range(journal.health.lost, 1_001)])
 
     async def test_every_order(self) -> None:
         """
-        Whenever rows are taken, confirmed or read back meanwhile, each comes out once and in order, or is counted.
+        Whatever the order of appending, reading and confirming, each row is returned once and in order, or counted as
+        lost.
         """
         lost = 0
         for seed in range(8):
@@ -976,7 +978,7 @@ class LimitTests(JournalCase):
             self.assertEqual((len(taken) + journal.health.lost, journal.backlog), (appended, 0), seed)
             lost += journal.health.lost
             await journal.stopService()
-            self.assertEqual(self.look("select lost from journal"), [(journal.health.lost,)], seed)
+            self.assertEqual(self.query("select lost from journal"), [(journal.health.lost,)], seed)
             self.path.unlink()
         self.assertGreater(lost, 0)  # with one seed alone, the thread may have kept up
 
@@ -990,15 +992,15 @@ from usbgate.store.journal.journal import Journal
 
 journal = Journal(reactor, Path(sys.argv[1]))
 journal.startService()
-appended = told = 0
+appended = printed = 0
 
 def more():
-    global appended, told
+    global appended, printed
     journal.append(readings(appended, 7), ())
     appended += 7
-    if journal.backlog - journal.unwritten > told:
-        told = journal.backlog - journal.unwritten
-        print(told, flush=True)
+    if journal.backlog - journal.unwritten > printed:
+        printed = journal.backlog - journal.unwritten
+        print(printed, flush=True)
 
 task.LoopingCall(more).start(0.001)
 reactor.run()

@@ -1,5 +1,5 @@
 """
-PostgresSink against real servers: what is stored, exactly once, whatever the server does.
+PostgresSink with real servers: each row is stored exactly once, whatever the server does.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class OneName:
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
         """
-        Deliver the address, if this is the name.
+        Resolve it to the address if it is that name.
         """
         resolution = HostResolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)
@@ -90,12 +90,12 @@ class HostResolution:
 
 class AlarmsTests(PostgresTestCase):
     """
-    What happened to alarms, and what came of them.
+    Alarms and their events.
     """
 
     async def test_open(self) -> None:
         """
-        Those that are active, or not acknowledged, are given as they are now, oldest first; of this gateway alone.
+        Alarms of this gateway that are active or not acknowledged are returned with their present state, oldest first.
         """
         sink = await self.connected()
         self.assertEqual(await sink.alarms(), [])
@@ -140,12 +140,12 @@ class AlarmsTests(PostgresTestCase):
 
 class StoringTests(PostgresTestCase):
     """
-    What comes in is there once, as it was.
+    Rows are stored once, unchanged.
     """
 
     async def test_columns(self) -> None:
         """
-        Every column of all tables holds what was given, null where there was nothing.
+        Every column of all tables has the given value, or null if there is none.
         """
         sink = await self.connected()
         self.assertTrue(verifyObject(ISink, sink))
@@ -197,7 +197,7 @@ class StoringTests(PostgresTestCase):
 
     async def test_empty_texts(self) -> None:
         """
-        A batch of one row whose text is empty keeps the empty text, and null stays null.
+        An empty text in a batch of one row stays empty, and null stays null.
         """
         sink = await self.connected()
         row = numbered(value=None, text="", command="")
@@ -211,7 +211,7 @@ class StoringTests(PostgresTestCase):
 
     async def test_again(self) -> None:
         """
-        A batch that is sent again, whole or merged with others, lands once.
+        A batch sent again, whole or merged with others, is stored once.
         """
         sink = await self.connected()
         first, second, third = batch_of(1, 3), batch.encode(4, [numbered(4)], [numbered_request(5)]), batch_of(6, 3)
@@ -225,8 +225,8 @@ class StoringTests(PostgresTestCase):
 
     async def test_again_after_a_correction(self) -> None:
         """
-        What is sent again by a new connection lands once, although its time was corrected meanwhile; what is new in
-        the same batch lands as well.
+        Rows sent again over a new connection are stored once, even if their time was corrected meanwhile; new rows in
+        the same batch are stored, too.
         """
         sink = await self.connected()
         known = batch.encode(1, [ClockMark(AT, 1.0, "a", False)], [numbered(1), numbered(2)], [numbered_request()])
@@ -243,7 +243,7 @@ class StoringTests(PostgresTestCase):
 
     async def test_refused(self) -> None:
         """
-        What the data is to blame for is RowsRefused, with nothing of the batch stored, and the sink goes on.
+        Invalid data fails with `RowsRefused`, nothing of the batch is stored, and the sink stays usable.
         """
         sink = await self.connected()
         self.query("alter table reading add constraint warm check (value < 1000)")
@@ -261,7 +261,8 @@ class StoringTests(PostgresTestCase):
 
     async def test_index_of_the_site(self) -> None:
         """
-        A row that another unique index does not take is refused, not lost in silence; the others come singly.
+        A row that violates another unique index is refused, not silently dropped; the other rows can be stored one by
+        one.
         """
         sink = await self.connected()
         self.query("create unique index site on reading (sensor, field, at)")
@@ -276,7 +277,7 @@ class StoringTests(PostgresTestCase):
 
     async def test_encoding(self) -> None:
         """
-        A text that the database's encoding doesn't have is refused; what it has is stored right.
+        A text that the database's encoding can't represent is refused; any other is stored unchanged.
         """
         self.url = self.server().create_database(encoding="LATIN1")
         sink = await self.connected()
@@ -286,7 +287,7 @@ class StoringTests(PostgresTestCase):
 
     async def test_dropped_table(self) -> None:
         """
-        A table that is not there is the server's fault: nothing is refused, and storing works when it is back.
+        A missing table is the server's condition: no row is refused, and storing works when the table is back.
         """
         sink = await self.connected()
         self.query("alter table reading rename to away")
@@ -297,7 +298,7 @@ class StoringTests(PostgresTestCase):
 
     async def test_read_only(self) -> None:
         """
-        A database that takes nothing refuses no rows.
+        A read-only database refuses no rows.
         """
         await (await self.connected()).close()
         name = self.url.rsplit("/", 1)[1]
@@ -309,12 +310,12 @@ class StoringTests(PostgresTestCase):
 
 class ContactTests(PostgresTestCase):
     """
-    Names, numbers, the schema, and who may connect.
+    Names, numbers, the schema, and failing connections.
     """
 
     async def test_base(self) -> None:
         """
-        A second journal under the same name goes on after the first one's numbers; the first keeps its own.
+        A second journal of the same gateway continues after the first one's numbers; the first keeps its own.
         """
         first = await self.connected()
         await first.store(batch.encode(5, [numbered(5)], [numbered_request(6), numbered_request(7)]))
@@ -338,7 +339,7 @@ class ContactTests(PostgresTestCase):
 
     async def test_name_taken(self) -> None:
         """
-        A second daemon with the same name is told so, and gets the name when the first has gone.
+        A second daemon with the same name gets an error, and the name when the first one is gone.
         """
         first = await self.connected()
         second = self.sink(journal=str(uuid.uuid4()))
@@ -350,7 +351,7 @@ class ContactTests(PostgresTestCase):
 
     async def test_own_session(self) -> None:
         """
-        An old session of the same journal is waited for in silence, as long as the limit allows.
+        An old session of the same journal is waited for, up to the limit.
         """
         first = await self.connected()
         hasty = self.sink(limits=Limits(own_session=0.0))
@@ -366,7 +367,7 @@ class ContactTests(PostgresTestCase):
 
     async def test_close_while_waiting(self) -> None:
         """
-        Closing ends a connect that waits, at once, and nothing can be done after it.
+        `close` fails a pending `connect` at once, and all later calls.
         """
         await self.connected()
         second = self.sink()
@@ -382,7 +383,7 @@ class ContactTests(PostgresTestCase):
 
     async def test_migrations(self) -> None:
         """
-        Many who come first at the same moment make one schema; one of a newer usbgate is left alone.
+        Daemons that connect first at the same moment create one schema; that of a newer usbgate is left unchanged.
         """
         sinks = [self.sink(gateway=f"pi{number}", journal=str(uuid.uuid4())) for number in range(5)]
         for connecting in [sink.connect() for sink in sinks]:
@@ -393,7 +394,7 @@ class ContactTests(PostgresTestCase):
 
     async def test_cannot_connect(self) -> None:
         """
-        What keeps us from connecting is said in one line, without the password.
+        The reason why a connection fails is one line, without the password.
         """
         server = self.server()
         for url, words in (
@@ -413,7 +414,7 @@ class ContactTests(PostgresTestCase):
 
     async def test_not_ready(self) -> None:
         """
-        Nothing is read before the tables are there, and then it is, although the writer's session has gone since.
+        Nothing is read before the tables exist; after that, reading works even if the writer's session is gone.
         """
         sink = self.sink()
         connecting = sink.connect()
@@ -428,7 +429,7 @@ class ContactTests(PostgresTestCase):
 
     async def test_one_connection(self) -> None:
         """
-        A role that may have one connection stores; that it can't read is told to whoever asks.
+        With a role limited to one connection, storing works and queries fail with the reason.
         """
         name = self.url.rsplit("/", 1)[1]
         self.query(f"create role {name} login password 'x' connection limit 1")
@@ -443,7 +444,7 @@ class ContactTests(PostgresTestCase):
 
     async def test_host_name(self) -> None:
         """
-        A host's name is found by the reactor, and of several hosts one that answers is taken.
+        Host names are resolved by the reactor, and of several hosts one that answers is used.
         """
         options = parse_dsn(self.url)
         if options["host"] != "127.0.0.1":
@@ -458,30 +459,30 @@ class ContactTests(PostgresTestCase):
             await sink.close()
             await until(lambda: not self.query(f"select 1 {self.sessions()}"))
 
-    async def test_told_later(self) -> None:
+    async def test_url_known_later(self) -> None:
         """
-        Where the database is may be learnt when we connect, again each time; not knowing it is SinkUnavailable.
+        The connection string is requested at each attempt; if it is not available, that is `SinkUnavailable`.
         """
-        told: list[str] = []
+        urls: list[str] = []
 
         async def where() -> str:
-            if not told:
+            if not urls:
                 raise SinkUnavailable("the database is starting")
-            return told.pop()
+            return urls.pop()
 
         sink = PostgresSink(reactor, where, "pi", lambda: self.journal)
         self.addCleanup(sink.close)
         self.assertIn("starting", await self.unavailable(sink.connect()))
-        told.append(self.url)
+        urls.append(self.url)
         await sink.connect()
         await sink.store(batch_of(1, 1))
         self.assertIn("starting", await self.unavailable(sink.latest()))
-        told.append(self.url)
+        urls.append(self.url)
         self.assertEqual(await sink.latest(), [numbered(1)])
 
     async def test_unix_socket(self) -> None:
         """
-        A Unix socket does as well.
+        A Unix socket can be used.
         """
         sink = self.sink(make_dsn(self.url, host=self.own_server().socket_folder))
         await sink.connect()
@@ -491,12 +492,12 @@ class ContactTests(PostgresTestCase):
 
 class FaultTests(PostgresTestCase):
     """
-    A server that goes away, hangs, or throws us out.
+    A server that goes away, hangs, or ends our session.
     """
 
     async def test_terminated(self) -> None:
         """
-        A session that is thrown out in the middle of a batch is SinkUnavailable; idle, it is told.
+        A session terminated in the middle of a batch is `SinkUnavailable`; terminated while idle, `lost` is called.
         """
         sink = await self.connected()
         lost: list[str] = []
@@ -528,7 +529,7 @@ class FaultTests(PostgresTestCase):
 
     async def test_idle_limit_of_the_server(self) -> None:
         """
-        A server that ends idle sessions does not end ours, by which we hold our name.
+        A server that ends idle sessions does not end ours, which holds the gateway's name.
         """
         ((version,),) = self.query("show server_version_num")
         if int(version) < 140000:
@@ -544,7 +545,7 @@ class FaultTests(PostgresTestCase):
 
     async def test_close_in_the_middle(self) -> None:
         """
-        Closing while a batch is being stored fails it at once, and a history query too.
+        `close` during a statement fails it at once, and a history query too.
         """
         sink = await self.connected()
         await sink.store(batch_of(1, 1))
@@ -562,7 +563,7 @@ class FaultTests(PostgresTestCase):
 
     async def test_frozen(self) -> None:
         """
-        A server that hangs fails each call in bounded time, while the reactor goes on; then all is as before.
+        Calls to a server that hangs fail within their limits, the reactor is never blocked, and all works afterwards.
         """
         server = self.own_server()
         sink = await self.connected(limits=SHORT)
@@ -603,7 +604,7 @@ class FaultTests(PostgresTestCase):
 
     async def test_restart(self) -> None:
         """
-        A server that is down is SinkUnavailable, and when it is back the sink works.
+        A server that is down is `SinkUnavailable`; when it is back, the sink works.
         """
         server = self.own_server()
         sink = await self.connected()
@@ -622,12 +623,12 @@ class FaultTests(PostgresTestCase):
 
 class ReadingTests(PostgresTestCase):
     """
-    What was stored is read again, by number.
+    Stored rows are read, by number.
     """
 
     async def test_latest(self) -> None:
         """
-        The newest of each field of each sensor of this gateway comes by number, whatever the clock said.
+        The newest reading of each field of each sensor of this gateway, by number, whatever the clock was.
         """
         other = await self.connected(gateway="attic", journal=str(uuid.uuid4()))
         await other.store(batch.encode(1, [numbered(9, sensor="99")], []))
@@ -646,7 +647,7 @@ class ReadingTests(PostgresTestCase):
 
     async def test_history(self) -> None:
         """
-        The newest of one sensor, newest last; of one field or all; not older than asked.
+        The newest readings of one sensor, newest last; of one field or all, and since a time.
         """
         sink = await self.connected()
         rows = [numbered(n, sensor=str(n % 2), field=("TEMP", "HUM", "BAT")[n % 3]) for n in range(60)]
@@ -666,7 +667,7 @@ class ReadingTests(PostgresTestCase):
 
     async def test_many_rows(self) -> None:
         """
-        No more is read than a client may have at once, all of it and in order.
+        At most `HISTORY_LIMIT` rows are read, complete and in order.
         """
         sink = await self.connected()
         await sink.store(batch_of(1, 12_000))
@@ -675,7 +676,7 @@ class ReadingTests(PostgresTestCase):
 
     async def test_slices(self) -> None:
         """
-        Of many rows few are made Python's in one turn of the reactor.
+        Only a slice of many rows is converted per reactor turn.
         """
         session = Session(reactor)
         self.addCleanup(session.abandon)
@@ -697,7 +698,7 @@ class ReadingTests(PostgresTestCase):
 
     async def test_side_by_side(self) -> None:
         """
-        A query that waits does not keep a batch from being stored, and an idle reading connection is closed.
+        A waiting query delays no batch, and an idle reading connection is closed.
         """
         sink = await self.connected(limits=Limits(idle=0.05))
         await sink.store(batch_of(1, 1))
@@ -727,19 +728,19 @@ class ReadingTests(PostgresTestCase):
 
 class PlanTests(PostgresTestCase):
     """
-    With many rows every query goes by an index.
+    With many rows, every query uses an index.
     """
 
     def setUp(self) -> None:
         """
-        Fill a database with 60,000 rows of two gateways, 20 sensors and 3 fields, and look at how it queries.
+        Fill a database with 60,000 rows of two gateways, 20 sensors and 3 fields, and record the plans of its queries.
         """
         super().setUp()
         self.plans: list[str] = []
 
     async def filled(self) -> PostgresSink:
         """
-        Make a sink whose every query is also explained.
+        Create a sink that also explains every query.
         """
         sink = await self.connected()
         self.query(
@@ -761,7 +762,7 @@ class PlanTests(PostgresTestCase):
 
     def by_index(self, plan: str, name: str) -> None:
         """
-        Check that a plan reads the table by this index only, and few rows of it in each step.
+        Check that a plan reads the table by this index only, and few rows in each step.
         """
         self.assertIn(name, plan)
         for other in ("Seq Scan on reading", "reading_gateway_seq_at_key"):
@@ -771,7 +772,7 @@ class PlanTests(PostgresTestCase):
 
     async def test_plans(self) -> None:
         """
-        `latest`, each way of `history`, and both kinds of id of the web site's view step down an index.
+        `latest`, each form of `history`, and both kinds of id of the web site's view use an index.
         """
         sink = await self.filled()
         newest = await sink.latest()
@@ -800,7 +801,7 @@ class PlanTests(PostgresTestCase):
 
 class OnInstalledServer(PostgresTestCase):
     """
-    The same once more, on this machine's own PostgreSQL.
+    The same tests with this machine's own PostgreSQL.
     """
 
     @classmethod
@@ -816,29 +817,29 @@ class OnInstalledServer(PostgresTestCase):
 
 class InstalledStoringTests(OnInstalledServer, StoringTests):
     """
-    What comes in is there once, on this machine's own PostgreSQL.
+    Storing, with this machine's own PostgreSQL.
     """
 
 
 class InstalledContactTests(OnInstalledServer, ContactTests):
     """
-    Names, numbers, the schema, on this machine's own PostgreSQL.
+    Names, numbers and the schema, with this machine's own PostgreSQL.
     """
 
 
 class InstalledFaultTests(OnInstalledServer, FaultTests):
     """
-    Going away and hanging, on this machine's own PostgreSQL.
+    Faults, with this machine's own PostgreSQL.
     """
 
 
 class InstalledReadingTests(OnInstalledServer, ReadingTests):
     """
-    Reading again, on this machine's own PostgreSQL.
+    Reading, with this machine's own PostgreSQL.
     """
 
 
 class InstalledPlanTests(OnInstalledServer, PlanTests):
     """
-    Plans of this machine's own PostgreSQL.
+    Plans, with this machine's own PostgreSQL.
     """

@@ -1,5 +1,5 @@
 """
-Questions about what is stored, to a real PostgreSQL.
+Queries of stored rows, with a real PostgreSQL.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SELECTIONS = [
 
 class ArchiveTests(PostgresTestCase):
     """
-    What was stored comes out again, by number.
+    Stored rows are returned unchanged, by number.
     """
 
     async def stored(self, rows: list[Reading], requests: int = 0) -> PostgresSink:
@@ -52,7 +52,7 @@ class ArchiveTests(PostgresTestCase):
 
     def expected(self, rows: list[Reading]) -> MemorySink:
         """
-        Make a sink in memory that holds the same readings.
+        Return a sink in memory with the same readings.
         """
         sink = MemorySink()
         sink.add(rows)
@@ -60,7 +60,7 @@ class ArchiveTests(PostgresTestCase):
 
     def rows(self) -> list[Reading]:
         """
-        Make readings of two sensors, with three fields, one of which is a text; one is a step back in time.
+        Return readings of two sensors, with three fields, one of them a text; one goes back in time.
         """
         rows = [numbered(n, sensor=str(n % 2), field=("TEMP", "VALUE", "BAT")[n % 3]) for n in range(90)]
         rows = [row._replace(value=None, text="é 漢") if row.field == "BAT" else row for row in rows]
@@ -69,8 +69,8 @@ class ArchiveTests(PostgresTestCase):
 
     async def test_pages(self) -> None:
         """
-        All that is meant comes page by page, by number, whole, and nothing else; of all of it or of the newest. Which
-        are the newest is said by time where a time is asked for: with those come all that were read between them.
+        Pages return exactly the selected readings, by number; of all or of the newest. With a time range, the newest
+        are those by time, and an extent also includes all readings numbered between them.
         """
         rows = self.rows()
         sink, expected = await self.stored(rows), self.expected(rows)
@@ -89,7 +89,7 @@ class ArchiveTests(PostgresTestCase):
 
     async def test_buckets(self) -> None:
         """
-        Numbers are summed up by intervals that begin at multiples of their width; texts are left out.
+        Numbers are aggregated by intervals that begin at multiples of their width; texts are left out.
         """
         rows = [
             numbered(sensor="0", field=("TEMP", "VALUE")[n % 2], at=AT + n * 7_000, value=n * n / 8) for n in range(100)
@@ -112,7 +112,7 @@ class ArchiveTests(PostgresTestCase):
 
     async def test_requests(self) -> None:
         """
-        Requests come newest first, of one sensor or of all.
+        Requests are returned newest first, of one sensor or of all.
         """
         sink = await self.stored(self.rows(), requests=20)
         for sensor, numbers in [(None, range(20)), ("1", range(1, 20, 2)), ("5", ())]:
@@ -122,7 +122,7 @@ class ArchiveTests(PostgresTestCase):
 
     async def test_plans(self) -> None:
         """
-        However much is stored, a page, an extent and the sums of a short time read little of it.
+        However much is stored, a page, an extent and the buckets of a short time read little of it.
         """
         await self.connected()
         self.query(

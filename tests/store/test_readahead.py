@@ -1,5 +1,5 @@
 """
-Batches that wait for the delivery: what is in memory, what must be read back, what is lost when the disk drops some.
+The cache of committed batches: its limit, reading back, and rows dropped on disk.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class ReadAheadTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Build it.
+        Create the cache.
         """
         self.cache = ReadAhead(3 * batch(101).memory)
 
     def test_room(self) -> None:
         """
-        Beyond the room nothing is kept, until all that was left on disk is read back.
+        Beyond the limit nothing is cached until all that was left on disk is read back.
         """
         self.cache.committed([batch(101 + 10 * n) for n in range(5)])
         self.assertEqual((self.cache.loaded, self.cache.rows, self.cache.behind), (130, 30, True))
@@ -46,7 +46,7 @@ class ReadAheadTests(SynchronousTestCase):
 
     def test_given_out(self) -> None:
         """
-        The same batch is given out until it is confirmed, merged of several up to a size.
+        The same batch, merged up to `MERGE_ROWS`, is returned until it is confirmed.
         """
         self.assertIsNone(self.cache.next())
         self.cache = ReadAhead(1 << 30)
@@ -65,7 +65,7 @@ class ReadAheadTests(SynchronousTestCase):
 
     def test_dropped(self) -> None:
         """
-        What the disk drops is lost, in memory and beyond; but for what is being stored already.
+        Rows dropped on disk are lost, cached or not, unless they are in delivery.
         """
         self.cache.committed([batch(101)])
         self.cache.next()
@@ -77,7 +77,7 @@ class ReadAheadTests(SynchronousTestCase):
 
     def test_dropped_in_part(self) -> None:
         """
-        A batch in memory, merged of several on disk, is not lost as long as a part of it is there.
+        A cached batch that was merged from several on disk is not lost while one of them is left.
         """
         self.cache.was_read(batch(101, 30), True)
         self.assertEqual(self.cache.drop([(110, 10), (120, 10)]), 0)

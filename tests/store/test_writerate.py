@@ -1,5 +1,5 @@
 """
-The count of what goes to the disk.
+The count of bytes written to disk.
 """
 
 from __future__ import annotations
@@ -13,54 +13,54 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from usbgate.store.journal.writerate import DAY, HOUR, WriteRate, bytes_to_disk
 
 
-class DiskWearTests(SynchronousTestCase):
+class WriteRateTests(SynchronousTestCase):
     """
-    A day, by numbers.
+    The rate over one day, with a manual clock.
     """
 
     def setUp(self) -> None:
         """
-        Begin with something that was written before.
+        Start with bytes written before.
         """
         self.clock = Clock()
         self.clock.advance(12_345)
         self.written = 1_000_000
-        self.wear = WriteRate(lambda: self.written, self.clock.seconds)
+        self.rate = WriteRate(lambda: self.written, self.clock.seconds)
 
     def write(self, count: int) -> None:
         """
-        Write, and take note of it.
+        Write and sample.
         """
         self.written += count
-        self.wear.sample()
+        self.rate.sample()
 
     def test_first_day(self) -> None:
         """
-        Before a day is over it is extrapolated, from a minute on.
+        During the first day the rate is extrapolated, from one minute on.
         """
-        self.assertEqual((self.wear.total, self.wear.daily), (0, 0))
+        self.assertEqual((self.rate.total, self.rate.daily), (0, 0))
         self.write(60)
-        self.assertEqual((self.wear.total, self.wear.daily), (60, 86_400))
+        self.assertEqual((self.rate.total, self.rate.daily), (60, 86_400))
         self.clock.advance(60)
-        self.assertEqual(self.wear.daily, 86_400)
+        self.assertEqual(self.rate.daily, 86_400)
         self.clock.advance(DAY / 2 - 60)
         self.written += 40
-        self.assertEqual((self.wear.total, self.wear.daily), (100, 200))
+        self.assertEqual((self.rate.total, self.rate.daily), (100, 200))
 
     def test_steady(self) -> None:
         """
-        What is written steadily is as much a day at any moment, however often one looks.
+        A steady rate gives the same daily value at any moment, however often it is sampled.
         """
         for _ in range(40 * 60):
             self.clock.advance(60)
             self.write(100)
             if self.clock.seconds() - 12_345 > DAY:
-                self.assertLessEqual(abs(self.wear.daily - 24 * 60 * 100), 101)
-        self.assertEqual(self.wear.total, 40 * 60 * 100)
+                self.assertLessEqual(abs(self.rate.daily - 24 * 60 * 100), 101)
+        self.assertEqual(self.rate.total, 40 * 60 * 100)
 
     def test_window(self) -> None:
         """
-        What was written more than a day ago, and an hour for the rounding, is not counted; what came since is, exactly.
+        Bytes written more than a day (and at most an hour) ago do not count; newer ones count exactly.
         """
         dice = random.Random(1)
         book: list[tuple[float, int]] = []
@@ -72,19 +72,19 @@ class DiskWearTests(SynchronousTestCase):
             if now - 12_345 >= DAY:
                 least = sum(count for when, count in book if when > now - DAY + HOUR)
                 most = sum(count for when, count in book if when >= now - DAY - HOUR)
-                self.assertTrue(least <= self.wear.daily <= most, (least, self.wear.daily, most))
+                self.assertTrue(least <= self.rate.daily <= most, (least, self.rate.daily, most))
 
     def test_idle(self) -> None:
         """
-        Where nothing is written nothing remains of an older day.
+        After a day without writes the daily value is 0.
         """
         self.write(5_000)
         self.clock.advance(20 * DAY)
-        self.assertEqual((self.wear.daily, self.wear.total), (0, 5_000))
+        self.assertEqual((self.rate.daily, self.rate.total), (0, 5_000))
 
     def test_real_disk(self) -> None:
         """
-        The process's own count grows by what is sent to the disk, a page at the least.
+        The process's own count grows with what is written to disk, by at least one page.
         """
         before = bytes_to_disk()
         path = self.mktemp()

@@ -107,9 +107,9 @@ class JournalCase(TestCase):
             journal.confirm(batch)
         return batches
 
-    def look(self, sql: str) -> list[Any]:
+    def query(self, sql: str) -> list[Any]:
         """
-        Look into the file from outside.
+        Run a statement on the file over a connection of its own.
         """
         db = connect(self.path)
         try:
