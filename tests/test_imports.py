@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "daemon": "core",
     "simulator": "core",
     "cli": "core config server simulator store",  # the module of the command itself: see `CliTests`
-    "testing": "core device.interfaces store.interfaces gateway.interfaces",
+    "testing": "core device.interfaces store.interfaces",
     "tap": "core net device store gateway server web config daemon",
 }
 
