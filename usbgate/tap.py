@@ -24,7 +24,7 @@ from twisted.python import usage
 from usbgate.config.devices import only_device
 from usbgate.config.dialects import make_dialect
 from usbgate.config.load import load
-from usbgate.config.settings import DeviceSettings, SensorSettings, Settings
+from usbgate.config.settings import DeviceSettings, Settings
 from usbgate.config.types import ConfigError
 from usbgate.core.alarms import Alarms
 from usbgate.core.clock import IClock
@@ -40,8 +40,6 @@ from usbgate.device.interfaces import IDialect
 from usbgate.device.link import Link
 from usbgate.device.usb import UsbTree
 from usbgate.gateway.gateway import Gateway
-from usbgate.gateway.interfaces import FieldPresentation, Presentation
-from usbgate.gateway.routing import SensorRules
 from usbgate.net.listeners import Listeners
 from usbgate.server.factory import ClientFactory, Clients
 from usbgate.store.delivery import Delivery
@@ -190,18 +188,8 @@ def build(
         reactor,
         clock,
         settings.default_command,
-        {
-            sensor: SensorRules(
-                name=about.name,
-                device=about.device,
-                default_command=about.default_command,
-                timeout=about.timeout,
-                store_every=about.store,
-            )
-            for sensor, about in settings.sensors.items()
-        },
+        settings.sensors,
         first_tag=random.getrandbits(32),
-        presentations={sensor: _presentation(about) for sensor, about in settings.sensors.items()},
         alarms=_alarms(settings),
     )
     factory = ClientFactory(reactor, gateway, settings.max_connections, clock.wall)
@@ -233,20 +221,6 @@ def build(
     for each in ports:
         each.setServiceParent(daemon)
     return daemon
-
-
-def _presentation(about: SensorSettings) -> Presentation:
-    return Presentation(
-        name=about.name,
-        place=about.place,
-        device=about.device,
-        buttons=about.commands,
-        fields={
-            field: FieldPresentation(unit=each.unit, decimals=each.decimals, alarm=each.alarm)
-            for field, each in about.fields.items()
-        },
-        **({} if about.stale is None else {"stale": about.stale}),
-    )
 
 
 def _alarms(settings: Settings) -> Alarms:

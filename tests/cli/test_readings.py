@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from usbgate.cli.demo import configuration
 from usbgate.cli.readings import rows
 from usbgate.config.load import load
-from usbgate.config.settings import FieldSettings, SensorSettings
+from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.simulator.sensors import furnish
 
 

@@ -21,14 +21,13 @@ from usbgate.config.settings import (
     TOP_KEYS,
     CommandSettings,
     DeviceSettings,
-    FieldSettings,
     HttpSettings,
-    SensorSettings,
     Settings,
 )
 from usbgate.config.types import ConfigError
 from usbgate.core.alarms import Condition
 from usbgate.core.model import Button
+from usbgate.core.settings import FieldSettings, SensorSettings
 
 LEONARDO = '[device.leonardo]\npath = "/dev/ttyACM0"\n'
 SEPARATED = '[device.board]\npath = "/dev/board"\ndialect = "tests.support.separated"\n'

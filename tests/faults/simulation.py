@@ -26,12 +26,12 @@ from tests.faults.simulated.weather import DEEDS, FAULTS
 from usbgate.core.batch import Batch
 from usbgate.core.model import ClockMark, Reading, RequestRecord, Row
 from usbgate.core.pending import PATIENCE, Rules
+from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus
 from usbgate.daemon.service import Daemon
 from usbgate.device.dialects.fields import Dialect
 from usbgate.device.link import Link
 from usbgate.gateway.gateway import Gateway
-from usbgate.gateway.routing import SensorRules
 from usbgate.net.sendqueue import STUCK_AFTER
 from usbgate.server.factory import ClientFactory, Clients
 from usbgate.server.protocol import ClientProtocol
@@ -133,7 +133,7 @@ class World:
         self.heard, self.events = {}, []
         self.peers, self.watching = {}, {}
         self.gateway = Gateway(
-            life, self.time, "J", {BATH: SensorRules("bath", timeout=BATH_TIMEOUT)}, self.random.getrandbits(32)
+            life, self.time, "J", {BATH: SensorSettings(name="bath", timeout=BATH_TIMEOUT)}, self.random.getrandbits(32)
         )
         self.journal = SimulatedJournal(
             life, self.disk, self.gateway.hold_devices, self._appended, self._given_up, self._is_safe

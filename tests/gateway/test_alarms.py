@@ -12,9 +12,9 @@ from tests.support.gateway import WALL, GatewayCase
 from usbgate.core.alarms import Alarms, Condition
 from usbgate.core.errors import Stopped, Unknown
 from usbgate.core.model import Alarm, AlarmEvent, AlarmRecord, Event
+from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.gateway import Gateway
-from usbgate.gateway.routing import SensorRules
 
 
 class AlarmTests(GatewayCase):
@@ -22,7 +22,7 @@ class AlarmTests(GatewayCase):
     A smoke detector, whose unchanged readings are not all stored.
     """
 
-    sensor_rules = {"2": SensorRules(store_every=3600.0)}  # noqa: RUF012  # only read
+    sensor_settings = {"2": SensorSettings(store=3600.0)}  # noqa: RUF012  # only read
 
     def setUp(self) -> None:
         """
@@ -31,7 +31,7 @@ class AlarmTests(GatewayCase):
         super().setUp()
         ids = count(1)
         alarms = Alarms({("2", "VALUE"): Condition.parse("== 1")}, lambda: f"a{next(ids)}")
-        self.gateway = Gateway(self.clock, self.time, "J", self.sensor_rules, alarms=alarms)
+        self.gateway = Gateway(self.clock, self.time, "J", self.sensor_settings, alarms=alarms)
         self.gateway.add_link(self.link, self.rules)
         self.gateway.store_in(self.journal, self.store, lambda: (StoreStatus(), JournalStatus()))
         self.gateway.startService()

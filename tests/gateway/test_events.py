@@ -19,9 +19,8 @@ from usbgate.core.model import (
     StoreEvent,
 )
 from usbgate.core.recorder import LatencyHistogram
+from usbgate.core.settings import SensorSettings
 from usbgate.gateway.gateway import Gateway
-from usbgate.gateway.interfaces import Presentation
-from usbgate.gateway.routing import SensorRules
 from usbgate.testing import reading, request_record
 
 
@@ -30,7 +29,7 @@ class EventTests(GatewayCase):
     Events as values.
     """
 
-    sensor_rules = {"2": SensorRules(name="smoke", device="leonardo")}  # noqa: RUF012  # only read
+    sensor_settings = {"2": SensorSettings(name="smoke", device="leonardo")}  # noqa: RUF012  # only read
 
     def setUp(self) -> None:
         """
@@ -113,12 +112,12 @@ class EventTests(GatewayCase):
         self.assertEqual([count for bound, count in totals.latencies if bound in (0.1, 0.25, inf)], [0, 1, 1])
         self.assertAlmostEqual(totals.latency_sum, 0.2)
 
-    def test_presentations(self) -> None:
+    def test_sensor_settings(self) -> None:
         """
         Sensors of the configuration are told by their names, heard of or not.
         """
-        presentations = self.gateway.queries.presentations()
-        self.assertEqual(presentations, {"2": Presentation(name="smoke", device="leonardo")})
+        configured = self.gateway.queries.sensor_settings()
+        self.assertEqual(configured, {"2": SensorSettings(name="smoke", device="leonardo")})
 
     def test_history(self) -> None:
         """

@@ -16,10 +16,10 @@ from usbgate.core.errors import Busy, Malformed, Offline, RequestError, Stopped,
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.model import Answer, ClockMark, Event, Reading, Report, RequestRecord
 from usbgate.core.pending import Rules
+from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.device.interfaces import IDeviceLink, ILinkListener
 from usbgate.gateway.interfaces import IGateway, IQueries, Lease
-from usbgate.gateway.routing import SensorRules
 from usbgate.store.interfaces import IJournal
 
 
@@ -378,7 +378,7 @@ class ThinningTests(GatewayCase):
     A sensor of which only changes are stored.
     """
 
-    sensor_rules = {"20": SensorRules(store_every=300.0)}  # noqa: RUF012  # only read
+    sensor_settings = {"20": SensorSettings(store=300.0)}  # noqa: RUF012  # only read
 
     def stored(self) -> list[tuple[str, float | None]]:
         """
@@ -460,9 +460,9 @@ class RoutingTests(GatewayCase):
     """
 
     names = ("hall", "attic")
-    sensor_rules = {  # noqa: RUF012  # only read
-        "5": SensorRules(name="lamp", device="attic", default_command="ON", timeout=1.0),
-        "6": SensorRules(device="gone"),
+    sensor_settings = {  # noqa: RUF012  # only read
+        "5": SensorSettings(name="lamp", device="attic", default_command="ON", timeout=1.0),
+        "6": SensorSettings(device="gone"),
     }
 
     def setUp(self) -> None:
@@ -657,7 +657,7 @@ class ClockMarkTests(GatewayCase):
     Marks of the clocks among the rows.
     """
 
-    sensor_rules: dict[str, SensorRules] = {"7": SensorRules(store_every=inf)}  # noqa: RUF012  # only read
+    sensor_settings: dict[str, SensorSettings] = {"7": SensorSettings(store=inf)}  # noqa: RUF012  # only read
 
     looked = 0  # rows that `kinds` has returned
 

@@ -18,10 +18,10 @@ from usbgate.core.fieldline import parse
 from usbgate.core.messages import event_line, parse_request
 from usbgate.core.model import Answer, Event, Reading, RequestRecord, Row, Send
 from usbgate.core.pending import Rules
+from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.device.interfaces import IDeviceLink, ILinkListener
 from usbgate.gateway.gateway import Gateway
-from usbgate.gateway.routing import SensorRules
 from usbgate.testing import MemoryJournal, MemorySink, report
 
 WALL = 1363035730000  # ms: where the wall clock of these tests begins
@@ -140,7 +140,7 @@ class GatewayCase(SynchronousTestCase):
 
     names: Sequence[str] = ("leonardo",)
     rules = Rules()
-    sensor_rules: dict[str, SensorRules] = {}  # noqa: RUF012  # only read
+    sensor_settings: dict[str, SensorSettings] = {}  # noqa: RUF012  # only read
     new_clock = Clock
 
     def setUp(self) -> None:
@@ -150,7 +150,7 @@ class GatewayCase(SynchronousTestCase):
         self.clock = self.new_clock()
         self.time = TwoClocks(self.clock)
         self.events: list[object] = []
-        self.gateway = Gateway(self.clock, self.time, "J", self.sensor_rules)
+        self.gateway = Gateway(self.clock, self.time, "J", self.sensor_settings)
         self.links = {name: MemoryLink(name, self.events) for name in self.names}
         for link in self.links.values():
             self.gateway.add_link(link, self.rules)

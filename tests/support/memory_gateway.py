@@ -25,6 +25,7 @@ from usbgate.core.model import (
     StoredReading,
     StoredRequest,
 )
+from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import (
     DeviceSummary,
@@ -32,7 +33,6 @@ from usbgate.gateway.interfaces import (
     IQueries,
     Lease,
     MalformedLine,
-    Presentation,
     SensorSummary,
     Status,
     Totals,
@@ -78,7 +78,7 @@ class MemoryGateway:
             unsure={},
         )
         self.queries = self
-        self.presented: dict[str, Presentation] = {}
+        self.presented: dict[str, SensorSettings] = {}
         self.stored: list[StoredReading] = []
         self.pages: list[tuple[Selection, int, int, int]] = []
         self.page_fails: Exception | None = None
@@ -199,7 +199,7 @@ class MemoryGateway:
         self.subscribers.append(deliver)
         return lambda: self.subscribers.remove(deliver)
 
-    def presentations(self) -> Mapping[str, Presentation]:
+    def sensor_settings(self) -> Mapping[str, SensorSettings]:
         """
         See `IGateway`.
         """

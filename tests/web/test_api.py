@@ -27,8 +27,9 @@ from usbgate.core.errors import (
     Unknown,
 )
 from usbgate.core.model import Alarm, Bucket, Button, RequestRecord, Selection, StoredReading, StoredRequest
+from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
-from usbgate.gateway.interfaces import DeviceSummary, FieldPresentation, Presentation, SensorSummary
+from usbgate.gateway.interfaces import DeviceSummary, SensorSummary
 from usbgate.testing import AT, reading
 
 SMOKE = Alarm("a1", "2", "SMOKE", "== 1", 1.0, None, AT)
@@ -55,7 +56,7 @@ class SensorTests(WebTestCase):
         """
         Sensors of the configuration come first, those that never spoke, too; then the others, as they are.
         """
-        self.gateway.presented = {"2": Presentation(name="smoke", place="hall")}
+        self.gateway.presented = {"2": SensorSettings(name="smoke", place="hall")}
         told = await self.get("/api/v1/sensors")
         self.assertEqual(told["now"], "2013-03-11T21:02:15.123Z")
         silent, spoke = told["sensors"]
@@ -83,12 +84,12 @@ class SensorTests(WebTestCase):
         """
         What the configuration says of a sensor, its fields and its commands is told; and what is alarming now.
         """
-        temp = FieldPresentation(unit="°C", decimals=1, alarm=Condition(">", 60.0))
+        temp = FieldSettings(unit="°C", decimals=1, alarm=Condition(">", 60.0))
         self.gateway.presented = {
-            "28:FF:4C:01": Presentation(
+            "28:FF:4C:01": SensorSettings(
                 stale=4.0,
                 device="uno",
-                buttons=[Button("On", "ON"), Button("Half", "L", {"LEVEL": "50", "X": "1"})],
+                commands=(Button("On", "ON"), Button("Half", "L", {"LEVEL": "50", "X": "1"})),
                 fields={"TEMP": temp},
             )
         }
@@ -130,7 +131,7 @@ class SensorTests(WebTestCase):
         """
         An id may hold what paths are made of, if it is quoted.
         """
-        self.gateway.presented = {"a/b%2F?ç": Presentation(name="odd")}
+        self.gateway.presented = {"a/b%2F?ç": SensorSettings(name="odd")}
         self.assertEqual((await self.get("/api/v1/sensors/a%2Fb%252F%3F%C3%A7"))["name"], "odd")
         self.assertEqual((await self.problem("GET", "/api/v1/sensors/a/b%252F%3F%C3%A7"))[:2], (404, "unknown"))
 
@@ -485,7 +486,7 @@ class OtherTests(WebTestCase):
         Alarms have the sensor's name and place; who acknowledges one is recorded.
         """
         self.gateway.raised = [SMOKE]
-        self.gateway.presented = {"2": Presentation(name="smoke", place="hall")}
+        self.gateway.presented = {"2": SensorSettings(name="smoke", place="hall")}
         alarm = {
             **{"id": "a1", "sensor": "2", "field": "SMOKE", "name": "smoke", "place": "hall", "condition": "== 1"},
             **{"value": 1.0, "text": None, "since": AT_TEXT, "ended": None, "acknowledged": None},

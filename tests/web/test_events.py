@@ -17,7 +17,7 @@ from tests.support.waiting import until
 from tests.support.web import WebTestCase
 from usbgate.core.errors import LimitExceeded
 from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Event, ReportEvent, StoreEvent
-from usbgate.gateway.interfaces import Presentation
+from usbgate.core.settings import SensorSettings
 from usbgate.net.broadcast import PAUSE_LIMIT
 from usbgate.net.sendqueue import STUCK_AFTER
 from usbgate.testing import AT
@@ -137,7 +137,7 @@ class StreamTests(SynchronousTestCase):
         """
         Each kind of event has its name and its number, and one line of data, whose type is in the document.
         """
-        self.gateway.presented = {"2": Presentation(name="smoke", place="hall")}
+        self.gateway.presented = {"2": SensorSettings(name="smoke", place="hall")}
         client = self.client()
         before = len(client.heard)
         events: list[Event] = [

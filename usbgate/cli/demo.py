@@ -30,7 +30,7 @@ from usbgate.cli.connection import AskError, Connection, RequestRefused, connect
 from usbgate.cli.reach import PORT
 from usbgate.cli.readings import rows
 from usbgate.config.load import load
-from usbgate.config.settings import SensorSettings
+from usbgate.core.settings import SensorSettings
 from usbgate.store.embedded.cluster import DATABASE, USER
 from usbgate.store.embedded.postmaster import BinariesMissing, PidFile, find_binaries, is_server_of, kill_server
 

@@ -9,9 +9,9 @@ from datetime import datetime
 
 from rich.text import Text
 
-from usbgate.config.settings import FieldSettings, SensorSettings
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import parse
+from usbgate.core.settings import FieldSettings, SensorSettings
 
 
 def rows(line: str, sensors: Mapping[str, SensorSettings]) -> list[Text]:

@@ -11,7 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from usbgate.config.settings import DEVICE_KEYS, DeviceSettings
-from usbgate.config.types import ConfigError, DeviceName, convert, kind_of, refuse
+from usbgate.config.types import ConfigError, convert, refuse
+from usbgate.core.kinds import DeviceName, kind_of
 
 _PATH = DEVICE_KEYS["path"]
 _SPEC_KEYS = {**{key: kind for key, kind in DEVICE_KEYS.items() if key != "path"}, "name": kind_of(DeviceName)}

@@ -22,13 +22,13 @@ from usbgate.config.settings import (
     TOP_KEYS,
     CommandSettings,
     DeviceSettings,
-    FieldSettings,
     HttpSettings,
-    SensorSettings,
     Settings,
 )
-from usbgate.config.types import ConfigError, DeviceName, Listen, Text, convert, decode, kind_of, refuse
+from usbgate.config.types import ConfigError, Listen, convert, decode, refuse
 from usbgate.core.fieldline import is_key, is_sensor_id
+from usbgate.core.kinds import DeviceName, Text, kind_of
+from usbgate.core.settings import FieldSettings, SensorSettings
 
 # Tables of tables, with an example of each.
 TABLES = {"device": "[device.NAME]", "sensor": "[sensor.ID]", "command": "[command.NAME]"}

@@ -1,18 +1,16 @@
 """
-What a setting may hold: for each type, what the file has, how it is parsed, and what an error says was expected.
+The types of settings, and how values of the file and of options are parsed by them.
 
-An option of the command line and a key of the file are parsed by the same types. Whatever is wrong is a `ConfigError`:
-one line that names the file or the option, the key, and what was expected there.
+The types of the settings that leave this package are in `usbgate.core.kinds`. Whatever is wrong is a `ConfigError`: one
+line that names the file or the option, the key, and what was expected there.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from math import inf
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
 
@@ -21,12 +19,10 @@ from msgspec import Meta
 
 from usbgate.config.dialects import find_dialect
 from usbgate.config.endpoints import parse_client, parse_server
-from usbgate.core.alarms import Condition
 from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import RESERVED, check_value, is_key
-from usbgate.core.messages import TIMEOUT_RANGE
-from usbgate.core.model import Button
-from usbgate.core.units import parse_duration, parse_size
+from usbgate.core.fieldline import is_key
+from usbgate.core.kinds import Kind, duration, kind_of, matching
+from usbgate.core.units import parse_size
 from usbgate.device.usb import is_usb, parse_usb
 
 
@@ -34,28 +30,6 @@ class ConfigError(Exception):
     """
     An option, a key or a value is wrong; the text is one line for a person.
     """
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """
-    How a value of the file, or the text of an option, becomes the value of a setting.
-
-    Attributes:
-        expected: What an error says was expected.
-        holds: What the file has, as msgspec describes it.
-        parse: Makes the setting's value of that; raises ValueError or `Malformed` for anything wrong.
-        items: The kind of each item, where the setting is a list whose items are named in errors.
-    """
-
-    expected: str
-    holds: Any = str
-    parse: Callable[[Any], Any] = _as_it_is
-    items: Kind | None = None
 
 
 def keys(settings: type) -> dict[str, Kind]:
@@ -68,14 +42,6 @@ def keys(settings: type) -> dict[str, Kind]:
             if get_origin(each) is Annotated:
                 found[key] = kind_of(each)
     return found
-
-
-def kind_of(hint: Any) -> Kind:
-    """
-    Return the kind with which one of the types below is annotated.
-    """
-    kind: Kind = hint.__metadata__[0]
-    return kind
 
 
 def decode(where: str, table: Mapping[str, Any], kinds: Mapping[str, Kind], also: Sequence[str] = ()) -> dict[str, Any]:
@@ -134,52 +100,6 @@ def refuse(where: str, expected: str, value: object) -> NoReturn:
     raise ConfigError(f"{where}: expected {expected}, got {got if len(got) <= 80 else got[:79] + '…'}")
 
 
-def _matching(expected: str, pattern: str) -> Kind:
-    return Kind(expected, Annotated[str, Meta(pattern=f"^(?:{pattern})\\Z")])
-
-
-def _duration(least: str, most: str, example: str) -> Kind:
-    ends = parse_duration(least), parse_duration(most)
-    return Kind(
-        f'a duration from {least} to {most} such as "{example}"',
-        float | str,
-        lambda held: _within(parse_duration(held) if isinstance(held, str) else held, *ends),
-    )
-
-
-def _within(value: float, least: float, most: float) -> float:
-    if not least <= value <= most:
-        raise ValueError(f"out of range: {value}")
-    return value
-
-
-def _parse_size(text: str) -> int:
-    size = parse_size(text)
-    if not 16 << 20 <= size <= 1 << 40:
-        raise ValueError(f"out of range: {text!r}")
-    return size
-
-
-def _parse_store(text: str) -> float:
-    match = re.fullmatch(r"on change(?:, *at least every (.+))?", text)
-    if match is None:
-        raise ValueError(f"neither on change nor with a duration: {text!r}")
-    return inf if match[1] is None else _within(parse_duration(match[1]), 1, parse_duration("366d"))
-
-
-def _parse_text(text: str) -> str:
-    check_value("", text)
-    return text
-
-
-def _parse_place(text: str) -> str:
-    if is_usb(text):
-        parse_usb(text)
-    elif not text.startswith(("/", ".")):
-        parse_client(text)
-    return text
-
-
 def _parse_dialect(name: str) -> str:
     find_dialect(name)
     return name
@@ -189,24 +109,6 @@ def _parse_database(text: str) -> str:
     if text not in ("embedded", "none") and not text.startswith(("postgresql://", "postgres://")) and "=" not in text:
         raise ValueError(f"not a connection string: {text!r}")
     return text
-
-
-def _parse_buttons(buttons: Mapping[str, str]) -> tuple[Button, ...]:
-    return tuple(_parse_button(label, text) for label, text in buttons.items())
-
-
-def _parse_button(label: str, text: str) -> Button:
-    command, *words = text.split() or [""]
-    arguments = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        key = key.upper()
-        if not equals or not is_key(key) or key in RESERVED or key in arguments:
-            raise ValueError(f"not an argument: {word!r}")
-        arguments[key] = _parse_text(value)
-    if not label.strip():
-        raise ValueError("no label")
-    return Button(label, _parse_text(command), arguments)
 
 
 def _parse_fields(names: Sequence[str]) -> frozenset[str]:
@@ -219,31 +121,34 @@ def _parse_http_listen(text: str) -> str:
     return text if text == "none" else parse_server(text)
 
 
-# The types of the settings. What the file has and what the setting's value is differ where a kind parses it.
-Text = Annotated[str, Kind("a non-empty text without `_KEY:`", parse=_parse_text)]
+def _parse_place(text: str) -> str:
+    if is_usb(text):
+        parse_usb(text)
+    elif not text.startswith(("/", ".")):
+        parse_client(text)
+    return text
+
+
+def _parse_size(text: str) -> int:
+    size = parse_size(text)
+    if not 16 << 20 <= size <= 1 << 40:
+        raise ValueError(f"out of range: {text!r}")
+    return size
+
+
+# The types of settings, each with its kind.
 Folder = Annotated[Path, Kind("a folder", Annotated[str, Meta(min_length=1)], Path)]
 YesNo = Annotated[bool, Kind("true or false", bool)]
 Count = Annotated[int, Kind("an integer above 0", Annotated[int, Meta(gt=0)])]
 Window = Annotated[int, Kind("an integer from 1 to 64", Annotated[int, Meta(ge=1, le=64)])]
-Decimals = Annotated[int, Kind("an integer from 0 to 9", Annotated[int, Meta(ge=0, le=9)])]
 Size = Annotated[int, Kind('a size from 16MiB to 1TiB such as "1GiB"', parse=_parse_size)]  # in bytes
 
 # Durations, in seconds.
-Settle = Annotated[float, _duration("0s", "60s", "2s")]
-Wait = Annotated[float, _duration(*(f"{end:g}s" for end in TIMEOUT_RANGE), "10s")]
-Silence = Annotated[float, _duration("1s", "7d", "1m")]
-Repeats = Annotated[float, _duration("1ms", "60s", "200ms")]
-Durability = Annotated[float, _duration("50ms", "60s", "5s")]
-Stale = Annotated[float, _duration("1s", "366d", "1h")]
-StoreEvery = Annotated[
-    float,
-    Kind(
-        '"on change", or "on change, at least every 5m" with a duration from 1s to 366d',
-        parse=_parse_store,
-    ),
-]
+Settle = Annotated[float, duration("0s", "60s", "2s")]
+Silence = Annotated[float, duration("1s", "7d", "1m")]
+Repeats = Annotated[float, duration("1ms", "60s", "200ms")]
+Durability = Annotated[float, duration("50ms", "60s", "5s")]
 
-DeviceName = Annotated[str, _matching("letters, digits, dot, colon and hyphen", "[A-Za-z0-9.:-]+")]
 Place = Annotated[
     str,
     Kind(
@@ -253,13 +158,8 @@ Place = Annotated[
     ),
 ]
 Dialect = Annotated[str, Kind('the name of a dialect such as "fields"', parse=_parse_dialect)]
-Reset = Annotated[str, _matching('"never", "open" or "silent"', "never|open|silent")]
+Reset = Annotated[str, matching('"never", "open" or "silent"', "never|open|silent")]
 
-Buttons = Annotated[
-    tuple[Button, ...],
-    Kind('commands by label such as { "Lamp on" = "ON", "Half" = "L LEVEL=50" }', dict[str, str], _parse_buttons),
-]
-AlarmCondition = Annotated[Condition, Kind('a condition such as "> 60", "== 1" or "!= OK"', parse=Condition.parse)]
 Fields = Annotated[
     frozenset[str],  # in upper case
     Kind('names of fields such as ["TEMP", "HUM"]', tuple[str, ...], _parse_fields),
@@ -282,5 +182,5 @@ Hosts = Annotated[
     tuple[str, ...],
     Kind('names of hosts such as ["house.example"]', tuple[Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]+\Z")], ...]),
 ]
-BasePath = Annotated[str, _matching('a path such as "/usbgate"', "(?:/[A-Za-z0-9._~-]+)*")]
+BasePath = Annotated[str, matching('a path such as "/usbgate"', "(?:/[A-Za-z0-9._~-]+)*")]
 Database = Annotated[str, Kind('"embedded", "none" or "postgresql://user@host/database"', parse=_parse_database)]

@@ -23,14 +23,15 @@ from usbgate.core.model import Alarm, Answer, DeviceEvent, Event, Report, Reques
 from usbgate.core.onchange import OnChangeFilter
 from usbgate.core.pending import Moves, Rules
 from usbgate.core.recorder import Entry, Recorder
+from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.device.interfaces import IDeviceLink, ILinkListener
 from usbgate.gateway.events import Events
-from usbgate.gateway.interfaces import IGateway, Lease, Presentation
+from usbgate.gateway.interfaces import IGateway, Lease
 from usbgate.gateway.malformed import MalformedLines
 from usbgate.gateway.queries import Queries
 from usbgate.gateway.replies import Asker, Ended, Replies
-from usbgate.gateway.routing import Route, Routing, SensorRules
+from usbgate.gateway.routing import Route, Routing
 from usbgate.store.interfaces import IJournal, IStore
 
 TIMEOUT = 10.0  # seconds, as in the original
@@ -49,9 +50,8 @@ class Gateway(Service):
         reactor: IReactorTime,
         clock: IClock,
         default_command: str,
-        sensor_rules: Mapping[str, SensorRules],
+        sensor_settings: Mapping[str, SensorSettings],
         first_tag: int = 0,
-        presentations: Mapping[str, Presentation] | None = None,
         alarms: Alarms | None = None,
     ) -> None:
         """
@@ -59,23 +59,20 @@ class Gateway(Service):
             reactor: The monotonic clock, for timers and later turns.
             clock: The wall clock.
             default_command: What `ask` means where neither the asker nor the sensor says otherwise.
-            sensor_rules: The configured sensors, by id.
+            sensor_settings: The configured sensors, by id.
             first_tag: See `PendingRequests`.
-            presentations: See `IQueries.presentations`; by default the names of the configured sensors.
             alarms: The alarms; by default there are no conditions.
         """
-        store_every = {
-            sensor: each.store_every for sensor, each in sensor_rules.items() if each.store_every is not None
-        }
+        store_every = {sensor: each.store for sensor, each in sensor_settings.items() if each.store is not None}
         self.seconds = reactor.seconds
         self._clock = clock
-        self._sensor_rules = sensor_rules
+        self._sensor_settings = sensor_settings
         self._recorder = Recorder(
             ClockWatch(clock.boot),
             Alarms({}, str) if alarms is None else alarms,
             OnChangeFilter(store_every) if store_every else None,
         )
-        self._routing = Routing(reactor, sensor_rules, self._recorder.sensors, self._expire, first_tag)
+        self._routing = Routing(reactor, sensor_settings, self._recorder.sensors, self._expire, first_tag)
         self._malformed = MalformedLines(reactor, clock)
         self.queries = Queries(
             reactor,
@@ -84,8 +81,7 @@ class Gateway(Service):
             self._routing,
             self._malformed,
             default_command,
-            sensor_rules,
-            presentations,
+            sensor_settings,
         )
         self._events = Events()
         self._replies = Replies(reactor, self._record_late)
@@ -181,8 +177,8 @@ class Gateway(Service):
             return asker.waiter
         timeout = request.timeout
         if timeout is None:
-            rules = self._sensor_rules.get(request.question.sensor)
-            timeout = TIMEOUT if rules is None or rules.timeout is None else rules.timeout
+            settings = self._sensor_settings.get(request.question.sensor)
+            timeout = TIMEOUT if settings is None or settings.timeout is None else settings.timeout
         self.act(route, route.pending.ask(asker, timeout, now), now)
         return asker.waiter
 

@@ -11,13 +11,11 @@ from typing import NamedTuple
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from usbgate.core.alarms import Condition
 from usbgate.core.counts import LinkCounts
 from usbgate.core.model import (
     Alarm,
     Answer,
     Bucket,
-    Button,
     Event,
     Reading,
     Request,
@@ -25,45 +23,8 @@ from usbgate.core.model import (
     StoredReading,
     StoredRequest,
 )
+from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
-
-
-@dataclass(frozen=True, slots=True)
-class FieldPresentation:
-    """
-    How a person wants to see a field.
-
-    Attributes:
-        unit: The unit, such as `°C`.
-        decimals: Digits behind the point.
-        alarm: The condition for an alarm.
-    """
-
-    unit: str | None = None
-    decimals: int | None = None
-    alarm: Condition | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Presentation:
-    """
-    How a person wants to see a sensor, from the configuration.
-
-    Attributes:
-        name: What a person calls it.
-        place: Where it is.
-        device: The device that serves it.
-        stale: Seconds after which its newest reading is old.
-        buttons: The commands that a person can send to it.
-        fields: By field, upper case.
-    """
-
-    name: str | None = None
-    place: str | None = None
-    device: str | None = None
-    stale: float = 3600.0
-    buttons: Sequence[Button] = ()
-    fields: Mapping[str, FieldPresentation] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +181,9 @@ class IQueries(Interface):
         List the devices, in the order of the configuration.
         """
 
-    def presentations() -> Mapping[str, Presentation]:
+    def sensor_settings() -> Mapping[str, SensorSettings]:
         """
-        Return how people want to see sensors, by id, in the order of the configuration, reported or not.
+        Return the settings of the configured sensors, by id, in the order of the configuration.
         """
 
     def alarms() -> list[Alarm]:

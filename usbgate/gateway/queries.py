@@ -16,18 +16,18 @@ from usbgate.core.clock import IClock
 from usbgate.core.errors import Failed
 from usbgate.core.model import Alarm, Bucket, Reading, Selection, StoredReading, StoredRequest
 from usbgate.core.recorder import Recorder
+from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import (
     DeviceSummary,
     IQueries,
     MalformedLine,
-    Presentation,
     SensorSummary,
     Status,
     Totals,
 )
 from usbgate.gateway.malformed import MalformedLines
-from usbgate.gateway.routing import Routing, SensorRules
+from usbgate.gateway.routing import Routing
 from usbgate.store.interfaces import IStore, SinkUnavailable
 
 _T = TypeVar("_T")
@@ -47,8 +47,7 @@ class Queries:
         routing: Routing,
         malformed: MalformedLines,
         default_command: str,
-        sensor_rules: Mapping[str, SensorRules],
-        presentations: Mapping[str, Presentation] | None,
+        sensor_settings: Mapping[str, SensorSettings],
     ) -> None:
         """
         Args:
@@ -58,8 +57,7 @@ class Queries:
             routing: The devices.
             malformed: The malformed lines.
             default_command: What `ask` means where neither the asker nor the sensor says otherwise.
-            sensor_rules: The configured sensors, by id.
-            presentations: See `IQueries.presentations`; None for the names of the configured sensors.
+            sensor_settings: The configured sensors, by id.
         """
         self._reactor = reactor
         self._clock = clock
@@ -68,10 +66,7 @@ class Queries:
         self._routing = routing
         self._malformed = malformed
         self._default_command = default_command
-        self._sensor_rules = sensor_rules
-        self._presentations = presentations or {
-            sensor: Presentation(name=rules.name, device=rules.device) for sensor, rules in sensor_rules.items()
-        }
+        self._sensor_settings = sensor_settings
         self._store: IStore | None = None
         self._store_status: Callable[[], tuple[StoreStatus, JournalStatus | None]] = lambda: (StoreStatus(), None)
 
@@ -85,8 +80,8 @@ class Queries:
     # From memory.
 
     def default_command(self, sensor: str) -> str:
-        rules = self._sensor_rules.get(sensor)
-        return (rules and rules.default_command) or self._default_command
+        settings = self._sensor_settings.get(sensor)
+        return (settings and settings.default_command) or self._default_command
 
     def last(self, sensor: str | None, field: str | None) -> list[Reading]:
         if sensor is None:
@@ -106,7 +101,7 @@ class Queries:
                 fields=sorted(known.newest),
                 seen=known.seen,
                 reports=known.reports,
-                name=self._sensor_rules[sensor].name if sensor in self._sensor_rules else None,
+                name=self._sensor_settings[sensor].name if sensor in self._sensor_settings else None,
             )
             for sensor, known in self._recorder.sensors.items()
         ]
@@ -114,8 +109,8 @@ class Queries:
     def devices(self) -> list[DeviceSummary]:
         return [route.summary() for route in self._routing.routes.values()]
 
-    def presentations(self) -> Mapping[str, Presentation]:
-        return self._presentations
+    def sensor_settings(self) -> Mapping[str, SensorSettings]:
+        return self._sensor_settings
 
     def alarms(self) -> list[Alarm]:
         return self._recorder.alarms.open()

@@ -16,31 +16,12 @@ from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.model import Answer, Request
 from usbgate.core.pending import PendingRequests, Rules
 from usbgate.core.sensors import KnownSensors
+from usbgate.core.settings import SensorSettings
 from usbgate.device.interfaces import IDeviceLink
 from usbgate.gateway.interfaces import DeviceSummary
 
 # Bytes that the longest tag of usbgate's own adds to a request: `_TAG:` and 8 characters (protocol §2).
 TAG_ROOM = 13
-
-
-@dataclass(frozen=True, slots=True)
-class SensorRules:
-    """
-    The configuration of one sensor; None where nothing is configured.
-
-    Attributes:
-        name: What a person calls it.
-        device: The device that serves it.
-        default_command: What `ask` means where no command is given.
-        timeout: Seconds until an asker gives up.
-        store_every: Seconds after which an unchanged reading is stored, infinity for never; None stores every reading.
-    """
-
-    name: str | None = None
-    device: str | None = None
-    default_command: str | None = None
-    timeout: float | None = None
-    store_every: float | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -109,7 +90,7 @@ class Routing:
     def __init__(
         self,
         reactor: IReactorTime,
-        sensor_rules: Mapping[str, SensorRules],
+        sensor_settings: Mapping[str, SensorSettings],
         sensors: KnownSensors,
         expire: Callable[[], None],
         first_tag: int,
@@ -117,14 +98,14 @@ class Routing:
         """
         Args:
             reactor: For the timer.
-            sensor_rules: The configured sensors, by id.
+            sensor_settings: The configured sensors, by id.
             sensors: Which device reported which sensor.
             expire: Called when something is due.
             first_tag: See `PendingRequests`.
         """
         self.routes: dict[str, Route] = {}
         self._reactor = reactor
-        self._sensor_rules = sensor_rules
+        self._sensor_settings = sensor_settings
         self._sensors = sensors
         self._expire = expire
         self._first_tag = first_tag
@@ -160,9 +141,9 @@ class Routing:
             if name not in self.routes:
                 raise Unknown(f"no such device: {name}")
             return self.routes[name]
-        rules = self._sensor_rules.get(sensor)
-        if rules is not None and rules.device in self.routes:
-            return self.routes[rules.device]
+        settings = self._sensor_settings.get(sensor)
+        if settings is not None and settings.device in self.routes:
+            return self.routes[settings.device]
         known = self._sensors.get(sensor)
         if known is not None and known.device in self.routes:
             return self.routes[known.device]

@@ -168,8 +168,8 @@ class Api:
         """
         Alarms that are active or not acknowledged yet.
         """
-        presentations = self._queries.presentations()
-        return schema.ApiAlarms(alarms=[alarm_json(alarm, presentations) for alarm in self._queries.alarms()])
+        configured = self._queries.sensor_settings()
+        return schema.ApiAlarms(alarms=[alarm_json(alarm, configured) for alarm in self._queries.alarms()])
 
     @calls.post("/api/v1/alarms/{alarm}/acknowledge", errors=[Unknown, Stopped])
     async def acknowledge(self, request: Any, alarm: str, body: schema.ApiAcknowledge) -> schema.ApiAlarm:
@@ -177,7 +177,7 @@ class Api:
         Acknowledge an alarm.
         """
         acknowledged = await self._gateway.acknowledge(alarm, body.by or host_of(request))
-        return alarm_json(acknowledged, self._queries.presentations())
+        return alarm_json(acknowledged, self._queries.sensor_settings())
 
     # State.
 

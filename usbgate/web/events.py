@@ -154,7 +154,7 @@ class EventStreams:
 
     def _deliver(self, event: Event) -> None:
         sensor = event.sensor if isinstance(event, ReportEvent) else None
-        frame = self._replay.add(sensor, _frame(*event_json(event, self._gateway.queries.presentations())))
+        frame = self._replay.add(sensor, _frame(*event_json(event, self._gateway.queries.sensor_settings())))
         if self._publish is not None:
             self._publish(sensor, frame)
 

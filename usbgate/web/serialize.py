@@ -22,8 +22,9 @@ from usbgate.core.model import (
     StoredReading,
     StoredRequest,
 )
+from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
-from usbgate.gateway.interfaces import DeviceSummary, FieldPresentation, IQueries, Presentation, SensorSummary
+from usbgate.gateway.interfaces import DeviceSummary, IQueries, SensorSummary
 from usbgate.web.schema import (
     ApiAcknowledgement,
     ApiAlarm,
@@ -44,8 +45,8 @@ from usbgate.web.schema import (
     ApiValue,
 )
 
-_NO_PRESENTATION = Presentation()
-_NO_FIELD_PRESENTATION = FieldPresentation()
+_UNCONFIGURED = SensorSettings()
+_UNCONFIGURED_FIELD = FieldSettings()
 
 
 def values_json(values: Iterable[tuple[str, str]]) -> dict[str, ApiValue]:
@@ -71,18 +72,18 @@ def sensors_json(queries: IQueries, now: int, only: str | None = None) -> Iterat
         only: Only this sensor, if it is known; None for all.
     """
     known = {each.sensor: each for each in queries.sensors()}
-    presentations = queries.presentations()
+    configured = queries.sensor_settings()
     newest: dict[str, list[Reading]] = {}
     for reading in queries.last(only, None):
         newest.setdefault(reading.sensor, []).append(reading)
     states = {device.name: device.state for device in queries.devices()}
     alarming = {(alarm.sensor, alarm.field) for alarm in queries.alarms() if alarm.ended is None}
-    for sensor in dict.fromkeys([*presentations, *known]):
+    for sensor in dict.fromkeys([*configured, *known]):
         if only in (None, sensor):
             yield _sensor_json(
                 sensor,
                 known.get(sensor),
-                presentations.get(sensor, _NO_PRESENTATION),
+                configured.get(sensor, _UNCONFIGURED),
                 newest.get(sensor, ()),
                 states,
                 {field for of, field in alarming if of == sensor} if alarming else set(),
@@ -94,29 +95,29 @@ def sensors_json(queries: IQueries, now: int, only: str | None = None) -> Iterat
 def _sensor_json(
     sensor: str,
     known: SensorSummary | None,
-    presentation: Presentation,
+    settings: SensorSettings,
     newest: Sequence[Reading],
     states: Mapping[str, str],
     alarming: set[str],
     default_command: str,
     now: int,
 ) -> ApiSensor:
-    device = presentation.device or (known.device if known is not None else None)
+    device = settings.device or (known.device if known is not None else None)
     return ApiSensor(
         id=sensor,
-        name=presentation.name,
-        place=presentation.place,
+        name=settings.name,
+        place=settings.place,
         device=device,
         device_state=states.get(device) if device is not None else None,
         seen=None if known is None else format_time(known.seen),
-        stale=not newest or now - max(reading.at for reading in newest) > presentation.stale * 1000,
+        stale=not newest or now - max(reading.at for reading in newest) > settings.stale * 1000,
         reports=0 if known is None else known.reports,
         default_command=default_command,
-        commands=[_command_json(button) for button in presentation.buttons],
+        commands=[_command_json(button) for button in settings.commands],
         fields=[
             _field_json(
                 reading,
-                presentation.fields.get(reading.field, _NO_FIELD_PRESENTATION),
+                settings.fields.get(reading.field, _UNCONFIGURED_FIELD),
                 reading.field in alarming,
                 now,
             )
@@ -125,16 +126,16 @@ def _sensor_json(
     )
 
 
-def _field_json(reading: Reading, presentation: FieldPresentation, alarming: bool, now: int) -> ApiField:
+def _field_json(reading: Reading, settings: FieldSettings, alarming: bool, now: int) -> ApiField:
     return ApiField(
         field=reading.field,
         value=reading.value,
         text=reading.text,
-        unit=presentation.unit,
-        decimals=presentation.decimals,
+        unit=settings.unit,
+        decimals=settings.decimals,
         at=format_time(reading.at),
         age=max(0, now - reading.at) / 1000,
-        alarm=None if presentation.alarm is None else str(presentation.alarm),
+        alarm=None if settings.alarm is None else str(settings.alarm),
         alarming=alarming,
     )
 
@@ -209,11 +210,11 @@ def request_json(stored: StoredRequest) -> ApiRequest:
     )
 
 
-def alarm_json(alarm: Alarm, presentations: Mapping[str, Presentation]) -> ApiAlarm:
+def alarm_json(alarm: Alarm, configured: Mapping[str, SensorSettings]) -> ApiAlarm:
     """
     Return an alarm, with its sensor's name and place.
     """
-    presentation = presentations.get(alarm.sensor, _NO_PRESENTATION)
+    settings = configured.get(alarm.sensor, _UNCONFIGURED)
     acknowledged = None
     if alarm.acknowledged is not None:
         acknowledged = ApiAcknowledgement(by=alarm.by or "", at=format_time(alarm.acknowledged))
@@ -221,8 +222,8 @@ def alarm_json(alarm: Alarm, presentations: Mapping[str, Presentation]) -> ApiAl
         id=alarm.alarm,
         sensor=alarm.sensor,
         field=alarm.field,
-        name=presentation.name,
-        place=presentation.place,
+        name=settings.name,
+        place=settings.place,
         condition=alarm.condition,
         value=alarm.value,
         text=alarm.text,
@@ -246,7 +247,7 @@ def device_json(device: DeviceSummary) -> ApiDevice:
     )
 
 
-def event_json(event: Event, presentations: Mapping[str, Presentation]) -> tuple[str, Struct]:
+def event_json(event: Event, configured: Mapping[str, SensorSettings]) -> tuple[str, Struct]:
     """
     Return the name and the data of an event.
     """
@@ -258,7 +259,7 @@ def event_json(event: Event, presentations: Mapping[str, Presentation]) -> tuple
         case DeviceEvent(device, state, since):
             return "device", ApiDeviceEvent(device=device, state=state, since=format_time(since))
         case AlarmEvent(alarm):
-            return "alarm", alarm_json(alarm, presentations)
+            return "alarm", alarm_json(alarm, configured)
         case _:
             return "store", ApiStoreEvent(state=event.state, backlog=event.backlog)
 

@@ -1,0 +1,127 @@
+"""
+Kinds of settings: how each is parsed, and what an error says was expected. The others are in `usbgate.config.types`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from usbgate.core.alarms import Condition
+from usbgate.core.fieldline import RESERVED, check_value, is_key
+from usbgate.core.messages import TIMEOUT_RANGE
+from usbgate.core.model import Button
+from usbgate.core.units import parse_duration
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """
+    How a value of the file, or the text of an option, becomes the value of a setting.
+
+    Attributes:
+        expected: What an error says was expected.
+        holds: What the file has, as msgspec describes it.
+        parse: Makes the setting's value of that; raises ValueError or `Malformed` for anything wrong.
+        items: The kind of each item, where the setting is a list whose items are named in errors.
+    """
+
+    expected: str
+    holds: Any = str
+    parse: Callable[[Any], Any] = _as_it_is
+    items: Kind | None = None
+
+
+def kind_of(hint: Any) -> Kind:
+    """
+    Return the kind with which one of the types below is annotated.
+    """
+    kind: Kind = hint.__metadata__[0]
+    return kind
+
+
+def matching(expected: str, pattern: str) -> Kind:
+    """
+    Return the kind of a text that matches a regular expression as a whole.
+    """
+    return Kind(expected, Annotated[str, Meta(pattern=f"^(?:{pattern})\\Z")])
+
+
+def duration(least: str, most: str, example: str) -> Kind:
+    """
+    Return the kind of a duration between two others, a text or a number of seconds. Its value is in seconds.
+    """
+    ends = parse_duration(least), parse_duration(most)
+    return Kind(
+        f'a duration from {least} to {most} such as "{example}"',
+        float | str,
+        lambda held: _within(parse_duration(held) if isinstance(held, str) else held, *ends),
+    )
+
+
+def _within(value: float, least: float, most: float) -> float:
+    if not least <= value <= most:
+        raise ValueError(f"out of range: {value}")
+    return value
+
+
+def _parse_store(text: str) -> float:
+    match = re.fullmatch(r"on change(?:, *at least every (.+))?", text)
+    if match is None:
+        raise ValueError(f"neither on change nor with a duration: {text!r}")
+    return inf if match[1] is None else _within(parse_duration(match[1]), 1, parse_duration("366d"))
+
+
+def _parse_text(text: str) -> str:
+    check_value("", text)
+    return text
+
+
+def _parse_buttons(buttons: Mapping[str, str]) -> tuple[Button, ...]:
+    return tuple(_parse_button(label, text) for label, text in buttons.items())
+
+
+def _parse_button(label: str, text: str) -> Button:
+    command, *words = text.split() or [""]
+    arguments = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        key = key.upper()
+        if not equals or not is_key(key) or key in RESERVED or key in arguments:
+            raise ValueError(f"not an argument: {word!r}")
+        arguments[key] = _parse_text(value)
+    if not label.strip():
+        raise ValueError("no label")
+    return Button(label, _parse_text(command), arguments)
+
+
+# The types of settings, each with its kind.
+Text = Annotated[str, Kind("a non-empty text without `_KEY:`", parse=_parse_text)]
+DeviceName = Annotated[str, matching("letters, digits, dot, colon and hyphen", "[A-Za-z0-9.:-]+")]
+Decimals = Annotated[int, Kind("an integer from 0 to 9", Annotated[int, Meta(ge=0, le=9)])]
+
+# Durations, in seconds.
+Wait = Annotated[float, duration(*(f"{end:g}s" for end in TIMEOUT_RANGE), "10s")]
+Stale = Annotated[float, duration("1s", "366d", "1h")]
+StoreEvery = Annotated[
+    float,
+    Kind(
+        '"on change", or "on change, at least every 5m" with a duration from 1s to 366d',
+        parse=_parse_store,
+    ),
+]
+
+Buttons = Annotated[
+    tuple[Button, ...],
+    Kind('commands by label such as { "Lamp on" = "ON", "Half" = "L LEVEL=50" }', dict[str, str], _parse_buttons),
+]
+AlarmCondition = Annotated[Condition, Kind('a condition such as "> 60", "== 1" or "!= OK"', parse=Condition.parse)]

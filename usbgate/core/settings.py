@@ -1,0 +1,55 @@
+"""
+The settings of sensors: what the configuration has for each, as the parts read it.
+
+Each attribute with a type of `usbgate.core.kinds` is a key of the file.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from usbgate.core.kinds import AlarmCondition, Buttons, Decimals, DeviceName, Stale, StoreEvery, Text, Wait
+
+
+class FieldSettings(Struct, frozen=True, kw_only=True):
+    """
+    A field of a sensor: `[sensor.ID.field.NAME]`.
+
+    Attributes:
+        unit: The unit that the page shows after a number.
+        decimals: The number of decimals that the page shows; None for as many as the device sent.
+        alarm: The condition for an alarm.
+    """
+
+    unit: Text | None = None
+    decimals: Decimals | None = None
+    alarm: AlarmCondition | None = None
+
+
+class SensorSettings(Struct, frozen=True, kw_only=True):
+    """
+    A sensor: `[sensor.ID]`.
+
+    Attributes:
+        name: The name that the page shows.
+        place: The place that the page shows.
+        device: The name of the device that serves it; None for the one that reported it last.
+        default_command: The command of an `ask` without one.
+        timeout: Seconds until a request fails.
+        patience: Seconds to wait for an answer before asking again; None for the device's setting.
+        store: Seconds after which an unchanged reading is stored as well, infinity for never; None stores all readings.
+        stale: Seconds after which its newest reading is out of date.
+        commands: The buttons that the page shows.
+        fields: Its fields, by key in upper case.
+    """
+
+    name: Text | None = None
+    place: Text | None = None
+    device: DeviceName | None = None
+    default_command: Text | None = None
+    timeout: Wait | None = None
+    patience: Wait | None = None
+    store: StoreEvery | None = None
+    stale: Stale = 3600.0
+    commands: Buttons = ()
+    fields: dict[str, FieldSettings] = {}
