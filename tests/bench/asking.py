@@ -97,7 +97,7 @@ class _Asker:
         self.sent = time.monotonic()
         self.socket.send(self._question + b"\n")
 
-    def hear(self, timing: Timing) -> bool:
+    def receive(self, timing: Timing) -> bool:
         """
         Read what is there; tell whether the question is answered.
         """
@@ -177,7 +177,7 @@ def ask(
         due = started + (asked + 1) / rate if rate and idle else timing.end
         for fd, _ in poll.poll(max(0.0, due - now)):
             asker = by_fd[fd]
-            if asker.hear(timing):
+            if asker.receive(timing):
                 if rate:
                     idle.insert(0, asker)
                 else:
@@ -192,7 +192,7 @@ def _let_end(poll: select.epoll, by_fd: Mapping[int, _Asker], timing: Timing, pa
         if time.monotonic() > deadline:
             return waiting
         for fd, _ in poll.poll(0.1):
-            by_fd[fd].hear(timing)
+            by_fd[fd].receive(timing)
     return 0
 
 

@@ -62,8 +62,8 @@ def _until_answered(daemon: Daemon) -> float:
             client = LineClient(daemon.port)
             with closing(client):
                 client.say("MSG:J_ID:1_ORIGIN:b_N:5")
-                client.hear()
-                answer = client.hear()
+                client.receive()
+                answer = client.receive()
             if not answer.startswith("ID:1_VALUE:5_MSG:J_AT:"):
                 raise AssertionError(f"the first answer is {answer!r}")
             return time.monotonic()

@@ -65,22 +65,22 @@ def watch(port: int, watchers: int, sampled: int, quiet: float, limit: float = 1
     rests = dict.fromkeys(by_fd, b"")
     delays = array("d")
     events = dropped = 0
-    heard = 0.0
+    received = 0.0
     ending = False
     next_look = 0.0
     until = time.monotonic() + limit
-    while (now := time.monotonic()) < until and not (ending and now > heard + quiet):
+    while (now := time.monotonic()) < until and not (ending and now > received + quiet):
         if now >= next_look:
             next_look = now + 0.1
             for each in others:
                 for data in _available(each):
-                    heard = now
+                    received = now
                     gaps = data.count(b"EVENT:dropped_")
                     dropped += gaps
                     events += data.count(b"\n") - gaps
             now = time.monotonic()
         for fd, _ in poll.poll(max(0.0, next_look - now)):
-            heard = time.monotonic()
+            received = time.monotonic()
             if fd == 0:
                 ending = True
                 poll.unregister(0)
@@ -90,7 +90,7 @@ def watch(port: int, watchers: int, sampled: int, quiet: float, limit: float = 1
             for line in lines:  # EVENT:reading_ID:u1_VALUE:123456_AT:…
                 if line.startswith(b"EVENT:reading_"):
                     events += 1
-                    delays.append(heard - float(line.split(b"_")[2][6:]) / 1e6)
+                    delays.append(received - float(line.split(b"_")[2][6:]) / 1e6)
                 else:
                     dropped += 1
     return {

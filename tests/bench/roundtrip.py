@@ -194,10 +194,10 @@ def _measure_together(rig: Rig) -> Mapping[str, float]:
         rig.tell(f"{clients} clients ask one sensor at once")
         device.answer_after(1.0)  # until all have asked: who asks after the answer is another question
         answers = rig.load("together", port=daemon.port, clients=clients)["answers"]
-        heard = device.counts()["heard"]
+        received = device.counts()["heard"]
     if sum(answers.values()) != clients or any(not answer.startswith("ID:1_VALUE:") for answer in answers):
         raise AssertionError(f"not every answer was right: {answers}")
-    return {"clients": sum(answers.values()), "messages": heard}
+    return {"clients": sum(answers.values()), "messages": received}
 
 
 COALESCING = Row(

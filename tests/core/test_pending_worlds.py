@@ -141,7 +141,7 @@ def live(rules: list[Rules], firmware: list[Firmware], up: bool, events: list[As
             world.ask(link, event.question, event.limit, event.max_age)
         elif isinstance(event, Chunk):
             if connected:
-                world.hear(link, chunk_of(world, event._replace(link=link)))
+                world.receive(link, chunk_of(world, event._replace(link=link)))
         elif connected:
             book.link_down(world.now)
         else:
@@ -281,4 +281,4 @@ class TestMaySlip(SynchronousTestCase):
         world.ask(0, level, 1.0)
         false_label = Message(other, None, 0.0, 5.0, 5.0)
         with self.assertRaisesRegex(Violated, "another's asker"):
-            world.hear(0, [(world.report("20", "L", None), false_label)])
+            world.receive(0, [(world.report("20", "L", None), false_label)])

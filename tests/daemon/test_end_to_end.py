@@ -34,13 +34,13 @@ class MainJobTests(StoreCase):
         watcher, asker = self.connect(daemon), self.online(daemon)
         self.assertEqual(watcher.word("watch"), ["OK:watch"])
         asker.say("MSG:J_ID:20_ORIGIN:TOTO")
-        self.assertEqual(asker.hear(), "MSG:J_ID:20_ORIGIN:TOTO")
-        answer = parse(asker.hear().encode())
+        self.assertEqual(asker.receive(), "MSG:J_ID:20_ORIGIN:TOTO")
+        answer = parse(asker.receive().encode())
         self.assertEqual({**answer, "AT": ""}, {"ID": "20", "VALUE": "456", "MSG": "J", "AT": ""})
         device.say(b"ID:2_SMOKE:1")
-        events = [parse(watcher.hear().encode()) for _ in range(2)]
+        events = [parse(watcher.receive().encode()) for _ in range(2)]
         self.assertEqual([(e["EVENT"], e["ID"]) for e in events], [("reading", "20"), ("reading", "2")])
-        self.assertEqual(device.heard, [b"MSG:J_ID:20_ORIGIN:TOTO"])
+        self.assertEqual(device.received, [b"MSG:J_ID:20_ORIGIN:TOTO"])
 
         eventually(lambda: len(self.rows("select 1 from reading")) == 2, "both readings are stored")
         self.assertEqual(
@@ -82,7 +82,7 @@ class MainJobTests(StoreCase):
             [sys.executable, "-c", client, str(daemon.port)], capture_output=True, text=True, timeout=LIMIT
         )
         self.assertEqual(said.stdout, "Received b'MSG:J_ID:20_ORIGIN:TOTO'\n", said.stderr)
-        eventually(lambda: device.heard == [b"MSG:J_ID:20_ORIGIN:TOTO"], "the device was asked all the same")
+        eventually(lambda: device.received == [b"MSG:J_ID:20_ORIGIN:TOTO"], "the device was asked all the same")
 
     def test_nobody_gets_anothers_answer(self) -> None:
         """
@@ -104,8 +104,8 @@ class MainJobTests(StoreCase):
             client = LineClient(daemon.port)
             for _ in range(20):
                 client.say(f"MSG:J_ID:{sensor}_ORIGIN:{field}")
-                client.hear()
-                answer = client.hear()
+                client.receive()
+                answer = client.receive()
                 (right if answer.startswith(f"ID:{sensor}_{field}:{sensor}_") else wrong).append(answer)
             client.close()
 
@@ -127,10 +127,10 @@ class MainJobTests(StoreCase):
         daemon = self.run_daemon("--device", str(device.path), "--database", "none")
         client = self.online(daemon)
         client.say("MSG:J_ID:9_TIMEOUT:60")
-        client.hear()
-        eventually(lambda: device.heard, "the device was asked")
+        client.receive()
+        eventually(lambda: device.received, "the device was asked")
         device.unplug()
-        self.assertTrue(client.hear().startswith("ERROR:offline_MSG:J_ID:9_"))
+        self.assertTrue(client.receive().startswith("ERROR:offline_MSG:J_ID:9_"))
         self.assertTrue(client.word("ask 20")[0].startswith("ERROR:offline"))
         device.plug()
         self.addCleanup(device.unplug)
@@ -147,10 +147,10 @@ class MainJobTests(StoreCase):
         daemon = self.run_daemon(*options)
         client = self.online(daemon)
         client.say("MSG:J_ID:9")
-        client.hear()
+        client.receive()
         daemon.stop()
-        self.assertTrue(client.hear().startswith("ERROR:stopped_MSG:J_ID:9_"))
-        self.assertEqual(client.hear(), "")
+        self.assertTrue(client.receive().startswith("ERROR:stopped_MSG:J_ID:9_"))
+        self.assertEqual(client.receive(), "")
         self.run_daemon(*options)
         eventually(lambda: self.rows("select outcome from request") == [("stopped",)], "its row is stored")
 
@@ -220,7 +220,7 @@ class MainJobTests(StoreCase):
         client = self.online(self.run_daemon(*options))
         eventually(lambda: client.word("last 7")[0].startswith("ID:7_TEMP:20_"), "the newest was loaded")
         self.assertTrue(client.word("ask 7")[0].startswith("ID:7_VALUE:456"))
-        self.assertEqual((len(hall.heard), len(attic.heard)), (0, 1))
+        self.assertEqual((len(hall.received), len(attic.received)), (0, 1))
 
 
 class EmbeddedTests(RunningCase):
@@ -354,8 +354,8 @@ class StartTests(RunningCase):
             local.connect(str(path))
             local.sendall(b"MSG:J_ID:20\n")
             self.assertEqual(local.makefile().readline(), "MSG:J_ID:20\n")
-        eventually(lambda: device.heard, "the device was asked")
-        self.assertEqual(device.heard, [b"MSG:J_ID:20_ORIGIN:local"])
+        eventually(lambda: device.received, "the device was asked")
+        self.assertEqual(device.received, [b"MSG:J_ID:20_ORIGIN:local"])
 
     def test_nothing_handed_over(self) -> None:
         """

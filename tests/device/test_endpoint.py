@@ -55,7 +55,7 @@ class OpeningTests(PortCase):
         await until(lambda: len(protocol.data) >= 256)
         transport.write(every)
         await until(lambda: len(self.board.listen()) >= 256)
-        self.assertEqual((protocol.data, self.board.heard), (every, every))
+        self.assertEqual((protocol.data, self.board.received), (every, every))
 
     async def test_line_settings(self) -> None:
         """

@@ -63,8 +63,8 @@ class LedgerCase(StoreCase):
             some = min(count, 1000)
             numbers = range(self.said, self.said + some)
             self.device.say(*[b"ID:1_N:%d" % n for n in numbers])
-            heard = [parse(self.watcher.hear().encode())["N"] for _ in numbers]
-            self.assertEqual(heard, list(map(str, numbers)))
+            received = [parse(self.watcher.receive().encode())["N"] for _ in numbers]
+            self.assertEqual(received, list(map(str, numbers)))
             self.said += some
             count -= some
 

@@ -24,12 +24,12 @@ def misread(data: bytes, sent: int, read: int) -> bytes:
         line += [0, *(byte >> bit & 1 for bit in range(8)), 1]
     idle = len(line)
     line += [1] * 250 + [0]  # and then it is idle, until somebody else begins
-    heard = bytearray()
+    received = bytearray()
     begins = 0
     while (begins := line.index(0, begins)) < idle:
         levels = [line[begins + int((bit + 0.5) * sent / read)] for bit in range(1, 10)]
-        heard.append(sum(level << bit for bit, level in enumerate(levels[:8])) if levels[8] else 0)
+        received.append(sum(level << bit for bit, level in enumerate(levels[:8])) if levels[8] else 0)
         begins += int(9.5 * sent / read)
         if not levels[8]:
             begins = line.index(1, begins)
-    return bytes(heard)
+    return bytes(received)

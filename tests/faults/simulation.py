@@ -71,7 +71,7 @@ class World:
         self.peers: dict[ClientProtocol, Peer] = {}
         self.watching: dict[ClientProtocol, frozenset[str]] = {}
         self.appended: list[str] = []  # every reading that the journal took, in order
-        self.heard: dict[tuple[str, str], str] = {}  # the newest of each field in this life
+        self.received: dict[tuple[str, str], str] = {}  # the newest of each field in this life
         self.events: list[str] = []  # of this life
         self.lives = 0
         self._marks = 0
@@ -130,7 +130,7 @@ class World:
         self.lives += 1
         self.note("starts")
         self.life = life = Life(self.lives, self.clock)
-        self.heard, self.events = {}, []
+        self.received, self.events = {}, []
         self.peers, self.watching = {}, {}
         self.gateway = Gateway(
             life, self.time, "J", {BATH: SensorSettings(name="bath", timeout=BATH_TIMEOUT)}, self.random.getrandbits(32)
@@ -251,7 +251,7 @@ class World:
     def _is_safe(self, n: int) -> bool:
         return n in self.database.rows or n in self.disk.rejected
 
-    def hears(self, device: Device, lines: Sequence[Line], read: Callable[[], None]) -> None:
+    def deliver(self, device: Device, lines: Sequence[Line], read: Callable[[], None]) -> None:
         """
         Let the daemon read a chunk of a device, and see that all of it goes where it belongs, at once.
         """
@@ -270,7 +270,7 @@ class World:
         names = [f"{key}:{text}" for key, text, _ in told]
         demand(self.appended[before:] == names, "every reading goes to the journal, once, at once", names)
         for key, text, line in told:
-            self.heard[line.sensor, key] = text
+            self.received[line.sensor, key] = text
         published = [event for event in self.events[events:] if event.startswith("EVENT:reading_")]
         demand(len(published) == len(reports), "every report is an event", published, names)
         for event, line in zip(published, reports, strict=True):
@@ -299,7 +299,9 @@ class World:
         demand(not rules.tags, "with tags nobody gets another's answer", fields, asked, label)
         demand(line.command in (None, asked.command), "with MSG nobody gets another command's answer", fields, asked)
         late = (
-            label is None or label.life is not line.life or line.heard - label.written >= (rules.patience or PATIENCE)
+            label is None
+            or label.life is not line.life
+            or line.received - label.written >= (rules.patience or PATIENCE)
         )
         second = label is not None and label.answered
         demand(late or second, "§4.6 nobody gets another's answer in its time", fields, asked, label)
@@ -319,14 +321,16 @@ class World:
             key = reading.sensor, reading.field
             name = name_of(reading)
             found.add(key)
-            if key in self.heard:
-                demand(name == f"{reading.field}:{self.heard[key]}", "`last` is the newest", reading, self.heard[key])
+            if key in self.received:
+                demand(
+                    name == f"{reading.field}:{self.received[key]}", "`last` is the newest", reading, self.received[key]
+                )
             else:
                 demand((*key, name) in ever, "`last` is what was stored", reading)
                 if restored:
                     self.seen["restored"] += 1
                     demand(name == stored[key], "`last` is the newest that was stored", reading, stored[key])
-        known = self.heard.keys() | (stored.keys() if restored else set())
+        known = self.received.keys() | (stored.keys() if restored else set())
         demand(found >= known, "`last` knows all that was heard, and all that was stored", found, known)
 
     # Time.
@@ -527,7 +531,13 @@ class World:
             if isinstance(row, Reading) and row.value is not None:
                 line = self.said[format(row.value, ".0f")]
                 taken = mark.uptime + (row.at - mark.at) / 1000
-                demand(abs(taken - line.heard) < 0.51, "the mark tells when a reading was taken", row, mark, line.heard)
+                demand(
+                    abs(taken - line.received) < 0.51,
+                    "the mark tells when a reading was taken",
+                    row,
+                    mark,
+                    line.received,
+                )
 
 
 def name_of(reading: Reading) -> str:

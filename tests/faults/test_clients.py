@@ -136,12 +136,12 @@ class RudeClientTests(ClientsCase):
             eventually(lambda: self.client.word("last 1")[0].startswith(f"ID:1_N:{total - 1}_"), "all was read")
         rude.sendall(b"ping\n")
         counts: Counter[str] = Counter()
-        heard = []
+        received = []
         for line in rude.makefile():
             kind = line.partition("_")[0].rstrip()
             counts[kind] += 1
             if kind == "EVENT:reading":
-                heard.append(int(parse(line.rstrip().encode())["N"]))
+                received.append(int(parse(line.rstrip().encode())["N"]))
             elif kind == "EVENT:dropped":
                 counts["lost"] += int(parse(line.rstrip().encode())["COUNT"])
             if kind == "OK:ping" or "TAG:mine" in line:
@@ -151,7 +151,7 @@ class RudeClientTests(ClientsCase):
         self.assertEqual(counts["OK:watch"], 1)
         self.assertGreater(counts["lost"], 0)
         self.assertEqual(counts["EVENT:reading"] + counts["lost"], total)
-        self.assertEqual(heard, sorted(set(heard)))
+        self.assertEqual(received, sorted(set(received)))
 
     def test_reads_slowly(self) -> None:
         """
@@ -210,7 +210,7 @@ class RudeClientTests(ClientsCase):
                 answered = [parse(line.encode())["TAG"] for line in lines if line.startswith("ID:20_VALUE:456_")]
                 self.assertEqual(sorted(answered), list(map(str, range(10))))
                 self.assertEqual(len(lines), 20)
-        self.assertEqual({line.partition(b"_ORIGIN")[0] for line in self.device.heard}, {b"MSG:J_ID:20"})
+        self.assertEqual({line.partition(b"_ORIGIN")[0] for line in self.device.received}, {b"MSG:J_ID:20"})
 
 
 class ResetTests(ClientsCase):
@@ -399,16 +399,16 @@ class FloodTests(ClientsCase):
                 client.say(*[f"MSG:J_ID:{sensor(n)}_ORIGIN:x_TAG:{n}_TIMEOUT:100" for n in asked])
             eventually(lambda: self.in_flight() >= accepted, f"{accepted} are in flight, not {self.in_flight()}")
             if last is not None:
-                heard = len(self.kept)
+                received = len(self.kept)
                 last()
-                eventually(lambda: len(self.kept) > heard, "the device has heard the last, too")
+                eventually(lambda: len(self.kept) > received, "the device has heard the last, too")
             self.may_speak.set()
             kept, self.kept = self.kept, []
             self.device.say(*kept)
             for number, client in enumerate(clients):
                 left = set(range(number * each, (number + 1) * each))
                 while left:
-                    fields = parse(client.hear().encode())
+                    fields = parse(client.receive().encode())
                     if "TIMEOUT" in fields and "ERROR" not in fields:
                         continue  # the echo
                     n = int(fields["TAG"])
@@ -436,11 +436,11 @@ class FloodTests(ClientsCase):
         with self.beside(growth=60.0):  # MB; each is a kB or two, until it has its row
             outcomes = self.flood(lambda n: 30, 10_000, lambda: other.say("ask 40"))
         self.assertEqual(outcomes, {"answered": 10_000})
-        self.assertEqual([line for line in self.device.heard if b"ID:30_" in line], [b"MSG:J_ID:30_ORIGIN:x"])
+        self.assertEqual([line for line in self.device.received if b"ID:30_" in line], [b"MSG:J_ID:30_ORIGIN:x"])
         ended = "select count(*) from request where sensor = '30' and outcome = 'answered'"
         eventually(lambda: self.rows(ended) == [(10_000,)], "each has its row")
         # Rows are in the order of telling.
-        self.assertTrue(other.hear().startswith("ID:40_VALUE:40_"))
+        self.assertTrue(other.receive().startswith("ID:40_VALUE:40_"))
         told = "select max(seq) filter (where sensor = '40') < max(seq) filter (where sensor = '30') from request"
         self.assertEqual(self.rows(told), [(True,)])
 
@@ -456,9 +456,9 @@ class FloodTests(ClientsCase):
         self.assertLess(outcomes["answered"], 4096 + 64)
         ended = "select outcome, count(*)::int from request where origin = 'x' group by outcome"
         eventually(lambda: dict(self.rows(ended)) == outcomes, "each has its row")
-        heard = Counter(self.device.heard)
-        self.assertEqual(set(heard.values()), {1})
-        self.assertEqual(len(heard), outcomes["answered"])
+        received = Counter(self.device.received)
+        self.assertEqual(set(received.values()), {1})
+        self.assertEqual(len(received), outcomes["answered"])
         for _ in range(20 if FULL else 0):
             self.flood(lambda n: 1000 + n, 4096)
         self.assertLess(resident(self.daemon.process.pid) - first, 60.0)

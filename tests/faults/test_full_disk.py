@@ -106,7 +106,7 @@ class FullDiskTests(StoreCase):
             self.assertIn("full", life.journal["TEXT"])
             # All goes on that needs no disk.
             watcher.word("watch 1")
-            self.assertRegex(watcher.hear(), "^EVENT:reading_ID:1_N:")
+            self.assertRegex(watcher.receive(), "^EVENT:reading_ID:1_N:")
             watcher.word("unwatch")
             self.assertRegex(life.client.word("ask 20")[0], "^ID:20_VALUE:456_")
             written = life.journal["COMMITS"]

@@ -41,9 +41,9 @@ class GarbageTests(StoreCase):
         """
         self.said += 1
         self.device.pour(b"\nID:1_N:%d\n" % self.said)
-        self.hears(self.said)
+        self.deliver(self.said)
 
-    def hears(self, number: int) -> None:
+    def deliver(self, number: int) -> None:
         """
         Wait until a number was read.
         """
@@ -87,7 +87,7 @@ class GarbageTests(StoreCase):
         noise = random.Random(4)
         for n in range(2, 502):
             self.device.pour(noise.randbytes(2000) + b"\xff_\nID:1_N:%d\nID:1_N\nID:1_" % n)
-        self.hears(501)
+        self.deliver(501)
         self.assertGreater(int(self.counted()["MALFORMED"]), 2500)
         self.assertEqual(len(self.client.word("noise")), 100 + 1)
         self.assertLess(len([line for line in self.daemon.log.splitlines() if "malformed" in line]), 5)
@@ -103,16 +103,16 @@ class GarbageTests(StoreCase):
         for sent in SPEEDS:
             for read in SPEEDS:
                 if sent != read:
-                    heard = misread(said, sent, read)
-                    for place in range(0, len(heard), 100):
-                        self.device.pour(heard[place : place + 100])
+                    received = misread(said, sent, read)
+                    for place in range(0, len(received), 100):
+                        self.device.pour(received[place : place + 100])
                     told += 1
                     self.is_told(told)
                     # It is set right, and so it may be said again.
                     for _ in range(60):
                         self.said += 1
                         self.device.pour(b"\nID:1_N:%d\n" % self.said)
-                    self.hears(self.said)
+                    self.deliver(self.said)
         self.assertEqual(self.daemon.log.count("check the baud rate"), told)
 
     def is_told(self, times: int) -> None:
@@ -148,8 +148,8 @@ class GarbageTests(StoreCase):
         values = ["7"] * 50 + ["8"] * 50 + ["9"]
         for value in values:
             self.device.say(b"ID:2_V:%s" % value.encode())
-        heard = [parse(watcher.hear().encode()) for _ in values]
-        self.assertEqual([fields["V"] for fields in heard], values)
+        received = [parse(watcher.receive().encode()) for _ in values]
+        self.assertEqual([fields["V"] for fields in received], values)
         stored = [(7.0,), (7.0,), (8.0,), (8.0,), (9.0,)]
         eventually(lambda: self.rows("select value from reading order by seq") == stored, "they are stored")
         self.assertNotIn("Traceback", self.daemon.log)

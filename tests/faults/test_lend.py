@@ -99,11 +99,11 @@ class LendCase(RunningCase):
         The device is served again, watchers were told all of it, and an unasked reading comes through.
         """
         for state in ("lent", "offline", "online"):
-            self.assertEqual(self.watcher.hear(), f"EVENT:device_DEV:board_STATE:{state}")
+            self.assertEqual(self.watcher.receive(), f"EVENT:device_DEV:board_STATE:{state}")
         self.assertRegex(self.client.word("ask 20")[0], "^ID:20_V:1_")
-        self.assertRegex(self.watcher.hear(), "^EVENT:reading_ID:20_V:1_")
+        self.assertRegex(self.watcher.receive(), "^EVENT:reading_ID:20_V:1_")
         self.device.say(b"ID:7_V:2")
-        self.assertRegex(self.watcher.hear(), "^EVENT:reading_ID:7_V:2_")
+        self.assertRegex(self.watcher.receive(), "^EVENT:reading_ID:7_V:2_")
 
 
 class LendTests(LendCase):
@@ -116,13 +116,13 @@ class LendTests(LendCase):
         The program has the port alone; who waits is told `offline`, and so is who asks meanwhile. Its status is ours.
         """
         self.client.say("MSG:QUIET_ID:30_ORIGIN:t_TIMEOUT:3600")
-        self.client.hear()
-        eventually(lambda: self.device.heard, "it was asked")
+        self.client.receive()
+        eventually(lambda: self.device.received, "it was asked")
         go_on = self.folder / "go on"
         lender = self.lend(f"\nwhile not os.path.exists({str(go_on)!r}): time.sleep(0.01)\nsys.exit(7)")
-        self.assertRegex(self.client.hear(), "^ERROR:offline_MSG:QUIET_ID:30")
+        self.assertRegex(self.client.receive(), "^ERROR:offline_MSG:QUIET_ID:30")
         self.has_it()
-        eventually(lambda: b"MSG:FLASH_ID:0" in self.device.heard, "the board was flashed")
+        eventually(lambda: b"MSG:FLASH_ID:0" in self.device.received, "the board was flashed")
         self.assertEqual(self.now(), "lent")
         self.assertRegex(self.client.word("ask 20")[0], "^ERROR:offline_MSG:J_ID:20")
         self.assertRegex(self.client.word("lend board")[0], "^ERROR:busy_TEXT:")
@@ -242,11 +242,11 @@ class SilenceTests(RunningCase):
         eventually(lambda: states() == ["silent", "online"], "one is silent")
         devices[0].say(b"ID:1_V:1")
         devices[1].say(b"ID:2_V:2")
-        heard: list[str] = []
-        while sum("_ID:" in line for line in heard) < 2:
-            heard.append(watcher.hear())
-        silent = heard.index("EVENT:device_DEV:a_STATE:silent")
-        self.assertIn("EVENT:device_DEV:a_STATE:online", heard[silent:])
+        received: list[str] = []
+        while sum("_ID:" in line for line in received) < 2:
+            received.append(watcher.receive())
+        silent = received.index("EVENT:device_DEV:a_STATE:silent")
+        self.assertIn("EVENT:device_DEV:a_STATE:online", received[silent:])
         eventually(lambda: states() == ["silent", "online"], "it is silent again")
         self.assertEqual(daemon.log.count("a has sent no line for 1 s"), 2)
         self.assertNotIn("Traceback", daemon.log)

@@ -113,16 +113,17 @@ class ReplugTests(ReplugCase):
         watcher.word("watch")
         for name in places:
             client.say(f"MSG:QUIET_ID:{name}_DEV:{name}_ORIGIN:t_TIMEOUT:3600")
-            client.hear()
-        eventually(lambda: all(self.devices[port].heard for port, *_ in plugs), "all are asked")
+            client.receive()
+        eventually(lambda: all(self.devices[port].received for port, *_ in plugs), "all are asked")
 
         for port, *_ in plugs:
             self.pull_out(port)
         self.usb.name_by_id(by_id.name, None)
-        for told in sorted(client.hear() for _ in places):
+        for told in sorted(client.receive() for _ in places):
             self.assertRegex(told, "^ERROR:offline_MSG:QUIET")
         self.assertEqual(
-            sorted(watcher.hear() for _ in places), sorted(f"EVENT:device_DEV:{name}_STATE:offline" for name in places)
+            sorted(watcher.receive() for _ in places),
+            sorted(f"EVENT:device_DEV:{name}_STATE:offline" for name in places),
         )
         self.assertEqual(set(self.states(client).values()), {"offline"})
 
@@ -130,7 +131,8 @@ class ReplugTests(ReplugCase):
             self.plug_in(port, (ids, serial), tty)
         self.usb.name_by_id(by_id.name, "ttyACM7")
         self.assertEqual(
-            sorted(watcher.hear() for _ in places), sorted(f"EVENT:device_DEV:{name}_STATE:online" for name in places)
+            sorted(watcher.receive() for _ in places),
+            sorted(f"EVENT:device_DEV:{name}_STATE:online" for name in places),
         )
         for number, name in enumerate(places):
             self.assertRegex(client.word(f"ask {number} dev={name}")[0], f"^ID:{number}_VALUE:{number}_MSG:J_AT:")

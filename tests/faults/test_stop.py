@@ -108,11 +108,11 @@ class StopCase(LedgerCase):
         """
         began = time.monotonic()
         daemon.process.send_signal(signal.SIGTERM)
-        lines = list(iter(waiting.hear, ""))
+        lines = list(iter(waiting.receive, ""))
         self.assertEqual([line for line in lines if not line.startswith("ERROR:stopped_MSG:J_ID:9_")], [])
         self.assertEqual(len(lines), 100)
-        self.assertTrue(words.hear().startswith("ERROR:stopped"))
-        self.assertEqual(words.hear(), "")
+        self.assertTrue(words.receive().startswith("ERROR:stopped"))
+        self.assertEqual(words.receive(), "")
         self.assertLess(time.monotonic() - began, STOP)
         daemon.process.wait(STOP)
         took = time.monotonic() - began
@@ -139,7 +139,7 @@ class StopCase(LedgerCase):
         waiting, words = self.connect(daemon), self.connect(daemon)
         waiting.say(*[f"MSG:J_ID:9_DEV:ttyACM0_ORIGIN:waiting_TAG:{n}_TIMEOUT:100" for n in range(100)])
         for n in range(100):
-            self.assertIn(f"_TAG:{n}_", waiting.hear())
+            self.assertIn(f"_TAG:{n}_", waiting.receive())
         words.say("ask 9 dev=ttyACM0 timeout=100 origin=word")
         return waiting, words
 

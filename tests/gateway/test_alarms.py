@@ -35,17 +35,17 @@ class AlarmTests(GatewayCase):
         self.gateway.add_link(self.link, self.rules)
         self.gateway.store_in(self.journal, self.store, lambda: (StoreStatus(), JournalStatus()))
         self.gateway.startService()
-        self.heard: list[Event] = []
-        self.gateway.subscribe(self.heard.append)
+        self.received: list[Event] = []
+        self.gateway.subscribe(self.received.append)
         self.link.listener.link_up()
 
     def told(self) -> list[Alarm]:
         """
         List the alarms that were told of as they then were, and forget them.
         """
-        heard = [event.alarm for event in self.heard if isinstance(event, AlarmEvent)]
-        self.heard.clear()
-        return heard
+        received = [event.alarm for event in self.received if isinstance(event, AlarmEvent)]
+        self.received.clear()
+        return received
 
     def stored(self) -> list[tuple[str, str, str | None]]:
         """
@@ -57,13 +57,13 @@ class AlarmTests(GatewayCase):
         """
         It is raised by the first reading, told and journalled once, ends, and is gone when somebody has seen it.
         """
-        self.hear(("2", "0"), ("20", "1"))
+        self.receive(("2", "0"), ("20", "1"))
         self.assertEqual((self.gateway.queries.alarms(), self.told(), self.stored()), ([], [], []))
-        self.hear(("2", "1"), ("2", "1"))
+        self.receive(("2", "1"), ("2", "1"))
         raised = Alarm("a1", "2", "VALUE", "== 1", 1.0, None, WALL)
         self.assertEqual((self.gateway.queries.alarms(), self.told()), ([raised], [raised]))
         self.clock.advance(5)
-        self.hear(("2", "0"))
+        self.receive(("2", "0"))
         ended = raised._replace(ended=WALL + 5000)
         self.assertEqual((self.gateway.queries.alarms(), self.told()), ([ended], [ended]))
         seen = self.successResultOf(self.gateway.acknowledge("a1", "Anna"))
@@ -75,16 +75,16 @@ class AlarmTests(GatewayCase):
         """
         A reading that is not stored, since it is what it was, is minded like any other.
         """
-        self.hear(("2", "1"))
+        self.receive(("2", "1"))
         self.gateway.acknowledge("a1", "Anna")
-        self.hear(("2", "1"), ("2", "0"), ("2", "1"))
+        self.receive(("2", "1"), ("2", "0"), ("2", "1"))
         self.assertEqual([alarm.alarm for alarm in self.gateway.queries.alarms()], ["a2"])
 
     def test_recalled(self) -> None:
         """
         What was open before the start goes on, and what was raised meanwhile joins it.
         """
-        self.hear(("2", "1"))
+        self.receive(("2", "1"))
         self.told()
         old = Alarm("old", "2", "VALUE", "== 1", 1.0, None, WALL - 5000)
         self.store.open_alarms = [old]
@@ -101,6 +101,6 @@ class AlarmTests(GatewayCase):
         What is not open can't be acknowledged, nor can anything when usbgate ends.
         """
         self.failureResultOf(self.gateway.acknowledge("a1", "Anna"), Unknown)
-        self.hear(("2", "1"))
+        self.receive(("2", "1"))
         self.gateway.stopService()
         self.failureResultOf(self.gateway.acknowledge("a1", "Anna"), Stopped)

@@ -36,18 +36,18 @@ class EventTests(GatewayCase):
         Hear them.
         """
         super().setUp()
-        self.heard: list[Event] = []
-        self.unsubscribe = self.gateway.subscribe(self.heard.append)
+        self.received: list[Event] = []
+        self.unsubscribe = self.gateway.subscribe(self.received.append)
 
     def test_readings(self) -> None:
         """
         A report with measurements is told with what it answered, an acknowledgement is not; all of it after who asked.
         """
         self.link.listener.link_up()
-        del self.heard[:]
+        del self.received[:]
         at = self.time.wall()
         order: list[object] = []
-        asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO").addCallback(lambda answer: order.append(list(self.heard)))
+        asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO").addCallback(lambda answer: order.append(list(self.received)))
         values = (("VALUE", "456"), ("STATE", "OK"))
         self.link.listener.reports_received(
             [
@@ -60,7 +60,7 @@ class EventTests(GatewayCase):
         self.successResultOf(asked)
         self.assertEqual(order, [[]])
         self.assertEqual(
-            self.heard,
+            self.received,
             [
                 ReportEvent("20", "leonardo", "J", at, values),
                 ReportEvent("7", "leonardo", "T", at, values),
@@ -78,7 +78,7 @@ class EventTests(GatewayCase):
         self.gateway.store_changed("away", 12)
         at = self.time.wall()
         self.assertEqual(
-            self.heard,
+            self.received,
             [
                 DeviceEvent("leonardo", "online", at - 1000),
                 DeviceEvent("leonardo", "offline", at),
@@ -92,8 +92,8 @@ class EventTests(GatewayCase):
         """
         self.unsubscribe()
         self.link.listener.link_up()
-        self.hear(("20", "456"))
-        self.assertEqual(self.heard, [])
+        self.receive(("20", "456"))
+        self.assertEqual(self.received, [])
 
     def test_totals(self) -> None:
         """
@@ -102,7 +102,7 @@ class EventTests(GatewayCase):
         self.link.listener.link_up()
         asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
         self.clock.advance(0.2)
-        self.hear(("20", "456"), ("20", "457"))
+        self.receive(("20", "456"), ("20", "457"))
         self.successResultOf(asked)
         self.link.listener.line_malformed(b"?", "no key: '?'")
         self.failureResultOf(self.ask("MSG:J_ID:20_ORIGIN:TOTO_DEV:none"), Unknown)

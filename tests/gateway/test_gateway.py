@@ -47,7 +47,7 @@ class LiveTests(GatewayCase):
         self.watch(self.events)
         asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
         self.clock.advance(0.25)
-        self.hear(("20", "456"), ("2", "1"))
+        self.receive(("20", "456"), ("2", "1"))
         self.assertEqual(
             self.events,
             [
@@ -94,7 +94,7 @@ class LiveTests(GatewayCase):
         ends = [self.ask("MSG:J_ID:20"), self.ask("MSG:J_ID:20_DEV:nobody")]
         self.link.listener.link_up()
         ends.append(self.ask("MSG:J_ID:20"))
-        self.hear(("20", "1"))
+        self.receive(("20", "1"))
         ends.append(self.ask("MSG:J_ID:20_MAXAGE:30"))
         ends.append(self.ask("MSG:J_ID:21_TIMEOUT:1"))
         hung_up = self.ask("MSG:J_ID:22_TIMEOUT:1")
@@ -123,7 +123,7 @@ class LiveTests(GatewayCase):
         asked.addErrback(lambda _: None)
         self.link.listener.link_up()
         self.assertIn(("send", "leonardo", "J", "20"), self.events)
-        self.hear(("20", "3"))
+        self.receive(("20", "3"))
         self.assertEqual(self.journal.readings[0].command, "J")
         self.assertEqual(self.journal.requests[0].outcome, "answered")
 
@@ -145,11 +145,11 @@ class LiveTests(GatewayCase):
         """
         self.link.listener.link_up()
         self.ask("MSG:J_ID:20")
-        self.hear(("20", "1"))
+        self.receive(("20", "1"))
         self.time.stepped = -3_600_000
         self.clock.advance(1)
         self.assertEqual(self.successResultOf(self.ask("MSG:J_ID:20_MAXAGE:5")).recent, True)
-        self.hear(("20", "2"))
+        self.receive(("20", "2"))
         [reading] = self.gateway.queries.last("20", None)
         self.assertEqual((reading.value, reading.at), (2.0, WALL + 1000 - 3_600_000))
         self.clock.advance(10)
@@ -188,7 +188,7 @@ class LiveTests(GatewayCase):
         self.link.full = False
         self.link.listener.link_drained()
         self.assertEqual(self.events[-1], ("send", "leonardo", "TOGGLE", "9"))
-        self.hear(("9", "1"))
+        self.receive(("9", "1"))
         self.successResultOf(later)
 
     def test_acknowledgement(self) -> None:
@@ -210,9 +210,9 @@ class LiveTests(GatewayCase):
         self.link.listener.link_up()
         second: list[Deferred[Answer]] = []
         self.ask("MSG:J_ID:20").addCallback(lambda _: second.append(self.ask("MSG:J_ID:20")))
-        self.hear(("20", "1"), ("20", "2"))
+        self.receive(("20", "1"), ("20", "2"))
         self.assertNoResult(second[0])
-        self.hear(("20", "3"))
+        self.receive(("20", "3"))
         self.assertEqual(self.successResultOf(second[0]).report.values, (("VALUE", "3"),))
 
     def test_subscriber_fails(self) -> None:
@@ -230,7 +230,7 @@ class LiveTests(GatewayCase):
         self.assertEqual(len(lines), 1)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         unsubscribe()
-        self.hear(("20", "1"))
+        self.receive(("20", "1"))
         self.assertEqual(len(lines), 1)
         self.flushLoggedErrors(ZeroDivisionError)
 
@@ -238,7 +238,7 @@ class LiveTests(GatewayCase):
         """
         The newest reading of each field is remembered, in the order of the sensors' first appearance.
         """
-        self.hear(("21", "5"), ("20", "1"), ("20", "2"))
+        self.receive(("21", "5"), ("20", "1"), ("20", "2"))
         self.link.listener.reports_received([Report("20", None, None, (("TEMP", "3"),))])
         self.assertEqual(
             [(r.sensor, r.field, r.value) for r in self.gateway.queries.last(None, None)],
@@ -253,7 +253,7 @@ class LiveTests(GatewayCase):
         """
         Of more sensors than are remembered, readings are stored all the same.
         """
-        self.hear(*[(str(n), "1") for n in range(10_050)])
+        self.receive(*[(str(n), "1") for n in range(10_050)])
         self.assertEqual(len(self.gateway.queries.sensors()), 10_000)
         self.assertEqual(len(self.journal.readings), 10_050)
 
@@ -261,7 +261,7 @@ class LiveTests(GatewayCase):
         """
         What the database knows is remembered, unless something newer was heard.
         """
-        self.hear(("20", "9"))
+        self.receive(("20", "9"))
         self.store.add(
             [
                 Reading(5, "old", "20", "VALUE", 1.0, None, None, True),
@@ -280,7 +280,7 @@ class LiveTests(GatewayCase):
         fields = ("VALUE", "TEMP", "HUM")
         for sensor in ("20", "21"):
             self.store.add([Reading(5, "old", sensor, field, 1.0, None, None, True) for field in fields])
-        self.hear(("20", "9"))
+        self.receive(("20", "9"))
         self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
         self.link.listener.reports_received([Report("20", None, None, (("TEMP", "9"),))])
         for sensor in ("20", "21"):
@@ -305,7 +305,7 @@ class LiveTests(GatewayCase):
         """
         self.link.listener.link_up()
         self.ask("MSG:J_ID:20")
-        self.hear(("20", "1"))
+        self.receive(("20", "1"))
         self.ask("MSG:J_ID:21")
         self.clock.advance(2.5)
         status = self.gateway.queries.status()
@@ -393,17 +393,17 @@ class ThinningTests(GatewayCase):
         watched: list[str] = []
         self.link.listener.link_up()
         self.watch(watched)
-        self.hear(("20", "1"), ("21", "1"))
+        self.receive(("20", "1"), ("21", "1"))
         for _ in range(3):
             self.clock.advance(1.0)
-            self.hear(("20", "1"), ("21", "1"))
+            self.receive(("20", "1"), ("21", "1"))
         asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
-        self.hear(("20", "1"))
+        self.receive(("20", "1"))
         self.assertEqual(self.successResultOf(asked).report.values, (("VALUE", "1"),))
         self.assertEqual(self.stored(), [("20", 1.0), *[("21", 1.0)] * 4])
         self.assertEqual(len(watched), 9)
         self.assertEqual(self.gateway.queries.last("20", None)[0].at, WALL + 3_000)
-        self.hear(("20", "2"))
+        self.receive(("20", "2"))
         self.assertEqual(self.stored()[5:], [("20", 1.0), ("20", 2.0)])
         self.assertEqual(self.journal.readings[-2].at, WALL + 3_000)
 
@@ -411,22 +411,22 @@ class ThinningTests(GatewayCase):
         """
         An equal reading is stored, too, when the one before it is old enough by the clock that does not step.
         """
-        self.hear(("20", "1"))
+        self.receive(("20", "1"))
         self.clock.advance(301.0)
-        self.hear(("20", "1"))
+        self.receive(("20", "1"))
         self.assertEqual(len(self.journal.readings), 2)
 
     def test_stop(self) -> None:
         """
         What was held back is stored at the stop, and what comes after that is not held back.
         """
-        self.hear(("20", "1"))
+        self.receive(("20", "1"))
         self.clock.advance(1.0)
-        self.hear(("20", "1"))
+        self.receive(("20", "1"))
         self.assertEqual(len(self.journal.readings), 1)
         self.gateway.stopService()
         self.assertEqual([reading.at for reading in self.journal.readings], [WALL, WALL + 1_000])
-        self.hear(("20", "1"))
+        self.receive(("20", "1"))
         self.assertEqual(len(self.journal.readings), 3)
 
 
@@ -493,7 +493,7 @@ class RoutingTests(GatewayCase):
         """
         Else the sensor's own setting; its default command and time limit hold as well.
         """
-        self.hear(("5", "1"), link=self.links["hall"])
+        self.receive(("5", "1"), link=self.links["hall"])
         self.assertEqual(self.asked_of("MSG:J_ID:5"), "attic")
         self.assertEqual(
             (self.gateway.queries.default_command("5"), self.gateway.queries.default_command("7")), ("ON", "J")
@@ -507,9 +507,9 @@ class RoutingTests(GatewayCase):
         Else the link that spoke for the sensor last, heard or recalled; else nobody knows.
         """
         self.failureResultOf(self.ask("MSG:J_ID:7"), Unknown)
-        self.hear(("7", "1"), link=self.links["attic"])
+        self.receive(("7", "1"), link=self.links["attic"])
         self.assertEqual(self.asked_of("MSG:J_ID:7"), "attic")
-        self.hear(("7", "1"), link=self.links["hall"])
+        self.receive(("7", "1"), link=self.links["hall"])
         self.assertEqual(self.asked_of("MSG:J_ID:7"), "hall")
         self.store.add([Reading(5, "attic", "8", "VALUE", 1.0, None, None, True)])
         self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
@@ -519,7 +519,7 @@ class RoutingTests(GatewayCase):
         """
         A setting that names no link is passed over.
         """
-        self.hear(("6", "1"), link=self.links["hall"])
+        self.receive(("6", "1"), link=self.links["hall"])
         self.assertEqual(self.asked_of("MSG:J_ID:6"), "hall")
 
     def test_other_link(self) -> None:
@@ -527,9 +527,9 @@ class RoutingTests(GatewayCase):
         A report answers only what was asked on the link that it came by; both are stored, each under its own device.
         """
         asked = self.ask("MSG:J_ID:5")
-        self.hear(("5", "1"), link=self.links["hall"])
+        self.receive(("5", "1"), link=self.links["hall"])
         self.assertNoResult(asked)
-        self.hear(("5", "2"), link=self.links["attic"])
+        self.receive(("5", "2"), link=self.links["attic"])
         self.assertEqual(self.successResultOf(asked).report.values, (("VALUE", "2"),))
         self.assertEqual([r.device for r in self.journal.readings], ["hall", "attic"])
 
@@ -577,7 +577,7 @@ class SlowSilenceTests(GatewayCase):
         asked = self.ask("MSG:J_ID:20_ORIGIN:TOTO")
         self.clock.advance(2.0)
         self.assertEqual([device.state for device in self.gateway.queries.devices()], ["silent"])
-        self.hear(("20", "456"))
+        self.receive(("20", "456"))
         self.successResultOf(asked)
 
 
@@ -684,23 +684,23 @@ class ClockMarkTests(GatewayCase):
         self.link.listener.reports_received([Report("9", "ON", None, ())])
         self.assertEqual(self.kinds(), [])
         self.clock.advance(2)
-        self.hear(("20", "1"), ("20", "2"))
+        self.receive(("20", "1"), ("20", "2"))
         self.clock.advance(86400)
         self.time.stepped = 400  # too small to be one
-        self.hear(("20", "3"))
+        self.receive(("20", "3"))
         self.assertEqual(self.kinds(), [self.mark(2000, 2), 1.0, 2.0, 3.0])
 
     def test_steps(self) -> None:
         """
         There is one before the rows that come when the clock has stepped, forth and back, and when its trust changed.
         """
-        self.hear(("20", "1"))
+        self.receive(("20", "1"))
         self.kinds()
         for step, trust in ((86400_000, True), (-86400_000, True), (-86400_000, False), (0, True)):
             self.clock.advance(1)
             self.time.stepped, self.time.trust = step, trust
-            self.hear(("20", "2"))
-            self.hear(("20", "3"))
+            self.receive(("20", "2"))
+            self.receive(("20", "3"))
             now = self.clock.seconds()
             self.assertEqual(self.kinds(), [self.mark(round(now * 1000) + step, now, trust), 2.0, 3.0])
 
@@ -710,7 +710,7 @@ class ClockMarkTests(GatewayCase):
         """
         for step in (0, 300, 600, 900, 1200):
             self.time.stepped = step
-            self.hear(("20", "1"))
+            self.receive(("20", "1"))
         self.assertEqual([row.at - WALL for row in self.journal.rows if isinstance(row, ClockMark)], [0, 600, 1200])
 
     def test_requests(self) -> None:
@@ -731,18 +731,18 @@ class ClockMarkTests(GatewayCase):
         """
         What a machine slept through is no step: both clocks went on.
         """
-        self.hear(("20", "1"))
+        self.receive(("20", "1"))
         self.time.stepped, self.time.slept = 3600_000, 3600
-        self.hear(("20", "2"))
+        self.receive(("20", "2"))
         self.assertEqual(self.kinds(), [self.mark(0, 0), 1.0, 2.0])
 
     def test_held_back(self) -> None:
         """
         What thinning held back when the clock stepped was stamped before, and is stored before the mark.
         """
-        self.hear(("7", "1"))
-        self.hear(("7", "1"))
+        self.receive(("7", "1"))
+        self.receive(("7", "1"))
         self.time.stepped = 3600_000
-        self.hear(("7", "1"))
+        self.receive(("7", "1"))
         self.assertEqual(self.kinds(), [self.mark(0, 0), 1.0, 1.0, self.mark(3600_000, 0), 1.0])
         self.assertEqual([reading.at - WALL for reading in self.journal.readings], [0, 0, 3600_000])

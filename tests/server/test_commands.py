@@ -44,9 +44,9 @@ class WordCase(SynchronousTestCase):
         Say a line and let the reactor turn; tell what was said since the last time.
         """
         self.client.dataReceived(line.encode() + b"\n")
-        return self.heard()
+        return self.received()
 
-    def heard(self) -> list[str]:
+    def received(self) -> list[str]:
         """
         Let the reactor turn; tell what was said since the last time.
         """
@@ -68,7 +68,7 @@ class AskTests(WordCase):
         """
         self.assertEqual(self.say("ask 20"), [])
         self.gateway.answer(0)
-        self.assertEqual(self.heard(), [f"ID:20_VALUE:456_MSG:J_AT:{AT_TEXT}", "OK:ask"])
+        self.assertEqual(self.received(), [f"ID:20_VALUE:456_MSG:J_AT:{AT_TEXT}", "OK:ask"])
         (request,) = self.gateway.requested
         self.assertEqual(dict(request.fields), {"MSG": "J", "ID": "20", "ORIGIN": "10.0.0.7"})
         self.assertEqual((request.client, request.timeout, request.max_age), ("10.0.0.7:4711", None, None))
@@ -93,7 +93,7 @@ class AskTests(WordCase):
         )
         self.assertEqual((request.timeout, request.max_age, request.device), (2.5, 30.0, "uno"))
         self.gateway.answer(0)
-        self.assertEqual(self.heard(), [f"ID:9_VALUE:456_MSG:L_TAG:t1_AT:{AT_TEXT}", "OK:ask_TAG:t1"])
+        self.assertEqual(self.received(), [f"ID:9_VALUE:456_MSG:L_TAG:t1_AT:{AT_TEXT}", "OK:ask_TAG:t1"])
         self.say("ask 9 L maxage=3")
         self.assertEqual(self.gateway.requested[1].max_age, 3.0)
 
@@ -104,7 +104,7 @@ class AskTests(WordCase):
         self.say("ask 20 J tag=x")
         self.gateway.fail(0, TimedOut())
         self.assertEqual(
-            self.heard(),
+            self.received(),
             ["ERROR:timeout_MSG:J_ID:20_TAG:x_TEXT:The request was sent, and no answer came within its time limit"],
         )
 
@@ -156,7 +156,7 @@ class AskTests(WordCase):
         self.client.dataReceived(b"last\nping\nlast\nping\n")
         self.client.readConnectionLost()
         failed = "ERROR:failed_TEXT:Something inside went wrong; the log has it"
-        self.assertEqual(self.heard(), [failed, "OK:ping"] * 2)
+        self.assertEqual(self.received(), [failed, "OK:ping"] * 2)
         self.assertFalse(self.transport.connected)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
@@ -201,9 +201,9 @@ class ReadingTests(WordCase):
         self.assertEqual(self.say("history 20") + self.say("ping"), [])
         assert self.gateway.historic is not None
         self.gateway.historic.callback([reading(1.0), reading(2.0)])
-        heard = self.heard()
-        self.assertEqual([line.split("_")[1] for line in heard[:2]], ["VALUE:1", "VALUE:2"])
-        self.assertEqual(heard[2:], ["OK:history", "OK:ping"])
+        received = self.received()
+        self.assertEqual([line.split("_")[1] for line in received[:2]], ["VALUE:1", "VALUE:2"])
+        self.assertEqual(received[2:], ["OK:history", "OK:ping"])
         self.assertEqual(self.gateway.history_calls, [("20", None, None, 100)])
 
     def test_since_and_limit(self) -> None:
@@ -227,7 +227,7 @@ class ReadingTests(WordCase):
             self.assertEqual(self.gateway.history_calls[-1], ("20", field, since, limit), line)
             assert self.gateway.historic is not None
             self.gateway.historic.callback([])
-            self.assertEqual(self.heard(), ["OK:history"])
+            self.assertEqual(self.received(), ["OK:history"])
 
     def test_history_refused(self) -> None:
         """
@@ -253,7 +253,7 @@ class ReadingTests(WordCase):
         self.say("history 20")
         assert self.gateway.historic is not None
         self.gateway.historic.errback(Failed("the database can't be reached"))
-        self.assertEqual(self.heard(), ["ERROR:failed_TEXT:the database can't be reached"])
+        self.assertEqual(self.received(), ["ERROR:failed_TEXT:the database can't be reached"])
 
     def test_long_history(self) -> None:
         """
@@ -268,7 +268,7 @@ class ReadingTests(WordCase):
         self.transport.stuck = False
         self.transport.take()
         self.clock.pump([0.0] * 1000)
-        *lines, last_line = self.heard()
+        *lines, last_line = self.received()
         self.assertEqual([line.split("_")[1] for line in lines], [f"VALUE:{n}" for n in range(10_000)])
         self.assertEqual(last_line, "OK:history")
 
@@ -325,15 +325,15 @@ class OtherTests(WordCase):
             DeviceSummary("b", "/dev/\ud800", "offline", AT),
             DeviceSummary("c", "usb:2341:8036:85_3:2", "offline", AT, warning="say usb-port:1-1.3 (ttyUSB0)"),
         ]
-        heard = self.say("devices")
+        received = self.say("devices")
         self.assertEqual(
-            heard[0],
+            received[0],
             f"DEV:uno_PATH:/dev/serial/by-id/usb-1 x:1_STATE:online_SINCE:{AT_TEXT}"
             "_IN:5_OUT:4_MALFORMED:0_PARTIAL:0_ECHOES:0_REPEATS:0_LEFTOUT:1",
         )
-        self.assertEqual(parse(heard[1].encode())["STATE"], "offline")
+        self.assertEqual(parse(received[1].encode())["STATE"], "offline")
         self.assertEqual(
-            heard[2:],
+            received[2:],
             [
                 f"DEV:c_PATH:usb:2341:8036:85 3:2_STATE:offline_SINCE:{AT_TEXT}"
                 "_IN:0_OUT:0_MALFORMED:0_PARTIAL:0_ECHOES:0_REPEATS:0_LEFTOUT:0_TEXT:say usb-port:1-1.3 (ttyUSB0)",
@@ -355,7 +355,7 @@ class OtherTests(WordCase):
         )
         self.say("watch")
         self.client.dataReceived(b"MSG:J_ID:20\n")
-        self.heard()
+        self.received()
         self.assertEqual(
             self.say("status"),
             [
@@ -436,7 +436,7 @@ class OtherTests(WordCase):
         self.say("ping")
         self.client.dataReceived(b"quit\nping\nMSG:J_ID:20\n")
         self.client.dataReceived(b"ping\n")
-        self.assertEqual(self.heard(), ["OK:quit"])
+        self.assertEqual(self.received(), ["OK:quit"])
         self.assertFalse(self.transport.connected)
         self.assertEqual(self.gateway.asked, [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -447,7 +447,7 @@ class OtherTests(WordCase):
         """
         self.say("ask 20\nping")
         self.gateway.fail(0, Offline("no device"))
-        self.assertEqual(self.heard(), ["ERROR:offline_MSG:J_ID:20_TEXT:no device", "OK:ping"])
+        self.assertEqual(self.received(), ["ERROR:offline_MSG:J_ID:20_TEXT:no device", "OK:ping"])
 
 
 class LendTests(WordCase):
@@ -476,7 +476,7 @@ class LendTests(WordCase):
         [(device, client, lending)] = self.gateway.lendings
         self.assertEqual((device, client), ("leonardo", "10.0.0.7:4711"))
         lending.callback(self.lease())
-        self.assertEqual(self.heard(), ["DEV:leonardo_PORT:/dev/ttyACM0", "OK:lend"])
+        self.assertEqual(self.received(), ["DEV:leonardo_PORT:/dev/ttyACM0", "OK:lend"])
         self.say("ping")
         self.assertEqual(self.ended, [])
         self.client.connectionLost(connectionDone)
@@ -509,6 +509,6 @@ class LendTests(WordCase):
         """
         self.say("lend leonardo")
         self.gateway.lendings[0][2].errback(Busy("leonardo is lent already"))
-        self.assertEqual(self.heard(), ["ERROR:busy_TEXT:leonardo is lent already"])
+        self.assertEqual(self.received(), ["ERROR:busy_TEXT:leonardo is lent already"])
         for line in ("lend", "lend a b"):
             self.assertEqual(self.say(line), ["ERROR:malformed_TEXT:wrong arguments: usage: lend DEVICE"])

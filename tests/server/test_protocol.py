@@ -62,7 +62,7 @@ class ServerCase(SynchronousTestCase):
         """
         self.clock.pump([0.0] * 20)
 
-    def heard(self, transport: PeerTransport | None = None) -> list[str]:
+    def received(self, transport: PeerTransport | None = None) -> list[str]:
         """
         Tell the lines that a client got since the last time.
         """
@@ -78,7 +78,7 @@ class ServerCase(SynchronousTestCase):
         Send data; tell the lines that came.
         """
         self.client.dataReceived(data)
-        return self.heard()
+        return self.received()
 
 
 class RequestTests(ServerCase):
@@ -104,9 +104,9 @@ class RequestTests(ServerCase):
             client, transport = self.connect()
             for chunk in chunks:
                 client.dataReceived(chunk)
-            self.assertEqual(self.heard(transport), [ECHO])
+            self.assertEqual(self.received(transport), [ECHO])
             self.gateway.answer(-1)
-            self.assertEqual(self.heard(transport), [ANSWER])
+            self.assertEqual(self.received(transport), [ANSWER])
             transport.abortConnection()
         self.assertEqual(len(self.gateway.asked), 3)
 
@@ -139,7 +139,8 @@ class RequestTests(ServerCase):
         self.gateway.answer(1)
         self.gateway.fail(0, Offline("gone"))
         self.assertEqual(
-            self.heard(), [f"ID:21_VALUE:456_MSG:J_TAG:b_c_AT:{AT_TEXT}", "ERROR:offline_MSG:J_ID:20_TAG:a_TEXT:gone"]
+            self.received(),
+            [f"ID:21_VALUE:456_MSG:J_TAG:b_c_AT:{AT_TEXT}", "ERROR:offline_MSG:J_ID:20_TAG:a_TEXT:gone"],
         )
 
     def test_every_code(self) -> None:
@@ -149,7 +150,7 @@ class RequestTests(ServerCase):
         for error in [TimedOut, Offline, Busy, Unknown, Denied, LimitExceeded, Failed, Stopped]:
             self.assertEqual(self.say(ORIGINALS + b"\n"), [ECHO])
             self.gateway.fail(-1, error("why_not"))
-            self.assertEqual(self.heard(), [f"ERROR:{error.code}_{ECHO}_TEXT:why not"])
+            self.assertEqual(self.received(), [f"ERROR:{error.code}_{ECHO}_TEXT:why not"])
 
     def test_bug(self) -> None:
         """
@@ -163,7 +164,7 @@ class RequestTests(ServerCase):
         self.gateway.broken = None
         self.say(ORIGINALS + b"\n")
         self.gateway.fail(0, ZeroDivisionError("secret"))
-        self.assertNotIn("secret", "".join(self.heard()))
+        self.assertNotIn("secret", "".join(self.received()))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
         self.assertEqual(self.client.in_flight, 0)
 
@@ -251,7 +252,7 @@ class RequestTests(ServerCase):
         for cut in range(1, len(sent)):
             self.client.dataReceived(sent[:cut])
             self.client.dataReceived(sent[cut:])
-            self.assertEqual(self.heard(), ["MSG:J_ID:20"], cut)
+            self.assertEqual(self.received(), ["MSG:J_ID:20"], cut)
         self.assertEqual(self.say(b"pi\xff\xffng\n"), ["ERROR:malformed_TEXT:not UTF-8"])
         self.assertEqual(self.gateway.refusals, [("client 10.0.0.7", b"pi\xff\xffng", "not UTF-8")])
 
@@ -261,9 +262,9 @@ class RequestTests(ServerCase):
         """
         self.assertEqual(self.say(b"ask 20\nping\n" + ORIGINALS + b"\nw\xff\nping\n"), [ECHO])
         self.gateway.answer(1)
-        self.assertEqual(self.heard(), [ANSWER])
+        self.assertEqual(self.received(), [ANSWER])
         self.gateway.answer(0)
-        self.assertEqual(self.heard(), [ANSWER, "OK:ask", "OK:ping", "ERROR:malformed_TEXT:not UTF-8", "OK:ping"])
+        self.assertEqual(self.received(), [ANSWER, "OK:ask", "OK:ping", "ERROR:malformed_TEXT:not UTF-8", "OK:ping"])
 
     def test_hang_up(self) -> None:
         """
@@ -386,7 +387,7 @@ class OriginalClientTests(ServerCase):
         """
         self.client.dataReceived(ORIGINALS + b"_TIMEOUT:0")
         self.clock.advance(FIRST_DATA_PATIENCE)
-        self.assertTrue(self.heard()[0].startswith(f"ERROR:malformed_{ECHO}_TEXT:value out of range"))
+        self.assertTrue(self.received()[0].startswith(f"ERROR:malformed_{ECHO}_TEXT:value out of range"))
 
     def test_hang_up(self) -> None:
         """
@@ -410,12 +411,12 @@ class HalfCloseTests(ServerCase):
         """
         self.client.dataReceived(ORIGINALS + b"\nask 21\nping\nping")
         self.client.readConnectionLost()
-        self.assertEqual(self.heard(), [ECHO])
+        self.assertEqual(self.received(), [ECHO])
         self.gateway.answer(1)
-        self.assertEqual(self.heard()[1:], ["OK:ask", "OK:ping"])
+        self.assertEqual(self.received()[1:], ["OK:ask", "OK:ping"])
         self.assertTrue(self.transport.connected)
         self.gateway.answer(0)
-        self.assertEqual(self.heard(), [ANSWER])
+        self.assertEqual(self.received(), [ANSWER])
         self.assertFalse(self.transport.connected)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -433,7 +434,7 @@ class HalfCloseTests(ServerCase):
         self.client.dataReceived(b"watch\n")
         self.client.readConnectionLost()
         self.gateway.publish(report_event("20", A="1"))
-        self.assertEqual(self.heard(), ["OK:watch", f"EVENT:reading_ID:20_A:1_AT:{AT_TEXT}"])
+        self.assertEqual(self.received(), ["OK:watch", f"EVENT:reading_ID:20_A:1_AT:{AT_TEXT}"])
         self.transport.abortConnection()
         self.assertEqual(self.gateway.subscribers, [])
 
@@ -450,12 +451,12 @@ class LimitTests(ServerCase):
         self.connect()
         self.connect()
         _, refused = self.connect()
-        self.assertEqual(self.heard(refused), ["ERROR:limit_TEXT:more than 3 connections"])
+        self.assertEqual(self.received(refused), ["ERROR:limit_TEXT:more than 3 connections"])
         self.assertFalse(refused.connected)
         self.transport.abortConnection()
         client, transport = self.connect()
         client.dataReceived(b"ping\n")
-        self.assertEqual(self.heard(transport), ["OK:ping"])
+        self.assertEqual(self.received(transport), ["OK:ping"])
         self.assertEqual(self.factory.counts()["LIMITED"], 1)
 
     def test_in_flight(self) -> None:
@@ -470,7 +471,7 @@ class LimitTests(ServerCase):
         self.assertTrue(answer.startswith("ERROR:limit_MSG:J_ID:20_TAG:x_TEXT:"), answer)
         self.assertEqual(len(self.gateway.asked), IN_FLIGHT_LIMIT)
         self.gateway.answer(0)
-        self.heard()
+        self.received()
         self.assertEqual(self.say(b"MSG:J_ID:20_TAG:y\n"), ["MSG:J_ID:20_TAG:y"])
         self.assertEqual(len(self.gateway.asked), IN_FLIGHT_LIMIT + 1)
 
@@ -483,7 +484,7 @@ class LimitTests(ServerCase):
         self.assertEqual(self.transport.producerState, "paused")
         self.assertEqual(len(self.gateway.asked), 1)
         self.gateway.answer(0)
-        self.assertEqual(self.heard(), [ANSWER, "OK:ask", *["OK:ping"] * 100, ECHO])
+        self.assertEqual(self.received(), [ANSWER, "OK:ask", *["OK:ping"] * 100, ECHO])
         self.assertEqual(self.transport.producerState, "producing")
 
     def test_half_closed_while_waiting(self) -> None:
@@ -494,7 +495,7 @@ class LimitTests(ServerCase):
         self.turn()
         self.client.readConnectionLost()
         self.gateway.answer(0)
-        self.assertEqual(self.heard(), [ANSWER, "OK:ask", *["OK:ping"] * 100])
+        self.assertEqual(self.received(), [ANSWER, "OK:ask", *["OK:ping"] * 100])
         self.assertEqual(self.transport.producerState, "paused")
         self.assertFalse(self.transport.connected)
 
@@ -512,8 +513,8 @@ class LimitTests(ServerCase):
         self.transport.take()
         for _ in range(100):
             self.turn()
-        heard = self.heard()
-        self.assertEqual((heard.count("OK:help"), heard[-1]), (2000, ECHO))
+        received = self.received()
+        self.assertEqual((received.count("OK:help"), received[-1]), (2000, ECHO))
         self.assertEqual(self.transport.producerState, "producing")
 
     def test_slow_watcher(self) -> None:
@@ -522,7 +523,7 @@ class LimitTests(ServerCase):
         """
         self.client.dataReceived(b"watch\n")
         self.client.dataReceived(ORIGINALS + b"\n")
-        self.heard()
+        self.received()
         self.transport.stuck = True
         event = "EVENT:reading_ID:20_A:" + "x" * 1000 + "_AT:" + AT_TEXT
         for _ in range(2000):
@@ -537,12 +538,12 @@ class LimitTests(ServerCase):
         self.transport.take()
         for _ in range(100):
             self.turn()
-        heard = self.heard()
-        kept = heard.count(event)
+        received = self.received()
+        kept = received.count(event)
         self.assertGreater(kept, 990)
-        self.assertEqual([line for line in heard if line != event], [ANSWER, f"EVENT:dropped_COUNT:{2001 - kept}"])
+        self.assertEqual([line for line in received if line != event], [ANSWER, f"EVENT:dropped_COUNT:{2001 - kept}"])
         self.gateway.publish(report_event("20", A="x" * 1000))
-        self.assertEqual(self.heard(), [event])
+        self.assertEqual(self.received(), [event])
 
     def test_stuck(self) -> None:
         """
@@ -607,7 +608,7 @@ class TurnTests(ServerCase):
             self.clock.turn()
         self.assertEqual(self.transport.producerState, "producing")
         echoes = [f"MSG:J_ID:{n}" for n in range(3 * LINES_PER_TURN + 1)]
-        self.assertEqual(self.heard(), echoes)
+        self.assertEqual(self.received(), echoes)
 
     def test_no_more_than_a_turn(self) -> None:
         """
@@ -624,16 +625,16 @@ class TurnTests(ServerCase):
         """
         self.client.dataReceived(self.lines)
         self.client.readConnectionLost()
-        self.assertEqual(len(self.heard()), 3 * LINES_PER_TURN + 1)
+        self.assertEqual(len(self.received()), 3 * LINES_PER_TURN + 1)
         for n in range(3 * LINES_PER_TURN + 1):
             self.assertTrue(self.transport.connected)
             self.gateway.answer(n)
-        self.assertEqual(len(self.heard()), 3 * LINES_PER_TURN + 1)
+        self.assertEqual(len(self.received()), 3 * LINES_PER_TURN + 1)
         self.assertFalse(self.transport.connected)
         client, transport = self.connect()
         client.dataReceived(b"x:\n" * (LINES_PER_TURN + 1))
         client.readConnectionLost()
-        self.assertEqual(len(self.heard(transport)), LINES_PER_TURN + 1)
+        self.assertEqual(len(self.received(transport)), LINES_PER_TURN + 1)
         self.assertFalse(transport.connected)
 
     def test_hang_up(self) -> None:
@@ -691,7 +692,7 @@ class WatchTests(ServerCase):
         self.gateway.publish(DeviceEvent("uno", "online", AT))
         self.gateway.publish(report_event("7", A="1"))
         self.assertEqual(
-            self.heard(),
+            self.received(),
             [
                 f"EVENT:reading_ID:2_A:1_AT:{AT_TEXT}",
                 "EVENT:device_DEV:uno_STATE:online",
@@ -708,7 +709,7 @@ class WatchTests(ServerCase):
         self.say(b"watch 2\nwatch 7\nwatch 7\n")
         self.gateway.publish(report_event("2", A="1"))
         self.gateway.publish(report_event("7", A="1"))
-        self.assertEqual(self.heard(), [f"EVENT:reading_ID:7_A:1_AT:{AT_TEXT}"])
+        self.assertEqual(self.received(), [f"EVENT:reading_ID:7_A:1_AT:{AT_TEXT}"])
         self.assertEqual(self.gateway.subscriptions, 1)
 
     def test_unwatch(self) -> None:
@@ -719,7 +720,7 @@ class WatchTests(ServerCase):
         self.gateway.publish(report_event("2", A="1"))
         self.client.dataReceived(b"unwatch\nunwatch\n")
         self.gateway.publish(report_event("2", A="2"))
-        self.assertEqual(self.heard(), [f"EVENT:reading_ID:2_A:1_AT:{AT_TEXT}", "OK:unwatch", "OK:unwatch"])
+        self.assertEqual(self.received(), [f"EVENT:reading_ID:2_A:1_AT:{AT_TEXT}", "OK:unwatch", "OK:unwatch"])
         self.assertEqual(self.gateway.subscribers, [])
         self.say(b"watch\n")
         self.transport.abortConnection()
@@ -749,11 +750,11 @@ class StopTests(ServerCase):
         clients = Clients(self.factory)
         clients.startService()
         stopped = clients.stopService()
-        self.assertEqual(self.heard(), ["ERROR:stopped_TEXT:usbgate is stopping"] * 2)
+        self.assertEqual(self.received(), ["ERROR:stopped_TEXT:usbgate is stopping"] * 2)
         self.successResultOf(stopped)
         self.gateway.fail(0, Stopped())
         _, late = self.connect()
-        self.assertEqual(self.heard(late), ["ERROR:stopped_TEXT:usbgate is stopping"])
+        self.assertEqual(self.received(late), ["ERROR:stopped_TEXT:usbgate is stopping"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_nobody(self) -> None:

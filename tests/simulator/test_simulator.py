@@ -244,13 +244,13 @@ class SimulatorTests(TestCase):
         """
         Read until it is enough; the test's own limit ends it otherwise.
         """
-        heard = b""
-        while not enough(heard):
+        received = b""
+        while not enough(received):
             try:
-                heard += os.read(descriptor, 65_536)
+                received += os.read(descriptor, 65_536)
             except BlockingIOError:
                 await self.turn()
-        return heard
+        return received
 
     def turn(self) -> Awaitable[None]:
         from twisted.internet import reactor
@@ -272,11 +272,11 @@ class SimulatorTests(TestCase):
         """
         self.start(max_delay=0.3)
         device = self.open()
-        self.assertEqual(await self.read(device, lambda heard: b"\n" in heard), b"# home ready\r\n")
+        self.assertEqual(await self.read(device, lambda received: b"\n" in received), b"# home ready\r\n")
         sensors = [b"20", b"21", b"22", b"23"] * 5
         os.write(device, b"".join(b"MSG:J_ID:%b_ORIGIN:x_TAG:%d\n" % (s, n) for n, s in enumerate(sensors)))
-        heard = await self.read(device, lambda heard: heard.count(b"\n") == len(sensors))
-        tags = [(fields["ID"].encode(), int(fields["TAG"])) for fields in map(parse, heard.split(b"\r\n")[:-1])]
+        received = await self.read(device, lambda received: received.count(b"\n") == len(sensors))
+        tags = [(fields["ID"].encode(), int(fields["TAG"])) for fields in map(parse, received.split(b"\r\n")[:-1])]
         self.assertEqual(sorted(tags, key=lambda tag: tag[1]), [(s, n) for n, s in enumerate(sensors)])
         self.assertNotEqual([n for _, n in tags], sorted(n for _, n in tags))
 
@@ -300,9 +300,9 @@ class SimulatorTests(TestCase):
         for number in range(3):
             device = self.open()
             os.write(device, b"MSG:ON_ID:9_TAG:mine\n")
-            heard = await self.read(device, lambda heard: b"mine\r\n" in heard)
-            self.assertEqual(sorted(heard.split(b"\r\n")[:-2]), [] if number else [b"# home ready"])
-            self.assertEqual(heard.splitlines(keepends=True)[-1], said % b"mine")
+            received = await self.read(device, lambda received: b"mine\r\n" in received)
+            self.assertEqual(sorted(received.split(b"\r\n")[:-2]), [] if number else [b"# home ready"])
+            self.assertEqual(received.splitlines(keepends=True)[-1], said % b"mine")
             os.write(device, b"MSG:ON_ID:9_TAG:left\n" * 20)
             while unread(device) < len(said % b"left") * 20:
                 await self.turn()
@@ -316,15 +316,15 @@ class SimulatorTests(TestCase):
         simulator = self.start(max_delay=0.5, rate=200)
         device = self.open()
         os.write(device, b"MSG:ON_ID:9\n" * 20)
-        await self.read(device, lambda heard: b"MSG:ON" in heard)
+        await self.read(device, lambda received: b"MSG:ON" in received)
         self.close(device)
         await self.found_closed(simulator)
         while self.home.said.count(b"MSG:ON") < 20:
             await self.turn()
         device = self.open()
         os.write(device, b"MSG:J_ID:9\n")
-        heard = await self.read(device, lambda heard: b"MSG:J" in heard)
-        self.assertNotIn(b"MSG:ON", heard)
+        received = await self.read(device, lambda received: b"MSG:J" in received)
+        self.assertNotIn(b"MSG:ON", received)
 
     async def test_stopped_while_closed(self) -> None:
         """
@@ -332,7 +332,7 @@ class SimulatorTests(TestCase):
         """
         simulator = self.start(rate=200)
         device = self.open()
-        await self.read(device, lambda heard: b"ready" in heard)
+        await self.read(device, lambda received: b"ready" in received)
         self.close(device)
         await self.found_closed(simulator)
         spoken = self.home.next_due
@@ -351,7 +351,7 @@ class SimulatorTests(TestCase):
         await self.found_closed(simulator)
         device = self.open()
         os.write(device, b"MSG:J_ID:9\n")
-        self.assertIn(b"ID:9_LEVEL:100_MSG:J", await self.read(device, lambda heard: b"MSG:J" in heard))
+        self.assertIn(b"ID:9_LEVEL:100_MSG:J", await self.read(device, lambda received: b"MSG:J" in received))
 
     async def test_nobody_reads(self) -> None:
         """
@@ -361,10 +361,10 @@ class SimulatorTests(TestCase):
         device = self.open()
         while len(self.home.said) < 200_000:
             await self.turn()
-        heard = await self.read(device, lambda heard: len(heard) > 100_000)
-        kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(heard, self.home.said, strict=False)))
+        received = await self.read(device, lambda received: len(received) > 100_000)
+        kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(received, self.home.said, strict=False)))
         self.assertTrue(65_000 < kept < 90_000, kept)  # 64 KiB, and what the pty holds
-        for line in heard.split(b"\r\n")[1:-1]:
+        for line in received.split(b"\r\n")[1:-1]:
             self.assertIsInstance(Dialect().decode(line), Report)
 
     def test_symlink(self) -> None:
@@ -422,11 +422,11 @@ class SimulatorTests(TestCase):
         """
         simulator = self.start(rate=10)
         device = self.open()
-        await self.read(device, lambda heard: heard.count(b"\n") > 2)
+        await self.read(device, lambda received: received.count(b"\n") > 2)
         simulator.stopService()
         self.assertEqual(os.read(device, 65_536), b"")
         simulator.startService()
-        await self.read(self.open(), lambda heard: b"\n" in heard)
+        await self.read(self.open(), lambda received: b"\n" in received)
 
 
 class RunTests(SynchronousTestCase):

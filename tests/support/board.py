@@ -20,7 +20,7 @@ class Board:
     def __init__(self, path: str) -> None:
         self.path = path
         self.plugged = False
-        self.heard = b""
+        self.received = b""
         self.plug()
 
     def plug(self) -> None:
@@ -56,10 +56,10 @@ class Board:
         """
         try:
             while data := os.read(self.master, 65536):
-                self.heard += data
+                self.received += data
         except OSError:  # nothing there, or nobody has the port open
             pass
-        return self.heard
+        return self.received
 
 
 def open_files() -> int:

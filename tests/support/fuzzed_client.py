@@ -189,17 +189,17 @@ class FuzzedClient:
         assert self.clock.getDelayedCalls() == [], self.clock.getDelayedCalls()
 
     def _check_heard(self, expected: Expected, whole: bool) -> None:
-        heard = [line.removesuffix(b"\r").decode() for line in self.transport.value().split(b"\n")]
-        unended = heard.pop()
+        received = [line.removesuffix(b"\r").decode() for line in self.transport.value().split(b"\n")]
+        unended = received.pop()
         if unended:
-            heard.append(unended)
-        fields = [parse(line.encode(), ANY_LENGTH) for line in heard if line or whole]
+            received.append(unended)
+        fields = [parse(line.encode(), ANY_LENGTH) for line in received if line or whole]
         echoes: list[str] = []
         ends = 0
         words: list[str] = []
         marks: Counter[str] = Counter()
         events = 0
-        for line, told in zip(heard, fields, strict=True):
+        for line, told in zip(received, fields, strict=True):
             kind = next(iter(told))
             if kind in ("OK", "ERROR"):
                 ends += 1
@@ -226,7 +226,7 @@ class FuzzedClient:
         assert all(marks[mark] == 1 for mark in ended), (marks, ended)
         # A word that asked and was answered has one line more than its last.
         requests_answered = len(self.gateway.answered) - words.count("ask")
-        assert ends == expected.words + expected.refused + len(echoes) - requests_answered, (heard, expected.lines)
+        assert ends == expected.words + expected.refused + len(echoes) - requests_answered, (received, expected.lines)
         assert events <= self._events
 
 

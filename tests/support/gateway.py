@@ -188,7 +188,7 @@ class GatewayCase(SynchronousTestCase):
         asked.addCallback(answered)
         return asked
 
-    def hear(self, *lines: tuple[str, str], link: MemoryLink | None = None) -> None:
+    def receive(self, *lines: tuple[str, str], link: MemoryLink | None = None) -> None:
         """
         Let a device report (sensor, value) pairs in one chunk.
         """

@@ -92,7 +92,7 @@ class PtyDevice:
             answer: Gives the lines to say to the fields that were heard.
         """
         self.path = path
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         self.answer = answer
         self._lock = Lock()
         self.plug()
@@ -147,7 +147,7 @@ class PtyDevice:
                 return
             *lines, rest = (rest + os.read(self._master, 65536)).split(b"\n")
             for line in lines:
-                self.heard.append(line)
+                self.received.append(line)
                 if said := self.answer(parse(line)):
                     self.say(*said)
 
@@ -251,7 +251,7 @@ class LineClient:
         """
         self.socket.sendall("".join(line + "\n" for line in lines).encode())
 
-    def hear(self) -> str:
+    def receive(self) -> str:
         """
         Wait for the next line; empty when the connection has ended.
         """
@@ -266,7 +266,7 @@ class LineClient:
 
     def _reply(self) -> Iterator[str]:
         while True:
-            line = self.hear()
+            line = self.receive()
             yield line
             if line.startswith(("OK:", "ERROR:")) or not line:
                 return

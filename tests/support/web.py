@@ -99,14 +99,14 @@ class RawClient(Protocol):
     transport: Any
 
     def __init__(self) -> None:
-        self.heard = b""
+        self.received = b""
         self.lost = False
 
     def dataReceived(self, data: bytes) -> None:
         """
         Keep it.
         """
-        self.heard += data
+        self.received += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
@@ -227,5 +227,5 @@ class WebTestCase(TestCase):
         """
         client = await self.connect()
         client.say("\n".join([f"GET /api/v1/events{query} HTTP/1.1", "Host: localhost", *headers]))
-        await until(lambda: b"\n\nid: " in client.heard)
+        await until(lambda: b"\n\nid: " in client.received)
         return client

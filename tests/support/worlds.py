@@ -202,7 +202,7 @@ class LinkBook:
         self._write(moves, now)
         self._check(now)
 
-    def hear(self, lines: Sequence[tuple[Report, Message | None]], now: float, at: int) -> None:
+    def receive(self, lines: Sequence[tuple[Report, Message | None]], now: float, at: int) -> None:
         """
         Receive one chunk.
 
@@ -492,7 +492,7 @@ class World:
     links: list[LinkBook]
     firmware: Mapping[str, Firmware]
     now: float = 0.0
-    heard: list[Report] = field(default_factory=list)  # keeps reports alive: they are told apart by identity
+    received: list[Report] = field(default_factory=list)  # keeps reports alive: they are told apart by identity
 
     def ask(self, link: int, question: Question, limit: float, max_age: float | None = None) -> None:
         """
@@ -506,8 +506,8 @@ class World:
         """
         Make a line that is told from every other by its identity; nothing in it tells the truth.
         """
-        self.heard.append(Report(sensor, command, tag, ((key, "1"),) if key else ()))
-        return self.heard[-1]
+        self.received.append(Report(sensor, command, tag, ((key, "1"),) if key else ()))
+        return self.received[-1]
 
     def spell(self, message: Message, says_msg: bool, command: str | None = None) -> Report:
         """
@@ -527,12 +527,12 @@ class World:
             "" if firmware.bare and says_msg else key,
         )
 
-    def hear(self, link: int, lines: Sequence[tuple[Report, Message | None]]) -> None:
+    def receive(self, link: int, lines: Sequence[tuple[Report, Message | None]]) -> None:
         """
         Let one chunk come in.
         """
         if lines:
-            self.links[link].hear(lines, self.now, int(self.now * 1000))
+            self.links[link].receive(lines, self.now, int(self.now * 1000))
 
     def wait(self, seconds: float, timer: bool = True) -> None:
         """
@@ -660,7 +660,9 @@ class RandomWorld:
                 question = chance.choice(self.questions)
                 command = question.command if chance.random() < 0.5 else None
                 tag = "1" if chance.random() < 0.2 and not book.rules.tags else None
-                world.hear(link, [(world.report(question.sensor, command, tag, chance.choice(["VALUE", "HUM"])), None)])
+                world.receive(
+                    link, [(world.report(question.sensor, command, tag, chance.choice(["VALUE", "HUM"])), None)]
+                )
         else:
             world.wait(TICK * chance.choice([0, 1, 2, 4, 8, 20]), timer=chance.random() < 0.8)
 
@@ -690,7 +692,7 @@ class RandomWorld:
                     self.due[link].append((now + TICK * chance.randint(1, 12), message))
             chance.shuffle(chunk)
             if chance.random() < 0.5:
-                self.world.hear(link, chunk)
+                self.world.receive(link, chunk)
             else:
                 for line in chunk:
-                    self.world.hear(link, [line])
+                    self.world.receive(link, [line])

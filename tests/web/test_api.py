@@ -417,7 +417,7 @@ class HistoryTests(WebTestCase):
         client.transport.resumeProducing()
         await until(lambda: client.lost)
         self.assertEqual(
-            client.heard.count(b"\r\n"), 60_001 + client.heard.partition(b"\r\n\r\n")[0].count(b"\r\n") + 2
+            client.received.count(b"\r\n"), 60_001 + client.received.partition(b"\r\n\r\n")[0].count(b"\r\n") + 2
         )
 
     async def test_broken_off(self) -> None:
@@ -429,8 +429,8 @@ class HistoryTests(WebTestCase):
         client = await self.connect()
         client.say("GET /api/v1/readings?sensor=20 HTTP/1.1\nHost: localhost")
         await until(lambda: client.lost)
-        self.assertIn(b'{"readings":[', client.heard)
-        self.assertNotIn(b"\r\n0\r\n\r\n", client.heard)
+        self.assertIn(b'{"readings":[', client.received)
+        self.assertNotIn(b"\r\n0\r\n\r\n", client.received)
         self.gateway.broken = Failed("the database is away")
         self.assertEqual(
             await self.problem("GET", "/api/v1/readings?sensor=20"), (500, "failed", "the database is away")
@@ -443,7 +443,7 @@ class HistoryTests(WebTestCase):
         self.store(60_000)
         client = await self.connect()
         client.say("GET /api/v1/readings?sensor=20 HTTP/1.1\nHost: localhost")
-        await until(lambda: client.heard)
+        await until(lambda: client.received)
         client.transport.abortConnection()
         await until(lambda: not self.web.site.channels)
         self.assertLess(len(self.gateway.pages), 60)

@@ -144,7 +144,7 @@ class WebJobTests(WebRunningCase):
         daemon = self.run_web("--device", str(device.path), "--database", self.database)
         asker = self.online(daemon)
         asker.say("MSG:J_ID:20_ORIGIN:TOTO")
-        self.assertEqual(asker.hear(), "MSG:J_ID:20_ORIGIN:TOTO")
+        self.assertEqual(asker.receive(), "MSG:J_ID:20_ORIGIN:TOTO")
         with closing(daemon.connect()) as connection:
             address, port = connection.sock.getsockname()
             body = json.dumps({"origin": "page"})
@@ -156,8 +156,8 @@ class WebJobTests(WebRunningCase):
             **{"sensor": "20", "command": "J", "device": "ttyACM0", "at": "", "recent": False},
             "values": {"VALUE": 456.0},
         })  # fmt: skip
-        self.assertIn("VALUE:456", asker.hear())
-        self.assertEqual(device.heard, [b"MSG:J_ID:20_ORIGIN:TOTO"])
+        self.assertIn("VALUE:456", asker.receive())
+        self.assertEqual(device.received, [b"MSG:J_ID:20_ORIGIN:TOTO"])
         eventually(lambda: len(self.rows("select 1 from request")) == 2, "both requests are stored")
         rows = self.rows("select client from request where origin = 'page' and outcome = 'answered'")
         self.assertEqual(rows, [(f"{address}:{port}",)])
@@ -265,22 +265,22 @@ class ManyTests(WebRunningCase):
             self.addCleanup(client.close)
         eventually(lambda: daemon.call("GET", "/api/v1/status")["clients"]["streams"] == STREAMS, "all are there")
         reading = clients[STREAMS // 10 :]  # the others do not
-        heard: list[list[Any]] = []
-        threads = [Thread(target=self.hear, args=(part, heard)) for part in (reading[::2], reading[1::2])]
+        received: list[list[Any]] = []
+        threads = [Thread(target=self.receive, args=(part, received)) for part in (reading[::2], reading[1::2])]
         for thread in threads:
             thread.start()
         for n in range(30):
             device.say(f"ID:7_VALUE:{n}".encode())
             asker.say(f"MSG:J_ID:20_ORIGIN:TOTO_TAG:{n}")
-            self.assertIn(f"TAG:{n}", asker.hear())
-            self.assertIn("VALUE:456", asker.hear())
+            self.assertIn(f"TAG:{n}", asker.receive())
+            self.assertIn("VALUE:456", asker.receive())
         for thread in threads:
             thread.join(LIMIT)
-        self.assertEqual(heard, [[float(n) for n in range(30)]] * len(reading))
+        self.assertEqual(received, [[float(n) for n in range(30)]] * len(reading))
         self.assertEqual(daemon.stop(), -15)
         self.assertNotIn("Traceback", daemon.log)
 
-    def hear(self, clients: list[socket.socket], heard: list[list[Any]]) -> None:
+    def receive(self, clients: list[socket.socket], received: list[list[Any]]) -> None:
         """
         Read what sensor 7 said, from each.
         """
@@ -293,7 +293,7 @@ class ManyTests(WebRunningCase):
                         values.append(json.loads(line[6:])["values"]["VALUE"])
                     if not line:
                         break
-            heard.append(values)
+            received.append(values)
 
 
 class AddressTests(RunningCase):

@@ -35,12 +35,12 @@ def reading_event(n: int = 0, sensor: str = "20", text: str = "") -> ReportEvent
     return ReportEvent(sensor, "leonardo", None, AT, (("VALUE", text or str(n)),))
 
 
-def values(heard: bytes) -> list[Any]:
+def values(received: bytes) -> list[Any]:
     """
     List the values of the readings in what a client heard, and what else happened, in order.
     """
     found: list[Any] = []
-    for block in heard.decode().split("\n\n"):
+    for block in received.decode().split("\n\n"):
         lines = block.split("\n")
         for line in lines:
             if line.startswith("data: "):
@@ -64,7 +64,7 @@ class Client:
         self.stream.addErrback(lambda failure: None)
 
     @property
-    def heard(self) -> bytes:
+    def received(self) -> bytes:
         """
         All that was sent to it.
         """
@@ -131,7 +131,7 @@ class StreamTests(SynchronousTestCase):
         The head, a comment and where one is come at once.
         """
         client = self.client()
-        self.assertEqual(client.heard, HEAD + b": usbgate\nretry: 2000\n\nid: b0-0\n\n")
+        self.assertEqual(client.received, HEAD + b": usbgate\nretry: 2000\n\nid: b0-0\n\n")
 
     def test_kinds(self) -> None:
         """
@@ -139,7 +139,7 @@ class StreamTests(SynchronousTestCase):
         """
         self.gateway.presented = {"2": SensorSettings(name="smoke", place="hall")}
         client = self.client()
-        before = len(client.heard)
+        before = len(client.received)
         events: list[Event] = [
             ReportEvent("20", "leonardo", "J", AT, (("TEMP", "21.5"), ("T", "<img\u2028 onerror=1>"))),
             DeviceEvent("leonardo", "offline", AT),
@@ -151,7 +151,7 @@ class StreamTests(SynchronousTestCase):
         for event in events:
             self.assertIn(type(event_json(event, {})[1]), call.content["text/event-stream"])
         self.happen(*events)
-        blocks = client.heard[before:].decode().split("\n\n")
+        blocks = client.received[before:].decode().split("\n\n")
         self.assertEqual(blocks.pop(), "")
         told = []
         for n, block in enumerate(blocks, 1):
@@ -187,7 +187,7 @@ class StreamTests(SynchronousTestCase):
         """
         client = self.client(sensor="21")
         self.happen(reading_event(1), reading_event(2, "21"), StoreEvent("away", 0), reading_event(3))
-        self.assertEqual(values(client.heard), [2.0, ("store", {"state": "away", "backlog": 0})])
+        self.assertEqual(values(client.received), [2.0, ("store", {"state": "away", "backlog": 0})])
 
     def test_resume(self) -> None:
         """
@@ -197,12 +197,12 @@ class StreamTests(SynchronousTestCase):
         self.happen(*[reading_event(n) for n in range(1, 6)])
         for last_id, missed in [("b0-2", [3.0, 4.0, 5.0]), ("b0-5", []), ("b0-0", [1.0, 2.0, 3.0, 4.0, 5.0])]:
             client = self.client(last_id=last_id)
-            self.assertEqual(values(client.heard), missed)
-            self.assertTrue(client.heard.endswith(b"id: b0-5\n\n"))
+            self.assertEqual(values(client.received), missed)
+            self.assertTrue(client.received.endswith(b"id: b0-5\n\n"))
             if last_id == "b0-2":
                 client.hang_up()
         self.happen(reading_event(6))
-        self.assertEqual(values(client.heard)[-1], 6.0)
+        self.assertEqual(values(client.received)[-1], 6.0)
 
     def test_resume_one_sensor(self) -> None:
         """
@@ -210,7 +210,7 @@ class StreamTests(SynchronousTestCase):
         """
         self.client()
         self.happen(reading_event(1), reading_event(2, "21"), reading_event(3))
-        self.assertEqual(values(self.client(sensor="21", last_id="b0-0").heard), [2.0])
+        self.assertEqual(values(self.client(sensor="21", last_id="b0-0").received), [2.0])
 
     def test_cannot_resume(self) -> None:
         """
@@ -220,11 +220,11 @@ class StreamTests(SynchronousTestCase):
         self.happen(reading_event(1))
         for last_id in ("b1-0", "b0-2", "b0-99999"):
             client = self.client(last_id=last_id)
-            self.assertEqual(values(client.heard), [("dropped", {"count": None})], last_id)
+            self.assertEqual(values(client.received), [("dropped", {"count": None})], last_id)
             client.hang_up()
         for nonsense in ("", "x", "b0-", "b0-1-1", "b0--1", "b0-\u0661"):
             client = self.client(last_id=nonsense)
-            self.assertEqual(values(client.heard), [])
+            self.assertEqual(values(client.received), [])
             client.hang_up()
 
     def test_ring_is_bounded(self) -> None:
@@ -234,11 +234,11 @@ class StreamTests(SynchronousTestCase):
         self.client()
         self.happen(*[reading_event(n, text="x" * 1000) for n in range(2000)])
         client = self.client(last_id="b0-3")
-        (_, data), *kept = values(client.heard)
+        (_, data), *kept = values(client.received)
         self.assertEqual(data["count"] + len(kept), 2000 - 3)
-        self.assertLess(len(client.heard), REPLAY_LIMIT + 2000)
-        self.assertGreater(len(client.heard), REPLAY_LIMIT - 2000)
-        self.assertEqual(values(self.client(last_id="b0-3", sensor="21").heard), [("dropped", {"count": None})])
+        self.assertLess(len(client.received), REPLAY_LIMIT + 2000)
+        self.assertGreater(len(client.received), REPLAY_LIMIT - 2000)
+        self.assertEqual(values(self.client(last_id="b0-3", sensor="21").received), [("dropped", {"count": None})])
 
     def test_lingers(self) -> None:
         """
@@ -248,11 +248,11 @@ class StreamTests(SynchronousTestCase):
         self.clock.advance(LINGER - 1)
         self.happen(reading_event(1))
         client = self.client(last_id="b0-0")
-        self.assertEqual(values(client.heard), [1.0])
+        self.assertEqual(values(client.received), [1.0])
         client.hang_up()
         self.clock.advance(LINGER + 1)
         self.assertEqual(self.gateway.subscribers, [])
-        self.assertEqual(values(self.client(last_id="b0-1").heard), [("dropped", {"count": None})])
+        self.assertEqual(values(self.client(last_id="b0-1").received), [("dropped", {"count": None})])
 
     def test_nobody(self) -> None:
         """
@@ -265,9 +265,9 @@ class StreamTests(SynchronousTestCase):
         Something comes now and then, whatever happens.
         """
         client = self.client()
-        before = client.heard
+        before = client.received
         self.clock.pump([1.0] * int(2 * HEARTBEAT))
-        self.assertEqual(client.heard.removeprefix(before), b":\n\n:\n\n")
+        self.assertEqual(client.received.removeprefix(before), b":\n\n:\n\n")
 
     def test_slow(self) -> None:
         """
@@ -281,16 +281,16 @@ class StreamTests(SynchronousTestCase):
         for _ in range(count):
             self.happen(reading_event(text=text), reading_event(text=text))
         self.clock.advance(PAUSE_LIMIT)
-        self.assertEqual(len(values(other.heard)), 2 * count)
+        self.assertEqual(len(values(other.received)), 2 * count)
         slow.transport.stuck = False
         slow.transport.take()
         self.clock.pump([0] * 1000)
-        *taken, (kind, data) = values(slow.heard)
+        *taken, (kind, data) = values(slow.received)
         self.assertEqual((kind, data["count"] + len(taken)), ("dropped", 2 * count))
         self.assertGreater(len(taken) * len(text), STREAM_LIMIT - len(text))
-        self.assertLess(len(slow.heard), STREAM_LIMIT + 100_000)
+        self.assertLess(len(slow.received), STREAM_LIMIT + 100_000)
         self.happen(reading_event(7))
-        self.assertEqual(values(slow.heard)[-1], 7.0)
+        self.assertEqual(values(slow.received)[-1], 7.0)
 
     def test_stop(self) -> None:
         """
@@ -299,7 +299,7 @@ class StreamTests(SynchronousTestCase):
         client = self.client()
         self.gateway.publish(reading_event(7))
         self.events.stop()
-        self.assertEqual(values(client.heard), [7.0])
+        self.assertEqual(values(client.received), [7.0])
         self.clock.pump([0] * 3)
         self.assertFalse(client.transport.connected)
 
@@ -335,14 +335,14 @@ class WireTests(WebTestCase):
         The head says what it is, that it ends with the connection, and that no proxy may hold it up.
         """
         client = await self.listen()
-        head, _, rest = client.heard.partition(b"\r\n\r\n")
+        head, _, rest = client.received.partition(b"\r\n\r\n")
         self.assertTrue(head.startswith(b"HTTP/1.1 200 OK\r\n"))
         for line in (b"Content-Type: text/event-stream", b"X-Accel-Buffering: no", b"Connection: close"):
             self.assertIn(line, head.split(b"\r\n"))
         self.assertNotIn(b"chunked", head)
         self.assertTrue(rest.startswith(b": usbgate\nretry: 2000\n\n"))
         self.gateway.publish(reading_event(1))
-        await until(lambda: values(client.heard) == [1.0])
+        await until(lambda: values(client.received) == [1.0])
 
     async def test_resume(self) -> None:
         """
@@ -350,10 +350,10 @@ class WireTests(WebTestCase):
         """
         client = await self.listen("?sensor=20")
         self.gateway.publish(reading_event(1), reading_event(2, "21"), reading_event(3))
-        await until(lambda: values(client.heard) == [1.0, 3.0])
-        boot = client.heard.rpartition(b"id: ")[2].partition(b"-")[0].decode()
+        await until(lambda: values(client.received) == [1.0, 3.0])
+        boot = client.received.rpartition(b"id: ")[2].partition(b"-")[0].decode()
         again = await self.listen("?sensor=20", f"Last-Event-ID: {boot}-1")
-        self.assertEqual(values(again.heard), [3.0])
+        self.assertEqual(values(again.received), [3.0])
 
     async def test_behind_an_answer(self) -> None:
         """
@@ -366,9 +366,9 @@ class WireTests(WebTestCase):
         await until(lambda: len(self.web.events) == 1)
         self.gateway.publish(reading_event(1))
         client.transport.resumeProducing()
-        await until(lambda: b'"VALUE":1.0' in client.heard)
-        self.assertEqual(client.heard.count(b"</html>"), 50)
-        self.assertLess(client.heard.rindex(b"</html>"), client.heard.index(b": usbgate"))
+        await until(lambda: b'"VALUE":1.0' in client.received)
+        self.assertEqual(client.received.count(b"</html>"), 50)
+        self.assertLess(client.received.rindex(b"</html>"), client.received.index(b": usbgate"))
 
     async def test_hung_up(self) -> None:
         """
@@ -400,7 +400,7 @@ class WireTests(WebTestCase):
         self.gateway.answer(0)
         await stopping
         await until(lambda: asking.lost)
-        self.assertTrue(asking.heard.startswith(b"HTTP/1.1 200 "))
+        self.assertTrue(asking.received.startswith(b"HTTP/1.1 200 "))
 
     async def test_stop_stuck(self) -> None:
         """

@@ -145,14 +145,16 @@ class AskTests(PageCase):
         """
         page = self.open()
         card = self.card(page, "lamp")
-        heard = len(flat().device.heard)
+        received = len(flat().device.received)
         on = card.get_by_role("button", name="On lamp")
         on.click()
         expect(on).to_have_attribute("data-asked", "done")
         expect(card.locator(".reading")).to_have_text("100\u202f%")
         card.get_by_role("button", name="Half lamp").click()
         expect(card.locator(".reading")).to_have_text("50\u202f%")
-        self.assertEqual(flat().device.heard[heard:], [b"MSG:ON_ID:9_ORIGIN:page", b"MSG:L_ID:9_ORIGIN:page_LEVEL:50"])
+        self.assertEqual(
+            flat().device.received[received:], [b"MSG:ON_ID:9_ORIGIN:page", b"MSG:L_ID:9_ORIGIN:page_LEVEL:50"]
+        )
 
     def test_keyboard(self) -> None:
         """

@@ -96,7 +96,7 @@ class GuardTests(WebTestCase):
             client = await self.connect()
             client.say(f"{head}\nConnection: close")
             await until(lambda: client.lost)  # noqa: B023  # waited for here
-            self.assertTrue(client.heard.startswith(status), (head, client.heard))
+            self.assertTrue(client.received.startswith(status), (head, client.received))
 
     async def test_origin(self) -> None:
         """
@@ -136,8 +136,8 @@ class GuardTests(WebTestCase):
                 client = await self.connect()
                 client.transport.write(b"GET %s HTTP/1.0\r\nHost: localhost\r\n%s: \xff\r\n\r\n" % (path, name))
                 await until(lambda: client.lost)  # noqa: B023  # waited for here
-                self.assertTrue(client.heard.startswith(b"HTTP/1.0 400 "), (name, client.heard))
-                self.assertNotIn(b"Server", client.heard)
+                self.assertTrue(client.received.startswith(b"HTTP/1.0 400 "), (name, client.received))
+                self.assertNotIn(b"Server", client.received)
 
     async def test_size(self) -> None:
         """
@@ -151,7 +151,7 @@ class GuardTests(WebTestCase):
             head + "Transfer-Encoding: chunked\nConnection: close", b"10001\r\n" + b"x" * 65537 + b"\r\n0\r\n\r\n"
         )
         await until(lambda: client.lost)
-        self.assertTrue(client.heard.startswith(b"HTTP/1.1 413 "), client.heard)
+        self.assertTrue(client.received.startswith(b"HTTP/1.1 413 "), client.received)
         client = await self.connect()
         client.say(head + "Content-Length: 1000000000", b"x" * 100 * BODY_LIMIT)
         await until(lambda: client.lost)
@@ -164,7 +164,7 @@ class GuardTests(WebTestCase):
         client = await self.connect()
         client.say("GET / HTTP/1.1\nHost: localhost\nX: " + "x" * 100_000)
         await until(lambda: client.lost)
-        self.assertFalse(client.heard.startswith(b"HTTP/1.1 200"))
+        self.assertFalse(client.received.startswith(b"HTTP/1.1 200"))
 
     async def test_methods(self) -> None:
         """
@@ -198,7 +198,7 @@ class GuardTests(WebTestCase):
             client = await self.connect()  # as it stands: others make it a tidy path first
             client.say(f"GET {path} HTTP/1.0\nHost: localhost")
             await until(lambda: client.lost)  # noqa: B023  # waited for here
-            self.assertRegex(client.heard, b"^HTTP/1.0 404 Not Found", path)
+            self.assertRegex(client.received, b"^HTTP/1.0 404 Not Found", path)
         self.assertEqual((await self.problem("GET", "/%ff"))[:2], (400, "malformed"))
 
     async def test_headers(self) -> None:
@@ -228,8 +228,8 @@ class GuardTests(WebTestCase):
             self.assertIsNone(reply.header("Access-Control-Allow-Origin"))
             self.assertNotIn(b"wisted", reply.body)
         client = await self.listen()
-        self.assertIn(b"X-Content-Type-Options: nosniff\r\n", client.heard)
-        self.assertNotIn(b"wisted", client.heard)
+        self.assertIn(b"X-Content-Type-Options: nosniff\r\n", client.received)
+        self.assertNotIn(b"wisted", client.received)
 
     async def test_page(self) -> None:
         """
@@ -269,7 +269,7 @@ class GuardTests(WebTestCase):
         client = await self.connect()
         client.say("GET /healthz HTTP/1.1\nHost: localhost")
         await until(lambda: client.lost)
-        self.assertTrue(client.heard.startswith(b"HTTP/1.1 200"))
+        self.assertTrue(client.received.startswith(b"HTTP/1.1 200"))
         self.assertEqual([event for event in said if "imin" in str(event.get("log_format"))], [])
 
     async def test_idle(self) -> None:
@@ -297,7 +297,7 @@ class FullTests(WebTestCase):
         await until(lambda: beyond.lost)
         clients[0].say("GET /healthz HTTP/1.1\nHost: localhost\nConnection: close")
         await until(lambda: clients[0].lost)
-        self.assertTrue(clients[0].heard.startswith(b"HTTP/1.1 200"))
+        self.assertTrue(clients[0].received.startswith(b"HTTP/1.1 200"))
         self.assertEqual((await self.call("GET", "/healthz")).code, 200)
 
     async def test_too_many_streams(self) -> None:
@@ -390,7 +390,7 @@ class ProxyTests(WebTestCase):
             self.assertEqual((await asking).code, 200)
             client: RawClient = await self.connect()
             client.say(f"GET {base}/api/v1/events HTTP/1.1\nHost: house.example")
-            await until(lambda: b"\n\nid: " in client.heard)  # noqa: B023  # waited for here
+            await until(lambda: b"\n\nid: " in client.received)  # noqa: B023  # waited for here
             client.transport.loseConnection()
             await until(lambda: not self.web.events)
             told = await self.problem("GET", f"{base}/", headers={"Host": "evil.example"})

@@ -78,7 +78,7 @@ class Line:
     kind: str
     end: int = 0
     malformed: bool = False
-    heard: float = inf
+    received: float = inf
     life: Life | None = None
 
 
@@ -225,7 +225,7 @@ class Device:
         lines = []
         while self._lines and self._lines[0].end <= self._read:
             line = self._lines.popleft()
-            line.heard, line.life = world.now, world.life
+            line.received, line.life = world.now, world.life
             self.malformed += line.malformed
             lines.append(line)
         if self._lines and self._lines[0].malformed:
@@ -234,6 +234,6 @@ class Device:
             if unended > LINE_LIMIT:
                 self._lines[0].malformed = False
                 self.malformed += 1
-        world.hears(self, lines, lambda: protocol.dataReceived(data))
+        world.deliver(self, lines, lambda: protocol.dataReceived(data))
         if self._said:
             world.clock.callLater(0.01, self.flush)

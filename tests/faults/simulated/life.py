@@ -150,7 +150,7 @@ class MemoryTransport(PeerTransport):
     """
 
     def __init__(
-        self, life: Life, heard: Callable[[bytes], None], resumed: Callable[[], None], linger: float | None = None
+        self, life: Life, received: Callable[[bytes], None], resumed: Callable[[], None], linger: float | None = None
     ) -> None:
         """
         Connect.
@@ -163,7 +163,7 @@ class MemoryTransport(PeerTransport):
         """
         super().__init__(life)
         self.life = life
-        self._heard = heard
+        self._heard = received
         self._resumed = resumed
         self.pace = 0.0  # seconds in which its other end takes a piece
         self._linger = linger
