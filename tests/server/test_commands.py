@@ -1,5 +1,5 @@
 """
-The words of people (protocol §3): what each asks of the gateway, and what it says.
+The words of the line protocol (protocol §3): what each asks of the gateway, and its reply.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from usbgate.testing import AT, reading
 
 class WordCase(SynchronousTestCase):
     """
-    One client that says words.
+    One client that sends words.
     """
 
     def setUp(self) -> None:
         """
-        Connect it.
+        Connect the client.
         """
         self.clock = Clock()
         self.gateway = MemoryGateway()
@@ -39,16 +39,16 @@ class WordCase(SynchronousTestCase):
         self.transport.protocol = self.client
         self.client.makeConnection(self.transport)
 
-    def say(self, line: str) -> list[str]:
+    def send(self, line: str) -> list[str]:
         """
-        Say a line and let the reactor turn; tell what was said since the last time.
+        Send a line and let the reactor turn; return the lines received since the last time.
         """
         self.client.dataReceived(line.encode() + b"\n")
         return self.received()
 
     def received(self) -> list[str]:
         """
-        Let the reactor turn; tell what was said since the last time.
+        Let the reactor turn; return the lines received since the last time.
         """
         self.clock.pump([0.0] * 20)
         lines: list[str] = self.transport.value().decode().split("\n")
@@ -59,14 +59,14 @@ class WordCase(SynchronousTestCase):
 
 class AskTests(WordCase):
     """
-    The word that is a request.
+    `ask`.
     """
 
     def test_answer(self) -> None:
         """
-        The answer is told, then that this was all.
+        The reply is the answer, then the closing line.
         """
-        self.assertEqual(self.say("ask 20"), [])
+        self.assertEqual(self.send("ask 20"), [])
         self.gateway.answer(0)
         self.assertEqual(self.received(), [f"ID:20_VALUE:456_MSG:J_AT:{AT_TEXT}", "OK:ask"])
         (request,) = self.gateway.requested
@@ -75,17 +75,17 @@ class AskTests(WordCase):
 
     def test_default_command(self) -> None:
         """
-        Where no command is given, the sensor's own is asked.
+        Without a command, the sensor's default command is asked.
         """
-        self.say("ask 2 timeout=3")
-        self.say("ask 2")  # waits for the first
+        self.send("ask 2 timeout=3")
+        self.send("ask 2")  # waits for the first
         self.assertEqual([request.question.command for request in self.gateway.requested], ["S"])
 
     def test_everything(self) -> None:
         """
-        Options mean what they mean in a request line; the rest are arguments, in their order.
+        Options have the meaning that they have in a request line; the others are arguments, in their order.
         """
-        self.say("ask 9 L level=50 timeout=2.5 max_age=30 origin=TOTO dev=uno tag=t1 mode=a_b")
+        self.send("ask 9 L level=50 timeout=2.5 max_age=30 origin=TOTO dev=uno tag=t1 mode=a_b")
         (request,) = self.gateway.requested
         self.assertEqual(
             list(request.fields.items()),
@@ -94,14 +94,14 @@ class AskTests(WordCase):
         self.assertEqual((request.timeout, request.max_age, request.device), (2.5, 30.0, "uno"))
         self.gateway.answer(0)
         self.assertEqual(self.received(), [f"ID:9_VALUE:456_MSG:L_TAG:t1_AT:{AT_TEXT}", "OK:ask_TAG:t1"])
-        self.say("ask 9 L maxage=3")
+        self.send("ask 9 L maxage=3")
         self.assertEqual(self.gateway.requested[1].max_age, 3.0)
 
     def test_failure(self) -> None:
         """
-        What fails is told in the last line, with the request.
+        An error is the closing line, with the fields of the request.
         """
-        self.say("ask 20 J tag=x")
+        self.send("ask 20 J tag=x")
         self.gateway.fail(0, TimedOut())
         self.assertEqual(
             self.received(),
@@ -110,9 +110,10 @@ class AskTests(WordCase):
 
     def test_refused(self) -> None:
         """
-        Arguments that make no request are malformed, told with what can be told of it, and nothing is asked.
+        Arguments that are not a request are malformed: the error has the fields that could be read, and nothing is
+        asked.
         """
-        for line, told in [
+        for line, fields in [
             ("ask", ""),
             ("ask 20 J K", "_MSG:J_ID:20"),
             ("ask 20 J K tag=x", "_MSG:J_ID:20_TAG:x"),
@@ -131,26 +132,26 @@ class AskTests(WordCase):
             ("ask 20 J text=x", "_MSG:J_ID:20"),
             ("ask 20 level=5 L", "_MSG:J_ID:20"),
         ]:
-            (answer,) = self.say(line)
-            self.assertTrue(answer.startswith(f"ERROR:malformed{told}_TEXT:"), (line, answer))
+            (answer,) = self.send(line)
+            self.assertTrue(answer.startswith(f"ERROR:malformed{fields}_TEXT:"), (line, answer))
             parse(answer.encode())
         self.assertEqual(self.gateway.asked, [])
-        self.assertIn("usage: ask ID [COMMAND]", self.say("ask")[0])
+        self.assertIn("usage: ask ID [COMMAND]", self.send("ask")[0])
 
     def test_bug(self) -> None:
         """
-        What goes wrong inside is logged once and told as failed, without its traceback; the next word is served.
+        An exception is logged once and sent as `failed`, without its traceback; the next word is answered.
         """
         self.gateway.broken = ZeroDivisionError("secret")
         self.assertEqual(
-            self.say("ask 20") + self.say("ping"),
+            self.send("ask 20") + self.send("ping"),
             ["ERROR:failed_TEXT:Something inside went wrong; the log has it", "OK:ping"],
         )
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_bug_in_a_word_before_others(self) -> None:
         """
-        The words behind one that failed are answered, and a half-closed connection then ends.
+        The words behind one that failed are answered, and then a half-closed connection is closed.
         """
         self.gateway.broken = ZeroDivisionError("secret")
         self.client.dataReceived(b"last\nping\nlast\nping\n")
@@ -163,12 +164,12 @@ class AskTests(WordCase):
 
 class ReadingTests(WordCase):
     """
-    The words that tell readings.
+    `last` and `history`.
     """
 
     def test_last(self) -> None:
         """
-        Numbers are shortest, a text is told as it is, digits that a double does not hold are kept.
+        Numbers are as short as possible, texts are unchanged, and digits that a double does not hold are kept.
         """
         self.gateway.readings = [
             reading(456.0),
@@ -179,7 +180,7 @@ class ReadingTests(WordCase):
             reading("a_b:c\nd", sensor="9", field="NOTE"),
         ]
         self.assertEqual(
-            self.say("LAST"),
+            self.send("LAST"),
             [
                 f"ID:20_VALUE:456_AT:{AT_TEXT}_DEV:leonardo",
                 f"ID:20_TEMP:21.5_MSG:J_AT:{AT_TEXT}_DEV:leonardo",
@@ -190,15 +191,15 @@ class ReadingTests(WordCase):
                 "OK:last",
             ],
         )
-        self.say("last 20")
-        self.say("last 20 temp")
+        self.send("last 20")
+        self.send("last 20 temp")
         self.assertEqual(self.gateway.last_calls, [(None, None), ("20", None), ("20", "TEMP")])
 
     def test_history(self) -> None:
         """
-        What is asked of the store, and its readings in their order; words wait for it.
+        The query reaches the store, and its readings are sent in order; later words wait for it.
         """
-        self.assertEqual(self.say("history 20") + self.say("ping"), [])
+        self.assertEqual(self.send("history 20") + self.send("ping"), [])
         assert self.gateway.historic is not None
         self.gateway.historic.callback([reading(1.0), reading(2.0)])
         received = self.received()
@@ -208,7 +209,7 @@ class ReadingTests(WordCase):
 
     def test_since_and_limit(self) -> None:
         """
-        A time before now, or a moment; and how many.
+        `since` is a duration before now or a time; `limit` is a number of readings.
         """
         for line, field, since, limit in [
             ("history 20 temp since=1h", "TEMP", AT - 3_600_000, 100),
@@ -223,7 +224,7 @@ class ReadingTests(WordCase):
             ("history 20 since=2013-03-11", None, 1362960000000, 100),
             ("history 20 since=1900-01-01", None, 0, 100),
         ]:
-            self.say(line)
+            self.send(line)
             self.assertEqual(self.gateway.history_calls[-1], ("20", field, since, limit), line)
             assert self.gateway.historic is not None
             self.gateway.historic.callback([])
@@ -231,7 +232,7 @@ class ReadingTests(WordCase):
 
     def test_history_refused(self) -> None:
         """
-        Arguments that make no question are malformed; a store out of reach is told.
+        Arguments that are not a query are malformed; a store that can't be reached is an error.
         """
         for line in [
             "history",
@@ -247,20 +248,20 @@ class ReadingTests(WordCase):
             "last 1 a-b",
             "history 20 since=1H limit=" + "1" * 500,
         ]:
-            (answer,) = self.say(line)
+            (answer,) = self.send(line)
             self.assertTrue(answer.startswith("ERROR:malformed_TEXT:"), (line, answer))
         self.assertEqual(self.gateway.history_calls, [])
-        self.say("history 20")
+        self.send("history 20")
         assert self.gateway.historic is not None
         self.gateway.historic.errback(Failed("the database can't be reached"))
         self.assertEqual(self.received(), ["ERROR:failed_TEXT:the database can't be reached"])
 
     def test_long_history(self) -> None:
         """
-        A long one is told in pieces, no more of it at a time than a client that does not read may have unsent.
+        A long reply is sent in pieces; no more of it is unsent than a client that does not read may have.
         """
         self.transport.stuck = True
-        self.say("history 20 limit=10000")
+        self.send("history 20 limit=10000")
         assert self.gateway.historic is not None
         self.gateway.historic.callback([reading(float(n)) for n in range(10_000)])
         self.clock.pump([0.0] * 1000)
@@ -274,10 +275,10 @@ class ReadingTests(WordCase):
 
     def test_hang_up(self) -> None:
         """
-        A long history ends where its reader hangs up.
+        A long reply ends when the client disconnects.
         """
         self.transport.stuck = True
-        self.say("history 20 limit=10000")
+        self.send("history 20 limit=10000")
         assert self.gateway.historic is not None
         self.gateway.historic.callback([reading(float(n)) for n in range(10_000)])
         self.clock.pump([0.0] * 1000)
@@ -295,14 +296,14 @@ class OtherTests(WordCase):
 
     def test_sensors(self) -> None:
         """
-        Known sensors, with what is known only where it is.
+        Each known sensor is one line, without the fields that are not known.
         """
         self.gateway.known_sensors = [
             SensorSummary("20", "leonardo", ["HUM", "TEMP"], AT, 3, "kitchen_1"),
             SensorSummary("9", "uno", [], AT, 0),
         ]
         self.assertEqual(
-            self.say("sensors"),
+            self.send("sensors"),
             [
                 f"ID:20_DEV:leonardo_FIELDS:HUM,TEMP_SEEN:{AT_TEXT}_REPORTS:3_NAME:kitchen_1",
                 f"ID:9_DEV:uno_SEEN:{AT_TEXT}_REPORTS:0",
@@ -312,7 +313,7 @@ class OtherTests(WordCase):
 
     def test_devices(self) -> None:
         """
-        Links; a path that would not read back is made so, and never a crash.
+        Each device is one line; a path that would not read back is changed to plain text.
         """
         self.gateway.known_devices = [
             DeviceSummary(
@@ -325,7 +326,7 @@ class OtherTests(WordCase):
             DeviceSummary("b", "/dev/\ud800", "offline", AT),
             DeviceSummary("c", "usb:2341:8036:85_3:2", "offline", AT, warning="say usb-port:1-1.3 (ttyUSB0)"),
         ]
-        received = self.say("devices")
+        received = self.send("devices")
         self.assertEqual(
             received[0],
             f"DEV:uno_PATH:/dev/serial/by-id/usb-1 x:1_STATE:online_SINCE:{AT_TEXT}"
@@ -353,11 +354,11 @@ class OtherTests(WordCase):
             journal=JournalStatus("disk_full", 5, 0.01234, 512, 1024, 3),
             unsure={"uno": ["5", "6"]},
         )
-        self.say("watch")
+        self.send("watch")
         self.client.dataReceived(b"MSG:J_ID:20\n")
         self.received()
         self.assertEqual(
-            self.say("status"),
+            self.send("status"),
             [
                 "VERSION:1.2_UPTIME:7_CLOCK:trusted_SENSORS:3_INFLIGHT:1",
                 f"STORE:away_GW:pi_BACKLOG:12_REJECTED:1_OLDEST:{AT_TEXT}_TEXT:no route",
@@ -380,7 +381,7 @@ class OtherTests(WordCase):
         self.gateway.current_status = replace(
             self.gateway.current_status, store=StoreStatus(), journal=None, unsure={"uno": names}
         )
-        lines = [parse(line.encode()) for line in self.say("status")]
+        lines = [parse(line.encode()) for line in self.send("status")]
         self.assertEqual(lines[1], {"STORE": "none"})
         self.assertFalse([line for line in lines if "JOURNAL" in line])
         unsure = [line for line in lines if "UNSURE" in line]
@@ -389,51 +390,53 @@ class OtherTests(WordCase):
 
     def test_noise(self) -> None:
         """
-        The malformed lines, in a form that reads back.
+        Malformed lines are sent in a form that reads back.
         """
         self.gateway.kept_malformed = [MalformedLine(AT, "uno", "no key", b"x_y:\xff")]
-        self.assertEqual(self.say("noise"), [f"AT:{AT_TEXT}_FROM:uno_REASON:no key_TEXT:x y:\\xff", "OK:noise"])
+        self.assertEqual(self.send("noise"), [f"AT:{AT_TEXT}_FROM:uno_REASON:no key_TEXT:x y:\\xff", "OK:noise"])
 
     def test_help(self) -> None:
         """
-        Every word is explained, and every line of it is a field line of a length that is read.
+        Every word has a help; all its lines are field lines, and not too long.
         """
-        *lines, last_line = self.say("help")
+        *lines, last_line = self.send("help")
         self.assertEqual(last_line, "OK:help")
         self.assertEqual([parse(line.encode())["USAGE"].split()[0] for line in lines], list(WORDS))
         for word in WORDS:
-            usage, text, *_, last_line = self.say(f"help {word.upper()}")
+            usage, text, *_, last_line = self.send(f"help {word.upper()}")
             self.assertEqual(parse(usage.encode())["USAGE"].split()[0], word)
             self.assertTrue(parse(text.encode())["TEXT"].endswith("."))
             self.assertEqual(last_line, "OK:help")
-        self.assertIn("[max_age=S]", self.say("help ask")[0])
+        self.assertIn("[max_age=S]", self.send("help ask")[0])
 
     def test_unknown(self) -> None:
         """
-        An unknown word is told so, and what to say instead; whatever it is made of.
+        An unknown word is an error that mentions `help`, whatever it consists of.
         """
         for line in ["hello", "help hello", "HÉLLO wörld", "x" * LINE_LIMIT, "\x1b[A", "a_b:c", " MSG:J_ID:20", "1:2"]:
-            (answer,) = self.say(line)
+            (answer,) = self.send(line)
             self.assertTrue(answer.startswith("ERROR:unknown_TEXT:"), answer)
             self.assertIn("help", answer)
             parse(answer.encode())
 
     def test_wrong_arguments(self) -> None:
         """
-        Arguments where none belong are told with the usage, in one line.
+        Where a word takes no arguments, an argument is an error that names the usage, in one line.
         """
-        for word in ["unwatch", "sensors", "devices", "status", "noise", "ping", "quit"]:
-            self.assertEqual(self.say(f"{word} now"), [f"ERROR:malformed_TEXT:wrong arguments: usage: {word}"])
+        words = [word.name for word in WORDS.values() if not word.takes_arguments]
+        self.assertIn("ping", words)
+        for word in words:
+            self.assertEqual(self.send(f"{word} now"), [f"ERROR:malformed_TEXT:wrong arguments: usage: {word}"])
         for line in ["help a b", "watch a_b"]:
-            (answer,) = self.say(line)
+            (answer,) = self.send(line)
             self.assertTrue(answer.startswith("ERROR:malformed_TEXT:"), answer)
         self.assertFalse(self.transport.closing)
 
     def test_quit(self) -> None:
         """
-        The connection is closed when it is told so, and what was said behind it is not done.
+        The connection is closed after `OK:quit`, and lines behind it are discarded.
         """
-        self.say("ping")
+        self.send("ping")
         self.client.dataReceived(b"quit\nping\nMSG:J_ID:20\n")
         self.client.dataReceived(b"ping\n")
         self.assertEqual(self.received(), ["OK:quit"])
@@ -443,51 +446,51 @@ class OtherTests(WordCase):
 
     def test_offline_is_no_end(self) -> None:
         """
-        After a word that failed, the next is served.
+        After a word that failed, the next one is answered.
         """
-        self.say("ask 20\nping")
+        self.send("ask 20\nping")
         self.gateway.fail(0, Offline("no device"))
         self.assertEqual(self.received(), ["ERROR:offline_MSG:J_ID:20_TEXT:no device", "OK:ping"])
 
 
 class LendTests(WordCase):
     """
-    The word that has a device let go.
+    `lend`.
     """
 
     def lease(self) -> Lease:
         """
-        Make a lease that notes its end.
+        Make a lease that records its end.
         """
         return Lease("leonardo", "/dev/ttyACM0", lambda: self.ended.append(True))
 
     def setUp(self) -> None:
         """
-        Have no lease ended yet.
+        Start with no lease ended.
         """
         super().setUp()
         self.ended: list[bool] = []
 
     def test_as_long_as_the_connection(self) -> None:
         """
-        It is answered when the port is free, with where that is; the lease ends with the connection, and not before.
+        The reply comes when the port is free, and names it; the lease ends when the connection ends, and not before.
         """
-        self.assertEqual(self.say("lend leonardo"), [])
+        self.assertEqual(self.send("lend leonardo"), [])
         [(device, client, lending)] = self.gateway.lendings
         self.assertEqual((device, client), ("leonardo", "10.0.0.7:4711"))
         lending.callback(self.lease())
         self.assertEqual(self.received(), ["DEV:leonardo_PORT:/dev/ttyACM0", "OK:lend"])
-        self.say("ping")
+        self.send("ping")
         self.assertEqual(self.ended, [])
         self.client.connectionLost(connectionDone)
         self.assertEqual(self.ended, [True])
 
     def test_half_closed(self) -> None:
         """
-        A client that was killed looks like one that half-closed: that ends the lease, though it watches.
+        A half-close ends the lease, even with a subscription: a client that was killed looks half-closed.
         """
-        self.say("watch")
-        self.say("lend leonardo")
+        self.send("watch")
+        self.send("lend leonardo")
         self.gateway.lendings[0][2].callback(self.lease())
         self.client.readConnectionLost()
         self.assertEqual(self.ended, [True])
@@ -496,19 +499,19 @@ class LendTests(WordCase):
 
     def test_gone_before(self) -> None:
         """
-        Who is gone before the port is free has no lease.
+        If the client disconnects before the port is free, the lease ends at once.
         """
-        self.say("lend leonardo")
+        self.send("lend leonardo")
         self.client.connectionLost(connectionDone)
         self.gateway.lendings[0][2].callback(self.lease())
         self.assertEqual(self.ended, [True])
 
     def test_refused(self) -> None:
         """
-        What the gateway refuses is told; one device must be named.
+        An error of the gateway is sent; exactly one device must be named.
         """
-        self.say("lend leonardo")
+        self.send("lend leonardo")
         self.gateway.lendings[0][2].errback(Busy("leonardo is lent already"))
         self.assertEqual(self.received(), ["ERROR:busy_TEXT:leonardo is lent already"])
         for line in ("lend", "lend a b"):
-            self.assertEqual(self.say(line), ["ERROR:malformed_TEXT:wrong arguments: usage: lend DEVICE"])
+            self.assertEqual(self.send(line), ["ERROR:malformed_TEXT:wrong arguments: usage: lend DEVICE"])

@@ -1,5 +1,5 @@
 """
-An answer for a crowd: told in many reactor turns, to each in order, and nobody else waits for it.
+An answer with many askers: delivered in many reactor turns, to each client in order, and nobody else waits for it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MANY = 10_000
 
 class CrowdCase(GatewayCase):
     """
-    A gateway that is asked by many.
+    A gateway with many askers.
     """
 
     new_clock = TurnClock
@@ -32,15 +32,15 @@ class CrowdCase(GatewayCase):
 
     def setUp(self) -> None:
         """
-        Take turns; note who is told.
+        Use a clock whose turns can be taken one by one; record the replies.
         """
         super().setUp()
         self.link.listener.link_up()
-        self.told: list[tuple[str, str, str]] = []  # client, sensor, value or error code
+        self.replies: list[tuple[str, str, str]] = []  # client, sensor, value or error code
 
     def ask_as(self, client: str, sensor: str) -> None:
         """
-        Ask as a client.
+        Ask a sensor as a client.
         """
         asked: Deferred[Answer] = self.gateway.ask(
             parse_request(parse(f"MSG:J_ID:{sensor}".encode()), "me", client, parsed=True)
@@ -48,16 +48,16 @@ class CrowdCase(GatewayCase):
 
         def answered(answer: Answer) -> None:
             self.events.append(("answer", client, sensor))
-            self.told.append((client, sensor, answer.report.values[0][1]))
+            self.replies.append((client, sensor, answer.report.values[0][1]))
 
         def failed(error: RequestError) -> None:
-            self.told.append((client, sensor, error.code))
+            self.replies.append((client, sensor, error.code))
 
         asked.addCallbacks(answered, lambda failure: failed(failure.value))
 
-    def say(self, *values: tuple[str, str]) -> None:
+    def report(self, *values: tuple[str, str]) -> None:
         """
-        Let the device say values of sensors, in one chunk.
+        Let the device report values of sensors, in one chunk.
         """
         self.link.listener.reports_received(
             [Report(sensor, "J", None, (("VALUE", value),)) for sensor, value in values]
@@ -65,70 +65,72 @@ class CrowdCase(GatewayCase):
 
     def take_turns(self) -> int:
         """
-        Take turns until nothing is due, each telling no more than it may, and only what is journalled.
+        Take turns until nothing is due; check that each delivers no more replies than it may, and only what is in the
+        journal.
 
         Returns:
-            How many it took.
+            How many turns it took.
         """
         turns = 0
         while any(call.getTime() <= self.clock.seconds() for call in self.clock.calls):
-            before = len(self.told)
+            before = len(self.replies)
             self.clock.turn()
-            self.assertLessEqual(len(self.told) - before, REPLIES_PER_TURN)
-            self.assertEqual(len(self.journal.requests), len(self.told))
+            self.assertLessEqual(len(self.replies) - before, REPLIES_PER_TURN)
+            self.assertEqual(len(self.journal.requests), len(self.replies))
             turns += 1
         return turns
 
 
 class CrowdTests(CrowdCase):
     """
-    Many ask for one sensor.
+    Many ask one sensor.
     """
 
     def test_turns(self) -> None:
         """
-        An answer for 10,000 is told in many turns, to all; who asks another sensor meanwhile does not wait for it.
+        An answer for 10,000 askers is delivered in many turns; whoever asks another sensor meanwhile does not wait for
+        it.
         """
         for n in range(MANY):
             self.ask_as(f"crowd:{n % 50}", "30")
         self.ask_as("other:1", "20")
-        self.say(("30", "1"), ("20", "2"))
-        self.assertEqual(self.told, [("other:1", "20", "2")])
+        self.report(("30", "1"), ("20", "2"))
+        self.assertEqual(self.replies, [("other:1", "20", "2")])
         self.clock.turn()
         self.ask_as("other:1", "20")
-        self.say(("20", "3"))
-        self.assertEqual(self.told[-1], ("other:1", "20", "3"))
+        self.report(("20", "3"))
+        self.assertEqual(self.replies[-1], ("other:1", "20", "3"))
         self.assertGreater(self.take_turns(), MANY // REPLIES_PER_TURN // 2)
-        self.assertEqual(Counter(self.told)["crowd:7", "30", "1"], MANY // 50)
-        self.assertEqual(len(self.told), MANY + 2)
+        self.assertEqual(Counter(self.replies)["crowd:7", "30", "1"], MANY // 50)
+        self.assertEqual(len(self.replies), MANY + 2)
         self.assertEqual(len(self.journal.readings), 3)
 
     def test_order(self) -> None:
         """
-        What one client is told keeps its order, however much it is.
+        Replies to one client keep their order, however many there are.
         """
         for _ in range(250):
             self.ask_as("crowd:1", "30")
         self.ask_as("crowd:1", "20")
         self.ask_as("other:1", "20")
-        self.say(("30", "1"), ("20", "2"))
-        self.assertEqual(self.told, [("other:1", "20", "2")])
+        self.report(("30", "1"), ("20", "2"))
+        self.assertEqual(self.replies, [("other:1", "20", "2")])
         self.clock.turn()
         self.ask_as("crowd:1", "30")
         self.ask_as("crowd:1", "9_DEV:nowhere")
-        self.say(("30", "3"))
+        self.report(("30", "3"))
         self.take_turns()
-        mine = [told[1:] for told in self.told if told[0] == "crowd:1"]
+        mine = [reply[1:] for reply in self.replies if reply[0] == "crowd:1"]
         self.assertEqual(mine, [("30", "1")] * 250 + [("20", "2"), ("9_DEV:nowhere", "unknown"), ("30", "3")])
 
     def test_next_message_first(self) -> None:
         """
-        The device has its next message before anybody is told, in one piece with all that are ready.
+        The device gets its next messages, all in one write, before replies are delivered.
         """
         for n in range(6):
             self.ask_as("me:1", str(n))
         self.events.clear()
-        self.say(("0", "1"), ("1", "1"))
+        self.report(("0", "1"), ("1", "1"))
         self.assertEqual(
             [event[0] for event in self.events if isinstance(event, tuple)],
             [*["journal", "send", "send"], *["answer"] * 2],
@@ -136,33 +138,33 @@ class CrowdTests(CrowdCase):
 
     def test_failures(self) -> None:
         """
-        Where the device goes away all are told so, in as many turns.
+        When the device goes away, all askers get an error, in as many turns.
         """
         for n in range(250):
             self.ask_as(f"crowd:{n}", "30")
         self.link.listener.link_down("gone")
         self.assertEqual(self.take_turns(), 3)
-        self.assertEqual({told[2] for told in self.told}, {Offline.code})
-        self.assertEqual(len({told[0] for told in self.told}), 250)
+        self.assertEqual({reply[2] for reply in self.replies}, {Offline.code})
+        self.assertEqual(len({reply[0] for reply in self.replies}), 250)
 
     def test_stop(self) -> None:
         """
-        At a stop all are told at once: the answer, where it is there.
+        At a stop all replies are delivered at once; answers, where they are known.
         """
         for n in range(250):
             self.ask_as(f"crowd:{n}", "30")
             self.ask_as(f"crowd:{n}", "20")
-        self.say(("30", "1"))
+        self.report(("30", "1"))
         self.clock.turn()
         self.gateway.stopService()
-        self.assertEqual(len(self.told), 500)
+        self.assertEqual(len(self.replies), 500)
         self.assertEqual(len(self.journal.requests), 500)
-        self.assertEqual({told[1:] for told in self.told}, {("30", "1"), ("20", Stopped.code)})
+        self.assertEqual({reply[1:] for reply in self.replies}, {("30", "1"), ("20", Stopped.code)})
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_asked_again_at_a_stop(self) -> None:
         """
-        Who asks again when told at a stop is told, too, and no turn is left.
+        Whoever asks again from the callback of a reply at a stop gets a reply, too, and no turn is left.
         """
         again: list[str] = []
         request = parse_request(parse(b"MSG:J_ID:30"), "me", "crowd:1", parsed=True)
@@ -176,7 +178,7 @@ class CrowdTests(CrowdCase):
 
         for _ in range(250):
             self.gateway.ask(request).addCallback(ask_again)
-        self.say(("30", "1"))
+        self.report(("30", "1"))
         self.gateway.stopService()
         self.assertEqual(again, [Stopped.code] * 250)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -184,25 +186,25 @@ class CrowdTests(CrowdCase):
 
 class PacketTests(CrowdCase):
     """
-    A face on the gateway.
+    The line server on a real gateway.
     """
 
     def test_one_packet(self) -> None:
         """
-        All answers for a client that come out of one chunk are one packet, each as its asker marked it.
+        All answers for a client that come from one chunk leave in one packet, each with its asker's tag.
         """
         factory = ClientFactory(self.clock, self.gateway)
         client, transport = factory.buildProtocol(None), Transport()
         client.makeConnection(transport)
         client.dataReceived(b"MSG:J_ID:20_TAG:a\nMSG:J_ID:20_TAG:b__\nMSG:J_ID:20\nMSG:J_ID:21\nMSG:J_ID:22\n")
         self.assertEqual(len(transport.packets), 1)
-        self.say(("20", "1"), ("21", "2"))
+        self.report(("20", "1"), ("21", "2"))
         self.clock.turn()
         self.assertEqual(len(transport.packets), 2)
         fields = [parse(line) for line in transport.packets[1].splitlines()]
-        told = [(each["ID"], each["VALUE"], each.get("TAG"), list(each)[-1]) for each in fields]
+        answers = [(each["ID"], each["VALUE"], each.get("TAG"), list(each)[-1]) for each in fields]
         self.assertEqual(
-            told, [("20", "1", "a", "AT"), ("20", "1", "b_", "AT"), ("20", "1", None, "AT"), ("21", "2", None, "AT")]
+            answers, [("20", "1", "a", "AT"), ("20", "1", "b_", "AT"), ("20", "1", None, "AT"), ("21", "2", None, "AT")]
         )
         client.dataReceived(b"quit\n")
         self.gateway.stopService()
@@ -210,7 +212,7 @@ class PacketTests(CrowdCase):
 
 class Transport(StringTransport):
     """
-    A transport that takes all, and keeps packets apart.
+    A transport that keeps packets apart.
     """
 
     def __init__(self) -> None:
@@ -219,6 +221,6 @@ class Transport(StringTransport):
 
     def write(self, data: bytes) -> None:
         """
-        Take it.
+        Keep a packet.
         """
         self.packets.append(data)

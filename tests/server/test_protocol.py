@@ -39,7 +39,7 @@ class ServerCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Build it, and one client.
+        Make the factory, and connect one client.
         """
         self.clock = self.new_clock()
         self.gateway = MemoryGateway()
@@ -58,13 +58,13 @@ class ServerCase(SynchronousTestCase):
 
     def turn(self) -> None:
         """
-        Let the reactor turn until all is quiet.
+        Let the reactor turn until nothing is left to do.
         """
         self.clock.pump([0.0] * 20)
 
     def received(self, transport: PeerTransport | None = None) -> list[str]:
         """
-        Tell the lines that a client got since the last time.
+        Return the lines that a client received since the last time.
         """
         self.turn()
         transport = transport or self.transport
@@ -73,9 +73,9 @@ class ServerCase(SynchronousTestCase):
         self.assertEqual(lines.pop(), "")
         return lines
 
-    def say(self, data: bytes) -> list[str]:
+    def send(self, data: bytes) -> list[str]:
         """
-        Send data; tell the lines that came.
+        Send data; return the lines received.
         """
         self.client.dataReceived(data)
         return self.received()
@@ -88,7 +88,7 @@ class RequestTests(ServerCase):
 
     def test_interfaces(self) -> None:
         """
-        What stands in the doors fits them.
+        The classes provide the interfaces that they declare.
         """
         verifyObject(IGateway, self.gateway)
         verifyObject(IHalfCloseableProtocol, self.client)
@@ -97,7 +97,7 @@ class RequestTests(ServerCase):
 
     def test_echo_and_answer(self) -> None:
         """
-        The echo comes at once and the answer when it is there, however the line was cut, whatever is behind it.
+        The echo is sent at once and the answer when it is known, however the line was cut and whatever follows it.
         """
         whole: list[list[bytes]] = [[ORIGINALS + b"\n"], [bytes([byte]) for byte in ORIGINALS + b"\n"]]
         for chunks in [*whole, [ORIGINALS + b"\nMSG:J_I"]]:
@@ -112,7 +112,7 @@ class RequestTests(ServerCase):
 
     def test_line_ends(self) -> None:
         """
-        A client that ends its lines in CRLF is answered so.
+        A client that ends its lines in CRLF gets CRLF.
         """
         self.client.dataReceived(b"MSG:J_ID:20\r\nping\r\nx:\r\n")
         self.gateway.answer(0)
@@ -123,9 +123,9 @@ class RequestTests(ServerCase):
 
     def test_origin(self) -> None:
         """
-        ORIGIN is the peer's address where the client gave none; the echo has only what the client sent.
+        ORIGIN defaults to the peer's address; the echo has only the fields that the client sent.
         """
-        self.assertEqual(self.say(b"msg:L_id:9_level:50_TAG:t_TIMEOUT:3\n"), ["MSG:L_ID:9_LEVEL:50_TAG:t_TIMEOUT:3"])
+        self.assertEqual(self.send(b"msg:L_id:9_level:50_TAG:t_TIMEOUT:3\n"), ["MSG:L_ID:9_LEVEL:50_TAG:t_TIMEOUT:3"])
         (request,) = self.gateway.requested
         self.assertEqual((request.origin, request.client, request.timeout), ("10.0.0.7", "10.0.0.7:4711", 3.0))
         local = self.factory.buildProtocol(UNIXAddress(None))
@@ -133,9 +133,9 @@ class RequestTests(ServerCase):
 
     def test_tags(self) -> None:
         """
-        With TAG many are in flight, and each line about a request carries its own.
+        With TAG, many requests can be in flight, and each line about a request has its tag.
         """
-        self.say(b"MSG:J_ID:20_TAG:a\nMSG:J_ID:21_TAG:b_c\n")
+        self.send(b"MSG:J_ID:20_TAG:a\nMSG:J_ID:21_TAG:b_c\n")
         self.gateway.answer(1)
         self.gateway.fail(0, Offline("gone"))
         self.assertEqual(
@@ -145,24 +145,24 @@ class RequestTests(ServerCase):
 
     def test_every_code(self) -> None:
         """
-        What the gateway fails with is told in the grammar of requests, after the echo.
+        Errors of the gateway are sent as field lines, after the echo.
         """
         for error in [TimedOut, Offline, Busy, Unknown, Denied, LimitExceeded, Failed, Stopped]:
-            self.assertEqual(self.say(ORIGINALS + b"\n"), [ECHO])
+            self.assertEqual(self.send(ORIGINALS + b"\n"), [ECHO])
             self.gateway.fail(-1, error("why_not"))
             self.assertEqual(self.received(), [f"ERROR:{error.code}_{ECHO}_TEXT:why not"])
 
     def test_bug(self) -> None:
         """
-        What goes wrong inside is logged once, told as failed without its traceback, and ends nothing.
+        An exception is logged once, sent as `failed` without its traceback, and ends nothing.
         """
         self.gateway.broken = ZeroDivisionError("secret")
         self.assertEqual(
-            self.say(ORIGINALS + b"\n"),
+            self.send(ORIGINALS + b"\n"),
             [ECHO, f"ERROR:failed_{ECHO}_TEXT:Something inside went wrong; the log has it"],
         )
         self.gateway.broken = None
-        self.say(ORIGINALS + b"\n")
+        self.send(ORIGINALS + b"\n")
         self.gateway.fail(0, ZeroDivisionError("secret"))
         self.assertNotIn("secret", "".join(self.received()))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
@@ -170,9 +170,9 @@ class RequestTests(ServerCase):
 
     def test_malformed(self) -> None:
         """
-        What is no request gets no echo, but what could be read of it, and is noted.
+        A malformed request line gets no echo but an error with the fields that could be read, and is recorded.
         """
-        for line, told, reason in [
+        for line, fields, reason in [
             (b"MSG:J", "MSG:J", "no ID"),
             (b"ID:20_TAG:x", "ID:20_TAG:x", "no MSG"),
             (b"MSG:J_ID:20_NOTE:12_30:45", "MSG:J_ID:20", "no key"),
@@ -186,23 +186,23 @@ class RequestTests(ServerCase):
             (b"MSG:J_ID:20_A:\xff\xfa\x18\xff\xf0", "MSG:J_ID:20", "not UTF-8"),
             (b"MSG:J_ID:", "MSG:J", "empty value"),
         ]:
-            (answer,) = self.say(line + b"\n")
-            self.assertTrue(answer.startswith(f"ERROR:malformed_{told}_TEXT:"), answer)
+            (answer,) = self.send(line + b"\n")
+            self.assertTrue(answer.startswith(f"ERROR:malformed_{fields}_TEXT:"), answer)
             self.assertTrue(parse(answer.encode())["TEXT"].startswith(reason), answer)
             self.assertEqual(self.gateway.refusals.pop()[::2], ("client 10.0.0.7", reason))
         self.assertEqual(self.gateway.asked, [])
 
     def test_no_long_reply(self) -> None:
         """
-        What is said about a long line is not as long again.
+        The error about a long line is short.
         """
         for line in [b"MSG:J_ID:20_A:1_:" + b"x" * 1000, b"MSG:J_ID:" + b"x" * 960]:
-            (answer,) = self.say(line + b"\n")
+            (answer,) = self.send(line + b"\n")
             self.assertEqual(parse(answer.encode())["ERROR"], "malformed")
 
     def test_one_packet(self) -> None:
         """
-        What is said about the lines of one chunk goes out together.
+        Replies to the lines of one chunk leave in one packet.
         """
         self.client.dataReceived((ORIGINALS + b"\nping\n") * 3)
         self.turn()
@@ -210,9 +210,9 @@ class RequestTests(ServerCase):
 
     def test_empty_lines(self) -> None:
         """
-        An empty line is ignored, and one of blanks only, whatever is a blank; what stands behind it is answered.
+        A line that is empty or has only blanks, Unicode's included, is ignored; the line behind it is answered.
         """
-        self.assertEqual(self.say(b"\n\r\n  \n"), [])
+        self.assertEqual(self.send(b"\n\r\n  \n"), [])
         self.client.dataReceived("\u00a0\n\x1c\n \u2003\t\r\nping\n\u00a0\n".encode())
         self.client.readConnectionLost()
         self.turn()
@@ -221,17 +221,17 @@ class RequestTests(ServerCase):
 
     def test_over_long(self) -> None:
         """
-        An over-long line is told once, when it is found, with what was whole of it; the line behind it is read.
+        A line that is too long gets one error, as soon as it is too long, with its whole fields; the next line is read.
         """
         begun = b"MSG:J_ID:20_TAG:t_A:" + b"x" * LINE_LIMIT
         expected = "ERROR:limit_MSG:J_ID:20_TAG:t_TEXT:the line is too long"
-        self.assertEqual(self.say(begun), [expected])
-        self.assertEqual(self.say(b"y" * 100_000), [])
-        self.assertEqual(self.say(b"_ID:3\n" + ORIGINALS + b"\n"), [ECHO])
-        self.assertEqual(self.say(begun + b"\n" + ORIGINALS + b"\n"), [expected, ECHO])
-        self.assertEqual(self.say(b"w" * 2000 + b"\nping\n"), ["ERROR:limit_TEXT:the line is too long", "OK:ping"])
+        self.assertEqual(self.send(begun), [expected])
+        self.assertEqual(self.send(b"y" * 100_000), [])
+        self.assertEqual(self.send(b"_ID:3\n" + ORIGINALS + b"\n"), [ECHO])
+        self.assertEqual(self.send(begun + b"\n" + ORIGINALS + b"\n"), [expected, ECHO])
+        self.assertEqual(self.send(b"w" * 2000 + b"\nping\n"), ["ERROR:limit_TEXT:the line is too long", "OK:ping"])
         self.assertEqual(
-            self.say(b"MSG:J_ID:20_TAG:" + b"t" * LINE_LIMIT + b"\n"),
+            self.send(b"MSG:J_ID:20_TAG:" + b"t" * LINE_LIMIT + b"\n"),
             ["ERROR:limit_MSG:J_ID:20_TEXT:the line is too long"],
         )
         self.assertEqual({refusal[2] for refusal in self.gateway.refusals}, {"line too long"})
@@ -239,28 +239,28 @@ class RequestTests(ServerCase):
 
     def test_longest(self) -> None:
         """
-        A line of the greatest length is read.
+        A line of exactly the greatest length is read.
         """
         word = b"ping" + b" " * (LINE_LIMIT - 4)
-        self.assertEqual(self.say(word + b"\r\n" + word + b"\n"), ["OK:ping", "OK:ping"])
+        self.assertEqual(self.send(word + b"\r\n" + word + b"\n"), ["OK:ping", "OK:ping"])
 
     def test_telnet(self) -> None:
         """
-        Telnet's commands are no part of a line, cut at every byte.
+        Telnet commands are removed from lines, wherever the chunks are cut.
         """
         sent = b"\xff\xfb\x01MSG:J_\xff\xf1ID:20\xff\xfd\x03\n"
         for cut in range(1, len(sent)):
             self.client.dataReceived(sent[:cut])
             self.client.dataReceived(sent[cut:])
             self.assertEqual(self.received(), ["MSG:J_ID:20"], cut)
-        self.assertEqual(self.say(b"pi\xff\xffng\n"), ["ERROR:malformed_TEXT:not UTF-8"])
+        self.assertEqual(self.send(b"pi\xff\xffng\n"), ["ERROR:malformed_TEXT:not UTF-8"])
         self.assertEqual(self.gateway.refusals, [("client 10.0.0.7", b"pi\xff\xffng", "not UTF-8")])
 
     def test_words_wait_requests_do_not(self) -> None:
         """
-        Words run one after the other; request lines do not wait for them.
+        Words are answered one after the other; request lines do not wait for them.
         """
-        self.assertEqual(self.say(b"ask 20\nping\n" + ORIGINALS + b"\nw\xff\nping\n"), [ECHO])
+        self.assertEqual(self.send(b"ask 20\nping\n" + ORIGINALS + b"\nw\xff\nping\n"), [ECHO])
         self.gateway.answer(1)
         self.assertEqual(self.received(), [ANSWER])
         self.gateway.answer(0)
@@ -268,7 +268,7 @@ class RequestTests(ServerCase):
 
     def test_hang_up(self) -> None:
         """
-        A client that hangs up loses the answer, and nothing else happens.
+        A client that disconnects loses the answer, and nothing else happens.
         """
         self.client.dataReceived(ORIGINALS + b"\nask 21\nask 22\n")
         self.transport.abortConnection()
@@ -281,22 +281,23 @@ class RequestTests(ServerCase):
 
     def test_too_long_for_a_device(self) -> None:
         """
-        A request that parses is echoed and asked, also if the line for the device may be too long.
+        A request that parses is echoed and asked, even if the line for the device may be too long.
         """
         line = "MSG:J_ID:20_TAG:t_A:" + "x" * (LINE_LIMIT - 20)
-        self.assertEqual(self.say(line.encode() + b"\n"), [line])
+        self.assertEqual(self.send(line.encode() + b"\n"), [line])
         (request,) = self.gateway.requested
         self.assertEqual(len(request.line), LINE_LIMIT - len("_TAG:t") + len("_ORIGIN:10.0.0.7"))
 
 
 class OriginalClientTests(ServerCase):
     """
-    The client that sends no line end (the same over TCP is below).
+    The original client, which sends no line end (`test_tcp` has the same over TCP).
     """
 
     def test_served(self) -> None:
         """
-        Its request is taken when nothing followed for a while; its echo has no line end, its answer stands alone.
+        Its request is served when nothing followed for a while; the echo has no line end, and the answer is on a line
+        of its own.
         """
         self.client.dataReceived(ORIGINALS)
         self.clock.advance(FIRST_DATA_PATIENCE * 0.9)
@@ -310,23 +311,23 @@ class OriginalClientTests(ServerCase):
         self.client.dataReceived(ORIGINALS)
         self.clock.advance(1)
         self.assertEqual(self.transport.value(), b"", "only the first data can be such a line")
-        self.assertEqual(self.say(b"\n"), [ECHO])
+        self.assertEqual(self.send(b"\n"), [ECHO])
 
-    def test_told_before_its_answer(self) -> None:
+    def test_line_before_its_answer(self) -> None:
         """
-        What is told between its echo and its answer stands on a line of its own, whatever it is.
+        Any line between its echo and its answer is on a line of its own.
         """
-        for said, told in [(b"ping\n", "OK:ping"), (b"MSG:K_ID:21_ORIGIN:x\n", "MSG:K_ID:21_ORIGIN:x")]:
+        for sent, expected in [(b"ping\n", "OK:ping"), (b"MSG:K_ID:21_ORIGIN:x\n", "MSG:K_ID:21_ORIGIN:x")]:
             client, transport = self.connect()
             client.dataReceived(ORIGINALS)
             self.clock.advance(FIRST_DATA_PATIENCE)
-            client.dataReceived(said)
+            client.dataReceived(sent)
             self.turn()
-            self.assertEqual(transport.value(), ORIGINALS + b"\n" + told.encode() + b"\n")
+            self.assertEqual(transport.value(), ORIGINALS + b"\n" + expected.encode() + b"\n")
 
     def test_event_before_its_answer(self) -> None:
         """
-        So does an event.
+        So is an event.
         """
         self.client.dataReceived(ORIGINALS)
         self.clock.advance(FIRST_DATA_PATIENCE)
@@ -337,7 +338,7 @@ class OriginalClientTests(ServerCase):
 
     def test_the_half_line_that_must_not_command_sensor_2(self) -> None:
         """
-        `MSG:ON_ID:2`, typed so far of `MSG:ON_ID:20…`, is never taken as a line, and nor is any other half line.
+        `MSG:ON_ID:2`, typed so far of `MSG:ON_ID:20…`, is never served, and nor is any other unfinished line.
         """
         for chunks in [
             [b"MSG:ON_ID:2"],
@@ -368,7 +369,7 @@ class OriginalClientTests(ServerCase):
 
     def test_half_close(self) -> None:
         """
-        At a half-close the first data counts at once, and the connection is closed after its answer.
+        At a half-close the first data is served at once, and the connection is closed after the answer.
         """
         self.client.dataReceived(ORIGINALS)
         self.client.readConnectionLost()
@@ -383,7 +384,7 @@ class OriginalClientTests(ServerCase):
 
     def test_malformed(self) -> None:
         """
-        First data that parses, and is no request, is told so.
+        First data that parses but is not a valid request gets an error.
         """
         self.client.dataReceived(ORIGINALS + b"_TIMEOUT:0")
         self.clock.advance(FIRST_DATA_PATIENCE)
@@ -391,7 +392,7 @@ class OriginalClientTests(ServerCase):
 
     def test_hang_up(self) -> None:
         """
-        A client that goes meanwhile has asked nothing.
+        A client that disconnects meanwhile has asked nothing.
         """
         self.client.dataReceived(ORIGINALS)
         self.transport.abortConnection()
@@ -402,12 +403,12 @@ class OriginalClientTests(ServerCase):
 
 class HalfCloseTests(ServerCase):
     """
-    A client that says no more, and listens.
+    A client that half-closes: it sends no more, and still reads.
     """
 
     def test_all_answers(self) -> None:
         """
-        Requests and words are all answered, then the connection is closed; an unfinished line is dropped.
+        All requests and words are answered, then the connection is closed; an unfinished line is discarded.
         """
         self.client.dataReceived(ORIGINALS + b"\nask 21\nping\nping")
         self.client.readConnectionLost()
@@ -422,14 +423,14 @@ class HalfCloseTests(ServerCase):
 
     def test_nothing_to_answer(self) -> None:
         """
-        Where nothing is awaited the connection is closed at once.
+        With nothing left to answer, the connection is closed at once.
         """
         self.client.readConnectionLost()
         self.assertFalse(self.transport.connected)
 
     def test_watch(self) -> None:
         """
-        A half-closed watch goes on.
+        A half-closed subscription goes on.
         """
         self.client.dataReceived(b"watch\n")
         self.client.readConnectionLost()
@@ -441,12 +442,12 @@ class HalfCloseTests(ServerCase):
 
 class LimitTests(ServerCase):
     """
-    What keeps one client from harming the others.
+    What keeps one client from harming others.
     """
 
     def test_connections(self) -> None:
         """
-        The connection beyond the limit is told so and closed; one that ends makes room.
+        A connection beyond the limit gets an error and is closed; a connection that ends makes room.
         """
         self.connect()
         self.connect()
@@ -461,23 +462,23 @@ class LimitTests(ServerCase):
 
     def test_in_flight(self) -> None:
         """
-        The request beyond the limit is echoed and refused; one that ends makes room.
+        A request beyond the limit is echoed and refused; a request that ends makes room.
         """
         for n in range(IN_FLIGHT_LIMIT):
-            self.say(b"MSG:J_ID:20_TAG:%d\n" % n)
+            self.send(b"MSG:J_ID:20_TAG:%d\n" % n)
         self.assertEqual(len(self.gateway.asked), IN_FLIGHT_LIMIT)
-        echo, answer = self.say(b"MSG:J_ID:20_TAG:x\n")
+        echo, answer = self.send(b"MSG:J_ID:20_TAG:x\n")
         self.assertEqual(echo, "MSG:J_ID:20_TAG:x")
         self.assertTrue(answer.startswith("ERROR:limit_MSG:J_ID:20_TAG:x_TEXT:"), answer)
         self.assertEqual(len(self.gateway.asked), IN_FLIGHT_LIMIT)
         self.gateway.answer(0)
         self.received()
-        self.assertEqual(self.say(b"MSG:J_ID:20_TAG:y\n"), ["MSG:J_ID:20_TAG:y"])
+        self.assertEqual(self.send(b"MSG:J_ID:20_TAG:y\n"), ["MSG:J_ID:20_TAG:y"])
         self.assertEqual(len(self.gateway.asked), IN_FLIGHT_LIMIT + 1)
 
     def test_words_waiting(self) -> None:
         """
-        With 64 words waiting nothing more is read, and what was read waits, in its order.
+        With 64 words waiting, no more is read, and what was read waits, in order.
         """
         self.client.dataReceived(b"ask 20\n" + b"ping\n" * 100 + ORIGINALS + b"\n")
         self.turn()
@@ -489,7 +490,7 @@ class LimitTests(ServerCase):
 
     def test_half_closed_while_waiting(self) -> None:
         """
-        What was read before the half-close and waits is still answered; the transport is not read again.
+        Lines that were read before the half-close are answered; the transport is not read again.
         """
         self.client.dataReceived(b"ask 20\n" + b"ping\n" * 100)
         self.turn()
@@ -501,7 +502,7 @@ class LimitTests(ServerCase):
 
     def test_slow_reader(self) -> None:
         """
-        A client that does not read is not read from, and goes on in its order when it reads again.
+        A client that does not read is not read from; when it reads again, its lines are served in order.
         """
         self.transport.stuck = True
         self.client.dataReceived(b"help\n" * 2000 + ORIGINALS + b"\n")
@@ -519,7 +520,7 @@ class LimitTests(ServerCase):
 
     def test_slow_watcher(self) -> None:
         """
-        A watcher that does not read loses events past 1 MiB, is told how many, and never loses its own answer.
+        A subscriber that does not read loses events beyond 1 MiB, is sent their count, and never loses an answer.
         """
         self.client.dataReceived(b"watch\n")
         self.client.dataReceived(ORIGINALS + b"\n")
@@ -547,7 +548,7 @@ class LimitTests(ServerCase):
 
     def test_stuck(self) -> None:
         """
-        A peer that takes nothing of what waits for 60 s is dropped, one that takes a little is not.
+        A client that reads nothing of what is unsent for 60 s is disconnected; one that reads a little is not.
         """
         self.transport.stuck = True
         self.client.dataReceived(b"help\n" * 100)
@@ -564,9 +565,9 @@ class LimitTests(ServerCase):
 
     def test_quiet_is_not_stuck(self) -> None:
         """
-        A client that has taken everything may be silent for ever.
+        A client that has read everything may be idle for ever.
         """
-        self.say(b"ping\n")
+        self.send(b"ping\n")
         self.clock.pump([STUCK_AFTER] * 5)
         self.assertTrue(self.transport.connected)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -582,20 +583,20 @@ class TurnTests(ServerCase):
 
     def setUp(self) -> None:
         """
-        Have turns that can be counted, and lines that can be told apart.
+        Use a clock whose turns can be taken one by one, and lines that differ.
         """
         super().setUp()
         self.lines = b"".join(b"MSG:J_ID:%d\n" % n for n in range(3 * LINES_PER_TURN + 1))
 
     def sensors(self) -> list[str]:
         """
-        Tell what was asked.
+        Return the sensors asked, in order.
         """
         return [request.question.sensor for request in self.gateway.requested]
 
     def test_neighbour_between(self) -> None:
         """
-        So many are taken a turn, in their order, and others between; nothing is read meanwhile.
+        A limited number of lines is served per turn, in order, and other clients in between; meanwhile nothing is read.
         """
         self.client.dataReceived(self.lines)
         for turn in range(1, 4):
@@ -612,7 +613,7 @@ class TurnTests(ServerCase):
 
     def test_no_more_than_a_turn(self) -> None:
         """
-        A client that says just so many lines is read on.
+        Reading goes on after exactly as many lines as one turn serves.
         """
         self.client.dataReceived(b"".join(self.lines.splitlines(True)[:LINES_PER_TURN]))
         self.assertEqual(len(self.sensors()), LINES_PER_TURN)
@@ -620,8 +621,8 @@ class TurnTests(ServerCase):
 
     def test_half_close(self) -> None:
         """
-        Lines that wait for their turn when the client half-closes are taken, and it is closed when they are answered,
-        at once where there is nothing to answer.
+        Lines that wait for their turn at a half-close are served; the connection is closed once they are answered, at
+        once if there is nothing to answer.
         """
         self.client.dataReceived(self.lines)
         self.client.readConnectionLost()
@@ -639,7 +640,7 @@ class TurnTests(ServerCase):
 
     def test_hang_up(self) -> None:
         """
-        Requests that wait for their turn when the client hangs up are asked all the same, and nothing is left.
+        Requests that wait for their turn when the client disconnects are asked all the same, and nothing is left.
         """
         self.client.dataReceived(self.lines)
         self.transport.abortConnection()
@@ -652,7 +653,7 @@ class TurnTests(ServerCase):
 
     def test_drop(self) -> None:
         """
-        Of a client that is dropped nothing more is asked.
+        Nothing more is asked for a client that was disconnected by usbgate.
         """
         self.client.dataReceived(self.lines)
         self.client.abort()
@@ -662,7 +663,7 @@ class TurnTests(ServerCase):
 
     def test_originals_line_behind(self) -> None:
         """
-        An unended line behind many is no line of the original client's: only its first data can be one.
+        An unfinished line behind many others is not the original client's: only first data can be.
         """
         self.client.dataReceived(self.lines + ORIGINALS)
         self.clock.advance(10 * FIRST_DATA_PATIENCE)
@@ -674,16 +675,16 @@ class TurnTests(ServerCase):
 
 class WatchTests(ServerCase):
     """
-    Events.
+    Subscriptions to events.
     """
 
     def test_by_sensor(self) -> None:
         """
-        A watcher gets readings of its sensors, or of all, and every event of a link.
+        A subscriber gets the readings of its sensors, or of all, and all events of devices.
         """
         other, other_transport = self.connect()
         self.assertEqual(self.gateway.subscriptions, 0)
-        self.say(b"watch 2 7\n")
+        self.send(b"watch 2 7\n")
         other.dataReceived(b"watch\r\n")
         self.turn()
         other_transport.clear()
@@ -704,9 +705,9 @@ class WatchTests(ServerCase):
 
     def test_again(self) -> None:
         """
-        Another watch takes the place of the one before, and no event comes twice.
+        Another `watch` replaces the one before, and no event is sent twice.
         """
-        self.say(b"watch 2\nwatch 7\nwatch 7\n")
+        self.send(b"watch 2\nwatch 7\nwatch 7\n")
         self.gateway.publish(report_event("2", A="1"))
         self.gateway.publish(report_event("7", A="1"))
         self.assertEqual(self.received(), [f"EVENT:reading_ID:7_A:1_AT:{AT_TEXT}"])
@@ -714,24 +715,24 @@ class WatchTests(ServerCase):
 
     def test_unwatch(self) -> None:
         """
-        Unwatch ends it, and the gateway is not listened to for nobody; what came before stands before its OK.
+        `unwatch` ends the subscription, and the gateway's with the last one; earlier events are sent before its OK.
         """
-        self.say(b"watch\n")
+        self.send(b"watch\n")
         self.gateway.publish(report_event("2", A="1"))
         self.client.dataReceived(b"unwatch\nunwatch\n")
         self.gateway.publish(report_event("2", A="2"))
         self.assertEqual(self.received(), [f"EVENT:reading_ID:2_A:1_AT:{AT_TEXT}", "OK:unwatch", "OK:unwatch"])
         self.assertEqual(self.gateway.subscribers, [])
-        self.say(b"watch\n")
+        self.send(b"watch\n")
         self.transport.abortConnection()
         self.assertEqual(self.gateway.subscribers, [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_hang_up_with_events(self) -> None:
         """
-        A watcher that goes before its events are sent leaves nothing behind.
+        A subscriber that disconnects before its events are sent leaves nothing behind.
         """
-        self.say(b"watch\n")
+        self.send(b"watch\n")
         self.gateway.publish(report_event("2", A="1"))
         self.transport.abortConnection()
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -739,14 +740,14 @@ class WatchTests(ServerCase):
 
 class StopTests(ServerCase):
     """
-    usbgate ends.
+    usbgate stops.
     """
 
     def test_stop(self) -> None:
         """
-        Words that wait are told, connections closed, later ones refused.
+        Words that wait get an error, connections are closed, and new ones refused.
         """
-        self.say(b"ask 20\nping\n")
+        self.send(b"ask 20\nping\n")
         clients = Clients(self.factory)
         clients.startService()
         stopped = clients.stopService()
@@ -759,14 +760,14 @@ class StopTests(ServerCase):
 
     def test_nobody(self) -> None:
         """
-        Without connections it has stopped at once.
+        Without connections, the stop is complete at once.
         """
         self.transport.abortConnection()
         self.successResultOf(self.factory.stop())
 
     def test_bounded(self) -> None:
         """
-        A client that takes nothing does not hold up the end.
+        A client that does not read does not delay the stop.
         """
         self.transport.stuck = True
         self.client.dataReceived(b"help\n")

@@ -42,7 +42,7 @@ def in_kernel(client: Any) -> int:
 
 class Peer(Protocol):
     """
-    The other end of a TCP connection.
+    The client's end of a TCP connection.
     """
 
     transport: Any  # a TCP connection
@@ -54,25 +54,25 @@ class Peer(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Keep it.
+        Keep the data.
         """
         self.received += data
 
     def readConnectionLost(self) -> None:
         """
-        The server closed.
+        The server has closed.
         """
         self.ended = True
         self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
         """
-        We half-closed.
+        The client has half-closed.
         """
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        It is over.
+        The connection is over.
         """
         self.ended = self.lost = True
 
@@ -88,7 +88,7 @@ class Process(ProcessProtocol):
 
     def outReceived(self, data: bytes) -> None:
         """
-        Keep it.
+        Keep the output.
         """
         self.said += data
 
@@ -96,7 +96,7 @@ class Process(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         """
-        Keep how it ended.
+        Keep the exit status.
         """
         ended: Any = reason.value  # a ProcessDone or ProcessTerminated
         self.status = ended.exitCode
@@ -115,14 +115,14 @@ print("Received", repr(data.decode()))
 
 class TcpTests(TestCase):
     """
-    Over real sockets.
+    Clients over real sockets.
     """
 
     timeout = 30
 
     def setUp(self) -> None:
         """
-        Listen on a free port, with a clock of our own for the time limits.
+        Listen on a free port.
         """
         self.reactor: Any = global_reactor
         self.gateway = MemoryGateway()
@@ -130,7 +130,7 @@ class TcpTests(TestCase):
 
     def listen(self, time: IReactorTime) -> None:
         """
-        Serve with this clock.
+        Serve on another port, with this clock for time limits.
         """
         self.factory = ClientFactory(time, self.gateway)
         port = self.reactor.listenTCP(0, self.factory, interface="127.0.0.1")
@@ -158,7 +158,7 @@ class TcpTests(TestCase):
 
     def end(self, peer: Peer) -> Deferred[None]:
         """
-        Close a client, if it is not, and wait for both ends.
+        Close a client's connection, if it is open, and wait for both ends.
         """
         if not peer.lost and peer.transport is not None:
             peer.transport.abortConnection()
@@ -166,7 +166,7 @@ class TcpTests(TestCase):
 
     def run_client(self, *command: str, stdin: bytes = b"") -> Process:
         """
-        Start a client in a session of its own; it is ended, if it must be, by its number.
+        Start a client process in a session of its own; it is killed by its pid if it does not end.
         """
         process = Process()
         transport = self.reactor.spawnProcess(process, command[0], command, env=None)
@@ -183,7 +183,7 @@ class TcpTests(TestCase):
 
     async def test_half_close(self) -> None:
         """
-        All that was asked before a half-close is answered, then the server closes.
+        Everything that was asked before a half-close is answered, then the server closes.
         """
         peer = await self.connect()
         peer.transport.write(ORIGINALS + b"\nask 21\nping\nMSG:ON_ORIGIN:me_ID:2")
@@ -212,7 +212,7 @@ class TcpTests(TestCase):
 
     async def test_slow_reader(self) -> None:
         """
-        A client that says much and reads nothing makes usbgate hold little, and gets all when it reads.
+        A client that sends much and reads nothing makes usbgate hold little, and gets everything when it reads.
         """
         peer = await self.connect()
         client: Any = next(iter(self.factory.connections))
@@ -229,7 +229,7 @@ class TcpTests(TestCase):
 
     async def test_burst_for_a_watcher(self) -> None:
         """
-        A watcher that reads loses nothing of a burst within one reactor turn, and gets it in order.
+        A subscriber that reads loses nothing of a burst within one reactor turn, and gets it in order.
         """
         peer = await self.connect()
         peer.transport.write(b"watch\n")
@@ -241,7 +241,7 @@ class TcpTests(TestCase):
 
     async def test_half_closed_watch(self) -> None:
         """
-        A half-closed watch goes on until the watcher is gone.
+        A half-closed subscription goes on until the client is gone.
         """
         peer = await self.connect()
         peer.transport.write(b"watch 20\n")
@@ -261,7 +261,7 @@ class TcpTests(TestCase):
 
     async def test_watchers_that_closed(self) -> None:
         """
-        Watchers that are gone after a half-close give their places free, though nothing happens to tell them.
+        Subscribers that closed after a half-close are found, although there is no event to send to them.
         """
         clock = Clock()
         self.listen(clock)
@@ -292,7 +292,7 @@ class TcpTests(TestCase):
 
     async def test_stuck(self) -> None:
         """
-        A peer that takes nothing of what waits for it is dropped after a minute.
+        A client that reads nothing of what is unsent is disconnected after a minute.
         """
         clock = Clock()
         self.listen(clock)
@@ -322,7 +322,7 @@ class TcpTests(TestCase):
 
     async def test_slow_is_not_stuck(self) -> None:
         """
-        A peer that takes little is not dropped, though what it takes is only seen in the kernel's own queue.
+        A client that reads slowly is not disconnected, although only the kernel's send queue shows that it reads.
         """
         clock = Clock()
         self.listen(clock)
@@ -356,7 +356,7 @@ class TcpTests(TestCase):
 
     async def test_keep_alive(self) -> None:
         """
-        A client that is gone without a word is found out within half a minute.
+        A client that vanishes without closing is found within half a minute.
         """
         await self.connect()
         client: Any = next(iter(self.factory.connections))
@@ -370,7 +370,7 @@ class TcpTests(TestCase):
 
     async def test_stop(self) -> None:
         """
-        What was said before the end arrives; then all is closed.
+        What was sent before the stop arrives; then the connection is closed.
         """
         peer = await self.connect()
         peer.transport.write(b"help\n" * 10 + b"ask 20\n")
@@ -382,7 +382,7 @@ class TcpTests(TestCase):
 
     async def test_the_original_client(self) -> None:
         """
-        The original client, in its own words, prints the echo.
+        The original client's own code prints the echo.
         """
         process = self.run_client(sys.executable, "-c", THE_ORIGINAL, str(self.port))
         await until(lambda: self.gateway.asked)
@@ -394,7 +394,7 @@ class TcpTests(TestCase):
     @skipIf(NETCAT is None, "no nc on this machine")
     async def test_netcat(self) -> None:
         """
-        `printf … | nc -N` gets its answers and ends, with a line end and without.
+        `printf … | nc -N` gets its answers and ends, with and without a line end.
         """
         for sent, expected in [
             (ORIGINALS + b"\nping\n", f"{ECHO}\nOK:ping\n{ANSWER}\n"),

@@ -1,5 +1,5 @@
 """
-Telnet's commands are taken out, wherever the chunks are cut (protocol §3).
+Telnet commands are removed, wherever the chunks are cut (protocol §3).
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class TelnetTests(SynchronousTestCase):
 
     def test_whole(self) -> None:
         """
-        Commands go, any other IAC stays, so that its line is malformed.
+        Commands are removed; any other IAC stays, so that its line is malformed.
         """
         for sent, kept in CASES:
             self.assertEqual(TelnetFilter().feed(sent), kept, sent)
 
     def test_cut_at_every_byte(self) -> None:
         """
-        What is kept is the same wherever the stream is cut: once anywhere, and everywhere.
+        The result does not depend on where the stream is cut: at any one place, or everywhere.
         """
         for sent, kept in CASES:
             for cut in range(len(sent) + 1):
