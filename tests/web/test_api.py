@@ -351,7 +351,7 @@ class HistoryTests(WebTestCase):
             ("?sensor=20&bucket=0.1s", "bucket: not from 1s to 366d: '0.1s'"),
             ("?sensor=20&limit=99999999999", "limit: expected `int` <= 9999999999"),
             ("?sensor=%FF", "not UTF-8: the query"),
-            ("?sensor=20&frm=1h", "frm: no such parameter: there are bucket, field, limit, "),
+            ("?sensor=20&frm=1h", "frm: no such parameter (known: bucket, field, limit, "),
         ]:
             code, kind, said = await self.problem("GET", "/api/v1/readings" + query)
             self.assertEqual((code, kind, said[: len(text)]), (400, "malformed", text))

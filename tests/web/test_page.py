@@ -104,7 +104,7 @@ class AskTests(PageCase):
         expect(card.locator(".reading")).to_have_text("19.3\u202f°C")
         expect(card).to_have_attribute("data-state", "fresh")
         expect(self.refresh(page, "bedroom temperature")).to_contain_text("Refresh")
-        expect(page.locator("#said")).to_have_text("bedroom temperature: 19.3\u202f°C")
+        expect(page.locator("#announcement")).to_have_text("bedroom temperature: 19.3\u202f°C")
 
     def test_no_answer(self) -> None:
         """
@@ -133,8 +133,8 @@ class AskTests(PageCase):
             self.assertTrue(flat().asked[sensor].wait(LIMIT))
         flat().reply("21", "VALUE:55")
         flat().reply("20", "VALUE:17")
-        expect(first.locator("#said")).to_have_text("bedroom temperature: 17.0\u202f°C")
-        expect(second.locator("#said")).to_have_text("bedroom humidity: 55\u202f%")
+        expect(first.locator("#announcement")).to_have_text("bedroom temperature: 17.0\u202f°C")
+        expect(second.locator("#announcement")).to_have_text("bedroom humidity: 55\u202f%")
         for page in (first, second):
             expect(self.card(page, "bedroom temperature").locator(".value")).to_have_text("17.0")
             expect(self.card(page, "bedroom humidity").locator(".value")).to_have_text("55")
@@ -241,7 +241,7 @@ class TopTests(PageCase):
             expect(page.locator("#notices")).to_contain_text("arduino is not connected")
             expect(self.card(page, "lamp").locator(".state")).to_have_text("device offline")
             self.refresh(page, "lamp").click()
-            expect(self.card(page, "lamp").locator(".problem")).to_have_text("Its device is not connected.")
+            expect(self.card(page, "lamp").locator(".problem")).to_have_text("The device is not connected.")
         finally:
             flat().device.plug()
         expect(page.locator("#notices")).to_be_empty()

@@ -128,7 +128,7 @@ def read_query(kind: type[_Query], arguments: Mapping[bytes, list[bytes]], now: 
         except UnicodeDecodeError:
             raise Malformed("not UTF-8", "the query") from None
         if name not in known:
-            raise Malformed(f"{name[:40]}: no such parameter", f"there are {', '.join(sorted(known)) or 'none'}")
+            raise Malformed(f"{name[:40]}: no such parameter (known: {', '.join(sorted(known)) or 'none'})")
         if len(spelled) != 1:
             raise Malformed(f"{name}: given twice")
         texts[name] = spelled[0]

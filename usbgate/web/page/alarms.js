@@ -1,13 +1,13 @@
-// What stands at the top of the page: alarms until somebody has seen them, and what is not as it should be.
+// The top of the page: alarms until they are acknowledged, and notices of what is wrong.
 
 import { Problem } from "./api.js";
 import { sensorAddress } from "./cards.js";
-import { arrange, el, icon, mark, say } from "./dom.js";
+import { arrange, el, icon, setAttribute, setText } from "./dom.js";
 import { fieldName, fieldValue, time, withUnit } from "./format.js";
 import { store } from "./store.js";
 import { problemText, rows, t } from "./words.js";
 
-/** The alarms, in the page's region for them; each keeps its element, so that only what is new is announced. */
+/** The alarms, in a live region. Each keeps its element, so that only new ones are announced. */
 export class Alarms {
   constructor(region) {
     this.region = region;
@@ -16,14 +16,14 @@ export class Alarms {
     this.update();
   }
 
-  /** How many are still to be seen by somebody, and the first one's name: for the title of the page. */
-  static get unseen() {
+  /** The alarms that are not acknowledged, for the title of the page. */
+  static get unacknowledged() {
     return [...store.alarms.values()].filter((alarm) => alarm.acknowledged === null);
   }
 
   update() {
     for (const id of this.shown.keys()) if (!store.alarms.has(id)) this.shown.delete(id);
-    // Those that nobody has seen come first.
+    // Those that are not acknowledged come first.
     const alarms = [...store.alarms.values()].sort((a, b) => (a.acknowledged !== null) - (b.acknowledged !== null));
     arrange(
       this.region,
@@ -46,7 +46,7 @@ export class Alarms {
       this.shown.set(alarm.id, made);
     }
     const place = alarm.place ? ` · ${alarm.place}` : "";
-    say(made.title, t("alarm.title", { name: (alarm.name ?? alarm.sensor) + place }));
+    setText(made.title, t("alarm.title", { name: (alarm.name ?? alarm.sensor) + place }));
     const [from, to] = [alarm.since, alarm.ended].map((at) => at && time(Date.parse(at)));
     const about = [
       reading(alarm),
@@ -54,7 +54,7 @@ export class Alarms {
       to && t("alarm.over"),
       alarm.acknowledged && t("alarm.seen", { by: alarm.acknowledged.by }),
     ];
-    say(made.about, about.filter(Boolean).join(" · "));
+    setText(made.about, about.filter(Boolean).join(" · "));
     made.node.classList.toggle("seen", alarm.acknowledged !== null);
     made.node.classList.toggle("over", alarm.ended !== null);
     made.button.hidden = alarm.acknowledged !== null;
@@ -64,23 +64,23 @@ export class Alarms {
   async acknowledge(id) {
     const { button, about } = this.shown.get(id);
     if (button.getAttribute("aria-disabled")) return;
-    mark(button, "aria-disabled", "true");
-    say(button, t("acknowledge.waiting"));
+    setAttribute(button, "aria-disabled", "true");
+    setText(button, t("acknowledge.waiting"));
     try {
       await store.acknowledge(id);
-      // The button is gone; who came by keyboard goes on with the page.
+      // The button is gone: move the focus of a keyboard.
       document.getElementById("main").focus({ preventScroll: true });
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
-      say(about, problemText(problem));
+      setText(about, problemText(problem));
     } finally {
-      mark(button, "aria-disabled", null);
-      say(button, t("acknowledge"));
+      setAttribute(button, "aria-disabled", null);
+      setText(button, t("acknowledge"));
     }
   }
 }
 
-/** What raised it, and against which condition, where that says more. */
+/** The reading that raised the alarm, and the condition unless it repeats the reading. */
 function reading(alarm) {
   const shown = store.sensors.get(alarm.sensor)?.fields.find((field) => field.field === alarm.field);
   const { unit = null, decimals = null } = shown ?? {};
@@ -89,12 +89,12 @@ function reading(alarm) {
   return `${fieldName(alarm.field)} ${value}${condition}`;
 }
 
-/** What else a person should know: [key, shape, text] of each. */
+/** The notices: [key, shape, text] each. */
 function notices() {
   const found = [];
   if (store.connection === "lost") {
     found.push(["lost", "offline", t("notice.lost", { time: time(store.lostAt) })]);
-    return found; // of all the rest nobody knows any more
+    return found; // nothing else is known
   }
   for (const { name, state, since, warning } of store.devices.values()) {
     if (["offline", "silent", "lent"].includes(state)) {
@@ -109,7 +109,7 @@ function notices() {
   return found;
 }
 
-/** The notices, in the page's region for them. */
+/** The notices, in a live region. */
 export class Notices {
   constructor(region) {
     this.region = region;
@@ -131,7 +131,7 @@ export class Notices {
           made.node = el("p", { class: `notice ${key.split(" ")[0]}` }, icon(shape), made.text);
           this.shown.set(key, made);
         }
-        say(made.text, text);
+        setText(made.text, text);
         return made.node;
       }),
     );

@@ -1,12 +1,12 @@
-// Calls usbgate. All addresses are relative, so that they hold under whatever path a proxy has given us.
+// Calls of the API. All addresses are relative, so that they work under any path of a proxy.
 
 const BASE = "api/v1/";
-const LIMIT = 20_000; // ms for everything that no device is asked for
+const LIMIT = 20_000; // ms for a call that asks no device
 
-// A browser opens 6 connections to a host, and one is taken by the events: questions leave some for the rest.
-const MOST_ASKS = 3;
+// A browser opens 6 connections to a host. Events take one; requests to devices leave some for other calls.
+const MAX_ASKS = 3;
 
-/** Why a call failed: `code` is usbgate's, or "unreachable" where usbgate did not answer at all. */
+/** Why a call failed: `code` is one of usbgate's, or "unreachable" without a response of usbgate. */
 export class Problem extends Error {
   constructor(code, detail) {
     super(detail);
@@ -21,7 +21,7 @@ async function call(path, options) {
     response = await fetch(BASE + path, { cache: "no-store", ...options });
     body = await response.json();
   } catch (error) {
-    // Also what a proxy says in HTML where usbgate is not there.
+    // Includes the HTML error page of a proxy.
     throw new Problem("unreachable", response ? `HTTP ${response.status}` : String(error.message));
   }
   if (!response.ok) throw new Problem(body.code ?? "failed", body.detail ?? response.statusText);
@@ -57,20 +57,20 @@ let asking = 0;
 const waiting = [];
 let hangUp = new AbortController();
 
-/** Ask a sensor; how long that may take is usbgate's to say. */
+/** Ask a sensor; usbgate has the time limit. */
 export async function ask(id, body) {
-  if (asking >= MOST_ASKS) await new Promise((go) => waiting.push(go));
+  if (asking >= MAX_ASKS) await new Promise((go) => waiting.push(go));
   else asking += 1;
   try {
     return await post(`${sensorPath(id)}/ask`, body, hangUp.signal);
   } finally {
-    // The place goes on to who waits, or is free again.
+    // Pass the turn on, or free it.
     if (waiting.length) waiting.shift()();
     else asking -= 1;
   }
 }
 
-/** Nobody is there to answer any more: let all questions fail. */
+/** Let all requests to devices fail: usbgate is unreachable. */
 export function dropAsks() {
   hangUp.abort();
   hangUp = new AbortController();

@@ -1,23 +1,23 @@
-// The page: puts its parts together, and shows the view that the address names.
+// Puts the parts of the page together, and shows the view that the address names.
 
 import { Alarms, Notices } from "./alarms.js";
 import { Overview, outcomeText } from "./cards.js";
-import { el, icon, mark, say } from "./dom.js";
+import { el, icon, setAttribute, setText } from "./dom.js";
 import { choice, remember } from "./memory.js";
 import { SensorView } from "./sensor.js";
 import { store } from "./store.js";
-import { otherLanguage, language, preferredLanguage, speak, t } from "./words.js";
+import { otherLanguage, language, preferredLanguage, setLanguage, t } from "./words.js";
 
 const THEMES = ["auto", "light", "dark"];
 
-const [top_, main, bottom, said, skip, alarmRegion, noticeRegion] = [
-  ...["top", "main", "bottom", "said", "skip", "alarms", "notices"],
+const [top_, main, bottom, announcement, skip, alarmRegion, noticeRegion] = [
+  ...["top", "main", "bottom", "announcement", "skip", "alarms", "notices"],
 ].map((id) => document.getElementById(id));
 
 let view = null;
 let theme = choice("theme", THEMES) ?? "auto";
 
-// What is around the views.
+// The frame around the views.
 
 function showTop() {
   const logo = el("img", { src: "icon.svg", alt: "", width: 28, height: 28 });
@@ -35,7 +35,7 @@ function showTop() {
     t("language"),
   );
   top_.replaceChildren(brand, connection, el("div", { class: "choices" }, themeButton, languageButton));
-  say(skip, t("skip"));
+  setText(skip, t("skip"));
 }
 
 function showConnection() {
@@ -57,27 +57,27 @@ function showConnection() {
 }
 
 function showTitle() {
-  const unseen = Alarms.unseen;
-  const alarm = unseen.length ? `⚠ ${unseen[0].name ?? unseen[0].sensor} · ` : "";
+  const [first] = Alarms.unacknowledged;
+  const alarm = first ? `⚠ ${first.name ?? first.sensor} · ` : "";
   document.title = alarm + view.title;
 }
 
-// Choices.
+// Theme and language.
 
 function nextTheme() {
   theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
   remember("theme", theme);
   paint();
-  say(document.getElementById("chosen"), t(`theme.${theme}`));
+  setText(document.getElementById("chosen"), t(`theme.${theme}`));
 }
 
 function paint() {
-  mark(document.documentElement, "data-theme", theme === "auto" ? null : theme);
+  setAttribute(document.documentElement, "data-theme", theme === "auto" ? null : theme);
   view?.repaint?.();
 }
 
 function nextLanguage() {
-  speak(otherLanguage());
+  setLanguage(otherLanguage());
   remember("language", language());
   showAll();
   document.getElementById("language").focus();
@@ -102,7 +102,7 @@ function decode(text) {
   }
 }
 
-/** Go to what the address names, and put a keyboard's focus where reading begins, or where it was left. */
+/** Show what the address names, with the focus on its heading, or on the card that one came from. */
 function go() {
   const left = view instanceof SensorView ? view.id : null;
   if (location.hash === "#main") return;
@@ -123,7 +123,7 @@ function showAll() {
   open();
 }
 
-speak(choice("language", ["en", "fr"]) ?? preferredLanguage());
+setLanguage(choice("language", ["en", "fr"]) ?? preferredLanguage());
 paint();
 const alarms = new Alarms(alarmRegion);
 const notices = new Notices(noticeRegion);
@@ -137,6 +137,6 @@ window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", pai
 store.on("state", showConnection);
 store.on("alarms", showTitle);
 store.on("sensors", showTitle);
-store.on("asked", (asked) => say(said, outcomeText(asked)));
+store.on("asked", (asked) => setText(announcement, outcomeText(asked)));
 setInterval(() => view.tick(), 1000);
 store.start();

@@ -1,6 +1,6 @@
-// Readings summed up by intervals, as usbgate does it; and how what comes live is added to them.
+// Aggregates of readings by interval, as usbgate makes them, and live readings added to them.
 
-/** Sort buckets by their fields, with times as ms. */
+/** Group buckets by field, with times in ms. */
 export function byField(buckets) {
   const found = new Map();
   for (const { field, at, min, avg, max, count } of buckets) {
@@ -10,7 +10,7 @@ export function byField(buckets) {
   return found;
 }
 
-/** Add a reading to buckets of so many ms, and forget those that ended before `since`. */
+/** Add a reading to buckets of `width` ms, and drop those that ended before `since`. */
 export function addReading(buckets, width, at, value, since) {
   const begin = Math.floor(at / width) * width;
   const last = buckets.at(-1);
@@ -18,7 +18,7 @@ export function addReading(buckets, width, at, value, since) {
     buckets.push({ at: begin, min: value, avg: value, max: value, count: 1 });
   } else {
     const bucket = buckets.findLast((each) => each.at === begin);
-    if (bucket === undefined) return; // older than what we have
+    if (bucket === undefined) return; // older than all of them
     bucket.min = Math.min(bucket.min, value);
     bucket.max = Math.max(bucket.max, value);
     bucket.avg = (bucket.avg * bucket.count + value) / (bucket.count + 1);
@@ -27,7 +27,7 @@ export function addReading(buckets, width, at, value, since) {
   while (buckets.length && buckets[0].at + width < since) buckets.shift();
 }
 
-/** The least, the mean and the most of buckets. */
+/** The minimum, mean and maximum of buckets; null for none. */
 export function summary(buckets) {
   let [min, max, sum, count] = [Infinity, -Infinity, 0, 0];
   for (const bucket of buckets) {

@@ -1,13 +1,13 @@
 // The overview: a card for each sensor, grouped by place.
 
-import { arrange, el, icon, mark, say } from "./dom.js";
+import { arrange, el, icon, setAttribute, setText } from "./dom.js";
 import { ago, fieldName, fieldValue, withUnit } from "./format.js";
 import { draw, forget, sparkline, want } from "./sparks.js";
 import { store } from "./store.js";
 import { problemText, t } from "./words.js";
 
-const REDRAW = 60; // seconds between looks at all sparklines
-const DONE = 4_000; // ms that a button says that it was done
+const REDRAW = 60; // seconds between updates of all sparklines
+const DONE = 4_000; // ms for which a button shows that its command was carried out
 
 export function sensorAddress(id) {
   return `#/sensor/${encodeURIComponent(id)}`;
@@ -17,12 +17,12 @@ export function sensorName(sensor) {
   return sensor.name ?? sensor.id;
 }
 
-/** When a sensor spoke last, as usbgate spells times; "" for never. */
+/** The time of a sensor's newest reading, as usbgate formats it; "" for none. */
 function newest(sensor) {
   return sensor.fields.reduce((last, field) => (field.at > last ? field.at : last), "");
 }
 
-/** What a sensor's state is: the shape that shows it, and the word. */
+/** A sensor's state: its shape, and the key of its text. */
 function stateOf(sensor) {
   const asks = [...(store.asks.get(sensor.id)?.values() ?? [])];
   const failed = store.failed(sensor.id);
@@ -68,14 +68,14 @@ export class Card {
   update() {
     const { sensor } = this;
     if (sensor === undefined) return;
-    say(this.title, sensorName(sensor));
+    setText(this.title, sensorName(sensor));
     const [shape, key] = stateOf(sensor);
     if (this.shown !== shape + key) {
       this.shown = shape + key;
       this.state.className = `state ${shape}`;
       this.state.replaceChildren(icon(shape), el("span", {}, t(`state.${key}`)));
     }
-    mark(this.node, "data-state", shape);
+    setAttribute(this.node, "data-state", shape);
     arrange(this.list, sensor.fields.length ? sensor.fields.map((field) => this.row(field, sensor)) : [this.nothing()]);
     this.updateActions(sensor);
     this.tick();
@@ -97,20 +97,20 @@ export class Card {
       row.reading.addEventListener("animationend", () => row.reading.classList.remove("new"));
       this.fields.set(field.field, row);
     }
-    // A sensor of one thing is called by its name; the only field needs no other.
+    // With only one field, the sensor's name is enough.
     const alone = sensor.fields.length === 1;
-    say(row.name, fieldName(field.field));
+    setText(row.name, fieldName(field.field));
     row.name.classList.toggle("unseen", alone);
     const text = fieldValue(field);
     if (row.at !== undefined && row.at !== field.at) row.reading.classList.add("new");
     row.at = field.at;
-    say(row.value, text);
-    say(row.unit, field.unit ? `\u202f${field.unit}` : "");
+    setText(row.value, text);
+    setText(row.unit, field.unit ? `\u202f${field.unit}` : "");
     row.reading.classList.toggle("text", field.value === null);
     row.reading.classList.toggle("long", text.length > 8);
     row.node.classList.toggle("alarming", field.alarming);
     if (row.spark && this.seen) {
-      mark(row.spark.parentNode, "hidden", field.value === null ? "" : null);
+      setAttribute(row.spark.parentNode, "hidden", field.value === null ? "" : null);
       draw(row.spark, sensor.id, field.field);
     }
     return row.node;
@@ -120,7 +120,7 @@ export class Card {
     const asks = store.asks.get(this.id) ?? new Map();
     const failed = store.failed(sensor.id);
     this.problem.hidden = failed === undefined;
-    say(this.problem, failed ? problemText(failed.problem) : "");
+    setText(this.problem, failed ? problemText(failed.problem) : "");
     const made = (button) => this.button(button, asks.get(button?.label ?? ""), sensor);
     arrange(this.commands, sensor.commands.map(made));
     arrange(this.refresh, [made(null)]);
@@ -131,7 +131,7 @@ export class Card {
     let made = this.buttons.get(key);
     if (made === undefined) {
       made = { label: el("span"), of: el("span", { class: "unseen" }), sign: el("span", { class: "sign" }) };
-      // Never disabled while it waits: who came by keyboard would be thrown off it.
+      // Not disabled while it waits: it would lose the focus of a keyboard.
       made.node = el(
         "button",
         { type: "button", class: button ? "command" : "refresh", click: () => store.ask(this.id, made.button) },
@@ -143,10 +143,10 @@ export class Card {
     const waiting = asked?.state === "waiting";
     const done = asked?.state === "done" && store.now() - asked.at < DONE;
     if (done) made.timer ??= setTimeout(() => this.undone(made), DONE);
-    say(made.label, button ? button.label : t(waiting ? "refresh.waiting" : "refresh"));
-    say(made.of, ` ${sensorName(sensor)}`);
-    mark(made.node, "aria-disabled", waiting ? "true" : null);
-    mark(made.node, "data-asked", waiting ? "waiting" : done ? "done" : null);
+    setText(made.label, button ? button.label : t(waiting ? "refresh.waiting" : "refresh"));
+    setText(made.of, ` ${sensorName(sensor)}`);
+    setAttribute(made.node, "aria-disabled", waiting ? "true" : null);
+    setAttribute(made.node, "data-asked", waiting ? "waiting" : done ? "done" : null);
     const sign = waiting ? "asked" : done ? "done" : "";
     if (made.shown !== sign) made.sign.replaceChildren(...(sign ? [icon(sign)] : []));
     made.shown = sign;
@@ -158,16 +158,16 @@ export class Card {
     this.update();
   }
 
-  /** Let it grow older. */
+  /** Update the age. */
   tick() {
     const { sensor } = this;
     if (sensor === undefined) return;
     const at = newest(sensor);
-    say(this.age, at ? ago((store.now() - Date.parse(at)) / 1000) : t("nothing"));
+    setText(this.age, at ? ago((store.now() - Date.parse(at)) / 1000) : t("nothing"));
   }
 
-  /** It came into sight: what is costly is shown now. */
-  sighted() {
+  /** The card is in sight: load what is costly. */
+  loadSparks() {
     this.seen = true;
     want(this.id, () => this.update());
   }
@@ -183,7 +183,7 @@ export class Overview {
     this.grid = el("div", { class: "places" });
     this.empty = el("p", { class: "empty" });
     this.node.append(this.grid, this.empty);
-    this.sight = new IntersectionObserver((entries) => this.looked(entries), { rootMargin: "200px" });
+    this.sight = new IntersectionObserver((entries) => this.showVisible(entries), { rootMargin: "200px" });
     this.off = [
       store.on("sensors", () => this.update()),
       store.on("sensor", (id) => this.cards.get(id)?.update()),
@@ -203,7 +203,7 @@ export class Overview {
       if (!groups.has(place)) groups.set(place, []);
       groups.get(place).push(this.card(sensor.id).node);
     }
-    // Those of no place come last.
+    // Sensors without a place come last.
     const names = [...groups.keys()].sort((a, b) => (a === "") - (b === ""));
     arrange(
       this.grid,
@@ -211,7 +211,7 @@ export class Overview {
     );
     for (const id of this.cards.keys()) if (!store.sensors.has(id)) this.cards.delete(id);
     this.empty.hidden = store.sensors.size > 0;
-    say(this.empty, t(store.loaded ? "empty" : "loading"));
+    setText(this.empty, t(store.loaded ? "empty" : "loading"));
   }
 
   card(id) {
@@ -232,19 +232,19 @@ export class Overview {
       place.node = el("section", { class: "place" }, place.title, place.cards);
       this.places.set(name, place);
     }
-    say(place.title, name || t(alone ? "sensors" : "elsewhere"));
+    setText(place.title, name || t(alone ? "sensors" : "elsewhere"));
     place.title.classList.toggle("unseen", name === "" && alone);
     place.node.style.setProperty("--cards", nodes.length);
     arrange(place.cards, nodes);
     return place.node;
   }
 
-  looked(entries) {
+  showVisible(entries) {
     for (const { isIntersecting, target } of entries) {
       const card = this.cards.get(target.dataset.sensor);
       if (card === undefined) continue;
       card.inSight = isIntersecting;
-      if (isIntersecting) card.sighted();
+      if (isIntersecting) card.loadSparks();
     }
   }
 
@@ -254,12 +254,12 @@ export class Overview {
   }
 
   redraw() {
-    for (const card of this.cards.values()) if (card.inSight) card.sighted();
+    for (const card of this.cards.values()) if (card.inSight) card.loadSparks();
   }
 
   tick() {
     for (const card of this.cards.values()) card.tick();
-    // The time goes on, and what was fetched long ago is fetched again.
+    // Sparklines move with time, and are fetched again after a while.
     this.ticks += 1;
     if (this.ticks % REDRAW === 0) this.redraw();
   }
@@ -270,7 +270,7 @@ export class Overview {
   }
 }
 
-/** Say to a screen reader what has become of a question. */
+/** What to announce to a screen reader when a request ended. */
 export function outcomeText({ id, asked }) {
   const sensor = store.sensors.get(id);
   const name = sensor ? sensorName(sensor) : id;

@@ -1,16 +1,16 @@
-// A chart of one field: its mean as a line, with the band from least to most, drawn by uPlot.
+// A chart of one field, drawn by uPlot: the mean as a line, and a band from minimum to maximum.
 
 import { summary } from "./buckets.js";
-import { el, say } from "./dom.js";
+import { el, setText } from "./dom.js";
 import { fieldName, number, rough, tick, time, withUnit } from "./format.js";
 import { t } from "./words.js";
 
 const HEIGHT = 260; // px
-const GAP = 8; // times the usual distance between two intervals: so far apart, they are not joined
+const GAP = 8; // times the usual distance between two intervals; across a larger gap, the line is interrupted
 
 let loading = null;
 
-/** Load uPlot, which only this needs; it is no module, and says its name to the window. */
+/** Load uPlot when a chart is first shown. It is not a module; it sets `window.uPlot`. */
 function loadUPlot() {
   loading ??= new Promise((loaded, failed) => {
     document.head.append(el("link", { rel: "stylesheet", href: "vendor/uplot.min.css" }));
@@ -24,7 +24,7 @@ function colour(name) {
 }
 
 export class Chart {
-  /** Make one; `zoomed(from, to)`, in ms, is called when a person has dragged over a part of it. */
+  /** `zoomed(from, to)`, in ms, is called after a drag across the chart. */
   constructor(field, zoomed) {
     this.field = field;
     this.zoomed = zoomed;
@@ -41,17 +41,17 @@ export class Chart {
 
   text(value) {
     const { decimals, unit } = this.field;
-    // A mean has more digits than anybody measured.
+    // A mean has more digits than were measured.
     return withUnit(decimals === null ? rough(value) : number(value, decimals), unit);
   }
 
-  /** A value on the axis, with as many digits as its marks need to differ. */
-  mark(value, step) {
+  /** A label of the axis, with enough digits for labels to differ. */
+  label(value, step) {
     const digits = String(Number(step.toPrecision(3))).split(".")[1]?.length ?? 0;
     return withUnit(number(value, digits), this.field.unit);
   }
 
-  /** Show buckets of so many ms, from a time to another. */
+  /** Show buckets of `width` ms between two times. */
   async show(buckets, width, from, to) {
     this.buckets = buckets;
     this.width = width;
@@ -60,7 +60,7 @@ export class Chart {
     this.draw();
   }
 
-  /** Draw what there is now; it may have grown, or the time gone on. */
+  /** Draw the buckets and the range as they are now. */
   draw() {
     if (this.uPlot === undefined || !this.node.isConnected) return;
     const sums = summary(this.buckets);
@@ -74,11 +74,11 @@ export class Chart {
       this.plot.setData(this.columns());
       this.plot.setScale("x", { min: this.range[0] / 1000, max: this.range[1] / 1000 });
     });
-    if (this.plot.cursor.idx === null || this.plot.cursor.idx === undefined) this.tellAll(min, avg, max);
+    if (this.plot.cursor.idx === null || this.plot.cursor.idx === undefined) this.showSummary(min, avg, max);
   }
 
-  tellAll(min, avg, max) {
-    say(this.readout, `${t("least")} ${min} · ${t("mean")} ${avg} · ${t("most")} ${max}`);
+  showSummary(min, avg, max) {
+    setText(this.readout, `${t("least")} ${min} · ${t("mean")} ${avg} · ${t("most")} ${max}`);
   }
 
   columns() {
@@ -112,10 +112,10 @@ export class Chart {
         bands: [{ series: [1, 2], fill: band }],
         axes: [
           { ...axis, size: 32, values: (_, splits, __, ___, step) => times(splits, step) },
-          { ...axis, size: 64, values: (_, splits, __, ___, step) => splits.map((value) => this.mark(value, step)) },
+          { ...axis, size: 64, values: (_, splits, __, ___, step) => splits.map((value) => this.label(value, step)) },
         ],
         hooks: {
-          setCursor: [(plot) => this.point(plot)],
+          setCursor: [(plot) => this.showPoint(plot)],
           setSelect: [(plot) => this.select(plot)],
         },
       },
@@ -124,17 +124,17 @@ export class Chart {
     );
   }
 
-  /** Tell what is under the pointer. */
-  point(plot) {
+  /** Show the values under the pointer. */
+  showPoint(plot) {
     const { idx } = plot.cursor;
     if (idx === null || idx === undefined || plot.data[3][idx] === null) {
       const sums = summary(this.buckets);
-      if (sums) this.tellAll(...[sums.min, sums.avg, sums.max].map((value) => this.text(value)));
+      if (sums) this.showSummary(...[sums.min, sums.avg, sums.max].map((value) => this.text(value)));
       return;
     }
     const [at, most, least, mean] = plot.data.map((column) => column[idx]);
     const range = least === most ? "" : ` (${this.text(least)} – ${this.text(most)})`;
-    say(this.readout, `${time(at * 1000 - this.width / 2)} · ${this.text(mean)}${range}`);
+    setText(this.readout, `${time(at * 1000 - this.width / 2)} · ${this.text(mean)}${range}`);
   }
 
   select(plot) {
@@ -149,7 +149,7 @@ export class Chart {
     if (this.plot && this.host.clientWidth) this.plot.setSize({ width: this.host.clientWidth, height: HEIGHT });
   }
 
-  /** The colours are others now. */
+  /** Draw again, with the colours of another theme. */
   repaint() {
     this.plot?.destroy();
     this.plot = null;
@@ -166,7 +166,7 @@ function times(splits, step) {
   return splits.map((at, index) => tick(at * 1000, step, index === 0));
 }
 
-/** Leave some room above and below; a value that never changes gets a scale, too. */
+/** The scale, with some room above and below, also for a constant value. */
 function roomy(min, max) {
   if (min === null) return [0, 1];
   const room = (max - min) * 0.08 || Math.abs(max) * 0.1 || 1;

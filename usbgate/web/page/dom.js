@@ -1,21 +1,21 @@
-// Makes elements. Text goes in as text nodes only, so that nothing a device says can become markup.
+// Makes elements. Text becomes text nodes only, so that nothing a device sends can become markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
- * Make an element: `el("a", {class: "back", href: "#/"}, "Back")`. A property that is a function hears the event of its
- * name, one that is true is an attribute without value, and one that is null, undefined or false is left out.
+ * Make an element: `el("a", {class: "back", href: "#/"}, "Back")`. A property that is a function is a listener for the
+ * event of its name, true is an attribute without a value, and null, undefined or false are left out.
  */
 export function el(tag, properties = {}, ...children) {
-  return furnish(document.createElement(tag), properties, children);
+  return build(document.createElement(tag), properties, children);
 }
 
-/** Make an SVG element likewise. */
+/** Make an SVG element in the same way. */
 export function svg(tag, properties = {}, ...children) {
-  return furnish(document.createElementNS(SVG, tag), properties, children);
+  return build(document.createElementNS(SVG, tag), properties, children);
 }
 
-function furnish(node, properties, children) {
+function build(node, properties, children) {
   for (const [name, value] of Object.entries(properties)) {
     if (value === null || value === undefined || value === false) continue;
     if (typeof value === "function") node.addEventListener(name, value);
@@ -25,18 +25,18 @@ function furnish(node, properties, children) {
   return node;
 }
 
-/** Set a text, if it is another one: screen readers and the layout hear of changes only. */
-export function say(node, text) {
+/** Set a text if it changed, so that screen readers and the layout notice changes only. */
+export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Set or take away an attribute, if need be. */
-export function mark(node, name, value) {
+/** Set an attribute if it changed; remove it for null or false. */
+export function setAttribute(node, name, value) {
   if (value === null || value === false) node.removeAttribute(name);
   else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
 }
 
-/** Have exactly these children in this order, moving as few as can be, so that focus and scroll stay. */
+/** Make these the children, in this order. It moves as few as possible, so that focus and scroll position stay. */
 export function arrange(parent, nodes) {
   const wanted = new Set(nodes);
   for (const node of [...parent.children]) if (!wanted.has(node)) node.remove();
@@ -45,7 +45,7 @@ export function arrange(parent, nodes) {
   });
 }
 
-// Each state has a shape of its own: whoever does not see the colour sees that.
+// Each state has its own shape, for people who do not see the colour.
 const SHAPES = {
   fresh: [["circle", { cx: 8, cy: 8, r: 4.5, class: "full" }]],
   stale: [["circle", { cx: 8, cy: 8, r: 5.5 }], ["path", { d: "M8 5v3.2l2.2 1.4" }]],

@@ -1,10 +1,10 @@
-// Numbers and times as people of the page's language write them.
+// Numbers and times in the format of the page's language.
 
 import { locale, t, word } from "./words.js";
 
 const made = new Map();
 
-// Intl's objects are dear to make.
+// Intl's objects are expensive to make.
 function kept(kind, options) {
   const key = `${locale()} ${kind.name} ${JSON.stringify(options)}`;
   if (!made.has(key)) made.set(key, new kind(locale(), options));
@@ -19,12 +19,12 @@ export function number(value, decimals = null) {
   return kept(Intl.NumberFormat, options).format(value);
 }
 
-/** A number that was computed, or stands on an axis: no more digits than one reads. */
+/** A computed number, or one on an axis, without needless digits. */
 export function rough(value) {
   return kept(Intl.NumberFormat, { maximumFractionDigits: Math.abs(value) < 1 ? 4 : 2 }).format(value);
 }
 
-/** What a field says, without its unit. */
+/** The value of a field without its unit. */
 export function fieldValue(field) {
   return field.value === null || field.text !== null ? (field.text ?? "") : number(field.value, field.decimals);
 }
@@ -37,7 +37,7 @@ export function fieldName(field) {
   return word(`field.${field}`, field);
 }
 
-/** How long ago, from seconds. */
+/** An age in seconds, as "2 min ago". */
 export function ago(seconds) {
   if (seconds < 2) return t("now");
   const [n, unit] =
@@ -48,7 +48,7 @@ export function ago(seconds) {
   return t("ago", { n: number(Math.floor(n)), unit });
 }
 
-/** A time, with its day where that is not today; from ms. */
+/** A time in ms, with its day unless it is today. */
 export function time(at) {
   const date = new Date(at);
   const clock = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
@@ -56,7 +56,7 @@ export function time(at) {
   return kept(Intl.DateTimeFormat, today ? clock : { day: "numeric", month: "short", ...clock }).format(date);
 }
 
-/** A time on an axis whose marks are so many seconds apart. */
+/** A time in ms on an axis whose labels are `seconds` apart. */
 export function tick(at, seconds, first) {
   const date = new Date(at);
   const midnight = date.getHours() === 0 && date.getMinutes() === 0;

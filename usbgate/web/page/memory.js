@@ -1,6 +1,6 @@
-// What a person chose, for the next time; where the browser keeps nothing for us, until the page is closed.
+// Choices that are kept in the browser; if it keeps nothing for us, they last until the page is closed.
 
-/** What was chosen, if it is one of these. */
+/** The choice that was kept; null if there is none among these. */
 export function choice(name, among) {
   try {
     const found = localStorage.getItem(`usbgate.${name}`);
@@ -14,6 +14,6 @@ export function remember(name, value) {
   try {
     localStorage.setItem(`usbgate.${name}`, value);
   } catch {
-    // It is as the person wants it now.
+    // The choice applies until the page is closed.
   }
 }

@@ -1,6 +1,6 @@
-// Which time a person looks at: so long until now, or from a moment to another.
+// The period that is shown: a span until now, or between two times.
 
-import { el, mark } from "./dom.js";
+import { el, setAttribute } from "./dom.js";
 import { store } from "./store.js";
 import { t } from "./words.js";
 
@@ -8,11 +8,11 @@ const [HOUR, DAY] = [3_600_000, 86_400_000]; // ms
 const SPANS = { "1h": HOUR, "24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY };
 
 export class Range {
-  /** Begin with a day; `changed` is called when a person wants another time. */
+  /** `changed` is called when another period is chosen. */
   constructor(changed) {
     this.changed = changed;
     this.span = "24h";
-    this.custom = null; // [from, to] in ms, where that is what is shown
+    this.custom = null; // [from, to] in ms; null for a span until now
     this.buttons = Object.keys(SPANS).map((span) =>
       el("button", { type: "button", "data-span": span, click: () => this.choose(span) }, t(`range.${span}`)),
     );
@@ -39,13 +39,13 @@ export class Range {
     this.update();
   }
 
-  /** From when to when, in ms. */
+  /** The period: [from, to] in ms. */
   extent() {
     const now = store.now();
     return this.custom ?? [now - SPANS[this.span], now];
   }
 
-  /** So long, until now. */
+  /** Choose a span until now. */
   choose(span) {
     this.span = span;
     this.custom = null;
@@ -54,7 +54,7 @@ export class Range {
     this.changed();
   }
 
-  /** From a moment to another. */
+  /** Choose the time between two moments, in ms. */
   zoom(from, to) {
     this.custom = [Math.floor(from), Math.ceil(to)];
     this.update();
@@ -67,14 +67,14 @@ export class Range {
 
   open(opened) {
     this.form.hidden = !opened;
-    mark(this.opener, "aria-expanded", String(opened));
+    setAttribute(this.opener, "aria-expanded", String(opened));
     if (!opened) return;
     [this.from.value, this.to.value] = this.extent().map(local);
     this.from.focus();
   }
 
   submit(event) {
-    event.preventDefault(); // nothing is sent anywhere
+    event.preventDefault(); // do not submit the form to a server
     const [from, to] = [this.from, this.to].map((input) => new Date(input.value).getTime());
     if (from !== to) this.zoom(Math.min(from, to), Math.max(from, to));
   }
@@ -82,12 +82,12 @@ export class Range {
   update() {
     const shown = this.custom ? "custom" : this.span;
     for (const button of [...this.buttons, this.opener]) {
-      mark(button, "aria-pressed", String(button.dataset.span === shown));
+      setAttribute(button, "aria-pressed", String(button.dataset.span === shown));
     }
   }
 }
 
-/** A time as an input of the browser's has it. */
+/** A time in ms as the value of a `datetime-local` input. */
 function local(at) {
   const date = new Date(at - new Date(at).getTimezoneOffset() * 60_000);
   return date.toISOString().slice(0, 16);

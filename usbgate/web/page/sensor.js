@@ -1,10 +1,10 @@
-// A sensor's own view: its card, charts over a time that a person chooses, and who asked it.
+// The view of one sensor: its card, charts of a chosen period, and its latest requests.
 
 import { Problem, csvAddress, get } from "./api.js";
 import { addReading, byField } from "./buckets.js";
 import { Card, sensorName } from "./cards.js";
 import { Chart } from "./chart.js";
-import { arrange, el, say } from "./dom.js";
+import { arrange, el, setText } from "./dom.js";
 import { duration, fieldName, fieldValue, time } from "./format.js";
 import { Range } from "./range.js";
 import { store } from "./store.js";
@@ -12,13 +12,13 @@ import { problemText, t, word } from "./words.js";
 
 const SECOND = 1000; // ms
 const WIDTHS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 604_800];
-const POINTS = 360; // about so many intervals in a chart: more than that nobody sees
-const MOST_TEXTS = 2_000; // readings of a text, in which changes are looked for
-const MOST_CHANGES = 30;
-const MOST_REQUESTS = 12;
-const SOON = 1_500; // ms until what was just asked is in the database
+const POINTS = 360; // the most intervals in a chart; more would not be visible
+const MAX_TEXTS = 2_000; // readings of a text field that are searched for changes
+const MAX_CHANGES = 30;
+const MAX_REQUESTS = 12;
+const SOON = 1_500; // ms until a request that just ended is in the database
 
-/** The interval for a span: one of a clock's, so that about `POINTS` of them fit. */
+/** The shortest interval of `WIDTHS`, in ms, of which at most `POINTS` fit into a span. */
 function widthFor(span) {
   return (WIDTHS.find((width) => span / (width * SECOND) <= POINTS) ?? WIDTHS.at(-1)) * SECOND;
 }
@@ -28,9 +28,9 @@ export class SensorView {
     this.id = id;
     this.card = new Card(id, true);
     this.charts = new Map();
-    this.texts = new Map(); // by field: what it said, oldest first
+    this.texts = new Map(); // by field: its readings, oldest first
     this.range = new Range(() => this.load());
-    this.asked = 0; // counts loads: only the last one is shown
+    this.loads = 0; // counts loads: only the last one is shown
     this.name = el("h1", { tabindex: -1 });
     this.place = el("p", { class: "where" });
     this.missing = el("p", { class: "empty" });
@@ -68,8 +68,8 @@ export class SensorView {
     this.off = [
       store.on("sensors", () => this.update()),
       store.on("sensor", (other) => other === id && this.update()),
-      store.on("reading", (reading) => reading.sensor === id && this.heard(reading)),
-      store.on("asked", (asked) => asked.id === id && this.askedSoon()),
+      store.on("reading", (reading) => reading.sensor === id && this.addReport(reading)),
+      store.on("asked", (asked) => asked.id === id && this.loadRequestsSoon()),
       store.on("gap", () => this.load()),
     ];
     this.update();
@@ -85,10 +85,10 @@ export class SensorView {
     const sensor = store.sensors.get(this.id);
     this.known.hidden = sensor === undefined;
     this.missing.hidden = sensor !== undefined;
-    say(this.name, sensor ? sensorName(sensor) : this.id);
-    say(this.missing, store.loaded ? t("missing", { id: this.id }) : t("loading"));
+    setText(this.name, sensor ? sensorName(sensor) : this.id);
+    setText(this.missing, store.loaded ? t("missing", { id: this.id }) : t("loading"));
     if (sensor === undefined) return;
-    say(this.place, [sensor.place, sensor.name && sensor.id, sensor.device].filter(Boolean).join(" · "));
+    setText(this.place, [sensor.place, sensor.name && sensor.id, sensor.device].filter(Boolean).join(" · "));
     this.card.update();
     const fields = sensor.fields.map((field) => field.field).join(" ");
     if (fields !== this.fields) {
@@ -101,8 +101,8 @@ export class SensorView {
     const sensor = store.sensors.get(this.id);
     if (sensor === undefined) return;
     this.zoomOut.hidden = this.range.custom === null;
-    this.asked += 1;
-    const { asked } = this;
+    this.loads += 1;
+    const { loads } = this;
     const [from, to] = this.range.extent();
     const width = widthFor(to - from);
     const span = { since: new Date(from).toISOString(), until: this.range.custom && new Date(to).toISOString() };
@@ -111,7 +111,7 @@ export class SensorView {
       const { buckets } = await get("readings", { sensor: this.id, ...span, bucket: `${width / SECOND}s` });
       const texts = sensor.fields.filter((field) => field.value === null);
       const readings = await Promise.all(texts.map((field) => this.loadTexts(field, span)));
-      if (asked !== this.asked) return;
+      if (loads !== this.loads) return;
       this.trouble.hidden = true;
       this.width = width;
       this.show(byField(buckets));
@@ -120,7 +120,7 @@ export class SensorView {
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       this.trouble.hidden = false;
-      say(this.trouble, problemText(problem));
+      setText(this.trouble, problemText(problem));
     }
   }
 
@@ -147,9 +147,9 @@ export class SensorView {
     this.hint.hidden = fields.length === 0;
   }
 
-  /** The live tail. */
-  heard({ at, command, values }) {
-    if (command !== null) this.askedSoon();
+  /** Add the readings of a report to what is shown. */
+  addReport({ at, command, values }) {
+    if (command !== null) this.loadRequestsSoon();
     if (this.range.custom || this.width === undefined) return;
     const [from] = this.range.extent();
     for (const [field, value] of Object.entries(values)) {
@@ -169,7 +169,7 @@ export class SensorView {
   tick() {
     this.card.tick();
     if (this.range.custom || this.width === undefined) return;
-    // It moves on when there is something new, and else as often as it can be seen.
+    // Draw when there is a new reading, and whenever time has moved the chart visibly.
     const [from, to] = this.range.extent();
     if (!this.grown && to - (this.drawn ?? 0) < this.width / 2) return;
     this.grown = false;
@@ -181,9 +181,9 @@ export class SensorView {
   }
 
   async loadTexts(field, span) {
-    const query = { sensor: this.id, field: field.field, ...span, limit: MOST_TEXTS };
+    const query = { sensor: this.id, field: field.field, ...span, limit: MAX_TEXTS };
     const { readings } = await get("readings", query);
-    // What was just said may not be in the database yet.
+    // The newest reading may not be in the database yet.
     const last = readings.at(-1)?.at ?? span.since;
     if (span.until === null && field.at > last) readings.push({ ...field });
     return readings;
@@ -191,11 +191,11 @@ export class SensorView {
 
   showChanges() {
     const lists = [...this.texts].map(([field, readings]) => {
-      const changes = readings.filter((each, index) => index === 0 || said(each) !== said(readings[index - 1]));
+      const changes = readings.filter((each, index) => index === 0 || textOf(each) !== textOf(readings[index - 1]));
       const rows = changes
-        .slice(-MOST_CHANGES)
+        .slice(-MAX_CHANGES)
         .reverse()
-        .map((each) => [time(Date.parse(each.at)), said(each)]);
+        .map((each) => [time(Date.parse(each.at)), textOf(each)]);
       const title = t("changes", { field: fieldName(field) });
       const none = el("p", { class: "empty" }, t("changes.empty"));
       return el("div", {}, el("h3", {}, title), rows.length ? table(title, [t("at"), t("value")], rows) : none);
@@ -203,7 +203,7 @@ export class SensorView {
     arrange(this.changes, lists);
   }
 
-  askedSoon() {
+  loadRequestsSoon() {
     this.soon ??= setTimeout(() => {
       this.soon = undefined;
       this.loadRequests();
@@ -212,7 +212,7 @@ export class SensorView {
 
   async loadRequests() {
     try {
-      const { requests } = await get("requests", { sensor: this.id, limit: MOST_REQUESTS });
+      const { requests } = await get("requests", { sensor: this.id, limit: MAX_REQUESTS });
       const rows = requests.map((each) => [
         time(Date.parse(each.at)),
         each.origin,
@@ -235,17 +235,17 @@ export class SensorView {
 
   close() {
     clearTimeout(this.soon);
-    this.asked += 1;
+    this.loads += 1;
     for (const off of this.off) off();
     for (const { chart } of this.charts.values()) chart.close();
   }
 }
 
-function said(reading) {
+function textOf(reading) {
   return fieldValue({ ...reading, decimals: null });
 }
 
-/** A table that scrolls by itself where it is too wide, by keyboard, too. */
+/** A table in a region of its own that scrolls if it is too wide, also by keyboard. */
 function table(label, names, rows) {
   return el(
     "div",

@@ -1,23 +1,23 @@
-// Sparklines: the last day of a field, as a line with the band of least and most behind it; the last hour, where it is
-// all that there is.
+// Sparklines: the last day of a field, or the last hour if there are no older readings; the mean as a line, and a band
+// from minimum to maximum.
 
 import { Problem, get } from "./api.js";
 import { addReading, byField } from "./buckets.js";
 import { svg } from "./dom.js";
 import { store } from "./store.js";
 
-// How far they look back, and the intervals, ms.
+// The span and its intervals, in ms.
 const DAY = { span: 86_400_000, width: 900_000 };
 const HOUR = { span: 3_600_000, width: 30_000 };
-const FRESH = 1_800_000; // ms until what was fetched is fetched again
-const MOST = 2; // fetched at a time
-const [W, H] = [120, 32]; // of the drawing
+const FRESH = 1_800_000; // ms after which readings are fetched again
+const MAX_FETCHES = 2; // sensors that are fetched at a time
+const [W, H] = [120, 32]; // the size of a drawing
 
 const known = new Map(); // by sensor: {at, fields, span, width}
 const wanted = [];
 let fetching = 0;
 
-/** Have the last day of a sensor fetched, if need be; `drawn` is called when it is there. */
+/** Fetch the last day of a sensor unless it is known; `drawn` is called when it is. */
 export function want(id, drawn) {
   const found = known.get(id);
   if (found && performance.now() - found.at < FRESH) return drawn();
@@ -26,13 +26,13 @@ export function want(id, drawn) {
   return work();
 }
 
-/** Forget all: something was missed. */
+/** Forget all: events were missed. */
 export function forget() {
   known.clear();
 }
 
 function work() {
-  while (fetching < MOST && wanted.length) {
+  while (fetching < MAX_FETCHES && wanted.length) {
     const { id, drawn } = wanted.shift();
     fetching += 1;
     load(id)
@@ -55,7 +55,7 @@ async function load(id) {
       fields = await fetched(id, look);
     }
   } catch (problem) {
-    if (!(problem instanceof Problem)) throw problem; // no line, then
+    if (!(problem instanceof Problem)) throw problem; // then there is no line
   }
   known.set(id, { ...look, at: performance.now(), fields });
 }
@@ -76,7 +76,7 @@ store.on("reading", ({ sensor, at, values }) => {
   }
 });
 
-/** An empty drawing, for `draw`. */
+/** Make an empty drawing for `draw`. */
 export function sparkline() {
   return svg(
     "svg",
@@ -86,7 +86,7 @@ export function sparkline() {
   );
 }
 
-/** Draw a field as far as it is known. */
+/** Draw what is known of a field. */
 export function draw(drawing, id, field) {
   const [band, line] = drawing.children;
   const now = store.now();
@@ -97,7 +97,7 @@ export function draw(drawing, id, field) {
   const x = (each) => Math.max(0, Math.min(W, W * (1 - (now - each.at - width / 2) / span))).toFixed(1);
   const y = (value) => (most === least ? H / 2 : H - 2 - ((value - least) / (most - least)) * (H - 4)).toFixed(1);
   const path = (part, of) => part.map((each) => `${x(each)} ${y(each[of])}`).join("L");
-  // One interval alone is no line yet.
+  // A line needs two intervals.
   line.setAttribute("d", buckets.length > 1 ? `M${path(buckets, "avg")}` : "");
   const wide = buckets.length > 1 && most > least;
   band.setAttribute("d", wide ? `M${path(buckets, "max")}L${path([...buckets].reverse(), "min")}Z` : "");

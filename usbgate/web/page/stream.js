@@ -1,21 +1,19 @@
-// The events of usbgate, for as long as the page is open: opened again whenever they end.
+// The stream of events. It is opened again whenever it ends.
 
 import { eventsAddress } from "./api.js";
 
 const KINDS = ["reading", "device", "store", "alarm", "dropped"];
-const FIRST_WAIT = 1_000; // ms until a stream that the browser has given up is opened anew
+const FIRST_WAIT = 1_000; // ms until a stream that the browser has given up is opened again
 const LONGEST_WAIT = 10_000;
-const OPEN_LIMIT = 15_000; // ms for an attempt: a dead network says nothing at all
+const OPEN_LIMIT = 15_000; // ms for an attempt: a dead network reports no error
 
 export class Stream {
   /**
-   * Begin with none.
-   *
-   * `opened(whole)` is called when events come (again): `whole` says that the browser told usbgate where it had been,
-   * so that what was missed comes by itself. `lost()` when they don't, `happened(kind, data)` for each.
+   * `opened(resumed)` is called when the stream opens; `resumed` is whether the browser has sent `Last-Event-ID`, so
+   * that missed events arrive by themselves. `failed()` is called when it ends, `event(kind, data)` for each event.
    */
-  constructor({ opened, lost, happened }) {
-    this.told = { opened, lost, happened };
+  constructor({ opened, failed, event }) {
+    this.callbacks = { opened, failed, event };
     this.source = null;
     this.timer = null;
     this.wait = FIRST_WAIT;
@@ -25,7 +23,7 @@ export class Stream {
     return this.source?.readyState === EventSource.OPEN;
   }
 
-  /** Open it, anew if need be. */
+  /** Open the stream, or open it again. */
   open() {
     this.close();
     const source = new EventSource(eventsAddress);
@@ -34,22 +32,22 @@ export class Stream {
     source.onopen = () => {
       clearTimeout(this.timer);
       this.wait = FIRST_WAIT;
-      // The browser itself comes back with Last-Event-ID; a new EventSource can't say it.
-      this.told.opened(before);
+      // When the browser reconnects by itself, it sends Last-Event-ID; a new EventSource does not.
+      this.callbacks.opened(before);
       before = true;
     };
     source.onerror = () => {
-      this.told.lost();
-      // Given up: a proxy has answered in place of usbgate, for one. Else the browser tries again by itself.
+      this.callbacks.failed();
+      // CLOSED: the browser has given up, such as after an error page of a proxy. Otherwise, it tries again by itself.
       this.later(source.readyState === EventSource.CLOSED ? this.wait : OPEN_LIMIT);
     };
     for (const kind of KINDS) {
-      source.addEventListener(kind, (event) => this.told.happened(kind, JSON.parse(event.data)));
+      source.addEventListener(kind, (event) => this.callbacks.event(kind, JSON.parse(event.data)));
     }
     this.later(OPEN_LIMIT);
   }
 
-  /** Have no events. */
+  /** Close the stream. */
   close() {
     clearTimeout(this.timer);
     this.source?.close();

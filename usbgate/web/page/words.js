@@ -1,4 +1,4 @@
-// What the page says, in English and French, and which of them.
+// The texts of the page in English and French, and the choice between them.
 
 const ENGLISH = {
   overview: "Overview",
@@ -32,8 +32,8 @@ const ENGLISH = {
   "unit.day": "d",
   nothing: "no reading yet",
   "problem.timeout": "It did not answer in time.",
-  "problem.offline": "Its device is not connected.",
-  "problem.busy": "Its device is busy.",
+  "problem.offline": "The device is not connected.",
+  "problem.busy": "The device is busy.",
   "problem.limit": "Too many requests at once; try again in a moment.",
   "problem.malformed": "usbgate does not understand the request: {detail}",
   "problem.denied": "usbgate does not allow this: {detail}",
@@ -232,50 +232,50 @@ const LANGUAGES = { en: ENGLISH, fr: FRENCH };
 
 let chosen = "en";
 
-/** Speak a language from now on; of one that we don't know, English. */
-export function speak(language) {
+/** Choose a language; English if there are no texts in it. */
+export function setLanguage(language) {
   chosen = language in LANGUAGES ? language : "en";
   document.documentElement.lang = chosen;
 }
 
-/** The language that is spoken. */
+/** The chosen language. */
 export function language() {
   return chosen;
 }
 
-/** What it is in detail, such as en-GB: how the browser's person writes numbers and times in it. */
+/** The browser's variant of the language, such as en-GB, for numbers and times. */
 export function locale() {
   return (navigator.languages ?? []).find((tag) => tag.slice(0, 2).toLowerCase() === chosen) ?? chosen;
 }
 
-/** The other one. */
+/** The language that is not chosen. */
 export function otherLanguage() {
   return chosen === "fr" ? "en" : "fr";
 }
 
-/** Which of ours the browser would like best. */
+/** The first of the browser's languages in which there are texts. */
 export function preferredLanguage() {
   const wanted = (navigator.languages ?? [navigator.language]).map((tag) => tag.slice(0, 2).toLowerCase());
   return wanted.find((tag) => tag in LANGUAGES) ?? "en";
 }
 
-/** Say something. */
+/** The text for a key, with values for its `{name}`s. */
 export function t(key, values = {}) {
   return LANGUAGES[chosen][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
-/** Say something that we may have no words for. */
+/** The text for a key, if there is one. */
 export function word(key, otherwise) {
   return Object.hasOwn(LANGUAGES[chosen], key) ? LANGUAGES[chosen][key] : otherwise;
 }
 
-/** Say why something failed. */
+/** The text for a problem. */
 export function problemText(problem) {
   const key = `problem.${problem.code}`;
   return key in LANGUAGES[chosen] ? t(key, { detail: problem.message }) : problem.message;
 }
 
-/** Say how many readings. */
+/** The text for a number of readings. */
 export function rows(n) {
   const form = new Intl.PluralRules(chosen).select(n) === "one" ? "one" : "other";
   return t(`notice.rows.${form}`, { n: new Intl.NumberFormat(locale()).format(n) });
