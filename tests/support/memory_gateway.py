@@ -77,6 +77,13 @@ class MemoryGateway:
             journal=JournalStatus(),
             unsure={},
         )
+        self.current_totals = Totals(
+            readings=12,
+            outcomes={"answered": 3, "timeout": 1},
+            malformed={"no key": 2},
+            latencies=[(0.5, 2), (float("inf"), 3)],
+            latency_sum=1.25,
+        )
         self.queries = self
         self.presented: dict[str, SensorSettings] = {}
         self.stored: list[StoredReading] = []
@@ -209,13 +216,7 @@ class MemoryGateway:
         """
         See `IGateway`.
         """
-        return Totals(
-            readings=12,
-            outcomes={"answered": 3, "timeout": 1},
-            malformed={"no key": 2},
-            latencies=[(0.5, 2), (float("inf"), 3)],
-            latency_sum=1.25,
-        )
+        return self.current_totals
 
     def _selected(self, selection: Selection) -> list[StoredReading]:
         return [

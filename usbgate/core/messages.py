@@ -7,6 +7,7 @@ Every face that uses field lines parses its requests and formats its replies her
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import assert_never
 
 from usbgate.core.errors import Malformed, RequestError
 from usbgate.core.fieldline import (
@@ -22,7 +23,7 @@ from usbgate.core.fieldline import (
     plain_text,
     reads_back,
 )
-from usbgate.core.model import Answer, DeviceEvent, Event, Question, ReportEvent, Request
+from usbgate.core.model import AlarmEvent, Answer, DeviceEvent, Event, Question, ReportEvent, Request, StoreEvent
 
 # The reserved keys that a request may not have.
 _NOT_ALLOWED = RESERVED - {"MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "DEV"}
@@ -170,7 +171,10 @@ def event_line(event: Event) -> str | None:
             return _values_line({"EVENT": "reading"}, event.sensor, event.values, event.command, None, event.at)
         case DeviceEvent():
             return format_line({"EVENT": "device", "DEV": event.device, "STATE": event.state})
-    return None
+        case StoreEvent() | AlarmEvent():
+            return None
+        case _:
+            assert_never(event)
 
 
 def _values_line(

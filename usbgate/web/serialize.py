@@ -5,6 +5,7 @@ What the gateway returns, as the types of `schema`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import assert_never
 
 from msgspec import Struct
 
@@ -21,6 +22,7 @@ from usbgate.core.model import (
     ReportEvent,
     StoredReading,
     StoredRequest,
+    StoreEvent,
 )
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
@@ -260,8 +262,10 @@ def event_json(event: Event, configured: Mapping[str, SensorSettings]) -> tuple[
             return "device", ApiDeviceEvent(device=device, state=state, since=format_time(since))
         case AlarmEvent(alarm):
             return "alarm", alarm_json(alarm, configured)
+        case StoreEvent(state, backlog):
+            return "store", ApiStoreEvent(state=state, backlog=backlog)
         case _:
-            return "store", ApiStoreEvent(state=event.state, backlog=event.backlog)
+            assert_never(event)
 
 
 def status_json(queries: IQueries, clients: Mapping[str, int]) -> ApiStatus:
