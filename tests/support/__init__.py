@@ -1,3 +1,3 @@
 """
-What several test modules share.
+Parts shared by several test modules.
 """

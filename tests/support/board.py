@@ -14,7 +14,7 @@ reactor: Any = global_reactor
 
 class Board:
     """
-    A device on a pty, found by a symlink that stays the same when it is plugged in again.
+    A device on a pty, behind a symlink that survives unplugging and plugging in again.
     """
 
     def __init__(self, path: str) -> None:
@@ -25,7 +25,7 @@ class Board:
 
     def plug(self) -> None:
         """
-        Come up on a new pty.
+        Plug the device in, on a new pty.
         """
         self.master, slave = os.openpty()
         os.set_blocking(self.master, False)
@@ -37,7 +37,7 @@ class Board:
 
     def unplug(self) -> None:
         """
-        Go away, and the name with it.
+        Unplug the device; its symlink goes, too.
         """
         if self.plugged:
             os.unlink(self.path)
@@ -46,18 +46,18 @@ class Board:
 
     def say(self, data: bytes) -> None:
         """
-        Send bytes.
+        Send bytes as the device.
         """
         assert os.write(self.master, data) == len(data)
 
     def listen(self) -> bytes:
         """
-        Tell all bytes that came so far.
+        Return all bytes received so far.
         """
         try:
             while data := os.read(self.master, 65536):
                 self.received += data
-        except OSError:  # nothing there, or nobody has the port open
+        except OSError:  # no data, or the port is not open
             pass
         return self.received
 

@@ -1,7 +1,7 @@
 """
-A browser, and the demo's flat to look at: a device that says what a test wants, the real daemon, a real database.
+A browser, and the demo's home to look at: a device that a test controls, the real daemon, a real database.
 
-Everything here blocks. It is started once a process, and ends with it: a browser is slow to start.
+Everything here blocks. Browser and home are started once per process, since a browser starts slowly.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from usbgate.cli.demo import configuration
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
-# Beside the demo's sensors: one that nobody hears, and who asks it knows that soon.
+# In addition to the demo's sensors: one that never answers, with a short time limit.
 _MORE = """
 [sensor.99]
 name = "cellar"
@@ -36,7 +36,7 @@ timeout = 0.3
 
 def find_browser() -> str | None:
     """
-    Find a browser of this machine.
+    Return the path of an installed browser.
     """
     return next((path for path in map(shutil.which, NAMES) if path is not None), None)
 
@@ -44,13 +44,13 @@ def find_browser() -> str | None:
 @cache
 def browser() -> Browser:
     """
-    Start the browser; it has no sandbox, since those who test may be root, and it sees nothing but our page.
+    Start the browser. It has no sandbox, which root can't use, and loads nothing but our page.
     """
     playwright = sync_playwright().start()
     started = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
 
     def stop() -> None:
-        with suppress(Exception):  # it may have ended before us
+        with suppress(Exception):  # it may have ended already
             started.close()
             playwright.stop()
 
@@ -60,7 +60,7 @@ def browser() -> Browser:
 
 class Proxy:
     """
-    nginx before a daemon, under a path of its own, as docs/http.md says.
+    nginx in front of a daemon, with a base path, configured as in docs/http.md.
     """
 
     def __init__(self, behind: str) -> None:
@@ -68,7 +68,7 @@ class Proxy:
         Start it.
 
         Args:
-            behind: The daemon's address.
+            behind: The address of the daemon.
 
         Raises:
             SkipTest: There is no nginx.
@@ -108,7 +108,7 @@ class Proxy:
 
     def start(self) -> None:
         """
-        Be there (again).
+        Start nginx, or start it again.
         """
         self._process = subprocess.Popen(
             [self._nginx, "-c", self._folder / "nginx.conf", "-e", "stderr"],
@@ -119,7 +119,7 @@ class Proxy:
 
     def stop(self) -> None:
         """
-        Be gone, with all connections.
+        Stop nginx and close all connections.
         """
         self._process.terminate()
         self._process.wait(LIMIT)
@@ -127,15 +127,15 @@ class Proxy:
 
 class Home:
     """
-    The demo's flat, whose sensors answer at once, unless a test keeps them silent.
+    The demo's home. Its sensors answer at once unless a test keeps them silent.
     """
 
     def __init__(self, more: str = "") -> None:
         """
-        Furnish it, and start the daemon.
+        Create the home and start the daemon.
 
         Args:
-            more: What to configure beside the demo's sensors.
+            more: Configuration in addition to the demo's.
         """
         self.folder = new_folder()
         self.folder.chmod(0o755)
@@ -158,7 +158,7 @@ class Home:
 
     def start(self) -> None:
         """
-        Start the daemon, and wait for its device and its database.
+        Start the daemon; wait until its device and its database are connected.
         """
         options = ("--config", str(self.config), "--database", self.database)
         self.daemon = TwistdDaemon(self.folder / "state", *options, port=self.port, http=None)
@@ -176,20 +176,20 @@ class Home:
 
     def say(self, sensor: str, values: str) -> None:
         """
-        Have a sensor say something, unasked.
+        Let a sensor send an unasked report.
         """
         self.values[sensor] = values
         self.device.say(f"ID:{sensor}_{values}".encode())
 
     def reply(self, sensor: str, values: str) -> None:
         """
-        Have a sensor answer what it was asked while it was kept silent.
+        Let a sensor answer a question that it was asked while kept silent.
         """
         self.device.say(f"ID:{sensor}_{values}_MSG:J".encode())
 
     def say_all(self) -> None:
         """
-        Have all sensors say how they are.
+        Let every sensor send an unasked report.
         """
         for sensor, values in self.values.items():
             self.say(sensor, values)
@@ -210,7 +210,7 @@ class Home:
 
     def keep_silent(self, *sensors: str) -> Callable[[], None]:
         """
-        Have sensors not answer, until what is given is called.
+        Keep sensors from answering until the returned function is called.
         """
         self.silent.update(sensors)
         for sensor in sensors:
@@ -221,7 +221,7 @@ class Home:
 @cache
 def flat() -> Home:
     """
-    Furnish the flat.
+    Return the home, started once per process.
     """
     furnished = Home(_MORE)
     furnished.say_all()

@@ -1,5 +1,5 @@
 """
-A daemon to be run by a test, and a database for it.
+Test cases that run the daemon, without and with a database.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from tests.support.waiting import eventually
 
 def value_of(fields: dict[str, str]) -> list[bytes]:
     """
-    Answer as the original firmware did: the id, and a value.
+    Answer as the original firmware does: the id and a value.
     """
     return [f"ID:{fields['ID']}_VALUE:456".encode()]
 
 
 class RunningCase(SynchronousTestCase):
     """
-    A folder, and all that is started in it ends with the test.
+    A folder for each test. Whatever is started by these methods ends with the test.
     """
 
     def setUp(self) -> None:
         """
-        Make the folder; the embedded server's user must be able to enter it.
+        Create the folder; the user of the embedded server must be able to enter it.
         """
         self.folder = new_folder()
         self.folder.chmod(0o755)
@@ -38,7 +38,7 @@ class RunningCase(SynchronousTestCase):
 
     def plug(self, answer: Answer = value_of, name: str = "ttyACM0") -> PtyDevice:
         """
-        Plug a device in.
+        Plug a device in until the end of the test.
         """
         device = PtyDevice(self.folder / name, answer)
         self.addCleanup(device.unplug)
@@ -62,25 +62,25 @@ class RunningCase(SynchronousTestCase):
 
     def online(self, daemon: TwistdDaemon) -> LineClient:
         """
-        Connect, and wait until all its devices are open.
+        Connect, and wait until all devices of the daemon are online.
         """
         client = self.connect(daemon)
-        told: list[str] = []
+        devices: list[str] = []
 
         def are_online() -> bool:
-            told[:] = client.word("devices")[:-1]
-            return all("_STATE:online_" in line for line in told)
+            devices[:] = client.word("devices")[:-1]
+            return all("_STATE:online_" in line for line in devices)
 
         try:
             eventually(are_online, "the devices are online")
         except AssertionError as error:
-            raise AssertionError(f"{error}: {told}, {daemon.log}") from None
+            raise AssertionError(f"{error}: {devices}, {daemon.log}") from None
         return client
 
 
 class StoreCase(RunningCase):
     """
-    With a database of its own on a real server.
+    A running case with an empty database on a real server.
     """
 
     def setUp(self) -> None:
@@ -93,7 +93,7 @@ class StoreCase(RunningCase):
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """
-        Query it; what is not there yet has no rows.
+        Query the database; a table that does not exist yet has no rows.
         """
         import psycopg2
 

@@ -45,13 +45,13 @@ def batch_of(first: int, count: int) -> batch.Batch:
 
 class PostgresTestCase(TestCase):
     """
-    Gives each test a database of its own; its subclasses say on which server.
+    An empty database for each test; subclasses choose the server.
     """
 
     @classmethod
     def server(cls) -> postgresql.Server:
         """
-        The server to test with.
+        Return the server to test with.
         """
         return postgresql.server()
 
@@ -64,7 +64,7 @@ class PostgresTestCase(TestCase):
 
     def own_server(self) -> postgresql.OwnServer:
         """
-        The server, where it may be frozen and stopped.
+        Return the server if it may be frozen and stopped; else skip the test.
         """
         server = self.server()
         if not isinstance(server, postgresql.OwnServer):
@@ -73,7 +73,7 @@ class PostgresTestCase(TestCase):
 
     def sink(self, url: str = "", gateway: str = "pi", journal: str = "", limits: Limits = Limits()) -> PostgresSink:  # noqa: B008
         """
-        Make a sink that is closed when the test ends.
+        Create a sink; it is closed at the end of the test.
         """
         url, journal = url or self.url, journal or self.journal
         sink = PostgresSink(reactor, lambda: succeed(url), gateway, lambda: journal, limits)
@@ -82,7 +82,7 @@ class PostgresTestCase(TestCase):
 
     async def connected(self, **how: Any) -> PostgresSink:
         """
-        Make a sink that is connected.
+        Create a connected sink.
         """
         sink = self.sink(**how)
         await sink.connect()
@@ -90,25 +90,25 @@ class PostgresTestCase(TestCase):
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """
-        Ask the database directly.
+        Query the database directly.
         """
         return self.server().query(self.url, sql)
 
     def sessions(self) -> str:
         """
-        Spell the sink's sessions, for `select`.
+        Return the SQL that selects the sink's sessions.
         """
         return f"from pg_stat_activity where application_name = 'usbgate {self.journal}'"
 
     def is_thrown_out(self, connection: Any) -> bool:
         """
-        Find out whether the server has ended this connection, without saying anything to it.
+        Return whether the server has closed this connection, without sending anything.
         """
         return bool(select.select([connection], [], [], 0)[0])
 
     async def unavailable(self, call: Deferred[Any]) -> str:
         """
-        Wait for a call that must fail with SinkUnavailable, and give its one line.
+        Return the message of a call that must fail with SinkUnavailable: one line, without the password.
         """
         failure = await self.failing(call, SinkUnavailable)
         self.assertNotIn("\n", failure)
@@ -117,7 +117,7 @@ class PostgresTestCase(TestCase):
 
     async def failing(self, call: Deferred[Any], kind: type[Exception]) -> str:
         """
-        Wait for a call that must fail in this way, and give what it says.
+        Return the message of a call that must fail with this exception.
         """
         error: Exception = await self.assertFailure(call, kind)
         self.assertTrue(str(error))
@@ -125,7 +125,7 @@ class PostgresTestCase(TestCase):
 
     async def connect_in_time(self, sink: PostgresSink) -> None:
         """
-        Connect as delivery does: again until it works, at most 20 s.
+        Connect, and retry for up to 20 s.
         """
         for _ in range(400):
             try:

@@ -1,7 +1,8 @@
 """
-Where the tests' files are. When this process ends, however it does, all that it started ends and the files go.
+Folders for the tests' files. When this process ends, even if it is killed, a watchdog ends whatever it started and
+removes the files.
 
-Importing this sets `TMPDIR`, by which a watchdog recognizes the processes that were started (see `watchdog`).
+Importing this module sets `TMPDIR`, by which the watchdog recognizes the processes (see `watchdog`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from pathlib import Path
 
 from tests.support import watchdog
 
-PREFIX = "usbgate-"  # short, since the paths of sockets have 108 bytes
+PREFIX = "usbgate-"  # short, since the path of a socket has at most 108 bytes
 MEMORY = Path("/dev/shm")
-ENOUGH = 1 << 28  # bytes in memory
+ENOUGH = 1 << 28  # bytes free in memory
 
 
 def _base() -> Path:
@@ -31,7 +32,7 @@ def _base() -> Path:
 
 def _make() -> tuple[Path, Path]:
     disk = Path(tempfile.mkdtemp(prefix=PREFIX, dir=BASE))
-    disk.chmod(0o711)  # a database's user goes through it
+    disk.chmod(0o711)  # the database's user must be able to traverse it
     if not (MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ENOUGH):
         return disk, disk
     memory = MEMORY / disk.name
@@ -67,7 +68,7 @@ _numbers = count(1)
 
 def new_folder() -> Path:
     """
-    Make a folder with a short name, for sockets; a memory disk takes a tenth of the time.
+    Create a folder with a short path, in memory if possible: that takes a tenth of the time.
     """
     folder = _memory / str(next(_numbers))
     folder.mkdir(mode=0o700)

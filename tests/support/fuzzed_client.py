@@ -1,5 +1,5 @@
 """
-A client that sends any bytes in any chunks, and what it must hear (protocol §3), whatever else happens meanwhile.
+A client that sends any bytes in any chunks, and what it must receive (protocol §3) whatever else happens meanwhile.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from usbgate.server import protocol as server
 from usbgate.server.factory import ClientFactory
 from usbgate.testing import AT
 
-# A chunk that the client sends; or the name of something else that happens, one of `DEEDS`.
+# A chunk that the client sends, or the name of another event, one of `DEEDS`.
 Step = bytes | str
 
-# Limits so small that a client of some hundred bytes reaches them, by module.
+# Limits by module, so small that a client reaches them with some hundred bytes.
 SMALL_LIMITS = [
     ("usbgate.server.protocol", "IN_FLIGHT_LIMIT", 4),
     ("usbgate.server.protocol", "WORDS_LIMIT", 4),
@@ -34,12 +34,12 @@ SMALL_LIMITS = [
     ("usbgate.net.sendqueue", "PIECE", 200),
 ]
 
-_LONGEST_REPLY = 8192  # bytes that one word of `MarkedGateway` tells at most
+_LONGEST_REPLY = 8192  # bytes of the longest reply to a word
 
 
 class FuzzedClient:
     """
-    One client, and all that it must hear.
+    One client, and everything that it must receive.
     """
 
     def __init__(self) -> None:
@@ -50,11 +50,11 @@ class FuzzedClient:
         self.transport = PeerTransport(self.clock)
         self.transport.protocol = self.protocol
         self.protocol.makeConnection(self.transport)
-        self.lines: list[bytes] = []  # what the server takes for lines, without what is still in `stream`
+        self.lines: list[bytes] = []  # the lines as the server sees them, without the rest in `stream`
         self.stream = b""
         self._arriving: deque[bytes | None] = deque()  # None is the half-close
         self._arrived = False
-        self._unended_since: float | None = None  # since when the first data may be the original client's line
+        self._unended_since: float | None = None  # since when the first data may be the line of the original client
         self._said_all = False
         self._hung_up = False
         self._events = 0
@@ -100,7 +100,7 @@ class FuzzedClient:
 
     def wait(self, seconds: float = 0.2) -> None:
         """
-        Let time go by.
+        Let time pass.
         """
         self.clock.advance(seconds)
         since = self._unended_since
@@ -109,7 +109,7 @@ class FuzzedClient:
 
     def half_close(self) -> None:
         """
-        Say no more.
+        Half-close the connection.
         """
         if not self._said_all:
             self._said_all = True
@@ -124,14 +124,14 @@ class FuzzedClient:
 
     def publish(self) -> None:
         """
-        Tell whoever watches of a reading.
+        Publish a report.
         """
         self._events += 1
         self.gateway.publish(ReportEvent("20", "leonardo", None, AT, (("EVENTS", str(self._events)),)))
 
     def stick(self) -> None:
         """
-        Take nothing any more, or go on to take.
+        Stop reading, or read again.
         """
         self.transport.stuck = not self.transport.stuck
         if not self.transport.stuck:
@@ -144,14 +144,14 @@ class FuzzedClient:
         assert len(protocol.buffer.rest) <= LINE_LIMIT + 1
         assert len(protocol.console.words) <= server.WORDS_LIMIT + 1  # one of them is being answered
         assert protocol.in_flight <= server.IN_FLIGHT_LIMIT
-        # Nothing is read on top of what waits.
+        # Nothing is read while lines wait.
         assert sum(map(len, protocol.waiting)) <= self._largest + LINE_LIMIT + 1
         answers = (server.IN_FLIGHT_LIMIT + 2) * 3 * LINE_LIMIT
         assert protocol.unsent <= console.SUBSCRIBER_LIMIT + answers + _LONGEST_REPLY, protocol.unsent
 
     def settle(self) -> None:
         """
-        Let the client read, and all that it waits for come.
+        Let the client read, and answer everything that it waits for.
         """
         if self.transport.stuck:
             self.stick()
@@ -171,7 +171,7 @@ class FuzzedClient:
 
     def finish(self) -> None:
         """
-        See that the client has heard what it must, and that nothing is left of it.
+        Check that the client received what it must, and that nothing is left of it.
         """
         self.settle()
         expected = Expected([*self.lines, *lines_of(without_telnet(self.stream))[0]])
@@ -199,19 +199,19 @@ class FuzzedClient:
         words: list[str] = []
         marks: Counter[str] = Counter()
         events = 0
-        for line, told in zip(received, fields, strict=True):
-            kind = next(iter(told))
+        for line, line_fields in zip(received, fields, strict=True):
+            kind = next(iter(line_fields))
             if kind in ("OK", "ERROR"):
                 ends += 1
-                marks[told.get("TEXT", "")] += kind == "ERROR"
-                words += [told["OK"]] if kind == "OK" else []
+                marks[line_fields.get("TEXT", "")] += kind == "ERROR"
+                words += [line_fields["OK"]] if kind == "OK" else []
             elif kind == "EVENT":
-                count = told.get("COUNT")
-                events += int(count) if told["EVENT"] == "dropped" and count else 1
-            elif "MARK" in told:
-                marks[told["MARK"]] += "AT" in told
-                echoes += [] if "AT" in told else [line]
-            elif {"MSG", "ID"} <= told.keys() and "AT" not in told:
+                count = line_fields.get("COUNT")
+                events += int(count) if line_fields["EVENT"] == "dropped" and count else 1
+            elif "MARK" in line_fields:
+                marks[line_fields["MARK"]] += "AT" in line_fields
+                echoes += [] if "AT" in line_fields else [line]
+            elif {"MSG", "ID"} <= line_fields.keys() and "AT" not in line_fields:
                 echoes.append(line)
         assert not unended or unended == echoes[-1], unended
         ended = [*self.gateway.answered, *self.gateway.failed]
@@ -224,7 +224,7 @@ class FuzzedClient:
         assert echoes == expected.echoes, (echoes, expected.echoes)
         assert sure == expected.sure, (sure, expected.sure)
         assert all(marks[mark] == 1 for mark in ended), (marks, ended)
-        # A word that asked and was answered has one line more than its last.
+        # A word that asked and was answered sends a data line before its last.
         requests_answered = len(self.gateway.answered) - words.count("ask")
         assert ends == expected.words + expected.refused + len(echoes) - requests_answered, (received, expected.lines)
         assert events <= self._events
@@ -246,16 +246,16 @@ DEEDS: dict[str, Callable[[FuzzedClient], None]] = {
 
 def check_client(steps: Sequence[Step]) -> None:
     """
-    Whatever a client sends, it hears what it must; nothing is raised, and no failure is logged.
+    Whatever a client sends, it receives what it must; nothing is raised, and no failure is logged.
     """
     failures: list[str] = []
 
     @implementer(ILogObserver)
-    def note(event: LogEvent) -> None:
+    def record(event: LogEvent) -> None:
         if "log_failure" in event:
             failures.append(event["log_failure"].getTraceback())
 
-    globalLogPublisher.addObserver(note)
+    globalLogPublisher.addObserver(record)
     try:
         client = FuzzedClient()
         for step in steps:
@@ -264,13 +264,13 @@ def check_client(steps: Sequence[Step]) -> None:
     except Exception as error:
         raise AssertionError(f"{error!r}, when this happens: {steps!r}") from error
     finally:
-        globalLogPublisher.removeObserver(note)
+        globalLogPublisher.removeObserver(record)
     assert not failures, (failures, steps)
 
 
 def steps_of(data: bytes) -> list[Step]:
     """
-    Make steps of bytes: the last byte tells how many before it say what happens; all before those is what is sent.
+    Derive steps from bytes: the last byte is the number of bytes before it that choose events; the rest is sent.
     """
     if not data:
         return []

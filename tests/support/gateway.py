@@ -1,5 +1,5 @@
 """
-A gateway between neighbours in memory.
+The gateway between doubles in memory.
 """
 
 from __future__ import annotations
@@ -40,27 +40,15 @@ class TwoClocks:
         self.trust = True
 
     def wall(self) -> int:
-        """
-        See `IClock.wall`.
-        """
         return WALL + round(self._clock.seconds() * 1000) + self.stepped
 
     def uptime(self) -> float:
-        """
-        See `IClock.uptime`.
-        """
         return 1000.0 + self._clock.seconds() + self.slept
 
     def boot(self) -> str:
-        """
-        See `IClock.boot`.
-        """
         return "the first"
 
     def trusted(self) -> bool:
-        """
-        See `IClock.trusted`.
-        """
         return self.trust
 
 
@@ -83,37 +71,22 @@ class MemoryLink:
         self._events = events
 
     def send(self, messages: Sequence[Send]) -> bool:
-        """
-        See `IDeviceLink.send`.
-        """
         for request, _, _ in messages:
             self._events.append(("send", self.name, request.question.command, request.question.sensor))
         return not self.full
 
     def pause(self) -> None:
-        """
-        See `IDeviceLink.pause`.
-        """
         self._events.append(("pause", self.name))
 
     def resume(self) -> None:
-        """
-        See `IDeviceLink.resume`.
-        """
         self._events.append(("resume", self.name))
 
     def release(self) -> Deferred[str]:
-        """
-        See `IDeviceLink.release`.
-        """
         self._events.append(("release", self.name))
         self.released: Deferred[str] = Deferred()
         return self.released
 
     def take_back(self) -> None:
-        """
-        See `IDeviceLink.take_back`.
-        """
         self._events.append(("take back", self.name))
 
 
@@ -135,7 +108,7 @@ class ListedJournal(MemoryJournal):
 
 class GatewayCase(SynchronousTestCase):
     """
-    A gateway, its neighbours, and one list of events, so that order counts.
+    A gateway and its doubles, which list their calls in one list of events, so that their order can be tested.
     """
 
     names: Sequence[str] = ("leonardo",)
@@ -145,7 +118,7 @@ class GatewayCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Put it together.
+        Create the gateway, its links, its journal and its store.
         """
         self.clock = self.new_clock()
         self.time = TwoClocks(self.clock)
@@ -165,7 +138,7 @@ class GatewayCase(SynchronousTestCase):
         Append to `lines` the line of every event that `watch` sends, from now on.
 
         Returns:
-            What to call to end that.
+            A function that ends the subscription.
         """
 
         def spell(event: Event) -> None:
@@ -176,7 +149,7 @@ class GatewayCase(SynchronousTestCase):
 
     def ask(self, line: str) -> Deferred[Answer]:
         """
-        Ask, and note how it ends.
+        Ask, and list the answer among the events.
         """
         request = parse_request(parse(line.encode()), "me", "me:1")
         asked = self.gateway.ask(request)

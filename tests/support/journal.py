@@ -34,7 +34,7 @@ class Connection(sqlite3.Connection):
 
 class JournalCase(TestCase):
     """
-    A folder for the journal, and journals that are stopped at the end.
+    A folder for the journal; journals are stopped at the end of the test.
     """
 
     timeout = 60
@@ -121,6 +121,6 @@ class JournalCase(TestCase):
 
     def logged(self, part: str) -> list[LogEvent]:
         """
-        List what was logged with these words.
+        Return the log events whose format contains this text.
         """
         return [event for event in self.events if part in str(event.get("log_format"))]

@@ -1,5 +1,5 @@
 """
-A gateway in memory whose answers are told apart, and that tells of odd things.
+A gateway in memory that marks its answers and returns unusual values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from usbgate.testing import AT, reading
 
 class MarkedGateway(MemoryGateway):
     """
-    Tells odd things, and marks each answer, so that it is known where it went.
+    Marks each answer, so that a test can see who received it, and returns unusual values.
     """
 
     def __init__(self) -> None:
@@ -36,23 +36,20 @@ class MarkedGateway(MemoryGateway):
 
     def ask(self, request: Request) -> Deferred[Answer]:
         """
-        See `IGateway`; what is asked can be written to a device.
+        Check that the request can be written to a device, and accept it.
         """
         check_request(request)
         self.open.append(len(self.asked))
         return super().ask(request)
 
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
-        """
-        See `IGateway`.
-        """
         historic = super().history(sensor, field, since, limit)
         self.histories.append(historic)
         return historic
 
     def end_one(self, newest: bool, fails: bool) -> None:
         """
-        Answer a request, or let it fail, if any is open.
+        Answer or fail one open request, if there is any.
         """
         if not self.open:
             return
@@ -67,7 +64,7 @@ class MarkedGateway(MemoryGateway):
 
     def give_one(self) -> None:
         """
-        Give what is waited for besides: history, and a device to lend.
+        Deliver one history and one lease, if they are waited for.
         """
         if self.histories:
             self.histories.popleft().callback(self.readings)

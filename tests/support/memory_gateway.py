@@ -1,5 +1,5 @@
 """
-A gateway in memory, whose askers are answered by hand, and a transport whose peer takes what it is sent or does not.
+A gateway in memory that a test controls, and a transport whose peer may stop reading.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ ANSWER = f"ID:20_VALUE:456_MSG:J_AT:{AT_TEXT}"
 @implementer(IGateway, IQueries)
 class MemoryGateway:
     """
-    Remembers what it was asked; tells what a test put in.
+    Records its calls; returns what the test has set.
     """
 
     def __init__(self) -> None:
@@ -99,13 +99,13 @@ class MemoryGateway:
     @property
     def requested(self) -> list[Request]:
         """
-        What was asked, oldest first.
+        The requests, oldest first.
         """
         return [request for request, _ in self.asked]
 
     def answer(self, index: int, *values: tuple[str, str]) -> None:
         """
-        Answer one of the requests asked.
+        Answer a request.
         """
         request, asker = self.asked[index]
         answer = report(request.question.sensor, **dict(values))
@@ -113,7 +113,7 @@ class MemoryGateway:
 
     def fail(self, index: int, error: Exception) -> None:
         """
-        Let one of the requests asked fail.
+        Fail a request.
         """
         self.asked[index][1].errback(error)
 
@@ -130,92 +130,53 @@ class MemoryGateway:
             raise self.broken
 
     def ask(self, request: Request) -> Deferred[Answer]:
-        """
-        See `IGateway`.
-        """
         self._break()
         asker: Deferred[Answer] = Deferred()
         self.asked.append((request, asker))
         return asker
 
     def default_command(self, sensor: str) -> str:
-        """
-        See `IGateway`.
-        """
         return "S" if sensor == "2" else "J"
 
     def last(self, sensor: str | None, field: str | None) -> list[Reading]:
-        """
-        See `IGateway`.
-        """
         self._break()
         self.last_calls.append((sensor, field))
         return self.readings
 
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
-        """
-        See `IGateway`.
-        """
         self.history_calls.append((sensor, field, since, limit))
         self.historic = Deferred()
         return self.historic
 
     def sensors(self) -> list[SensorSummary]:
-        """
-        See `IGateway`.
-        """
         return self.known_sensors
 
     def devices(self) -> list[DeviceSummary]:
-        """
-        See `IGateway`.
-        """
         return self.known_devices
 
     def lend(self, device: str, client: str) -> Deferred[Lease]:
-        """
-        See `IGateway`.
-        """
         lending: Deferred[Lease] = Deferred()
         self.lendings.append((device, client, lending))
         return lending
 
     def status(self) -> Status:
-        """
-        See `IQueries`.
-        """
         return self.current_status
 
     def malformed_lines(self) -> list[MalformedLine]:
-        """
-        See `IQueries`.
-        """
         return self.kept_malformed
 
     def add_malformed(self, source: str, line: bytes, reason: str) -> None:
-        """
-        See `IGateway`.
-        """
         self.refusals.append((source, line, reason))
 
     def subscribe(self, deliver: Callable[[Event], None]) -> Callable[[], None]:
-        """
-        See `IGateway`.
-        """
         self.subscriptions += 1
         self.subscribers.append(deliver)
         return lambda: self.subscribers.remove(deliver)
 
     def sensor_settings(self) -> Mapping[str, SensorSettings]:
-        """
-        See `IGateway`.
-        """
         return self.presented
 
     def totals(self) -> Totals:
-        """
-        See `IGateway`.
-        """
         return self.current_totals
 
     def _selected(self, selection: Selection) -> list[StoredReading]:
@@ -229,47 +190,29 @@ class MemoryGateway:
         ]
 
     def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
-        """
-        See `IGateway`.
-        """
         if self.broken is not None:
             return fail(self.broken)
         selected = self._selected(selection)[-(limit or 0) :]
         return succeed((selected[0].seq, selected[-1].seq) if selected else None)
 
     def page(self, selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
-        """
-        See `IGateway`.
-        """
         self.pages.append((selection, first, last, limit))
         if self.page_fails is not None and len(self.pages) > 1:
             return fail(self.page_fails)
         return succeed([each for each in self._selected(selection) if first <= each.seq <= last][:limit])
 
     def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
-        """
-        See `IGateway`.
-        """
         self.bucket_calls.append((selection, width, limit))
         return succeed(self.stored_buckets)
 
     def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
-        """
-        See `IGateway`.
-        """
         self.request_calls.append((sensor, limit))
         return succeed(self.stored_requests)
 
     def alarms(self) -> list[Alarm]:
-        """
-        See `IGateway`.
-        """
         return self.raised
 
     def acknowledge(self, alarm: str, by: str) -> Deferred[Alarm]:
-        """
-        See `IGateway`.
-        """
         for each in self.raised:
             if each.alarm == alarm:
                 self.acknowledged.append((alarm, by))
@@ -286,7 +229,7 @@ def report_event(sensor: str = "20", **values: str) -> ReportEvent:
 
 class PeerTransport(StringTransportWithDisconnection):
     """
-    A transport whose peer takes all that it is sent in the next reactor turn, unless it is `stuck`.
+    A transport whose peer reads everything in the next reactor turn, unless it is `stuck`.
     """
 
     def __init__(self, reactor: IReactorTime, **others: Any) -> None:
@@ -298,14 +241,14 @@ class PeerTransport(StringTransportWithDisconnection):
 
     def write(self, data: bytes) -> None:
         """
-        Count it.
+        Count the call, and write.
         """
         self.writes += 1
         super().write(data)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """
-        Pull, as a socket's transport does: once now, and then whenever nothing is left.
+        Pull as a socket's transport does: once now, and then whenever everything was sent.
         """
         super().registerProducer(producer, streaming)
         producer.resumeProducing()
@@ -313,7 +256,7 @@ class PeerTransport(StringTransportWithDisconnection):
 
     def take(self) -> None:
         """
-        Take what was sent, unless stuck.
+        Read everything that was sent, unless stuck.
         """
         if self.producer is not None and not self.stuck:
             self.producer.resumeProducing()
@@ -324,7 +267,7 @@ class PeerTransport(StringTransportWithDisconnection):
 
     def loseConnection(self) -> None:
         """
-        Close when all is taken.
+        Close when everything was read.
         """
         self.closing = True
         if self.producer is None:

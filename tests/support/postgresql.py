@@ -1,7 +1,7 @@
 """
-Throw-away PostgreSQL servers for the tests: real ones, started once a process, a fresh database a test.
+Temporary PostgreSQL servers: real ones, started once per process, with an empty database for each test.
 
-Everything here blocks; the servers are processes of their own, so that a test may wait for them.
+Everything here blocks.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Server:
     A running server.
 
     Attributes:
-        url: Its maintenance database, with a user who may do everything.
+        url: The URL of its maintenance database, for a superuser.
     """
 
     def __init__(self, url: str) -> None:
@@ -48,7 +48,7 @@ class Server:
 
     def create_database(self, encoding: str = "UTF8") -> str:
         """
-        Make an empty database and give its URL.
+        Create an empty database; return its URL.
         """
         name = f"usbgate_test_{os.getpid()}_{next(_names)}"
         self.query(self.url, f"create database {name} encoding '{encoding}' template template0")
@@ -56,17 +56,17 @@ class Server:
 
     def url_of(self, database: str, **options: str) -> str:
         """
-        Spell the URL of a database, with other connection options if need be.
+        Return the URL of a database, with other connection options.
         """
-        told = {key: str(value) for key, value in parse_dsn(self.url).items()} | {"dbname": database} | options
-        user, password, host = told.pop("user"), told.pop("password", ""), told.pop("host")
-        port, name = told.pop("port", "5432"), told.pop("dbname")
-        rest = "&".join(f"{key}={value}" for key, value in told.items())
+        parts = {key: str(value) for key, value in parse_dsn(self.url).items()} | {"dbname": database} | options
+        user, password, host = parts.pop("user"), parts.pop("password", ""), parts.pop("host")
+        port, name = parts.pop("port", "5432"), parts.pop("dbname")
+        rest = "&".join(f"{key}={value}" for key, value in parts.items())
         return f"postgresql://{user}:{password}@{host}:{port}/{name}" + (f"?{rest}" if rest else "")
 
     def query(self, url: str, sql: str, parameters: tuple[Any, ...] | None = None) -> list[tuple[Any, ...]]:
         """
-        Run a statement in a connection of its own; give its rows, if it has any.
+        Run a statement in a new connection; return its rows.
         """
         connection = psycopg2.connect(make_dsn(url, connect_timeout=10))
         try:
@@ -87,7 +87,7 @@ class Server:
 
 class OwnServer(Server):
     """
-    A server started from binaries, in a folder of its own; ends with this process.
+    A server that is started from binaries and ends with this process.
     """
 
     def __init__(self, binaries: Path) -> None:
@@ -103,7 +103,7 @@ class OwnServer(Server):
         self._binaries = binaries
         secret = self._folder / "password"
         secret.write_text(_PASSWORD)
-        if os.getuid() == 0:  # as whom PostgreSQL does not run
+        if os.getuid() == 0:  # root, as which PostgreSQL does not run
             user = pwd.getpwnam("nobody")
             self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
             self._folder.chmod(0o711)
@@ -111,7 +111,7 @@ class OwnServer(Server):
                 os.chown(path, user.pw_uid, user.pw_gid)
             make_traversable(Account(user.pw_uid, user.pw_gid), self._folder, binaries / "postgres")
         data = self._folder / "data"
-        said = subprocess.run(
+        made = subprocess.run(
             [
                 *(str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-E", "UTF8", "--locale=C"),
                 *("-A", "scram-sha-256", f"--pwfile={secret}", "--no-sync"),
@@ -122,8 +122,8 @@ class OwnServer(Server):
             text=True,
             timeout=120,
         )
-        if said.returncode:
-            raise RuntimeError(said.stderr)
+        if made.returncode:
+            raise RuntimeError(made.stderr)
         self._port = free_port()
         super().__init__(f"postgresql://postgres:{_PASSWORD}@127.0.0.1:{self._port}/postgres")
         self._process: subprocess.Popen[bytes] | None = None
@@ -132,7 +132,7 @@ class OwnServer(Server):
     @property
     def socket_folder(self) -> str:
         """
-        Where its Unix socket is.
+        The folder of its Unix socket.
         """
         return str(self._folder)
 
@@ -187,7 +187,7 @@ class OwnServer(Server):
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """
-        A server that is there and answers nothing: all its processes stand still.
+        Stop all processes of the server with SIGSTOP, so that it accepts connections but answers nothing.
         """
         assert self._process is not None
         backends = self.query(self.url, "select pid from pg_stat_activity where pid <> pg_backend_pid()")
@@ -224,7 +224,7 @@ def _installed_binaries() -> Path | None:
 @cache
 def server() -> Server:
     """
-    The server that tests use: the one that `USBGATE_TEST_DATABASE` names, else one of our own.
+    Return the server for tests: the one that `USBGATE_TEST_DATABASE` names, or one of our own.
     """
     url = os.environ.get("USBGATE_TEST_DATABASE")
     if url:
@@ -235,7 +235,7 @@ def server() -> Server:
 @cache
 def own_server() -> OwnServer:
     """
-    A server of our own.
+    Return a server of our own.
     """
     binaries = _embedded_binaries()
     if binaries is not None:
@@ -249,7 +249,7 @@ def own_server() -> OwnServer:
 @cache
 def installed() -> OwnServer | None:
     """
-    A server of this machine's own PostgreSQL; None where it has none.
+    Return a server of the installed PostgreSQL; None if there is none.
     """
     binaries = _installed_binaries()
     return None if binaries is None else OwnServer(binaries)

@@ -1,5 +1,5 @@
 """
-Processes of others: found, looked at, ended.
+Processes that a test looks for or ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 
 def is_running(pid: int) -> bool:
     """
-    Whether a process runs; one that is dead and not yet waited for does not.
+    Return whether a process runs; a zombie does not.
     """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -34,7 +34,7 @@ def heed_interrupts() -> None:
 
 def end(pid: int) -> None:
     """
-    End a process that need not be our child, and wait for it.
+    Kill a process, which need not be our child, and wait until it has ended.
     """
     if is_running(pid):
         os.kill(pid, signal.SIGKILL)
@@ -43,7 +43,7 @@ def end(pid: int) -> None:
 
 def processes_of(text: str) -> list[int]:
     """
-    Find the processes that have a text in their command line.
+    Return the processes whose command line contains a text.
     """
     found = []
     for folder in Path("/proc").iterdir():
@@ -59,7 +59,7 @@ def processes_of(text: str) -> list[int]:
 @cache
 def needs_strace() -> str | None:
     """
-    Tell why strace can't be used here; None if it can.
+    Return why strace can't be used; None if it can.
     """
     if shutil.which("strace") is None:
         return "strace is not installed"

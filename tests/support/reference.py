@@ -1,7 +1,7 @@
 """
-Protocol §1, and of §3 what is said of a line, once more, as plainly as can be; and what must hold for any bytes.
+A second, plain implementation of protocol §1 and of what §3 says about lines; and what must hold for any bytes.
 
-Each `check_` takes what a fuzzer drew, and fails with an AssertionError that shows it.
+Each `check_…` function gets what a fuzzer drew and raises an AssertionError that contains it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from usbgate.device.dialects.fields import Dialect
 from usbgate.server.commands import WORDS
 from usbgate.server.telnet import TelnetFilter
 
-# Words that take no arguments and can't fail, so that it is known which of them were answered, in which order.
+# Words that take no arguments and can't fail: exactly these are answered, in their order.
 SURE_WORDS = [word.name for word in WORDS.values() if not word.takes_arguments and word.name != "quit"]
 
-ANY_LENGTH = 1 << 20  # what usbgate writes can be longer than what it reads: the limit is not what is looked at
+ANY_LENGTH = 1 << 20  # lines that usbgate writes can be longer than those that it reads; the limit is not tested here
 
 
 def fields_of(line: bytes) -> dict[str, str] | None:
     """
-    Read a field line; None if it is malformed.
+    Parse a field line; None if it is malformed.
     """
     try:
         text = line.decode()
@@ -50,7 +50,7 @@ def fields_of(line: bytes) -> dict[str, str] | None:
 
 def without_telnet(stream: bytes) -> bytes:
     """
-    Leave out telnet's commands, and what may yet become one.
+    Remove Telnet commands, and an unfinished one at the end.
     """
     kept = bytearray()
     place = 0
@@ -66,7 +66,7 @@ def without_telnet(stream: bytes) -> bytes:
 
 def lines_of(stream: bytes, limit: int = LINE_LIMIT) -> tuple[list[bytes], bytes]:
     """
-    Cut a stream into lines, of over-long ones their beginning; and what is left unfinished, if it may yet be good.
+    Return the lines of a stream, over-long ones cut, and the unfinished line at its end unless it is too long already.
     """
     *ended, rest = stream.split(b"\n")
     lines = [line.removesuffix(b"\r")[: limit + 1] for line in ended]
@@ -77,7 +77,7 @@ def lines_of(stream: bytes, limit: int = LINE_LIMIT) -> tuple[list[bytes], bytes
 
 def check_cuts(chunks: Sequence[bytes], limit: int) -> None:
     """
-    However a stream is cut into chunks, the same lines and the same rest come out, and no more is kept than a line.
+    However a stream is cut into chunks, its lines and its rest are the same, and at most one line is kept.
     """
     stream = b"".join(chunks)
     buffer = LineBuffer(limit)
@@ -88,13 +88,13 @@ def check_cuts(chunks: Sequence[bytes], limit: int) -> None:
     assert (lines, buffer.rest) == lines_of(stream, limit), (lines, buffer.rest, chunks)
     if lines and max(map(len, lines)) <= limit:
         assert buffer.crlf == stream[: stream.rindex(b"\n")].endswith(b"\r"), chunks
-    # Whatever there was, the good line behind its end is read.
+    # A good line is read, whatever came before it.
     assert buffer.feed(b"\ng\n")[-1:] == [b"g"], chunks
 
 
 def check_telnet(chunks: Sequence[bytes]) -> None:
     """
-    However a stream is cut into chunks, the same commands are taken out, and no more is held than one.
+    However a stream is cut into chunks, the same commands are removed, and at most one is held back.
     """
     telnet = TelnetFilter()
     kept = b""
@@ -106,7 +106,7 @@ def check_telnet(chunks: Sequence[bytes]) -> None:
 
 def check_line(line: bytes) -> None:
     """
-    A line is read as the protocol says or refused, by whoever reads it, and what is read can be written again.
+    A line is parsed as the protocol says or refused, and parsed fields can be written again.
     """
     fields = fields_of(line)
     try:
@@ -118,12 +118,12 @@ def check_line(line: bytes) -> None:
         assert parse(format_line(fields).encode(), ANY_LENGTH) == fields, line
         assert list(parse(join_fields(fields).encode(), ANY_LENGTH).items()) == list(fields.items()), line
     check_device_line(line)
-    check_client_line(line[: LINE_LIMIT + 1], fields)  # of a longer one nobody sees more
+    check_client_line(line[: LINE_LIMIT + 1], fields)  # the rest of a longer one is discarded
 
 
 def check_device_line(line: bytes) -> None:
     """
-    A device's line becomes a report, log text, or is malformed; a report can be told to whoever watches.
+    A device's line is a report, log text, or malformed; a report can be published.
     """
     try:
         report = Dialect().decode(line)
@@ -133,10 +133,10 @@ def check_device_line(line: bytes) -> None:
         assert report.values or report.command is not None, line
         event = event_line(ReportEvent(report.sensor, "", report.command, 0, report.values))
         assert event is not None
-        told = parse(event.encode(), ANY_LENGTH)
-        del told["EVENT"], told["AT"]
+        written = parse(event.encode(), ANY_LENGTH)
+        del written["EVENT"], written["AT"]
         expected = {"ID": report.sensor, **dict(report.values)}
-        assert told == expected | ({} if report.command is None else {"MSG": report.command}), (line, told)
+        assert written == expected | ({} if report.command is None else {"MSG": report.command}), (line, written)
     else:
         assert line.startswith(b"#"), line
         assert isinstance(report, str), line
@@ -144,18 +144,18 @@ def check_device_line(line: bytes) -> None:
 
 def check_client_line(line: bytes, fields: Mapping[str, str] | None) -> None:
     """
-    Of what a client sends as much is repeated as can be read; a request reaches the device as it was sent.
+    An error reply repeats the fields that can be parsed; a request is written to the device as it was received.
     """
     read = salvage(line)
-    told = parse(error_line(LimitExceeded(repr(line)), read).encode(), LINE_LIMIT + len("ERROR:limit__TEXT:") + 20)
-    assert told.pop("ERROR") == "limit", line
-    assert told.pop("TEXT"), line
-    assert told == read, (line, told, read)
+    written = parse(error_line(LimitExceeded(repr(line)), read).encode(), LINE_LIMIT + len("ERROR:limit__TEXT:") + 20)
+    assert written.pop("ERROR") == "limit", line
+    assert written.pop("TEXT"), line
+    assert written == read, (line, written, read)
     for key in read:
         assert re.search(rb"(\A|_)%s:" % key.encode(), line, re.IGNORECASE), (line, read)
     if fields is None:
         return
-    if "\ufffd" not in line.decode():  # looks like what could not be decoded
+    if "\ufffd" not in line.decode():  # else it looks like undecodable bytes
         assert read == {key: fields[key] for key in ("MSG", "ID", "ORIGIN", "TAG") if key in fields}, (line, read)
     try:
         request = parse_request(fields, "10.0.0.7", "10.0.0.7:4711", parsed=True)
@@ -168,7 +168,7 @@ def check_client_line(line: bytes, fields: Mapping[str, str] | None) -> None:
 
 def check_request(request: Request) -> None:
     """
-    What is written to a device of a request reads back, is one line, and has none of what is never sent.
+    A request becomes one line for the device, which reads back, without the fields that are usbgate's own.
     """
     written = Dialect().encode(request, None)
     assert written == request.line, request
@@ -181,7 +181,7 @@ def check_request(request: Request) -> None:
 
 def check_said(fields: Mapping[str, str]) -> None:
     """
-    Fields that came in some other way make a request that reads back, or none.
+    Fields that did not come as a line make a request that reads back, or none.
     """
     try:
         request = parse_request(fields, fields.get("ORIGIN", "x"), "x")
@@ -192,7 +192,7 @@ def check_said(fields: Mapping[str, str]) -> None:
 
 class Expected:
     """
-    What must be said of lines.
+    The replies that lines must get.
     """
 
     def __init__(self, lines: Iterable[bytes]) -> None:

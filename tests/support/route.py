@@ -1,5 +1,5 @@
 """
-Which modules one reading, one row, one request and one answer run through, in what order.
+The modules through which one reading, one row, one request and one answer pass, in order.
 
     python -m tests.support.route [reading|row|request|answer]...
 
@@ -61,7 +61,7 @@ class Call(NamedTuple):
 
 class Route(NamedTuple):
     """
-    What was called on the way of one thing.
+    The calls on the way of one thing.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Route(NamedTuple):
     @property
     def entries(self) -> list[tuple[str, list[str]]]:
         """
-        Each module in the order in which they were entered, with the functions that were called before the next.
+        The modules in the order in which they were entered, each with the functions called there.
         """
         return [
             (module, [call.function for call in calls])
@@ -80,14 +80,14 @@ class Route(NamedTuple):
     @property
     def modules(self) -> int:
         """
-        How many different modules these are.
+        The number of different modules.
         """
         return len({call.module for call in self.calls})
 
     @property
     def returns(self) -> int:
         """
-        How often a module was entered that had been left.
+        How often a module was entered again after it had been left.
         """
         return len(self.entries) - self.modules
 
@@ -103,14 +103,14 @@ class Route(NamedTuple):
 
 class Tracer:
     """
-    Collects the calls of functions of usbgate, in this thread and in those that start while it is entered.
+    Collects the calls of usbgate's functions, in this thread and in threads that start while it is entered.
     """
 
     def __init__(self) -> None:
         self._calls: list[Call] = []  # of this thread
         self._threads: list[Call] = []  # of the other one
         self._tracing = False
-        self._waits = threading.Event()  # whether the other thread does, for something to do
+        self._waits = threading.Event()  # set while the other thread waits for work
         self._main = threading.get_ident()
 
     def __enter__(self) -> Tracer:
@@ -139,11 +139,11 @@ class Tracer:
 
     def trace(self, name: str, *steps: Callable[[], object]) -> Route:
         """
-        Do something and collect its calls.
+        Collect the calls of some steps.
 
         Args:
-            name: What the route is of.
-            steps: What to do. What the other thread does then, until it waits again, comes after each step.
+            name: The name of the route.
+            steps: What to do. The calls of the other thread, until it waits again, follow those of each step.
         """
         route: list[Call] = []
         self.rest()
@@ -176,7 +176,7 @@ class _Turns(Clock):
 
     def callFromThread(self, call: Callable[..., object], *args: object) -> None:
         """
-        Call this in a turn to come.
+        Call a function in a later turn.
         """
         self._calls.put((call, args))
 
@@ -191,7 +191,7 @@ class _Turns(Clock):
 
     def turn(self) -> None:
         """
-        Call what was waited for.
+        Make the calls that came from the other thread.
         """
         came, self._came = self._came, []
         for call, args in came:
@@ -220,7 +220,7 @@ class _Device:
 
 
 def _taken(transport: StringTransport) -> bytes:
-    # Take what was sent, as a peer does that reads.
+    # Read what was sent, as a peer does.
     while transport.producer is not None:
         transport.producer.resumeProducing()
     sent: bytes = transport.value()
@@ -230,9 +230,9 @@ def _taken(transport: StringTransport) -> bytes:
 
 def trace() -> list[Route]:
     """
-    Send a reading, its row, a request and its answer through usbgate, and tell how each of them went.
+    Send a reading, its row, a request and its answer through usbgate; return the route of each.
     """
-    # What was never read before, so that no cache shortens the way.
+    # Values that are new, so that no cache shortens the route.
     first, second, answer, origin = (str(randrange(10**9, 10**10)) for _ in range(4))
     with Tracer() as tracer, TemporaryDirectory() as folder:
         reactor, clock, device, sink = _Turns(), SystemClock(), _Device(), MemorySink()
@@ -261,10 +261,10 @@ def trace() -> list[Route]:
 
         reactor.wait()  # the journal is open
         reactor.turn()
-        say(first)()  # the first one brings a mark of the clocks with it, and makes the sensor known
+        say(first)()  # the first one also stores a clock mark and makes the sensor known
         flush()
         reactor.turn()
-        # In this order the request sets the timer for what is due next, and nothing else need look at it.
+        # In this order the request sets the timer for the next deadline, and nothing else changes it.
         routes = [tracer.trace("request", ask)]
         _taken(transport)
         if origin.encode() not in _taken(device.transport):

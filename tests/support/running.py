@@ -1,5 +1,5 @@
 """
-The whole thing, running: a device on a pty, the daemon as a process, clients on sockets. Everything here blocks.
+A device on a pty, the daemon as a process, and clients on sockets. Everything here blocks.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _kept: list[socket.socket] = []
 
 def free_port() -> int:
     """
-    Find a port that nobody listens on; nobody else is given it until this process ends.
+    Return a free TCP port, and reserve it until this process ends.
 
-    What is bound to it and does not listen is in nobody's way who says SO_REUSEADDR, as servers do, and keeps away
-    all others: connections of this machine, and those who look for a free port, before a daemon of ours listens.
+    A socket that is bound to the port but does not listen lets servers listen, since they set SO_REUSEADDR, and keeps
+    the kernel from giving the port to anybody else before our daemon listens.
     """
     keeper = socket.socket()
     keeper.bind(("127.0.0.1", 0))
-    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after bind, which else may share
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after bind, which could otherwise share a port
     _kept.append(keeper)
     port: int = keeper.getsockname()[1]
     return port
@@ -52,8 +52,7 @@ def free_port() -> int:
 
 def usual_ports() -> TextIO:
     """
-    Have the ports that usbgate takes by itself, 50007 and 8080, until what this gives is closed; others who test here
-    wait so long.
+    Reserve usbgate's default ports, 50007 and 8080, until the returned file is closed; other test runs wait meanwhile.
     """
     path = Path(BASE, f"usbgate-test-ports-{os.getuid()}")
     lock = path.open("a")  # the caller closes it
@@ -63,7 +62,7 @@ def usual_ports() -> TextIO:
 
 def environment() -> dict[str, str]:
     """
-    The environment for processes of ours: this package first, and no setting of whoever runs the tests.
+    Return the environment for our processes: this source tree, and no settings of the person who runs the tests.
     """
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("USBGATE_", "XDG_"))}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "XDG_CONFIG_HOME": "/nonexistent"}
@@ -71,7 +70,7 @@ def environment() -> dict[str, str]:
 
 def is_answered(url: str) -> object:
     """
-    Ask for a daemon's health; None where nobody answers.
+    Return the status from a daemon's health URL; None if it does not answer.
     """
     with suppress(OSError), urlopen(url, timeout=5) as response:
         return json.load(response)["status"]
@@ -80,7 +79,7 @@ def is_answered(url: str) -> object:
 
 class PtyDevice:
     """
-    A device on a pty under a symlink; hears lines and answers them in a thread of its own.
+    A device on a pty, behind a symlink; a thread receives lines and answers them.
     """
 
     def __init__(self, path: Path, answer: Answer = lambda fields: []) -> None:
@@ -89,7 +88,7 @@ class PtyDevice:
 
         Args:
             path: The symlink to make.
-            answer: Gives the lines to say to the fields that were heard.
+            answer: Returns the lines that answer some received fields.
         """
         self.path = path
         self.received: list[bytes] = []
@@ -99,11 +98,11 @@ class PtyDevice:
 
     def plug(self) -> None:
         """
-        Be there, under the same name, on a new pty.
+        Plug the device in, on a new pty behind the same symlink.
         """
         self._master, slave = pty.openpty()
         tty.setraw(slave)
-        # Held open so that what is said before the daemon opens it is not lost with an error.
+        # Held open, so that writing does not fail before the daemon opens it.
         self._slave = slave
         self.path.unlink(missing_ok=True)
         self.path.symlink_to(os.ttyname(slave))
@@ -114,7 +113,7 @@ class PtyDevice:
 
     def unplug(self) -> None:
         """
-        Be gone; not twice, since the numbers of its files are soon another's.
+        Unplug the device, unless it is unplugged already.
         """
         if not self._plugged:
             return
@@ -127,13 +126,13 @@ class PtyDevice:
 
     def say(self, *lines: bytes) -> None:
         """
-        Say lines, in one write.
+        Send lines as the device, in one write.
         """
         self.pour(b"".join(line + b"\n" for line in lines))
 
     def pour(self, data: bytes) -> None:
         """
-        Say bytes as they are.
+        Send bytes as the device.
         """
         with self._lock:
             while data:
@@ -148,8 +147,8 @@ class PtyDevice:
             *lines, rest = (rest + os.read(self._master, 65536)).split(b"\n")
             for line in lines:
                 self.received.append(line)
-                if said := self.answer(parse(line)):
-                    self.say(*said)
+                if answer := self.answer(parse(line)):
+                    self.say(*answer)
 
 
 class TwistdDaemon:
@@ -167,15 +166,15 @@ class TwistdDaemon:
         http: str | None = "none",
     ) -> None:
         """
-        Start it; `answers` tells when it is ready.
+        Start the daemon; `ready` waits for it.
 
         Args:
             state: Its state folder.
-            options: What to say behind `usbgate`.
-            port: Where it shall listen; None picks one.
-            twistd: What to say before `usbgate`.
-            program: How to run twistd.
-            http: Where browsers connect; None says nothing about it.
+            options: Options of `usbgate`.
+            port: The port to listen on; None picks one.
+            twistd: Options of twistd.
+            program: The command that runs twistd.
+            http: The endpoint for browsers; None for the default.
         """
         self.state = state
         self.port = port or free_port()
@@ -196,13 +195,13 @@ class TwistdDaemon:
     @property
     def log(self) -> str:
         """
-        What it has said.
+        The log so far.
         """
         return (self.state.parent / f"{self.state.name}.log").read_text()
 
     def ready(self) -> TwistdDaemon:
         """
-        Wait until it takes connections.
+        Wait until it accepts connections.
         """
         eventually(self._listens, f"the daemon listens: {self.log}")
         return self
@@ -216,14 +215,14 @@ class TwistdDaemon:
 
     def kill(self) -> None:
         """
-        End it as a power cut would.
+        Kill the daemon.
         """
         self.process.kill()
         self.process.wait(LIMIT)
 
     def stop(self) -> int:
         """
-        End it as an init system would, and give its exit status.
+        Stop the daemon with SIGTERM, as an init system does; return its exit status.
         """
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -237,7 +236,7 @@ class TwistdDaemon:
 
 class LineClient:
     """
-    A client that says and hears lines.
+    A client that sends and receives lines.
     """
 
     def __init__(self, port: int) -> None:
@@ -247,19 +246,19 @@ class LineClient:
 
     def say(self, *lines: str) -> None:
         """
-        Say lines.
+        Send lines.
         """
         self.socket.sendall("".join(line + "\n" for line in lines).encode())
 
     def receive(self) -> str:
         """
-        Wait for the next line; empty when the connection has ended.
+        Return the next line; empty if the connection was closed.
         """
         return self._file.readline().decode().rstrip("\n")
 
     def word(self, line: str) -> list[str]:
         """
-        Say a word, and hear its lines, the last one with OK or ERROR.
+        Send a word; return the lines of its reply, the last one with OK or ERROR.
         """
         self.say(line)
         return list(self._reply())

@@ -2,7 +2,7 @@
 A stand-in for the daemon, run as a process: `standin.py STATE PORT [fault]`.
 
 It holds STATE/lock, answers each request line on PORT, and writes its process id into STATE/started. The faults
-are `dies` (says why in the log and ends) and `deaf` (holds the lock, and listens on another port).
+are `dies` (logs why, and ends) and `deaf` (holds the lock, and listens on another port).
 """
 
 import fcntl
@@ -23,7 +23,7 @@ class Handler(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         """
-        Do it for each line.
+        Handle each line.
         """
         for line in self.rfile:
             fields = dict(field.split(":", 1) for field in line.decode().strip().split("_"))
@@ -33,7 +33,7 @@ class Handler(socketserver.StreamRequestHandler):
 
 class Server(socketserver.ThreadingTCPServer):
     """
-    Threads end with the process.
+    A server whose threads end with the process.
     """
 
     daemon_threads = True
@@ -63,7 +63,7 @@ def main(state: Path, port: int, fault: str = "") -> None:
 @contextmanager
 def answering(*replies: str) -> Iterator[int]:
     """
-    Listen on a port, and answer the first line that comes with these lines; then hang up.
+    Listen on a port, answer the first line received with these lines, and close the connection.
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
 

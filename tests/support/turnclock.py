@@ -1,5 +1,5 @@
 """
-A clock for what must not all be done in one turn of the reactor.
+A clock for work that is spread over reactor turns.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from twisted.internet.task import Clock
 
 class TurnClock(Clock):
     """
-    A clock whose turns can be taken one at a time.
+    A clock that a test moves one reactor turn at a time.
     """
 
     def turn(self) -> None:
         """
-        Call what is due now, and not what that schedules.
+        Make the calls that are due now, but not those that they schedule.
         """
         for call in [call for call in self.calls if call.getTime() <= self.seconds()]:
             self.calls.remove(call)

@@ -1,5 +1,5 @@
 """
-A made-up sysfs, and a /dev beside it, in which USB serial devices come and go, for tests.
+A simulated sysfs and /dev in which a test plugs and unplugs USB serial devices.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from shutil import rmtree
 
-# What a sysfs also has: consoles that are no devices, and a serial port that is no USB device.
+# Other entries of a sysfs: consoles, and a serial port that is not on USB.
 OTHERS = {
     "tty0": "virtual/tty/tty0",
     "ptmx": "virtual/tty/ptmx",
@@ -18,16 +18,16 @@ OTHERS = {
 
 class MadeUpUsb:
     """
-    The folders that the kernel and udev keep, as far as devices are looked for in them.
+    The parts of sysfs and /dev in which devices are looked for.
 
     Attributes:
-        sysfs: Where sysfs is mounted.
+        sysfs: The mount point of sysfs.
         dev: The folder of the device nodes, with `serial/by-id` in it.
     """
 
     def __init__(self, folder: Path) -> None:
         """
-        Have a hub at port 1-1, and nothing plugged in.
+        Create a hub at port 1-1, with nothing plugged in.
         """
         self.sysfs = folder / "sys"
         self.dev = folder / "dev"
@@ -45,7 +45,7 @@ class MadeUpUsb:
 
     def device(self, port: str) -> Path:
         """
-        Tell the folder of what is plugged in at a port: `1-1.3` is the third of the hub, `1-2` the machine's second.
+        Return the folder of the device at a port: `1-1.3` is the hub's third port, `1-2` the machine's second.
         """
         bus, _, path = port.partition("-")
         ports = path.split(".")
@@ -56,16 +56,16 @@ class MadeUpUsb:
         Plug a device in.
 
         Args:
-            port: Where.
+            port: The port.
             ids: `VENDOR:PRODUCT`.
-            serial: Its serial number, if it has one.
-            ttys: The interface of each tty, by the tty's name.
+            serial: Its serial number; None if it has none.
+            ttys: The USB interface of each tty, by the name of the tty.
         """
         folder = self.device(port)
         vendor, product = ids.split(":")
         self._describe(folder, vendor, product, serial)
         for name, interface in ttys.items():
-            # A converter's driver (ttyUSB) has a folder more than a modem's.
+            # The driver of a converter (ttyUSB) has one more folder than that of a modem.
             inside = f"{name}/tty/{name}" if name.startswith("ttyUSB") else f"tty/{name}"
             place = folder / f"{port}:{interface}" / inside
             place.mkdir(parents=True)
@@ -73,7 +73,7 @@ class MadeUpUsb:
 
     def unplug(self, port: str) -> None:
         """
-        Unplug what sits in a port.
+        Unplug the device at a port.
         """
         for link in self._ttys.iterdir():
             if f"/{port}/" in os.readlink(link):
@@ -82,7 +82,7 @@ class MadeUpUsb:
 
     def name_by_id(self, name: str, tty: str | None) -> Path:
         """
-        Let a name in /dev/serial/by-id lead to a tty, or be gone.
+        Link a name in /dev/serial/by-id to a tty, or remove it.
         """
         link = self._by_id / name
         link.unlink(missing_ok=True)

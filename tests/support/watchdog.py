@@ -1,9 +1,9 @@
 """
-Ends what a test process has started, however that process ends; run as a process: `watchdog.py NAME FOLDER...`.
+Ends the processes of a test process, even if that was killed; run as a process: `watchdog.py NAME FOLDER...`.
 
-The other end of its standard input belongs to the test process alone, so that the input ends with that process. Then
-this ends every process that has NAME in its environment, in its command line or in its working directory's path, and
-removes the folders. A process that changed its session, its user or its parent is found as well.
+Its standard input is a pipe from the test process, so it ends when that process does. Then this program ends every
+process that has NAME in its environment, command line or working directory, and removes the folders. It also finds
+processes that changed their session, user or parent.
 """
 
 import os
@@ -13,16 +13,16 @@ import sys
 import time
 from collections.abc import Iterator
 
-# How a process is asked to end, and for how many seconds.
+# The signals that end a process, and the seconds to wait after each.
 ENDING = ((signal.SIGTERM, 2.0), (signal.SIGKILL, 10.0))
 
-# Seconds in which a process that was being started shows what it was started with.
+# Seconds within which a process that is just starting shows its environment.
 STARTING = 0.1
 
 
 def started_under(name: str) -> Iterator[int]:
     """
-    Find the processes that a test process with this name has started.
+    Return the processes that a test process with this name has started.
     """
     mark = os.fsencode(name)
     for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
@@ -36,7 +36,7 @@ def _description(pid: int) -> bytes:
         try:
             with open(f"/proc/{pid}/{file}", "rb") as opened:
                 found += opened.read()
-        except OSError:  # it has ended, or is another user's
+        except OSError:  # it has ended, or belongs to another user
             pass
     try:
         found += os.fsencode(os.readlink(f"/proc/{pid}/cwd"))
@@ -47,7 +47,7 @@ def _description(pid: int) -> bytes:
 
 def end_started_under(name: str) -> None:
     """
-    End them all, and those that they start meanwhile.
+    End these processes, and those that they start meanwhile.
     """
     for number, patience in ENDING:
         deadline = time.monotonic() + patience
@@ -57,7 +57,7 @@ def end_started_under(name: str) -> None:
             for pid in found - sent:
                 try:
                     os.kill(pid, number)
-                    os.kill(pid, signal.SIGCONT)  # one that stands still would not end
+                    os.kill(pid, signal.SIGCONT)  # a stopped one would not end
                 except (ProcessLookupError, PermissionError):
                     pass
             sent |= found

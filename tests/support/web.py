@@ -1,5 +1,5 @@
 """
-The HTTP face on a real port over a gateway in memory, and clients of it.
+The HTTP server on a real port in front of a gateway in memory, and clients.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PROBLEM = "application/problem+json"
 
 class Reply(NamedTuple):
     """
-    An answer.
+    The response to a call.
     """
 
     code: int
@@ -45,13 +45,13 @@ class Reply(NamedTuple):
     @property
     def json(self) -> Any:
         """
-        Its body, read as JSON.
+        The body, parsed as JSON.
         """
         return loads(self.body)
 
     def header(self, name: str) -> str | None:
         """
-        One of its headers, which must be there once at most.
+        Return the value of a header, which may occur once at most.
         """
         values = self.headers.getRawHeaders(name, [])
         assert len(values) < 2, values
@@ -61,7 +61,7 @@ class Reply(NamedTuple):
 @implementer(IBodyProducer)
 class Body:
     """
-    What a call sends: a few bytes, at once.
+    The body of a request: a few bytes, sent at once.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -70,7 +70,7 @@ class Body:
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
         """
-        Send it; Twisted calls this.
+        Send the body.
         """
         consumer.write(self._data)
         return succeed(None)
@@ -93,7 +93,7 @@ class Body:
 
 class RawClient(Protocol):
     """
-    A client that sends what it is told, and keeps what it hears.
+    A client that sends raw bytes, and records what it receives.
     """
 
     transport: Any
@@ -104,26 +104,26 @@ class RawClient(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Keep it.
+        Record the data.
         """
         self.received += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        It is over.
+        Record the loss of the connection.
         """
         self.lost = True
 
     def say(self, head: str, body: bytes = b"") -> None:
         """
-        Send a request, whose lines are told.
+        Send a request, given as its lines and its body.
         """
         self.transport.write(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
 
 
 class WebTestCase(TestCase):
     """
-    A site of its own for each test.
+    A site for each test.
     """
 
     timeout = 60
@@ -161,7 +161,7 @@ class WebTestCase(TestCase):
 
     def ask_for(self, method: str, path: str, **how: Any) -> Deferred[Reply]:
         """
-        Begin a call (see there), and go on.
+        Start a call (see `call`) without waiting for its response.
         """
         return Deferred.fromCoroutine(self.call(method, path, **how))
 
@@ -175,27 +175,27 @@ class WebTestCase(TestCase):
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """
-        Call, on a connection of its own, and wait for all of the answer; a redirection is one.
+        Make a call on a new connection; return the whole response. Redirections are not followed.
 
         Args:
-            method: What to do.
-            path: What to do it to.
-            json: A body, to be spelled as JSON.
-            data: A body as it is.
+            method: The HTTP method.
+            path: The path and the query.
+            json: The body, to be encoded as JSON.
+            data: The body, as bytes.
             headers: More headers.
         """
-        told = Headers({name: [value] for name, value in (headers or {}).items()})
+        all_headers = Headers({name: [value] for name, value in (headers or {}).items()})
         if json is not None:
             data = dumps(json).encode()
-            told.setRawHeaders("Content-Type", ["application/json"])
+            all_headers.setRawHeaders("Content-Type", ["application/json"])
         url = f"http://127.0.0.1:{self.port}{path}"
         body = None if data is None else Body(data)
-        response: Any = await self.agent.request(method.encode(), url.encode(), told, body)
+        response: Any = await self.agent.request(method.encode(), url.encode(), all_headers, body)
         return Reply(response.code, response.headers, await readBody(response))
 
     async def get(self, path: str, **how: Any) -> Any:
         """
-        Get something that is JSON.
+        Make a call that must succeed; return its JSON.
         """
         reply = await self.call("GET", path, **how)
         self.assertEqual((reply.code, reply.header("Content-Type")), (200, "application/json"), reply.body)
@@ -203,7 +203,7 @@ class WebTestCase(TestCase):
 
     async def problem(self, method: str, path: str, **how: Any) -> tuple[int, str, str]:
         """
-        Call something that must fail; give its status, code and text.
+        Make a call that must fail; return its status, code and text.
         """
         reply = await self.call(method, path, **how)
         self.assertEqual(reply.header("Content-Type"), PROBLEM, reply.body)
@@ -223,7 +223,7 @@ class WebTestCase(TestCase):
 
     async def listen(self, query: str = "", *headers: str) -> RawClient:
         """
-        Hear events, from the moment when they are heard.
+        Subscribe to events; return the client when the subscription has begun.
         """
         client = await self.connect()
         client.say("\n".join([f"GET /api/v1/events{query} HTTP/1.1", "Host: localhost", *headers]))

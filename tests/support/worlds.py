@@ -1,6 +1,6 @@
 """
-Simulated worlds for `usbgate.core.pending`: a device that knows to which message each of its lines truly belongs, and a
-book that is kept beside `PendingRequests`, by protocol §4 alone, and compared with every move that it makes.
+Simulated worlds for `usbgate.core.pending`: a device that knows which message each of its lines truly answers, and a
+model of `PendingRequests` that follows protocol §4 alone and is compared with every move.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Errand:
     question: Question
     once: bool
     askers: list[Asker]
-    turn: tuple[float, float]  # asked or took a new turn not before, not after
+    turn: tuple[float, float]  # when it was asked or took a new turn: not earlier, not later
 
 
 @dataclass(eq=False, slots=True)
@@ -81,12 +81,12 @@ class Message:
 
 def may_slip(rules: Rules, shown_msg: bool, report: Report, label: Message | None, message: Message) -> str:
     """
-    Say which of the cases that protocol §4.6 cannot tell apart this is; empty if it is none of them.
+    Return which of the ambiguous cases of protocol §4.6 this is; empty if it is none.
 
     Args:
         rules: The settings of the link.
         shown_msg: Whether this sensor has answered this link with a matching `MSG` before.
-        report: The line that was taken for the answer to `message`.
+        report: The line that was accepted as the answer to `message`.
         label: The message to which it truly belongs; None for an unasked one.
         message: The message on the wire, another one.
     """
@@ -114,7 +114,7 @@ def may_slip(rules: Rules, shown_msg: bool, report: Report, label: Message | Non
 
 def replies(moves: Moves[Asker]) -> list[tuple[Asker, Answer]]:
     """
-    List those who were answered, with their answers.
+    Return the askers that were answered, each with its answer.
     """
     ended = [(asker.waiter, outcome) for outcome, askers in moves.ended for asker in askers]
     return [(waiter, outcome) for waiter, outcome in ended if isinstance(outcome, Answer)]
@@ -122,7 +122,7 @@ def replies(moves: Moves[Asker]) -> list[tuple[Asker, Answer]]:
 
 def failures_of(moves: Moves[Asker]) -> list[tuple[Asker, RequestError]]:
     """
-    List those who failed, with their errors.
+    Return the askers that failed, each with its error.
     """
     ended = [(asker.waiter, outcome) for outcome, askers in moves.ended for asker in askers]
     return [(waiter, outcome) for waiter, outcome in ended if isinstance(outcome, RequestError)]
@@ -130,10 +130,10 @@ def failures_of(moves: Moves[Asker]) -> list[tuple[Asker, RequestError]]:
 
 class LinkBook:
     """
-    One link: the real `PendingRequests`, and what must be true of it.
+    One link: the real `PendingRequests`, and a model of it.
 
-    Every call is made through here. It is answered for by what the book says before and after: who must have
-    ended and how, which message a report may answer, what may be written.
+    Every call is made through here and checked against the model: which askers must have ended and how, which message a
+    report may answer, and what may be written.
     """
 
     def __init__(self, name: str, rules: Rules, seen: Counter[str], first_tag: int = 0) -> None:
@@ -156,13 +156,13 @@ class LinkBook:
     @property
     def askers(self) -> list[Asker]:
         """
-        Everybody who waits, by the book.
+        All askers that wait, by the model.
         """
         return [asker for line in self._lines.values() for errand in line for asker in errand.askers]
 
     def ask(self, request: Request, limit: float, now: float) -> None:
         """
-        Ask, as the gateway would.
+        Ask, as the gateway does.
         """
         asker = Asker(request, now, now + limit)
         failures = self._end_what_is_over(now)
@@ -176,7 +176,7 @@ class LinkBook:
             and not question.arguments
             and not once
             and now - recent[0] <= request.max_age
-            # Whether memory answers for a link that is offline, §4.7 and §4.8 leave open.
+            # §4.7 and §4.8 leave open whether a recent answer is used while the link is offline.
             and (self.state != "offline" or replies(moves))
         ):
             self.seen["recent"] += 1
@@ -207,7 +207,7 @@ class LinkBook:
         Receive one chunk.
 
         Args:
-            lines: Reports, each a new object, with the message that it truly belongs to, None if unasked.
+            lines: Reports, each a new object, with the message that it truly answers, None if unasked.
             now: The time.
             at: The wall clock.
         """
@@ -264,7 +264,7 @@ class LinkBook:
 
     def expire(self, now: float) -> None:
         """
-        Let the timer fire.
+        Call `expire`.
         """
         failures = self._end_what_is_over(now)
         self._compare(self.pending.expire(now), failures, now)
@@ -284,7 +284,7 @@ class LinkBook:
 
     def link_down(self, now: float) -> None:
         """
-        Lose the device, or fail to open it.
+        Report that the device was lost, or could not be opened.
         """
         failures = self._end_what_is_over(now)
         moves = self.pending.link_down(now)
@@ -317,7 +317,7 @@ class LinkBook:
 
     def _end_what_is_over(self, now: float) -> dict[Asker, set[type[RequestError]]]:
         """
-        Rule 9: limits before patience; tells who must fail in this call, and with what.
+        Rule 9: time limits come before patience. Return the askers that must fail in this call, and how.
         """
         failures: dict[Asker, set[type[RequestError]]] = {}
         if self.state == "settling" and self._settled_at <= now:
@@ -358,7 +358,7 @@ class LinkBook:
             for message in self.messages
             if message.question == asker.request.question and message.until > asker.asked
         ]
-        # A message of the same question from elsewhere in the line: §4.4 can be read either way.
+        # A message of the same question from elsewhere in the queue: §4.4 allows both.
         return {TimedOut, Busy} if others else {Busy}
 
     def _close(self, sensor: str) -> None:
@@ -367,7 +367,7 @@ class LinkBook:
 
     def _answers(self, report: Report, message: Message) -> bool:
         """
-        Rule 5, for the message on the wire to that sensor.
+        Rule 5 for the message on the wire to that sensor.
         """
         if self.rules.tags:
             return report.tag == message.tag
@@ -443,7 +443,7 @@ class LinkBook:
 
     def _check(self, now: float) -> None:
         """
-        What must be true after every call.
+        Check what must hold after every call.
         """
         pending = self.pending
         demand(pending.state == self.state, "the state of the link", pending.state, self.state)
@@ -470,10 +470,10 @@ class LinkBook:
 @dataclass(frozen=True, slots=True)
 class Firmware:
     """
-    How one sensor spells its answers.
+    How one sensor answers.
 
     Attributes:
-        msg: How often it tells the command, 0 to 1.
+        msg: How often its answers have `MSG`, 0 to 1.
         tag: Whether it echoes `TAG`.
         bare: Whether it may answer with an acknowledgement.
     """
@@ -486,25 +486,30 @@ class Firmware:
 @dataclass(slots=True)
 class World:
     """
-    Some links with their devices, and one clock.
+    Some links, their devices, and one clock.
     """
 
     links: list[LinkBook]
     firmware: Mapping[str, Firmware]
     now: float = 0.0
-    received: list[Report] = field(default_factory=list)  # keeps reports alive: they are told apart by identity
+    received: list[Report] = field(default_factory=list)  # keeps reports alive: their identity distinguishes them
 
     def ask(self, link: int, question: Question, limit: float, max_age: float | None = None) -> None:
         """
-        Ask a device; the asker may hang up at any time, which nothing here could notice.
+        Ask a device. An asker that hangs up makes no difference here.
         """
-        told = {"MSG": question.command, "ID": question.sensor, "ORIGIN": f"at {self.now}", **dict(question.arguments)}
-        request = Request(question, told, join_fields(told).encode(), "origin", "client", limit, max_age)
+        fields = {
+            "MSG": question.command,
+            "ID": question.sensor,
+            "ORIGIN": f"at {self.now}",
+            **dict(question.arguments),
+        }
+        request = Request(question, fields, join_fields(fields).encode(), "origin", "client", limit, max_age)
         self.links[link].ask(request, limit, self.now)
 
     def report(self, sensor: str, command: str | None, tag: str | None, key: str = "VALUE") -> Report:
         """
-        Make a line that is told from every other by its identity; nothing in it tells the truth.
+        Make a report, which only its identity distinguishes from others.
         """
         self.received.append(Report(sensor, command, tag, ((key, "1"),) if key else ()))
         return self.received[-1]
@@ -516,7 +521,7 @@ class World:
         Args:
             message: What is answered.
             says_msg: Whether this line has a `MSG`.
-            command: A wrong command to say instead.
+            command: A wrong command to send instead.
         """
         firmware = self.firmware[message.question.sensor]
         key = "HUM" if message.question.command == HUMIDITY else "VALUE"
@@ -529,7 +534,7 @@ class World:
 
     def receive(self, link: int, lines: Sequence[tuple[Report, Message | None]]) -> None:
         """
-        Let one chunk come in.
+        Receive one chunk.
         """
         if lines:
             self.links[link].receive(lines, self.now, int(self.now * 1000))
@@ -553,7 +558,7 @@ class World:
 
     def finish(self) -> None:
         """
-        Open what is down, let everything end, and see that nothing is left.
+        Open all links, let everything end, and check that nothing is left.
         """
         for link in self.links:
             if link.state in ("starting", "offline"):
@@ -570,7 +575,7 @@ class World:
 
 def questions(sensor: str) -> list[Question]:
     """
-    What may be asked of a sensor: mostly the same command with other arguments.
+    Return the questions for a sensor: mostly one command with different arguments.
     """
     levels = [Question(sensor, "L", frozenset([("LEVEL", level)])) for level in ("1", "2", "3")]
     plain = [Question(sensor, command) for command in ("L", "J", HUMIDITY, TOGGLE)]
@@ -582,9 +587,9 @@ def random_world(seed: int, seen: Counter[str], steps: int = 60) -> None:
     Run one world to its end.
 
     Args:
-        seed: What makes it this one and no other.
+        seed: The seed, which determines the world.
         seen: Counts what happened.
-        steps: How many things happen, besides what the device says.
+        steps: The number of events, besides the lines of the devices.
 
     Raises:
         Violated: A rule was broken.
@@ -594,7 +599,7 @@ def random_world(seed: int, seen: Counter[str], steps: int = 60) -> None:
 
 class RandomWorld:
     """
-    A world in which everything happens by chance.
+    A world of random events.
     """
 
     def __init__(self, chance: random.Random, seen: Counter[str]) -> None:
@@ -615,7 +620,7 @@ class RandomWorld:
             for sensor in sensors
         }
         self.world = World(books, firmware)
-        self.known = [0] * len(books)  # messages of each link whose fate is settled
+        self.known = [0] * len(books)  # the messages of each link whose answers have been drawn
         self.due: list[list[tuple[float, Message]]] = [[] for _ in books]
 
     def _rules(self, sensors: Sequence[str]) -> Rules:
@@ -632,7 +637,7 @@ class RandomWorld:
 
     def run(self, steps: int) -> None:
         """
-        Let so many things happen, and then everything end.
+        Run a number of random events, then let everything end.
         """
         for _ in range(steps):
             self._step()
@@ -668,7 +673,7 @@ class RandomWorld:
 
     def _deliver(self) -> None:
         """
-        Let the device say what is due: each message's fate is drawn when it is first seen.
+        Let the device send the lines that are due; the answers to a message are drawn when it is first seen.
         """
         chance, now = self.chance, self.world.now
         for link, book in enumerate(self.world.links):

@@ -93,9 +93,6 @@ class SimulatedSink:
         return answer
 
     def connect(self) -> Deferred[None]:
-        """
-        See `ISink`.
-        """
         if self._connected and self._database.away is None:
             return succeed(None)
         if self._database.away is not None:
@@ -108,9 +105,6 @@ class SimulatedSink:
         return self._call(connected, self._database.latency)
 
     def store(self, batch: Batch) -> Deferred[None]:
-        """
-        See `ISink`.
-        """
         demand(not self._storing, "one statement is in flight at a time")
         if not self._connected:
             return fail(SinkUnavailable("not connected"))
@@ -148,9 +142,6 @@ class SimulatedSink:
             self.lost(reason)
 
     def close(self) -> Deferred[None]:
-        """
-        See `ISink`.
-        """
         self._connected = False
         calls, self._calls = self._calls, {}
         for answer, call in calls.items():
@@ -177,9 +168,6 @@ class SimulatedSink:
         return self._call(lambda answer: answer.callback([]), self._database.latency * 3)
 
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
-        """
-        See `IStore`.
-        """
         if not self._database.readers:
             return fail(SinkUnavailable("too many connections"))
         found = [

@@ -106,9 +106,6 @@ class Device:
         self._heard = b""
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """
-        See `IStreamClientEndpoint`.
-        """
         if not self.plugged or (self._transport is not None and self._transport.open):
             return fail(ConnectError(string="there is no such device"))
         protocol = protocolFactory.buildProtocol(IPv4Address("TCP", "device", 1))

@@ -130,9 +130,6 @@ class SimulatedJournal(Service):
 
     @property
     def rejected(self) -> int:
-        """
-        See `IOutbox`.
-        """
         return len(self._disk.rejected)
 
     @property
@@ -173,9 +170,6 @@ class SimulatedJournal(Service):
             stopped.callback(None)
 
     def append(self, *runs: Sequence[Row]) -> None:
-        """
-        See `IJournal`.
-        """
         if not self._life.deed():
             return
         demand(self.running == 1, "nothing comes to a journal that is closed")
@@ -245,9 +239,6 @@ class SimulatedJournal(Service):
             self._pressure(held)
 
     def oldest(self) -> Deferred[Batch]:
-        """
-        See `IOutbox`.
-        """
         demand(self._asker is None, "one asker at a time")
         asker: Deferred[Batch] = Deferred(self._forget_asker)
         self._asker = asker
@@ -275,9 +266,6 @@ class SimulatedJournal(Service):
             asker.callback(self._current)
 
     def confirm(self, batch: Batch) -> None:
-        """
-        See `IOutbox`.
-        """
         if not self._life.deed():
             return
         demand(batch is self._current, "what `oldest` gave is confirmed, and nothing else", batch, self._current)
@@ -289,9 +277,6 @@ class SimulatedJournal(Service):
         self.backlog -= batch.rows
 
     def reject(self, row: Batch, reason: str) -> None:
-        """
-        See `IOutbox`.
-        """
         if not self._life.deed():
             return
         demand(row.rows == 1, "one row at a time is set aside", row)

@@ -71,15 +71,9 @@ class Life:
         return self.alive
 
     def seconds(self) -> float:
-        """
-        See `IReactorTime`.
-        """
         return float(self._clock.seconds())
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> IDelayedCall:
-        """
-        See `IReactorTime`.
-        """
         if len(self._calls) > 100:
             self.getDelayedCalls()
         call = self._clock.callLater(delay, callable, *args, **kw)
@@ -87,9 +81,6 @@ class Life:
         return call
 
     def getDelayedCalls(self) -> Sequence[IDelayedCall]:
-        """
-        See `IReactorTime`.
-        """
         self._calls = [call for call in self._calls if call.active()]
         return self._calls
 
@@ -114,33 +105,18 @@ class SteppingClock:
         self._clock = clock
 
     def wall(self) -> int:
-        """
-        See `IClock`.
-        """
         return max(0, self.offset + int(self._clock.seconds() * 1000))
 
     def monotonic(self) -> float:
-        """
-        See `IClock`.
-        """
         return float(self._clock.seconds())
 
     def uptime(self) -> float:
-        """
-        See `IClock`.
-        """
         return self.monotonic()
 
     def boot(self) -> str:
-        """
-        See `IClock`.
-        """
         return "the only one"
 
     def trusted(self) -> bool:
-        """
-        See `IClock`.
-        """
         return self.right
 
 
