@@ -1,5 +1,5 @@
 """
-What can be called over HTTP, on a real port.
+The calls of the HTTP API, on a real port.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ SMOKE = Alarm("a1", "2", "SMOKE", "== 1", 1.0, None, AT)
 
 class SensorTests(WebTestCase):
     """
-    What is known of sensors.
+    The calls that list sensors.
     """
 
     def setUp(self) -> None:
         """
-        Know some.
+        Let the gateway know some sensors.
         """
         super().setUp()
         self.gateway.known_sensors = [SensorSummary("28:FF:4C:01", "leonardo", ["TEMP"], AT, 7)]
@@ -54,12 +54,12 @@ class SensorTests(WebTestCase):
 
     async def test_all(self) -> None:
         """
-        Sensors of the configuration come first, those that never spoke, too; then the others, as they are.
+        Configured sensors come first, including those that have not reported yet, then the others.
         """
         self.gateway.presented = {"2": SensorSettings(name="smoke", place="hall")}
-        told = await self.get("/api/v1/sensors")
-        self.assertEqual(told["now"], "2013-03-11T21:02:15.123Z")
-        silent, spoke = told["sensors"]
+        body = await self.get("/api/v1/sensors")
+        self.assertEqual(body["now"], "2013-03-11T21:02:15.123Z")
+        silent, reported = body["sensors"]
         self.assertEqual(
             silent,
             {
@@ -69,7 +69,7 @@ class SensorTests(WebTestCase):
         )
         field = {"unit": None, "decimals": None, "at": AT_TEXT, "age": 5.0, "alarm": None, "alarming": False}
         self.assertEqual(
-            spoke,
+            reported,
             {
                 **{"id": "28:FF:4C:01", "name": None, "place": None, "device": "leonardo", "device_state": "silent"},
                 **{"seen": AT_TEXT, "stale": False, "reports": 7, "default_command": "J", "commands": []},
@@ -82,7 +82,7 @@ class SensorTests(WebTestCase):
 
     async def test_presented(self) -> None:
         """
-        What the configuration says of a sensor, its fields and its commands is told; and what is alarming now.
+        A sensor has its presentation from the configuration, and its fields say whether they are alarming.
         """
         temp = FieldSettings(unit="°C", decimals=1, alarm=Condition(">", 60.0))
         self.gateway.presented = {
@@ -95,23 +95,23 @@ class SensorTests(WebTestCase):
         }
         ended = Alarm("a2", "28:FF:4C:01", "BAT", "== LOW", None, "LOW", AT, ended=AT)
         self.gateway.raised = [Alarm("a1", "28:FF:4C:01", "TEMP", "> 60", 61.0, None, AT), ended]
-        told = await self.get("/api/v1/sensors/28%3AFF%3A4C%3A01")
-        self.assertEqual((told["stale"], told["device"], told["device_state"]), (True, "uno", None))
+        body = await self.get("/api/v1/sensors/28%3AFF%3A4C%3A01")
+        self.assertEqual((body["stale"], body["device"], body["device_state"]), (True, "uno", None))
         self.assertEqual(
-            told["commands"],
+            body["commands"],
             [
                 {"label": "On", "command": "ON", "arguments": {}},
                 {"label": "Half", "command": "L", "arguments": {"LEVEL": "50", "X": "1"}},
             ],
         )
         shown = {
-            each["field"]: [each[key] for key in ("unit", "decimals", "alarm", "alarming")] for each in told["fields"]
+            each["field"]: [each[key] for key in ("unit", "decimals", "alarm", "alarming")] for each in body["fields"]
         }
         self.assertEqual(shown, {"TEMP": ["°C", 1, "> 60", True], "BAT": [None, None, None, False]})
 
     async def test_unknown(self) -> None:
         """
-        A sensor that nobody knows is a problem, and so is a question that nobody knows.
+        An unknown sensor is a problem, and so is an unknown parameter.
         """
         code, kind, _ = await self.problem("GET", "/api/v1/sensors/99")
         self.assertEqual((code, kind), (404, "unknown"))
@@ -121,15 +121,15 @@ class SensorTests(WebTestCase):
 
     async def test_many(self) -> None:
         """
-        Of very many all are told, in order.
+        Very many sensors are all listed, in order.
         """
         self.gateway.known_sensors = [SensorSummary(str(n), "leonardo", [], AT, 1) for n in range(1500)]
-        told = (await self.get("/api/v1/sensors"))["sensors"]
-        self.assertEqual([each["id"] for each in told], [str(n) for n in range(1500)])
+        body = (await self.get("/api/v1/sensors"))["sensors"]
+        self.assertEqual([each["id"] for each in body], [str(n) for n in range(1500)])
 
     async def test_odd_id(self) -> None:
         """
-        An id may hold what paths are made of, if it is quoted.
+        An id may contain the characters of a path, if they are percent-encoded.
         """
         self.gateway.presented = {"a/b%2F?ç": SensorSettings(name="odd")}
         self.assertEqual((await self.get("/api/v1/sensors/a%2Fb%252F%3F%C3%A7"))["name"], "odd")
@@ -137,7 +137,7 @@ class SensorTests(WebTestCase):
 
     async def test_markup(self) -> None:
         """
-        What a device sends stays what it is: a text in JSON, from which no browser guesses anything else.
+        Markup that a device sends is text in JSON, and browsers may not sniff another type.
         """
         evil = "<img src=x onerror=alert(1)>"
         self.gateway.readings = [reading(evil, sensor="28:FF:4C:01", field="TEMP")]
@@ -151,24 +151,24 @@ class SensorTests(WebTestCase):
 
 class AskTests(WebTestCase):
     """
-    A fresh reading.
+    The call that asks a sensor.
     """
 
     def asking(self, sensor: str = "20", **body: Any) -> Deferred[Reply]:
         """
-        Begin to ask.
+        Begin to ask a sensor.
         """
         return self.ask_for("POST", f"/api/v1/sensors/{sensor}/ask", json=body)
 
     async def asked(self, count: int = 1) -> None:
         """
-        Wait until the gateway was asked so often.
+        Wait until the gateway has received so many requests.
         """
         await until(lambda: len(self.gateway.asked) == count)
 
     async def test_plain(self) -> None:
         """
-        Without a word it is the default command, asked by the peer's address, which is recorded with its port.
+        An empty body asks the default command; the origin is the peer's address, and the client has its port, too.
         """
         asking = self.asking("2")
         await self.asked()
@@ -190,7 +190,7 @@ class AskTests(WebTestCase):
 
     async def test_everything(self) -> None:
         """
-        All that can be said reaches the gateway as a request line would.
+        Each key of the body reaches the gateway as in a request line, in the same order.
         """
         asking = self.asking(
             command="L", arguments={"level": 50, "X": "a b"}, origin="me", timeout=2.5, max_age=30, device="uno"
@@ -206,7 +206,7 @@ class AskTests(WebTestCase):
 
     async def test_failures(self) -> None:
         """
-        Each way to fail has its status and its code; its text is told.
+        Each error has its status and code, and its text as detail.
         """
         statuses: dict[type[RequestError], int] = {
             TimedOut: 504,
@@ -227,7 +227,7 @@ class AskTests(WebTestCase):
 
     async def test_malformed(self) -> None:
         """
-        What is no question is refused before the gateway hears of it.
+        A malformed body is refused, and nothing is asked.
         """
         for body in (
             b"{",
@@ -254,7 +254,7 @@ class AskTests(WebTestCase):
 
     async def test_empty_body(self) -> None:
         """
-        No body at all asks as an empty object does.
+        No body is the same as an empty object.
         """
         asking = self.ask_for("POST", "/api/v1/sensors/20/ask", headers=JSON)
         await self.asked()
@@ -263,7 +263,7 @@ class AskTests(WebTestCase):
 
     async def test_hung_up(self) -> None:
         """
-        Who hangs up loses the answer and nothing else; nothing is logged.
+        A client that disconnects loses only the response; nothing is logged.
         """
         client = await self.connect()
         client.say(
@@ -277,7 +277,7 @@ class AskTests(WebTestCase):
 
     async def test_our_fault(self) -> None:
         """
-        What nobody expects is a problem without a word about our insides, and a line in the log.
+        An unexpected error is logged, and the response does not show it.
         """
         self.gateway.broken = ZeroDivisionError("secret")
         reply = await self.call("POST", "/api/v1/sensors/20/ask", json={})
@@ -288,12 +288,12 @@ class AskTests(WebTestCase):
 
 class HistoryTests(WebTestCase):
     """
-    What was stored.
+    Stored readings and requests.
     """
 
     def store(self, count: int) -> None:
         """
-        Have so many readings of sensor 20, one a second from `AT` on.
+        Let the store have so many readings of sensor 20, one each second from `AT` on.
         """
         self.gateway.stored = [
             StoredReading(10 * n, reading(n / 2, at=AT + 1000 * n, command="J" if n % 2 else None))
@@ -302,23 +302,23 @@ class HistoryTests(WebTestCase):
 
     async def test_json(self) -> None:
         """
-        All columns are there, newest last.
+        A reading has all columns; the newest is last.
         """
         self.store(2)
-        told = (await self.get("/api/v1/readings?sensor=20"))["readings"]
+        body = (await self.get("/api/v1/readings?sensor=20"))["readings"]
         self.assertEqual(
-            told[1],
+            body[1],
             {
                 **{"seq": 10, "at": "2013-03-11T21:02:11.123Z", "sensor": "20", "field": "VALUE"},
                 **{"device": "leonardo", "value": 0.5, "text": None, "command": "J", "clock": True},
             },
         )
-        self.assertEqual([each["seq"] for each in told], [0, 10])
+        self.assertEqual([each["seq"] for each in body], [0, 10])
         self.assertEqual(await self.get("/api/v1/readings?sensor=21"), {"readings": []})
 
     async def test_selection(self) -> None:
         """
-        Field, times and limit are asked of the store; times are moments or ages.
+        Field, times and limit select readings; a time is a moment or an age.
         """
         self.store(6)
         for query, seqs in [
@@ -330,8 +330,8 @@ class HistoryTests(WebTestCase):
             ("&since=2013-03-11T22:02:15.123+01:00", [50]),
             ("&until=4s", [0]),
         ]:
-            told = await self.get("/api/v1/readings?sensor=20" + query)
-            self.assertEqual([each["seq"] for each in told["readings"]], seqs, query)
+            body = await self.get("/api/v1/readings?sensor=20" + query)
+            self.assertEqual([each["seq"] for each in body["readings"]], seqs, query)
 
     async def test_malformed(self) -> None:
         """
@@ -353,12 +353,12 @@ class HistoryTests(WebTestCase):
             ("?sensor=%FF", "not UTF-8: the query"),
             ("?sensor=20&frm=1h", "frm: no such parameter (known: bucket, field, limit, "),
         ]:
-            code, kind, said = await self.problem("GET", "/api/v1/readings" + query)
-            self.assertEqual((code, kind, said[: len(text)]), (400, "malformed", text))
+            code, kind, detail = await self.problem("GET", "/api/v1/readings" + query)
+            self.assertEqual((code, kind, detail[: len(text)]), (400, "malformed", text))
 
     async def test_csv(self) -> None:
         """
-        CSV has its names first; it is had by its path, or by what the client accepts.
+        CSV has a header row; the path or `Accept` selects it.
         """
         self.gateway.stored = [StoredReading(7, reading('say "a, b"', command="J", clock=False))]
         expected = (
@@ -378,12 +378,12 @@ class HistoryTests(WebTestCase):
 
     async def test_buckets(self) -> None:
         """
-        Sums are asked of the store, with their width in milliseconds; as JSON or CSV.
+        The store aggregates readings, with the width in milliseconds; as JSON or CSV.
         """
         self.gateway.stored_buckets = [Bucket(AT, "VALUE", 1.0, 2.5, 4.0, 3)]
-        told = await self.get("/api/v1/readings?sensor=20&field=value&since=1h&bucket=5m&limit=7")
+        body = await self.get("/api/v1/readings?sensor=20&field=value&since=1h&bucket=5m&limit=7")
         bucket = {"at": AT_TEXT, "sensor": "20", "field": "VALUE", "min": 1.0, "avg": 2.5, "max": 4.0, "count": 3}
-        self.assertEqual(told, {"bucket": 300.0, "buckets": [bucket]})
+        self.assertEqual(body, {"bucket": 300.0, "buckets": [bucket]})
         ((selection, width, limit),) = self.gateway.bucket_calls
         self.assertEqual((selection, width, limit), (Selection("20", "VALUE", AT + 5_000 - 3_600_000), 300_000, 7))
         reply = await self.call("GET", "/api/v1/readings.csv?sensor=20&bucket=5m")
@@ -391,18 +391,18 @@ class HistoryTests(WebTestCase):
 
     async def test_page_by_page(self) -> None:
         """
-        Many are fetched page by page, the next one behind the last number; none twice, none left out.
+        Many readings are fetched page by page, each after the last number of the one before.
         """
         self.store(2500)
-        told = await self.get("/api/v1/readings?sensor=20&limit=2400")
-        self.assertEqual([each["seq"] for each in told["readings"]], [10 * n for n in range(100, 2500)])
+        body = await self.get("/api/v1/readings?sensor=20&limit=2400")
+        self.assertEqual([each["seq"] for each in body["readings"]], [10 * n for n in range(100, 2500)])
         self.assertEqual(
             [page[1:] for page in self.gateway.pages], [(1000, 24990, 1000), (10991, 24990, 1000), (20991, 24990, 1000)]
         )
 
     async def test_slow_client(self) -> None:
         """
-        A client that does not read is not fetched for; when it reads, it gets all of it.
+        While a client does not read, no pages are fetched for it; when it reads, it gets all of them.
         """
         self.store(60_000)
         client = await self.connect()
@@ -422,7 +422,7 @@ class HistoryTests(WebTestCase):
 
     async def test_broken_off(self) -> None:
         """
-        Where the store fails in the middle, the client can't take what it got for all; before, it is a problem.
+        If the store fails in the middle, the response breaks off visibly; if before, it is a problem.
         """
         self.store(2500)
         self.gateway.page_fails = Failed("the database went away")
@@ -438,7 +438,7 @@ class HistoryTests(WebTestCase):
 
     async def test_hung_up(self) -> None:
         """
-        For a client that hung up nothing more is fetched, and nothing is logged.
+        When a client disconnects, no more pages are fetched, and nothing is logged.
         """
         self.store(60_000)
         client = await self.connect()
@@ -450,13 +450,13 @@ class HistoryTests(WebTestCase):
 
     async def test_requests(self) -> None:
         """
-        Who asked what, newest first, as the store gives it.
+        Requests are listed in the order of the store, newest first; by default 100.
         """
         record = RequestRecord(AT, "me", "127.0.0.1:5", None, "20", "J", "LEVEL:50", "offline", 1.5, True)
         self.gateway.stored_requests = [StoredRequest(9, record)]
-        told = await self.get("/api/v1/requests?sensor=20&limit=5")
+        body = await self.get("/api/v1/requests?sensor=20&limit=5")
         self.assertEqual(
-            told["requests"],
+            body["requests"],
             [
                 {
                     **{
@@ -478,12 +478,12 @@ class HistoryTests(WebTestCase):
 
 class OtherTests(WebTestCase):
     """
-    Alarms, devices, and how usbgate is.
+    Alarms, devices and state.
     """
 
     async def test_alarms(self) -> None:
         """
-        Alarms have the sensor's name and place; who acknowledges one is recorded.
+        Alarms have the sensor's name and place, and record who acknowledges them.
         """
         self.gateway.raised = [SMOKE]
         self.gateway.presented = {"2": SensorSettings(name="smoke", place="hall")}
@@ -500,7 +500,7 @@ class OtherTests(WebTestCase):
 
     async def test_devices(self) -> None:
         """
-        Devices with their states, counts and warnings.
+        Devices have their states, counts and warnings.
         """
         self.gateway.known_devices = [DeviceSummary("uno", "/dev/x", "offline", AT, LinkCounts(3), "which one?")]
         device = {
@@ -538,7 +538,7 @@ class OtherTests(WebTestCase):
 
     async def test_health(self) -> None:
         """
-        A device offline or a store away is not all well, though the answer is 200; what is lent is well.
+        A device that is offline, or a store that is away, is `degraded`, with status 200; a lent device is not.
         """
         for store, state, expected in [
             ("connected", "online", "ok"),
@@ -548,8 +548,8 @@ class OtherTests(WebTestCase):
         ]:
             self.gateway.current_status = replace(self.gateway.current_status, store=StoreStatus(store))
             self.gateway.known_devices = [DeviceSummary("uno", "/dev/x", state, AT)]
-            told = await self.get("/healthz")
-            self.assertEqual(told, {"status": expected, "store": store, "devices": {"uno": state}})
+            body = await self.get("/healthz")
+            self.assertEqual(body, {"status": expected, "store": store, "devices": {"uno": state}})
 
     async def test_metrics(self) -> None:
         """

@@ -19,13 +19,13 @@ from tests.support.running import TWISTD, TwistdDaemon, environment, free_port, 
 from tests.support.waiting import LIMIT, eventually
 from usbgate.daemon.service import raise_file_limit
 
-# As many as there may be; less would do to show it, and every test is to be quick.
+# Enough for the test; more would make it slow.
 STREAMS = 1000 if os.environ.get("USBGATE_FAULTS") == "full" else 200
 
 
 class WebDaemon(TwistdDaemon):
     """
-    The daemon, with its page.
+    The daemon with its HTTP API.
     """
 
     def __init__(self, *arguments: Any, **others: Any) -> None:
@@ -34,7 +34,7 @@ class WebDaemon(TwistdDaemon):
 
     def connect(self) -> http.client.HTTPConnection:
         """
-        Connect to it.
+        Connect to the HTTP port.
         """
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=LIMIT)
         connection.connect()
@@ -42,7 +42,7 @@ class WebDaemon(TwistdDaemon):
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """
-        Call, and read the answer as JSON.
+        Make a call, and return its response, which is JSON.
         """
         with closing(self.connect()) as connection:
             content = None if body is None else json.dumps(body)
@@ -51,7 +51,7 @@ class WebDaemon(TwistdDaemon):
 
     def stream(self) -> socket.socket:
         """
-        Hear events.
+        Open a stream of events.
         """
         client = socket.create_connection(("127.0.0.1", self.http_port), LIMIT)
         client.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -59,7 +59,7 @@ class WebDaemon(TwistdDaemon):
 
     def memory_peak(self) -> int:
         """
-        Tell the most memory that it had since `forget_peak`, in bytes.
+        Return the peak of its memory since `forget_peak`, in bytes.
         """
         with open(f"/proc/{self.process.pid}/status") as status:
             (line,) = [line for line in status if line.startswith("VmHWM:")]
@@ -67,7 +67,7 @@ class WebDaemon(TwistdDaemon):
 
     def forget_peak(self) -> None:
         """
-        Begin a new peak.
+        Reset the peak.
         """
         with open(f"/proc/{self.process.pid}/clear_refs", "w") as file:
             file.write("5")
@@ -75,12 +75,12 @@ class WebDaemon(TwistdDaemon):
 
 class WebRunningCase(StoreCase):
     """
-    A daemon that is made with its page.
+    Tests with a `WebDaemon`.
     """
 
     def run_web(self, *options: str) -> WebDaemon:
         """
-        Run one until the end of the test.
+        Run a daemon until the end of the test.
         """
         daemon = WebDaemon(self.state, *options)
         self.addCleanup(daemon.stop)
@@ -90,13 +90,13 @@ class WebRunningCase(StoreCase):
 
 class AlarmTests(WebRunningCase):
     """
-    A smoke detector.
+    Alarms.
     """
 
     def test_kept(self) -> None:
         """
-        An alarm that was raised is told until it has ended and somebody has seen it; a `kill -9` and a restart neither
-        forget it nor raise it again.
+        An alarm is listed until it has ended and is acknowledged; a `kill -9` and a restart neither lose it nor raise
+        it again.
         """
         device = self.plug(lambda fields: [])
         config = self.state.parent / "usbgate.toml"
@@ -105,7 +105,7 @@ class AlarmTests(WebRunningCase):
         daemon = self.run_web(*options)
         self.online(daemon)
         stream = daemon.stream().makefile("rb")
-        self.assertTrue(any(line.startswith(b":") for line in stream), "it hears events from now on")
+        self.assertTrue(any(line.startswith(b":") for line in stream), "the stream has begun")
         device.say(b"ID:2_SMOKE:1")
         event = next(line for line in stream if line == b"event: alarm\n") and json.loads(next(stream)[6:])
         stream.close()
@@ -132,13 +132,13 @@ class AlarmTests(WebRunningCase):
 
 class WebJobTests(WebRunningCase):
     """
-    What it is for.
+    Asking, storing and events.
     """
 
     def test_asked_by_both(self) -> None:
         """
-        Who asks over HTTP and who asks over TCP at the same time are answered by one message to the device; both are
-        recorded, with their addresses.
+        The same question over HTTP and TCP at the same time is one message to the device; both requests are recorded
+        with their addresses.
         """
         device = self.plug(lambda fields: [])
         daemon = self.run_web("--device", str(device.path), "--database", self.database)
@@ -167,7 +167,7 @@ class WebJobTests(WebRunningCase):
 
     def test_history(self) -> None:
         """
-        What the device says is told as it comes, stored, and told again from the database, as JSON, CSV and sums.
+        A report is published, stored, and returned from the database as JSON, CSV and aggregates.
         """
         device = self.plug()
         daemon = self.run_web("--device", str(device.path), "--database", self.database)
@@ -203,7 +203,7 @@ class WebJobTests(WebRunningCase):
 
     def test_store_events(self) -> None:
         """
-        A database that goes away is told to who hears events.
+        Losing the database is an event.
         """
         device = self.plug()
         daemon = self.run_web("--device", str(device.path), "--database", self.database)
@@ -221,12 +221,12 @@ class WebJobTests(WebRunningCase):
 
 class ManyTests(WebRunningCase):
     """
-    Many rows, many clients.
+    Many rows and many clients.
     """
 
     def test_many_rows(self) -> None:
         """
-        Many rows are told, as JSON or CSV, in little memory.
+        Sending many rows as JSON or CSV takes little memory.
         """
         device = self.plug()
         daemon = self.run_web("--device", str(device.path), "--database", self.database)
@@ -254,7 +254,7 @@ class ManyTests(WebRunningCase):
 
     def test_many_streams(self) -> None:
         """
-        Clients of events, some of which do not read, neither lose an event nor keep anybody from being answered.
+        With many streams, some of which are not read, the others lose no event, and requests are answered.
         """
         raise_file_limit()
         device = self.plug(value_of)
@@ -282,7 +282,7 @@ class ManyTests(WebRunningCase):
 
     def receive(self, clients: list[socket.socket], received: list[list[Any]]) -> None:
         """
-        Read what sensor 7 said, from each.
+        Read the readings of sensor 7 from each client.
         """
         for client in clients:
             values: list[Any] = []
@@ -298,19 +298,19 @@ class ManyTests(WebRunningCase):
 
 class AddressTests(RunningCase):
     """
-    Where it listens, and where it does not.
+    The address of the HTTP port.
     """
 
     def test_default_taken(self) -> None:
         """
-        Where the default address is taken that is said once, and the daemon runs on.
+        If the default address is in use, that is logged once, and the daemon runs without HTTP.
         """
         self.addCleanup(usual_ports().close)
         device = self.plug()
         try:
             taken = socket.create_server(("127.0.0.1", 8080))
         except OSError:
-            pass  # somebody has it, which is as good
+            pass  # another program has it, which is as good
         else:
             self.addCleanup(taken.close)
         daemon = TwistdDaemon(self.state, "--device", str(device.path), "--database", "none", http=None)
@@ -321,11 +321,11 @@ class AddressTests(RunningCase):
 
     def test_asked_for_taken(self) -> None:
         """
-        An address that was asked for, and is taken, ends the start with one line that names it.
+        If a configured address is in use, the start fails with one line that names it.
         """
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            said = subprocess.run(
+            finished = subprocess.run(
                 [
                     *(*TWISTD, "-n", "--pidfile=", "usbgate", "--device", "/dev/null", "--database", "none"),
                     *("--state", str(self.state), "--listen", "tcp:0:interface=127.0.0.1"),
@@ -337,24 +337,24 @@ class AddressTests(RunningCase):
                 cwd="/",
                 env=environment(),
             )
-        self.assertEqual(said.returncode, 1)
-        self.assertIn(f"can't listen: Couldn't listen on 127.0.0.1:{port}", said.stdout + said.stderr)
-        self.assertNotIn("Traceback", said.stdout + said.stderr)
+        self.assertEqual(finished.returncode, 1)
+        self.assertIn(f"can't listen: Couldn't listen on 127.0.0.1:{port}", finished.stdout + finished.stderr)
+        self.assertNotIn("Traceback", finished.stdout + finished.stderr)
 
     def test_says_where(self) -> None:
         """
-        Where it is is said once; where it is turned off nothing of it is even loaded.
+        The page's address is logged once; with HTTP off, none of its modules are imported.
         """
         device = self.plug()
         daemon = WebDaemon(self.state, "--device", str(device.path), "--database", "none")
         self.addCleanup(daemon.stop)
         daemon.ready()
         address = f"the page is at http://127.0.0.1:{daemon.http_port}/"
-        eventually(lambda: address in daemon.log, "it says where its page is")
+        eventually(lambda: address in daemon.log, "the address is logged")
         self.assertEqual(daemon.call("GET", "/healthz")["store"], "none")
         self.assertEqual(daemon.log.count(address), 1)
         loaded = "import sys, usbgate.tap; print([name for name in sys.modules if name in ('klein', 'usbgate.web')])"
-        said = subprocess.run(
+        finished = subprocess.run(
             [sys.executable, "-c", loaded], capture_output=True, text=True, env=environment(), cwd="/"
         )
-        self.assertEqual(said.stdout, "[]\n")
+        self.assertEqual(finished.stdout, "[]\n")

@@ -1,5 +1,5 @@
 """
-Events over HTTP: what is sent, what a client that was cut off gets, and what a slow one loses.
+Events over HTTP: what is sent, what a client that reconnects gets, and what a slow client loses.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
 def reading_event(n: int = 0, sensor: str = "20", text: str = "") -> ReportEvent:
     """
-    Make an event whose value tells which one it is.
+    Make an event that is recognized by its value.
     """
     return ReportEvent(sensor, "leonardo", None, AT, (("VALUE", text or str(n)),))
 
 
 def values(received: bytes) -> list[Any]:
     """
-    List the values of the readings in what a client heard, and what else happened, in order.
+    List the values of the readings that a client received, and the other events, in order.
     """
     found: list[Any] = []
     for block in received.decode().split("\n\n"):
@@ -66,26 +66,26 @@ class Client:
     @property
     def received(self) -> bytes:
         """
-        All that was sent to it.
+        All that it was sent.
         """
         data: bytes = self.transport.value()
         return data
 
     def hang_up(self) -> None:
         """
-        Be gone.
+        Disconnect.
         """
         self.stream.cancel()
 
 
 class StreamTests(SynchronousTestCase):
     """
-    Without sockets, by a clock of our own.
+    Without sockets, by a fake clock.
     """
 
     def setUp(self) -> None:
         """
-        Have nobody.
+        Start without clients.
         """
         self.clock = Clock()
         self.gateway = MemoryGateway()
@@ -93,7 +93,7 @@ class StreamTests(SynchronousTestCase):
 
     def tearDown(self) -> None:
         """
-        No timer is left.
+        Check that no timer and no subscription is left.
         """
         for client in self.clients:
             client.hang_up()
@@ -113,7 +113,7 @@ class StreamTests(SynchronousTestCase):
     @property
     def clients(self) -> list[Client]:
         """
-        Those that were opened.
+        The streams that were opened.
         """
         if not hasattr(self, "_clients"):
             self._clients: list[Client] = []
@@ -121,14 +121,14 @@ class StreamTests(SynchronousTestCase):
 
     def happen(self, *events: Any) -> None:
         """
-        Let something happen, and a turn of the reactor go by.
+        Publish events, and let a reactor turn pass.
         """
         self.gateway.publish(*events)
         self.clock.advance(0)
 
     def test_begin(self) -> None:
         """
-        The head, a comment and where one is come at once.
+        The head, a comment and the newest id are sent at once.
         """
         client = self.client()
         self.assertEqual(client.received, HEAD + b": usbgate\nretry: 2000\n\nid: b0-0\n\n")
@@ -153,13 +153,13 @@ class StreamTests(SynchronousTestCase):
         self.happen(*events)
         blocks = client.received[before:].decode().split("\n\n")
         self.assertEqual(blocks.pop(), "")
-        told = []
+        frames = []
         for n, block in enumerate(blocks, 1):
             number, name, data = block.split("\n")
             self.assertEqual(number, f"id: b0-{n}")
-            told.append((name, json.loads(data.removeprefix("data: "))))
+            frames.append((name, json.loads(data.removeprefix("data: "))))
         self.assertEqual(
-            told,
+            frames,
             [
                 (
                     "event: reading",
@@ -183,7 +183,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_one_sensor(self) -> None:
         """
-        Who wants one sensor gets no other's readings, and all else.
+        With `sensor`, a client gets the readings of that sensor only, and all other events.
         """
         client = self.client(sensor="21")
         self.happen(reading_event(1), reading_event(2, "21"), StoreEvent("away", 0), reading_event(3))
@@ -191,7 +191,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_resume(self) -> None:
         """
-        Who was cut off gets what it missed, in order, once, and then what comes.
+        A client that reconnects gets what it missed, once and in order, and then new events.
         """
         self.client()
         self.happen(*[reading_event(n) for n in range(1, 6)])
@@ -206,7 +206,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_resume_one_sensor(self) -> None:
         """
-        What was missed is of that sensor only, too.
+        With `sensor`, missed readings are of that sensor only.
         """
         self.client()
         self.happen(reading_event(1), reading_event(2, "21"), reading_event(3))
@@ -214,7 +214,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_cannot_resume(self) -> None:
         """
-        Who comes from before the start, or from a time of which nothing is kept, is told that it lost something.
+        A client with an id of another run, or from the future, gets `dropped` without a number; others are ignored.
         """
         self.client()
         self.happen(reading_event(1))
@@ -229,7 +229,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_ring_is_bounded(self) -> None:
         """
-        Of too many the newest are kept; how many were lost is told where it is known.
+        The newest events are kept, up to the limit; `dropped` has the number of lost ones if it is known.
         """
         self.client()
         self.happen(*[reading_event(n, text="x" * 1000) for n in range(2000)])
@@ -242,7 +242,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_lingers(self) -> None:
         """
-        When the last one is gone, events are numbered for a while yet; then no more, and none is made.
+        When the last client has disconnected, events are kept for a while; then the subscription ends.
         """
         self.client().hang_up()
         self.clock.advance(LINGER - 1)
@@ -256,13 +256,13 @@ class StreamTests(SynchronousTestCase):
 
     def test_nobody(self) -> None:
         """
-        Before the first one comes nobody hears of events.
+        Without clients, there is no subscription.
         """
         self.assertEqual(self.gateway.subscribers, [])
 
     def test_heartbeat(self) -> None:
         """
-        Something comes now and then, whatever happens.
+        A comment is sent regularly, even without events.
         """
         client = self.client()
         before = client.received
@@ -271,8 +271,8 @@ class StreamTests(SynchronousTestCase):
 
     def test_slow(self) -> None:
         """
-        A client that does not read loses events beyond the limit, which are counted and told when it reads again; the
-        others lose none.
+        A client that does not read loses events beyond the limit, and gets their number when it reads again; the others
+        lose none.
         """
         slow, other = self.client(), self.client()
         slow.transport.stuck = True
@@ -294,7 +294,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        What happened just before the end is told, and then the connections are closed.
+        Events that wait are sent before the connections are closed.
         """
         client = self.client()
         self.gateway.publish(reading_event(7))
@@ -305,7 +305,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_stuck(self) -> None:
         """
-        One that takes nothing at all is dropped.
+        A client that reads nothing for too long is disconnected.
         """
         client = self.client()
         client.transport.stuck = True
@@ -315,7 +315,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_too_many(self) -> None:
         """
-        There are only so many, until one is gone.
+        The number of streams is limited; a client that disconnects makes room.
         """
         for _ in range(3):
             self.events.admit()
@@ -332,7 +332,7 @@ class WireTests(WebTestCase):
 
     async def test_begin(self) -> None:
         """
-        The head says what it is, that it ends with the connection, and that no proxy may hold it up.
+        The headers have the type, the end with the connection, and the request to proxies not to buffer.
         """
         client = await self.listen()
         head, _, rest = client.received.partition(b"\r\n\r\n")
@@ -346,7 +346,7 @@ class WireTests(WebTestCase):
 
     async def test_resume(self) -> None:
         """
-        A browser that comes back says what it saw last.
+        `Last-Event-ID` resumes a stream.
         """
         client = await self.listen("?sensor=20")
         self.gateway.publish(reading_event(1), reading_event(2, "21"), reading_event(3))
@@ -357,7 +357,7 @@ class WireTests(WebTestCase):
 
     async def test_behind_an_answer(self) -> None:
         """
-        On a connection that asked for something else before, pipelined, all of that comes first.
+        On a pipelined connection, a stream begins after the earlier responses.
         """
         client = await self.connect()
         client.transport.pauseProducing()
@@ -372,7 +372,7 @@ class WireTests(WebTestCase):
 
     async def test_hung_up(self) -> None:
         """
-        Who hangs up is forgotten.
+        A stream ends when its client disconnects.
         """
         client = await self.listen()
         client.transport.abortConnection()
@@ -380,13 +380,13 @@ class WireTests(WebTestCase):
 
     async def test_malformed(self) -> None:
         """
-        A stream of something that there is not is a problem.
+        A stream with a wrong parameter is a problem.
         """
         self.assertEqual((await self.problem("GET", "/api/v1/events?sensor=a_b"))[:2], (400, "malformed"))
 
     async def test_stop(self) -> None:
         """
-        At the end all are closed: those that hear events, those that wait for an answer (which they get), the idle.
+        Stopping closes all connections: streams, idle ones, and those that wait for a response, after it.
         """
         listening, idle, asking = await self.listen(), await self.connect(), await self.connect()
         asking.say(
@@ -404,7 +404,7 @@ class WireTests(WebTestCase):
 
     async def test_stop_stuck(self) -> None:
         """
-        One that takes nothing, and one that nobody answers, do not hold up the end.
+        A client that reads nothing, and one without an answer, do not delay stopping.
         """
         client = await self.listen()
         client.transport.pauseProducing()

@@ -1,5 +1,5 @@
 """
-The OpenAPI document: it names what there is, and schemathesis finds what it says to be so.
+The OpenAPI document: it is complete, and schemathesis finds that the API conforms to it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from usbgate.testing import AT, reading
 from usbgate.web.api import Api
 from usbgate.web.openapi import document
 
-CASES = 100 if os.environ.get("USBGATE_FAULTS") == "full" else 5  # a call, made up
+CASES = 100 if os.environ.get("USBGATE_FAULTS") == "full" else 5  # generated cases a call
 
 
 class DocumentTests(SynchronousTestCase):
     """
-    Read without a server.
+    The document itself.
     """
 
     def test_complete(self) -> None:
         """
-        Every call there is stands in it, and no other; the page's files are no calls.
+        It has every route but those of the page's files.
         """
         routes = {
             (method.lower(), rule.rule.replace("<", "{").replace(">", "}"))
@@ -57,7 +57,7 @@ class DocumentTests(SynchronousTestCase):
 
     def test_references(self) -> None:
         """
-        What it refers to is in it, and each call has a name of its own.
+        All references resolve, and each call has a name of its own.
         """
         whole = document(Api.calls.documented)
         referred: set[str] = set()
@@ -83,12 +83,12 @@ class DocumentTests(SynchronousTestCase):
 @skipIf(find_spec("schemathesis") is None, "schemathesis is not installed")
 class SchemathesisTests(WebTestCase):
     """
-    A site that knows a little of everything, and answers at once.
+    A site with a little of everything, which answers at once.
     """
 
     def setUp(self) -> None:
         """
-        Know it.
+        Fill the gateway.
         """
         super().setUp()
         gateway = self.gateway
@@ -111,15 +111,15 @@ class SchemathesisTests(WebTestCase):
 
     async def test_schemathesis(self) -> None:
         """
-        Whatever is asked, right or wrong, gets what the document says, and never is it our fault.
+        Each response to valid and invalid calls conforms to the document, and none is a server error.
         """
-        said = await deferToThread(self.run_schemathesis)
-        self.assertEqual(said.returncode, 0, said.stdout + said.stderr)
-        self.assertRegex(said.stdout, r"1[0-9] passed|No issues found")
+        finished = await deferToThread(self.run_schemathesis)
+        self.assertEqual(finished.returncode, 0, finished.stdout + finished.stderr)
+        self.assertRegex(finished.stdout, r"1[0-9] passed|No issues found")
 
     def run_schemathesis(self) -> subprocess.CompletedProcess[str]:
         """
-        Run it to its end.
+        Run schemathesis against the site.
         """
         base = f"http://127.0.0.1:{self.port}"
         return subprocess.run(

@@ -28,20 +28,20 @@ else:
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 360, "height": 740}
 
-# The browser's own words about an answer that is no 200, such as a timeout: told on the page, and no fault of it.
+# The browser logs every response that is not 200, such as a timeout; that is not an error of the page.
 _OF_THE_NETWORK = "Failed to load resource"
 
 
 class PageCase(SynchronousTestCase):
     """
-    A page, or several; none of them may say an error.
+    One or more pages, none of which may log an error.
     """
 
     skip = MISSING
 
     def open(self, path: str = "", url: str | None = None, **context: Any) -> Page:
         """
-        Open the page with a browser of its own, as for another person.
+        Open the page in a browser context of its own.
 
         Args:
             path: What comes behind its address.
@@ -56,8 +56,8 @@ class PageCase(SynchronousTestCase):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on(
             "console",
-            lambda said: (
-                errors.append(said.text) if said.type == "error" and _OF_THE_NETWORK not in said.text else None
+            lambda message: (
+                errors.append(message.text) if message.type == "error" and _OF_THE_NETWORK not in message.text else None
             ),
         )
         self.addCleanup(lambda: self.assertEqual(errors, []))
@@ -66,31 +66,31 @@ class PageCase(SynchronousTestCase):
 
     def card(self, page: Page, name: str) -> Locator:
         """
-        Find the card of a sensor.
+        Return the card of a sensor.
         """
         return page.get_by_role("article").filter(has=page.get_by_role("heading", name=name, exact=True))
 
     def refresh(self, page: Page, name: str) -> Locator:
         """
-        Find the button that asks a sensor.
+        Return the button that asks a sensor.
         """
         return page.get_by_role("button", name=re.compile(f"^(Refresh|Asking…) {name}$"))
 
     def live(self, page: Page) -> None:
         """
-        Wait until it hears events.
+        Wait until the stream of events is open.
         """
         expect(page.locator("#connection")).to_have_text("live")
 
 
 class AskTests(PageCase):
     """
-    What the page is for.
+    Asking sensors.
     """
 
     def test_refresh(self) -> None:
         """
-        Refresh shows that it waits, then the new value, with its unit and as many decimals as are configured.
+        Refresh shows that it waits, then the new value with its unit and the configured decimals.
         """
         page = self.open()
         self.live(page)
@@ -108,7 +108,7 @@ class AskTests(PageCase):
 
     def test_no_answer(self) -> None:
         """
-        A sensor that does not answer says so, and why, in words and a shape; when it speaks again that is over.
+        A failed request is shown with its reason, as a text and a shape, until the sensor reports again.
         """
         page = self.open()
         card = self.card(page, "cellar")
@@ -123,7 +123,7 @@ class AskTests(PageCase):
 
     def test_two_pages(self) -> None:
         """
-        Two pages that ask two sensors at the same time each get their own sensor's answer.
+        Two pages that ask two sensors at the same time each get the right answer.
         """
         first, second = self.open(), self.open()
         self.addCleanup(flat().keep_silent("20", "21"))
@@ -141,7 +141,7 @@ class AskTests(PageCase):
 
     def test_command(self) -> None:
         """
-        A button of the configuration has the device do what it says, once, and the page shows what became of it.
+        A configured button sends its command once, and shows that it was carried out.
         """
         page = self.open()
         card = self.card(page, "lamp")
@@ -158,7 +158,7 @@ class AskTests(PageCase):
 
     def test_keyboard(self) -> None:
         """
-        By keyboard alone one gets to a button, presses it, and is still there when the answer has come.
+        A button can be reached and pressed by keyboard, and keeps the focus when the answer arrives.
         """
         page = self.open()
         button = self.refresh(page, "bedroom humidity")
@@ -175,7 +175,7 @@ class AskTests(PageCase):
 
     def test_text(self) -> None:
         """
-        A sensor that nobody configured appears when it speaks, and what it says is text, never markup.
+        A sensor that is not configured appears with its first report, whose values are text, never markup.
         """
         page = self.open()
         self.live(page)
@@ -192,12 +192,12 @@ class AskTests(PageCase):
 
 class TopTests(PageCase):
     """
-    What stands at the top.
+    Alarms and notices.
     """
 
     def test_alarm(self) -> None:
         """
-        Smoke is at the top of a page that is open, announced, and stays, also when it is over, until acknowledged.
+        An alarm is shown at the top and announced, and stays after its end until it is acknowledged.
         """
         page, other = self.open(), self.open("#/sensor/20")
         for each in (page, other):
@@ -219,7 +219,7 @@ class TopTests(PageCase):
 
     def test_acknowledged_first(self) -> None:
         """
-        An alarm that somebody has seen, and that is not over, is still there, with who it was and without a button.
+        An alarm that is acknowledged and active is shown with who acknowledged it, without a button.
         """
         page = self.open()
         self.live(page)
@@ -232,7 +232,7 @@ class TopTests(PageCase):
 
     def test_device(self) -> None:
         """
-        A device that is unplugged is told, at the top and at its sensors.
+        A device that is unplugged is shown at the top and on its sensors' cards.
         """
         page = self.open()
         self.live(page)
@@ -249,7 +249,7 @@ class TopTests(PageCase):
 
     def test_connection(self) -> None:
         """
-        A page whose usbgate is gone says so, and has all that it missed when that is back.
+        A lost connection is shown; after reconnecting, the page has all that it missed.
         """
         page = self.open()
         self.live(page)
@@ -271,12 +271,12 @@ class TopTests(PageCase):
 
 class LookTests(PageCase):
     """
-    For whom, and on what.
+    Languages, accessibility, screens and views.
     """
 
     def test_french(self) -> None:
         """
-        A French browser gets French words and numbers; what a person chooses instead is kept.
+        A French browser gets French texts and numbers; another choice is kept.
         """
         page = self.open(locale="fr-FR")
         flat().say("20", "VALUE:20.5")
@@ -293,12 +293,12 @@ class LookTests(PageCase):
 
     def test_accessible(self) -> None:
         """
-        axe finds nothing serious in either view, light or dark, with an alarm and a failure on it.
+        axe finds no serious violation in either view, light or dark, with an alarm and a failed request.
         """
         flat().say("2", "SMOKE:1")
         found = []
         for scheme in ("light", "dark"):
-            # Without motion: a value that flashes has no colour of its own yet.
+            # Without motion: a value that flashes has changing colours.
             page = self.open(color_scheme=scheme, reduced_motion="reduce")
             expect(page.get_by_role("alert")).to_contain_text("smoke detector")
             self.refresh(page, "cellar").click()
@@ -314,7 +314,7 @@ class LookTests(PageCase):
 
     def test_phone(self) -> None:
         """
-        On a small phone nothing is wider than the screen.
+        On a small phone, nothing is wider than the screen.
         """
         for language in ("en-GB", "fr-FR"):
             page = self.open(viewport=PHONE, locale=language)
@@ -326,8 +326,8 @@ class LookTests(PageCase):
 
     def test_own_view(self) -> None:
         """
-        A sensor's own view has a chart of each number that goes on as it speaks, the changes of its texts, who asked
-        it, and its readings as CSV; from there one gets back to where one was.
+        A sensor's view has a live chart for each number, the changes of its texts, its latest requests, and its
+        readings as CSV; the way back leads to the sensor's card.
         """
         flat().say("22", "TEMP:23.0_HUM:61.0_BAT:OK")
         page = self.open()
@@ -355,7 +355,7 @@ class LookTests(PageCase):
 
     def test_zoom(self) -> None:
         """
-        Who drags over a chart sees that part of it, and gets out of it again.
+        Dragging across a chart zooms in, and there is a way out.
         """
         page = self.open("#/sensor/20")
         box = page.locator(".u-over").bounding_box()
@@ -370,7 +370,7 @@ class LookTests(PageCase):
 
     def test_proxy(self) -> None:
         """
-        All of it works under a path of a reverse proxy, and what was said while that was away is not missed.
+        The page works under a path of a reverse proxy, and misses nothing while the proxy is down.
         """
         proxy = Proxy(flat().url)
         self.addCleanup(proxy.stop)
@@ -392,7 +392,7 @@ class LookTests(PageCase):
 
     def test_screenshots(self) -> None:
         """
-        Make the pictures of the documentation, where USBGATE_SCREENSHOTS says.
+        Make the screenshots of the documentation in the folder of USBGATE_SCREENSHOTS.
         """
         folder = os.environ.get("USBGATE_SCREENSHOTS")
         if not folder:
@@ -406,7 +406,7 @@ class LookTests(PageCase):
                 page = self.open(url=shown.url, viewport=size, color_scheme=scheme, reduced_motion="reduce")
                 self.live(page)
                 lines = page.locator(".spark .line[d*=L]")
-                expect(lines.nth(1)).to_be_attached()  # those in sight
+                expect(lines.nth(1)).to_be_attached()  # of visible cards
                 if scheme == "dark":
                     shown.say("2", "SMOKE:1")
                     expect(page.get_by_role("alert")).to_contain_text("smoke detector")
@@ -421,7 +421,7 @@ class LookTests(PageCase):
 
 def faults(page: Page) -> list[str]:
     """
-    List what axe finds serious or critical.
+    List the serious and critical violations that axe finds.
     """
     return [
         f"{violation['id']}: {[node['html'] for node in violation['nodes']]}"
@@ -432,7 +432,7 @@ def faults(page: Page) -> list[str]:
 
 def tell_a_day(shown: Home) -> None:
     """
-    Give a flat a day to look back on.
+    Store a day of readings for the home.
     """
     sql = """
         insert into reading

@@ -1,5 +1,5 @@
 """
-Who may say what over HTTP, and what every answer has; under a sub-path behind nginx, too.
+Which requests are refused, which headers every response has, and the same under a base path behind nginx.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ ASK = "/api/v1/sensors/20/ask"
 
 class HostTests(SynchronousTestCase):
     """
-    By which names we may be called.
+    Hosts by which browsers may call us.
     """
 
     def test_names(self) -> None:
         """
-        Addresses, localhost, the machine's name and those of the configuration; no other, however it looks.
+        IP addresses, localhost, the machine's name and configured hosts are allowed, and no other name.
         """
         guard = RequestGuard(["House.example"], "Pi.lan")
         for host in (
@@ -60,21 +60,21 @@ class HostTests(SynchronousTestCase):
 
     def test_own_name(self) -> None:
         """
-        The machine's name is what the system says.
+        By default, the machine's name is the system's.
         """
         self.assertTrue(RequestGuard().is_ours(socket.gethostname()))
 
 
 class GuardTests(WebTestCase):
     """
-    What is refused, and how every answer looks.
+    Requests that are refused, and headers of all responses.
     """
 
     hosts = ("house.example",)
 
     async def test_rebinding(self) -> None:
         """
-        A page from elsewhere whose name leads here by now gets nothing, neither API nor files nor metrics.
+        DNS rebinding: a page of another site gets nothing, neither API nor files nor metrics.
         """
         for path in ("/", "/api/v1/sensors", "/api/v1/events", "/healthz", "/metrics", "/nix"):
             code, kind, _ = await self.problem("GET", path, headers={"Host": "evil.example:8080"})
@@ -84,7 +84,7 @@ class GuardTests(WebTestCase):
 
     async def test_one_host(self) -> None:
         """
-        Two hosts, or none where HTTP wants one, are refused; a probe that speaks HTTP/1.0 needs none.
+        Two `Host` headers, or none in HTTP/1.1, are refused; HTTP/1.0 needs none.
         """
         for head, status in [
             ("GET /healthz HTTP/1.1\nHost: localhost\nHost: evil.example", b"HTTP/1.1 400 "),
@@ -100,11 +100,11 @@ class GuardTests(WebTestCase):
 
     async def test_origin(self) -> None:
         """
-        A call that changes something is refused from a page of another origin; without an origin it is no page's.
+        A call that changes something is refused with an `Origin` of another site, and accepted without one.
         """
         for origin in ("http://evil.example", "null", "file://", "http://localhost.evil.example", "http://[::1"):
-            told = await self.problem("POST", ASK, json={}, headers={"Origin": origin})
-            self.assertEqual(told[:2], (403, "denied"), origin)
+            problem = await self.problem("POST", ASK, json={}, headers={"Origin": origin})
+            self.assertEqual(problem[:2], (403, "denied"), origin)
         self.assertEqual(self.gateway.asked, [])
         for index, origin in enumerate(["http://127.0.0.1:8080", "https://house.example", "http://localhost"]):
             asking = self.ask_for("POST", ASK, json={}, headers={"Origin": origin})
@@ -114,11 +114,11 @@ class GuardTests(WebTestCase):
 
     async def test_content_type(self) -> None:
         """
-        A call that changes something needs the type that no form can send.
+        A call that changes something requires JSON, which no form can send.
         """
         for headers in ({}, {"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"}):
-            told = await self.problem("POST", ASK, data=b'{"command": "ON"}', headers=headers)
-            self.assertEqual(told[:2], (415, "malformed"))
+            problem = await self.problem("POST", ASK, data=b'{"command": "ON"}', headers=headers)
+            self.assertEqual(problem[:2], (415, "malformed"))
         broken = {"Content-Type": "multipart/form-data; boundary=x"}
         self.assertEqual((await self.problem("POST", ASK, data=b"?", headers=broken))[0], 415)
         self.assertEqual(self.gateway.asked, [])
@@ -129,7 +129,7 @@ class GuardTests(WebTestCase):
 
     async def test_no_utf8(self) -> None:
         """
-        What is no text in the head of a request is refused, and is no fault of ours.
+        A head that is not UTF-8 is refused, without a server error.
         """
         for name in (b"Host", b"Origin", b"Content-Type", b"Accept", b"Last-Event-ID", b"If-None-Match", b"X"):
             for path in (b"/", b"/api/v1/events", b"/api/v1/readings?sensor=20"):
@@ -141,7 +141,7 @@ class GuardTests(WebTestCase):
 
     async def test_size(self) -> None:
         """
-        A body beyond the limit is refused, chunked or not; one that goes on and on is not read to its end.
+        A body beyond the limit is refused, chunked or not; a client that continues to send is disconnected.
         """
         for data in (b"x" * (BODY_LIMIT + 1), b"x" * 10 * BODY_LIMIT):
             self.assertEqual((await self.problem("POST", ASK, data=data, headers=JSON))[:2], (413, "limit"))
@@ -159,7 +159,7 @@ class GuardTests(WebTestCase):
 
     async def test_long_head(self) -> None:
         """
-        A head beyond all bounds is refused as well.
+        A head beyond the limit is refused.
         """
         client = await self.connect()
         client.say("GET / HTTP/1.1\nHost: localhost\nX: " + "x" * 100_000)
@@ -168,7 +168,7 @@ class GuardTests(WebTestCase):
 
     async def test_methods(self) -> None:
         """
-        What a path is not for is said with what it is for; HEAD is for everything that GET is for, without a body.
+        A method that a path does not support is a problem that lists the others; HEAD is GET without a body.
         """
         for method, path, allowed in [
             ("GET", ASK, "POST"),
@@ -189,13 +189,13 @@ class GuardTests(WebTestCase):
 
     async def test_nowhere(self) -> None:
         """
-        No path leads out of the list of files, or to a list of them.
+        Only listed files are served, and there is no list of them.
         """
         for path in (
             *("/nix", "/page/", "/page", "/index.html/", "/api", "/api/v1", "/api/v1/", "/api/v1/sensors/"),
             *("/..%2f..%2fsetup.cfg", "/../files.py", "/%2e%2e/files.py", "/files.py", "/index.html%00"),
         ):
-            client = await self.connect()  # as it stands: others make it a tidy path first
+            client = await self.connect()  # sent as it is: clients normalize the path first
             client.say(f"GET {path} HTTP/1.0\nHost: localhost")
             await until(lambda: client.lost)  # noqa: B023  # waited for here
             self.assertRegex(client.received, b"^HTTP/1.0 404 Not Found", path)
@@ -203,7 +203,7 @@ class GuardTests(WebTestCase):
 
     async def test_headers(self) -> None:
         """
-        Every answer forbids what the page does not need, and none says what we are made of.
+        Every response has the security headers, and none names the server's software.
         """
         replies = [
             await self.call(method, path, headers=headers)
@@ -233,7 +233,7 @@ class GuardTests(WebTestCase):
 
     async def test_page(self) -> None:
         """
-        The page is at the root; who has it already is told so.
+        The page is at the root; a client that has it gets 304.
         """
         reply = await self.call("GET", "/?from=bookmark")
         self.assertEqual(reply.header("Content-Type"), "text/html; charset=utf-8")
@@ -259,22 +259,22 @@ class GuardTests(WebTestCase):
 
     async def test_left_open(self) -> None:
         """
-        A connection on which nothing is asked any more is closed after a while, and nothing is logged about it.
+        An idle connection is closed after a while, and nothing is logged.
         """
         self.web.site.timeOut = 0.05
-        said: list[Any] = []
-        observer: Any = said.append
+        logged: list[Any] = []
+        observer: Any = logged.append
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
         client = await self.connect()
         client.say("GET /healthz HTTP/1.1\nHost: localhost")
         await until(lambda: client.lost)
         self.assertTrue(client.received.startswith(b"HTTP/1.1 200"))
-        self.assertEqual([event for event in said if "imin" in str(event.get("log_format"))], [])
+        self.assertEqual([event for event in logged if "imin" in str(event.get("log_format"))], [])
 
     async def test_idle(self) -> None:
         """
-        Nothing wakes the process up while nobody asks: there is no access log whose time is kept.
+        No timer runs without requests: there is no access log.
         """
         await self.call("GET", "/healthz")
         self.assertEqual([call for call in reactor.getDelayedCalls() if "LogDateTime" in str(call)], [])
@@ -282,14 +282,14 @@ class GuardTests(WebTestCase):
 
 class FullTests(WebTestCase):
     """
-    More connections than may be.
+    The limit on connections.
     """
 
     max_connections = 2
 
     async def test_too_many(self) -> None:
         """
-        Those beyond are closed; the others work, and when one has gone there is room again.
+        Connections beyond the limit are closed; the others work, and one that closes makes room.
         """
         clients = [await self.connect() for _ in range(4)]
         await until(lambda: len(self.web.site.channels) == 4)
@@ -302,7 +302,7 @@ class FullTests(WebTestCase):
 
     async def test_too_many_streams(self) -> None:
         """
-        One stream of events too many is told so, and does not take the place of other calls.
+        One stream too many is a problem, and streams leave connections for other calls.
         """
         for _ in range(2):
             await self.listen()
@@ -311,14 +311,14 @@ class FullTests(WebTestCase):
 
 class BasePathTests(WebTestCase):
     """
-    Under a path that a proxy leaves before ours.
+    Under a base path that a proxy does not remove.
     """
 
     base_path = "/house/usbgate"
 
     async def test_base_path(self) -> None:
         """
-        Everything is under it, and where it was before; without its slash it leads to the page.
+        Paths work with and without the base path; the base path without a slash redirects to the page.
         """
         for path in ("/house/usbgate/", "/house/usbgate/api/v1/sensors", "/api/v1/sensors", "/"):
             self.assertEqual((await self.call("GET", path)).code, 200, path)
@@ -331,7 +331,7 @@ class BasePathTests(WebTestCase):
 @skipIf(NGINX is None, "nginx is not installed")
 class ProxyTests(WebTestCase):
     """
-    Behind nginx, which takes a sub-path off, as Home Assistant's ingress does, or leaves it.
+    Behind nginx, which removes a path prefix, as Home Assistant's ingress does, or keeps it.
     """
 
     hosts = ("house.example",)
@@ -372,7 +372,7 @@ class ProxyTests(WebTestCase):
 
     async def test_sub_path(self) -> None:
         """
-        The page, the API, asking and events work under either.
+        The page, the API, asking and events work in both cases.
         """
         await deferToThread(_wait_for, self.proxy)
         self.port = self.proxy
@@ -393,8 +393,8 @@ class ProxyTests(WebTestCase):
             await until(lambda: b"\n\nid: " in client.received)  # noqa: B023  # waited for here
             client.transport.loseConnection()
             await until(lambda: not self.web.events)
-            told = await self.problem("GET", f"{base}/", headers={"Host": "evil.example"})
-            self.assertEqual(told[0], 421)
+            problem = await self.problem("GET", f"{base}/", headers={"Host": "evil.example"})
+            self.assertEqual(problem[0], 421)
         await deferLater(reactor, 0)
 
 

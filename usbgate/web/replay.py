@@ -79,7 +79,7 @@ class ReplayBuffer:
         Return the events after one.
 
         Args:
-            last_id: The id of the last event that the client has seen, as it says; anything else is ignored.
+            last_id: What the client sent as the id of the last event that it has seen; what is no id is ignored.
             sensor: Leave out the readings of all other sensors; None for all events.
         """
         seen = _ID.fullmatch(last_id)
