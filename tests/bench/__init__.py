@@ -1,3 +1,3 @@
 """
-The bench: what usbgate does a second, beside what the machine could do (docs/bench.md).
+A benchmark: compares what usbgate does per second with what the machine can do (docs/bench.md).
 """

@@ -1,5 +1,5 @@
 """
-Run the bench: `python -m tests.bench [NAMES…]`.
+Run the benchmark: `python -m tests.bench [NAMES…]`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.bench.rows import ROWS
 @contextmanager
 def _progress(console: Console, steps: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
     """
-    Show how far it is: a bar on a terminal, else lines.
+    Show the progress: a bar on a terminal, else lines.
 
     Yields:
         What to call with what is going on, and what to call after each step.
@@ -44,7 +44,7 @@ def _progress(console: Console, steps: int) -> Iterator[tuple[Callable[[str], No
 
 class Findings:
     """
-    What was found until now, kept in a file so that an ended run is not lost.
+    The results so far, kept in a file so that an interrupted run is not lost.
     """
 
     def __init__(self, file: Path | None, quick: bool) -> None:
@@ -55,35 +55,35 @@ class Findings:
 
     def found(self, row: Row, figures: Mapping[str, float]) -> None:
         """
-        Take note of a row's figures in one round.
+        Record the figures of a row from one round.
         """
         self.rounds.setdefault(row.name, []).append(dict(figures))
         self._keep()
 
     def failed(self, what: str) -> None:
         """
-        Take note of what went wrong.
+        Record an error.
         """
         self.wrong.append(what)
         self._keep()
 
     def _keep(self) -> None:
         if self._file is not None:
-            told = {**self._circumstances, "rounds": self.rounds, "wrong": self.wrong}
-            self._file.write_text(json.dumps(told, indent=1) + "\n")
+            results = {**self._circumstances, "rounds": self.rounds, "wrong": self.wrong}
+            self._file.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def measure(rows: Sequence[Row], rounds: int, quick: bool, console: Console, findings: Findings) -> None:
     """
-    Measure rows, one after the other, again and again.
+    Measure the rows one after the other, in several rounds.
     """
-    with _progress(console, rounds * len(rows)) as (tell, step):
+    with _progress(console, rounds * len(rows)) as (progress, step):
         rig = Rig(quick)
         try:
             for turn in range(1, rounds + 1):
                 for row in rows:
                     name = row.name
-                    rig.tell = lambda text, turn=turn, name=name: tell(f"round {turn}, {name}: {text}")  # type: ignore[misc]
+                    rig.progress = lambda text, turn=turn, name=name: progress(f"round {turn}, {name}: {text}")  # type: ignore[misc]
                     try:
                         findings.found(row, row.measure(rig))
                     except AssertionError as error:

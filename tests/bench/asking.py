@@ -1,5 +1,5 @@
 """
-The bench's clients who ask, and a program that asks the device itself; run by tests/bench/load.py.
+The benchmark's clients that ask, and a program that asks the device directly; run by tests/bench/load.py.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 WARM_UP = 0.5  # seconds that are not counted
-PATIENCE = 10.0  # seconds for the answers that are still due at the end
+PATIENCE = 10.0  # seconds to wait for the last answers
 
 
 def quantile(values: Sequence[float], share: float) -> float:
     """
-    Tell the value below which a share of all lies.
+    Return the value below which a share of all values lies.
     """
     ordered = sorted(values)
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
@@ -27,11 +27,11 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 class Timing:
     """
-    What was asked and answered, and how long it took.
+    The questions, the answers, and how long they took.
     """
 
     def __init__(self, seconds: float) -> None:
-        self._started = time.monotonic()  # when all are connected, which can take longer than asking
+        self._started = time.monotonic()  # when all were connected, which can take longer than asking
         self.begin = self._started + (WARM_UP if seconds > 2 * WARM_UP else 0.0)
         self.end = self.begin + seconds
         self._times = array("d")
@@ -40,21 +40,21 @@ class Timing:
 
     def answered(self, sent: float, now: float) -> None:
         """
-        Note an answer that is the one to its question.
+        Record a right answer.
         """
         if self.begin <= now < self.end:
             self._times.append(now - sent)
 
     def refused(self, line: bytes) -> None:
         """
-        Note what is no such answer: an error that was told, or worse.
+        Record an error, or a wrong answer.
         """
         if line.startswith(b"ERROR:"):
             self._errors += 1
         else:
             self._wrong.append(line.decode(errors="replace"))
 
-    def told(self, unanswered: int) -> dict[str, Any]:
+    def results(self, unanswered: int) -> dict[str, Any]:
         """
         Tell all that, in milliseconds.
         """
@@ -76,7 +76,7 @@ class Timing:
 
 class _Asker:
     """
-    One connection, which asks one question after the other: each has a number that must come back.
+    One connection that asks one question after the other; each has a number that the answer must repeat.
     """
 
     def __init__(self, connected: socket.socket, sensor: str, echo: bool) -> None:
@@ -99,7 +99,7 @@ class _Asker:
 
     def receive(self, timing: Timing) -> bool:
         """
-        Read what is there; tell whether the question is answered.
+        Read what has arrived; return whether the question is answered.
         """
         data = self.socket.recv(65536)
         if not data:
@@ -120,7 +120,7 @@ class _Asker:
 
 def connect(port: int) -> socket.socket:
     """
-    Connect to this machine.
+    Connect to a port of this machine.
     """
     made = socket.create_connection(("127.0.0.1", port), 30)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -129,7 +129,7 @@ def connect(port: int) -> socket.socket:
 
 def connect_all(port: int, count: int) -> list[socket.socket]:
     """
-    Connect often, no faster than the daemon accepts: 50 may wait for that, and Linux lets all others try again a second
+    Open many connections, but no faster than the daemon accepts them: Linux queues 50, and retries all others a second
     later.
     """
     made = []
@@ -151,15 +151,15 @@ def ask(
     patience: float = PATIENCE,
 ) -> dict[str, Any]:
     """
-    Ask by several connections, each a sensor of its own, each as soon as it is answered.
+    Ask over several connections, each for a sensor of its own; each asks again as soon as it is answered.
 
     Args:
-        port: Where.
-        clients: How many connections.
-        seconds: How long.
-        rate: All of them together ask at most so many questions a second; 0 for as many as they can.
+        port: The port.
+        clients: The number of connections.
+        seconds: How long to ask.
+        rate: The most questions per second, of all connections together; 0 for no limit.
         echo: Whether a question is echoed before it is answered.
-        patience: Seconds to wait for the answers that are still due at the end.
+        patience: Seconds to wait for the last answers.
     """
     askers = [_Asker(each, str(n), echo) for n, each in enumerate(connect_all(port, clients), 1)]
     poll = select.epoll()
@@ -182,11 +182,11 @@ def ask(
                     idle.insert(0, asker)
                 else:
                     asker.ask()
-    return timing.told(_let_end(poll, by_fd, timing, patience))
+    return timing.results(_let_end(poll, by_fd, timing, patience))
 
 
 def _let_end(poll: select.epoll, by_fd: Mapping[int, _Asker], timing: Timing, patience: float) -> int:
-    # Those that come too late are right or wrong, too.
+    # Late answers are right or wrong, too.
     deadline = time.monotonic() + patience
     while waiting := sum(asker.asked for asker in by_fd.values()):
         if time.monotonic() > deadline:
@@ -198,7 +198,7 @@ def _let_end(poll: select.epoll, by_fd: Mapping[int, _Asker], timing: Timing, pa
 
 def direct(path: str, clients: int, seconds: float, window: int = 64) -> dict[str, Any]:
     """
-    Ask a tty itself, by one program that does nothing else, so many questions at a time.
+    Ask a tty directly, from one program, with a number of questions in flight.
     """
     fd = os.open(path, os.O_RDWR | os.O_NOCTTY)
     tty.setraw(fd)
@@ -229,12 +229,12 @@ def direct(path: str, clients: int, seconds: float, window: int = 64) -> dict[st
                 timing.answered(sent[sensor], now)
             on_the_wire -= 1
             turn.append(sensor)
-    return timing.told(0)
+    return timing.results(0)
 
 
 def together(port: int, clients: int, limit: float = 30.0) -> dict[str, Any]:
     """
-    Ask one sensor the same question by all connections at once; tell the answers, each with how often it came.
+    Ask one sensor the same question over all connections at once; return the answers and how often each came.
     """
     sockets = connect_all(port, clients)
     for each in sockets:

@@ -1,5 +1,5 @@
 """
-A database that was away, and one that is slower than the device.
+An outage of the database, and a database that is slower than the device.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.bench.throughput import stored as stored_fast
 from tests.support.waiting import eventually
 
 LIVE = 10_000  # unasked readings a second while it catches up
-CLIENTS, QUESTIONS = 10, 500  # who ask meanwhile, so many questions a second
+CLIENTS, QUESTIONS = 10, 500  # questions per second of clients that ask meanwhile
 
 # Statements of the daemon's that run at a time.
 _STATEMENTS = """
@@ -33,59 +33,59 @@ _STATEMENTS = """
 
 def _all_there(daemon: Daemon, database: Database, device: Device, flooded: int) -> None:
     """
-    Wait until all that was said is stored, and fail where a reading is lost or doubled.
+    Wait until all lines are stored; fail if a reading is lost or doubled.
     """
     counts = device.counts()
-    said = flooded + counts["spoken"] + counts["heard"]
+    sent = flooded + counts["spoken"] + counts["received"]
     deadline = time.monotonic() + 300
-    # What is on its way through the tty waits nowhere yet.
-    while (stored := database.query("select count(*) from reading")) < [(said,)]:
+    # What is still in the tty is not counted as waiting.
+    while (stored := database.query("select count(*) from reading")) < [(sent,)]:
         if time.monotonic() > deadline:
-            raise AssertionError(f"{said:.0f} readings were said, {stored} are stored: {daemon.log}")
+            raise AssertionError(f"{sent:.0f} readings were sent, {stored} are stored: {daemon.log}")
         time.sleep(0.5)
     found = database.query("select count(*), count(distinct seq) from reading")
-    if found != [(said, said)]:
-        raise AssertionError(f"of {said:.0f} readings, stored and distinct: {found}")
+    if found != [(sent, sent)]:
+        raise AssertionError(f"of {sent:.0f} readings, stored and distinct: {found}")
 
 
 def _catch_up(
     rig: Rig, daemon: Daemon, database: Database, device: Device, lines: int, seconds: float
 ) -> Mapping[str, float]:
     """
-    Tell how fast a backlog is stored after an outage, and how soon clients are answered meanwhile.
+    Measure how fast a backlog is stored after an outage, and how fast clients are answered meanwhile.
     """
     device.flood(lines, 40)
     database.close()
     with rig.server_away():
-        rig.tell(f"{lines:,} readings without a database")
+        rig.progress(f"{lines:,} readings without a database")
         daemon.wait_until("status", "STORE:away")
         device.go()
-        # The rest of what was said is on its way through the tty.
+        # The rest is still in the tty.
         eventually(lambda: int(daemon.status("BACKLOG")) >= lines, "the daemon has read all", 120)
     database.connect()
     first = database.newest
     through = first + int(daemon.status("BACKLOG"))
-    rig.tell("catching up")
+    rig.progress("catching up")
     device.speak(rig.size(LIVE, 1_000))
-    # It tries again half a minute later at the most; from the first rows on, it catches up.
+    # It retries after half a minute at most; it catches up from the first stored row on.
     eventually(lambda: database.newest > first, "the daemon stores again", 60)
     with rig.start_load("ask", port=daemon.port, clients=CLIENTS, rate=QUESTIONS, seconds=seconds) as load:
         begun, first = time.monotonic(), database.newest
         lasted = database.wait_for(through) - begun
-        told = load.result()
-    check(told)
+        results = load.result()
+    check(results)
     device.speak(0)
-    return {"per_second": (through - first) / lasted, "p50": told["p50"], "p99": told["p99"]}
+    return {"per_second": (through - first) / lasted, "p50": results["p50"], "p99": results["p99"]}
 
 
 def _measure_catching_up(rig: Rig) -> Mapping[str, float]:
     lines = rig.size(1_000_000, 50_000)
     with rig.database() as database:
-        rig.tell(f"{lines:,} readings without an outage")
+        rig.progress(f"{lines:,} readings without an outage")
         sustained = stored_fast(rig, database, lines, 40)["per_second"]
     seconds = max(1.0, lines / sustained)
     with rig.device() as device, rig.database() as database, rig.daemon(device, database.url) as daemon:
-        rig.tell("live readings and questions, without a backlog")
+        rig.progress("live readings and questions, without a backlog")
         device.speak(rig.size(LIVE, 1_000))
         quiet = rig.load("ask", port=daemon.port, clients=CLIENTS, rate=QUESTIONS, seconds=seconds)
         check(quiet)
@@ -123,7 +123,7 @@ CATCHING_UP = Row(
 @contextmanager
 def _throttled(root: int) -> Iterator[None]:
     """
-    Let a server run a tenth of the time.
+    Let a server run for a tenth of the time.
     """
     ended = Event()
 
@@ -150,7 +150,7 @@ def _throttled(root: int) -> Iterator[None]:
 
 def _sampled(daemon: Daemon, seconds: float, database: Database | None = None) -> tuple[list[int], int]:
     """
-    Watch the daemon's memory for a while, and how many statements it has under way at the most.
+    Sample the daemon's memory for a while, and the most statements that it runs at a time.
     """
     sizes: list[int] = []
     statements = 0
@@ -165,7 +165,7 @@ def _sampled(daemon: Daemon, seconds: float, database: Database | None = None) -
 
 
 def _growth(sizes: list[int]) -> float:
-    # In the first third what may be kept in memory fills up.
+    # In the first third the buffers in memory fill up.
     third = len(sizes) // 3
     return (max(sizes[-third:]) - max(sizes[third : 2 * third])) / 2**20
 
@@ -174,7 +174,7 @@ def _measure_slow_store(rig: Rig) -> Mapping[str, float]:
     rate, seconds = rig.size(30_000, 2_000), rig.size(24, 2)
     with rig.device() as device, rig.database() as database, rig.daemon(device, database.url) as daemon:
         before = daemon.rss
-        rig.tell(f"{rate:,} readings a second, the database is stopped for {seconds} s")
+        rig.progress(f"{rate:,} readings a second, the database is stopped for {seconds} s")
         with rig.server.frozen():
             device.speak(rate)
             frozen, _ = _sampled(daemon, seconds)
@@ -182,13 +182,13 @@ def _measure_slow_store(rig: Rig) -> Mapping[str, float]:
             unsaid = device.counts()["unsaid"]
             waiting = int(daemon.status("BACKLOG"))
         daemon.wait_until("status", "BACKLOG:0", limit=120)
-        rig.tell(f"{rate:,} readings a second, the database runs a tenth of the time")
+        rig.progress(f"{rate:,} readings a second, the database runs a tenth of the time")
         with _throttled(rig.server_pid):
             device.speak(rate)
             slow, statements = _sampled(daemon, seconds, database)
             device.speak(0)
             slow_waiting = int(daemon.status("BACKLOG"))
-        rig.tell("the rest")
+        rig.progress("the rest")
         _all_there(daemon, database, device, 0)
         peak = daemon.peak
     return {

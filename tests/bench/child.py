@@ -1,5 +1,5 @@
 """
-Processes of the bench's own, and what they and others cost.
+The benchmark's own processes, and the cost of any process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 def start(module: str, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     """
-    Run a module of ours in a session of its own: of one session, Linux gives too little to whatever carries a pty.
+    Start a module in a session of its own: within one session, Linux gives too little time to whatever serves a pty.
     """
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
@@ -34,24 +34,24 @@ def start(module: str, *arguments: str, stdin: int = subprocess.DEVNULL) -> subp
 
 def run(module: str, *arguments: str, limit: float = 600.0) -> dict[str, Any]:
     """
-    Run a module of ours to its end, and give what it tells in its one line of JSON.
+    Run a module to its end; return its one line of JSON.
     """
     process = start(module, *arguments)
     try:
-        said, _ = process.communicate(timeout=limit)
+        output, _ = process.communicate(timeout=limit)
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
     if process.returncode:
         raise AssertionError(f"{module} ended with {process.returncode}")
-    told: dict[str, Any] = json.loads(said)
-    return told
+    results: dict[str, Any] = json.loads(output)
+    return results
 
 
 def tree(root: int) -> list[int]:
     """
-    List a process and all that descend from it.
+    Return a process and all its descendants.
     """
     children: dict[int, list[int]] = {}
     for pid, stat in _stats():
@@ -64,7 +64,7 @@ def tree(root: int) -> list[int]:
 
 def cpu(root: int) -> float:
     """
-    Tell the CPU seconds of a process and its children, of those that ended too.
+    Return the CPU seconds of a process and its children, including those that have ended.
     """
     members = set(tree(root))
     # 11 to 14: user, system, and those of children that ended.
@@ -73,7 +73,7 @@ def cpu(root: int) -> float:
 
 def memory(pid: int, what: str = "VmRSS") -> int:
     """
-    Tell the resident bytes of one process, or with `VmHWM` the most there were.
+    Return the resident bytes of a process; with `VmHWM`, the maximum so far.
     """
     found = re.search(rf"^{what}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     assert found is not None
@@ -82,7 +82,7 @@ def memory(pid: int, what: str = "VmRSS") -> int:
 
 def wakeups(pid: int) -> int:
     """
-    Tell how often the threads of a process have gone to sleep, which is how often they woke up.
+    Return how often the threads of a process have gone to sleep, which is how often they woke up.
     """
     total = 0
     for status in Path(f"/proc/{pid}/task").glob("*/status"):

@@ -1,5 +1,5 @@
 """
-The bench's own look at what is stored.
+The benchmark's own view of the stored rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GATEWAY = "bench"  # the name under which daemons here store
 
 class Database:
     """
-    A database on the bench's server, with one connection.
+    A database on the benchmark's server, and one connection to it.
     """
 
     def __init__(self, url: str, server_pid: Callable[[], int]) -> None:
@@ -27,20 +27,20 @@ class Database:
 
     def connect(self) -> None:
         """
-        Connect, once more where the server was away.
+        Connect, or connect again after the server was stopped.
         """
         self._connection = psycopg2.connect(self.url)
         self._connection.autocommit = True
 
     def close(self) -> None:
         """
-        Hang up.
+        Close the connection.
         """
         self._connection.close()
 
     def query(self, sql: str, parameters: Mapping[str, object] | tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         """
-        Run a statement, and give its rows, if it has any.
+        Run a statement; return its rows.
         """
         with self._connection.cursor() as cursor:
             cursor.execute(sql, parameters or None)
@@ -56,14 +56,14 @@ class Database:
     @property
     def newest(self) -> int:
         """
-        The number of the newest row of readings; 0 for none. By an index, so that it costs nothing to look often.
+        The number of the newest reading; 0 if there is none. It uses an index, so that polling costs nothing.
         """
         rows = self.query("select seq from reading where gateway = %s order by seq desc limit 1", (GATEWAY,))
         return int(rows[0][0]) if rows else 0
 
     def wait_for(self, number: int, limit: float = 300.0, patience: float = 30.0) -> float:
         """
-        Wait until the row with a number is stored, and tell when it was.
+        Wait until the row with a number is stored; return the time.
 
         Args:
             number: Its number.

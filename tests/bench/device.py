@@ -1,6 +1,6 @@
 """
-The bench's device: a pty in a process of its own. Its child builds no line while it is measured that it can build
-before, so that it is not what is measured; the row `throughput` shows that.
+The benchmark's device: a pty in a process of its own. Lines are built before a measurement where possible, so that
+building them is not measured; the row `throughput` shows that this suffices.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BURST = 0.002  # seconds between two writes of unasked readings; a full-speed US
 
 class Device:
     """
-    A device under a symlink: answers questions, speaks unasked at a rate, says many lines at once.
+    A device behind a symlink: answers questions, sends unasked readings at a rate, and sends many lines at once.
 
     Its answer is `ID:7_VALUE:9_MSG:J`, where 9 is the argument `N` of the question, or the number of the message
     where there is none. Unasked readings are of sensors `u0` to `u39`; their value is the time, in microseconds of
@@ -33,7 +33,7 @@ class Device:
 
     def __init__(self, path: Path) -> None:
         """
-        Plug it in.
+        Plug the device in.
 
         Args:
             path: The symlink to make.
@@ -44,52 +44,52 @@ class Device:
 
     def flood(self, lines: int, sensors: int, first: int = 0) -> None:
         """
-        Prepare lines: number n is of the sensor n % sensors, n is its value.
+        Prepare lines: line n is of sensor n % sensors and has the value n.
         """
         self._ask({"lines": lines, "sensors": sensors, "first": first})
 
     def go(self) -> float:
         """
-        Say what was prepared, as fast as it is taken; wait for the end, and tell the seconds that it took.
+        Send the prepared lines as fast as they are read; return the seconds that it took.
         """
         seconds: float = self._ask({"go": True})["seconds"]
         return seconds
 
     def begin(self) -> None:
         """
-        Say what was prepared, without waiting; `finish` must follow.
+        Start to send the prepared lines; call `finish` afterwards.
         """
         self._say({"go": True})
 
     def finish(self) -> float:
         """
-        Wait for the end of what `begin` began, and tell the seconds that it took.
+        Wait until the lines of `begin` are sent; return the seconds that it took.
         """
         seconds: float = self._hear()["seconds"]
         return seconds
 
     def speak(self, rate: float) -> None:
         """
-        Say so many unasked readings a second from now on.
+        Send a number of unasked readings per second from now on.
         """
         self._ask({"rate": rate})
 
     def answer_after(self, delay: float) -> None:
         """
-        Answer questions so many seconds late from now on.
+        Answer questions after a delay in seconds from now on.
         """
         self._ask({"delay": delay})
 
     def counts(self) -> Mapping[str, float]:
         """
-        Tell how many questions were `heard`, how many unasked readings `spoken`, and the bytes that are still `unsaid`,
-        since the tty does not take them.
+        Return how many questions were `received`, how many unasked readings were `spoken`, and how many bytes are
+        `unsaid`, since the tty does not take them.
         """
         return self._ask({})
 
     def unplug(self) -> None:
         """
-        Be gone.
+        Unplug the device.
         """
         assert self.process.stdin is not None
         self.process.stdin.close()
@@ -111,13 +111,13 @@ class Device:
         line = self.process.stdout.readline()
         if not line:
             raise AssertionError("the bench's device ended by itself")
-        told: dict[str, Any] = json.loads(line)
-        return told
+        reply: dict[str, Any] = json.loads(line)
+        return reply
 
 
 class _Board:
     """
-    The child: one loop around the pty and the orders on its standard input.
+    The child process: one loop around the pty and the commands on its standard input.
     """
 
     def __init__(self, path: Path) -> None:
@@ -131,7 +131,7 @@ class _Board:
         self._prepared = b""
         self._going: float | None = None  # since when what was prepared is said
         self._rest = b""
-        self._heard = 0
+        self._received = 0
         self._delay = 0.0
         self._late: list[tuple[float, bytes]] = []  # answers, and when they are due
         self._rate = 0.0
@@ -140,7 +140,7 @@ class _Board:
         self._spoken = 0
 
     def run(self) -> None:
-        self._tell({})
+        self._reply({})
         poll = select.poll()
         poll.register(0, select.POLLIN)
         poll.register(self._master, select.POLLIN)
@@ -178,18 +178,18 @@ class _Board:
         elif "delay" in order:
             self._delay = order["delay"]
         unsaid = len(self._out) + sum(map(len, self._next))
-        self._tell({"heard": self._heard, "spoken": self._spoken, "unsaid": unsaid})
+        self._reply({"received": self._received, "spoken": self._spoken, "unsaid": unsaid})
 
-    def _tell(self, what: Mapping[str, float]) -> None:
+    def _reply(self, what: Mapping[str, float]) -> None:
         os.write(1, json.dumps(what).encode() + b"\n")
 
     def _listen(self) -> None:
         *lines, self._rest = (self._rest + os.read(self._master, 65536)).split(b"\n")
         answers = []
         for line in lines:  # MSG:J_ID:7_ORIGIN:b_N:9
-            self._heard += 1
+            self._received += 1
             parts = line.split(b"_")
-            value = parts[3][2:] if len(parts) > 3 else b"%d" % self._heard
+            value = parts[3][2:] if len(parts) > 3 else b"%d" % self._received
             answers.append(b"%s_VALUE:%s_%s\n" % (parts[1], value, parts[0]))
         if not answers:
             return
@@ -216,7 +216,7 @@ class _Board:
                 if not self._next:
                     if self._going is not None:
                         seconds, self._going = time.monotonic() - self._going, None
-                        self._tell({"seconds": seconds})
+                        self._reply({"seconds": seconds})
                     return
                 self._out = memoryview(b"".join(self._next))
                 self._next.clear()

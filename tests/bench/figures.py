@@ -1,5 +1,5 @@
 """
-What rows of the bench are: what is measured in a round, and how each figure is to be read.
+The rows of the benchmark: what a round measures, and how each figure is to be read.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ class Figure(NamedTuple):
     One figure of a row.
 
     Attributes:
-        key: Its key among what `measure` gives.
-        what: What it is, for people.
-        unit: In which unit.
-        beside: Keys of figures of the same round to read it beside, each with what that is.
-        reach: What it must be: `>=` or `<=` and a number; empty for nothing.
+        key: Its key in the result of `measure`.
+        what: What it is, in words.
+        unit: Its unit.
+        beside: Keys of figures of the same round to compare it with, each with a label.
+        reach: Its limit: `>=` or `<=` and a number; empty for none.
     """
 
     key: str
@@ -32,12 +32,12 @@ class Figure(NamedTuple):
 
 class Row(NamedTuple):
     """
-    One row of the bench.
+    One row of the benchmark.
 
     Attributes:
-        name: By which it is asked for.
+        name: Its name on the command line.
         title: What it measures.
-        figures: What it finds, in the order in which it is shown.
+        figures: Its figures, in the order in which they are shown.
         measure: Measures one round: the figures by their keys. Raises AssertionError where something is wrong,
             not slow.
     """
@@ -50,7 +50,7 @@ class Row(NamedTuple):
 
 class Found(NamedTuple):
     """
-    A figure of several rounds.
+    The values of one figure in several rounds.
     """
 
     median: float
@@ -60,7 +60,7 @@ class Found(NamedTuple):
     @classmethod
     def of(cls, rounds: Sequence[Mapping[str, float]], key: str) -> Found | None:
         """
-        Find a figure; None where no round has it.
+        Return the values of a figure; None if no round has it.
         """
         values = [values[key] for values in rounds if key in values]
         return cls(median(values), min(values), max(values)) if values else None
@@ -68,7 +68,7 @@ class Found(NamedTuple):
 
 def reached(figure: Figure, found: Found) -> bool | None:
     """
-    Tell whether a figure is what it must be; None where it must be nothing.
+    Return whether a figure reaches its limit; None if it has none.
     """
     if not figure.reach:
         return None

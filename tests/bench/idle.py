@@ -1,5 +1,5 @@
 """
-The daemon that has nothing to do, and how soon it has something to say.
+An idle daemon, and how fast it starts.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def _measure_idle(rig: Rig) -> Mapping[str, float]:
     with rig.device() as device, rig.database() as database, rig.daemon(device, database.url, http=page) as daemon:
         with closing(LineClient(daemon.port)) as client:
             client.word("ask 1")
-        with urlopen(f"http://127.0.0.1:{port}/") as told:
-            told.read()
+        with urlopen(f"http://127.0.0.1:{port}/") as response:
+            response.read()
         time.sleep(rig.size(3, 1))  # what a start leaves to be done
-        rig.tell(f"idle for {seconds} s")
+        rig.progress(f"idle for {seconds} s")
         woken, cpu = child.wakeups(daemon.pid), daemon.cpu
         time.sleep(seconds)
         return {
@@ -52,7 +52,7 @@ IDLE = Row(
 
 def _until_answered(daemon: Daemon) -> float:
     """
-    Ask as soon as one can, until there is an answer; tell when it came.
+    Ask as soon as a connection is possible, until there is an answer; return the time of the answer.
     """
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -73,7 +73,7 @@ def _until_answered(daemon: Daemon) -> float:
 
 def started(rig: Rig, device: Device, database: str, state: Path | None = None) -> tuple[float, float]:
     """
-    Start a daemon; tell the seconds until it answered a first request, and until that answer was stored.
+    Start a daemon; return the seconds until it answered a first request, and until that answer was stored.
     """
     page = f"tcp:{free_port()}:interface=127.0.0.1"
     begun = time.monotonic()
@@ -87,12 +87,12 @@ def started(rig: Rig, device: Device, database: str, state: Path | None = None) 
 def _measure_start(rig: Rig) -> Mapping[str, float]:
     found = {}
     with rig.device() as device, rig.database() as database:
-        rig.tell("a start with an external database")
+        rig.progress("a start with an external database")
         found["external_answered"], found["external_stored"] = started(rig, device, database.url)
     with rig.device() as device:
         state = rig.new_path("embedded")
         for name in ("first", "next"):
-            rig.tell(f"the {name} start with an embedded database")
+            rig.progress(f"the {name} start with an embedded database")
             found[f"{name}_answered"], found[f"{name}_stored"] = started(rig, device, "embedded", state)
     return found
 

@@ -1,8 +1,7 @@
 """
-The bench's clients, as processes of their own: raw sockets and epoll, since they share the machine with the daemon.
+The benchmark's clients, as processes: raw sockets and epoll, since they share the machine with the daemon.
 
-Each of them prints one line of JSON: what was measured, how many seconds it `lasted`, and how many of `cpu` it took
-itself.
+Each prints one line of JSON: the results, how many seconds it `lasted`, and its own seconds of `cpu`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from tests.bench.asking import ask, connect_all, direct, quantile, together
 
 def drain(path: str, size: int) -> dict[str, Any]:
     """
-    Read so many bytes of a tty, and do nothing with them.
+    Read a number of bytes from a tty and discard them.
     """
     fd = os.open(path, os.O_RDWR | os.O_NOCTTY)
     tty.setraw(fd)
@@ -36,17 +35,17 @@ def drain(path: str, size: int) -> dict[str, Any]:
 
 def watch(port: int, watchers: int, sampled: int, quiet: float, limit: float = 120.0) -> dict[str, Any]:
     """
-    Watch everything by many connections, until standard input ends and nothing has come for a while.
+    Watch all events over many connections, until standard input ends and no event has come for a while.
 
-    Of a sample each event is taken as it comes, and its delay noted: its value is the time when it was said. The
-    others are read ten times a second, as who reads 200,000 events a second one by one needs a core for that.
+    A sample of them reads each event as it comes and records its delay: the value is the time at which it was sent. The
+    others read ten times a second, since reading 200,000 events a second one by one takes a core.
 
     Args:
-        port: Where.
-        watchers: How many.
-        sampled: How many of them are the sample.
-        quiet: Seconds without an event after which it is over.
-        limit: Seconds after which it is over in any case.
+        port: The port.
+        watchers: The number of connections.
+        sampled: The size of the sample.
+        quiet: Seconds without an event after which to end.
+        limit: Seconds after which to end in any case.
     """
     sockets = connect_all(port, watchers)
     for each in sockets:
@@ -54,7 +53,7 @@ def watch(port: int, watchers: int, sampled: int, quiet: float, limit: float = 1
         if each.recv(100) != b"OK:watch\n":
             raise AssertionError("no OK")
         each.setblocking(False)
-    print("{}", flush=True)  # they watch
+    print("{}", flush=True)  # all of them watch
     step = max(1, watchers // sampled)
     sample, others = sockets[::step], [each for n, each in enumerate(sockets) if n % step]
     poll = select.epoll()
@@ -116,7 +115,7 @@ def _available(source: socket.socket) -> list[bytes]:
 
 def hold(port: int, clients: int) -> dict[str, Any]:
     """
-    Hold connections that say nothing, until standard input ends.
+    Hold idle connections until standard input ends.
     """
     held = connect_all(port, clients)
     print("{}", flush=True)
@@ -126,13 +125,13 @@ def hold(port: int, clients: int) -> dict[str, Any]:
 
 def main(plan: str) -> None:
     """
-    Do what a JSON text says: `does`, the name of a function above, and its arguments.
+    Call the function that a JSON text names as `does`, with its other values as arguments.
     """
     arguments = json.loads(plan)
     does = {function.__name__: function for function in (ask, direct, together, drain, watch, hold)}
     begun, cpu = time.monotonic(), time.process_time()
-    told = does[arguments.pop("does")](**arguments)
-    print(json.dumps({"lasted": time.monotonic() - begun, **told, "cpu": time.process_time() - cpu}))
+    results = does[arguments.pop("does")](**arguments)
+    print(json.dumps({"lasted": time.monotonic() - begun, **results, "cpu": time.process_time() - cpu}))
 
 
 if __name__ == "__main__":

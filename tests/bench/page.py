@@ -26,27 +26,27 @@ BEGIN, END = "<!-- figures: made by tests.bench.page -->", "<!-- end of figures 
 BUSY = 2.0
 
 
-def table(told: Mapping[str, Any]) -> Iterator[str]:
+def table(results: Mapping[str, Any]) -> Iterator[str]:
     """
-    Spell what the bench found as lines of Markdown.
+    Return the results as lines of Markdown.
 
     Args:
-        told: The content of its JSON file.
+        results: The content of the JSON file.
     """
     doubts = []
-    if told["quick"]:
+    if results["quick"]:
         doubts.append("a quick run (`--quick`)")
-    if told["load"] > BUSY:
+    if results["load"] > BUSY:
         doubts.append("a busy machine")
     yield (
-        f"Measured on {told['at'][:10]}, {told['cores']} cores, {told['machine']}, Python {told['python']}, Twisted "
-        f"{told['twisted']}, load {told['load']:.1f} before the start"
+        f"Measured on {results['at'][:10]}, {results['cores']} cores, {results['machine']}, Python {results['python']}, "
+        f"Twisted {results['twisted']}, load {results['load']:.1f} before the start"
         + ("; " + " and ".join(doubts) + ": **not reliable**." if doubts else ".")
     )
     yield ""
     yield "| figure | median | range | reference, same run | target | met |"
     yield "| --- | ---: | --- | --- | ---: | --- |"
-    rounds: report.Rounds = told["rounds"]
+    rounds: report.Rounds = results["rounds"]
     for name, row in ROWS.items():
         if name in rounds:
             yield f"| **{name}**: {row.title} | | | | | |"
@@ -57,7 +57,7 @@ def table(told: Mapping[str, Any]) -> Iterator[str]:
 
 def replaced(page: str, lines: Sequence[str]) -> str:
     """
-    Put lines between the two marks of a page.
+    Replace the lines between the two marks of a page.
     """
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -66,9 +66,9 @@ def replaced(page: str, lines: Sequence[str]) -> str:
 
 def draw(rounds: report.Rounds, folder: Path) -> list[Path]:
     """
-    Draw what there is to draw; gives the files.
+    Draw the plots; return the files.
     """
-    # Only here: nothing else of the bench needs it.
+    # Nothing else in the benchmark needs it.
     from matplotlib import rcParams
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Plot
@@ -125,11 +125,11 @@ def main(file: Path) -> None:
     """
     Update docs/bench.md and its plots with the results in FILE, as `--json FILE` wrote them.
     """
-    told = json.loads(file.read_text())
+    results = json.loads(file.read_text())
     docs = ROOT / "docs"
     page = docs / "bench.md"
-    page.write_text(replaced(page.read_text(), list(table(told))))
-    for path in [page, *draw(told["rounds"], docs)]:
+    page.write_text(replaced(page.read_text(), list(table(results))))
+    for path in [page, *draw(results["rounds"], docs)]:
         click.echo(str(path.relative_to(ROOT)))
 
 

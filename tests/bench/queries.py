@@ -1,5 +1,5 @@
 """
-What is read back: the newest of all sensors, and a day of one, from many readings.
+Queries: the newest reading of each sensor, and a day of one sensor, among many readings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from usbgate.store.postgres import queries
 SENSORS = 1_000
 INTERVAL = 30.0  # seconds between two readings of a sensor: 2,880 a day
 CHUNK = 1_000_000  # rows in a statement
-TIMES = 5  # that each query and word is measured in a round
+TIMES = 5  # measurements of each query and word in a round
 
 _FILL = """
     insert into reading (at, gateway, seq, device, sensor, field, value, clock)
@@ -29,15 +29,15 @@ _FILL = """
     from generate_series(%(first)s, %(last)s) as n
 """
 
-# Those that don't grow at their end.
+# The indexes that don't grow at their end.
 _INDEXES = "select indexname, indexdef from pg_indexes where tablename = 'reading' and indexname like 'reading_by_%'"
 
 
 def filled(rig: Rig) -> str:
     """
-    Make a database with many readings; gives its URL.
+    Create a database with many readings; return its URL.
 
-    Two of the indexes are made again when all are there: as rows come, they take ten times as long.
+    Two of the indexes are created again afterwards: updating them with each row takes ten times as long.
     """
     total = rig.size(10_000_000, 20_000)
     url = rig.server.create_database()
@@ -48,14 +48,14 @@ def filled(rig: Rig) -> str:
         for name, _ in indexes:
             database.query(f"drop index {name}")
         for first in range(1, total + 1, CHUNK):
-            rig.tell(f"a database with {total:,} readings: {first - 1:,}")
+            rig.progress(f"a database with {total:,} readings: {first - 1:,}")
             last = min(first + CHUNK - 1, total)
-            told = {"first": first, "last": last, "total": total, "interval": INTERVAL / SENSORS}
-            database.query(_FILL, {**told, "sensors": SENSORS, "gateway": GATEWAY})
+            parameters = {"first": first, "last": last, "total": total, "interval": INTERVAL / SENSORS}
+            database.query(_FILL, {**parameters, "sensors": SENSORS, "gateway": GATEWAY})
         for name, definition in indexes:
-            rig.tell(f"the index {name}")
+            rig.progress(f"the index {name}")
             database.query(definition)
-        rig.tell("vacuum, as the server does by itself in time")
+        rig.progress("vacuum, as the server does by itself in time")
         database.query("vacuum analyze reading")
         database.query("checkpoint")
     return url
@@ -63,7 +63,7 @@ def filled(rig: Rig) -> str:
 
 def _explained(database: Database, question: queries.Query[Any]) -> float:
     """
-    Tell the milliseconds of planning and running a query, as the server counts them.
+    Return the milliseconds for planning and running a query, as the server counts them.
     """
     times = []
     for _ in range(TIMES):
@@ -74,15 +74,15 @@ def _explained(database: Database, question: queries.Query[Any]) -> float:
 
 def _said(client: LineClient, word: str, lines: int) -> float:
     """
-    Tell the milliseconds until a word is answered to its end.
+    Return the milliseconds until the reply to a word is complete.
     """
     times = []
     for _ in range(TIMES):
         begun = time.monotonic()
-        told = client.word(word)
+        reply = client.word(word)
         times.append((time.monotonic() - begun) * 1000)
-        if told[-1] != f"OK:{word.split()[0]}" or len(told) <= lines:
-            raise AssertionError(f"{word} told {len(told)} lines, the last: {told[-1]}")
+        if reply[-1] != f"OK:{word.split()[0]}" or len(reply) <= lines:
+            raise AssertionError(f"the reply to {word} has {len(reply)} lines, the last: {reply[-1]}")
     return median(times)
 
 
@@ -90,7 +90,7 @@ def _measure(rig: Rig) -> Mapping[str, float]:
     url = rig.once(filled)
     since = int((time.time() - 86400) * 1000)
     with closing(rig.opened(url)) as database:
-        rig.tell("explain analyze")
+        rig.progress("explain analyze")
         database.query(queries.SETTINGS)
         found = {
             "latest": _explained(database, queries.latest(GATEWAY, 10_000)),
@@ -98,7 +98,7 @@ def _measure(rig: Rig) -> Mapping[str, float]:
             "history_of_field": _explained(database, queries.history(GATEWAY, "20", "VALUE", since, 10_000)),
         }
     with rig.device() as device, rig.daemon(device, url) as daemon, closing(LineClient(daemon.port)) as client:
-        rig.tell("last and history")
+        rig.progress("last and history")
         eventually(lambda: len(client.word("last")) > SENSORS, "the newest readings are read back")
         day = rig.size(2_000, 19)  # 2,880, and fewer the longer ago they were made
         found["last_word"] = _said(client, "last", SENSORS)

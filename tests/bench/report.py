@@ -1,5 +1,5 @@
 """
-What the bench found, for people and for programs.
+The results of the benchmark, for people and for programs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Line(NamedTuple):
 
 def number(value: float) -> str:
     """
-    Spell a number with three digits that count, or as a whole one.
+    Format a number with three significant digits, or as a whole number.
     """
     if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
@@ -42,7 +42,7 @@ def number(value: float) -> str:
 
 def lines(row: Row, rounds: Sequence[Mapping[str, float]]) -> Iterator[Line]:
     """
-    Give the lines of a row.
+    Return the lines of a row.
     """
     for figure in row.figures:
         found = Found.of(rounds, figure.key)
@@ -55,8 +55,8 @@ def lines(row: Row, rounds: Sequence[Mapping[str, float]]) -> Iterator[Line]:
             if other is not None:
                 beside.append(f"{what}: {_with_unit(number(other.median), figure.unit)}")
         spread = f"{number(found.least)} – {number(found.most)}" if len(rounds) > 1 else ""
-        told = _with_unit(number(found.median), figure.unit)
-        yield Line(figure.what, told, spread, "; ".join(beside), _reach(figure), reached(figure, found))
+        text = _with_unit(number(found.median), figure.unit)
+        yield Line(figure.what, text, spread, "; ".join(beside), _reach(figure), reached(figure, found))
 
 
 def _reach(figure: Figure) -> str:
@@ -69,7 +69,7 @@ def _with_unit(value: str, unit: str) -> str:
 
 def table(rows: Sequence[Row], rounds: Rounds) -> Table:
     """
-    Show rows that were measured as one table.
+    Return the results of rows as one table.
     """
     shown = Table("figure", "median", "range", "reference, same run", "target", "met", title_justify="left")
     for index in (1, 2, 4):
@@ -86,22 +86,22 @@ def table(rows: Sequence[Row], rounds: Rounds) -> Table:
 
 def plain(rows: Sequence[Row], rounds: Rounds) -> Iterator[str]:
     """
-    Show the same as lines of text.
+    Return the results as lines of text.
     """
     for row in rows:
         if row.name in rounds:
             yield f"{row.name}: {row.title}"
             for line in lines(row, rounds[row.name]):
-                told = [f"  {line.what}: {line.found}"]
-                told += [f"({line.spread})"] if line.spread else []
-                told += [f"[{line.beside}]"] if line.beside else []
-                told += [f"target {line.reach}: {'yes' if line.reached else 'NO'}"] if line.reach else []
-                yield " ".join(told)
+                parts = [f"  {line.what}: {line.found}"]
+                parts += [f"({line.spread})"] if line.spread else []
+                parts += [f"[{line.beside}]"] if line.beside else []
+                parts += [f"target {line.reach}: {'yes' if line.reached else 'NO'}"] if line.reach else []
+                yield " ".join(parts)
 
 
 def circumstances(quick: bool) -> dict[str, Any]:
     """
-    Tell when and where this is measured.
+    Return when and where this was measured.
     """
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),

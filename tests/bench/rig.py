@@ -1,5 +1,5 @@
 """
-What a row of the bench is measured with: a folder, a PostgreSQL, a device, the daemon, clients.
+What a row of the benchmark needs: a folder, a PostgreSQL, a device, the daemon, clients.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ T = TypeVar("T")
 
 class Rig:
     """
-    What rows are measured with. What it gives out as a context is gone when that ends.
+    What the rows need. Whatever a context manager here provides is gone when it exits.
     """
 
-    def __init__(self, quick: bool = False, tell: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, quick: bool = False, progress: Callable[[str], None] = lambda text: None) -> None:
         """
-        Make a folder.
+        Create a folder.
 
         Args:
-            quick: Measure with little of everything: whether it works, not how fast.
-            tell: Told what is going on.
+            quick: Use small sizes, to test that it works.
+            progress: Called with each step, for the progress bar.
         """
         self.quick = quick
-        self.tell = tell
+        self.progress = progress
         self.folder = Path(tempfile.mkdtemp(prefix="usbgate-bench-"))
-        self.folder.chmod(0o711)  # the embedded server's user goes through it
+        self.folder.chmod(0o711)  # the embedded server's user must be able to traverse it
         self._numbers = count(1)
         self._kept: dict[object, object] = {}
 
@@ -52,13 +52,13 @@ class Rig:
 
     def size(self, full: int, quick: int) -> int:
         """
-        Choose how much of something there is.
+        Return the full size of something, or the quick one.
         """
         return quick if self.quick else full
 
     def once(self, make: Callable[[Rig], T]) -> T:
         """
-        Make something in the first round, and give the same again in all others.
+        Create something in the first round; return the same in all others.
         """
         if make not in self._kept:
             self._kept[make] = make(self)
@@ -67,10 +67,10 @@ class Rig:
     @cached_property
     def server(self) -> postgresql.OwnServer:
         """
-        A PostgreSQL of the bench's own, which ends with this process.
+        The benchmark's PostgreSQL, which ends with this process.
         """
-        self.tell("starting PostgreSQL")
-        # Here, what is stored must be on the disk; not when it is imported, since tests do well without.
+        self.progress("starting PostgreSQL")
+        # The benchmark's database must be on the disk, unlike that of the tests.
         os.environ.setdefault("USBGATE_TEST_FSYNC", "on")
         return postgresql.own_server()
 
@@ -96,20 +96,20 @@ class Rig:
 
     def new_path(self, name: str) -> Path:
         """
-        Give a path in the folder that nothing has.
+        Return a new path in the folder.
         """
         return self.folder / f"{name}{next(self._numbers)}"
 
     def opened(self, url: str) -> Database:
         """
-        Connect to a database of the server's.
+        Connect to a database of the server.
         """
         return Database(url, lambda: self.server_pid)
 
     @contextmanager
     def database(self) -> Iterator[Database]:
         """
-        An empty database.
+        Create an empty database.
         """
         url = self.server.create_database()
         try:
@@ -121,7 +121,7 @@ class Rig:
     @contextmanager
     def device(self) -> Iterator[Device]:
         """
-        A device that says nothing yet.
+        Plug in a device that sends nothing yet.
         """
         device = Device(self.new_path("tty"))
         try:
@@ -140,7 +140,7 @@ class Rig:
         **keys: object,
     ) -> Iterator[Daemon]:
         """
-        A daemon for a device.
+        Run a daemon for a device.
 
         Args:
             device: The device.
@@ -148,15 +148,15 @@ class Rig:
             wait: Whether to wait until the device is open and the database is connected.
             state: Its state folder; None for a new one.
             http: Where its page is.
-            keys: More keys of its configuration.
+            keys: More keys of the configuration.
         """
         state = state or self.new_path("state")
         config = state.with_suffix(".toml")
-        told = {"gateway": GATEWAY, "database": database, **keys}
+        configuration = {"gateway": GATEWAY, "database": database, **keys}
         table = {"path": str(device.path), "window": 64}
         # A JSON text is a TOML text, too.
         config.write_text(
-            "".join(f"{key} = {json.dumps(value)}\n" for key, value in told.items())
+            "".join(f"{key} = {json.dumps(value)}\n" for key, value in configuration.items())
             + "[device.bench]\n"
             + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
         )
@@ -173,14 +173,14 @@ class Rig:
 
     def load(self, does: str, limit: float = 600.0, **arguments: object) -> dict[str, Any]:
         """
-        Run clients to their end (see tests/bench/load.py), and give what they tell.
+        Run clients to their end (see tests/bench/load.py); return their results.
         """
         return child.run("tests.bench.load", json.dumps({"does": does, **arguments}), limit=limit)
 
     @contextmanager
     def start_load(self, does: str, **arguments: object) -> Iterator[Load]:
         """
-        Start clients that run beside what else is done.
+        Start clients that run in the background.
         """
         load = Load(json.dumps({"does": does, **arguments}))
         try:

@@ -1,5 +1,6 @@
 """
-Questions and answers: how long one takes, how many there are a second, and that each is the one to its question.
+Questions and answers: how long one takes, how many there are per second, and whether each answer belongs to its
+question.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from tests.support.running import environment, free_port
 from tests.support.waiting import eventually
 
 CLIENTS = (1, 10, 50, 200)
-IN_THE_TABLE = (1, 50, 200)  # the others are for the plot
+IN_THE_TABLE = (1, 50, 200)  # the other numbers of clients are for the plot
 FLOW = 20_000  # unasked readings a second
-KEPT = ("per_second", "p50", "p99", "most", "daemon_share", "load_share")  # of what clients tell
+KEPT = ("per_second", "p50", "p99", "most", "daemon_share", "load_share")  # keys of the clients' results
 
 _SER2NET = """\
 connection: &bench
@@ -36,39 +37,39 @@ connection: &bench
 
 def asked(rig: Rig, daemon: Daemon, clients: int, seconds: float, **more: Any) -> dict[str, Any]:
     """
-    Have clients ask for a while; tell times in milliseconds, and what everybody's CPU had to do.
+    Let clients ask for a while; return times in milliseconds, and the CPU time of every process.
 
     Raises:
         AssertionError: An answer was none to its question, or an error, or none came.
     """
     cpu = daemon.cpu
-    told = rig.load("ask", port=daemon.port, clients=clients, seconds=seconds, **more)
+    results = rig.load("ask", port=daemon.port, clients=clients, seconds=seconds, **more)
     cpu = daemon.cpu - cpu
-    check(told)
-    lasted = told["lasted"]
-    return {**told, "daemon_share": cpu / lasted * 100, "load_share": told["cpu"] / lasted * 100}
+    check(results)
+    lasted = results["lasted"]
+    return {**results, "daemon_share": cpu / lasted * 100, "load_share": results["cpu"] / lasted * 100}
 
 
-def check(told: Mapping[str, Any]) -> None:
+def check(results: Mapping[str, Any]) -> None:
     """
-    Fail where not every question had its answer.
+    Fail unless every question got its answer.
     """
-    if told["wrong"] or told["errors"] or told["unanswered"]:
-        raise AssertionError(f"not every answer was right: {told}")
+    if results["wrong"] or results["errors"] or results["unanswered"]:
+        raise AssertionError(f"not every answer was right: {results}")
 
 
 @contextmanager
 def ser2net(rig: Rig, device: Device) -> Iterator[int | None]:
     """
-    Put ser2net before a device; gives its port, or None where it is not installed.
+    Run ser2net for a device; return its port, or None if it is not installed.
     """
     program = shutil.which("ser2net", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
-        rig.tell("ser2net is not installed: not measured")
+        rig.progress("ser2net is not installed: not measured")
         yield None
         return
     port = free_port()
-    config = rig.new_path("ser2net").with_suffix(".yaml")  # else it is read as the old kind
+    config = rig.new_path("ser2net").with_suffix(".yaml")  # else it is parsed as the old format
     config.write_text(_SER2NET.format(port=port, path=os.path.realpath(device.path)))
     with config.with_suffix(".log").open("wb") as log:
         process = subprocess.Popen(
@@ -89,7 +90,7 @@ def ser2net(rig: Rig, device: Device) -> Iterator[int | None]:
 
 
 def _listens(port: int) -> bool:
-    # Not by connecting: it would have the device for that connection.
+    # Not by connecting: it would open the device for that connection.
     listening = f":{port:04X} 00000000:0000 0A "
     return listening in Path("/proc/net/tcp").read_text()
 
@@ -98,25 +99,25 @@ def _measure(rig: Rig) -> Mapping[str, float]:
     seconds = rig.size(10, 1)
     found: dict[str, float] = {}
 
-    def note(name: str, told: Mapping[str, Any]) -> None:
-        check(told)
-        found.update({f"{name}_{key}": told[key] for key in KEPT if key in told})
+    def record(name: str, results: Mapping[str, Any]) -> None:
+        check(results)
+        found.update({f"{name}_{key}": results[key] for key in KEPT if key in results})
 
     for clients in CLIENTS:
-        # A device and a daemon each, so that none has the other's past.
+        # A device and a daemon each, so that they don't influence each other.
         with rig.device() as device:
-            rig.tell(f"{clients} clients of usbgate")
+            rig.progress(f"{clients} clients of usbgate")
             with rig.database() as database, rig.daemon(device, database.url) as daemon:
-                note(f"usbgate_{clients}", asked(rig, daemon, clients, seconds))
-            rig.tell(f"{clients} at a time by one program, without usbgate")
-            note(f"direct_{clients}", rig.load("direct", path=str(device.path), clients=clients, seconds=seconds))
+                record(f"usbgate_{clients}", asked(rig, daemon, clients, seconds))
+            rig.progress(f"{clients} at a time by one program, without usbgate")
+            record(f"direct_{clients}", rig.load("direct", path=str(device.path), clients=clients, seconds=seconds))
             if clients == 1:
                 with ser2net(rig, device) as port:
                     if port is not None:
-                        rig.tell("1 client of ser2net")
-                        told = rig.load("ask", port=port, clients=1, seconds=seconds, echo=False)
-                        note("ser2net_1", told)
-                        found["of_ser2net"] = found["usbgate_1_p50"] / told["p50"]
+                        rig.progress("1 client of ser2net")
+                        results = rig.load("ask", port=port, clients=1, seconds=seconds, echo=False)
+                        record("ser2net_1", results)
+                        found["of_ser2net"] = found["usbgate_1_p50"] / results["p50"]
     return found
 
 
@@ -153,19 +154,19 @@ ROUND_TRIP = Row(
 def _measure_under_flow(rig: Rig) -> Mapping[str, float]:
     clients, seconds = 50, rig.size(10, 1)
     flow = rig.size(FLOW, 2_000)
-    # Asked at a rate that both can do: who asks as fast as it can measures how much the flow costs, not how long one
+    # Asked at a rate that both reach: asking as fast as possible measures the cost of a flow, not how long one
     # waits.
     found: dict[str, float] = {}
     with rig.device() as device, rig.database() as database, rig.daemon(device, database.url) as daemon:
         for name, rate in (("quiet", 0), ("flow", flow)):
-            rig.tell(f"{clients} clients, {rate:,} unsolicited readings a second")
+            rig.progress(f"{clients} clients, {rate:,} unsolicited readings a second")
             device.speak(rate)
             spoken = device.counts()["spoken"]
-            told = asked(rig, daemon, clients, seconds, rate=rig.size(1_000, 200))
-            found |= {f"{name}_{key}": told[key] for key in KEPT}
+            results = asked(rig, daemon, clients, seconds, rate=rig.size(1_000, 200))
+            found |= {f"{name}_{key}": results[key] for key in KEPT}
             found[f"{name}_spoken"] = (device.counts()["spoken"] - spoken) / seconds
-            told = asked(rig, daemon, clients, seconds)
-            found |= {f"{name}_full_{key}": told[key] for key in KEPT}
+            results = asked(rig, daemon, clients, seconds)
+            found |= {f"{name}_full_{key}": results[key] for key in KEPT}
         device.speak(0)
     found["times"] = found["flow_p99"] / found["quiet_p99"]
     found["full_times"] = found["flow_full_p99"] / found["quiet_full_p99"]
@@ -191,10 +192,10 @@ UNDER_FLOW = Row(
 def _measure_together(rig: Rig) -> Mapping[str, float]:
     clients = rig.size(500, 50)
     with rig.device() as device, rig.daemon(device) as daemon:
-        rig.tell(f"{clients} clients ask one sensor at once")
-        device.answer_after(1.0)  # until all have asked: who asks after the answer is another question
+        rig.progress(f"{clients} clients ask one sensor at once")
+        device.answer_after(1.0)  # until all have asked: a question after the answer is a new one
         answers = rig.load("together", port=daemon.port, clients=clients)["answers"]
-        received = device.counts()["heard"]
+        received = device.counts()["received"]
     if sum(answers.values()) != clients or any(not answer.startswith("ID:1_VALUE:") for answer in answers):
         raise AssertionError(f"not every answer was right: {answers}")
     return {"clients": sum(answers.values()), "messages": received}

@@ -1,5 +1,5 @@
 """
-All rows of the bench, in the order in which they are measured.
+All rows of the benchmark, in the order in which they are measured.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-What runs while a row is measured: the daemon, and clients.
+What runs during a measurement: the daemon and the clients.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from tests.support.running import LineClient, TwistdDaemon
 
 class Daemon(TwistdDaemon):
     """
-    The daemon, with what it costs and what it says of itself.
+    The daemon, its cost, and its own status.
     """
 
     @property
     def pid(self) -> int:
         """
-        Its process.
+        The process id.
         """
         return self.process.pid
 
@@ -36,34 +36,34 @@ class Daemon(TwistdDaemon):
     @property
     def rss(self) -> int:
         """
-        The bytes of memory that it has now.
+        The bytes of memory that it uses now.
         """
         return child.memory(self.pid)
 
     @property
     def peak(self) -> int:
         """
-        The most bytes of memory that it had.
+        The most bytes of memory that it has used.
         """
         return child.memory(self.pid, "VmHWM")
 
     def wait_until(self, word: str, text: str, limit: float = 60.0) -> None:
         """
-        Ask it by a word until the answer has a text in it.
+        Send a word until its reply contains a text.
         """
         client = LineClient(self.port)
         deadline = time.monotonic() + limit
         try:
             while not any(text in line for line in client.word(word)):
                 if time.monotonic() > deadline:
-                    raise AssertionError(f"{word} does not tell {text}: {self.log}")
+                    raise AssertionError(f"the reply to {word} lacks {text}: {self.log}")
                 time.sleep(0.01)
         finally:
             client.close()
 
     def status(self, key: str) -> str:
         """
-        Tell one field of its `status`.
+        Return one field of its `status`.
         """
         client = LineClient(self.port)
         try:
@@ -78,15 +78,15 @@ class Daemon(TwistdDaemon):
 
     def close(self) -> None:
         """
-        Stop it, whatever it takes.
+        Stop the daemon, by SIGKILL if need be.
         """
-        with suppress(AssertionError):  # it was killed; what is measured is over
+        with suppress(AssertionError):  # it was killed; the measurement is over
             self.stop()
 
 
 class Load:
     """
-    Clients that run beside what else is done.
+    Clients that run in the background.
     """
 
     def __init__(self, plan: str) -> None:
@@ -94,13 +94,13 @@ class Load:
 
     def ready(self) -> None:
         """
-        Wait until they are, where they tell that.
+        Wait until they are ready, if they report that.
         """
         self._hear()
 
     def sleep(self, seconds: float) -> None:
         """
-        Let them run; raise where they end before.
+        Let them run; raise if they end early.
         """
         try:
             self._process.wait(seconds)
@@ -110,7 +110,7 @@ class Load:
 
     def result(self) -> dict[str, Any]:
         """
-        End their standard input, wait for their end, and give what they tell.
+        End their standard input, wait until they end, and return their results.
         """
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -118,7 +118,7 @@ class Load:
 
     def close(self) -> None:
         """
-        End them, if they did not by themselves.
+        End them, unless they have ended by themselves.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -135,5 +135,5 @@ class Load:
         line = self._process.stdout.readline()
         if not line:
             raise AssertionError("the bench's clients ended by themselves")
-        told: dict[str, Any] = json.loads(line)
-        return told
+        reply: dict[str, Any] = json.loads(line)
+        return reply

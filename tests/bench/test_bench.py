@@ -1,5 +1,5 @@
 """
-The bench runs, from the command to the page: the figures are nobody's business here.
+The benchmark runs, from the command to the page. Its figures are not tested.
 """
 
 from __future__ import annotations
@@ -45,47 +45,47 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 class RunTests(SynchronousTestCase):
     """
-    The command, as people run it.
+    The command, as a person runs it.
     """
 
     def test_quick(self) -> None:
         """
-        Rows are measured with little of everything, and nothing is lost or wrong.
+        Rows are measured with small sizes, and nothing is lost or wrong.
         """
         folder = Path(tempfile.mkdtemp(prefix="usbgate-bench-test-"))
         self.addCleanup(shutil.rmtree, folder)
         names = "throughput", "coalescing"
-        said = bench(*names, "--quick", "--rounds", "1", "--json", str(folder / "out.json"))
-        self.assertEqual(said.returncode, 0, said.stdout + said.stderr)
-        told = json.loads((folder / "out.json").read_text())
-        self.assertEqual(told["wrong"], [])
-        self.assertEqual(sorted(told["rounds"]), sorted(names))
+        done = bench(*names, "--quick", "--rounds", "1", "--json", str(folder / "out.json"))
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        results = json.loads((folder / "out.json").read_text())
+        self.assertEqual(results["wrong"], [])
+        self.assertEqual(sorted(results["rounds"]), sorted(names))
         for name in names:
-            [found] = told["rounds"][name]
+            [found] = results["rounds"][name]
             for figure in ROWS[name].figures:
                 self.assertLessEqual({figure.key, *figure.beside}, found.keys())
-            self.assertIn(f"{name}: ", said.stdout)
-        [together] = told["rounds"]["coalescing"]
+            self.assertIn(f"{name}: ", done.stdout)
+        [together] = results["rounds"]["coalescing"]
         self.assertEqual((together["messages"], together["clients"]), (1, 50))
 
     def test_unknown(self) -> None:
         """
-        A row that there is not is refused, and those that there are, are told.
+        An unknown row is refused, and the known ones are listed.
         """
-        said = bench("speed")
-        self.assertEqual(said.returncode, 2)
-        self.assertIn("no such row: speed", said.stderr)
-        self.assertIn("throughput", said.stderr)
+        done = bench("speed")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("no such row: speed", done.stderr)
+        self.assertIn("throughput", done.stderr)
 
 
 class CheckTests(SynchronousTestCase):
     """
-    What is wrong is found.
+    Errors are found.
     """
 
     def asked(self, answer: Callable[[str], bytes]) -> dict[str, Any]:
         """
-        Ask, for a moment, a server that answers in some way, and give what the clients tell.
+        Ask a server that answers in a given way; return the results of the clients.
         """
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listening.close)
@@ -99,25 +99,25 @@ class CheckTests(SynchronousTestCase):
         thread = Thread(target=serve)
         thread.start()
         self.addCleanup(thread.join)
-        told = child.run(
+        results = child.run(
             "tests.bench.load",
             json.dumps(
                 {"does": "ask", "port": listening.getsockname()[1], "clients": 1, "seconds": 0.1, "patience": 0.2}
             ),
         )
-        return told
+        return results
 
     def test_right(self) -> None:
         """
         The answer to the question is counted.
         """
-        told = self.asked(lambda number: f"ID:1_VALUE:{number}_MSG:J_AT:2026-03-11T21:02:10.123Z\n".encode())
-        self.assertGreater(told["answers"], 0)
-        check(told)
+        results = self.asked(lambda number: f"ID:1_VALUE:{number}_MSG:J_AT:2026-03-11T21:02:10.123Z\n".encode())
+        self.assertGreater(results["answers"], 0)
+        check(results)
 
     def test_wrong(self) -> None:
         """
-        Another's answer beside the right one, an error, and none at all are told.
+        A wrong answer in addition to the right one, an error, and a missing answer are reported.
         """
 
         def doubled(number: str) -> bytes:
@@ -131,10 +131,10 @@ class CheckTests(SynchronousTestCase):
             return doubled(number) if number < "3" else b""
 
         for answer, what in [(doubled, "wrong"), (failing, "errors"), (silent, "unanswered")]:
-            told = self.asked(answer)
-            self.assertGreater(told[what], 0, what)
+            results = self.asked(answer)
+            self.assertGreater(results[what], 0, what)
             with self.assertRaisesRegex(AssertionError, "not every answer was right"):
-                check(told)
+                check(results)
 
     def test_stored(self) -> None:
         """
@@ -179,7 +179,7 @@ ROUNDS = [{"fast": 1500.0, "other": 2000.0, "slow": 2.5}, {"fast": 900.0, "slow"
 
 class ReportTests(SynchronousTestCase):
     """
-    What is shown of what was measured.
+    How results are shown.
     """
 
     def test_found(self) -> None:
@@ -192,7 +192,7 @@ class ReportTests(SynchronousTestCase):
 
     def test_reached(self) -> None:
         """
-        The median is what has to reach the limit, upwards or downwards, or is it.
+        The median must reach the limit, upwards or downwards.
         """
         fast, slow, gone = ROW.figures
         self.assertIs(reached(fast, Found(1000, 0, 0)), True)
@@ -203,7 +203,7 @@ class ReportTests(SynchronousTestCase):
 
     def test_plain(self) -> None:
         """
-        Each figure stands beside its reference, its spread and what it must reach.
+        Each figure is shown beside its reference, its spread and its limit.
         """
         self.assertEqual(
             list(report.plain([ROW], {"row": ROUNDS})),
@@ -225,14 +225,14 @@ class ReportTests(SynchronousTestCase):
 
     def test_page(self) -> None:
         """
-        The table of the page is replaced, and nothing else of it.
+        The table of the page is replaced, and nothing else.
         """
-        told = {
+        results = {
             **report.circumstances(quick=False),
             "load": 0.1,
             "rounds": {"coalescing": [{"messages": 1.0, "clients": 500.0}]},
         }
-        lines = list(page.table(told))
+        lines = list(page.table(results))
         self.assertIn("| exchanges with the device | 1 |  |  | ≤ 1 | yes |", lines)
         once = page.replaced(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n", lines)
         self.assertNotIn("old", once)
@@ -242,13 +242,13 @@ class ReportTests(SynchronousTestCase):
 
     def test_page_doubts(self) -> None:
         """
-        Figures of a busy machine, or of a quick run, are said to be such.
+        Figures of a busy machine, or of a quick run, are marked as such.
         """
-        told = {**report.circumstances(quick=False), "load": 0.1, "rounds": {}}
-        self.assertNotIn("reliable", next(page.table(told)))
+        results = {**report.circumstances(quick=False), "load": 0.1, "rounds": {}}
+        self.assertNotIn("reliable", next(page.table(results)))
         doubts: list[dict[str, Any]] = [{"load": 3.2}, {"quick": True}]
         for doubt in doubts:
-            self.assertIn("not reliable", next(page.table({**told, **doubt})))
+            self.assertIn("not reliable", next(page.table({**results, **doubt})))
 
     def test_page_of_the_docs(self) -> None:
         """

@@ -1,5 +1,5 @@
 """
-Lines a second from the tty to the committed row.
+Lines per second, from the tty to the committed row.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.bench.database import GATEWAY, Database
 from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
 
-# What is wrong with what was stored: numbers, order, values, sensors. Each value is its line's number.
+# Finds errors in the stored rows: numbers, order, values, sensors. Each value is the number of its line.
 _WRONG = """
     select count(*) - count(distinct seq), count(*) filter (where value <> n), count(*) filter (where sensor <>
         (n %% %(sensors)s)::text or field <> 'VALUE'), count(*)
@@ -23,19 +23,19 @@ _WRONG = """
     ) as numbered
 """
 
-# As the original did: one row at a time, nothing kept open.
+# As the original did: one row at a time, over a new connection.
 _INSERT = "insert into one_by_one select * from reading where gateway = %s and seq = %s"
 
 
 def stored(rig: Rig, database: Database, lines: int, sensors: int) -> dict[str, float]:
     """
-    Have the daemon store readings as fast as it can; tell how fast that was, and check every one of them.
+    Let the daemon store readings as fast as it can; return how fast that was, and check each of them.
 
     Args:
-        rig: What to measure with.
-        database: Where they are stored; empty.
-        lines: How many.
-        sensors: Of how many sensors.
+        rig: The rig.
+        database: An empty database.
+        lines: The number of lines.
+        sensors: The number of sensors.
 
     Raises:
         AssertionError: A reading was lost, doubled, changed, or is out of order.
@@ -62,7 +62,7 @@ def stored(rig: Rig, database: Database, lines: int, sensors: int) -> dict[str, 
 
 def all_there(database: Database, lines: int, sensors: int) -> None:
     """
-    Fail unless each of so many lines was stored once, in order, and as it was said.
+    Fail unless each line was stored once, in order and unchanged.
     """
     wrong = database.query(_WRONG, {"sensors": sensors, "gateway": GATEWAY})
     if wrong != [(0, 0, 0, lines)]:
@@ -71,7 +71,7 @@ def all_there(database: Database, lines: int, sensors: int) -> None:
 
 def generated(rig: Rig, lines: int, sensors: int) -> float:
     """
-    Tell how many lines a second the device says to a program that only reads.
+    Return how many lines per second the device sends to a program that only reads.
     """
     with rig.device() as device:
         device.flood(lines, sensors)
@@ -86,7 +86,7 @@ def generated(rig: Rig, lines: int, sensors: int) -> float:
 
 def copied(rig: Rig, database: Database, lines: int) -> tuple[float, float]:
     """
-    COPY what was stored into a table like it; tell rows a second, and the server's CPU seconds.
+    COPY the stored rows into a table like theirs; return rows per second and the server's CPU seconds.
     """
     path = rig.new_path("rows")
     with path.open("wb") as file:
@@ -108,7 +108,7 @@ def copied(rig: Rig, database: Database, lines: int) -> tuple[float, float]:
 
 def one_by_one(database: Database, rows: int) -> float:
     """
-    Store readings as the original did, with a connection each; tell rows a second.
+    Store readings as the original did, each over a new connection; return rows per second.
     """
     database.query("create table one_by_one (like reading including all)")
     begun = time.monotonic()
@@ -123,13 +123,13 @@ def one_by_one(database: Database, rows: int) -> float:
 def _measure(rig: Rig) -> Mapping[str, float]:
     lines = rig.size(2_000_000, 20_000)
     with rig.database() as database:
-        rig.tell(f"{lines:,} readings from the tty into PostgreSQL")
+        rig.progress(f"{lines:,} readings from the tty into PostgreSQL")
         found = stored(rig, database, lines, 40)
-        rig.tell("COPY of the same")
+        rig.progress("COPY of the same")
         copy, copy_cpu = copied(rig, database, lines)
-        rig.tell("the original's design")
+        rig.progress("the original's design")
         original = one_by_one(database, rig.size(1_000, 20))
-    rig.tell("the device alone")
+    rig.progress("the device alone")
     return {
         **found,
         "generator": generated(rig, lines, 40),
@@ -171,10 +171,10 @@ def _of(sensors: int) -> str:
 def _measure_sensors(rig: Rig) -> Mapping[str, float]:
     found: dict[str, float] = {}
     for sensors in SENSORS:
-        rig.tell(f"readings of {_of(sensors)}")
+        rig.progress(f"readings of {_of(sensors)}")
         with rig.database() as database:
-            told = stored(rig, database, rig.size(500_000, 5_000), sensors)
-        found |= {f"{key}_{sensors}": told[key] for key in ("per_second", "daemon_cpu", "server_cpu")}
+            results = stored(rig, database, rig.size(500_000, 5_000), sensors)
+        found |= {f"{key}_{sensors}": results[key] for key in ("per_second", "daemon_cpu", "server_cpu")}
     return found
 
 

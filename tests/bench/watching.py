@@ -1,5 +1,5 @@
 """
-Many connections: those that watch everything, and those that say nothing.
+Many connections: those that watch all events, and idle ones.
 """
 
 from __future__ import annotations
@@ -11,38 +11,38 @@ from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
 from tests.support.running import LineClient
 
-SAMPLED = 20  # watchers of whom each event's delay is noted
-SPARE = 100  # connections more than are measured: ours
+SAMPLED = 20  # watchers that record the delay of each event
+SPARE = 100  # our own connections, in addition to those that are measured
 
 
 def _measure_watchers(rig: Rig) -> Mapping[str, float]:
     watchers, rate, seconds = rig.size(1_000, 50), 200, rig.size(15, 1)
     with rig.device() as device, rig.database() as database:
         with rig.daemon(device, database.url, max_connections=watchers + SPARE) as daemon:
-            rig.tell(f"{watchers:,} subscribers to {rate} readings a second")
+            rig.progress(f"{watchers:,} subscribers to {rate} readings a second")
             with rig.start_load("watch", port=daemon.port, watchers=watchers, sampled=SAMPLED, quiet=1.0) as load:
                 load.ready()
                 cpu = daemon.cpu
                 device.speak(rate)
                 load.sleep(seconds)
                 device.speak(0)
-                told = load.result()
+                results = load.result()
                 cpu = daemon.cpu - cpu
             spoken = device.counts()["spoken"]
             peak = daemon.peak
     due = spoken * watchers
-    if told["events"] > due:
-        raise AssertionError(f"{told['events']} events of {due:.0f}")
+    if results["events"] > due:
+        raise AssertionError(f"{results['events']} events of {due:.0f}")
     return {
         "due": due,
-        "events": told["events"],
-        "delivered": told["events"] / due * 100,
-        "per_second": told["events"] / seconds,
-        "p50": told["p50"],
-        "p99": told["p99"],
-        "most": told["most"],
+        "events": results["events"],
+        "delivered": results["events"] / due * 100,
+        "per_second": results["events"] / seconds,
+        "p50": results["p50"],
+        "p99": results["p99"],
+        "most": results["most"],
         "daemon_share": cpu / seconds * 100,
-        "load_share": told["cpu"] / seconds * 100,
+        "load_share": results["cpu"] / seconds * 100,
         "peak": peak / 2**20,
     }
 
@@ -66,7 +66,7 @@ def _measure_idle_connections(rig: Rig) -> Mapping[str, float]:
     clients = rig.size(10_000, 200)
     with rig.device() as device, rig.daemon(device, max_connections=clients + SPARE) as daemon:
         before = daemon.rss
-        rig.tell(f"{clients:,} connections")
+        rig.progress(f"{clients:,} connections")
         with rig.start_load("hold", port=daemon.port, clients=clients) as load:
             load.ready()
             with closing(LineClient(daemon.port)) as client:
