@@ -40,7 +40,7 @@ class JournalStatus:
         commits: Commits since usbgate started.
         slowest_commit: Seconds that the slowest of them took.
         written: Bytes written to the disk since usbgate started; None where the system does not count them.
-        daily: Bytes written to the disk in the last day; None as above.
+        daily: Bytes written in the last 24 hours, extrapolated during the first day; None as above.
         lost: Rows that had to be dropped.
     """
 

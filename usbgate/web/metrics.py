@@ -133,7 +133,9 @@ def _journal_metrics(journal: JournalStatus) -> Iterator[Metric]:
         yield CounterMetricFamily("usbgate_journal_written_bytes", "Bytes written to the disk.", journal.written)
     if journal.daily is not None:
         yield GaugeMetricFamily(
-            "usbgate_journal_daily_bytes", "Bytes written to the disk in the last day.", journal.daily
+            "usbgate_journal_daily_bytes",
+            "Bytes written to disk in the last 24 hours; extrapolated during the first day.",
+            journal.daily,
         )
 
 
