@@ -39,8 +39,8 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
     if results["load"] > BUSY:
         doubts.append("a busy machine")
     yield (
-        f"Measured on {results['at'][:10]}, {results['cores']} cores, {results['machine']}, Python {results['python']}, "
-        f"Twisted {results['twisted']}, load {results['load']:.1f} before the start"
+        f"Measured on {results['at'][:10]}, {results['cores']} cores, {results['machine']}, "
+        f"Python {results['python']}, Twisted {results['twisted']}, load {results['load']:.1f} before the start"
         + ("; " + " and ".join(doubts) + ": **not reliable**." if doubts else ".")
     )
     yield ""

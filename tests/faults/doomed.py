@@ -3,7 +3,7 @@
 
     python -m tests.faults.doomed POINT NOTES ARGUMENTS...
 
-The points are those of `POINTS`; any other word is none. In the file NOTES stands the newest number of sensor 1 that
+The points are those of `POINTS`; any other word is no point. The file NOTES holds the newest number of sensor 1 that
 was committed to the journal. The journal's -wal file is kept small, so that there are many checkpoints.
 """
 
@@ -45,7 +45,7 @@ def _die() -> None:
 
 def take_notes(notes: str) -> None:
     """
-    Note each commit, before anybody is told of it.
+    Write down each commit before it is reported.
     """
     descriptor = os.open(notes, os.O_WRONLY | os.O_CREAT)
     write = JournalFile.write
@@ -64,7 +64,7 @@ def take_notes(notes: str) -> None:
 
 def lay(owner: type, name: str, where: str) -> None:
     """
-    Put a point where the daemon ends before or behind a method.
+    Make a method a point: the daemon can end before or after it.
     """
     method = getattr(owner, name)
 
@@ -82,7 +82,7 @@ def lay(owner: type, name: str, where: str) -> None:
 
 def doom(number: int, frame: object) -> None:
     """
-    Take note that the next time is the last.
+    On SIGUSR1, end at the next point.
     """
     global _doomed
     _doomed = True
@@ -90,7 +90,7 @@ def doom(number: int, frame: object) -> None:
 
 def main() -> None:
     """
-    Be twistd.
+    Run twistd.
     """
     signal.signal(signal.SIGUSR1, doom)
     insist(SMALL_WAL)

@@ -1,5 +1,5 @@
 """
-A test that starts whatever tests start, and never ends; for `tests.faults.test_runner_killed`.
+A test that starts every kind of process and never ends, for `tests.faults.test_runner_killed`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.support.daemon import StoreCase
 from tests.support.running import TWISTD, environment, free_port, is_answered
 from tests.support.waiting import eventually
 
-READY = "EVERYTHING_READY"  # names the file that is made when all is there
+READY = "EVERYTHING_READY"  # names the file that is created when everything runs
 
 
 # Not `suppress` by itself: to trial that name says which warnings to leave out.
@@ -28,7 +28,7 @@ class EverythingTests(StoreCase):
 
     def test_forever(self) -> None:
         """
-        Never end.
+        Run forever.
         """
         self.start("-m", "usbgate.cli", "simulate", str(self.folder / "simulated"))
         eventually((self.folder / "simulated").is_symlink, "the simulated device is there")
@@ -48,13 +48,13 @@ class EverythingTests(StoreCase):
             if find_browser() is not None:
                 browser().new_page()
             Proxy(f"http://127.0.0.1:{http}/")
-        self.start("-c", "import os, time; os.kill(os.getpid(), 19); time.sleep(3600)")  # it stands still
+        self.start("-c", "import os, time; os.kill(os.getpid(), 19); time.sleep(3600)")  # it is stopped
         Path(os.environ[READY]).touch()
         signal.pause()
 
     def start(self, *arguments: str) -> None:
         """
-        Start Python.
+        Start a Python process.
         """
         subprocess.Popen(
             [sys.executable, *arguments],

@@ -1,10 +1,10 @@
 """
-A fuzzer that looks which branches its inputs take (atheris, libFuzzer).
+A fuzzer that is guided by the branches its inputs reach (atheris, libFuzzer).
 
     python -m tests.faults.fuzzed TARGET FOLDER [-runs=N] [-max_total_time=SECONDS] [-seed=N] [INPUT]
 
-What to fuzz is one of `TARGETS`. In FOLDER are the inputs to begin with, and those that were found; where something
-does not hold, the input is left in `FOLDER-failed`, and named in the last lines. With an INPUT, that is run, once.
+TARGET is one of `TARGETS`. FOLDER holds the first inputs and those that were found. An input whose check fails is left
+in `FOLDER-failed` and named in the last lines. With an INPUT, only that is run, once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ with atheris.instrument_imports(include=["usbgate"]):
 
 LONGEST = 4096  # bytes of an input: some lines that are too long
 
-# Lines of protocol §1 to §3, and what is nearly one.
+# Lines of protocol §1 to §3, and near misses.
 LINES = [
     b"MSG:J_ID:20_ORIGIN:TOTO",
     b"ID:7_TEMP:21.5_HUM:48_BAT:OK",
@@ -35,7 +35,7 @@ LINES = [
     "ID:20_VALUE:21,5 °C_NOTE:my_site".encode(),
 ]
 
-# What a client says, and behind it what happens, and how many bytes that is (see `steps_of`).
+# What a client sends, then the events, then how many bytes those are (see `steps_of`).
 CLIENTS = [
     b"MSG:J_ID:20_ORIGIN:TOTO" + b"\x20\xc9\xc9\xc2\x04",
     b"MSG:J_ID:20_ORIGIN:TOTO_TAG:17\nping\nask 20 J tag=t\nwatch 20\n" + b"\x10\x60\xc6\xc2\xc4\x05",
@@ -48,7 +48,7 @@ CLIENTS = [
 
 def chunks_of(data: bytes) -> list[bytes]:
     """
-    Cut data into chunks behind each of the bytes that is the first.
+    Cut data into chunks, after each byte that equals the first one.
     """
     cut = data[:1]
     return [part + cut for part in data[1:].split(cut)] if cut else []
@@ -56,7 +56,7 @@ def chunks_of(data: bytes) -> list[bytes]:
 
 def check_streams(data: bytes) -> None:
     """
-    Look at a stream of bytes, cut into chunks.
+    Check a stream of bytes that is cut into chunks.
     """
     chunks = chunks_of(data)
     for limit in (1, 3, 20, 1024):
@@ -73,7 +73,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
 
 def main() -> None:
     """
-    Fuzz until something does not hold, or time is up.
+    Fuzz until a check fails or the time is up.
     """
     target, folder, *options = sys.argv[1:]
     check, inputs = TARGETS[target]

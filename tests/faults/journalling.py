@@ -1,12 +1,12 @@
 """
-A journal in a process of its own, that says what it has done.
+A journal in a process of its own that reports what it does.
 
     python -m tests.faults.journalling PATH ROWS ENDING [PRAGMA=VALUE ...]
 
-Rows, whose values are their numbers, are appended one by one, and of forty the first ten taken out again. It says, a
-line each: `committed FIRST LAST` when numbers are on disk, `confirming LAST` before the rows up to there are let go,
-`trouble TEXT` when the disk refused, `stopped` at the end; `unusable TEXT` instead of all that. Where ENDING is not
-`stop`, it ends as if it were killed.
+Rows whose values are their numbers are appended one by one; of forty, the first ten are confirmed. It prints, a line
+each: `committed FIRST LAST` when rows are on disk, `confirming LAST` before the rows up to there are confirmed,
+`trouble TEXT` when the disk refused, `stopped` at the end; `unusable TEXT` instead of all that. If ENDING is not
+`stop`, it ends as if killed.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from usbgate.store.journal.file import JournalError
 from usbgate.store.journal.journal import Journal
 
 
-def tell(*words: object) -> None:
+def report(*words: object) -> None:
     """
-    Say a line, at once.
+    Print a line at once.
     """
     print(*words, flush=True)
 
 
-class ToldJournal(Journal):
+class ReportingJournal(Journal):
     """
-    A journal that says what its disk did.
+    A journal that reports what its disk did.
     """
 
     waiting: Deferred[None] | None = None
@@ -45,25 +45,25 @@ class ToldJournal(Journal):
     def committed(self, batches: Sequence[Batch], seconds: float) -> None:
         super().committed(batches, seconds)
         for batch in batches:
-            tell("committed", batch.first, batch.last)
+            report("committed", batch.first, batch.last)
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
             waiting.callback(None)
 
     def refused(self, reason: str) -> None:
         super().refused(reason)
-        tell("trouble", reason)
+        report("trouble", reason)
 
 
 async def keep(reactor: Any, path: str, rows: int, ending: str) -> None:
     """
-    Keep a journal until there are so many more rows in it.
+    Run a journal until it has taken so many rows.
     """
-    journal = ToldJournal(reactor, Path(path))
+    journal = ReportingJournal(reactor, Path(path))
     try:
         journal.startService()
     except JournalError as error:
-        tell("unusable", error)
+        report("unusable", error)
         return
     while not journal.next_number:  # the disk refused
         await deferLater(reactor, 0.01)
@@ -75,20 +75,20 @@ async def keep(reactor: Any, path: str, rows: int, ending: str) -> None:
         await journal.waiting
         if n % 3 == 0 and n % 40 <= 10:
             batch = await journal.oldest()
-            tell("confirming", batch.last)
+            report("confirming", batch.last)
             journal.confirm(batch)
     if ending != "stop":
         os._exit(0)
     await journal.stopService()
-    tell("stopped")
+    report("stopped")
 
 
 def main(reactor: Any, path: str, rows: str, ending: str, *settings: str) -> Deferred[None]:
     """
-    Begin.
+    Set up SQLite and run.
     """
     insist({**SMALL_WAL, **dict(setting.split("=") for setting in settings)})
-    # What is tried here is the disk, and a commit at a time.
+    # The disk is tested here, one commit at a time.
     journal_module.FLUSH_INTERVAL = 0.0
     return Deferred.fromCoroutine(keep(reactor, path, int(rows), ending))
 

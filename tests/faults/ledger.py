@@ -1,5 +1,5 @@
 """
-A ledger: the device numbers its lines, and what was read is found in the database exactly once, in order.
+The ledger: the device numbers its lines, and each number must be in the database exactly once, in order.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ AT_ONCE = 3.0
 
 class LedgerCase(StoreCase):
     """
-    A device that numbers what it says (sensor 1), answers who asks (sensor 20), and is watched.
+    A device that sends numbers (sensor 1), answers requests (sensor 20), and is watched.
 
     Attributes:
-        said: How many numbers were said; the next one.
+        said: How many numbers were sent, which is the next number.
         asked: How many requests were sent.
         slowest: Seconds that the slowest answer took.
     """
@@ -47,7 +47,7 @@ class LedgerCase(StoreCase):
 
     def start(self, *options: str, database: str = "") -> TwistdDaemon:
         """
-        Start a daemon, ask it and watch it.
+        Start a daemon, connect, and watch sensor 1.
         """
         daemon = self.run_daemon("--device", str(self.device.path), "--database", database or self.database, *options)
         self.client = self.online(daemon)
@@ -57,7 +57,7 @@ class LedgerCase(StoreCase):
 
     def say(self, count: int) -> None:
         """
-        Say so many numbers; the watcher hears each of them.
+        Send some numbers; the subscriber must receive each of them.
         """
         while count:
             some = min(count, 1000)
@@ -70,7 +70,7 @@ class LedgerCase(StoreCase):
 
     def ask(self, count: int = 1) -> None:
         """
-        Ask, and get the answer at once.
+        Ask some times; each answer must come at once.
         """
         for _ in range(count):
             began = time.monotonic()
@@ -82,7 +82,7 @@ class LedgerCase(StoreCase):
 
     def store(self) -> dict[str, str]:
         """
-        Tell what `status` says of the store.
+        Return the line of `status` about the store.
         """
         lines = [parse(line.encode()) for line in self.client.word("status")[:-1]]
         [store] = [line for line in lines if "STORE" in line]
@@ -90,12 +90,12 @@ class LedgerCase(StoreCase):
 
     def lives_on(self, trouble: str = "", history: str = "ERROR:failed_", count: int = 300) -> None:
         """
-        Readings and answers flow on, and nothing is set aside.
+        Send numbers and ask; all must be published and answered, and no row rejected.
 
         Args:
-            trouble: What `status` must say, with the state `away`; empty where it need not know yet.
-            history: How the reply of `history` begins; empty not to ask.
-            count: How many numbers to say.
+            trouble: What `status` must say, with the state `away`; empty if it need not.
+            history: The beginning of the reply to `history`; empty not to ask.
+            count: How many numbers to send.
         """
         self.say(count // 2)
         self.ask(10)
@@ -114,7 +114,7 @@ class LedgerCase(StoreCase):
 
     def all_stored(self) -> None:
         """
-        All that was read is stored, once each, in order, by numbers without a gap; nothing was set aside.
+        Check that everything is stored once and in order, under numbers without a gap, and nothing was rejected.
         """
         eventually(lambda: self.store()["BACKLOG"] == "0", "all is stored")
         self.assertEqual((self.store()["STORE"], self.store()["REJECTED"]), ("connected", "0"))
@@ -124,7 +124,7 @@ class LedgerCase(StoreCase):
 
     def numbers_stored(self) -> None:
         """
-        All numbers are stored, once each, in order, under numbers of the journal without a gap.
+        Check that all numbers are stored once and in order, under journal numbers without a gap.
         """
         numbers = [int(value) for (value,) in self.rows("select value from reading where sensor = '1' order by seq")]
         self.assertEqual(len(numbers), self.said)
@@ -139,7 +139,7 @@ class LedgerCase(StoreCase):
 
 class Neighbour:
     """
-    Somebody who asks all the time, beside what goes wrong with others; a context manager.
+    A client that asks all the time, while something else fails; a context manager.
 
     Attributes:
         latencies: Seconds that each answer took.
@@ -147,7 +147,7 @@ class Neighbour:
 
     def __init__(self, port: int, word: str = "ask 20") -> None:
         """
-        Connect, before it goes wrong.
+        Connect before the fault.
         """
         self.latencies: list[float] = []
         self._client = LineClient(port)
@@ -160,15 +160,15 @@ class Neighbour:
     def _ask(self) -> None:
         while not self._ending.wait(0.005):
             began = time.monotonic()
-            told = self._client.word(self._word)
-            if not told[-1].startswith("OK:"):
-                self._wrong += told
+            reply = self._client.word(self._word)
+            if not reply[-1].startswith("OK:"):
+                self._wrong += reply
                 return
             self.latencies.append(time.monotonic() - began)
 
     def __enter__(self) -> Neighbour:
         """
-        Begin to ask; there is an answer before it goes wrong, and one after (see `__exit__`).
+        Start to ask; at least one answer comes before the fault, and one after it (see `__exit__`).
         """
         self._thread.start()
         self.more_answers()
@@ -176,12 +176,12 @@ class Neighbour:
 
     def more_answers(self, count: int = 5) -> None:
         """
-        Wait until some more questions were asked and answered.
+        Wait for some more answers.
         """
         enough = len(self.latencies) + count
         eventually(lambda: len(self.latencies) >= enough or self._wrong, "a neighbour is answered")
         if self._wrong:
-            raise AssertionError(f"a neighbour was told {self._wrong}")
+            raise AssertionError(f"a neighbour got {self._wrong}")
 
     def __exit__(self, *why: object) -> None:
         """
@@ -196,9 +196,9 @@ class Neighbour:
             self._client.close()
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """
-        How long answers took, for people.
+        A summary of the latencies.
         """
         ordered = sorted(self.latencies)
         p99 = ordered[int(len(ordered) * 0.99)]
@@ -207,7 +207,7 @@ class Neighbour:
 
 def resident(pid: int) -> float:
     """
-    Tell how much memory a process has, in MB.
+    Return the resident memory of a process in MB.
     """
     with open(f"/proc/{pid}/statm") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -215,7 +215,7 @@ def resident(pid: int) -> float:
 
 def processor_time(pid: int) -> float:
     """
-    Tell how many seconds of a processor a process has used.
+    Return the CPU seconds that a process has used.
     """
     with open(f"/proc/{pid}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()
@@ -224,7 +224,7 @@ def processor_time(pid: int) -> float:
 
 def measured(what: Callable[[], float], seconds: float) -> float:
     """
-    Tell by how much something grows in so many seconds.
+    Return by how much a value grows in some seconds.
     """
     before = what()
     time.sleep(seconds)

@@ -1,5 +1,5 @@
 """
-What a serial port hears that is set to another speed than the device.
+What a serial port receives if its speed is not that of the device.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ def misread(data: bytes, sent: int, read: int) -> bytes:
     """
     Send bytes at one speed, 8N1, without a pause, and read them at another.
 
-    As a UART does it: from the falling edge of a start bit on, each bit is looked at in its middle. A byte without its
-    stop bit is a framing error, and those a tty gives out as NUL.
+    A UART samples each bit in its middle, counted from the falling edge of the start bit. A byte without its stop bit
+    is a framing error, which a tty returns as NUL.
 
     Args:
         data: What is sent.
@@ -23,7 +23,7 @@ def misread(data: bytes, sent: int, read: int) -> bytes:
     for byte in data:
         line += [0, *(byte >> bit & 1 for bit in range(8)), 1]
     idle = len(line)
-    line += [1] * 250 + [0]  # and then it is idle, until somebody else begins
+    line += [1] * 250 + [0]  # and then the line is idle
     received = bytearray()
     begins = 0
     while (begins := line.index(0, begins)) < idle:

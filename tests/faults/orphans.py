@@ -1,5 +1,5 @@
 """
-Kills a test runner, and tells which processes it leaves behind; run as a process: `orphans.py READY LIMIT COMMAND...`.
+Kills a test runner and prints which processes it leaves behind; run as a process: `orphans.py READY LIMIT COMMAND...`.
 
 It runs COMMAND, waits until the file READY is there, and kills the command with SIGKILL. It prints the names of the
 processes that had been started, a line each, then `left` and the names of those that were still there LIMIT seconds
@@ -18,7 +18,7 @@ LOOK = 0.01  # seconds
 
 def descendants() -> dict[int, str]:
     """
-    Find the processes below this one: those that lose their parent become children of this one.
+    Return the descendants of this process, which inherits those whose parent has ended.
     """
     found: dict[int, tuple[int, str]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -35,7 +35,7 @@ def descendants() -> dict[int, str]:
 
 def reap() -> None:
     """
-    Take leave of those that have ended.
+    Reap the children that have ended.
     """
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
@@ -46,7 +46,7 @@ def reap() -> None:
 
 def main(ready: str, limit: str, *command: str) -> None:
     """
-    Run it, kill it, and look.
+    Run the command, kill it, and look at what is left.
     """
     ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
     runner = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True)

@@ -1,11 +1,11 @@
 """
-A file system in memory that loses its power: what was written and not synced by then is lost.
+A file system in memory whose power can fail: whatever was not synced by then is lost.
 
     python -m tests.faults.powercut MOUNTPOINT SURVIVED CHANGES SEED
 
-After so many changes nothing works any more, and what a disk would still hold is in the folder SURVIVED. Of the writes
-that were not synced each is lost, or one or the other is lost, as the seed has it: a disk promises no order. A name
-lasts from the sync of its folder. The exit status is 0 then, and `NO_MOUNT` where it can't be mounted at all.
+After CHANGES changes every call fails, and the folder SURVIVED holds what a disk would still hold. Of the writes that
+were not synced, all or some are lost, depending on the seed: a disk promises no order. A name survives from the sync of
+its folder on. The exit status is 0 then, and `NO_MOUNT` if the file system can't be mounted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NO_MOUNT = 77  # the exit status where it can't be mounted
 
 class Change(NamedTuple):
     """
-    Bytes that were written, or where the file was cut (then there are none).
+    Bytes that were written, or a truncation if there are none.
     """
 
     offset: int
@@ -33,7 +33,7 @@ class Change(NamedTuple):
 
     def make(self, content: bytearray) -> None:
         """
-        Make it, in a file's content.
+        Apply the change to the content of a file.
         """
         content.extend(bytes(max(0, self.offset - len(content))))
         if self.data is None:
@@ -44,7 +44,7 @@ class Change(NamedTuple):
 
 class File:
     """
-    One file: as programs see it, as it is on the disk, and what is between the two.
+    One file: as programs see it, as it is on disk, and the changes in between.
     """
 
     def __init__(self) -> None:
@@ -54,14 +54,14 @@ class File:
 
     def change(self, change: Change) -> None:
         """
-        Change it, for programs to see.
+        Make a change that programs see.
         """
         change.make(self.seen)
         self.unsynced.append(change)
 
     def sync(self, survives: float = 1.0) -> None:
         """
-        Bring the changes to the disk; with `survives` below 1, each only so likely.
+        Write the changes to the disk; each of them only with the probability `survives`.
         """
         for change in self.unsynced:
             if random.random() < survives:
@@ -155,7 +155,7 @@ class PowerCut(mfusepy.Operations):  # type: ignore[misc]  # untyped
 
 def main() -> None:
     """
-    Mount it, until the power is cut.
+    Mount the file system until the power fails.
     """
     mountpoint, survived, changes, seed = sys.argv[1:]
     random.seed(int(seed))

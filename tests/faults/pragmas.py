@@ -1,5 +1,5 @@
 """
-SQLite as a test wants it, whatever the code under test asks for.
+SQLite with the settings of a test, whatever the tested code asks for.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import Any
 
 _SETTING = re.compile(r"pragma (\w+) = \w+")
 
-# So small a -wal file is carried over into the main file all the time; 1,000 pages by default, which take a while.
+# A -wal file this small is checkpointed all the time; by default it grows to 1,000 pages.
 SMALL_WAL = {"wal_autocheckpoint": "12"}
 
 
 def insist(settings: Mapping[str, str]) -> None:
     """
-    Give all connections of this process these settings from now on, also where their owner sets others.
+    Give all later connections of this process these settings, even if their owner sets others.
     """
     connect = sqlite3.connect
 
     class Connection(sqlite3.Connection):
         """
-        A connection whose owner cannot set those.
+        A connection whose owner can't change these settings.
         """
 
         def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:

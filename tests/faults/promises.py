@@ -1,5 +1,5 @@
 """
-What was known to be safe before a daemon or a journal died, and what must be found after it.
+What was known to be safe before a daemon or a journal died, and what must be found afterwards.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from usbgate.core.fieldline import parse
 from usbgate.core.model import Reading
 from usbgate.store.journal.file import JournalFile
 
-# A reading waits 50 ms for its commit (protocol §5). After twice that time the reactor has handed it on for sure; one
-# commit may be under way then without it, so the second one that is counted from there on has it.
+# A reading waits 50 ms for its commit (protocol §5). After twice that time the writer has it for sure; one commit may
+# be in progress without it, so it is in the second one from there on.
 WAIT = 0.1  # seconds
 COMMITS = 2
 
 
 class NumberingDevice(PtyDevice):
     """
-    A device that says numbers without end, `ID:1_N:…`, and answers besides.
+    A device that sends numbers without end, `ID:1_N:…`, and answers requests.
     """
 
     def __init__(self, path: Path, answer: Answer = lambda fields: [], pause: float = 0.004, lines: int = 10) -> None:
         """
-        Plug it in.
+        Plug the device in.
 
         Args:
             path: The symlink to make.
@@ -46,14 +46,14 @@ class NumberingDevice(PtyDevice):
         self._lines = lines
         self._over = Event()
         super().__init__(path, answer)
-        # Nobody may read for a while: then it must not be stuck in a write when it is pulled.
+        # Nobody may read for a while: then a write must not block the unplugging.
         os.set_blocking(self._master, False)
         self._talking = Thread(target=self._talk, daemon=True)
         self._talking.start()
 
     def unplug(self) -> None:
         """
-        Be gone.
+        Unplug the device.
         """
         self._over.set()
         self._talking.join()
@@ -61,7 +61,7 @@ class NumberingDevice(PtyDevice):
 
     def say(self, *lines: bytes) -> None:
         """
-        Say lines, however long it takes.
+        Send lines, however long it takes.
         """
         with self._lock:
             data = b"".join(line + b"\n" for line in lines)
@@ -84,14 +84,14 @@ class Life:
     One life of a daemon, and what is known of it.
 
     Attributes:
-        first: From this number on it has read what the device said.
-        mark: Up to this number all was read `WAIT` seconds and a commit ago, and so is in the journal.
-        journal: What `status` said last of the journal.
+        first: The first number that it has read.
+        mark: Numbers up to this one were read `WAIT` seconds and a commit ago, and so are in the journal.
+        journal: The last `status` line about the journal.
     """
 
     def __init__(self, daemon: TwistdDaemon, device: NumberingDevice) -> None:
         """
-        Wait until it has opened the device, and begin to take notes.
+        Wait until the daemon has opened the device.
         """
         self.client = LineClient(daemon.port)
         eventually(lambda: "_STATE:online_" in self.client.word("devices")[0], "the device is online")
@@ -101,9 +101,9 @@ class Life:
         self._read: list[tuple[float, int]] = []  # the newest number at a time
         self._handed: list[tuple[int, int]] = []  # the newest number, and the count of commits with which it is safe
 
-    def note(self) -> bool:
+    def record(self) -> bool:
         """
-        Take a note; tell whether the daemon still lives.
+        Record the newest number; return whether the daemon still lives.
         """
         try:
             now = time.monotonic()
@@ -125,9 +125,9 @@ class Life:
 
     def under_load(self, numbers: int = 100) -> None:
         """
-        Take notes until so many numbers are known to be safe, or the daemon is dead.
+        Record numbers until so many are known to be safe, or the daemon is dead.
         """
-        eventually(lambda: not self.note() or self.mark >= self.first + numbers, "the journal takes what is read")
+        eventually(lambda: not self.record() or self.mark >= self.first + numbers, "the journal takes what is read")
 
     @property
     def promised(self) -> range:
@@ -139,7 +139,7 @@ class Life:
 
 def missing_from(promised: Iterable[range], found: Sequence[int]) -> list[int]:
     """
-    List what was promised and is not there, having seen that nothing is there twice or out of order.
+    Return the promised numbers that are missing; check that no number is doubled or out of order.
     """
     disordered = [pair for pair in pairwise(found) if pair[0] >= pair[1]]
     assert not disordered, f"doubled or out of order: {disordered[:10]}"
@@ -149,7 +149,7 @@ def missing_from(promised: Iterable[range], found: Sequence[int]) -> list[int]:
 
 def check_whole(path: Path) -> None:
     """
-    See that a journal's file is not damaged, and that none was set aside as damaged.
+    Check that the file of a journal is not damaged, and that none was set aside as damaged.
     """
     damaged = [found.name for found in path.parent.glob("*damaged*")]
     assert not damaged, damaged
@@ -162,15 +162,15 @@ def check_whole(path: Path) -> None:
 
 def missing_from_journal(path: Path, said: str) -> list[int]:
     """
-    Open a journal again, see that nothing is wrong with it, and list what had been on disk and is not there.
+    Open a journal again, check it, and return the rows that were on disk and are missing.
 
     Args:
         path: Its file.
         said: What `tests.faults.journalling` said.
     """
     notes = [line.split() for line in said.splitlines(keepends=True) if line.endswith("\n")]
-    committed = max([int(note[2]) for note in notes if note[0] == "committed"], default=0)
-    confirmed = max([int(note[1]) for note in notes if note[0] == "confirming"], default=0)
+    committed = max([int(record[2]) for record in notes if record[0] == "committed"], default=0)
+    confirmed = max([int(record[1]) for record in notes if record[0] == "confirming"], default=0)
     file = JournalFile(path)
     file.open()
     try:
@@ -184,5 +184,5 @@ def missing_from_journal(path: Path, said: str) -> list[int]:
         assert [float(n) for n in numbers] == [float(value) for value in batch.of(Reading)[5].split("\n")]
         assert numbers[-1] == file.n, (numbers[-1], file.n)
     missing = missing_from([range(confirmed + 1, committed + 1)], numbers)
-    # With its newest number lost, it would give that one out again.
+    # If its newest number were lost, it would assign that one again.
     return missing or list(range(file.n + 1, committed + 1))

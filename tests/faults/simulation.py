@@ -1,9 +1,9 @@
 """
-A simulated world: the whole daemon but its sockets, and everything around it, drawn from a seed.
+A simulated world: the whole daemon without its sockets, and its environment, all drawn from a seed.
 
-Real are the core, `Gateway`, `Link`, `Delivery`, and the clients' face; in memory are the devices, the clients, the
-journal and the database (`tests.faults.simulated`). All run on one `Clock`. The world keeps a book of what was said
-to the daemon and compares it with all that comes out: a broken promise is `Violated`.
+The core, `Gateway`, `Link`, `Delivery` and the line server are real; the devices, the clients, the journal and the
+database are in memory (`tests.faults.simulated`). All run on one `Clock`. The world records what is sent to the daemon
+and compares it with everything that comes out: a broken promise is `Violated`.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ HEALING = 150.0  # seconds without a fault after which all must be well: longer 
 
 class World:
     """
-    Everything, from a seed.
+    A world, determined by its seed.
     """
 
     def __init__(self, seed: int, seen: Counter[str]) -> None:
         """
-        Begin with a daemon that has just been started.
+        Start a daemon.
 
         Args:
-            seed: Says everything.
-            seen: How often each interesting thing happened, over many worlds.
+            seed: Determines everything.
+            seen: Counts the interesting events, over many worlds.
         """
         Violated.first = None
         self.random = random.Random(seed)
@@ -104,20 +104,20 @@ class World:
 
     def chance(self, fault: str) -> bool:
         """
-        Whether a fault happens now.
+        Return whether a fault happens now.
         """
         return self.random.random() < self.faults.get(fault, 0.0)
 
     def mark(self) -> str:
         """
-        Make a number that nobody else has.
+        Return a new number.
         """
         self._marks += 1
         return str(self._marks)
 
     def note(self, text: str) -> None:
         """
-        Keep for the trace.
+        Add a line to the trace.
         """
         self.trace.append(f"{self.now:.3f} life {self.lives}: {text}")
 
@@ -125,7 +125,7 @@ class World:
 
     def start(self) -> None:
         """
-        Start the daemon, on what the last one left: the same tree of services as in `usbgate.tap`.
+        Start the daemon on what the last one left: the tree of services of `usbgate.tap`.
         """
         self.lives += 1
         self.note("starts")
@@ -205,11 +205,11 @@ class World:
             demand(not peer.transport.connected, "at the end no connection is open", peer.name)
             if not (peer.left or peer.transport.stuck or (peer.slow and peer.transport.aborted is not None)):
                 for asked in peer.requests.values():
-                    told = asked.outcome is not None or (asked.echoed == inf and not asked.word)
-                    demand(told or asked.word, "who waits is told at the end", asked)
+                    replied = asked.outcome is not None or (asked.echoed == inf and not asked.word)
+                    demand(replied or asked.word, "whoever waits gets a reply at the end", asked)
                 demand(len(peer.words) <= unread[peer], "words are answered at the end", peer.words)
             for asked in peer.requests.values():
-                # Of one who did not read, what it was told of a limit may not have come through.
+                # A client that did not read may have missed the reply about a limit.
                 unclear = asked.outcome is None and peer.slow
                 if asked.echoed < inf and asked.outcome != "limit" and not unclear:
                     demand(asked.dropped or len(asked.recorded) == 1, "every echoed request has one row", asked)
@@ -233,9 +233,9 @@ class World:
             asked = self.asked[record.origin]
             asked.recorded.append(record.outcome)
             demand(len(asked.recorded) == 1, "a request has one row", asked)
-            told = (record.sensor, record.command, record.arguments)
+            question = (record.sensor, record.command, record.arguments)
             arguments = "_".join(f"{key}:{value}" for key, value in asked.arguments) or None
-            demand(told == (asked.sensor, asked.command, arguments), "a row tells what was asked", record, asked)
+            demand(question == (asked.sensor, asked.command, arguments), "a row has what was asked", record, asked)
             self.seen["row " + record.outcome] += 1
             if record.outcome == "busy":
                 demand(asked.command != TOGGLE or not asked.written, "§4.4 busy: the device never saw it", asked)
@@ -253,35 +253,35 @@ class World:
 
     def deliver(self, device: Device, lines: Sequence[Line], read: Callable[[], None]) -> None:
         """
-        Let the daemon read a chunk of a device, and see that all of it goes where it belongs, at once.
+        Let the daemon read a chunk from a device; check at once that everything goes where it belongs.
         """
-        told = [(key, text, line) for line in lines for key, text in line.values]
+        values = [(key, text, line) for line in lines for key, text in line.values]
         reports = [line for line in lines if line.values]
         demand(not self.journal.held, "nothing is read while the journal is full", device.name)
         life, before, events = self.life, len(self.appended), len(self.events)
         for line in lines:
             self.note(f"{device.name} says {line.kind} {line.sensor} {line.values}")
-            if line.command is not None and not line.values:  # an acknowledgement leaves no reading to tell by
+            if line.command is not None and not line.values:  # an acknowledgement leaves no reading as evidence
                 newest = device.newest[line.sensor]
                 newest.answered = newest.answered or newest.command == line.command
         read()
         if not life.alive:
             return
-        names = [f"{key}:{text}" for key, text, _ in told]
+        names = [f"{key}:{text}" for key, text, _ in values]
         demand(self.appended[before:] == names, "every reading goes to the journal, once, at once", names)
-        for key, text, line in told:
+        for key, text, line in values:
             self.received[line.sensor, key] = text
         published = [event for event in self.events[events:] if event.startswith("EVENT:reading_")]
         demand(len(published) == len(reports), "every report is an event", published, names)
         for event, line in zip(published, reports, strict=True):
-            demand(f"_ID:{line.sensor}_VALUE:{line.values[0][1]}_" in event, "events tell what was read", event)
+            demand(f"_ID:{line.sensor}_VALUE:{line.values[0][1]}_" in event, "events have what was read", event)
         link = next(link for link in self.links if link.name == device.name)
         counted = link.counts.malformed + link.counts.partial
         demand(counted == device.malformed, "malformed lines are counted", counted, device.malformed)
 
     def check_answer(self, asked: Asked, fields: dict[str, str]) -> None:
         """
-        See that an answer belongs to the question, as far as protocol §4.6 lets it be told.
+        Check that an answer belongs to the question, as far as protocol §4.6 guarantees it.
         """
         demand(fields["ID"] == asked.sensor, "an answer is of the sensor that was asked", fields, asked)
         demand(fields.get("MSG") == asked.command, "an answer names its command", fields, asked)
@@ -309,7 +309,7 @@ class World:
 
     def check_last(self) -> None:
         """
-        See that `last` tells the newest that was heard in this life, and else the newest of the database.
+        Check that `last` returns the newest reading received in this life, or else the newest in the database.
 
         Until all that an earlier life left is stored, and read back, that may be an older one, or none.
         """
@@ -343,7 +343,7 @@ class World:
 
     def run(self, seconds: float) -> None:
         """
-        Let time go by, and all timers fire when they are due.
+        Let time pass, and fire all timers when they are due.
         """
         end = self.now + seconds
         while True:
@@ -356,7 +356,7 @@ class World:
 
     def live(self, events: int) -> None:
         """
-        Let so many things happen; then heal everything, and see that all is well.
+        Run a number of events; then end all faults and check that everything is well.
         """
         for _ in range(events):
             if self.running:
@@ -409,7 +409,7 @@ class World:
 
     def heal(self) -> None:
         """
-        Let all be well, for long enough.
+        End all faults, for long enough.
         """
         self.note("heals")
         self.faults = {}
@@ -437,7 +437,7 @@ class World:
 
     def finish(self) -> None:
         """
-        See that all that was promised was kept, and end.
+        Check that every promise was kept, and end.
         """
         demand(self.running, "it runs")
         demand(self.delivery.restoration.complete, "what was stored is restored")

@@ -1,5 +1,5 @@
 """
-Clients that do not read, do not end their lines, do not stop coming: others are answered, and memory is flat.
+Clients that do not read, do not end their lines, or are too many: others are answered, and memory stays flat.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ GROWTH = 16.0
 
 class ClientsCase(StoreCase):
     """
-    A device that answers, a daemon that stores nothing, and a neighbour who asks all the time.
+    A device that answers, a daemon that stores nothing, and a neighbour that asks all the time.
     """
 
     log = Logger()
 
     def setUp(self) -> None:
         """
-        Start them.
+        Start the device and the daemon.
         """
         super().setUp()
         self.device = self.plug()
@@ -45,31 +45,31 @@ class ClientsCase(StoreCase):
 
     def options(self) -> tuple[str, ...]:
         """
-        What else to say to the daemon.
+        Return more options for the daemon.
         """
         return ("--database", "none")
 
     def device_options(self) -> str:
         """
-        What else to say of the device.
+        Return more options for the device.
         """
         return ""
 
     @contextlib.contextmanager
     def beside(self, growth: float = GROWTH, word: str = "ask 20") -> Iterator[None]:
         """
-        Somebody is answered beside what happens, and the daemon does not grow by more than so many MB.
+        Check that a neighbour is answered meanwhile, and that the daemon grows by no more than some MB.
         """
         pid = self.daemon.process.pid
         with Neighbour(self.daemon.port, word) as neighbour:
             before = resident(pid)
-            alone = neighbour.told
+            alone = neighbour.summary
             yield
             grown = resident(pid) - before
         self.log.info(
-            "{test}: {told}; alone: {alone}; grown by {grown:.1f} MB",
+            "{test}: {summary}; alone: {alone}; grown by {grown:.1f} MB",
             test=self.id(),
-            told=neighbour.told,
+            summary=neighbour.summary,
             alone=alone,
             grown=grown,
         )
@@ -92,7 +92,7 @@ class ClientsCase(StoreCase):
 
     def counts(self) -> dict[str, str]:
         """
-        Tell what `status` says of connections.
+        Return the line of `status` about connections.
         """
         [line] = [line for line in self.client.word("status") if line.startswith("CLIENTS:")]
         return parse(line.encode())
@@ -100,12 +100,12 @@ class ClientsCase(StoreCase):
 
 class RudeClientTests(ClientsCase):
     """
-    One client who does not behave.
+    One client that misbehaves.
     """
 
     def test_never_reads(self) -> None:
         """
-        One who asks and asks and never reads is not read from, and dropped after a minute.
+        A client that asks and never reads is no longer read from, and dropped after a minute.
         """
         rude = self.open(receive=4096)
         rude.setblocking(False)
@@ -124,7 +124,8 @@ class RudeClientTests(ClientsCase):
 
     def test_watcher_never_reads(self) -> None:
         """
-        A watcher who reads nothing loses events, is told how many when it reads, and loses no answer of its own.
+        A subscriber that does not read loses events, is told their exact number when it reads, and loses no reply of
+        its own.
         """
         rude = self.open(receive=4096)
         rude.sendall(b"watch 1\n")
@@ -145,8 +146,8 @@ class RudeClientTests(ClientsCase):
             elif kind == "EVENT:dropped":
                 counts["lost"] += int(parse(line.rstrip().encode())["COUNT"])
             if kind == "OK:ping" or "TAG:mine" in line:
-                counts["told"] += 1
-            if counts["told"] == 3 and counts["lost"]:
+                counts["replies"] += 1
+            if counts["replies"] == 3 and counts["lost"]:
                 break
         self.assertEqual(counts["OK:watch"], 1)
         self.assertGreater(counts["lost"], 0)
@@ -155,7 +156,7 @@ class RudeClientTests(ClientsCase):
 
     def test_reads_slowly(self) -> None:
         """
-        One who reads a few bytes at a time gets all its answers, in the end.
+        A client that reads a few bytes at a time gets all its answers in the end.
         """
         slow = self.open(receive=4096)
         count = 3000
@@ -171,7 +172,7 @@ class RudeClientTests(ClientsCase):
 
     def test_byte_by_byte(self) -> None:
         """
-        A request that comes byte by byte is one request, also with many at the same time.
+        A request that arrives byte by byte is one request, also from many clients at a time.
         """
         clients = [self.open() for _ in range(50)]
         with self.beside():
@@ -185,7 +186,7 @@ class RudeClientTests(ClientsCase):
 
     def test_no_line_end(self) -> None:
         """
-        30 MB with no line end are told once to be too long; what follows them is served.
+        30 MB without a line end get one error, that the line is too long; what follows them is served.
         """
         rude = self.open()
         with self.beside():
@@ -198,7 +199,7 @@ class RudeClientTests(ClientsCase):
 
     def test_half_closes(self) -> None:
         """
-        One who says no more gets all its answers, and then the end; its half line commands nobody.
+        A client that half-closes gets all its answers, and then the end; its unfinished line is no request.
         """
         with self.beside():
             clients = [self.open() for _ in range(20)]
@@ -215,18 +216,18 @@ class RudeClientTests(ClientsCase):
 
 class ResetTests(ClientsCase):
     """
-    Clients who vanish, with a database.
+    Clients that reset their connections, with a database.
     """
 
     def options(self) -> tuple[str, ...]:
         """
-        Store.
+        Use the database.
         """
         return ("--database", self.database)
 
     def test_resets(self) -> None:
         """
-        Clients who reset the connection lose nothing but the answer: each request has its row.
+        Clients that reset the connection lose only the answer: each request has its row.
         """
         with self.beside():
             for n in range(200):
@@ -245,12 +246,12 @@ class ResetTests(ClientsCase):
 
 class CrowdTests(ClientsCase):
     """
-    More connections than there may be.
+    More connections than are allowed.
     """
 
     def setUp(self) -> None:
         """
-        Let this process have as many open files as it may.
+        Raise the limit of open files of this process.
         """
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -259,36 +260,36 @@ class CrowdTests(ClientsCase):
 
     def options(self) -> tuple[str, ...]:
         """
-        Store: what the database needs must be there, too.
+        Use the database, whose connections need descriptors, too.
         """
         return ("--database", self.database)
 
     def crowd(self, count: int) -> tuple[list[socket.socket], Counter[str]]:
         """
-        Open so many connections, and say `ping` on each.
+        Open many connections, and send `ping` on each.
 
         Returns:
-            The connections, and how many were told what.
+            The connections, and how often each reply came.
         """
         crowd = [self.open() for _ in range(count)]
-        told: Counter[str] = Counter()
+        replies: Counter[str] = Counter()
         for client in crowd:
             try:
                 client.sendall(b"ping\n")
-                told[client.recv(1000).decode().partition("_")[0].strip()] += 1
-            except ConnectionError:  # it was closed while it spoke, and may have missed what it was told
-                told[""] += 1
-        return crowd, told
+                replies[client.recv(1000).decode().partition("_")[0].strip()] += 1
+            except ConnectionError:  # it was closed while it spoke, and may have missed the reply
+                replies[""] += 1
+        return crowd, replies
 
     def test_too_many(self) -> None:
         """
-        Of 2,000 connections 1,000 are served, all others are told why not; afterwards new ones are served.
+        Of 2,000 connections 1,000 are served and all others refused with a reason; new ones are served afterwards.
         """
         with self.beside(growth=60.0):  # MB; 1,000 connections are some 30 kB each
-            crowd, told = self.crowd(2000)
-            self.assertEqual(told["OK:ping"], 998)  # one is ours, one is the neighbour's
-            self.assertGreater(told["ERROR:limit"], 0)
-            self.assertEqual(told["ERROR:limit"] + told[""], 1002)
+            crowd, replies = self.crowd(2000)
+            self.assertEqual(replies["OK:ping"], 998)  # one is ours, one is the neighbour's
+            self.assertGreater(replies["ERROR:limit"], 0)
+            self.assertEqual(replies["ERROR:limit"] + replies[""], 1002)
             self.assertEqual(self.counts()["LIMITED"], "1002")
             for client in crowd:
                 client.close()
@@ -297,7 +298,8 @@ class CrowdTests(ClientsCase):
 
     def test_no_file_left(self) -> None:
         """
-        Out of file descriptors, the daemon neither ends nor spins, and serves those it has, and others afterwards.
+        Without a free file descriptor the daemon neither ends nor spins; it serves existing clients, and new ones
+        afterwards.
         """
         # A store that is connected only now would find no descriptor.
         eventually(lambda: "STORE:connected" in "".join(self.client.word("status")), "the store is connected")
@@ -305,10 +307,10 @@ class CrowdTests(ClientsCase):
         _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (48, hard))
         with self.beside():
-            crowd, told = self.crowd(100)
-            self.assertGreater(told["OK:ping"], 5)
-            self.assertLess(told["OK:ping"], 48)
-            self.assertEqual(told["OK:ping"] + told[""], 100)
+            crowd, replies = self.crowd(100)
+            self.assertGreater(replies["OK:ping"], 5)
+            self.assertLess(replies["OK:ping"], 48)
+            self.assertEqual(replies["OK:ping"] + replies[""], 100)
         self.assertNotIn("EMFILE", self.daemon.log)
         self.assertEqual(self.daemon.log.count("could not be accepted: too many open files"), 1)
         # Nobody speaks now, and some still come in.
@@ -336,12 +338,12 @@ class CrowdTests(ClientsCase):
 
 class FloodTests(ClientsCase):
     """
-    10,000 requests at once, over 50 connections, while the device thinks; then it answers.
+    10,000 requests at once over 50 connections, while the device answers nothing; then it answers.
     """
 
     def setUp(self) -> None:
         """
-        Let the device keep its answers until it may speak.
+        Keep the device's answers back until the test releases them.
         """
         self.kept: list[bytes] = []
         self.may_speak = Event()
@@ -349,13 +351,13 @@ class FloodTests(ClientsCase):
 
     def options(self) -> tuple[str, ...]:
         """
-        Store.
+        Use the database.
         """
         return ("--database", self.database)
 
     def device_options(self) -> str:
         """
-        Wait long for an answer, whatever else this machine has to do.
+        Wait long for an answer, however busy this machine is.
         """
         return ",patience=100"
 
@@ -379,7 +381,7 @@ class FloodTests(ClientsCase):
         self, sensor: Callable[[int], int], accepted: int, last: Callable[[], object] | None = None
     ) -> Counter[str]:
         """
-        Ask, let the device speak when so many questions are in flight, and wait until every one has ended.
+        Ask; when so many questions are in flight, release the answers, and wait until every request has ended.
 
         Args:
             sensor: Which sensor the nth request asks.
@@ -422,15 +424,15 @@ class FloodTests(ClientsCase):
 
     def in_flight(self) -> int:
         """
-        Tell how many requests have not ended.
+        Return how many requests have not ended.
         """
         [line] = [line for line in self.client.word("status") if line.startswith("VERSION:")]
         return int(parse(line.encode())["INFLIGHT"])
 
     def test_one_sensor(self) -> None:
         """
-        They are one message, and all get its answer; each has its row. Who asked another sensor is not told last,
-        though its answer came behind theirs.
+        Requests for one sensor are one message, and all get its answer; each has its row. A request for another sensor
+        is not answered last, though its answer came later.
         """
         other = self.connect(self.daemon)
         with self.beside(growth=60.0):  # MB; each is a kB or two, until it has its row
@@ -441,12 +443,13 @@ class FloodTests(ClientsCase):
         eventually(lambda: self.rows(ended) == [(10_000,)], "each has its row")
         # Rows are in the order of telling.
         self.assertTrue(other.receive().startswith("ID:40_VALUE:40_"))
-        told = "select max(seq) filter (where sensor = '40') < max(seq) filter (where sensor = '30') from request"
-        self.assertEqual(self.rows(told), [(True,)])
+        order = "select max(seq) filter (where sensor = '40') < max(seq) filter (where sensor = '30') from request"
+        self.assertEqual(self.rows(order), [(True,)])
 
     def test_as_many_sensors(self) -> None:
         """
-        Those that there is room for are answered, the others told at once that it is busy; each has its row.
+        Requests for different sensors are answered as far as there is room; the others get `busy` at once; each has its
+        row.
         """
         with self.beside(growth=60.0, word="ping"):
             first = resident(self.daemon.process.pid)

@@ -1,6 +1,6 @@
 """
-The wall clock jumps by years, both ways, and starts in 1970: nothing is early, late, lost or out of order, and the
-times can be put right afterwards.
+The wall clock jumps by years, in both directions, and starts in 1970: nothing is early, late, lost or out of order, and
+the times can be corrected afterwards.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ ROWS = "select seq, at, clock from reading union all select seq, at, clock from 
 
 class JumpTests(LedgerCase):
     """
-    The real daemon, whose wall clock is a file's.
+    A real daemon whose wall clock is controlled by a file.
     """
 
     def setUp(self) -> None:
         """
-        Begin in 1970, as a small computer without a clock does.
+        Start in 1970, as a small computer without a clock does.
         """
         super().setUp()
         self.spans: dict[int, tuple[float, float]] = {}  # when each number was said and heard, in right time
@@ -51,7 +51,7 @@ class JumpTests(LedgerCase):
 
     def answer(self, fields: dict[str, str]) -> list[bytes]:
         """
-        Answer for sensor 20 at once; for others not now.
+        Answer for sensor 20 at once; keep the answers of others back.
         """
         if fields["ID"] == "20":
             return [b"ID:20_VALUE:456"]
@@ -60,7 +60,7 @@ class JumpTests(LedgerCase):
 
     def run_daemon(self, *options: str, port: int | None = None) -> TwistdDaemon:
         """
-        Run a daemon that has this clock.
+        Run a daemon with this clock.
         """
         program = (sys.executable, "-m", "tests.faults.wrong_clock", str(self.folder / "clock"))
         twistd = ("-n", "--pidfile=", "--rundir", str(self.folder))
@@ -71,13 +71,13 @@ class JumpTests(LedgerCase):
     @staticmethod
     def right_time() -> float:
         """
-        Tell the time as it really is.
+        Return the right time.
         """
         return time.time() + RIGHT
 
     def say(self, count: int) -> None:
         """
-        Say so many numbers, and note when that was.
+        Send some numbers, and record when.
         """
         first, before = self.said, self.right_time()
         super().say(count)
@@ -86,7 +86,7 @@ class JumpTests(LedgerCase):
 
     def waiting(self, sensor: str, timeout: float) -> LineClient:
         """
-        Ask a sensor that does not answer now.
+        Ask a sensor that does not answer yet.
         """
         client = self.connect(self.daemon)
         client.socket.settimeout(BOUND)
@@ -97,7 +97,7 @@ class JumpTests(LedgerCase):
 
     def correct(self, *options: str) -> str:
         """
-        Run `usbgate correct-clock`, and give what it says.
+        Run `usbgate correct-clock`; return its output.
         """
         ran = subprocess.run(
             [sys.executable, "-m", "usbgate.cli", "correct-clock", *(options or ["--database", self.database])],
@@ -119,8 +119,9 @@ class JumpTests(LedgerCase):
 
     def test_jumps(self) -> None:
         """
-        Starts in 1970 and jumps of ten years, both ways, with requests in flight: each answer and each time limit comes
-        when it is due, all is stored once, in order, and `correct-clock` puts it where it belongs, once.
+        The clock starts in 1970 and jumps by ten years in both directions, with requests in flight: each answer and
+        each time limit comes when it is due, everything is stored once and in order, and `correct-clock` corrects it,
+        once.
         """
         self.begin()
         self.say(20)
@@ -190,16 +191,16 @@ class JumpTests(LedgerCase):
         self.say(3)
         eventually(lambda: self.store()["BACKLOG"] == "0", "all is stored")
         self.assertIn("3 readings, numbers 1 to 4: moved by +", self.correct("--state", str(self.state)))
-        told = [parse(line.encode()) for line in self.client.word("history 1")[:-1]]
-        self.assertEqual([line["N"] for line in told], list("012345"))
-        for line in told:
+        lines = [parse(line.encode()) for line in self.client.word("history 1")[:-1]]
+        self.assertEqual([line["N"] for line in lines], list("012345"))
+        for line in lines:
             at = datetime.fromisoformat(line["AT"]).timestamp()
             before, after = self.spans[int(line["N"])]
             self.assertTrue(before - TOLERANCE <= at <= after + TOLERANCE, (line, before, after))
 
     def times_are_right(self, before: list[tuple[Any, ...]], after: list[tuple[Any, ...]]) -> None:
         """
-        All times are what they should be, and within what was moved no distance has changed.
+        Check that all times are right, and that the distances between corrected times did not change.
         """
         self.assertEqual([seq for seq, *_ in after], [seq for seq, *_ in before])
         self.assertTrue(all(clock for *_, clock in after))
@@ -215,7 +216,7 @@ class JumpTests(LedgerCase):
 
     def numbers_are_right(self) -> None:
         """
-        Each number was read between the moments in which it was said and heard.
+        Check that each number was read between the moments at which it was sent and received.
         """
         for value, at in self.rows("select value, extract(epoch from at) from reading where sensor = '1' order by seq"):
             before, after = self.spans[int(value)]

@@ -1,5 +1,5 @@
 """
-PostgreSQL is not there, goes away, hangs, or does not want: readings and answers flow on, and nothing is lost.
+PostgreSQL is down, goes away, hangs or refuses: readings and answers continue, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _roles = itertools.count(1)
 
 class DatabaseCase(LedgerCase):
     """
-    On a server that may be disturbed.
+    A server that the test may disturb.
 
     Attributes:
         own: The server.
@@ -39,7 +39,7 @@ class DatabaseCase(LedgerCase):
 
     def setUp(self) -> None:
         """
-        Make the database.
+        Create the database.
         """
         server = postgresql.server()
         if not isinstance(server, OwnServer):
@@ -50,7 +50,7 @@ class DatabaseCase(LedgerCase):
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """
-        The server is down meanwhile.
+        Stop the server meanwhile.
         """
         self.own.stop()
         try:
@@ -67,7 +67,7 @@ class DatabaseCase(LedgerCase):
 
     def sessions(self) -> list[int]:
         """
-        List the processes that serve a usbgate in our database.
+        Return the processes that serve usbgate in this database.
         """
         found = self.own.query(
             self.own.url,
@@ -85,12 +85,13 @@ class DatabaseCase(LedgerCase):
 
 class AwayTests(DatabaseCase):
     """
-    It can't be reached.
+    The server can't be reached.
     """
 
     def test_down(self) -> None:
         """
-        Down at the start, and going away later: all is stored when it is back, and catching up delays no answer.
+        With the server down at the start, and stopped later, everything is stored when it is back, and catching up
+        delays no answer.
         """
         with self.stopped():
             daemon = self.start()
@@ -106,7 +107,7 @@ class AwayTests(DatabaseCase):
 
     def test_sessions_ended(self) -> None:
         """
-        `pg_terminate_backend` while readings come, again and again.
+        `pg_terminate_backend` while readings come, again and again, loses nothing.
         """
         daemon = self.start()
         self.connected()
@@ -125,13 +126,13 @@ class AwayTests(DatabaseCase):
 
     def connected_anew(self, before: list[int]) -> None:
         """
-        Wait until there is a session that was not there before.
+        Wait for a new session.
         """
         eventually(lambda: set(self.sessions()) - set(before), "it is connected again")
 
     def test_hangs(self) -> None:
         """
-        A server that stands still (SIGSTOP): who asks is answered at once.
+        While the server is stopped by SIGSTOP, requests are answered at once.
         """
         daemon = self.start()
         self.say(100)
@@ -145,7 +146,7 @@ class AwayTests(DatabaseCase):
 
     def test_hangs_long(self) -> None:
         """
-        A server that stands still until it is given up: `history` fails; what it had all the same is not doubled.
+        While a server hangs until it is given up, `history` fails; what it stored all the same is not doubled.
         """
         if not FULL:
             raise SkipTest("takes a minute: USBGATE_FAULTS=full")
@@ -162,7 +163,7 @@ class AwayTests(DatabaseCase):
 
     def test_no_connection_left(self) -> None:
         """
-        Where others hold all connections, the one that stores goes on; where that is lost, readings wait.
+        Where others hold all connections, the storing one continues; if it is lost, readings wait.
         """
         daemon = self.start()
         self.say(100)
@@ -201,7 +202,7 @@ class AwayTests(DatabaseCase):
 
     def test_slow_and_cut(self) -> None:
         """
-        A slow network delays no answer, and what was stored while its confirmation was lost is stored once.
+        A slow network delays no answer; rows whose confirmation was lost are stored once.
         """
         way = Way(self.own)
         self.addCleanup(way.close)
@@ -222,7 +223,7 @@ class AwayTests(DatabaseCase):
 
     def swallow(self, way: Way) -> None:
         """
-        Say something that is stored, and whose confirmation is lost.
+        Send a number that is stored, but whose confirmation is lost.
         """
         [(before,)] = self.rows("select count(*) from reading")
         way.swallowing.set()
@@ -233,12 +234,12 @@ class AwayTests(DatabaseCase):
 
 class UnwillingTests(DatabaseCase):
     """
-    It is there, and takes nothing; or not everything.
+    The server is up, but refuses everything or something.
     """
 
     def test_read_only(self) -> None:
         """
-        A server that is read-only for a while: what was stored before can be read.
+        On a server that is read-only for a while, stored rows can be read, and nothing is lost.
         """
         daemon = self.start()
         self.say(100)
@@ -260,7 +261,7 @@ class UnwillingTests(DatabaseCase):
 
     def test_table_dropped(self) -> None:
         """
-        Its table is dropped, and put back.
+        A table that is dropped and restored loses no row.
         """
         daemon = self.start()
         self.say(100)
@@ -277,7 +278,7 @@ class UnwillingTests(DatabaseCase):
 
     def test_right_withdrawn(self) -> None:
         """
-        Its right to write is withdrawn, and given back; and the daemon killed meanwhile.
+        The right to write is withdrawn and granted again, and the daemon killed meanwhile: nothing is lost.
 
         The next one knows the newest that is stored, and what was in the journal as soon as that is stored, too.
         """
@@ -301,21 +302,21 @@ class UnwillingTests(DatabaseCase):
 
     def on_disk(self) -> bool:
         """
-        Whether all that was said and asked is in the journal: an answer and a request each time, and the clock's mark.
+        Return whether everything is in the journal: an answer and a request each time, and the clock mark.
         """
         with contextlib.closing(sqlite3.connect(self.state / "journal.sqlite")) as journal:
             return journal.execute("select n from journal").fetchall() == [(self.said + 2 * self.asked + 1,)]
 
     def newest_is(self, number: int) -> None:
         """
-        Wait until this is what is known of the device's numbers.
+        Wait until this is the newest number known.
         """
-        told = f"ID:1_N:{number}_"
-        eventually(lambda: self.client.word("last 1")[0].startswith(told), f"{number} is the newest that is known")
+        beginning = f"ID:1_N:{number}_"
+        eventually(lambda: self.client.word("last 1")[0].startswith(beginning), f"{number} is the newest that is known")
 
     def test_rows_refused(self) -> None:
         """
-        Of a batch with readings that PostgreSQL refuses, those alone are set aside, with the reason.
+        Of a batch with readings that PostgreSQL refuses, only those are rejected, with the reason.
         """
         self.database = self.own.create_database("LATIN1")
         daemon = self.start()
@@ -345,12 +346,12 @@ class UnwillingTests(DatabaseCase):
 
 class TwoDaemonsTests(DatabaseCase):
     """
-    Two daemons with one name.
+    Two daemons with one gateway name.
     """
 
     def setUp(self) -> None:
         """
-        Start one.
+        Start the first daemon.
         """
         super().setUp()
         self.first = self.start()
@@ -360,7 +361,7 @@ class TwoDaemonsTests(DatabaseCase):
 
     def second(self, *options: str) -> tuple[TwistdDaemon, LineClient]:
         """
-        Start another, with a state folder of its own.
+        Start another daemon with a state folder of its own.
         """
         daemon = TwistdDaemon(
             self.folder / "second", "--device", str(self.second_device.path), "--database", self.database, *options
@@ -371,16 +372,16 @@ class TwoDaemonsTests(DatabaseCase):
 
     def refused(self) -> TwistdDaemon:
         """
-        Start another and let it read; it says why it stores nothing, in `status` and in the log.
+        Start another daemon; `status` and the log must say why it stores nothing.
         """
         daemon, client = self.second()
         self.second_device.say(*[b"ID:2_N:%d" % n for n in range(50)])
 
-        def told() -> bool:
+        def says_so() -> bool:
             [store] = [line for line in client.word("status") if line.startswith("STORE:")]
             return "STORE:away" in store and "another usbgate holds the name" in store and "BACKLOG:51" in store
 
-        eventually(told, f"it says so and keeps its readings: {client.word('status')}")
+        eventually(says_so, f"it says so and keeps its readings: {client.word('status')}")
         self.assertTrue(client.word("ask 2")[0].startswith("ID:2_VALUE:456"))
         self.assertEqual(self.rows("select 1 from reading where sensor = '2'"), [])
         self.assertEqual(daemon.log.count("another usbgate holds the name"), 1)
@@ -388,7 +389,7 @@ class TwoDaemonsTests(DatabaseCase):
 
     def stored_by_second(self) -> None:
         """
-        All of the second one's readings are stored, in order.
+        Check that all readings of the second daemon are stored, in order.
         """
         sql = "select value from reading where sensor = '2' and field = 'N' order by seq"
         eventually(lambda: len(self.rows(sql)) == 50, "they are stored")
@@ -396,7 +397,7 @@ class TwoDaemonsTests(DatabaseCase):
 
     def test_first_ends(self) -> None:
         """
-        When the first has ended, the second goes on under the name, with numbers of its own.
+        When the first daemon has ended, the second continues under the name, with its own numbers.
         """
         daemon = self.refused()
         self.first.stop()
@@ -414,7 +415,7 @@ class TwoDaemonsTests(DatabaseCase):
 
     def test_name_of_its_own(self) -> None:
         """
-        Started again with a name of its own, the second stores what it kept under that.
+        A second daemon that is restarted with its own name stores what it kept under that name.
         """
         self.refused().stop()
         settings = self.folder / "second.toml"
@@ -430,7 +431,7 @@ class TwoDaemonsTests(DatabaseCase):
 
     def all_stored_by_first(self) -> None:
         """
-        The first one was not disturbed.
+        Check that the first daemon was not disturbed.
         """
         eventually(
             lambda: self.rows("select count(*) from reading where sensor = '1'") == [(self.said,)], "all is stored"
@@ -439,21 +440,21 @@ class TwoDaemonsTests(DatabaseCase):
 
 class Way:
     """
-    A network between usbgate and PostgreSQL, which can be slow, lose what comes back, and be cut.
+    A network between usbgate and PostgreSQL that can be slow, lose replies, and be cut.
 
     Attributes:
-        delay: Seconds that all takes, each way.
-        swallowing: Whether what comes back is lost.
+        delay: Seconds of delay in each direction.
+        swallowing: Whether replies are lost.
         swallowed: How many bytes were.
     """
 
     def __init__(self, server: OwnServer) -> None:
-        told = psycopg2.extensions.parse_dsn(server.url)
+        parts = psycopg2.extensions.parse_dsn(server.url)
         self.delay = 0.0
         self.swallowing = Event()
         self.swallowed = 0
-        self._to = (told["host"], int(told["port"]))
-        self._from = told["port"]
+        self._to = (parts["host"], int(parts["port"]))
+        self._from = parts["port"]
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._closed = False
@@ -461,13 +462,13 @@ class Way:
 
     def url(self, database: str) -> str:
         """
-        Spell the URL of a database, this way.
+        Return the URL of a database over this network.
         """
         return database.replace(f":{self._from}/", f":{self._listening.getsockname()[1]}/")
 
     def cut(self) -> None:
         """
-        End all connections; new ones are whole.
+        End all connections; new ones work.
         """
         self.swallowing.clear()
         self.swallowed = 0
@@ -478,7 +479,7 @@ class Way:
 
     def close(self) -> None:
         """
-        End it.
+        Stop it.
         """
         self._closed = True
         self._listening.shutdown(socket.SHUT_RDWR)

@@ -1,5 +1,5 @@
 """
-The disk that holds the state folder is full: a small one, really full.
+The disk that holds the state folder is full: a small disk, really full.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ TIMES = 10 if FULL else 1
 
 class SmallDisk:
     """
-    A disk at a folder, for as long as the test runs.
+    A disk at a folder, until the end of the test.
     """
 
     def __init__(self, case: SynchronousTestCase, folder: Path) -> None:
         """
-        Mount it; the test is skipped where that can't be done.
+        Mount the disk; skip the test if that is not possible.
         """
         folder.mkdir()
         try:
@@ -50,7 +50,7 @@ class SmallDisk:
 
     def fill(self) -> None:
         """
-        Leave no room at all.
+        Fill the disk completely.
         """
         with self._filler.open("ab", buffering=0) as filler:
             for size in (1 << 16, 1):
@@ -62,14 +62,14 @@ class SmallDisk:
 
     def make_room(self) -> None:
         """
-        Take away what filled it.
+        Remove what filled the disk.
         """
         self._filler.unlink()
 
 
 class FullDiskTests(StoreCase):
     """
-    Journal and log on a disk that gets full, and has room again.
+    Journal and log on a disk that fills up and gets room again.
     """
 
     timeout = 600
@@ -85,8 +85,8 @@ class FullDiskTests(StoreCase):
 
     def test_full_and_with_room_again(self) -> None:
         """
-        With no room usbgate lives, answers, publishes and says so; with room it writes again, all that was read since
-        too, and nothing is corrupt.
+        On a full disk usbgate continues, answers, publishes and reports the trouble; with room it writes again,
+        including everything read since, and nothing is corrupt.
         """
         log = self.state / "usbgate.log"
         daemon = TwistdDaemon(
@@ -102,7 +102,7 @@ class FullDiskTests(StoreCase):
         for _ in range(TIMES):
             life.under_load()
             self.disk.fill()
-            eventually(lambda: life.note() and life.journal["JOURNAL"] == "trouble", "status says it")
+            eventually(lambda: life.record() and life.journal["JOURNAL"] == "trouble", "status says it")
             self.assertIn("full", life.journal["TEXT"])
             # All goes on that needs no disk.
             watcher.word("watch 1")
@@ -110,7 +110,7 @@ class FullDiskTests(StoreCase):
             watcher.word("unwatch")
             self.assertRegex(life.client.word("ask 20")[0], "^ID:20_VALUE:456_")
             written = life.journal["COMMITS"]
-            life.note()
+            life.record()
             self.assertEqual((life.journal["JOURNAL"], life.journal["COMMITS"]), ("trouble", written))
             self.disk.make_room()
             life.under_load(self.device.next - life.first)
@@ -123,7 +123,7 @@ class FullDiskTests(StoreCase):
 
     def found(self) -> list[int]:
         """
-        List the numbers in the table.
+        Return the numbers in the table.
         """
         rows = self.rows("select value from reading where sensor = '1' and field = 'N' order by seq")
         return [int(value) for (value,) in rows]
@@ -131,7 +131,7 @@ class FullDiskTests(StoreCase):
 
 class RingTests(LedgerCase):
     """
-    A disk that stays full for longer than memory lasts.
+    A disk that stays full for longer than the memory lasts.
     """
 
     timeout = 600
@@ -147,7 +147,7 @@ class RingTests(LedgerCase):
 
     def start_with_small_ring(self) -> TwistdDaemon:
         """
-        Start a daemon that keeps little in memory, and ask and watch it.
+        Start a daemon that keeps little in memory, and watch it.
         """
         daemon = TwistdDaemon(
             self.state,
@@ -165,7 +165,7 @@ class RingTests(LedgerCase):
 
     def journal(self) -> dict[str, str]:
         """
-        Tell what `status` says of the journal.
+        Return the line of `status` about the journal.
         """
         lines = [parse(line.encode()) for line in self.client.word("status")[:-1]]
         [journal] = [line for line in lines if "JOURNAL" in line]
@@ -173,21 +173,21 @@ class RingTests(LedgerCase):
 
     def lost(self) -> int:
         """
-        Tell how many rows `status` counts as lost.
+        Return how many rows `status` counts as lost.
         """
         return int(self.journal().get("LOST", 0))
 
     def goes_on_losing(self, enough: int) -> bool:
         """
-        Go on, and tell whether so many rows are lost by now.
+        Send and ask; return whether so many rows are lost by now.
         """
         self.lives_on(history="", count=3_000)
         return self.lost() >= enough
 
     def test_oldest_are_lost(self) -> None:
         """
-        With no room every reading is published and every question answered, however long that lasts, in bounded memory.
-        What is lost of the rows is the oldest that waited, exactly as many as `status` counts, also after a restart.
+        On a full disk every reading is published and every request answered, for however long, in bounded memory. The
+        oldest waiting rows are lost, exactly as many as `status` counts, also after a restart.
         """
         daemon = self.start_with_small_ring()
         lost = 0
@@ -213,8 +213,8 @@ class RingTests(LedgerCase):
         log = self.log.read_text()
         self.assertNotIn("Traceback", daemon.log + log)
         self.assertIn("the journal can be used again", log)
-        told = [int(rows) for rows in re.findall(r"the (\d+) oldest rows were dropped", log)]
-        self.assertLessEqual(sum(told), lost)  # nothing could be said while the log's disk was full, too
+        logged = [int(rows) for rows in re.findall(r"the (\d+) oldest rows were dropped", log)]
+        self.assertLessEqual(sum(logged), lost)  # nothing could be logged while the log's disk was full, too
         # It starts on a full disk, too.
         self.disk.fill()
         self.start_with_small_ring()
@@ -229,7 +229,7 @@ class RingTests(LedgerCase):
 
     def all_there(self, lost: int) -> list[int]:
         """
-        See that all is stored in order, once each, but for as many as were lost; list the numbers.
+        Check that everything but the lost rows is stored once and in order; return the numbers.
         """
         eventually(lambda: self.store()["BACKLOG"] == "0", "all is stored that was not lost")
         numbers = [int(value) for (value,) in self.rows("select value from reading where sensor = '1' order by seq")]

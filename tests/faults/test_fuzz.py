@@ -1,5 +1,5 @@
 """
-Whatever bytes devices and clients send, cut wherever: what hypothesis draws.
+Any bytes from devices and clients, cut anywhere, as hypothesis draws them.
 
 Coverage-guided and for longer: `tests.faults.test_fuzz_long`.
 """
@@ -93,7 +93,7 @@ client_steps: st.SearchStrategy[list[Step]] = st.builds(
 
 def drawn(examples: int) -> Callable[[_Test], _Test]:
     """
-    Draw so many examples, and many times as many in the long version.
+    Draw so many examples, and many times more in the long version.
     """
     return settings(
         max_examples=examples * 20 if FULL else examples,
@@ -106,7 +106,7 @@ def drawn(examples: int) -> Callable[[_Test], _Test]:
 
 class FuzzTests(SynchronousTestCase):
     """
-    Any bytes at all.
+    Any bytes.
     """
 
     timeout = 3600
@@ -122,7 +122,7 @@ class FuzzTests(SynchronousTestCase):
     @given(st.lists(st.text("ab\r\n", max_size=6).map(str.encode), max_size=8), st.integers(1, 6))
     def test_cut_anywhere(self, stream: list[bytes], limit: int) -> None:
         """
-        However a stream is cut into chunks, the same lines come out, in bounded memory.
+        However a stream is cut into chunks, it has the same lines, in bounded memory.
         """
         check_cuts(stream, limit)
 
@@ -130,7 +130,7 @@ class FuzzTests(SynchronousTestCase):
     @given(st.lists(st.lists(st.sampled_from(b"a\n\xef\xf0\xf9\xfa\xfb\xfe\xff"), max_size=4).map(bytes), max_size=6))
     def test_telnet(self, stream: list[bytes]) -> None:
         """
-        However a stream is cut into chunks, the same of telnet's commands are taken out.
+        However a stream is cut into chunks, the same Telnet commands are removed.
         """
         check_telnet(stream)
 
@@ -138,7 +138,7 @@ class FuzzTests(SynchronousTestCase):
     @given(device_lines)
     def test_line(self, line: bytes) -> None:
         """
-        Any line is read as the protocol says, or refused as malformed, by devices' and clients' side alike.
+        Any line is parsed as the protocol says, or refused as malformed, from devices and from clients.
         """
         check_line(line)
 
@@ -146,7 +146,7 @@ class FuzzTests(SynchronousTestCase):
     @given(st.dictionaries(keys.filter(is_key).map(str.upper), values, max_size=4), st.booleans())
     def test_said(self, said: dict[str, str], complete: bool) -> None:
         """
-        What came in some other way than a line reaches a device as it was said, or not at all.
+        Fields that did not come as a line reach a device unchanged, or not at all.
         """
         check_said({**said, "MSG": "J", "ID": "20"} if complete else said)
 

@@ -1,9 +1,8 @@
 """
-Whatever bytes devices and clients send: what a fuzzer finds that looks where its inputs lead (atheris).
+Any bytes from devices and clients, as a coverage-guided fuzzer finds them (atheris).
 
-In the long version only, and where atheris is installed (`pip install 'usbgate[fuzz]'`).
-`tests.faults.test_fuzz` draws inputs
-for the same, without it.
+Only in the long version, and if atheris is installed (`pip install 'usbgate[fuzz]'`). `tests.faults.test_fuzz` makes
+the same checks without it.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class LongFuzzTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Make a place for the inputs.
+        Create a folder for the inputs.
         """
         if not FULL:
             raise SkipTest("a fuzzer runs for minutes: only with USBGATE_FAULTS=full")
@@ -44,7 +43,7 @@ class LongFuzzTests(SynchronousTestCase):
 
     def fuzz(self, target: str) -> None:
         """
-        Fuzz a target; what failed is left where the failure says.
+        Fuzz a target; a failure names the input.
         """
         fuzzer = subprocess.run(
             [
@@ -65,13 +64,13 @@ class LongFuzzTests(SynchronousTestCase):
 
     def test_streams(self) -> None:
         """
-        However a stream is cut, the same lines come out, without the same of telnet's commands, in bounded memory.
+        However a stream is cut, it has the same lines, without the same Telnet commands, in bounded memory.
         """
         self.fuzz("streams")
 
     def test_lines(self) -> None:
         """
-        Any line is read as the protocol says, or refused as malformed.
+        Any line is parsed as the protocol says, or refused as malformed.
         """
         self.fuzz("lines")
 

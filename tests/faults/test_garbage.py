@@ -1,5 +1,5 @@
 """
-A device that says what is no line: the real daemon on a pty, poured full.
+A device that sends garbage: the real daemon on a pty.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ GROWTH = 16.0  # MB: what Python keeps of memory that was used once
 
 class GarbageTests(StoreCase):
     """
-    A daemon that hears garbage.
+    A daemon that receives garbage.
     """
 
     client: LineClient
 
     def listen(self, options: str = "") -> None:
         """
-        Start a daemon with a device, and let it have heard something.
+        Start a daemon with a device, and let it receive a line.
         """
         self.device = self.plug()
         self.daemon = self.run_daemon("--device", f"{self.device.path}{options}", "--database", self.database)
@@ -51,13 +51,14 @@ class GarbageTests(StoreCase):
 
     def counted(self) -> dict[str, str]:
         """
-        Tell what `devices` says.
+        Return the counts of `devices`.
         """
         return parse(self.client.word("devices")[0].encode())
 
     def stored(self, count: int) -> None:
         """
-        All good lines are stored, once, in order; nothing else is, and nothing unexpected happened.
+        Check that all good lines, and nothing else, are stored once and in order, and that nothing unexpected was
+        logged.
         """
         numbers = [(float(n),) for n in range(1, count + 1)]
         eventually(lambda: self.rows("select value from reading order by seq") == numbers, "all is stored, once")
@@ -65,8 +66,8 @@ class GarbageTests(StoreCase):
 
     def test_no_line_end(self) -> None:
         """
-        Ever so much without a line end, text or NULs, is one line that is too long; memory is flat, and the good line
-        behind it is read.
+        Any amount of data without a line end, text or NULs, is one line that is too long; memory stays flat, and the
+        good line after it is read.
         """
         self.listen()
         before = resident(self.daemon.process.pid)
@@ -80,8 +81,8 @@ class GarbageTests(StoreCase):
 
     def test_noise(self) -> None:
         """
-        Of binary noise and half lines each is counted, the last are told, the log is not filled; all good lines between
-        them are read.
+        Of binary noise and half lines each is counted, the last ones are listed, and the log is not filled; all good
+        lines between them are read.
         """
         self.listen()
         noise = random.Random(4)
@@ -95,10 +96,10 @@ class GarbageTests(StoreCase):
 
     def test_wrong_speed(self) -> None:
         """
-        That the speed is wrong is said, once, before long, whatever it is and should be.
+        A wrong speed is reported once and soon, whatever it is and should be.
         """
         self.listen()
-        told = 0
+        reported = 0
         said = b"".join(b"ID:%d_TEMP:%d.%d_HUM:%d\r\n" % (n % 7 + 20, n % 30, n % 10, n * 7 % 100) for n in range(400))
         for sent in SPEEDS:
             for read in SPEEDS:
@@ -106,24 +107,24 @@ class GarbageTests(StoreCase):
                     received = misread(said, sent, read)
                     for place in range(0, len(received), 100):
                         self.device.pour(received[place : place + 100])
-                    told += 1
-                    self.is_told(told)
+                    reported += 1
+                    self.until_reported(reported)
                     # It is set right, and so it may be said again.
                     for _ in range(60):
                         self.said += 1
                         self.device.pour(b"\nID:1_N:%d\n" % self.said)
                     self.deliver(self.said)
-        self.assertEqual(self.daemon.log.count("check the baud rate"), told)
+        self.assertEqual(self.daemon.log.count("check the baud rate"), reported)
 
-    def is_told(self, times: int) -> None:
+    def until_reported(self, times: int) -> None:
         """
-        Wait until it was said so often that the speed is wrong.
+        Wait until the wrong speed was reported so often.
         """
         eventually(lambda: self.daemon.log.count("check the baud rate") == times, f"it is said for the time {times}")
 
     def test_repeats(self) -> None:
         """
-        Of a radio that says each line three times one is stored, and the others are counted.
+        Of a radio that sends each line three times one is stored, and the others are counted.
         """
         self.listen(",repeats=60s")
         for n in range(2, 52):
@@ -134,7 +135,7 @@ class GarbageTests(StoreCase):
 
     def test_on_change(self) -> None:
         """
-        Of a sensor that says the same again and again the first and the last of a run are stored; who watches gets all.
+        Of a sensor that repeats its value the first and the last of each run are stored; subscribers get all.
         """
         settings = self.folder / "usbgate.toml"
         settings.write_text('[sensor.2]\nstore = "on change, at least every 1h"\n')

@@ -1,5 +1,5 @@
 """
-`kill -9` of the daemon under load: at any moment, and at those where something is half done.
+`kill -9` of the daemon under load: at any moment, and at moments when something is half done.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ Killing = Callable[[TwistdDaemon, Life], None]
 
 def at_any_moment(daemon: TwistdDaemon, life: Life) -> None:
     """
-    Kill it some time later, while notes are taken.
+    Kill the daemon some time later, while numbers are recorded.
     """
     then = time.monotonic() + random.uniform(0, 0.3)
     while time.monotonic() < then:
-        life.note()
+        life.record()
     daemon.kill()
 
 
 def at_its_point(daemon: TwistdDaemon, life: Life) -> None:
     """
-    Let it end itself when it comes to its point (see `tests.faults.doomed`).
+    Let the daemon end at its point (see `tests.faults.doomed`).
     """
     daemon.process.send_signal(signal.SIGUSR1)
-    eventually(lambda: not life.note(), "the daemon comes to its point")
+    eventually(lambda: not life.record(), "the daemon comes to its point")
     daemon.process.wait(LIMIT)
 
 
 def at_a_write(nth: int, daemon: TwistdDaemon, life: Life) -> None:
     """
-    Kill it when it is about to write to the journal's main file for the Nth time from now on.
+    Kill the daemon before its Nth write from now on to the journal's main file.
 
     It does so in a checkpoint only, where the -wal file is carried over.
     """
@@ -72,8 +72,8 @@ def at_a_write(nth: int, daemon: TwistdDaemon, life: Life) -> None:
         start_new_session=True,
     )
     try:
-        eventually(lambda: not life.note() or strace.poll() is not None, "the daemon comes to a checkpoint")
-        if life.note():
+        eventually(lambda: not life.record() or strace.poll() is not None, "the daemon comes to a checkpoint")
+        if life.record():
             assert strace.stderr is not None
             raise SkipTest(f"strace can't trace a running process: {strace.stderr.read().strip()[-200:]}")
         daemon.process.wait(LIMIT)
@@ -103,7 +103,7 @@ class KillCase(RunningCase):
 
     def live(self, *options: str, point: str = "", twistd: Sequence[str] = ("-n", "--pidfile=")) -> TwistdDaemon:
         """
-        Start a daemon that has a point at which it can be killed.
+        Start a daemon with a point at which it can be killed.
         """
         daemon = TwistdDaemon(
             self.state,
@@ -116,7 +116,7 @@ class KillCase(RunningCase):
 
     def kill(self, daemon: TwistdDaemon, killing: Killing, which: str) -> None:
         """
-        Kill a daemon under load, and keep in mind what was in the journal by then.
+        Kill a daemon under load, and record what was in the journal by then.
 
         What was read `WAIT` seconds and a commit before is known from outside, and must be part of it.
         """
@@ -131,13 +131,13 @@ class KillCase(RunningCase):
 
     def found(self) -> list[int]:
         """
-        List the numbers that are stored, in their order there.
+        Return the stored numbers, in order.
         """
         raise NotImplementedError
 
     def all_is_stored(self, daemon: TwistdDaemon) -> None:
         """
-        See that the last daemon works, and that all that was promised comes to be stored.
+        Check that the last daemon works, and that everything that was promised gets stored.
         """
         life = Life(daemon, self.device)
         self.addCleanup(life.client.close)
@@ -153,19 +153,20 @@ class KillCase(RunningCase):
 
 class LedgerTests(KillCase, StoreCase):
     """
-    What was in the journal is in the table, once, in order.
+    What was in the journal is in the table, once and in order.
     """
 
     def found(self) -> list[int]:
         """
-        List the numbers in the table.
+        Return the numbers in the table.
         """
         rows = self.rows("select value from reading where sensor = '1' and field = 'N' order by seq")
         return [int(value) for (value,) in rows]
 
     def test_any_moment_and_each_point(self) -> None:
         """
-        Killed again and again, it starts again each time, and no reading that was in the journal is lost or doubled.
+        A daemon that is killed again and again starts each time, and no reading that was in the journal is lost or
+        doubled.
         """
         moments: list[tuple[str, Killing]] = [
             ("any", at_any_moment),
@@ -178,7 +179,7 @@ class LedgerTests(KillCase, StoreCase):
 
     def test_in_a_checkpoint(self) -> None:
         """
-        The same when the journal's main file is half written, and holds what is nowhere else.
+        The same holds when the journal's main file is half written and holds rows that are nowhere else.
         """
         if reason := needs_strace():
             raise SkipTest(reason)
@@ -189,7 +190,7 @@ class LedgerTests(KillCase, StoreCase):
 
     def while_the_store_hangs(self, killing: Killing, daemon: TwistdDaemon, life: Life) -> None:
         """
-        Kill it while it is far behind.
+        Kill the daemon while it has a backlog.
         """
         with self.hanging_store():
             life.under_load(life.mark - life.first + 500)
@@ -198,7 +199,7 @@ class LedgerTests(KillCase, StoreCase):
     @contextmanager
     def hanging_store(self) -> Iterator[None]:
         """
-        A store where an insert does not end, and in the end comes to nothing; the journal holds all the rest.
+        Make an insert hang and fail in the end, so that the journal holds all the rest.
         """
         eventually(self.found, "something is stored")
         waiting = "from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
@@ -214,14 +215,14 @@ class LedgerTests(KillCase, StoreCase):
 
 class LeftoverTests(KillCase):
     """
-    What a daemon that was killed leaves behind.
+    What a killed daemon leaves behind.
     """
 
     pause = 0.04  # `history` tells no more than 10,000 numbers
 
     def found(self) -> list[int]:
         """
-        List the numbers in the embedded database, as its own daemon tells them.
+        Return the numbers in the embedded database, as its own daemon returns them.
         """
         client = LineClient(self.daemon.port)
         try:
@@ -232,7 +233,7 @@ class LeftoverTests(KillCase):
 
     def test_embedded_server_lock_socket_and_pid_file(self) -> None:
         """
-        The embedded server goes on and is found again; a lock, a socket and a pid file that are left do no harm.
+        The embedded server continues and is found again; a lock, a socket and a pid file that are left do no harm.
         """
         data = self.state / "postgres" / "data"
         self.addCleanup(end_server, data)
@@ -262,8 +263,8 @@ class LeftoverTests(KillCase):
 
 def end_server(data: Path) -> None:
     """
-    End an embedded server that nobody ended.
+    End an embedded server that is left.
     """
-    told = PidFile.read(data)
-    if told is not None and is_server_of(told.pid, data):
-        os.kill(told.pid, signal.SIGQUIT)
+    pid_file = PidFile.read(data)
+    if pid_file is not None and is_server_of(pid_file.pid, data):
+        os.kill(pid_file.pid, signal.SIGQUIT)

@@ -1,5 +1,5 @@
 """
-A device is lent to a program that wants its port alone: the real daemon, a pty, real programs that end in all ways.
+A device is lent to a program that needs its port alone: the real daemon, a pty, and real programs that end in all ways.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse
 
 # What a program does with the port that it gets: opens it for itself, as one does that must not be disturbed, says so
-# in the file that it is told, and then what the test wants.
+# in a given file, and then does what the test wants.
 FLASH = """
 import fcntl, os, signal, sys, time
 assert sys.argv[1] == os.environ["USBGATE_PORT"]
@@ -39,7 +39,7 @@ class LendCase(RunningCase):
 
     def setUp(self) -> None:
         """
-        Start it, and have somebody watch.
+        Start the daemon and watch it.
         """
         super().setUp()
         self.device = self.plug(lambda fields: [] if fields["MSG"] == "QUIET" else [f"ID:{fields['ID']}_V:1".encode()])
@@ -51,7 +51,7 @@ class LendCase(RunningCase):
 
     def now(self) -> str:
         """
-        Tell the state of the device.
+        Return the state of the device.
         """
         return parse(self.client.word("devices")[0].encode())["STATE"]
 
@@ -80,7 +80,7 @@ class LendCase(RunningCase):
 
     def has_it(self) -> int:
         """
-        Wait until the program has the port; tell its process id.
+        Wait until the program has the port; return its process id.
         """
         eventually(self.done.exists, "the program has the port")
         program = int(self.done.read_text())
@@ -89,14 +89,15 @@ class LendCase(RunningCase):
 
     def end(self, program: int) -> None:
         """
-        End a program that nobody else will.
+        End a program that is left.
         """
         with contextlib.suppress(ProcessLookupError):
             os.kill(program, signal.SIGKILL)
 
     def assert_back(self) -> None:
         """
-        The device is served again, watchers were told all of it, and an unasked reading comes through.
+        Check that the device is served again, that the subscriber received all states, and that an unasked reading is
+        published.
         """
         for state in ("lent", "offline", "online"):
             self.assertEqual(self.watcher.receive(), f"EVENT:device_DEV:board_STATE:{state}")
@@ -113,7 +114,7 @@ class LendTests(LendCase):
 
     def test_flash(self) -> None:
         """
-        The program has the port alone; who waits is told `offline`, and so is who asks meanwhile. Its status is ours.
+        The program has the port alone; waiting requests and new ones get `offline`. Its exit status is ours.
         """
         self.client.say("MSG:QUIET_ID:30_ORIGIN:t_TIMEOUT:3600")
         self.client.receive()
@@ -135,7 +136,7 @@ class LendTests(LendCase):
 
     def test_program_killed(self) -> None:
         """
-        A program that is killed ends the lease, and the status tells the signal as a shell does.
+        A program that is killed ends the lease, and the exit status gives the signal as a shell does.
         """
         lender = self.lend(WAIT)
         os.kill(self.has_it(), signal.SIGKILL)
@@ -145,7 +146,7 @@ class LendTests(LendCase):
 
     def test_lender_ended(self) -> None:
         """
-        Who ends the lender ends its program, and the port is back.
+        Ending the lender ends its program, and the port is taken back.
         """
         lender = self.lend(WAIT)
         program = self.has_it()
@@ -157,8 +158,8 @@ class LendTests(LendCase):
 
     def test_lender_killed(self) -> None:
         """
-        The lender's death ends the lease, though its program lives on: while that has the port it is in use, as any
-        other program's, and afterwards it is back.
+        The death of the lender ends the lease, though its program lives on: while that has the port, the port is in
+        use; afterwards it is taken back.
         """
         lender = self.lend(WAIT)
         program = self.has_it()
@@ -171,7 +172,7 @@ class LendTests(LendCase):
 
     def test_no_such_program(self) -> None:
         """
-        A program that can't be run is said in one line, with a shell's status, and the port is back.
+        A program that can't be run is reported in one line, with a shell's exit status, and the port is taken back.
         """
         for program, status in (("/no/such/program", 127), (str(self.folder), 126)):
             lender = self.lend("", program)
@@ -182,7 +183,7 @@ class LendTests(LendCase):
 
     def test_by_hand(self) -> None:
         """
-        Over TCP the lease lasts as long as the connection: the port is free when `OK:lend` is said.
+        Over TCP the lease lasts as long as the connection: the port is free when `OK:lend` is sent.
         """
         borrower = LineClient(self.daemon.port)
         self.addCleanup(borrower.close)
@@ -197,7 +198,7 @@ class LendTests(LendCase):
 
     def test_stop_while_lent(self) -> None:
         """
-        A daemon that is stopped while the port is lent stops as always, and leaves the program alone.
+        A daemon that is stopped while the port is lent stops as always and leaves the program alone.
         """
         lender = self.lend(WAIT)
         program = self.has_it()
@@ -218,8 +219,8 @@ class SilenceTests(RunningCase):
 
     def test_silent_pty(self) -> None:
         """
-        A device that says nothing is `silent`, for watchers and in `devices`, and `online` when it speaks again. A pty
-        has no DTR: asking to reset by it, or to keep it, does no harm.
+        A device that sends nothing is `silent`, for subscribers and in `devices`, and `online` when it sends again. A
+        pty has no DTR: asking to reset by it, or to keep it, does no harm.
         """
         devices = [PtyDevice(self.folder / name) for name in ("a", "b")]
         for device in devices:

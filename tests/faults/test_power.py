@@ -1,5 +1,5 @@
 """
-The power is cut: what had been synced is there, and that must be all that was said to be.
+The power is cut: what was synced is there, and that must be everything that was reported to be on disk.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ MOST_CHANGES = 6000 if FULL else 3000
 
 class PowerTests(SynchronousTestCase):
     """
-    A journal on a file system that loses its power.
+    A journal on a file system whose power fails.
     """
 
     timeout = 3600 if FULL else 120
 
     def setUp(self) -> None:
         """
-        Make a place for the file system.
+        Create a folder for the file system.
         """
         if not os.access("/dev/fuse", os.R_OK | os.W_OK):
             raise SkipTest("no /dev/fuse, or no right to use it")
@@ -50,7 +50,7 @@ class PowerTests(SynchronousTestCase):
 
     def cut(self, seed: int, synchronous: str) -> list[int]:
         """
-        Write a journal until the power is cut; list the rows that were said to be on disk and are lost.
+        Write a journal until the power fails; return the rows that were reported to be on disk and are lost.
         """
         changes = random.Random(seed).randrange(1, MOST_CHANGES)
         mountpoint, survived = self.place / "mounted", self.place / "survived"
@@ -93,7 +93,7 @@ class PowerTests(SynchronousTestCase):
 
     def test_nothing_is_lost(self) -> None:
         """
-        Of the rows that were said to be on disk none is lost, wherever the power is cut, and the journal is whole.
+        No row that was reported to be on disk is lost, wherever the power is cut, and the journal is whole.
         """
         for cut in range(CUTS):
             seed = random.getrandbits(32) if FULL else cut
@@ -101,7 +101,7 @@ class PowerTests(SynchronousTestCase):
 
     def test_can_fail(self) -> None:
         """
-        The same finds rows lost where commits do not wait for the disk.
+        The same test finds lost rows where commits do not wait for the disk.
         """
         for seed in range(20):
             if self.cut(seed, "normal"):
@@ -111,7 +111,7 @@ class PowerTests(SynchronousTestCase):
 
 def unmount(mountpoint: Path) -> None:
     """
-    Take a file system off, whoever still uses it; one that has no server any more is no mount point to Python.
+    Unmount a file system, even if it is used; Python does not see one without a server as a mount point.
     """
     for command in (["umount", "-l"], ["fusermount3", "-uz"]):
         try:

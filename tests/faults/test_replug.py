@@ -1,5 +1,5 @@
 """
-A device goes away and comes back, under the same name or another: the real daemon, real ptys, a made-up sysfs.
+A device goes away and comes back, under the same name or another: the real daemon, real ptys, a simulated sysfs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ReplugCase(RunningCase):
 
     def setUp(self) -> None:
         """
-        Have nothing plugged in.
+        Start with nothing plugged in.
         """
         super().setUp()
         self.usb = MadeUpUsb(self.folder)
@@ -39,7 +39,7 @@ class ReplugCase(RunningCase):
 
     def plug_in(self, port: str, kind: tuple[str, str | None], tty: str, value: str = "0") -> None:
         """
-        Plug in a device that answers all but `QUIET` with a value of its own.
+        Plug in a device that answers everything but `QUIET` with its own value.
         """
 
         def answer(fields: dict[str, str]) -> list[bytes]:
@@ -58,7 +58,7 @@ class ReplugCase(RunningCase):
 
     def pull_out(self, port: str) -> None:
         """
-        Unplug what sits in a port.
+        Unplug the device at a port.
         """
         if self.usb.device(port).exists():
             self.usb.unplug(port)
@@ -66,7 +66,7 @@ class ReplugCase(RunningCase):
 
     def daemon(self, *devices: str) -> TwistdDaemon:
         """
-        Run a daemon that takes our machine for its own.
+        Run a daemon on this machine.
         """
         here = f"partial(usbgate.tap.UsbTree, {str(self.usb.sysfs)!r}, {str(self.usb.dev)!r})"
         code = f"from functools import partial; import usbgate.tap; usbgate.tap.UsbTree = {here}; {TWISTD[2]}"
@@ -77,7 +77,7 @@ class ReplugCase(RunningCase):
 
     def states(self, client: LineClient) -> dict[str, str]:
         """
-        Tell the states of the devices, by name.
+        Return the states of the devices by name.
         """
         lines = [parse(line.encode()) for line in client.word("devices")[:-1]]
         return {fields["DEV"]: fields["STATE"] for fields in lines}
@@ -85,13 +85,13 @@ class ReplugCase(RunningCase):
 
 class ReplugTests(ReplugCase):
     """
-    Away, and back.
+    A device goes away and comes back.
     """
 
     def test_every_way_to_name_it(self) -> None:
         """
-        By path, by its name in by-id, by its ids and by its port a device is found again when its name and the names
-        of others have changed; nobody gets another's answer. Who waits is told `offline`, and so are watchers.
+        By path, by its name in by-id, by its ids and by its port, a device is found again when its name and the names
+        of others have changed, and no answer goes to the wrong request. Waiting requests and subscribers get `offline`.
         """
         by_id = self.usb.name_by_id("usb-Arduino_LLC_Arduino_Leonardo_85433-if00", "ttyACM1")
         places = {
@@ -119,8 +119,8 @@ class ReplugTests(ReplugCase):
         for port, *_ in plugs:
             self.pull_out(port)
         self.usb.name_by_id(by_id.name, None)
-        for told in sorted(client.receive() for _ in places):
-            self.assertRegex(told, "^ERROR:offline_MSG:QUIET")
+        for lines in sorted(client.receive() for _ in places):
+            self.assertRegex(lines, "^ERROR:offline_MSG:QUIET")
         self.assertEqual(
             sorted(watcher.receive() for _ in places),
             sorted(f"EVENT:device_DEV:{name}_STATE:offline" for name in places),
@@ -139,7 +139,7 @@ class ReplugTests(ReplugCase):
 
     def test_away(self) -> None:
         """
-        While devices are away the daemon uses next to no CPU and says so once each; after that they are found.
+        While devices are away the daemon uses almost no CPU and logs that once for each; then they are found.
         """
         self.plug_in("1-2", LEONARDO, "ttyACM0")
         path = self.usb.dev / "ttyUSB0"
@@ -158,13 +158,13 @@ class ReplugTests(ReplugCase):
         self.plug_in("1-4", LEONARDO, "ttyACM3")
         self.plug_in("1-1.4", CLONE, "ttyUSB0")
         eventually(lambda: self.states(client)["ids"] == "online", "it is found in another port")
-        # Two names for one device: one of them has it, and the other is told that it is taken.
+        # Two names for one device: one of them has it, and the other reports that it is in use.
         eventually(lambda: sorted(self.states(client).values()) == ["offline", "online", "online"], "one has it")
 
     def test_back_within_a_second(self) -> None:
         """
-        However often it was looked for in vain, a device is looked for again within 0.8 s, and not always after the
-        same time; never at once.
+        However often it was looked for in vain, a device is looked for again within 0.8 s, after varying times, and
+        never at once.
         """
         for attempt in (1, 2, 5, 1000, 10**9):
             waits = {reopen_policy(attempt) for _ in range(100)}
@@ -174,12 +174,12 @@ class ReplugTests(ReplugCase):
 
 class CloneTests(ReplugCase):
     """
-    Two devices that say the same of themselves.
+    Two devices with the same ids and serial number.
     """
 
     def command(self, daemon: TwistdDaemon, *arguments: str) -> tuple[int, str, str]:
         """
-        Run `usbgate`; tell its status and what it said.
+        Run `usbgate`; return its exit status and its output.
         """
         run = subprocess.run(
             [sys.executable, "-m", "usbgate.cli", *arguments, "-p", str(daemon.port)],
@@ -193,8 +193,8 @@ class CloneTests(ReplugCase):
 
     def test_clones(self) -> None:
         """
-        Of two devices with one name none is taken by its ids, and `usbgate devices` says how to name each; by its
-        port each is served. When one of them is unplugged, the doubt is gone, and the other is taken.
+        Of two identical devices neither is opened by its ids, and `usbgate devices` says how to name each; by its port
+        each is served. When one of them is unplugged the other is opened.
         """
         self.plug_in("1-1.3", CLONE, "ttyUSB0", "3")
         self.plug_in("1-1.4", CLONE, "ttyUSB1", "4")
@@ -206,13 +206,13 @@ class CloneTests(ReplugCase):
         )
         status, said, complained = self.command(daemon, "devices")
         self.assertEqual((status, complained), (0, ""))
-        told = [parse(line.encode()) for line in said.splitlines()]
+        lines = [parse(line.encode()) for line in said.splitlines()]
         doubt = (
             "2 devices match this name; use the port of one instead:"
             " usb-port:1-1.3 (ttyUSB0, 1a86:7523), usb-port:1-1.4 (ttyUSB1, 1a86:7523)"
         )
         self.assertEqual(
-            [(fields["DEV"], fields["PATH"], fields.get("TEXT")) for fields in told],
+            [(fields["DEV"], fields["PATH"], fields.get("TEXT")) for fields in lines],
             [("byid", str(by_id), doubt), ("port", "usb-port:1-1.3", None), ("ids", "usb:1a86:7523", doubt)],
         )
         self.assertIn(f"ids can't be opened: usb:1a86:7523: {doubt}", daemon.log)

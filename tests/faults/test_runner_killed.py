@@ -1,5 +1,5 @@
 """
-Whoever kills the test runner need not look for what it has started.
+Killing the test runner leaves no process behind.
 """
 
 from __future__ import annotations

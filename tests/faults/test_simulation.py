@@ -1,5 +1,5 @@
 """
-The whole daemon in thousands of random worlds: whatever fails in whatever order, what is promised is kept.
+The whole daemon in thousands of random worlds: whatever fails, in whatever order, its promises are kept.
 
 A failure names its world: `USBGATE_FIRST_SEED=SEED USBGATE_SIMULATIONS=1` runs it again, and `USBGATE_TRACE=400` shows
 more of what happened in it.
@@ -53,8 +53,8 @@ INTERESTING = [
     "row timeout",
     "row unknown",
     "rows that came again",
-    "told limit",
-    "told malformed",
+    "limit reply",
+    "malformed reply",
 ]
 
 
@@ -65,7 +65,7 @@ class SimulationCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Make some limits so small that a world of some hundred lines reaches them.
+        Make some limits so small that a world reaches them with some hundred lines.
         """
         self.patch(protocol, "IN_FLIGHT_LIMIT", 8)
         self.patch(protocol, "WORDS_LIMIT", 6)
@@ -77,7 +77,7 @@ class SimulationCase(SynchronousTestCase):
 
     def run_world(self, seed: int, seen: Counter[str]) -> None:
         """
-        Run the world of a seed; nothing unexpected may be raised in it, nor logged.
+        Run the world of a seed; nothing unexpected may be raised or logged.
         """
         world = World(seed, seen)
         trouble = ""
@@ -94,12 +94,12 @@ class SimulationCase(SynchronousTestCase):
 
 class TestSimulation(SimulationCase):
     """
-    Nothing is lost, nothing hangs.
+    Nothing is lost, and nothing hangs.
     """
 
     def test_random_worlds(self) -> None:
         """
-        In every world each promise is kept; and what is dangerous did happen in them.
+        In every world each promise is kept; and the dangerous events did happen.
         """
         seen: Counter[str] = Counter()
         for seed in range(FIRST_SEED, FIRST_SEED + SIMULATIONS):
@@ -112,12 +112,12 @@ class TestSimulation(SimulationCase):
 
 class TestSabotage(SimulationCase):
     """
-    A daemon that breaks a promise is found out: the worlds themselves work.
+    A daemon that breaks a promise is found: the worlds themselves work.
     """
 
     def assert_found(self, *promises: str) -> None:
         """
-        Demand that one of the first worlds fails for one of these.
+        Check that one of the first worlds fails for one of these reasons.
         """
         for seed in range(40):
             try:
@@ -135,7 +135,7 @@ class TestSabotage(SimulationCase):
 
     def test_restoring_overwrites(self) -> None:
         """
-        What the database knows takes the place of what was heard since.
+        It is found that the database's readings replace newer ones.
         """
         really = KnownSensors.restore
 
@@ -150,7 +150,7 @@ class TestSabotage(SimulationCase):
 
     def test_backlog_is_not_restored(self) -> None:
         """
-        What an earlier life left in the journal is stored, and `last` does not know of it.
+        It is found that `last` does not know what an earlier life left in the journal.
         """
         begin = Restoration.begin
 
@@ -163,7 +163,7 @@ class TestSabotage(SimulationCase):
 
     def test_rows_are_lost(self) -> None:
         """
-        Half of a batch is not stored, and yet confirmed.
+        It is found that half of a batch is confirmed but not stored.
         """
 
         def lose(batch: Batch) -> tuple[Batch, Batch]:
@@ -174,7 +174,7 @@ class TestSabotage(SimulationCase):
 
     def leave_out(self, kind: type[Row]) -> None:
         """
-        Let the gateway not journal the rows of a kind.
+        Keep rows of one kind from the journal.
         """
         record = Recorder.record
 
@@ -186,21 +186,21 @@ class TestSabotage(SimulationCase):
 
     def test_requests_are_not_recorded(self) -> None:
         """
-        Requests are not journalled.
+        It is found that requests are not in the journal.
         """
         self.leave_out(RequestRecord)
-        self.assert_found("journalled, once, before anybody is told")
+        self.assert_found("journalled, once, before anybody gets a reply")
 
     def test_readings_are_not_recorded(self) -> None:
         """
-        Readings are not journalled.
+        It is found that readings are not in the journal.
         """
         self.leave_out(Reading)
         self.assert_found("every reading goes to the journal", "journalled, once")
 
     def test_answers_are_mixed_up(self) -> None:
         """
-        Whoever asks gets the answer to the question before, of the same sensor.
+        It is found that a request gets the answer to the question before, of the same sensor.
         """
         received = PendingRequests.received
         before: dict[tuple[PendingRequests[Any], str], Report] = {}
@@ -219,7 +219,7 @@ class TestSabotage(SimulationCase):
 
     def test_tag_is_forgotten(self) -> None:
         """
-        A failure does not tell whose it is.
+        It is found that an error reply lacks its tag.
         """
         error_line = messages.error_line
 
@@ -232,7 +232,7 @@ class TestSabotage(SimulationCase):
 
     def test_event_is_not_counted(self) -> None:
         """
-        A watcher loses more than it is told of.
+        It is found that a subscriber loses more events than are reported.
         """
         deliver = console.Console.deliver
 

@@ -1,5 +1,5 @@
 """
-SIGTERM at the worst moment: the end comes soon, who waits is told, and nothing is lost.
+SIGTERM at the worst moment: the daemon ends soon, waiting clients get a reply, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ STOP = 8.0  # seconds; it is to be 5, and this machine may have other things to 
 
 class StopCase(LedgerCase):
     """
-    A daemon that has everything against it.
+    A daemon with everything against it.
     """
 
     log = Logger()
 
     def setUp(self) -> None:
         """
-        Nothing hangs yet.
+        Start with nothing frozen.
         """
         super().setUp()
         self.stopped: list[int] = []
@@ -44,13 +44,13 @@ class StopCase(LedgerCase):
 
     def plug(self, answer: Answer = value_of, name: str = "ttyACM0") -> PtyDevice:
         """
-        Plug the device in, which answers for all sensors but one.
+        Plug in a device that answers for all sensors but one.
         """
         return super().plug(lambda fields: [] if fields["ID"] == "9" else answer(fields), name)
 
     def freeze(self, pids: list[int]) -> None:
         """
-        Let processes stand still.
+        Stop processes with SIGSTOP.
         """
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -58,7 +58,7 @@ class StopCase(LedgerCase):
 
     def go_on(self) -> None:
         """
-        Let them go on; those that have ended have ended.
+        Continue these processes, unless they have ended.
         """
         pids, self.stopped = self.stopped, []
         for pid in pids:
@@ -67,7 +67,7 @@ class StopCase(LedgerCase):
 
     def deaf_server(self) -> socket.socket:
         """
-        A serial server on the network that takes connections and reads nothing.
+        Run a serial server on the network that accepts connections and reads nothing.
         """
         server = socket.socket()
         self.addCleanup(server.close)
@@ -91,7 +91,7 @@ class StopCase(LedgerCase):
 
     def deaf_client(self, daemon: TwistdDaemon) -> socket.socket:
         """
-        A client that has much to read, and reads nothing.
+        Connect a client that has much to read and reads nothing.
         """
         client = socket.socket()
         self.addCleanup(client.close)
@@ -104,7 +104,7 @@ class StopCase(LedgerCase):
 
     def end(self, daemon: TwistdDaemon, waiting: LineClient, words: LineClient) -> None:
         """
-        Send SIGTERM: who waits is told, and the daemon has ended in time, with all in its journal.
+        Send SIGTERM: waiting clients get a reply, and the daemon ends in time with everything in its journal.
         """
         began = time.monotonic()
         daemon.process.send_signal(signal.SIGTERM)
@@ -127,7 +127,7 @@ class StopCase(LedgerCase):
 
     def all_against(self, daemon: TwistdDaemon) -> tuple[LineClient, LineClient]:
         """
-        Requests in flight, a client that reads nothing, a serial server that reads nothing.
+        Set up requests in flight, a client that reads nothing, and a serial server that reads nothing.
 
         Returns:
             Who waits for answers to 100 request lines, and who waits for a word's.
@@ -145,7 +145,7 @@ class StopCase(LedgerCase):
 
     def holds(self) -> bool:
         """
-        Whether nothing more is written to the serial server, for three times as long as a message is waited for.
+        Return whether nothing more is written to the serial server, for three times the patience of a message.
         """
         written = self.written()
         time.sleep(0.3)
@@ -153,7 +153,7 @@ class StopCase(LedgerCase):
 
     def written(self) -> int:
         """
-        Tell how many lines were written to the serial server.
+        Return how many lines were written to the serial server.
         """
         [line] = [line for line in self.client.word("devices") if line.startswith("DEV:deaf_")]
         return int(parse(line.encode())["OUT"])
@@ -168,7 +168,7 @@ class StopCase(LedgerCase):
 
     def sent_after_next_start(self, database: str) -> None:
         """
-        What was unsent is sent by the next daemon: each number once, in order, and a row for each request.
+        Check that the next daemon stores what was not sent: each number once and in order, and a row for each request.
         """
         daemon = self.start(database=database)
         eventually(lambda: self.store()["BACKLOG"] == "0", "all is sent")
@@ -190,7 +190,7 @@ class StopTests(StopCase):
 
     def test_database_down(self) -> None:
         """
-        With a long backlog, since the database is down.
+        With a long backlog and the database down, the stop is in time.
         """
         if not FULL:
             raise SkipTest("with a short backlog, the other tests show it: USBGATE_FAULTS=full")
@@ -203,7 +203,7 @@ class StopTests(StopCase):
 
     def test_database_hangs(self) -> None:
         """
-        With a database that hangs, and a statement on its way to it.
+        With a database that hangs and a statement in flight, the stop is in time.
         """
         if not isinstance(self.server, OwnServer):
             raise SkipTest("the server that USBGATE_TEST_DATABASE names is not ours to disturb")
@@ -219,12 +219,12 @@ class StopTests(StopCase):
 
 class EmbeddedStopTests(StopCase):
     """
-    With a server of its own.
+    With an embedded server.
     """
 
     def test_database_hangs(self) -> None:
         """
-        With its own server hanging: that is ended by force, and is whole at the next start.
+        An embedded server that hangs is ended by force, and is whole at the next start.
         """
         daemon = self.start_with_deaf_server("embedded")
         self.say(100)
@@ -240,7 +240,7 @@ class EmbeddedStopTests(StopCase):
 
     def embedded(self) -> list[int]:
         """
-        List the processes of the embedded server, its parent first; and know from now on where it is.
+        Return the processes of the embedded server, its parent first, and remember where it is.
         """
         lines = (self.state / "postgres" / "data" / "postmaster.pid").read_text().splitlines()
         pid, port, host = int(lines[0]), lines[3], lines[4]

@@ -32,14 +32,14 @@ SAMPLE = 2  # of the calls of each kind that has more
 
 def trace_of(folder: Path) -> Path:
     """
-    Tell where the trace of what was run in a folder is.
+    Return the path of the trace for a folder.
     """
     return folder.with_suffix(".trace")
 
 
 def run_journal(folder: Path, *options: str, ending: str = "stop") -> subprocess.CompletedProcess[str]:
     """
-    Run a journal in a folder, under strace (see `trace_of`).
+    Run a journal in a folder under strace (see `trace_of`).
 
     Args:
         folder: The folder.
@@ -72,7 +72,7 @@ class NthCallTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Make a place for it.
+        Create a folder.
         """
         if reason := needs_strace():
             raise SkipTest(reason)
@@ -81,7 +81,7 @@ class NthCallTests(SynchronousTestCase):
 
     def folder(self, name: str) -> Path:
         """
-        Make a new folder for a journal.
+        Create a new folder for a journal.
         """
         folder = self.place / name
         folder.mkdir()
@@ -89,7 +89,7 @@ class NthCallTests(SynchronousTestCase):
 
     def spoil(self, call: str, error: str, nth: int, older: bool) -> bool:
         """
-        Run a journal whose Nth call fails, and look at what it leaves; tell whether there was such a call.
+        Run a journal whose Nth call fails, and check what it leaves; return whether there was such a call.
 
         Args:
             call: Which call.
@@ -102,7 +102,7 @@ class NthCallTests(SynchronousTestCase):
         run = run_journal(folder, "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={nth}")
         which = f"{call} {nth} {error}: {run.stdout[-500:]} {run.stderr[-2000:]}"
         self.assertEqual((run.returncode, run.stderr), (0, ""), which)
-        # It was told that the journal can't be used, or all rows are on disk in the end, after whatever trouble.
+        # Either the journal was reported to be unusable, or all rows are on disk in the end, after whatever trouble.
         if not run.stdout.startswith("unusable"):
             last = ROWS * 2 if older else ROWS
             self.assertIn(f"committed {last} {last}\n", run.stdout, which)
@@ -139,7 +139,7 @@ class NthCallTests(SynchronousTestCase):
 
     def spoil_all(self, call: str, error: str, older: bool) -> None:
         """
-        Let the Nth call fail, from the first on, until there was no such call.
+        Let the Nth call fail for each N, until there is no such call.
         """
         nth = 1
         while self.spoil(call, error, nth, older):
@@ -147,19 +147,20 @@ class NthCallTests(SynchronousTestCase):
 
     def test_input_output_error(self) -> None:
         """
-        The disk fails once: the trouble is said, what is on disk stays, the rest gets there, each row once.
+        When the disk fails once, the trouble is reported, what is on disk stays, and the rest gets there, each row
+        once.
         """
         self.check(CHANGING, "EIO")
 
     def test_no_space(self) -> None:
         """
-        The disk is full for one call: the same.
+        When the disk is full for one call, the same holds.
         """
         self.check(WRITING, "ENOSPC")
 
     def test_read_error(self) -> None:
         """
-        The disk fails once to read: that is no reason to give up a journal that is whole.
+        When the disk fails once to read, a whole journal is not given up.
         """
         if FULL:
             self.check(READING, "EIO", older=True)

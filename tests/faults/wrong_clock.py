@@ -1,5 +1,5 @@
 """
-twistd with a wall clock that is as wrong as a file says, at any moment; all other clocks are the machine's.
+twistd with a wall clock whose error is in a file; all other clocks are the machine's.
 
 `libfaketime` moves the monotonic clock with the wall clock, or breaks waiting; so the functions of `time` are replaced,
 before anything of Twisted or usbgate has taken them.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 class WrongClock:
     """
-    How wrong the clock is, in a file.
+    The error of the clock, in a file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -23,7 +23,7 @@ class WrongClock:
 
     def set(self, wrong_by: float, synchronised: bool) -> None:
         """
-        Make it wrong by so many seconds, in one moment.
+        Set the error in seconds, atomically.
         """
         new = self._path.with_suffix(".new")
         new.write_text(f"{round(wrong_by * 1e9)} {synchronised:d}")
@@ -31,7 +31,7 @@ class WrongClock:
 
     def read(self) -> tuple[int, bool]:
         """
-        Tell by how many nanoseconds it is wrong, and whether the kernel calls it right.
+        Return the error in nanoseconds, and whether the kernel calls the clock synchronized.
         """
         wrong_by, synchronised = self._path.read_text().split()
         return int(wrong_by), synchronised == "1"
@@ -39,7 +39,7 @@ class WrongClock:
 
 def main() -> None:
     """
-    Be twistd.
+    Run twistd.
     """
     wrong = WrongClock(Path(sys.argv.pop(1)))
     right = time.time_ns

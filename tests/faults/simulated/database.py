@@ -24,12 +24,12 @@ CALL_LIMIT = 10.0  # seconds after which a call to a database that hangs is give
 
 class Database:
     """
-    What outlives the daemon of its database, and how it is now.
+    The part of a database that outlives the daemon, and its state.
 
     Attributes:
         away: Why it can't be used; None while it can.
         hangs: Whether calls are not answered.
-        loses_confirmation: How many more batches are stored without anybody being told.
+        loses_confirmation: How many more batches are stored before the confirmation is lost.
         latency: Seconds that a call takes.
         rows: What is stored, by number.
         readers: Whether there is a connection left for reading.
@@ -47,7 +47,7 @@ class Database:
 
     def insert(self, batch: Batch) -> None:
         """
-        Store a batch; what is there already must be the same.
+        Store a batch; rows that are there already must be the same.
         """
         for number, row in rows_of(batch).items():
             there = self.rows.setdefault(number, row)
@@ -56,7 +56,7 @@ class Database:
 
     def readings(self) -> list[Reading]:
         """
-        List all readings, by number.
+        Return all readings, by number.
         """
         return [row for _, row in sorted(self.rows.items()) if isinstance(row, Reading)]
 
@@ -151,7 +151,7 @@ class SimulatedSink:
 
     def latest(self) -> Deferred[list[Reading]]:
         """
-        See `IStore`; what is fetched is as old as the call.
+        See `IStore`; the result is as old as the call.
         """
         newest: dict[tuple[str, str], Reading] = {}
         for reading in self._database.readings():
@@ -163,7 +163,7 @@ class SimulatedSink:
 
     def alarms(self) -> Deferred[list[Alarm]]:
         """
-        See `IStore`; nothing is an alarm here.
+        See `IStore`; there are no alarms here.
         """
         return self._call(lambda answer: answer.callback([]), self._database.latency * 3)
 
@@ -179,24 +179,24 @@ class SimulatedSink:
 
     def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
         """
-        See `IStore`; nobody asks here.
+        See `IStore`; not used here.
         """
         raise NotImplementedError
 
     def page(self, selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
         """
-        See `IStore`; nobody asks here.
+        See `IStore`; not used here.
         """
         raise NotImplementedError
 
     def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
         """
-        See `IStore`; nobody asks here.
+        See `IStore`; not used here.
         """
         raise NotImplementedError
 
     def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
         """
-        See `IStore`; nobody asks here.
+        See `IStore`; not used here.
         """
         raise NotImplementedError

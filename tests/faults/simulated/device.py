@@ -1,5 +1,5 @@
 """
-A device, which goes on living when the daemon does not, and knows to which message each of its lines belongs.
+A device, which outlives the daemon, and knows which message each of its lines answers.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GARBAGE = [
 @dataclass(eq=False, slots=True)
 class Message:
     """
-    A question as a device got it.
+    A question as a device received it.
     """
 
     sensor: str
@@ -61,7 +61,7 @@ class Line:
     One line of a device.
 
     Attributes:
-        values: What it measures; empty for what is no report, and for an acknowledgement.
+        values: Its values; empty for an acknowledgement, and for a line that is no report.
         label: The message that it answers; None if none.
         kind: `answer`, `repeated`, `unasked` or `garbage`.
         end: The offset of its end in all that was said since the opening.
@@ -85,7 +85,7 @@ class Line:
 @implementer(IStreamClientEndpoint)
 class Device:
     """
-    A device and the endpoint where it is found. It goes on living when the daemon does not.
+    A device and the endpoint at which it is found; it outlives the daemon.
     """
 
     def __init__(self, world: World, name: str, sensors: Sequence[str], rules: Rules, says_msg: bool) -> None:
@@ -124,7 +124,7 @@ class Device:
 
     def unplug(self) -> None:
         """
-        Go away, and what was not read with it.
+        Unplug the device; unread data is lost.
         """
         self.plugged = False
         if self._transport is not None:
@@ -132,7 +132,7 @@ class Device:
 
     def stick(self, stuck: bool) -> None:
         """
-        Take nothing that is written, or go on.
+        Stop reading, or read again.
         """
         self.stuck = stuck
         if self._transport is not None:
@@ -152,13 +152,18 @@ class Device:
         arguments = frozenset((k, v) for k, v in fields.items() if k not in ("MSG", "ID", "ORIGIN", "TAG"))
         asked = world.asked[fields["ORIGIN"]]
         asked.written += 1
-        told = (fields["ID"], fields["MSG"], arguments)
-        demand(told == (asked.sensor, asked.command, asked.arguments), "a device is told what was asked", told, asked)
+        question = (fields["ID"], fields["MSG"], arguments)
+        demand(
+            question == (asked.sensor, asked.command, asked.arguments),
+            "a device receives what was asked",
+            question,
+            asked,
+        )
         demand(asked.command != TOGGLE or asked.written == 1, "§4.3 a toggle is written as often as asked", asked)
         tag = fields.get("TAG")
         message = Message(fields["ID"], fields["MSG"], arguments, tag, world.now, world.life)
         self.newest[message.sensor] = message
-        world.note(f"{self.name} hears {fields}")
+        world.note(f"{self.name} receives {fields}")
         if message.sensor not in self.sensors or world.chance("lost"):
             return
         delay = world.random.choice([0.0, 0.05, 0.3, 1.0, 2.5])
@@ -172,7 +177,7 @@ class Device:
 
     def say(self, sensor: str, label: Message | None, kind: str) -> None:
         """
-        Say one line.
+        Send one line.
         """
         world = self._world
         if self._transport is None or not self._transport.open:
@@ -208,7 +213,7 @@ class Device:
 
     def flush(self) -> None:
         """
-        Let the daemon read what was said, if it reads.
+        Let the daemon read what was sent, if it reads.
         """
         world = self._world
         transport, protocol = self._transport, self._protocol

@@ -1,5 +1,5 @@
 """
-A journal in memory: what outlives the daemon of it (`Disk`), and what does not.
+A journal in memory: `Disk` outlives the daemon, `SimulatedJournal` does not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ POISON = "bad"  # a cell that begins so is refused by the database for what it i
 
 def is_poisoned(batch: Batch) -> bool:
     """
-    Whether a database refuses one of these rows for what it is.
+    Return whether the database refuses one of these rows for its data.
     """
     cells = [cell for row in rows_of(batch).values() for cell in row if isinstance(cell, str)]
     return any(cell.startswith(POISON) or ":" + POISON in cell for cell in cells)
@@ -36,7 +36,7 @@ def is_poisoned(batch: Batch) -> bool:
 
 class Disk:
     """
-    What outlives the daemon of its journal.
+    The part of a journal that outlives the daemon.
 
     Attributes:
         refuses: Whether it takes nothing.
@@ -55,7 +55,7 @@ class Disk:
 
     def commit(self, batches: Sequence[Batch], rejected: Sequence[Batch], confirmed: int, given_up: int) -> None:
         """
-        Do all of it.
+        Commit all of this.
 
         Args:
             batches: New ones.
@@ -79,8 +79,9 @@ class Disk:
 class SimulatedJournal(Service):
     """
     A journal on a `Disk`, with the contract of the real one: rows are numbered and encoded every 50 ms and committed
-    some time later; `oldest` gives the same batch until it is confirmed; a confirmed batch goes with the next commit;
-    while the disk refuses there is no pressure, and the oldest that it does not have are given up beyond a bound.
+    some time later; `oldest` returns the same batch until it is confirmed; a confirmed batch is deleted by the next
+    commit; while the disk refuses there is no pressure, and the oldest rows that are not on disk are dropped beyond a
+    limit.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class SimulatedJournal(Service):
         stored: Callable[[int], bool],
     ) -> None:
         """
-        Make a journal.
+        Create a journal.
 
         Args:
             life: The run of the daemon that it belongs to.
@@ -121,7 +122,7 @@ class SimulatedJournal(Service):
         self._refused = False  # the last time
         self._given_up = 0
         self._next = 0
-        self._on_disk = 0  # the newest number told to be on disk
+        self._on_disk = 0  # the newest number reported to be on disk
         self._confirmed = 0
         self._current: Batch | None = None
         self._asker: Deferred[Batch] | None = None
@@ -141,7 +142,7 @@ class SimulatedJournal(Service):
 
     def startService(self) -> None:
         """
-        Go on with what is on disk.
+        Continue with what is on disk.
         """
         super().startService()
         self._next = self._disk.n + 1
@@ -150,7 +151,7 @@ class SimulatedJournal(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Write what there is, or give it up after a while.
+        Write everything, or give up after a while.
         """
         super().stopService()
         self._flush()
@@ -222,7 +223,7 @@ class SimulatedJournal(Service):
         batches, self._batches = self._batches, []
         rejects, self._rejects = self._rejects, []
         self._disk.commit(batches, rejects, self._confirmed, self._given_up)
-        if not self._life.deed():  # on disk, and nobody was told
+        if not self._life.deed():  # on disk, but not reported
             return
         for batch in batches:
             self._unsynced -= batch.rows

@@ -34,7 +34,7 @@ class Violated(AssertionError):
 
 def demand(truth: bool, rule: str, *details: object) -> None:
     """
-    Fail the world unless it is so.
+    Fail the world unless this is true.
     """
     if not truth:
         raise Violated(" | ".join([rule, *map(str, details)]))
@@ -61,7 +61,7 @@ class Life:
 
     def deed(self) -> bool:
         """
-        Tell whether something with an effect may happen; a crash may come just before it.
+        Return whether something with an effect may happen; a crash may come just before it.
         """
         self.deeds += 1
         if self.fuse is not None:
@@ -86,7 +86,7 @@ class Life:
 
     def end(self) -> None:
         """
-        Let nothing happen any more.
+        Let nothing have an effect any more.
         """
         self.alive = False
         for call in self.getDelayedCalls():
@@ -96,7 +96,7 @@ class Life:
 @implementer(IClock)
 class SteppingClock:
     """
-    Monotonic time is the simulation's; the wall clock is off by whatever a world says.
+    A clock whose monotonic time is the simulation's, and whose wall clock has an error that the world sets.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -122,7 +122,7 @@ class SteppingClock:
 
 class MemoryTransport(PeerTransport):
     """
-    A transport whose other end is a function; it closes in a reactor turn of its own, as a socket's does.
+    A transport whose other end is a function; it closes in a later reactor turn, as a socket does.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class MemoryTransport(PeerTransport):
     @property
     def open(self) -> bool:
         """
-        Whether it is open, as far as its other end can tell.
+        Whether it is open, as seen by its other end.
         """
         return self.connected and self.life.alive and not self._closed
 
@@ -164,7 +164,7 @@ class MemoryTransport(PeerTransport):
 
     def write(self, data: bytes) -> None:
         """
-        Give data to the other end.
+        Send data to the other end.
         """
         if self.open and self.life.deed():
             self._heard(data)
@@ -178,7 +178,7 @@ class MemoryTransport(PeerTransport):
 
     def loseConnection(self) -> None:
         """
-        Close when all is taken.
+        Close when everything was read.
         """
         self.closing = self.disconnecting = True
         if self.producer is None or self._linger is not None:
@@ -186,7 +186,7 @@ class MemoryTransport(PeerTransport):
 
     def abortConnection(self) -> None:
         """
-        Close in the next turn, whatever waits.
+        Close in the next turn, whatever is unsent.
         """
         self.closing = self.disconnecting = True
         self.aborted = self.life.seconds()
@@ -194,14 +194,14 @@ class MemoryTransport(PeerTransport):
 
     def cut(self) -> None:
         """
-        The other end is gone.
+        Report that the other end is gone.
         """
         if self.open:
             self._close()
 
     def take(self) -> None:
         """
-        Take a piece of what was sent, unless stuck or closed, and the next one a while later.
+        Read a piece of what was sent, unless stuck or closed, and the next one a while later.
         """
         if self._closed or self.producer is None or self.stuck:
             return

@@ -1,5 +1,5 @@
 """
-A client, which knows what it asked and must be told.
+A client that knows what it asked and what it must receive.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COMMANDS = ("J", "J", "J", "K", "L", "ON", TOGGLE)
 BATH, BATH_TIMEOUT = "21", 4.0  # a sensor with a time limit of its own
 LATE = 3.0  # seconds that a busy machine lets timers be late
 
-# Lines of a client that are no request, and what each is told.
+# Lines of a client that are no request, and the reply to each.
 JUNK = [
     ("MSG:_ID:20", "malformed"),
     ("MSG:J", "malformed"),
@@ -68,7 +68,7 @@ class Asked:
 
 class RecordedWatchers(Broadcast):
     """
-    Tells the world who watches what.
+    Reports the subscribers to the world.
     """
 
     world: World
@@ -92,7 +92,7 @@ class RecordedWatchers(Broadcast):
 
 class Peer:
     """
-    A client: a program that marks its requests, a person who says words, or both on one connection; or the original
+    A client: a program that marks its requests, a person who sends words, or both on one connection; or the original
     client, with one request without a line end.
     """
 
@@ -109,7 +109,7 @@ class Peer:
         self.requests: dict[str, Asked] = {}
         self.words: deque[tuple[str, str | None]] = deque()  # said and not answered: the word, its mark
         self.expected: list[str] = []  # events, from the world's own subscription
-        self.events = 0  # of them, told or counted as dropped
+        self.events = 0  # of them, received or counted as dropped
         self.dropped = 0
         self._end = world.random.choice([b"\n", b"\n", b"\r\n"])
         self._out = b""
@@ -125,7 +125,7 @@ class Peer:
 
     def ask(self, word: bool = False) -> None:
         """
-        Ask something.
+        Send a random request.
         """
         world, draw = self.world, self.world.random
         mark = "q" + world.mark()
@@ -146,7 +146,7 @@ class Peer:
 
     def ask_plainly(self, sensor: str, device: str) -> Asked:
         """
-        Ask what is answered if all is well.
+        Send a request that is answered if all is well.
         """
         fields = {"MSG": "J", "ID": sensor, "ORIGIN": "q" + self.world.mark(), "DEV": device, "TIMEOUT": "30"}
         return self._ask(fields, frozenset(), 30.0, False)
@@ -166,7 +166,7 @@ class Peer:
 
     def junk(self) -> None:
         """
-        Say what can't be understood.
+        Send a line that is no request.
         """
         line, code = self.world.random.choice(JUNK)
         mark = "q" + self.world.mark()
@@ -178,7 +178,7 @@ class Peer:
 
     def say_word(self, line: str, mark: str | None = None) -> None:
         """
-        Say a word.
+        Send a word.
         """
         self.words.append((line.split()[0], mark))
         self.left = self.left or line == "quit"
@@ -186,7 +186,7 @@ class Peer:
 
     def say(self, line: str) -> None:
         """
-        Send a line; the original client sends it as it is.
+        Send a line; the original client sends it without a line end.
         """
         self.world.note(f"{self.name} says {line[:150]}")
         self._out += line.encode() + (b"" if self.original else self._end)
@@ -208,14 +208,14 @@ class Peer:
 
     def hang_up(self) -> None:
         """
-        Be gone.
+        Close the connection.
         """
         self.left = True
         self.transport.cut()
 
     def stick(self, stuck: bool) -> None:
         """
-        Read nothing, or go on.
+        Stop reading, or read again.
         """
         self.transport.stuck = stuck
         if stuck:
@@ -226,21 +226,21 @@ class Peer:
     @property
     def unread(self) -> int:
         """
-        How many lines the daemon has not looked at.
+        How many lines the daemon has not handled.
         """
         return self._out.count(b"\n") + len(self.protocol.waiting)
 
     def _heard(self, data: bytes) -> None:
         if self.original:  # its echo has no line end, and is one chunk
             asked = next(iter(self.requests.values()), None)
-            if asked is not None and asked.echoed == inf and self._told_echo(asked, data.decode().strip()):
+            if asked is not None and asked.echoed == inf and self._received_echo(asked, data.decode().strip()):
                 return
             data = data.lstrip(b"\n")
         *lines, self._in = (self._in + data).split(b"\n")
         for line in lines:
-            self._told(line.removesuffix(b"\r").decode())
+            self._received(line.removesuffix(b"\r").decode())
 
-    def _told_echo(self, asked: Asked, line: str) -> bool:
+    def _received_echo(self, asked: Asked, line: str) -> bool:
         if line != "_".join(f"{key}:{value}" for key, value in asked.fields.items()):
             return False
         demand(asked.echoed == inf and asked.outcome is None, "a request is echoed once, and first", line)
@@ -248,36 +248,36 @@ class Peer:
         self.world.seen["echoed"] += 1
         return True
 
-    def _told(self, line: str) -> None:
+    def _received(self, line: str) -> None:
         world = self.world
         fields = parse(line.encode(), 4096)  # `noise` quotes whole lines
         if "EVENT" in fields:
-            self._told_event(line, fields)
+            self._received_event(line, fields)
             return
         mark = fields.get("TAG")
         if self.original:
             mark = next(iter(self.requests))
         if mark is None:
-            self._told_word(line, fields)
+            self._received_word(line, fields)
             return
-        world.note(f"{self.name} is told {line[:200]}")
-        demand(mark in self.requests, "nobody is told of another's request", line)
+        world.note(f"{self.name} receives {line[:200]}")
+        demand(mark in self.requests, "nobody gets a reply to another's request", line)
         asked = self.requests[mark]
-        if not asked.word and asked.echoed == inf and self._told_echo(asked, line):
+        if not asked.word and asked.echoed == inf and self._received_echo(asked, line):
             return
         if asked.word and "OK" in fields:
             demand(asked.outcome == "answered", "OK: follows an answer", line)
             self._word_over("ask", mark)
             return
-        self._told_end(asked, fields)
+        self._received_end(asked, fields)
         if asked.word and "ERROR" in fields:
             self._word_over("ask", mark)
 
-    def _told_end(self, asked: Asked, fields: dict[str, str]) -> None:
+    def _received_end(self, asked: Asked, fields: dict[str, str]) -> None:
         world = self.world
         demand(asked.outcome is None, "a request ends once", fields, asked)
         asked.outcome = fields.get("ERROR", "answered")
-        world.seen["told " + asked.outcome] += 1
+        world.seen[f"{asked.outcome} reply"] += 1
         if asked.expects is not None:
             demand(asked.outcome == asked.expects and asked.echoed == inf, "§3 what can't be read", fields, asked)
             return
@@ -285,7 +285,9 @@ class Peer:
         if asked.outcome == "limit":
             return
         recorded = [{"recent": "answered"}.get(outcome, outcome) for outcome in asked.recorded]
-        demand(asked.dropped or recorded == [asked.outcome], "journalled, once, before anybody is told", fields, asked)
+        demand(
+            asked.dropped or recorded == [asked.outcome], "journalled, once, before anybody gets a reply", fields, asked
+        )
         waited = world.now - asked.echoed
         if not (self.slow or asked.word):
             early = asked.outcome == "timeout" and asked.command != TOGGLE and waited < asked.timeout - 1e-6
@@ -297,7 +299,7 @@ class Peer:
             demand(bool(written), "§4.3 a toggle is written as often as it is asked", asked)
             world.check_answer(asked, fields)
 
-    def _told_word(self, line: str, fields: dict[str, str]) -> None:
+    def _received_word(self, line: str, fields: dict[str, str]) -> None:
         first = next(iter(fields))
         if first not in ("OK", "ERROR"):
             return
@@ -316,13 +318,13 @@ class Peer:
         said = self.words.popleft()
         demand(said[1] == mark and name in (None, said[0]), "words are answered in their order", said, name, mark)
 
-    def _told_event(self, line: str, fields: dict[str, str]) -> None:
+    def _received_event(self, line: str, fields: dict[str, str]) -> None:
         if fields["EVENT"] == "dropped":
             self.events += int(fields["COUNT"])
             self.dropped += int(fields["COUNT"])
             self.world.seen["events dropped"] += 1
             demand(self.events <= len(self.expected), "no more is dropped than there was", line)
         else:
-            demand(self.events < len(self.expected), "no event is told twice", line)
+            demand(self.events < len(self.expected), "no event comes twice", line)
             demand(self.expected[self.events] == line, "events come in order", line, self.expected[self.events])
             self.events += 1

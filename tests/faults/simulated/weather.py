@@ -1,5 +1,5 @@
 """
-What can go wrong.
+Everything that can go wrong.
 """
 
 from __future__ import annotations
