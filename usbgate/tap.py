@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
-from uuid import uuid4
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import succeed
@@ -26,7 +25,6 @@ from usbgate.config.dialects import make_dialect
 from usbgate.config.load import load
 from usbgate.config.settings import DeviceSettings, Settings
 from usbgate.config.types import ConfigError
-from usbgate.core.alarms import Alarms
 from usbgate.core.clock import IClock
 from usbgate.core.pending import Rules
 from usbgate.core.status import JournalStatus, StoreStatus
@@ -190,7 +188,6 @@ def build(
         settings.default_command,
         settings.sensors,
         first_tag=random.getrandbits(32),
-        alarms=_alarms(settings),
     )
     factory = ClientFactory(reactor, gateway, settings.max_connections, clock.wall)
     daemon = Daemon(start_failed, log_observer)
@@ -221,16 +218,6 @@ def build(
     for each in ports:
         each.setServiceParent(daemon)
     return daemon
-
-
-def _alarms(settings: Settings) -> Alarms:
-    conditions = {
-        (sensor, field): each.alarm
-        for sensor, about in settings.sensors.items()
-        for field, each in about.fields.items()
-        if each.alarm is not None
-    }
-    return Alarms(conditions, lambda: uuid4().hex[:16])
 
 
 def _web(

@@ -8,15 +8,15 @@ from math import inf
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from usbgate.core.alarms import Alarms, Condition
-from usbgate.core.clockmarks import ClockWatch, Stamp
+from usbgate.core.alarms import Condition
+from usbgate.core.clockmarks import Stamp
 from usbgate.core.errors import TimedOut
 from usbgate.core.fieldline import parse
 from usbgate.core.messages import parse_request
 from usbgate.core.model import AlarmRecord, Answer, ClockMark, Reading, Report, RequestRecord
-from usbgate.core.onchange import OnChangeFilter
 from usbgate.core.pending import Asker
 from usbgate.core.recorder import Entry, Recorder
+from usbgate.core.settings import FieldSettings, SensorSettings
 
 
 def says(sensor: str, value: str) -> tuple[Report, None]:
@@ -42,8 +42,11 @@ class RecorderTests(SynchronousTestCase):
         """
         Build it.
         """
-        alarms = Alarms({("2", "VALUE"): Condition.parse("> 60")}, lambda: "alarm1")
-        self.recorder = Recorder(ClockWatch(lambda: "boot"), alarms, OnChangeFilter({"7": inf}))
+        settings = {
+            "2": SensorSettings(fields={"VALUE": FieldSettings(alarm=Condition.parse("> 60"))}),
+            "7": SensorSettings(store=inf),
+        }
+        self.recorder = Recorder(settings, lambda: "boot", lambda: "alarm1")
         request = parse_request(parse(b"MSG:J_ID:20_LEVEL:5"), "me", "me:1", parsed=True)
         self.asker = Asker(request, 3.0, None)
 

@@ -1,5 +1,5 @@
 """
-Alarms in the gateway: journalled with what raised them, told to who hears events, taken up from the database.
+Alarms in the gateway: journalled with the readings that raised them, published, and restored from the database.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from itertools import count
 from twisted.internet.defer import Deferred
 
 from tests.support.gateway import WALL, GatewayCase
-from usbgate.core.alarms import Alarms, Condition
+from usbgate.core.alarms import Condition
 from usbgate.core.errors import Stopped, Unknown
 from usbgate.core.model import Alarm, AlarmEvent, AlarmRecord, Event
-from usbgate.core.settings import SensorSettings
+from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.gateway import Gateway
 
@@ -22,16 +22,17 @@ class AlarmTests(GatewayCase):
     A smoke detector, whose unchanged readings are not all stored.
     """
 
-    sensor_settings = {"2": SensorSettings(store=3600.0)}  # noqa: RUF012  # only read
+    sensor_settings = {  # noqa: RUF012  # only read
+        "2": SensorSettings(store=3600.0, fields={"VALUE": FieldSettings(alarm=Condition.parse("== 1"))})
+    }
 
     def setUp(self) -> None:
         """
-        Mind it, and hear all events.
+        Number its alarms, and subscribe to all events.
         """
         super().setUp()
         ids = count(1)
-        alarms = Alarms({("2", "VALUE"): Condition.parse("== 1")}, lambda: f"a{next(ids)}")
-        self.gateway = Gateway(self.clock, self.time, "J", self.sensor_settings, alarms=alarms)
+        self.gateway = Gateway(self.clock, self.time, "J", self.sensor_settings, new_alarm_id=lambda: f"a{next(ids)}")
         self.gateway.add_link(self.link, self.rules)
         self.gateway.store_in(self.journal, self.store, lambda: (StoreStatus(), JournalStatus()))
         self.gateway.startService()

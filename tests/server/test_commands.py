@@ -315,13 +315,14 @@ class OtherTests(WordCase):
         """
         Each device is one line; a path that would not read back is changed to plain text.
         """
+        counts = LinkCounts(lines_in=5, lines_out=4, fields_left_out=1)
         self.gateway.known_devices = [
             DeviceSummary(
                 "uno",
                 "/dev/serial/by-id/usb-1_x:1",
                 "online",
                 AT,
-                LinkCounts(lines_in=5, lines_out=4, fields_left_out=1),
+                counts,
             ),
             DeviceSummary("b", "/dev/\ud800", "offline", AT),
             DeviceSummary("c", "usb:2341:8036:85_3:2", "offline", AT, warning="say usb-port:1-1.3 (ttyUSB0)"),
@@ -330,14 +331,15 @@ class OtherTests(WordCase):
         self.assertEqual(
             received[0],
             f"DEV:uno_PATH:/dev/serial/by-id/usb-1 x:1_STATE:online_SINCE:{AT_TEXT}"
-            "_IN:5_OUT:4_MALFORMED:0_PARTIAL:0_ECHOES:0_REPEATS:0_LEFTOUT:1",
+            + "".join(f"_{count.key}:{count.value}" for count in counts),
         )
         self.assertEqual(parse(received[1].encode())["STATE"], "offline")
         self.assertEqual(
             received[2:],
             [
                 f"DEV:c_PATH:usb:2341:8036:85 3:2_STATE:offline_SINCE:{AT_TEXT}"
-                "_IN:0_OUT:0_MALFORMED:0_PARTIAL:0_ECHOES:0_REPEATS:0_LEFTOUT:0_TEXT:say usb-port:1-1.3 (ttyUSB0)",
+                + "".join(f"_{count.key}:0" for count in counts)
+                + "_TEXT:say usb-port:1-1.3 (ttyUSB0)",
                 "OK:devices",
             ],
         )

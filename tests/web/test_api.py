@@ -506,7 +506,7 @@ class OtherTests(WebTestCase):
         device = {
             **{"name": "uno", "path": "/dev/x", "state": "offline", "since": AT_TEXT},
             **{
-                "counts": {"in": 3, "out": 0, "malformed": 0, "partial": 0, "echoes": 0, "repeats": 0, "leftout": 0},
+                "counts": {count.key.lower(): count.value for count in LinkCounts(3)},
                 "warning": "which one?",
             },
         }

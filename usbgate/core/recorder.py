@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from math import inf
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from usbgate.core.model import Answer, ClockMark, Question, Reading, Report, Req
 from usbgate.core.onchange import OnChangeFilter
 from usbgate.core.pending import Asker, Ended
 from usbgate.core.sensors import KnownSensors
+from usbgate.core.settings import SensorSettings
 
 CONTESTED_REMEMBERED = 1000  # sensors for which the two-devices warning was already given
 
@@ -83,20 +84,29 @@ class Recorder:
         latencies: How long devices took to answer.
     """
 
-    def __init__(self, clock_watch: ClockWatch, alarms: Alarms, on_change: OnChangeFilter | None) -> None:
+    def __init__(
+        self, settings: Mapping[str, SensorSettings], boot: Callable[[], str], new_alarm_id: Callable[[], str]
+    ) -> None:
         """
         Args:
-            clock_watch: Decides which rows need a clock mark before them.
-            alarms: The alarms.
-            on_change: Leaves out unchanged readings; None to store all.
+            settings: The configured sensors, by id.
+            boot: See `IClock.boot`.
+            new_alarm_id: See `Alarms`.
         """
+        store_every = {sensor: each.store for sensor, each in settings.items() if each.store is not None}
+        conditions = {
+            (sensor, field): each.alarm
+            for sensor, of_sensor in settings.items()
+            for field, each in of_sensor.fields.items()
+            if each.alarm is not None
+        }
         self.sensors = KnownSensors()
-        self.alarms = alarms
+        self.alarms = Alarms(conditions, new_alarm_id)
         self.readings = 0
         self.outcomes: Counter[str] = Counter()
         self.latencies = LatencyHistogram()
-        self._clock_watch = clock_watch
-        self._on_change = on_change
+        self._clock_watch = ClockWatch(boot)
+        self._on_change = OnChangeFilter(store_every) if store_every else None
         self._contested: BoundedDict[str, None] = BoundedDict(CONTESTED_REMEMBERED)
 
     def record(

@@ -48,11 +48,13 @@ class IDialect(Interface):
         Write one request.
 
         Args:
-            request: The request.
-            tag: usbgate's own tag, where the device is configured to return one.
+            request: The request. `fields` has all that the device may be sent, in the client's order: `MSG`, `ID`,
+                `ORIGIN` and the arguments; `line` is the same as a field line.
+            tag: usbgate's own tag, where the device is configured to return one; it comes back as `Report.tag`.
 
         Returns:
-            The line without its end.
+            The line without its end. A request that cannot be written is best refused with an exception: it is logged,
+            and the request times out.
         """
 
 

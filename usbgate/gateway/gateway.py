@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from uuid import uuid4
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
@@ -15,12 +16,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from usbgate.core.alarms import Alarms, Change
+from usbgate.core.alarms import Change
 from usbgate.core.clock import IClock
-from usbgate.core.clockmarks import ClockWatch, Stamp
+from usbgate.core.clockmarks import Stamp
 from usbgate.core.errors import Busy, Malformed, RequestError, Stopped, Unknown
 from usbgate.core.model import Alarm, Answer, DeviceEvent, Event, Report, Request, Row, StoreEvent
-from usbgate.core.onchange import OnChangeFilter
 from usbgate.core.pending import Moves, Rules
 from usbgate.core.recorder import Entry, Recorder
 from usbgate.core.settings import SensorSettings
@@ -52,7 +52,7 @@ class Gateway(Service):
         default_command: str,
         sensor_settings: Mapping[str, SensorSettings],
         first_tag: int = 0,
-        alarms: Alarms | None = None,
+        new_alarm_id: Callable[[], str] = lambda: uuid4().hex[:16],
     ) -> None:
         """
         Args:
@@ -61,17 +61,12 @@ class Gateway(Service):
             default_command: What `ask` means where neither the asker nor the sensor says otherwise.
             sensor_settings: The configured sensors, by id.
             first_tag: See `PendingRequests`.
-            alarms: The alarms; by default there are no conditions.
+            new_alarm_id: See `Alarms`.
         """
-        store_every = {sensor: each.store for sensor, each in sensor_settings.items() if each.store is not None}
         self.seconds = reactor.seconds
         self._clock = clock
         self._sensor_settings = sensor_settings
-        self._recorder = Recorder(
-            ClockWatch(clock.boot),
-            Alarms({}, str) if alarms is None else alarms,
-            OnChangeFilter(store_every) if store_every else None,
-        )
+        self._recorder = Recorder(sensor_settings, clock.boot, new_alarm_id)
         self._routing = Routing(reactor, sensor_settings, self._recorder.sensors, self._expire, first_tag)
         self._malformed = MalformedLines(reactor, clock)
         self.queries = Queries(
