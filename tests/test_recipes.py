@@ -34,7 +34,7 @@ EVENTS: dict[type[Event], tuple[str, Event]] = {
     ReportEvent: ("reading", ReportEvent("20", "leonardo", "J", AT, (("VALUE", "456"),))),
     DeviceEvent: ("device", DeviceEvent("leonardo", "online", AT)),
     StoreEvent: ("store", StoreEvent("away", 12)),
-    AlarmEvent: ("alarm", AlarmEvent(Alarm("a1", "2", "SMOKE", "== 1", 1.0, None, AT))),
+    AlarmEvent: ("alarm", AlarmEvent(Alarm("a1", "2", "SMOKE", "== 1", 1.0, None, AT), "raised", AT)),
 }
 HTTP_ONLY = {StoreEvent, AlarmEvent}  # `watch` does not send these
 
@@ -70,11 +70,12 @@ class EventTests(SynchronousTestCase):
         for kind, (name, event) in EVENTS.items():
             self.assertEqual(event_json(event, {})[0], name)
             self.assertIn(f"`{name}`", http)
-            line = event_line(event)
+            spelled = event_line(event)
             if kind in HTTP_ONLY:
-                self.assertIsNone(line)
+                self.assertIsNone(spelled)
             else:
-                assert line is not None
+                assert spelled is not None
+                _, line = spelled
                 self.assertTrue(line.startswith(f"EVENT:{name}_"), line)
                 self.assertIn(f"EVENT:{name}_", protocol)
 

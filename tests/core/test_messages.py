@@ -124,10 +124,11 @@ class SpellingTests(SynchronousTestCase):
         """
         smoke = ReportEvent("2", "leonardo", None, self.AT, (("SMOKE", "1"),))
         line = "EVENT:reading_ID:2_SMOKE:1_AT:2013-03-11T21:02:10.123Z"
-        self.assertEqual(event_line(smoke), line)
-        self.assertEqual(event_line(smoke._replace(command="J")), line.replace("_AT:", "_MSG:J_AT:"))
+        self.assertEqual(event_line(smoke), ("2", line))
+        self.assertEqual(event_line(smoke._replace(command="J")), ("2", line.replace("_AT:", "_MSG:J_AT:")))
         self.assertEqual(
-            event_line(DeviceEvent("leonardo", "offline", self.AT)), "EVENT:device_DEV:leonardo_STATE:offline"
+            event_line(DeviceEvent("leonardo", "offline", self.AT)),
+            (None, "EVENT:device_DEV:leonardo_STATE:offline"),
         )
         self.assertIsNone(event_line(StoreEvent("away", 7)))
 

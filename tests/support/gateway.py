@@ -142,8 +142,8 @@ class GatewayCase(SynchronousTestCase):
         """
 
         def spell(event: Event) -> None:
-            if (line := event_line(event)) is not None:
-                lines.append(line)
+            if (spelled := event_line(event)) is not None:
+                lines.append(spelled[1])
 
         return self.gateway.subscribe(spell)
 

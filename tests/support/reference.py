@@ -133,7 +133,7 @@ def check_device_line(line: bytes) -> None:
         assert report.values or report.command is not None, line
         event = event_line(ReportEvent(report.sensor, "", report.command, 0, report.values))
         assert event is not None
-        written = parse(event.encode(), ANY_LENGTH)
+        written = parse(event[1].encode(), ANY_LENGTH)
         del written["EVENT"], written["AT"]
         expected = {"ID": report.sensor, **dict(report.values)}
         assert written == expected | ({} if report.command is None else {"MSG": report.command}), (line, written)

@@ -159,18 +159,20 @@ def with_tag(line: bytes, tag: str) -> bytes:
     return line[:-_AT_SIZE] + b"_TAG:" + tag.encode() + line[-_AT_SIZE:]
 
 
-def event_line(event: Event) -> str | None:
+def event_line(event: Event) -> tuple[str | None, str] | None:
     """
     Format an event for subscribers of `watch` (protocol §3): `EVENT:reading_ID:2_SMOKE:1_AT:2013-03-11T21:02:10.123Z`.
 
     Returns:
-        The line; None for a kind of event that is not sent on the line port.
+        The sensor that a subscriber must have named to get it, or None if all subscribers get it; and the line. None
+        for a kind of event that is not sent on the line port.
     """
     match event:
         case ReportEvent():
-            return _values_line({"EVENT": "reading"}, event.sensor, event.values, event.command, None, event.at)
+            sensor = event.sensor
+            return sensor, _values_line({"EVENT": "reading"}, sensor, event.values, event.command, None, event.at)
         case DeviceEvent():
-            return format_line({"EVENT": "device", "DEV": event.device, "STATE": event.state})
+            return None, format_line({"EVENT": "device", "DEV": event.device, "STATE": event.state})
         case StoreEvent() | AlarmEvent():
             return None
         case _:

@@ -243,10 +243,17 @@ Row = Reading | RequestRecord | ClockMark | AlarmRecord
 
 class AlarmEvent(NamedTuple):
     """
-    An alarm was raised, has ended, or was acknowledged.
+    An alarm changed.
+
+    Attributes:
+        alarm: As it is now.
+        change: As in `AlarmRecord.event`.
+        at: When: whole milliseconds since 1970, UTC.
     """
 
     alarm: Alarm
+    change: str
+    at: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,4 +69,4 @@ class Events:
         Publish changes of alarms.
         """
         for change in changes:
-            self.publish(AlarmEvent(change.alarm))
+            self.publish(AlarmEvent(change.alarm, change.record.event, change.record.at))

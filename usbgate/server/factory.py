@@ -14,7 +14,7 @@ from twisted.internet.protocol import ServerFactory
 
 from usbgate.core.errors import LimitExceeded, RequestError, Stopped
 from usbgate.core.messages import answer_line, event_line
-from usbgate.core.model import Answer, Event, ReportEvent
+from usbgate.core.model import Answer, Event
 from usbgate.gateway.interfaces import IGateway
 from usbgate.net.broadcast import Broadcast
 from usbgate.server.protocol import ClientProtocol
@@ -125,16 +125,16 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         Call `deliver` from now on with each event that line clients can subscribe to.
 
         Args:
-            deliver: Called with the sensor (None for an event that is not a reading) and the line without its end.
+            deliver: Called with the sensor and the line, see `event_line`.
 
         Returns:
             What to call to unsubscribe.
         """
 
         def publish(event: Event) -> None:
-            line = event_line(event)
-            if line is not None:
-                deliver(event.sensor if isinstance(event, ReportEvent) else None, line)
+            spelled = event_line(event)
+            if spelled is not None:
+                deliver(*spelled)
 
         return self.gateway.subscribe(publish)
 

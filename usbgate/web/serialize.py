@@ -260,7 +260,7 @@ def event_json(event: Event, configured: Mapping[str, SensorSettings]) -> tuple[
             )
         case DeviceEvent(device, state, since):
             return "device", ApiDeviceEvent(device=device, state=state, since=format_time(since))
-        case AlarmEvent(alarm):
+        case AlarmEvent(alarm, _, _):
             return "alarm", alarm_json(alarm, configured)
         case StoreEvent(state, backlog):
             return "store", ApiStoreEvent(state=state, backlog=backlog)
