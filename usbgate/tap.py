@@ -58,12 +58,12 @@ class Options(usage.Options):
     """
 
     synopsis = "[options]"
-    longdesc = "Owns a serial device, answers requests of its clients, and stores every reading in PostgreSQL."
+    longdesc = "Owns serial devices, answers clients' requests, and stores every reading in PostgreSQL."
     optParameters: ClassVar[list[list[object]]] = [
         ["config", "c", None, "Configuration file (TOML)."],
-        ["database", None, None, "postgresql://…, `embedded` (the default) or `none`."],
+        ["database", None, None, "Database: postgresql://…, `embedded` (the default) or `none`."],
         ["state", None, None, "State folder."],
-        ["http", None, None, "Server endpoint for browsers, or `none`."],
+        ["http", None, None, "Server endpoint for the page and the HTTP API, or `none`."],
     ]
 
     def __init__(self) -> None:
@@ -73,13 +73,13 @@ class Options(usage.Options):
 
     def opt_device(self, spec: str) -> None:
         """
-        Device: a path or a client endpoint, then `,key=value`… (repeatable).
+        Device: a path, a USB device or a client endpoint, then `,key=value`… (repeatable).
         """
         self.devices.append(spec)
 
     def opt_listen(self, endpoint: str) -> None:
         """
-        Server endpoint to listen on (repeatable).
+        Server endpoint for line clients (repeatable).
         """
         self.listen.append(endpoint)
 

@@ -34,7 +34,7 @@ MARGIN = 5.0  # seconds beyond the time limit in which the daemon's `timeout` ar
     metavar="DURATION",
     help="How long to wait for the answer, such as 30s.  [default: the sensor's setting, or 10s]",
 )
-@click.option("--max-age", type=Duration(0), metavar="DURATION", help="Accept an earlier answer, at most this old.")
+@click.option("--max-age", type=Duration(0), metavar="DURATION", help="Accept an answer from memory, at most this old.")
 @click.argument("words", nargs=-1, metavar="[ID] [COMMAND] [KEY=VALUE]...")
 @click.pass_obj
 def ask_command(
@@ -52,11 +52,11 @@ def ask_command(
     Ask a sensor, and print its answer.
 
     \b
-        usbgate ask -s J -i 20 -o TOTO     (as the original client)
+        usbgate ask -s J -i 20 -o TOTO     (like the original client)
         usbgate ask 20 J
         usbgate ask 9 L LEVEL=50
 
-    If no daemon runs on this machine, one is started. With a COMMAND, the request is printed first, as usbgate received
+    Starts a daemon if none runs on this machine. With a COMMAND, the request is printed first, as usbgate received
     it.
 
     \b
@@ -115,7 +115,7 @@ def _request(fields: dict[str, str]) -> Request:
     if len(request.line) > LINE_LIMIT:
         raise click.UsageError(f"a request has at most {LINE_LIMIT} bytes")
     if "MSG" not in fields and any(map(str.isspace, "".join(fields.values()))):
-        raise click.UsageError("with a blank in a value, a command is required")
+        raise click.UsageError("a value with whitespace requires a command")
     return request
 
 

@@ -65,7 +65,7 @@ def lend_command(config: Path | None, port: int | None, device: str, program: tu
     if not program:
         raise click.UsageError("missing program: use -- PROGRAM")
     if device.split() != [device]:
-        raise click.UsageError("a device's name has no blank")
+        raise click.UsageError("a device's name cannot contain whitespace")
     with closing(reach_running(config, None, port)) as connection:
         (lease,) = send_word(connection, f"lend {device}", TIMEOUT)
         try:
@@ -80,21 +80,21 @@ def lend_command(config: Path | None, port: int | None, device: str, program: tu
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--seed", type=int, default=None, help="Behave the same in every run with this seed.")
 @click.option(
-    "--rate", type=click.FloatRange(0, 1e6), default=None, metavar="N", help="Unrequested reports per second."
+    "--rate", type=click.FloatRange(0, 1e6), default=None, metavar="N", help="Unsolicited reports per second."
 )
 @click.option(
     "--noise",
     type=click.FloatRange(0, 1),
     default=0.0,
     metavar="SHARE",
-    help="Precede this share of lines, 0 to 1, by garbage.",
+    help="Send garbage before this share of the lines, 0 to 1.",
 )
 @click.option("--mute", is_flag=True, help="Never answer a request.")
 def simulate_command(path: Path, seed: int | None, rate: float | None, noise: float, mute: bool) -> None:
     """
     Simulate an Arduino, until Ctrl-C.
 
-    It has the sensors of a home. PATH becomes a symlink to its pty.
+    It has the sensors of a home. PATH becomes a symlink to its pseudo-terminal.
     """
     from twisted.internet import reactor
 
@@ -109,17 +109,17 @@ def simulate_command(path: Path, seed: int | None, rate: float | None, noise: fl
 
 @main.command("correct-clock")
 @click.option("--database", metavar="URL", help="The database.  [default: the one in the configuration]")
-@click.option("--state", metavar="DIR", help="The daemon's state folder, which has the embedded database.")
+@click.option("--state", metavar="DIR", help="The daemon's state folder, which contains the embedded database.")
 @click.option("--dry-run", is_flag=True, help="Only print what would change.")
 @click.pass_obj
 def correct_clock_command(config: Path | None, database: str | None, state: str | None, dry_run: bool) -> None:
     """
-    Correct times that a wrong clock stored.
+    Correct times that were stored while the clock was wrong.
 
     A computer without a battery-backed clock starts in 1970, or with the time at which it was switched off, until it
-    reaches a time server. Rows stored before that have `clock` false. The intervals between them are right, so they are
-    shifted together, by the error of the clock at the nearest moment, since the same boot, at which it was right. The
-    daemon may keep running. A second run changes nothing.
+    reaches a time server. Rows stored before that have `clock` false. The intervals between them are right, so all rows
+    of a stretch are moved by the error of the clock, which is known once the clock is right in the same boot. The
+    daemon can keep running. A second run changes nothing.
     """
     from usbgate.cli.correct_clock import CorrectionFailed, correct, find_database
 
@@ -135,9 +135,9 @@ def correct_clock_command(config: Path | None, database: str | None, state: str 
 @click.pass_obj
 def demo_command(config: Path | None, seed: int | None) -> None:
     """
-    Show usbgate at work, until Ctrl-C.
+    Run a demonstration, until Ctrl-C.
 
-    It has a simulated Arduino and a temporary database.
+    It consists of a simulated Arduino, the daemon and a temporary database.
     """
     from usbgate.cli.demo import run
 

@@ -22,6 +22,7 @@ port_option = click.option(
     "-p",
     "port",
     type=click.IntRange(1, 65535),
+    metavar="PORT",
     help="The daemon's port.  [default: the one in the configuration, or 50007]",
 )
 

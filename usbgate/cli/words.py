@@ -53,11 +53,11 @@ def _shell_words() -> Mapping[str, Word]:
 
 def _command(word: Word) -> click.Command:
     @port_option
-    @click.option("--host", metavar="HOST", help="Another machine.")
+    @click.option("--host", metavar="HOST", help="The daemon's host.  [default: this machine]")
     @click.pass_obj
     def send(config: Path | None, port: int | None, host: str | None, arguments: tuple[str, ...] = ()) -> None:
         if any(argument.split() != [argument] for argument in arguments):
-            raise click.UsageError("an argument has no blank")
+            raise click.UsageError("an argument cannot contain whitespace")
         with closing(reach_running(config, host, port)) as connection:
             for line in send_word(connection, " ".join([word.name, *arguments]), TIMEOUT):
                 click.echo(line)
@@ -65,5 +65,5 @@ def _command(word: Word) -> click.Command:
     if word.takes_arguments:
         usage = word.usage.removeprefix(word.name).strip()
         send = click.argument("arguments", nargs=-1, metavar=usage)(send)
-    texts = [word.summary, *word.details, "Prints field lines. Does not start a daemon."]
+    texts = [word.summary, *word.details, "Prints field lines. Starts no daemon."]
     return click.command(word.name, help="\n\n".join(texts))(send)

@@ -2,7 +2,7 @@
 The words of the line protocol (protocol §3), one function each.
 
 To add one, write an `async def` under `@word(…)`: its docstring is its help, the usage says which arguments it takes.
-It sends its data lines by `console.send_data`, and raises a `RequestError` where it fails; `answer` sends the closing
+It sends its data lines by `console.send_data`, and raises a `RequestError` if it fails; `answer` sends the closing
 line.
 """
 
@@ -60,15 +60,15 @@ async def ask(console: Console, arguments: Sequence[str]) -> str | None:
     """
     Ask a sensor and wait for the answer.
 
-    The default command is the sensor's, or else the configured one. An answer that is no older than max_age seconds is
-    accepted instead of asking.
+    The default command is the sensor's, or else the configured one. With max_age, accept an answer from memory that is
+    no older than that many seconds.
     """
     if not arguments:
         raise ask.usage_error()
     sensor, *options = arguments
     has_command = bool(options) and "=" not in options[0]
     command = options.pop(0) if has_command else console.gateway.queries.default_command(sensor)
-    # An error names the request's fields, also those behind the option that is wrong.
+    # An error repeats the request's fields, including those behind the wrong option.
     fields = {name.upper(): value for name, _, value in (option.partition("=") for option in options)}
     fields |= {"MSG": command, "ID": sensor}
     try:
@@ -142,9 +142,9 @@ async def history(console: Console, arguments: Sequence[str]) -> None:
 @word("watch [ID ...]", shell=False)
 async def watch(console: Console, arguments: Sequence[str]) -> None:
     """
-    Subscribe to readings, and to devices that come and go.
+    Subscribe to readings and to changes of the devices' states.
 
-    Only to readings of these sensors, if any are named. Another watch replaces the one before.
+    If sensors are named, send only their readings. Another watch replaces the one before.
     """
     for sensor in arguments:
         if not is_sensor_id(sensor):
