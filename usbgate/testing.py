@@ -20,7 +20,7 @@ from zope.interface.verify import verifyObject
 
 from usbgate.core.batch import KINDS, NULL_CELL, Batch, encode
 from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import RESERVED, is_key, is_sensor_id, join_fields, reads_back
+from usbgate.core.fieldline import NOT_MEASUREMENTS, is_key, is_sensor_id, join_fields, reads_back
 from usbgate.core.model import (
     Alarm,
     Bucket,
@@ -41,9 +41,6 @@ AT = 1363035730123  # 2013-03-11T21:02:10.123Z in milliseconds, the time of what
 
 _T = TypeVar("_T")
 _R = TypeVar("_R", bound=Row)
-
-# Keys that no value of a report can have; a device may say how a command went.
-_NO_MEASUREMENTS = RESERVED - {"OK", "ERROR", "TEXT"}
 
 # Lines that no dialect may fail on in any other way than by `Malformed`.
 _GARBAGE = (b"\x00", b"\xff\xfe", b":", b"_", b"ID:", b"\xc3\xa9", b"1" * 1024, b"\r", b"ID:20_VALUE:\xff")
@@ -185,7 +182,7 @@ def _check_decoded(line: bytes, found: Report | str | None) -> None:
         for key, value in found.values:
             assert is_key(key), f"{line!r}: not a key: {key!r}"
             assert key == key.upper(), f"{line!r}: not in upper case: {key!r}"
-            assert key not in _NO_MEASUREMENTS, f"{line!r}: usbgate uses this key itself: {key!r}"
+            assert key not in NOT_MEASUREMENTS, f"{line!r}: usbgate uses this key itself: {key!r}"
             assert reads_back(value), f"{line!r}: not a value: {value!r}"
 
 

@@ -12,7 +12,8 @@ from typing import assert_never
 from usbgate.core.errors import Malformed, RequestError
 from usbgate.core.fieldline import (
     LINE_LIMIT,
-    RESERVED,
+    NOT_IN_REQUESTS,
+    NOT_SENT,
     check_value,
     format_line,
     format_time,
@@ -24,12 +25,6 @@ from usbgate.core.fieldline import (
     reads_back,
 )
 from usbgate.core.model import AlarmEvent, Answer, DeviceEvent, Event, Question, ReportEvent, Request, StoreEvent
-
-# The reserved keys that a request may not have.
-_NOT_ALLOWED = RESERVED - {"MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "DEV"}
-
-# Never sent to a device.
-_NOT_SENT = frozenset(["MAXAGE", "TIMEOUT", "DEV", "TAG"])
 
 # The keys of a request that its error reply repeats.
 _ECHOED = ("MSG", "ID", "ORIGIN", "TAG")
@@ -62,7 +57,7 @@ def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: b
         for key, value in {**fields, "ORIGIN": fields.get("ORIGIN", origin)}.items():
             check_value(key, value)
     for key in fields:
-        if key in _NOT_ALLOWED:
+        if key in NOT_IN_REQUESTS:
             raise Malformed("key not allowed in a request", key)
     for key in ("MSG", "ID"):
         if key not in fields:
@@ -71,7 +66,7 @@ def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: b
         raise Malformed("not a sensor id", repr(fields["ID"]))
     timeout = _seconds(fields, "TIMEOUT", *TIMEOUT_RANGE) if "TIMEOUT" in fields else None
     max_age = _seconds(fields, "MAXAGE", 0.0, float("inf")) if "MAXAGE" in fields else None
-    sent = {key: value for key, value in fields.items() if key not in _NOT_SENT}
+    sent = {key: value for key, value in fields.items() if key not in NOT_SENT}
     sent.setdefault("ORIGIN", origin)
     return Request(
         question=Question(

@@ -11,12 +11,12 @@ from typing import NamedTuple
 from zope.interface import implementer
 
 from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import LINE_LIMIT, RESERVED, is_sensor_id, parse
+from usbgate.core.fieldline import LINE_LIMIT, NOT_MEASUREMENTS, is_sensor_id, parse
 from usbgate.core.model import Report, Request, make
 from usbgate.device.interfaces import IDialect
 
-# Reserved keys that a device may use, too. The fields of all others are left out of its lines and counted.
-_LEFT_OUT = RESERVED - {"MSG", "ID", "TAG", "OK", "ERROR", "TEXT"}
+# Fields with these keys are left out of a device's lines, and counted.
+_LEFT_OUT = NOT_MEASUREMENTS - {"MSG", "ID", "TAG"}
 
 # A value of only these characters needs no further check.
 _PLAIN = (ascii_letters + digits + "+-.").encode()
