@@ -18,8 +18,8 @@ RESERVED = frozenset(
     ["MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "AT", "DEV", "GW", "OK", "ERROR", "TEXT", "EVENT"]
 )
 
-# Lists derived from it: what a request may not have; of a request's fields, what is not sent to a device; and what no
-# measurement may be called, since a report has it elsewhere or it is usbgate's own (a device may say OK, ERROR and TEXT).
+# The lists derived from it: the keys that a request may not have; those of a request that are not sent to a device; and
+# those that no measurement may have, which are all but OK, ERROR and TEXT.
 NOT_IN_REQUESTS = RESERVED - {"MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "DEV"}
 NOT_SENT = frozenset(["MAXAGE", "TIMEOUT", "DEV", "TAG"])
 NOT_MEASUREMENTS = RESERVED - {"OK", "ERROR", "TEXT"}
