@@ -10,6 +10,7 @@ from importlib import import_module
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.running import ROOT
+from usbgate.core.fieldline import UNITS
 from usbgate.server.commands import WORDS
 
 FAULTS = (ROOT / "docs" / "faults.md").read_text()
@@ -28,6 +29,13 @@ class ProtocolPageTests(SynchronousTestCase):
         words = PROTOCOL.partition("\n### Words\n")[2].partition("\n### ")[0]
         for word in WORDS.values():
             self.assertIn(f"`{word.usage.replace('...', '…')}`", words)
+
+    def test_units(self) -> None:
+        """
+        The units are those that follow a number.
+        """
+        listed = PROTOCOL.partition("These are the units, spelled exactly so: ")[2].partition("\n\n")[0]
+        self.assertEqual(tuple(re.findall("`([^`]+)`", listed)), UNITS)
 
     def test_help(self) -> None:
         """

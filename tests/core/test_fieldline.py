@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import (
     LINE_LIMIT,
+    UNITS,
     check_value,
     format_line,
     format_number,
@@ -24,7 +25,9 @@ from usbgate.core.fieldline import (
     join_fields,
     parse,
     parse_number,
+    parse_value,
     plain_text,
+    unit_of,
 )
 
 # What reads back as itself: it drives parser and formatter alike.
@@ -216,6 +219,56 @@ class NumberTests(SynchronousTestCase):
         text = format_number(number)
         self.assertEqual(parse_number(text), number)
         self.assertFalse(text.endswith(".0"))
+
+    def test_plain_decimals(self) -> None:
+        """
+        The number alone is kept of a plain decimal that a double holds, and of nothing else.
+        """
+        for text in ["0", "-0", "7", "-21.5", "21.50", "0.05", "123456789012345", "-1234567890.12345"]:
+            self.assertEqual(parse_value(text), (float(text), None), text)
+        for text in ["0815", "00E1", "12E4", "1e3", "+3", "5.", ".5", "-.5", "00", "-01", "00.5", "1e-400"]:
+            self.assertEqual(parse_value(text), (float(text), text), text)
+        for text in ["1234567890123456", "-1234567890.123456", "0.123456789012345"]:
+            self.assertEqual(parse_value(text), (float(text), text), text)
+
+    @given(st.floats(allow_nan=False, allow_infinity=False).map(format_number))
+    def test_lossless(self, text: str) -> None:
+        """
+        The spelling of every number is its text, or follows from its value.
+        """
+        number, kept = parse_value(text)
+        self.assertEqual(number, float(text))
+        if kept is None:
+            self.assertEqual(format_number(float(text)), text)
+
+    def test_units(self) -> None:
+        """
+        A number directly followed by a unit is that number with its text; with anything else it is text.
+        """
+        for number in ["21", "-21.5", "+3", "5.", ".5", "007", "1e3"]:
+            for unit in UNITS:
+                self.assertEqual(parse_value(number + unit), (float(number), number + unit))
+                self.assertEqual(unit_of(number + unit), unit)
+        for text in [
+            "21 C",
+            "21c",
+            "C",
+            "-C",
+            "21CC",
+            "21C%",
+            "C21",
+            "1,5V",
+            "1e400V",
+            "12B",
+            "0x1F",
+            "٣V",
+            "",
+            "12E",
+            "5V\n",
+        ]:
+            self.assertEqual((parse_value(text), unit_of(text)), ((None, text), ""), repr(text))
+        for text in ["21", "00E1"]:
+            self.assertEqual(unit_of(text), "")
 
     def test_time(self) -> None:
         """

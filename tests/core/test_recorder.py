@@ -112,6 +112,30 @@ class RecorderTests(SynchronousTestCase):
         self.assertEqual((record.device, record.arguments), ("board", "LEVEL:5"))
         self.assertEqual((self.recorder.outcomes, self.recorder.latencies.sum), ({"answered": 1}, 7.0))
 
+    def test_unit_changes(self) -> None:
+        """
+        A number with a unit has its value and its text; when the unit changes, all values of that field are texts.
+        """
+
+        def columns(text: str, device: str = "board") -> tuple[float | None, str | None, int]:
+            entry = self.record(says("20", text), device=device)
+            reading = next(row for run in entry.runs for row in run if isinstance(row, Reading))
+            return reading.value, reading.text, len(entry.unit_changes)
+
+        self.assertEqual([columns(text) for text in ("900W", "7")], [(900.0, "900W", 0), (7.0, None, 0)])
+        self.assertEqual(columns("1.2kW"), (None, "1.2kW", 1))
+        for text in ("1.3kW", "900W", "7", "+7", "OK"):
+            self.assertEqual(columns(text), (None, text, 0))
+        self.assertEqual(columns("7", device="other"), (7.0, None, 0))
+
+    def test_unit_restored(self) -> None:
+        """
+        The units of stored readings count after a restart.
+        """
+        self.recorder.restore([Reading(1, "board", "20", "VALUE", 900.0, "900W", None, True)])
+        self.assertEqual(len(self.record(says("20", "1.2kW")).unit_changes), 1)
+        self.assertEqual(self.recorder.sensors.items()[0][0], "20")
+
     def test_contested(self) -> None:
         """
         That another device reports a sensor is returned once.

@@ -7,6 +7,7 @@ from __future__ import annotations
 from math import inf
 
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 from zope.interface.verify import verifyObject
 
 from tests.support.gateway import WALL, GatewayCase, MemoryLink
@@ -60,6 +61,19 @@ class LiveTests(GatewayCase):
         )
         answer = self.successResultOf(asked)
         self.assertEqual((answer.at, answer.device, answer.recent), (WALL + 250, "leonardo", False))
+
+    def test_unit_changes(self) -> None:
+        """
+        That the unit of a field changed is logged once.
+        """
+        with capturedLogs() as logs:
+            self.receive(("20", "900W"), ("20", "1.2kW"), ("20", "900W"))
+            self.receive(("20", "1.2kW"))
+        self.assertEqual(
+            [formatEvent(event) for event in logs],
+            ["leonardo: the unit of VALUE of sensor 20 was W and is kW: it is text from now on"],
+        )
+        self.assertEqual([reading.value for reading in self.journal.readings], [900.0, None, None, None])
 
     def test_rows(self) -> None:
         """

@@ -37,9 +37,21 @@ _KEY = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 _NUMBER_BEGINS = frozenset("+-.0123456789")
 _NUMBER_ENDS = frozenset(".0123456789")
 
-# A number spelled with more characters than this keeps its spelling beside its value (protocol §5): a double
-# holds 15 decimal digits, and tags keep theirs.
+# A number that is spelled otherwise, or with more digits, keeps its spelling beside its value (protocol §5): `0815` and
+# `00E1` may be ids, and a double holds 15 decimal digits.
+_is_plain_decimal = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?").fullmatch
 EXACT_DIGITS = 15
+
+# The units of protocol §1 that may directly follow a number.
+_UNITS = """
+% %RH ° °C °F ºC ºF C F K V mV kV A mA uA µA W mW kW MW VA kVA Wh kWh MWh Ah mAh Ohm ohm Ω kΩ Hz kHz MHz Pa hPa kPa
+mbar bar psi lx lux ppm ppb dB dBm dBA rpm RPM mm cm m km mm/h m/s km/h m3 m³ m3/h m³/h l L ml mL l/h l/min L/min g kg
+mg ug/m3 µg/m3 µg/m³ us µs ms s min h uS/cm µS/cm mS/cm W/m2 W/m² J kJ MJ
+"""
+UNITS = tuple(_UNITS.split())
+_WITH_UNIT = re.compile(
+    r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(" + "|".join(map(re.escape, UNITS)) + ")"
+)
 
 
 def parse(line: bytes, limit: int = LINE_LIMIT) -> dict[str, str]:
@@ -193,6 +205,7 @@ def parse_number(text: str) -> float | None:
     return None
 
 
+@lru_cache(maxsize=4096)
 def parse_value(text: str) -> tuple[float | None, str | None]:
     """
     Split a measurement as the device spelled it into the columns `value` and `text` of a reading (protocol §5).
@@ -200,11 +213,20 @@ def parse_value(text: str) -> tuple[float | None, str | None]:
     The one place where a value becomes a number.
 
     Returns:
-        The number, or None; and the text, which is kept where there is no number, or where it has more digits than a
-        double holds.
+        The number, or None; and the text, which is kept unless it is a plain decimal that a double holds.
     """
-    number = parse_number(text)
-    return number, text if number is None or len(text) > EXACT_DIGITS else None
+    if _is_plain_decimal(text) and (len(text) <= EXACT_DIGITS or sum(map(str.isdigit, text)) <= EXACT_DIGITS):
+        return float(text), None
+    spelled = _WITH_UNIT.fullmatch(text)
+    return parse_number(spelled[1] if spelled else text), text
+
+
+def unit_of(text: str) -> str:
+    """
+    Return the unit that directly follows a number; empty if there is none, or if the text is no number.
+    """
+    spelled = _WITH_UNIT.fullmatch(text)
+    return spelled[2] if spelled and parse_number(spelled[1]) is not None else ""
 
 
 def format_number(number: float) -> str:

@@ -18,6 +18,7 @@ from usbgate.core.clockmarks import ClockWatch, Stamp
 from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import RequestError
 from usbgate.core.fieldline import format_line, parse_value
+from usbgate.core.fieldunits import FieldUnits, UnitChange
 from usbgate.core.model import Answer, ClockMark, Question, Reading, Report, RequestRecord, Row, make
 from usbgate.core.onchange import OnChangeFilter
 from usbgate.core.pending import Asker, Ended
@@ -65,11 +66,13 @@ class Entry(NamedTuple):
         runs: Rows to store, in this order.
         changes: Changes of alarms, to be published.
         contested: Each sensor that another device reported before, the first time: its id, this device, that device.
+        unit_changes: Each field that is text from now on, since its unit changed.
     """
 
     runs: Sequence[Sequence[Row]]
     changes: Sequence[Change]
     contested: Sequence[tuple[str, str, str]] = ()
+    unit_changes: Sequence[UnitChange] = ()
 
 
 class Recorder:
@@ -108,6 +111,7 @@ class Recorder:
         self._clock_watch = ClockWatch(boot)
         self._on_change = OnChangeFilter(store_every) if store_every else None
         self._contested: BoundedDict[str, None] = BoundedDict(CONTESTED_REMEMBERED)
+        self._units = FieldUnits()
 
     def record(
         self,
@@ -134,18 +138,26 @@ class Recorder:
             self._request(asker, outcome, device, stamp, now, decided) for outcome, askers in ended for asker in askers
         ]
         contested: list[tuple[str, str, str]] = []
+        unit_changes: list[UnitChange] = []
         changes: list[Change] = []
         readings: list[Reading] = []
         at, _, trusted = stamp
         on_change = self._on_change
+        mixed = self._units.mixed
         for report, question in handed:
             sensor, _, _, values = report
             command = question.command if question is not None else None
             fresh = []
+            assert device is not None
             for field, text in values:
                 number, kept = parse_value(text)
+                if number is not None and (kept is not None or mixed):
+                    series = (device, sensor, field)
+                    if kept is not None and (change := self._units.received(series, kept)):
+                        unit_changes.append(change)
+                    if series in mixed:
+                        number, kept = None, text
                 fresh.append(make(Reading, (at, device, sensor, field, number, kept, command, trusted)))
-            assert device is not None
             before = self.sensors.reported(sensor, device, at, fresh)
             if before is not None and sensor not in self._contested:
                 self._contested.remember(sensor, None)
@@ -158,7 +170,17 @@ class Recorder:
             runs = self._runs(held, marks, readings, requests, changes)
         else:
             runs = (readings, requests, [change.record for change in changes])
-        return Entry(runs, changes, contested)
+        return Entry(runs, changes, contested, unit_changes)
+
+    def restore(self, readings: Sequence[Reading]) -> None:
+        """
+        Take over what the database has.
+
+        Args:
+            readings: The newest of each field, oldest first.
+        """
+        self.sensors.restore(readings)
+        self._units.restore(readings)
 
     def record_changes(self, changes: Sequence[Change], stamp: Stamp) -> Entry:
         """

@@ -141,7 +141,7 @@ class Gateway(Service):
             SinkUnavailable: The database went away again.
         """
         if self._store is not None:
-            self._recorder.sensors.restore(await self._store.latest())
+            self._recorder.restore(await self._store.latest())
             stored = await self._store.alarms()
             stamp = self.stamp()
             self._take_changes(self._recorder.alarms.restore(stored, stamp.at, stamp.trusted), stamp)
@@ -251,8 +251,8 @@ class Gateway(Service):
             changes = entry.changes
             if self._journal is not None and any(entry.runs):
                 self._journal.append(*entry.runs)
-            if entry.contested:
-                self._warn_contested(entry)
+            if entry.contested or entry.unit_changes:
+                self._warn(entry)
         if moves.send and not route.link.send(moves.send):
             route.pending.held = True
         if ended:
@@ -285,13 +285,18 @@ class Gateway(Service):
         if self._journal is not None and any(runs):
             self._journal.append(*runs)
 
-    def _warn_contested(self, entry: Entry) -> None:
+    def _warn(self, entry: Entry) -> None:
         for sensor, device, before in entry.contested:
             self.log.warn(
                 "sensor {sensor} is reported by {device} and by {before}: readings are stored under each",
                 sensor=sensor,
                 device=device,
                 before=before,
+            )
+        for change in entry.unit_changes:
+            self.log.warn(
+                "{device}: the unit of {field} of sensor {sensor} was {before} and is {unit}: it is text from now on",
+                **change._asdict(),
             )
 
     def _expire(self) -> None:

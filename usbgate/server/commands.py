@@ -287,7 +287,7 @@ def _reading_fields(reading: Reading) -> Mapping[str, str]:
     number = "" if reading.value is None else format_number(reading.value)
     return {
         "ID": reading.sensor,
-        reading.field: reading.text or number,  # a number of more digits than a double holds has its text, too
+        reading.field: reading.text or number,  # a number that is not a plain decimal has its text, too
         **({"MSG": reading.command} if reading.command is not None else {}),
         "AT": format_time(reading.at),
         "DEV": reading.device,

@@ -53,7 +53,7 @@ _UNCONFIGURED_FIELD = FieldSettings()
 
 def values_json(values: Iterable[tuple[str, str]]) -> dict[str, ApiValue]:
     """
-    Return the values of a report: numbers, and as texts what is not a number or has more digits than a double holds.
+    Return the values of a report: numbers, and as texts what is not a number or whose spelling is kept.
     """
     return {field: _value(text) for field, text in values}
 

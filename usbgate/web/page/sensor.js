@@ -154,8 +154,10 @@ export class SensorView {
     const [from] = this.range.extent();
     for (const [field, value] of Object.entries(values)) {
       const shown = this.charts.get(field);
-      if (shown && typeof value === "number") {
-        addReading(shown.chart.buckets, this.width, Date.parse(at), value, from);
+      // A number whose spelling is kept comes as a text: "21.5C".
+      const number = Number.parseFloat(value);
+      if (shown && !Number.isNaN(number)) {
+        addReading(shown.chart.buckets, this.width, Date.parse(at), number, from);
         this.grown = true;
       }
       const texts = this.texts.get(field);
