@@ -166,19 +166,193 @@ class TestOneMessagePerSensor(SynchronousTestCase):
         self.assertEqual(sent(pending.expire(10.0)), ["1 J"])
         self.assertEqual(sent(pending.expire(15.0)), ["2 J"])
 
-    def test_silent_sensor_comes_last(self) -> None:
+    def miss(self, pending: Pending, sensor: str, times: int, now: float) -> float:
         """
-        A sensor that left its last message unanswered comes after all others, though it was asked before them.
+        Let a sensor leave messages unanswered, one after the other.
+
+        Returns:
+            When the last one's patience, 5 s, ended.
         """
-        pending = link(window=1)
-        pending.put(request("1"), "a", 2.0, 0.0)
-        pending.expire(2.0)
-        pending.expire(5.0)
+        for _ in range(times):
+            self.assertEqual(sent(pending.put(request(sensor), "nobody", 1.0, now)), [f"{sensor} J"])
+            pending.expire(now + 1.0)
+            now += 5.0
+            pending.expire(now)
+        return now
+
+    def test_behind(self) -> None:
+        """
+        A sensor that left a message unanswered comes after whoever was asked within 30 s, and before later ones.
+        """
+        pending = link(window=1, sensor_patience={"3": 2000.0})
+        self.assertEqual(self.miss(pending, "1", 1, 0.0), 5.0)
         pending.put(request("3"), "b", LONG, 6.0)
         pending.put(request("1"), "c", LONG, 7.0)
-        pending.put(request("2"), "d", LONG, 8.0)
-        self.assertEqual(sent(pending.received([report("3")], 9.0, AT)), ["2 J"])
-        self.assertEqual(sent(pending.received([report("2")], 10.0, AT)), ["1 J"])
+        pending.put(request("2"), "d", LONG, 34.5)
+        pending.put(request("4"), "e", LONG, 35.5)
+        order = [sent(pending.received([report(sensor)], 36.0, AT)) for sensor in ("3", "2", "1")]
+        self.assertEqual(order, [["2 J"], ["1 J"], ["4 J"]])
+
+    def test_behind_twice_as_long(self) -> None:
+        """
+        The delay is 30, 60, 120, 240, 480 and then always 600 s, by the messages left unanswered in a row.
+        """
+        for times, delay in [(1, 30.0), (2, 60.0), (3, 120.0), (4, 240.0), (5, 480.0), (6, 600.0), (40, 600.0)]:
+            for late, first in [(-0.5, "2 J"), (0.5, "1 J")]:
+                with self.subTest(times=times, late=late):
+                    pending = link(window=1, sensor_patience={"3": 2000.0})
+                    now = self.miss(pending, "1", times, 0.0)
+                    pending.put(request("3"), "a", LONG, now)
+                    pending.put(request("1"), "b", LONG, now)
+                    now += delay + late
+                    pending.put(request("2"), "c", LONG, now)
+                    self.assertEqual(sent(pending.received([report("3")], now, AT)), [first])
+
+    def test_behind_anew_after_an_answer(self) -> None:
+        """
+        An answer ends the row: the next message left unanswered delays by 30 s again.
+        """
+        pending = link(window=1, sensor_patience={"3": 2000.0})
+        now = self.miss(pending, "1", 3, 0.0)
+        pending.put(request("1"), "a", LONG, now)
+        self.assertEqual(answered(pending.received([report("1")], now, AT)), ["a"])
+        now = self.miss(pending, "1", 1, now)
+        pending.put(request("3"), "b", LONG, now)
+        pending.put(request("1"), "c", LONG, now)
+        pending.put(request("2"), "d", LONG, now + 29.5)
+        pending.put(request("4"), "e", LONG, now + 30.5)
+        order = [sent(pending.received([report(sensor)], now + 32.0, AT)) for sensor in ("3", "2", "1")]
+        self.assertEqual(order, [["2 J"], ["1 J"], ["4 J"]])
+
+    def test_nobody_else_waits(self) -> None:
+        """
+        A sensor that is behind is asked at once if nobody else waits.
+        """
+        pending = link(window=1)
+        now = self.miss(pending, "1", 5, 0.0)
+        self.assertEqual(sent(pending.put(request("1"), "a", LONG, now)), ["1 J"])
+
+    def test_report_ends_the_delay(self) -> None:
+        """
+        A report that answers nothing ends the delay; the row goes on.
+        """
+        for asked_first in (True, False):
+            pending = link(window=1, sensor_patience={"3": 2000.0})
+            now = self.miss(pending, "1", 2, 0.0)
+            pending.put(request("3"), "a", LONG, now)
+            if asked_first:
+                pending.put(request("1"), "b", LONG, now)
+            pending.received([report("1", "X")], now + 2.0, AT)
+            pending.put(request("1"), "b", LONG, now + 2.0)
+            pending.put(request("2"), "c", LONG, now + 2.5)
+            pending.put(request("4"), "c", LONG, now + 1000.0)
+            order = sent(pending.received([report("3")], now + 3.0, AT))
+            self.assertEqual(order, ["1 J"])
+            # The third one in a row: 120 s.
+            self.assertEqual(sent(pending.expire(now + 8.0)), ["2 J"])
+
+    def test_report_with_nothing_asked_ends_the_delay(self) -> None:
+        """
+        So does one that comes while nothing at all waits.
+        """
+        pending = link(window=1)
+        now = self.miss(pending, "1", 4, 0.0)
+        pending.received([report("1"), report("7")], now, AT)
+        pending.put(request("3"), "a", LONG, now + 1.0)
+        pending.put(request("1"), "b", LONG, now + 2.0)
+        pending.put(request("2"), "c", LONG, now + 3.0)
+        self.assertEqual(sent(pending.received([report("3")], now + 3.0, AT)), ["1 J"])
+
+    def test_kept_place(self) -> None:
+        """
+        Of several places one is not given to sensors that have not answered since, though nobody else waits.
+        """
+        for window in (2, 3, 4):
+            pending = link(window=window)
+            for n in range(4):
+                self.miss(pending, str(n), 1, 10.0 * n)
+            written = [line for n in range(4) for line in sent(pending.put(request(str(n)), n, LONG, 100.0))]
+            self.assertEqual(written, ["0 J", "1 J", "2 J"][: window - 1])
+            self.assertEqual(sent(pending.put(request("9"), "healthy", LONG, 100.5)), ["9 J"])
+            moves = pending.received([report("9")], 100.75, AT)
+            self.assertEqual((answered(moves), sent(moves)), (["healthy"], []))
+            moves = pending.received([report("0")], 101.0, AT)
+            self.assertEqual((answered(moves), sent(moves)), ([0], [f"{window - 1} J"]))
+
+    def test_kept_place_after_a_report(self) -> None:
+        """
+        A report that answers nothing gives a sensor no right to the kept place, an answer does.
+        """
+        pending = link(window=2)
+        for n in range(2):
+            self.miss(pending, str(n), 1, 10.0 * n)
+        pending.received([report("0", "X"), report("1", "X")], 100.0, AT)
+        self.assertEqual(sent(pending.put(request("0"), "a", LONG, 100.0)), ["0 J"])
+        self.assertEqual(sent(pending.put(request("1"), "b", LONG, 100.0)), [])
+        self.assertEqual(sent(pending.received([report("0")], 101.0, AT)), ["1 J"])
+        self.assertEqual(sent(pending.put(request("0"), "c", LONG, 101.0)), ["0 J"])
+
+    def test_kept_place_after_a_flap(self) -> None:
+        """
+        A message that was lost with its link is not counted as unanswered, nor as one on the wire.
+        """
+        pending = link(window=2)
+        self.miss(pending, "1", 1, 0.0)
+        pending.put(request("1"), "a", LONG, 5.0)
+        pending.put(request("2"), "b", LONG, 5.0)
+        pending.link_down(6.0)
+        pending.link_up(7.0)
+        pending.expire(12.0)
+        self.assertEqual(sent(pending.put(request("1"), "c", LONG, 12.0)), ["1 J"])
+        self.assertEqual(sent(pending.put(request("2"), "d", LONG, 12.0)), ["2 J"])
+        pending.received([report("1")], 13.0, AT)
+        self.miss(pending, "3", 1, 13.0)
+
+    def test_healthy_beside_dead(self) -> None:
+        """
+        With four places, a healthy sensor beside four dead ones that are asked all the time is written at once.
+        """
+        pending = link(window=4)
+        slowest, now = 0.0, 0.0
+        asked: float | None = None
+        written = False
+        while now < 2000.0:
+            moves = [pending.expire(now)]
+            moves += [pending.put(request(dead), dead, 20.0, now) for dead in "1234"]
+            if asked is None and now > 100.0:
+                asked, written = now, False
+                moves.append(pending.put(request("9"), "healthy", 12.0, now))
+            written = written or any("9 J" in sent(each) for each in moves)
+            if written and asked is not None:
+                slowest = max(slowest, now - asked)
+                self.assertEqual(answered(pending.received([report("9")], now + 0.125, AT)), ["healthy"])
+                asked, written = None, False
+            now += 0.25
+        self.assertEqual(slowest, 0.0)
+
+    def test_starved(self) -> None:
+        """
+        A sensor that lost one message is asked again although others keep every place busy, and answers.
+        """
+        for window in (1, 2, 4):
+            pending = link(window=window)
+            now = self.miss(pending, "1", 1, 0.0)
+            served, asked = 0, 0
+            on_wire: set[str] = set()
+            while now < 1000.0:
+                if now % 20 == 0:
+                    asked += 1
+                    moves = [pending.put(request("1"), "starved", 40.0, now)]
+                else:
+                    moves = []
+                moves += [pending.put(request(str(n)), f"{n}", LONG, now) for n in range(2, 4 + 2 * window)]
+                moves.append(pending.received([report(sensor) for sensor in sorted(on_wire)], now, AT))
+                for each in moves:
+                    served += answered(each).count("starved")
+                on_wire = {line.split()[0] for each in moves for line in sent(each)}
+                now += 1.0
+            self.assertGreater(asked, 40)
+            self.assertGreaterEqual(served, asked - 2, window)
 
     def test_silent_sensor_that_answers_is_as_others(self) -> None:
         """

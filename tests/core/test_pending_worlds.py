@@ -39,11 +39,15 @@ SENSORS = ("20", "21")
 # What has to have happened in some thousands of worlds, or they show nothing.
 INTERESTING = [
     "answered",
+    "behind for longer",
     "busy",
+    "delay ended by a report",
     "held back after a flap",
     "join",
     "new turn",
     "offline",
+    "overtakes one that is behind",
+    "place kept",
     "recent",
     "slip: late",
     "slip: second",

@@ -60,7 +60,7 @@ class Errand:
     question: Question
     once: bool
     askers: list[Asker]
-    turn: tuple[float, float]  # when it was asked or took a new turn: not earlier, not later
+    turn: float  # when it was asked or took a new turn
 
 
 @dataclass(eq=False, slots=True)
@@ -148,8 +148,7 @@ class LinkBook:
         self._wire: dict[str, Message] = {}
         self._held: dict[str, Message] = {}  # on the wire when the link dropped, not yet forgotten
         self._shown_msg: set[str] = set()
-        self._silent: set[str] = set()  # left their last message unanswered
-        self._unclear: set[str] = set()  # lost it to a flap: §4.2 does not say whether they are silent
+        self._missed: dict[str, tuple[int, float]] = {}  # messages left unanswered in a row, the end of the delay
         self._newest: dict[Question, tuple[float, int, Report]] = {}
         self._check(0.0)
 
@@ -196,7 +195,7 @@ class LinkBook:
                     line[-1].askers.append(asker)
                     asker.written = line[-1] is line[0] and question.sensor in self._wire
                 else:
-                    line.append(Errand(question, once, [asker], (now, now)))
+                    line.append(Errand(question, once, [asker], now))
         demand(not moves.handed, "nothing was received", moves.handed)
         self._compare_failures(moves, failures)
         self._write(moves, now)
@@ -219,6 +218,11 @@ class LinkBook:
             "§4.5 every report is handed on once, in order",
             moves.handed,
         )
+        for report, _ in lines:
+            if report.sensor in self._missed:
+                count, until = self._missed[report.sensor]
+                self._missed[report.sensor] = count, min(until, now)
+                self.seen["delay ended by a report"] += until > now
         expected: dict[Asker, Report] = {}
         for (report, question), (_, label) in zip(moves.handed, lines, strict=True):
             message = self._wire.get(report.sensor)
@@ -245,8 +249,7 @@ class LinkBook:
             del self._wire[report.sensor]
             message.answered = True
             self.seen["answered"] += 1
-            self._silent.discard(report.sensor)
-            self._unclear.discard(report.sensor)
+            self._missed.pop(report.sensor, None)
             if report.command is not None and not self.rules.tags:
                 self._shown_msg.add(report.sensor)
             self._newest[question] = (now, at, report)
@@ -294,7 +297,6 @@ class LinkBook:
         for sensor, message in self._wire.items():
             message.flapped = True
             self._held[sensor] = message
-            self._unclear.add(sensor)
         self._wire.clear()
         for message in self._held.values():
             message.until = math.inf
@@ -334,8 +336,8 @@ class LinkBook:
             if message.until <= now:
                 message.forgotten = True
                 del self._wire[sensor]
-                self._silent.add(sensor)
-                self._unclear.discard(sensor)
+                count = self._missed.get(sensor, (0, 0.0))[0] + 1
+                self._missed[sensor] = count, message.until + min(30.0 * 2.0 ** (count - 1), 600.0)
                 errand = self._lines[sensor][0]
                 if errand.once or not errand.askers:
                     failures.update({asker: {TimedOut} for asker in errand.askers})
@@ -343,7 +345,7 @@ class LinkBook:
                     self._close(sensor)
                 else:
                     self.seen["new turn"] += 1
-                    errand.turn = (message.until, now)
+                    errand.turn = message.until
         for sensor, message in list(self._held.items()):
             if message.until <= now:
                 message.forgotten = True
@@ -413,15 +415,14 @@ class LinkBook:
         if errand.once:
             demand(not errand.askers[0].written, "§4.3 a toggle is written as often as it is asked", send)
             demand(send.request is errand.askers[0].request, "§4.3 each toggle is its own request", send)
-        for other, line in self._lines.items():
-            if other != sensor and other not in self._wire and other not in self._held:
-                before = (other not in self._silent, -line[0].turn[1]), (sensor not in self._silent, -errand.turn[0])
-                demand(
-                    bool(self._unclear & {sensor, other}) or before[0] <= before[1],
-                    "§4.2 the place goes to the sensor that waits longest, silent ones last",
-                    send,
-                    other,
-                )
+        demand(sensor in self._candidates(), "§4.2 one place is kept from sensors that do not answer", send)
+        for other in self._candidates():
+            if self._order(other) < self._order(sensor):
+                raise Violated(f"§4.2 the place goes to who was asked first | {send} | {other}")
+            # As it would be without the delay, or without the row in which it grows.
+            if self._lines[other][0].turn < errand.turn:
+                self.seen["overtakes one that is behind"] += 1
+                self.seen["behind for longer"] += self._missed[other][0] > 1
         self._check_patience(send)
         demand((send.tag is not None) == self.rules.tags, "a tag goes out where tags are on", send)
         if send.tag is not None:
@@ -431,6 +432,21 @@ class LinkBook:
         self._wire[sensor] = message
         for asker in errand.askers:
             asker.written = True
+
+    def _order(self, sensor: str) -> float:
+        """
+        Return when the first question of a sensor counts as asked.
+        """
+        return max(self._lines[sensor][0].turn, self._missed.get(sensor, (0, 0.0))[1])
+
+    def _candidates(self) -> list[str]:
+        """
+        Return the sensors one of which gets the next place.
+        """
+        waiting = [sensor for sensor in self._lines if sensor not in self._wire and sensor not in self._held]
+        if self.rules.window > 1 and len(self._wire.keys() & self._missed.keys()) >= self.rules.window - 1:
+            return [sensor for sensor in waiting if sensor not in self._missed]
+        return waiting
 
     def _check_patience(self, send: Send) -> None:
         sensor = send.request.question.sensor
@@ -462,9 +478,9 @@ class LinkBook:
         if self.state == "settling" and self._lines:
             due.append(self._settled_at)
         demand(pending.deadline <= min(due, default=math.inf), "the timer is armed for what comes next", due)
-        if self.state == "online" and len(self._wire) + len(self._held) < self.rules.window:
-            waiting = self._lines.keys() - self._wire.keys() - self._held.keys()
-            demand(not waiting, "§4.2 nothing waits while there is a free place", waiting)
+        if self.state == "online" and len(self._wire) < self.rules.window:
+            demand(not self._candidates(), "§4.2 nothing waits while there is a free place", self._candidates())
+            self.seen["place kept"] += bool(self._lines.keys() - self._wire.keys() - self._held.keys())
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from usbgate.core.containers import BoundedDict, LazyHeap
 from usbgate.core.errors import Busy, Offline, RequestError, Stopped, TimedOut
@@ -30,6 +30,9 @@ SENSORS_REMEMBERED = 10_000  # protocol §3
 
 PATIENCE = 5.0  # seconds, protocol §4.4
 PATIENCE_UNSURE = 10.0  # seconds, for a sensor whose late answer could be mistaken
+
+DELAY = 30.0  # seconds that a sensor is behind after one unanswered message, protocol §4.2
+DELAY_LIMIT = 600.0  # seconds, after five and more in a row
 
 _FREE = -inf  # `_Lane.until` of a lane that waits for no answer
 
@@ -103,7 +106,7 @@ class _Exchange(Generic[W]):
     question: Question
     request: Request
     lane: _Lane[W]
-    turn: int
+    turn: tuple[float, int]  # when it was asked or took a new turn, and a number that tells equal times apart
     once: bool
     on_wire: bool = False
     tag: str | None = None
@@ -117,6 +120,14 @@ class _Lane(Generic[W]):
     sensor: str
     until: float = _FREE  # reserved until then; inf while the link is down
     queue: deque[_Exchange[W]] = field(default_factory=deque)
+    order: tuple[float, int] | None = None  # while queue[0] waits to be written: the least is written first
+    behind: bool = False  # whether the sensor had left its last message unanswered when `order` was set
+
+
+class _Missed(NamedTuple):
+    # What a sensor has left unanswered: how many messages in a row, and until when it is behind for that.
+    in_a_row: int
+    until: float
 
 
 class PendingRequests(Generic[W]):
@@ -156,13 +167,14 @@ class PendingRequests(Generic[W]):
         self._on_wire = 0
         self._limits: LazyHeap[float, Asker[W]] = LazyHeap(lambda _, asker: asker.exchange is not None)
         self._reserved: LazyHeap[float, _Lane[W]] = LazyHeap(lambda until, lane: lane.until == until)
-        # Sensors that left their last message unanswered come after all others; then the order is that of the turns.
-        self._ready: LazyHeap[tuple[bool, int], _Lane[W]] = LazyHeap(
-            lambda key, lane: lane.until == _FREE and bool(lane.queue) and lane.queue[0].turn == key[1]
-        )
+        # The lanes whose first exchange may be written: those of sensors that answer, and those of the others.
+        self._ready: LazyHeap[tuple[float, int], _Lane[W]] = LazyHeap(lambda order, lane: lane.order == order)
+        self._behind: LazyHeap[tuple[float, int], _Lane[W]] = LazyHeap(lambda order, lane: lane.order == order)
+        self._behind_on_wire = 0
+        self._most_behind = max(1, rules.window - 1)
         self._shown: BoundedDict[str, None] = BoundedDict(SENSORS_REMEMBERED)  # answered with MSG or TAG
         self._unsure: BoundedDict[str, None] = BoundedDict(SENSORS_REMEMBERED)  # answered with neither
-        self._unanswered: BoundedDict[str, None] = BoundedDict(SENSORS_REMEMBERED)
+        self._missed: BoundedDict[str, _Missed] = BoundedDict(SENSORS_REMEMBERED)
         self._recent: BoundedDict[tuple[str, str], tuple[float, Answer]] = BoundedDict(SENSORS_REMEMBERED)
 
     @property
@@ -222,8 +234,7 @@ class PendingRequests(Generic[W]):
                 return self._fill(moves, now)
             if lane is None:
                 lane = self._lanes[question.sensor] = _Lane(question.sensor)
-            self._turns += 1
-            exchange = _Exchange(question, request, lane, self._turns, once)
+            exchange = _Exchange(question, request, lane, self._new_turn(now), once)
             lane.queue.append(exchange)
             self._waiting += 1
             if len(lane.queue) == 1:
@@ -246,6 +257,8 @@ class PendingRequests(Generic[W]):
             at: The wall clock at that moment, whole milliseconds since 1970, for the answers.
         """
         moves = self._begin(now)
+        if self._missed:
+            self._end_delays(reports, now)
         if not self._lanes:  # nothing was asked: most lines of most devices
             moves.handed = [(report, None) for report in reports]
             return moves
@@ -258,7 +271,7 @@ class PendingRequests(Generic[W]):
             question = exchange.question
             moves.handed.append((report, question))
             answer = Answer(report, question.command, at, self._device)
-            self._unanswered.pop(report.sensor, None)
+            self._missed.pop(report.sensor, None)
             self._leave_wire(lane)
             lane.queue.popleft()
             self._end(exchange, answer, moves)
@@ -361,16 +374,33 @@ class PendingRequests(Generic[W]):
             lane.until = _FREE
         else:
             exchange = lane.queue[0]
+            ended = lane.until
             self._leave_wire(lane)
-            self._unanswered.remember(lane.sensor, None)
+            missed = self._missed.get(lane.sensor)
+            count = 1 if missed is None else missed.in_a_row + 1
+            delay = min(DELAY * 2.0 ** (min(count, 10) - 1), DELAY_LIMIT)
+            self._missed.remember(lane.sensor, _Missed(count, ended + delay))
             if exchange.askers and not exchange.once:
-                self._turns += 1
-                exchange.turn = self._turns
+                exchange.turn = self._new_turn(ended)
                 self._waiting += 1
             else:
                 lane.queue.popleft()
                 self._end(exchange, TimedOut(), moves)
         self._queue_changed(lane)
+
+    def _new_turn(self, now: float) -> tuple[float, int]:
+        self._turns += 1
+        return now, self._turns
+
+    def _end_delays(self, reports: Sequence[Report], now: float) -> None:
+        # Sensors that report are no longer behind, though only an answer makes them equal to the others.
+        for report in reports:
+            missed = self._missed.get(report.sensor)
+            if missed is not None and missed.until > now:
+                self._missed[report.sensor] = missed._replace(until=now)
+                lane = self._lanes.get(report.sensor)
+                if lane is not None:
+                    self._queue_changed(lane)
 
     def _end(self, exchange: _Exchange[W], outcome: Answer | RequestError, moves: Moves[W]) -> None:
         # End all who wait for an exchange.
@@ -387,14 +417,24 @@ class PendingRequests(Generic[W]):
         if self.state != "online" or self.held:
             return moves
         rules = self._rules
-        while self._on_wire < rules.window and (ready := self._ready.first()):
+        while self._waiting and self._on_wire < rules.window:
+            ready = self._ready.first()
+            # One of several places is never given to a sensor that does not answer.
+            if self._behind_on_wire < self._most_behind:
+                behind = self._behind.first()
+                if behind is not None and (ready is None or behind[0] < ready[0]):
+                    ready = behind
+            if ready is None:
+                break
             lane = ready[1]
+            lane.order = None
             exchange = lane.queue[0]
             if rules.tags:
                 exchange.tag = f"{self._tags & 0xFFFFFFFF:x}"  # 8 characters at most, protocol §2
                 self._tags += 1
             exchange.on_wire = True
             self._on_wire += 1
+            self._behind_on_wire += lane.behind
             self._waiting -= 1
             for asker in exchange.askers:
                 asker.sent = True
@@ -432,19 +472,29 @@ class PendingRequests(Generic[W]):
         lane.queue[0].on_wire = False
         lane.until = _FREE
         self._on_wire -= 1
+        self._behind_on_wire -= lane.behind
 
     def _queue_changed(self, lane: _Lane[W]) -> None:
         # To be called after anything that may have changed which exchange is first.
         if lane.until != _FREE:
             return
-        if lane.queue:
-            self._ready.add((lane.sensor in self._unanswered, lane.queue[0].turn), lane)
-        else:
+        if not lane.queue:
+            lane.order = None
             del self._lanes[lane.sensor]
+            return
+        order = lane.queue[0].turn
+        missed = self._missed.get(lane.sensor)
+        lane.behind = missed is not None
+        if missed is not None and missed.until > order[0]:
+            order = missed.until, order[1]
+        if order != lane.order:
+            lane.order = order
+            (self._behind if lane.behind else self._ready).add(order, lane)
 
     def _clear(self, moves: Moves[W], error: type[RequestError]) -> None:
         for lane in self._lanes.values():
             for exchange in lane.queue:
                 self._end(exchange, error(), moves)
             lane.queue.clear()
-        self._waiting = self._on_wire = 0
+            lane.order = None
+        self._waiting = self._on_wire = self._behind_on_wire = 0
