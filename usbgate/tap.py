@@ -197,7 +197,7 @@ def build(
     # stop within 5 s.
     neighbours = MultiService()
     if settings.database == "none":
-        log.warn("nothing is stored: the database is none")
+        log.warn("nothing is stored: the setting `database` is none")
     else:
         keepers, delivery = _store(reactor, settings, gateway)
         keepers.setServiceParent(daemon)
@@ -289,7 +289,7 @@ def _store(reactor: Any, settings: Settings, gateway: Gateway) -> tuple[MultiSer
 async def _once_open(journal: Journal, where: Callable[[], Awaitable[str]]) -> str:
     # The journal's id is part of the key of all rows.
     if not journal.uuid:
-        raise SinkUnavailable("the journal can't be opened yet")
+        raise SinkUnavailable("the journal cannot be opened yet")
     return await where()
 
 

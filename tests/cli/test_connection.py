@@ -276,7 +276,7 @@ class StartTests(TestCase):
         for _ in range(4):
             self.start_client("dies")
         for status, said in self.results():
-            self.assertEqual((status, said), (5, "the daemon ended at its start: no serial device: try --device"))
+            self.assertEqual((status, said), (5, "the daemon exited during its start: no serial device: try --device"))
         # Whoever came when the first attempt was over may have made another.
         self.assertLessEqual(len(self.started()), 4)
 
@@ -298,8 +298,8 @@ class StartTests(TestCase):
             fcntl.flock(lock, fcntl.LOCK_EX)
             client = self.start_client()
             wait_until_kept_waiting(client.pid, self.state / "start.lock")
-            lock.write("the daemon ended at its start: so it is")
-        self.assertEqual(self.results(), [(5, "the daemon ended at its start: so it is")])
+            lock.write("the daemon exited during its start: so it is")
+        self.assertEqual(self.results(), [(5, "the daemon exited during its start: so it is")])
         self.assertEqual(self.started(), [])
 
     def test_deaf(self) -> None:

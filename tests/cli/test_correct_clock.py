@@ -125,7 +125,7 @@ class CorrectionTests(SynchronousTestCase):
         self.readings(8, 9, clock=True)
         self.assertEqual(
             self.correct()[0],
-            "2 readings, numbers 4 to 6: can't be corrected, the clock has not been right since that boot; by their "
+            "2 readings, numbers 4 to 6: cannot be corrected: the clock was never right in that boot; by their "
             "order, they were stored after 1970-01-01 00:00:03 UTC and before 1970-01-01 00:00:08 UTC",
         )
         self.assertEqual(self.query("select count(*) from reading where not clock"), [(2,)])
@@ -152,7 +152,7 @@ class CorrectionTests(SynchronousTestCase):
         self.readings(3, 4)
         self.readings(7, 9)
         said = self.correct()
-        self.assertTrue(said[0].startswith("3 readings, after number 4: can't be corrected, rows before"))
+        self.assertTrue(said[0].startswith("3 readings, after number 4: cannot be corrected: rows before"))
         self.assertTrue(said[1].startswith("2 readings, numbers 2 to 4: moved by +0:16:40 "))
         self.assertEqual(self.query("select seq from reading where not clock order by 1"), [(7,), (8,), (9,)])
 
@@ -163,7 +163,7 @@ class CorrectionTests(SynchronousTestCase):
         self.assertIn("the clock of gateway pi is unknown", self.correct()[0])
         self.readings(1, 2)
         self.mark(4, 1004, 4, True)
-        self.assertIn("2 readings, before number 4: can't be corrected", self.correct()[0])
+        self.assertIn("2 readings, before number 4: cannot be corrected", self.correct()[0])
         self.assertEqual(self.query("select extract(epoch from at)::int, clock from reading"), [(1, False), (2, False)])
 
     def test_no_database(self) -> None:

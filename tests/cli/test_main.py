@@ -52,7 +52,7 @@ class UsageTests(TestCase):
         for arguments, part in [
             (["--state", state], "does not run"),
             (["--database", "none"], "nothing is stored"),
-            (["--database", "postgresql://127.0.0.1:1/x"], "the database can't be used: "),
+            (["--database", "postgresql://127.0.0.1:1/x"], "the database cannot be used: "),
             (["--database", "nonsense"], "--database: expected"),
         ]:
             status, said = self.run_command("correct-clock", *arguments, XDG_CONFIG_HOME="/nonexistent")
@@ -321,7 +321,7 @@ class ProcessTests(Processes):
             status, _, complained = self.run_to_end("--config", str(file), "ask", "20", "J")
         self.assertEqual(status, 5)
         # It may have listened on the first port already when it found the second one taken.
-        self.assertRegex(complained, rf"\Ausbgate: the daemon ended (at its start|before it answered): .*{port}.*\n\Z")
+        self.assertRegex(complained, rf"\Ausbgate: the daemon exited (during its start|before it answered): .*{port}.*\n\Z")
         eventually(lambda: not processes_of(f"--logfile={self.folder}"), "the daemon ends")
 
     def test_interrupted(self) -> None:
@@ -453,6 +453,6 @@ class DemoTests(Processes):
         os.kill(daemon, signal.SIGKILL)
         complained = demo.communicate(timeout=30)[1]
         self.assertEqual(demo.returncode, 1)
-        self.assertIn("usbgate: the daemon ended unexpectedly", complained)
+        self.assertIn("usbgate: the daemon exited unexpectedly", complained)
         self.assertFalse(is_running(daemon))
         self.assert_nothing_left()

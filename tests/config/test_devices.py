@@ -93,7 +93,7 @@ class DevicesTests(SynchronousTestCase):
         error = self.assertRaises(ConfigError, parse_devices, ["/dev/x", "/y/x"])
         self.assertEqual(str(error), "--device /y/x: name: x is taken by another device; add ,name=ANOTHER")
         error = self.assertRaises(ConfigError, parse_devices, ["/dev/x", "/dev/x,name=y"])
-        self.assertEqual(str(error), "--device: device.y.path: expected another path than that of x, /dev/x")
+        self.assertEqual(str(error), "--device: device.y.path: /dev/x is already the path of x")
         self.assertEqual(list(parse_devices(["/dev/x", "/y/x,name=y"])), ["x", "y"])
 
     def test_only_device(self) -> None:

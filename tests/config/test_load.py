@@ -71,7 +71,7 @@ WRONG = [
         LEONARDO + 'dialect = "klingon"',
         'device.leonardo.dialect: expected the name of a dialect such as "fields", got "klingon"',
     ),
-    ("[device.leonardo]", f"device.leonardo.path: expected {PLACE}, and there is none"),
+    ("[device.leonardo]", f"device.leonardo.path: missing, expected {PLACE}"),
     ('[device.x]\npath = "ttyACM0"', f'device.x.path: expected {PLACE}, got "ttyACM0"'),
     ('[device.x]\npath = "tcp:host:ftp"', f'device.x.path: expected {PLACE}, got "tcp:host:ftp"'),
     ('[device.x]\npath = "usb:2341"', f'device.x.path: expected {PLACE}, got "usb:2341"'),
@@ -81,7 +81,7 @@ WRONG = [
     ),
     (
         LEONARDO + '[device.other]\npath = "/dev/../dev/ttyACM0"',
-        "device.other.path: expected another path than that of leonardo, /dev/ttyACM0",
+        "device.other.path: /dev/ttyACM0 is already the path of leonardo",
     ),
     ("device = 3", "device: expected tables such as [device.NAME], got 3"),
     ("[device]\nbaud = 1", "device.baud: expected a table such as [device.NAME], got 1"),
@@ -197,7 +197,7 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertEqual(str(error), f"{missing}: No such file or directory")
         self.file.write_bytes(b"a = '\xff'")
         error = self.assertRaises(ConfigError, load, self.file)
-        self.assertEqual(str(error), f"{self.file}: expected TOML, which is UTF-8; byte 5 is not")
+        self.assertEqual(str(error), f"{self.file}: not TOML: byte 5 is not UTF-8")
 
     def test_everything(self) -> None:
         """

@@ -365,7 +365,7 @@ class StartTests(RunningCase):
         said = self.refused(
             *("--device", "/dev/null", "--database", "none", "--state", str(self.state), "--listen", listen)
         )
-        self.assertIn(f"can't listen on {listen}", said)
+        self.assertIn(f"cannot listen on {listen}", said)
 
     def test_wrong_options(self) -> None:
         """
@@ -509,7 +509,7 @@ class StartTests(RunningCase):
             )
             self.assertEqual(daemon.process.wait(LIMIT), 1)
         eventually(lambda: not (self.folder / "pid").exists(), "no pid file is left")
-        self.assertIn("can't listen", daemon.log)
+        self.assertIn("cannot listen", daemon.log)
         self.assertNotIn("Traceback", (self.folder / "log").read_text())
 
     def _end(self, pid: int) -> None:

@@ -44,7 +44,7 @@ class DiagnosticsTests(LinkCase):
                 self.device.say(b"\nID:1_V:1\n" * 20)
             self.assertEqual(texts(logs), [])
             self.close()
-        warning = "board: {} bytes without a line end, {} of them no text: check the baud rate"
+        warning = "board: {} bytes without a line end, {} of them not text: check the baud rate"
         good = b"ID:1_V:1\n"
         for first, size, expected in ((b"", 1, (256, 171)), (b"", 1200, (1025, 684)), (good, 1200, (1025, 684))):
             self.open()

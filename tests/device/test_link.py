@@ -345,7 +345,7 @@ class PtyTests(unittest.TestCase):
             self.listener.calls.clear()
             self.board.unplug()
             await until(lambda: self.listener.calls)
-            self.assertEqual(self.listener.calls, [("down", f"{self.board.path} went away")])
+            self.assertEqual(self.listener.calls, [("down", f"{self.board.path} was disconnected")])
             self.board.plug()
             await until(lambda: len(self.listener.calls) > 1)
             self.assertEqual(self.listener.calls[1:], [("up",)])
@@ -462,7 +462,7 @@ class TcpTests(unittest.TestCase):
         await until(lambda: ("reports", REPORT) in listener.calls)
         served[0].transport.loseConnection()
         await until(lambda: len(served) == 2)
-        await until(lambda: listener.calls[2:] == [("down", f"{spec} went away"), ("up",)])
+        await until(lambda: listener.calls[2:] == [("down", f"{spec} was disconnected"), ("up",)])
         await link.stopService()
         await until(lambda: all(server.lost for server in served))
 
@@ -482,7 +482,7 @@ class TcpTests(unittest.TestCase):
                 await until(lambda: listener.calls)
                 await link.stopService()
         self.assertEqual([event[0] for event in listener.calls], ["down"])
-        self.assertEqual(texts(logs), [f"server can't be opened: {listener.calls[0][1]}"])
+        self.assertEqual(texts(logs), [f"server cannot be opened: {listener.calls[0][1]}"])
         self.assertIn("refused", listener.calls[0][1])
 
     async def test_server_stops_reading(self) -> None:

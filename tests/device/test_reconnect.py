@@ -34,8 +34,8 @@ class ReconnectorTests(LinkCase):
         self.assertEqual(
             texts(logs),
             [
-                f"board can't be opened: {why}",
-                "board can't be opened: broken",
+                f"board cannot be opened: {why}",
+                "board cannot be opened: broken",
                 "board is back after 11.0 s",
             ],
         )
@@ -52,7 +52,7 @@ class ReconnectorTests(LinkCase):
             self.clock.pump([1.0] * 3)
             self.device.absent = None
             self.clock.advance(1.0)
-        self.assertEqual(self.listener.calls, [("up",), ("down", "/dev/board went away"), ("up",)])
+        self.assertEqual(self.listener.calls, [("up",), ("down", "/dev/board was disconnected"), ("up",)])
         self.assertEqual(texts(logs)[0], "board is open: /dev/board")
         self.assertEqual(texts(logs)[-1], "board is back after 4.0 s")
 
@@ -68,4 +68,4 @@ class ReconnectorTests(LinkCase):
             self.link.startService()
         self.addCleanup(self.close)
         self.assertEqual(self.listener.calls, [("down", str(self.device.absent))] * 2)
-        self.assertEqual(texts(logs), [f"board can't be opened: {self.device.absent}"])
+        self.assertEqual(texts(logs), [f"board cannot be opened: {self.device.absent}"])

@@ -88,7 +88,7 @@ class SilenceTests(LinkCase):
             self.device.say(b"ID:20_VALUE:456\n")
             self.assertEqual(self.listener.calls[2:], [("active",), ("reports", REPORT)])
         logged = [text for text in texts(logs) if "reset" not in text]
-        self.assertEqual(logged, ["board has sent no line for 60 s", "board is active again after 660.0 s"])
+        self.assertEqual(logged, ["board has sent no line for 60 s", "board is active again after 660.0 s of silence"])
         self.clock.advance(60.0)
         self.assertEqual(self.listener.calls[4:], [("silent",)])
 

@@ -324,7 +324,7 @@ class CrowdTests(ClientsCase):
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (8, hard))
         self.device.unplug()
         self.device.plug()
-        eventually(lambda: "Too many open files" in self.daemon.log, "it can't be opened")
+        eventually(lambda: "Too many open files" in self.daemon.log, "it cannot be opened")
         self.assertTrue(self.client.word("ask 20")[0].startswith("ERROR:offline_"))
         for client in (*crowd, *more):
             client.close()

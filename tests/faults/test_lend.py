@@ -165,7 +165,7 @@ class LendTests(LendCase):
         program = self.has_it()
         lender.kill()
         eventually(lambda: self.now() == "offline", "the lease is over")
-        eventually(lambda: "board can't be opened" in self.daemon.log, "the port is in use")
+        eventually(lambda: "board cannot be opened" in self.daemon.log, "the port is in use")
         self.assertIn("in use by another program", self.daemon.log)
         self.end(program)
         self.assert_back()

@@ -152,9 +152,9 @@ class ReplugTests(ReplugCase):
         self.pull_out("1-2")
         eventually(lambda: set(self.states(client).values()) == {"offline"}, "all are away")
         self.assertLess(measured(lambda: processor_time(daemon.process.pid), LOOKED_AT), MAY_USE)
-        refusals = [line for line in daemon.log.splitlines() if "can't be opened" in line]
+        refusals = [line for line in daemon.log.splitlines() if "cannot be opened" in line]
         self.assertEqual(len(refusals), 3, refusals)
-        self.assertIn("ids can't be opened: usb:2341:8036: no such device; plug it in", refusals[2])
+        self.assertIn("ids cannot be opened: usb:2341:8036: no such device; plug it in", refusals[2])
         self.plug_in("1-4", LEONARDO, "ttyACM3")
         self.plug_in("1-1.4", CLONE, "ttyUSB0")
         eventually(lambda: self.states(client)["ids"] == "online", "it is found in another port")
@@ -215,7 +215,7 @@ class CloneTests(ReplugCase):
             [(fields["DEV"], fields["PATH"], fields.get("TEXT")) for fields in lines],
             [("byid", str(by_id), doubt), ("port", "usb-port:1-1.3", None), ("ids", "usb:1a86:7523", doubt)],
         )
-        self.assertIn(f"ids can't be opened: usb:1a86:7523: {doubt}", daemon.log)
+        self.assertIn(f"ids cannot be opened: usb:1a86:7523: {doubt}", daemon.log)
         self.assertRegex(client.word("ask 1 dev=port")[0], "^ID:1_VALUE:3_")
         self.assertRegex(client.word("ask 2 dev=byid")[0], "^ID:2_VALUE:4_")
 

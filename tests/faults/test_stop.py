@@ -234,7 +234,7 @@ class EmbeddedStopTests(StopCase):
         self.say(2000)
         waiting, words = self.all_against(daemon)
         self.end(daemon, waiting, words)
-        self.assertIn("is killed", daemon.log)
+        self.assertIn("killing the embedded database", daemon.log)
         eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "nothing of it is left")
         self.sent_after_next_start("embedded")
 

@@ -145,7 +145,7 @@ class AskTests(WordCase):
         self.gateway.broken = ZeroDivisionError("secret")
         self.assertEqual(
             self.send("ask 20") + self.send("ping"),
-            ["ERROR:failed_TEXT:Something inside went wrong; the log has it", "OK:ping"],
+            ["ERROR:failed_TEXT:Internal error; see the log", "OK:ping"],
         )
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
@@ -156,7 +156,7 @@ class AskTests(WordCase):
         self.gateway.broken = ZeroDivisionError("secret")
         self.client.dataReceived(b"last\nping\nlast\nping\n")
         self.client.readConnectionLost()
-        failed = "ERROR:failed_TEXT:Something inside went wrong; the log has it"
+        failed = "ERROR:failed_TEXT:Internal error; see the log"
         self.assertEqual(self.received(), [failed, "OK:ping"] * 2)
         self.assertFalse(self.transport.connected)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
@@ -253,8 +253,8 @@ class ReadingTests(WordCase):
         self.assertEqual(self.gateway.history_calls, [])
         self.send("history 20")
         assert self.gateway.historic is not None
-        self.gateway.historic.errback(Failed("the database can't be reached"))
-        self.assertEqual(self.received(), ["ERROR:failed_TEXT:the database can't be reached"])
+        self.gateway.historic.errback(Failed("the database cannot be reached"))
+        self.assertEqual(self.received(), ["ERROR:failed_TEXT:the database cannot be reached"])
 
     def test_long_history(self) -> None:
         """

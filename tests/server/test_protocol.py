@@ -159,7 +159,7 @@ class RequestTests(ServerCase):
         self.gateway.broken = ZeroDivisionError("secret")
         self.assertEqual(
             self.send(ORIGINALS + b"\n"),
-            [ECHO, f"ERROR:failed_{ECHO}_TEXT:Something inside went wrong; the log has it"],
+            [ECHO, f"ERROR:failed_{ECHO}_TEXT:Internal error; see the log"],
         )
         self.gateway.broken = None
         self.send(ORIGINALS + b"\n")

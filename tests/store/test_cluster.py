@@ -770,7 +770,7 @@ class ProgramsTests(TestCase):
         The time limit ends such a program, too.
         """
         failure = await self.assertFailure(Deferred.fromCoroutine(self.programs.run(self.stubborn, 0.3)), ProgramFailed)
-        self.assertIn("sh: not done after", str(failure))
+        self.assertIn("sh: not finished after", str(failure))
 
     async def test_program_that_cannot_be_ended(self) -> None:
         """

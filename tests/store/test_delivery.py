@@ -334,7 +334,7 @@ class DeliveryTests(TestCase):
         restoring[-1].callback(None)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(len(restoring), 3)
-        again = "warn can't restore the newest readings: too many connections; retrying"
+        again = "warn cannot restore the newest readings: too many connections; retrying"
         self.assertEqual(lines.count(again), 1)
 
     def test_restored_again_after_the_backlog(self) -> None:

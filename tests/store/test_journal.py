@@ -464,7 +464,7 @@ class TroubleTests(JournalCase):
         self.assertEqual(taken, list(range(1 + journal.health.lost, 1_002)))
         self.assertEqual(sum(event["rows"] for event in self.logged("are lost")), journal.health.lost)
         self.assertIsNone(journal.health.trouble)
-        self.assertEqual((len(self.logged("can't be used")), len(self.logged("can be used again"))), (1, 1))
+        self.assertEqual((len(self.logged("cannot be used")), len(self.logged("can be used again"))), (1, 1))
         self.assertEqual((journal.backlog, journal.unwritten), (0, 0))
         journal.append(readings(0, 1), ())
         journal.confirm(await journal.oldest())
@@ -506,7 +506,7 @@ class TroubleTests(JournalCase):
         self.assertEqual([value for each in batches for value in values(each)], [float(n) for n in range(appended)])
         self.assertEqual(sum(each.rows for each in batches), appended + 1)
         self.assertEqual(self.pressure, [True, False])
-        self.assertEqual((journal.health.lost, self.logged("can't be used")), (0, []))
+        self.assertEqual((journal.health.lost, self.logged("cannot be used")), (0, []))
 
     async def test_hanging_disk(self) -> None:
         """
@@ -548,7 +548,7 @@ class TroubleTests(JournalCase):
         _, going_on = self.hang()
         journal.append(readings(0, 3), ())
         await journal.stopService()
-        self.assertEqual([event["rows"] for event in self.logged("does not end")], [3])
+        self.assertEqual([event["rows"] for event in self.logged("a write to the journal hangs")], [3])
         going_on.set()
         await until(lambda: "journal" not in [thread.name for thread in threading.enumerate()])
         await deferLater(self.reactor, 0.01)  # what it tells then concerns nobody
@@ -564,7 +564,7 @@ class TroubleTests(JournalCase):
             await until(lambda: journal.status().trouble is not None)
             holder.close()
             await until(lambda: journal.status().trouble is None)
-        self.assertEqual((len(self.logged("can't be used")), len(self.logged("can be used again"))), (1, 1))
+        self.assertEqual((len(self.logged("cannot be used")), len(self.logged("can be used again"))), (1, 1))
 
     async def test_refused_rows_outlive_the_ring(self) -> None:
         """

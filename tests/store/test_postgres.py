@@ -401,7 +401,7 @@ class ContactTests(PostgresTestCase):
             (server.url_of("nowhere"), "nowhere"),
             (server.url_of("postgres", password="wrong"), "password"),
             (server.url_of("postgres", port="1"), "refused"),
-            (server.url_of("postgres", host="no-such-host.invalid"), "no address is known"),
+            (server.url_of("postgres", host="no-such-host.invalid"), "has no known address"),
             ("postgresql://x:sesame@127.0.0.1:99999999/x", "port"),
             ("colour=blue", "colour"),
             # libpq goes from one to the next, and the reactor must forget each socket.

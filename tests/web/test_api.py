@@ -348,10 +348,10 @@ class HistoryTests(WebTestCase):
             ("?sensor=20&since=soon", "since: not a time: 'soon'"),
             ("?sensor=20&field=%C3%A9", "field: not a field: 'é'"),
             ("?sensor=20&bucket=5x", "bucket: not a number with one of the units"),
-            ("?sensor=20&bucket=0.1s", "bucket: not from 1s to 366d: '0.1s'"),
+            ("?sensor=20&bucket=0.1s", "bucket: not a duration from 1s to 366d: '0.1s'"),
             ("?sensor=20&limit=99999999999", "limit: expected `int` <= 9999999999"),
             ("?sensor=%FF", "not UTF-8: the query"),
-            ("?sensor=20&frm=1h", "frm: no such parameter (known: bucket, field, limit, "),
+            ("?sensor=20&frm=1h", "frm: unknown parameter (known: bucket, field, limit, "),
         ]:
             code, kind, detail = await self.problem("GET", "/api/v1/readings" + query)
             self.assertEqual((code, kind, detail[: len(text)]), (400, "malformed", text))

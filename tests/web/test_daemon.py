@@ -316,7 +316,7 @@ class AddressTests(RunningCase):
         daemon = TwistdDaemon(self.state, "--device", str(device.path), "--database", "none", http=None)
         self.addCleanup(daemon.stop)
         self.online(daemon.ready())
-        self.assertEqual(daemon.log.count("can't listen on tcp:8080:interface=127.0.0.1: "), 1)
+        self.assertEqual(daemon.log.count("cannot listen on tcp:8080:interface=127.0.0.1: "), 1)
         self.assertNotIn("the page is at", daemon.log)
 
     def test_asked_for_taken(self) -> None:
@@ -338,7 +338,7 @@ class AddressTests(RunningCase):
                 env=environment(),
             )
         self.assertEqual(finished.returncode, 1)
-        self.assertIn(f"can't listen: Couldn't listen on 127.0.0.1:{port}", finished.stdout + finished.stderr)
+        self.assertIn(f"cannot listen: Couldn't listen on 127.0.0.1:{port}", finished.stdout + finished.stderr)
         self.assertNotIn("Traceback", finished.stdout + finished.stderr)
 
     def test_says_where(self) -> None:

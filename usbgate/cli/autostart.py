@@ -140,7 +140,7 @@ class DaemonStarter:
             if time.monotonic() > deadline:
                 return
             time.sleep(POLL)
-        raise NoDaemon(f"the daemon ended before it answered: {self._last_line()}")
+        raise NoDaemon(f"the daemon exited before it answered: {self._last_line()}")
 
     def _reach_in_turn(self, address: Address, attempt: IO[bytes], deadline: float) -> Connection:
         waited = False
@@ -171,7 +171,7 @@ class DaemonStarter:
             # Checked before connecting: a daemon that ends in between must not be reported as one that does not listen.
             dead = process is not None and process.poll() is not None and not self.is_alive()
             if dead:
-                raise NoDaemon(f"the daemon ended at its start: {self._last_line()}")
+                raise NoDaemon(f"the daemon exited during its start: {self._last_line()}")
             if process is None and not self.is_alive():
                 process = self._spawn()
             connection = self._look(address, deadline)

@@ -84,7 +84,7 @@ def find_database(settings: Settings) -> str:
         CorrectionFailed: No database is configured, or the embedded server does not run.
     """
     if settings.database == "none":
-        raise CorrectionFailed("nothing is stored: the database is none")
+        raise CorrectionFailed("nothing is stored: the setting `database` is none")
     if settings.database != "embedded":
         return settings.database
     data = settings.state / "postgres" / "data"
@@ -113,11 +113,9 @@ def correct(dsn: str, gateway: str, dry_run: bool, say: Callable[[str], object])
         with closing(psycopg2.connect(dsn, connect_timeout=CONNECT_LIMIT, application_name="usbgate")) as connection:
             _Correction(connection, gateway, dry_run, say).run()
     except psycopg2.errors.UndefinedTable:
-        raise CorrectionFailed(
-            "this database has no clock marks: no usbgate that writes them has stored in it"
-        ) from None
+        raise CorrectionFailed("this database has no clock marks: usbgate has stored nothing in it") from None
     except psycopg2.Error as error:
-        raise CorrectionFailed(f"the database can't be used: {' '.join(str(error).split())}") from None
+        raise CorrectionFailed(f"the database cannot be used: {' '.join(str(error).split())}") from None
 
 
 class _Correction:
@@ -136,7 +134,7 @@ class _Correction:
         first = marks[0][0]
         older = self._counts(0, first - 1)
         if older:
-            self._say(f"{older}, before number {first}: can't be corrected, they are older than the first clock mark")
+            self._say(f"{older}, before number {first}: cannot be corrected: older than the first clock mark")
         found = bool(older)
         for stretch in plan(marks):
             last = newest if stretch.last is None else min(stretch.last, newest)
@@ -169,7 +167,7 @@ class _Correction:
         if unbroken is not None:
             if behind := self._counts(unbroken + 1, last):
                 self._say(
-                    f"{behind}, after number {unbroken}: can't be corrected, rows before them were lost, and perhaps "
+                    f"{behind}, after number {unbroken}: cannot be corrected: rows before them were lost, and perhaps "
                     f"a clock mark{self._between(unbroken, last)}"
                 )
             last = unbroken
@@ -177,7 +175,7 @@ class _Correction:
             return True
         if shift is None:
             self._say(
-                f"{counts}, numbers {first} to {last}: can't be corrected, the clock has not been right since that boot"
+                f"{counts}, numbers {first} to {last}: cannot be corrected: the clock was never right in that boot"
                 f"{self._between(first, last)}"
             )
         else:

@@ -177,7 +177,7 @@ class _Demo:
             raise _Ended
         for name, process in self._running.items():
             if process.poll() is not None:
-                self._fail(f"the {name} ended unexpectedly")
+                self._fail(f"the {name} exited unexpectedly")
 
     def _wait(self, what: str, look: Callable[[], _Found | None]) -> _Found:
         deadline = time.monotonic() + READY_LIMIT

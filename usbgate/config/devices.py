@@ -88,7 +88,7 @@ def check_paths(devices: Mapping[str, DeviceSettings], where: str) -> None:
     for name, device in devices.items():
         owner = owners.setdefault(device.path, name)
         if owner != name:
-            raise ConfigError(f"{where}device.{name}.path: expected another path than that of {owner}, {device.path}")
+            raise ConfigError(f"{where}device.{name}.path: {device.path} is already the path of {owner}")
 
 
 def only_device(folder: str = "/dev") -> tuple[str, DeviceSettings]:

@@ -119,7 +119,7 @@ def _read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: expected TOML, which is UTF-8; byte {error.start} is not") from error
+        raise ConfigError(f"{file}: not TOML: byte {error.start} is not UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file}: not TOML: {error}") from error
 
@@ -144,7 +144,7 @@ def _device(where: str, name: str, table: Mapping[str, Any], folder: str) -> Dev
     options = {key: value for key, value in table.items() if key not in DEVICE_KEYS}
     keys = decode(f"{where}device.{name}.", {key: table[key] for key in table if key not in options}, DEVICE_KEYS)
     if "path" not in keys:
-        raise ConfigError(f"{where}device.{name}.path: expected {DEVICE_KEYS['path'].expected}, and there is none")
+        raise ConfigError(f"{where}device.{name}.path: missing, expected {DEVICE_KEYS['path'].expected}")
     if keys["path"].startswith(("/", ".")):
         keys["path"] = os.path.abspath(os.path.join(folder, keys["path"]))
     device = DeviceSettings(**keys, options=options)

@@ -69,7 +69,7 @@ class Unknown(RequestError):
 
 class Denied(RequestError):
     """
-    That is not permitted for this client.
+    The client is not permitted to do that.
     """
 
     code = "denied"
@@ -85,7 +85,7 @@ class LimitExceeded(RequestError):
 
 class Failed(RequestError):
     """
-    Something inside went wrong; the log has it.
+    Internal error; see the log.
     """
 
     code = "failed"

@@ -87,7 +87,7 @@ class Daemon(MultiService):
             try:
                 await maybeDeferred(service.stopService)
             except Exception:
-                log.failure("while stopping {service}", service=service)
+                log.failure("unexpected error while stopping {service}", service=service)
 
 
 def raise_file_limit() -> None:

@@ -47,7 +47,7 @@ class StateDirectory(Service):
             self._folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StateDirectoryError(f"the state folder {self._folder} can't be used: {error.strerror}") from None
+            raise StateDirectoryError(f"the state folder {self._folder} cannot be used: {error.strerror}") from None
         for _ in range(LOCK_TRIES):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -102,7 +102,7 @@ class Diagnostics:
         if unreadable > len(line) // 8:
             self._garbled = True
             self.log.warn(
-                "{device}: {count} bytes without a line end, {unreadable} of them no text: check the baud rate",
+                "{device}: {count} bytes without a line end, {unreadable} of them not text: check the baud rate",
                 device=self._device,
                 count=len(line),
                 unreadable=unreadable,

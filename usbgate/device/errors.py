@@ -38,7 +38,7 @@ class NoSuchDevice(DeviceError):
 
 class AmbiguousDevice(DeviceError):
     """
-    If two devices match, neither is opened.
+    Two devices match; neither is opened.
     """
 
 
@@ -67,7 +67,7 @@ def _permission_remedy(path: str) -> str:
     try:
         status = os.stat(path)
     except OSError:
-        return "this user may not search its folder"
+        return "this user has no access to its folder"
     group_access = stat.S_IRGRP | stat.S_IWGRP
     if status.st_mode & group_access != group_access:
         mode = stat.S_IMODE(status.st_mode)
@@ -100,4 +100,4 @@ def device_error(path: str, error: Exception) -> DeviceError:
     if error_class is not None:
         return error_class(path)
     reason = " ".join(str(error).split())
-    return DeviceError(path, f"can't be opened as a serial port; is it one, and is the baud rate right? ({reason})")
+    return DeviceError(path, f"cannot be opened as a serial port; is it one, and is the baud rate right? ({reason})")

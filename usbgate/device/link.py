@@ -234,7 +234,7 @@ class Link(Service):
             try:
                 line = self._dialect.encode(request, tag)
             except Exception:  # a dialect can be anybody's; its asker gets no answer
-                self.log.failure("{device}: the dialect can't write a request", device=self.name)
+                self.log.failure("{device}: the dialect cannot encode a request", device=self.name)
                 continue
             # Before it is written: a pty can echo it at once.
             self._echoes.line_written(line, now + patience)
@@ -290,7 +290,7 @@ class Link(Service):
             self._watchdog.stop()
         if self._reconnector.running:
             self._reconnector.lost()
-            self.listener.link_down(f"{self.path} went away")
+            self.listener.link_down(f"{self.path} was disconnected")
 
     def _reset(self) -> bool:
         return self._protocol is not None and self._protocol.reset()

@@ -125,7 +125,7 @@ class Reconnector:
         Record and log that the device went away.
         """
         self._away_since = self._reactor.seconds()
-        self.log.warn("{device} went away: {path}", device=self._device, path=self._path)
+        self.log.warn("{device} was disconnected: {path}", device=self._device, path=self._path)
 
     def _attempt_failed(self, failure: Failure) -> None:
         if not self.running:  # the attempt was cancelled
@@ -134,7 +134,7 @@ class Reconnector:
         if failure.type not in self._logged:
             # One line for each kind of failure: that another program grabs a replugged device is news.
             self._logged.add(failure.type)
-            self.log.warn("{device} can't be opened: {reason}", device=self._device, reason=reason)
+            self.log.warn("{device} cannot be opened: {reason}", device=self._device, reason=reason)
         if self._away_since is None:
             self._away_since = self._reactor.seconds()
             self._failed(reason)

@@ -104,7 +104,7 @@ def parse_usb(place: str) -> UsbIds | UsbPort:
         return UsbIds(match[1].lower(), match[2].lower(), match[3])
     if match := _PORT.fullmatch(place):
         return UsbPort(match[1], match[2])
-    raise ValueError(f"expected for example {EXAMPLES}")
+    raise ValueError(f"expected a USB device such as {EXAMPLES}")
 
 
 class UsbTree:

@@ -94,7 +94,9 @@ class Watchdog:
         if self._silent:
             self._silent = False
             self.log.info(
-                "{device} is active again after {quiet:.1f} s", device=self._device, quiet=now - self._line_at
+                "{device} is active again after {quiet:.1f} s of silence",
+                device=self._device,
+                quiet=now - self._line_at,
             )
             self.stop()
             self._check_after(self._silence)
@@ -119,6 +121,8 @@ class Watchdog:
             self._resets += 1
             wait = min(self._silence * 2 ** min(self._resets, 12), max(self._silence, RESET_INTERVAL_LIMIT))
             self.log.info(
-                "{device} is reset by DTR; next reset in {wait:g} s if it stays silent", device=self._device, wait=wait
+                "resetting {device} by DTR, and again in {wait:g} s if it stays silent",
+                device=self._device,
+                wait=wait,
             )
             self._check_after(wait)

@@ -48,7 +48,7 @@ class Events:
             try:
                 deliver(event)
             except Exception:
-                self.log.failure("a subscriber failed")
+                self.log.failure("unexpected error in a subscriber")
 
     def publish_reports(self, device: str, handed: Sequence[tuple[Report, Question | None]], at: int) -> None:
         """

@@ -163,7 +163,7 @@ class Gateway(Service):
                 raise Stopped
             route = self._routing.find(request)
             if len(request.line) > route.room:
-                raise Malformed("line too long", "with what usbgate adds for the device")
+                raise Malformed("line too long", "with the fields that usbgate adds for the device")
         except RequestError as error:
             device = None if route is None else route.link.name
             ended = self._replies.admit([(error, (asker,))], device, now)
@@ -288,7 +288,7 @@ class Gateway(Service):
     def _warn(self, entry: Entry) -> None:
         for sensor, device, before in entry.contested:
             self.log.warn(
-                "sensor {sensor} is reported by {device} and by {before}: readings are stored under each",
+                "{device} and {before} both report sensor {sensor}: its readings are stored under each device",
                 sensor=sensor,
                 device=device,
                 before=before,

@@ -164,8 +164,8 @@ class Queries:
 
 async def _fetch(store: IStore | None, query: Callable[[IStore], Deferred[_T]]) -> _T:
     if store is None:
-        raise Failed("nothing is stored: the database is none")
+        raise Failed("nothing is stored: the setting `database` is none")
     try:
         return await query(store)
     except SinkUnavailable as error:
-        raise Failed(f"the database can't be queried: {error}") from None
+        raise Failed(f"the database cannot be queried: {error}") from None

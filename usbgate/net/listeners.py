@@ -123,13 +123,13 @@ class Listeners(Service):
             try:
                 endpoint = serverFromString(self._reactor, description)
             except (ValueError, TypeError, LookupError, ImportError) as error:
-                raise ListenError(f"can't listen on {description}: {error}") from None
+                raise ListenError(f"cannot listen on {description}: {error}") from None
             listening = maybeDeferred(endpoint.listen, self._factory)
             listening.addCallback(self._port_opened, description)
             listening.addErrback(self._port_failed, description, failures)
         self._starting = False
         if failures and self._required:
-            raise ListenError(f"can't listen: {failures[0].getErrorMessage()}")
+            raise ListenError(f"cannot listen: {failures[0].getErrorMessage()}")
 
     def _port_opened(self, port: IListeningPort, description: str) -> None:
         self.ports.append(port)
@@ -153,9 +153,9 @@ class Listeners(Service):
         # Twisted's own endpoints fail at once, which ends the start; a plugin's may fail later.
         failures.append(failure)
         if not self._required:
-            self.log.warn("can't listen on {endpoint}: {why}", endpoint=description, why=failure.getErrorMessage())
+            self.log.warn("cannot listen on {endpoint}: {why}", endpoint=description, why=failure.getErrorMessage())
         elif not self._starting:
-            self.log.error("can't listen on {endpoint}: {why}", endpoint=description, why=failure.getErrorMessage())
+            self.log.error("cannot listen on {endpoint}: {why}", endpoint=description, why=failure.getErrorMessage())
 
     def stopService(self) -> Deferred[None]:
         """

@@ -90,7 +90,9 @@ class Console:
         self.words.append(word)
         if len(self.words) == 1:
             Deferred.fromCoroutine(self._answer_words()).addErrback(
-                lambda failure: self.log.failure("words of {client} failed", failure=failure, client=self.client)
+                lambda failure: self.log.failure(
+                    "unexpected error in a word of {client}", failure=failure, client=self.client
+                )
             )
 
     async def _answer_words(self) -> None:
@@ -103,7 +105,7 @@ class Console:
                 else:
                     await commands.answer(self, word)
             except Exception:
-                self.log.failure("a word of {client} failed: {word!r}", client=self.client, word=word)
+                self.log.failure("unexpected error in a word of {client}: {word!r}", client=self.client, word=word)
                 connection.send_lines(error_line(Failed(), {}))
             self.words.popleft()
             connection.regulate()

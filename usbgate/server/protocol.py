@@ -296,7 +296,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
     def _failed(self, failure: Failure, fields: Mapping[str, str]) -> None:
         error = failure.value
         if not isinstance(error, RequestError):
-            self.log.failure("a request of {client} failed", failure=failure, client=self.client)
+            self.log.failure("unexpected error in a request of {client}", failure=failure, client=self.client)
             error = Failed()
         self._reply(error_line(error, fields).encode())
 
@@ -390,7 +390,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
 
     def _stuck(self) -> None:
         self.log.info(
-            "{client} read nothing of {unsent} bytes for {seconds:.0f} s and was disconnected",
+            "disconnected {client}, which accepted nothing for {seconds:.0f} s; {unsent} bytes were unsent",
             client=self.client,
             unsent=self._queue.unsent,
             seconds=STUCK_AFTER,

@@ -93,5 +93,5 @@ class Restoration:
             except SinkUnavailable as error:
                 if not logged and not self.stopping:
                     logged = True
-                    self.log.warn("can't restore the newest readings: {reason}; retrying", reason=str(error))
+                    self.log.warn("cannot restore the newest readings: {reason}; retrying", reason=str(error))
             await deferLater(self._clock, RETRY_INTERVAL)

@@ -247,7 +247,7 @@ class Api:
     def _send_file(self, request: Any, path: str) -> None:
         file = self._page.get(path)
         if file is None:
-            raise Unknown("there is nothing at this path")
+            raise Unknown("no such path")
         request.setHeader("Cache-Control", "no-cache")  # browsers ask each time, and get 304 for an unchanged file
         if request.setETag(file.etag) is not None:
             request.finish()

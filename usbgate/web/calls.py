@@ -188,7 +188,7 @@ def not_found(api: object, request: Any, failure: Failure) -> bytes:
     if isinstance(error, MethodNotAllowed):
         allow = {"Allow": ", ".join(sorted(error.valid_methods or ()))}
         return start_problem(request, HttpProblem(Malformed("no such method here"), error.code, allow))
-    return start_problem(request, HttpProblem(Unknown("there is nothing at this path")))
+    return start_problem(request, HttpProblem(Unknown("no such path")))
 
 
 def _read_body(request: Any, kind: type[_Body]) -> _Body:
@@ -196,7 +196,7 @@ def _read_body(request: Any, kind: type[_Body]) -> _Body:
     try:
         return msgspec.json.decode(request.content.read() or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Malformed("not the expected body", str(error)) from None
+        raise Malformed("invalid body", str(error)) from None
 
 
 def client_of(request: Any) -> str:

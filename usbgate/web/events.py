@@ -225,7 +225,7 @@ class EventStream:
 
     def _stuck(self) -> None:
         self.log.info(
-            "{client} has read nothing for {seconds:.0f} s and was disconnected; {unsent} bytes were unsent",
+            "disconnected {client}, which accepted nothing for {seconds:.0f} s; {unsent} bytes were unsent",
             client=self._client,
             unsent=self._queue.unsent,
             seconds=STUCK_AFTER,

@@ -104,7 +104,7 @@ class BucketWidth(float, QueryValue):
     def parse(cls, text: str, now: int) -> Self:
         seconds = parse_duration(text)
         if not 1.0 <= seconds <= 366 * 86_400.0:
-            raise ValueError(f"not from 1s to 366d: {text!r}")
+            raise ValueError(f"not a duration from 1s to 366d: {text!r}")
         return cls(seconds)
 
 
@@ -128,7 +128,7 @@ def read_query(kind: type[_Query], arguments: Mapping[bytes, list[bytes]], now: 
         except UnicodeDecodeError:
             raise Malformed("not UTF-8", "the query") from None
         if name not in known:
-            raise Malformed(f"{name[:40]}: no such parameter (known: {', '.join(sorted(known)) or 'none'})")
+            raise Malformed(f"{name[:40]}: unknown parameter (known: {', '.join(sorted(known)) or 'none'})")
         if len(spelled) != 1:
             raise Malformed(f"{name}: given twice")
         texts[name] = spelled[0]

@@ -124,4 +124,4 @@ def check_type(request: Any) -> None:
     """
     kind = (request.getHeader("Content-Type") or "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise HttpProblem(Malformed("the body must be application/json"), HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+        raise HttpProblem(Malformed("the type of the body must be application/json"), HTTPStatus.UNSUPPORTED_MEDIA_TYPE)

@@ -168,7 +168,7 @@ class Cluster(Service):
                     return
                 reason = await self._until_ended()
                 self._up = False
-                self.log.error("the embedded database ended by itself; restarting it: {reason}", reason=reason)
+                self.log.error("the embedded database exited unexpectedly; restarting it: {reason}", reason=reason)
                 if self._reactor.seconds() - began > STABLE_AFTER:
                     failures = 0
             failures += 1
@@ -242,7 +242,7 @@ class Cluster(Service):
                 return True
             if not logged and self._reactor.seconds() - began > SLOW_START:
                 logged = True
-                self.log.warn("the embedded database takes long to start, see {log}", log=str(self._server_log.path))
+                self.log.warn("the embedded database is slow to start; see {log}", log=str(self._server_log.path))
             await self._sleep(POLL_INTERVAL)
         return False
 
@@ -252,7 +252,7 @@ class Cluster(Service):
         """
         found = PidFile.read(self._data)
         if found is None:
-            raise ServerFailed("the server ended right after its start")
+            raise ServerFailed("the server exited right after its start")
         sockets = Path(found.socket_folder)
         if not is_private(sockets, self._programs.account):
             raise ServerFailed(f"the server listens in {sockets}, which is not a private folder of its user")
@@ -284,7 +284,7 @@ class Cluster(Service):
         if isinstance(server, Child):
             errors = server.errors.decode(errors="replace").strip()
             return self._server_log.last_error() or errors or f"it exited with status {server.status}"
-        return f"process {server.pid} is gone"
+        return f"process {server.pid} no longer exists"
 
     async def _stop(self) -> None:
         self._up = False
@@ -307,7 +307,7 @@ class Cluster(Service):
             if server.ended:  # its pid may be reused
                 return
             if number == signal.SIGKILL:
-                self.log.warn("the embedded database, process {pid}, is killed", pid=server.pid)
+                self.log.warn("killing the embedded database, process {pid}: it did not stop", pid=server.pid)
                 kill_server(server.pid)
             else:
                 send_signal(server.pid, number)
@@ -319,4 +319,4 @@ class Cluster(Service):
                     break
                 await self._sleep(POLL_INTERVAL)
         if not server.ended:
-            self.log.error("the embedded database, process {pid}, does not end", pid=server.pid)
+            self.log.error("the embedded database, process {pid}, did not exit when killed", pid=server.pid)

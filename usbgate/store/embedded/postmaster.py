@@ -78,7 +78,7 @@ def opened_folder(folder: Path) -> Iterator[int]:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise ServerFailed(f"{folder} must be a folder, not a link or a file") from None
-        raise ServerFailed(f"can't open {folder}: {error.strerror}") from None
+        raise ServerFailed(f"cannot open {folder}: {error.strerror}") from None
     try:
         yield descriptor
     finally:

@@ -190,7 +190,7 @@ class Programs:
             await (ended if limit is None else ended.addTimeout(limit, self._reactor))
         except TimeoutError:
             await self._end(child)
-            raise ProgramFailed(f"{name}: not done after {limit:.0f} s") from None
+            raise ProgramFailed(f"{name}: not finished after {limit:.0f} s") from None
         if child.status:
             reason = child.errors.decode(errors="replace").strip().replace("\n", "; ")
             raise ProgramFailed(f"{name}: {reason or f'exited with status {child.status}'}")

@@ -55,13 +55,13 @@ async def _create_user(programs: Programs) -> pwd.struct_passwd:
     reason = ""
     try:
         await programs.run([*useradd, "--shell=/usr/sbin/nologin", SYSTEM_USER], USERADD_LIMIT)
-        log.info("created the system user {user}: PostgreSQL does not run as root", user=SYSTEM_USER)
+        log.info("created the system user {user}: PostgreSQL refuses to run as root", user=SYSTEM_USER)
     except ProgramFailed as error:  # also if another usbgate has just created it
         reason = str(error)
     try:
         return pwd.getpwnam(SYSTEM_USER)
     except KeyError:
-        raise ServerFailed(f"PostgreSQL does not run as root and needs a system user {SYSTEM_USER}: {reason}") from None
+        raise ServerFailed(f"PostgreSQL refuses to run as root and needs the user {SYSTEM_USER}: {reason}") from None
 
 
 def make_private(folder: Path, account: Account | None) -> None:
@@ -84,7 +84,7 @@ def make_private(folder: Path, account: Account | None) -> None:
             if stat.S_IMODE(status.st_mode) != 0o700:
                 os.fchmod(descriptor, 0o700)
         except OSError as error:
-            raise ServerFailed(f"can't make {folder} private: {error.strerror}") from None
+            raise ServerFailed(f"cannot make {folder} private: {error.strerror}") from None
 
 
 def is_private(folder: Path, account: Account | None) -> bool:

@@ -128,7 +128,7 @@ class JournalFile:
     def _prepare(self, db: sqlite3.Connection) -> None:
         (found,) = db.execute("pragma user_version").fetchone()
         if found not in (0, FORMAT):
-            raise JournalError(f"the journal {self.path} was made by another version of usbgate (format {found})")
+            raise JournalError(f"the journal {self.path} was created by another version of usbgate (format {found})")
         db.execute("pragma journal_mode = wal")
         db.execute("pragma synchronous = full")
         db.executescript(_SCHEMA)

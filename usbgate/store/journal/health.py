@@ -76,7 +76,7 @@ class JournalHealth:
         now = self._seconds()
         if self.trouble is None and now - self._trouble_logged_at >= LOG_INTERVAL:
             self.log.error(
-                "the journal {path} can't be used: {reason}; retrying",
+                "the journal {path} cannot be used: {reason}; retrying",
                 path=str(self._path),
                 reason=reason,
             )

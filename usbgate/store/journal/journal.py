@@ -199,7 +199,7 @@ class Journal(Service):
             self._ending = self._reactor.callLater(CHECK_INTERVAL, self._abandon)
             return
         self._ending = None
-        self.log.error("a write to the journal does not end: {rows} rows may be lost", rows=self.unwritten)
+        self.log.error("a write to the journal hangs: {rows} rows may be lost", rows=self.unwritten)
         self._stopped.callback(None)
 
     def append(self, *runs: Sequence[Row]) -> None:

@@ -83,7 +83,7 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
         await connecting.addTimeout(limit, self.reactor, _too_slow)
         if self.server_version < OLDEST_SERVER:
             major, minor = divmod(self.server_version, 10000)
-            raise SinkUnavailable(f"PostgreSQL {major}.{minor % 100} is too old, usbgate needs 13 or newer")
+            raise SinkUnavailable(f"PostgreSQL {major}.{minor % 100} is too old; usbgate needs 13 or later")
         await self.run(_SETTINGS, (f"{statement_limit:.0f}s",), limit)
 
     async def _connect(self, url: str, application_name: str) -> None:
@@ -263,5 +263,5 @@ async def _addresses(reactor: Any, options: dict[str, str]) -> dict[str, str]:
             found = await receiver.complete
         ways += [(host, address, port) for address in found]
     if not ways:
-        raise SinkUnavailable(f"no address is known for the database's host {given}")
+        raise SinkUnavailable(f"the database's host {given} has no known address")
     return dict(zip(("host", "hostaddr", "port"), map(",".join, zip(*ways, strict=True)), strict=True))
