@@ -321,7 +321,8 @@ class ProcessTests(Processes):
             status, _, complained = self.run_to_end("--config", str(file), "ask", "20", "J")
         self.assertEqual(status, 5)
         # It may have listened on the first port already when it found the second one taken.
-        self.assertRegex(complained, rf"\Ausbgate: the daemon exited (during its start|before it answered): .*{port}.*\n\Z")
+        ends = "(during its start|before it answered)"
+        self.assertRegex(complained, rf"\Ausbgate: the daemon exited {ends}: .*{port}.*\n\Z")
         eventually(lambda: not processes_of(f"--logfile={self.folder}"), "the daemon ends")
 
     def test_interrupted(self) -> None:
