@@ -114,7 +114,7 @@ class AskTests(PageCase):
         card = self.card(page, "cellar")
         expect(card).to_have_attribute("data-state", "never")
         self.refresh(page, "cellar").click()
-        expect(card.locator(".problem")).to_have_text("It did not answer in time.")
+        expect(card.locator(".problem")).to_have_text("The device did not answer in time.")
         expect(card.locator(".state")).to_have_text("no answer")
         expect(card.locator(".state svg")).to_be_visible()
         flat().device.say(b"ID:99_VALUE:1")
@@ -259,7 +259,7 @@ class TopTests(PageCase):
             expect(page.locator("#notices")).to_contain_text("No connection to usbgate since")
             expect(page.locator("#connection")).to_have_text("not connected")
             self.refresh(page, "balcony temperature").click()
-            expect(self.card(page, "balcony temperature").locator(".problem")).to_have_text("usbgate can't be reached.")
+            expect(self.card(page, "balcony temperature").locator(".problem")).to_have_text("usbgate is unreachable.")
         finally:
             flat().start()
         flat().say("23", "VALUE:-4.5")
