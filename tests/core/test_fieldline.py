@@ -17,6 +17,7 @@ from usbgate.core.fieldline import (
     LINE_LIMIT,
     UNITS,
     check_value,
+    fold,
     format_line,
     format_number,
     format_time,
@@ -277,6 +278,19 @@ class NumberTests(SynchronousTestCase):
         self.assertEqual(format_time(1363035730123), "2013-03-11T21:02:10.123Z")
         self.assertEqual(format_time(0), "1970-01-01T00:00:00.000Z")
         self.assertEqual(format_time(-1), "1969-12-31T23:59:59.999Z")
+
+    def test_fold(self) -> None:
+        """
+        Only ASCII letters lose their case.
+        """
+        for text, folded in [
+            ("On", "on"),
+            ("GET.T-1", "get.t-1"),
+            ("ÉCO", "Éco"),
+            ("\u212a", "\u212a"),
+            ("", ""),
+        ]:
+            self.assertEqual(fold(text), folded)
 
     def test_names(self) -> None:
         """

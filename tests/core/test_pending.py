@@ -858,13 +858,67 @@ class TestWhichReportAnswers(SynchronousTestCase):
 
     def test_wrong_command(self) -> None:
         """
-        A report with `MSG` answers if that is the command, compared exactly.
+        A report with `MSG` answers if that is the command.
         """
         pending = link()
         pending.put(request("20", "J"), "a", LONG, 0.0)
-        moves = pending.received([report("20", "K"), report("20", "j")], 1.0, AT)
+        moves = pending.received([report("20", "K"), report("20", "JJ")], 1.0, AT)
         self.assertEqual((answered(moves), answers(moves)), ([], [None, None]))
         self.assertEqual(answered(pending.received([report("20", "J")], 2.0, AT)), ["a"])
+
+    def test_command_without_case(self) -> None:
+        """
+        `MSG` is compared without case; the question keeps its spelling.
+        """
+        for asked, said in [("on", "ON"), ("ON", "on"), ("Get.Temp", "gET.tEMP"), ("é1x", "é1X")]:
+            pending = link()
+            pending.put(request("20", asked), "a", LONG, 0.0)
+            moves = pending.received([report("20", said)], 1.0, AT)
+            self.assertEqual((answered(moves), answers(moves)), (["a"], [asked]))
+            self.assertEqual(replies(moves)[0][1].command, asked)
+
+    def test_only_ascii_without_case(self) -> None:
+        """
+        Letters that are not ASCII are compared as they are.
+        """
+        for asked, said in [("é", "É"), ("k", "\u212a"), ("ß", "SS"), ("i", "İ")]:
+            pending = link()
+            pending.put(request("20", asked), "a", LONG, 0.0)
+            self.assertEqual(answered(pending.received([report("20", said)], 1.0, AT)), [])
+
+    def test_two_spellings(self) -> None:
+        """
+        Two spellings of a command that were asked of a sensor are two commands from then on.
+        """
+        pending = link()
+        for waiter, command in [("a", "on"), ("b", "ON"), ("c", "on")]:
+            pending.put(request("20", command), waiter, LONG, 0.0)
+        moves = pending.received([report("20", "ON"), report("20", "On"), report("20", "on")], 1.0, AT)
+        self.assertEqual((answered(moves), answers(moves), sent(moves)), (["a"], [None, None, "on"], ["20 ON"]))
+        self.assertEqual(answered(pending.received([report("20", "on"), report("20", "ON")], 2.0, AT)), ["b"])
+        self.assertEqual(answered(pending.received([report("20", "ON"), report("20", "on")], 3.0, AT)), ["c"])
+
+    def test_two_spellings_are_a_matter_of_the_sensor(self) -> None:
+        """
+        What was asked of one sensor, or of one link, says nothing of another; nor do other commands.
+        """
+        pending = link()
+        for sensor, command in [("20", "on"), ("20", "off"), ("21", "ON"), ("21", "on")]:
+            pending.put(request(sensor, command), (sensor, command), LONG, 0.0)
+        self.assertEqual(answered(pending.received([report("20", "ON")], 1.0, AT)), [("20", "on")])
+        self.assertEqual(answered(pending.received([report("20", "OFF")], 2.0, AT)), [("20", "off")])
+
+    def test_fields_and_toggles_without_case(self) -> None:
+        """
+        The settings of a command apply to each of its spellings, which do not join.
+        """
+        pending = link(once=frozenset(["T"]), fields={"Hum": frozenset(["HUM"])})
+        pending.put(request("20", "hUM"), "a", LONG, 0.0)
+        self.assertEqual(answered(pending.received([report("20")], 1.0, AT)), [])
+        self.assertEqual(answered(pending.received([report("20", HUM="48")], 2.0, AT)), ["a"])
+        self.assertEqual(sent(pending.put(request("9", "t"), "a", LONG, 0.0)), ["9 t"])
+        pending.put(request("9", "t"), "b", LONG, 0.0)
+        self.assertEqual(sent(pending.received([acknowledgement("9", "T")], 1.0, AT)), ["9 t"])
 
     def test_without_msg(self) -> None:
         """
@@ -1646,11 +1700,11 @@ class TestMemory(SynchronousTestCase):
         sizes = []
         for n in range(5000):
             now = n * 10.0
-            pending.put(request(str(n)), n, 1.0, now)
+            pending.put(request(str(n % 100)), n, 1.0, now)
             pending.link_down(now + 0.5)
-            pending.put(request(str(n)), n, 1.0, now + 0.6)
+            pending.put(request(str(n % 100)), n, 1.0, now + 0.6)
             pending.link_up(now + 1.0)
-            if n in (100, 4999):
+            if n in (200, 4999):
                 pending.expire(now + 6.0)
                 self.assertTrue(pending.idle)
                 sizes.append(size(pending))

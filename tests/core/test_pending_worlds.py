@@ -38,6 +38,7 @@ SENSORS = ("20", "21")
 
 # What has to have happened in some thousands of worlds, or they show nothing.
 INTERESTING = [
+    "another spelling",
     "answered",
     "behind for longer",
     "busy",
@@ -177,7 +178,9 @@ rules = st.builds(
     once=st.just(frozenset([TOGGLE])),
     fields=st.sampled_from([{}, {"K": frozenset(["HUM"])}]),
 )
-firmwares = st.lists(st.builds(Firmware, tag=st.booleans(), bare=st.booleans()), min_size=2, max_size=2)
+firmwares = st.lists(
+    st.builds(Firmware, tag=st.booleans(), bare=st.booleans(), shouts=st.booleans()), min_size=2, max_size=2
+)
 
 
 class TestWorlds(SynchronousTestCase):

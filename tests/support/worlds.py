@@ -95,7 +95,7 @@ def may_slip(rules: Rules, shown_msg: bool, report: Report, label: Message | Non
     if rules.tags or report.sensor != message.question.sensor:
         return ""  # "With tags nothing slips", and nothing ever slips to another sensor.
     if report.command is not None:
-        if report.command != message.question.command:
+        if report.command.lower() != message.question.command.lower():
             return ""  # "with MSG, the same only if it carries the same command"
     else:
         if shown_msg:
@@ -149,6 +149,7 @@ class LinkBook:
         self._held: dict[str, Message] = {}  # on the wire when the link dropped, not yet forgotten
         self._shown_msg: set[str] = set()
         self._missed: dict[str, tuple[int, float]] = {}  # messages left unanswered in a row, the end of the delay
+        self._spelled: dict[tuple[str, str], set[str]] = {}  # by sensor and command in lower case
         self._newest: dict[Question, tuple[float, int, Report]] = {}
         self._check(0.0)
 
@@ -196,6 +197,7 @@ class LinkBook:
                     asker.written = line[-1] is line[0] and question.sensor in self._wire
                 else:
                     line.append(Errand(question, once, [asker], now))
+                    self._spelled.setdefault((question.sensor, question.command.lower()), set()).add(question.command)
         demand(not moves.handed, "nothing was received", moves.handed)
         self._compare_failures(moves, failures)
         self._write(moves, now)
@@ -374,7 +376,12 @@ class LinkBook:
         if self.rules.tags:
             return report.tag == message.tag
         if report.command is not None:
-            return report.command == message.question.command
+            command = message.question.command
+            same = report.command.lower() == command.lower()
+            if same and report.command != command:
+                self.seen["another spelling"] += 1
+            two = len(self._spelled[report.sensor, command.lower()]) > 1
+            return report.command == command if two else same
         if report.sensor in self._shown_msg:
             return False
         wanted = self.rules.fields.get(message.question.command)
@@ -492,11 +499,19 @@ class Firmware:
         msg: How often its answers have `MSG`, 0 to 1.
         tag: Whether it echoes `TAG`.
         bare: Whether it may answer with an acknowledgement.
+        shouts: Whether its `MSG` is in capitals.
     """
 
     msg: float = 1.0
     tag: bool = True
     bare: bool = False
+    shouts: bool = False
+
+    def spelled(self, command: str) -> str:
+        """
+        Spell a command as its `MSG`.
+        """
+        return command.upper() if self.shouts else command
 
 
 @dataclass(slots=True)
@@ -543,7 +558,7 @@ class World:
         key = "HUM" if message.question.command == HUMIDITY else "VALUE"
         return self.report(
             message.question.sensor,
-            (command or message.question.command) if says_msg else None,
+            firmware.spelled(command or message.question.command) if says_msg else None,
             message.tag if firmware.tag else None,
             "" if firmware.bare and says_msg else key,
         )
@@ -594,7 +609,7 @@ def questions(sensor: str) -> list[Question]:
     Return the questions for a sensor: mostly one command with different arguments.
     """
     levels = [Question(sensor, "L", frozenset([("LEVEL", level)])) for level in ("1", "2", "3")]
-    plain = [Question(sensor, command) for command in ("L", "J", HUMIDITY, TOGGLE)]
+    plain = [Question(sensor, command) for command in ("L", "J", "j", HUMIDITY, TOGGLE)]
     return [*levels, *plain]
 
 
@@ -632,7 +647,9 @@ class RandomWorld:
             for n in range(chance.choice([1, 1, 2]))
         ]
         firmware = {
-            sensor: Firmware(chance.choice([0, 0, 0.5, 1, 1]), chance.random() < 0.8, chance.random() < 0.2)
+            sensor: Firmware(
+                chance.choice([0, 0, 0.5, 1, 1]), chance.random() < 0.8, chance.random() < 0.2, chance.random() < 0.3
+            )
             for sensor in sensors
         }
         self.world = World(books, firmware)

@@ -26,7 +26,7 @@ from usbgate.config.settings import (
     Settings,
 )
 from usbgate.config.types import ConfigError, Listen, convert, decode, refuse
-from usbgate.core.fieldline import is_key, is_sensor_id
+from usbgate.core.fieldline import fold, is_key, is_sensor_id
 from usbgate.core.kinds import DeviceName, Text, kind_of
 from usbgate.core.settings import FieldSettings, SensorSettings
 
@@ -70,6 +70,10 @@ def load(
     known = {name: _device(where, name, keys, folder) for name, keys in tables["device"].items()}
     sensors = {name: _sensor(where, name, keys) for name, keys in tables["sensor"].items()}
     commands = {name: _command(where, name, keys) for name, keys in tables["command"].items()}
+    spelled: dict[str, str] = {}
+    for name in commands:
+        if (other := spelled.setdefault(fold(name), name)) != name:
+            raise ConfigError(f"{where}command.{name}: the same command as command.{other}")
     if devices:
         known = parse_devices(devices)
     else:

@@ -114,7 +114,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         journal_limit: Bytes of rows that may wait for the database.
         devices: By name, in the order of the configuration; empty if none is configured.
         sensors: By id.
-        commands: By name.
+        commands: By name, which is found without case.
         file: The file that was read, absolute; None if there is none.
     """
 

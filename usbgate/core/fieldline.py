@@ -33,6 +33,8 @@ _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]|_[^_]*:")
 
 _KEY = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 
+_CAPITALS = re.compile("[A-Z]+")
+
 # The characters with which a number of protocol §1 begins and ends.
 _NUMBER_BEGINS = frozenset("+-.0123456789")
 _NUMBER_ENDS = frozenset(".0123456789")
@@ -187,6 +189,14 @@ def is_sensor_id(text: str) -> bool:
     Whether a text may name a sensor: 1 to 64 characters, no blank, no `_`, and it reads back.
     """
     return 0 < len(text) <= 64 and "_" not in text and not any(map(str.isspace, text)) and not _UNWRITABLE.search(text)
+
+
+@lru_cache(maxsize=4096)
+def fold(text: str) -> str:
+    """
+    Return a text with its ASCII letters in lower case; no other letter changes.
+    """
+    return _CAPITALS.sub(lambda capitals: capitals[0].lower(), text)
 
 
 @lru_cache(maxsize=4096)

@@ -20,6 +20,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from usbgate.core.containers import BoundedDict, LazyHeap
 from usbgate.core.errors import Busy, Offline, RequestError, Stopped, TimedOut
+from usbgate.core.fieldline import fold
 from usbgate.core.model import Answer, Question, Report, Request, Send
 
 W = TypeVar("W")
@@ -48,8 +49,8 @@ class Rules:
         settle: Seconds after opening during which nothing is written.
         patience: Seconds to wait for an answer; None for the protocol's defaults.
         sensor_patience: The same for single sensors; takes precedence.
-        once: Commands that are written exactly as often as they are asked (`coalesce = false`).
-        fields: By command, the fields of which an answer without `MSG` has at least one.
+        once: Commands that are written exactly as often as they are asked (`coalesce = false`), in any case.
+        fields: By command, in any case, the fields of which an answer without `MSG` has at least one.
     """
 
     window: int = 4
@@ -155,6 +156,8 @@ class PendingRequests(Generic[W]):
         """
         self._device = device
         self._rules = rules
+        self._once = frozenset(map(fold, rules.once))
+        self._fields = {fold(command): names for command, names in rules.fields.items()}
         self._tags = first_tag
         self._turns = 0
         self.state = "starting"
@@ -175,6 +178,8 @@ class PendingRequests(Generic[W]):
         self._shown: BoundedDict[str, None] = BoundedDict(SENSORS_REMEMBERED)  # answered with MSG or TAG
         self._unsure: BoundedDict[str, None] = BoundedDict(SENSORS_REMEMBERED)  # answered with neither
         self._missed: BoundedDict[str, _Missed] = BoundedDict(SENSORS_REMEMBERED)
+        # How each command was spelled, by sensor and folded command; None if in two ways.
+        self._spelled: BoundedDict[tuple[str, str], str | None] = BoundedDict(SENSORS_REMEMBERED)
         self._recent: BoundedDict[tuple[str, str], tuple[float, Answer]] = BoundedDict(SENSORS_REMEMBERED)
 
     @property
@@ -215,7 +220,8 @@ class PendingRequests(Generic[W]):
         moves = self._begin(now)
         request = asker.request
         question = request.question
-        once = question.command in self._rules.once
+        folded = fold(question.command)
+        once = folded in self._once
         if request.max_age is not None and not once and not question.arguments:
             recent = self._recent.get((question.sensor, question.command))
             if recent is not None and now - recent[0] <= request.max_age:
@@ -243,6 +249,8 @@ class PendingRequests(Generic[W]):
         asker.sent = exchange.on_wire
         exchange.askers[asker] = None
         self.in_flight += 1
+        spelled = self._spelled.get((question.sensor, folded), question.command)
+        self._spelled.remember((question.sensor, folded), spelled if spelled == question.command else None)
         self._limits.add(now + timeout, asker)
         self.bound = min(self.bound, now + timeout)
         return self._fill(moves, now)
@@ -451,10 +459,13 @@ class PendingRequests(Generic[W]):
             return report.tag == exchange.tag
         command = exchange.question.command
         if report.command is not None:
-            return report.command == command
+            if report.command == command:
+                return True
+            folded = fold(command)
+            return fold(report.command) == folded and self._spelled.get((report.sensor, folded)) is not None
         if report.sensor in self._shown:
             return False
-        fields = self._rules.fields.get(command)
+        fields = self._fields.get(fold(command)) if self._fields else None
         return fields is None or any(name in fields for name, _ in report.values)
 
     def _patience(self, sensor: str) -> float:
