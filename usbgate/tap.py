@@ -94,7 +94,7 @@ class Options(usage.Options):
 
     def parseArgs(self, *arguments: str) -> None:
         """
-        Take no arguments.
+        Refuse arguments.
         """
         if arguments:
             raise usage.UsageError(f"expected no argument, got {arguments[0]}")

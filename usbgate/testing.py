@@ -310,7 +310,7 @@ class MemoryJournal:
 @implementer(ISink, IStore)
 class MemorySink:
     """
-    A store in memory, which fails when it is told to.
+    A store in memory that can be made to fail.
 
     Attributes:
         batches: What was stored, in the order of the calls.

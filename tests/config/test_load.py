@@ -120,7 +120,7 @@ WRONG = [
     ),
     (
         "[sensor.a_b]",
-        'sensor.a_b: expected a sensor id, 1 to 64 characters without blank or _, got "a_b"',
+        'sensor.a_b: expected a sensor id, 1 to 64 characters without whitespace or _, got "a_b"',
     ),
     ("[command.on]\n[command.L]\n[command.ON]", "command.ON: the same command as command.on"),
     ("[command.L]\ncoalesce = 1", "command.L.coalesce: expected true or false, got 1"),

@@ -162,7 +162,7 @@ def _device(where: str, name: str, table: Mapping[str, Any], folder: str) -> Dev
 
 def _sensor(where: str, name: str, table: Mapping[str, Any]) -> SensorSettings:
     if not is_sensor_id(name):
-        refuse(f"{where}sensor.{name}", "a sensor id, 1 to 64 characters without blank or _", name)
+        refuse(f"{where}sensor.{name}", "a sensor id, 1 to 64 characters without whitespace or _", name)
     keys = dict(table)
     fields = _tables(f"{where}sensor.{name}.", "field", keys.pop("field", {}), "[sensor.ID.field.NAME]")
     return SensorSettings(

@@ -1,5 +1,5 @@
 """
-Alarms: raised by readings that fulfil a condition of the configuration, closed when ended and acknowledged.
+Alarms: raised by readings that meet a configured condition, closed when they have ended and were acknowledged.
 
 Pure rules; ids and times come in. A field of a sensor has at most one open alarm. It is raised when its condition first
 holds, ends when the condition no longer holds, and is closed when it has ended and was acknowledged. Until then it is
@@ -59,7 +59,7 @@ class Condition(NamedTuple):
 
     def holds(self, reading: Reading) -> bool:
         """
-        Whether a reading fulfils it; a text never fulfils a comparison with a number, nor a number one with a text.
+        Return whether a reading meets it; a text never meets a comparison with a number, nor a number one with a text.
         """
         if isinstance(self.operand, str):
             return reading.value is None and (reading.text == self.operand) == (self.compare == "==")
@@ -87,7 +87,7 @@ class Alarms:
     The alarms that are open: active, or not yet acknowledged.
 
     Attributes:
-        conditions: By sensor and field; where there are none, no reading needs to be evaluated.
+        conditions: By sensor and field; if there are none, no reading needs to be evaluated.
     """
 
     def __init__(self, conditions: Mapping[Series, Condition], new_id: Callable[[], str]) -> None:

@@ -49,7 +49,7 @@ class ClockWatch:
 
     def due(self, stamp: Stamp) -> ClockMark | None:
         """
-        Return the mark that is to be stored before rows with this stamp; None where the last one still holds.
+        Return the mark that is to be stored before rows with this stamp; None if the last one still applies.
         """
         at, uptime, trusted = stamp
         if abs(_lead(at, uptime) - self._marked) <= STEP and trusted == self._trusted:
@@ -70,8 +70,8 @@ class Stretch(NamedTuple):
 
     Attributes:
         first: The number of the mark before them.
-        last: The last number before the next mark; None where there is none.
-        shift: Milliseconds by which they are behind; None where that cannot be derived.
+        last: The last number before the next mark; None if there is none.
+        shift: Milliseconds by which they are behind; None if that cannot be derived.
     """
 
     first: int

@@ -43,7 +43,7 @@ class LinkCounts:
     malformed: int = _count("MALFORMED", "Lines that could not be read.")
     partial: int = _count("PARTIAL", "First lines after opening that were the tail of a broken one.")
     echoes: int = _count("ECHOES", "Lines that were an echo of what usbgate wrote.")
-    repeats: int = _count("REPEATS", "Lines that repeated the one before, where the configuration filters them.")
+    repeats: int = _count("REPEATS", "Lines that repeated the one before, if the configuration filters them.")
     fields_left_out: int = _count("LEFTOUT", "Fields left out because usbgate reserves their keys.", lines=False)
 
     def __iter__(self) -> Iterator[Count]:

@@ -130,8 +130,8 @@ def _upper_key(head: str) -> str:
 
 def reads_back(value: str) -> bool:
     """
-    Whether a value would read back as itself: it is not empty, has no blanks at its ends, no control character, and no
-    part that reads as a field.
+    Return whether a value would read back as itself: it is not empty and has no whitespace at its ends, no control
+    character, and no part that reads as a field.
     """
     return bool(value) and value == value.strip() and not _UNWRITABLE.search(value)
 
@@ -186,7 +186,7 @@ def is_key(text: str) -> bool:
 @lru_cache(maxsize=1024)
 def is_sensor_id(text: str) -> bool:
     """
-    Whether a text may name a sensor: 1 to 64 characters, no blank, no `_`, and it reads back.
+    Whether a text may name a sensor: 1 to 64 characters, no whitespace, no `_`, and it reads back.
     """
     return 0 < len(text) <= 64 and "_" not in text and not any(map(str.isspace, text)) and not _UNWRITABLE.search(text)
 
@@ -204,7 +204,7 @@ def parse_number(text: str) -> float | None:
     """
     Read a number as protocol §1 defines it; None if the text is not one, or not finite as a double.
     """
-    # Python's own grammar also allows blanks around it, `1_000`, other scripts' digits, infinity and nan.
+    # Python's own grammar also allows whitespace around it, `1_000`, other scripts' digits, infinity and nan.
     if text[:1] in _NUMBER_BEGINS and text[-1:] in _NUMBER_ENDS and "_" not in text and text.isascii():
         try:
             number = float(text)
@@ -273,7 +273,7 @@ def count_unreadable(data: bytes) -> int:
 
 def plain_text(text: str) -> str:
     """
-    Make any text fit to be the value of `TEXT`: replace `_` and control characters by blanks.
+    Make any text fit to be the value of `TEXT`: replace `_` and control characters by spaces.
     """
     text = _CONTROL.sub(" ", text.replace("_", " ")).encode("utf-8", "replace").decode()
     return text.strip() or "no text"

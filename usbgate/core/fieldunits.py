@@ -13,7 +13,7 @@ from usbgate.core.containers import BoundedDict
 from usbgate.core.fieldline import parse_value, unit_of
 from usbgate.core.model import Reading
 
-FIELDS_REMEMBERED = 10_000  # as many as there are sensors remembered; a field that was forgotten begins anew
+FIELDS_REMEMBERED = 10_000  # as many as there are sensors remembered; a forgotten field starts again
 
 Series = tuple[str, str, str]  # a device, a sensor and a field
 

@@ -32,7 +32,7 @@ class Kind:
         expected: What an error says was expected.
         holds: What the file has, as msgspec describes it.
         parse: Makes the setting's value of that; raises ValueError or `Malformed` for anything wrong.
-        items: The kind of each item, where the setting is a list whose items are named in errors.
+        items: The kind of each item, if the setting is a list whose items are named in errors.
     """
 
     expected: str

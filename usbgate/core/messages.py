@@ -45,7 +45,7 @@ def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: b
 
     Args:
         fields: What the client sent, keys in upper case.
-        origin: The peer's address, used as `ORIGIN` where the client gave none.
+        origin: The peer's address, used as `ORIGIN` if the client gave none.
         client: The peer, for the record.
         parsed: Whether the fields come from `parse`; otherwise their values, and the origin, are checked.
 

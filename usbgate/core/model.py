@@ -193,17 +193,17 @@ class ClockMark(NamedTuple):
 
 class Alarm(NamedTuple):
     """
-    A reading that fulfilled the condition of its field. It is open until it has ended and was acknowledged.
+    A reading that met the condition of its field. It is open until it has ended and was acknowledged.
 
     Attributes:
         alarm: Its id.
         sensor: The sensor.
         field: The field, upper case.
         condition: The condition, such as `> 60`.
-        value: The reading, where it is a number.
-        text: The reading, where it is not a number.
+        value: The reading, if it is a number.
+        text: The reading, if it is not a number.
         since: When it was raised: whole milliseconds since 1970, UTC.
-        ended: When a reading no longer fulfilled the condition; None while it is active.
+        ended: When a reading no longer met the condition; None while it is active.
         acknowledged: When it was acknowledged; None until then.
         by: Who acknowledged it.
     """

@@ -45,7 +45,7 @@ class Rules:
 
     Attributes:
         window: The most exchanges that may be on the wire at a time.
-        tags: Whether the device echoes a `TAG`; then nothing else tells what it answers.
+        tags: Whether the device echoes a `TAG`; then nothing else identifies the question that it answers.
         settle: Seconds after opening during which nothing is written.
         patience: Seconds to wait for an answer; None for the protocol's defaults.
         sensor_patience: The same for single sensors; takes precedence.
@@ -82,7 +82,7 @@ class Asker(Generic[W]):
     sent: bool = False
 
 
-# How requests ended: an outcome, and all to whom it goes.
+# How requests ended: an outcome, and all askers that receive it.
 Ended = tuple[Answer | RequestError, Sequence[Asker[W]]]
 
 
@@ -257,7 +257,7 @@ class PendingRequests(Generic[W]):
 
     def received(self, reports: Sequence[Report], now: float, at: int) -> Moves[W]:
         """
-        Match the reports of one chunk; each is handed on exactly once.
+        Match the reports of one chunk; each is delivered exactly once.
 
         Args:
             reports: In the order in which they came.
@@ -316,7 +316,7 @@ class PendingRequests(Generic[W]):
 
     def link_down(self, now: float) -> Moves[W]:
         """
-        Record that the device went away, or that the first attempt to open it failed (protocol §4.7).
+        Record that the device was disconnected, or that the first attempt to open it failed (protocol §4.7).
         """
         moves = self._begin(now)
         self.state = "offline"
@@ -337,7 +337,7 @@ class PendingRequests(Generic[W]):
 
     def stop(self, now: float) -> Moves[W]:
         """
-        Fail everybody who waits with `Stopped`.
+        Fail all waiting requests with `Stopped`.
         """
         moves = self._begin(now)
         self._clear(moves, Stopped)

@@ -34,7 +34,7 @@ BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 class LatencyHistogram:
     """
-    How many answers took at most so long.
+    Counts answers by how long they took.
 
     Attributes:
         sum: The total, in seconds.
@@ -53,7 +53,7 @@ class LatencyHistogram:
 
     def cumulated(self) -> list[tuple[float, int]]:
         """
-        Return (seconds, how many took at most so long), ascending; the last bound is infinity.
+        Return (seconds, how many answers took at most that long), ascending; the last bound is infinity.
         """
         return list(zip((*BOUNDS, inf), accumulate(self._counts), strict=True))
 

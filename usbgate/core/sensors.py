@@ -96,7 +96,7 @@ class KnownSensors:
 
     def restore(self, readings: Sequence[Reading]) -> None:
         """
-        Fill in readings of the database where none was received since; they replace those restored before.
+        Fill in readings from the database, unless newer ones were received; they replace those restored before.
 
         Args:
             readings: The newest of each field, oldest first.

@@ -39,7 +39,7 @@ class JournalStatus:
         trouble: Why nothing can be written at present; None where all is well.
         commits: Commits since usbgate started.
         slowest_commit: Seconds that the slowest of them took.
-        written: Bytes written to the disk since usbgate started; None where the system does not count them.
+        written: Bytes written to the disk since usbgate started; None if the system does not count them.
         daily: Bytes written in the last 24 hours, extrapolated during the first day; None as above.
         lost: Rows that had to be dropped.
     """

@@ -1,7 +1,7 @@
 """
-How durations, sizes and moments are spelled: in the configuration, in the words of line clients, and over HTTP.
+The grammar of durations, sizes and times: in the configuration, in the words of line clients, and over HTTP.
 
-A number, then a unit, with or without a blank between: `90s`, `1.5 h`, `200ms`, `2 GiB`. A duration without a unit is
+A number, then a unit, with or without a space between: `90s`, `1.5 h`, `200ms`, `2 GiB`. A duration without a unit is
 in seconds.
 """
 
@@ -43,7 +43,7 @@ def parse_size(text: str) -> int:
 
 def parse_moment(text: str, now: int) -> int:
     """
-    Return the time that a text means: a duration before now, or an RFC 3339 time, in UTC where it names no zone.
+    Return the time that a text means: a duration before now, or an RFC 3339 time, in UTC if it names no zone.
 
     Args:
         text: Such as `1h` or `2026-01-31T12:00:00Z`.

@@ -33,7 +33,7 @@ class _Timex(ctypes.Structure):
 
 def is_synchronised() -> bool:
     """
-    Return whether the kernel calls the wall clock synchronized (adjtimex(2)); True where it cannot be asked.
+    Return whether the kernel calls the wall clock synchronized (adjtimex(2)); True if it cannot be asked.
     """
     adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
     if adjtimex is None:

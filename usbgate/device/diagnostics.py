@@ -10,8 +10,8 @@ from twisted.logger import Logger
 
 from usbgate.core.fieldline import count_unreadable
 
-# The firmware's own text: at most so many lines in so many seconds are logged, the others counted, and of each at most
-# so many characters. A board that never stops then writes about 8 MB of log a day, which wears no flash out.
+# The firmware's own text: the maximum number of lines logged in a number of seconds (the others are counted), and of
+# characters of each. A board that never stops then writes about 8 MB of log a day, which wears no flash out.
 TEXT_LINES = 20
 TEXT_SPAN = 60.0
 TEXT_LENGTH = 200
@@ -91,7 +91,7 @@ class Diagnostics:
 
     def check_unended(self, line: bytes) -> None:
         """
-        Warn if a long line without an end holds many bytes that are no text.
+        Warn if a long line without an end contains many bytes that are not text.
 
         Args:
             line: The beginning of the line, `GARBLED_BYTES` or more.

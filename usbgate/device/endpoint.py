@@ -45,7 +45,7 @@ class SerialEndpoint:
         Args:
             reactor: Must also provide `IReactorFDSet`.
             path: The device; may be a symlink, which is resolved at each opening.
-            baudrate: Bits a second.
+            baudrate: Bits per second.
             keep_dtr: See `SerialTransport`.
         """
         self._reactor = reactor
@@ -85,7 +85,7 @@ class SerialEndpoint:
 
 class UsbEndpoint(SerialEndpoint):
     """
-    A serial port of a USB device, found anew at each opening: its tty may have another name each time.
+    A serial port of a USB device, looked up at each opening: its tty may have another name each time.
     """
 
     def __init__(self, reactor: IReactorTime, place: str, baudrate: int, usb: UsbTree, keep_dtr: bool = False) -> None:
@@ -93,7 +93,7 @@ class UsbEndpoint(SerialEndpoint):
         Args:
             reactor: Must also provide `IReactorFDSet`.
             place: The device, in the form that `parse_usb` reads.
-            baudrate: Bits a second.
+            baudrate: Bits per second.
             usb: The USB devices of the machine.
             keep_dtr: See `SerialTransport`.
 
@@ -128,7 +128,7 @@ def open_device(
         reactor: The reactor.
         spec_path: A path (starts with `/` or `.`), a USB device (`usb:…`, `usb-port:…`), or any Twisted client
             endpoint string (`tcp:host:port`).
-        baud: Bits a second, for a path and a USB device.
+        baud: Bits per second, for a path and a USB device.
         usb: The USB devices; None for those of this machine.
         keep_dtr: See `SerialTransport`; for a path and a USB device.
 

@@ -1,5 +1,5 @@
 """
-Lines of a device that are no news: echoes of what usbgate wrote, and repeats of what the device just sent.
+Lines of a device to ignore: echoes of what usbgate wrote, and repeats of what the device just sent.
 
 Pure rules with bounded memory; the time is an argument.
 """
@@ -10,11 +10,11 @@ from collections import OrderedDict
 
 from usbgate.core.containers import BoundedDict
 
-# Written lines remembered. An echo comes back before so many others are written, whatever the patience; a line has at
+# Written lines remembered. An echo comes back before that many others are written, whatever the patience; a line has at
 # most 1,024 bytes, so this is 1 MiB.
 ECHO_MEMORY = 1024
 
-# Lines remembered that may be repeated, and sensors that were asked. A radio repeats a packet before so many others
+# Lines remembered that may be repeated, and sensors that were asked. A radio repeats a packet before that many others
 # come. Again 1 MiB; the repeat of a line that was forgotten is delivered.
 REPEAT_MEMORY = 1024
 

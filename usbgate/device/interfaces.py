@@ -15,7 +15,7 @@ from usbgate.core.model import Report, Request, Send
 
 class IDialect(Interface):
     """
-    Parses the lines of one kind of device and writes requests to it (protocol §2, last point). One instance a link.
+    Parses the lines of one kind of device and writes requests to it (protocol §2, last point). One instance per link.
 
     The class is named `Dialect`. Its constructor has one argument, `options: Mapping[str, object] = {}`: the keys of
     `[device.NAME]` that usbgate itself does not know, with the values of the file. It raises `ValueError` for an option
@@ -24,8 +24,8 @@ class IDialect(Interface):
 
     line_starts: Sequence[bytes] = Attribute(
         "The possible beginnings of a line. The first line after opening may be the tail of a line that was sent before"
-        " we listened: it is dropped, and counted as partial, unless it has one of these beginnings. Where no"
-        ' beginning is certain, choose between `(b"",)`, the first line always counts, and `()`, it never does.'
+        " we listened: it is dropped, and counted as partial, unless it has one of these beginnings. If no"
+        ' beginning is certain, choose between `(b"",)` (the first line always counts) and `()` (it never counts).'
     )
     left_out: int = Attribute("How many fields were left out because usbgate gives their keys another meaning.")
 
@@ -37,7 +37,7 @@ class IDialect(Interface):
             line: The line without its end; not empty, at most 1,024 bytes.
 
         Returns:
-            A report, or a `str` where the line is the firmware's own text for the log.
+            A report, or a `str` if the line is the firmware's own text for the log.
 
         Raises:
             Malformed: It is neither.
@@ -50,7 +50,7 @@ class IDialect(Interface):
         Args:
             request: The request. `fields` has all that the device may be sent, in the client's order: `MSG`, `ID`,
                 `ORIGIN` and the arguments; `line` is the same as a field line.
-            tag: usbgate's own tag, where the device is configured to return one; it comes back as `Report.tag`.
+            tag: usbgate's own tag, if the device is configured to return one; it comes back as `Report.tag`.
 
         Returns:
             The line without its end. A request that cannot be written is best refused with an exception: it is logged,
@@ -127,7 +127,7 @@ class ILinkListener(Interface):
 
     def link_down(reason: str) -> None:
         """
-        The device went away, or the first attempt to open it failed; later failures are not reported.
+        The device was disconnected, or the first attempt to open it failed; later failures are not reported.
         """
 
     def link_drained() -> None:

@@ -1,5 +1,5 @@
 """
-A link: the connection to one device, opened again whenever the device went away (protocol §2).
+A link: the connection to one device, opened again whenever it is lost (protocol §2).
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Link(Service):
 
     The listener's `link_up` and `link_down` alternate; `link_down` is the first call if the first attempt to open the
     device fails, and is not called when the link itself closes the device. While paused, the link does not notice that
-    the device goes away.
+    the device is disconnected.
     """
 
     log: ClassVar[Logger] = Logger()

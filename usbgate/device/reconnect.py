@@ -1,5 +1,5 @@
 """
-Opening a device, and opening it again whenever it goes away (protocol §2).
+Opening a device, and opening it again whenever it is disconnected (protocol §2).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _QuietClientService(ClientService):
 
 class Reconnector:
     """
-    Keeps a device open from `start` to `stop`, and logs when it goes away and when it is back.
+    Keeps a device open from `start` to `stop`, and logs when it is disconnected and when it is back.
     """
 
     log: ClassVar[Logger] = Logger()
@@ -122,7 +122,7 @@ class Reconnector:
 
     def lost(self) -> None:
         """
-        Record and log that the device went away.
+        Record and log that the device was disconnected.
         """
         self._away_since = self._reactor.seconds()
         self.log.warn("{device} was disconnected: {path}", device=self._device, path=self._path)

@@ -59,7 +59,7 @@ class SerialTransport(SerialPort):
         Args:
             path: The device.
             reactor: Must also provide `IReactorFDSet`.
-            baudrate: Bits a second.
+            baudrate: Bits per second.
             keep_dtr: Leave DTR as it is when the port is closed. A board resets when DTR rises, and the kernel raises
                 it at every opening, so it must not fall at closing. (pyserial's `dtr = False` would lower it just
                 after the opening, so that the next opening resets the board again.)

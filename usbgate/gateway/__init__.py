@@ -1,3 +1,3 @@
 """
-Where decisions become actions, and the interfaces that faces use.
+Carries decisions out; `interfaces` is what the server and the web use.
 """

@@ -40,7 +40,7 @@ TIMEOUT = 10.0  # seconds, as in the original
 @implementer(IGateway)
 class Gateway(Service):
     """
-    What devices and faces have in common.
+    Connects devices, clients and the store.
     """
 
     log = Logger()
@@ -58,7 +58,7 @@ class Gateway(Service):
         Args:
             reactor: The monotonic clock, for timers and later turns.
             clock: The wall clock.
-            default_command: What `ask` means where neither the asker nor the sensor says otherwise.
+            default_command: The command of `ask` if neither the asker nor the sensor has one.
             sensor_settings: The configured sensors, by id.
             first_tag: See `PendingRequests`.
             new_alarm_id: See `Alarms`.
@@ -138,7 +138,7 @@ class Gateway(Service):
         Load the newest readings from the database, for `last` and for routing, and the alarms that are open.
 
         Raises:
-            SinkUnavailable: The database went away again.
+            SinkUnavailable: The connection to the database was lost again.
         """
         if self._store is not None:
             self._recorder.restore(await self._store.latest())

@@ -36,7 +36,7 @@ class Totals:
         readings: Readings received.
         outcomes: Requests that ended, by outcome.
         malformed: Malformed lines, by reason.
-        latencies: Requests that a device answered: how many took at most so many seconds, ascending, the last one
+        latencies: Requests that a device answered: how many took at most that many seconds, ascending, the last one
             infinity.
         latency_sum: Their total, in seconds.
     """
@@ -77,7 +77,7 @@ class DeviceSummary:
 
     Attributes:
         name: Its name.
-        path: Where it is, in the words of the configuration.
+        path: Its path as configured.
         state: `starting`, `settling`, `online`, `silent`, `offline` or `lent`.
         since: Since when: whole milliseconds since 1970, UTC.
         counts: What is counted of its link.
@@ -143,7 +143,7 @@ class Lease:
 
     Attributes:
         device: Its name.
-        port: The path of its tty; where it is in the words of the configuration, if that can't be told.
+        port: The path of its tty, or, if none was open, the device's path as configured.
         end: Ends the lease; calling it again does nothing.
     """
 
@@ -159,7 +159,7 @@ class IQueries(Interface):
 
     def default_command(sensor: str) -> str:
         """
-        Return the command that `ask` means for this sensor where none is given.
+        Return the command that `ask` sends to this sensor if none is given.
         """
 
     def last(sensor: str | None, field: str | None) -> list[Reading]:

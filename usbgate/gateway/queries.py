@@ -56,7 +56,7 @@ class Queries:
             recorder: The sensors, the alarms and the counts.
             routing: The devices.
             malformed: The malformed lines.
-            default_command: What `ask` means where neither the asker nor the sensor says otherwise.
+            default_command: The command of `ask` if neither the asker nor the sensor has one.
             sensor_settings: The configured sensors, by id.
         """
         self._reactor = reactor

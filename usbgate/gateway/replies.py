@@ -34,7 +34,7 @@ class _Postponed:
 
 class Replies:
     """
-    Delivers at most so many replies per reactor turn.
+    Delivers a limited number of replies per reactor turn.
     """
 
     def __init__(self, reactor: IReactorTime, record: Callable[[Sequence[Ended], str | None, float], None]) -> None:
@@ -56,7 +56,7 @@ class Replies:
 
         Args:
             ended: Outcomes, each with its askers.
-            device: The name of the device; None where the request could not be routed to one.
+            device: The name of the device; None if the request could not be routed to one.
             decided: When that was decided, in monotonic seconds.
 
         Returns:

@@ -1,5 +1,5 @@
 """
-Telling a connection whose peer is gone from one that is idle.
+Detect connections whose peer is gone.
 """
 
 from __future__ import annotations

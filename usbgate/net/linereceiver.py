@@ -48,7 +48,7 @@ class BoundedLineReceiver(LineReceiver):
         Deliver lines one by one, until paused or after `loseConnection`. While paused, the others wait for the next
         call; after `loseConnection` they are discarded.
 
-        Override this to get all lines of a chunk in one call. It is called once for each chunk, also where the chunk
+        Override this to get all lines of a chunk in one call. It is called once for each chunk, even if the chunk
         completes no line; an over-long line is longer than `MAX_LENGTH`.
 
         Args:

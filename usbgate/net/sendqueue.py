@@ -199,7 +199,7 @@ class SendQueue:
 
     def count_in_kernel(self) -> int | None:
         """
-        Return how many bytes the kernel holds that the peer has not read; None where it does not report that.
+        Return how many bytes the kernel holds that the peer has not read; None if the system does not report that.
         """
         if not IFileDescriptor.providedBy(self._transport):
             return None

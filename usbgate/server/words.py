@@ -40,7 +40,7 @@ class Word:
 
     def usage_error(self, reason: str = "wrong arguments") -> Malformed:
         """
-        Return the error for arguments that do not fit.
+        Return the error for wrong arguments.
         """
         # `TEXT` has no `_` (protocol §1); the option works without it, too.
         return Malformed(reason, "usage: " + self.usage.replace("max_age", "maxage"))

@@ -25,7 +25,7 @@ _BURST = 10_000
 
 class Home:
     """
-    A board of which the caller moves the bytes and the time. The same seed and the same calls give the same bytes.
+    A board whose bytes and time the caller moves. The same seed and the same calls give the same bytes.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Home:
         """
         Args:
             seed: For the same behaviour each time; None for another one each time.
-            rate: Unrequested reports per second.
+            rate: Unsolicited reports per second.
             noise: The share of lines, 0 to 1, that come after garbage or a piece of a line.
             mute: Whether it answers no request; it still sends reports.
             max_delay: Seconds that an answer takes at most.

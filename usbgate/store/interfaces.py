@@ -97,7 +97,7 @@ class ISink(Interface):
 
     def store(batch: Batch) -> Deferred[None]:
         """
-        Store a batch atomically and idempotently, also where it overlaps an earlier one.
+        Store a batch atomically and idempotently, even if it overlaps an earlier one.
 
         Returns:
             Fires when it is committed. Fails with `SinkUnavailable`, or with `RowsRefused` if nothing of it was stored.
@@ -154,7 +154,7 @@ class IStore(Interface):
                 range, otherwise by number.
 
         Returns:
-            Fires with None where there are none; fails with `SinkUnavailable`.
+            Fires with None if there are none; fails with `SinkUnavailable`.
         """
 
     def page(selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:

@@ -56,7 +56,7 @@ class BoundedRequest(Request):
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """
-        Hide the body from Twisted, which would parse it as a form and fail where it is not one.
+        Hide the body from Twisted, which would parse it as a form and fail if it is not one.
         """
         self._body, self.content = self.content, BytesIO()
         super().requestReceived(command, path, version)

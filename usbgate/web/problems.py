@@ -80,7 +80,7 @@ def respond(
     Send a whole response.
 
     Args:
-        request: A `twisted.web` request whose client is connected; Twisted omits the body where it is a HEAD.
+        request: A `twisted.web` request whose client is connected; Twisted omits the body of the response to a HEAD.
         status: The status.
         content_type: The type of the body.
         body: The body.

@@ -86,7 +86,7 @@ class QueryTime(int, QueryValue):
 
     @classmethod
     def parse(cls, text: str, now: int) -> Self:
-        # A `+` in a query means a blank, and few people know that they must write %2B.
+        # A `+` in a query means a space, and few people know that they must write %2B.
         return cls(parse_moment(re.sub(r" (?=[0-9]{2}:?[0-9]{2}$)", "+", text), now))
 
 

@@ -1,3 +1,3 @@
 """
-The formats of devices' lines: one module a dialect, each with a class `Dialect` that provides `IDialect`.
+The formats of devices' lines: one module per dialect, each with a class `Dialect` that provides `IDialect`.
 """

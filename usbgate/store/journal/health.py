@@ -57,7 +57,7 @@ class JournalHealth:
         Start measuring the bytes written.
         """
         before = bytes_to_disk()
-        # `bytes_to_disk` is 0 where the system does not count.
+        # `bytes_to_disk` is 0 if the system does not count.
         self._rate = WriteRate(lambda: max(self._written(), bytes_to_disk() - before), self._seconds)
 
     def committed(self, seconds: float) -> None:
