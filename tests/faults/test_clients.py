@@ -186,16 +186,23 @@ class RudeClientTests(ClientsCase):
 
     def test_no_line_end(self) -> None:
         """
-        30 MB without a line end get one error, that the line is too long; what follows them is served.
+        30 MB without a line end get one error, that the line is too long; what follows them is served. As the first
+        line, they close the connection.
         """
         rude = self.open()
+        file = rude.makefile()
+        rude.sendall(b"ping\n")
+        self.assertEqual(file.readline(), "OK:ping\n")
         with self.beside():
             for _ in range(1000 if FULL else 30):
                 rude.sendall(b"x" * 1_000_000)
             rude.sendall(b"\nping\n")
-            file = rude.makefile()
             self.assertTrue(file.readline().startswith("ERROR:limit_"))
             self.assertEqual(file.readline(), "OK:ping\n")
+            stranger = self.open()
+            with self.assertRaises(ConnectionError):
+                while True:
+                    stranger.sendall(b"x" * 1_000_000)
 
     def test_half_closes(self) -> None:
         """

@@ -77,11 +77,16 @@ FRAGMENTS = [
     b"x" * 1000, b"y" * 30, b"ping\n", b"ask 20\n", b"ask", b"ask 20 L tag=t\n", b"ask 20 origin=a_B:1 x\n",
     b"help\n", b"help ask\n", b"status\n", b"last\n", b"history 20 since=1h\n", b"watch\n", b"watch 20\n",
     b"unwatch\n", b"sensors\n", b"devices\r\n", b"noise\n", b"lend leonardo\n", b"QUIT\n", b"quit now\n",
+    b"\xef\xbb\xbf", b"\xef", b"POST /", b"GET ", b"\r\x00", b"\x16\x03", b"SSH-",
 ]  # fmt: skip
 chunks = st.one_of(st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=8).map(b"".join), st.binary(max_size=8))
 deeds = st.sampled_from([deed for deed in DEEDS if deed not in ("half-close", "hang up")])
 last_deeds = st.sampled_from([[], [], ["half-close"], ["half-close", "answer"], ["hang up"]])
-beginnings = st.sampled_from([[], [], [], [b"MSG:J_ID:20_ORIGIN:TOTO"], [b"MSG:J_ID:20_ORIGIN:TOTO", "wait", "wait"]])
+original: list[Step] = [b"MSG:J_ID:20_ORIGIN:TOTO"]
+# Behind a first line nothing closes the connection.
+beginnings = st.sampled_from(
+    [[b"ping\n"], [b"ping\n"], [b"\xef\xbb\xbfping\n"], [], original, [*original, "wait", "wait"]]
+)
 client_steps: st.SearchStrategy[list[Step]] = st.builds(
     lambda beginning, first, last, later: [*beginning, *first, *last, *later],
     beginnings,

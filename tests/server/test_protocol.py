@@ -222,7 +222,9 @@ class RequestTests(ServerCase):
     def test_over_long(self) -> None:
         """
         A line that is too long gets one error, as soon as it is too long, with its whole fields; the next line is read.
+        Only the first line of a connection must not be too long (`tests.server.test_opening`).
         """
+        self.send(b"ping\n")
         begun = b"MSG:J_ID:20_TAG:t_A:" + b"x" * LINE_LIMIT
         expected = "ERROR:limit_MSG:J_ID:20_TAG:t_TEXT:the line is too long"
         self.assertEqual(self.send(begun), [expected])

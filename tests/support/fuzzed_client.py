@@ -4,6 +4,7 @@ A client that sends any bytes in any chunks, and what it must receive (protocol 
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
@@ -14,7 +15,15 @@ from zope.interface import implementer
 
 from tests.support.marked_gateway import MarkedGateway
 from tests.support.memory_gateway import PeerTransport
-from tests.support.reference import ANY_LENGTH, SURE_WORDS, Expected, fields_of, lines_of, without_telnet
+from tests.support.reference import (
+    ANY_LENGTH,
+    SURE_WORDS,
+    Expected,
+    fields_of,
+    is_refused,
+    lines_of,
+    without_telnet,
+)
 from usbgate.core.fieldline import LINE_LIMIT, parse
 from usbgate.core.model import ReportEvent
 from usbgate.server import console
@@ -56,6 +65,7 @@ class FuzzedClient:
         self._arrived = False
         self._unended_since: float | None = None  # since when the first data may be the line of the original client
         self._said_all = False
+        self._refused = False
         self._hung_up = False
         self._events = 0
         self._largest = 0
@@ -86,15 +96,23 @@ class FuzzedClient:
                 self.transport.producerState = "paused"  # nothing more comes
                 return
             first, self._arrived = not self._arrived, True
-            fields = fields_of(data) if first else None
+            fields = fields_of(data.removeprefix(BOM_UTF8)) if first else None
             whole = fields is not None and {"MSG", "ID", "ORIGIN"} <= fields.keys()
             self._unended_since = self.clock.seconds() if whole else None
             self.stream += data
             self._largest = max(self._largest, len(data))
             self.protocol.dataReceived(data)
+            if not self.lines and is_refused(self._text()):
+                self._refused = True
+                assert not self.transport.connected
+
+    def _text(self) -> bytes:
+        # The stream as lines are cut from it; a byte order mark can be before the first line only.
+        text = without_telnet(self.stream)
+        return text if self.lines else text.removeprefix(BOM_UTF8)
 
     def _take_unended(self) -> None:
-        self.lines.append(self.stream)
+        self.lines.append(self._text())
         self.stream = b""
         self._unended_since = None
 
@@ -174,8 +192,11 @@ class FuzzedClient:
         Check that the client received what it must, and that nothing is left of it.
         """
         self.settle()
-        expected = Expected([*self.lines, *lines_of(without_telnet(self.stream))[0]])
-        whole = not (self._hung_up or expected.quits or self.transport.producerState == "stopped")
+        expected = Expected([*self.lines, *lines_of(self._text())[0]])
+        if self._refused:
+            assert not self.transport.value()
+        ended = self._hung_up or self._refused or expected.quits
+        whole = not (ended or self.transport.producerState == "stopped")
         self._check_heard(expected, whole)
         if self.transport.connected:
             assert not self.protocol.half_closed or self.protocol.console in self.factory.subscribers

@@ -75,6 +75,19 @@ def lines_of(stream: bytes, limit: int = LINE_LIMIT) -> tuple[list[bytes], bytes
     return lines, rest
 
 
+def is_refused(stream: bytes) -> bool:
+    """
+    Return whether the first line of a stream, which may be unfinished, is no line client's (protocol §3).
+    """
+    first = re.sub(rb"\A(\r?\n)*", b"", stream).split(b"\n")[0]
+    printed = first.replace(b"\r\x00", b"")
+    return (
+        re.match(rb"\r*([A-Z]+ (/|\*|http:|https:)|SSH-)", first) is not None
+        or any(byte == 127 or (byte < 32 and not 7 <= byte <= 13) for byte in printed)
+        or len(first.removesuffix(b"\r")) > LINE_LIMIT
+    )
+
+
 def check_cuts(chunks: Sequence[bytes], limit: int) -> None:
     """
     However a stream is cut into chunks, its lines and its rest are the same, and at most one line is kept.

@@ -11,6 +11,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
 
 from usbgate.core.errors import LimitExceeded, RequestError, Stopped
 from usbgate.core.messages import answer_line, event_line
@@ -23,6 +24,8 @@ MAX_CONNECTIONS = 1000  # the default; each is a file descriptor and up to 1 MiB
 
 # Seconds for clients to read what is unsent when usbgate stops; the whole stop must take less than 5 s.
 STOP_LIMIT = 1.5
+
+REFUSED_INTERVAL = 60.0  # seconds between two log lines about connections of other programs: a page can open many
 
 
 def _wall() -> int:
@@ -42,6 +45,7 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         connections: The open connections.
     """
 
+    log = Logger()
     noisy = False
 
     def __init__(
@@ -68,6 +72,8 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         self._accepted = 0
         self._unflushed: dict[ClientProtocol, None] = {}  # an ordered set
         self._encoded: tuple[Answer | None, bytes] = (None, b"")  # the latest
+        self._refused = 0  # not logged yet
+        self._refused_logged = float("-inf")
         self._stopping = False
         self._all_closed: Deferred[None] | None = None
         self._stop_call: IDelayedCall | None = None
@@ -107,6 +113,25 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
                 self._stop_call = None
             all_closed, self._all_closed = self._all_closed, None
             all_closed.callback(None)
+
+    def log_refused(self, client: str, reason: str) -> None:
+        """
+        Log, at most once a minute, that a connection was closed because its first line is not a line client's.
+
+        Args:
+            client: The client's host and port.
+            reason: What its first line is instead.
+        """
+        self._refused += 1
+        now = self.reactor.seconds()
+        if now - self._refused_logged >= REFUSED_INTERVAL:
+            self.log.warn(
+                "closed {count} connection(s) that did not begin as a line client's, the last from {client}: {reason}",
+                count=self._refused,
+                client=client,
+                reason=reason,
+            )
+            self._refused_logged, self._refused = now, 0
 
     def counts(self) -> Mapping[str, int]:
         """

@@ -4,6 +4,7 @@ The line server for programs and people (protocol §3): one `ClientProtocol` per
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from usbgate.net.keepalive import is_over, keep_alive
 from usbgate.net.linereceiver import BoundedLineReceiver
 from usbgate.net.sendqueue import STUCK_AFTER, SendQueue
 from usbgate.server.console import Console
+from usbgate.server.opening import Opening
 from usbgate.server.requests import REQUEST_LINE, is_original_request, read_request
 from usbgate.server.telnet import TelnetFilter
 
@@ -73,6 +75,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         self.closing = False
         self._telnet = TelnetFilter()
         self._nothing_received = True
+        self._opening: Opening | None = Opening()  # until the first line has ended
         self._owed = b""  # the line end that the last echo did not have
         self._resume: IDelayedCall | None = None
         self._check: LoopingCall | None = None  # of a half-closed connection
@@ -179,11 +182,27 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         if self.timeOut is not None:
             self.setTimeout(None)
         first, self._nothing_received = self._nothing_received, False
-        lines = self.buffer.feed(self._telnet.feed(data))
+        text = self._telnet.feed(data)
+        if self._opening is not None:
+            try:
+                text = self._opening.feed(text)
+            except Malformed as error:
+                self._refuse(text, error)
+                return
+            if self._opening.is_over:
+                self._opening = None
+        lines = self.buffer.feed(text)
         self.delimiter = b"\r\n" if self.buffer.crlf else b"\n"
-        if first and not lines and is_original_request(data):
+        if first and not lines and is_original_request(data.removeprefix(BOM_UTF8)):
             self.setTimeout(FIRST_DATA_PATIENCE)
         self.linesReceived(lines)
+
+    def _refuse(self, data: bytes, error: Malformed) -> None:
+        # A browser that talks HTTP to this port must not command a sensor, whatever the page has it send.
+        line = (self.buffer.take_rest() + data).lstrip(b"\r\n").partition(b"\n")[0]
+        self._record_malformed(line[: self.MAX_LENGTH], error)
+        self.factory.log_refused(self.client, error.reason)
+        self.close()
 
     def callLater(self, period: float, call: Callable[..., Any]) -> IDelayedCall:
         """
@@ -197,6 +216,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         Nothing followed the first data: it is the original client's request.
         """
         self.setTimeout(None)
+        self._opening = None
         self._request_received(self.buffer.take_rest(), b"")
 
     def linesReceived(self, lines: Sequence[bytes]) -> None:
