@@ -4,8 +4,11 @@ A device goes away and comes back, under the same name or another: the real daem
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
 import sys
+import time
 
 from tests.faults.ledger import measured, processor_time
 from tests.support.daemon import RunningCase
@@ -228,3 +231,36 @@ class CloneTests(ReplugCase):
         self.plug_in("1-1.4", CLONE, "ttyUSB0", "4")
         eventually(lambda: self.states(client)["ids"] == "online", "the only one is taken")
         self.assertRegex(client.word("ask 2 dev=ids")[0], "^ID:2_VALUE:4_")
+
+
+class BriefConnectionTests(RunningCase):
+    """
+    A serial server that is in use.
+    """
+
+    def test_in_use(self) -> None:
+        """
+        It is tried ever more rarely; the log and the subscribers learn of it, but not of every attempt.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(0.05)
+            daemon = TwistdDaemon(
+                self.state, "--database", "none", "--device", f"tcp:127.0.0.1:{server.getsockname()[1]}"
+            )
+            self.addCleanup(daemon.stop)
+            daemon.ready()
+            client = LineClient(daemon.port)
+            self.addCleanup(client.close)
+            client.word("watch")
+            connections: list[float] = []
+            end = time.monotonic() + 4.0
+            while time.monotonic() < end:
+                with contextlib.suppress(TimeoutError):
+                    connection, _ = server.accept()
+                    connections.append(time.monotonic())
+                    connection.sendall(b"Port already in use\r\n")
+                    connection.close()
+            self.assertTrue(2 <= len(connections) <= 6, connections)
+        log = daemon.log
+        self.assertEqual(log.count("only briefly again and again: is another client connected"), 1, log)
+        self.assertEqual(log.count("was disconnected"), 1, log)

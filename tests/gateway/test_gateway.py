@@ -567,6 +567,7 @@ class SilenceTests(GatewayCase):
         self.assertNoResult(asked)
         self.link.listener.link_active()
         self.link.listener.link_silent()
+        self.clock.advance(2.0)
         self.link.listener.link_down("it went away")
         self.failureResultOf(asked, Offline)
         self.link.listener.link_up()

@@ -45,6 +45,7 @@ class LinkCounts:
     echoes: int = _count("ECHOES", "Lines that were an echo of what usbgate wrote.")
     repeats: int = _count("REPEATS", "Lines that repeated the one before, if the configuration filters them.")
     fields_left_out: int = _count("LEFTOUT", "Fields left out because usbgate reserves their keys.", lines=False)
+    reconnects: int = _count("RECONNECTS", "Openings of the device after it had been disconnected.", lines=False)
 
     def __iter__(self) -> Iterator[Count]:
         for each in fields(self):

@@ -276,7 +276,8 @@ class Link(Service):
         self._protocol = protocol
         if self._paused:
             protocol.pauseProducing()
-        self._reconnector.opened()
+        if self._reconnector.opened(network=ITCPTransport.providedBy(protocol.transport)):
+            self.counts.reconnects += 1
         if self._watchdog is not None:
             self._watchdog.start()
         self.listener.link_up()

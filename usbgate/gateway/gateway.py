@@ -32,6 +32,7 @@ from usbgate.gateway.malformed import MalformedLines
 from usbgate.gateway.queries import Queries
 from usbgate.gateway.replies import Asker, Ended, Replies
 from usbgate.gateway.routing import Route, Routing
+from usbgate.gateway.states import StateEvents
 from usbgate.store.interfaces import IJournal, IStore
 
 TIMEOUT = 10.0  # seconds, as in the original
@@ -79,6 +80,7 @@ class Gateway(Service):
             sensor_settings,
         )
         self._events = Events()
+        self._states = StateEvents(reactor, self._events.publish)
         self._replies = Replies(reactor, self._record_late)
         self._journal: IJournal | None = None
         self._store: IStore | None = None
@@ -119,6 +121,7 @@ class Gateway(Service):
         self._append([self._recorder.end_on_change()])
         self._replies.stop()
         self._routing.stop()
+        self._states.stop()
         now = self.seconds()
         for route in self._routing.routes.values():
             self.act(route, route.pending.stop(now), now)
@@ -267,10 +270,11 @@ class Gateway(Service):
 
     def update_state(self, route: Route) -> None:
         """
-        Publish a device's state if it changed.
+        Derive a device's state, and publish it if it changed.
         """
+        name, before = route.link.name, route.state
         if route.update_state(self._clock.wall()):
-            self._events.publish(DeviceEvent(route.link.name, route.state, route.since))
+            self._states.changed(name, before, lambda: DeviceEvent(name, route.state, route.since))
 
     def _record_late(self, ended: Sequence[Ended], device: str | None, decided: float) -> None:
         # What was not decided in `act`, or some turns ago.
