@@ -17,6 +17,7 @@ from tests.support.memory_gateway import MemoryGateway, PeerTransport
 from tests.support.running import ROOT
 from tests.support.turnclock import TurnClock
 from usbgate.config.dialects import make_dialect
+from usbgate.core.alarms import Uncompared
 from usbgate.core.counts import LinkCounts
 from usbgate.core.messages import event_line
 from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Event, ReportEvent, StoreEvent
@@ -34,17 +35,18 @@ EVENTS: dict[type[Event], tuple[str, Event]] = {
     ReportEvent: ("reading", ReportEvent("20", "leonardo", "J", AT, (("VALUE", "456"),))),
     DeviceEvent: ("device", DeviceEvent("leonardo", "online", AT)),
     StoreEvent: ("store", StoreEvent("away", 12)),
-    AlarmEvent: ("alarm", AlarmEvent(Alarm("a1", "2", "SMOKE", "== 1", 1.0, None, AT), "raised", AT)),
+    AlarmEvent: ("alarm", AlarmEvent(Alarm("a1", "leonardo", "2", "SMOKE", "== 1", 1.0, None, AT), "raised", AT)),
 }
 HTTP_ONLY = {StoreEvent, AlarmEvent}  # `watch` does not send these
 
 STORE = StoreStatus("away", "pi", 12, 1, AT, "no route")
 JOURNAL = JournalStatus("disk full", 5, 0.25, 512, 1024, 3)
-STATUS = Status("1.2", 7.0, True, 3, 1, STORE, JOURNAL, {"uno": ["5", "6"]})
+STATUS = Status("1.2", 7.0, True, 3, 1, STORE, JOURNAL, {"uno": ["5", "6"]}, [])
 
 # Another value of each type; a field of a status that is of another type is named below.
 OTHER: dict[type, Any] = {str: "other", int: 99, float: 99.0, bool: False}
 UNSURE = {"uno": ["7"]}
+UNCOMPARED = [Uncompared("uno", "20", "TEMP", "> 60", 25, "nan")]
 
 
 def other(status: Any, name: str) -> Any:
@@ -114,9 +116,11 @@ class StatusTests(SynchronousTestCase):
         Each field of the status is shown by `status`; all but the unsure sensors are shown over HTTP, too.
         """
         before, json = self.lines("status"), status_json(self.gateway, {})
-        statuses = [replace(STATUS, unsure=UNSURE)]
+        statuses = [replace(STATUS, unsure=UNSURE), replace(STATUS, uncompared=UNCOMPARED)]
         statuses += [
-            other(STATUS, each.name) for each in fields(Status) if each.name not in ("store", "journal", "unsure")
+            other(STATUS, each.name)
+            for each in fields(Status)
+            if each.name not in ("store", "journal", "unsure", "uncompared")
         ]
         statuses += [replace(STATUS, store=other(STORE, each.name)) for each in fields(STORE)]
         statuses += [replace(STATUS, journal=other(JOURNAL, each.name)) for each in fields(JOURNAL)]

@@ -7,10 +7,11 @@ from __future__ import annotations
 from itertools import count
 
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 
 from tests.support.gateway import WALL, GatewayCase
-from usbgate.core.alarms import Condition
-from usbgate.core.errors import Stopped, Unknown
+from usbgate.core.alarms import UNCOMPARED_LIMIT, Condition, Uncompared
+from usbgate.core.errors import Malformed, Stopped, Unknown
 from usbgate.core.model import Alarm, AlarmEvent, AlarmRecord, Event
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
@@ -61,7 +62,7 @@ class AlarmTests(GatewayCase):
         self.receive(("2", "0"), ("20", "1"))
         self.assertEqual((self.gateway.queries.alarms(), self.told(), self.stored()), ([], [], []))
         self.receive(("2", "1"), ("2", "1"))
-        raised = Alarm("a1", "2", "VALUE", "== 1", 1.0, None, WALL)
+        raised = Alarm("a1", "leonardo", "2", "VALUE", "== 1", 1.0, None, WALL)
         self.assertEqual((self.gateway.queries.alarms(), self.told()), ([raised], [raised]))
         self.clock.advance(5)
         self.receive(("2", "0"))
@@ -87,7 +88,7 @@ class AlarmTests(GatewayCase):
         """
         self.receive(("2", "1"))
         self.told()
-        old = Alarm("old", "2", "VALUE", "== 1", 1.0, None, WALL - 5000)
+        old = Alarm("old", "leonardo", "2", "VALUE", "== 1", 1.0, None, WALL - 5000)
         self.store.open_alarms = [old]
         self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
         self.assertEqual(self.gateway.queries.alarms(), [old])
@@ -105,3 +106,33 @@ class AlarmTests(GatewayCase):
         self.receive(("2", "1"))
         self.gateway.stopService()
         self.failureResultOf(self.gateway.acknowledge("a1", "Anna"), Stopped)
+
+    def test_by(self) -> None:
+        """
+        What the database would refuse is refused before anything is stored.
+        """
+        self.receive(("2", "1"))
+        self.failureResultOf(self.gateway.acknowledge("a1", "Anna\0"), Malformed)
+        self.assertEqual([alarm.acknowledged for alarm in self.gateway.queries.alarms()], [None])
+        self.assertEqual(self.stored(), [("a1", "raised", None)])
+
+    def test_uncompared(self) -> None:
+        """
+        A condition with which 20 readings could not be compared is logged once, and the status shows it meanwhile.
+        """
+        self.receive(*[("2", "nan")] * (UNCOMPARED_LIMIT - 1))
+        self.assertEqual(self.gateway.queries.status().uncompared, [])
+        with capturedLogs() as logged:
+            self.receive(("2", "ERR"))
+            self.receive(*[("2", "nan")] * 50)
+        shown = Uncompared("leonardo", "2", "VALUE", "== 1", UNCOMPARED_LIMIT + 50, "nan")
+        self.assertEqual(self.gateway.queries.status().uncompared, [shown])
+        self.assertEqual(
+            [formatEvent(event) for event in logged],
+            [
+                "the last 20 readings of VALUE of sensor 2 on leonardo can't be compared with its alarm condition == 1"
+                ", the last one is ERR: they neither raise nor end the alarm"
+            ],
+        )
+        self.receive(("2", "0"))
+        self.assertEqual(self.gateway.queries.status().uncompared, [])

@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory_gateway import AT_TEXT, MemoryGateway, PeerTransport
+from usbgate.core.alarms import Uncompared
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Busy, Failed, Offline, TimedOut
 from usbgate.core.fieldline import LINE_LIMIT, parse
@@ -355,6 +356,7 @@ class OtherTests(WordCase):
             store=StoreStatus("away", "pi", 12, 1, AT, "no_route"),
             journal=JournalStatus("disk_full", 5, 0.01234, 512, 1024, 3),
             unsure={"uno": ["5", "6"]},
+            uncompared=[Uncompared("uno", "5", "TEMP", "> 60", 25, "n_a")],
         )
         self.send("watch")
         self.client.dataReceived(b"MSG:J_ID:20\n")
@@ -370,6 +372,7 @@ class OtherTests(WordCase):
                 "MALFORMED:2_REASON:no key",
                 "DEV:uno_UNSURE:2_SENSORS:5,6"
                 "_TEXT:they answer with neither MSG nor TAG: an unsolicited reading can pass for an answer",
+                "DEV:uno_ID:5_FIELD:TEMP_UNCOMPARED:25_TEXT:the last one is n a, and the alarm condition > 60",
                 "CLIENTS:1_WATCHERS:1_WAITING:1_ACCEPTED:1_LIMITED:0",
                 "OK:status",
             ],

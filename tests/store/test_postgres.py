@@ -101,7 +101,7 @@ class AlarmsTests(PostgresTestCase):
         self.assertEqual(await sink.alarms(), [])
 
         def record(at: int, alarm: str, event: str, who: str | None = None, value: float | None = 61.5) -> AlarmRecord:
-            return AlarmRecord(AT + at, alarm, "20", alarm.upper(), event, "> 60", value, None, who, True)
+            return AlarmRecord(AT + at, alarm, "uno", "20", alarm.upper(), event, "> 60", value, None, who, True)
 
         rows = [
             *[record(at, alarm, "raised") for at, alarm in enumerate(["a", "b", "c", "d", "e", "f"])],
@@ -116,14 +116,14 @@ class AlarmsTests(PostgresTestCase):
             record(18, "f", "acknowledged", "Carl"),
         ]
         await sink.store(batch.encode(1, rows))
-        columns = "alarm, sensor, field, event, condition, value, text, who, clock"
+        columns = "alarm, device, sensor, field, event, condition, value, text, who, clock"
         at = "(extract(epoch from at) * 1000)::bigint"
         self.assertEqual(
             self.query(f"select {at}, {columns} from alarm_event order by seq"), [tuple(row) for row in rows]
         )
 
         def alarm(name: str, at: int, **others: Any) -> Alarm:
-            return Alarm(name, "20", name.upper(), "> 60", 61.5, None, AT + at, **others)
+            return Alarm(name, "uno", "20", name.upper(), "> 60", 61.5, None, AT + at, **others)
 
         self.assertEqual(
             await sink.alarms(),

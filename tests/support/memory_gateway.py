@@ -76,6 +76,7 @@ class MemoryGateway:
             store=StoreStatus("connected", "pi"),
             journal=JournalStatus(),
             unsure={},
+            uncompared=[],
         )
         self.current_totals = Totals(
             readings=12,

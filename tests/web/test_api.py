@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from tests.support.memory_gateway import AT_TEXT
 from tests.support.waiting import until
 from tests.support.web import JSON, Reply, WebTestCase
-from usbgate.core.alarms import Condition
+from usbgate.core.alarms import Condition, Uncompared
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import (
     Busy,
@@ -32,7 +32,7 @@ from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import DeviceSummary, SensorSummary
 from usbgate.testing import AT, reading
 
-SMOKE = Alarm("a1", "2", "SMOKE", "== 1", 1.0, None, AT)
+SMOKE = Alarm("a1", "leonardo", "2", "SMOKE", "== 1", 1.0, None, AT)
 
 
 class SensorTests(WebTestCase):
@@ -93,8 +93,8 @@ class SensorTests(WebTestCase):
                 fields={"TEMP": temp},
             )
         }
-        ended = Alarm("a2", "28:FF:4C:01", "BAT", "== LOW", None, "LOW", AT, ended=AT)
-        self.gateway.raised = [Alarm("a1", "28:FF:4C:01", "TEMP", "> 60", 61.0, None, AT), ended]
+        ended = Alarm("a2", "leonardo", "28:FF:4C:01", "BAT", "== LOW", None, "LOW", AT, ended=AT)
+        self.gateway.raised = [Alarm("a1", "leonardo", "28:FF:4C:01", "TEMP", "> 60", 61.0, None, AT), ended]
         body = await self.get("/api/v1/sensors/28%3AFF%3A4C%3A01")
         self.assertEqual((body["stale"], body["device"], body["device_state"]), (True, "uno", None))
         self.assertEqual(
@@ -488,7 +488,8 @@ class OtherTests(WebTestCase):
         self.gateway.raised = [SMOKE]
         self.gateway.presented = {"2": SensorSettings(name="smoke", place="hall")}
         alarm = {
-            **{"id": "a1", "sensor": "2", "field": "SMOKE", "name": "smoke", "place": "hall", "condition": "== 1"},
+            **{"id": "a1", "device": "leonardo", "sensor": "2", "field": "SMOKE", "name": "smoke", "place": "hall"},
+            "condition": "== 1",
             **{"value": 1.0, "text": None, "since": AT_TEXT, "ended": None, "acknowledged": None},
         }
         self.assertEqual(await self.get("/api/v1/alarms"), {"alarms": [alarm]})
@@ -522,7 +523,9 @@ class OtherTests(WebTestCase):
             in_flight=1,
             store=StoreStatus("away", "flat", 12, 1, AT, "no_route"),
             journal=JournalStatus("disk_full", 5, 0.01254, 512, 1024, 3),
+            uncompared=[Uncompared("uno", "5", "TEMP", "> 60", 25, "n_a")],
         )
+        uncompared = {"device": "uno", "sensor": "5", "field": "TEMP", "condition": "> 60"}
         journal = {"state": "trouble", "commits": 5, "slowest": 0.0125, "written": 512, "daily": 1024, "lost": 3}
         self.assertEqual(
             await self.get("/api/v1/status"),
@@ -532,6 +535,7 @@ class OtherTests(WebTestCase):
                 "journal": {**journal, "text": "disk full"},
                 "requests": {"answered": 3, "timeout": 1},
                 "malformed": {"no key": 2},
+                "uncompared": [{**uncompared, "readings": 25, "text": "n_a"}],
                 "clients": {"clients": 3, "http": 1, "streams": 0},
             },
         )

@@ -129,6 +129,45 @@ class AlarmTests(WebRunningCase):
         stored = [(raised["id"], event) for event in ("raised", "ended", "acknowledged")]
         eventually(lambda: self.rows("select alarm, event from alarm_event order by seq") == stored, "all is stored")
 
+    def test_nothing_else_ends_it(self) -> None:
+        """
+        An alarm is ended neither by a reading that is no number, nor by another device, nor by an acknowledgement that
+        cannot be stored; after its device was removed from the configuration, by an acknowledgement.
+        """
+        devices = [self.plug(lambda fields: [], name) for name in ("ttyACM0", "ttyACM1")]
+        config = self.state.parent / "usbgate.toml"
+        common = '[sensor.3.field.TEMP]\nalarm = "> 60"\n[sensor.4.field.STATUS]\nalarm = "!= OK"\n'
+        names = "".join(f'[device.{name}]\npath = "{each.path}"\n' for name, each in zip("ab", devices, strict=True))
+        config.write_text(common + names)
+        options = "--database", self.database, "--config", str(config)
+        daemon = self.run_web(*options)
+        self.online(daemon)
+        devices[0].say(b"ID:3_TEMP:75", b"ID:3_TEMP:nan", b"ID:4_STATUS:17")
+
+        def alarms() -> list[tuple[str, str, bool]]:
+            found = daemon.call("GET", "/api/v1/alarms")["alarms"]
+            return sorted((each["device"], each["sensor"], each["ended"] is not None) for each in found)
+
+        eventually(lambda: alarms() == [("a", "3", False), ("a", "4", False)], "they are raised")
+        devices[1].say(b"ID:3_TEMP:20", b"ID:4_STATUS:OK", b"ID:3_TEMP:80")
+        raised = [("a", "3", False), ("a", "4", False), ("b", "3", False)]
+        eventually(lambda: alarms() == raised, "each device has its own")
+        ids = {(each["device"], each["sensor"]): each["id"] for each in daemon.call("GET", "/api/v1/alarms")["alarms"]}
+        path = f"/api/v1/alarms/{ids['a', '3']}/acknowledge"
+        self.assertEqual(daemon.call("POST", path, {"by": "Anna\0"})["status"], 400)
+        self.assertEqual(alarms(), raised)
+        eventually(lambda: len(self.rows("select 1 from alarm_event")) == 3, "they are stored")
+        daemon.stop()
+        config.write_text(common + names.replace("[device.a]", "[device.c]"))
+        daemon = self.run_web(*options)
+        self.online(daemon)
+        eventually(lambda: alarms() == raised, "they are restored")
+        self.assertTrue(daemon.call("POST", path, {"by": "Anna"})["ended"])
+        self.assertEqual(alarms(), raised[1:])
+        stored = [("a", "acknowledged", "Anna"), ("a", "ended", "Anna")]
+        query = "select device, event, who from alarm_event where event <> 'raised' order by seq"
+        eventually(lambda: self.rows(query) == stored, "it is stored")
+
 
 class WebJobTests(WebRunningCase):
     """

@@ -144,7 +144,7 @@ class StreamTests(SynchronousTestCase):
             ReportEvent("20", "leonardo", "J", AT, (("TEMP", "21.5"), ("T", "<img\u2028 onerror=1>"))),
             DeviceEvent("leonardo", "offline", AT),
             StoreEvent("away", 12),
-            AlarmEvent(Alarm("a1", "2", "SMOKE", "== 1", 1.0, None, AT), "raised", AT),
+            AlarmEvent(Alarm("a1", "leonardo", "2", "SMOKE", "== 1", 1.0, None, AT), "raised", AT),
         ]
         self.assertEqual({type(event) for event in events}, set(get_args(Event)))
         [call] = [call for call in Api.calls.documented if call.path == "/api/v1/events"]
@@ -173,8 +173,15 @@ class StreamTests(SynchronousTestCase):
                 (
                     "event: alarm",
                     {
-                        **{"id": "a1", "sensor": "2", "field": "SMOKE", "name": "smoke", "place": "hall"},
-                        **{"condition": "== 1", "value": 1.0, "text": None, "since": AT_TEXT, "ended": None},
+                        **{"id": "a1", "device": "leonardo", "sensor": "2", "field": "SMOKE", "name": "smoke"},
+                        **{
+                            "place": "hall",
+                            "condition": "== 1",
+                            "value": 1.0,
+                            "text": None,
+                            "since": AT_TEXT,
+                            "ended": None,
+                        },
                         "acknowledged": None,
                     },
                 ),

@@ -100,7 +100,7 @@ class SchemathesisTests(WebTestCase):
         gateway.stored_requests = [
             StoredRequest(9, RequestRecord(AT, "me", "127.0.0.1:5", None, "20", "J", None, "offline", 1.5, True))
         ]
-        gateway.raised = [Alarm("a1", "2", "SMOKE", "== 1", 1.0, None, AT)]
+        gateway.raised = [Alarm("a1", "leonardo", "2", "SMOKE", "== 1", 1.0, None, AT)]
 
         def answer(request: Request) -> Deferred[Answer]:
             question = request.question

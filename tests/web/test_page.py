@@ -13,6 +13,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.support import postgresql
 from tests.support.waiting import LIMIT
+from usbgate.core.alarms import UNCOMPARED_LIMIT
 
 try:
     from axe_playwright_python.sync_playwright import Axe
@@ -229,6 +230,17 @@ class TopTests(PageCase):
         expect(page.get_by_role("alert").get_by_role("button")).to_have_count(0)
         flat().say("2", "SMOKE:0")
         expect(page.get_by_role("alert")).to_be_empty()
+
+    def test_uncompared(self) -> None:
+        """
+        A condition with which the newest readings cannot be compared is shown.
+        """
+        for _ in range(UNCOMPARED_LIMIT):
+            flat().say("2", "SMOKE:nan")
+        self.addCleanup(flat().say, "2", "SMOKE:0")
+        page = self.open()
+        self.live(page)
+        expect(page.locator(".notice.uncompared")).to_contain_text("is “nan”, which can’t be compared")
 
     def test_device(self) -> None:
         """

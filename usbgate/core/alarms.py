@@ -1,9 +1,10 @@
 """
 Alarms: raised by readings that meet a configured condition, closed when they have ended and were acknowledged.
 
-Pure rules; ids and times come in. A field of a sensor has at most one open alarm. It is raised when its condition first
-holds, ends when the condition no longer holds, and is closed when it has ended and was acknowledged. Until then it is
-the same alarm, however often the condition comes and goes.
+Pure rules; ids and times come in. A field of a sensor has at most one open alarm for each device that reports it. It is
+raised when its condition first holds, ends when the condition no longer holds, and is closed when it has ended and was
+acknowledged. Until then it is the same alarm, however often the condition comes and goes. A reading that cannot be
+compared with the condition changes nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from usbgate.core.errors import Unknown
-from usbgate.core.fieldline import parse_number
+from usbgate.core.fieldline import check_value, parse_number, parse_value
 from usbgate.core.model import Alarm, AlarmRecord, Reading
+
+UNCOMPARED_LIMIT = 20  # readings in a row after which a condition that they cannot be compared with is shown
 
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -31,7 +34,11 @@ _CONDITION = re.compile(r"(<=|>=|==|!=|<|>)\s*(\S.*)")
 
 class Condition(NamedTuple):
     """
-    A condition on a reading: compared with a number, or equal or unequal to a text.
+    A condition on a reading (protocol §5).
+
+    Attributes:
+        compare: One of `<`, `<=`, `>`, `>=`, `==` and `!=`.
+        operand: A number; or, with `==` and `!=`, the spelling of anything that is no plain decimal.
     """
 
     compare: str
@@ -44,29 +51,63 @@ class Condition(NamedTuple):
 
         Raises:
             ValueError: Not a condition; only `==` and `!=` compare with a text.
+            Malformed: No reading can have this text.
         """
         spelled = _CONDITION.fullmatch(text.strip())
         if spelled is None:
             raise ValueError(text)
-        number = parse_number(spelled[2])
-        if number is None and spelled[1] not in ("==", "!="):
+        compare, operand = spelled.groups()
+        if compare in ("==", "!="):
+            number, spelling = parse_value(operand)
+            if spelling is not None:
+                check_value("alarm", spelling)
+                return cls(compare, spelling)
+        else:
+            number = parse_number(operand)
+        if number is None:
             raise ValueError(text)
-        return cls(spelled[1], spelled[2] if number is None else number)
+        return cls(compare, number)
 
     def __str__(self) -> str:
         operand = self.operand if isinstance(self.operand, str) else repr(self.operand).removesuffix(".0")
         return f"{self.compare} {operand}"
 
-    def holds(self, reading: Reading) -> bool:
+    def holds(self, reading: Reading) -> bool | None:
         """
-        Return whether a reading meets it; a text never meets a comparison with a number, nor a number one with a text.
+        Return whether a reading meets it; None if the reading is no number and the operand is one.
         """
-        if isinstance(self.operand, str):
-            return reading.value is None and (reading.text == self.operand) == (self.compare == "==")
-        return reading.value is not None and _COMPARE[self.compare](reading.value, self.operand)
+        compare, operand = self
+        if isinstance(operand, str):
+            return (reading.text == operand) == (compare == "==")
+        if reading.value is None:
+            return None
+        if reading.text is not None and compare in ("==", "!="):
+            return compare == "!="  # it is no plain decimal: `00E1` is not the number 0
+        return _COMPARE[compare](reading.value, operand)
 
 
-Series = tuple[str, str]  # a sensor and a field
+Key = tuple[str, str, str]  # a device, a sensor and a field
+
+
+class Uncompared(NamedTuple):
+    """
+    A condition with which the newest readings of a field could not be compared.
+
+    Attributes:
+        device: The device that sent them.
+        sensor: The sensor.
+        field: The field.
+        condition: The condition.
+        readings: How many in a row.
+        text: The last one.
+    """
+
+    device: str
+    sensor: str
+    field: str
+    condition: str
+    readings: int
+    text: str | None
 
 
 class Change(NamedTuple):
@@ -88,17 +129,22 @@ class Alarms:
 
     Attributes:
         conditions: By sensor and field; if there are none, no reading needs to be evaluated.
+        devices: The configured devices; the alarms of any other end when they are acknowledged.
     """
 
-    def __init__(self, conditions: Mapping[Series, Condition], new_id: Callable[[], str]) -> None:
+    def __init__(self, conditions: Mapping[tuple[str, str], Condition], new_id: Callable[[], str]) -> None:
         """
         Args:
             conditions: By sensor and field (upper case).
             new_id: Makes ids for alarms: ASCII letters and digits, never the same twice.
         """
         self.conditions = conditions
+        self.devices: set[str] = set()
         self._new_id = new_id
-        self._open: dict[Series, Alarm] = {}
+        self._open: dict[Key, Alarm] = {}
+        self._uncompared: dict[Key, Uncompared] = {}  # as many as devices times conditions at most
+        self._logged: set[Key] = set()
+        self._unlogged: list[Uncompared] = []
         self._restored: set[str] = set()  # ids
 
     def open(self) -> list[Alarm]:
@@ -116,16 +162,22 @@ class Alarms:
         """
         changes: list[Change] = []
         for reading in readings:
-            series = (reading.sensor, reading.field)
-            condition = self.conditions.get(series)
+            condition = self.conditions.get((reading.sensor, reading.field))
             if condition is None:
                 continue
-            alarm = self._open.get(series)
+            key = (reading.device, reading.sensor, reading.field)
+            holds = condition.holds(reading)
+            if holds is None:
+                self._count_uncompared(key, condition, reading)
+                continue
+            if self._uncompared:
+                self._uncompared.pop(key, None)
+            alarm = self._open.get(key)
             active = alarm is not None and alarm.ended is None
-            if condition.holds(reading) == active:
+            if holds == active:
                 continue
             if alarm is None:
-                alarm = Alarm(self._new_id(), *series, str(condition), reading.value, reading.text, reading.at)
+                alarm = Alarm(self._new_id(), *key, str(condition), reading.value, reading.text, reading.at)
             elif active:
                 alarm = alarm._replace(ended=reading.at)
             else:
@@ -135,13 +187,26 @@ class Alarms:
             changes.append(_change(alarm, reading.at, reading.clock, event, reading))
         return changes
 
+    def uncompared(self) -> list[Uncompared]:
+        """
+        List the conditions with which the last `UNCOMPARED_LIMIT` readings or more could not be compared.
+        """
+        return [each for each in self._uncompared.values() if each.readings >= UNCOMPARED_LIMIT]
+
+    def take_unlogged(self) -> list[Uncompared]:
+        """
+        Return what became one of `uncompared` since the last call, to be logged; each field of a device once.
+        """
+        unlogged, self._unlogged = self._unlogged, []
+        return unlogged
+
     def acknowledge(self, alarm: str, by: str, at: int, clock: bool) -> tuple[Alarm, list[Change]]:
         """
-        Record that somebody has seen an alarm; the first one counts.
+        Record that somebody has seen an alarm; the first one counts. It ends, too, if its device is not configured.
 
         Args:
             alarm: Its id.
-            by: Who that was.
+            by: Who that was; whitespace at its ends is removed.
             at: When: whole milliseconds since 1970, UTC.
             clock: Whether the clock is known to be right.
 
@@ -149,16 +214,23 @@ class Alarms:
             The alarm as it is now, and the changes.
 
         Raises:
+            Malformed: `by` is nothing that a line could have.
             Unknown: No open alarm has this id.
         """
+        by = by.strip()
+        check_value("by", by)
         found = next((each for each in self._open.values() if each.alarm == alarm), None)
         if found is None:
             raise Unknown(f"no open alarm has the id {alarm}")
-        if found.acknowledged is not None:
-            return found, []
-        found = found._replace(acknowledged=at, by=by)
+        changes = []
+        if found.acknowledged is None:
+            found = found._replace(acknowledged=at, by=by)
+            changes.append(_change(found, at, clock, "acknowledged"))
+        if found.ended is None and found.device not in self.devices:
+            found = found._replace(ended=at)
+            changes.append(_change(found, at, clock, "ended"))
         self._keep(found)
-        return found, [_change(found, at, clock, "acknowledged")]
+        return found, changes
 
     def restore(self, stored: Sequence[Alarm], at: int, clock: bool) -> list[Change]:
         """
@@ -177,8 +249,7 @@ class Alarms:
         """
         changes: list[Change] = []
         for alarm in stored:
-            series = (alarm.sensor, alarm.field)
-            here = self._open.get(series)
+            here = self._open.get(_key(alarm))
             if here is not None and here.alarm == alarm.alarm:
                 continue  # what is known here is newer
             if here is not None and here.alarm in self._restored:
@@ -188,7 +259,7 @@ class Alarms:
             if here is not None:
                 changes.append(_joined(here, at, clock))
                 changes += self._go_on(alarm, here, at, clock)
-            elif series not in self.conditions and alarm.ended is None:
+            elif alarm.ended is None and self._is_abandoned(alarm):
                 changes += self._go_on(alarm, alarm._replace(ended=at), at, clock)  # nothing else would ever end it
             else:
                 self._keep(alarm)
@@ -208,19 +279,36 @@ class Alarms:
         self._keep(alarm)
         return changes
 
+    def _count_uncompared(self, key: Key, condition: Condition, reading: Reading) -> None:
+        before = self._uncompared.get(key)
+        count = 1 if before is None else before.readings + 1
+        self._uncompared[key] = now = Uncompared(*key, str(condition), count, reading.text)
+        if count == UNCOMPARED_LIMIT and key not in self._logged:
+            self._logged.add(key)
+            self._unlogged.append(now)
+
+    def _is_abandoned(self, alarm: Alarm) -> bool:
+        # Whether no reading and no acknowledgement would ever end a stored alarm.
+        if (alarm.sensor, alarm.field) not in self.conditions:
+            return True
+        return alarm.device not in self.devices and alarm.acknowledged is not None
+
     def _keep(self, alarm: Alarm) -> None:
-        series = (alarm.sensor, alarm.field)
         if alarm.ended is None or alarm.acknowledged is None:
-            self._open[series] = alarm
+            self._open[_key(alarm)] = alarm
         else:
-            self._open.pop(series, None)
+            self._open.pop(_key(alarm), None)
             self._restored.discard(alarm.alarm)
+
+
+def _key(alarm: Alarm) -> Key:
+    return alarm.device, alarm.sensor, alarm.field
 
 
 def _change(alarm: Alarm, at: int, clock: bool, event: str, reading: Reading | None = None) -> Change:
     value, text = (alarm.value, alarm.text) if reading is None else (reading.value, reading.text)
     record = AlarmRecord(
-        at, alarm.alarm, alarm.sensor, alarm.field, event, alarm.condition, value, text, alarm.by, clock
+        at, alarm.alarm, alarm.device, alarm.sensor, alarm.field, event, alarm.condition, value, text, alarm.by, clock
     )
     return Change(alarm, record)
 

@@ -197,18 +197,21 @@ class Alarm(NamedTuple):
 
     Attributes:
         alarm: Its id.
+        device: The device that sent the reading.
         sensor: The sensor.
         field: The field, upper case.
         condition: The condition, such as `> 60`.
         value: The reading, if it is a number.
         text: The reading, if it is not a number.
         since: When it was raised: whole milliseconds since 1970, UTC.
-        ended: When a reading no longer met the condition; None while it is active.
+        ended: When a reading no longer met the condition, or the alarm of a device that is no longer configured was
+            acknowledged; None while it is active.
         acknowledged: When it was acknowledged; None until then.
         by: Who acknowledged it.
     """
 
     alarm: str
+    device: str
     sensor: str
     field: str
     condition: str
@@ -227,6 +230,7 @@ class AlarmRecord(NamedTuple):
 
     at: int  # whole milliseconds since 1970, UTC
     alarm: str
+    device: str
     sensor: str
     field: str
     event: str  # "raised", "ended", "acknowledged", or "joined" to an older one that is the same

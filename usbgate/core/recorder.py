@@ -13,7 +13,7 @@ from itertools import accumulate
 from math import inf
 from typing import Any, NamedTuple
 
-from usbgate.core.alarms import Alarms, Change
+from usbgate.core.alarms import Alarms, Change, Uncompared
 from usbgate.core.clockmarks import ClockWatch, Stamp
 from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import RequestError
@@ -67,12 +67,14 @@ class Entry(NamedTuple):
         changes: Changes of alarms, to be published.
         contested: Each sensor that another device reported before, the first time: its id, this device, that device.
         unit_changes: Each field that is text from now on, since its unit changed.
+        uncompared: Conditions that are to be logged since too many readings could not be compared with them.
     """
 
     runs: Sequence[Sequence[Row]]
     changes: Sequence[Change]
     contested: Sequence[tuple[str, str, str]] = ()
     unit_changes: Sequence[UnitChange] = ()
+    uncompared: Sequence[Uncompared] = ()
 
 
 class Recorder:
@@ -170,7 +172,7 @@ class Recorder:
             runs = self._runs(held, marks, readings, requests, changes)
         else:
             runs = (readings, requests, [change.record for change in changes])
-        return Entry(runs, changes, contested, unit_changes)
+        return Entry(runs, changes, contested, unit_changes, self.alarms.take_unlogged())
 
     def restore(self, readings: Sequence[Reading]) -> None:
         """

@@ -95,6 +95,7 @@ class Gateway(Service):
             rules: The configuration of asking over it.
             warning: Returns `DeviceSummary.warning`.
         """
+        self._recorder.alarms.devices.add(link.name)
         link.listener = _LinkListener(self, self._routing.add(link, rules, warning, self._clock.wall()))
 
     def store_in(
@@ -186,7 +187,7 @@ class Gateway(Service):
         stamp = self.stamp()
         try:
             found, changes = self._recorder.alarms.acknowledge(alarm, by, stamp.at, stamp.trusted)
-        except Unknown as error:
+        except RequestError as error:
             return fail(error)
         self._take_changes(changes, stamp)
         return succeed(found)
@@ -254,7 +255,7 @@ class Gateway(Service):
             changes = entry.changes
             if self._journal is not None and any(entry.runs):
                 self._journal.append(*entry.runs)
-            if entry.contested or entry.unit_changes:
+            if entry.contested or entry.unit_changes or entry.uncompared:
                 self._warn(entry)
         if moves.send and not route.link.send(moves.send):
             route.pending.held = True
@@ -290,6 +291,13 @@ class Gateway(Service):
             self._journal.append(*runs)
 
     def _warn(self, entry: Entry) -> None:
+        for each in entry.uncompared:
+            self.log.warn(
+                "the last {each.readings} readings of {each.field} of sensor {each.sensor} on {each.device} can't be "
+                "compared with its alarm condition {each.condition}, the last one is {each.text}: "
+                "they neither raise nor end the alarm",
+                each=each,
+            )
         for sensor, device, before in entry.contested:
             self.log.warn(
                 "{device} and {before} both report sensor {sensor}: its readings are stored under each device",

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
+from usbgate.core.alarms import Uncompared
 from usbgate.core.counts import LinkCounts
 from usbgate.core.model import (
     Alarm,
@@ -107,6 +108,7 @@ class Status:
         journal: The journal; None where nothing is stored.
         unsure: By device, the sensors that answer with neither MSG nor TAG, so that an unasked reading can pass for an
             answer (protocol §4.6).
+        uncompared: The alarm conditions with which the newest readings can't be compared (protocol §5).
     """
 
     version: str
@@ -117,6 +119,7 @@ class Status:
     store: StoreStatus
     journal: JournalStatus | None
     unsure: Mapping[str, Sequence[str]]
+    uncompared: Sequence[Uncompared]
 
 
 class MalformedLine(NamedTuple):
@@ -253,7 +256,7 @@ class IGateway(Interface):
         Record that somebody has seen an alarm; the first acknowledgement counts.
 
         Returns:
-            Fires with the alarm as it is then; fails with `Unknown` or `Stopped`.
+            Fires with the alarm as it is then; fails with `Malformed` (`by` can't be stored), `Unknown` or `Stopped`.
         """
 
     def lend(device: str, client: str) -> Deferred[Lease]:

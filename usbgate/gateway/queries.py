@@ -136,6 +136,7 @@ class Queries:
             store=store,
             journal=journal,
             unsure={route.link.name: unsure for route in routes if (unsure := route.pending.unsure)},
+            uncompared=self._recorder.alarms.uncompared(),
         )
 
     def malformed_lines(self) -> Sequence[MalformedLine]:

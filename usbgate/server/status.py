@@ -48,6 +48,14 @@ def status_fields(status: Status, totals: Totals, connections: Mapping[str, int]
                 "SENSORS": ",".join(named),
                 "TEXT": "they answer with neither MSG nor TAG: an unsolicited reading can pass for an answer",
             }
+    for each in status.uncompared:
+        yield {
+            "DEV": each.device,
+            "ID": each.sensor,
+            "FIELD": each.field,
+            "UNCOMPARED": str(each.readings),
+            "TEXT": plain_text(f"the last one is {each.text}, and the alarm condition {each.condition}"),
+        }
     yield {key: str(count) for key, count in connections.items()}
 
 

@@ -279,6 +279,7 @@ class ApiAlarm(Struct, frozen=True, kw_only=True):
     """
 
     id: str
+    device: str
     sensor: str
     field: str
     name: str | None
@@ -333,6 +334,19 @@ class ApiStore(Struct, frozen=True, kw_only=True):
     text: str | None
 
 
+class ApiUncompared(Struct, frozen=True, kw_only=True):
+    """
+    The condition of an alarm with which so many readings in a row could not be compared; `text` is the last one.
+    """
+
+    device: str
+    sensor: str
+    field: str
+    condition: str
+    readings: int
+    text: str | None
+
+
 class ApiStatus(Struct, frozen=True, kw_only=True):
     """
     The state of usbgate; `uptime` is in seconds, `clock` is whether the wall clock is trusted.
@@ -346,6 +360,7 @@ class ApiStatus(Struct, frozen=True, kw_only=True):
     journal: dict[str, ApiValue]
     requests: dict[str, int]
     malformed: dict[str, int]
+    uncompared: list[ApiUncompared]
     sensors: int
     inflight: int
     clients: dict[str, int]

@@ -44,6 +44,7 @@ from usbgate.web.schema import (
     ApiStatus,
     ApiStore,
     ApiStoreEvent,
+    ApiUncompared,
     ApiValue,
 )
 
@@ -222,6 +223,7 @@ def alarm_json(alarm: Alarm, configured: Mapping[str, SensorSettings]) -> ApiAla
         acknowledged = ApiAcknowledgement(by=alarm.by or "", at=format_time(alarm.acknowledged))
     return ApiAlarm(
         id=alarm.alarm,
+        device=alarm.device,
         sensor=alarm.sensor,
         field=alarm.field,
         name=settings.name,
@@ -283,6 +285,7 @@ def status_json(queries: IQueries, clients: Mapping[str, int]) -> ApiStatus:
         journal={} if status.journal is None else _journal_json(status.journal),
         requests=dict(totals.outcomes),
         malformed=dict(totals.malformed),
+        uncompared=[ApiUncompared(**each._asdict()) for each in status.uncompared],
         sensors=status.sensors,
         inflight=status.in_flight,
         clients={name.lower(): count for name, count in clients.items()},

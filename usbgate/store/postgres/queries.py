@@ -48,8 +48,8 @@ _LATEST = f"""
 
 # Columns in the order of `Alarm`.
 _ALARMS = f"""
-    select alarm, sensor, field, condition, value, text, {_MS.format("since")}, {_MS.format("ended")},
-        {_MS.format("acknowledged")}, who
+    select alarm, device, sensor, field, condition, value, text, {_MS.format("since")},
+        {_MS.format("ended")}, {_MS.format("acknowledged")}, who
     from alarm where gateway = %(gateway)s and (ended is null or acknowledged is null)
     order by seq
 """

@@ -50,6 +50,7 @@ export class Alarms {
     const [from, to] = [alarm.since, alarm.ended].map((at) => at && time(Date.parse(at)));
     const about = [
       reading(alarm),
+      store.sensors.get(alarm.sensor)?.device !== alarm.device && t("alarm.device", { device: alarm.device }),
       to ? t("alarm.until", { from, to }) : t("alarm.since", { time: from }),
       to && t("alarm.over"),
       alarm.acknowledged && t("alarm.seen", { by: alarm.acknowledged.by }),
@@ -102,6 +103,11 @@ function notices() {
       found.push([`device ${name}`, shape, t(`notice.${state}`, { device: name, time: time(Date.parse(since)) })]);
     }
     if (warning) found.push([`warning ${name}`, "info", t("notice.warning", { device: name, text: warning })]);
+  }
+  for (const { device, sensor, field, condition, text } of store.uncompared) {
+    const name = store.sensors.get(sensor)?.name ?? sensor;
+    const about = t("notice.uncompared", { device, name, field: fieldName(field), condition, text });
+    found.push([`uncompared ${device} ${sensor} ${field}`, "stale", about]);
   }
   const { state, backlog, behind } = store.database;
   if (state === "away") found.push(["database", "stale", t("notice.away", { count: rows(backlog) })]);

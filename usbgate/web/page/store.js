@@ -19,6 +19,7 @@ class Store {
     this.sensors = new Map(); // in the order of usbgate
     this.devices = new Map();
     this.alarms = new Map();
+    this.uncompared = [];
     this.database = { state: "connected", backlog: 0, behind: false };
     this.version = "";
     this.connection = "connecting"; // open, lost
@@ -142,11 +143,12 @@ class Store {
     }
   }
 
-  setRest({ devices, alarms, status: { store, version } }) {
+  setRest({ devices, alarms, status: { store, uncompared, version } }) {
     this.devices = new Map(devices.map((device) => [device.name, device]));
     this.alarms = new Map(alarms.map((alarm) => [alarm.id, alarm]));
     const behind = store.oldest !== null && this.now() - Date.parse(store.oldest) > BEHIND;
     this.database = { state: store.state, backlog: store.backlog, behind };
+    this.uncompared = uncompared;
     this.version = version;
     this.emit("alarms");
     this.emit("state");
@@ -195,7 +197,9 @@ class Store {
       else if (this.alarms.has(data.id)) this.alarms.set(data.id, data);
       else this.alarms = new Map([[data.id, data], ...this.alarms]);
       const field = this.sensors.get(data.sensor)?.fields.find((each) => each.field === data.field);
-      if (field) field.alarming = data.ended === null;
+      // Each device that reports the sensor has an alarm of its own.
+      const here = [...this.alarms.values()].filter((each) => each.sensor === data.sensor && each.field === data.field);
+      if (field) field.alarming = here.some((each) => each.ended === null);
       this.emit("alarms");
       this.emit("sensor", data.sensor);
     } else if (kind === "device") {

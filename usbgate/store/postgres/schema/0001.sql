@@ -78,6 +78,7 @@ create table alarm_event (
     gateway text collate "C" not null,
     seq bigint not null,
     alarm text collate "C" not null,
+    device text not null,
     sensor text collate "C" not null,
     field text collate "C" not null,
     event text not null,
@@ -91,7 +92,8 @@ create table alarm_event (
 
 -- An alarm that was merged into an identical one (`joined`) is left out.
 create view alarm as
-    select gateway, alarm, min(seq) as seq, min(sensor) as sensor, min(field) as field, min(condition) as condition,
+    select gateway, alarm, min(seq) as seq, min(device) as device, min(sensor) as sensor, min(field) as field,
+        min(condition) as condition,
         (array_agg(value order by seq))[1] as value, (array_agg(text order by seq))[1] as text,
         (array_agg(at order by seq))[1] as since,
         case (array_agg(event order by seq desc) filter (where event in ('raised', 'ended')))[1] when 'ended'
