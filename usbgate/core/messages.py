@@ -1,7 +1,7 @@
 """
 The lines between clients and usbgate: requests, answers, errors and events (protocol §3).
 
-Every face that uses field lines parses its requests and formats its replies here.
+Every front end that uses field lines parses its requests and formats its replies here.
 """
 
 from __future__ import annotations

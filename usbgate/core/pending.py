@@ -89,7 +89,7 @@ Ended = tuple[Answer | RequestError, Sequence[Asker[W]]]
 @dataclass(slots=True)
 class Moves(Generic[W]):
     """
-    What is to be done, in this order of kinds; within one, in order.
+    What is to be done: kind by kind, in this order; within a kind, in order.
 
     Attributes:
         handed: Each report that was given in, with the question that it answered, if any.
@@ -142,8 +142,8 @@ class PendingRequests(Generic[W]):
         bound: When `expire` is to be called next, if nothing else happens before; inf for never. It may be too early,
             never too late; each `expire` makes it exact.
         in_flight: How many askers wait.
-        held: While true, nothing is written: the device does not take what was written. Set by the caller, cleared by
-            `release`. Who waits meanwhile waits for a place on the wire, and counts as not asked.
+        held: While true, nothing is written: the device has not accepted what was written before. Set by the caller,
+            cleared by `release`. Requests that wait meanwhile count as not asked.
     """
 
     def __init__(self, device: str, rules: Rules, first_tag: int = 0) -> None:
@@ -185,7 +185,7 @@ class PendingRequests(Generic[W]):
     @property
     def deadline(self) -> float:
         """
-        When `expire` is to be called next, if nothing else happens before; inf for never.
+        When `expire` is to be called next, unless something else happens before; inf for never.
         """
         limit, reserved = self._limits.first(), self._reserved.first()
         return min(

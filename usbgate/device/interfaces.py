@@ -19,7 +19,7 @@ class IDialect(Interface):
 
     The class is named `Dialect`. Its constructor has one argument, `options: Mapping[str, object] = {}`: the keys of
     `[device.NAME]` that usbgate itself does not know, with the values of the file. It raises `ValueError` for an option
-    that it does not know, or a value that it can't use; the message begins with the key and says what is possible.
+    that it does not know, or a value that it can't use; the message begins with the key and names the possible values.
     """
 
     line_starts: Sequence[bytes] = Attribute(

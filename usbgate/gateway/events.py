@@ -1,5 +1,5 @@
 """
-Publish and subscribe within the process: every face learns of events here.
+Publish and subscribe within the process: all front ends receive events from here.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ class Events:
     """
     The subscribers, and what is published to them.
 
-    A subscriber is called at once and must not block: what a slow peer may pile up is bounded by the face that knows
-    the peer.
+    A subscriber is called at once and must not block. Its front end limits what waits for a slow peer.
 
     Attributes:
         subscribers: What to call with each event. While there are none, no event needs to be made.

@@ -106,7 +106,7 @@ class Gateway(Service):
 
         Args:
             journal: Takes the rows.
-            store: Has what was stored.
+            store: To read what was stored.
             status: Returns the status of both.
         """
         self._journal = journal

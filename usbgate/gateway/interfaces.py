@@ -1,5 +1,5 @@
 """
-The gateway as its faces (line port, HTTP, …) see it.
+The gateway as its front ends (line port, HTTP, …) see it.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class IQueries(Interface):
 
 class IGateway(Interface):
     """
-    What every face (line port, HTTP, …) talks to: its commands here, its queries in `queries`.
+    What every front end (line port, HTTP, …) talks to: its commands here, its queries in `queries`.
     """
 
     queries: IQueries = Attribute("Read-only queries.")

@@ -52,7 +52,7 @@ class Replies:
 
     def admit(self, ended: Sequence[Ended], device: str | None, decided: float) -> Sequence[Ended]:
         """
-        Postpone an answer for a crowd, and what must not overtake what is postponed for the same client.
+        Postpone an answer with very many askers, and replies that must not overtake postponed ones.
 
         Args:
             ended: Outcomes, each with its askers.

@@ -52,7 +52,7 @@ class Route:
 
     def update_state(self, at: int) -> bool:
         """
-        Derive the state anew.
+        Derive the state again.
 
         Args:
             at: Now: whole milliseconds since 1970, UTC.
@@ -73,7 +73,7 @@ class Route:
 
     def summary(self) -> DeviceSummary:
         """
-        Return what is known of the device.
+        Return a summary of the device.
         """
         link = self.link
         return DeviceSummary(link.name, link.path, self.state, self.since, replace(link.counts), self.warning())

@@ -1,3 +1,3 @@
 """
-The HTTP face: an API for programs and for the page, and the page's files.
+The HTTP front end: an API for programs and for the page, and the page's files.
 """

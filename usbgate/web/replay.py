@@ -1,5 +1,5 @@
 """
-The newest events, numbered and kept, so that a client that reconnects gets what it missed.
+The newest events, numbered and kept for clients that reconnect.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ReplayBuffer:
         Return the events after one.
 
         Args:
-            last_id: What the client sent as the id of the last event that it has seen; what is no id is ignored.
+            last_id: The id of the last event that the client has received; ignored if it is not an id.
             sensor: Leave out the readings of all other sensors; None for all events.
         """
         seen = _ID.fullmatch(last_id)

@@ -29,7 +29,7 @@ ApiMoment = Annotated[
 ]
 ApiValue = float | str
 
-# These patterns only document; `parse_request` checks the request for all faces.
+# These patterns only document; `parse_request` checks the request for all front ends.
 _NO_CONTROL = r"\u0000-\u001f\u007f-\u009f"
 _READS_BACK = rf"^(?!.*_[^_]*:)[^\s\u00a0{_NO_CONTROL}]([^{_NO_CONTROL}]*[^\s\u00a0{_NO_CONTROL}])?$"
 _ARGUMENT = rf"^(?!({'|'.join(sorted(RESERVED))})$)[A-Za-z][A-Za-z0-9]*$"

@@ -1,5 +1,5 @@
 """
-The parts of the HTTP face, put together: the resource that is served, its connections, and the listener.
+The parts of the HTTP front end, put together: the resource that is served, its connections, and the listener.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Front(Resource):
 
 class Web(Service):
     """
-    The HTTP face without its listener. It stops after the listener.
+    The HTTP front end without its listener. It stops after the listener.
 
     Attributes:
         events: The streams of events.
@@ -97,7 +97,7 @@ class Web(Service):
             hosts: Names by which browsers may call us, besides those that `RequestGuard` knows.
             base_path: See `Front`.
             max_connections: The most streams of events, and the most other connections.
-            others: Returns the numbers of the other faces' clients, by kind.
+            others: Returns the numbers of the other front ends' clients, by kind.
         """
         self._others = others
         self.events = EventStreams(reactor, gateway, max_connections)
