@@ -63,6 +63,7 @@ class OneReport:
     """
 
     line_starts = ()
+    echo_mark = None
     left_out = 0
 
     def __init__(self, meaning: Report | str, written: bytes = b"?") -> None:

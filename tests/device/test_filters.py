@@ -39,6 +39,43 @@ class EchoFilterTests(SynchronousTestCase):
         self.echoes.line_written(b"a", 2.0)
         self.assertTrue(self.echoes.is_echo(b"a", 9.0))
 
+    def test_holds_echo(self) -> None:
+        """
+        A line that holds a written one as a whole is an echo, unless a further field or more digits follow.
+        """
+        written = b"MSG:J_ID:31_ORIGIN:127.0.0.1"
+        self.echoes.line_written(b"MSG:L_ID:9_ORIGIN:other", 5.0)
+        self.echoes.line_written(written, 5.0)
+        for before in [b"", b"Received: ", b">", b"ID:31_VALUE:5_GOT:", b"ID:2_TEMP:", b"\xff"]:
+            for behind in [b"", b" ok", b".", b"\r", b'"]', b"_", b" 17", b"_ok", b"-> 5", b":5", b"X"]:
+                self.assertTrue(self.echoes.holds_echo(before + written + behind, 5.0), (before, behind))
+            for behind in [b"_VALUE:5", b"7", b".5", b" ok_VALUE:5", b"_TAG:5f", b"ID:31_VALUE:5"]:
+                self.assertFalse(self.echoes.holds_echo(before + written + behind, 5.0), (before, behind))
+        self.assertFalse(self.echoes.holds_echo(b"# got " + written, 5.0))
+        for end in range(1, len(written)):
+            self.assertFalse(self.echoes.holds_echo(b"Received: " + written[:end], 5.0))
+            self.assertFalse(self.echoes.holds_echo(written[:end] + b" " + written[end:], 5.0))
+
+    def test_holds_echo_of_one_of_two(self) -> None:
+        """
+        If one written line is the beginning of another, a line is compared with both.
+        """
+        self.echoes.line_written(b"MSG:L_ORIGIN:x_ID:9", 5.0)
+        self.echoes.line_written(b"MSG:L_ORIGIN:x_ID:9_LEVEL:5", 5.0)
+        self.assertTrue(self.echoes.holds_echo(b"> MSG:L_ORIGIN:x_ID:9_LEVEL:5", 1.0))
+        self.assertFalse(self.echoes.holds_echo(b"MSG:L_ORIGIN:x_ID:9_LEVEL:50", 1.0))
+
+    def test_holds_echo_until(self) -> None:
+        """
+        Each written line has its own time, in whatever order they were written; what is over is forgotten.
+        """
+        for number, until in enumerate([2.0, 9.0, 5.0]):
+            self.echoes.line_written(b"MSG:J_ID:%d" % number, until)
+        for now, echoes in [(2.0, [True, True, True]), (5.1, [False, True, False]), (9.1, [False] * 3)]:
+            found = [self.echoes.holds_echo(b"got MSG:J_ID:%d" % number, now) for number in range(3)]
+            self.assertEqual(found, echoes, now)
+        self.assertFalse(self.echoes.written)
+
     def test_memory(self) -> None:
         """
         The newest `ECHO_MEMORY` lines are remembered; a line that is written again is new.

@@ -19,6 +19,7 @@ from zope.interface.verify import verifyObject
 
 from tests.support.board import Board, open_files
 from tests.support.links import REPORT, LinkCase, texts
+from tests.support.separated import Dialect as SeparatedDialect
 from tests.support.waiting import until
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.model import Report, Send
@@ -141,6 +142,36 @@ class RulesTests(LinkCase):
         self.device.say(b"MSG:J_ID:20_ORIGIN:TOTO\r\n")
         acknowledgement = Report("20", "J", None, ())
         self.assertEqual(self.listener.calls, [("reports", acknowledgement), ("reports", acknowledgement)])
+
+    def test_echo_within_a_line(self) -> None:
+        """
+        A line that holds what was written is an echo, with and without a tag; the request with a value is a report.
+        """
+        self.open()
+        self.device.say(b"#\n")
+        lines = [b"MSG:J_ID:20_ORIGIN:TOTO", b"MSG:J_ID:20_ORIGIN:TOTO_TAG:x1"]
+        said = b"".join(b"Received: %b\r\ngot [%b]\r\n" % (line, line) for line in lines)
+        for size in (1, 7, len(said)):
+            self.link.send([Send(request(), None, 5.0), Send(request(), "x1", 5.0)])
+            for start in range(0, len(said), size):
+                self.device.say(said[start : start + size])
+        self.assertEqual((self.listener.calls, self.link.counts.echoes), ([], 12))
+        self.device.say(b"MSG:J_ID:20_ORIGIN:TOTO_VALUE:456\n")
+        self.assertEqual(self.listener.calls, [("reports", REPORT._replace(command="J"))])
+        self.clock.advance(5.1)
+        self.device.say(b"Received: MSG:J_ID:20_ORIGIN:TOTO\n")
+        self.assertEqual((len(self.listener.calls), self.link.counts.echoes), (2, 12))
+
+    def test_echo_in_another_dialect(self) -> None:
+        """
+        In a dialect that is none of field lines, only an equal line is an echo.
+        """
+        self.link = Link(self.clock, self.device, "board", "/dev/board", SeparatedDialect())
+        self.link.listener = self.listener
+        self.open()
+        self.link.send([Send(request(), None, 5.0)])
+        self.device.say(b"\nJ;20\n20;ORIGIN;J;20\n20;VALUE;J\n")
+        self.assertEqual((self.link.counts.echoes, self.link.counts.malformed), (1, 1))
 
     def filter_repeats(self) -> None:
         """

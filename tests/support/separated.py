@@ -25,6 +25,7 @@ class Dialect:
     """
 
     line_starts = ()
+    echo_mark = None
     left_out = 0
     separators: ClassVar[list[str]] = []
 

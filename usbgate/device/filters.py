@@ -6,6 +6,7 @@ Pure rules with bounded memory; the time is an argument.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 
 from usbgate.core.containers import BoundedDict
@@ -17,6 +18,12 @@ ECHO_MEMORY = 1024
 # Lines remembered that may be repeated, and sensors that were asked. A radio repeats a packet before that many others
 # come. Again 1 MiB; the repeat of a line that was forgotten is delivered.
 REPEAT_MEMORY = 1024
+
+# A further field behind a written line: the device answers with its request and a value.
+_FIELD = re.compile(rb"_[A-Za-z][A-Za-z0-9]*:")
+
+# What makes another number of one that a written line ends in.
+_MORE_DIGITS = re.compile(rb"\.?[0-9]")
 
 
 class EchoFilter:
@@ -52,6 +59,26 @@ class EchoFilter:
         if now <= until:
             return True
         del self.written[line]
+        return False
+
+    def holds_echo(self, line: bytes, now: float) -> bool:
+        """
+        Return whether a received field line holds a written one as a whole, and no further field behind it.
+
+        It looks at all written lines that may come back now, so call it only for lines in which one is likely.
+        """
+        if line.startswith(b"#"):  # text, which answers nothing
+            return False
+        # Written lines are in the order of their writing, nearly that of their times.
+        while self.written and next(iter(self.written.values())) < now:
+            self.written.popitem(last=False)
+        for written, until in self.written.items():
+            place = line.find(written)
+            if place >= 0 and until >= now:
+                rest = line[place + len(written) :]
+                another = written[-1:].isdigit() and _MORE_DIGITS.match(rest)
+                if not another and not _FIELD.search(rest):
+                    return True
         return False
 
 

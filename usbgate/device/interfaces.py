@@ -27,6 +27,10 @@ class IDialect(Interface):
         " we listened: it is dropped, and counted as partial, unless it has one of these beginnings. If no"
         ' beginning is certain, choose between `(b"",)` (the first line always counts) and `()` (it never counts).'
     )
+    echo_mark: bytes | None = Attribute(
+        "What every line that `encode` writes holds, for a dialect of field lines: a received line that holds this and"
+        " a whole written line is an echo, unless a further `_KEY:` follows. If None, only an equal line is an echo."
+    )
     left_out: int = Attribute("How many fields were left out because usbgate gives their keys another meaning.")
 
     def decode(line: bytes) -> Report | str:

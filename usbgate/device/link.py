@@ -319,6 +319,7 @@ class Link(Service):
         counts = self.counts
         decode = self._dialect.decode
         written = self._echoes.written
+        mark = self._dialect.echo_mark
         repeats = self._repeats
         now = self.reactor.seconds()
         received, echoes = len(lines) - lines.count(b""), 0
@@ -326,7 +327,9 @@ class Link(Service):
         for line in lines:
             if not line:
                 continue
-            if line in written and self._echoes.is_echo(line, now):
+            if (line in written and self._echoes.is_echo(line, now)) or (
+                mark is not None and mark in line and self._echoes.holds_echo(line, now)
+            ):
                 echoes += 1
             elif repeats is not None and repeats.is_repeat(line, now):
                 counts.repeats += 1

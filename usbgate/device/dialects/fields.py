@@ -39,6 +39,7 @@ class Dialect:
     """
 
     line_starts = (b"ID:", b"MSG:", b"TAG:", b"#")
+    echo_mark = b"ORIGIN:"
 
     def __init__(self, options: Mapping[str, object] = {}) -> None:
         for key in options:
