@@ -254,6 +254,7 @@ def _link(reactor: Any, name: str, device: DeviceSettings, usb: UsbTree) -> Link
         silence=device.silence,
         reset_silent=device.reset == "silent",
         repeats=device.repeats,
+        gap=device.gap,
     )
 
 

@@ -146,6 +146,10 @@ WRONG = [
     ('journal_limit = "1GB"', 'journal_limit: expected a size from 16MiB to 1TiB such as "1GiB", got "1GB"'),
     ('journal_limit = "1MiB"', 'journal_limit: expected a size from 16MiB to 1TiB such as "1GiB", got "1MiB"'),
     (
+        '[device.a]\npath = "/a"\ngap = "2m"',
+        'device.a.gap: expected a duration from 1ms to 60s such as "250ms", got "2m"',
+    ),
+    (
         '[device.a]\npath = "/a"\nrepeats = "2m"',
         'device.a.repeats: expected a duration from 1ms to 60s such as "200ms", got "2m"',
     ),
@@ -370,7 +374,8 @@ class ShippedFileTests(SynchronousTestCase):
         """
         settings = self.load(re.sub("(?m)^#(?! |$)", "", self.text))
         self.assertEqual(
-            settings.devices, {"leonardo": DeviceSettings(path="/dev/ttyACM0", patience=5.0, silence=60.0, repeats=0.2)}
+            settings.devices,
+            {"leonardo": DeviceSettings(path="/dev/ttyACM0", patience=5.0, silence=60.0, gap=0.25, repeats=0.2)},
         )
         sensor = settings.sensors["20"]
         self.assertEqual((sensor.device, sensor.stale), ("leonardo", 3600.0))

@@ -8,6 +8,9 @@ from twisted.logger import capturedLogs
 
 from tests.support.links import LinkCase, texts
 from usbgate.device.diagnostics import GARBLED_INTERVAL, TEXT_LENGTH, TEXT_LINES, TEXT_SPAN
+from usbgate.device.dialects.fields import Dialect
+from usbgate.device.link import Link
+from usbgate.device.unended import UNENDED_LIMIT
 
 
 class DiagnosticsTests(LinkCase):
@@ -37,16 +40,16 @@ class DiagnosticsTests(LinkCase):
         """
         At a wrong baud rate there is hardly a line end: that is logged, too, however the data is cut, but not for text.
         """
-        for text in ("x" * 2000, "ID:1_TEXT:" + "日本語" * 100, "ID:1_V:1\r" * 300):
+        for text in ("ID:1_TEXT:" + "日本語" * 100, "ID:1_V:1\r" * 300):
             self.open()
             with capturedLogs() as logs:
                 self.device.say(text.encode())
                 self.device.say(b"\nID:1_V:1\n" * 20)
             self.assertEqual(texts(logs), [])
             self.close()
-        warning = "board: {} bytes without a line end, {} of them not text: check the baud rate"
+        warning = "board: {} bytes without a line that can be read, {} of them not text: check the baud rate"
         good = b"ID:1_V:1\n"
-        for first, size, expected in ((b"", 1, (256, 171)), (b"", 1200, (1025, 684)), (good, 1200, (1025, 684))):
+        for first, size, expected in ((b"", 1, (256, 171)), (b"", 1200, (1027, 685)), (good, 1200, (1027, 685))):
             self.open()
             garbage = b"\x86\x00A" * 800
             with capturedLogs() as logs:
@@ -55,6 +58,66 @@ class DiagnosticsTests(LinkCase):
                     self.device.say(garbage[place : place + size])
                 self.device.say(b"\n" + good * 40)
             self.assertEqual(texts(logs), [warning.format(*expected)])
+            self.close()
+
+    def test_wrong_speed_after_good_lines(self) -> None:
+        """
+        The good lines before the trouble do not end it: it is logged once.
+        """
+        self.open()
+        for good in range(20):
+            self.device.say(b"ID:1_V:1\n" * 60)
+            with capturedLogs() as logs:
+                for _ in range(good):
+                    self.device.say(b"ID:1_V:1\n")
+                for _ in range(5):
+                    self.device.say(b"\xe1\xa7A" * 100 + b"\r")
+                self.assertEqual(len(texts(logs)), 1, good)
+            self.device.say(b"ID:1_V:1\n" * 60)
+
+    def test_noise_at_the_wrong_speed(self) -> None:
+        """
+        Bytes that are dropped, and lines of nothing else, speak for a wrong baud rate like any others.
+        """
+        for data in (b"\x80" * 300, b"\x80\xfe\0\n" * 30):
+            for size in (1, 50, len(data)):
+                self.open()
+                with capturedLogs() as logs:
+                    for place in range(0, len(data), size):
+                        self.device.say(data[place : place + size])
+                self.assertIn("check the baud rate", " ".join(texts(logs)))
+                self.assertEqual(len(texts(logs)), 1)
+                self.assertEqual(self.link.counts.malformed, 0)
+                self.close()
+                self.setUp()
+
+    def test_recommend_gap(self) -> None:
+        """
+        A line that waits too long for its end, and one that is too long, are logged once, with the remedy; garbage is
+        not, nor a board with a gap.
+        """
+        remedy = (
+            "board: {} bytes without a line end: if the board sends the line end before each line, or never,"
+            ' set gap = "250ms" in its table'
+        )
+        long = b"ID:1_V:1" * 200
+        for data, gap, expected in (
+            (b"\r\nID:1_V:1", None, [remedy.format(8)]),
+            (long, None, [remedy.format(1025)]),
+            (long + b"\n", None, [remedy.format(1025)]),
+            (b"A\x80\xff", None, []),
+            (long, 1.0, []),
+            (b"ID:1_V:1", 60.0, []),
+        ):
+            self.link = Link(self.clock, self.device, "board", "/dev/board", Dialect(), gap=gap)
+            self.link.listener = self.listener
+            self.open()
+            with capturedLogs() as logs:
+                for _ in range(3):
+                    self.device.say(data)
+                    self.clock.pump([UNENDED_LIMIT] * 2)
+                    self.device.say(b"\n")
+            self.assertEqual(texts(logs), expected, data)
             self.close()
 
     def test_log_text(self) -> None:

@@ -81,7 +81,10 @@ class RulesTests(LinkCase):
             (b"VALUE:456_ID:20\n", [("malformed", b"VALUE:456_ID:20", "partial")]),
             (b"20_VALUE:456\nID:20_VALUE:456\n", [("malformed", b"20_VALUE:456", "partial"), ("reports", REPORT)]),
             (b"\nVALUE:456_ID:20\n", [("reports", REPORT)]),
-            (b"\xff\x00\nrest\n", [("malformed", b"\xff\x00", "partial"), ("malformed", b"rest", "no key")]),
+            (b"\xff\x00\nrest\n", [("malformed", b"rest", "no key")]),
+            (b"\x00\xf0ID:20_VALUE:456\0\n", [("reports", REPORT)]),
+            (b"\x00VALUE:456_ID:20\r\n", [("malformed", b"VALUE:456_ID:20", "partial")]),
+            (b"\rVALUE:456_ID:20\r", [("reports", REPORT)]),
             (long + b"\nID:20_VALUE:456\n", [("malformed", kept, "partial"), ("reports", REPORT)]),
             (b"ID:" + long + b"\n", [("malformed", (b"ID:" + long)[:LINE_LIMIT], "line too long")]),
         ]
@@ -106,6 +109,34 @@ class RulesTests(LinkCase):
         self.clock.advance(1.0)
         self.device.say(b"UE:456\nVALUE:456_ID:20\n")
         self.assertEqual(self.listener.calls[-2:], [("malformed", b"UE:456", "partial"), ("reports", REPORT)])
+
+    def test_edges(self) -> None:
+        """
+        Lines end in CR or LF, stray bytes at their edges are dropped and counted, and lines of nothing else are none.
+        """
+        for size in (1, 5, 100):
+            self.setUp()
+            self.open()
+            said = b"\0\0ID:20_VALUE:456\n\rID:20_VALUE:456\0\0\r\n\xffID:20_VALUE:456\r\0\xff\r\nID:20_VALUE:4\xb056\n"
+            for start in range(0, len(said), size):
+                self.device.say(said[start : start + size])
+            reports = [report for event in self.listener.calls if event[0] == "reports" for report in event[1:]]
+            self.assertEqual(reports, [REPORT] * 3)
+            counts = self.link.counts
+            self.assertEqual((counts.lines_in, counts.malformed, counts.noise_bytes), (4, 1, 7))
+
+    def test_nuls(self) -> None:
+        """
+        Any number of NULs around a line costs nothing; an echo and a repeat are recognized behind them.
+        """
+        self.filter_repeats()
+        self.open()
+        self.link.send([Send(request(), None, 5.0)])
+        self.device.say(b"\0" * 5000 + b"ID:20_VALUE:456" + b"\0" * 5000 + b"\n\0ID:20_VALUE:456\n")
+        self.device.say(b"\0MSG:J_ID:20_ORIGIN:TOTO\0\r")
+        self.assertEqual(self.listener.calls, [("reports", REPORT)])
+        counts = self.link.counts
+        self.assertEqual((counts.repeats, counts.echoes, counts.noise_bytes), (1, 1, 10_003))
 
     def test_over_long_then_good(self) -> None:
         """

@@ -8,7 +8,7 @@ import random
 
 from tests.faults.ledger import FULL, resident
 from tests.faults.misread import SPEEDS, misread
-from tests.support.daemon import StoreCase
+from tests.support.daemon import RunningCase, StoreCase
 from tests.support.running import LineClient
 from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse
@@ -66,8 +66,8 @@ class GarbageTests(StoreCase):
 
     def test_no_line_end(self) -> None:
         """
-        Any amount of data without a line end, text or NULs, is one line that is too long; memory stays flat, and the
-        good line after it is read.
+        Any amount of text without a line end is one line that is too long, and NULs are none; memory stays flat, and
+        the good line after them is read.
         """
         self.listen()
         before = resident(self.daemon.process.pid)
@@ -76,7 +76,8 @@ class GarbageTests(StoreCase):
                 self.device.pour(byte * 1_000_000)
             self.says_something()
         self.assertLess(resident(self.daemon.process.pid) - before, GROWTH)
-        self.assertEqual(self.counted()["MALFORMED"], "2")
+        self.assertEqual(self.counted()["MALFORMED"], "1")
+        self.assertEqual(self.counted()["NOISE"], str(MEGABYTES * 1_000_000))
         self.stored(3)
 
     def test_noise(self) -> None:
@@ -154,3 +155,32 @@ class GarbageTests(StoreCase):
         stored = [(7.0,), (7.0,), (8.0,), (8.0,), (9.0,)]
         eventually(lambda: self.rows("select value from reading order by seq") == stored, "they are stored")
         self.assertNotIn("Traceback", self.daemon.log)
+
+
+class EdgesTests(RunningCase):
+    """
+    A device whose lines begin and end in its own way.
+    """
+
+    def test_edges(self) -> None:
+        """
+        Lines that end in CR or LF CR, with stray bytes before and NULs behind, are read.
+        """
+        device = self.plug()
+        client = self.online(self.run_daemon("--device", str(device.path), "--database", "none"))
+        device.pour(b"\0\0ID:1_V:1\rID:2_V:2\n\rID:3_V:3\0\0\0\r\n\xf0ID:4_V:4\n")
+        eventually(lambda: len(client.word("last")) == 4 + 1, "all four are read")
+        self.assertEqual(parse(client.word("devices")[0].encode())["NOISE"], "6")
+
+    def test_gap(self) -> None:
+        """
+        A board that sends the line end first, and answers in pieces, is read with a gap.
+        """
+        device = self.plug(lambda fields: [])
+        daemon = self.run_daemon("--device", f"{device.path},gap=500ms", "--database", "none")
+        client = self.online(daemon)
+        client.say("ask 20 J timeout=20")
+        for piece in (b"\r\nID:20_VAL", b"UE:45", b"6_MSG:J"):
+            device.pour(piece)
+        self.assertTrue(client.receive().startswith("ID:20_VALUE:456_MSG:J_AT:"))
+        self.assertNotIn("without a line end", daemon.log)

@@ -20,6 +20,7 @@ from usbgate.config.types import (
     Durability,
     Fields,
     Folder,
+    Gap,
     Hosts,
     HttpListen,
     Listens,
@@ -52,6 +53,7 @@ class DeviceSettings(Struct, frozen=True, kw_only=True):
         patience: Seconds to wait for an answer before asking again; None for the defaults of docs/protocol.md §4.
         silence: Seconds without a line after which the device is silent; None for never.
         reset: When DTR may reset the board: `never`, `open` or `silent`.
+        gap: Seconds of quiet after which what has come of a line is a line; None if only a line end ends it.
         repeats: Seconds in which an identical line is only counted; None to accept every line.
     """
 
@@ -65,6 +67,7 @@ class DeviceSettings(Struct, frozen=True, kw_only=True):
     patience: Wait | None = None
     silence: Silence | None = None
     reset: Reset = "open"
+    gap: Gap | None = None
     repeats: Repeats | None = None
 
 

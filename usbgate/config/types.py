@@ -146,6 +146,7 @@ Size = Annotated[int, Kind('a size from 16MiB to 1TiB such as "1GiB"', parse=_pa
 # Durations, in seconds.
 Settle = Annotated[float, duration("0s", "60s", "2s")]
 Silence = Annotated[float, duration("1s", "7d", "1m")]
+Gap = Annotated[float, duration("1ms", "60s", "250ms")]
 Repeats = Annotated[float, duration("1ms", "60s", "200ms")]
 Durability = Annotated[float, duration("50ms", "60s", "5s")]
 

@@ -44,6 +44,7 @@ class LinkCounts:
     partial: int = _count("PARTIAL", "First lines after opening that were the tail of a broken one.")
     echoes: int = _count("ECHOES", "Lines that were an echo of what usbgate wrote.")
     repeats: int = _count("REPEATS", "Lines that repeated the one before, if the configuration filters them.")
+    noise_bytes: int = _count("NOISE", "Bytes dropped before and after lines.", lines=False)
     fields_left_out: int = _count("LEFTOUT", "Fields left out because usbgate reserves their keys.", lines=False)
     reconnects: int = _count("RECONNECTS", "Openings of the device after it had been disconnected.", lines=False)
 

@@ -1,5 +1,5 @@
 """
-Logging a device's own text, and warning of a wrong baud rate.
+Logging a device's own text, and warning of a wrong baud rate and of lines without an end.
 """
 
 from __future__ import annotations
@@ -21,32 +21,40 @@ TEXT_LENGTH = 200
 GARBLED_SPAN = 20
 GARBLED_INTERVAL = 60.0  # seconds between two warnings, if the trouble comes and goes
 
-# At the usual wrong baud rates hardly a CRLF is received, and at most of them no LF. So this many bytes without a line
-# end are judged, too: more than nearly any line has, and few enough, since at 9,600 baud only 2 bytes are received of
-# a line sent at 115,200.
+# At the usual wrong baud rates hardly a line end is received, and at most of them none. So this many bytes since the
+# last report are judged, too: more than nearly any line has, and few enough, since at 9,600 baud only 2 bytes are
+# received of a line sent at 115,200.
 GARBLED_BYTES = 256
 
 
 class Diagnostics:
     """
     The log lines about what one device sends, limited in number.
+
+    Attributes:
+        garbage: Bytes of malformed lines, and dropped ones, since the last report.
     """
 
     log = Logger()
 
-    def __init__(self, device: str, seconds: Callable[[], float]) -> None:
+    def __init__(self, device: str, seconds: Callable[[], float], gap: float | None = None) -> None:
         """
         Args:
             device: The device's name.
             seconds: Returns the monotonic time.
+            gap: Seconds of quiet that end a line; None if only a line end does.
         """
         self._device = device
         self._seconds = seconds
         self._text_since = float("-inf")
         self._text_lines = 0
+        self._counted = (0, 0)  # lines and malformed ones, so far
         self._judged = (0, 0)  # lines and malformed ones, at the last judgement
+        self.garbage = 0
+        self._unreadable = 0  # how many of these are no text
         self._garbled = False
         self._warned_at = float("-inf")
+        self._gap_recommended = gap is not None
 
     def log_text(self, text: str) -> None:
         """
@@ -72,10 +80,11 @@ class Diagnostics:
             lines_in: All lines read so far.
             malformed: The malformed ones of them.
         """
+        self._counted = (lines_in, malformed)
         new, new_malformed = lines_in - self._judged[0], malformed - self._judged[1]
         if new < GARBLED_SPAN:
             return
-        self._judged = (lines_in, malformed)
+        self._judged = self._counted
         # Once, and again only after good lines in between and some time.
         now = self._seconds()
         if new_malformed > new // 2 and not self._garbled and now - self._warned_at >= GARBLED_INTERVAL:
@@ -89,21 +98,59 @@ class Diagnostics:
         elif new_malformed <= new // 10:
             self._garbled = False
 
-    def check_unended(self, line: bytes) -> None:
+    def garbage_received(self, line: bytes, dropped: int = 0) -> None:
         """
-        Warn if a long line without an end contains many bytes that are not text.
+        Record a malformed line, or dropped bytes; none of these is text.
+        """
+        self.garbage += len(line) + dropped
+        self._unreadable += 0 if self._garbled else count_unreadable(line) + dropped
+
+    def report_received(self) -> None:
+        """
+        Record that a line was read: the speed is right.
+        """
+        self.garbage = self._unreadable = 0
+
+    def check_garbage(self, rest: bytes) -> None:
+        """
+        Warn if many bytes since the last report are no text; does nothing before there are `GARBLED_BYTES`.
 
         Args:
-            line: The beginning of the line, `GARBLED_BYTES` or more.
+            rest: The beginning of a line that has not ended.
         """
-        # At a wrong baud rate a quarter or more is unreadable. In text it may be the CR of a device that ends its lines
-        # in that.
-        unreadable = 0 if self._garbled else count_unreadable(line)
-        if unreadable > len(line) // 8:
+        count = self.garbage + len(rest)
+        if count < GARBLED_BYTES:
+            return
+        unreadable = 0 if self._garbled else self._unreadable + count_unreadable(rest)
+        if self._is_garbled(unreadable, count):
             self._garbled = True
+            self._judged = self._counted  # the good lines before do not end it
             self.log.warn(
-                "{device}: {count} bytes without a line end, {unreadable} of them not text: check the baud rate",
+                "{device}: {count} bytes without a line that can be read, {unreadable} of them not text:"
+                " check the baud rate",
                 device=self._device,
-                count=len(line),
+                count=count,
                 unreadable=unreadable,
             )
+        if self.garbage >= GARBLED_BYTES:  # judged: begin anew
+            self.garbage = self._unreadable = 0
+
+    def recommend_gap(self, line: bytes) -> None:
+        """
+        Log how to read a board whose line ends do not come, once.
+
+        Args:
+            line: A line that has waited too long for its end, or is too long; nothing is logged if it is no text.
+        """
+        if not self._gap_recommended and not self._garbled and not self._is_garbled(count_unreadable(line), len(line)):
+            self._gap_recommended = True
+            self.log.warn(
+                "{device}: {count} bytes without a line end: if the board sends the line end before each line, or"
+                ' never, set gap = "250ms" in its table',
+                device=self._device,
+                count=len(line),
+            )
+
+    def _is_garbled(self, unreadable: int, count: int) -> bool:
+        # At a wrong baud rate a quarter or more is unreadable.
+        return unreadable > count // 8

@@ -19,11 +19,13 @@ from zope.interface import implementer
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import LINE_LIMIT
+from usbgate.core.linebuffer import DeviceLineBuffer
 from usbgate.core.model import Report, Send
 from usbgate.device.diagnostics import GARBLED_BYTES, Diagnostics
 from usbgate.device.filters import EchoFilter, RepeatFilter
 from usbgate.device.interfaces import IDeviceLink, IDialect, ILinkListener, IResettable
 from usbgate.device.reconnect import Reconnector, reopen_policy
+from usbgate.device.unended import UnendedLine
 from usbgate.device.watchdog import Watchdog
 from usbgate.net.keepalive import keep_alive
 from usbgate.net.linereceiver import BoundedLineReceiver
@@ -38,18 +40,29 @@ class DeviceProtocol(BoundedLineReceiver):
     One opening of a device: cuts its data into lines, and writes to it at once.
     """
 
-    def __init__(self, link: Link, line_starts: Sequence[bytes], path: str | None) -> None:
+    buffer: DeviceLineBuffer
+
+    def __init__(self, link: Link, line_starts: Sequence[bytes], path: str | None, gap: float | None) -> None:
         """
         Args:
             link: Receives the lines.
             line_starts: See `IDialect.line_starts`.
             path: The path of the tty; None if there is none.
+            gap: Seconds of quiet that end a line; None if only a line end does.
         """
         super().__init__()
+        self.buffer = DeviceLineBuffer(self.MAX_LENGTH)
         self.path = path
         self._link = link
         self._line_starts = tuple(line_starts)
         self._opening = True  # until the first line is complete
+        self._unended = UnendedLine(
+            link.reactor,
+            self,
+            gap,
+            end=lambda: self.dataReceived(b"\n"),
+            warn=lambda: link.diagnostics.recommend_gap(self.buffer.rest),
+        )
 
     def connectionMade(self) -> None:
         """
@@ -67,6 +80,7 @@ class DeviceProtocol(BoundedLineReceiver):
         """
         Report that the device is closed.
         """
+        self._unended.stop()
         self._queue.close()
         self._link.closed()
 
@@ -74,6 +88,9 @@ class DeviceProtocol(BoundedLineReceiver):
         """
         Deliver all lines of a chunk; the very first may be the tail of a line sent before the opening.
         """
+        buffer, ended = self.buffer, bool(lines)
+        if buffer.noise:
+            self._link.noise_dropped(*buffer.take_noise())
         if self._opening and lines:
             self._opening = False
             first = lines[0]
@@ -82,9 +99,10 @@ class DeviceProtocol(BoundedLineReceiver):
                 lines = lines[1:]
         if lines:
             self._link.lines_received(lines)
-        rest = self.buffer.rest
-        if len(rest) >= GARBLED_BYTES:
-            self._link.diagnostics.check_unended(rest)
+        self._unended.data_received(buffer.unended, ended)
+        diagnostics = self._link.diagnostics
+        if len(buffer.rest) + diagnostics.garbage >= GARBLED_BYTES:
+            diagnostics.check_garbage(buffer.rest)
 
     def write_lines(self, lines: Sequence[bytes]) -> bool:
         """
@@ -148,6 +166,7 @@ class Link(Service):
         silence: float | None = None,
         reset_silent: bool = False,
         repeats: float | None = None,
+        gap: float | None = None,
     ) -> None:
         """
         Args:
@@ -160,16 +179,18 @@ class Link(Service):
             silence: Seconds without a line after which the device is silent; None for never.
             reset_silent: Whether to reset the board when it is silent.
             repeats: Seconds within which an identical line is only counted; None to deliver every line.
+            gap: Seconds of quiet that end a line; None if only a line end does.
         """
         self.name: str = name
         self.path = path
         self.counts = LinkCounts()
         self.listener: ILinkListener
         self.reactor = reactor
-        self.diagnostics = Diagnostics(name, reactor.seconds)
+        self.diagnostics = Diagnostics(name, reactor.seconds, gap)
         self._dialect = dialect
         self._protocol: DeviceProtocol | None = None
         self._paused = False
+        self._noise_lines = 0
         self._echoes = EchoFilter()
         self._repeats = None if repeats is None else RepeatFilter(repeats)
         self._watchdog: Watchdog | None = None
@@ -182,7 +203,7 @@ class Link(Service):
                 active=lambda: self.listener.link_active(),
                 reset=self._reset if reset_silent else None,
             )
-        factory = _DeviceFactory(lambda tty: DeviceProtocol(self, dialect.line_starts, tty))
+        factory = _DeviceFactory(lambda tty: DeviceProtocol(self, dialect.line_starts, tty, gap))
         self._reconnector = Reconnector(
             reactor, endpoint, factory, name, path, lambda reason: self.listener.link_down(reason), retry
         )
@@ -296,14 +317,23 @@ class Link(Service):
     def _reset(self) -> bool:
         return self._protocol is not None and self._protocol.reset()
 
+    def noise_dropped(self, count: int, lines: int) -> None:
+        """
+        Count dropped bytes, and lines that were nothing else.
+        """
+        self.counts.noise_bytes += count
+        self.diagnostics.garbage_received(b"", count)
+        self._noise_lines += lines
+
     def partial_received(self, line: bytes) -> None:
         """
         Count the tail of a line that began before the opening.
         """
         self.counts.lines_in += 1
         self.counts.partial += 1
+        self.diagnostics.garbage_received(line)
         if len(line) > LINE_LIMIT:
-            self.diagnostics.check_unended(line)
+            self.diagnostics.recommend_gap(line)
         if self._watchdog is not None:
             self._watchdog.line_received(self.reactor.seconds())
         self.listener.line_malformed(line[:LINE_LIMIT], "partial")
@@ -334,8 +364,8 @@ class Link(Service):
             elif repeats is not None and repeats.is_repeat(line, now):
                 counts.repeats += 1
             elif len(line) > LINE_LIMIT:
-                self.diagnostics.check_unended(line)
-                self._malformed(line[:LINE_LIMIT], "line too long")
+                self.diagnostics.recommend_gap(line)
+                self._malformed(line, "line too long")
             else:
                 try:
                     parsed = decode(line)
@@ -352,10 +382,13 @@ class Link(Service):
         counts.fields_left_out = self._dialect.left_out
         if self._watchdog is not None and received > echoes:  # a board can echo while its firmware hangs
             self._watchdog.line_received(now)
-        self.diagnostics.check_lines(counts.lines_in, counts.malformed)
+        noise_lines = self._noise_lines
+        self.diagnostics.check_lines(counts.lines_in + noise_lines, counts.malformed + noise_lines)
         if reports:
+            self.diagnostics.report_received()
             self.listener.reports_received(reports)
 
     def _malformed(self, line: bytes, reason: str) -> None:
         self.counts.malformed += 1
-        self.listener.line_malformed(line, reason)
+        self.diagnostics.garbage_received(line)
+        self.listener.line_malformed(line[:LINE_LIMIT], reason)

@@ -28,7 +28,8 @@ LINGER = 0.2  # seconds that a port waits for what was written to be taken, befo
 
 # Lines of a device that hold no report, and whether each counts as malformed.
 GARBAGE = [
-    (b"\xff\xfe\x00\x13", True),
+    (b"\xff\xfe\x00\x13", False),  # stray bytes, but no line
+    (b"x\xff\xfe\x00\x13", True),
     (b"ID:20", True),
     (b"ID:20_VALUE:", True),
     (b"VALUE:7", True),
@@ -118,7 +119,7 @@ class Device:
         self._transport.protocol = self._protocol = protocol
         protocol.makeConnection(self._transport)
         if self._world.chance("garbage"):
-            self._said, counts = self._world.random.choice([(b"5_HUM:3\n", True), (b"\n", False), (b"56\r\n", True)])
+            self._said, counts = self._world.random.choice([(b"5_HUM:3\n", True), (b"\n", False), (b"56\r", True)])
             self._lines.append(Line(self, self._said, "", (), None, None, "garbage", len(self._said), counts))
         return succeed(protocol)
 
@@ -205,7 +206,9 @@ class Device:
             data = "_".join(f"{key}:{value}" for key, value in fields.items()).encode()
         data += world.random.choice([b"\n", b"\n", b"\r\n"])
         self._said += data
-        line = Line(self, data, sensor, values, command, label, kind, self._read + len(self._said), malformed)
+        data = data.removesuffix(b"\n") if data.endswith(b"\r\n") else data  # it ends at the CR
+        end = self._read + len(self._said) - self._said.endswith(b"\r\n")
+        line = Line(self, data, sensor, values, command, label, kind, end, malformed)
         self._lines.append(line)
         if values:
             world.said[values[0][1]] = line

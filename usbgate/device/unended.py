@@ -1,0 +1,104 @@
+"""
+What becomes of a line whose end does not come: it ends after a gap, or is logged (protocol §2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+# Seconds that a line may wait for its end before it is logged. At 9600 baud the longest line takes 1.1 s.
+UNENDED_LIMIT = 5.0
+
+
+class Input(Protocol):
+    """
+    What is read of the device.
+
+    Attributes:
+        paused: Whether reading is paused.
+    """
+
+    paused: bool
+
+
+class UnendedLine:
+    """
+    Watches the line that one opening of a device has begun and not ended.
+
+    Data does not move the timer: when it is due, it checks when the last data came.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        input: Input,
+        gap: float | None,
+        *,
+        end: Callable[[], None],
+        warn: Callable[[], None],
+    ) -> None:
+        """
+        Args:
+            reactor: For time.
+            input: Where the data comes from.
+            gap: Seconds of quiet that end a line; None if only a line end does.
+            end: Called where the gap ends the line.
+            warn: Called once when a line has waited `UNENDED_LIMIT` seconds for its end, if there is no gap.
+        """
+        self._reactor = reactor
+        self._input = input
+        self._gap = gap
+        self._end = end
+        self._warn = warn
+        self._wait = UNENDED_LIMIT if gap is None else gap
+        self._unended = False
+        self._since = 0.0  # since when it waits: from its beginning, or where there is a gap, from its last data
+        self._looked = False  # whether the device was read once more after the gap
+        self._warned = False
+        self._timer: IDelayedCall | None = None
+
+    def data_received(self, unended: bool, ended: bool) -> None:
+        """
+        Record a chunk.
+
+        Args:
+            unended: Whether a line has begun and not ended behind it.
+            ended: Whether it ended a line.
+        """
+        if ended or not self._unended or self._gap is not None:
+            self._since = self._reactor.seconds()
+        self._unended = unended
+        self._looked = False
+        if unended and self._timer is None and not self._warned:
+            self._timer = self._reactor.callLater(self._wait, self._check)
+
+    def stop(self) -> None:
+        """
+        Stop watching; the device is closed.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check(self) -> None:
+        self._timer = None
+        if not self._unended:
+            return
+        now = self._reactor.seconds()
+        if self._input.paused:
+            self._since = now  # its end may wait to be read
+        left = self._since + self._wait - now
+        if left > 0:
+            self._timer = self._reactor.callLater(left, self._check)
+        elif self._gap is None:
+            self._warned = True
+            self._warn()
+        elif not self._looked:
+            # The reactor may have been busy, with the rest of the line waiting: it reads before it calls this again.
+            self._looked = True
+            self._timer = self._reactor.callLater(0, self._check)
+        else:
+            self._end()
