@@ -32,7 +32,7 @@ from usbgate.daemon.clock import SystemClock
 from usbgate.daemon.logfile import bounded_observer, log_file
 from usbgate.daemon.service import Daemon
 from usbgate.daemon.signals import EndingSignals
-from usbgate.daemon.statedir import StateDirectory
+from usbgate.daemon.statedir import StateDirectory, gateway_name
 from usbgate.device.endpoint import open_device
 from usbgate.device.interfaces import IDialect
 from usbgate.device.link import Link
@@ -192,14 +192,15 @@ def build(
     factory = ClientFactory(reactor, gateway, settings.max_connections, clock.wall)
     daemon = Daemon(start_failed, log_observer)
     EndingSignals(reactor).setServiceParent(daemon)
-    StateDirectory(settings.state).setServiceParent(daemon)
+    own_name = gateway_name(settings.state, settings.gateway)
+    StateDirectory(settings.state, own_name).setServiceParent(daemon)
     # Clients, devices and the database are closed at the same time: each has a limit of its own, and everything must
     # stop within 5 s.
     neighbours = MultiService()
     if settings.database == "none":
         log.warn("nothing is stored: the setting `database` is none")
     else:
-        keepers, delivery = _store(reactor, settings, gateway)
+        keepers, delivery = _store(reactor, settings, gateway, own_name)
         keepers.setServiceParent(daemon)
         delivery.setServiceParent(neighbours)
     Clients(factory).setServiceParent(neighbours)
@@ -258,7 +259,7 @@ def _link(reactor: Any, name: str, device: DeviceSettings, usb: UsbTree) -> Link
     )
 
 
-def _store(reactor: Any, settings: Settings, gateway: Gateway) -> tuple[MultiService, Delivery]:
+def _store(reactor: Any, settings: Settings, gateway: Gateway, name: str) -> tuple[MultiService, Delivery]:
     keepers = MultiService()  # they do not depend on each other
     journal = Journal(
         reactor,
@@ -274,13 +275,13 @@ def _store(reactor: Any, settings: Settings, gateway: Gateway) -> tuple[MultiSer
         cluster = Cluster(reactor, settings.state / "postgres")
         cluster.setServiceParent(keepers)
         where = partial(_embedded, cluster)
-    sink = PostgresSink(reactor, partial(_once_open, journal, where), settings.gateway, lambda: journal.uuid)
+    sink = PostgresSink(reactor, partial(_once_open, journal, where), name, lambda: journal.uuid)
     delivery = Delivery(reactor, journal, sink, gateway.restore)
     if cluster is not None:
         cluster.came_up = delivery.try_now
 
     def status() -> tuple[StoreStatus, JournalStatus]:
-        return replace(delivery.status(), gateway=settings.gateway), journal.status()
+        return replace(delivery.status(), gateway=name), journal.status()
 
     gateway.store_in(journal, sink, status)
     delivery.state_changed = lambda: gateway.store_changed(delivery.state, journal.backlog)

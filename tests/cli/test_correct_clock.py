@@ -9,10 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import postgresql
+from tests.support.folders import new_folder
 from usbgate.cli.correct_clock import CorrectionFailed, correct, find_database
+from usbgate.cli.main import main
 from usbgate.config.load import load
 from usbgate.store.postgres import migrations
 
@@ -85,6 +88,16 @@ class CorrectionTests(SynchronousTestCase):
         said: list[str] = []
         correct(self.url, "pi", dry_run, said.append)
         return said
+
+    def test_name_kept(self) -> None:
+        """
+        The command corrects the rows of the gateway whose name the state folder keeps.
+        """
+        state = new_folder()
+        (state / "gateway").write_text("attic\n")
+        arguments = ["correct-clock", "--database", self.url, "--state", str(state)]
+        result = CliRunner().invoke(main, arguments, env={"XDG_CONFIG_HOME": "/nonexistent"})
+        self.assertIn("the clock of gateway attic is unknown", result.output)
 
     def test_moved(self) -> None:
         """

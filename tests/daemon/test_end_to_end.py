@@ -202,6 +202,38 @@ class MainJobTests(StoreCase):
         client = self.online(self.run_daemon(*options))
         eventually(lambda: client.word("last 1")[0].startswith("ID:1_N:2_"), "the newest was loaded")
 
+    def test_name_kept(self) -> None:
+        """
+        The name in the state folder, and not the host's, is that of the rows; a configured one wins and is logged.
+        """
+        device = self.plug()
+        options = ("--device", str(device.path), "--database", self.database)
+        daemon = self.run_daemon(*options)
+        self.online(daemon)
+        file = self.state / "gateway"
+        self.assertEqual(file.read_text(), socket.gethostname() + "\n")
+        daemon.stop()
+        file.write_text("an earlier name\n")
+        client = self.online(self.run_daemon(*options))
+        device.say(b"ID:1_N:1")
+        self._stored(1)
+        self.assertIn("_GW:an earlier name_", client.word("status")[1])
+        self.assertTrue(client.word("history 1")[0].startswith("ID:1_N:1_"))
+        self.assertEqual(self.rows("select gateway from reading"), [("an earlier name",)])
+
+    def test_configured_name(self) -> None:
+        """
+        A configured name wins over the one in the state folder, and the log names both.
+        """
+        device = self.plug()
+        self.state.mkdir()
+        (self.state / "gateway").write_text("an earlier name\n")
+        config = self.folder / "usbgate.toml"
+        config.write_text('gateway = "attic"\n')
+        daemon = self.run_daemon("--device", str(device.path), "--database", self.database, "--config", str(config))
+        self.assertIn("_GW:attic_", self.online(daemon).word("status")[1])
+        self.assertIn("this gateway is attic from now on, as configured; it was an earlier name", daemon.log)
+
     def _stored(self, count: int) -> None:
         eventually(lambda: self.rows("select count(*) from reading") == [(count,)], "the readings are stored")
 

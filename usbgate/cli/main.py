@@ -122,10 +122,12 @@ def correct_clock_command(config: Path | None, database: str | None, state: str 
     daemon can keep running. A second run changes nothing.
     """
     from usbgate.cli.correct_clock import CorrectionFailed, correct, find_database
+    from usbgate.daemon.statedir import gateway_name
 
     settings = load_settings(config, database, state)
     try:
-        correct(find_database(settings), settings.gateway, dry_run, click.echo)
+        name = gateway_name(settings.state, settings.gateway)
+        correct(find_database(settings), name, dry_run, click.echo)
     except CorrectionFailed as error:
         raise click.ClickException(str(error)) from None
 

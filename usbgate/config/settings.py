@@ -6,10 +6,8 @@ The attributes with a type of `usbgate.config.types` are the keys of the table; 
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from usbgate.config.types import (
@@ -108,7 +106,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     Attributes:
         state: The state folder, absolute.
         database: `embedded`, `none`, or a libpq connection string.
-        gateway: The name under which this daemon stores its rows.
+        gateway: The name under which this daemon stores its rows; None for the one in the state folder, or the host's.
         listen: Twisted server endpoint strings for line clients.
         http: The page and the HTTP API.
         default_command: The command of an `ask` without one.
@@ -123,7 +121,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     state: Folder
     database: Database = "embedded"
-    gateway: Text = msgspec.field(default_factory=socket.gethostname)
+    gateway: Text | None = None
     # With Twisted's own backlog of 50, a burst of 1,500 connections took 28 s: clients that the kernel has no room for
     # try again after 1 s, then 2, 4, … With 511 it took 1.5 s.
     listen: Listens = ("tcp:50007:interface=127.0.0.1:backlog=511",)

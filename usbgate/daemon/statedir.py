@@ -1,17 +1,24 @@
 """
-The state folder: created if it is missing, and locked by one daemon at a time.
+The state folder: created if it is missing, locked by one daemon at a time, and keeper of the gateway's name.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import time
 from pathlib import Path
 
 from twisted.application.service import Service
+from twisted.logger import Logger
 
 from usbgate.core.errors import StartError
+from usbgate.core.fieldline import reads_back
+
+log = Logger()
+
+NAME_FILE = "gateway"  # the gateway's name, in UTF-8, in one line
 
 # A client that checks whether a daemon runs holds the lock for some microseconds. A pause blocks nothing at this time.
 LOCK_TRIES = 10
@@ -24,14 +31,42 @@ class StateDirectoryError(StartError):
     """
 
 
+def gateway_name(folder: Path, configured: str | None) -> str:
+    """
+    Return the name under which a gateway stores its rows (protocol §5): the configured one, or else the one that its
+    state folder keeps, or else the host's.
+
+    Args:
+        folder: The state folder; it may be missing.
+        configured: The setting; None if there is none.
+    """
+    return configured or _kept_name(folder) or socket.gethostname()
+
+
+def _kept_name(folder: Path) -> str | None:
+    # A file that cannot be read is as good as none: readings come first, and the log says under which name.
+    try:
+        name = (folder / NAME_FILE).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return name if reads_back(name) else None
+
+
 class StateDirectory(Service):
     """
     Holds a lock on the file `lock` in the folder. The lock, not a pid file, says whether a daemon runs: the kernel
-    releases it however the process ends.
+    releases it however the process ends. The file `gateway` keeps the gateway's name, so that a new host name, as in a
+    container that is created again, does not leave behind what was stored.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
+        """
+        Args:
+            folder: The folder.
+            name: The gateway's name, see `gateway_name`.
+        """
         self._folder = folder
+        self._name = name
         self._lock: int | None = None
 
     def privilegedStartService(self) -> None:
@@ -58,6 +93,46 @@ class StateDirectory(Service):
                 return
         os.close(lock)
         raise StateDirectoryError(f"another usbgate is running with the state folder {self._folder}")
+
+    def startService(self) -> None:
+        """
+        Keep the gateway's name, and log it if the folder or the host has another one.
+        """
+        super().startService()
+        kept, host = _kept_name(self._folder), socket.gethostname()
+        if kept == self._name:
+            if host != self._name:
+                log.info("this gateway is {name}, as before; the host is {host}", name=self._name, host=host)
+            return
+        if kept is not None:
+            log.warn(
+                'this gateway is {name} from now on, as configured; it was {kept}: gateway = "{kept}" continues what '
+                "was stored before",
+                name=self._name,
+                kept=kept,
+            )
+        elif (self._folder / NAME_FILE).exists():
+            log.warn("{file} has no name: this gateway is {name}", file=self._folder / NAME_FILE, name=self._name)
+        try:
+            self._keep_name()
+        except OSError as error:
+            log.warn(
+                "the gateway's name cannot be kept in {folder}: {reason}", folder=self._folder, reason=error.strerror
+            )
+
+    def _keep_name(self) -> None:
+        # Whole or not at all, and before anything is stored under it.
+        new = self._folder / f"{NAME_FILE}.new"
+        with open(new, "w", encoding="utf-8") as file:
+            file.write(self._name + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, self._folder / NAME_FILE)
+        folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def stopService(self) -> None:
         """
