@@ -67,6 +67,7 @@ class OneReport:
     left_out = 0
 
     def __init__(self, meaning: Report | str, written: bytes = b"?") -> None:
+        self.notices: list[str] = []
         self.meaning = meaning
         self.written = written
 

@@ -28,6 +28,8 @@ WRONG_SPECS = [
     ("/dev/x,baud=fast", '--device /dev/x,baud=fast: baud: expected an integer above 0, got "fast"'),
     ("/dev/x,tags=maybe", '--device /dev/x,tags=maybe: tags: expected true or false, got "maybe"'),
     ("/dev/x,baud=1,baud=2", "--device /dev/x,baud=1,baud=2: baud: given twice"),
+    ("/dev/x,checksum=1", "--device /dev/x,checksum=1: checksum: expected true or false, got '1'"),
+    ("/dev/x,checksun=true", "--device /dev/x,checksun=true: checksun: unknown key, did you mean checksum?"),
     ("/dev/x,bauds=1", "--device /dev/x,bauds=1: bauds: unknown key, did you mean baud?"),
     (
         "/dev/x,name=a b",
@@ -55,6 +57,13 @@ SPECS = [
         "usb-serial",
         DeviceSettings(path="/dev/usb_serial", settle=2, patience=7.5),
     ),
+    ("/dev/t,checksum=true,baud=1200", "t", DeviceSettings(path="/dev/t", baud=1200, options={"checksum": True})),
+    (
+        "/dev/t,separator=|,dialect=tests.support.separated",
+        "t",
+        DeviceSettings(path="/dev/t", dialect="tests.support.separated", options={"separator": "|"}),
+    ),
+    ("/dev/t,separator=|", "t-separator--", DeviceSettings(path="/dev/t,separator=|")),
     ("/tmp/a,b=c", "a-b-c", DeviceSettings(path="/tmp/a,b=c")),
     ("/tmp/a,b=c,dialect=fields", "a-b-c", DeviceSettings(path="/tmp/a,b=c")),
     ("/tmp/a,baud=1,b=c", "a-baud-1-b-c", DeviceSettings(path="/tmp/a,baud=1,b=c")),

@@ -28,6 +28,7 @@ from usbgate.config.types import ConfigError
 from usbgate.core.alarms import Condition
 from usbgate.core.model import Button
 from usbgate.core.settings import FieldSettings, SensorSettings
+from usbgate.device.dialects.fields import OPTIONS
 
 LEONARDO = '[device.leonardo]\npath = "/dev/ttyACM0"\n'
 SEPARATED = '[device.board]\npath = "/dev/board"\ndialect = "tests.support.separated"\n'
@@ -50,8 +51,9 @@ WRONG = [
     (LEONARDO + "bauds = 9600", "device.leonardo.bauds: unknown key, did you mean baud?"),
     (
         LEONARDO + "colour = 1",
-        "device.leonardo.colour: not an option; the dialect `fields` has none",
+        "device.leonardo.colour: unknown key, expected checksum",
     ),
+    (LEONARDO + "checksum = 1", "device.leonardo.checksum: expected true or false, got 1"),
     (LEONARDO + 'silent = "1m"', "device.leonardo.silent: unknown key, did you mean silence?"),
     (SEPARATED + "bauds = 9600", "device.board.bauds: unknown key, did you mean baud?"),
     (SEPARATED + "colour = 1", "device.board.colour: unknown key, expected separator"),
@@ -375,8 +377,18 @@ class ShippedFileTests(SynchronousTestCase):
         settings = self.load(re.sub("(?m)^#(?! |$)", "", self.text))
         self.assertEqual(
             settings.devices,
-            {"leonardo": DeviceSettings(path="/dev/ttyACM0", patience=5.0, silence=60.0, gap=0.25, repeats=0.2)},
+            {
+                "leonardo": DeviceSettings(
+                    path="/dev/ttyACM0",
+                    patience=5.0,
+                    silence=60.0,
+                    gap=0.25,
+                    repeats=0.2,
+                    options={"checksum": False},
+                )
+            },
         )
+        self.assertEqual(settings.devices["leonardo"].options.keys(), set(OPTIONS))
         sensor = settings.sensors["20"]
         self.assertEqual((sensor.device, sensor.stale), ("leonardo", 3600.0))
         self.assertEqual(
@@ -392,5 +404,5 @@ class ShippedFileTests(SynchronousTestCase):
         )
         named = set(re.findall(r"(?m)^#(\w+) = ", self.text)) | set(re.findall(r"(?m)^#\[(\w+)\.", self.text))
         self.assertEqual(
-            named, {*TOP_KEYS, *TABLES, *HTTP_KEYS, *DEVICE_KEYS, *SENSOR_KEYS, *FIELD_KEYS, *COMMAND_KEYS}
+            named, {*TOP_KEYS, *TABLES, *HTTP_KEYS, *DEVICE_KEYS, *OPTIONS, *SENSOR_KEYS, *FIELD_KEYS, *COMMAND_KEYS}
         )

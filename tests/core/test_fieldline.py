@@ -17,6 +17,7 @@ from usbgate.core.fieldline import (
     LINE_LIMIT,
     UNITS,
     check_value,
+    checksum,
     fold,
     format_line,
     format_number,
@@ -29,6 +30,7 @@ from usbgate.core.fieldline import (
     parse_value,
     plain_text,
     unit_of,
+    without_checksum,
 )
 
 # What reads back as itself: it drives parser and formatter alike.
@@ -278,6 +280,32 @@ class NumberTests(SynchronousTestCase):
         self.assertEqual(format_time(1363035730123), "2013-03-11T21:02:10.123Z")
         self.assertEqual(format_time(0), "1970-01-01T00:00:00.000Z")
         self.assertEqual(format_time(-1), "1969-12-31T23:59:59.999Z")
+
+    def test_checksum(self) -> None:
+        """
+        A checksum is the XOR of all bytes before its `*`, in hexadecimal; a change of any bit is found.
+        """
+        line = b"ID:20_VALUE:456"
+        self.assertEqual(checksum(line), b"*2C")
+        for body, end in [(line, b"*2C"), (line, b"*2c"), (b"", b"*00"), (b"A*2C", checksum(b"A*2C"))]:
+            self.assertEqual(without_checksum(body + end), body)
+        for wrong in [
+            b"",
+            b"2C",
+            b"*2C",
+            line,
+            line + b"*2D",
+            line + b"*2",
+            line + b"2C",
+            line + b"*2C ",
+            line + b"*+C",
+        ]:
+            self.assertIsNone(without_checksum(wrong), wrong)
+        for place in range(len(line)):
+            for bit in range(8):
+                changed = bytearray(line)
+                changed[place] ^= 1 << bit
+                self.assertIsNone(without_checksum(bytes(changed) + b"*2C"))
 
     def test_fold(self) -> None:
         """

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from usbgate.core.errors import Malformed
+from usbgate.core.fieldline import checksum
 from usbgate.core.model import Question, Report, Request
 from usbgate.device.dialects.fields import SHAPES_LIMIT, Dialect
 from usbgate.testing import check_dialect
@@ -55,10 +56,52 @@ class DialectTests(SynchronousTestCase):
 
     def test_options(self) -> None:
         """
-        It has no options; one that is given is refused by its name.
+        An option that it does not have, or a wrong value, is refused by its name.
         """
         Dialect({})
-        self.assertRaisesRegex(ValueError, "^separator: .*none", Dialect, {"separator": ";"})
+        self.assertRaisesRegex(ValueError, "^separator: unknown key", Dialect, {"separator": ";"})
+        for wrong in (1, "yes", None):
+            self.assertRaisesRegex(ValueError, "^checksum: expected true or false", Dialect, {"checksum": wrong})
+
+    def test_checksum(self) -> None:
+        """
+        With `checksum`, lines have the same meaning as without, behind a right checksum; any other is refused.
+        """
+        lines = [(line + checksum(line), meaning) for line, meaning in LOG if not line.startswith(b"#")]
+        refused = [line + checksum(line) for line, _ in REFUSED]
+        refused += [line for line, _ in LOG if not line.startswith(b"#")]
+        for line, _ in lines:
+            refused += [line[:-1], line[1:], line + b"0", line[:-3] + b"7" + line[-3:], line + line]
+        dialect = Dialect({"checksum": True})
+        check_dialect(dialect, [*lines, (b"# radio up*00", "radio up*00"), *lines], refused)
+        self.assertEqual(dialect.notices, [])
+        for line, reason in [(b"ID:20_VALUE:456", "no checksum"), (b"ID:20_VALUE:456*00", "wrong checksum")]:
+            with self.assertRaises(Malformed) as caught:
+                dialect.decode(line)
+            self.assertEqual(caught.exception.reason, reason)
+
+    def test_interleaved(self) -> None:
+        """
+        Two lines that were interleaved have a right checksum at the end at most by chance.
+        """
+        dialect = Dialect({"checksum": True})
+        one, other = b"ID:31_TEMP:21.5*%02X", b"ID:2_SMOKE:1*%02X"
+        one, other = (line[:-5] + checksum(line[:-5]) for line in (one, other))
+        for place in range(1, len(one)):
+            for end in range(1, len(other)):
+                with self.assertRaises(Malformed):
+                    dialect.decode(one[:place] + other[:end] + one[place:])
+
+    def test_checksum_noticed(self) -> None:
+        """
+        Lines with a checksum on a device without the setting are noticed once; a value that looks like one is not.
+        """
+        dialect = Dialect()
+        dialect.decode(b"ID:20_VALUE:456*2D")
+        self.assertEqual(dialect.notices, [])
+        for _ in range(2):
+            dialect.decode(b"ID:20_VALUE:456*2C")
+        self.assertEqual(dialect.notices, ["lines end in a checksum that is not checked: set `checksum = true`"])
 
     def test_log(self) -> None:
         """
@@ -129,3 +172,12 @@ class DialectTests(SynchronousTestCase):
         dialect = Dialect()
         self.assertEqual(dialect.encode(request, None), b"ID:9_MSG:L_LEVEL:50_ORIGIN:x")
         self.assertEqual(dialect.encode(request, "3f"), b"ID:9_MSG:L_LEVEL:50_ORIGIN:x_TAG:3f")
+
+    def test_encode_with_checksum(self) -> None:
+        """
+        With `checksum`, a request ends in one, behind the tag.
+        """
+        request = Request(Question("20", "J"), {}, b"MSG:J_ID:20_ORIGIN:TOTO", "TOTO", "x")
+        dialect = Dialect({"checksum": True})
+        for tag, body in [(None, request.line), ("3f", request.line + b"_TAG:3f")]:
+            self.assertEqual(dialect.encode(request, tag), body + checksum(body))

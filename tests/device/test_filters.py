@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from usbgate.core.fieldline import checksum
 from usbgate.device.filters import ECHO_MEMORY, REPEAT_MEMORY, EchoFilter, RepeatFilter
 
 
@@ -55,6 +56,17 @@ class EchoFilterTests(SynchronousTestCase):
         for end in range(1, len(written)):
             self.assertFalse(self.echoes.holds_echo(b"Received: " + written[:end], 5.0))
             self.assertFalse(self.echoes.holds_echo(written[:end] + b" " + written[end:], 5.0))
+
+    def test_without_checksum(self) -> None:
+        """
+        A written line whose checksum the device cut off is an echo, too.
+        """
+        self.echoes.line_written(b"MSG:J_ID:31_ORIGIN:x" + checksum(b"MSG:J_ID:31_ORIGIN:x"), 5.0)
+        self.assertTrue(self.echoes.is_echo(b"MSG:J_ID:31_ORIGIN:x", 1.0))
+        self.assertTrue(self.echoes.holds_echo(b"Received: MSG:J_ID:31_ORIGIN:x*00", 1.0))
+        self.assertTrue(self.echoes.is_echo(b"MSG:J_ID:31_ORIGIN:x" + checksum(b"MSG:J_ID:31_ORIGIN:x"), 1.0))
+        self.echoes.line_written(b"MSG:J_ID:32_ORIGIN:x*00", 5.0)
+        self.assertFalse(self.echoes.holds_echo(b"Received: MSG:J_ID:32_ORIGIN:x", 1.0))
 
     def test_holds_echo_of_one_of_two(self) -> None:
         """

@@ -21,7 +21,7 @@ from tests.support.board import Board, open_files
 from tests.support.links import REPORT, LinkCase, texts
 from tests.support.separated import Dialect as SeparatedDialect
 from tests.support.waiting import until
-from usbgate.core.fieldline import LINE_LIMIT
+from usbgate.core.fieldline import LINE_LIMIT, checksum
 from usbgate.core.model import Report, Send
 from usbgate.device.dialects.fields import Dialect
 from usbgate.device.endpoint import SerialEndpoint, open_device
@@ -192,6 +192,37 @@ class RulesTests(LinkCase):
         self.clock.advance(5.1)
         self.device.say(b"Received: MSG:J_ID:20_ORIGIN:TOTO\n")
         self.assertEqual((len(self.listener.calls), self.link.counts.echoes), (2, 12))
+
+    def test_checksum(self) -> None:
+        """
+        With `checksum`, the edges of a line are cut before it is checked, and a wrong line is malformed.
+        """
+        self.link = Link(self.clock, self.device, "board", "/dev/board", Dialect({"checksum": True}))
+        self.link.listener = self.listener
+        self.open()
+        said = b"ID:20_VALUE:456*2C\r\n\x00ID:20_VALUE:456*2C\x00\r\rID:20_VALUE:457*2C\n"
+        for size in (1, 7, len(said)):
+            self.listener.calls.clear()
+            for start in range(0, len(said), size):
+                self.device.say(said[start : start + size])
+            reports = [report for call in self.listener.calls if call[0] == "reports" for report in call[1:]]
+            self.assertEqual(reports, [REPORT, REPORT])
+            self.assertIn(("malformed", b"ID:20_VALUE:457*2C", "wrong checksum"), self.listener.calls)
+        self.link.send([Send(request(), None, 5.0)])
+        line = self.device.transport.value()[:-1]
+        self.assertEqual(line, b"MSG:J_ID:20_ORIGIN:TOTO" + checksum(b"MSG:J_ID:20_ORIGIN:TOTO"))
+        self.device.say(line + b"\n" + b"Received: MSG:J_ID:20_ORIGIN:TOTO\n")
+        self.assertEqual(self.link.counts.echoes, 2)
+
+    def test_checksum_noticed(self) -> None:
+        """
+        That lines end in a checksum which is not checked is logged once.
+        """
+        self.open()
+        with capturedLogs() as logs:
+            for _ in range(3):
+                self.device.say(b"ID:20_VALUE:456*2C\nID:20_VALUE:456*2C\n")
+        self.assertEqual(texts(logs), ["board: lines end in a checksum that is not checked: set `checksum = true`"])
 
     def test_echo_in_another_dialect(self) -> None:
         """

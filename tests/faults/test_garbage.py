@@ -134,6 +134,18 @@ class GarbageTests(StoreCase):
         eventually(lambda: self.counted()["REPEATS"] == "100", "all was read")
         self.stored(51)
 
+    def test_spelling(self) -> None:
+        """
+        What is no plain decimal is stored as it was spelled, beside its number; a changed unit is logged once.
+        """
+        self.listen()
+        self.device.pour("ID:46_CARD:00E1\nID:46_CARD:12E4\nID:47_T:21.5°C\nID:47_T:70°F\nID:47_T:71\n".encode())
+        self.says_something()
+        rows = [(0.0, "00E1"), (120000.0, "12E4"), (21.5, "21.5°C"), (None, "70°F"), (None, "71")]
+        select = "select value, text from reading where sensor in ('46', '47') order by seq"
+        eventually(lambda: self.rows(select) == rows, "all is stored")
+        self.assertEqual(self.daemon.log.count("it is text from now on"), 1)
+
     def test_on_change(self) -> None:
         """
         Of a sensor that repeats its value the first and the last of each run are stored; subscribers get all.
@@ -155,6 +167,34 @@ class GarbageTests(StoreCase):
         stored = [(7.0,), (7.0,), (8.0,), (8.0,), (9.0,)]
         eventually(lambda: self.rows("select value from reading order by seq") == stored, "they are stored")
         self.assertNotIn("Traceback", self.daemon.log)
+
+
+class FirmwareTests(RunningCase):
+    """
+    A device that treats requests and lines in its own way.
+    """
+
+    def test_echo_and_capitals(self) -> None:
+        """
+        A line that holds the request is no answer; one with the command in capitals is.
+        """
+        device = self.plug(lambda fields: [])
+        client = self.online(self.run_daemon("--device", str(device.path), "--database", "none"))
+        client.say("ask 31 on timeout=20")
+        eventually(lambda: device.received == [b"MSG:on_ID:31_ORIGIN:127.0.0.1"], "it is asked")
+        device.pour(b"Received: MSG:on_ID:31_ORIGIN:127.0.0.1\r\nID:31_STATE:1_MSG:ON\r\n")
+        self.assertTrue(client.receive().startswith("ID:31_STATE:1_MSG:on_AT:"))
+
+    def test_checksum(self) -> None:
+        """
+        With `checksum`, only lines that end in a right one are read, and requests have one.
+        """
+        device = self.plug(lambda fields: [])
+        client = self.online(self.run_daemon("--device", f"{device.path},checksum=true", "--database", "none"))
+        device.pour(b"ID:31_TEMP:2ID:2_SMOKE:1\nID:20_VALUE:456\nID:20_VALUE:457*2C\nID:20_VALUE:456*2C\n")
+        eventually(lambda: len(client.word("last")) == 1 + 1, "one is read")
+        reasons = [line.partition("_REASON:")[2].partition("_")[0] for line in client.word("noise")[:-1]]
+        self.assertEqual(reasons, ["no checksum", "no checksum", "wrong checksum"])
 
 
 class EdgesTests(RunningCase):

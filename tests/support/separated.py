@@ -14,6 +14,8 @@ from usbgate.core.fieldline import is_key, is_sensor_id, reads_back
 from usbgate.core.model import Report, Request
 from usbgate.device.interfaces import IDialect
 
+OPTIONS = ("separator",)
+
 
 @implementer(IDialect)
 class Dialect:
@@ -36,6 +38,7 @@ class Dialect:
             if not isinstance(value, str) or len(value) != 1:
                 raise ValueError(f"separator: expected one character, got {value!r}")
         self._separator = str(options.get("separator", ";"))
+        self.notices: list[str] = []
         self.separators.append(self._separator)
 
     def decode(self, line: bytes) -> Report | str:

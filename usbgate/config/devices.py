@@ -10,9 +10,12 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from usbgate.config.dialects import check_options, option_names
 from usbgate.config.settings import DEVICE_KEYS, DeviceSettings
 from usbgate.config.types import ConfigError, convert, refuse
 from usbgate.core.kinds import DeviceName, kind_of
+
+DEFAULT_DIALECT = DeviceSettings(path="").dialect
 
 _PATH = DEVICE_KEYS["path"]
 _SPEC_KEYS = {**{key: kind for key, kind in DEVICE_KEYS.items() if key != "path"}, "name": kind_of(DeviceName)}
@@ -22,7 +25,7 @@ def parse_device(spec: str) -> tuple[str, DeviceSettings]:
     """
     Parse the SPEC of `--device`: a path, USB device or Twisted client endpoint string, then `,key=value` for its keys.
 
-    Known keys are taken off the end, since a path may itself have commas and colons.
+    Known keys, and options of the dialect, are taken off the end, since a path may itself have commas and colons.
 
     Returns:
         The device's name, which is given or made from the path, and the device.
@@ -33,20 +36,28 @@ def parse_device(spec: str) -> tuple[str, DeviceSettings]:
     where = f"--device {spec}"
     place = spec
     given: dict[str, str] = {}
+    options = _options(where, spec)
     while True:
         rest, comma, last = place.rpartition(",")
         key, equals, value = last.partition("=")
         if not comma or not equals:
             break
-        if key not in _SPEC_KEYS:
-            if near := get_close_matches(key, _SPEC_KEYS, 1, 0.7):
+        if key not in _SPEC_KEYS and key not in options:
+            if near := get_close_matches(key, [*_SPEC_KEYS, *options], 1, 0.7):
                 raise ConfigError(f"{where}: {key}: unknown key, did you mean {near[0]}?")
             break
         if key in given:
             raise ConfigError(f"{where}: {key}: given twice")
         given[key] = value
         place = rest
-    keys = {key: convert(f"{where}: {key}", value, _SPEC_KEYS[key], strict=False) for key, value in given.items()}
+    chosen: dict[str, object] = {
+        key: {"true": True, "false": False}.get(given[key], given[key]) for key in options if key in given
+    }
+    keys = {
+        key: convert(f"{where}: {key}", value, _SPEC_KEYS[key], strict=False)
+        for key, value in given.items()
+        if key not in chosen
+    }
     place = convert(where, place, _PATH)
     if place.startswith(("/", ".")):
         place = os.path.abspath(place)
@@ -56,7 +67,19 @@ def parse_device(spec: str) -> tuple[str, DeviceSettings]:
     name = keys.pop("name", None) or re.sub("[^A-Za-z0-9.:-]", "-", name)
     if not name:
         refuse(where, _PATH.expected, spec)
-    return name, DeviceSettings(path=place, **keys)
+    device = DeviceSettings(path=place, **keys, options=chosen)
+    if chosen:
+        try:
+            check_options(device.dialect, chosen, DEVICE_KEYS)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from None
+    return name, device
+
+
+def _options(where: str, spec: str) -> Sequence[str]:
+    named = re.search(",dialect=([^,]*)", spec)
+    dialect = convert(f"{where}: dialect", named[1], _SPEC_KEYS["dialect"]) if named else DEFAULT_DIALECT
+    return option_names(dialect)
 
 
 def parse_devices(specs: Sequence[str]) -> dict[str, DeviceSettings]:

@@ -4,7 +4,7 @@ Find a dialect by its name, and give it the options of its device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
@@ -32,6 +32,17 @@ def find_dialect(name: str) -> str:
     if found is None:
         raise ValueError(f"no such module: {module}")
     return module
+
+
+def option_names(name: str) -> Sequence[str]:
+    """
+    Return the names of a dialect's options, which `--device` accepts.
+
+    Raises:
+        ValueError: See `find_dialect`.
+    """
+    names: Sequence[str] = getattr(import_module(find_dialect(name)), "OPTIONS", ())
+    return names
 
 
 def make_dialect(name: str, options: Mapping[str, object]) -> Any:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import xor
 from time import gmtime
 
 from usbgate.core.errors import Malformed
@@ -121,6 +122,21 @@ def _parse(text: str) -> dict[str, str]:
             if not value:
                 raise Malformed("empty value", key)
     return fields
+
+
+def checksum(line: bytes) -> bytes:
+    """
+    Return the checksum that a line of a device may end in (protocol §2): `*` and the XOR of its bytes in hexadecimal.
+    """
+    return b"*%02X" % reduce(xor, line, 0)
+
+
+def without_checksum(line: bytes) -> bytes | None:
+    """
+    Return a line without its checksum; None if it has none, or a wrong one.
+    """
+    body = line[:-3]
+    return body if line[-3:-2] == b"*" and line[-3:].upper() == checksum(body) else None
 
 
 @lru_cache(maxsize=1024)

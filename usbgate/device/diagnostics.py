@@ -72,6 +72,14 @@ class Diagnostics:
             shown = text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 1] + "…"
             self.log.info("text from {device}: {text!r}", device=self._device, text=shown)
 
+    def log_notices(self, notices: list[str]) -> None:
+        """
+        Log what the dialect noticed, and clear the list.
+        """
+        for notice in notices:
+            self.log.warn("{device}: {notice}", device=self._device, notice=notice)
+        notices.clear()
+
     def check_lines(self, lines_in: int, malformed: int) -> None:
         """
         Warn if most lines since the last check are malformed; does nothing before there are `GARBLED_SPAN` of them.

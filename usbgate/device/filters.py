@@ -10,6 +10,7 @@ import re
 from collections import OrderedDict
 
 from usbgate.core.containers import BoundedDict
+from usbgate.core.fieldline import without_checksum
 
 # Written lines remembered. An echo comes back before that many others are written, whatever the patience; a line has at
 # most 1,024 bytes, so this is 1 MiB.
@@ -39,15 +40,17 @@ class EchoFilter:
 
     def line_written(self, line: bytes, until: float) -> None:
         """
-        Record a written line.
+        Record a written line, and what remains of it when a board cuts its checksum off.
 
         Args:
             line: The line.
             until: Monotonic seconds until which it is an echo; written twice, the later of the two counts.
         """
-        self.written[line] = max(until, self.written.pop(line, until))
-        if len(self.written) > ECHO_MEMORY:
-            self.written.popitem(last=False)
+        body = without_checksum(line)
+        for each in (line,) if body is None else (line, body):
+            self.written[each] = max(until, self.written.pop(each, until))
+            if len(self.written) > ECHO_MEMORY:
+                self.written.popitem(last=False)
 
     def is_echo(self, line: bytes, now: float) -> bool:
         """

@@ -20,6 +20,7 @@ class IDialect(Interface):
     The class is named `Dialect`. Its constructor has one argument, `options: Mapping[str, object] = {}`: the keys of
     `[device.NAME]` that usbgate itself does not know, with the values of the file. It raises `ValueError` for an option
     that it does not know, or a value that it can't use; the message begins with the key and names the possible values.
+    If the module lists the names of its options as `OPTIONS`, `--device` accepts them, as `true`, `false` or a text.
     """
 
     line_starts: Sequence[bytes] = Attribute(
@@ -32,6 +33,9 @@ class IDialect(Interface):
         " a whole written line is an echo, unless a further `_KEY:` follows. If None, only an equal line is an echo."
     )
     left_out: int = Attribute("How many fields were left out because usbgate gives their keys another meaning.")
+    notices: list[str] = Attribute(
+        "What a person should know about the lines received so far, each once. The link logs them and clears the list."
+    )
 
     def decode(line: bytes) -> Report | str:
         """

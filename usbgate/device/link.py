@@ -380,6 +380,8 @@ class Link(Service):
                             repeats.line_delivered(line, parsed.sensor, now)
         counts.echoes += echoes
         counts.fields_left_out = self._dialect.left_out
+        if self._dialect.notices:
+            self.diagnostics.log_notices(self._dialect.notices)
         if self._watchdog is not None and received > echoes:  # a board can echo while its firmware hangs
             self._watchdog.line_received(now)
         noise_lines = self._noise_lines

@@ -4,6 +4,7 @@ The dialect of the original firmware: field lines (protocol §2).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from string import ascii_letters, digits
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from zope.interface import implementer
 
 from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import LINE_LIMIT, NOT_MEASUREMENTS, is_sensor_id, parse
+from usbgate.core.fieldline import LINE_LIMIT, NOT_MEASUREMENTS, checksum, is_sensor_id, parse, without_checksum
 from usbgate.core.model import Report, Request, make
 from usbgate.device.interfaces import IDialect
 
@@ -20,6 +21,10 @@ _LEFT_OUT = NOT_MEASUREMENTS - {"MSG", "ID", "TAG"}
 
 # A value of only these characters needs no further check.
 _PLAIN = (ascii_letters + digits + "+-.").encode()
+
+OPTIONS = ("checksum",)  # that `--device` accepts, too
+
+_CHECKSUM = re.compile(rb"\*[0-9A-Fa-f]{2}")
 
 SHAPES_LIMIT = 4096  # shapes remembered, at most 1,024 bytes each
 
@@ -35,7 +40,7 @@ class _Shape(NamedTuple):
 @implementer(IDialect)
 class Dialect:
     """
-    Reads `ID:20_VALUE:456`, writes `MSG:J_ID:20_ORIGIN:TOTO`. It has no options.
+    Reads `ID:20_VALUE:456`, writes `MSG:J_ID:20_ORIGIN:TOTO`. With the option `checksum`, each line ends in one.
     """
 
     line_starts = (b"ID:", b"MSG:", b"TAG:", b"#")
@@ -43,11 +48,19 @@ class Dialect:
 
     def __init__(self, options: Mapping[str, object] = {}) -> None:
         for key in options:
-            raise ValueError(f"{key}: not an option; the dialect `fields` has none")
+            if key not in OPTIONS:
+                raise ValueError(f"{key}: unknown key, expected {' or '.join(OPTIONS)}")
+        self._checksum = options.get("checksum", False)
+        if not isinstance(self._checksum, bool):
+            raise ValueError(f"checksum: expected true or false, got {self._checksum!r}")
         self.left_out = 0
+        self.notices: list[str] = []
+        self._checksum_noticed = self._checksum
         self._shapes: dict[bytes, _Shape] = {}  # by the part of the line before the value
 
     def decode(self, line: bytes) -> Report | str:
+        if self._checksum and not line.startswith(b"#"):
+            line = self._check(line)
         # Most lines differ from an earlier one in their last value only.
         head, _, end = line.rpartition(b":")
         shape = self._shapes.get(head)
@@ -56,7 +69,16 @@ class Dialect:
             return make(Report, (sensor, command, tag, ((field, end.decode()),)))
         if line.startswith(b"#"):
             return line[1:].decode("utf-8", "replace").strip()
+        if not self._checksum_noticed and without_checksum(line) is not None:
+            self._checksum_noticed = True
+            self.notices.append("lines end in a checksum that is not checked: set `checksum = true`")
         return self._decode(line, head)
+
+    def _check(self, line: bytes) -> bytes:
+        body = without_checksum(line)
+        if body is None:
+            raise Malformed("wrong checksum" if _CHECKSUM.fullmatch(line[-3:]) else "no checksum")
+        return body
 
     def _decode(self, line: bytes, head: bytes) -> Report:
         fields = parse(line)
@@ -83,4 +105,5 @@ class Dialect:
 
     def encode(self, request: Request, tag: str | None) -> bytes:
         # `parse_request` has checked the values.
-        return request.line if tag is None else b"%b_TAG:%b" % (request.line, tag.encode())
+        line = request.line if tag is None else b"%b_TAG:%b" % (request.line, tag.encode())
+        return line + checksum(line) if self._checksum else line
