@@ -256,6 +256,7 @@ def _link(reactor: Any, name: str, device: DeviceSettings, usb: UsbTree) -> Link
         reset_silent=device.reset == "silent",
         repeats=device.repeats,
         gap=device.gap,
+        describe=partial(usb.describe_board, keep_dtr=device.reset == "never"),
     )
 
 
@@ -305,6 +306,7 @@ async def _embedded(cluster: Cluster) -> str:
 def _rules(settings: Settings, device: DeviceSettings) -> Rules:
     return Rules(
         window=device.window,
+        buffer=device.buffer,
         tags=device.tags,
         settle=device.settle,
         patience=device.patience,

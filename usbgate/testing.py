@@ -22,7 +22,9 @@ from usbgate.core.batch import KINDS, NULL_CELL, Batch, encode
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import NOT_MEASUREMENTS, is_key, is_sensor_id, join_fields, reads_back
 from usbgate.core.model import (
+    UNKNOWN_BOARD,
     Alarm,
+    BoardKind,
     Bucket,
     Question,
     Reading,
@@ -199,7 +201,7 @@ class RecordingListener:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
 
-    def link_up(self) -> None:
+    def link_up(self, board: BoardKind = UNKNOWN_BOARD) -> None:
         self.calls.append(("up",))
 
     def link_down(self, reason: str) -> None:

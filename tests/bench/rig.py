@@ -153,7 +153,7 @@ class Rig:
         state = state or self.new_path("state")
         config = state.with_suffix(".toml")
         configuration = {"gateway": GATEWAY, "database": database, **keys}
-        table = {"path": str(device.path), "window": 64}
+        table = {"path": str(device.path), "window": 64, "buffer": 0}
         # A JSON text is a TOML text, too.
         config.write_text(
             "".join(f"{key} = {json.dumps(value)}\n" for key, value in configuration.items())

@@ -30,6 +30,10 @@ WRONG_SPECS = [
     ("/dev/x,baud=1,baud=2", "--device /dev/x,baud=1,baud=2: baud: given twice"),
     ("/dev/x,checksum=1", "--device /dev/x,checksum=1: checksum: expected true or false, got '1'"),
     ("/dev/x,checksun=true", "--device /dev/x,checksun=true: checksun: unknown key, did you mean checksum?"),
+    (
+        "/dev/x,buffer=big",
+        '--device /dev/x,buffer=big: buffer: expected "auto" or an integer from 0 to 65536, got "big"',
+    ),
     ("/dev/x,bauds=1", "--device /dev/x,bauds=1: bauds: unknown key, did you mean baud?"),
     (
         "/dev/x,name=a b",
@@ -44,10 +48,12 @@ SPECS = [
     ("/dev/ttyACM0", "ttyACM0", DeviceSettings(path="/dev/ttyACM0")),
     (BY_PATH, "pci-0000:00:14.0-usb-0:1:1.0", DeviceSettings(path=BY_PATH)),
     (
-        BY_PATH + ",tags=true,window=1",
+        BY_PATH + ",tags=true,window=1,buffer=127",
         "pci-0000:00:14.0-usb-0:1:1.0",
-        DeviceSettings(path=BY_PATH, tags=True, window=1),
+        DeviceSettings(path=BY_PATH, tags=True, window=1, buffer=127),
     ),
+    ("/dev/t,buffer=auto", "t", DeviceSettings(path="/dev/t")),
+    ("/dev/t,buffer=0", "t", DeviceSettings(path="/dev/t", buffer=0)),
     ("tcp:host:4000", "tcp:host:4000", DeviceSettings(path="tcp:host:4000")),
     ("tcp:host:4000,baud=115200,name=x", "x", DeviceSettings(path="tcp:host:4000", baud=115200)),
     ("/dev/t,silence=90,reset=silent", "t", DeviceSettings(path="/dev/t", silence=90, reset="silent")),

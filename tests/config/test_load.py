@@ -40,6 +40,7 @@ LISTEN = "a Twisted server endpoint such as tcp:50007:interface=127.0.0.1"
 HTTP = '"none" or a Twisted server endpoint such as tcp:8080:interface=127.0.0.1'
 BUTTONS = 'commands by label such as { "Lamp on" = "ON", "Half" = "L LEVEL=50" }'
 FIELDS = 'names of fields such as ["TEMP", "HUM"]'
+BUFFER = '"auto" or an integer from 0 to 65536'
 WAIT = 'a duration from 0.1s to 3600s such as "10s"'
 TEXT = "a non-empty text without `_KEY:`"
 
@@ -60,6 +61,11 @@ WRONG = [
     (SEPARATED + 'separator = "::"', "device.board.separator: expected one character, got '::'"),
     (LEONARDO + "window = 65", "device.leonardo.window: expected an integer from 1 to 64, got 65"),
     (LEONARDO + "window = 0", "device.leonardo.window: expected an integer from 1 to 64, got 0"),
+    (LEONARDO + "buffer = -1", f"device.leonardo.buffer: expected {BUFFER}, got -1"),
+    (LEONARDO + "buffer = 65537", f"device.leonardo.buffer: expected {BUFFER}, got 65537"),
+    (LEONARDO + 'buffer = "63"', f'device.leonardo.buffer: expected {BUFFER}, got "63"'),
+    (LEONARDO + 'buffer = "big"', f'device.leonardo.buffer: expected {BUFFER}, got "big"'),
+    (LEONARDO + "buffer = true", f"device.leonardo.buffer: expected {BUFFER}, got true"),
     (LEONARDO + "settle = -1", 'device.leonardo.settle: expected a duration from 0s to 60s such as "2s", got -1'),
     (LEONARDO + "silence = 0", 'device.leonardo.silence: expected a duration from 1s to 7d such as "1m", got 0'),
     (LEONARDO + 'reset = "often"', 'device.leonardo.reset: expected "never", "open" or "silent", got "often"'),
@@ -214,8 +220,9 @@ class ConfigurationTests(SynchronousTestCase):
             'state = "state"\ndatabase = "host=/run dbname=x"\ngateway = "g"\nhttp = "tcp:8080"\n'
             'listen = ["tcp:1", "unix:a.sock:mode=600"]\ndefault_command = "T"\nmax_connections = 5\n'
             'durability = "200ms"\njournal_limit = "2 GiB"\n'
-            '[device."a:b"]\npath = "./tty"\nbaud = 1200\ndialect = "fields"\nwindow = 1\ntags = true\nsettle = 2\n'
-            'patience = 3\nsilence = 60\nreset = "never"\nrepeats = "1.5s"\n[device.net]\npath = "tcp:host:1"\n'
+            '[device."a:b"]\npath = "./tty"\nbaud = 1200\ndialect = "fields"\nwindow = 1\nbuffer = 127\ntags = true\n'
+            'settle = 2\npatience = 3\nsilence = 60\nreset = "never"\nrepeats = "1.5s"\n'
+            '[device.net]\npath = "tcp:host:1"\n'
             '[sensor."28:FF"]\nname = "Bedroom"\ndevice = "net"\ndefault_command = "J"\ntimeout = 1\npatience = 2.5\n'
             'store = "on change, at least every 5m"\n[sensor.21]\nstore = "on change"\n'
             '[command.L]\ncoalesce = false\nfields = ["temp"]\n'
@@ -237,6 +244,7 @@ class ConfigurationTests(SynchronousTestCase):
                         path=str(self.folder / "tty"),
                         baud=1200,
                         window=1,
+                        buffer=127,
                         tags=True,
                         settle=2.0,
                         patience=3.0,
@@ -274,6 +282,14 @@ class ConfigurationTests(SynchronousTestCase):
         for spelled, seconds in [("2", 2), ("2.5", 2.5), ('"2"', 2), ('"2 s"', 2), ('"250ms"', 0.25), ('"1m"', 60)]:
             with self.subTest(spelled=spelled):
                 self.assertEqual(self.load(LEONARDO + f"settle = {spelled}").devices["leonardo"].settle, seconds)
+
+    def test_automatic(self) -> None:
+        """
+        What goes by the board is `auto`, as without the key.
+        """
+        for text in ("", 'buffer = "auto"'):
+            self.assertIsNone(self.load(LEONARDO + text).devices["leonardo"].buffer)
+        self.assertEqual(self.load(LEONARDO + "buffer = 0").devices["leonardo"].buffer, 0)
 
     def test_options_win(self) -> None:
         """

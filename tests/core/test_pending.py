@@ -13,9 +13,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.worlds import message_size
 from usbgate.core.errors import RequestError
 from usbgate.core.fieldline import check_value
-from usbgate.core.model import Answer, Question, Request
+from usbgate.core.model import Answer, BoardKind, Question, Request
 from usbgate.core.pending import Asker, Moves, PendingRequests, Rules
 from usbgate.testing import acknowledgement, report, request
 
@@ -27,6 +28,12 @@ class Pending(PendingRequests[Any]):
     """
     The requests over one link, whose waiters are names.
     """
+
+    def __init__(self, device: str, rules: Rules, first_tag: int = 0) -> None:
+        """
+        See `PendingRequests`.
+        """
+        super().__init__(device, rules, message_size, first_tag)
 
     def put(self, request: Request, waiter: object, timeout: float, now: float) -> Moves[Any]:
         """
@@ -42,6 +49,13 @@ def link(device: str = "tty", first_tag: int = 0, **rules: Any) -> Pending:
     pending = Pending(device, Rules(**{"patience": 5.0, **rules}), first_tag)
     pending.link_up(0.0)
     return pending
+
+
+def asked(sensor: str) -> Request:
+    """
+    Build a request whose message has 27 bytes if the sensor's id has two.
+    """
+    return request(sensor, "J", origin="website")
 
 
 def sent(moves: Moves[Any]) -> list[str]:
@@ -419,6 +433,155 @@ class TestOneMessagePerSensor(SynchronousTestCase):
                 outcome = outcome or ("answered" if "unlucky" in answered(each) else failed(each).get("unlucky", ""))
         self.assertEqual(outcome, "answered")
         self.assertLess(now, 20.0)
+
+
+class TestBuffer(SynchronousTestCase):
+    """
+    §4.2: what may be on the wire before the board has read it.
+    """
+
+    def test_buffer(self) -> None:
+        """
+        Messages are written as long as they fit; 27 bytes with the line end, twice, are less than 63.
+        """
+        pending = link(buffer=63)
+        written = [sent(pending.put(asked(sensor), sensor, LONG, 0.0)) for sensor in ("20", "21", "22", "23")]
+        self.assertEqual(written, [["20 J"], ["21 J"], [], []])
+
+    def test_exact(self) -> None:
+        """
+        Not a byte more than `buffer`, and not one less; a tag, here of 2 and 3 characters, counts.
+        """
+        for buffer, tags, count in [(53, False, 1), (54, False, 2), (68, True, 1), (69, True, 2)]:
+            pending = link(buffer=buffer, tags=tags, first_tag=0xFF)
+            written = [line for sensor in ("20", "21") for line in sent(pending.put(asked(sensor), "a", LONG, 0.0))]
+            self.assertEqual(len(written), count, buffer)
+
+    def test_one_message(self) -> None:
+        """
+        One message is written, however long.
+        """
+        pending = link(buffer=20)
+        self.assertEqual(sent(pending.put(asked("20"), "a", LONG, 0.0)), ["20 J"])
+        self.assertEqual(sent(pending.put(asked("21"), "b", LONG, 0.0)), [])
+        self.assertEqual(sent(pending.received([report("20")], 0.5, AT)), ["21 J"])
+
+    def test_no_bound(self) -> None:
+        """
+        With 0, nothing but `window` bounds what is on the wire.
+        """
+        pending = link(buffer=0, window=64)
+        written = [line for n in range(70) for line in sent(pending.put(asked(str(n)), n, LONG, 0.0))]
+        self.assertEqual(len(written), 64)
+
+    def test_automatic(self) -> None:
+        """
+        By default a board is given 63 bytes, and one with native USB as much as `window` allows; at each opening anew.
+        """
+        pending = link(buffer=None, window=3)
+        for opening, (board, count) in enumerate(
+            [(BoardKind(), 2), (BoardKind(native=True), 3), (BoardKind(resets=True), 2)]
+        ):
+            now = 100.0 * opening
+            pending.link_down(now)
+            pending.link_up(now + 1.0, board)
+            now += 50.0
+            pending.expire(now)
+            written = [line for n in range(4) for line in sent(pending.put(asked(str(20 + n)), n, LONG, now))]
+            self.assertEqual(len(written), count, board)
+
+    def test_answer_frees(self) -> None:
+        """
+        An answer shows that its message and all before it have been read, not those behind it.
+        """
+        for answering, written in [("20", ["23 J"]), ("21", ["23 J", "24 J"]), ("22", ["23 J", "24 J", "25 J"])]:
+            pending = link(buffer=3 * 27, window=10)
+            for sensor in range(20, 27):
+                pending.put(asked(str(sensor)), sensor, LONG, 0.0)
+            self.assertEqual(sent(pending.received([report(answering)], 0.5, AT)), written)
+
+    def test_unasked_frees_nothing(self) -> None:
+        """
+        A report that answers nothing does not show that anything was read.
+        """
+        pending = link(buffer=63)
+        for sensor in ("20", "21", "22"):
+            pending.put(asked(sensor), sensor, LONG, 0.0)
+        self.assertEqual(sent(pending.received([report("20", "X"), report("99")], 0.5, AT)), [])
+
+    def test_time_frees(self) -> None:
+        """
+        2 s after it was written a message no longer counts, though it may still be answered; the timer is set for it.
+        """
+        pending = link(buffer=63)
+        for n, sensor in enumerate(("20", "21", "22", "23")):
+            pending.put(asked(sensor), sensor, LONG, 0.25 * n)
+        self.assertEqual(pending.deadline, 2.0)
+        self.assertEqual(sent(pending.expire(1.75)), [])
+        self.assertEqual(sent(pending.expire(2.0)), ["22 J"])
+        self.assertEqual(pending.deadline, 2.25)
+        self.assertEqual(sent(pending.expire(2.25)), ["23 J"])
+        self.assertEqual(answered(pending.received([report("20"), report("23")], 3.0, AT)), ["20", "23"])
+
+    def test_nothing_waits(self) -> None:
+        """
+        Where nothing waits for room, no timer is set for it.
+        """
+        pending = link(buffer=63)
+        for sensor in ("20", "21"):
+            pending.put(asked(sensor), sensor, LONG, 0.0)
+        self.assertEqual(pending.deadline, 5.0)
+        pending.put(asked("22"), "c", 1.0, 0.0)
+        pending.expire(1.0)
+        self.assertEqual(pending.deadline, 5.0)
+
+    def test_forgotten_messages_count(self) -> None:
+        """
+        A message whose patience is over counts until its 2 s are.
+        """
+        pending = link(buffer=63, patience=0.5)
+        for sensor in ("20", "21", "22", "23"):
+            pending.put(asked(sensor), sensor, 0.25, 0.0)
+        pending.put(asked("24"), "e", LONG, 0.25)
+        self.assertEqual(sent(pending.expire(1.0)), [])
+        self.assertEqual(sent(pending.expire(2.0)), ["24 J"])
+
+    def test_long_message_is_not_overtaken(self) -> None:
+        """
+        A message that must wait for room is not overtaken by a shorter one for which there is room.
+        """
+        pending = link(buffer=63, window=10)
+        pending.put(asked("20"), "a", LONG, 0.0)
+        self.assertEqual(sent(pending.put(asked("2" * 20), "b", LONG, 0.5)), [])
+        self.assertEqual(sent(pending.put(asked("21"), "c", LONG, 0.5)), [])
+        self.assertEqual(sent(pending.received([report("20")], 1.0, AT)), ["2" * 20 + " J"])
+
+    def test_kept_place(self) -> None:
+        """
+        Of the places that the buffer has, one is never given to a sensor that does not answer.
+        """
+        pending = link(buffer=63, window=4)
+        for n, sensor in enumerate(("20", "21", "22")):
+            pending.put(asked(sensor), sensor, 1.0, 10.0 * n)
+            pending.expire(10.0 * n + 1.0)
+            pending.expire(10.0 * n + 5.0)
+        written = [sent(pending.put(asked(sensor), sensor, LONG, 100.0)) for sensor in ("20", "21", "22", "30", "31")]
+        self.assertEqual(written, [["20 J"], [], [], ["30 J"], []])
+        # After 2 s the first one is read or lost, and the next of them takes its place.
+        self.assertEqual(pending.deadline, 102.0)
+        self.assertEqual(sent(pending.expire(102.0)), ["21 J", "31 J"])
+        # An answer to a later message shows that theirs was read, too.
+        self.assertEqual(sent(pending.received([report("31")], 102.5, AT)), ["22 J"])
+
+    def test_only_place_is_not_kept(self) -> None:
+        """
+        If there is room for one message only, or `window` is 1, sensors that do not answer get their turn.
+        """
+        for pending in (link(buffer=40), link(buffer=63, window=1)):
+            pending.put(asked("20"), "a", 1.0, 0.0)
+            pending.expire(1.0)
+            pending.expire(5.0)
+            self.assertEqual(sent(pending.put(asked("20"), "a", LONG, 6.0)), ["20 J"])
 
 
 class TestJoining(SynchronousTestCase):

@@ -41,6 +41,7 @@ INTERESTING = [
     "another spelling",
     "answered",
     "behind for longer",
+    "buffer full",
     "busy",
     "delay ended by a report",
     "held back after a flap",
@@ -49,6 +50,7 @@ INTERESTING = [
     "offline",
     "overtakes one that is behind",
     "place kept",
+    "place kept in the buffer",
     "recent",
     "slip: late",
     "slip: second",
@@ -172,6 +174,7 @@ events = st.lists(st.one_of(asks, asks, asks, chunks, chunks, chunks, waits, wai
 rules = st.builds(
     Rules,
     window=st.integers(1, 4),
+    buffer=st.sampled_from([0, 0, 40, 63, 90, 140]),
     tags=st.sampled_from([False, False, True]),
     settle=st.sampled_from([0.0, 2.0]),
     patience=st.sampled_from([None, 1.0, 5.0]),

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from threading import Thread, Timer
 
@@ -118,6 +119,23 @@ class MainJobTests(StoreCase):
         self.assertEqual(len(right), 400)
         eventually(lambda: self.rows("select count(*) from request") == [(400,)], "each request has its row")
         self.assertEqual(self.rows("select distinct outcome from request"), [("answered",)])
+
+    def test_small_buffer(self) -> None:
+        """
+        A board is sent no more than its receive buffer holds until it answers, however many ask.
+        """
+        device = self.plug(lambda fields: [])
+        daemon = self.run_daemon("--device", str(device.path), "--database", "none")
+        client = self.online(daemon)
+        questions = [f"MSG:J_ID:{sensor}_ORIGIN:website" for sensor in range(20, 28)]  # 27 bytes with the line end
+        client.say("\n".join(questions))
+        self.assertEqual([client.receive() for _ in questions], questions)
+        for sensor in range(20, 27):
+            written = [question.encode() for question in questions[: sensor - 18]]
+            eventually(partial(written.__eq__, device.received), f"{written} were written, and no more")
+            device.say(f"ID:{sensor}_VALUE:1_MSG:J".encode())
+            self.assertTrue(client.receive().startswith(f"ID:{sensor}_VALUE:1_MSG:J_"))
+        self.assertEqual(device.received, [question.encode() for question in questions])
 
     def test_replug(self) -> None:
         """

@@ -22,12 +22,12 @@ from tests.support.links import REPORT, LinkCase, texts
 from tests.support.separated import Dialect as SeparatedDialect
 from tests.support.waiting import until
 from usbgate.core.fieldline import LINE_LIMIT, checksum
-from usbgate.core.model import Report, Send
+from usbgate.core.model import BoardKind, Report, Send
 from usbgate.device.dialects.fields import Dialect
 from usbgate.device.endpoint import SerialEndpoint, open_device
 from usbgate.device.errors import NoSuchDevice
 from usbgate.device.interfaces import IDeviceLink, ILinkListener
-from usbgate.device.link import Link
+from usbgate.device.link import STOP_LIMIT, Link
 from usbgate.device.serialport import SerialTransport
 from usbgate.testing import RecordingListener, request
 
@@ -66,6 +66,48 @@ class RulesTests(LinkCase):
             (link.counts.lines_in, link.counts.malformed, link.counts.partial, link.counts.fields_left_out),
             (6, 1, 0, 1),
         )
+
+    def test_board(self) -> None:
+        """
+        At each opening the listener receives what is known of the board then.
+        """
+        boards = [BoardKind(resets=True), BoardKind(native=True)]
+        link = Link(
+            self.clock,
+            self.device,
+            "board",
+            "/dev/board",
+            Dialect(),
+            retry=lambda attempt: 1.0,
+            describe=lambda path: boards[len(opened)],
+        )
+        opened: list[BoardKind] = []
+        link.listener = self.listener
+        self.patch(self.listener, "link_up", opened.append)
+        link.startService()
+        self.device.vanish()
+        self.clock.advance(1.0)
+        self.assertEqual(opened, boards)
+        self.assertFalse(link.stopService().called)
+        self.device.vanish()
+        self.clock.advance(STOP_LIMIT)
+
+    def test_size(self) -> None:
+        """
+        The size of a message is that of what is written, in the dialect of the device.
+        """
+        self.open()
+        for tag in (None, "5f"):
+            self.link.send([Send(request(), tag, 5.0)])
+            self.assertEqual(self.link.size(request(), tag), len(self.device.transport.value()))
+            self.device.transport.clear()
+
+    def test_size_unknown(self) -> None:
+        """
+        A request that the dialect cannot write has no size; `send` logs it.
+        """
+        self.patch(Dialect, "encode", lambda *arguments: 1 / 0)
+        self.assertEqual(self.link.size(request(), None), 0)
 
     def test_first_line(self) -> None:
         """

@@ -10,6 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.usb import MadeUpUsb
+from usbgate.core.model import BoardKind
 from usbgate.device.usb import UsbIds, UsbPort, UsbTree, is_usb, parse_usb
 
 # A place, and what it means.
@@ -210,3 +211,55 @@ class FindingTests(SynchronousTestCase):
             str(self.tree.ambiguity("usb:dead:beef")),
             r"^10 devices .* usb-port:1-1.1.7 \(ttyACM27, dead:beef\), 2 more$",
         )
+
+
+class BoardTests(SynchronousTestCase):
+    """
+    What the USB ids tell of a board.
+    """
+
+    def setUp(self) -> None:
+        """
+        Prepare a machine with nothing plugged in.
+        """
+        self.usb = MadeUpUsb(Path(self.mktemp()))
+        self.tree = UsbTree(str(self.usb.sysfs), str(self.usb.dev))
+
+    def test_boards(self) -> None:
+        """
+        A bridge that resets its board is told from others, and from a board with native USB.
+        """
+        for ids, tty, board in [
+            ("2341:0043", "ttyACM0", BoardKind(resets=True)),  # Uno
+            ("2a03:0042", "ttyACM0", BoardKind(resets=True)),  # Mega
+            ("1a86:7523", "ttyUSB0", BoardKind(resets=True)),  # CH340
+            ("1a86:55d4", "ttyACM3", BoardKind(resets=True)),  # CH9102
+            ("0403:6001", "ttyUSB0", BoardKind(resets=True)),  # FT232R
+            ("0403:6015", "ttyUSB0", BoardKind(resets=True)),
+            ("10c4:ea60", "ttyUSB11", BoardKind(resets=True)),  # CP2102
+            ("067b:2303", "ttyUSB0", BoardKind(resets=True)),  # PL2303
+            ("067b:23a3", "ttyUSB0", BoardKind(resets=True)),
+            ("2341:8036", "ttyACM0", BoardKind(native=True)),  # Leonardo
+            ("303a:1001", "ttyACM0", BoardKind(native=True)),  # ESP32-S3
+            ("2e8a:000a", "ttyACM0", BoardKind(native=True)),  # Pico
+            ("2e8a:000c", "ttyACM0", BoardKind()),  # Debug Probe
+            ("0d28:0204", "ttyACM0", BoardKind()),  # micro:bit
+            ("dead:beef", "ttyUSB0", BoardKind()),
+        ]:
+            with self.subTest(ids=ids):
+                self.usb.plug("1-2", ids, None, **{tty: "1.0"})
+                path = self.tree.path(self.tree.ttys()[0])
+                self.assertEqual(self.tree.describe_board(path), board)
+                self.assertEqual(self.tree.describe_board(path, keep_dtr=True), board._replace(resets=False))
+                self.usb.unplug("1-2")
+
+    def test_any_name(self) -> None:
+        """
+        A board is found by whatever link leads to its tty; without a USB tty, nothing is known of it.
+        """
+        self.usb.plug("1-1.3", "2341:8036", "LEO", ttyACM0="1.0")
+        self.usb.plug("1-2", "1a86:7523", None, ttyUSB0="1.0")
+        by_id = self.usb.name_by_id("usb-Arduino_LLC_Arduino_Leonardo-if00", "ttyACM0")
+        self.assertEqual(self.tree.describe_board(str(by_id)), BoardKind(native=True))
+        for path in (None, "/dev/ttyS0", "/dev/pts/0", "/dev/ttyACM1", ""):
+            self.assertEqual(self.tree.describe_board(path), BoardKind())

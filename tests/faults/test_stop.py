@@ -164,7 +164,9 @@ class StopCase(LedgerCase):
         """
         self.deaf = self.deaf_server()
         port = self.deaf.getsockname()[1]
-        return self.start("--device", f"tcp:127.0.0.1:{port},name=deaf,window=64,patience=0.1", database=database)
+        return self.start(
+            "--device", f"tcp:127.0.0.1:{port},name=deaf,window=64,buffer=0,patience=0.1", database=database
+        )
 
     def sent_after_next_start(self, database: str) -> None:
         """

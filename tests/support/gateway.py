@@ -12,11 +12,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from tests.support.worlds import message_size
 from usbgate.core.clock import IClock
 from usbgate.core.counts import LinkCounts
 from usbgate.core.fieldline import parse
 from usbgate.core.messages import event_line, parse_request
-from usbgate.core.model import Answer, Event, Reading, RequestRecord, Row, Send
+from usbgate.core.model import Answer, Event, Reading, Request, RequestRecord, Row, Send
 from usbgate.core.pending import Rules
 from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
@@ -74,6 +75,9 @@ class MemoryLink:
         for request, _, _ in messages:
             self._events.append(("send", self.name, request.question.command, request.question.sensor))
         return not self.full
+
+    def size(self, request: Request, tag: str | None) -> int:
+        return message_size(request, tag)
 
     def pause(self) -> None:
         self._events.append(("pause", self.name))

@@ -32,6 +32,7 @@ from twisted.internet.testing import StringTransport
 from zope.interface import implementer
 
 import usbgate
+from usbgate.core.fieldline import fold
 from usbgate.core.pending import Rules
 from usbgate.daemon.clock import SystemClock
 from usbgate.device.dialects.fields import Dialect
@@ -241,7 +242,7 @@ def trace() -> list[Route]:
         delivery = Delivery(reactor, journal, sink, gateway.restore)
         gateway.store_in(journal, sink, lambda: (delivery.status(), journal.status()))
         link = Link(reactor, device, "board", "/dev/board", Dialect())
-        gateway.add_link(link, Rules())
+        gateway.add_link(link, Rules(buffer=None))
         services = (journal, delivery, link)
         for service in services:
             service.startService()
@@ -259,6 +260,7 @@ def trace() -> list[Route]:
         def ask() -> None:
             client.dataReceived(f"MSG:J_ID:20_ORIGIN:{origin}\r\n".encode())
 
+        fold("J")  # a command that was asked before, as most are
         reactor.wait()  # the journal is open
         reactor.turn()
         say(first)()  # the first one also stores a clock mark and makes the sensor known

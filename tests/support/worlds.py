@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from usbgate.core import pending
@@ -58,9 +58,10 @@ class Errand:
     """
 
     question: Question
+    request: Request
     once: bool
     askers: list[Asker]
-    turn: float  # when it was asked or took a new turn
+    turn: tuple[float, int]  # when it was asked or took a new turn, and how many turns there were before
 
 
 @dataclass(eq=False, slots=True)
@@ -77,6 +78,8 @@ class Message:
     answered: bool = False
     forgotten: bool = False
     flapped: bool = False
+    size: int = 0
+    behind: bool = False  # whether its sensor had left its last message unanswered when it was written
 
 
 def may_slip(rules: Rules, shown_msg: bool, report: Report, label: Message | None, message: Message) -> str:
@@ -112,6 +115,13 @@ def may_slip(rules: Rules, shown_msg: bool, report: Report, label: Message | Non
     return ""
 
 
+def message_size(request: Request, tag: str | None) -> int:
+    """
+    Return the bytes of a message in the dialect `fields`, with its line end.
+    """
+    return len(request.line) + (0 if tag is None else len(f"_TAG:{tag}")) + 1
+
+
 def replies(moves: Moves[Asker]) -> list[tuple[Asker, Answer]]:
     """
     Return the askers that were answered, each with its answer.
@@ -139,7 +149,7 @@ class LinkBook:
     def __init__(self, name: str, rules: Rules, seen: Counter[str], first_tag: int = 0) -> None:
         self.name = name
         self.rules = rules
-        self.pending: PendingRequests[Asker] = PendingRequests(name, rules, first_tag)
+        self.pending: PendingRequests[Asker] = PendingRequests(name, rules, message_size, first_tag)
         self.seen = seen  # how often each interesting thing happened, over many worlds
         self.messages: list[Message] = []
         self.state = "starting"
@@ -150,6 +160,9 @@ class LinkBook:
         self._shown_msg: set[str] = set()
         self._missed: dict[str, tuple[int, float]] = {}  # messages left unanswered in a row, the end of the delay
         self._spelled: dict[tuple[str, str], set[str]] = {}  # by sensor and command in lower case
+        self._first_tag = first_tag
+        self._turns = 0
+        self._buffered: list[Message] = []  # may be unread, in the order in which they were written
         self._newest: dict[Question, tuple[float, int, Report]] = {}
         self._check(0.0)
 
@@ -196,7 +209,7 @@ class LinkBook:
                     line[-1].askers.append(asker)
                     asker.written = line[-1] is line[0] and question.sensor in self._wire
                 else:
-                    line.append(Errand(question, once, [asker], now))
+                    line.append(Errand(question, request, once, [asker], self._turn(now)))
                     self._spelled.setdefault((question.sensor, question.command.lower()), set()).add(question.command)
         demand(not moves.handed, "nothing was received", moves.handed)
         self._compare_failures(moves, failures)
@@ -250,6 +263,8 @@ class LinkBook:
             self._close(report.sensor)
             del self._wire[report.sensor]
             message.answered = True
+            if message in self._buffered:
+                del self._buffered[: self._buffered.index(message) + 1]
             self.seen["answered"] += 1
             self._missed.pop(report.sensor, None)
             if report.command is not None and not self.rules.tags:
@@ -324,6 +339,7 @@ class LinkBook:
         Rule 9: time limits come before patience. Return the askers that must fail in this call, and how.
         """
         failures: dict[Asker, set[type[RequestError]]] = {}
+        self._buffered = [message for message in self._buffered if now < message.written + 2.0]
         if self.state == "settling" and self._settled_at <= now:
             self.state = "online"
         for sensor, line in list(self._lines.items()):
@@ -334,7 +350,8 @@ class LinkBook:
                 if not errand.askers and not (errand is line[0] and sensor in self._wire):
                     line.remove(errand)
             self._close(sensor)
-        for sensor, message in list(self._wire.items()):
+        at_once = (-math.inf, 0)
+        for sensor, message in sorted(self._wire.items(), key=lambda wired: wired[1].until):
             if message.until <= now:
                 message.forgotten = True
                 del self._wire[sensor]
@@ -347,7 +364,10 @@ class LinkBook:
                     self._close(sensor)
                 else:
                     self.seen["new turn"] += 1
-                    errand.turn = message.until
+                    errand.turn = self._turn(message.until)
+                    if errand.turn[0] == at_once[0]:
+                        errand.turn = at_once  # which of them comes first is left open
+                    at_once = errand.turn
         for sensor, message in list(self._held.items()):
             if message.until <= now:
                 message.forgotten = True
@@ -422,10 +442,17 @@ class LinkBook:
         if errand.once:
             demand(not errand.askers[0].written, "§4.3 a toggle is written as often as it is asked", send)
             demand(send.request is errand.askers[0].request, "§4.3 each toggle is its own request", send)
-        demand(sensor in self._candidates(), "§4.2 one place is kept from sensors that do not answer", send)
-        for other in self._candidates():
-            if self._order(other) < self._order(sensor):
-                raise Violated(f"§4.2 the place goes to who was asked first | {send} | {other}")
+        demand(self._fits(sensor), "§4.2 more than the board's buffer holds", send, self._buffered)
+        first = [self._candidates(of_equals)[:1] for of_equals in (all, any)]
+        demand(
+            any(self._order(sensor) == self._order(other) for others in first for other in others),
+            "§4.2 the place goes to who was asked first, but one is kept from sensors that do not answer",
+            send,
+            first,
+        )
+        if sensor in self._missed and self.rules.buffer and self.rules.window > 1:
+            demand(self._leaves_place(sensor), "§4.2 a place in the buffer is kept, too", send)
+        for other in self._candidates(any):
             # As it would be without the delay, or without the row in which it grows.
             if self._lines[other][0].turn < errand.turn:
                 self.seen["overtakes one that is behind"] += 1
@@ -435,25 +462,61 @@ class LinkBook:
         if send.tag is not None:
             demand(all(send.tag != message.tag for message in self.messages), "no tag is used again", send)
         message = Message(question, send.tag, now, send.patience, now + send.patience)
+        message.size, message.behind = message_size(send.request, send.tag), sensor in self._missed
+        self._buffered.append(message)
         self.messages.append(message)
         self._wire[sensor] = message
         for asker in errand.askers:
             asker.written = True
 
-    def _order(self, sensor: str) -> float:
+    def _turn(self, when: float) -> tuple[float, int]:
+        self._turns += 1
+        return when, self._turns
+
+    def _order(self, sensor: str) -> tuple[float, int]:
         """
         Return when the first question of a sensor counts as asked.
         """
-        return max(self._lines[sensor][0].turn, self._missed.get(sensor, (0, 0.0))[1])
+        when, number = self._lines[sensor][0].turn
+        return max(when, self._missed.get(sensor, (0, 0.0))[1]), number
 
-    def _candidates(self) -> list[str]:
+    def _candidates(self, of_equals: Callable[[Iterable[bool]], bool] = all) -> list[str]:
         """
-        Return the sensors one of which gets the next place.
+        Return the sensors that may get the next place, in their order.
+
+        Args:
+            of_equals: Of equals any may come first: whether `all` must leave a place to others, or `any`.
         """
-        waiting = [sensor for sensor in self._lines if sensor not in self._wire and sensor not in self._held]
-        if self.rules.window > 1 and len(self._wire.keys() & self._missed.keys()) >= self.rules.window - 1:
-            return [sensor for sensor in waiting if sensor not in self._missed]
+        waiting = sorted(self._lines.keys() - self._wire.keys() - self._held.keys(), key=self._order)
+        behind = [sensor for sensor in waiting if sensor in self._missed]
+        if self.rules.window > 1 and behind:
+            few = len(self._wire.keys() & self._missed.keys()) < self.rules.window - 1
+            first = [sensor for sensor in behind if self._order(sensor) == self._order(behind[0])]
+            if not few or (self.rules.buffer and not of_equals(map(self._leaves_place, first))):
+                return [sensor for sensor in waiting if sensor not in behind]
         return waiting
+
+    def _size(self, sensor: str) -> int:
+        """
+        Return the size of the next message to a sensor, if it is the next on the wire.
+        """
+        tag = f"{self._first_tag + len(self.messages):x}" if self.rules.tags else None
+        return message_size(self._lines[sensor][0].request, tag)
+
+    def _fits(self, sensor: str) -> bool:
+        """
+        Return whether the board's buffer has room for the next message to a sensor.
+        """
+        room = (self.rules.buffer or math.inf) - sum(message.size for message in self._buffered)
+        return not self._buffered or self._size(sensor) <= room
+
+    def _leaves_place(self, sensor: str) -> bool:
+        """
+        Return whether the next message to a sensor that does not answer leaves room for one like it to another sensor.
+        """
+        buffer, size = self.rules.buffer or 0, self._size(sensor)
+        room = buffer - sum(message.size for message in self._buffered if message.behind)
+        return buffer // size < 2 or room // size >= 2
 
     def _check_patience(self, send: Send) -> None:
         sensor = send.request.question.sensor
@@ -486,8 +549,18 @@ class LinkBook:
             due.append(self._settled_at)
         demand(pending.deadline <= min(due, default=math.inf), "the timer is armed for what comes next", due)
         if self.state == "online" and len(self._wire) < self.rules.window:
-            demand(not self._candidates(), "§4.2 nothing waits while there is a free place", self._candidates())
-            self.seen["place kept"] += bool(self._lines.keys() - self._wire.keys() - self._held.keys())
+            candidates = self._candidates()
+            first = [sensor for sensor in candidates if self._order(sensor) == self._order(candidates[0])]
+            full = not all(map(self._fits, first))
+            demand(full or not candidates, "§4.2 nothing waits while there is a free place", candidates)
+            self.seen["buffer full"] += full
+            if len(candidates) < len(self._lines.keys() - self._wire.keys() - self._held.keys()):
+                few = len(self._wire.keys() & self._missed.keys()) < self.rules.window - 1
+                self.seen["place kept in the buffer" if few else "place kept"] += 1
+                full |= few
+            if full:
+                until = self._buffered[0].written + 2.0
+                demand(pending.deadline <= until, "the timer is armed for room in the buffer", until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -660,6 +733,7 @@ class RandomWorld:
         chance = self.chance
         return Rules(
             window=chance.randint(1, 4),
+            buffer=chance.choice([0, 0, 40, 63, 63, 90, 140]),
             tags=chance.random() < 0.25,
             settle=chance.choice([0, 0, 2]),
             patience=chance.choice([None, 1, 3, 5, 5]),

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from usbgate.config.types import (
     BasePath,
+    Buffer,
     Count,
     Database,
     Dialect,
@@ -46,6 +47,7 @@ class DeviceSettings(Struct, frozen=True, kw_only=True):
         dialect: A module of `usbgate.device.dialects`, or a dotted module name.
         options: The options of the dialect: the other keys of the table, with the values of the file.
         window: The maximum number of questions on the wire at a time.
+        buffer: The maximum number of bytes that the device may not have read; 0 for no limit, None for automatic.
         tags: Whether the device echoes `TAG`.
         settle: Seconds to wait after opening.
         patience: Seconds to wait for an answer before asking again; None for the defaults of docs/protocol.md §4.
@@ -60,6 +62,7 @@ class DeviceSettings(Struct, frozen=True, kw_only=True):
     dialect: Dialect = "fields"
     options: dict[str, object] = {}
     window: Window = 4
+    buffer: Buffer = None
     tags: YesNo = False
     settle: Settle = 0.0
     patience: Wait | None = None

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -129,6 +129,10 @@ def _parse_place(text: str) -> str:
     return text
 
 
+def _parse_automatic(value: int | str) -> int | None:
+    return None if isinstance(value, str) else value
+
+
 def _parse_size(text: str) -> int:
     size = parse_size(text)
     if not 16 << 20 <= size <= 1 << 40:
@@ -141,6 +145,12 @@ Folder = Annotated[Path, Kind("a folder", Annotated[str, Meta(min_length=1)], Pa
 YesNo = Annotated[bool, Kind("true or false", bool)]
 Count = Annotated[int, Kind("an integer above 0", Annotated[int, Meta(gt=0)])]
 Window = Annotated[int, Kind("an integer from 1 to 64", Annotated[int, Meta(ge=1, le=64)])]
+Buffer = Annotated[
+    int | None,
+    Kind(
+        '"auto" or an integer from 0 to 65536', Literal["auto"] | Annotated[int, Meta(ge=0, le=65536)], _parse_automatic
+    ),
+]
 Size = Annotated[int, Kind('a size from 16MiB to 1TiB such as "1GiB"', parse=_parse_size)]  # in bytes
 
 # Durations, in seconds.

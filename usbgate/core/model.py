@@ -96,6 +96,22 @@ class Send(NamedTuple):
     patience: float
 
 
+class BoardKind(NamedTuple):
+    """
+    What is known of a board when its port was opened.
+
+    Attributes:
+        resets: Whether opening the port has reset it.
+        native: Whether its USB is its own: then it takes no byte for which it has no room.
+    """
+
+    resets: bool = False
+    native: bool = False
+
+
+UNKNOWN_BOARD = BoardKind()
+
+
 class Answer(NamedTuple):
     """
     A report that answers a question.

@@ -13,15 +13,16 @@ queue of one sensor's exchanges with the time until which the sensor is reserved
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
+from usbgate.core.boardbuffer import BUFFER, BoardBuffer
 from usbgate.core.containers import BoundedDict, LazyHeap
 from usbgate.core.errors import Busy, Offline, RequestError, Stopped, TimedOut
 from usbgate.core.fieldline import fold
-from usbgate.core.model import Answer, Question, Report, Request, Send
+from usbgate.core.model import UNKNOWN_BOARD, Answer, BoardKind, Question, Report, Request, Send
 
 W = TypeVar("W")
 
@@ -45,6 +46,7 @@ class Rules:
 
     Attributes:
         window: The most exchanges that may be on the wire at a time.
+        buffer: The most bytes that may be on the wire and unread; 0 for no limit, None to go by the board.
         tags: Whether the device echoes a `TAG`; then nothing else identifies the question that it answers.
         settle: Seconds after opening during which nothing is written.
         patience: Seconds to wait for an answer; None for the protocol's defaults.
@@ -54,6 +56,7 @@ class Rules:
     """
 
     window: int = 4
+    buffer: int | None = 0
     tags: bool = False
     settle: float = 0.0
     patience: float | None = None
@@ -111,6 +114,7 @@ class _Exchange(Generic[W]):
     once: bool
     on_wire: bool = False
     tag: str | None = None
+    message: int = 0  # the number that its message on the wire has in the board's buffer
     askers: dict[Asker[W], None] = field(default_factory=dict)  # an ordered set
 
 
@@ -146,11 +150,14 @@ class PendingRequests(Generic[W]):
             cleared by `release`. Requests that wait meanwhile count as not asked.
     """
 
-    def __init__(self, device: str, rules: Rules, first_tag: int = 0) -> None:
+    def __init__(
+        self, device: str, rules: Rules, size: Callable[[Request, str | None], int], first_tag: int = 0
+    ) -> None:
         """
         Args:
             device: The link's name, for the answers.
             rules: The link's configuration.
+            size: Returns the bytes that a request with that tag has on the wire.
             first_tag: Where to begin counting tags; best a random number, so that an answer to a question of an
                 earlier process is not mistaken.
         """
@@ -173,6 +180,8 @@ class PendingRequests(Generic[W]):
         # The lanes whose first exchange may be written: those of sensors that answer, and those of the others.
         self._ready: LazyHeap[tuple[float, int], _Lane[W]] = LazyHeap(lambda order, lane: lane.order == order)
         self._behind: LazyHeap[tuple[float, int], _Lane[W]] = LazyHeap(lambda order, lane: lane.order == order)
+        self._buffer = BoardBuffer(size)
+        self._room_at = inf  # when the board's buffer has more room for what waits
         self._behind_on_wire = 0
         self._most_behind = max(1, rules.window - 1)
         self._shown: BoundedDict[str, None] = BoundedDict(SENSORS_REMEMBERED)  # answered with MSG or TAG
@@ -192,6 +201,7 @@ class PendingRequests(Generic[W]):
             limit[0] if limit else inf,
             reserved[0] if reserved else inf,
             self._settled_at if self.state == "settling" else inf,
+            self._room_at if self._waiting else inf,
         )
 
     @property
@@ -280,6 +290,8 @@ class PendingRequests(Generic[W]):
             moves.handed.append((report, question))
             answer = Answer(report, question.command, at, self._device)
             self._missed.pop(report.sensor, None)
+            if self._buffer.messages:
+                self._buffer.answered(exchange.message)
             self._leave_wire(lane)
             lane.queue.popleft()
             self._end(exchange, answer, moves)
@@ -299,14 +311,20 @@ class PendingRequests(Generic[W]):
         """
         return self._fill(self._begin(now), now)
 
-    def link_up(self, now: float) -> Moves[W]:
+    def link_up(self, now: float, board: BoardKind = UNKNOWN_BOARD) -> Moves[W]:
         """
         Record that the device was opened (protocol §4.7).
+
+        Args:
+            now: See the class.
+            board: What is known of the board.
         """
         moves = self._begin(now)
         self.state = "settling"
         self.held = False
         self._settled_at = now + self._rules.settle
+        buffer = self._rules.buffer
+        self._buffer.opened((0 if board.native else BUFFER) if buffer is None else buffer)
         for lane in self._lanes.values():
             if lane.until == inf:
                 self._reserve(lane, now + self._patience(lane.sensor))
@@ -352,6 +370,8 @@ class PendingRequests(Generic[W]):
         if self.bound > now:
             return moves
         self._settle(now)
+        if self._room_at <= now:
+            self._room_at = inf
         while (limit := self._limits.first()) and limit[0] <= now:
             asker = limit[1]
             exchange = asker.exchange
@@ -422,24 +442,14 @@ class PendingRequests(Generic[W]):
 
     def _fill(self, moves: Moves[W], now: float) -> Moves[W]:
         # Rule 2. Only after all of a chunk was matched: a second line of it can't answer what is written now.
+        self._room_at = inf
         if self.state != "online" or self.held:
             return moves
-        rules = self._rules
-        while self._waiting and self._on_wire < rules.window:
-            ready = self._ready.first()
-            # One of several places is never given to a sensor that does not answer.
-            if self._behind_on_wire < self._most_behind:
-                behind = self._behind.first()
-                if behind is not None and (ready is None or behind[0] < ready[0]):
-                    ready = behind
-            if ready is None:
-                break
-            lane = ready[1]
+        while self._waiting and self._on_wire < self._rules.window and (lane := self._next(now)):
             lane.order = None
             exchange = lane.queue[0]
-            if rules.tags:
-                exchange.tag = f"{self._tags & 0xFFFFFFFF:x}"  # 8 characters at most, protocol §2
-                self._tags += 1
+            exchange.tag = self._next_tag()
+            self._tags += 1
             exchange.on_wire = True
             self._on_wire += 1
             self._behind_on_wire += lane.behind
@@ -448,8 +458,38 @@ class PendingRequests(Generic[W]):
                 asker.sent = True
             patience = self._patience(lane.sensor)
             self._reserve(lane, now + patience)
+            if self._buffer.limit:
+                exchange.message = self._buffer.add(exchange.request, exchange.tag, lane.behind, now)
             moves.send.append(Send(exchange.request, exchange.tag, patience))
+        self.bound = min(self.bound, self._room_at)
         return moves
+
+    def _next(self, now: float) -> _Lane[W] | None:
+        # Return whose message is written next; None if there is no place for it.
+        ready, behind = self._ready.first(), None
+        room_at = self._buffer.free_at(now) if self._buffer.messages else None
+        # One of several places is never given to a sensor that does not answer.
+        if self._behind_on_wire < self._most_behind:
+            behind = self._behind.first()
+            if behind is not None and room_at is not None and not self._leaves_place(behind[1]):
+                self._room_at = room_at
+                behind = None
+        if behind is not None and (ready is None or behind[0] < ready[0]):
+            ready = behind
+        if ready is None:
+            return None
+        lane = ready[1]
+        # A longer message is not overtaken by shorter ones for which there is room.
+        if room_at is not None and not self._buffer.fits(lane.queue[0].request, self._next_tag()):
+            self._room_at = room_at
+            return None
+        return lane
+
+    def _next_tag(self) -> str | None:
+        return f"{self._tags & 0xFFFFFFFF:x}" if self._rules.tags else None  # 8 characters at most, protocol §2
+
+    def _leaves_place(self, lane: _Lane[W]) -> bool:
+        return self._rules.window == 1 or self._buffer.leaves_place(lane.queue[0].request, self._next_tag())
 
     def _answers(self, report: Report, exchange: _Exchange[W]) -> bool:
         # Rule 5.

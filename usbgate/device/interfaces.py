@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from usbgate.core.counts import LinkCounts
-from usbgate.core.model import Report, Request, Send
+from usbgate.core.model import UNKNOWN_BOARD, BoardKind, Report, Request, Send
 
 
 class IDialect(Interface):
@@ -53,7 +53,7 @@ class IDialect(Interface):
 
     def encode(request: Request, tag: str | None) -> bytes:
         """
-        Write one request.
+        Write one request. May be called again for the same request, for the length of its line.
 
         Args:
             request: The request. `fields` has all that the device may be sent, in the client's order: `MSG`, `ID`,
@@ -99,6 +99,11 @@ class IDeviceLink(Interface):
             `link_up` or `link_down` is called.
         """
 
+    def size(request: Request, tag: str | None) -> int:
+        """
+        Return the bytes of a message as `send` writes it, with its line end.
+        """
+
     def pause() -> None:
         """
         Stop reading the device until `resume`, also after a reconnection. Repeated calls do nothing.
@@ -128,9 +133,12 @@ class ILinkListener(Interface):
     Receives the calls of one link.
     """
 
-    def link_up() -> None:
+    def link_up(board: BoardKind = UNKNOWN_BOARD) -> None:
         """
         The device was opened.
+
+        Args:
+            board: What is known of the board.
         """
 
     def link_down(reason: str) -> None:

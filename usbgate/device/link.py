@@ -20,7 +20,7 @@ from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.linebuffer import DeviceLineBuffer
-from usbgate.core.model import Report, Send
+from usbgate.core.model import UNKNOWN_BOARD, BoardKind, Report, Request, Send
 from usbgate.device.diagnostics import GARBLED_BYTES, Diagnostics
 from usbgate.device.filters import EchoFilter, RepeatFilter
 from usbgate.device.interfaces import IDeviceLink, IDialect, ILinkListener, IResettable
@@ -167,6 +167,7 @@ class Link(Service):
         reset_silent: bool = False,
         repeats: float | None = None,
         gap: float | None = None,
+        describe: Callable[[str | None], BoardKind] = lambda path: UNKNOWN_BOARD,
     ) -> None:
         """
         Args:
@@ -180,6 +181,7 @@ class Link(Service):
             reset_silent: Whether to reset the board when it is silent.
             repeats: Seconds within which an identical line is only counted; None to deliver every line.
             gap: Seconds of quiet that end a line; None if only a line end does.
+            describe: Returns what is known of the board at the path of a tty; None is an endpoint without a tty.
         """
         self.name: str = name
         self.path = path
@@ -188,6 +190,7 @@ class Link(Service):
         self.reactor = reactor
         self.diagnostics = Diagnostics(name, reactor.seconds, gap)
         self._dialect = dialect
+        self._describe = describe
         self._protocol: DeviceProtocol | None = None
         self._paused = False
         self._noise_lines = 0
@@ -265,6 +268,12 @@ class Link(Service):
         self.counts.lines_out += len(lines)
         return self._protocol.write_lines(lines)
 
+    def size(self, request: Request, tag: str | None) -> int:
+        try:
+            return len(self._dialect.encode(request, tag)) + len(DeviceProtocol.delimiter)
+        except Exception:  # `send` logs it, and writes nothing
+            return 0
+
     def drained(self) -> None:
         """
         Report that the device took all that was written.
@@ -301,7 +310,7 @@ class Link(Service):
             self.counts.reconnects += 1
         if self._watchdog is not None:
             self._watchdog.start()
-        self.listener.link_up()
+        self.listener.link_up(self._describe(protocol.path))
 
     def closed(self) -> None:
         """

@@ -12,6 +12,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from usbgate.core.model import UNKNOWN_BOARD, BoardKind
+
 # The prefixes of USB devices; everything else is a path, or an endpoint string.
 PREFIXES = ("usb:", "usb-port:")
 
@@ -25,6 +27,35 @@ _PORT = re.compile(r"usb-port:([0-9]+-[0-9]+(?:\.[0-9]+)*)(?::([0-9]+\.[0-9]+))?
 
 # A tty's folder in sysfs: the device's, named for its port, and below it the interface's.
 _PLACE = re.compile(r"(.*/([0-9]+-[0-9]+(?:\.[0-9]+)*))/\2:([0-9]+\.[0-9]+)/.*")
+
+# Chips between USB and a board's serial port whose DTR resets the board in most designs. Those of FTDI, Silicon Labs
+# (CP210x) and Prolific (PL2303) have many product ids, also of the makers of boards, so their vendor ids decide.
+_BRIDGE_VENDORS = {"0403", "067b", "10c4"}
+_ATMEGA_16U2 = (  # Uno, Mega and Due
+    *("0001", "0010", "003b", "003d", "003f", "0042", "0043"),
+    *("0044", "0045", "0062", "006a", "0210", "0242", "0243"),
+)
+_CH340 = ("5523", "7522", "7523", "55d2", "55d3", "55d4", "55d5", "55d8")  # and its successors
+_RESETTING_BRIDGES = {
+    *((vendor, product) for vendor in ("2341", "2a03") for product in _ATMEGA_16U2),
+    ("03eb", "204b"),  # a 16U2 with the firmware of LUFA
+    *(("1a86", product) for product in _CH340),
+}
+
+# Bridges that are modems to USB (ttyACM) as a board with native USB is, and reset nothing.
+_OTHER_BRIDGES = {
+    ("2341", "0058"),  # Nano Every
+    ("2341", "1002"),  # Uno R4 WiFi
+    ("0483", "374b"),  # ST-Link
+    ("0483", "374e"),
+    ("0483", "374f"),
+    ("0483", "3752"),
+    ("0d28", "0204"),  # DAPLink: micro:bit
+    ("03eb", "2111"),  # EDBG
+    ("03eb", "2141"),
+    ("03eb", "2145"),  # mEDBG: Uno WiFi Rev2
+    ("2e8a", "000c"),  # Raspberry Pi Debug Probe
+}
 
 _DESCRIBED = 8  # ttys named in one message
 
@@ -166,6 +197,23 @@ class UsbTree:
         if wanted.serial is None:
             return ttys
         return [tty for tty in ttys if self._serial(tty) == wanted.serial]
+
+    def describe_board(self, path: str | None, keep_dtr: bool = False) -> BoardKind:
+        """
+        Return what the USB ids tell of the board at a tty that was opened.
+
+        Args:
+            path: The path of the tty; None if there is none.
+            keep_dtr: Whether opening the tty leaves DTR alone.
+        """
+        name = "" if path is None else os.path.basename(os.path.realpath(path))
+        tty = next((tty for tty in self.ttys() if tty.name == name), None)
+        if tty is None:
+            return UNKNOWN_BOARD
+        ids = self._ids(tty)
+        resets = ids[0] in _BRIDGE_VENDORS or ids in _RESETTING_BRIDGES
+        native = name.startswith("ttyACM") and not resets and ids not in _OTHER_BRIDGES
+        return BoardKind(resets and not keep_dtr, native)
 
     def ambiguity(self, place: str) -> str | None:
         """

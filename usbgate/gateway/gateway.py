@@ -20,7 +20,18 @@ from usbgate.core.alarms import Change
 from usbgate.core.clock import IClock
 from usbgate.core.clockmarks import Stamp
 from usbgate.core.errors import Busy, Malformed, RequestError, Stopped, Unknown
-from usbgate.core.model import Alarm, Answer, DeviceEvent, Event, Report, Request, Row, StoreEvent
+from usbgate.core.model import (
+    UNKNOWN_BOARD,
+    Alarm,
+    Answer,
+    BoardKind,
+    DeviceEvent,
+    Event,
+    Report,
+    Request,
+    Row,
+    StoreEvent,
+)
 from usbgate.core.pending import Moves, Rules
 from usbgate.core.recorder import Entry, Recorder
 from usbgate.core.settings import SensorSettings
@@ -329,10 +340,10 @@ class _LinkListener:
         self._pending = route.pending
         self._seconds = gateway.seconds
 
-    def link_up(self) -> None:
+    def link_up(self, board: BoardKind = UNKNOWN_BOARD) -> None:
         self.route.silent = False
         now = self._seconds()
-        self._gateway.act(self.route, self._pending.link_up(now), now)
+        self._gateway.act(self.route, self._pending.link_up(now, board), now)
 
     def link_down(self, reason: str) -> None:
         now = self._seconds()

@@ -123,7 +123,7 @@ class Routing:
             warning: Returns `DeviceSummary.warning`.
             since: The wall clock: whole milliseconds since 1970, UTC.
         """
-        pending: PendingRequests[Deferred[Answer]] = PendingRequests(link.name, rules, self._first_tag)
+        pending: PendingRequests[Deferred[Answer]] = PendingRequests(link.name, rules, link.size, self._first_tag)
         room = LINE_LIMIT - TAG_ROOM if rules.tags else LINE_LIMIT
         route = self.routes[link.name] = Route(link, pending, room, pending.state, since, warning, pending.state)
         return route
