@@ -212,6 +212,22 @@ class ConfigurationTests(SynchronousTestCase):
         error = self.assertRaises(ConfigError, load, self.file)
         self.assertEqual(str(error), f"{self.file}: not TOML: byte 5 is not UTF-8")
 
+    def test_byte_order_mark(self) -> None:
+        """
+        A byte order mark at the beginning, as editors on Windows write it, is skipped; it does not move what is wrong.
+        """
+        mark = b"\xef\xbb\xbf"
+        for text, line_end in ((b'default_command = "K"\n', b"\n"), (b"# c\n" + b'default_command = "K"\n', b"\r\n")):
+            self.file.write_bytes(mark + text.replace(b"\n", line_end))
+            self.assertEqual(load(self.file, environ=self.environ).default_command, "K")
+        self.file.write_bytes(mark)
+        self.assertEqual(load(self.file, environ=self.environ), self.load(""))
+        for wrong in (b"a = '\xff'", b"a = 1\nb = =", b"a = 1\n" + mark):
+            self.file.write_bytes(wrong)
+            plain = self.assertRaises(ConfigError, load, self.file)
+            self.file.write_bytes(mark + wrong)
+            self.assertEqual(str(self.assertRaises(ConfigError, load, self.file)), str(plain))
+
     def test_everything(self) -> None:
         """
         Every key of a file arrives; relative paths start from the file's folder.

@@ -4,12 +4,15 @@ What clients and usbgate say to each other (protocol §3).
 
 from __future__ import annotations
 
+from itertools import permutations
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from usbgate.core.errors import Malformed, TimedOut
 from usbgate.core.fieldline import LINE_LIMIT, parse
 from usbgate.core.messages import answer_line, error_line, event_line, parse_request, salvage
 from usbgate.core.model import Answer, DeviceEvent, Question, Report, ReportEvent, Request, StoreEvent
+from usbgate.device.dialects.fields import Dialect
 
 
 def request(line: str) -> Request:
@@ -148,6 +151,20 @@ class SpellingTests(SynchronousTestCase):
         """
         fields = {"MSG": "J", "ID": "20_A:1", "TAG": "a\nb", "ORIGIN": "x"}
         self.assertEqual(error_line(TimedOut("late"), fields), "ERROR:timeout_MSG:J_ORIGIN:x_TEXT:late")
+
+    def test_never_like_an_error(self) -> None:
+        """
+        An answer begins with its ID, and an event with EVENT, whatever the device's fields are and their order: so a
+        line that begins with ERROR or OK is never a device's.
+        """
+        for values in permutations([("ERROR", "7"), ("OK", "1"), ("TEXT", "x"), ("EVENT", "reading")]):
+            answer = Answer(Report("20", "J", None, values), "J", self.AT, "leonardo")
+            for line in (answer_line(answer), answer_line(answer, "t")):
+                self.assertEqual(list(parse(line.encode()))[:2], ["ID", values[0][0]], line)
+        report = Dialect().decode(b"ERROR:7_OK:1_ID:20_MSG:J")
+        assert isinstance(report, Report)
+        line = answer_line(Answer(report, "J", self.AT, "leonardo"))
+        self.assertTrue(line.startswith("ID:20_ERROR:7_OK:1_MSG:J_AT:"), line)
 
     def test_dialects_values(self) -> None:
         """

@@ -36,6 +36,38 @@ class DiagnosticsTests(LinkCase):
         warnings = [text for text in texts(logs) if "malformed" in text]
         self.assertEqual(warnings, [warning.format("209 of 219"), warning.format("20 of 20")])
 
+    def test_another_dialect(self) -> None:
+        """
+        Malformed lines that are text suggest another dialect; those that mostly are not, a wrong baud rate.
+        """
+        dialect, speed = "they are text; another dialect?", "check the baud rate"
+        text = b"raw:50-03 station:0 batt:ok temp:78.6"
+        for lines, expected in (
+            ([text], dialect),
+            ([b"{'temp': 21.5}"], dialect),
+            ([b"21.5\t48\t1013"], dialect),
+            (["Température 21,5 °C".encode()], dialect),
+            (["Température 21,5 °C".encode("latin-1")], dialect),
+            ([b"x" * 300 + b" 1:2"], dialect),
+            ([b"x" * 1100], dialect),
+            ([text, text, b"\x80\xfe"], dialect),
+            ([b"ab", b"\x80\xfe", b"\x86\x00A"], speed),
+            ([b"\x80\xfe"], speed),
+            ([b"abc\x01def"], speed),
+        ):
+            for size in (1, 7, 100_000):
+                self.open()
+                for _ in range(2):
+                    self.device.say(b"ID:1_V:1\n" * 40)
+                self.clock.advance(GARBLED_INTERVAL)
+                data = b"\n".join(lines * 40) + b"\n"
+                with capturedLogs() as logs:
+                    for place in range(0, len(data), size):
+                        self.device.say(data[place : place + size])
+                [warning] = [each for each in texts(logs) if "malformed" in each]
+                self.assertEqual(warning.partition(" malformed: ")[2], expected, lines)
+                self.close()
+
     def test_wrong_speed_without_line_end(self) -> None:
         """
         At a wrong baud rate there is hardly a line end: that is logged, too, however the data is cut, but not for text.

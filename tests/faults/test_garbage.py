@@ -117,6 +117,15 @@ class GarbageTests(StoreCase):
                     self.deliver(self.said)
         self.assertEqual(self.daemon.log.count("check the baud rate"), reported)
 
+    def test_another_dialect(self) -> None:
+        """
+        Text of another grammar is no wrong speed.
+        """
+        self.listen()
+        self.device.pour(b"raw:50-03-38 station:0 batt:ok temp:78.6\r\n" * 40)
+        eventually(lambda: "malformed: they are text; another dialect?" in self.daemon.log, "it is reported")
+        self.assertNotIn("baud", self.daemon.log)
+
     def until_reported(self, times: int) -> None:
         """
         Wait until the wrong speed was reported so often.

@@ -9,7 +9,7 @@ from math import inf
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.gateway import GatewayCase
-from usbgate.core.errors import Failed, Unknown
+from usbgate.core.errors import StoreUnavailable, Unknown
 from usbgate.core.model import (
     DeviceEvent,
     Event,
@@ -125,7 +125,7 @@ class EventTests(GatewayCase):
         """
         selection = Selection("20")
         queries = Gateway(self.clock, self.time, "J", {}).queries
-        failure = self.failureResultOf(queries.extent(selection, None), Failed)
+        failure = self.failureResultOf(queries.extent(selection, None), StoreUnavailable)
         self.assertIn("nothing is stored", failure.getErrorMessage())
         queries = self.gateway.queries
         self.store.add([reading(1.0), reading(3.0)], [request_record()])
@@ -135,7 +135,7 @@ class EventTests(GatewayCase):
         self.assertEqual(self.successResultOf(queries.requests(None, 5)), [(3, request_record())])
         self.assertEqual(self.successResultOf(queries.history("20", None, None, 1)), [reading(3.0)])
         self.store.unavailable = "no route"
-        failure = self.failureResultOf(queries.extent(selection, None), Failed)
+        failure = self.failureResultOf(queries.extent(selection, None), StoreUnavailable)
         self.assertIn("no route", failure.getErrorMessage())
 
 

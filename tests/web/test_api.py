@@ -23,6 +23,7 @@ from usbgate.core.errors import (
     Offline,
     RequestError,
     Stopped,
+    StoreUnavailable,
     TimedOut,
     Unknown,
 )
@@ -129,11 +130,13 @@ class SensorTests(WebTestCase):
 
     async def test_odd_id(self) -> None:
         """
-        An id may contain the characters of a path, if they are percent-encoded.
+        An id may contain the characters of a path, if they are percent-encoded. A `/` need not be.
         """
         self.gateway.presented = {"a/b%2F?ç": SensorSettings(name="odd")}
         self.assertEqual((await self.get("/api/v1/sensors/a%2Fb%252F%3F%C3%A7"))["name"], "odd")
-        self.assertEqual((await self.problem("GET", "/api/v1/sensors/a/b%252F%3F%C3%A7"))[:2], (404, "unknown"))
+        self.assertEqual((await self.get("/api/v1/sensors/a/b%252F%3F%C3%A7"))["name"], "odd")
+        for path in ("a", "a/b", "a/b%2F%3F%C3%A7", "a/b%252F%3F%C3%A7/", "a//b%252F%3F%C3%A7", "/a/b%252F%3F%C3%A7"):
+            self.assertEqual((await self.problem("GET", f"/api/v1/sensors/{path}"))[:2], (404, "unknown"), path)
 
     async def test_markup(self) -> None:
         """
@@ -165,6 +168,17 @@ class AskTests(WebTestCase):
         Wait until the gateway has received so many requests.
         """
         await until(lambda: len(self.gateway.asked) == count)
+
+    async def test_odd_id(self) -> None:
+        """
+        A `/` in an id need not be percent-encoded, since nginx decodes it.
+        """
+        for index, (path, sensor) in enumerate([("a/b", "a/b"), ("a%2Fb", "a/b"), ("ask/ask%2Fask", "ask/ask/ask")]):
+            asking = self.ask_for("POST", f"/api/v1/sensors/{path}/ask", json={})
+            await self.asked(index + 1)
+            self.assertEqual(self.gateway.requested[index].question.sensor, sensor)
+            self.gateway.answer(index)
+            self.assertEqual((await asking).code, 200)
 
     async def test_plain(self) -> None:
         """
@@ -216,6 +230,7 @@ class AskTests(WebTestCase):
             Denied: 403,
             Unknown: 404,
             Failed: 500,
+            StoreUnavailable: 503,
             Stopped: 503,
             Malformed: 400,
         }
@@ -389,6 +404,18 @@ class HistoryTests(WebTestCase):
         reply = await self.call("GET", "/api/v1/readings.csv?sensor=20&bucket=5m")
         self.assertEqual(reply.body.decode(), f"at,sensor,field,min,avg,max,count\r\n{AT_TEXT},20,VALUE,1,2.5,4,3\r\n")
 
+    async def test_since_and_until(self) -> None:
+        """
+        `since` later than `until` is a mistake of the client; the same time for both selects nothing.
+        """
+        later, earlier = "2013-03-11T21:02:10.001Z", "2013-03-11T21:02:10Z"
+        for path in ("readings", "readings.csv"):
+            for times in (f"since={later}&until={earlier}", "since=1h&until=2h", f"since=1s&until={earlier}&bucket=1h"):
+                found = await self.problem("GET", f"/api/v1/{path}?sensor=20&{times}")
+                self.assertEqual(found, (400, "malformed", "value out of range: since is later than until"), times)
+            for times in (f"since={earlier}&until={later}", "since=1h&until=1h", "since=2h&until=1h", "until=1h"):
+                self.assertEqual((await self.call("GET", f"/api/v1/{path}?sensor=20&{times}")).code, 200, times)
+
     async def test_page_by_page(self) -> None:
         """
         Many readings are fetched page by page, each after the last number of the one before.
@@ -425,16 +452,15 @@ class HistoryTests(WebTestCase):
         If the store fails in the middle, the response breaks off visibly; if before, it is a problem.
         """
         self.store(2500)
-        self.gateway.page_fails = Failed("the database went away")
+        self.gateway.page_fails = StoreUnavailable("the database went away")
         client = await self.connect()
         client.say("GET /api/v1/readings?sensor=20 HTTP/1.1\nHost: localhost")
         await until(lambda: client.lost)
         self.assertIn(b'{"readings":[', client.received)
         self.assertNotIn(b"\r\n0\r\n\r\n", client.received)
-        self.gateway.broken = Failed("the database is away")
-        self.assertEqual(
-            await self.problem("GET", "/api/v1/readings?sensor=20"), (500, "failed", "the database is away")
-        )
+        self.gateway.broken = StoreUnavailable("the database is away")
+        for path in ("readings?sensor=20", "readings.csv?sensor=20"):
+            self.assertEqual(await self.problem("GET", f"/api/v1/{path}"), (503, "failed", "the database is away"))
 
     async def test_hung_up(self) -> None:
         """

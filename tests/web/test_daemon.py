@@ -242,7 +242,7 @@ class WebJobTests(WebRunningCase):
 
     def test_store_events(self) -> None:
         """
-        Losing the database is an event.
+        Losing the database is an event; history fails with status 503 then, and what is in memory does not.
         """
         device = self.plug()
         daemon = self.run_web("--device", str(device.path), "--database", self.database)
@@ -256,6 +256,11 @@ class WebJobTests(WebRunningCase):
             )
             while (line := stream.readline()) != b'data: {"state":"away","backlog":0}\n':
                 self.assertTrue(line)
+        self.assertEqual(daemon.call("GET", "/api/v1/readings?sensor=20")["status"], 503)
+        device.say(b"ID:garage/door_OPEN:1")
+        eventually(lambda: daemon.call("GET", "/api/v1/sensors")["sensors"], "its report arrived")
+        for path in ("garage%2Fdoor", "garage/door"):
+            self.assertEqual(daemon.call("GET", f"/api/v1/sensors/{path}")["id"], "garage/door")
 
 
 class ManyTests(WebRunningCase):

@@ -9,9 +9,11 @@ import signal
 import socket
 import subprocess
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import skipIf
+from urllib.parse import quote
 
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -21,6 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.running import free_port
 from tests.support.waiting import until
 from tests.support.web import JSON, PROBLEM, RawClient, WebTestCase, reactor
+from usbgate.core.settings import SensorSettings
 from usbgate.web.security import BODY_LIMIT, RequestGuard
 from usbgate.web.static import TYPES, load_page
 
@@ -395,6 +398,26 @@ class ProxyTests(WebTestCase):
             await until(lambda: not self.web.events)
             problem = await self.problem("GET", f"{base}/", headers={"Host": "evil.example"})
             self.assertEqual(problem[0], 421)
+        await deferLater(reactor, 0)
+
+    async def test_odd_ids(self) -> None:
+        """
+        A sensor whose id contains a `/`, which nginx decodes where it removes the prefix, is found and asked.
+        """
+        await deferToThread(_wait_for, self.proxy)
+        self.port = self.proxy
+        host = {"Host": "house.example"}
+        ids = ["garage/door", "a/b/c", "28:FF", "50%/é?#"]
+        self.gateway.presented = {sensor: SensorSettings(name=f"{sensor}!") for sensor in [*ids, "a/ask"]}
+        cases = [*product(["/kept", "/taken"], ids), ("/kept", "a/ask")]
+        for index, (base, sensor) in enumerate(cases):
+            path = f"{base}/api/v1/sensors/{quote(sensor, safe='')}"
+            self.assertEqual((await self.get(path, headers=host))["name"], f"{sensor}!", path)
+            asking = self.ask_for("POST", f"{path}/ask", json={}, headers=host)
+            await until(lambda: len(self.gateway.asked) > index)  # noqa: B023  # waited for here
+            self.assertEqual(self.gateway.requested[index].question.sensor, sensor)
+            self.gateway.answer(index)
+            self.assertEqual((await asking).code, 200)
         await deferLater(reactor, 0)
 
 

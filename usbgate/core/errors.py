@@ -91,6 +91,12 @@ class Failed(RequestError):
     code = "failed"
 
 
+class StoreUnavailable(Failed):
+    """
+    The database cannot be queried.
+    """
+
+
 class Stopped(RequestError):
     """
     usbgate is stopping.

@@ -1,5 +1,5 @@
 """
-Logging a device's own text, and warning of a wrong baud rate and of lines without an end.
+Logging a device's own text, and warning of a wrong baud rate or dialect, and of lines without an end.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Diagnostics:
         self._text_lines = 0
         self._counted = (0, 0)  # lines and malformed ones, so far
         self._judged = (0, 0)  # lines and malformed ones, at the last judgement
+        self._span = (0, 0)  # bytes of malformed lines, and dropped ones, since then; how many of these are no text
         self.garbage = 0
         self._unreadable = 0  # how many of these are no text
         self._garbled = False
@@ -93,12 +94,15 @@ class Diagnostics:
         if new < GARBLED_SPAN:
             return
         self._judged = self._counted
+        size, unreadable = self._span
+        self._span = (0, 0)
         # Once, and again only after good lines in between and some time.
         now = self._seconds()
         if new_malformed > new // 2 and not self._garbled and now - self._warned_at >= GARBLED_INTERVAL:
             self._garbled, self._warned_at = True, now
             self.log.warn(
-                "{device}: {malformed} of {lines} lines malformed: check the baud rate",
+                "{device}: {malformed} of {lines} lines malformed: {remedy}",
+                remedy="check the baud rate" if _is_garbled(unreadable, size) else "they are text; another dialect?",
                 device=self._device,
                 malformed=new_malformed,
                 lines=new,
@@ -111,7 +115,10 @@ class Diagnostics:
         Record a malformed line, or dropped bytes; none of these is text.
         """
         self.garbage += len(line) + dropped
-        self._unreadable += 0 if self._garbled else count_unreadable(line) + dropped
+        if not self._garbled:
+            unreadable = _count_unreadable(line) + dropped
+            self._unreadable += unreadable
+            self._span = (self._span[0] + len(line) + dropped, self._span[1] + unreadable)
 
     def report_received(self) -> None:
         """
@@ -129,8 +136,8 @@ class Diagnostics:
         count = self.garbage + len(rest)
         if count < GARBLED_BYTES:
             return
-        unreadable = 0 if self._garbled else self._unreadable + count_unreadable(rest)
-        if self._is_garbled(unreadable, count):
+        unreadable = 0 if self._garbled else self._unreadable + _count_unreadable(rest)
+        if _is_garbled(unreadable, count):
             self._garbled = True
             self._judged = self._counted  # the good lines before do not end it
             self.log.warn(
@@ -150,7 +157,7 @@ class Diagnostics:
         Args:
             line: A line that has waited too long for its end, or is too long; nothing is logged if it is no text.
         """
-        if not self._gap_recommended and not self._garbled and not self._is_garbled(count_unreadable(line), len(line)):
+        if not self._gap_recommended and not self._garbled and not _is_garbled(_count_unreadable(line), len(line)):
             self._gap_recommended = True
             self.log.warn(
                 "{device}: {count} bytes without a line end: if the board sends the line end before each line, or"
@@ -159,6 +166,12 @@ class Diagnostics:
                 count=len(line),
             )
 
-    def _is_garbled(self, unreadable: int, count: int) -> bool:
-        # At a wrong baud rate a quarter or more is unreadable.
-        return unreadable > count // 8
+
+def _count_unreadable(line: bytes) -> int:
+    # A tab between columns is text, though not in a field line.
+    return count_unreadable(line.replace(b"\t", b" "))
+
+
+def _is_garbled(unreadable: int, count: int) -> bool:
+    # At a wrong baud rate a quarter or more is unreadable; in text it may be a degree sign in another encoding.
+    return unreadable > count // 8

@@ -211,27 +211,27 @@ class IQueries(Interface):
 
     def history(sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         """
-        Fetch stored readings (see `IStore.history`); fails with `Failed`, whose text says why.
+        Fetch stored readings (see `IStore.history`); fails with `StoreUnavailable`, whose text says why.
         """
 
     def extent(selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
         """
-        Find stored readings (see `IStore.extent`); fails with `Failed`, whose text says why.
+        Find stored readings (see `IStore.extent`); fails with `StoreUnavailable`, whose text says why.
         """
 
     def page(selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
         """
-        Fetch stored readings (see `IStore.page`); fails with `Failed`, whose text says why.
+        Fetch stored readings (see `IStore.page`); fails with `StoreUnavailable`, whose text says why.
         """
 
     def buckets(selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
         """
-        Aggregate stored readings (see `IStore.buckets`); fails with `Failed`, whose text says why.
+        Aggregate stored readings (see `IStore.buckets`); fails with `StoreUnavailable`, whose text says why.
         """
 
     def requests(sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
         """
-        Fetch requests that ended (see `IStore.requests`); fails with `Failed`, whose text says why.
+        Fetch requests that ended (see `IStore.requests`); fails with `StoreUnavailable`, whose text says why.
         """
 
 

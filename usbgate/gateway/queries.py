@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from usbgate import __version__
 from usbgate.core.clock import IClock
-from usbgate.core.errors import Failed
+from usbgate.core.errors import StoreUnavailable
 from usbgate.core.model import Alarm, Bucket, Reading, Selection, StoredReading, StoredRequest
 from usbgate.core.recorder import Recorder
 from usbgate.core.settings import SensorSettings
@@ -165,8 +165,8 @@ class Queries:
 
 async def _fetch(store: IStore | None, query: Callable[[IStore], Deferred[_T]]) -> _T:
     if store is None:
-        raise Failed("nothing is stored: the setting `database` is none")
+        raise StoreUnavailable("nothing is stored: the setting `database` is none")
     try:
         return await query(store)
     except SinkUnavailable as error:
-        raise Failed(f"the database cannot be queried: {error}") from None
+        raise StoreUnavailable(f"the database cannot be queried: {error}") from None

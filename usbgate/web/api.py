@@ -14,7 +14,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from werkzeug.exceptions import HTTPException
 
-from usbgate.core.errors import Busy, LimitExceeded, Malformed, Offline, Stopped, TimedOut, Unknown
+from usbgate.core.errors import (
+    Busy,
+    LimitExceeded,
+    Malformed,
+    Offline,
+    Stopped,
+    StoreUnavailable,
+    TimedOut,
+    Unknown,
+)
 from usbgate.core.fieldline import RESERVED, format_number, format_time, is_key
 from usbgate.core.messages import parse_request
 from usbgate.gateway.interfaces import IGateway
@@ -110,7 +119,9 @@ class Api:
 
     # History.
 
-    @calls.get("/api/v1/readings", content={JSON: [schema.ApiReadings, schema.ApiBuckets], CSV: []})
+    @calls.get(
+        "/api/v1/readings", content={JSON: [schema.ApiReadings, schema.ApiBuckets], CSV: []}, errors=[StoreUnavailable]
+    )
     async def readings(self, request: Any, query: schema.ReadingsQuery) -> None:
         """
         Stored readings, newest last, or aggregates of them.
@@ -118,14 +129,14 @@ class Api:
         as_csv = wants_csv(request.getHeader("Accept") or "")
         await send_readings(self._reactor, self._queries, request, query, as_csv)
 
-    @calls.get("/api/v1/readings.csv", content={CSV: []})
+    @calls.get("/api/v1/readings.csv", content={CSV: []}, errors=[StoreUnavailable])
     async def readings_csv(self, request: Any, query: schema.ReadingsQuery) -> None:
         """
         The same as CSV, with a header row.
         """
         await send_readings(self._reactor, self._queries, request, query, True)
 
-    @calls.get("/api/v1/requests")
+    @calls.get("/api/v1/requests", errors=[StoreUnavailable])
     async def requests(self, request: Any, query: schema.RequestsQuery) -> schema.ApiRequests:
         """
         Completed requests, newest first.

@@ -18,6 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.routing import BaseConverter
 
 from usbgate.core.errors import Failed, Malformed, RequestError, Unknown
 from usbgate.web.problems import HttpProblem, respond, respond_problem, start_problem
@@ -34,13 +35,20 @@ Content = Mapping[str, Sequence[type[msgspec.Struct]]]
 _log = Logger()
 
 
+class _SensorSegments(BaseConverter):
+    # A sensor's id in a path, which is several segments if a proxy has decoded the `/` in it, as nginx does. The `ask`
+    # of another call is no part of it.
+    regex = ".+?(?<!/ask)"
+    part_isolating = False
+
+
 class HttpCall(NamedTuple):
     """
     One call.
 
     Attributes:
         method: `GET` or `POST`.
-        path: The path, with `{name}` for each segment that varies.
+        path: The path, with `{name}` for each part that varies.
         summary: One line.
         query: The type of the query string; None if any is accepted and none is read.
         body: The type of the body; None for no body.
@@ -61,7 +69,7 @@ class HttpCalls:
     """
     Declares the methods of a class as calls. The signature of such a method is part of the declaration:
 
-    - an argument for each segment of the path that varies;
+    - an argument for each part of the path that varies: a segment, or, if it is `sensor`, one or more;
     - `query`, if it has parameters: a Struct of `schema`; without it, a query with any parameter is refused;
     - `body`, if it has a body: a Struct of `schema`;
     - it returns the Struct to send as JSON, or None if it has responded itself.
@@ -80,6 +88,7 @@ class HttpCalls:
         """
         self.documented: list[HttpCall] = []
         self._app = app
+        app.url_map.converters["id"] = _SensorSegments
 
     def get(
         self,
@@ -163,7 +172,8 @@ class HttpCalls:
                 if answer is not None:
                     respond(request, HTTPStatus.OK, JSON, msgspec.json.encode(answer), {"Cache-Control": "no-store"})
 
-        self._app.route(path.replace("{", "<").replace("}", ">"), methods=[verb])(call)
+        rule = path.replace("{sensor}", "<id:sensor>").replace("{", "<").replace("}", ">")
+        self._app.route(rule, methods=[verb])(call)
         return call
 
 

@@ -19,6 +19,7 @@ from usbgate.core.errors import (
     Offline,
     RequestError,
     Stopped,
+    StoreUnavailable,
     TimedOut,
     Unknown,
 )
@@ -35,6 +36,7 @@ STATUSES: Mapping[type[RequestError], HTTPStatus] = {
     Denied: HTTPStatus.FORBIDDEN,
     Unknown: HTTPStatus.NOT_FOUND,
     Failed: HTTPStatus.INTERNAL_SERVER_ERROR,
+    StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     Stopped: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 
+from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import format_number
 from usbgate.core.model import Selection, StoredReading
 from usbgate.gateway.interfaces import IQueries
@@ -41,8 +42,11 @@ async def send_readings(
         as_csv: Whether to send CSV instead of JSON.
 
     Raises:
-        Failed: The store can't be queried; the response may have begun.
+        Malformed: `since` is later than `until`.
+        StoreUnavailable: The store can't be queried; the response may have begun.
     """
+    if query.since is not None and query.until is not None and query.since > query.until:
+        raise Malformed("value out of range", "since is later than until")
     sensor = str(query.sensor)  # msgspec encodes no subclass
     selection = Selection(sensor, query.field, query.since, query.until)
     headers = {"Cache-Control": "no-store", "Vary": "Accept"}
@@ -89,7 +93,7 @@ async def _pages(
         extent: The numbers of the first and the last; None for none.
 
     Raises:
-        Failed: The store can't be queried.
+        StoreUnavailable: The store can't be queried.
     """
     if extent is None:
         return
