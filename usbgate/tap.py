@@ -30,6 +30,7 @@ from usbgate.core.pending import Rules
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.daemon.clock import SystemClock
 from usbgate.daemon.logfile import bounded_observer, log_file
+from usbgate.daemon.pidfile import remove_stale_pid_file
 from usbgate.daemon.service import Daemon
 from usbgate.daemon.signals import EndingSignals
 from usbgate.daemon.statedir import StateDirectory, gateway_name
@@ -115,6 +116,10 @@ class Options(usage.Options):
             self.named_devices = self.settings.devices or dict([only_device()])
         except ConfigError as error:
             raise SystemExit(f"usbgate: {error}") from None
+        # twistd looks at its pid file next, and ends if any process has that number.
+        twistd: Mapping[str, Any] = self.parent or {}
+        if pid_file := twistd.get("pidfile"):
+            remove_stale_pid_file(Path(pid_file), self.settings.state)
 
 
 def makeService(options: Options) -> IService:

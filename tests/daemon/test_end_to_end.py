@@ -468,6 +468,27 @@ class StartTests(RunningCase):
         self.addCleanup(client.close)
         eventually(lambda: client.word("ask 20")[0].startswith("ID:20_VALUE:456"), "it answers")
 
+    def test_pid_file(self) -> None:
+        """
+        A pid file of an earlier boot, whose process is another program now, does not prevent a start; that of a running
+        daemon does, also for a daemon with another state folder.
+        """
+        pid_file = self.folder / "pid"
+        pid_file.write_text(str(os.getppid()))
+        device = self.plug()
+        options = ("--device", str(device.path), "--database", "none")
+        twistd = ("-n", f"--pidfile={pid_file}")
+        daemon = TwistdDaemon(self.state, *options, twistd=twistd)
+        self.addCleanup(daemon.stop)
+        daemon.ready()
+        self.assertEqual(pid_file.read_text(), str(daemon.process.pid))
+        self.assertIn(f"removed the pid file {pid_file}: process {os.getppid()} is no daemon", daemon.log)
+        for state in (self.state, self.folder / "other"):
+            second = TwistdDaemon(state, *options, twistd=twistd)
+            self.assertEqual(second.process.wait(LIMIT), 1)
+            self.assertIn(f"Another twistd server is running, PID {daemon.process.pid}", second.log)
+            self.assertEqual(pid_file.read_text(), str(daemon.process.pid))
+
     def test_log_file(self) -> None:
         """
         Of the log files that were rotated away, at 1 MB or by a signal, only the newest few are kept.

@@ -142,3 +142,20 @@ class StateDirectory(Service):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def is_locked(folder: Path) -> bool:
+    """
+    Return whether a daemon holds the lock of a state folder.
+    """
+    try:
+        lock = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
