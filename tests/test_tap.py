@@ -4,14 +4,23 @@ The tree of services.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.separated import Dialect
+from tests.support.usb import MadeUpUsb
+from usbgate import tap
 from usbgate.config.settings import DeviceSettings, HttpSettings, Settings
+from usbgate.core.model import BoardKind
+from usbgate.core.pending import Rules
 from usbgate.daemon.clock import SystemClock
+from usbgate.device.link import Link
+from usbgate.device.usb import UsbTree
+from usbgate.gateway.gateway import Gateway
 from usbgate.tap import build
 
 
@@ -34,3 +43,29 @@ class BuildTests(SynchronousTestCase):
         settings = Settings(state=Path(self.mktemp()), database="none", http=HttpSettings(listen="none"))
         build(MemoryReactorClock(), SystemClock(), settings, devices)
         self.assertEqual(Dialect.separators, ["|", ","])
+
+    def test_boards(self) -> None:
+        """
+        Whether the board was reset is told from the device at each opening, unless DTR stays as it is; what the
+        settings say of `settle` and `buffer` goes before that.
+        """
+        usb = MadeUpUsb(Path(self.mktemp()))
+        usb.plug("1-2", "2341:0043", None, ttyACM0="1.0")
+        self.patch(tap, "UsbTree", lambda: UsbTree(str(usb.sysfs), str(usb.dev)))
+        boards: list[BoardKind] = []
+        rules: list[Rules] = []
+
+        def link(*arguments: Any, describe: Callable[[str | None], BoardKind], **others: Any) -> Link:
+            boards.append(describe("/dev/ttyACM0"))
+            return Link(*arguments, **others)
+
+        self.patch(tap, "Link", link)
+        self.patch(Gateway, "add_link", lambda gateway, link, its_rules, warning: rules.append(its_rules))
+        devices = {
+            "automatic": DeviceSettings(path="/dev/one"),
+            "configured": DeviceSettings(path="/dev/two", reset="never", settle=3.0, buffer=127),
+        }
+        settings = Settings(state=Path(self.mktemp()), database="none", http=HttpSettings(listen="none"))
+        build(MemoryReactorClock(), SystemClock(), settings, devices)
+        self.assertEqual(boards, [BoardKind(resets=True), BoardKind()])
+        self.assertEqual([(each.settle, each.buffer) for each in rules], [(None, None), (3.0, 127)])

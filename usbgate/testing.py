@@ -194,8 +194,8 @@ class RecordingListener:
     Records the calls of a link.
 
     Attributes:
-        calls: The calls, in order: `("up",)`, `("down", reason)`, `("drained",)`, `("silent",)`, `("active",)`,
-            `("reports", report, …)` and `("malformed", line, reason)`.
+        calls: The calls, in order: `("up",)`, `("started",)`, `("down", reason)`, `("drained",)`, `("silent",)`,
+            `("active",)`, `("reports", report, …)` and `("malformed", line, reason)`.
     """
 
     def __init__(self) -> None:
@@ -203,6 +203,9 @@ class RecordingListener:
 
     def link_up(self, board: BoardKind = UNKNOWN_BOARD) -> None:
         self.calls.append(("up",))
+
+    def board_started(self) -> None:
+        self.calls.append(("started",))
 
     def link_down(self, reason: str) -> None:
         self.calls.append(("down", reason))

@@ -52,7 +52,7 @@ SPECS = [
         "pci-0000:00:14.0-usb-0:1:1.0",
         DeviceSettings(path=BY_PATH, tags=True, window=1, buffer=127),
     ),
-    ("/dev/t,buffer=auto", "t", DeviceSettings(path="/dev/t")),
+    ("/dev/t,buffer=auto,settle=auto", "t", DeviceSettings(path="/dev/t")),
     ("/dev/t,buffer=0", "t", DeviceSettings(path="/dev/t", buffer=0)),
     ("tcp:host:4000", "tcp:host:4000", DeviceSettings(path="tcp:host:4000")),
     ("tcp:host:4000,baud=115200,name=x", "x", DeviceSettings(path="tcp:host:4000", baud=115200)),

@@ -41,6 +41,7 @@ HTTP = '"none" or a Twisted server endpoint such as tcp:8080:interface=127.0.0.1
 BUTTONS = 'commands by label such as { "Lamp on" = "ON", "Half" = "L LEVEL=50" }'
 FIELDS = 'names of fields such as ["TEMP", "HUM"]'
 BUFFER = '"auto" or an integer from 0 to 65536'
+SETTLE = '"auto" or a duration from 0s to 60s such as "2s"'
 WAIT = 'a duration from 0.1s to 3600s such as "10s"'
 TEXT = "a non-empty text without `_KEY:`"
 
@@ -66,10 +67,11 @@ WRONG = [
     (LEONARDO + 'buffer = "63"', f'device.leonardo.buffer: expected {BUFFER}, got "63"'),
     (LEONARDO + 'buffer = "big"', f'device.leonardo.buffer: expected {BUFFER}, got "big"'),
     (LEONARDO + "buffer = true", f"device.leonardo.buffer: expected {BUFFER}, got true"),
-    (LEONARDO + "settle = -1", 'device.leonardo.settle: expected a duration from 0s to 60s such as "2s", got -1'),
+    (LEONARDO + "settle = -1", f"device.leonardo.settle: expected {SETTLE}, got -1"),
     (LEONARDO + "silence = 0", 'device.leonardo.silence: expected a duration from 1s to 7d such as "1m", got 0'),
     (LEONARDO + 'reset = "often"', 'device.leonardo.reset: expected "never", "open" or "silent", got "often"'),
-    (LEONARDO + "settle = nan", 'device.leonardo.settle: expected a duration from 0s to 60s such as "2s", got NaN'),
+    (LEONARDO + 'settle = "soon"', f'device.leonardo.settle: expected {SETTLE}, got "soon"'),
+    (LEONARDO + "settle = nan", f"device.leonardo.settle: expected {SETTLE}, got NaN"),
     (
         LEONARDO + "patience = 0",
         f"device.leonardo.patience: expected {WAIT}, got 0",
@@ -303,9 +305,11 @@ class ConfigurationTests(SynchronousTestCase):
         """
         What goes by the board is `auto`, as without the key.
         """
-        for text in ("", 'buffer = "auto"'):
-            self.assertIsNone(self.load(LEONARDO + text).devices["leonardo"].buffer)
-        self.assertEqual(self.load(LEONARDO + "buffer = 0").devices["leonardo"].buffer, 0)
+        for text in ("", 'buffer = "auto"\nsettle = "auto"'):
+            device = self.load(LEONARDO + text).devices["leonardo"]
+            self.assertEqual((device.buffer, device.settle), (None, None))
+        device = self.load(LEONARDO + "buffer = 0\nsettle = 0").devices["leonardo"]
+        self.assertEqual((device.buffer, device.settle), (0, 0.0))
 
     def test_options_win(self) -> None:
         """

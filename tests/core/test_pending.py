@@ -1456,6 +1456,59 @@ class TestLinks(SynchronousTestCase):
         moves = pending.received([report("20", "J")], 1.0, AT)
         self.assertEqual((answered(moves), answers(moves)), ([], [None]))
 
+    def test_settles_automatically(self) -> None:
+        """
+        By default a board that was reset settles for 2 s, and any other not at all.
+        """
+        for board, end in [(BoardKind(resets=True), 3.0), (BoardKind(), 1.0), (BoardKind(native=True), 1.0)]:
+            pending = Pending("tty", Rules(settle=None))
+            pending.put(request("20"), "a", LONG, 0.0)
+            moves = pending.link_up(1.0, board)
+            if end > 1.0:
+                self.assertEqual((sent(moves), pending.state, pending.deadline), ([], "settling", end))
+                moves = pending.expire(end)
+            self.assertEqual((sent(moves), pending.state), (["20 J"], "online"))
+
+    def test_first_line_ends_settling(self) -> None:
+        """
+        The first line of a board that was reset ends that; it answers nothing.
+        """
+        pending = Pending("tty", Rules(settle=None))
+        pending.put(request("20"), "a", LONG, 0.0)
+        pending.link_up(0.0, BoardKind(resets=True))
+        moves = pending.received([report("20")], 0.5, AT)
+        self.assertEqual((answered(moves), sent(moves), pending.state), ([], [], "settling"))
+        self.assertEqual(sent(pending.board_started(0.5)), ["20 J"])
+        self.assertEqual(pending.state, "online")
+        self.assertEqual(answered(pending.received([report("20")], 0.75, AT)), ["a"])
+        # The next opening resets it again.
+        pending.link_down(1.0)
+        pending.link_up(2.0, BoardKind(resets=True))
+        self.assertEqual(pending.state, "settling")
+
+    def test_configured_settling_is_not_ended(self) -> None:
+        """
+        A time that was configured lasts, whatever the board sends.
+        """
+        pending = Pending("tty", Rules(settle=3.0))
+        pending.link_up(0.0, BoardKind(resets=True))
+        pending.put(request("20"), "a", LONG, 0.0)
+        self.assertEqual(sent(pending.board_started(1.0)), [])
+        self.assertEqual(pending.state, "settling")
+        self.assertEqual(sent(pending.expire(3.0)), ["20 J"])
+
+    def test_board_started_elsewhere(self) -> None:
+        """
+        A first line changes nothing if the link is not settling.
+        """
+        pending = Pending("tty", Rules(settle=None))
+        pending.link_up(0.0)
+        pending.board_started(0.5)
+        self.assertEqual(pending.state, "online")
+        pending.link_down(1.0)
+        pending.board_started(1.5)
+        self.assertEqual(pending.state, "offline")
+
     def test_settles_again(self) -> None:
         """
         A link that dropped while settling settles anew, from when it is back.

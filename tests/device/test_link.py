@@ -18,7 +18,7 @@ from twisted.trial import unittest
 from zope.interface.verify import verifyObject
 
 from tests.support.board import Board, open_files
-from tests.support.links import REPORT, LinkCase, texts
+from tests.support.links import REPORT, LinkCase, MemoryEndpoint, texts
 from tests.support.separated import Dialect as SeparatedDialect
 from tests.support.waiting import until
 from usbgate.core.fieldline import LINE_LIMIT, checksum
@@ -91,6 +91,46 @@ class RulesTests(LinkCase):
         self.assertFalse(link.stopService().called)
         self.device.vanish()
         self.clock.advance(STOP_LIMIT)
+
+    def test_board_started(self) -> None:
+        """
+        A board that was reset has started with its first line that the dialect accepts, be it text; once an opening.
+        """
+        cases: list[tuple[BoardKind, bytes, list[tuple[Any, ...]]]] = [
+            (BoardKind(resets=True), b"ID:20_VALUE:456\n", [("reports", REPORT), ("started",)]),
+            (BoardKind(resets=True), b"# hello\n", [("started",)]),
+            (BoardKind(resets=True), b"ID:20\n# hello\n", [("malformed", b"ID:20", "no measurement"), ("started",)]),
+            (BoardKind(resets=True), b"ID:20\n", [("malformed", b"ID:20", "no measurement")]),
+            (BoardKind(resets=True), b"E:456\n", [("malformed", b"E:456", "partial")]),
+            (BoardKind(), b"ID:20_VALUE:456\n", [("reports", REPORT)]),
+            (BoardKind(native=True), b"# hello\n", []),
+        ]
+        for board, chunk, calls in cases:
+            with self.subTest(board=board, chunk=chunk):
+                device, listener = MemoryEndpoint(), RecordingListener()
+                link = Link(
+                    self.clock,
+                    device,
+                    "board",
+                    "/dev/board",
+                    Dialect(),
+                    retry=lambda attempt: 1.0,
+                    describe=lambda path, board=board: board,  # type: ignore[misc]  # for each its own
+                )
+                link.listener = listener
+                link.startService()
+                for opening in range(2):
+                    listener.calls.clear()
+                    device.say(chunk)
+                    self.assertEqual(listener.calls, calls)
+                    device.say(b"ID:20_VALUE:456\n" if ("started",) in calls else b"")
+                    self.assertEqual(listener.calls.count(("started",)), calls.count(("started",)))
+                    if not opening:
+                        device.vanish()
+                        self.clock.advance(1.0)
+                stopped = link.stopService()
+                device.vanish()
+                self.successResultOf(stopped)
 
     def test_size(self) -> None:
         """

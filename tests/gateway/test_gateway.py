@@ -15,7 +15,7 @@ from usbgate import __version__
 from usbgate.core.clock import IClock
 from usbgate.core.errors import Busy, Malformed, Offline, RequestError, Stopped, TimedOut, Unknown
 from usbgate.core.fieldline import LINE_LIMIT
-from usbgate.core.model import Answer, ClockMark, Event, Reading, Report, RequestRecord
+from usbgate.core.model import Answer, BoardKind, ClockMark, Event, Reading, Report, RequestRecord
 from usbgate.core.pending import Rules
 from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
@@ -466,6 +466,36 @@ class SettleTests(GatewayCase):
         self.assertEqual([line[-9:] for line in lines], [":settling", "TE:online"])
         self.gateway.stopService()
         self.failureResultOf(asked, Stopped)
+
+
+class AutomaticSettleTests(GatewayCase):
+    """
+    `settle = "auto"`.
+    """
+
+    rules = Rules(settle=None)
+
+    def test_first_line(self) -> None:
+        """
+        The first line of a board that was reset makes it online, and the questions that waited are written.
+        """
+        lines: list[str] = []
+        self.watch(lines)
+        self.link.listener.link_up(BoardKind(resets=True))
+        asked = self.ask("MSG:J_ID:20")
+        self.assertEqual(self.events, [])
+        self.link.listener.board_started()
+        self.assertEqual(self.events, [("send", "leonardo", "J", "20")])
+        self.assertEqual([line[-9:] for line in lines], [":settling", "TE:online"])
+        self.gateway.stopService()
+        self.failureResultOf(asked, Stopped)
+
+    def test_other_boards(self) -> None:
+        """
+        A board that was not reset is online at once.
+        """
+        self.link.listener.link_up()
+        self.assertEqual([device.state for device in self.gateway.queries.devices()], ["online"])
 
 
 class RoutingTests(GatewayCase):

@@ -242,7 +242,7 @@ def trace() -> list[Route]:
         delivery = Delivery(reactor, journal, sink, gateway.restore)
         gateway.store_in(journal, sink, lambda: (delivery.status(), journal.status()))
         link = Link(reactor, device, "board", "/dev/board", Dialect())
-        gateway.add_link(link, Rules(buffer=None))
+        gateway.add_link(link, Rules(buffer=None, settle=None))
         services = (journal, delivery, link)
         for service in services:
             service.startService()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from usbgate.core import pending
 from usbgate.core.errors import Busy, Offline, RequestError, TimedOut
 from usbgate.core.fieldline import join_fields
-from usbgate.core.model import Answer, Question, Report, Request, Send
+from usbgate.core.model import Answer, BoardKind, Question, Report, Request, Send
 from usbgate.core.pending import Moves, PendingRequests, Rules
 
 # All times of a world are multiples of this, so that sums and differences of them are exact.
@@ -294,12 +294,24 @@ class LinkBook:
         Open the device.
         """
         failures = self._end_what_is_over(now)
-        moves = self.pending.link_up(now)
-        self.state, self._settled_at = "settling", now + self.rules.settle
+        moves = self.pending.link_up(now, BoardKind(resets=True))
+        settle = 2.0 if self.rules.settle is None else self.rules.settle
+        self.state, self._settled_at = "settling", now + settle
         if self._settled_at <= now:
             self.state = "online"
         for message in self._held.values():
             message.until = now + message.patience
+        self._compare(moves, failures, now)
+
+    def start_board(self, now: float) -> None:
+        """
+        Report that the board has sent a line since it was opened.
+        """
+        failures = self._end_what_is_over(now)
+        moves = self.pending.board_started(now)
+        if self.state == "settling" and self.rules.settle is None:
+            self.seen["settled by a line"] += 1
+            self.state = "online"
         self._compare(moves, failures, now)
 
     def link_down(self, now: float) -> None:
@@ -642,6 +654,7 @@ class World:
         """
         if lines:
             self.links[link].receive(lines, self.now, int(self.now * 1000))
+            self.links[link].start_board(self.now)
 
     def wait(self, seconds: float, timer: bool = True) -> None:
         """
@@ -735,7 +748,7 @@ class RandomWorld:
             window=chance.randint(1, 4),
             buffer=chance.choice([0, 0, 40, 63, 63, 90, 140]),
             tags=chance.random() < 0.25,
-            settle=chance.choice([0, 0, 2]),
+            settle=chance.choice([0, 0, 2, None]),
             patience=chance.choice([None, 1, 3, 5, 5]),
             sensor_patience={sensors[0]: 8.0} if chance.random() < 0.5 else {},
             once=frozenset([TOGGLE]),

@@ -49,7 +49,7 @@ class DeviceSettings(Struct, frozen=True, kw_only=True):
         window: The maximum number of questions on the wire at a time.
         buffer: The maximum number of bytes that the device may not have read; 0 for no limit, None for automatic.
         tags: Whether the device echoes `TAG`.
-        settle: Seconds to wait after opening.
+        settle: Seconds to wait after opening; None for automatic.
         patience: Seconds to wait for an answer before asking again; None for the defaults of docs/protocol.md §4.
         silence: Seconds without a line after which the device is silent; None for never.
         reset: When DTR may reset the board: `never`, `open` or `silent`.
@@ -64,7 +64,7 @@ class DeviceSettings(Struct, frozen=True, kw_only=True):
     window: Window = 4
     buffer: Buffer = None
     tags: YesNo = False
-    settle: Settle = 0.0
+    settle: Settle = None
     patience: Wait | None = None
     silence: Silence | None = None
     reset: Reset = "open"

@@ -129,8 +129,13 @@ def _parse_place(text: str) -> str:
     return text
 
 
-def _parse_automatic(value: int | str) -> int | None:
-    return None if isinstance(value, str) else value
+def _or_auto(kind: Kind) -> Kind:
+    # The kind of a setting that can also go by the board; its value is None then.
+    return Kind(
+        f'"auto" or {kind.expected}',
+        Literal["auto"] | kind.holds,
+        lambda held: None if held == "auto" else kind.parse(held),
+    )
 
 
 def _parse_size(text: str) -> int:
@@ -147,14 +152,12 @@ Count = Annotated[int, Kind("an integer above 0", Annotated[int, Meta(gt=0)])]
 Window = Annotated[int, Kind("an integer from 1 to 64", Annotated[int, Meta(ge=1, le=64)])]
 Buffer = Annotated[
     int | None,
-    Kind(
-        '"auto" or an integer from 0 to 65536', Literal["auto"] | Annotated[int, Meta(ge=0, le=65536)], _parse_automatic
-    ),
+    _or_auto(Kind("an integer from 0 to 65536", Annotated[int, Meta(ge=0, le=65536)])),
 ]
 Size = Annotated[int, Kind('a size from 16MiB to 1TiB such as "1GiB"', parse=_parse_size)]  # in bytes
 
 # Durations, in seconds.
-Settle = Annotated[float, duration("0s", "60s", "2s")]
+Settle = Annotated[float | None, _or_auto(duration("0s", "60s", "2s"))]
 Silence = Annotated[float, duration("1s", "7d", "1m")]
 Gap = Annotated[float, duration("1ms", "60s", "250ms")]
 Repeats = Annotated[float, duration("1ms", "60s", "200ms")]

@@ -33,6 +33,8 @@ SENSORS_REMEMBERED = 10_000  # protocol §3
 PATIENCE = 5.0  # seconds, protocol §4.4
 PATIENCE_UNSURE = 10.0  # seconds, for a sensor whose late answer could be mistaken
 
+SETTLE = 2.0  # seconds, protocol §4.7: how long a bootloader waits for a new program
+
 DELAY = 30.0  # seconds that a sensor is behind after one unanswered message, protocol §4.2
 DELAY_LIMIT = 600.0  # seconds, after five and more in a row
 
@@ -48,7 +50,7 @@ class Rules:
         window: The most exchanges that may be on the wire at a time.
         buffer: The most bytes that may be on the wire and unread; 0 for no limit, None to go by the board.
         tags: Whether the device echoes a `TAG`; then nothing else identifies the question that it answers.
-        settle: Seconds after opening during which nothing is written.
+        settle: Seconds after opening during which nothing is written; None to go by the board.
         patience: Seconds to wait for an answer; None for the protocol's defaults.
         sensor_patience: The same for single sensors; takes precedence.
         once: Commands that are written exactly as often as they are asked (`coalesce = false`), in any case.
@@ -58,7 +60,7 @@ class Rules:
     window: int = 4
     buffer: int | None = 0
     tags: bool = False
-    settle: float = 0.0
+    settle: float | None = 0.0
     patience: float | None = None
     sensor_patience: Mapping[str, float] = field(default_factory=dict)
     once: frozenset[str] = frozenset()
@@ -322,7 +324,10 @@ class PendingRequests(Generic[W]):
         moves = self._begin(now)
         self.state = "settling"
         self.held = False
-        self._settled_at = now + self._rules.settle
+        settle = self._rules.settle
+        if settle is None:
+            settle = SETTLE if board.resets else 0.0
+        self._settled_at = now + settle
         buffer = self._rules.buffer
         self._buffer.opened((0 if board.native else BUFFER) if buffer is None else buffer)
         for lane in self._lanes.values():
@@ -331,6 +336,14 @@ class PendingRequests(Generic[W]):
         self.bound = min(self.bound, self._settled_at)
         self._settle(now)
         return self._fill(moves, now)
+
+    def board_started(self, now: float) -> Moves[W]:
+        """
+        Record that a board that was reset has sent a line (protocol §4.7).
+        """
+        if self.state == "settling" and self._rules.settle is None:
+            self._settled_at = self.bound = now
+        return self.expire(now)
 
     def link_down(self, now: float) -> Moves[W]:
         """

@@ -141,6 +141,12 @@ class ILinkListener(Interface):
             board: What is known of the board.
         """
 
+    def board_started() -> None:
+        """
+        A board that opening the port has reset sent its first line, which the dialect accepted. Called after
+        `reports_received`, for what was received before cannot answer what is written now.
+        """
+
     def link_down(reason: str) -> None:
         """
         The device was disconnected, or the first attempt to open it failed; later failures are not reported.

@@ -191,6 +191,7 @@ class Link(Service):
         self.diagnostics = Diagnostics(name, reactor.seconds, gap)
         self._dialect = dialect
         self._describe = describe
+        self._board_starts = False  # opening the port has reset the board, and it has sent no line since
         self._protocol: DeviceProtocol | None = None
         self._paused = False
         self._noise_lines = 0
@@ -310,7 +311,9 @@ class Link(Service):
             self.counts.reconnects += 1
         if self._watchdog is not None:
             self._watchdog.start()
-        self.listener.link_up(self._describe(protocol.path))
+        board = self._describe(protocol.path)
+        self._board_starts = board.resets
+        self.listener.link_up(board)
 
     def closed(self) -> None:
         """
@@ -355,6 +358,7 @@ class Link(Service):
             lines: At least one line; an empty line is ignored, an over-long one is longer than `LINE_LIMIT`.
         """
         reports: list[Report] = []
+        texts = False
         counts = self.counts
         decode = self._dialect.decode
         written = self._echoes.written
@@ -383,6 +387,7 @@ class Link(Service):
                 else:
                     if isinstance(parsed, str):
                         self.diagnostics.log_text(parsed)
+                        texts = True
                     else:
                         reports.append(parsed)
                         if repeats is not None:
@@ -398,6 +403,9 @@ class Link(Service):
         if reports:
             self.diagnostics.report_received()
             self.listener.reports_received(reports)
+        if self._board_starts and (reports or texts):
+            self._board_starts = False
+            self.listener.board_started()
 
     def _malformed(self, line: bytes, reason: str) -> None:
         self.counts.malformed += 1

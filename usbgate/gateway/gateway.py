@@ -345,6 +345,10 @@ class _LinkListener:
         now = self._seconds()
         self._gateway.act(self.route, self._pending.link_up(now, board), now)
 
+    def board_started(self) -> None:
+        now = self._seconds()
+        self._gateway.act(self.route, self._pending.board_started(now), now)
+
     def link_down(self, reason: str) -> None:
         now = self._seconds()
         self._gateway.act(self.route, self._pending.link_down(now), now)
