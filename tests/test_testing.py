@@ -65,6 +65,7 @@ class OneReport:
     line_starts = ()
     echo_mark = None
     left_out = 0
+    tags = False
 
     def __init__(self, meaning: Report | str, written: bytes = b"?") -> None:
         self.notices: list[str] = []
@@ -126,6 +127,7 @@ class CheckDialectTests(SynchronousTestCase):
         for meaning in [
             report("my sensor"),
             Report("20", None, None, ()),
+            Report("20", None, None, (("A", "1"),), ("whim",)),
             report(value="1"),
             report(**{"A B": "1"}),
             report(ORIGIN="me"),

@@ -249,6 +249,7 @@ def _link(reactor: Any, name: str, device: DeviceSettings, usb: UsbTree) -> Link
     try:
         endpoint = open_device(reactor, device.path, device.baud, usb, keep_dtr=device.reset == "never")
         dialect: IDialect = make_dialect(device.dialect, device.options)
+        dialect.tags = device.tags
     except (ValueError, TypeError, LookupError, ImportError, AttributeError) as error:
         raise ConfigError(f"device {name}: {device.path}: {error}") from None
     return Link(

@@ -19,6 +19,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from usbgate.core.batch import KINDS, NULL_CELL, Batch, encode
+from usbgate.core.counts import DAMAGES
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import NOT_MEASUREMENTS, is_key, is_sensor_id, join_fields, reads_back
 from usbgate.core.model import (
@@ -186,6 +187,8 @@ def _check_decoded(line: bytes, found: Report | str | None) -> None:
             assert key == key.upper(), f"{line!r}: not in upper case: {key!r}"
             assert key not in NOT_MEASUREMENTS, f"{line!r}: usbgate uses this key itself: {key!r}"
             assert reads_back(value), f"{line!r}: not a value: {value!r}"
+        for reason in found.left_out:
+            assert reason in DAMAGES, f"{line!r}: not a reason to leave a field out: {reason!r}"
 
 
 @implementer(ILinkListener)

@@ -28,6 +28,7 @@ from usbgate.core.fieldline import (
     parse,
     parse_number,
     parse_value,
+    parse_whole_fields,
     plain_text,
     unit_of,
     without_checksum,
@@ -79,6 +80,24 @@ MALFORMED: list[tuple[bytes, str]] = [
     (b"ID:\xff", "not UTF-8"),
     (b"ID:\xed\xa0\x80", "not UTF-8"),
     (b"A:" + b"x" * (LINE_LIMIT - 1), "line too long"),
+]
+
+# Lines of a device of which some fields are damaged: the whole ones, and why each of the others is left out.
+DAMAGED: list[tuple[bytes, dict[str, str], list[str]]] = [
+    (b"ID:45_TEMP:21.5_HUM:", {"ID": "45", "TEMP": "21.5"}, ["empty value"]),
+    (b"ID:45_HUM:_TEMP:21.5", {"ID": "45", "TEMP": "21.5"}, ["empty value"]),
+    (b"ID:45_HUM: \xc2\xa0_TEMP:1", {"ID": "45", "TEMP": "1"}, ["empty value"]),
+    (b"ID:46_TEMP:21.5_UNIT:\xb0C", {"ID": "46", "TEMP": "21.5"}, ["not UTF-8"]),
+    (b"UNIT:x\xc3_y_ID:46", {"ID": "46"}, ["not UTF-8"]),
+    (b"UNIT:\xed\xa0\x80_ID:46_A:\xc2\xb0", {"ID": "46", "A": "\xb0"}, ["not UTF-8"]),
+    (b"ID:1_A:2\x003_B:4\t_C: 5 ", {"ID": "1", "C": "5"}, ["control character", "control character"]),
+    (b"ID:1_A:\xc2\x85_B:\x7f_C:_c_", {"ID": "1", "C": "_c"}, ["control character", "control character"]),
+    (b"ID:7_HU%:48_TEMP:1", {"ID": "7", "TEMP": "1"}, ["no key"]),
+    (b"NOTE:12_30:45_x_ID:2", {"NOTE": "12", "ID": "2"}, ["no key"]),
+    (b"\xe9t\xe9:1_:2_1A:3_A\x00:4_ID:5", {"ID": "5"}, ["no key"] * 4),
+    (b"ID:_A:1", {"A": "1"}, ["empty value"]),
+    (b"ID:2\xff0_A:1", {"A": "1"}, ["not UTF-8"]),
+    (b"A:1", {"A": "1"}, []),
 ]
 
 NUMBERS: list[tuple[str, float | None]] = [
@@ -137,6 +156,46 @@ class ParseTests(SynchronousTestCase):
             with self.assertRaises(Malformed, msg=repr(line)) as caught:
                 parse(line)
             self.assertEqual(caught.exception.reason, reason, line)
+
+    def test_damaged(self) -> None:
+        """
+        The whole fields of a damaged line are read, wherever the others are, and each of these has its reason.
+        """
+        for line, fields, left_out in DAMAGED:
+            self.assertEqual(parse_whole_fields(line), (fields, left_out), line)
+
+    def test_damaged_and_refused(self) -> None:
+        """
+        A line that does not begin with a field or is too long, and a key given twice, damaged or not, are refused.
+        """
+        for line, reason in (
+            (b"x_ID:20", "no key"),
+            (b"\xff_ID:20", "no key"),
+            (b"_ID:20", "no key"),
+            (b"ID:1_A:1_a:", "key given twice"),
+            (b"A:\xff_A:1_ID:1", "key given twice"),
+            (b"A:_B:" + b"x" * LINE_LIMIT, "line too long"),
+        ):
+            with self.assertRaises(Malformed, msg=repr(line)) as caught:
+                parse_whole_fields(line)
+            self.assertEqual(caught.exception.reason, reason, line)
+
+    @given(
+        st.dictionaries(
+            st.from_regex(r"[A-Z][A-Z0-9]{0,5}", fullmatch=True), st.from_regex("[a-z0-9.:]+", fullmatch=True)
+        ),
+        st.sampled_from([b"Q:", b"Q: ", b"Q:a\xffb", b"Q:\x01", b"Q%:1", b"\xc3Q:1", b":", b"Q:\xb0C_x"]),
+        st.integers(0, 8),
+    )
+    def test_costs_only_itself(self, fields: dict[str, str], damaged: bytes, place: int) -> None:
+        """
+        A damaged field anywhere in a line changes nothing of the others.
+        """
+        fields.pop("Q", None)
+        segments = [f"{key}:{value}".encode() for key, value in fields.items()]
+        segments.insert(place, damaged)
+        found, left_out = parse_whole_fields(b"_".join(segments))
+        self.assertEqual((found, len(left_out)), (fields, 1))
 
     def test_longest(self) -> None:
         """

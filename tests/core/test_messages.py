@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from usbgate.core.errors import Malformed, TimedOut
 from usbgate.core.fieldline import LINE_LIMIT, parse
-from usbgate.core.messages import answer_line, error_line, event_line, parse_request, salvage
+from usbgate.core.messages import answer_line, error_line, event_line, parse_request, salvage, with_tag
 from usbgate.core.model import Answer, DeviceEvent, Question, Report, ReportEvent, Request, StoreEvent
 from usbgate.device.dialects.fields import Dialect
 
@@ -120,6 +120,18 @@ class SpellingTests(SynchronousTestCase):
         answer = Answer(self.REPORT, "J", self.AT, "leonardo")
         self.assertEqual(answer_line(answer), "ID:20_VALUE:456.0_BAT:OK_MSG:J_AT:2013-03-11T21:02:10.123Z")
         self.assertEqual(answer_line(answer, "t1"), "ID:20_VALUE:456.0_BAT:OK_MSG:J_TAG:t1_AT:2013-03-11T21:02:10.123Z")
+
+    def test_with_tag(self) -> None:
+        """
+        A client's `TAG` takes the place of a measurement of that name; without one, the measurement is there.
+        """
+        for values in ((("VALUE", "1"),), (("VALUE", "1"), ("TAG", "04A3"), ("BAT", "x_")), (("TAG", "04A3"),)):
+            answer = Answer(Report("20", None, None, values), "J", self.AT, "leonardo")
+            plain = answer_line(answer)
+            self.assertEqual(parse(plain.encode()).get("TAG"), dict(values).get("TAG"))
+            tagged = answer_line(answer, "t_1")
+            self.assertEqual(with_tag(plain.encode(), "t_1"), tagged.encode())
+            self.assertEqual(parse(tagged.encode()), {**parse(plain.encode()), "TAG": "t_1"})
 
     def test_event(self) -> None:
         """

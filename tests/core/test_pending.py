@@ -1253,6 +1253,21 @@ class TestWhichReportAnswers(SynchronousTestCase):
         self.assertIsNotNone(tag)
         self.assertEqual(answered(pending.received([report("20", "K", tag)], 1.0, AT)), ["a"])
 
+    def test_damaged(self) -> None:
+        """
+        A report of which a damaged field was left out answers by a matching `MSG` or `TAG` only.
+        """
+        for command, answers_it in ((None, []), ("K", []), ("J", ["a"])):
+            pending = link()
+            pending.put(request("20", "J"), "a", LONG, 0.0)
+            damaged = report("20", command)._replace(left_out=("empty value",))
+            self.assertEqual(answered(pending.received([damaged], 1.0, AT)), answers_it)
+        pending = link(tags=True)
+        tag = pending.put(request("20", "J"), "a", LONG, 0.0).send[0].tag
+        damaged = report("20", "J")._replace(left_out=("not UTF-8",))
+        self.assertEqual(answered(pending.received([damaged], 1.0, AT)), [])
+        self.assertEqual(answered(pending.received([damaged._replace(tag=tag)], 1.0, AT)), ["a"])
+
     def test_nothing_but_the_tag_answers(self) -> None:
         """
         With tags on, neither the command nor another sensor's tag makes an answer.

@@ -21,7 +21,9 @@ LOG: list[tuple[bytes, Report | str]] = [
     (b"ID:20_VALUE:456", Report("20", None, None, (("VALUE", "456"),))),
     (b"ID:7_TEMP:21.5_HUM:48_BAT:OK", Report("7", None, None, (("TEMP", "21.5"), ("HUM", "48"), ("BAT", "OK")))),
     (b"MSG:J_ID:20_VALUE:1", Report("20", "J", None, (("VALUE", "1"),))),
-    (b"tag:3f_id:20_value:1", Report("20", None, "3f", (("VALUE", "1"),))),
+    (b"tag:3f_id:20_value:1", Report("20", None, None, (("TAG", "3f"), ("VALUE", "1")))),
+    (b"ID:5_TAG:04A3F2", Report("5", None, None, (("TAG", "04A3F2"),))),
+    (b"ID:5_TAG:04A3F3", Report("5", None, None, (("TAG", "04A3F3"),))),
     (b"ID:9_MSG:ON", Report("9", "ON", None, ())),
     (b"ID:9_MSG:ON_OK:1", Report("9", "ON", None, (("OK", "1"),))),
     (b"ID:9_ERROR:radio", Report("9", None, None, (("ERROR", "radio"),))),
@@ -33,7 +35,6 @@ LOG: list[tuple[bytes, Report | str]] = [
 REFUSED: list[tuple[bytes, str]] = [
     (b"VALUE:456", "no ID"),
     (b"ID:20", "no measurement"),
-    (b"ID:20_TAG:1", "no measurement"),
     (b"ID:20_ORIGIN:x_AT:y", "no measurement"),
     (b"ID:a b_VALUE:1", "not a sensor id"),
     (b"ID:my_id_VALUE:1", "not a sensor id"),
@@ -41,11 +42,36 @@ REFUSED: list[tuple[bytes, str]] = [
     (b"ID:20_VALUE", "not a sensor id"),
 ]
 
+DAMAGED: list[tuple[bytes, Report]] = [
+    (b"ID:45_TEMP:21.5_HUM:", Report("45", None, None, (("TEMP", "21.5"),), ("empty value",))),
+    (b"ID:45_HUM:_TEMP:21.5", Report("45", None, None, (("TEMP", "21.5"),), ("empty value",))),
+    (b"ID:46_TEMP:21.5_UNIT:\xb0C", Report("46", None, None, (("TEMP", "21.5"),), ("not UTF-8",))),
+    (b"A:1\x01_ID:4_HU%:3_C:4", Report("4", None, None, (("C", "4"),), ("control character", "no key"))),
+    (b"ID:4_MSG:J_V:", Report("4", "J", None, (), ("empty value",))),
+    (b"ID:4_MSG:\xff_V:1", Report("4", None, None, (("V", "1"),), ("not UTF-8",))),
+    (b"ID:4_TAG:\xff_V:1", Report("4", None, None, (("V", "1"),), ("not UTF-8",))),
+    (b"ID:4_AT:_GW:x_V:1", Report("4", None, None, (("V", "1"),), ("empty value",))),
+]
+
+# Damaged lines that are refused, since nothing is left to report, or nobody to report it of.
+DAMAGED_REFUSED: list[tuple[bytes, str]] = [
+    (b"ID:20_VALUE:", "empty value"),
+    (b"ID:20_HU%:1", "no key"),
+    (b"ID:20_AT:now_VALUE:", "empty value"),
+    (b"ID:_V:1", "empty value"),
+    (b"ID:2\xff0_V:1", "not UTF-8"),
+    (b"ID:2\x000_V:1", "control character"),
+    (b"ID:a b_V:1_H:", "not a sensor id"),
+    (b"VALUE:1_H:", "empty value"),
+    (b"4F_ID:20_V:1_H:", "no key"),
+    (b"ID:20_V:1_v:2_H:", "key given twice"),
+]
+
 
 # Parts of which lines are built, good and bad.
 SEGMENTS = [
     *("ID:20", "id:20", "ID:2:0", "ID:7 ", "MSG:J", "TAG:1f", "AT:1", "VALUE:4", "VALUE:20", "Value:-1.5e3"),
-    *("VALUE: 5", "VALUE:", "VALUE:4:5", "HUM:é", "x", "", "VALUE:\x7f", "#", ":9"),
+    *("VALUE: 5", "VALUE:", "VALUE:4:5", "HUM:é", "x", "", "VALUE:\x7f", "#", ":9", "HU%:1", "TEMP:2"),
 ]
 
 
@@ -118,11 +144,37 @@ class DialectTests(SynchronousTestCase):
                 Dialect().decode(line)
             self.assertEqual(caught.exception.reason, reason, line)
 
+    def test_damaged(self) -> None:
+        """
+        A damaged field costs only itself, in whatever order lines come; and no promise of `IDialect`.
+        """
+        check_dialect(Dialect(), DAMAGED, [line for line, _ in DAMAGED_REFUSED])
+        dialect = Dialect()
+        for line, expected in [*LOG, *DAMAGED, *reversed(LOG), *reversed(DAMAGED)]:
+            self.assertEqual(dialect.decode(line), expected, line)
+        for line, reason in DAMAGED_REFUSED:
+            with self.assertRaises(Malformed, msg=repr(line)) as caught:
+                Dialect().decode(line)
+            self.assertEqual(caught.exception.reason, reason, line)
+
+    def test_tags(self) -> None:
+        """
+        On a device with tags, `TAG` is the tag and no measurement; a damaged one is none.
+        """
+        dialect = Dialect()
+        dialect.tags = True
+        self.assertEqual(dialect.decode(b"tag:3f_id:20_value:1"), Report("20", None, "3f", (("VALUE", "1"),)))
+        damaged = Report("20", None, None, (("VALUE", "1"),), ("empty value",))
+        self.assertEqual(dialect.decode(b"TAG:_ID:20_VALUE:1"), damaged)
+        for line in (b"ID:20_TAG:1", b"ID:20_TAG:1_VALUE:"):
+            self.assertRaises(Malformed, dialect.decode, line)
+
     def test_left_out(self) -> None:
         """
         Fields whose keys usbgate uses itself are left out and counted.
         """
         dialect = Dialect()
+        dialect.tags = True
         dialect.decode(b"MSG:ON_TAG:1_ID:1_OK:1_ERROR:no_TEXT:none_V:3")
         self.assertEqual(dialect.left_out, 0)
         report = dialect.decode(b"ID:1_ORIGIN:a_AT:b_GW:c_DEV:d_EVENT:e_MAXAGE:1_TIMEOUT:2_V:3")

@@ -157,7 +157,7 @@ class RulesTests(LinkCase):
         kept = b"x" * LINE_LIMIT
         table: list[tuple[bytes, list[tuple[Any, ...]]]] = [
             (b"ID:20_VALUE:456\n", [("reports", REPORT)]),
-            (b"TAG:7_ID:20_VALUE:456\n", [("reports", REPORT._replace(tag="7"))]),
+            (b"TAG:7_ID:20_VALUE:456\n", [("reports", REPORT._replace(values=(("TAG", "7"), *REPORT.values)))]),
             (b"MSG:J_ID:20_VALUE:456\n", [("reports", REPORT._replace(command="J"))]),
             (b"#hello\n", []),
             (b"VALUE:456_ID:20\n", [("malformed", b"VALUE:456_ID:20", "partial")]),
@@ -206,6 +206,26 @@ class RulesTests(LinkCase):
             self.assertEqual(reports, [REPORT] * 3)
             counts = self.link.counts
             self.assertEqual((counts.lines_in, counts.malformed, counts.noise_bytes), (4, 1, 7))
+
+    def test_fields_left_out(self) -> None:
+        """
+        A line with damaged fields is delivered without them; they are counted by reason, and the line is listed once
+        for each reason, but is not malformed.
+        """
+        self.open()
+        line = b"ID:20_VALUE:456_A:_B:_HU%:3_C:\xff"
+        self.device.say(line + b"\nID:20_VALUE:456\n" + line + b"_D:\x01\n")
+        reasons = ("empty value", "empty value", "no key", "not UTF-8")
+        listed = [("malformed", line, f"field left out, {reason}") for reason in dict.fromkeys(reasons)]
+        self.assertEqual(self.listener.calls[:3], listed)
+        damaged = REPORT._replace(left_out=reasons)
+        again = REPORT._replace(left_out=(*reasons, "control character"))
+        self.assertEqual(self.listener.calls[-1], ("reports", damaged, REPORT, again))
+        counts = self.link.counts
+        self.assertEqual(
+            (counts.fields_empty, counts.fields_not_utf8, counts.fields_control, counts.fields_no_key), (4, 2, 1, 2)
+        )
+        self.assertEqual((counts.malformed, counts.fields_left_out), (0, 0))
 
     def test_nuls(self) -> None:
         """

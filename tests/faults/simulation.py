@@ -153,7 +153,9 @@ class World:
         self.links: list[Link] = []
         for device in self.devices:
             device.malformed = 0
-            link = Link(life, device, device.name, device.name, Dialect(), lambda failures: 0.3)
+            dialect = Dialect()
+            dialect.tags = device.rules.tags
+            link = Link(life, device, device.name, device.name, dialect, lambda failures: 0.3)
             self.gateway.add_link(link, device.rules)
             link.setServiceParent(neighbours)
             self.links.append(link)

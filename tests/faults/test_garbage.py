@@ -233,3 +233,21 @@ class EdgesTests(RunningCase):
             device.pour(piece)
         self.assertTrue(client.receive().startswith("ID:20_VALUE:456_MSG:J_AT:"))
         self.assertNotIn("without a line end", daemon.log)
+
+    def test_damaged_fields(self) -> None:
+        """
+        A damaged field costs only itself, and a line with one answers only by its `MSG`; an RFID reader says `TAG`.
+        """
+        device = self.plug(lambda fields: [])
+        client = self.online(self.run_daemon("--device", str(device.path), "--database", "none"))
+        client.say("MSG:J_ID:45_TIMEOUT:20_TAG:mine")
+        client.receive()
+        device.pour(b"ID:45_TEMP:21.5_HUM:\nID:46_TEMP:21.5_UNIT:\xb0C\nID:45_TEMP:22_TAG:04A3_HUM:_MSG:J\n")
+        self.assertTrue(client.receive().startswith("ID:45_TEMP:22_TAG:mine_MSG:J_AT:"))
+        newest = [line.partition("_AT:")[0] for line in client.word("last")]
+        self.assertEqual(newest[:-1], ["ID:45_TEMP:22_MSG:J", "ID:45_TAG:04A3_MSG:J", "ID:46_TEMP:21.5"])
+        counts = parse(client.word("devices")[0].encode())
+        self.assertEqual((counts["EMPTY"], counts["NOTUTF8"], counts["MALFORMED"]), ("2", "1", "0"))
+        reasons = [parse(line.encode())["REASON"] for line in client.word("noise")[:-1]]
+        damaged = "field left out, "
+        self.assertEqual(reasons, [damaged + reason for reason in ("empty value", "not UTF-8", "empty value")])

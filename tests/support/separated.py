@@ -29,6 +29,7 @@ class Dialect:
     line_starts = ()
     echo_mark = None
     left_out = 0
+    tags = False
     separators: ClassVar[list[str]] = []
 
     def __init__(self, options: Mapping[str, object] = {}) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+from usbgate.core.fieldline import CONTROL_CHARACTER, EMPTY_VALUE, NO_KEY, NOT_UTF8
+
 
 class Count(NamedTuple):
     """
@@ -46,8 +48,32 @@ class LinkCounts:
     repeats: int = _count("REPEATS", "Lines that repeated the one before, if the configuration filters them.")
     noise_bytes: int = _count("NOISE", "Bytes dropped before and after lines.", lines=False)
     fields_left_out: int = _count("LEFTOUT", "Fields left out because usbgate reserves their keys.", lines=False)
+    fields_empty: int = _count("EMPTY", "Fields left out because their value was empty.", lines=False)
+    fields_not_utf8: int = _count("NOTUTF8", "Fields left out because their value was not UTF-8.", lines=False)
+    fields_control: int = _count("CONTROL", "Fields left out because of a control character.", lines=False)
+    fields_no_key: int = _count("NOKEY", "Fields left out because their name was not possible.", lines=False)
     reconnects: int = _count("RECONNECTS", "Openings of the device after it had been disconnected.", lines=False)
+
+    def field_left_out(self, reason: str) -> None:
+        """
+        Count a damaged field.
+
+        Args:
+            reason: One of `DAMAGES`; any other is not counted.
+        """
+        name = DAMAGES.get(reason)
+        if name is not None:
+            setattr(self, name, getattr(self, name) + 1)
 
     def __iter__(self) -> Iterator[Count]:
         for each in fields(self):
             yield Count(name=each.name, value=getattr(self, each.name), **each.metadata)
+
+
+# Why a damaged field is left out (protocol §2), and where that is counted.
+DAMAGES = {
+    EMPTY_VALUE: "fields_empty",
+    NOT_UTF8: "fields_not_utf8",
+    CONTROL_CHARACTER: "fields_control",
+    NO_KEY: "fields_no_key",
+}

@@ -20,10 +20,16 @@ RESERVED = frozenset(
 )
 
 # The lists derived from it: the keys that a request may not have; those of a request that are not sent to a device; and
-# those that no measurement may have, which are all but OK, ERROR and TEXT.
+# those that no measurement may have, which are all but OK, ERROR, TEXT and, on a device without `tags`, TAG.
 NOT_IN_REQUESTS = RESERVED - {"MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "DEV"}
 NOT_SENT = frozenset(["MAXAGE", "TIMEOUT", "DEV", "TAG"])
-NOT_MEASUREMENTS = RESERVED - {"OK", "ERROR", "TEXT"}
+NOT_MEASUREMENTS = RESERVED - {"OK", "ERROR", "TEXT", "TAG"}
+
+# Why a field of a device's line is left out (protocol §2).
+EMPTY_VALUE = "empty value"
+NOT_UTF8 = "not UTF-8"
+CONTROL_CHARACTER = "control character"
+NO_KEY = "no key"
 
 # Unicode's category Cc, whole.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -31,6 +37,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # A value with one of these would not read back as itself: a control character, half a surrogate pair (not UTF-8), or a
 # `_` that begins a segment with a colon in it.
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]|_[^_]*:")
+
+# What a byte that is not UTF-8 becomes by `surrogateescape`.
+_ESCAPED = re.compile(r"[\udc80-\udcff]")
 
 _KEY = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 
@@ -76,9 +85,9 @@ def parse(line: bytes, limit: int = LINE_LIMIT) -> dict[str, str]:
     try:
         text = line.decode()
     except UnicodeDecodeError:
-        raise Malformed("not UTF-8") from None
+        raise Malformed(NOT_UTF8) from None
     if not text.isprintable() and _CONTROL.search(text):
-        raise Malformed("control character")
+        raise Malformed(CONTROL_CHARACTER)
     segments = text.split("_")
     fields = dict(map(_simple_field, segments))
     if len(fields) == len(segments) and "" not in fields:
@@ -108,20 +117,66 @@ def _parse(text: str) -> dict[str, str]:
         if colon:
             key = _upper_key(head)
             if not key:
-                raise Malformed("no key", repr(segment))
+                raise Malformed(NO_KEY, repr(segment))
             if key in fields:
                 raise Malformed("key given twice", key)
             fields[key] = value
         elif key:
             fields[key] += "_" + segment
         else:
-            raise Malformed("no key", repr(segment))
+            raise Malformed(NO_KEY, repr(segment))
     for key, value in fields.items():
         if not value or value[0] <= " " or value[-1] <= " " or not value.isascii():
             fields[key] = value = value.strip()
             if not value:
-                raise Malformed("empty value", key)
+                raise Malformed(EMPTY_VALUE, key)
     return fields
+
+
+def parse_whole_fields(line: bytes) -> tuple[dict[str, str], list[str]]:
+    """
+    Read the fields of a device's line that are whole, and leave out the others (protocol §2).
+
+    Args:
+        line: A line that `parse` refuses.
+
+    Returns:
+        The whole fields, as `parse` returns them; and for each of the others, the reason why it was left out.
+
+    Raises:
+        Malformed: The line does not begin with a field, or is too long, or a key was given twice.
+    """
+    if len(line) > LINE_LIMIT:
+        raise Malformed("line too long")
+    found: list[list[str]] = []  # the text before the first colon, and the value
+    for segment in line.decode("utf-8", "surrogateescape").removesuffix("_").split("_"):
+        head, colon, value = segment.partition(":")
+        if colon:
+            found.append([head, value])
+        elif found:
+            found[-1][1] += "_" + segment
+        else:
+            raise Malformed(NO_KEY, repr(segment))
+    keys: set[str] = set()
+    fields: dict[str, str] = {}
+    left_out: list[str] = []
+    for head, value in found:
+        key = _upper_key(head)
+        if key in keys:
+            raise Malformed("key given twice", key)
+        if not key:
+            left_out.append(NO_KEY)
+            continue
+        keys.add(key)
+        if _ESCAPED.search(value):
+            left_out.append(NOT_UTF8)
+        elif _CONTROL.search(value):
+            left_out.append(CONTROL_CHARACTER)
+        elif not value.strip():
+            left_out.append(EMPTY_VALUE)
+        else:
+            fields[key] = value.strip()
+    return fields, left_out
 
 
 def checksum(line: bytes) -> bytes:

@@ -20,6 +20,7 @@ from usbgate.core.fieldline import (
     is_key,
     is_sensor_id,
     join_fields,
+    parse,
     parse_number,
     plain_text,
     reads_back,
@@ -150,7 +151,13 @@ def answer_line(answer: Answer, tag: str | None = None) -> str:
 def with_tag(line: bytes, tag: str) -> bytes:
     """
     Insert a `TAG` into what `answer_line` returned without one, so that an answer is formatted once for all askers.
+
+    A measurement `TAG` gives way to it.
     """
+    if b"_TAG:" in line:
+        fields = parse(line, len(line))
+        fields["TAG"] = tag
+        return join_fields(fields).encode()
     return line[:-_AT_SIZE] + b"_TAG:" + tag.encode() + line[-_AT_SIZE:]
 
 

@@ -19,12 +19,14 @@ class Report(NamedTuple):
 
     `values` holds the measurements in the order and the spelling of the device, keys in upper case; it is empty for an
     acknowledgement, which has a `command`. Values are text here; `core.fieldline.parse_value` makes numbers of them.
+    `left_out` holds the reason for each field that was left out because it was damaged, one of `core.counts.DAMAGES`.
     """
 
     sensor: str
     command: str | None
     tag: str | None
     values: tuple[tuple[str, str], ...]
+    left_out: tuple[str, ...] = ()
 
 
 class Reading(NamedTuple):

@@ -516,7 +516,7 @@ class PendingRequests(Generic[W]):
                 return True
             folded = fold(command)
             return fold(report.command) == folded and self._spelled.get((report.sensor, folded)) is not None
-        if report.sensor in self._shown:
+        if report.left_out or report.sensor in self._shown:
             return False
         fields = self._fields.get(fold(command)) if self._fields else None
         return fields is None or any(name in fields for name, _ in report.values)

@@ -147,7 +147,7 @@ class Recorder:
         on_change = self._on_change
         mixed = self._units.mixed
         for report, question in handed:
-            sensor, _, _, values = report
+            sensor, _, _, values, _ = report
             command = question.command if question is not None else None
             fresh = []
             assert device is not None

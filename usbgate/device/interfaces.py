@@ -32,6 +32,9 @@ class IDialect(Interface):
         "What every line that `encode` writes holds, for a dialect of field lines: a received line that holds this and"
         " a whole written line is an echo, unless a further `_KEY:` follows. If None, only an equal line is an echo."
     )
+    tags: bool = Attribute(
+        "Whether the device returns usbgate's tags, as configured; usbgate sets it. If not, no report has a `tag`."
+    )
     left_out: int = Attribute("How many fields were left out because usbgate gives their keys another meaning.")
     notices: list[str] = Attribute(
         "What a person should know about the lines received so far, each once. The link logs them and clears the list."
@@ -42,10 +45,11 @@ class IDialect(Interface):
         Parse one line of the device.
 
         Args:
-            line: The line without its end; not empty, at most 1,024 bytes.
+            line: The line without its end; it begins with a printable ASCII character and has at most 1,024 bytes.
 
         Returns:
-            A report, or a `str` if the line is the firmware's own text for the log.
+            A report, without those fields that are damaged, or a `str` if the line is the firmware's own text for the
+            log.
 
         Raises:
             Malformed: It is neither.
@@ -174,9 +178,10 @@ class ILinkListener(Interface):
 
     def line_malformed(line: bytes, reason: str) -> None:
         """
-        A line was malformed, or partial.
+        A line was malformed, or partial, or fields of it were left out.
 
         Args:
             line: Its first 1,024 bytes.
-            reason: Why, such as "no key: 'x'"; "partial" for a first line that began before the opening.
+            reason: Why, such as "no key: 'x'"; "partial" for a first line that began before the opening; such as
+                "field left out, empty value" for a line of which the rest is reported.
         """

@@ -390,6 +390,8 @@ class Link(Service):
                         texts = True
                     else:
                         reports.append(parsed)
+                        if parsed.left_out:
+                            self._fields_left_out(line, parsed.left_out)
                         if repeats is not None:
                             repeats.line_delivered(line, parsed.sensor, now)
         counts.echoes += echoes
@@ -406,6 +408,12 @@ class Link(Service):
         if self._board_starts and (reports or texts):
             self._board_starts = False
             self.listener.board_started()
+
+    def _fields_left_out(self, line: bytes, reasons: Sequence[str]) -> None:
+        for reason in reasons:
+            self.counts.field_left_out(reason)
+        for reason in dict.fromkeys(reasons):
+            self.listener.line_malformed(line, f"field left out, {reason}")
 
     def _malformed(self, line: bytes, reason: str) -> None:
         self.counts.malformed += 1

@@ -51,7 +51,7 @@ class MalformedLines:
         now = self._reactor.seconds()
         if now - self._logged >= LOG_INTERVAL:
             self.log.warn(
-                "{count} malformed line(s), the last from {source}: {reason}",
+                "{count} malformed or damaged line(s), the last from {source}: {reason}",
                 count=self._unlogged,
                 source=source,
                 reason=reason,

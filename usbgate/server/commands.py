@@ -220,7 +220,7 @@ async def status(console: Console, arguments: Sequence[str]) -> None:
 @word("noise")
 async def noise(console: Console, arguments: Sequence[str]) -> None:
     """
-    Show the last malformed lines with their reasons.
+    Show the last malformed or damaged lines with their reasons.
     """
     await console.send_data(
         {

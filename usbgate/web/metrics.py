@@ -69,7 +69,7 @@ class Metrics(Collector):
         yield CounterMetricFamily("usbgate_readings", "Readings received.", totals.readings)
         yield _by_label(
             "usbgate_malformed_lines",
-            "Lines of devices and clients that could not be read.",
+            "Lines of devices and clients that could not be read, or not in full.",
             "reason",
             totals.malformed,
         )

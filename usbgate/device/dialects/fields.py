@@ -12,12 +12,21 @@ from typing import NamedTuple
 from zope.interface import implementer
 
 from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import LINE_LIMIT, NOT_MEASUREMENTS, checksum, is_sensor_id, parse, without_checksum
+from usbgate.core.fieldline import (
+    LINE_LIMIT,
+    NO_KEY,
+    NOT_MEASUREMENTS,
+    checksum,
+    is_sensor_id,
+    parse,
+    parse_whole_fields,
+    without_checksum,
+)
 from usbgate.core.model import Report, Request, make
 from usbgate.device.interfaces import IDialect
 
 # Fields with these keys are left out of a device's lines, and counted.
-_LEFT_OUT = NOT_MEASUREMENTS - {"MSG", "ID", "TAG"}
+_LEFT_OUT = NOT_MEASUREMENTS - {"MSG", "ID"}
 
 # A value of only these characters needs no further check.
 _PLAIN = (ascii_letters + digits + "+-.").encode()
@@ -53,6 +62,7 @@ class Dialect:
         self._checksum = options.get("checksum", False)
         if not isinstance(self._checksum, bool):
             raise ValueError(f"checksum: expected true or false, got {self._checksum!r}")
+        self.tags = False
         self.left_out = 0
         self.notices: list[str] = []
         self._checksum_noticed = self._checksum
@@ -66,7 +76,7 @@ class Dialect:
         shape = self._shapes.get(head)
         if shape is not None and end and not end.strip(_PLAIN) and len(line) <= LINE_LIMIT:
             sensor, command, tag, field = shape
-            return make(Report, (sensor, command, tag, ((field, end.decode()),)))
+            return make(Report, (sensor, command, tag, ((field, end.decode()),), ()))
         if line.startswith(b"#"):
             return line[1:].decode("utf-8", "replace").strip()
         if not self._checksum_noticed and without_checksum(line) is not None:
@@ -81,9 +91,13 @@ class Dialect:
         return body
 
     def _decode(self, line: bytes, head: bytes) -> Report:
-        fields = parse(line)
+        damages: tuple[str, ...] = ()
+        try:
+            fields = parse(line)
+        except Malformed as error:
+            fields, damages = self._parse_damaged(line, error)
         last = next(reversed(fields))
-        whole = _LEFT_OUT.isdisjoint(fields)
+        whole = not damages and _LEFT_OUT.isdisjoint(fields)
         if not whole:
             kept = {key: value for key, value in fields.items() if key not in _LEFT_OUT}
             self.left_out += len(fields) - len(kept)
@@ -94,14 +108,23 @@ class Dialect:
         if not is_sensor_id(sensor):
             raise Malformed("not a sensor id", repr(sensor))
         command = fields.pop("MSG", None)
-        tag = fields.pop("TAG", None)
+        tag = fields.pop("TAG", None) if self.tags else None
         if not fields and command is None:
             raise Malformed("no measurement")
         if len(fields) == 1 and last in fields and tag is None and whole and ":" not in fields[last]:
             if len(self._shapes) >= SHAPES_LIMIT:
                 self._shapes.clear()
             self._shapes[head] = _Shape(sensor, command, None, last)
-        return Report(sensor, command, tag, tuple(fields.items()))
+        return Report(sensor, command, tag, tuple(fields.items()), damages)
+
+    def _parse_damaged(self, line: bytes, error: Malformed) -> tuple[dict[str, str], tuple[str, ...]]:
+        try:
+            fields, damages = parse_whole_fields(line)
+        except Malformed as other:
+            raise (error if other.reason == NO_KEY else other) from None
+        if "ID" not in fields or _LEFT_OUT | {"ID", "TAG" if self.tags else "ID"} >= fields.keys():
+            raise error  # nothing is left to report
+        return fields, tuple(damages)
 
     def encode(self, request: Request, tag: str | None) -> bytes:
         # `parse_request` has checked the values.
