@@ -8,6 +8,8 @@ import os
 import sqlite3
 from pathlib import Path
 
+from usbgate.store.journal.presence import Displaced, Touched
+
 
 class Unreadable(sqlite3.DatabaseError):
     """
@@ -30,9 +32,9 @@ def primary_code(error: Exception) -> int:
 
 def is_damage(error: Exception) -> bool:
     """
-    Whether an error means that the file itself is corrupt, so that a retry is useless.
+    Whether an error means that the file itself is corrupt or gone, so that a retry is useless.
     """
-    return isinstance(error, Unreadable | Damaged) or primary_code(error) in (
+    return isinstance(error, Unreadable | Damaged | Displaced | Touched) or primary_code(error) in (
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
     )
@@ -53,7 +55,8 @@ def quick_check(db: sqlite3.Connection) -> None:
 
 def set_aside(path: Path) -> Path:
     """
-    Rename a closed file, with its `-wal` and `-shm` files, to an unused name; can be repeated if it failed.
+    Rename what there is of a closed file and its `-wal` and `-shm` files to an unused name; can be repeated if it
+    failed.
 
     Returns:
         The new path.

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from usbgate.core.batch import KINDS, NULL_CELL, Batch, merge
 from usbgate.core.errors import StartError
 from usbgate.store.journal.damage import Unreadable, is_damage, primary_code, quick_check, set_aside
+from usbgate.store.journal.presence import Displaced, Presence, Touched
 
 FORMAT = 1  # PRAGMA user_version of the file; a new, empty file has 0
 
@@ -75,6 +76,7 @@ class JournalFile:
         bytes_written: Payload bytes committed since it was opened.
         content: Bytes of the batches in the file.
         checked: Whether `check` has completed.
+        replaced: Whether a new file took the place of a damaged or lost one; to be reset by the caller.
     """
 
     log = Logger()
@@ -90,7 +92,9 @@ class JournalFile:
         self.bytes_written = 0
         self.content = 0
         self.checked = False
+        self.replaced = False
         self._checking = False
+        self._presence = Presence(path)
         self._connection: sqlite3.Connection | None = None
 
     def open(self) -> None:
@@ -108,6 +112,7 @@ class JournalFile:
                 if not is_damage(error):
                     raise
                 self.replace(error)
+                self.replaced = False
         except (sqlite3.Error, OSError) as error:
             codes = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
             if primary_code(error) in codes or getattr(error, "errno", 0) in REFUSALS:
@@ -119,6 +124,7 @@ class JournalFile:
         db = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(db)
+            self._presence.opened()
         except BaseException:
             db.close()
             raise
@@ -148,42 +154,54 @@ class JournalFile:
         self.rejected = db.execute("select count(*) from rejected").fetchone()[0]
         if not self.backlog and db.execute("pragma page_count").fetchone()[0] > LARGE:
             db.execute("vacuum")
+            db.execute("pragma wal_checkpoint(truncate)")  # makes the file small now, so that it never shrinks later
 
-    def replace(self, error: Exception) -> bool:
+    def problem(self) -> Exception | None:
         """
-        Set a damaged file aside and create a new one, unless the file proves intact.
+        Return what else happened to the files since the last operation (see `is_damage`); None if nothing did.
+        """
+        return None if self._connection is None else self._presence.problem()
+
+    def replace(self, error: Exception) -> None:
+        """
+        Set a damaged file aside and create a new one, unless the file proves intact; sets `replaced`.
 
         Args:
             error: The error that indicates the damage (see `is_damage`).
-
-        Returns:
-            Whether a new file was created.
 
         Raises:
             OSError: The file can't be renamed.
             sqlite3.Error: The file can't be checked, or the new one can't be created.
         """
+        final = any(isinstance(each, Unreadable | Displaced) for each in (error, self.problem()))
         self.close()
         # SQLite also reports damage when a single read fails at the wrong moment: the file and its rows are given up
         # only if the damage is confirmed.
-        if not isinstance(error, Unreadable):
+        if not final:
+            known = self.uuid, self.n, self.lost
             try:
                 quick_check(self._open())
-                return False
+                if not known[0] or known[:2] == (self.uuid, self.n):
+                    return
             except sqlite3.DatabaseError as confirmed:
                 if not is_damage(confirmed):
                     raise
-                self.close()
+            self.close()
+            self.uuid, self.n, self.lost = known
         aside = set_aside(self.path)
+        self.replaced = True
         self.log.error(
-            "the journal {path} is damaged ({reason}); it was set aside as {aside}, with all rows not yet stored, "
-            "and replaced by a new one",
+            (
+                "the journal {path} is lost"
+                if isinstance(error, Displaced | Touched)
+                else "the journal {path} is damaged"
+            )
+            + " ({reason}); {left}, and a new one created",
             path=str(self.path),
             reason=str(error),
-            aside=aside.name,
+            left=f"it was set aside as {aside.name}" if aside.exists() else "nothing is left of it",
         )
         self._open()
-        return True
 
     def reopen(self) -> sqlite3.Connection:
         """
@@ -272,12 +290,36 @@ class JournalFile:
             if db.in_transaction:
                 db.execute("rollback")
             raise
+        finally:
+            self._presence.changed()
         self.n = n
         self.lost = lost
         self.rejected += max(added, 0)
         self.bytes_written += sum(len(row[-1]) for row in packed)
         self.content = content
         return dropped
+
+    def restore(self, batches: Sequence[Batch]) -> None:
+        """
+        Commit batches that were written to the file that this one replaces, if they are not in this one.
+
+        Raises:
+            sqlite3.Error: Nothing was committed.
+        """
+        db = self.reopen()
+        packed = [(batch.last, batch.first, batch.rows, batch.to_bytes()) for batch in batches]
+        db.execute("begin immediate")
+        try:
+            db.executemany("insert or ignore into batch values (?, ?, ?, ?)", packed)
+            (content,) = db.execute("select coalesce(sum(length(payload) + ?), 0) from batch", (ROW_BYTES,)).fetchone()
+            db.execute("commit")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("rollback")
+            raise
+        finally:
+            self._presence.changed()
+        self.content = content
 
     def _drop(self, db: sqlite3.Connection, kept: int, excess: int) -> tuple[list[tuple[int, int]], int]:
         # Called before the new batches are inserted, so that they are never dropped.

@@ -93,9 +93,9 @@ class JournalHealth:
             self.log.info("the journal can be used again")
             self._trouble_logged = False
 
-    def lost_before(self, rows: int) -> None:
+    def add_lost(self, rows: int) -> None:
         """
-        Add rows that were lost, and logged, by earlier runs.
+        Add lost rows that are logged already, by earlier runs or with their file.
         """
         self.lost += rows
 

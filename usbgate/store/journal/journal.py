@@ -108,6 +108,7 @@ class Journal(Service):
         self._rejects: list[tuple[Batch, str]] = []
         self._undeleted = 0  # rows confirmed and still in the file
         self._uncounted = 0  # rows lost and not yet counted in the file
+        self._restored: Sequence[Batch] = ()  # batches to be written once more
         self._flushing: IDelayedCall | None = None
         # Handed to the writer, not yet on disk.
         self.next_number = 0
@@ -172,7 +173,7 @@ class Journal(Service):
         self.next_number = self._file.n + 1
         self._cache.behind = self._file.backlog > 0
         self.backlog += self._file.backlog
-        self.health.lost_before(self._file.lost)
+        self.health.add_lost(self._file.lost)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -286,8 +287,11 @@ class Journal(Service):
             self._unsynced[batch.last] = batch
         # A batch in delivery stays on disk until it is confirmed.
         cache = self._cache
-        discarded = self._writer.write(Write(batch, self._rejects, cache.confirmed, cache.pinned, self._uncounted))
+        discarded = self._writer.write(
+            Write(batch, self._rejects, cache.confirmed, cache.pinned, self._uncounted, self._restored)
+        )
         self._rejects = []
+        self._restored = ()
         self._undeleted = 0
         self._uncounted = sum(batch.rows for batch in discarded)
         if discarded:
@@ -372,10 +376,17 @@ class Journal(Service):
         self._cache.was_read(batch, complete)
         self._offer()
 
-    def replaced(self, n: int) -> None:
+    def replaced(self) -> None:
         self._reading = False
         self._cache.behind = False
-        self.backlog = self._cache.rows + self.unwritten
+        lost = self.backlog - self._cache.rows - self.unwritten
+        if lost:
+            self.log.error("{rows} rows that were only in the old journal are lost", rows=lost)
+        self.backlog -= lost
+        self._uncounted += lost
+        self.health.add_lost(lost)
+        self._restored = self._cache.batches
+        self.flush()
 
     def refused(self, reason: str) -> None:
         self.health.refused(reason)

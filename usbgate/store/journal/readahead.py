@@ -53,7 +53,14 @@ class ReadAhead:
         """
         Rows in memory, including those in delivery.
         """
-        return sum(batch.rows for batch in self._cached) + (0 if self.current is None else self.current.rows)
+        return sum(batch.rows for batch in self.batches)
+
+    @property
+    def batches(self) -> list[Batch]:
+        """
+        The batches in memory, including the one in delivery.
+        """
+        return [*([] if self.current is None else [self.current]), *self._cached]
 
     def committed(self, batches: Sequence[Batch]) -> None:
         """

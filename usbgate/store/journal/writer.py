@@ -24,6 +24,7 @@ from usbgate.store.journal.file import JournalFile
 
 RETRY_FIRST, RETRY_MOST = 0.1, 5.0  # seconds between attempts while the disk refuses
 STOP_PATIENCE = 1.5  # seconds to keep retrying after `stop`
+LOOK_INTERVAL = 1.0  # seconds between looks at the files while nothing is committed
 
 # Maximum bytes of a commit. A disk with little room left then takes as much of a long queue as fits, and while a commit
 # hangs, no more than this is exempt from the limit of the queue.
@@ -40,6 +41,7 @@ class Write(NamedTuple):
         confirmed: Batches up to this number are deleted.
         kept: Batches up to this number are not dropped.
         lost: Rows to count as lost.
+        restored: Batches that were in a file that was lost.
     """
 
     batch: Batch | None
@@ -47,6 +49,7 @@ class Write(NamedTuple):
     confirmed: int
     kept: int = 0
     lost: int = 0
+    restored: Sequence[Batch] = ()
 
     @property
     def memory(self) -> int:
@@ -95,9 +98,9 @@ class WriterListener(Protocol):
         The disk refused the operation; it will be retried.
         """
 
-    def replaced(self, n: int) -> None:
+    def replaced(self) -> None:
         """
-        The damaged file was replaced by a new one; its rows and any pending read are gone. `n` is the last number.
+        The damaged or lost file was replaced by a new one; its rows and any pending read are gone.
         """
 
     def closed(self, lost: int) -> None:
@@ -167,10 +170,13 @@ class JournalWriter:
             self._memory -= oldest.memory
             if oldest.batch is not None:
                 discarded.append(oldest.batch)
-            if oldest.rejected or oldest.lost:
+            if oldest.rejected or oldest.lost or oldest.restored:
                 following = self._waiting[0]
-                rejected = [*oldest.rejected, *following.rejected]
-                self._waiting[0] = following._replace(rejected=rejected, lost=oldest.lost + following.lost)
+                self._waiting[0] = following._replace(
+                    rejected=[*oldest.rejected, *following.rejected],
+                    lost=oldest.lost + following.lost,
+                    restored=[*oldest.restored, *following.restored],
+                )
         return discarded
 
     def read(self, read: Read) -> None:
@@ -193,19 +199,27 @@ class JournalWriter:
         ends = inf  # deadline after `stop`
         while ends == inf or (self._waiting and (not pause or monotonic() < ends)):
             work = self._waiting or read or not self._file.checked
-            for item in self._requests(max(0.0, min(due, ends) - monotonic()) if work else None):
+            wait = max(0.0, min(due, ends) - monotonic()) if work else LOOK_INTERVAL
+            for item in self._requests(min(wait, LOOK_INTERVAL)):
                 if item is None:
                     ends = monotonic() + STOP_PATIENCE
                     due, pause = 0.0, min(pause, RETRY_FIRST)  # the disk may have recovered
                 elif item != "write":
                     read = item
+            problem = self._file.problem()
+            if problem is not None and self._replace(problem):
+                due = 0.0
             if monotonic() < due:
                 continue
             try:
+                self._file.reopen()
                 if not opened:
-                    self._file.reopen()
                     self._call(self._listener.opened)
                     opened = True
+                if self._file.replaced:
+                    self._file.replaced = False
+                    read = None
+                    self._call(self._listener.replaced)
                 if not self._file.checked:  # before any write, and in this thread, so that startup need not wait
                     self._file.check()
                 # Read and commit are tried independently: a full disk can still be read.
@@ -224,7 +238,6 @@ class JournalWriter:
                 pause = min(max(RETRY_FIRST, pause * 2), RETRY_MOST)
                 due = monotonic() + pause
                 if is_damage(error) and self._replace(error):
-                    read = None
                     due = 0.0
         self._file.close()
         self._call(self._closed, sum(write.batch.rows for write in self._waiting if write.batch is not None))
@@ -255,6 +268,9 @@ class JournalWriter:
         lost = sum(write.lost for write in writes)
         began = self.began = monotonic()
         try:
+            restored = [batch for write in writes for batch in write.restored if batch.last > newest.confirmed]
+            if restored:
+                self._file.restore(restored)
             dropped = self._file.write(batches, rejected, newest.confirmed, newest.kept, lost)
         except BaseException:
             with self._lock:  # may exceed the limit until the next write
@@ -269,12 +285,10 @@ class JournalWriter:
 
     def _replace(self, damage: Exception) -> bool:
         try:
-            replaced = self._file.replace(damage)
+            self._file.replace(damage)
         except (sqlite3.Error, OSError):  # perhaps a full disk; retried
             return False
-        if replaced:
-            self._call(self._listener.replaced, self._file.n)
-        return replaced
+        return self._file.replaced
 
     def _closed(self, lost: int) -> None:
         self._thread.join()  # it has nothing left to do
