@@ -51,7 +51,7 @@ LIBRARY_OWNERS = {
     "psycopg2": "store cli",
     "txpostgres": "store",
     "sqlite3": "store.journal",
-    "threading": "store.journal cli",
+    "threading": "store.journal daemon.logfile cli",
     "queue": "store.journal",
     "klein": "web",
     "prometheus_client": "web",

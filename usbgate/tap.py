@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import succeed
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import Logger
 from twisted.python import usage
 
 from usbgate.config.devices import only_device
@@ -29,7 +29,7 @@ from usbgate.core.clock import IClock
 from usbgate.core.pending import Rules
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.daemon.clock import SystemClock
-from usbgate.daemon.logfile import bounded_observer, log_file
+from usbgate.daemon.logfile import LogWriter, log_file, open_log
 from usbgate.daemon.pidfile import remove_stale_pid_file
 from usbgate.daemon.service import Daemon
 from usbgate.daemon.signals import EndingSignals
@@ -140,7 +140,7 @@ def makeService(options: Options) -> IService:
             options.settings,
             options.named_devices,
             partial(_report_to_twistd, twistd),
-            None if path is None else partial(bounded_observer, path, reactor),
+            None if path is None else partial(open_log, path, reactor),
         )
     except (BinariesMissing, ConfigError) as error:
         raise SystemExit(f"usbgate: {error}") from None
@@ -168,7 +168,7 @@ def build(
     settings: Settings,
     devices: Mapping[str, DeviceSettings],
     start_failed: Callable[[str], None] = lambda reason: None,
-    log_observer: Callable[[], ILogObserver] | None = None,
+    log_writer: Callable[[], LogWriter] | None = None,
 ) -> Daemon:
     """
     Put all parts together, in the order in which they start; they stop in the opposite order.
@@ -181,7 +181,7 @@ def build(
         settings: The configuration.
         devices: The devices to serve, by name; at least one.
         start_failed: See `Daemon`.
-        log_observer: See `Daemon`.
+        log_writer: See `open_log` of `Daemon`.
 
     Raises:
         ConfigError: A device or its dialect cannot be made as configured.
@@ -195,7 +195,7 @@ def build(
         first_tag=random.getrandbits(32),
     )
     factory = ClientFactory(reactor, gateway, settings.max_connections, clock.wall)
-    daemon = Daemon(start_failed, log_observer)
+    daemon = Daemon(start_failed, log_writer)
     EndingSignals(reactor).setServiceParent(daemon)
     own_name = gateway_name(settings.state, settings.gateway)
     StateDirectory(settings.state, own_name).setServiceParent(daemon)

@@ -4,12 +4,14 @@ From a serial line to a stored, answered reading: the real plug-in under twistd,
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from threading import Thread, Timer
@@ -514,6 +516,38 @@ class StartTests(RunningCase):
         self.assertEqual({path.name for path in self.folder.glob("log.*")}, left)
         daemon.stop()
         self.assertIn("Server Shut Down", log.read_text())
+
+    def test_log_nobody_reads(self) -> None:
+        """
+        Standard output that nobody reads holds up nobody. When it is read again, nothing of it is missing; if it is
+        not, the daemon ends in time all the same.
+        """
+        for reads_again in (True, False):
+            end, output = os.pipe()
+            fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, 4096)
+            device = self.plug(name=f"tty{reads_again}")
+            options = ("--device", str(device.path), "--database", "none")
+            daemon = TwistdDaemon(self.folder / str(reads_again), *options, output=output)
+            os.close(output)
+            self.addCleanup(daemon.kill)
+            with os.fdopen(end, "rb") as pipe:
+                client = LineClient(daemon.ready().port)
+                self.addCleanup(client.close)
+                eventually(lambda: client.word("ask 20")[0].startswith("ID:20_VALUE:456"), "it is online")  # noqa: B023
+                device.say(*[b"# %02d" % n + b"x" * 200 for n in range(20)])
+                for _ in range(10):
+                    self.assertTrue(client.word("ask 20")[0].startswith("ID:20_VALUE:456"))
+                if reads_again:
+                    log = b""
+                    while b"19x" not in log:
+                        log += os.read(pipe.fileno(), 65536)
+                    self.assertEqual([n for n in range(20) if b"%02dx" % n not in log], [])
+                begun = time.monotonic()
+                daemon.process.send_signal(signal.SIGTERM)
+                if reads_again:
+                    self.assertIn(b"Server Shut Down", pipe.read())
+                self.assertEqual(daemon.process.wait(LIMIT), -signal.SIGTERM)
+                self.assertLess(time.monotonic() - begun, 5)
 
     def test_signals(self) -> None:
         """

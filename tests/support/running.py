@@ -164,6 +164,7 @@ class TwistdDaemon:
         twistd: tuple[str, ...] = ("-n", "--pidfile="),
         program: tuple[str, ...] = TWISTD,
         http: str | None = "none",
+        output: int | None = None,
     ) -> None:
         """
         Start the daemon; `ready` waits for it.
@@ -175,6 +176,7 @@ class TwistdDaemon:
             twistd: Options of twistd.
             program: The command that runs twistd.
             http: The endpoint for browsers; None for the default.
+            output: The file descriptor of its standard output; None for the file that `log` reads.
         """
         self.state = state
         self.port = port or free_port()
@@ -185,7 +187,7 @@ class TwistdDaemon:
                 *(() if http is None else ("--http", http)),
             ],
             stdin=subprocess.DEVNULL,
-            stdout=(state.parent / f"{state.name}.log").open("ab"),
+            stdout=(state.parent / f"{state.name}.log").open("ab") if output is None else output,
             stderr=subprocess.STDOUT,
             cwd="/",
             env=environment(),
@@ -197,7 +199,8 @@ class TwistdDaemon:
         """
         The log so far.
         """
-        return (self.state.parent / f"{self.state.name}.log").read_text()
+        path = self.state.parent / f"{self.state.name}.log"
+        return path.read_text() if path.exists() else ""
 
     def ready(self) -> TwistdDaemon:
         """

@@ -1,23 +1,38 @@
 """
-A log file of bounded size: twistd itself never deletes the files that it has rotated.
+The log, written beside the reactor and into files of bounded size.
+
+twistd writes each line at once, and stands still with all its clients where that takes long: on a pipe that nobody
+reads any more, a terminal at Ctrl-S, a disk that hangs. It also never deletes the files that it has rotated.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
+import select
 import signal
-from collections.abc import Mapping
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from threading import Condition, Thread
 from types import FrameType
 from typing import Any
 
-from twisted.logger import ILogObserver, textFileLogObserver
+from twisted.logger import ILogObserver, LogEvent, Logger, formatEventAsClassicLogText
 from twisted.python.logfile import LogFile
+from zope.interface import implementer
 
 ROTATED = 9  # rotated files of 1 MB, besides the current one
+
+QUEUE_LIMIT = 1024 * 1024  # bytes that wait to be written: as much as a log file holds, some 10,000 lines
+
+DRAIN_LIMIT = 1.0  # seconds that the end of the process waits for the last lines; the whole stop must take less than 5
 
 
 def log_file(twistd: Mapping[str, Any]) -> str | None:
     """
-    Return the path of the file to which twistd would log; None if it would log elsewhere.
+    Return the path of the file to which twistd would log, or `-` for standard output; None if it would log elsewhere.
 
     Args:
         twistd: Its options; empty if another program runs usbgate.
@@ -25,20 +40,180 @@ def log_file(twistd: Mapping[str, Any]) -> str | None:
     if not twistd or twistd.get("logger") or twistd.get("syslog"):
         return None
     path = twistd.get("logfile") or ("-" if twistd.get("nodaemon") else "twistd.log")
-    return None if path == "-" else str(path)
+    return None if path == "-" and not twistd.get("nodaemon") else str(path)  # twistd refuses that
 
 
-def bounded_observer(path: str, reactor: Any) -> ILogObserver:
+def open_log(path: str, reactor: Any) -> LogWriter:
     """
-    Return an observer that logs to a file as twistd does: it rotates the file at 1 MB and at SIGUSR1, but keeps only
-    `ROTATED` old files.
+    Open the log as twistd does: a file is rotated at 1 MB and at SIGUSR1, but only `ROTATED` old files are kept.
+
+    Args:
+        path: See `log_file`.
+        reactor: When it has stopped, the last lines are waited for.
     """
+    writer = LogWriter(_DescriptorWriter(sys.stdout.fileno())) if path == "-" else _open_file(path)
+    # twistd ends the process by a signal, which nothing registered by atexit survives.
+    reactor.addSystemEventTrigger("after", "shutdown", writer.finish)
+    return writer
+
+
+def _open_file(path: str) -> LogWriter:
     file = LogFile.fromFullPath(path, maxRotatedFiles=ROTATED)
+    writer = LogWriter(file.write, file.rotate)
 
     def rotate(number: int, frame: FrameType | None) -> None:
-        reactor.callFromThread(file.rotate)
+        writer.rotate()
 
     if signal.getsignal(signal.SIGUSR1) in (None, signal.SIG_DFL):
         signal.signal(signal.SIGUSR1, rotate)
-    observer: ILogObserver = textFileLogObserver(file)
-    return observer
+    return writer
+
+
+class _DescriptorWriter:
+    # Writes all of it, also where another program has made the terminal or pipe non-blocking.
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __call__(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:
+                select.select([], [self._descriptor], [])
+
+
+@implementer(ILogObserver)
+class LogWriter:
+    """
+    Writes the log in a thread of its own. At most `QUEUE_LIMIT` bytes wait for that; lines beyond are dropped, and so
+    are lines that can't be written. The log says how many as soon as it is written again.
+
+    Before `start`, lines are written at once: twistd forks in between, and a thread would stay behind.
+    """
+
+    def __init__(self, write: Callable[[bytes], object], rotate: Callable[[], object] = lambda: None) -> None:
+        """
+        Args:
+            write: Writes some lines; may block, or raise an OSError.
+            rotate: Rotates the file.
+        """
+        self._write = write
+        self._rotate = rotate
+        self._changed = Condition()  # reentrant: a signal's handler may log
+        self._queue: deque[bytes] = deque()
+        self._size = 0  # bytes of what is in the queue or being written
+        self._dropped = 0  # lines for which there was no room, not logged yet
+        self._must_rotate = False
+        self._runs = False
+        self._ends_at: float | None = None  # monotonic
+
+    def start(self) -> None:
+        """
+        Write in a thread from now on.
+        """
+        self._runs = True
+        Thread(target=self._run, name="log", daemon=True).start()
+        atexit.register(self.finish)
+
+    def finish(self) -> None:
+        """
+        Wait until everything is written, and from now on for each line: `DRAIN_LIMIT` in all, since the process ends.
+        """
+        if self._ends_at is None:
+            self._ends_at = time.monotonic() + DRAIN_LIMIT
+        self.drain(max(0.0, self._ends_at - time.monotonic()))
+
+    def __call__(self, event: LogEvent) -> None:
+        """
+        Log an event; never waits between `start` and `finish`.
+        """
+        text = formatEventAsClassicLogText(event)
+        if text is None:
+            return
+        line = text.encode("utf-8", "backslashreplace")
+        with self._changed:
+            # After a loss, half of the queue is emptied first: else each line would stand alone between two losses.
+            limit = QUEUE_LIMIT // 2 if self._dropped else QUEUE_LIMIT
+            if self._size + len(line) > limit:
+                self._dropped += 1
+                return
+            if self._dropped:
+                line = _loss(self._dropped) + line
+                self._dropped = 0
+            self._queue.append(line)
+            self._size += len(line)
+            self._changed.notify_all()
+        if not self._runs:
+            self._write_next(0)
+        elif self._ends_at is not None:
+            self.finish()
+
+    def rotate(self) -> None:
+        """
+        Rotate the file before the next line.
+        """
+        with self._changed:
+            self._must_rotate = True
+            self._changed.notify_all()
+
+    def drain(self, limit: float) -> bool:
+        """
+        Wait until everything is written.
+
+        Args:
+            limit: How many seconds to wait at most.
+
+        Returns:
+            Whether it is.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._size, limit)
+
+    def _run(self) -> None:
+        failed = 0
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._must_rotate)
+            failed = self._write_next(failed)
+
+    def _write_next(self, failed: int) -> int:
+        # Rotate, or write the next line and what is to be said of lines before and behind it. Takes and returns how
+        # many lines could not be written.
+        with self._changed:
+            must_rotate, self._must_rotate = self._must_rotate, False
+            line = self._queue.popleft() if self._queue else b""
+        if must_rotate:
+            self._try(lambda: self._rotate())
+        if not line:
+            return failed
+        is_written = self._try(lambda: self._write(_loss(failed) + line if failed else line))
+        failed = 0 if is_written else failed + 1
+        with self._changed:
+            dropped = 0
+            if is_written and not self._queue:
+                dropped, self._dropped = self._dropped, 0
+        if dropped and not self._try(lambda: self._write(_loss(dropped))):
+            failed += dropped
+        with self._changed:
+            self._size -= len(line)
+            self._changed.notify_all()
+        return failed
+
+    def _try(self, step: Callable[[], object]) -> bool:
+        try:
+            step()
+        except OSError:  # the disk is full, or nobody reads the pipe any more
+            return False
+        return True
+
+
+def _loss(lines: int) -> bytes:
+    texts: list[str] = []
+
+    @implementer(ILogObserver)
+    def format_it(event: LogEvent) -> None:
+        texts.append(formatEventAsClassicLogText(event) or "")
+
+    Logger(observer=format_it).warn("{lines} lines of the log were dropped: it could not be written", lines=lines)
+    return texts[0].encode()

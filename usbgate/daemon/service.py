@@ -13,6 +13,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from usbgate.core.errors import StartError
+from usbgate.daemon.logfile import LogWriter
 
 log = Logger()
 
@@ -25,24 +26,26 @@ class Daemon(MultiService):
     def __init__(
         self,
         start_failed: Callable[[str], None] = lambda reason: None,
-        log_observer: Callable[[], ILogObserver] | None = None,
+        open_log: Callable[[], LogWriter] | None = None,
     ) -> None:
         """
         Args:
             start_failed: Called with the reason if a service can't start, just before the process ends.
-            log_observer: Returns the log observer of twistd's application; None to keep twistd's own.
+            open_log: Returns the log observer of twistd's application; None to keep twistd's own.
         """
         super().__init__()
         self._start_failed = start_failed
-        self._log_observer = log_observer
+        self._open_log = open_log
+        self._log: LogWriter | None = None
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """
         Join twistd's application, which begins to log afterwards.
         """
         super().setServiceParent(parent)
-        if self._log_observer is not None and isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self._log_observer())
+        if self._open_log is not None and isinstance(parent, Componentized):
+            self._log = self._open_log()
+            parent.setComponent(ILogObserver, self._log)
 
     def privilegedStartService(self) -> None:
         """
@@ -51,6 +54,8 @@ class Daemon(MultiService):
         Raises:
             SystemExit: A service can't start; the reason is logged in one line.
         """
+        if self._log is not None:
+            self._log.start()  # now that twistd has forked
         raise_file_limit()
         self._or_exit(super().privilegedStartService)
 
