@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import checksum
 from usbgate.core.model import Question, Report, Request
-from usbgate.device.dialects.fields import SHAPES_LIMIT, Dialect
+from usbgate.device.dialects.fields import ID_NAMES_LIMIT, SHAPES_LIMIT, Dialect
 from usbgate.testing import check_dialect
 
 # Lines of a captured log, and the meaning of each.
@@ -233,3 +233,121 @@ class DialectTests(SynchronousTestCase):
         dialect = Dialect({"checksum": True})
         for tag, body in [(None, request.line), ("3f", request.line + b"_TAG:3f")]:
             self.assertEqual(dialect.encode(request, tag), body + checksum(body))
+
+
+# Lines that are two, wherever the first was torn.
+TWO_LINES: list[bytes] = [
+    b"ID:31_TEMP:2ID:2_SMOKE:1",
+    b"ID:31_TEMP:2id:2_SMOKE:1",
+    b"ID:31_TEMP:2_iD:2_SMOKE:1",
+    b"ID:31ID:2_SMOKE:1",
+    b"ID:3ID:31_TEMP:2",
+    b"ID:ID:2_SMOKE:1",
+    b"ID:31_TEMP:2MSG:J_ID:2_SMOKE:1",
+    b"ID:31_TEMP:2Msg:J",
+    b"ID:31_MSG:JID:2_SMOKE:1",
+    b"ID:31_MSG:JMSG:J_ID:2_SMOKE:1",
+    b"ID:31_TEMP:_ID:2_SMOKE:1",
+    b"ID:31_NOTE:a_bID:2_SMOKE:1",
+    b"ID:31_NOTE:a_12ID:2_SMOKE:1",
+    b"ID:31_NOTE:a_12\xffID:2_SMOKE:1",
+    b"ID:31_TE\x00ID:2_SMOKE:1",
+    b"ID:31_ORIGIN:xID:2_SMOKE:1",
+    b"ID:31_TEMP:2 ID:2_SMOKE:1",
+    b"ID:31_TEMP:2_ ID:2_SMOKE:1",
+    b"ID:31_TEMP:21.5_TAG:3ID:2_TAG:4_SMOKE:1",
+    b"ID:31_TEMID:2_SMOKE:1",
+    b"ID:31_TEMID:_SMOKE:1",
+    b"ID:31_TEMID:2\xff_SMOKE:1",
+    b"ID:31_TEMID:2_SMOKE:1_BAT:",
+    b"ID:31_id:31_TEMP:2",
+]
+
+WHOLE_LINES = [
+    b"ID:31_TEMP:21.5_HUM:48",
+    b"ID:2_SMOKE:1",
+    b"MSG:J_ID:20_VALUE:4",
+    b"TAG:3f_ID:21_TEXT:my_text",
+    b"ID:28:FF:4C:01_STATE:OK_MSG:ON",
+]
+
+
+class TwoLinesTests(SynchronousTestCase):
+    """
+    Two lines in one are no line.
+    """
+
+    def reason(self, dialect: Dialect, line: bytes) -> str:
+        """
+        Return the reason why a line is refused.
+        """
+        try:
+            dialect.decode(line)
+        except Malformed as error:
+            return error.reason
+        return ""
+
+    def test_table(self) -> None:
+        """
+        Each is refused for that reason, also behind whole lines of the same sensors.
+        """
+        for two in TWO_LINES:
+            dialect = Dialect()
+            self.assertEqual(self.reason(Dialect(), two), "two lines in one", two)
+            for line in (b"ID:31_TEMP:2", b"ID:2_SMOKE:0", b"ID:31_TEMP:21.5_TAG:3_BAT:1", b"ID:31_MSG:J_TEMP:2"):
+                self.assertIsInstance(dialect.decode(line), Report)
+            self.assertEqual(self.reason(dialect, two), "two lines in one", two)
+
+    def test_any_tear(self) -> None:
+        """
+        A line torn anywhere, with another behind it, says nothing of its own sensor.
+        """
+        for first in WHOLE_LINES:
+            for second in WHOLE_LINES:
+                whole = Dialect().decode(second)
+                assert isinstance(whole, Report)
+                for place in range(1, len(first)):
+                    line = first[:place] + second
+                    try:
+                        report = Dialect().decode(line)
+                    except Malformed:
+                        continue
+                    assert isinstance(report, Report)
+                    self.assertEqual(report.sensor, whole.sensor, line)
+
+    def test_names(self) -> None:
+        """
+        A key that ends in `ID` counts from the second line on in which this sensor says it, whatever its case.
+        """
+        dialect = Dialect()
+        for sensor in (b"31", b"32"):
+            line = b"ID:%b_TEMP:2_HUMID:4" % sensor
+            self.assertEqual(self.reason(dialect, line), "two lines in one")
+            expected = Report(sensor.decode(), None, None, (("TEMP", "2"), ("HUMID", "4")))
+            self.assertEqual(dialect.decode(line), expected)
+            self.assertEqual(dialect.decode(line.replace(b"HUMID", b"Humid")), expected)
+            self.assertEqual(self.reason(dialect, line + b"_RFID:7"), "two lines in one")
+            self.assertEqual(self.reason(dialect, line + b"_HUMID:7"), "key given twice")
+            self.assertIsInstance(dialect.decode(b"ID:%b_RFID:7_HUMID:8" % sensor), Report)
+            self.assertIsInstance(dialect.decode(b"HUMID:3_ID:%b_RFID:7_X:" % sensor), Report)
+
+    def test_no_report(self) -> None:
+        """
+        Neither text nor a name that only contains `ID` or ends in `MSG` is taken for two lines; a line without an `ID`
+        says so.
+        """
+        dialect = Dialect()
+        self.assertEqual(dialect.decode(b"#ID:1ID:2"), "ID:1ID:2")
+        for line in (b"ID:1_IDLE:3", b"ID:1_ID2:3", b"ID:1_XMSG:3", b"ID:1_NOTE:no id", b"ID:1_NOTE:x:MSG_ID_y"):
+            self.assertIsInstance(dialect.decode(line), Report, line)
+        self.assertEqual(self.reason(dialect, b"TEMID:2_SMOKE:1"), "no ID")
+
+    def test_memory(self) -> None:
+        """
+        However many such keys there are, memory is bounded.
+        """
+        dialect = Dialect()
+        for n in range(2 * ID_NAMES_LIMIT):
+            self.assertRaises(Malformed, dialect.decode, b"ID:1_A%dID:1" % n)
+        self.assertLess(len(pickle.dumps(dialect)), 40 * ID_NAMES_LIMIT)  # unbounded it would need twice as much
+        self.assertIsInstance(dialect.decode(b"ID:1_A%dID:1" % (2 * ID_NAMES_LIMIT - 1)), Report)

@@ -251,3 +251,17 @@ class EdgesTests(RunningCase):
         reasons = [parse(line.encode())["REASON"] for line in client.word("noise")[:-1]]
         damaged = "field left out, "
         self.assertEqual(reasons, [damaged + reason for reason in ("empty value", "not UTF-8", "empty value")])
+
+    def test_two_lines_in_one(self) -> None:
+        """
+        Where a board resets in the middle of a line, who asked gets nothing of the next line's sensor.
+        """
+        device = self.plug(lambda fields: [])
+        client = self.online(self.run_daemon("--device", str(device.path), "--database", "none"))
+        client.say("ask 31 J timeout=20")
+        eventually(lambda: device.received, "the question is written")
+        device.pour(b"ID:31_TEMP:2ID:2_SMOKE:1\nID:31_TEMID:2_SMOKE:1\nID:31_TEMP:22\n")
+        self.assertTrue(client.receive().startswith("ID:31_TEMP:22_MSG:J_AT:"))
+        client.receive()
+        self.assertEqual(len(client.word("last")), 1 + 1)
+        self.assertIn("MALFORMED:2_REASON:two lines in one", client.word("status"))

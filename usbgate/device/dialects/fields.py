@@ -5,18 +5,20 @@ The dialect of the original firmware: field lines (protocol §2).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from string import ascii_letters, digits
 from typing import NamedTuple
 
 from zope.interface import implementer
 
+from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import (
     LINE_LIMIT,
     NO_KEY,
     NOT_MEASUREMENTS,
     checksum,
+    is_key,
     is_sensor_id,
     parse,
     parse_whole_fields,
@@ -36,6 +38,45 @@ OPTIONS = ("checksum",)  # that `--device` accepts, too
 _CHECKSUM = re.compile(rb"\*[0-9A-Fa-f]{2}")
 
 SHAPES_LIMIT = 4096  # shapes remembered, at most 1,024 bytes each
+
+# Names that end in ID remembered, with their sensors, at most 1,024 bytes each; one that was forgotten costs a line.
+ID_NAMES_LIMIT = 4096
+
+TWO_LINES = "two lines in one"  # the reason why such a line is malformed
+
+
+def may_be_two(line: bytes) -> bool:
+    """
+    Return whether to look for two lines in a line of which no key ends in `ID`.
+    """
+    upper = line.upper()
+    return upper.count(b"ID:") != 1 or upper.count(b"MSG:") != upper.startswith(b"MSG:") + upper.count(b"_MSG:")
+
+
+def names_in_one_line(line: bytes) -> list[bytes]:
+    """
+    Return the names in a line, other than `ID`, that end in `ID`, in upper case: each may be one torn by another line.
+
+    Raises:
+        Malformed: There are two lines in it: `ID` occurs twice, or `ID:` or `MSG:` in a value.
+    """
+    names: list[bytes] = []
+    ids = 0
+    for segment in line.upper().split(b"_"):
+        head, colon, value = segment.partition(b":")
+        if b"ID:" in value or b"MSG:" in value:
+            raise Malformed(TWO_LINES, repr(segment))
+        if not colon or not head.endswith(b"ID"):
+            continue
+        if head == b"ID":
+            ids += 1
+        elif is_key(head.decode("latin-1")):
+            names.append(head)
+        else:  # no name ends so
+            raise Malformed(TWO_LINES, repr(segment))
+    if ids > 1:
+        raise Malformed(TWO_LINES)
+    return names
 
 
 class _Shape(NamedTuple):
@@ -67,6 +108,8 @@ class Dialect:
         self.notices: list[str] = []
         self._checksum_noticed = self._checksum
         self._shapes: dict[bytes, _Shape] = {}  # by the part of the line before the value
+        self._usual_keys: set[str] = set()  # keys that do not end in ID, besides `ID` itself
+        self._id_names: BoundedDict[tuple[str, bytes], None] = BoundedDict(ID_NAMES_LIMIT)
 
     def decode(self, line: bytes) -> Report | str:
         if self._checksum and not line.startswith(b"#"):
@@ -92,10 +135,18 @@ class Dialect:
 
     def _decode(self, line: bytes, head: bytes) -> Report:
         damages: tuple[str, ...] = ()
+        names: Sequence[bytes] = ()
         try:
             fields = parse(line)
         except Malformed as error:
+            if may_be_two(line):
+                names = names_in_one_line(line)  # if it raises, that is the better reason
             fields, damages = self._parse_damaged(line, error)
+        if not self._usual_keys.issuperset(fields):
+            names = names_in_one_line(line)
+            self._remember_usual(fields)
+        elif line.count(b":") != len(fields) and may_be_two(line):
+            names = names_in_one_line(line)
         last = next(reversed(fields))
         whole = not damages and _LEFT_OUT.isdisjoint(fields)
         if not whole:
@@ -107,6 +158,8 @@ class Dialect:
             raise Malformed("no ID")
         if not is_sensor_id(sensor):
             raise Malformed("not a sensor id", repr(sensor))
+        if names:
+            self._check_names(sensor, names)
         command = fields.pop("MSG", None)
         tag = fields.pop("TAG", None) if self.tags else None
         if not fields and command is None:
@@ -116,6 +169,19 @@ class Dialect:
                 self._shapes.clear()
             self._shapes[head] = _Shape(sensor, command, None, last)
         return Report(sensor, command, tag, tuple(fields.items()), damages)
+
+    def _remember_usual(self, keys: Iterable[str]) -> None:
+        if len(self._usual_keys) >= SHAPES_LIMIT:
+            self._usual_keys.clear()
+        self._usual_keys.update(key for key in keys if key == "ID" or not key.endswith("ID"))
+
+    def _check_names(self, sensor: str, names: Sequence[bytes]) -> None:
+        # `ID:31_TEM` and `ID:2_SMOKE:1` make `ID:31_TEMID:2_SMOKE:1`. A tear hardly comes twice in the same place.
+        new = [name for name in names if (sensor, name) not in self._id_names]
+        for name in names:
+            self._id_names.remember((sensor, name), None)
+        if new:
+            raise Malformed(TWO_LINES, f"{new[0].decode()} is new")
 
     def _parse_damaged(self, line: bytes, error: Malformed) -> tuple[dict[str, str], tuple[str, ...]]:
         try:
