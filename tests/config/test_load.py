@@ -53,8 +53,13 @@ WRONG = [
     (LEONARDO + "bauds = 9600", "device.leonardo.bauds: unknown key, did you mean baud?"),
     (
         LEONARDO + "colour = 1",
-        "device.leonardo.colour: unknown key, expected checksum",
+        "device.leonardo.colour: unknown key, expected checksum or names or join",
     ),
+    (LEONARDO + 'names = ["A B"]', "device.leonardo.names: expected names such as [\"TEMP_IN\"], got ['A B']"),
+    (LEONARDO + 'names = ["TEMP_IN", "temp-in"]', "device.leonardo.names: two are the same: ['TEMP_IN', 'temp-in']"),
+    (LEONARDO + 'names = ["msg"]', "device.leonardo.names: msg is reserved"),
+    (LEONARDO + 'join = "no"', "device.leonardo.join: expected true or false, got 'no'"),
+    ("[sensor.20.field.A_B]\n[sensor.20.field.a-b]", "sensor.20.field.a-b: the same field as another: A-B"),
     (LEONARDO + "checksum = 1", "device.leonardo.checksum: expected true or false, got 1"),
     (LEONARDO + 'silent = "1m"', "device.leonardo.silent: unknown key, did you mean silence?"),
     (SEPARATED + "bauds = 9600", "device.board.bauds: unknown key, did you mean baud?"),
@@ -283,6 +288,18 @@ class ConfigurationTests(SynchronousTestCase):
             ),
         )
 
+    def test_names(self) -> None:
+        """
+        The names of fields may be spelled with `_`, and are known with `-`.
+        """
+        settings = self.load(
+            '[sensor.20]\ncommands = { "Half" = "L temp_in=50" }\n[sensor.20.field.Temp_In]\nunit = "C"\n'
+            '[command.L]\nfields = ["TEMP_IN", "PM2.5"]\n'
+        )
+        self.assertEqual(settings.sensors["20"].fields, {"TEMP-IN": FieldSettings(unit="C")})
+        self.assertEqual(settings.sensors["20"].commands[0].arguments, {"TEMP-IN": "50"})
+        self.assertEqual(settings.commands["L"].fields, {"TEMP-IN", "PM2.5"})
+
     def test_dialect_options(self) -> None:
         """
         The keys that usbgate does not know are the dialect's.
@@ -420,7 +437,7 @@ class ShippedFileTests(SynchronousTestCase):
                     silence=60.0,
                     gap=0.25,
                     repeats=0.2,
-                    options={"checksum": False},
+                    options={"checksum": False, "names": ["TEMP_IN"], "join": True},
                 )
             },
         )

@@ -207,7 +207,7 @@ class ParseTests(SynchronousTestCase):
         with self.assertRaises(Malformed):
             parse(line + b"xx", LINE_LIMIT + 1)
 
-    @given(st.dictionaries(st.from_regex(r"[A-Z][A-Z0-9]{0,5}", fullmatch=True), st.text(max_size=12), min_size=1))
+    @given(st.dictionaries(st.from_regex(r"[A-Z][A-Z0-9.+-]{0,5}", fullmatch=True), st.text(max_size=12), min_size=1))
     def test_reads_back_or_is_refused(self, fields: dict[str, str]) -> None:
         """
         parse(format(f)) == f, or format refuses.
@@ -383,8 +383,8 @@ class NumberTests(SynchronousTestCase):
         """
         Keys are ASCII letters and digits; a sensor's id may be nearly anything without blank and `_`.
         """
-        self.assertTrue(all(map(is_key, ["A", "temp2", "X9y"])))
-        self.assertFalse(any(map(is_key, ["", "1A", "A-B", "É", "A_B", "A\n"])))
+        self.assertTrue(all(map(is_key, ["A", "temp2", "X9y", "TEMP-IN", "PM2.5", "A+", "a."])))
+        self.assertFalse(any(map(is_key, ["", "1A", "-B", ".5", "É", "A_B", "A\n", "A%"])))
         self.assertTrue(all(map(is_sensor_id, ["20", "28:FF:4C:01", "é", "x" * 64])))
         self.assertFalse(any(map(is_sensor_id, ["", "a b", "a_b", "x" * 65, "a\u00a0b", "a\x00", "\ud800"])))
 

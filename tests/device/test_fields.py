@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import checksum
+from usbgate.core.fieldline import checksum, parse
+from usbgate.core.messages import parse_request
 from usbgate.core.model import Question, Report, Request
 from usbgate.device.dialects.fields import ID_NAMES_LIMIT, SHAPES_LIMIT, Dialect
 from usbgate.testing import check_dialect
@@ -224,6 +225,60 @@ class DialectTests(SynchronousTestCase):
         dialect = Dialect()
         self.assertEqual(dialect.encode(request, None), b"ID:9_MSG:L_LEVEL:50_ORIGIN:x")
         self.assertEqual(dialect.encode(request, "3f"), b"ID:9_MSG:L_LEVEL:50_ORIGIN:x_TAG:3f")
+
+    def test_encode_names(self) -> None:
+        """
+        An argument whose name is listed is written as listed; every other as lines have it.
+        """
+        request = parse_request(parse(b"MSG:L_ID:9_TEMP-IN:5_TEMP-OUT:6_ORIGIN:x"), "x", "x", parsed=True)
+        written: list[tuple[dict[str, object], bytes]] = [
+            ({}, b"MSG:L_ID:9_TEMP-IN:5_TEMP-OUT:6_ORIGIN:x"),
+            ({"names": ["Temp_In"]}, b"MSG:L_ID:9_Temp_In:5_TEMP-OUT:6_ORIGIN:x"),
+            ({"names": "TEMP_IN TEMP_OUT"}, b"MSG:L_ID:9_TEMP_IN:5_TEMP_OUT:6_ORIGIN:x"),
+        ]
+        for options, line in written:
+            self.assertEqual(Dialect(options).encode(request, None), line)
+            self.assertEqual(Dialect(options).encode(request, "3f"), line + b"_TAG:3f")
+
+    def test_names(self) -> None:
+        """
+        A name with `_` is read with `-`, in whatever order lines come; the first one is noticed, unless it is listed.
+        """
+        lines = [
+            (b"ID:21_VALUE:3_TEMP_IN:21.5_TEMP_OUT:9", (("VALUE", "3"), ("TEMP-IN", "21.5"), ("TEMP-OUT", "9"))),
+            (b"ID:21_TEMP_IN:21.5", (("TEMP-IN", "21.5"),)),
+            (b"ID:21_TEMP_IN:22", (("TEMP-IN", "22"),)),
+            (b"ID:21_DATE:2026_11_29_TEMP:21", (("DATE", "2026_11_29"), ("TEMP", "21"))),
+            (b"ID:21_NOTE:12_30", (("NOTE", "12_30"),)),
+            (b"ID:21_PM2.5:4", (("PM2.5", "4"),)),
+        ]
+        expected = [(line, Report("21", None, None, values)) for line, values in lines]
+        notice = 'TEMP_IN is read as one name: set `names = ["TEMP_IN"]` if it is one, or `join = false` if not'
+        dialect = Dialect()
+        check_dialect(dialect, [*expected, *reversed(expected)], [b"ID:living_temp_VALUE:21"])
+        self.assertEqual(dialect.notices, [notice])
+        dialect = Dialect({"names": ["TEMP_IN", "TEMP_OUT"], "join": False})
+        check_dialect(dialect, [*expected, *reversed(expected)])
+        self.assertEqual(dialect.notices, [])
+        off = Dialect({"join": False})
+        self.assertEqual(off.decode(b"ID:2_V:3_X_Y:1"), Report("2", None, None, (("V", "3_X"), ("Y", "1"))))
+
+    def test_same_names(self) -> None:
+        """
+        Of two names of one sensor that become the same, the first one counts; the others are refused and noticed once.
+        """
+        dialect = Dialect({"names": ["T_IN", "A_B-C"]})
+        good = [b"ID:1_T_IN:1", b"ID:2_T-IN:1", b"ID:1_A_B-C:1_t_in:1", b"ID:2_X:1_T-IN:4"]
+        bad = [b"ID:1_T-IN:1", b"ID:2_V:3_T_IN:1", b"ID:1_A-B-C:1", b"ID:2_T_IN:x"]
+        check_dialect(dialect, [], [b"ID:7_T_IN:1_T-IN:2"])
+        for _ in range(2):
+            for line in good:
+                dialect.decode(line)
+            for line in bad:
+                with self.assertRaises(Malformed) as caught:
+                    dialect.decode(line)
+                self.assertEqual(caught.exception.reason, "two names that are the same", line)
+        self.assertEqual(dialect.notices, ["sensor 1 has T_IN and T-IN, which are the same name: refused"])
 
     def test_encode_with_checksum(self) -> None:
         """

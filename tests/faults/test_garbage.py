@@ -194,6 +194,21 @@ class FirmwareTests(RunningCase):
         device.pour(b"Received: MSG:on_ID:31_ORIGIN:127.0.0.1\r\nID:31_STATE:1_MSG:ON\r\n")
         self.assertTrue(client.receive().startswith("ID:31_STATE:1_MSG:on_AT:"))
 
+    def test_names(self) -> None:
+        """
+        Names with `_` are read as one name behind numbers, which is logged once; arguments are written as listed.
+        """
+        device = self.plug(lambda fields: [])
+        daemon = self.run_daemon("--device", f"{device.path},names=SET_POINT", "--database", "none")
+        client = self.online(daemon)
+        device.pour(b"ID:21_VALUE:3_TEMP_IN:21.5_TEMP_OUT:9\nID:22_NOTE:hi_SET_POINT:5\n")
+        eventually(lambda: len(client.word("last")) == 5 + 1, "both are read")
+        fields = [line.split("_")[1] for line in client.word("last")[:-1]]
+        self.assertEqual(fields, ["VALUE:3", "TEMP-IN:21.5", "TEMP-OUT:9", "NOTE:hi", "SET-POINT:5"])
+        self.assertEqual(daemon.log.count("is read as one name"), 1)
+        client.say("ask 21 L SET-POINT=7")
+        eventually(lambda: device.received == [b"MSG:L_ID:21_SET_POINT:7_ORIGIN:127.0.0.1"], "it is written as listed")
+
     def test_checksum(self) -> None:
         """
         With `checksum`, only lines that end in a right one are read, and requests have one.

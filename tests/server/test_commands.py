@@ -118,7 +118,7 @@ class AskTests(WordCase):
             ("ask", ""),
             ("ask 20 J K", "_MSG:J_ID:20"),
             ("ask 20 J K tag=x", "_MSG:J_ID:20_TAG:x"),
-            ("ask 20 J a-b=1 tag=x", "_MSG:J_ID:20_TAG:x"),
+            ("ask 20 J a_b=1 tag=x", "_MSG:J_ID:20_TAG:x"),
             ("ask 20 J ß=1 tag=x", "_MSG:J_ID:20_TAG:x"),
             ("ask 20 J \u212a=1", "_MSG:J_ID:20"),  # KELVIN SIGN, an ASCII `k` in lower case
             ("ask 20 J level=1 LEVEL=2", "_MSG:J_ID:20"),
@@ -244,9 +244,9 @@ class ReadingTests(WordCase):
             "history 20 limit=10001",
             "history 20 limit=x",
             "history 20 until=1h",
-            "history 20 a-b",
+            "history 20 a_b",
             "last 1 2 3",
-            "last 1 a-b",
+            "last 1 a_b",
             "history 20 since=1H limit=" + "1" * 500,
         ]:
             (answer,) = self.send(line)

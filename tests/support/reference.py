@@ -37,7 +37,7 @@ def fields_of(line: bytes) -> dict[str, str] | None:
         return None
     found: list[list[str]] = []
     for segment in (text[:-1] if text.endswith("_") else text).split("_"):
-        if re.match("[A-Za-z][A-Za-z0-9]*:", segment):
+        if re.match("[A-Za-z][A-Za-z0-9.+-]*:", segment):
             key, _, value = segment.partition(":")
             found.append([key.upper(), value])
         elif ":" not in segment and found:
@@ -216,7 +216,7 @@ class Expected:
         self.sure: list[str] = []
         self.quits = False
         for line in self.lines:
-            if re.match(b"[A-Za-z][A-Za-z0-9]*:", line):
+            if re.match(b"[A-Za-z][A-Za-z0-9.+-]*:", line):
                 self._expect_request(line)
             else:
                 self._expect_word(line)

@@ -27,7 +27,8 @@ from usbgate.config.settings import (
     Settings,
 )
 from usbgate.config.types import ConfigError, Listen, convert, decode, refuse
-from usbgate.core.fieldline import fold, is_key, is_sensor_id
+from usbgate.core.fieldline import fold, is_sensor_id
+from usbgate.core.fieldnames import read_name
 from usbgate.core.kinds import DeviceName, Text, kind_of
 from usbgate.core.settings import FieldSettings, SensorSettings
 
@@ -166,15 +167,17 @@ def _sensor(where: str, name: str, table: Mapping[str, Any]) -> SensorSettings:
         refuse(f"{where}sensor.{name}", "a sensor id, 1 to 64 characters without whitespace or _", name)
     keys = dict(table)
     fields = _tables(f"{where}sensor.{name}.", "field", keys.pop("field", {}), "[sensor.ID.field.NAME]")
-    return SensorSettings(
-        **decode(f"{where}sensor.{name}.", keys, SENSOR_KEYS, also=["field"]),
-        fields={field.upper(): _field(f"{where}sensor.{name}.", field, about) for field, about in fields.items()},
-    )
+    known: dict[str, FieldSettings] = {}
+    for field, about in fields.items():
+        if not (key := read_name(field)):
+            refuse(f"{where}sensor.{name}.field.{field}", "the name of a field such as TEMP", field)
+        if key in known:
+            raise ConfigError(f"{where}sensor.{name}.field.{field}: the same field as another: {key}")
+        known[key] = _field(f"{where}sensor.{name}.", field, about)
+    return SensorSettings(**decode(f"{where}sensor.{name}.", keys, SENSOR_KEYS, also=["field"]), fields=known)
 
 
 def _field(where: str, name: str, table: Mapping[str, Any]) -> FieldSettings:
-    if not is_key(name):
-        refuse(f"{where}field.{name}", "the name of a field such as TEMP", name)
     return FieldSettings(**decode(f"{where}field.{name}.", table, FIELD_KEYS))
 
 

@@ -20,7 +20,7 @@ from msgspec import Meta
 from usbgate.config.dialects import find_dialect
 from usbgate.config.endpoints import parse_client, parse_server
 from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import is_key
+from usbgate.core.fieldnames import read_name
 from usbgate.core.kinds import Kind, duration, kind_of, matching
 from usbgate.core.units import parse_size
 from usbgate.device.usb import is_usb, parse_usb
@@ -112,9 +112,10 @@ def _parse_database(text: str) -> str:
 
 
 def _parse_fields(names: Sequence[str]) -> frozenset[str]:
-    if not all(map(is_key, names)):
+    fields = frozenset(map(read_name, names))
+    if "" in fields:
         raise ValueError(f"not all are names of fields: {names!r}")
-    return frozenset(name.upper() for name in names)
+    return fields
 
 
 def _parse_http_listen(text: str) -> str:

@@ -41,7 +41,8 @@ _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]|_[^_]*:")
 # What a byte that is not UTF-8 becomes by `surrogateescape`.
 _ESCAPED = re.compile(r"[\udc80-\udcff]")
 
-_KEY = re.compile(r"[A-Za-z][A-Za-z0-9]*")
+KEY_PATTERN = "[A-Za-z][A-Za-z0-9.+-]*"
+_KEY = re.compile(KEY_PATTERN)
 
 _CAPITALS = re.compile("[A-Z]+")
 

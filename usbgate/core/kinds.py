@@ -13,7 +13,8 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from usbgate.core.alarms import Condition
-from usbgate.core.fieldline import RESERVED, check_value, is_key
+from usbgate.core.fieldline import RESERVED, check_value
+from usbgate.core.fieldnames import read_name
 from usbgate.core.messages import TIMEOUT_RANGE
 from usbgate.core.model import Button
 from usbgate.core.units import parse_duration
@@ -95,8 +96,8 @@ def _parse_button(label: str, text: str) -> Button:
     arguments = {}
     for word in words:
         key, equals, value = word.partition("=")
-        key = key.upper()
-        if not equals or not is_key(key) or key in RESERVED or key in arguments:
+        key = read_name(key)
+        if not equals or not key or key in RESERVED or key in arguments:
             raise ValueError(f"not an argument: {word!r}")
         arguments[key] = _parse_text(value)
     if not label.strip():

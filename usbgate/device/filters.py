@@ -10,7 +10,7 @@ import re
 from collections import OrderedDict
 
 from usbgate.core.containers import BoundedDict
-from usbgate.core.fieldline import without_checksum
+from usbgate.core.fieldline import KEY_PATTERN, without_checksum
 
 # Written lines remembered. An echo comes back before that many others are written, whatever the patience; a line has at
 # most 1,024 bytes, so this is 1 MiB.
@@ -21,7 +21,7 @@ ECHO_MEMORY = 1024
 REPEAT_MEMORY = 1024
 
 # A further field behind a written line: the device answers with its request and a value.
-_FIELD = re.compile(rb"_[A-Za-z][A-Za-z0-9]*:")
+_FIELD = re.compile(b"_" + KEY_PATTERN.encode() + b":")
 
 # What makes another number of one that a written line ends in.
 _MORE_DIGITS = re.compile(rb"\.?[0-9]")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import join_fields, parse
+from usbgate.core.fieldline import KEY_PATTERN, join_fields, parse
 from usbgate.core.messages import parse_request
 from usbgate.core.model import Request
 
@@ -19,7 +19,7 @@ CACHED_LINES = 2048
 CACHED_SIZE = 128
 
 # A line that begins so is a request line, every other line is a word line.
-REQUEST_LINE = re.compile(rb"[A-Za-z][A-Za-z0-9]*:")
+REQUEST_LINE = re.compile(KEY_PATTERN.encode() + b":")
 
 # The fields of a request line, what it asks, and its echo without a line end.
 _Parsed = tuple[Mapping[str, str], Request, bytes]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import msgspec
 
 from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import is_key, is_sensor_id
+from usbgate.core.fieldline import KEY_PATTERN, is_key, is_sensor_id
 from usbgate.core.units import parse_duration, parse_moment
 
 _Query = TypeVar("_Query", bound=msgspec.Struct)
@@ -66,7 +66,7 @@ class FieldName(str, QueryValue):
     The name of a field, in upper case.
     """
 
-    SCHEMA: ClassVar[Mapping[str, Any]] = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9]*$"}
+    SCHEMA: ClassVar[Mapping[str, Any]] = {"type": "string", "pattern": f"^{KEY_PATTERN}$"}
 
     @classmethod
     def parse(cls, text: str, now: int) -> Self:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from usbgate.core.fieldline import RESERVED
+from usbgate.core.fieldline import KEY_PATTERN, RESERVED
 from usbgate.core.messages import TIMEOUT_RANGE
 from usbgate.web.query import BucketWidth, FieldName, QueryTime, SensorId
 
@@ -32,7 +32,7 @@ ApiValue = float | str
 # These patterns only document; `parse_request` checks the request for all front ends.
 _NO_CONTROL = r"\u0000-\u001f\u007f-\u009f"
 _READS_BACK = rf"^(?!.*_[^_]*:)[^\s\u00a0{_NO_CONTROL}]([^{_NO_CONTROL}]*[^\s\u00a0{_NO_CONTROL}])?$"
-_ARGUMENT = rf"^(?!({'|'.join(sorted(RESERVED))})$)[A-Za-z][A-Za-z0-9]*$"
+_ARGUMENT = rf"^(?!({'|'.join(sorted(RESERVED))})$){KEY_PATTERN}$"
 _FieldText = Annotated[str, Meta(extra_json_schema={"pattern": _READS_BACK})]
 _Timeout = Annotated[float, Meta(extra_json_schema={"minimum": TIMEOUT_RANGE[0], "maximum": TIMEOUT_RANGE[1]})]
 _Age = Annotated[float, Meta(extra_json_schema={"minimum": 0})]

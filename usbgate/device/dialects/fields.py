@@ -17,13 +17,16 @@ from usbgate.core.fieldline import (
     LINE_LIMIT,
     NO_KEY,
     NOT_MEASUREMENTS,
+    RESERVED,
     checksum,
     is_key,
     is_sensor_id,
+    join_fields,
     parse,
     parse_whole_fields,
     without_checksum,
 )
+from usbgate.core.fieldnames import FieldNames, has_parts, read_name
 from usbgate.core.model import Report, Request, make
 from usbgate.device.interfaces import IDialect
 
@@ -33,9 +36,12 @@ _LEFT_OUT = NOT_MEASUREMENTS - {"MSG", "ID"}
 # A value of only these characters needs no further check.
 _PLAIN = (ascii_letters + digits + "+-.").encode()
 
-OPTIONS = ("checksum",)  # that `--device` accepts, too
+OPTIONS = ("checksum", "names", "join")  # that `--device` accepts, too
 
 _CHECKSUM = re.compile(rb"\*[0-9A-Fa-f]{2}")
+
+# Names with `-` of all sensors that are remembered; two spellings of one that was forgotten are not noticed.
+NAMES_REMEMBERED = 4096
 
 SHAPES_LIMIT = 4096  # shapes remembered, at most 1,024 bytes each
 
@@ -90,7 +96,8 @@ class _Shape(NamedTuple):
 @implementer(IDialect)
 class Dialect:
     """
-    Reads `ID:20_VALUE:456`, writes `MSG:J_ID:20_ORIGIN:TOTO`. With the option `checksum`, each line ends in one.
+    Reads `ID:20_VALUE:456`, writes `MSG:J_ID:20_ORIGIN:TOTO`. The options are those of protocol §2: `checksum`, `names`
+    and `join`.
     """
 
     line_starts = (b"ID:", b"MSG:", b"TAG:", b"#")
@@ -100,10 +107,15 @@ class Dialect:
         for key in options:
             if key not in OPTIONS:
                 raise ValueError(f"{key}: unknown key, expected {' or '.join(OPTIONS)}")
-        self._checksum = options.get("checksum", False)
-        if not isinstance(self._checksum, bool):
-            raise ValueError(f"checksum: expected true or false, got {self._checksum!r}")
         self.tags = False
+        self._checksum = _flag(options, "checksum", False)
+        listed = _names(options)
+        self._names = FieldNames(listed, _flag(options, "join", True))
+        self._join_noticed = False
+        self._written_names = {read_name(name): name for name in listed}
+        # How each name with `-` was spelled, by sensor and name.
+        self._spelled: BoundedDict[tuple[str, str], str] = BoundedDict(NAMES_REMEMBERED)
+        self._conflict_noticed = False
         self.left_out = 0
         self.notices: list[str] = []
         self._checksum_noticed = self._checksum
@@ -134,6 +146,9 @@ class Dialect:
         return body
 
     def _decode(self, line: bytes, head: bytes) -> Report:
+        spelled: Mapping[str, str] = {}
+        if has_parts(line):
+            line, spelled = self._join(line)
         damages: tuple[str, ...] = ()
         names: Sequence[bytes] = ()
         try:
@@ -160,6 +175,8 @@ class Dialect:
             raise Malformed("not a sensor id", repr(sensor))
         if names:
             self._check_names(sensor, names)
+        if b"-" in line:
+            self._check_spelling(sensor, fields, spelled)
         command = fields.pop("MSG", None)
         tag = fields.pop("TAG", None) if self.tags else None
         if not fields and command is None:
@@ -192,7 +209,55 @@ class Dialect:
             raise error  # nothing is left to report
         return fields, tuple(damages)
 
+    def _join(self, line: bytes) -> tuple[bytes, Mapping[str, str]]:
+        joined = self._names.join(line)
+        first = self._names.first
+        if first is not None and not self._join_noticed:
+            self._join_noticed = True
+            self.notices.append(
+                f'{first} is read as one name: set `names = ["{first}"]` if it is one, or `join = false` if not'
+            )
+        return joined
+
+    def _check_spelling(self, sensor: str, fields: Iterable[str], spelled: Mapping[str, str]) -> None:
+        for key in fields:
+            if "-" not in key:
+                continue
+            now = spelled.get(key, key)
+            before = self._spelled.get((sensor, key), now)
+            if before != now:
+                if not self._conflict_noticed:
+                    self._conflict_noticed = True
+                    self.notices.append(f"sensor {sensor} has {before} and {now}, which are the same name: refused")
+                raise Malformed("two names that are the same", f"{before} {now}")
+            self._spelled.remember((sensor, key), now)
+
     def encode(self, request: Request, tag: str | None) -> bytes:
         # `parse_request` has checked the values.
-        line = request.line if tag is None else b"%b_TAG:%b" % (request.line, tag.encode())
+        line = request.line
+        if not self._written_names.keys().isdisjoint(request.fields):
+            fields = {self._written_names.get(key, key): value for key, value in request.fields.items()}
+            line = join_fields(fields).encode()
+        if tag is not None:
+            line = b"%b_TAG:%b" % (line, tag.encode())
         return line + checksum(line) if self._checksum else line
+
+
+def _flag(options: Mapping[str, object], key: str, usual: bool) -> bool:
+    value = options.get(key, usual)
+    if not isinstance(value, bool):
+        raise ValueError(f"{key}: expected true or false, got {value!r}")
+    return value
+
+
+def _names(options: Mapping[str, object]) -> list[str]:
+    # `--device` has the names in one text.
+    value = options.get("names", [])
+    names = value.split() if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) and read_name(name) for name in names):
+        raise ValueError(f'names: expected names such as ["TEMP_IN"], got {value!r}')
+    if wrong := [name for name in names if read_name(name) in RESERVED]:
+        raise ValueError(f"names: {wrong[0]} is reserved")
+    if len(set(map(read_name, names))) < len(names):
+        raise ValueError(f"names: two are the same: {value!r}")
+    return names
