@@ -105,6 +105,7 @@ class Peer:
         self.half_closed = False
         self.slow = False  # ever read nothing for a while
         self.stuck_since = inf
+        self.begun = False  # whether it sent a line
         self.left = False  # hung up, or said quit, or may have been dropped for not reading
         self.requests: dict[str, Asked] = {}
         self.words: deque[tuple[str, str | None]] = deque()  # said and not answered: the word, its mark
@@ -170,7 +171,7 @@ class Peer:
         """
         line, code = self.world.random.choice(JUNK)
         mark = "q" + self.world.mark()
-        if self.world.random.random() < 0.2:
+        if self.begun and self.world.random.random() < 0.2:  # an over-long first line ends the connection unread
             line, code = "MSG:J_ID:20_ORIGIN:" + mark, "limit"
         asked = Asked(mark, "", "", frozenset(), 0.0, False, self.life, {}, expects=code)
         self.requests[mark] = self.world.asked[mark] = asked
@@ -190,6 +191,7 @@ class Peer:
         """
         self.world.note(f"{self.name} says {line[:150]}")
         self._out += line.encode() + (b"" if self.original else self._end)
+        self.begun = True
         self.flush()
 
     def flush(self) -> None:
