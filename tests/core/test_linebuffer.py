@@ -122,9 +122,7 @@ class DeviceLineBufferTests(SynchronousTestCase):
                 for start in range(0, len(stream), size):
                     lines += filter(None, buffer.feed(stream[start : start + size]))
                     self.assertLessEqual(len(buffer.rest), LINE_LIMIT + 1)
-                self.assertEqual(
-                    (lines, buffer.rest, buffer.unended), (expected, rest, bool(rest)), (stream[:30], size)
-                )
+                self.assertEqual((lines, buffer.rest), (expected, rest), (stream[:30], size))
                 behind = [line for line in buffer.feed(b"\rgood\n") if line]
                 self.assertEqual(behind, [rest, b"good"] if rest else [b"good"], (stream[:30], size))
 
@@ -155,12 +153,12 @@ class DeviceLineBufferTests(SynchronousTestCase):
             self.assertEqual(buffer.take_noise(), (5, 3))
             self.assertEqual(buffer.take_noise(), (0, 0))
 
-    def test_unended(self) -> None:
+    def test_discarding(self) -> None:
         """
-        A line is unended also while the rest of an over-long one is discarded; a line end ends that.
+        The rest of an over-long line is discarded up to the next line end.
         """
         buffer = DeviceLineBuffer()
         buffer.feed(b"x" * 2000)
-        self.assertEqual((buffer.rest, buffer.unended), (b"", True))
+        self.assertEqual((buffer.rest, buffer.discarding), (b"", True))
         self.assertEqual(buffer.feed(b"\n"), [])
-        self.assertFalse(buffer.unended)
+        self.assertFalse(buffer.discarding)

@@ -18,6 +18,7 @@ class LineBuffer:
     Attributes:
         crlf: Whether the newest line ended in CRLF.
         rest: The unfinished line at the end of the input; empty while the rest of an over-long line is discarded.
+        discarding: Whether the rest of an over-long line is discarded.
     """
 
     def __init__(self, limit: int = LINE_LIMIT) -> None:
@@ -28,7 +29,7 @@ class LineBuffer:
         self.crlf = False
         self.rest = b""
         self._limit = limit
-        self._discarding = False
+        self.discarding = False
 
     def take_rest(self) -> bytes:
         """
@@ -54,22 +55,22 @@ class LineBuffer:
         if lines:
             lines[0] = self.rest + lines[0]
             self.rest = b""
-            if self._discarding:
+            if self.discarding:
                 del lines[0]
-                self._discarding = False
+                self.discarding = False
         if lines:
             self.crlf = lines[-1].endswith(b"\r")
             if b"\r" in data or lines[0].endswith(b"\r"):
                 lines = [line[:-1] if line.endswith(b"\r") else line for line in lines]
             if max(map(len, lines)) > self._limit:
                 lines = [line[: self._limit + 1] for line in lines]
-        if not self._discarding:
+        if not self.discarding:
             self.rest += last
             # One byte more than the limit may yet be the CR of a line end.
             if len(self.rest) > self._limit + self.rest.endswith(b"\r"):
                 lines.append(self.rest[: self._limit + 1])
                 self.rest = b""
-                self._discarding = True
+                self.discarding = True
         return lines
 
 
@@ -93,13 +94,6 @@ class DeviceLineBuffer(LineBuffer):
         self.unended_noise = 0
         self._nuls = 0  # at the end of `rest`, counted instead of kept
 
-    @property
-    def unended(self) -> bool:
-        """
-        Whether a line has begun and not ended.
-        """
-        return bool(self.rest) or self._discarding
-
     def take_noise(self) -> tuple[int, int]:
         """
         Return `noise` and `noise_lines`, and begin to count again.
@@ -112,9 +106,9 @@ class DeviceLineBuffer(LineBuffer):
         lines = data.splitlines()
         last = lines.pop() if data and data[-1] not in b"\r\n" else b""
         plain = not data.translate(None, _PLAIN)
-        if lines and self._discarding:
+        if lines and self.discarding:
             del lines[0]
-            self._discarding = False
+            self.discarding = False
             self.unended_noise = 0
         if lines:
             lines[0] = self.rest + lines[0]
@@ -123,7 +117,7 @@ class DeviceLineBuffer(LineBuffer):
             if max(map(len, lines)) > self._limit:
                 lines = [line[: self._limit + 1] for line in lines]
             self.rest = b""
-        if last and not self._discarding:
+        if last and not self.discarding:
             self.rest = self.rest + last if plain or self.rest else self._drop_noise(last)
             if len(self.rest) > self._limit:
                 lines += self._shorten_rest()
@@ -157,5 +151,5 @@ class DeviceLineBuffer(LineBuffer):
         line = self.rest[:end]
         self.rest = b""
         self._nuls = 0
-        self._discarding = True
+        self.discarding = True
         return [line]

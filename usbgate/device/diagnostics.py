@@ -48,7 +48,6 @@ class Diagnostics:
         self._seconds = seconds
         self._text_since = float("-inf")
         self._text_lines = 0
-        self._counted = (0, 0)  # lines and malformed ones, so far
         self._judged = (0, 0)  # lines and malformed ones, at the last judgement
         self._span = (0, 0)  # bytes of malformed lines, and dropped ones, since then; how many of these are no text
         self.garbage = 0
@@ -89,11 +88,10 @@ class Diagnostics:
             lines_in: All lines read so far.
             malformed: The malformed ones of them.
         """
-        self._counted = (lines_in, malformed)
         new, new_malformed = lines_in - self._judged[0], malformed - self._judged[1]
         if new < GARBLED_SPAN:
             return
-        self._judged = self._counted
+        self._judged = (lines_in, malformed)
         size, unreadable = self._span
         self._span = (0, 0)
         # Once, and again only after good lines in between and some time.
@@ -126,12 +124,14 @@ class Diagnostics:
         """
         self.garbage = self._unreadable = 0
 
-    def check_garbage(self, rest: bytes) -> None:
+    def check_garbage(self, rest: bytes, lines_in: int, malformed: int) -> None:
         """
         Warn if many bytes since the last report are no text; does nothing before there are `GARBLED_BYTES`.
 
         Args:
             rest: The beginning of a line that has not ended.
+            lines_in: All lines read so far.
+            malformed: The malformed ones of them.
         """
         count = self.garbage + len(rest)
         if count < GARBLED_BYTES:
@@ -139,7 +139,7 @@ class Diagnostics:
         unreadable = 0 if self._garbled else self._unreadable + _count_unreadable(rest)
         if _is_garbled(unreadable, count):
             self._garbled = True
-            self._judged = self._counted  # the good lines before do not end it
+            self._judged = (lines_in, malformed)  # the good lines before do not end it
             self.log.warn(
                 "{device}: {count} bytes without a line that can be read, {unreadable} of them not text:"
                 " check the baud rate",

@@ -99,10 +99,13 @@ class DeviceProtocol(BoundedLineReceiver):
                 lines = lines[1:]
         if lines:
             self._link.lines_received(lines)
-        self._unended.data_received(buffer.unended, ended)
-        diagnostics = self._link.diagnostics
-        if len(buffer.rest) + diagnostics.garbage >= GARBLED_BYTES:
-            diagnostics.check_garbage(buffer.rest)
+        unended = self._unended
+        if buffer.rest or buffer.discarding:
+            unended.line_unended(ended)
+        elif unended.waiting:
+            unended.waiting = False
+        if len(buffer.rest) + self._link.diagnostics.garbage >= GARBLED_BYTES:
+            self._link.check_garbage(buffer.rest)
 
     def write_lines(self, lines: Sequence[bytes]) -> bool:
         """
@@ -337,6 +340,16 @@ class Link(Service):
         self.diagnostics.garbage_received(b"", count)
         self._noise_lines += lines
 
+    def check_garbage(self, rest: bytes) -> None:
+        """
+        Warn if much of what was received is no text.
+
+        Args:
+            rest: The beginning of a line that has not ended.
+        """
+        lines = self.counts.lines_in + self._noise_lines
+        self.diagnostics.check_garbage(rest, lines, self.counts.malformed + self._noise_lines)
+
     def partial_received(self, line: bytes) -> None:
         """
         Count the tail of a line that began before the opening.
@@ -363,6 +376,8 @@ class Link(Service):
         decode = self._dialect.decode
         written = self._echoes.written
         mark = self._dialect.echo_mark
+        if mark is not None and mark not in b"".join(lines):  # a seventh of the cost of looking into each line
+            mark = None
         repeats = self._repeats
         now = self.reactor.seconds()
         received, echoes = len(lines) - lines.count(b""), 0
@@ -403,7 +418,8 @@ class Link(Service):
         noise_lines = self._noise_lines
         self.diagnostics.check_lines(counts.lines_in + noise_lines, counts.malformed + noise_lines)
         if reports:
-            self.diagnostics.report_received()
+            if self.diagnostics.garbage:
+                self.diagnostics.report_received()
             self.listener.reports_received(reports)
         if self._board_starts and (reports or texts):
             self._board_starts = False

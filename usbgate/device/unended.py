@@ -29,6 +29,9 @@ class UnendedLine:
     Watches the line that one opening of a device has begun and not ended.
 
     Data does not move the timer: when it is due, it checks when the last data came.
+
+    Attributes:
+        waiting: Whether a line waits for its end. Set it to False when none does; `line_unended` sets it to True.
     """
 
     def __init__(
@@ -54,25 +57,24 @@ class UnendedLine:
         self._end = end
         self._warn = warn
         self._wait = UNENDED_LIMIT if gap is None else gap
-        self._unended = False
+        self.waiting = False
         self._since = 0.0  # since when it waits: from its beginning, or where there is a gap, from its last data
         self._looked = False  # whether the device was read once more after the gap
         self._warned = False
         self._timer: IDelayedCall | None = None
 
-    def data_received(self, unended: bool, ended: bool) -> None:
+    def line_unended(self, ended: bool) -> None:
         """
-        Record a chunk.
+        Record a chunk behind which a line has begun and not ended.
 
         Args:
-            unended: Whether a line has begun and not ended behind it.
-            ended: Whether it ended a line.
+            ended: Whether the chunk ended another line.
         """
-        if ended or not self._unended or self._gap is not None:
+        if ended or not self.waiting or self._gap is not None:
             self._since = self._reactor.seconds()
-        self._unended = unended
+        self.waiting = True
         self._looked = False
-        if unended and self._timer is None and not self._warned:
+        if self._timer is None and not self._warned:
             self._timer = self._reactor.callLater(self._wait, self._check)
 
     def stop(self) -> None:
@@ -85,7 +87,7 @@ class UnendedLine:
 
     def _check(self) -> None:
         self._timer = None
-        if not self._unended:
+        if not self.waiting:
             return
         now = self._reactor.seconds()
         if self._input.paused:
