@@ -27,6 +27,7 @@ from usbgate.core.model import (
     Alarm,
     BoardKind,
     Bucket,
+    OwnerRecord,
     Question,
     Reading,
     Report,
@@ -392,6 +393,19 @@ class MemorySink:
 
     def alarms(self) -> Deferred[list[Alarm]]:
         return self._answer(lambda: list(self.open_alarms))
+
+    def owners(self) -> Deferred[dict[str, str]]:
+        def found() -> dict[str, str]:
+            claimed: dict[str, str] = {}
+            passed: dict[str, str] = {}
+            for each in self._rows(OwnerRecord).values():
+                if each.event == "passed":
+                    passed[each.sensor] = each.device
+                else:
+                    claimed.setdefault(each.sensor, each.device)
+            return {**claimed, **passed}
+
+        return self._answer(found)
 
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         selection = Selection(sensor, field, since)

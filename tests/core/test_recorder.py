@@ -132,7 +132,7 @@ class RecorderTests(SynchronousTestCase):
         """
         The units of stored readings count after a restart.
         """
-        self.recorder.restore([Reading(1, "board", "20", "VALUE", 900.0, "900W", None, True)])
+        self.recorder.restore({}, [Reading(1, "board", "20", "VALUE", 900.0, "900W", None, True)])
         self.assertEqual(len(self.record(says("20", "1.2kW")).unit_changes), 1)
         self.assertEqual(self.recorder.sensors.items()[0][0], "20")
 

@@ -274,6 +274,37 @@ class MainJobTests(StoreCase):
         self.assertTrue(client.word("ask 7")[0].startswith("ID:7_VALUE:456"))
         self.assertEqual((len(hall.received), len(attic.received)), (0, 1))
 
+    def test_two_boards_with_one_id(self) -> None:
+        """
+        A second board that reports the ids of the first is not asked, before and after a restart, until the first one
+        leaves a question unanswered.
+        """
+        hall, attic = self.plug(lambda fields: [], name="hall"), self.plug(name="attic")
+        config = self.folder / "usbgate.toml"
+        config.write_text("[sensor.9]\npatience = 0.5\n")
+        devices = ("--device", str(hall.path), "--device", str(attic.path))
+        options = (*devices, "--database", self.database, "--config", str(config))
+        daemon = self.run_daemon(*options)
+        client = self.online(daemon)
+        for _ in range(3):
+            hall.say(b"ID:9_VALUE:1")
+        eventually(lambda: self.rows("select device, event from owner_event") == [("hall", "claimed")], "it is stored")
+        attic.say(b"ID:9_VALUE:0")
+        eventually(lambda: len(client.word("last 9")) == 3, "both are shown")
+        daemon.stop()
+        client = self.online(self.run_daemon(*options))
+        for _ in range(3):
+            attic.say(b"ID:9_VALUE:0")
+        eventually(lambda: "_REPORTS:3" in client.word("sensors")[0], "they were read")
+        eventually(lambda: "_DEV:hall_" in client.word("sensors")[0], "the owner is restored")
+        self.assertTrue(client.word("ask 9 OPEN code=1234 timeout=0.3")[0].startswith("ERROR:timeout"))
+        self.assertEqual((len(hall.received), len(attic.received)), (1, 0))
+        eventually(lambda: "_DEV:attic_" in client.word("sensors")[0], "it has passed")
+        self.assertTrue(client.word("ask 9")[0].startswith("ID:9_"))
+        owners = [("hall", "claimed"), ("attic", "passed")]
+        query = "select device, event from owner_event where event = 'passed' or device = 'hall' order by seq"
+        eventually(lambda: self.rows(query) == owners, "all is stored")
+
 
 class EmbeddedTests(RunningCase):
     """

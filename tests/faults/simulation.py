@@ -71,7 +71,7 @@ class World:
         self.peers: dict[ClientProtocol, Peer] = {}
         self.watching: dict[ClientProtocol, frozenset[str]] = {}
         self.appended: list[str] = []  # every reading that the journal took, in order
-        self.received: dict[tuple[str, str], str] = {}  # the newest of each field in this life
+        self.received: dict[tuple[str, str, str], str] = {}  # the newest of each device and field in this life
         self.events: list[str] = []  # of this life
         self.lives = 0
         self._marks = 0
@@ -272,7 +272,7 @@ class World:
         names = [f"{key}:{text}" for key, text, _ in values]
         demand(self.appended[before:] == names, "every reading goes to the journal, once, at once", names)
         for key, text, line in values:
-            self.received[line.sensor, key] = text
+            self.received[device.name, line.sensor, key] = text
         published = [event for event in self.events[events:] if event.startswith("EVENT:reading_")]
         demand(len(published) == len(reports), "every report is an event", published, names)
         for event, line in zip(published, reports, strict=True):
@@ -311,7 +311,8 @@ class World:
 
     def check_last(self) -> None:
         """
-        Check that `last` returns the newest reading received in this life, or else the newest in the database.
+        Check that `last` returns the newest reading that each device sent in this life, or else the newest in the
+        database.
 
         Until all that an earlier life left is stored, and read back, that may be an older one, or none.
         """
@@ -319,20 +320,20 @@ class World:
         ever = {(r.sensor, r.field, name_of(r)) for r in self.database.readings()}
         restored = self.delivery.restoration.complete
         found = set()
+        received = {(sensor, field) for _, sensor, field in self.received}
         for reading in self.gateway.queries.last(None, None):
             key = reading.sensor, reading.field
             name = name_of(reading)
             found.add(key)
-            if key in self.received:
-                demand(
-                    name == f"{reading.field}:{self.received[key]}", "`last` is the newest", reading, self.received[key]
-                )
+            text = self.received.get((reading.device, *key))
+            if text is not None:
+                demand(name == f"{reading.field}:{text}", "`last` is the newest", reading, text)
             else:
                 demand((*key, name) in ever, "`last` is what was stored", reading)
-                if restored:
+                if restored and key not in received:
                     self.seen["restored"] += 1
                     demand(name == stored[key], "`last` is the newest that was stored", reading, stored[key])
-        known = self.received.keys() | (stored.keys() if restored else set())
+        known = received | (stored.keys() if restored else set())
         demand(found >= known, "`last` knows all that was heard, and all that was stored", found, known)
 
     # Time.

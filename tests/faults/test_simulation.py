@@ -139,11 +139,11 @@ class TestSabotage(SimulationCase):
         """
         really = KnownSensors.restore
 
-        def restore(sensors: KnownSensors, readings: list[Reading]) -> None:
-            really(sensors, readings)
+        def restore(sensors: KnownSensors, owners: dict[str, str], readings: list[Reading]) -> None:
+            really(sensors, owners, readings)
             for reading in readings:
                 if known := sensors.get(reading.sensor):
-                    known.remember(reading)
+                    known.asked.remember(reading)
 
         self.patch(KnownSensors, "restore", restore)
         self.assert_found("`last` is the newest")

@@ -15,7 +15,7 @@ from usbgate import __version__
 from usbgate.core.clock import IClock
 from usbgate.core.errors import Busy, Malformed, Offline, RequestError, Stopped, TimedOut, Unknown
 from usbgate.core.fieldline import LINE_LIMIT
-from usbgate.core.model import Answer, BoardKind, ClockMark, Event, Reading, Report, RequestRecord
+from usbgate.core.model import Answer, BoardKind, ClockMark, Event, OwnerRecord, Reading, Report, RequestRecord
 from usbgate.core.pending import Rules
 from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
@@ -548,13 +548,13 @@ class RoutingTests(GatewayCase):
 
     def test_heard(self) -> None:
         """
-        Else the link that spoke for the sensor last, heard or recalled; else nobody knows.
+        Else the device that first reported the sensor, or that of its newest stored reading; else none is known.
         """
         self.failureResultOf(self.ask("MSG:J_ID:7"), Unknown)
         self.receive(("7", "1"), link=self.links["attic"])
         self.assertEqual(self.asked_of("MSG:J_ID:7"), "attic")
         self.receive(("7", "1"), link=self.links["hall"])
-        self.assertEqual(self.asked_of("MSG:J_ID:7"), "hall")
+        self.assertEqual(self.asked_of("MSG:J_ID:7_DEV:hall"), "hall")
         self.store.add([Reading(5, "attic", "8", "VALUE", 1.0, None, None, True)])
         self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
         self.assertEqual(self.asked_of("MSG:J_ID:8"), "attic")
@@ -576,6 +576,125 @@ class RoutingTests(GatewayCase):
         self.receive(("5", "2"), link=self.links["attic"])
         self.assertEqual(self.successResultOf(asked).report.values, (("VALUE", "2"),))
         self.assertEqual([r.device for r in self.journal.readings], ["hall", "attic"])
+
+
+class OwnerTests(GatewayCase):
+    """
+    Two boards that report the same sensors (protocol §4.1).
+    """
+
+    names = ("hall", "attic")
+    rules = Rules(patience=5.0)
+
+    def setUp(self) -> None:
+        """
+        Let sensor 9 belong to the hall, while the attic reports it, too.
+        """
+        super().setUp()
+        for link in self.links.values():
+            link.listener.link_up()
+        self.report("hall", 3)
+        self.report("attic", 1)
+
+    def report(self, device: str, times: int = 1) -> None:
+        """
+        Let a device report sensor 9 some times.
+        """
+        for _ in range(times):
+            self.receive(("9", "1"), link=self.links[device])
+
+    def asked(self, line: str = "MSG:OPEN_ID:9_CODE:1234") -> str:
+        """
+        Ask, and return the device to which the question was written.
+        """
+        before = len(self.events)
+        self.ask(line).addErrback(lambda _: None)
+        return next(str(each[1]) for each in self.events[before:] if isinstance(each, tuple) and each[0] == "send")
+
+    def owners(self) -> list[tuple[str, str]]:
+        """
+        List the owners that were journalled.
+        """
+        return [(row.device, row.event) for row in self.journal.rows if isinstance(row, OwnerRecord)]
+
+    def test_asked(self) -> None:
+        """
+        Only the owner is asked, whoever reported last, unless the client names a device.
+        """
+        self.assertEqual(self.asked(), "hall")
+        self.assertEqual(self.asked("MSG:OPEN_ID:9_DEV:attic"), "attic")
+        self.assertEqual(self.owners(), [("hall", "claimed")])
+
+    def test_readings_of_all(self) -> None:
+        """
+        Every reading is stored and published under its own device, and `last` shows each device's newest.
+        """
+        lines: list[tuple[str | None, str]] = []
+        self.watch(lines)
+        self.receive(("9", "2"), link=self.links["attic"])
+        self.assertEqual([(each.device, each.value) for each in self.journal.readings][-1], ("attic", 2.0))
+        self.assertEqual(len(lines), 1)
+        newest = [(each.device, each.value) for each in self.gateway.queries.last("9", None)]
+        self.assertEqual(newest, [("hall", 1.0), ("attic", 2.0)])
+        self.assertEqual([each.device for each in self.gateway.queries.sensors()], ["hall"])
+
+    def test_unanswered(self) -> None:
+        """
+        It passes when the owner leaves a question unanswered, which is stored and logged.
+        """
+        self.asked()
+        with capturedLogs() as logged:
+            self.clock.advance(5.1)
+        self.assertEqual(self.owners(), [("hall", "claimed"), ("attic", "passed")])
+        self.assertIn("sensor 9 passes from hall, ", formatEvent(logged[0]))
+        self.assertEqual(self.asked("MSG:J_ID:9"), "attic")
+
+    def test_offline(self) -> None:
+        """
+        It passes when the owner has been offline for an hour, not before.
+        """
+        self.links["hall"].listener.link_down("unplugged")
+        self.clock.advance(3599)
+        self.failureResultOf(self.ask("MSG:J_ID:9"), Offline)
+        self.report("attic")
+        self.assertEqual(self.owners(), [("hall", "claimed")])
+        self.clock.advance(1)
+        self.assertEqual(self.asked("MSG:J_ID:9"), "attic")
+        self.assertEqual(self.owners()[1:], [("attic", "passed")])
+
+    def test_back_in_time(self) -> None:
+        """
+        An owner that was online in between is not away.
+        """
+        self.links["hall"].listener.link_down("unplugged")
+        self.clock.advance(3000)
+        self.links["hall"].listener.link_up()
+        self.links["hall"].listener.link_down("unplugged")
+        self.clock.advance(3000)
+        self.report("attic", 5)
+        self.failureResultOf(self.ask("MSG:J_ID:9"), Offline)
+
+    def test_restored(self) -> None:
+        """
+        The stored owner is asked after a restart, whichever device reported meanwhile, and not the newest reading's.
+        """
+        self.store.add([OwnerRecord(1, sensor, "hall", "claimed", True) for sensor in ("7", "8")])
+        self.store.add([Reading(5, "attic", "8", "VALUE", 1.0, None, None, True)])
+        for _ in range(5):
+            self.receive(("7", "1"), link=self.links["attic"])
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
+        self.assertEqual([self.asked(f"MSG:J_ID:{sensor}") for sensor in ("7", "8")], ["hall", "hall"])
+
+    def test_restored_without_owner(self) -> None:
+        """
+        A sensor of which only readings are stored belongs to the device of the newest, and that is stored.
+        """
+        self.store.add([Reading(5, "attic", "8", "VALUE", 1.0, None, None, True)])
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
+        self.assertEqual(self.owners()[1:], [("attic", "claimed")])
+        for _ in range(5):
+            self.receive(("8", "1"), link=self.links["hall"])
+        self.assertEqual(self.asked("MSG:J_ID:8"), "attic")
 
 
 class SilenceTests(GatewayCase):

@@ -31,7 +31,7 @@ from tests.support import postgresql
 from tests.support.database import PostgresTestCase, batch_of, numbered, numbered_request
 from tests.support.waiting import until
 from usbgate.core import batch
-from usbgate.core.model import Alarm, AlarmRecord, ClockMark
+from usbgate.core.model import Alarm, AlarmRecord, ClockMark, OwnerRecord
 from usbgate.store.interfaces import ISink, IStore, RowsRefused, SinkUnavailable
 from usbgate.store.postgres import queries
 from usbgate.store.postgres import session as pgsession
@@ -136,6 +136,22 @@ class AlarmsTests(PostgresTestCase):
         )
         self.query("update alarm_event set gateway = 'other'")
         self.assertEqual(await sink.alarms(), [])
+
+    async def test_owners(self) -> None:
+        """
+        A sensor belongs to the device to which it was passed last, else to the one that claimed it first.
+        """
+        sink = await self.connected()
+        self.assertEqual(await sink.owners(), {})
+        events = [
+            *[("1", "a", "claimed"), ("1", "b", "claimed"), ("2", "a", "claimed"), ("2", "b", "passed")],
+            *[("2", "c", "passed"), ("2", "a", "claimed"), ("3", "c", "passed")],
+        ]
+        rows = [OwnerRecord(AT, *event, True) for event in events]
+        await sink.store(batch.encode(1, rows))
+        self.assertEqual(await sink.owners(), {"1": "a", "2": "c", "3": "c"})
+        self.query("update owner_event set gateway = 'other'")
+        self.assertEqual(await sink.owners(), {})
 
 
 class StoringTests(PostgresTestCase):

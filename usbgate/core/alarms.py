@@ -153,6 +153,12 @@ class Alarms:
         """
         return sorted(self._open.values(), key=lambda alarm: alarm.since, reverse=True)
 
+    def sensors(self) -> set[str]:
+        """
+        Return the sensors of open alarms.
+        """
+        return {sensor for _, sensor, _ in self._open}
+
     def evaluate(self, readings: Sequence[Reading]) -> list[Change]:
         """
         Compare readings with the conditions, in the order in which they were read.

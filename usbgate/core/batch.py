@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from usbgate.core.model import AlarmRecord, ClockMark, Reading, RequestRecord, Row
+from usbgate.core.model import AlarmRecord, ClockMark, OwnerRecord, Reading, RequestRecord, Row
 
 NULL_CELL = "\x01"
 OVERHEAD = 512  # approximate bytes of memory that a batch takes beside its characters
@@ -46,6 +46,7 @@ KINDS = (
     _kind(Reading, "reading"),
     _kind(RequestRecord, "request"),
     _kind(AlarmRecord, "alarm_event"),
+    _kind(OwnerRecord, "owner_event"),
 )
 
 _PLACES: Mapping[type[Row], int] = {kind.row: place for place, kind in enumerate(KINDS)}

@@ -259,8 +259,20 @@ class AlarmRecord(NamedTuple):
     clock: bool  # whether the wall clock was known to be right
 
 
+class OwnerRecord(NamedTuple):
+    """
+    A device became the owner of a sensor: the columns of table `owner_event` that are not the gateway's own.
+    """
+
+    at: int  # whole milliseconds since 1970, UTC
+    sensor: str
+    device: str
+    event: str  # "claimed": nobody owned it; "passed": another device did
+    clock: bool  # whether the wall clock was known to be right
+
+
 # What is stored, one class per table: see `usbgate.core.batch.KINDS`.
-Row = Reading | RequestRecord | ClockMark | AlarmRecord
+Row = Reading | RequestRecord | ClockMark | AlarmRecord | OwnerRecord
 
 
 class AlarmEvent(NamedTuple):

@@ -100,11 +100,13 @@ class Moves(Generic[W]):
         handed: Each report that was given in, with the question that it answered, if any.
         ended: The requests that ended: first those answered, then those failed.
         send: Messages to write.
+        unanswered: The sensors that left a question unanswered until its patience ended.
     """
 
     handed: list[tuple[Report, Question | None]] = field(default_factory=list)
     ended: list[Ended[W]] = field(default_factory=list)
     send: list[Send] = field(default_factory=list)
+    unanswered: tuple[str, ...] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -421,6 +423,7 @@ class PendingRequests(Generic[W]):
             count = 1 if missed is None else missed.in_a_row + 1
             delay = min(DELAY * 2.0 ** (min(count, 10) - 1), DELAY_LIMIT)
             self._missed.remember(lane.sensor, _Missed(count, ended + delay))
+            moves.unanswered = (*moves.unanswered, lane.sensor)
             if exchange.askers and not exchange.once:
                 exchange.turn = self._new_turn(ended)
                 self._waiting += 1

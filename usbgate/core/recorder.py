@@ -19,10 +19,10 @@ from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import RequestError
 from usbgate.core.fieldline import format_line, parse_value
 from usbgate.core.fieldunits import FieldUnits, UnitChange
-from usbgate.core.model import Answer, ClockMark, Question, Reading, Report, RequestRecord, Row, make
+from usbgate.core.model import Answer, ClockMark, OwnerRecord, Question, Reading, Report, RequestRecord, Row, make
 from usbgate.core.onchange import OnChangeFilter
 from usbgate.core.pending import Asker, Ended
-from usbgate.core.sensors import KnownSensors
+from usbgate.core.sensors import KnownSensors, OwnerChange
 from usbgate.core.settings import SensorSettings
 
 CONTESTED_REMEMBERED = 1000  # sensors for which the two-devices warning was already given
@@ -67,6 +67,7 @@ class Entry(NamedTuple):
         changes: Changes of alarms, to be published.
         contested: Each sensor that another device reported before, the first time: its id, this device, that device.
         unit_changes: Each field that is text from now on, since its unit changed.
+        owner_changes: Changes of owners of sensors, to be logged.
         uncompared: Conditions that are to be logged since too many readings could not be compared with them.
     """
 
@@ -75,6 +76,7 @@ class Entry(NamedTuple):
     contested: Sequence[tuple[str, str, str]] = ()
     unit_changes: Sequence[UnitChange] = ()
     uncompared: Sequence[Uncompared] = ()
+    owner_changes: Sequence[OwnerChange] = ()
 
 
 class Recorder:
@@ -105,8 +107,9 @@ class Recorder:
             for field, each in of_sensor.fields.items()
             if each.alarm is not None
         }
-        self.sensors = KnownSensors()
         self.alarms = Alarms(conditions, new_alarm_id)
+        devices = {sensor: each.device for sensor, each in settings.items() if each.device is not None}
+        self.sensors = KnownSensors(devices, lambda: {*settings, *self.alarms.sensors()})
         self.readings = 0
         self.outcomes: Counter[str] = Counter()
         self.latencies = LatencyHistogram()
@@ -114,6 +117,13 @@ class Recorder:
         self._on_change = OnChangeFilter(store_every) if store_every else None
         self._contested: BoundedDict[str, None] = BoundedDict(CONTESTED_REMEMBERED)
         self._units = FieldUnits()
+
+    def add_device(self, device: str) -> None:
+        """
+        Add a device, before it reports.
+        """
+        self.sensors.devices.add(device)
+        self.alarms.devices.add(device)
 
     def record(
         self,
@@ -160,7 +170,7 @@ class Recorder:
                     if series in mixed:
                         number, kept = None, text
                 fresh.append(make(Reading, (at, device, sensor, field, number, kept, command, trusted)))
-            before = self.sensors.reported(sensor, device, at, fresh)
+            before = self.sensors.reported(sensor, device, at, fresh, question is not None)
             if before is not None and sensor not in self._contested:
                 self._contested.remember(sensor, None)
                 contested.append((sensor, device, before))
@@ -168,27 +178,33 @@ class Recorder:
             if self.alarms.conditions:
                 changes += self.alarms.evaluate(fresh)
             readings += fresh if on_change is None else on_change.keep(fresh, now)
+        runs: Sequence[Sequence[Row]] = (readings, requests, [change.record for change in changes])
+        owner_changes: Sequence[OwnerChange] = ()
+        if self.sensors.changes:
+            owner_changes, owners = self._take_owners(stamp)
+            runs = (*runs, owners)
         if marks or held:
-            runs = self._runs(held, marks, readings, requests, changes)
-        else:
-            runs = (readings, requests, [change.record for change in changes])
-        return Entry(runs, changes, contested, unit_changes, self.alarms.take_unlogged())
+            runs = self._runs(held, marks, *runs)
+        return Entry(runs, changes, contested, unit_changes, self.alarms.take_unlogged(), owner_changes)
 
-    def restore(self, readings: Sequence[Reading]) -> None:
+    def restore(self, owners: Mapping[str, str], readings: Sequence[Reading]) -> None:
         """
         Take over what the database has.
 
         Args:
+            owners: The devices that own sensors, by sensor.
             readings: The newest of each field, oldest first.
         """
-        self.sensors.restore(readings)
+        self.sensors.restore(owners, readings)
         self._units.restore(readings)
 
     def record_changes(self, changes: Sequence[Change], stamp: Stamp) -> Entry:
         """
-        Record changes of alarms that no report caused.
+        Record changes of alarms and owners that no report caused.
         """
-        return Entry(self._runs(*self._before(stamp), (), (), changes), changes)
+        owner_changes, owners = self._take_owners(stamp)
+        runs = self._runs(*self._before(stamp), [change.record for change in changes], owners)
+        return Entry(runs, changes, owner_changes=owner_changes)
 
     def end_on_change(self) -> Sequence[Reading]:
         """
@@ -208,16 +224,20 @@ class Recorder:
         self,
         held: Sequence[Reading],
         marks: Sequence[ClockMark],
-        readings: Sequence[Reading],
-        requests: Sequence[RequestRecord],
-        changes: Sequence[Change],
+        *runs: Sequence[Row],
     ) -> Sequence[Sequence[Row]]:
         # No mark alone: a gap in the numbers where one was lost is then longer than where one row was set aside.
-        if not (readings or requests or changes):
+        if not any(runs):
             return (held,) if held else ()
         for mark in marks:
             self._clock_watch.stored(mark)
-        return (held, marks, readings, requests, [change.record for change in changes])
+        return (held, marks, *runs)
+
+    def _take_owners(self, stamp: Stamp) -> tuple[Sequence[OwnerChange], Sequence[OwnerRecord]]:
+        changes, self.sensors.changes = self.sensors.changes, []
+        return changes, [
+            OwnerRecord(stamp.at, change.sensor, change.device, change.event, stamp.trusted) for change in changes
+        ]
 
     def _request(
         self,

@@ -1,36 +1,40 @@
 """
-The known sensors: their newest readings, which device reported them last, and when.
+The known sensors: which device owns each (protocol §4.1), their newest readings, and when they reported.
+
+Pure rules; times come in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from usbgate.core.model import Reading
 
-SENSORS_REMEMBERED = 10_000  # protocol §3; more are stored, not remembered
+SENSORS_REMEMBERED = 10_000  # of one device, protocol §3; more are stored, not remembered
 FIELDS_REMEMBERED = 64  # of one sensor; a line has room for more, but a device with more is broken
+REPORTS_TO_OWN = 3  # a line that a collision or a reset made up comes once, perhaps twice
+FORGOTTEN_AT_ONCE = 100  # chosen by one look at all sensors of a device, which takes milliseconds
 
 
 @dataclass(slots=True)
-class KnownSensor:
+class Reporter:
     """
-    One sensor.
+    A device that reports a sensor.
 
     Attributes:
-        device: The device that reported it last.
-        seen: When: whole milliseconds since 1970, UTC.
-        reports: Reports since usbgate started.
         newest: Its newest reading of each field.
         restored: The fields whose newest reading comes from the database.
+        reports: Its reports since usbgate started, while they count for owning the sensor.
+        heard: The number of its last report, among those of all sensors; 0 if it is only known from the database.
     """
 
-    device: str
-    seen: int
-    reports: int = 0
     newest: dict[str, Reading] = field(default_factory=dict)
     restored: set[str] = field(default_factory=set)
+    reports: int = 0
+    heard: int = 0
 
     def remember(self, reading: Reading) -> None:
         """
@@ -51,13 +55,94 @@ class KnownSensor:
                 self.restored.add(reading.field)
 
 
-class KnownSensors:
+@dataclass(slots=True)
+class KnownSensor:
     """
-    The sensors in the order of their first appearance; of more than `SENSORS_REMEMBERED`, the first are kept.
+    One sensor.
+
+    Attributes:
+        device: The device that is asked: the owner, or until there is one, the first that reported it.
+        asked: That device as a reporter.
+        seen: When it was last reported: whole milliseconds since 1970, UTC.
+        reports: Reports since usbgate started.
+        reporters: The devices that report it, `device` among them.
+        owned: Why `device` owns it: `configured`, `stored`, `claimed` or `passed`; empty if nobody does.
+        failed: Whether `device` left a question unanswered and was not heard since.
+        kept: Whether a question was sent or answered: it is not forgotten.
     """
 
-    def __init__(self) -> None:
+    device: str
+    asked: Reporter
+    seen: int
+    reports: int = 0
+    reporters: dict[str, Reporter] = field(default_factory=dict)
+    owned: str = ""
+    failed: bool = False
+    kept: bool = False
+
+    @property
+    def heard(self) -> int:
+        """
+        The number of its last report, as in `Reporter`.
+        """
+        return max(reporter.heard for reporter in self.reporters.values())
+
+    def readings(self) -> list[Reading]:
+        """
+        List the newest readings of each device, those of the one that is asked first.
+        """
+        others = [each for each in self.reporters.values() if each is not self.asked]
+        return [reading for each in (self.asked, *others) for reading in each.newest.values()]
+
+
+class OwnerChange(NamedTuple):
+    """
+    A device became the owner of a sensor.
+
+    Attributes:
+        sensor: The sensor.
+        device: The new owner.
+        event: `claimed`: nobody owned it before; `passed`: another device did.
+        before: The device that was asked before.
+    """
+
+    sensor: str
+    device: str
+    event: str
+    before: str
+
+
+class KnownSensors:
+    """
+    The sensors in the order of their first appearance. Of more than `SENSORS_REMEMBERED` of one device, those heard
+    longest ago are forgotten, but none that is configured, alarmed or was asked.
+
+    Attributes:
+        devices: The devices that there are.
+        is_absent: Returns whether a device has been offline for so long that others may own its sensors.
+        changes: Changes of owners, to be stored; whoever stores them clears the list. While there is one device, the
+            readings say all, and none is made.
+    """
+
+    def __init__(
+        self, configured: Mapping[str, str] | None = None, kept: Callable[[], Collection[str]] = frozenset
+    ) -> None:
+        """
+        Args:
+            configured: The devices of sensors that the configuration names.
+            kept: Returns the sensors that are not to be forgotten.
+        """
+        self.devices: set[str] = set()
+        self.is_absent: Callable[[str], bool] = lambda device: False
+        self.changes: list[OwnerChange] = []
+        self._configured = configured or {}
+        self._kept = kept
         self._sensors: dict[str, KnownSensor] = {}
+        self._counts: Counter[str] = Counter()  # sensors by the device that is asked
+        self._stored: Mapping[str, str] = {}  # owners by sensor, also of sensors that are not known
+        self._heard = 0
+        self._forgettable: dict[str, list[tuple[int, str]]] = {}  # by device, those heard longest ago at the end
+        self._look_again: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._sensors)
@@ -74,39 +159,227 @@ class KnownSensors:
         """
         return list(self._sensors.items())
 
-    def reported(self, sensor: str, device: str, at: int, readings: Sequence[Reading]) -> str | None:
+    def reported(
+        self, sensor: str, device: str, at: int, readings: Sequence[Reading], answers: bool = False
+    ) -> str | None:
         """
         Record one report.
 
+        Args:
+            sensor: The sensor.
+            device: The device that reported it.
+            at: When: whole milliseconds since 1970, UTC.
+            readings: Its readings.
+            answers: Whether it answered a question.
+
         Returns:
-            The device that reported this sensor before, if it was another one.
+            The device that is asked for this sensor, if it is another one.
         """
         known = self._sensors.get(sensor)
         if known is None:
-            if len(self._sensors) >= SENSORS_REMEMBERED:
+            known = self._add(sensor, device, at)
+            if known is None:
                 return None
-            known = self._sensors[sensor] = KnownSensor(device, at)
-        before = known.device
-        known.device = device
+        self._heard += 1
         known.seen = at
         known.reports += 1
+        if answers:
+            known.kept = True
+        asked = known.device
+        if asked == device:
+            reporter = known.asked
+            known.failed = False
+            if not known.owned:
+                reporter.reports += 1
+                if answers or reporter.reports >= REPORTS_TO_OWN:
+                    self._own(sensor, known, device, "claimed")
+        else:
+            reporter = self._reported_by_another(sensor, known, device, answers)
+        reporter.heard = self._heard
         for reading in readings:
-            known.remember(reading)
-        return before if before != device else None
+            reporter.remember(reading)
+        return asked if asked != device else None
 
-    def restore(self, readings: Sequence[Reading]) -> None:
+    def asked(self, sensor: str) -> str | None:
         """
-        Fill in readings from the database, unless newer ones were received; they replace those restored before.
+        Return the device that is asked for a sensor, and do not forget the sensor from now on; None if it is not known.
+        """
+        known = self._sensors.get(sensor)
+        if known is None:
+            return self._stored.get(sensor)
+        known.kept = True
+        if len(known.reporters) > 1 and self.may_pass(known):
+            self.pass_on(sensor, known)
+        return known.device
+
+    def left_unanswered(self, sensor: str, device: str) -> None:
+        """
+        Record that a device left a question for a sensor unanswered.
+        """
+        known = self._sensors.get(sensor)
+        if known is not None and known.device == device:
+            known.failed = True
+            if self.may_pass(known):
+                self.pass_on(sensor, known)
+
+    def restore(self, owners: Mapping[str, str], readings: Sequence[Reading]) -> None:
+        """
+        Fill in readings of the database if none was received since; they replace those restored before.
+
+        A stored owner also replaces one that was found since usbgate started: a device that happens to report first
+        after a restart must not take the sensors of another.
 
         Args:
+            owners: By sensor.
             readings: The newest of each field, oldest first.
         """
+        self._stored = owners
+        derived: dict[str, KnownSensor] = {}
+        for sensor, known in self._sensors.items():
+            if sensor in owners and known.owned in ("", "claimed", "stored"):
+                self._ask(known, owners[sensor])
+                known.owned = "stored"
         for reading in readings:
-            known = self._sensors.get(reading.sensor)
-            if known is None:
-                if len(self._sensors) >= SENSORS_REMEMBERED:
-                    continue
-                known = self._sensors[reading.sensor] = KnownSensor(reading.device, reading.at)
-            if not known.reports:  # oldest first, so the last one wins
-                known.device, known.seen = reading.device, reading.at
-            known.restore(reading)
+            self._restore(reading, derived)
+        if len(self.devices) > 1:
+            self.changes += [
+                OwnerChange(sensor, known.device, "claimed", known.device) for sensor, known in derived.items()
+            ]
+
+    def _restore(self, reading: Reading, derived: dict[str, KnownSensor]) -> None:
+        sensor, device = reading.sensor, reading.device
+        known = self._sensors.get(sensor) or self._add(sensor, device, reading.at, restored=True)
+        if known is None:
+            return
+        if not known.reports:  # oldest first, so the last one wins
+            known.seen = reading.at
+            if not known.owned or sensor in derived:
+                self._ask(known, device)
+                known.owned = ""
+                derived.pop(sensor, None)
+                if device in self.devices:
+                    known.owned = "stored"
+                    derived[sensor] = known
+        # What a device said that is no longer configured is the sensor's all the same.
+        reporter = _reporter(known, device) if device in self.devices else known.asked
+        for each in known.reporters.values():
+            if each is not reporter and reading.field in each.restored:  # another device's, which is older
+                each.restored.discard(reading.field)
+                del each.newest[reading.field]
+        reporter.restore(reading)
+
+    def _add(self, sensor: str, device: str, at: int, restored: bool = False) -> KnownSensor | None:
+        # The owner may be another device than the one that reports it.
+        asked, owned = device, ""
+        if self._configured.get(sensor) in self.devices:
+            asked, owned = self._configured[sensor], "configured"
+        elif sensor in self._stored:
+            asked, owned = self._stored[sensor], "stored"
+        if self._counts[asked] >= SENSORS_REMEMBERED and not self._forget_one(asked, device, restored):
+            return None
+        reporter = Reporter()
+        known = self._sensors[sensor] = KnownSensor(asked, reporter, at, 0, {asked: reporter}, owned)
+        self._counts[asked] += 1
+        return known
+
+    def _reported_by_another(self, sensor: str, known: KnownSensor, device: str, answers: bool) -> Reporter:
+        reporter = _reporter(known, device)
+        reporter.reports += 1
+        if not known.owned:
+            if answers or reporter.reports >= REPORTS_TO_OWN:
+                self._own(sensor, known, device, "claimed")
+            elif self.may_pass(known):
+                self._ask(known, device)
+        elif self.may_pass(known):
+            self._own(sensor, known, device, "passed")
+        return reporter
+
+    def may_pass(self, known: KnownSensor) -> bool:
+        """
+        Return whether a sensor passes to another device that was heard since the one that is asked.
+        """
+        if known.owned == "configured":
+            return False
+        return known.failed or known.device not in self.devices or self.is_absent(known.device)
+
+    def pass_on(self, sensor: str, known: KnownSensor) -> None:
+        """
+        Pass a sensor to the device heard last, unless that is the one that is asked.
+        """
+        device, reporter = max(known.reporters.items(), key=lambda each: each[1].heard)
+        if reporter.heard > known.asked.heard:
+            if known.owned:
+                self._own(sensor, known, device, "passed")
+            else:
+                self._ask(known, device)
+
+    def _own(self, sensor: str, known: KnownSensor, device: str, event: str) -> None:
+        if event == "passed" or len(self.devices) > 1:
+            self.changes.append(OwnerChange(sensor, device, event, known.device))
+        self._ask(known, device)
+        known.owned = event
+
+    def _ask(self, known: KnownSensor, device: str) -> None:
+        if device == known.device:
+            return
+        self._counts[known.device] -= 1
+        self._counts[device] += 1
+        before, known.asked = known.asked, _reporter(known, device)
+        if known.device not in self.devices:
+            del known.reporters[known.device]
+            for reading in before.newest.values():
+                known.asked.restore(reading)
+        known.device = device
+        known.failed = False
+
+    def _forget_one(self, asked: str, device: str, restored: bool) -> bool:
+        """
+        Forget the sensor of a device that was heard longest ago.
+
+        Args:
+            asked: The device whose sensors are too many.
+            device: The device that reports another one: only its own sensors make room.
+            restored: Whether the other one is only restored: it makes no room among those heard since the start.
+        """
+        if asked != device:
+            return False
+        for _ in range(2):
+            forgettable = self._forgettable.setdefault(asked, [])
+            if forgettable:
+                kept = self._kept()
+                while forgettable:
+                    heard, sensor = forgettable.pop()
+                    known = self._sensors.get(sensor)
+                    if known is None or known.heard != heard or known.device != asked:
+                        continue
+                    if known.kept or sensor in kept:
+                        continue
+                    if restored and heard:
+                        forgettable.append((heard, sensor))
+                        return False
+                    del self._sensors[sensor]
+                    self._counts[asked] -= 1
+                    return True
+            if self._heard < self._look_again.get(asked, 0):
+                return False
+            self._find_forgettable(asked)
+        return False
+
+    def _find_forgettable(self, asked: str) -> None:
+        kept = self._kept()
+        found = [
+            (known.heard, sensor)
+            for sensor, known in self._sensors.items()
+            if known.device == asked and not known.kept and sensor not in kept
+        ]
+        found.sort(key=lambda each: each[0])
+        self._forgettable[asked] = found[:FORGOTTEN_AT_ONCE][::-1]
+        if not found:  # not again for each report
+            self._look_again[asked] = self._heard + SENSORS_REMEMBERED
+
+
+def _reporter(known: KnownSensor, device: str) -> Reporter:
+    reporter = known.reporters.get(device)
+    if reporter is None:
+        reporter = known.reporters[device] = Reporter()
+    return reporter

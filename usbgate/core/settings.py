@@ -33,7 +33,7 @@ class SensorSettings(Struct, frozen=True, kw_only=True):
     Attributes:
         name: The name that the page shows.
         place: The place that the page shows.
-        device: The name of the device that serves it; None for the one that reported it last.
+        device: The name of the device that serves it; None for the one that owns it.
         default_command: The command of an `ask` without one.
         timeout: Seconds until a request fails.
         patience: Seconds to wait for an answer before asking again; None for the device's setting.

@@ -96,6 +96,7 @@ class Gateway(Service):
         self._journal: IJournal | None = None
         self._store: IStore | None = None
         self._stopping = False
+        self._passed: set[tuple[str, str]] = set()  # from one device to another: logged
 
     def add_link(self, link: IDeviceLink, rules: Rules, warning: Callable[[], str | None] = lambda: None) -> None:
         """
@@ -106,7 +107,7 @@ class Gateway(Service):
             rules: The configuration of asking over it.
             warning: Returns `DeviceSummary.warning`.
         """
-        self._recorder.alarms.devices.add(link.name)
+        self._recorder.add_device(link.name)
         link.listener = _LinkListener(self, self._routing.add(link, rules, warning, self._clock.wall()))
 
     def store_in(
@@ -156,7 +157,8 @@ class Gateway(Service):
             SinkUnavailable: The connection to the database was lost again.
         """
         if self._store is not None:
-            self._recorder.restore(await self._store.latest())
+            owners = await self._store.owners()
+            self._recorder.restore(owners, await self._store.latest())
             stored = await self._store.alarms()
             stamp = self.stamp()
             self._take_changes(self._recorder.alarms.restore(stored, stamp.at, stamp.trusted), stamp)
@@ -177,6 +179,8 @@ class Gateway(Service):
             if self._stopping:
                 raise Stopped
             route = self._routing.find(request)
+            if self._recorder.sensors.changes:
+                self._take_changes((), self.stamp())
             if len(request.line) > route.room:
                 raise Malformed("line too long", "with the fields that usbgate adds for the device")
         except RequestError as error:
@@ -260,14 +264,16 @@ class Gateway(Service):
         ended: Sequence[Ended] = moves.ended
         if ended:
             ended = self._replies.admit(ended, device, now)
-        if moves.handed or ended:
+        for sensor in moves.unanswered:
+            self._recorder.sensors.left_unanswered(sensor, device)
+        if moves.handed or ended or self._recorder.sensors.changes:
             stamp = stamp or self.stamp()
             entry = self._recorder.record(device, moves.handed, ended, stamp, now, now)
             changes = entry.changes
             if self._journal is not None and any(entry.runs):
                 self._journal.append(*entry.runs)
-            if entry.contested or entry.unit_changes or entry.uncompared:
-                self._warn(entry)
+            if entry.contested or entry.unit_changes or entry.uncompared or entry.owner_changes:
+                self._log_entry(entry)
         if moves.send and not route.link.send(moves.send):
             route.pending.held = True
         if ended:
@@ -285,7 +291,7 @@ class Gateway(Service):
         Derive a device's state, and publish it if it changed.
         """
         name, before = route.link.name, route.state
-        if route.update_state(self._clock.wall()):
+        if route.update_state(self._clock.wall(), self.seconds()):
             self._states.changed(name, before, lambda: DeviceEvent(name, route.state, route.since))
 
     def _record_late(self, ended: Sequence[Ended], device: str | None, decided: float) -> None:
@@ -294,20 +300,30 @@ class Gateway(Service):
         self._append(self._recorder.record(device, (), ended, self.stamp(), now, decided).runs)
 
     def _take_changes(self, changes: Sequence[Change], stamp: Stamp) -> None:
-        self._append(self._recorder.record_changes(changes, stamp).runs)
+        entry = self._recorder.record_changes(changes, stamp)
+        self._append(entry.runs)
+        self._log_entry(entry)
         self._events.publish_changes(changes)
 
     def _append(self, runs: Sequence[Sequence[Row]]) -> None:
         if self._journal is not None and any(runs):
             self._journal.append(*runs)
 
-    def _warn(self, entry: Entry) -> None:
-        for each in entry.uncompared:
+    def _log_entry(self, entry: Entry) -> None:
+        for passed in entry.owner_changes:
+            between = (passed.before, passed.device)
+            if passed.event == "passed" and between not in self._passed:
+                self._passed.add(between)  # as many as there are devices, squared
+                self.log.info(
+                    "sensor {sensor} passes from {before}, which left a question unanswered or is away, to {device}, "
+                    "which reports it; further sensors that pass so are not logged",
+                    **passed._asdict(),
+                )
+        for uncompared in entry.uncompared:
             self.log.warn(
-                "the last {each.readings} readings of {each.field} of sensor {each.sensor} on {each.device} can't be "
-                "compared with its alarm condition {each.condition}, the last one is {each.text}: "
-                "they neither raise nor end the alarm",
-                each=each,
+                "the last {readings} readings of {field} of sensor {sensor} on {device} can't be compared with its "
+                "alarm condition {condition}, the last one is {text}: they neither raise nor end the alarm",
+                **uncompared._asdict(),
             )
         for sensor, device, before in entry.contested:
             self.log.warn(

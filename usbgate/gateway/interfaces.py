@@ -56,7 +56,7 @@ class SensorSummary:
 
     Attributes:
         sensor: Its id.
-        device: The device that reported it last.
+        device: The device that is asked for it (protocol §4.1).
         fields: The fields it has reported, sorted.
         seen: When it reported last: whole milliseconds since 1970, UTC.
         reports: Reports since usbgate started.

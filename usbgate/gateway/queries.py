@@ -89,16 +89,14 @@ class Queries:
         else:
             known = self._recorder.sensors.get(sensor)
             sensors = [] if known is None else [known]
-        return [
-            reading for known in sensors for name, reading in known.newest.items() if field is None or name == field
-        ]
+        return [reading for known in sensors for reading in known.readings() if field is None or reading.field == field]
 
     def sensors(self) -> list[SensorSummary]:
         return [
             SensorSummary(
                 sensor=sensor,
                 device=known.device,
-                fields=sorted(known.newest),
+                fields=sorted({reading.field for reading in known.readings()}),
                 seen=known.seen,
                 reports=known.reports,
                 name=self._sensor_settings[sensor].name if sensor in self._sensor_settings else None,

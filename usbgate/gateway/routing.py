@@ -20,6 +20,8 @@ from usbgate.core.settings import SensorSettings
 from usbgate.device.interfaces import IDeviceLink
 from usbgate.gateway.interfaces import DeviceSummary
 
+ABSENT_AFTER = 3600.0  # seconds offline after which other devices may own its sensors: longer than most repairs
+
 # Bytes that the longest tag of usbgate's own adds to a request: `_TAG:` and 8 characters (protocol §2).
 TAG_ROOM = 13
 
@@ -35,6 +37,7 @@ class Route:
         room: Bytes that a request may have.
         state: See `DeviceSummary`, as is `since`.
         warning: Returns `DeviceSummary.warning`.
+        offline_since: When the link was lost, in monotonic seconds; None while there is one.
         link_state: `pending.state` when `state` was derived from it.
         silent: Whether the device is silent.
         lease: Identifies the current lease; None while the device is not lent.
@@ -46,21 +49,27 @@ class Route:
     state: str
     since: int
     warning: Callable[[], str | None]
+    offline_since: float | None
     link_state: str = ""
     silent: bool = False
     lease: object | None = None
 
-    def update_state(self, at: int) -> bool:
+    def update_state(self, at: int, now: float) -> bool:
         """
         Derive the state again.
 
         Args:
             at: Now: whole milliseconds since 1970, UTC.
+            now: Now, in monotonic seconds.
 
         Returns:
             Whether it changed.
         """
         state = self.link_state = self.pending.state
+        if state in ("settling", "online"):
+            self.offline_since = None
+        elif self.offline_since is None:
+            self.offline_since = now
         if self.lease is not None:
             state = "lent"
         elif self.silent and state == "online":
@@ -112,6 +121,7 @@ class Routing:
         self._timer: IDelayedCall | None = None
         self._timer_at = inf
         self._stopped = False
+        sensors.is_absent = self._is_absent
 
     def add(self, link: IDeviceLink, rules: Rules, warning: Callable[[], str | None], since: int) -> Route:
         """
@@ -125,7 +135,9 @@ class Routing:
         """
         pending: PendingRequests[Deferred[Answer]] = PendingRequests(link.name, rules, link.size, self._first_tag)
         room = LINE_LIMIT - TAG_ROOM if rules.tags else LINE_LIMIT
-        route = self.routes[link.name] = Route(link, pending, room, pending.state, since, warning, pending.state)
+        route = self.routes[link.name] = Route(
+            link, pending, room, pending.state, since, warning, self._reactor.seconds(), pending.state
+        )
         return route
 
     def find(self, request: Request) -> Route:
@@ -144,12 +156,16 @@ class Routing:
         settings = self._sensor_settings.get(sensor)
         if settings is not None and settings.device in self.routes:
             return self.routes[settings.device]
-        known = self._sensors.get(sensor)
-        if known is not None and known.device in self.routes:
-            return self.routes[known.device]
+        owner = self._sensors.asked(sensor)
+        if owner in self.routes:
+            return self.routes[owner]
         if len(self.routes) == 1:
             return next(iter(self.routes.values()))
         raise Unknown(f"the device of sensor {sensor} is not known: name one with DEV")
+
+    def _is_absent(self, device: str) -> bool:
+        route = self.routes[device]
+        return route.offline_since is not None and self._reactor.seconds() - route.offline_since >= ABSENT_AFTER
 
     def set_timer(self, now: float) -> None:
         """

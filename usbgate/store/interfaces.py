@@ -130,6 +130,15 @@ class IStore(Interface):
             Fails with `SinkUnavailable`.
         """
 
+    def owners() -> Deferred[dict[str, str]]:
+        """
+        Fetch the devices that own the sensors of this gateway, by sensor: where a sensor was passed on, the one to
+        which it was passed last, else the one that claimed it first.
+
+        Returns:
+            Fails with `SinkUnavailable`.
+        """
+
     def history(sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         """
         Fetch stored readings of a sensor of this gateway, the newest `limit` of them, newest last, by number.

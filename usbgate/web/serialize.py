@@ -73,12 +73,15 @@ def sensors_json(queries: IQueries, now: int, only: str | None = None) -> Iterat
         queries: The gateway's queries.
         now: Whole milliseconds since 1970, UTC.
         only: Only this sensor, if it is known; None for all.
+
+    Of a sensor that several devices report, the readings are those of the device that is asked.
     """
     known = {each.sensor: each for each in queries.sensors()}
     configured = queries.sensor_settings()
     newest: dict[str, list[Reading]] = {}
     for reading in queries.last(only, None):
-        newest.setdefault(reading.sensor, []).append(reading)
+        if reading.sensor in known and reading.device == known[reading.sensor].device:
+            newest.setdefault(reading.sensor, []).append(reading)
     states = {device.name: device.state for device in queries.devices()}
     alarming = {(alarm.sensor, alarm.field) for alarm in queries.alarms() if alarm.ended is None}
     for sensor in dict.fromkeys([*configured, *known]):

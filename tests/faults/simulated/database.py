@@ -167,6 +167,12 @@ class SimulatedSink:
         """
         return self._call(lambda answer: answer.callback([]), self._database.latency * 3)
 
+    def owners(self) -> Deferred[dict[str, str]]:
+        """
+        See `IStore`; nobody owns a sensor here.
+        """
+        return self._call(lambda answer: answer.callback({}), self._database.latency * 3)
+
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         if not self._database.readers:
             return fail(SinkUnavailable("too many connections"))

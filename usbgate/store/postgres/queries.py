@@ -54,6 +54,13 @@ _ALARMS = f"""
     order by seq
 """
 
+# The device to which a sensor was passed last, or else the one that claimed it first: a device that claims it later did
+# so after a restart, before it was known that another one owns it.
+_OWNERS = """
+    select distinct on (sensor) sensor, device from owner_event where gateway = %(gateway)s
+    order by sensor, event = 'passed' desc, case when event = 'passed' then -seq else seq end limit %(limit)s
+"""
+
 # The names are compared outside, in case of a collision of series numbers (1 in 10^19); inside, the planner could
 # choose the unique index.
 _NEWEST = f"""
@@ -171,6 +178,13 @@ def alarms(gateway: str) -> Query[Alarm]:
     Query the open alarms (see `IStore.alarms`).
     """
     return Query(_ALARMS, {"gateway": gateway}, Alarm._make)
+
+
+def owners(gateway: str, limit: int) -> Query[tuple[str, str]]:
+    """
+    Query the owners of sensors (see `IStore.owners`).
+    """
+    return Query(_OWNERS, {"gateway": gateway, "limit": limit}, lambda row: (row[0], row[1]))
 
 
 def history(gateway: str, sensor: str, field: str | None, since: int | None, limit: int) -> Query[Reading]:

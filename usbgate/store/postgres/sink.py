@@ -42,6 +42,7 @@ _HOLDERS = """
 """
 
 LATEST_LIMIT = 50_000  # rows; 10,000 sensors are remembered (protocol §3), with some fields each
+OWNERS_LIMIT = 100_000  # rows; the sensors of ten devices
 HISTORY_LIMIT = 10_000  # rows; they stay in memory until they are sent, 0.4 kB each
 
 
@@ -139,6 +140,9 @@ class PostgresSink:
 
     def alarms(self) -> Deferred[list[Alarm]]:
         return self._rows(queries.alarms(self._gateway))
+
+    def owners(self) -> Deferred[dict[str, str]]:
+        return self._rows(queries.owners(self._gateway, OWNERS_LIMIT)).addCallback(dict)
 
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         query = queries.history(self._gateway, sensor, field, since, min(limit, HISTORY_LIMIT))

@@ -183,7 +183,9 @@ class Store {
 
   receive(kind, data) {
     if (kind === "reading") {
-      this.addValues(data.sensor, data.device, data.at, data.values);
+      // A card shows the device that is asked.
+      const shown = this.sensors.get(data.sensor)?.device ?? data.device;
+      if (shown === data.device) this.addValues(data.sensor, data.device, data.at, data.values);
       this.emit("reading", data);
       return;
     }

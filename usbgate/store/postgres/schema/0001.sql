@@ -103,3 +103,16 @@ create view alarm as
     from alarm_event
     group by gateway, alarm
     having not bool_or(event = 'joined');
+
+-- Which device became the owner of a sensor (protocol §4.1).
+
+create table owner_event (
+    at timestamptz not null,
+    gateway text collate "C" not null,
+    seq bigint not null,
+    sensor text collate "C" not null,
+    device text not null,
+    event text not null,
+    clock boolean not null,
+    unique (gateway, seq, at)
+);
