@@ -573,6 +573,19 @@ class TestBuffer(SynchronousTestCase):
         # An answer to a later message shows that theirs was read, too.
         self.assertEqual(sent(pending.received([report("31")], 102.5, AT)), ["22 J"])
 
+    def test_behind_one_at_a_time(self) -> None:
+        """
+        A long message to a sensor that does not answer waits for another one's end, and delays nobody meanwhile.
+        """
+        pending = link(buffer=63, window=4)
+        for n, sensor in enumerate(("2" * 10, "3" * 10)):  # 35 bytes
+            pending.put(asked(sensor), sensor, 1.0, 10.0 * n)
+            pending.expire(10.0 * n + 1.0)
+            pending.expire(10.0 * n + 5.0)
+        written = [sent(pending.put(asked(sensor), sensor, LONG, 100.0)) for sensor in ("2" * 10, "3" * 10, "20")]
+        self.assertEqual(written, [["2" * 10 + " J"], [], ["20 J"]])
+        self.assertEqual(sent(pending.expire(102.0)), ["3" * 10 + " J"])
+
     def test_only_place_is_not_kept(self) -> None:
         """
         If there is room for one message only, or `window` is 1, sensors that do not answer get their turn.

@@ -88,6 +88,7 @@ class World:
     def _make_device(self, name: str, sensors: Sequence[str]) -> Device:
         rules = Rules(
             window=self.random.randint(1, 4),
+            buffer=self.random.choice([0, 63]),
             tags=self.random.random() < 0.4,
             settle=self.random.choice([0.0, 0.0, 2.0]),
             patience=self.random.choice([None, 1.0, 5.0]),

@@ -526,9 +526,8 @@ class LinkBook:
         """
         Return whether the next message to a sensor that does not answer leaves room for one like it to another sensor.
         """
-        buffer, size = self.rules.buffer or 0, self._size(sensor)
-        room = buffer - sum(message.size for message in self._buffered if message.behind)
-        return buffer // size < 2 or room // size >= 2
+        taken = sum(message.size for message in self._buffered if message.behind)
+        return not taken or ((self.rules.buffer or 0) - taken) // self._size(sensor) >= 2
 
     def _check_patience(self, send: Send) -> None:
         sensor = send.request.question.sensor
@@ -564,7 +563,12 @@ class LinkBook:
             candidates = self._candidates()
             first = [sensor for sensor in candidates if self._order(sensor) == self._order(candidates[0])]
             full = not all(map(self._fits, first))
-            demand(full or not candidates, "§4.2 nothing waits while there is a free place", candidates)
+            others = self._candidates(any)
+            demand(
+                full or not candidates or (others != candidates and not self._fits(others[0])),
+                "§4.2 nothing waits while there is a free place",
+                candidates,
+            )
             self.seen["buffer full"] += full
             if len(candidates) < len(self._lines.keys() - self._wire.keys() - self._held.keys()):
                 few = len(self._wire.keys() & self._missed.keys()) < self.rules.window - 1

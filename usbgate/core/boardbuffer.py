@@ -94,10 +94,11 @@ class BoardBuffer:
         """
         Return whether a message to a sensor that does not answer would leave a place for one to another sensor.
 
-        A place is room for a message of the same size. If there is only one, it is not kept.
+        A place is room for a message of the same size. If there is only one, it is not kept; but then no other message
+        to a sensor that does not answer may count.
         """
-        two = 2 * self._size(request, tag)
-        return two > self.limit or self._bytes(True) + two <= self.limit
+        taken = self._bytes(True)
+        return not taken or taken + 2 * self._size(request, tag) <= self.limit
 
     def _bytes(self, behind: bool) -> int:
         # All bytes that count, or those to sensors that do not answer.
