@@ -180,14 +180,13 @@ class KnownSensors:
             known = self._add(sensor, device, at)
             if known is None:
                 return None
-        self._heard += 1
+        self._heard = heard = self._heard + 1
         known.seen = at
         known.reports += 1
         if answers:
             known.kept = True
-        asked = known.device
+        asked, reporter = known.device, known.asked
         if asked == device:
-            reporter = known.asked
             known.failed = False
             if not known.owned:
                 reporter.reports += 1
@@ -195,10 +194,10 @@ class KnownSensors:
                     self._own(sensor, known, device, "claimed")
         else:
             reporter = self._reported_by_another(sensor, known, device, answers)
-        reporter.heard = self._heard
+        reporter.heard = heard
         for reading in readings:
             reporter.remember(reading)
-        return asked if asked != device else None
+        return None if asked == device else asked
 
     def asked(self, sensor: str) -> str | None:
         """
