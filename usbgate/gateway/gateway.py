@@ -32,7 +32,7 @@ from usbgate.core.model import (
     Row,
     StoreEvent,
 )
-from usbgate.core.pending import Moves, Rules
+from usbgate.core.pending import Asker, Moves, Rules
 from usbgate.core.recorder import Entry, Recorder
 from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
@@ -41,7 +41,7 @@ from usbgate.gateway.events import Events
 from usbgate.gateway.interfaces import IGateway, Lease
 from usbgate.gateway.malformed import MalformedLines
 from usbgate.gateway.queries import Queries
-from usbgate.gateway.replies import Asker, Ended, Replies
+from usbgate.gateway.replies import Ended, Replies
 from usbgate.gateway.routing import Route, Routing
 from usbgate.gateway.states import StateEvents
 from usbgate.store.interfaces import IJournal, IStore
@@ -173,7 +173,7 @@ class Gateway(Service):
 
     def ask(self, request: Request) -> Deferred[Answer]:
         now = self.seconds()
-        asker: Asker = Asker(request, now, Deferred())
+        asker: Asker[Deferred[Answer]] = Asker(request, now, Deferred())
         route: Route | None = None
         try:
             if self._stopping:

@@ -19,14 +19,14 @@ from usbgate.core.model import Answer
 REPLIES_PER_TURN = 100
 
 # A request whose Deferred fires with the reply, and replies as they are decided.
-Asker = pending.Asker[Deferred[Answer]]
+_Asker = pending.Asker[Deferred[Answer]]
 Ended = pending.Ended[Deferred[Answer]]
 
 
 @dataclass(eq=False, slots=True)
 class _Postponed:
     # Replies for later turns. Whatever else their clients get waits behind them, so that the order holds.
-    replies: deque[tuple[Answer | RequestError, Asker]]  # a deque, so that each is released in its turn
+    replies: deque[tuple[Answer | RequestError, _Asker]]  # a deque, so that each is released in its turn
     clients: set[str]
     device: str | None
     decided: float
