@@ -11,8 +11,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from usbgate.core.model import DeviceEvent
 
-# Events of one device that are published at once, so that a replug is seen as it happens; then one a second follows.
-BURST = 4
+# Events of one device that are published at once, so that a replug (two) and a lending (three) are seen as they happen,
+# even twice; then one a second follows.
+BURST = 6
 
 
 @dataclass(eq=False, slots=True)
