@@ -37,6 +37,7 @@ from usbgate.daemon.statedir import StateDirectory, gateway_name
 from usbgate.device.endpoint import open_device
 from usbgate.device.interfaces import IDialect
 from usbgate.device.link import Link
+from usbgate.device.portusers import find_users_in_thread
 from usbgate.device.usb import UsbTree
 from usbgate.gateway.gateway import Gateway
 from usbgate.net.listeners import Listeners
@@ -212,7 +213,7 @@ def build(
     usb = UsbTree()
     for name, device in devices.items():
         link = _link(reactor, name, device, usb)
-        gateway.add_link(link, _rules(settings, device), partial(usb.ambiguity, device.path))
+        gateway.add_link(link, _rules(settings, device), partial(_warning, link, usb, device.path))
         link.setServiceParent(neighbours)
     ports: list[IService] = [Listeners(reactor, settings.listen, factory)]
     if settings.http.listen != "none":
@@ -263,7 +264,12 @@ def _link(reactor: Any, name: str, device: DeviceSettings, usb: UsbTree) -> Link
         repeats=device.repeats,
         gap=device.gap,
         describe=partial(usb.describe_board, keep_dtr=device.reset == "never"),
+        find_users=find_users_in_thread,
     )
+
+
+def _warning(link: Link, usb: UsbTree, path: str) -> str | None:
+    return "; ".join(text for text in (link.warning, usb.ambiguity(path)) if text is not None) or None
 
 
 def _store(reactor: Any, settings: Settings, gateway: Gateway, name: str) -> tuple[MultiService, Delivery]:

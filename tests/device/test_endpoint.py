@@ -27,7 +27,7 @@ from tests.support.ports import PortCase, RecordingProtocol
 from tests.support.usb import MadeUpUsb
 from tests.support.waiting import until
 from usbgate.device.endpoint import SerialEndpoint, UsbEndpoint, open_device
-from usbgate.device.errors import AmbiguousDevice, DeviceBusy, DeviceError, NoSuchDevice, NotPermitted
+from usbgate.device.errors import AmbiguousDevice, DeviceBusy, DeviceError, NoSuchDevice, NotPermitted, SecondName
 from usbgate.device.serialport import SerialTransport
 from usbgate.device.usb import UsbTree
 
@@ -81,12 +81,18 @@ class OpeningTests(PortCase):
 
     async def test_second_open_is_busy(self) -> None:
         """
-        The port is locked: a second opening fails with a remedy, until the first is closed.
+        A second opening by usbgate, under this or another name, fails and names the first, until that is closed.
         """
         protocol, _ = await self.open()
         before = open_files()
-        error = await self.assertFailure(self.endpoint.connect(Factory.forProtocol(RecordingProtocol)), DeviceBusy)
-        self.assertIn(f"fuser -v {self.board.path}", str(error))
+        error = await self.assertFailure(self.endpoint.connect(Factory.forProtocol(RecordingProtocol)), SecondName)
+        other = SerialEndpoint(reactor, self.board.tty)
+        error = await self.assertFailure(other.connect(Factory.forProtocol(RecordingProtocol)), SecondName)
+        self.assertEqual(
+            str(error),
+            f"{self.board.tty}: usbgate itself has it open, as {self.board.path}; "
+            "remove one of the two devices from the configuration",
+        )
         self.assertNotIn("\n", str(error))
         self.assertEqual(open_files(), before)
         await self.close(protocol)
@@ -105,7 +111,9 @@ class OpeningTests(PortCase):
         ) as holder:
             assert holder.stdout is not None
             self.assertEqual(holder.stdout.readline(), b"held\n")
-            await self.assertFailure(self.endpoint.connect(Factory.forProtocol(RecordingProtocol)), DeviceBusy)
+            error = await self.assertFailure(self.endpoint.connect(Factory.forProtocol(RecordingProtocol)), DeviceBusy)
+            self.assertIn(f"fuser -v {self.board.path}", str(error))
+            self.assertNotIn("\n", str(error))
             holder.send_signal(signal.SIGKILL)
         await self.open()
 
@@ -279,8 +287,8 @@ class SpecTests(PortCase):
         protocol = await endpoint.connect(Factory.forProtocol(RecordingProtocol))
         assert isinstance(protocol, RecordingProtocol)
         self.assertEqual(termios.tcgetattr(self.board.master)[4], termios.B115200)
-        busy = await self.assertFailure(endpoint.connect(Factory.forProtocol(RecordingProtocol)), DeviceBusy)
-        self.assertIn(f"fuser -v {usb.dev}/ttyACM1", str(busy))
+        busy = await self.assertFailure(endpoint.connect(Factory.forProtocol(RecordingProtocol)), SecondName)
+        self.assertTrue(str(busy).startswith(f"{usb.dev}/ttyACM1: "), str(busy))
         await self.close(protocol)
         usb.plug("1-4", "2341:8036", "85", ttyACM2="1.0")
         doubt = await self.assertFailure(endpoint.connect(Factory.forProtocol(RecordingProtocol)), AmbiguousDevice)

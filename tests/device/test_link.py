@@ -550,15 +550,18 @@ class PtyTests(unittest.TestCase):
 
     async def test_busy(self) -> None:
         """
-        A second link to the same port fails while the port is in use, and opens it once the first has stopped.
+        A second link to the same port fails while the port is in use, and says so in its warning; it opens the port
+        once the first has stopped.
         """
         await self.start()
         other = self.new_link()
         other.startService()
         await until(lambda: len(self.listener.calls) > 1)
-        self.assertIn("in use by another program", self.listener.calls[1][1])
+        self.assertIn("usbgate itself has it open", self.listener.calls[1][1])
+        self.assertEqual((self.link.warning, other.warning), (None, self.listener.calls[1][1]))
         await self.link.stopService()
         await until(lambda: self.listener.calls[2:] == [("up",)])
+        self.assertIsNone(other.warning)
 
     async def test_pause_holds_over_replug(self) -> None:
         """

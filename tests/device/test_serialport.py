@@ -15,11 +15,15 @@ from zope.interface.verify import verifyObject
 from tests.support.board import open_files
 from tests.support.ports import PortCase
 from tests.support.waiting import until
+from usbgate.device import serialport
 from usbgate.device.endpoint import SerialEndpoint
-from usbgate.device.interfaces import IResettable
+from usbgate.device.interfaces import IResettable, ISharedPort
 from usbgate.device.serialport import LockedSerial, SerialTransport
 
 reactor: Any = global_reactor
+
+TIOCGEXCL = 0x80045440  # of Linux; not in `termios`
+TCGETS2 = 0x802C542A
 
 
 class ClosingTests(PortCase):
@@ -180,3 +184,95 @@ class ResetTests(PortCase):
         self.assertFalse(transport.reset())
         self.board.say(b"still here")
         await until(lambda: protocol.data == b"still here")
+
+
+class SharedTests(PortCase):
+    """
+    What other programs may do to the port.
+    """
+
+    def exclusive(self, transport: SerialTransport) -> bool:
+        """
+        Return whether the tty is closed to other programs.
+        """
+        return fcntl.ioctl(transport.fileno(), TIOCGEXCL, bytes(4)) != bytes(4)
+
+    async def test_exclusive(self) -> None:
+        """
+        A tty is closed to other programs until the port is closed; a pty, on which that would outlive us, is not.
+        """
+        protocol, transport = await self.open()
+        verifyObject(ISharedPort, transport)
+        self.assertFalse(self.exclusive(transport))
+        await self.close(protocol)
+        self.patch(serialport, "is_pty", lambda status: False)
+        with open(self.board.tty, "rb", buffering=0) as other:
+            protocol, transport = await self.open()
+            self.assertTrue(self.exclusive(transport))
+            await self.close(protocol)
+            self.assertEqual(fcntl.ioctl(other, TIOCGEXCL, bytes(4)), bytes(4))
+
+    async def test_settings(self) -> None:
+        """
+        Changed settings are set again, and it is reported what they were; nothing is reported if none was changed.
+        """
+        _, transport = await self.open()
+        before = termios.tcgetattr(self.board.master)
+        self.assertIsNone(transport.restore_settings())
+        for place, value, reported in (
+            (5, termios.B115200, "115200 baud"),
+            (5, termios.B1200, "1200 baud"),
+            (3, before[3] | termios.ICANON | termios.ECHO, "another mode"),
+            (0, before[0] | termios.ICRNL, "another mode"),
+        ):
+            changed = termios.tcgetattr(self.board.master)
+            changed[place] = value
+            if place == 5:
+                changed[4] = value
+            termios.tcsetattr(self.board.master, termios.TCSANOW, changed)
+            self.assertEqual(transport.restore_settings(), reported)
+            self.assertEqual(termios.tcgetattr(self.board.master), before)
+            self.assertIsNone(transport.restore_settings())
+
+    async def test_odd_speed(self) -> None:
+        """
+        A speed for which there is no constant is set again, too.
+        """
+        self.endpoint = SerialEndpoint(reactor, self.board.path, 12_345)
+        _, transport = await self.open()
+        before = fcntl.ioctl(self.board.master, TCGETS2, bytes(44))
+        attributes = termios.tcgetattr(self.board.master)
+        attributes[4] = attributes[5] = termios.B9600
+        termios.tcsetattr(self.board.master, termios.TCSANOW, attributes)
+        self.assertEqual(transport.restore_settings(), "9600 baud")
+        self.assertEqual(fcntl.ioctl(self.board.master, TCGETS2, bytes(44)), before)
+
+    async def test_closed(self) -> None:
+        """
+        A port that was closed or unplugged has no settings and no tty.
+        """
+        protocol, transport = await self.open()
+        self.board.unplug()
+        await until(lambda: protocol.lost)
+        self.assertEqual((transport.restore_settings(), transport.tty()), (None, None))
+
+    async def test_disturbed(self) -> None:
+        """
+        It is noticed when another program opens or closes the port, and when it reads what came for us; not what we
+        do ourselves.
+        """
+        protocol, transport = await self.open()
+        calls: list[None] = []
+        transport.disturbed = lambda: calls.append(None)
+        self.board.say(b"good data")
+        transport.write(b"ours")
+        await until(lambda: protocol.data == b"good data")
+        self.assertEqual(calls, [])
+        other = open(self.board.tty, "rb", buffering=0)  # noqa: SIM115  # it is closed below
+        await until(lambda: calls)
+        calls.clear()
+        other.close()
+        await until(lambda: calls)
+        calls.clear()
+        transport.doRead()
+        self.assertEqual(calls, [None])

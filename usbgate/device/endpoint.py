@@ -14,7 +14,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from usbgate.device.errors import AmbiguousDevice, NoSuchDevice, device_error
+from usbgate.device.errors import AmbiguousDevice, NoSuchDevice, SecondName, device_error
 from usbgate.device.serialport import SerialTransport
 from usbgate.device.usb import UsbTree, is_usb, parse_usb
 
@@ -68,6 +68,8 @@ class SerialEndpoint:
 
     def _open(self, factory: IProtocolFactory) -> IProtocol:
         path = self._locate()
+        if (other := SerialTransport.open_at(path)) is not None:
+            raise SecondName(path, other.path)
         try:
             transport = SerialTransport(path, self._reactor, self._baudrate, self._keep_dtr)
         except (OSError, ValueError, OverflowError, termios.error) as error:

@@ -54,6 +54,22 @@ class DeviceBusy(DeviceError):
         )
 
 
+class SecondName(DeviceBusy):
+    """
+    usbgate itself has the port open, under another name.
+    """
+
+    def __init__(self, path: str, other: str) -> None:
+        """
+        Args:
+            path: The device, as the configuration spells it.
+            other: The name under which it is open.
+        """
+        DeviceError.__init__(
+            self, path, f"usbgate itself has it open, as {other}; remove one of the two devices from the configuration"
+        )
+
+
 class NotPermitted(DeviceError):
     """
     The device belongs to a group that this user is not in, or its mode denies access even to its group.

@@ -4,7 +4,8 @@ The interfaces of dialects, links and their listeners.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
@@ -81,6 +82,29 @@ class IResettable(Interface):
 
         Returns:
             False if it can't: there is no such line, or the port is closed.
+        """
+
+
+class ISharedPort(Interface):
+    """
+    A transport on a tty, which other programs can open and set as well.
+    """
+
+    disturbed: Callable[[], None] = Attribute(
+        "To be set: called when another program opened or closed the tty, or read what had arrived."
+    )
+
+    def tty() -> os.stat_result | None:
+        """
+        Return the status of the tty; None if it is closed.
+        """
+
+    def restore_settings() -> str | None:
+        """
+        Set speed and mode again if they were changed.
+
+        Returns:
+            To what they had been changed, such as "115200 baud"; None if they were not.
         """
 
 

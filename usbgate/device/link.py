@@ -23,7 +23,8 @@ from usbgate.core.linebuffer import DeviceLineBuffer
 from usbgate.core.model import UNKNOWN_BOARD, BoardKind, Report, Request, Send
 from usbgate.device.diagnostics import GARBLED_BYTES, Diagnostics
 from usbgate.device.filters import EchoFilter, RepeatFilter
-from usbgate.device.interfaces import IDeviceLink, IDialect, ILinkListener, IResettable
+from usbgate.device.interfaces import IDeviceLink, IDialect, ILinkListener, IResettable, ISharedPort
+from usbgate.device.portwatch import FindUsers, PortWatch
 from usbgate.device.reconnect import Reconnector, reopen_policy
 from usbgate.device.unended import UnendedLine
 from usbgate.device.watchdog import Watchdog
@@ -171,6 +172,7 @@ class Link(Service):
         repeats: float | None = None,
         gap: float | None = None,
         describe: Callable[[str | None], BoardKind] = lambda path: UNKNOWN_BOARD,
+        find_users: FindUsers | None = None,
     ) -> None:
         """
         Args:
@@ -185,6 +187,7 @@ class Link(Service):
             repeats: Seconds within which an identical line is only counted; None to deliver every line.
             gap: Seconds of quiet that end a line; None if only a line end does.
             describe: Returns what is known of the board at the path of a tty; None is an endpoint without a tty.
+            find_users: Finds the other programs that have the device's tty open; None to look for none.
         """
         self.name: str = name
         self.path = path
@@ -200,13 +203,14 @@ class Link(Service):
         self._noise_lines = 0
         self._echoes = EchoFilter()
         self._repeats = None if repeats is None else RepeatFilter(repeats)
+        self.port_watch = PortWatch(reactor, name, path, find_users)
         self._watchdog: Watchdog | None = None
         if silence is not None:
             self._watchdog = Watchdog(
                 reactor,
                 name,
                 silence,
-                silent=lambda: self.listener.link_silent(),
+                silent=self._silent,
                 active=lambda: self.listener.link_active(),
                 reset=self._reset if reset_silent else None,
             )
@@ -214,6 +218,13 @@ class Link(Service):
         self._reconnector = Reconnector(
             reactor, endpoint, factory, name, path, lambda reason: self.listener.link_down(reason), retry
         )
+
+    @property
+    def warning(self) -> str | None:
+        """
+        What a person should know of the port: who else has it open.
+        """
+        return self.port_watch.warning or self._reconnector.warning
 
     def startService(self) -> None:
         """
@@ -314,6 +325,9 @@ class Link(Service):
             self.counts.reconnects += 1
         if self._watchdog is not None:
             self._watchdog.start()
+        if ISharedPort.providedBy(protocol.transport):
+            protocol.transport.disturbed = self.port_watch.suspect
+            self.port_watch.start(protocol.transport)
         board = self._describe(protocol.path)
         self._board_starts = board.resets
         self.listener.link_up(board)
@@ -323,11 +337,16 @@ class Link(Service):
         Report that the device is closed, unless the link closed it.
         """
         self._protocol = None
+        self.port_watch.stop()
         if self._watchdog is not None:
             self._watchdog.stop()
         if self._reconnector.running:
             self._reconnector.lost()
             self.listener.link_down(f"{self.path} was disconnected")
+
+    def _silent(self) -> None:
+        self.port_watch.suspect()
+        self.listener.link_silent()
 
     def _reset(self) -> bool:
         return self._protocol is not None and self._protocol.reset()
@@ -338,6 +357,7 @@ class Link(Service):
         """
         self.counts.noise_bytes += count
         self.diagnostics.garbage_received(b"", count)
+        self.port_watch.suspect()
         self._noise_lines += lines
 
     def check_garbage(self, rest: bytes) -> None:
@@ -347,6 +367,7 @@ class Link(Service):
         Args:
             rest: The beginning of a line that has not ended.
         """
+        self.port_watch.suspect()
         lines = self.counts.lines_in + self._noise_lines
         self.diagnostics.check_garbage(rest, lines, self.counts.malformed + self._noise_lines)
 
@@ -434,4 +455,5 @@ class Link(Service):
     def _malformed(self, line: bytes, reason: str) -> None:
         self.counts.malformed += 1
         self.diagnostics.garbage_received(line)
+        self.port_watch.suspect()
         self.listener.line_malformed(line[:LINE_LIMIT], reason)

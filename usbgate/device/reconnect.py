@@ -15,6 +15,8 @@ from twisted.logger import FilteringLogObserver, Logger, LogLevel, LogLevelFilte
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from usbgate.device.errors import DeviceBusy
+
 # A replugged device is back within 0.8 s. Twisted's own policy waits up to 60 s, and its jitter alone up to 1 s.
 reopen_policy = backoffPolicy(0.2, 0.6, jitter=lambda: 0.2 * random.random())
 
@@ -57,6 +59,9 @@ class _QuietClientService(ClientService):
 class Reconnector:
     """
     Keeps a device open from `start` to `stop`, and logs when it is disconnected and when it is back.
+
+    Attributes:
+        warning: Why the device cannot be opened, if another program or usbgate itself has it open; None otherwise.
     """
 
     log: ClassVar[Logger] = Logger()
@@ -81,6 +86,7 @@ class Reconnector:
             failed: Called with the reason if the first attempt after `start` fails; later failures are only logged.
             retry: Returns the seconds to wait before the nth attempt in a row.
         """
+        self.warning: str | None = None
         self._reactor = reactor
         self._device = device
         self._path = path
@@ -113,6 +119,7 @@ class Reconnector:
         """
         Try to open the device until it succeeds.
         """
+        self.warning = None
         self._away_since = None
         self._lost = False
         self._brief = 0
@@ -140,6 +147,7 @@ class Reconnector:
         Returns:
             Whether the device was open before, since `start`.
         """
+        self.warning = None
         now = self._reactor.seconds()
         again, self._lost = self._lost, False
         self._network = network
@@ -193,6 +201,7 @@ class Reconnector:
         if not self.running:  # the attempt was cancelled
             return
         reason = failure.getErrorMessage()
+        self.warning = reason if failure.check(DeviceBusy) else None
         if failure.type not in self._logged:
             # One line for each kind of failure: that another program grabs a replugged device is news.
             self._logged.add(failure.type)

@@ -1,14 +1,20 @@
 """
 The transport of a serial port: locked, reset by DTR, and closed even if the device has stopped reading.
+
+It can tell whether another program changed the port's settings.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import termios
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 import serial
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -18,7 +24,9 @@ from twisted.internet.serialport import SerialPort
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from usbgate.device.interfaces import IResettable
+from usbgate.device.interfaces import IResettable, ISharedPort
+from usbgate.device.openings import Openings
+from usbgate.device.portusers import is_pty, is_same_tty
 
 READ_SIZE = 65536  # bytes; the kernel keeps less than that for a tty, so one read returns everything
 
@@ -29,25 +37,45 @@ LINGER = 0.5
 # cable delays it by a few ms.
 RESET_PULSE = 0.1
 
+SPEEDS = {getattr(termios, name): int(name[1:]) for name in dir(termios) if re.fullmatch("B[0-9]+", name)}
+
 
 class LockedSerial(serial.Serial):
     """
-    pyserial's port, held under `flock`; TIOCEXCL would outlive a `kill -9`.
+    pyserial's port, held under `flock`, and, unless it is a pty, closed to all other programs but root's (TIOCEXCL).
+
+    `flock` keeps out only programs that ask for it. TIOCEXCL ends with the last descriptor of a tty, but on a pty it
+    would outlive a `kill -9`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # An inter-byte timeout of 0 makes pyserial set VMIN = 1. With its usual VMIN = 0 a read without data looks like
         # the end of file, and so a spurious wake-up like an unplugged device.
         super().__init__(*args, **{**kwargs, "exclusive": True, "inter_byte_timeout": 0})
+        if not is_pty(os.fstat(self.fileno())):
+            self._set_exclusive(termios.TIOCEXCL)
+
+    def close(self) -> None:
+        """
+        Close the port; another program that has it open does not keep it closed to everybody.
+        """
+        if self.is_open:
+            self._set_exclusive(termios.TIOCNXCL)
+        super().close()
+
+    def _set_exclusive(self, request: int) -> None:
+        with suppress(OSError):  # it was unplugged, or is not quite a tty
+            fcntl.ioctl(self.fileno(), request)
 
 
-@implementer(IResettable)
+@implementer(IResettable, ISharedPort)
 class SerialTransport(SerialPort):
     """
     Twisted's SerialPort, opened exclusively; a device that has stopped reading can't keep it from closing.
     """
 
     _serialFactory = LockedSerial
+    _open_ports: ClassVar[WeakSet[SerialTransport]] = WeakSet()  # of this process, as locks are
 
     def __init__(self, path: str, reactor: IReactorTime, baudrate: int, keep_dtr: bool = False) -> None:
         """
@@ -67,6 +95,8 @@ class SerialTransport(SerialPort):
         Raises:
             Exception: OSError, termios.error or ValueError, as pyserial does.
         """
+        self.path = path
+        self.disturbed: Callable[[], None] = lambda: None
         self._clock = reactor
         self._closing: IDelayedCall | None = None
         self._resetting: IDelayedCall | None = None
@@ -75,6 +105,40 @@ class SerialTransport(SerialPort):
         super().__init__(Protocol(), path, reactor, baudrate=baudrate)
         if keep_dtr:
             self._keep_dtr()
+        self._settings = self._read_settings()
+        self._open_ports.add(self)
+        self._openings = Openings(reactor, path, lambda: self.disturbed())
+
+    @classmethod
+    def open_at(cls, path: str) -> SerialTransport | None:
+        """
+        Return the port of this process that is the same tty, whatever its name.
+        """
+        with suppress(OSError):
+            tty = os.stat(path)
+            for port in cls._open_ports:
+                if (other := port.tty()) is not None and is_same_tty(other, tty):
+                    return port
+        return None
+
+    def tty(self) -> os.stat_result | None:
+        with suppress(OSError):
+            return os.fstat(self.fileno())
+        return None
+
+    def _read_settings(self) -> list[Any] | None:
+        with suppress(OSError, ValueError, termios.error):  # it was unplugged, or is closed
+            return termios.tcgetattr(self.fileno())
+        return None
+
+    def restore_settings(self) -> str | None:
+        found, wanted = self._read_settings(), self._settings
+        if found is None or wanted is None or found == wanted:
+            return None
+        with suppress(OSError, termios.error, ValueError):
+            termios.tcsetattr(self.fileno(), termios.TCSANOW, wanted)
+            self._serial.baudrate = self._serial.baudrate  # a speed without a constant of its own
+        return f"{SPEEDS.get(found[5], '?')} baud" if found[5] != wanted[5] else "another mode"
 
     def _keep_dtr(self) -> None:
         with suppress(OSError, termios.error):
@@ -137,7 +201,8 @@ class SerialTransport(SerialPort):
         """
         try:
             data = os.read(self.fileno(), READ_SIZE)
-        except BlockingIOError:
+        except BlockingIOError:  # with the settings of the port, only if somebody else was faster
+            self.disturbed()
             return None
         except OSError:  # EIO: it was unplugged
             return ConnectionLost()
@@ -184,6 +249,7 @@ class SerialTransport(SerialPort):
         """
         if self.disconnected:
             return
+        self._openings.stop()
         if self._closing is not None:
             self._closing.cancel()
             self._closing = None
