@@ -147,13 +147,14 @@ class Dialect:
 
     def _decode(self, line: bytes, head: bytes) -> Report:
         spelled: Mapping[str, str] = {}
-        if has_parts(line):
-            line, spelled = self._join(line)
         damages: tuple[str, ...] = ()
         names: Sequence[bytes] = ()
-        try:
-            fields = parse(line)
-        except Malformed as error:
+        fields, error = _try_parse(line)
+        # Where every segment is a field there is nothing to join.
+        if len(fields) <= line.count(b"_") and has_parts(line):
+            line, spelled = self._join(line)
+            fields, error = _try_parse(line)
+        if error is not None:
             if may_be_two(line):
                 names = names_in_one_line(line)  # if it raises, that is the better reason
             fields, damages = self._parse_damaged(line, error)
@@ -185,7 +186,7 @@ class Dialect:
             if len(self._shapes) >= SHAPES_LIMIT:
                 self._shapes.clear()
             self._shapes[head] = _Shape(sensor, command, None, last)
-        return Report(sensor, command, tag, tuple(fields.items()), damages)
+        return make(Report, (sensor, command, tag, tuple(fields.items()), damages))
 
     def _remember_usual(self, keys: Iterable[str]) -> None:
         if len(self._usual_keys) >= SHAPES_LIMIT:
@@ -241,6 +242,13 @@ class Dialect:
         if tag is not None:
             line = b"%b_TAG:%b" % (line, tag.encode())
         return line + checksum(line) if self._checksum else line
+
+
+def _try_parse(line: bytes) -> tuple[dict[str, str], Malformed | None]:
+    try:
+        return parse(line), None
+    except Malformed as error:
+        return {}, error
 
 
 def _flag(options: Mapping[str, object], key: str, usual: bool) -> bool:
