@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.worlds import message_size
 from usbgate.core.errors import RequestError
 from usbgate.core.fieldline import check_value
+from usbgate.core.holders import Holder
 from usbgate.core.model import Answer, BoardKind, Question, Request
 from usbgate.core.pending import Asker, Moves, PendingRequests, Rules
 from usbgate.testing import acknowledgement, report, request
@@ -34,12 +35,13 @@ class Pending(PendingRequests[Any]):
         See `PendingRequests`.
         """
         super().__init__(device, rules, message_size, first_tag)
+        self._me = Holder("me")
 
     def put(self, request: Request, waiter: object, timeout: float, now: float) -> Moves[Any]:
         """
-        Ask.
+        Ask, always over the same connection.
         """
-        return self.ask(Asker(request, now, waiter), timeout, now)
+        return self.ask(Asker(request, now, waiter, self._me), timeout, now)
 
 
 def link(device: str = "tty", first_tag: int = 0, **rules: Any) -> Pending:

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.connections import NETWORKS, Connection
 from tests.support.worlds import (
     TICK,
     TOGGLE,
@@ -27,6 +28,7 @@ from tests.support.worlds import (
     questions,
     random_world,
 )
+from usbgate.core.holders import Holder
 from usbgate.core.model import Question, Report
 from usbgate.core.pending import Rules
 
@@ -40,18 +42,30 @@ SENSORS = ("20", "21")
 INTERESTING = [
     "another spelling",
     "answered",
+    "askers: one displaced",
+    "askers: too many",
     "behind for longer",
     "buffer full",
     "busy",
     "delay ended by a report",
+    "displaced: joined by others",
+    "displaced: not the newest",
+    "displaced: of the gone",
+    "gone: one goes on",
+    "gone: one too many",
     "held back after a flap",
     "join",
+    "joined by others, not displaced",
+    "link full",
+    "link full: one displaced",
     "new turn",
     "offline",
     "overtakes one that is behind",
     "place kept",
     "place kept in the buffer",
     "recent",
+    "sensor full",
+    "sensor full: one displaced",
     "settled by a line",
     "slip: late",
     "slip: second",
@@ -69,6 +83,16 @@ class Ask(NamedTuple):
     question: Question
     limit: float
     max_age: float | None
+    connection: int
+
+
+class HangUp(NamedTuple):
+    """
+    A connection goes, and another one comes.
+    """
+
+    connection: int
+    host: str
 
 
 class Line(NamedTuple):
@@ -130,23 +154,47 @@ def chunk_of(world: World, chunk: Chunk) -> list[tuple[Report, Message | None]]:
     return spelled
 
 
-def live(rules: list[Rules], firmware: list[Firmware], up: bool, events: list[Ask | Chunk | Wait | Flip]) -> None:
+class Limits(NamedTuple):
+    """
+    How many questions may wait for a sensor and on a link, and how many askers there may be in all and of one address
+    whose connections are gone.
+    """
+
+    sensor: int
+    link: int
+    askers: int
+    gone: int
+
+
+def live(
+    rules: list[Rules],
+    firmware: list[Firmware],
+    limits: Limits,
+    up: bool,
+    events: list[Ask | HangUp | Chunk | Wait | Flip],
+) -> None:
     """
     Run a world of drawn events to its end.
     """
     books = [LinkBook(f"tty{n}", each, Counter()) for n, each in enumerate(rules)]
-    world = World(books, dict(zip(SENSORS, firmware, strict=True)))
+    for book in books:
+        book.pending.sensor_limit, book.pending.link_limit = limits.sensor, limits.link
+    connections = [Connection(Holder("10.0.0.1")) for _ in range(3)]
+    world = World(books, dict(zip(SENSORS, firmware, strict=True)), connections, limits.askers, limits.gone)
     for book in books if up else []:
         book.link_up(0.0)
     for event in events:
         if isinstance(event, Wait):
             world.wait(event.ticks * TICK, event.timer)
             continue
+        if isinstance(event, HangUp):
+            world.hang_up(event.connection, event.host)
+            continue
         link = event.link % len(books)
         book = books[link]
         connected = book.state in ("settling", "online")
         if isinstance(event, Ask):
-            world.ask(link, event.question, event.limit, event.max_age)
+            world.ask(link, *event[1:])
         elif isinstance(event, Chunk):
             if connected:
                 world.receive(link, chunk_of(world, event._replace(link=link)))
@@ -160,7 +208,15 @@ def live(rules: list[Rules], firmware: list[Firmware], up: bool, events: list[As
 # Mostly one link, one sensor and the same command with other arguments, so that there is something to confuse.
 asked = st.sampled_from([*questions("20")[:3], *questions("20")[:3], *questions("20"), *questions("21")])
 links = st.sampled_from([0, 0, 0, 0, 0, 1])
-asks = st.builds(Ask, links, asked, st.sampled_from([30.0, 1.0, 3.0, 8.0, 60.0]), st.sampled_from([None, None, 4.0]))
+asks = st.builds(
+    Ask,
+    links,
+    asked,
+    st.sampled_from([30.0, 1.0, 3.0, 8.0, 60.0]),
+    st.sampled_from([None, None, 4.0]),
+    st.integers(0, 2),
+)
+hang_ups = st.builds(HangUp, st.integers(0, 2), st.sampled_from(list(NETWORKS)))
 lines = st.builds(
     Line,
     st.sampled_from(["answer", "answer", "answer", "wrong", "unasked"]),
@@ -171,7 +227,16 @@ lines = st.builds(
 chunks = st.builds(Chunk, links, st.lists(lines, min_size=1, max_size=3))
 waits = st.builds(Wait, st.sampled_from([1, 4, 12, 20, 40]), st.sampled_from([True, True, False]))
 flips = st.builds(Flip, links)
-events = st.lists(st.one_of(asks, asks, asks, chunks, chunks, chunks, waits, waits, flips), min_size=10, max_size=50)
+events = st.lists(
+    st.one_of(asks, asks, asks, chunks, chunks, chunks, waits, waits, flips, hang_ups), min_size=10, max_size=50
+)
+limits = st.builds(
+    Limits,
+    st.sampled_from([64, 1, 2]),
+    st.sampled_from([4096, 1, 2, 4]),
+    st.sampled_from([20_000, 2, 5]),
+    st.sampled_from([1024, 1, 2]),
+)
 rules = st.builds(
     Rules,
     window=st.integers(1, 4),
@@ -218,11 +283,15 @@ class TestWorlds(SynchronousTestCase):
             print_blob=True,
             suppress_health_check=list(HealthCheck),
         )
-        @given(st.lists(rules, min_size=1, max_size=2), firmwares, st.sampled_from([True, True, False]), events)
+        @given(st.lists(rules, min_size=1, max_size=2), firmwares, limits, st.sampled_from([True, True, False]), events)
         def check(
-            rules: list[Rules], firmware: list[Firmware], up: bool, events: list[Ask | Chunk | Wait | Flip]
+            rules: list[Rules],
+            firmware: list[Firmware],
+            limits: Limits,
+            up: bool,
+            events: list[Ask | HangUp | Chunk | Wait | Flip],
         ) -> None:
-            live(rules, firmware, up, events)
+            live(rules, firmware, limits, up, events)
 
         check()
 
@@ -286,7 +355,7 @@ class TestMaySlip(SynchronousTestCase):
         A world in which somebody gets another's answer is a failure: the check itself works.
         """
         book = LinkBook("tty", Rules(patience=5.0), Counter())
-        world = World([book], {"20": Firmware()})
+        world = World([book], {"20": Firmware()}, [Connection(Holder("local"))])
         book.link_up(0.0)
         level, other, *_ = questions("20")
         world.ask(0, level, 1.0)

@@ -12,6 +12,7 @@ from usbgate.core.alarms import Condition
 from usbgate.core.clockmarks import Stamp
 from usbgate.core.errors import TimedOut
 from usbgate.core.fieldline import parse
+from usbgate.core.holders import Holder
 from usbgate.core.messages import parse_request
 from usbgate.core.model import AlarmRecord, Answer, ClockMark, Reading, Report, RequestRecord
 from usbgate.core.pending import Asker
@@ -48,7 +49,7 @@ class RecorderTests(SynchronousTestCase):
         }
         self.recorder = Recorder(settings, lambda: "boot", lambda: "alarm1")
         request = parse_request(parse(b"MSG:J_ID:20_LEVEL:5"), "me", "me:1", parsed=True)
-        self.asker = Asker(request, 3.0, None)
+        self.asker = Asker(request, 3.0, None, Holder("me"))
 
     def record(
         self,

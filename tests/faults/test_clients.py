@@ -472,3 +472,127 @@ class FloodTests(ClientsCase):
         for _ in range(20 if FULL else 0):
             self.flood(lambda n: 1000 + n, 4096)
         self.assertLess(resident(self.daemon.process.pid) - first, 60.0)
+
+
+class GreedyTests(ClientsCase):
+    """
+    Clients that ask without end, while only sensor 20 answers; sensor 9 is a lamp that answers when the test lets it.
+    """
+
+    def setUp(self) -> None:
+        """
+        Keep the lamp silent.
+        """
+        self.lamp_answers = Event()
+        super().setUp()
+
+    def options(self) -> tuple[str, ...]:
+        """
+        Use the database.
+        """
+        return ("--database", self.database)
+
+    def device_options(self) -> str:
+        """
+        Give up soon on what does not answer; long messages do not wait for each other.
+        """
+        return ",patience=0.2,buffer=0"
+
+    def plug(self, answer: Answer = value_of, name: str = "ttyACM0") -> PtyDevice:
+        """
+        Plug the device in.
+        """
+
+        def answering(fields: dict[str, str]) -> list[bytes]:
+            if fields["ID"] == "9" and self.lamp_answers.is_set():
+                return [f"ID:9_MSG:{fields['MSG']}".encode()]
+            return value_of(fields) if fields["ID"] == "20" else []
+
+        return super().plug(answering, name)
+
+    def in_flight(self) -> int:
+        """
+        Return how many requests have not ended.
+        """
+        [line] = [line for line in self.client.word("status") if line.startswith("VERSION:")]
+        return int(parse(line.encode())["INFLIGHT"])
+
+    def ask_much(self, client: socket.socket, requests: list[bytes]) -> None:
+        """
+        Send requests over a connection; wait until all are echoed, that is accepted or refused.
+        """
+        client.sendall(b"".join(requests))
+        echoed = client.makefile("rb")
+        while echoed.readline() != requests[-1]:
+            pass
+
+    def reset(self, client: socket.socket) -> None:
+        """
+        Hang up.
+        """
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+
+    def all_stored(self, asked: int) -> None:
+        """
+        Check that so many requests of the greedy wait, or have their row.
+        """
+        ended = "select count(*)::int from request where origin = 'greedy'"
+        eventually(lambda: self.rows(ended) == [(asked - self.in_flight(),)], "each has its row")
+
+    def test_hangs_up(self) -> None:
+        """
+        A client that sends 250 long requests and hangs up, again and again: 1,024 of them go on, and each has its row.
+        """
+        requests = [b"MSG:L_ID:%d_ORIGIN:greedy_A:%s_TIMEOUT:3600\n" % (n // 63, b"x" * 900) for n in range(250)]
+        times = 400 if FULL else 100
+        with self.beside(growth=60.0):  # MB; without a bound it grows by one for each 250
+            for _ in range(times):
+                greedy = self.open()
+                self.ask_much(greedy, requests)
+                self.reset(greedy)
+        eventually(lambda: self.in_flight() <= 1024, "all are gone")
+        self.assertEqual(self.in_flight(), 1024)
+        self.all_stored(times * 250)
+
+    def test_holds_the_queue(self) -> None:
+        """
+        17 connections that have all the questions that can wait for the device: others are served.
+        """
+        crowd = [self.open() for _ in range(17)]
+        for number, client in enumerate(crowd):
+            sensors = range(number * 4, number * 4 + 4)
+            self.ask_much(
+                client,
+                [b"MSG:C%d_ID:%d_ORIGIN:greedy_TIMEOUT:3600\n" % (n, 100 + k) for n in range(64) for k in sensors],
+            )
+        self.assertGreaterEqual(self.in_flight(), 4096)
+        with self.beside():
+            self.assertTrue(self.connect(self.daemon).word("ask 20")[0].startswith("ID:20_VALUE:456_"))
+        self.assertGreaterEqual(self.in_flight(), 4000)
+        for client in crowd:
+            self.reset(client)
+        eventually(lambda: self.in_flight() <= 1024, "those of gone connections are bounded")
+        self.assertTrue(self.client.word("ask 20")[0].startswith("ID:20_VALUE:456_"))
+        self.all_stored(17 * 256)
+
+    def test_one_lamp(self) -> None:
+        """
+        64 levels for one lamp: somebody else switches it off all the same, and another one does, once the first client
+        is gone.
+        """
+        greedy = self.open()
+        self.ask_much(greedy, [b"MSG:L_ID:9_LEVEL:%d_ORIGIN:greedy_TIMEOUT:3600\n" % n for n in range(70)])
+        busy = "select count(*)::int from request where origin = 'greedy' and outcome in ('busy', 'timeout')"
+        eventually(lambda: self.rows(busy) == [(5,)], "it has 65, one of them on the wire")
+        others = [self.connect(self.daemon) for _ in range(2)]
+        others[0].say("ask 9 OFF timeout=100")
+        eventually(lambda: self.rows(busy) == [(6,)], "it has displaced another")
+        self.reset(greedy)
+        eventually(lambda: self.counts()["CLIENTS"] == "3", "it is gone")
+        others[1].say("ask 9 ON timeout=100")
+        self.lamp_answers.set()
+        for client, command in zip(others, ("OFF", "ON"), strict=True):
+            self.assertTrue(client.receive().startswith(f"ID:9_MSG:{command}_"))
+            self.assertEqual(client.receive(), "OK:ask")
+        self.all_stored(70)

@@ -8,6 +8,7 @@ from math import inf
 
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
+from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from tests.support.gateway import WALL, GatewayCase, MemoryLink
@@ -15,6 +16,7 @@ from usbgate import __version__
 from usbgate.core.clock import IClock
 from usbgate.core.errors import Busy, Malformed, Offline, RequestError, Stopped, TimedOut, Unknown
 from usbgate.core.fieldline import LINE_LIMIT
+from usbgate.core.holders import Holder
 from usbgate.core.model import Answer, BoardKind, ClockMark, Event, OwnerRecord, Reading, Report, RequestRecord
 from usbgate.core.pending import Rules
 from usbgate.core.settings import SensorSettings
@@ -22,6 +24,7 @@ from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.device.interfaces import IDeviceLink, ILinkListener
 from usbgate.gateway.interfaces import IGateway, IQueries, Lease
 from usbgate.store.interfaces import IJournal
+from usbgate.testing import request
 
 
 class LiveTests(GatewayCase):
@@ -496,6 +499,76 @@ class AutomaticSettleTests(GatewayCase):
         """
         self.link.listener.link_up()
         self.assertEqual([device.state for device in self.gateway.queries.devices()], ["online"])
+
+
+class BoundsTests(GatewayCase):
+    """
+    How many may wait, over all links (protocol §4.10).
+    """
+
+    names = ("hall", "attic")
+
+    def setUp(self) -> None:
+        """
+        Both links are up.
+        """
+        super().setUp()
+        for link in self.links.values():
+            link.listener.link_up()
+        self.ended: list[str] = []
+
+    def ask_many(self, count: int, holder: Holder, device: str = "hall") -> None:
+        """
+        Ask one question many times over one connection.
+        """
+        asking = request(device=device, timeout=3600.0)
+
+        def failed(failure: Failure) -> None:
+            assert isinstance(failure.value, RequestError)
+            self.ended.append(failure.value.code)
+
+        for _ in range(count):
+            self.gateway.ask(asking, holder).addErrback(failed)
+
+    def in_flight(self) -> int:
+        """
+        Return how many wait.
+        """
+        return self.gateway.queries.status().in_flight
+
+    def test_gone(self) -> None:
+        """
+        Of the askers of a connection that is gone 1,024 go on; the others end at once, those on other links, too, and
+        have their rows.
+        """
+        holder = Holder("10.0.0.1")
+        self.ask_many(1000, holder)
+        self.ask_many(30, holder, "attic")
+        self.gateway.disconnected(holder)
+        self.assertEqual(self.in_flight(), 1024)
+        self.assertEqual(self.ended, ["timeout"] * 6)
+        self.assertEqual([(row.device, row.outcome) for row in self.journal.requests], [("attic", "timeout")] * 6)
+        again = Holder("10.0.0.1")
+        self.ask_many(1, again)
+        self.gateway.disconnected(again)
+        self.assertEqual((self.in_flight(), self.journal.requests[-1].device), (1024, "hall"))
+
+    def test_all(self) -> None:
+        """
+        Beyond 20,000 askers, whoever has some gets `busy`, and whoever has none displaces the newest of whoever holds
+        most.
+        """
+        crowd = [Holder("10.0.0.1") for _ in range(80)]
+        for n, holder in enumerate(crowd):
+            self.ask_many(251 if n == 3 else 249 if n == 4 else 250, holder, self.names[n % 2])
+            self.clock.advance(0.001)
+        self.assertEqual((self.in_flight(), self.ended), (20_000, []))
+        self.ask_many(2, crowd[0])
+        self.assertEqual((self.in_flight(), self.ended), (20_000, ["busy"] * 2))
+        self.ask_many(1, Holder("10.0.0.1"))
+        self.assertEqual((self.in_flight(), self.ended), (20_000, [*["busy"] * 2, "timeout"]))
+        self.assertEqual([row.device for row in self.journal.requests], ["hall", "hall", "attic"])
+        self.assertEqual(len(crowd[3].askers), 250)
 
 
 class RoutingTests(GatewayCase):

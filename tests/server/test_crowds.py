@@ -14,6 +14,7 @@ from tests.support.gateway import GatewayCase
 from tests.support.turnclock import TurnClock
 from usbgate.core.errors import Offline, RequestError, Stopped
 from usbgate.core.fieldline import parse
+from usbgate.core.holders import Holder
 from usbgate.core.messages import parse_request
 from usbgate.core.model import Answer, Report
 from usbgate.gateway.replies import REPLIES_PER_TURN
@@ -43,7 +44,7 @@ class CrowdCase(GatewayCase):
         Ask a sensor as a client.
         """
         asked: Deferred[Answer] = self.gateway.ask(
-            parse_request(parse(f"MSG:J_ID:{sensor}".encode()), "me", client, parsed=True)
+            parse_request(parse(f"MSG:J_ID:{sensor}".encode()), "me", client, parsed=True), Holder(client)
         )
 
         def answered(answer: Answer) -> None:
@@ -174,10 +175,10 @@ class CrowdTests(CrowdCase):
             again.append(Stopped.code)
 
         def ask_again(answer: Answer) -> None:
-            self.gateway.ask(request).addErrback(failed)
+            self.gateway.ask(request, Holder("crowd")).addErrback(failed)
 
         for _ in range(250):
-            self.gateway.ask(request).addCallback(ask_again)
+            self.gateway.ask(request, Holder("crowd")).addCallback(ask_again)
         self.report(("30", "1"))
         self.gateway.stopService()
         self.assertEqual(again, [Stopped.code] * 250)

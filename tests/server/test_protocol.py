@@ -278,6 +278,9 @@ class RequestTests(ServerCase):
         self.gateway.fail(1, Offline())
         self.turn()
         self.assertEqual(len(self.gateway.asked), 2)
+        self.assertEqual(self.gateway.holders, [self.client.holder] * 2)
+        self.assertEqual(self.gateway.gone, [(self.client.holder, 2)])
+        self.assertEqual(self.client.holder.host, "10.0.0.7")
         self.assertEqual(self.factory.counts()["CLIENTS"], 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -648,6 +651,7 @@ class TurnTests(ServerCase):
         self.transport.abortConnection()
         self.clock.turn()  # the transport's own
         self.assertEqual(self.sensors(), [str(n) for n in range(3 * LINES_PER_TURN + 1)])
+        self.assertEqual(self.gateway.gone, [(self.client.holder, len(self.gateway.asked))])
         self.assertEqual(self.clock.getDelayedCalls(), [])
         for n in range(3 * LINES_PER_TURN + 1):
             self.gateway.answer(n)

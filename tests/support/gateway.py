@@ -16,6 +16,7 @@ from tests.support.worlds import message_size
 from usbgate.core.clock import IClock
 from usbgate.core.counts import LinkCounts
 from usbgate.core.fieldline import parse
+from usbgate.core.holders import Holder
 from usbgate.core.messages import event_line, parse_request
 from usbgate.core.model import Answer, Event, Reading, Request, RequestRecord, Row, Send
 from usbgate.core.pending import Rules
@@ -151,12 +152,12 @@ class GatewayCase(SynchronousTestCase):
 
         return self.gateway.subscribe(spell)
 
-    def ask(self, line: str) -> Deferred[Answer]:
+    def ask(self, line: str, holder: Holder | None = None) -> Deferred[Answer]:
         """
-        Ask, and list the answer among the events.
+        Ask as the client of a connection, by default one of its own, and list the answer among the events.
         """
         request = parse_request(parse(line.encode()), "me", "me:1")
-        asked = self.gateway.ask(request)
+        asked = self.gateway.ask(request, holder or Holder("me"))
 
         def answered(answer: Answer) -> Answer:
             self.events.append(("answer", dict(answer.report.values), answer.command))

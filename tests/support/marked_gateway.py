@@ -12,6 +12,7 @@ from tests.support.memory_gateway import MemoryGateway
 from tests.support.reference import check_request
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Offline
+from usbgate.core.holders import Holder
 from usbgate.core.model import Answer, Reading, Request
 from usbgate.gateway.interfaces import DeviceSummary, Lease, MalformedLine, SensorSummary
 from usbgate.testing import AT, reading
@@ -34,13 +35,13 @@ class MarkedGateway(MemoryGateway):
         self.known_devices = [DeviceSummary("leonardo", "/dev/a_b:c", "online", AT, LinkCounts(3), "two\nlines")]
         self.kept_malformed = [MalformedLine(AT, "leonardo", "no key", b"_\x00:")]
 
-    def ask(self, request: Request) -> Deferred[Answer]:
+    def ask(self, request: Request, holder: Holder) -> Deferred[Answer]:
         """
         Check that the request can be written to a device, and accept it.
         """
         check_request(request)
         self.open.append(len(self.asked))
-        return super().ask(request)
+        return super().ask(request, holder)
 
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         historic = super().history(sensor, field, since, limit)

@@ -13,6 +13,7 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from zope.interface import implementer
 
 from usbgate.core.errors import Unknown
+from usbgate.core.holders import Holder
 from usbgate.core.model import (
     Alarm,
     Answer,
@@ -55,6 +56,8 @@ class MemoryGateway:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Request, Deferred[Answer]]] = []
+        self.holders: list[Holder] = []  # of the requests
+        self.gone: list[tuple[Holder, int]] = []  # each with the number of requests before
         self.readings: list[Reading] = []
         self.last_calls: list[tuple[str | None, str | None]] = []
         self.history_calls: list[tuple[str, str | None, int | None, int]] = []
@@ -130,11 +133,15 @@ class MemoryGateway:
         if self.broken is not None:
             raise self.broken
 
-    def ask(self, request: Request) -> Deferred[Answer]:
+    def ask(self, request: Request, holder: Holder) -> Deferred[Answer]:
         self._break()
+        self.holders.append(holder)
         asker: Deferred[Answer] = Deferred()
         self.asked.append((request, asker))
         return asker
+
+    def disconnected(self, holder: Holder) -> None:
+        self.gone.append((holder, len(self.asked)))
 
     def default_command(self, sensor: str) -> str:
         return "S" if sensor == "2" else "J"

@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tests.support.connections import NETWORKS, Connection, of_most
 from usbgate.core import pending
 from usbgate.core.errors import Busy, Offline, RequestError, TimedOut
 from usbgate.core.fieldline import join_fields
+from usbgate.core.holders import Holder, Holders
 from usbgate.core.model import Answer, BoardKind, Question, Report, Request, Send
 from usbgate.core.pending import Moves, PendingRequests, Rules
 
@@ -47,6 +49,8 @@ class Asker:
     request: Request
     asked: float
     deadline: float
+    connection: Connection
+    number: int  # in the order of asking
     written: bool = False  # whether its own errand was on the wire while it waited
     ended: bool = False
 
@@ -62,6 +66,21 @@ class Errand:
     once: bool
     askers: list[Asker]
     turn: tuple[float, int]  # when it was asked or took a new turn, and how many turns there were before
+    number: int  # of who asked it first
+
+    @property
+    def holder(self) -> Connection | None:
+        """
+        The connection for which it counts: of those that are left the first that asked; None if all are gone.
+        """
+        return next((asker.connection for asker in self.askers if not asker.connection.gone), None)
+
+    @property
+    def joined(self) -> bool:
+        """
+        Whether connections wait for it besides its holder.
+        """
+        return len({asker.connection for asker in self.askers if not asker.connection.gone}) > 1
 
 
 @dataclass(eq=False, slots=True)
@@ -173,13 +192,14 @@ class LinkBook:
         """
         return [asker for line in self._lines.values() for errand in line for asker in errand.askers]
 
-    def ask(self, request: Request, limit: float, now: float) -> None:
+    def ask(self, asker: Asker, now: float) -> None:
         """
         Ask, as the gateway does.
         """
-        asker = Asker(request, now, now + limit)
+        request = asker.request
         failures = self._end_what_is_over(now)
-        moves = self.pending.ask(pending.Asker(request, now, asker), limit, now)
+        limit = asker.deadline - now
+        moves = self.pending.ask(pending.Asker(request, now, asker, asker.connection.holder), limit, now)
         question = request.question
         once = question.command in self.rules.once
         recent = self._newest.get(question)
@@ -202,19 +222,69 @@ class LinkBook:
             demand(not replies(moves), "§4.8 nothing is answered from memory here", moves)
             if self.state == "offline":
                 failures[asker] = {Offline}
+            elif not self._joins(question) and not self._make_room(asker, failures):
+                failures[asker] = {Busy}
             else:
                 line = self._lines.setdefault(question.sensor, [])
-                if line and line[-1].question == question and not once:
+                if self._joins(question):
                     self.seen["join"] += 1
                     line[-1].askers.append(asker)
                     asker.written = line[-1] is line[0] and question.sensor in self._wire
                 else:
-                    line.append(Errand(question, request, once, [asker], self._turn(now)))
-                    self._spelled.setdefault((question.sensor, question.command.lower()), set()).add(question.command)
+                    line.append(Errand(question, request, once, [asker], self._turn(now), asker.number))
+                self._spelled.setdefault((question.sensor, question.command.lower()), set()).add(question.command)
         demand(not moves.handed, "nothing was received", moves.handed)
         self._compare_failures(moves, failures)
         self._write(moves, now)
         self._check(now)
+
+    def _joins(self, question: Question) -> bool:
+        line = self._lines.get(question.sensor, [])
+        return bool(line) and line[-1].question == question and question.command not in self.rules.once
+
+    def _make_room(self, asker: Asker, failures: dict[Asker, set[type[RequestError]]]) -> bool:
+        """
+        Rule 10: let a newcomer displace a question where the queue is full; return whether there is room now.
+        """
+        sensor = asker.request.question.sensor
+        waiting = {each: line[each in self._wire :] for each, line in self._lines.items()}
+        in_all = [errand for line in waiting.values() for errand in line]
+        if len(waiting.get(sensor, ())) >= self.pending.sensor_limit:
+            there, which = waiting[sensor], "sensor"
+        elif len(in_all) >= self.pending.link_limit:
+            there, which = in_all, "link"
+        else:
+            return True
+        if any(other.connection is asker.connection for errand in there for other in errand.askers):
+            self.seen[f"{which} full"] += 1
+            return False
+        held = of_most(there, lambda errand: errand.holder)
+        alone = [errand for errand in held if not errand.joined] or held
+        newest = max(alone, key=lambda errand: errand.number)
+        self.seen[f"{which} full: one displaced"] += 1
+        self.seen["displaced: of the gone"] += newest.holder is None
+        self.seen["displaced: not the newest"] += newest.number < max(errand.number for errand in there)
+        self.seen["displaced: joined by others"] += newest.joined
+        self.seen["joined by others, not displaced"] += any(errand.number > newest.number for errand in held)
+        failures.update({other: self._codes(other) for other in newest.askers})
+        self._lines[newest.question.sensor].remove(newest)
+        self._close(newest.question.sensor)
+        return True
+
+    def withdraw(self, askers: Sequence[pending.Asker[Asker]], now: float) -> None:
+        """
+        End some askers early.
+        """
+        failures = self._end_what_is_over(now)
+        for sensor, line in list(self._lines.items()):
+            for errand in list(line):
+                for asker in [asker.waiter for asker in askers if asker.waiter in errand.askers]:
+                    errand.askers.remove(asker)
+                    failures[asker] = self._codes(asker)
+                if not errand.askers and not (errand is line[0] and sensor in self._wire):
+                    line.remove(errand)
+            self._close(sensor)
+        self._compare(self.pending.withdraw(askers, now), failures, now)
 
     def receive(self, lines: Sequence[tuple[Report, Message | None]], now: float, at: int) -> None:
         """
@@ -611,13 +681,39 @@ class World:
 
     links: list[LinkBook]
     firmware: Mapping[str, Firmware]
+    connections: list[Connection]  # that are open
+    limit: int = 20_000  # askers in all
+    gone_limit: int = 1024  # askers of one address whose connections are gone
     now: float = 0.0
     received: list[Report] = field(default_factory=list)  # keeps reports alive: their identity distinguishes them
+    asked: int = 0
+    holders: Holders = field(init=False)
 
-    def ask(self, link: int, question: Question, limit: float, max_age: float | None = None) -> None:
+    def __post_init__(self) -> None:
+        self.holders = Holders(self.limit, self.gone_limit)
+        self.holders.links += [book.pending for book in self.links]
+
+    @property
+    def askers(self) -> list[Asker]:
         """
-        Ask a device. An asker that hangs up makes no difference here.
+        All askers that wait, in the order in which they asked.
         """
+        return sorted((asker for book in self.links for asker in book.askers), key=lambda asker: asker.number)
+
+    def ask(
+        self, link: int, question: Question, limit: float, max_age: float | None = None, connection: int = 0
+    ) -> None:
+        """
+        Ask a device over one of the connections, as the gateway does.
+        """
+        asking = self.connections[connection % len(self.connections)]
+        seen = self.links[0].seen
+        full = len(self.askers) >= self.limit
+        demand(self.holders.full == full, "§4.10 whether there are too many askers", self.askers)
+        if full and asking.holder.askers:
+            seen["askers: too many"] += 1
+            demand(any(asker.connection is asking for asker in self.askers), "§4.10 a newcomer is refused", asking)
+            return
         fields = {
             "MSG": question.command,
             "ID": question.sensor,
@@ -625,7 +721,39 @@ class World:
             **dict(question.arguments),
         }
         request = Request(question, fields, join_fields(fields).encode(), "origin", "client", limit, max_age)
-        self.links[link].ask(request, limit, self.now)
+        self.asked += 1
+        self.links[link].ask(Asker(request, self.now, self.now + limit, asking, self.asked), self.now)
+        surplus = self.holders.surplus()
+        demand(len(surplus) == max(0, len(self.askers) - self.limit), "§4.10 one too many is withdrawn", surplus)
+        if surplus:
+            held = of_most(self.askers, lambda asker: None if asker.connection.gone else asker.connection)
+            newest = max(asker.asked for asker in held)
+            victim = surplus[0].waiter
+            demand(victim in held and victim.asked == newest, "§4.10 the newest of whoever holds most", victim, held)
+            seen["askers: one displaced"] += 1
+            self._withdraw(surplus)
+
+    def hang_up(self, connection: int, host: str) -> None:
+        """
+        Let one of the connections go, and another one come, from that host.
+        """
+        connection %= len(self.connections)
+        gone = self.connections[connection]
+        mine = [asker for asker in self.askers if asker.connection is gone]
+        others = [each for each in self.askers if each.connection.gone and each.connection.network == gone.network]
+        room = max(0, self.gone_limit - len(others))
+        surplus = self.holders.disconnected(gone.holder)
+        demand([each.waiter for each in surplus] == mine[room:], "§4.10 so many go on", surplus, mine, others)
+        gone.gone = True
+        self.links[0].seen["gone: one goes on"] += bool(mine[:room])
+        self.links[0].seen["gone: one too many"] += bool(surplus)
+        self._withdraw(surplus)
+        self.connections[connection] = Connection(Holder(host))
+
+    def _withdraw(self, askers: Sequence[pending.Asker[Asker]]) -> None:
+        for book in self.links:
+            if mine := [asker for asker in askers if asker.device == book.name]:
+                book.withdraw(mine, self.now)
 
     def report(self, sensor: str, command: str | None, tag: str | None, key: str = "VALUE") -> Report:
         """
@@ -692,6 +820,8 @@ class World:
             book.expire(self.now)
         for link in self.links:
             link.finished()
+        for connection in self.connections:
+            demand(not connection.holder.askers, "no asker is kept", connection.holder.askers)
 
 
 def questions(sensor: str) -> list[Question]:
@@ -742,7 +872,16 @@ class RandomWorld:
             )
             for sensor in sensors
         }
-        self.world = World(books, firmware)
+        for book in books:
+            book.pending.sensor_limit = chance.choice([64, 64, 1, 2, 3, 5])
+            book.pending.link_limit = chance.choice([4096, 4096, 2, 4, 6])
+        self.hosts = chance.sample(list(NETWORKS), chance.choice([1, 3]))
+        self.rude = chance.choice([0, 0, 0.05, 0.2])
+        self.eager = chance.choice([0.4, 0.4, 0.7])
+        connections = [Connection(Holder(chance.choice(self.hosts))) for _ in range(chance.choice([1, 2, 3, 4, 8]))]
+        self.world = World(
+            books, firmware, connections, chance.choice([20_000, 20_000, 3, 6, 10]), chance.choice([1024, 1024, 1, 3])
+        )
         self.known = [0] * len(books)  # the messages of each link whose answers have been drawn
         self.due: list[list[tuple[float, Message]]] = [[] for _ in books]
 
@@ -779,12 +918,14 @@ class RandomWorld:
                 book.link_down(world.now)
         elif chance.random() < self.flappy:
             book.link_down(world.now)
+        if chance.random() < self.rude:
+            world.hang_up(chance.randrange(8), chance.choice(self.hosts))
         what = chance.random()
-        if what < 0.4:
+        if what < self.eager:
             question = chance.choices(self.questions, self.weights)[0]
             max_age = chance.choice([0.0, 4.0]) if chance.random() < 0.3 else None
-            world.ask(link, question, chance.choice(self.limits), max_age)
-        elif what < 0.5:
+            world.ask(link, question, chance.choice(self.limits), max_age, chance.randrange(8))
+        elif what < self.eager + 0.1:
             if book.state in ("settling", "online"):
                 question = chance.choice(self.questions)
                 command = question.command if chance.random() < 0.5 else None

@@ -286,9 +286,12 @@ class AskTests(WebTestCase):
             b"{}",
         )
         await self.asked()
+        self.assertEqual(self.gateway.gone, [])
         client.transport.abortConnection()
         await until(lambda: not self.web.site.channels)
         self.assertEqual(self.gateway.requested[0].question.sensor, "20")
+        self.assertEqual(self.gateway.gone, [(self.gateway.holders[0], 1)])
+        self.assertEqual(self.gateway.holders[0].host, "127.0.0.1")
 
     async def test_our_fault(self) -> None:
         """

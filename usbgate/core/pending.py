@@ -13,7 +13,7 @@ queue of one sensor's exchanges with the time until which the sensor is reserved
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Generic, NamedTuple, TypeVar
@@ -22,6 +22,7 @@ from usbgate.core.boardbuffer import BUFFER, BoardBuffer
 from usbgate.core.containers import BoundedDict, LazyHeap
 from usbgate.core.errors import Busy, Offline, RequestError, Stopped, TimedOut
 from usbgate.core.fieldline import fold
+from usbgate.core.holders import Holder, newest_of_most
 from usbgate.core.model import UNKNOWN_BOARD, Answer, BoardKind, Question, Report, Request, Send
 
 W = TypeVar("W")
@@ -76,6 +77,8 @@ class Asker(Generic[W]):
         request: The request.
         started: When it was accepted, in monotonic seconds.
         waiter: Whatever the caller needs to end it; nobody here looks at it.
+        holder: Whose it is: its connection, or, if that is gone, those of its address that are gone.
+        device: The name of the link over which it asks; empty before it waits.
         exchange: Where it waits; None before and after.
         sent: Whether its question was on the wire while it waited.
     """
@@ -83,6 +86,8 @@ class Asker(Generic[W]):
     request: Request
     started: float
     waiter: W
+    holder: Holder
+    device: str = ""
     exchange: _Exchange[W] | None = None
     sent: bool = False
 
@@ -116,6 +121,7 @@ class _Exchange(Generic[W]):
     lane: _Lane[W]
     turn: tuple[float, int]  # when it was asked or took a new turn, and a number that tells equal times apart
     once: bool
+    asked: int  # the number of its first turn
     on_wire: bool = False
     tag: str | None = None
     message: int = 0  # the number that its message on the wire has in the board's buffer
@@ -152,7 +158,12 @@ class PendingRequests(Generic[W]):
         in_flight: How many askers wait.
         held: While true, nothing is written: the device has not accepted what was written before. Set by the caller,
             cleared by `release`. Requests that wait meanwhile count as not asked.
+        sensor_limit: The most questions that may wait for a sensor.
+        link_limit: The most questions that may wait.
     """
+
+    sensor_limit = QUESTIONS_PER_SENSOR
+    link_limit = QUESTIONS_PER_LINK
 
     def __init__(
         self, device: str, rules: Rules, size: Callable[[Request, str | None], int], first_tag: int = 0
@@ -222,6 +233,13 @@ class PendingRequests(Generic[W]):
         """
         return list(self._unsure)
 
+    @property
+    def askers(self) -> Iterator[Asker[W]]:
+        """
+        Those that wait.
+        """
+        return (asker for lane in self._lanes.values() for exchange in lane.queue for asker in exchange.askers)
+
     def ask(self, asker: Asker[W], timeout: float, now: float) -> Moves[W]:
         """
         Accept a request; it ends exactly once, in these `Moves` or in those of a later call.
@@ -245,20 +263,24 @@ class PendingRequests(Generic[W]):
             moves.ended.append((Offline(), (asker,)))
             return moves
         lane = self._lanes.get(question.sensor)
-        if lane is not None and not once and lane.queue and lane.queue[-1].question == question:
-            exchange = lane.queue[-1]
-        else:
-            waiting = len(lane.queue) - lane.queue[0].on_wire if lane is not None and lane.queue else 0
-            if waiting >= QUESTIONS_PER_SENSOR or self._waiting >= QUESTIONS_PER_LINK:
+        exchange = None if once or lane is None else self._last(lane, question)
+        if exchange is None and (self._waiting >= self.link_limit or self._is_full(lane)):
+            if not self._displace(lane if self._is_full(lane) else None, asker.holder, moves):
                 moves.ended.append((Busy(), (asker,)))
                 return self._fill(moves, now)
+            lane = self._lanes.get(question.sensor)
+            exchange = None if once or lane is None else self._last(lane, question)
+        if exchange is None:
             if lane is None:
                 lane = self._lanes[question.sensor] = _Lane(question.sensor)
-            exchange = _Exchange(question, request, lane, self._new_turn(now), once)
+            turn = self._new_turn(now)
+            exchange = _Exchange(question, request, lane, turn, once, turn[1])
             lane.queue.append(exchange)
             self._waiting += 1
             if len(lane.queue) == 1:
                 self._queue_changed(lane)
+        asker.device = self._device
+        asker.holder.askers[asker] = None
         asker.exchange = exchange
         asker.sent = exchange.on_wire
         exchange.askers[asker] = None
@@ -368,6 +390,16 @@ class PendingRequests(Generic[W]):
         self.held = False
         return self.expire(now)
 
+    def withdraw(self, askers: Iterable[Asker[W]], now: float) -> Moves[W]:
+        """
+        End some askers of this link, as far as they have not ended, as if their time limit had.
+        """
+        moves = self._begin(now)
+        for asker in askers:
+            if asker.exchange is not None:
+                self._withdraw(asker, asker.exchange, moves)
+        return self._fill(moves, now)
+
     def stop(self, now: float) -> Moves[W]:
         """
         Fail all waiting requests with `Stopped`.
@@ -391,21 +423,51 @@ class PendingRequests(Generic[W]):
             asker = limit[1]
             exchange = asker.exchange
             assert exchange is not None  # or it would be no entry of `_limits`
-            del exchange.askers[asker]
-            asker.exchange = None
-            self.in_flight -= 1
-            moves.ended.append((TimedOut() if asker.sent else Busy(), (asker,)))
-            if not exchange.askers and not exchange.on_wire:
-                lane = exchange.lane
-                headed = lane.queue[0] is exchange
-                lane.queue.remove(exchange)
-                self._waiting -= 1
-                if headed:
-                    self._queue_changed(lane)
+            self._withdraw(asker, exchange, moves)
         while (reserved := self._reserved.first()) and reserved[0] <= now:
             self._give_up(reserved[1], moves)
         self.bound = self.deadline
         return moves
+
+    def _withdraw(self, asker: Asker[W], exchange: _Exchange[W], moves: Moves[W]) -> None:
+        # Let one asker give up; a question for which nobody waits any more leaves the queue.
+        del exchange.askers[asker], asker.holder.askers[asker]
+        asker.exchange = None
+        self.in_flight -= 1
+        moves.ended.append((TimedOut() if asker.sent else Busy(), (asker,)))
+        if not exchange.askers and not exchange.on_wire:
+            lane = exchange.lane
+            headed = lane.queue[0] is exchange
+            lane.queue.remove(exchange)
+            self._waiting -= 1
+            if headed:
+                self._queue_changed(lane)
+
+    def _last(self, lane: _Lane[W], question: Question) -> _Exchange[W] | None:
+        # The last exchange of a lane, if it is this question: then another asker joins it.
+        return lane.queue[-1] if lane.queue and lane.queue[-1].question == question else None
+
+    def _is_full(self, lane: _Lane[W] | None) -> bool:
+        return lane is not None and bool(lane.queue) and len(lane.queue) - lane.queue[0].on_wire >= self.sensor_limit
+
+    def _displace(self, lane: _Lane[W] | None, newcomer: Holder, moves: Moves[W]) -> bool:
+        # Rule 10. End the newest question of whoever holds most in a lane, or on the link; return False, and end none,
+        # if the newcomer is none.
+        for asker in newcomer.askers:
+            exchange = asker.exchange
+            if exchange is None or exchange.on_wire or asker.device != self._device:
+                continue
+            if lane is None or exchange.lane is lane:
+                return False
+        newest = newest_of_most(
+            (*_holding(exchange), exchange)
+            for each in (self._lanes.values() if lane is None else (lane,))
+            for exchange in each.queue
+            if not exchange.on_wire
+        )
+        for asker in list(newest.askers):
+            self._withdraw(asker, newest, moves)
+        return True
 
     def _settle(self, now: float) -> None:
         if self.state == "settling" and self._settled_at <= now:
@@ -453,6 +515,7 @@ class PendingRequests(Generic[W]):
             moves.ended.append((outcome, askers))
             self.in_flight -= len(askers)
             for asker in askers:
+                del asker.holder.askers[asker]
                 asker.exchange = None
             exchange.askers.clear()
 
@@ -565,3 +628,10 @@ class PendingRequests(Generic[W]):
             lane.queue.clear()
             lane.order = None
         self._waiting = self._on_wire = self._behind_on_wire = 0
+
+
+def _holding(exchange: _Exchange[W]) -> tuple[Holder, tuple[float, ...]]:
+    # For whom a waiting question counts, and its age for `newest_of_most`: one that others have joined seems older.
+    holders = [asker.holder for asker in exchange.askers]
+    first = next((holder for holder in holders if not holder.gone), holders[0])
+    return first, (all(holder is first or holder.gone for holder in holders), exchange.asked)

@@ -6,7 +6,7 @@ The only module that knows both the core and the parts. `PendingRequests` decide
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from uuid import uuid4
 
@@ -20,6 +20,7 @@ from usbgate.core.alarms import Change
 from usbgate.core.clock import IClock
 from usbgate.core.clockmarks import Stamp
 from usbgate.core.errors import Busy, Malformed, RequestError, Stopped, Unknown
+from usbgate.core.holders import Holder, Holders
 from usbgate.core.model import (
     UNKNOWN_BOARD,
     Alarm,
@@ -92,6 +93,7 @@ class Gateway(Service):
         )
         self._events = Events()
         self._states = StateEvents(reactor, self._events.publish)
+        self._holders = Holders()
         self._replies = Replies(reactor, self._record_late)
         self._journal: IJournal | None = None
         self._store: IStore | None = None
@@ -108,7 +110,9 @@ class Gateway(Service):
             warning: Returns `DeviceSummary.warning`.
         """
         self._recorder.add_device(link.name)
-        link.listener = _LinkListener(self, self._routing.add(link, rules, warning, self._clock.wall()))
+        route = self._routing.add(link, rules, warning, self._clock.wall())
+        self._holders.links.append(route.pending)
+        link.listener = _LinkListener(self, route)
 
     def store_in(
         self, journal: IJournal, store: IStore, status: Callable[[], tuple[StoreStatus, JournalStatus]]
@@ -171,10 +175,11 @@ class Gateway(Service):
 
     # IGateway
 
-    def ask(self, request: Request) -> Deferred[Answer]:
+    def ask(self, request: Request, holder: Holder) -> Deferred[Answer]:
         now = self.seconds()
-        asker: Asker[Deferred[Answer]] = Asker(request, now, Deferred())
+        asker: Asker[Deferred[Answer]] = Asker(request, now, Deferred(), holder)
         route: Route | None = None
+        full = self._holders.full
         try:
             if self._stopping:
                 raise Stopped
@@ -183,6 +188,8 @@ class Gateway(Service):
                 self._take_changes((), self.stamp())
             if len(request.line) > route.room:
                 raise Malformed("line too long", "with the fields that usbgate adds for the device")
+            if full and holder.askers:
+                raise Busy
         except RequestError as error:
             device = None if route is None else route.link.name
             ended = self._replies.admit([(error, (asker,))], device, now)
@@ -194,7 +201,21 @@ class Gateway(Service):
             settings = self._sensor_settings.get(request.question.sensor)
             timeout = TIMEOUT if settings is None or settings.timeout is None else settings.timeout
         self.act(route, route.pending.ask(asker, timeout, now), now)
+        if full:
+            self._withdraw(self._holders.surplus())
         return asker.waiter
+
+    def disconnected(self, holder: Holder) -> None:
+        self._withdraw(self._holders.disconnected(holder))
+
+    def _withdraw(self, askers: Iterable[Asker[Deferred[Answer]]]) -> None:
+        by_device: dict[str, list[Asker[Deferred[Answer]]]] = {}
+        for asker in askers:
+            by_device.setdefault(asker.device, []).append(asker)
+        now = self.seconds()
+        for device, withdrawn in by_device.items():
+            route = self._routing.routes[device]
+            self.act(route, route.pending.withdraw(withdrawn, now), now)
 
     def acknowledge(self, alarm: str, by: str) -> Deferred[Alarm]:
         if self._stopping:

@@ -13,6 +13,7 @@ from zope.interface import Attribute, Interface
 
 from usbgate.core.alarms import Uncompared
 from usbgate.core.counts import LinkCounts
+from usbgate.core.holders import Holder
 from usbgate.core.model import (
     Alarm,
     Answer,
@@ -242,13 +243,22 @@ class IGateway(Interface):
 
     queries: IQueries = Attribute("Read-only queries.")
 
-    def ask(request: Request) -> Deferred[Answer]:
+    def ask(request: Request, holder: Holder) -> Deferred[Answer]:
         """
         Ask a device (protocol §4), and record the request when it ends (§5).
+
+        Args:
+            request: The request.
+            holder: The connection of the client, one object for all its requests.
 
         Returns:
             Fires with the answer; fails with a `RequestError`. Cancelling it does not take the request back: it
             runs to its end and is recorded, but its reply goes nowhere.
+        """
+
+    def disconnected(holder: Holder) -> None:
+        """
+        Record that a connection is gone; to be called once, after its last request (protocol §4.10).
         """
 
     def acknowledge(alarm: str, by: str) -> Deferred[Alarm]:

@@ -74,7 +74,7 @@ async def ask(console: Console, arguments: Sequence[str]) -> str | None:
     try:
         request = parse_request(_request_fields(command, sensor, options), console.origin, console.client)
         tag = fields.get("TAG")
-        console.send_lines(answer_line(await console.gateway.ask(request), tag))
+        console.send_lines(answer_line(await console.gateway.ask(request, console.connection.holder), tag))
     except RequestError as error:
         return error_line(error, fields)
     return format_line({"OK": "ask", "TAG": tag}) if tag else None

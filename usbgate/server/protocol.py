@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from usbgate.core.errors import Failed, LimitExceeded, Malformed, RequestError, Stopped
+from usbgate.core.holders import Holder
 from usbgate.core.messages import error_line, salvage, with_tag
 from usbgate.core.model import Answer
 from usbgate.net.keepalive import is_over, keep_alive
@@ -48,6 +49,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         factory: All connections, of which this is one.
         origin: The peer's host, or `local` on a Unix socket: `ORIGIN` of requests that have none.
         client: The peer's host and port, for the log and for the record of requests.
+        holder: This connection, as one that holds places in the queues.
         console: Answers its words.
         in_flight: Requests that are not answered yet.
         half_closed: Whether the client sends no more; it still reads.
@@ -69,6 +71,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         self.origin = str(getattr(address, "host", "local"))
         port = getattr(address, "port", None)
         self.client = self.origin if port is None else f"{self.origin}:{port}"
+        self.holder = Holder(self.origin)
         self.console = Console(self)
         self.in_flight = 0
         self.half_closed = False
@@ -136,6 +139,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         self.setTimeout(None)
         self.closing = True
         self.waiting.clear()
+        self.factory.gateway.disconnected(self.holder)
         self.console.connection_lost()
         self.factory.remove(self)
 
@@ -300,7 +304,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
             return
         self.in_flight += 1
         try:
-            answer = self.factory.gateway.ask(request)
+            answer = self.factory.gateway.ask(request, self.holder)
         except Exception:
             answer = fail()
         answer.addCallbacks(self._answered, self._failed, (fields,), errbackArgs=(fields,))

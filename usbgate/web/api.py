@@ -25,6 +25,7 @@ from usbgate.core.errors import (
     Unknown,
 )
 from usbgate.core.fieldline import RESERVED, format_number, format_time, is_key
+from usbgate.core.holders import Holder
 from usbgate.core.messages import parse_request
 from usbgate.gateway.interfaces import IGateway
 from usbgate.web import schema
@@ -115,7 +116,12 @@ class Api:
         """
         command = body.command if body.command is not None else self._queries.default_command(sensor)
         fields = {"MSG": command, "ID": sensor, **_request_fields(body)}
-        return answer_json(await self._gateway.ask(parse_request(fields, host_of(request), client_of(request))))
+        asked = parse_request(fields, host_of(request), client_of(request))
+        holder = Holder(host_of(request))  # a connection of HTTP asks one question at a time
+        try:
+            return answer_json(await self._gateway.ask(asked, holder))
+        finally:
+            self._gateway.disconnected(holder)
 
     # History.
 
