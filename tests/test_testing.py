@@ -4,8 +4,9 @@ The public doubles and builders of `usbgate.testing`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.exceptions import Invalid
@@ -18,7 +19,7 @@ from usbgate.core.fieldline import parse
 from usbgate.core.messages import parse_request
 from usbgate.core.model import Bucket, Report, Request, Selection, StoredReading, StoredRequest
 from usbgate.device.interfaces import IDialect
-from usbgate.store.interfaces import IJournal, IOutbox, ISink, IStore, RowsRefused, SinkUnavailable
+from usbgate.store.interfaces import IJournal, IOutbox, ISink, IStore, Refusal, SinkUnavailable
 from usbgate.testing import (
     AT,
     MemoryJournal,
@@ -220,8 +221,8 @@ class MemoryJournalTests(SynchronousTestCase):
         """
         self.journal.append(readings(0, 2))
         batch = self.successResultOf(self.journal.oldest())
-        self.assertRaises(AssertionError, self.journal.reject, batch, "bad")
-        self.journal.reject(encode(2, readings(1, 1)), "bad")
+        self.assertRaises(AssertionError, self.journal.reject, [Refusal(batch, "bad")])
+        self.successResultOf(self.journal.reject([Refusal(encode(2, readings(1, 1)), "bad")]))
         self.assertEqual((self.journal.rejected, self.journal.events), (1, ["reject 2 bad"]))
         self.assertRaises(AssertionError, self.journal.confirm, encode(1, readings(0, 2)))
 
@@ -246,6 +247,15 @@ class MemorySinkTests(SynchronousTestCase):
         """
         self.sink = MemorySink()
         self.batch = encode(1, readings(0, 2), [request_record()])
+        self.rejected: list[Refusal] = []
+        self.on_disk: Deferred[None] = Deferred()
+
+    def reject(self, rows: Sequence[Refusal]) -> Deferred[None]:
+        """
+        Record it.
+        """
+        self.rejected += rows
+        return self.on_disk
 
     def test_interfaces(self) -> None:
         """
@@ -259,8 +269,8 @@ class MemorySinkTests(SynchronousTestCase):
         What is stored can be read; what is stored twice is read once.
         """
         self.successResultOf(self.sink.connect())
-        self.successResultOf(self.sink.store(self.batch))
-        self.successResultOf(self.sink.store(self.batch))
+        self.successResultOf(self.sink.store(self.batch, self.reject))
+        self.successResultOf(self.sink.store(self.batch, self.reject))
         self.sink.add([reading("off")])
         self.assertEqual(self.sink.numbers(), [1, 2, 3, 1, 2, 3, 4])
         self.assertEqual(self.sink.calls, ["connect", "store 1-3", "store 1-3"])
@@ -286,7 +296,7 @@ class MemorySinkTests(SynchronousTestCase):
         self.sink.unavailable = "disk full"
         calls: list[Callable[[], object]] = [
             self.sink.connect,
-            lambda: self.sink.store(self.batch),
+            lambda: self.sink.store(self.batch, self.reject),
             self.sink.latest,
             self.sink.alarms,
             lambda: self.sink.extent(Selection("20"), 1),
@@ -299,23 +309,27 @@ class MemorySinkTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        A batch with a row that is refused is not stored at all.
+        A row that is refused is rejected, and the others are stored when that is done.
         """
         self.sink.refuses = lambda number, row: number == 2 and row == readings(1, 1)[0]
-        self.failureResultOf(self.sink.store(self.batch), RowsRefused)
+        storing = self.sink.store(self.batch, self.reject)
+        self.assertEqual([(refusal.row.first, refusal.row.rows) for refusal in self.rejected], [(2, 1)])
         self.assertEqual(self.sink.numbers(), [])
+        self.on_disk.callback(None)
+        self.successResultOf(storing)
+        self.assertEqual(self.sink.numbers(), [1, 3])
 
     def test_hanging(self) -> None:
         """
         A call that hangs ends when it is released, or when the store is closed.
         """
         self.sink.hanging = True
-        first = self.sink.store(self.batch)
+        first = self.sink.store(self.batch, self.reject)
         self.assertNoResult(first)
         self.sink.release()
         self.successResultOf(first)
         self.sink.hanging = True
-        second = self.sink.store(self.batch)
+        second = self.sink.store(self.batch, self.reject)
         self.successResultOf(self.sink.close())
         self.failureResultOf(second, SinkUnavailable)
         self.assertEqual(self.sink.numbers(), [1, 2, 3])

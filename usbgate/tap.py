@@ -288,7 +288,7 @@ def _store(reactor: Any, settings: Settings, gateway: Gateway, name: str) -> tup
         cluster = Cluster(reactor, settings.state / "postgres")
         cluster.setServiceParent(keepers)
         where = partial(_embedded, cluster)
-    sink = PostgresSink(reactor, partial(_once_open, journal, where), name, lambda: journal.uuid)
+    sink = PostgresSink(reactor, partial(_once_open, journal, where), name, journal)
     delivery = Delivery(reactor, journal, sink, gateway.restore)
     if cluster is not None:
         cluster.came_up = delivery.try_now
@@ -303,7 +303,7 @@ def _store(reactor: Any, settings: Settings, gateway: Gateway, name: str) -> tup
 
 async def _once_open(journal: Journal, where: Callable[[], Awaitable[str]]) -> str:
     # The journal's id is part of the key of all rows.
-    if not journal.uuid:
+    if not journal.next_number:
         raise SinkUnavailable("the journal cannot be opened yet")
     return await where()
 

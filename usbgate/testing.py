@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from usbgate.core.batch import KINDS, NULL_CELL, Batch, encode
+from usbgate.core.batch import KINDS, NULL_CELL, Batch, encode, without
 from usbgate.core.counts import DAMAGES
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import NOT_MEASUREMENTS, is_key, is_sensor_id, join_fields, reads_back
@@ -39,7 +39,7 @@ from usbgate.core.model import (
     StoredRequest,
 )
 from usbgate.device.interfaces import IDialect, ILinkListener
-from usbgate.store.interfaces import IJournal, IOutbox, ISink, IStore, RowsRefused, SinkUnavailable
+from usbgate.store.interfaces import IJournal, IOutbox, ISink, IStore, Refusal, Reject, SinkUnavailable
 
 AT = 1363035730123  # 2013-03-11T21:02:10.123Z in milliseconds, the time of what the builders make
 
@@ -310,10 +310,12 @@ class MemoryJournal:
         assert batch is confirmed, f"{batch} is confirmed, but {confirmed} is the oldest"
         self.events.append(f"confirm {batch.first}-{batch.last}")
 
-    def reject(self, row: Batch, reason: str) -> None:
-        assert row.rows == 1, f"{row} is more than one row"
-        self.rejected += 1
-        self.events.append(f"reject {row.first} {reason}")
+    def reject(self, rows: Sequence[Refusal]) -> Deferred[None]:
+        for row, reason in rows:
+            assert row.rows == 1, f"{row} is more than one row"
+            self.rejected += 1
+            self.events.append(f"reject {row.first} {reason}")
+        return succeed(None)
 
 
 @implementer(ISink, IStore)
@@ -339,7 +341,7 @@ class MemorySink:
         self.calls: list[str] = []
         self.lost: Callable[[str], None] = lambda reason: None
         self.open_alarms: list[Alarm] = []
-        self._hanging: tuple[Batch, Deferred[None]] | None = None
+        self._hanging: tuple[Batch, Reject, Deferred[None]] | None = None
 
     def add(self, *runs: Sequence[Row]) -> None:
         """
@@ -359,25 +361,25 @@ class MemorySink:
         """
         self.hanging = False
         if self._hanging is not None:
-            (batch, answer), self._hanging = self._hanging, None
-            self._store(batch).chainDeferred(answer)
+            (batch, reject, answer), self._hanging = self._hanging, None
+            self._store(batch, reject).chainDeferred(answer)
 
     def connect(self) -> Deferred[None]:
         self.calls.append("connect")
         return self._answer(lambda: None)
 
-    def store(self, batch: Batch) -> Deferred[None]:
+    def store(self, batch: Batch, reject: Reject) -> Deferred[None]:
         self.calls.append(f"store {batch.first}-{batch.last}")
         if self.hanging:
             answer: Deferred[None] = Deferred()
-            self._hanging = (batch, answer)
+            self._hanging = (batch, reject, answer)
             return answer
-        return self._store(batch)
+        return self._store(batch, reject)
 
     def close(self) -> Deferred[None]:
         self.calls.append("close")
         if self._hanging is not None:
-            (_, answer), self._hanging = self._hanging, None
+            (_, _, answer), self._hanging = self._hanging, None
             answer.errback(SinkUnavailable("closed"))
         return succeed(None)
 
@@ -444,10 +446,17 @@ class MemorySink:
     def _answer(self, answer: Callable[[], _T]) -> Deferred[_T]:
         return succeed(answer()) if self.unavailable is None else fail(SinkUnavailable(self.unavailable))
 
-    def _store(self, batch: Batch) -> Deferred[None]:
-        if self.unavailable is None and any(self.refuses(*row) for row in rows_of(batch).items()):
-            return fail(RowsRefused("22P02: refused by the test"))
-        return self._answer(lambda: self.batches.append(batch))
+    def _store(self, batch: Batch, reject: Reject) -> Deferred[None]:
+        if self.unavailable is not None:
+            return fail(SinkUnavailable(self.unavailable))
+        try:
+            refused = {number: row for number, row in rows_of(batch).items() if self.refuses(number, row)}
+        except Exception:
+            return fail()
+        if not refused:
+            return self._answer(lambda: self.batches.append(batch))
+        rows = [Refusal(encode(number, [row]), "22P02: refused by the test") for number, row in refused.items()]
+        return reject(rows).addCallback(lambda _: self.batches.append(without(batch, refused)))
 
     def _rows(self, kind: type[_R]) -> dict[int, _R]:
         found = {number: row for batch in self.batches for number, row in rows_of(batch).items()}

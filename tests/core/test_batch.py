@@ -7,7 +7,7 @@ from __future__ import annotations
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from usbgate.core.batch import KINDS, NULL_CELL, OVERHEAD, Batch, columns_of, encode, halve, merge
+from usbgate.core.batch import KINDS, NULL_CELL, OVERHEAD, Batch, columns_of, encode, halve, link, merge, without
 from usbgate.core.model import Reading, RequestRecord
 
 READINGS = [Reading(1000 + n, "leonardo", "20", "VALUE", float(n), None, None, True) for n in range(5)]
@@ -76,6 +76,35 @@ class BatchTests(SynchronousTestCase):
         self.assertEqual(merged.of(Reading)[0], "1\n2\n20\n21\n22")
         self.assertEqual(merged.of(RequestRecord)[0], "3\n4\n10\n11")
         self.assertEqual(merged.of(Reading)[5], "0.0\n1.0\n2.0\n3.0\n4.0")
+
+    def test_link(self) -> None:
+        """
+        The chain depends on all rows so far and on nothing else; a merged batch has that of its last part.
+        """
+        batches = [encode(1, READINGS), encode(6, READINGS), encode(11, [], REQUESTS)]
+        linked = link(batches, "")
+        self.assertEqual([Batch.from_bytes(packed) for _, packed in linked], batches)
+        chains = [batch.chain for batch, _ in linked]
+        self.assertEqual(len(set(chains)), 3)
+        self.assertEqual([batch.chain for batch, _ in link(batches[1:], chains[0])], chains[1:])
+        self.assertEqual(linked[1][0].mark, (10, chains[1]))
+        self.assertEqual(merge([batch for batch, _ in linked]).mark, (12, chains[2]))
+        other = [encode(1, [READINGS[0]._replace(value=9.0), *READINGS[1:]]), *batches[1:]]
+        self.assertFalse({batch.chain for batch, _ in link(other, "")} & set(chains))
+
+    def test_without(self) -> None:
+        """
+        Rows are left out by number, of any kind, and perhaps all; the rest keeps its numbers, the batch its mark.
+        """
+        whole = encode(1, READINGS, REQUESTS)._replace(chain="c")
+        rest = without(whole, {1, 2, 4, 6})
+        self.assertEqual((rest.of(Reading)[0], rest.of(RequestRecord)[0]), ("3\n5", "7"))
+        self.assertEqual((rest.first, rest.rows, rest.mark), (3, 3, (7, "c")))
+        self.assertEqual(rest.of(Reading)[5], "2.0\n4.0")
+        self.assertEqual(without(whole, {6, 7}).of(RequestRecord), ())
+        self.assertEqual(without(whole, ()), whole)
+        nothing = without(whole, range(1, 8))
+        self.assertEqual((nothing.rows, nothing.parts, nothing.mark), (0, ((),) * len(KINDS), (7, "c")))
 
     def test_memory(self) -> None:
         """

@@ -21,7 +21,7 @@ from twisted.scripts.twistd import run
 from tests.faults.pragmas import SMALL_WAL, insist
 from usbgate.core.batch import Batch, columns_of
 from usbgate.core.model import Reading
-from usbgate.store.journal.file import JournalFile
+from usbgate.store.journal.file import JournalFile, Written
 from usbgate.store.journal.journal import Journal
 from usbgate.store.postgres.sink import PostgresSink
 
@@ -50,14 +50,15 @@ def take_notes(notes: str) -> None:
     descriptor = os.open(notes, os.O_WRONLY | os.O_CREAT)
     write = JournalFile.write
 
-    def write_and_note(file: JournalFile, batches: Sequence[Batch], *others: Any) -> None:
-        write(file, batches, *others)
+    def write_and_note(file: JournalFile, batches: Sequence[Batch], *others: Any) -> Written:
+        written = write(file, batches, *others)
         for batch in batches:
             if batch.of(Reading):
                 columns = [column.split("\n") for column in batch.of(Reading)]
                 rows = zip(columns[_SENSOR], columns[_VALUE], strict=True)
                 newest = max((float(value) for sensor, value in rows if sensor == "1"), default=0.0)
                 os.pwrite(descriptor, b"%20.0f" % newest, 0)
+        return written
 
     JournalFile.write = write_and_note  # type: ignore[assignment,method-assign]  # it takes the same
 

@@ -40,13 +40,13 @@ class ReportingJournal(Journal):
     A journal that reports what its disk did.
     """
 
-    waiting: Deferred[None] | None = None
+    on_disk: Deferred[None] | None = None
 
     def committed(self, batches: Sequence[Batch], seconds: float) -> None:
         super().committed(batches, seconds)
         for batch in batches:
             report("committed", batch.first, batch.last)
-        waiting, self.waiting = self.waiting, None
+        waiting, self.on_disk = self.on_disk, None
         if waiting is not None:
             waiting.callback(None)
 
@@ -70,9 +70,9 @@ async def keep(reactor: Any, path: str, rows: int, ending: str) -> None:
     first = journal.next_number
     for n in range(first, first + rows):
         reading = Reading(1_700_000_000_000, "arduino", "20", "VALUE", float(n), "x" * 1000, None, True)
-        journal.waiting = Deferred()
+        journal.on_disk = Deferred()
         journal.append([reading], ())
-        await journal.waiting
+        await journal.on_disk
         if n % 3 == 0 and n % 40 <= 10:
             batch = await journal.oldest()
             report("confirming", batch.last)

@@ -12,6 +12,7 @@ from threading import Event, Thread
 from tests.support.daemon import StoreCase
 from tests.support.running import LineClient, PtyDevice, TwistdDaemon
 from tests.support.waiting import eventually
+from usbgate.core.batch import KINDS
 from usbgate.core.fieldline import parse
 
 FULL = os.environ.get("USBGATE_FAULTS") == "full"  # the long versions, for a night
@@ -130,9 +131,9 @@ class LedgerCase(StoreCase):
         self.assertEqual(len(numbers), self.said)
         self.assertEqual(numbers, list(range(self.said)))
         [(total, distinct, first, last)] = self.rows(
-            "select count(*), count(distinct seq), min(seq), max(seq)"
-            " from (select seq from reading union all select seq from request"
-            " union all select seq from clock_mark) as rows"
+            "select count(*), count(distinct seq), min(seq), max(seq) from ("
+            + " union all ".join(f"select seq from {kind.table}" for kind in KINDS)
+            + ") as rows"
         )
         self.assertEqual((distinct, first, last), (total, 1, total))
 

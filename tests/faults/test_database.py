@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib  # `suppress` by its bare name means something else to trial
 import itertools
 import re
+import shutil
 import socket
 import sqlite3
 import time
@@ -436,6 +437,54 @@ class TwoDaemonsTests(DatabaseCase):
         eventually(
             lambda: self.rows("select count(*) from reading where sensor = '1'") == [(self.said,)], "all is stored"
         )
+
+
+class CopiedFolderTests(DatabaseCase):
+    """
+    A state folder that was copied.
+    """
+
+    def test_put_back(self) -> None:
+        """
+        A daemon whose state folder is put back from an older copy says so, stores what it reads under new numbers, and
+        sends nothing again; a crash or a stop alone changes nothing.
+        """
+        daemon = self.start()
+        self.say(20)
+        self.all_stored()
+        daemon.kill()
+        self.start()
+        self.say(20)
+        self.all_stored()
+        daemon = self.start_again()
+        shutil.copytree(self.state, self.folder / "copy")
+        self.say(20)
+        self.all_stored()
+        self.assertNotIn("continuing as a new journal", daemon.log)
+        daemon.kill()
+        shutil.rmtree(self.state)
+        shutil.copytree(self.folder / "copy", self.state)
+        for left in self.state.glob("*.pid"):
+            left.unlink()
+        daemon = self.start()
+        self.say(20)
+        self.all_stored()
+        self.assertEqual(daemon.log.count("somebody else has stored under the name"), 1)
+        self.assertNotIn("Traceback", daemon.log)
+
+    def start_again(self) -> TwistdDaemon:
+        """
+        Stop the daemon, and start it.
+        """
+        self.daemon.stop()
+        return self.start()
+
+    def start(self, *options: str, database: str = "") -> TwistdDaemon:
+        """
+        Start a daemon; see `LedgerCase`.
+        """
+        self.daemon = super().start(*options, database=database)
+        return self.daemon
 
 
 class Way:

@@ -13,9 +13,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.faults.ledger import FULL
+from tests.faults.simulated.database import SimulatedSink
 from tests.faults.simulated.life import Violated
 from tests.faults.simulated.weather import DEEDS
 from tests.faults.simulation import World
@@ -29,7 +31,7 @@ from usbgate.core.sensors import KnownSensors
 from usbgate.net import sendqueue
 from usbgate.net.broadcast import EventBatch
 from usbgate.server import commands, console, protocol
-from usbgate.store import delivery
+from usbgate.store.interfaces import Reject
 from usbgate.store.restoration import Restoration
 
 SIMULATIONS = int(os.environ.get("USBGATE_SIMULATIONS", "5000" if FULL else "110"))
@@ -165,11 +167,12 @@ class TestSabotage(SimulationCase):
         """
         It is found that half of a batch is confirmed but not stored.
         """
+        store = SimulatedSink.store
 
-        def lose(batch: Batch) -> tuple[Batch, Batch]:
-            return halve(batch)[0], halve(batch)[0]
+        def lose(sink: SimulatedSink, batch: Batch, reject: Reject) -> Deferred[None]:
+            return store(sink, halve(batch)[0] if batch.rows > 1 else batch, reject)
 
-        self.patch(delivery, "halve", lose)
+        self.patch(SimulatedSink, "store", lose)
         self.assert_found("a row is let go only when it is stored or set aside")
 
     def leave_out(self, kind: type[Row]) -> None:

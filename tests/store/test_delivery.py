@@ -4,7 +4,7 @@ The delivery, between a journal and a store in memory, with a manual clock; and 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -16,7 +16,7 @@ from tests.support.waiting import until
 from usbgate.core.model import Row
 from usbgate.core.status import StoreStatus
 from usbgate.store.delivery import BACK_OFF_MOST, STOP_PATIENCE, Delivery
-from usbgate.store.interfaces import SinkUnavailable
+from usbgate.store.interfaces import Refusal, SinkUnavailable
 from usbgate.store.restoration import RETRY_INTERVAL
 from usbgate.testing import MemoryJournal, MemorySink, readings, request_record
 
@@ -250,27 +250,52 @@ class DeliveryTests(TestCase):
         self.assertEqual(self.outbox.events, ["reject 1 22P02: refused by the test", "confirm 1-1"])
         self.assertEqual((self.delivery.state, self.delivery.trouble), ("connected", None))
 
-    def test_lost_while_halving(self) -> None:
+    def test_rejected_before_they_are_let_go(self) -> None:
         """
-        A store that goes away in the middle of halving continues there, and no row is rejected for it.
+        A batch with refused rows is not confirmed before these are on disk; if the journal's disk refuses, it is sent
+        again.
         """
-        seen = []
+        on_disk: list[Deferred[None]] = []
 
-        def refuses(number: int, row: Row) -> bool:
-            seen.append(number)
-            if len(seen) == 12:  # in the middle of the halves
-                self.sink.unavailable = "server closed the connection"
-            return number == 3
+        def reject(rows: Sequence[Refusal]) -> Deferred[None]:
+            on_disk.append(Deferred())
+            return on_disk[-1]
 
-        self.sink.refuses = refuses
+        self.patch(self.outbox, "reject", reject)
+        self.sink.refuses = lambda number, row: number == 3
         self.outbox.append(readings(0, 8), [request_record()])
         self.delivery.startService()
-        self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "server closed the connection"))
-        self.assertNotIn("confirm 1-9", self.outbox.events)
-        self.sink.unavailable = None
+        self.assertEqual((self.outbox.events, self.sink.numbers()), ([], []))
+        on_disk[0].errback(SinkUnavailable("the journal is full"))
+        self.assertEqual((self.delivery.state, self.delivery.trouble), ("away", "the journal is full"))
         self.clock.advance(0.5)
+        on_disk[1].callback(None)
         self.assertEqual(self.sink.numbers(), [1, 2, 4, 5, 6, 7, 8, 9])
-        self.assertEqual(self.outbox.events, ["reject 3 22P02: refused by the test", "confirm 1-9"])
+        self.assertEqual(self.outbox.events, ["confirm 1-9"])
+
+    def test_landed(self) -> None:
+        """
+        If the sink finds at the next connection that everything is stored, nothing is sent again, the store is
+        connected, and what it has is restored.
+        """
+        self.sink.unavailable = "the connection was lost"
+        self.outbox.append(readings(0, 2), [])
+        self.delivery.startService()
+        self.clock.advance(0.5)
+        self.assertEqual((self.delivery.state, self.restored), ("away", 0))
+        connect = self.sink.connect
+
+        def find() -> Deferred[None]:
+            self.outbox.discard(0)
+            return connect()
+
+        self.patch(self.sink, "connect", find)
+        self.sink.unavailable = None
+        self.clock.advance(BACK_OFF_MOST)
+        self.assertEqual((self.delivery.state, self.delivery.status().oldest, self.restored), ("connected", None, 2))
+        self.assertEqual(self.sink.numbers(), [])
+        self.outbox.append(readings(2, 1), [])
+        self.assertEqual(self.sink.numbers(), [3])
 
     def test_refused_rows_are_logged_at_a_limited_rate(self) -> None:
         """
@@ -287,8 +312,8 @@ class DeliveryTests(TestCase):
         self.assertEqual(
             lines[1:],
             [
-                "warn the store refused 1 rows, which were set aside; the last, number 1: 22P02: refused by the test",
-                "warn the store refused 10 rows, which were set aside; the last, number 11: 22P02: refused by the test",
+                "warn the store refused 2 rows, which were set aside; the last, number 2: 22P02: refused by the test",
+                "warn the store refused 9 rows, which were set aside; the last, number 11: 22P02: refused by the test",
             ],
         )
 
@@ -422,20 +447,6 @@ class DeliveryTests(TestCase):
         self.successResultOf(stopped)
         self.assertEqual(self.outbox.events, ["confirm 1-1"])
         self.assertEqual(self.sink.calls, ["connect", "store 1-1", "close"])
-
-    def test_stop_while_halving(self) -> None:
-        """
-        The stop does not wait for the remaining halves of a batch; the whole batch is sent again.
-        """
-        self.sink.hanging = True
-        self.sink.refuses = lambda number, row: number == 2
-        self.outbox.append(readings(0, 4), [])
-        self.delivery.startService()
-        stopped = self.delivery.stopService()
-        self.sink.release()
-        self.successResultOf(stopped)
-        self.assertEqual(self.sink.calls, ["connect", "store 1-4", "close"])
-        self.assertEqual(self.outbox.events, [])
 
     def test_stop_abandons_a_statement(self) -> None:
         """

@@ -22,9 +22,9 @@ from zope.interface.verify import verifyObject
 
 from tests.support.journal import JournalCase, connect
 from tests.support.waiting import until
-from usbgate.core.batch import Batch, encode, halve
+from usbgate.core.batch import START, Batch, encode, halve
 from usbgate.core.model import ClockMark, Reading
-from usbgate.store.interfaces import IJournal, IOutbox
+from usbgate.store.interfaces import IChain, IJournal, IOutbox, Refusal, SinkUnavailable
 from usbgate.store.journal import file, writer
 from usbgate.store.journal import journal as journal_module
 from usbgate.store.journal.file import JournalError, JournalFile
@@ -73,11 +73,12 @@ class QueueTests(JournalCase):
 
     async def test_interfaces(self) -> None:
         """
-        The journal provides the interfaces of the gateway and of the delivery.
+        The journal provides the interfaces of the gateway, of the delivery and of the sink.
         """
         journal = self.start()
         verifyObject(IJournal, journal)
         verifyObject(IOutbox, journal)
+        verifyObject(IChain, journal)
 
     async def test_order_and_numbers(self) -> None:
         """
@@ -242,13 +243,13 @@ class RestartTests(JournalCase):
         The stop writes what was appended; a restart finds it and continues the uuid and the numbers.
         """
         journal = self.start()
-        uuid = journal.uuid
+        uuid = journal.identity.journal
         self.assertEqual(len(uuid), 36)
         journal.append(readings(0, 3), [request_record()])
         await journal.stopService()
         self.assertNotIn("journal", [thread.name for thread in threading.enumerate()])
         journal = self.start()
-        self.assertEqual((journal.uuid, journal.backlog), (uuid, 4))
+        self.assertEqual((journal.identity.journal, journal.backlog), (uuid, 4))
         journal.append(readings(3, 1), ())
         await self.committed(journal)
         batches = await self.take_all(journal)
@@ -386,22 +387,22 @@ class RejectTests(JournalCase):
 
     async def test_set_aside_for_good(self) -> None:
         """
-        A rejected row is kept in the file once, with its reason and time, also after a restart.
+        A rejected row is kept in the file once, with its number in the database, its reason and its time, also after a
+        restart.
         """
         journal = self.start()
         journal.append(readings(0, 1), [request_record(sensor="7")])
         batch = await journal.oldest()
         reading, refused = halve(batch)
         odd = encode(1, [readings(0, 1)[0]._replace(text="half a pair: \ud800")])
-        journal.reject(odd, "22021: not UTF-8: \ud800")
-        await until(lambda: journal.rejected)
-        journal.reject(reading, "once more, after a crash")
-        journal.reject(refused, "23514: sensor 7")
+        await journal.reject([Refusal(odd, "22021: not UTF-8: \ud800")])
+        await journal.begin(journal.identity.journal, 100)
+        await journal.reject([Refusal(reading, "once more, after a crash"), Refusal(refused, "23514: sensor 7")])
         journal.confirm(batch)
         await journal.stopService()
         self.assertEqual(
-            self.query("select n, reason, kind, json_extract(row, '$.sensor') from rejected order by n"),
-            [(1, "22021: not UTF-8: ?", "reading", "20"), (2, "23514: sensor 7", "request", "7")],
+            self.query("select n, seq, reason, kind, json_extract(row, '$.sensor') from rejected order by n"),
+            [(1, 101, "22021: not UTF-8: ?", "reading", "20"), (2, 102, "23514: sensor 7", "request", "7")],
         )
         self.assertEqual(self.query("select count(*) from rejected where at like '20__-__-__T__:__:__.___Z'"), [(2,)])
         self.assertEqual(self.query("select * from batch"), [])
@@ -409,15 +410,16 @@ class RejectTests(JournalCase):
 
     async def test_durable_before_its_batch_is_let_go(self) -> None:
         """
-        A row is rejected by the next commit, whether or not its batch is confirmed.
+        `reject` fires when the row is on disk, whether or not its batch is confirmed.
         """
         journal = self.start()
         journal.append(readings(0, 1), ())
         batch = await journal.oldest()
-        journal.reject(batch, "22003")
-        journal.confirm(batch)
-        await until(lambda: journal.health.commits == 2)
+        rejecting = journal.reject([Refusal(batch, "22003")])
+        self.assertNoResult(rejecting)
+        await rejecting
         self.assertEqual(self.query("select n, reason from rejected"), [(1, "22003")])
+        self.assertEqual(self.query("select last from batch"), [(1,)])
 
 
 class TroubleTests(JournalCase):
@@ -566,21 +568,24 @@ class TroubleTests(JournalCase):
             await until(lambda: journal.status().trouble is None)
         self.assertEqual((len(self.logged("cannot be used")), len(self.logged("can be used again"))), (1, 1))
 
-    async def test_refused_rows_outlive_the_ring(self) -> None:
+    async def test_lost_rows_are_counted_later(self) -> None:
         """
-        Rejected rows, and the count of lost rows, are written when the disk recovers, whatever was dropped meanwhile.
+        While the disk refuses, rows can't be rejected; the count of lost rows is written when it recovers, whatever was
+        dropped meanwhile.
         """
         journal = self.start(unsynced_limit=5_000)
         journal.append(readings(0, 1), ())
         batch = await journal.oldest()
         holder = self.refuse()
-        journal.reject(batch, "22003")
+        with self.assertRaisesRegex(SinkUnavailable, "the journal can't be used: database is locked"):
+            await journal.reject([Refusal(batch, "22003")])
         for n in range(100):
             journal.append(readings(n, 10), ())
             journal.flush()
         self.assertGreater(journal.health.lost, 0)
         holder.close()
         await until(lambda: not journal.unwritten)
+        await journal.reject([Refusal(batch, "22003")])
         self.assertEqual(self.query("select n, reason from rejected"), [(1, "22003")])
         await journal.stopService()
         self.assertEqual(self.query("select lost from journal"), [(journal.health.lost,)])
@@ -622,13 +627,13 @@ class TroubleTests(JournalCase):
         it, except for the oldest beyond a limit, which are counted as lost.
         """
         journal = self.start()
-        uuid = journal.uuid
+        uuid = journal.identity.journal
         journal.append(readings(0, 10), ())
         await journal.stopService()
         self.patch(journal_module, "UNNUMBERED_ROWS", 1_000)
         self.refuse_to_open()
         journal = self.start()
-        self.assertEqual((journal.uuid, journal.status().trouble or ""), ("", "database or disk is full"))
+        self.assertEqual((journal.identity.journal, journal.status().trouble or ""), ("", "database or disk is full"))
         asked = journal.oldest()
         for n in range(10, 2_010, 20):
             journal.append(readings(n, 20), [request_record()])
@@ -638,7 +643,7 @@ class TroubleTests(JournalCase):
         self.open_fails = None
         first = await asked
         journal.confirm(first)
-        self.assertEqual(journal.uuid, uuid)
+        self.assertEqual(journal.identity.journal, uuid)
         batches = [first, *await self.take_all(journal)]
         taken = [value for batch in batches for value in values(batch)]
         self.assertEqual(taken[:10], [float(n) for n in range(10)])
@@ -786,9 +791,9 @@ class TroubleTests(JournalCase):
         journal.append(readings(3, 1), ())
         self.assertEqual(numbers(await asked), [4])
         self.assertEqual(journal.backlog, 1)
-        uuid = journal.uuid
+        uuid = journal.identity.journal
         await journal.stopService()
-        self.assertEqual(self.start().uuid, uuid)
+        self.assertEqual(self.start().identity.journal, uuid)
         self.assertTrue(self.path.with_name("journal.sqlite.damaged-1").exists())
 
     def damages(self, count: int) -> bool:
@@ -838,7 +843,7 @@ class TroubleTests(JournalCase):
                 file.check()
             self.assertTrue(file.checked)
             self.opened[-1].failing = None
-            self.assertEqual(file.write([encode(1, readings(0, 1), ())], (), 1), [])
+            self.assertEqual(file.write([encode(1, readings(0, 1), ())], START).dropped, [])
             file.close()
             self.path.unlink()
 
@@ -906,6 +911,35 @@ class LimitTests(JournalCase):
             journal.confirm(await journal.oldest())
         self.assertEqual(journal.health.lost, 0)
         self.assertEqual(journal.status().lost, 0)
+
+    async def test_dropped_but_in_memory(self) -> None:
+        """
+        Rows that were dropped on disk but are still in memory, in one batch with later ones, wait like any others: they
+        can be read, discarded and delivered, and are counted.
+        """
+        journal = self.start(limit=30_000)
+        for n in range(2):
+            journal.append(readings(n * 100, 100), ())
+            await self.committed(journal)
+        await journal.stopService()
+        reads = self.count_reads()
+        journal = self.start(limit=30_000)
+        journal.append(readings(200, 1), ())
+        await self.committed(journal)
+        await until(lambda: reads)
+        appended = 201
+        while self.query("select min(first) from batch") == [(1,)]:
+            journal.append(readings(appended, 50), ())
+            appended += 50
+            await self.committed(journal)
+        first = await journal.waiting(0)
+        assert first is not None
+        self.assertEqual((first.first, journal.backlog), (1, appended))
+        await journal.discard({1, 2, 150, 9_999})
+        self.assertEqual(journal.backlog, appended - 3)
+        taken = [value for batch in await self.take_all(journal) for value in values(batch)]
+        self.assertEqual(taken, [float(n) for n in range(appended) if n not in (0, 1, 149)])
+        self.assertEqual((journal.health.lost, journal.backlog), (0, 0))
 
     async def test_in_flight(self) -> None:
         """

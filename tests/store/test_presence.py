@@ -7,14 +7,15 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from tests.support.journal import JournalCase
 from tests.support.waiting import until
-from usbgate.core.batch import Batch
+from usbgate.core.batch import Batch, Mark
 from usbgate.core.model import Reading
+from usbgate.store.interfaces import SinkUnavailable
 from usbgate.store.journal import writer
 from usbgate.store.journal.file import JournalFile
 from usbgate.store.journal.journal import Journal
@@ -173,7 +174,7 @@ class LostTests(PresenceCase):
         """
         for name, fault in LOSSES:
             journal = await self.begin()
-            uuid, batch = journal.uuid, await journal.oldest()
+            uuid, batch = journal.identity.journal, await journal.oldest()
             self.events.clear()
             fault(self.path)
             await until(lambda: self.logged("is lost") and self.path.is_file())
@@ -187,10 +188,31 @@ class LostTests(PresenceCase):
             journal.confirm(batch)
             found = values(batch) + [value for each in await self.take_all(journal) for value in values(each)]
             self.assertEqual(found, [float(n) for n in range(1_005)], name)
-            self.assertEqual(journal.uuid, uuid, name)
+            self.assertEqual(journal.identity.journal, uuid, name)
             await journal.stopService()
             for left in self.path.parent.iterdir():
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+    async def test_looked_for_meanwhile(self) -> None:
+        """
+        Nothing is looked for in a new file that does not have the rows in memory yet.
+        """
+        journal = await self.begin()
+        batch = await journal.oldest()
+
+        def fail(file: JournalFile, batches: Sequence[Batch]) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        failing = self.patch(JournalFile, "restore", fail)
+        delete("")(self.path)
+        await until(lambda: self.logged("is lost") and journal.health.trouble)
+        later = Mark(batch.last + 1, "c")
+        with self.assertRaisesRegex(SinkUnavailable, "the journal is being replaced"):
+            await journal.find(later)
+        failing.restore()
+        await until(lambda: not journal.health.trouble)
+        self.assertFalse(await journal.find(later))
+        self.assertIs(await journal.oldest(), batch)
 
     async def test_soon(self) -> None:
         """

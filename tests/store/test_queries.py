@@ -43,10 +43,13 @@ class ArchiveTests(PostgresTestCase):
         Store readings, numbered from 1, and requests.
         """
         sink = await self.connected()
-        await sink.store(batch.encode(1, rows, [numbered_request(n, sensor=str(n % 2)) for n in range(requests)]))
+        await sink.store(
+            batch.encode(1, rows, [numbered_request(n, sensor=str(n % 2)) for n in range(requests)]), self.reject
+        )
         other = await self.connected(gateway="other", journal="7f2cfe0c-0000-4000-8000-000000000000")
         await other.store(
-            batch.encode(1, [numbered(n, sensor="0") for n in range(100)], [numbered_request(0, sensor="0")])
+            batch.encode(1, [numbered(n, sensor="0") for n in range(100)], [numbered_request(0, sensor="0")]),
+            self.reject,
         )
         return sink
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from usbgate.core.batch import Batch, encode
+from usbgate.core.batch import START, Batch, Mark, encode
 from usbgate.store.journal.readahead import MERGE_ROWS, ReadAhead
-from usbgate.testing import reading
+from usbgate.testing import reading, rows_of
 
 
 def batch(first: int, rows: int = 10) -> Batch:
@@ -55,13 +55,48 @@ class ReadAheadTests(SynchronousTestCase):
         assert taken is not None
         self.assertEqual((taken.first, taken.last), (1, MERGE_ROWS))
         self.assertIs(self.cache.next(), taken)
-        self.assertEqual((self.cache.confirmed, self.cache.pinned), (0, MERGE_ROWS))
+        self.assertEqual((self.cache.confirmed, self.cache.pinned), (START, MERGE_ROWS))
         self.assertTrue(self.cache.confirm(taken))
         self.assertFalse(self.cache.confirm(taken))
-        self.assertEqual((self.cache.confirmed, self.cache.pinned), (MERGE_ROWS, MERGE_ROWS))
+        self.assertEqual((self.cache.confirmed, self.cache.pinned), (Mark(MERGE_ROWS, ""), MERGE_ROWS))
         following = self.cache.next()
         assert following is not None
         self.assertEqual((following.first, self.cache.memory), (MERGE_ROWS + 1, 0))
+
+    def test_confirmed_to(self) -> None:
+        """
+        All rows up to a position are confirmed, also within a batch, and whether or not they are in memory.
+        """
+        self.cache.committed([batch(101), batch(111)])
+        self.cache.next()
+        self.cache.committed([batch(121)])
+        self.assertEqual(self.cache.confirm_to(Mark(110, "a")), 10)
+        rest = self.cache.next()
+        assert rest is not None
+        self.assertEqual((rest.first, rest.last, rest.rows), (111, 120, 10))
+        self.assertEqual((self.cache.confirmed, self.cache.pinned), (Mark(110, "a"), 120))
+        self.assertEqual(self.cache.confirm_to(Mark(120, "b")), 10)
+        self.assertEqual((self.cache.current, self.cache.rows, self.cache.pinned), (None, 10, 120))
+        self.assertEqual(self.cache.confirm_to(Mark(150, "c")), 10)
+        self.assertEqual((self.cache.rows, self.cache.memory, self.cache.loaded), (0, 0, 150))
+        self.assertIsNone(self.cache.next())
+
+    def test_discarded(self) -> None:
+        """
+        Rows are removed from the batch in delivery and from those after it; a batch without rows is not delivered.
+        """
+        self.cache.committed([batch(101)])
+        self.cache.next()
+        self.cache.committed([batch(111), batch(121)])
+        self.assertEqual(self.cache.discard({101, 102, *range(111, 121), 129, 200}), 13)
+        found = [list(rows_of(each)) for each in self.cache.batches]
+        self.assertEqual(found, [list(range(103, 111)), [*range(121, 129), 130]])
+        self.assertEqual(self.cache.memory, self.cache.batches[1].memory)
+        self.cache.discard(range(103, 111))
+        self.assertEqual((self.cache.current, self.cache.pinned), (None, 0))
+        following = self.cache.next()
+        assert following is not None
+        self.assertEqual(following.first, 121)
 
     def test_dropped(self) -> None:
         """

@@ -6,17 +6,19 @@ from __future__ import annotations
 
 import select
 import uuid
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
+from zope.interface import implementer
 
 from tests.support import postgresql
 from usbgate.core import batch
 from usbgate.core.model import Reading, RequestRecord
-from usbgate.store.interfaces import SinkUnavailable
+from usbgate.store.interfaces import IChain, Identity, Refusal, SinkUnavailable
 from usbgate.store.postgres.sink import Limits, PostgresSink
 from usbgate.testing import AT, readings, request_record
 
@@ -43,6 +45,35 @@ def batch_of(first: int, count: int) -> batch.Batch:
     return batch.encode(first, readings(first, count))
 
 
+@implementer(IChain)
+class AnyJournal:
+    """
+    A journal that has any position in its history, and no rows.
+
+    Attributes:
+        found: The positions that were looked for.
+    """
+
+    def __init__(self, journal: str) -> None:
+        self.identity = Identity(journal, None, batch.START, 0)
+        self.found: list[batch.Mark] = []
+
+    def find(self, mark: batch.Mark) -> Deferred[bool]:
+        self.found.append(mark)
+        self.identity = self.identity._replace(done=mark, sent=mark.n)
+        return succeed(True)
+
+    def waiting(self, after: int) -> Deferred[batch.Batch | None]:
+        return succeed(None)
+
+    def discard(self, numbers: Collection[int]) -> Deferred[None]:
+        return succeed(None)
+
+    def begin(self, journal: str, base: int) -> Deferred[None]:
+        self.identity = self.identity._replace(journal=journal, base=base)
+        return succeed(None)
+
+
 class PostgresTestCase(TestCase):
     """
     An empty database for each test; subclasses choose the server.
@@ -61,6 +92,15 @@ class PostgresTestCase(TestCase):
         """
         self.url = self.server().create_database()
         self.journal = str(uuid.uuid4())
+        self.journals: dict[str, AnyJournal] = {}
+        self.rejected: list[Refusal] = []
+
+    def reject(self, rows: Sequence[Refusal]) -> Deferred[None]:
+        """
+        Record rows that are rejected.
+        """
+        self.rejected += rows
+        return succeed(None)
 
     def own_server(self) -> postgresql.OwnServer:
         """
@@ -76,7 +116,8 @@ class PostgresTestCase(TestCase):
         Create a sink; it is closed at the end of the test.
         """
         url, journal = url or self.url, journal or self.journal
-        sink = PostgresSink(reactor, lambda: succeed(url), gateway, lambda: journal, limits)
+        known = self.journals.setdefault(journal, AnyJournal(journal))
+        sink = PostgresSink(reactor, lambda: succeed(url), gateway, known, limits)
         self.addCleanup(sink.close)
         return sink
 

@@ -7,7 +7,8 @@ NULL_CELL)`. Cells never hold control characters (protocol §1), so neither mark
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+from collections.abc import Container, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -60,9 +61,25 @@ def columns_of(row: type[Row]) -> tuple[str, ...]:
     return KINDS[_PLACES[row]].columns
 
 
+class Mark(NamedTuple):
+    """
+    A position between two batches of a journal.
+
+    Attributes:
+        n: The number of the last row before it.
+        chain: The running hash over all batches before it.
+    """
+
+    n: int
+    chain: str
+
+
+START = Mark(0, "")  # before the first batch of any journal
+
+
 class Batch(NamedTuple):
     """
-    Encoded rows; made by `encode`, `merge`, `halve` and `from_bytes`.
+    Encoded rows; made by `encode`, `merge`, `halve`, `without` and `from_bytes`.
 
     Attributes:
         first: The journal's number of the first row.
@@ -70,6 +87,7 @@ class Batch(NamedTuple):
         parts: The columns of each of `KINDS`, in the order of `Kind.columns`; empty for a kind without rows.
         rows: Number of rows.
         memory: Approximate bytes of memory.
+        chain: The journal's running hash, this batch included; empty if it comes from no journal.
     """
 
     first: int
@@ -77,6 +95,14 @@ class Batch(NamedTuple):
     parts: tuple[tuple[str, ...], ...]
     rows: int
     memory: int
+    chain: str = ""
+
+    @property
+    def mark(self) -> Mark:
+        """
+        The position behind this batch.
+        """
+        return Mark(self.last, self.chain)
 
     def of(self, row: type[Row]) -> tuple[str, ...]:
         """
@@ -86,7 +112,7 @@ class Batch(NamedTuple):
 
     def to_bytes(self) -> bytes:
         """
-        Serialize the batch for the journal; kinds are identified by their tables.
+        Serialize the batch, without its chain, for the journal; kinds are identified by their tables.
         """
         named = {kind.table: columns for kind, columns in zip(KINDS, self.parts, strict=True) if columns}
         return _encoder.encode((self.first, self.last, named))
@@ -167,11 +193,34 @@ def merge(batches: Sequence[Batch]) -> Batch:
     """
     kinds = zip(*[batch.parts for batch in batches], strict=True)
     parts = tuple(_join([columns for columns in kind if columns]) for kind in kinds)
-    return _batch(batches[0].first, batches[-1].last, parts)
+    return _batch(batches[0].first, batches[-1].last, parts)._replace(chain=batches[-1].chain)
 
 
 def _join(parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple("\n".join(cells) for cells in zip(*parts, strict=True))
+
+
+def link(batches: Sequence[Batch], chain: str) -> list[tuple[Batch, bytes]]:
+    """
+    Return batches with their chain, and serialized.
+
+    Args:
+        batches: The next batches of a journal.
+        chain: The journal's running hash so far.
+    """
+    linked = []
+    for batch in batches:
+        packed = batch.to_bytes()
+        chain = hashlib.sha256(chain.encode() + packed).hexdigest()[:32]
+        linked.append((batch._replace(chain=chain), packed))
+    return linked
+
+
+def numbers_of(batch: Batch) -> set[int]:
+    """
+    Return the numbers of the rows of a batch.
+    """
+    return {int(number) for columns in batch.parts if columns for number in columns[0].split("\n")}
 
 
 def halve(batch: Batch) -> tuple[Batch, Batch]:
@@ -185,6 +234,22 @@ def halve(batch: Batch) -> tuple[Batch, Batch]:
     middle = len(cells[0]) // 2
     early, late = [tuple("\n".join(c[half]) for c in cells) for half in (slice(middle), slice(middle, None))]
     return _part(_only(place, early)), _part(_only(place, late))
+
+
+def without(batch: Batch, numbers: Container[int]) -> Batch:
+    """
+    Leave out the rows with these numbers, perhaps all of them; the batch keeps its mark.
+    """
+    parts = []
+    first = batch.last
+    for columns in batch.parts:
+        if columns:
+            rows = zip(*[column.split("\n") for column in columns], strict=True)
+            kept = [row for row in rows if int(row[0]) not in numbers]
+            columns = tuple(map("\n".join, zip(*kept, strict=True)))
+            first = min([first, *[int(row[0]) for row in kept[:1]]])
+        parts.append(columns)
+    return _batch(first, batch.last, tuple(parts))._replace(chain=batch.chain)
 
 
 def _only(place: int, columns: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:

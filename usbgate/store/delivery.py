@@ -1,14 +1,13 @@
 """
 Delivery from the journal to one sink, in order (protocol §5).
 
-One statement is in flight at a time. Rows whose data the store refuses are rejected one by one; after any other
-failure, rows stay in the journal until the store accepts them.
+One batch is in flight at a time. Rows whose data the store refuses are set aside; after any other failure, rows stay
+in the journal until the store accepts them.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from random import random
 from typing import Literal
 
@@ -18,9 +17,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from usbgate.core.batch import Batch, halve
+from usbgate.core.batch import Batch
 from usbgate.core.status import StoreStatus
-from usbgate.store.interfaces import IOutbox, ISink, RowsRefused, SinkUnavailable
+from usbgate.store.interfaces import IOutbox, ISink, Refusal, SinkUnavailable
 from usbgate.store.restoration import Restoration
 
 BACK_OFF_FIRST, BACK_OFF_MOST = 0.5, 30.0  # seconds
@@ -75,8 +74,7 @@ class Delivery(Service):
         self._pause: Deferred[None] | None = None  # before the next attempt
         self._away_since: float | None = None
         self._failure_logged = False  # whether an unexpected exception was logged since the store last worked
-        self._batch: Batch | None = None
-        self._parts: deque[Batch] = deque()  # the parts of it not stored yet
+        self._batch: Batch | None = None  # in flight, or to be sent again
         self._refused = 0  # rows refused since that was last logged
         self._refused_logged_at = float("-inf")
 
@@ -141,8 +139,8 @@ class Delivery(Service):
             try:
                 await self._sink.connect()
                 self.restoration.begin()
-                if self._batch is None:
-                    self._available()
+                if self.restoration.backlog and not self._outbox.backlog:  # the sink had all of it
+                    self.restoration.stored(0, last=True)
                 await self._store_all()
             except SinkUnavailable as error:
                 self._unavailable(str(error))
@@ -164,21 +162,20 @@ class Delivery(Service):
 
     async def _store_all(self) -> None:
         while self.running:
-            if self._batch is None:
-                self._batch = await self._oldest()
-                self._parts.append(self._batch)
-            while self._parts and self.running:
-                await self._store(self._parts.popleft())
-            if not self._parts:
-                # The numbers of parts of several kinds interleave, so a batch can only be confirmed as a whole.
-                batch, self._batch = self._batch, None
-                self._outbox.confirm(batch)
-                if self.restoration.backlog:
-                    self.restoration.stored(batch.rows, last=not self._outbox.backlog)
+            self._batch = await self._oldest()
+            await self._store(self._batch)
+            batch, self._batch = self._batch, None
+            self._outbox.confirm(batch)
+            if self.restoration.backlog:
+                self.restoration.stored(batch.rows, last=not self._outbox.backlog)
 
     async def _oldest(self) -> Batch:
         self._lost = None
         self._awaited = self._outbox.oldest()
+        if not self._awaited.called:
+            self._batch = None
+            if self.state != "connected":
+                self._available()
         try:
             return await self._awaited
         except CancelledError:
@@ -194,32 +191,26 @@ class Delivery(Service):
             self._lost = reason
             self._awaited.cancel()
 
-    async def _store(self, part: Batch) -> None:
+    async def _store(self, batch: Batch) -> None:
         self._storing = True
         try:
-            await self._sink.store(part)
-        except RowsRefused as error:
-            if part.rows > 1:
-                self._parts.extendleft(reversed(halve(part)))
-            else:
-                self._reject(part, str(error))
-        except BaseException:
-            self._parts.appendleft(part)
-            raise
+            await self._sink.store(batch, self._reject)
         finally:
             self._storing = False
         self._available()
 
-    def _reject(self, row: Batch, reason: str) -> None:
-        self._outbox.reject(row, reason)
-        self._refused += 1
+    def _reject(self, rows: Sequence[Refusal]) -> Deferred[None]:
+        return self._outbox.reject(rows).addCallback(self._rejected, rows)
+
+    def _rejected(self, _: None, rows: Sequence[Refusal]) -> None:
+        self._refused += len(rows)
         now = self._clock.seconds()
         if now - self._refused_logged_at >= REFUSED_INTERVAL:
             self.log.warn(
                 "the store refused {count} rows, which were set aside; the last, number {n}: {reason}",
                 count=self._refused,
-                n=row.first,
-                reason=reason,
+                n=rows[-1].row.first,
+                reason=rows[-1].reason,
             )
             self._refused, self._refused_logged_at = 0, now
 

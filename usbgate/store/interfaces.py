@@ -4,12 +4,13 @@ Interfaces of the journal and of the stores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from usbgate.core.batch import Batch
+from usbgate.core.batch import Batch, Mark
 from usbgate.core.model import (
     Alarm,
     Bucket,
@@ -19,6 +20,19 @@ from usbgate.core.model import (
     StoredReading,
     StoredRequest,
 )
+
+
+class Refusal(NamedTuple):
+    """
+    A row whose data the store refused (SQLSTATE classes 22 and 23, encoding).
+
+    Attributes:
+        row: A batch of one row.
+        reason: Why.
+    """
+
+    row: Batch
+    reason: str
 
 
 class IJournal(Interface):
@@ -58,13 +72,76 @@ class IOutbox(Interface):
         Confirm that the batch returned by `oldest` is completely stored or rejected.
         """
 
-    def reject(row: Batch, reason: str) -> None:
+    def reject(rows: Sequence[Refusal]) -> Deferred[None]:
         """
-        Reject one row permanently; durable before the `confirm` that covers it.
+        Set rows aside permanently.
+
+        Returns:
+            Fires when they are on disk; fails with `SinkUnavailable`.
+        """
+
+
+class Identity(NamedTuple):
+    """
+    What a sink needs to know of a journal.
+
+    Attributes:
+        journal: Its uuid.
+        base: What is added to its numbers in the database; None if it never reached one.
+        done: Its rows up to this mark are stored or rejected.
+        sent: The highest number of a row that may have been sent to a database.
+    """
+
+    journal: str
+    base: int | None
+    done: Mark
+    sent: int
+
+
+class IChain(Interface):
+    """
+    The identity and the history of a journal, by which a sink recognizes which of its rows it has.
+
+    Every Deferred of it fails with `SinkUnavailable` if the disk refuses.
+    """
+
+    identity: Identity = Attribute("The present identity.")
+
+    def find(mark: Mark) -> Deferred[bool]:
+        """
+        Look for a position in the history of this journal, `Identity.done` or later; if there is one, confirm all
+        rows before it.
+
+        Returns:
+            Fires with whether it was found.
+        """
+
+    def waiting(after: int) -> Deferred[Batch | None]:
+        """
+        Read the oldest unconfirmed rows behind a number.
+
+        Returns:
+            Fires with a batch of some of them, or with None if there are none.
+        """
+
+    def discard(numbers: Collection[int]) -> Deferred[None]:
+        """
+        Remove unconfirmed rows that are stored already.
+
+        Returns:
+            Fires when that is on disk.
+        """
+
+    def begin(journal: str, base: int) -> Deferred[None]:
+        """
+        Begin or change the identity; the rows keep their numbers and marks.
 
         Args:
-            row: A batch of one row.
-            reason: Why the store refused it.
+            journal: The uuid.
+            base: What is to be added to the numbers of unconfirmed rows.
+
+        Returns:
+            Fires when that is on disk.
         """
 
 
@@ -74,10 +151,8 @@ class SinkUnavailable(Exception):
     """
 
 
-class RowsRefused(Exception):
-    """
-    The store refused the data of these rows (SQLSTATE classes 22 and 23, encoding).
-    """
+# Sets rows aside; its result fires when they are on disk.
+Reject = Callable[[Sequence[Refusal]], Deferred[None]]
 
 
 class ISink(Interface):
@@ -89,18 +164,24 @@ class ISink(Interface):
 
     def connect() -> Deferred[None]:
         """
-        Connect to the store and prepare it; a no-op if connected.
+        Connect to the store and prepare it; confirm rows that it has already. A no-op if connected.
 
         Returns:
             Fires when batches can be stored; fails with `SinkUnavailable`.
         """
 
-    def store(batch: Batch) -> Deferred[None]:
+    def store(batch: Batch, reject: Reject) -> Deferred[None]:
         """
-        Store a batch atomically and idempotently, even if it overlaps an earlier one.
+        Store a batch, except for the rows that are themselves at fault, in one transaction.
+
+        Args:
+            batch: The oldest unconfirmed rows; the same rows never come again after they were stored, unless the
+                confirmation was lost (see `IChain.find`).
+            reject: Sets rows aside; to be awaited before the transaction is committed.
 
         Returns:
-            Fires when it is committed. Fails with `SinkUnavailable`, or with `RowsRefused` if nothing of it was stored.
+            Fires when it is committed; fails with `SinkUnavailable`, also if the store was lost since `connect`: then
+            the batch may be stored already.
         """
 
     def close() -> Deferred[None]:

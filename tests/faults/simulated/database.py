@@ -14,9 +14,9 @@ from zope.interface import implementer
 
 from tests.faults.simulated.disk import is_poisoned
 from tests.faults.simulated.life import Life, demand
-from usbgate.core.batch import Batch
+from usbgate.core.batch import Batch, encode, without
 from usbgate.core.model import Alarm, Bucket, Reading, Row, Selection, StoredReading, StoredRequest
-from usbgate.store.interfaces import ISink, IStore, RowsRefused, SinkUnavailable
+from usbgate.store.interfaces import ISink, IStore, Refusal, Reject, SinkUnavailable
 from usbgate.testing import rows_of
 
 CALL_LIMIT = 10.0  # seconds after which a call to a database that hangs is given up, as the real sink's
@@ -74,6 +74,7 @@ class SimulatedSink:
         self._connected = False
         self._calls: dict[Deferred[Any], IDelayedCall] = {}
         self._storing = False
+        self._rejecting: Deferred[None] | None = None  # rows of the batch that is being stored
 
     def _call(self, done: Callable[[Deferred[Any]], None], latency: float) -> Deferred[Any]:
         # A call that is answered after a while, given up after `CALL_LIMIT`, or ended by `drop`.
@@ -104,17 +105,25 @@ class SimulatedSink:
 
         return self._call(connected, self._database.latency)
 
-    def store(self, batch: Batch) -> Deferred[None]:
+    def store(self, batch: Batch, reject: Reject) -> Deferred[None]:
         demand(not self._storing, "one statement is in flight at a time")
         if not self._connected:
             return fail(SinkUnavailable("not connected"))
         self._storing = True
+        refused = {number: row for number, row in rows_of(batch).items() if is_poisoned(encode(number, [row]))}
+
+        def received(answer: Deferred[None]) -> None:
+            if not refused:
+                stored(answer)
+                return
+            rows = [Refusal(encode(number, [row]), "22P02: not to my taste") for number, row in refused.items()]
+            self._rejecting = reject(rows)
+            self._rejecting.addCallbacks(lambda _: stored(answer), lambda _: answer.errback(SinkUnavailable("ended")))
 
         def stored(answer: Deferred[None]) -> None:
-            if is_poisoned(batch):
-                answer.errback(RowsRefused("22P02: not to my taste"))
-            elif self._life.deed():
-                self._database.insert(batch)
+            self._rejecting = None
+            if self._life.deed():
+                self._database.insert(without(batch, refused))
                 if self._database.loses_confirmation:
                     self._database.loses_confirmation -= 1
                     answer.errback(SinkUnavailable("the connection was lost"))
@@ -127,27 +136,30 @@ class SimulatedSink:
                 self._connected = False
             return result
 
-        return self._call(stored, self._database.latency).addBoth(over)
+        return self._call(received, self._database.latency).addBoth(over)
 
     def drop(self, reason: str) -> None:
         """
         Lose the connection.
         """
         was, self._connected = self._connected, False
-        calls, self._calls = self._calls, {}
-        for answer, call in calls.items():
-            call.cancel()
-            answer.errback(SinkUnavailable(reason))
+        self._end_calls(reason)
         if was and not self._storing:
             self.lost(reason)
 
     def close(self) -> Deferred[None]:
         self._connected = False
+        self._end_calls("closed")
+        return succeed(None)
+
+    def _end_calls(self, reason: str) -> None:
         calls, self._calls = self._calls, {}
         for answer, call in calls.items():
             call.cancel()
-            answer.errback(SinkUnavailable("closed"))
-        return succeed(None)
+            answer.errback(SinkUnavailable(reason))
+        rejecting, self._rejecting = self._rejecting, None
+        if rejecting is not None:
+            rejecting.cancel()
 
     def latest(self) -> Deferred[list[Reading]]:
         """

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from tests.faults.simulated.life import Life, demand
 from usbgate.core.batch import KINDS, Batch, encode, merge
 from usbgate.core.model import ClockMark, Reading, RequestRecord, Row
-from usbgate.store.interfaces import IJournal, IOutbox
+from usbgate.store.interfaces import IJournal, IOutbox, Refusal
 from usbgate.testing import rows_of
 
 FLUSH_INTERVAL = 0.05  # seconds, as the real journal's
@@ -114,7 +114,7 @@ class SimulatedJournal(Service):
         self._stored = stored
         self._rows: dict[type[Row], list[Row]] = {kind.row: [] for kind in KINDS}
         self._waiting = 0
-        self._rejects: list[Batch] = []
+        self._rejects: list[tuple[Sequence[Refusal], Deferred[None]]] = []
         self._flushing: IDelayedCall | None = None
         self._committing: IDelayedCall | None = None
         self._batches: list[Batch] = []  # encoded, not yet on disk
@@ -222,13 +222,17 @@ class SimulatedJournal(Service):
             return
         batches, self._batches = self._batches, []
         rejects, self._rejects = self._rejects, []
-        self._disk.commit(batches, rejects, self._confirmed, self._given_up)
+        rows = [refusal.row for refusals, _ in rejects for refusal in refusals]
+        self._disk.commit(batches, rows, self._confirmed, self._given_up)
         if not self._life.deed():  # on disk, but not reported
             return
         for batch in batches:
             self._unsynced -= batch.rows
             self._on_disk = batch.last
         self._weigh()
+        for _, done in rejects:
+            if not done.called:  # it was cancelled
+                done.callback(None)
         self._offer()
         if self._stopped is not None:
             self._stop()
@@ -270,17 +274,18 @@ class SimulatedJournal(Service):
         if not self._life.deed():
             return
         demand(batch is self._current, "what `oldest` gave is confirmed, and nothing else", batch, self._current)
-        aside = {number for reject in self._rejects for number in rows_of(reject)}
         for n, row in rows_of(batch).items():
-            demand(self._stored(n) or n in aside, "a row is let go only when it is stored or set aside", row)
+            demand(self._stored(n), "a row is let go only when it is stored or set aside", row)
         self._confirmed = batch.last
         self._current = None
         self.backlog -= batch.rows
 
-    def reject(self, row: Batch, reason: str) -> None:
-        if not self._life.deed():
-            return
-        demand(row.rows == 1, "one row at a time is set aside", row)
-        demand(is_poisoned(row), "nothing is set aside for a condition of the server", row, reason)
-        self._rejects.append(row)
-        self._flush_soon()
+    def reject(self, rows: Sequence[Refusal]) -> Deferred[None]:
+        done: Deferred[None] = Deferred()
+        if self._life.deed():
+            for row, reason in rows:
+                demand(row.rows == 1, "one row at a time is set aside", row)
+                demand(is_poisoned(row), "nothing is set aside for a condition of the server", row, reason)
+            self._rejects.append((rows, done))
+            self._flush_soon()
+        return done

@@ -9,16 +9,18 @@ from __future__ import annotations
 import errno
 import json
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
-import msgspec
 from twisted.logger import Logger
 
-from usbgate.core.batch import KINDS, NULL_CELL, Batch, merge
+from usbgate.core.batch import KINDS, NULL_CELL, START, Batch, Mark, link, merge
 from usbgate.core.errors import StartError
+from usbgate.store.interfaces import Refusal
+from usbgate.store.journal import chain
 from usbgate.store.journal.damage import Unreadable, is_damage, primary_code, quick_check, set_aside
 from usbgate.store.journal.presence import Displaced, Presence, Touched
 
@@ -38,16 +40,22 @@ DROP_MOST = 10_000  # batches dropped per commit, to keep it short; the next com
 
 # `count` stands before `payload`, so that counting the backlog does not read the payloads' pages.
 _SCHEMA = """
-create table if not exists journal (uuid text not null, n integer not null, lost integer not null default 0);
+create table if not exists journal (
+    uuid text not null, n integer not null, lost integer not null, base integer, chain text not null,
+    done integer not null, done_chain text not null);
 create table if not exists batch (
-    last integer primary key, first integer not null, count integer not null, payload blob not null);
+    last integer primary key, first integer not null, count integer not null, chain text not null,
+    payload blob not null);
 create table if not exists rejected (
     n integer primary key,
+    seq integer not null,
     at text not null default (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
     reason text not null,
     kind text not null,
     row text not null);
 """
+
+_HEAD = "uuid, n, lost, base, chain, done, done_chain"
 
 
 class JournalError(StartError):
@@ -62,6 +70,19 @@ class JournalRefused(JournalError):
     """
 
 
+class Written(NamedTuple):
+    """
+    The result of a commit.
+
+    Attributes:
+        batches: The new batches, with their chain.
+        dropped: The dropped batches, in order: last number and row count of each.
+    """
+
+    batches: Sequence[Batch]
+    dropped: Sequence[tuple[int, int]]
+
+
 class JournalFile:
     """
     The durable part of the journal.
@@ -69,7 +90,10 @@ class JournalFile:
     Attributes:
         path: Path of the file; SQLite keeps a `-wal` and a `-shm` file beside it.
         uuid: Unique id of this journal; generated with the file and stored in it.
+        base: What is added to its numbers in the database; None until it first reached one.
         n: Number of the newest row ever written.
+        chain: The running hash over all batches ever written.
+        done: The last confirmed position.
         backlog: Rows in the file when it was opened.
         rejected: Rejected rows kept in the file.
         lost: Rows lost since the file was created.
@@ -77,6 +101,7 @@ class JournalFile:
         content: Bytes of the batches in the file.
         checked: Whether `check` has completed.
         replaced: Whether a new file took the place of a damaged or lost one; to be reset by the caller.
+        incomplete: Whether `restore` must be called before the rows in the file mean anything.
     """
 
     log = Logger()
@@ -85,17 +110,28 @@ class JournalFile:
         self.path = path
         self._limit = limit
         self.uuid = ""
+        self.base: int | None = None
         self.n = 0
+        self.chain, self.done = START.chain, START
         self.backlog = 0
         self.rejected = 0
         self.lost = 0
         self.bytes_written = 0
         self.content = 0
         self.checked = False
-        self.replaced = False
+        self.replaced = self.incomplete = False
         self._checking = False
         self._presence = Presence(path)
         self._connection: sqlite3.Connection | None = None
+
+    @property
+    def _head(self) -> tuple[str, int, int, int | None, str, int, str]:
+        return self.uuid, self.n, self.lost, self.base, self.chain, *self.done
+
+    @_head.setter
+    def _head(self, head: tuple[str, int, int, int | None, str, int, str]) -> None:
+        self.uuid, self.n, self.lost, self.base, self.chain, done, done_chain = head
+        self.done = Mark(done, done_chain)
 
     def open(self) -> None:
         """
@@ -112,7 +148,7 @@ class JournalFile:
                 if not is_damage(error):
                     raise
                 self.replace(error)
-                self.replaced = False
+                self.replaced = self.incomplete = False
         except (sqlite3.Error, OSError) as error:
             codes = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
             if primary_code(error) in codes or getattr(error, "errno", 0) in REFUSALS:
@@ -137,20 +173,20 @@ class JournalFile:
             raise JournalError(f"the journal {self.path} was created by another version of usbgate (format {found})")
         db.execute("pragma journal_mode = wal")
         db.execute("pragma synchronous = full")
-        db.executescript(_SCHEMA)
+        db.executescript(_SCHEMA + chain.SCHEMA)
         db.execute("begin immediate")
-        row = db.execute("select uuid, n, lost from journal").fetchone()
+        row = db.execute(f"select {_HEAD} from journal").fetchone()
         if row is None:
-            # A replacement file keeps the uuid and the numbering.
-            row = (self.uuid or str(uuid4()), self.n, self.lost)
-            db.execute("insert into journal (uuid, n, lost) values (?, ?, ?)", row)
+            # A replacement file keeps the identity and the numbering.
+            self.uuid = self.uuid or str(uuid4())
+            row = self._head
+            db.execute(f"insert into journal ({_HEAD}) values (?, ?, ?, ?, ?, ?, ?)", row)
         db.execute("update journal set n = n")  # checks that the file is writable
         db.execute(f"pragma user_version = {FORMAT}")
         db.execute("commit")
-        self.uuid, self.n, self.lost = row
-        self.backlog, self.content = db.execute(
-            "select coalesce(sum(count), 0), coalesce(sum(length(payload) + ?), 0) from batch", (ROW_BYTES,)
-        ).fetchone()
+        self._head = row
+        (self.backlog,) = db.execute("select coalesce(sum(count), 0) from batch").fetchone()
+        self.content = self._measure(db)
         self.rejected = db.execute("select count(*) from rejected").fetchone()[0]
         if not self.backlog and db.execute("pragma page_count").fetchone()[0] > LARGE:
             db.execute("vacuum")
@@ -178,18 +214,18 @@ class JournalFile:
         # SQLite also reports damage when a single read fails at the wrong moment: the file and its rows are given up
         # only if the damage is confirmed.
         if not final:
-            known = self.uuid, self.n, self.lost
+            known = self._head
             try:
                 quick_check(self._open())
-                if not known[0] or known[:2] == (self.uuid, self.n):
+                if not known[0] or known[:2] == self._head[:2]:
                     return
             except sqlite3.DatabaseError as confirmed:
                 if not is_damage(confirmed):
                     raise
             self.close()
-            self.uuid, self.n, self.lost = known
+            self._head = known
         aside = set_aside(self.path)
-        self.replaced = True
+        self.replaced = self.incomplete = True
         self.log.error(
             (
                 "the journal {path} is lost"
@@ -238,53 +274,52 @@ class JournalFile:
         if self._checking and self._connection is not None:
             self._connection.interrupt()
 
-    def write(
-        self,
-        batches: Sequence[Batch],
-        rejected: Sequence[tuple[Batch, str]],
-        confirmed: int,
-        kept: int = 0,
-        lost: int = 0,
-    ) -> list[tuple[int, int]]:
+    def write(self, batches: Sequence[Batch], confirmed: Mark, kept: int = 0, lost: int = 0) -> Written:
         """
         Commit atomically; if the new batches exceed the limit, the oldest ones are dropped.
 
         Args:
             batches: New batches, in order.
-            rejected: Rejected rows, each with the reason; rows already present are left unchanged.
-            confirmed: Batches up to this number are deleted.
+            confirmed: Batches up to this position are deleted.
             kept: Batches up to this number are not dropped.
             lost: Rows to count as lost in addition to those dropped; negative to correct an earlier count.
-
-        Returns:
-            The dropped batches, in order: last number and row count of each.
 
         Raises:
             sqlite3.Error: Nothing was committed.
         """
-        db = self.reopen()
-        packed = [(batch.last, batch.first, batch.rows, batch.to_bytes()) for batch in batches]
-        n = batches[-1].last if batches else self.n
-        content = self.content + sum(len(row[-1]) + ROW_BYTES for row in packed)
+        linked = link(batches, self.chain)
+        n, newest = (linked[-1][0].last, linked[-1][0].chain) if linked else (self.n, self.chain)
+        size = sum(len(packed) for _, packed in linked)
+        content = self.content + size + ROW_BYTES * len(linked)
         dropped: list[tuple[int, int]] = []
-        db.execute("begin immediate")
-        try:
-            (freed,) = db.execute(
-                "select coalesce(sum(length(payload) + ?), 0) from batch where last <= ?", (ROW_BYTES, confirmed)
-            ).fetchone()
-            if freed:
-                db.execute("delete from batch where last <= ?", (confirmed,))
+        done = max(confirmed, self.done)
+        with self._transaction() as db:
+            if done != self.done:
+                (freed,) = db.execute(
+                    "select coalesce(sum(length(payload) + ?), 0) from batch where last <= ?", (ROW_BYTES, done.n)
+                ).fetchone()
+                self._forget(db, done)
                 content -= freed
             if batches and content > self._limit:
-                dropped, size = self._drop(db, max(kept, confirmed), content - self._limit)
-                content -= size
-            db.executemany("insert into batch values (?, ?, ?, ?)", packed)
-            added = db.executemany(
-                "insert or ignore into rejected (n, reason, kind, row) values (?, ?, ?, ?)",
-                [_rejected_row(row, reason) for row, reason in rejected],
-            ).rowcount
+                dropped, freed = self._drop(db, max(kept, done.n), content - self._limit)
+                content -= freed
+            db.executemany(
+                "insert into batch values (?, ?, ?, ?, ?)",
+                [(batch.last, batch.first, batch.rows, batch.chain, packed) for batch, packed in linked],
+            )
             lost += self.lost + sum(rows for _, rows in dropped)
-            db.execute("update journal set n = ?, lost = ?", (n, lost))
+            db.execute("update journal set n = ?, lost = ?, chain = ?", (n, lost, newest))
+        self.n, self.chain, self.done, self.lost = n, newest, done, lost
+        self.bytes_written += size
+        self.content = content
+        return Written([batch for batch, _ in linked], dropped)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = self.reopen()
+        db.execute("begin immediate")
+        try:
+            yield db
             db.execute("commit")
         except BaseException:
             if db.in_transaction:
@@ -292,12 +327,6 @@ class JournalFile:
             raise
         finally:
             self._presence.changed()
-        self.n = n
-        self.lost = lost
-        self.rejected += max(added, 0)
-        self.bytes_written += sum(len(row[-1]) for row in packed)
-        self.content = content
-        return dropped
 
     def restore(self, batches: Sequence[Batch]) -> None:
         """
@@ -306,20 +335,12 @@ class JournalFile:
         Raises:
             sqlite3.Error: Nothing was committed.
         """
-        db = self.reopen()
-        packed = [(batch.last, batch.first, batch.rows, batch.to_bytes()) for batch in batches]
-        db.execute("begin immediate")
-        try:
-            db.executemany("insert or ignore into batch values (?, ?, ?, ?)", packed)
-            (content,) = db.execute("select coalesce(sum(length(payload) + ?), 0) from batch", (ROW_BYTES,)).fetchone()
-            db.execute("commit")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("rollback")
-            raise
-        finally:
-            self._presence.changed()
+        packed = [(batch.last, batch.first, batch.rows, batch.chain, batch.to_bytes()) for batch in batches]
+        with self._transaction() as db:
+            db.executemany("insert or ignore into batch values (?, ?, ?, ?, ?)", packed)
+            content = self._measure(db)
         self.content = content
+        self.incomplete = False
 
     def _drop(self, db: sqlite3.Connection, kept: int, excess: int) -> tuple[list[tuple[int, int]], int]:
         # Called before the new batches are inserted, so that they are never dropped.
@@ -336,8 +357,78 @@ class JournalFile:
                 if freed >= excess:
                     break
         if dropped:
-            db.execute("delete from batch where last > ? and last <= ?", (kept, dropped[-1][0]))
+            chain.drop(db, kept, dropped[-1][0])
         return dropped, freed
+
+    def reject(self, rows: Sequence[Refusal]) -> None:
+        """
+        Set rows aside; those that are there already keep their time and reason.
+
+        Raises:
+            sqlite3.Error: Nothing was committed.
+        """
+        base = self.base or 0
+        with self._transaction() as db:
+            db.executemany(
+                "insert into rejected (n, seq, reason, kind, row) values (?, ?, ?, ?, ?) "
+                "on conflict (n) do update set seq = excluded.seq",
+                [_rejected_row(base, *each) for each in rows],
+            )
+            (rejected,) = db.execute("select count(*) from rejected").fetchone()
+        self.rejected = rejected
+
+    def is_known(self, mark: Mark) -> bool:
+        """
+        Return whether a position, `done` or later, is in the history of this journal.
+
+        Raises:
+            sqlite3.Error: The file can't be read.
+        """
+        return mark == self.done or (mark.n > self.done.n and chain.is_known(self.reopen(), mark))
+
+    def batches_to(self, number: int) -> list[tuple[int, int]]:
+        """
+        Return last number and row count of each batch up to a number.
+
+        Raises:
+            sqlite3.Error: The file can't be read.
+        """
+        return self.reopen().execute("select last, count from batch where last <= ?", (number,)).fetchall()
+
+    def discard(self, numbers: Collection[int]) -> list[int]:
+        """
+        Delete rows that are stored already; return the numbers of those that were there.
+
+        Raises:
+            sqlite3.Error: Nothing was committed.
+        """
+        with self._transaction() as db:
+            deleted = chain.discard(db, numbers)
+            content = self._measure(db)
+        self.content = content
+        return deleted
+
+    def begin(self, uuid: str, base: int, done: Mark) -> None:
+        """
+        Set the identity, and delete the batches up to a position.
+
+        Raises:
+            sqlite3.Error: Nothing was committed.
+        """
+        with self._transaction() as db:
+            db.execute("update journal set uuid = ?, base = ?", (uuid, base))
+            self._forget(db, done)
+            content = self._measure(db)
+        self.uuid, self.base, self.done, self.content = uuid, base, done, content
+
+    def _forget(self, db: sqlite3.Connection, done: Mark) -> None:
+        db.execute("update journal set done = ?, done_chain = ?", done)
+        db.execute("delete from batch where last <= ?", (done.n,))
+        db.execute("delete from dropped where last <= ?", (done.n,))
+
+    def _measure(self, db: sqlite3.Connection) -> int:
+        size = db.execute("select coalesce(sum(length(payload) + ?), 0) from batch", (ROW_BYTES,))
+        return int(size.fetchone()[0])
 
     def read(self, after: int, most: int) -> tuple[Batch | None, bool]:
         """
@@ -357,15 +448,13 @@ class JournalFile:
         db = self.reopen()
         batches: list[Batch] = []
         rows = 0
-        with closing(db.execute("select count, payload from batch where last > ? order by last", (after,))) as found:
-            for count, payload in found:
+        query = "select count, last, chain, payload from batch where last > ? order by last"
+        with closing(db.execute(query, (after,))) as found:
+            for count, *packed in found:
                 rows += count
                 if batches and rows > most:
                     return merge(batches), False
-                try:
-                    batches.append(Batch.from_bytes(payload))
-                except msgspec.MsgspecError as error:
-                    raise Unreadable(f"batch up to {batches[-1].last if batches else after}: {error}") from None
+                batches.append(chain.unpack(*packed))
         return (merge(batches) if batches else None), True
 
     def close(self) -> None:
@@ -382,10 +471,11 @@ class JournalFile:
             self._connection = None
 
 
-def _rejected_row(row: Batch, reason: str) -> tuple[int, str, str, str]:
+def _rejected_row(base: int, row: Batch, reason: str) -> tuple[int, int, str, str, str]:
     """
     Format a rejected row as ASCII-only JSON, for inspection and manual recovery.
     """
     ((kind, cells),) = [(kind, columns) for kind, columns in zip(KINDS, row.parts, strict=True) if columns]
     values = {name: None if cell == NULL_CELL else cell for name, cell in zip(kind.columns, cells, strict=True)}
-    return row.first, reason.encode("utf-8", "replace").decode(), kind.table, json.dumps(values)
+    (n,) = map(int, cells[:1])
+    return n, base + n, reason.encode("utf-8", "replace").decode(), kind.table, json.dumps(values)

@@ -11,7 +11,7 @@ everything but writing continues, and the oldest rows not yet on disk are droppe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from time import monotonic
 
@@ -22,10 +22,10 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from usbgate.core.batch import KINDS, Batch, encode
+from usbgate.core.batch import KINDS, Batch, Mark, encode
 from usbgate.core.model import Row
 from usbgate.core.status import JournalStatus
-from usbgate.store.interfaces import IJournal, IOutbox
+from usbgate.store.interfaces import IChain, Identity, IJournal, IOutbox, Refusal
 from usbgate.store.journal.file import LIMIT, JournalFile, JournalRefused
 from usbgate.store.journal.health import JournalHealth
 from usbgate.store.journal.readahead import MERGE_ROWS, ReadAhead
@@ -56,7 +56,7 @@ class IJournalReactor(IReactorTime, IReactorFromThreads):
     """
 
 
-@implementer(IJournal, IOutbox)
+@implementer(IJournal, IOutbox, IChain)
 class Journal(Service):
     """
     A durable queue of rows, read back as batches; also the writer's listener.
@@ -105,13 +105,13 @@ class Journal(Service):
         # Not yet handed to the writer.
         self._rows: dict[type[Row], list[Row]] = {kind.row: [] for kind in KINDS}
         self._waiting = 0  # number of these rows
-        self._rejects: list[tuple[Batch, str]] = []
         self._undeleted = 0  # rows confirmed and still in the file
         self._uncounted = 0  # rows lost and not yet counted in the file
-        self._restored: Sequence[Batch] = ()  # batches to be written once more
+        self._restored: Sequence[Batch] | None = None  # batches to be written to a new file
         self._flushing: IDelayedCall | None = None
         # Handed to the writer, not yet on disk.
         self.next_number = 0
+        self._found = 0  # the last number of earlier runs, which may have been sent
         self._unsynced: dict[int, Batch] = {}  # by last number
         self._held = False  # whether producers are paused
         # While they are, nothing is appended, so only a timer can find that a commit is stuck.
@@ -120,16 +120,14 @@ class Journal(Service):
         self._ending: IDelayedCall | None = None
         # On disk, for the delivery.
         self._cache = ReadAhead(live_limit)
-        self._reading = False
+        self._reading: int | None = None  # the number behind which batches are being read
         self._asker: Deferred[Batch] | None = None
         self.backlog = 0
 
     @property
-    def uuid(self) -> str:
-        """
-        Unique id of this journal; empty until the file is open.
-        """
-        return self._file.uuid
+    def identity(self) -> Identity:
+        sent = max(self._found, self._cache.pinned)
+        return Identity(self._file.uuid, self._file.base, self._cache.confirmed, sent)
 
     @property
     def rejected(self) -> int:
@@ -171,6 +169,8 @@ class Journal(Service):
 
     def _begin(self) -> None:
         self.next_number = self._file.n + 1
+        self._found = self._file.n
+        self._cache.confirm_to(self._file.done)
         self._cache.behind = self._file.backlog > 0
         self.backlog += self._file.backlog
         self.health.add_lost(self._file.lost)
@@ -187,7 +187,7 @@ class Journal(Service):
         Service.stopService(self)
         if self._asker is not None:
             self._asker.cancel()
-        if self._waiting or self._rejects or self._undeleted or self._uncounted:
+        if self._waiting or self._undeleted or self._uncounted:
             self.flush()
         self.health.log_lost()
         self._regulate()
@@ -256,9 +256,53 @@ class Journal(Service):
         if self._cache.behind:
             self._read_ahead()
 
-    def reject(self, row: Batch, reason: str) -> None:
-        self._rejects.append((row, reason))
-        self._flush_soon()
+    def reject(self, rows: Sequence[Refusal]) -> Deferred[None]:
+        return self._writer.call(lambda file: file.reject(rows))
+
+    def find(self, mark: Mark) -> Deferred[bool]:
+        confirmed, current = self._cache.confirmed, self._cache.current
+        if mark.n <= confirmed.n:
+            return succeed(mark == confirmed)
+        if current is not None and mark == current.mark:
+            self.confirm(current)
+            return succeed(True)
+
+        def look(file: JournalFile) -> Sequence[tuple[int, int]] | None:
+            return file.batches_to(mark.n) if file.is_known(mark) else None
+
+        def found(batches: Sequence[tuple[int, int]] | None) -> bool:
+            if batches is None:
+                return False
+            behind = sum(rows for last, rows in batches if last > self._cache.loaded)
+            if behind:
+                self._reading = None
+            self._forget(self._cache.confirm_to(mark) + behind)
+            self._offer()
+            return True
+
+        return self._writer.call(look).addCallback(found)
+
+    def waiting(self, after: int) -> Deferred[Batch | None]:
+        cached = [batch for batch in self._cache.batches if batch.last > after]
+        if cached or not self._cache.behind:
+            return succeed(cached[0] if cached else None)
+        after = max(after, self._cache.loaded)
+        return self._writer.call(lambda file: file.read(after, MERGE_ROWS)[0])
+
+    def discard(self, numbers: Collection[int]) -> Deferred[None]:
+        def discarded(deleted: Sequence[int]) -> None:
+            behind = [number for number in deleted if number > self._cache.loaded]
+            self._forget(self._cache.discard(numbers) + len(behind))
+
+        return self._writer.call(lambda file: file.discard(numbers)).addCallback(discarded)
+
+    def begin(self, journal: str, base: int) -> Deferred[None]:
+        done = self._cache.confirmed
+        return self._writer.call(lambda file: file.begin(journal, base, done))
+
+    def _forget(self, rows: int) -> None:
+        self.backlog -= rows
+        self._undeleted += rows
 
     def _flush_soon(self) -> None:
         if self._flushing is None and self.running:
@@ -287,11 +331,8 @@ class Journal(Service):
             self._unsynced[batch.last] = batch
         # A batch in delivery stays on disk until it is confirmed.
         cache = self._cache
-        discarded = self._writer.write(
-            Write(batch, self._rejects, cache.confirmed, cache.pinned, self._uncounted, self._restored)
-        )
-        self._rejects = []
-        self._restored = ()
+        discarded = self._writer.write(Write(batch, cache.confirmed, cache.pinned, self._uncounted, self._restored))
+        self._restored = None
         self._undeleted = 0
         self._uncounted = sum(batch.rows for batch in discarded)
         if discarded:
@@ -333,9 +374,9 @@ class Journal(Service):
 
     def _read_ahead(self) -> None:
         # One batch is read while another is in delivery.
-        if self._cache.is_empty and not self._reading and self.running:
-            self._reading = True
-            self._writer.read(Read(self._cache.loaded, MERGE_ROWS))
+        if self._cache.is_empty and self._reading is None and self.running:
+            self._reading = self._cache.loaded
+            self._writer.read(Read(self._reading, MERGE_ROWS))
 
     # WriterListener.
 
@@ -366,18 +407,18 @@ class Journal(Service):
         self.backlog -= rows
         self.health.lose(rows)
 
-    def was_read(self, batch: Batch | None, complete: bool) -> None:
-        if not self._reading:  # requested from a file that was replaced meanwhile
+    def was_read(self, after: int, batch: Batch | None, complete: bool) -> None:
+        if after != self._reading:  # requested from a file that was replaced, or before a reset
             return
         # Everything committed before the read was reported before it, so nothing is missed or doubled.
-        self._reading = False
+        self._reading = None
         if not self._unsynced and self.health.trouble is not None:  # otherwise the next commit shows the recovery
             self._recover()
         self._cache.was_read(batch, complete)
         self._offer()
 
     def replaced(self) -> None:
-        self._reading = False
+        self._reading = None
         self._cache.behind = False
         lost = self.backlog - self._cache.rows - self.unwritten
         if lost:

@@ -5,9 +5,9 @@ The journal's rows on disk that await delivery: cached in memory up to a limit, 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from usbgate.core.batch import Batch, merge
+from usbgate.core.batch import START, Batch, Mark, merge, without
 
 MERGE_ROWS = 20_000  # PostgreSQL stores fastest with 5,000 to 20,000 rows a statement
 
@@ -18,7 +18,7 @@ class ReadAhead:
 
     Attributes:
         current: The batch in delivery; None if there is none.
-        confirmed: The last confirmed number.
+        confirmed: The last confirmed position.
         pinned: The last number confirmed or in delivery: rows up to it must stay on disk.
         memory: Bytes of memory of the cached batches, without `current`.
         loaded: The last number ever cached.
@@ -33,7 +33,7 @@ class ReadAhead:
             limit: Maximum bytes of memory of the cached batches.
         """
         self.current: Batch | None = None
-        self.confirmed = 0
+        self.confirmed = START
         self.pinned = 0
         self.memory = 0
         self.loaded = 0
@@ -101,11 +101,46 @@ class ReadAhead:
         Returns:
             False if it was confirmed before.
         """
-        if batch.last <= self.confirmed:
+        if batch.last <= self.confirmed.n:
             return False
-        self.confirmed = self.pinned = batch.last
+        self.confirmed, self.pinned = Mark(batch.last, batch.chain), batch.last
         self.current = None
         return True
+
+    def confirm_to(self, mark: Mark) -> int:
+        """
+        Confirm all rows up to a position, which may be within a batch that was merged.
+
+        Returns:
+            How many of them were in memory.
+        """
+        before = self.rows
+        self._filter(lambda batch: without(batch, range(batch.first, mark.n + 1)) if batch.first <= mark.n else batch)
+        self.confirmed = mark
+        self.pinned = max(self.pinned, mark.n)
+        self.loaded = max(self.loaded, mark.n)
+        return before - self.rows
+
+    def discard(self, numbers: Collection[int]) -> int:
+        """
+        Remove rows.
+
+        Returns:
+            How many of them were in memory.
+        """
+        before = self.rows
+        first, last = min(numbers), max(numbers)
+        self._filter(lambda batch: without(batch, numbers) if first <= batch.last and batch.first <= last else batch)
+        return before - self.rows
+
+    def _filter(self, change: Callable[[Batch], Batch]) -> None:
+        if self.current is not None:
+            self.current = change(self.current)
+            if not self.current.rows:
+                self.current = None
+                self.pinned = self.confirmed.n
+        self._cached = deque(batch for batch in map(change, self._cached) if batch.rows)
+        self.memory = sum(batch.memory for batch in self._cached)
 
     def drop(self, dropped: Sequence[tuple[int, int]]) -> int:
         """

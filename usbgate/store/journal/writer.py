@@ -14,13 +14,17 @@ from math import inf
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from time import monotonic
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from usbgate.core.batch import Batch
+from usbgate.core.batch import Batch, Mark
+from usbgate.store.interfaces import SinkUnavailable
 from usbgate.store.journal.damage import is_damage
 from usbgate.store.journal.file import JournalFile
+
+T = TypeVar("T")
 
 RETRY_FIRST, RETRY_MOST = 0.1, 5.0  # seconds between attempts while the disk refuses
 STOP_PATIENCE = 1.5  # seconds to keep retrying after `stop`
@@ -37,19 +41,17 @@ class Write(NamedTuple):
 
     Attributes:
         batch: New rows, if any.
-        rejected: Rejected rows, each with the reason.
-        confirmed: Batches up to this number are deleted.
+        confirmed: Batches up to this position are deleted.
         kept: Batches up to this number are not dropped.
         lost: Rows to count as lost.
-        restored: Batches that were in a file that was lost.
+        restored: Batches that were in a file that was lost; None if none was.
     """
 
     batch: Batch | None
-    rejected: Sequence[tuple[Batch, str]]
-    confirmed: int
+    confirmed: Mark
     kept: int = 0
     lost: int = 0
-    restored: Sequence[Batch] = ()
+    restored: Sequence[Batch] | None = None
 
     @property
     def memory(self) -> int:
@@ -66,6 +68,19 @@ class Read(NamedTuple):
 
     after: int
     most: int
+
+
+class Call(NamedTuple):
+    """
+    A request to use the file.
+
+    Attributes:
+        operation: Is called with the file, in the thread.
+        result: Is fired, in the reactor thread, with what it returns.
+    """
+
+    operation: Callable[[JournalFile], Any]
+    result: Deferred[Any]
 
 
 class WriterListener(Protocol):
@@ -88,7 +103,7 @@ class WriterListener(Protocol):
         The file is at its limit and batches were dropped, given as (last number, rows); `committed` follows.
         """
 
-    def was_read(self, batch: Batch | None, complete: bool) -> None:
+    def was_read(self, after: int, batch: Batch | None, complete: bool) -> None:
         """
         A read completed; `batch` is None if there is none. With `complete`, it covers everything committed so far.
         """
@@ -133,7 +148,7 @@ class JournalWriter:
         self._listener = listener
         self._call = call
         self._limit = limit
-        self._queue: SimpleQueue[Read | Literal["write"] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Call | Read | Literal["write"] | None] = SimpleQueue()
         self._lock = Lock()  # guards the next two
         self._waiting: deque[Write] = deque()
         self._memory = 0
@@ -170,13 +185,11 @@ class JournalWriter:
             self._memory -= oldest.memory
             if oldest.batch is not None:
                 discarded.append(oldest.batch)
-            if oldest.rejected or oldest.lost or oldest.restored:
-                following = self._waiting[0]
-                self._waiting[0] = following._replace(
-                    rejected=[*oldest.rejected, *following.rejected],
-                    lost=oldest.lost + following.lost,
-                    restored=[*oldest.restored, *following.restored],
-                )
+            following = self._waiting[0]
+            if oldest.lost:
+                self._waiting[0] = following = following._replace(lost=oldest.lost + following.lost)
+            if oldest.restored is not None:
+                self._waiting[0] = following._replace(restored=[*oldest.restored, *(following.restored or ())])
         return discarded
 
     def read(self, read: Read) -> None:
@@ -184,6 +197,17 @@ class JournalWriter:
         Request a read.
         """
         self._queue.put(read)
+
+    def call(self, operation: Callable[[JournalFile], T]) -> Deferred[T]:
+        """
+        Use the file in the thread.
+
+        Returns:
+            Fires with what `operation` returns; fails with `SinkUnavailable` if the disk refuses or the file is closed.
+        """
+        result: Deferred[T] = Deferred()
+        self._queue.put(Call(operation, result))
+        return result
 
     def stop(self) -> None:
         """
@@ -194,16 +218,19 @@ class JournalWriter:
 
     def _run(self) -> None:
         read: Read | None = None
+        calls: deque[Call] = deque()
         opened = False
         pause = due = 0.0  # retry interval in seconds, and time of the next attempt
         ends = inf  # deadline after `stop`
         while ends == inf or (self._waiting and (not pause or monotonic() < ends)):
-            work = self._waiting or read or not self._file.checked
+            work = self._waiting or read or calls or not self._file.checked
             wait = max(0.0, min(due, ends) - monotonic()) if work else LOOK_INTERVAL
             for item in self._requests(min(wait, LOOK_INTERVAL)):
                 if item is None:
                     ends = monotonic() + STOP_PATIENCE
                     due, pause = 0.0, min(pause, RETRY_FIRST)  # the disk may have recovered
+                elif isinstance(item, Call):
+                    calls.append(item)
                 elif item != "write":
                     read = item
             problem = self._file.problem()
@@ -224,8 +251,10 @@ class JournalWriter:
                     self._file.check()
                 # Read and commit are tried independently: a full disk can still be read.
                 try:
+                    while calls:
+                        self._answer(calls.popleft())
                     if read is not None:
-                        self._call(self._listener.was_read, *self._file.read(read.after, read.most))
+                        self._call(self._listener.was_read, read.after, *self._file.read(read.after, read.most))
                         read = None
                 finally:
                     if self._waiting:
@@ -239,14 +268,30 @@ class JournalWriter:
                 due = monotonic() + pause
                 if is_damage(error) and self._replace(error):
                     due = 0.0
+        for call in calls:
+            self._call(_fire, call.result, call.result.errback, SinkUnavailable("the journal is closed"))
         self._file.close()
         self._call(self._closed, sum(write.batch.rows for write in self._waiting if write.batch is not None))
 
-    def _requests(self, seconds: float | None) -> list[Read | Literal["write"] | None]:
+    def _answer(self, call: Call) -> None:
+        try:
+            if self._file.incomplete:
+                raise SinkUnavailable("the journal is being replaced")
+            result = call.operation(self._file)
+        except Exception as error:
+            refused = isinstance(error, sqlite3.Error)
+            reason = SinkUnavailable(f"the journal can't be used: {error}") if refused else error
+            self._call(_fire, call.result, call.result.errback, reason)
+            if is_damage(error):
+                raise
+        else:
+            self._call(_fire, call.result, call.result.callback, result)
+
+    def _requests(self, seconds: float | None) -> list[Call | Read | Literal["write"] | None]:
         """
         Wait at most `seconds` for a request, None for no limit; return all queued ones.
         """
-        items: list[Read | Literal["write"] | None] = []
+        items: list[Call | Read | Literal["write"] | None] = []
         try:
             items.append(self._queue.get(timeout=seconds))
             while True:
@@ -264,14 +309,13 @@ class JournalWriter:
                 memory += writes[-1].memory
             self._memory -= memory
         batches = [write.batch for write in writes if write.batch is not None]
-        rejected = [item for write in writes for item in write.rejected]
         lost = sum(write.lost for write in writes)
         began = self.began = monotonic()
         try:
-            restored = [batch for write in writes for batch in write.restored if batch.last > newest.confirmed]
+            restored = [write.restored for write in writes if write.restored is not None]
             if restored:
-                self._file.restore(restored)
-            dropped = self._file.write(batches, rejected, newest.confirmed, newest.kept, lost)
+                self._file.restore([batch for each in restored for batch in each if batch.last > newest.confirmed.n])
+            written = self._file.write(batches, newest.confirmed, newest.kept, lost)
         except BaseException:
             with self._lock:  # may exceed the limit until the next write
                 self._waiting.extendleft(reversed(writes))
@@ -279,9 +323,9 @@ class JournalWriter:
             raise
         finally:
             self.began = inf
-        if dropped:
-            self._call(self._listener.overflowed, dropped)
-        self._call(self._listener.committed, batches, monotonic() - began)
+        if written.dropped:
+            self._call(self._listener.overflowed, written.dropped)
+        self._call(self._listener.committed, written.batches, monotonic() - began)
 
     def _replace(self, damage: Exception) -> bool:
         try:
@@ -293,3 +337,8 @@ class JournalWriter:
     def _closed(self, lost: int) -> None:
         self._thread.join()  # it has nothing left to do
         self._listener.closed(lost)
+
+
+def _fire(result: Deferred[T], fire: Callable[[Any], None], value: Any) -> None:
+    if not result.called:  # it was cancelled
+        fire(value)

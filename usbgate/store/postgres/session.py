@@ -201,6 +201,15 @@ def one_line(error: BaseException) -> str:
     return "; ".join(dict.fromkeys(filter(None, lines))) or type(error).__name__
 
 
+def refusal(error: Exception) -> str | None:
+    """
+    Return why the data of a statement was refused (SQLSTATE classes 22 and 23, encoding); None for any other error.
+    """
+    if isinstance(error, psycopg2.Error):
+        return one_line(error) if (error.pgcode or "")[:2] in ("22", "23") else None
+    return str(error) if isinstance(error, ValueError) else None  # NUL, or not UTF-8
+
+
 def _too_slow(_: object, limit: float) -> NoReturn:
     raise SinkUnavailable(f"the database did not answer within {limit:g} s")
 

@@ -12,7 +12,7 @@ from twisted.internet.base import DelayedCall
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.error import ConnectionClosed
 
-from usbgate.store.interfaces import RowsRefused, SinkUnavailable
+from usbgate.store.interfaces import SinkUnavailable
 from usbgate.store.postgres.session import Session, one_line
 
 T = TypeVar("T")
@@ -53,13 +53,20 @@ class SharedSession:
         self._idle: DelayedCall | None = None
         self._closed = False
 
+    @property
+    def is_open(self) -> bool:
+        """
+        Whether there is a session, as far as known without I/O.
+        """
+        return self._session is not None and self._session.alive
+
     def call(self, work: Callable[[Session], Coroutine[Deferred[Any], Any, T]]) -> Deferred[T]:
         """
         Run `work` with the session; calls are serialized.
 
         Returns:
-            Fires with what `work` returns; fails with `RowsRefused` if `work` raised it, and with
-            `SinkUnavailable` on any other database error; the next call then opens a new session.
+            Fires with what `work` returns; fails with `SinkUnavailable` on any database error; the next call then
+            opens a new session.
         """
         call = Deferred.fromCoroutine(self._call(work))
         self._calls.add(call)
@@ -89,8 +96,6 @@ class SharedSession:
             raise SinkUnavailable("the connection to the database was closed") from None
         try:
             return await self._use(work)
-        except RowsRefused:
-            raise
         except SinkUnavailable:
             self._drop()
             raise

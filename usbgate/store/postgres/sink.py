@@ -4,35 +4,26 @@ Readings and requests in PostgreSQL (protocol §5).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg2
-from psycopg2.errors import UniqueViolation
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from usbgate.core.batch import KINDS, Batch
+from usbgate.core.batch import Batch, halve
 from usbgate.core.model import Alarm, Bucket, Reading, Selection, StoredReading, StoredRequest
-from usbgate.store.interfaces import ISink, IStore, RowsRefused, SinkUnavailable
+from usbgate.store.interfaces import IChain, ISink, IStore, Refusal, Reject, SinkUnavailable
 from usbgate.store.postgres import queries
 from usbgate.store.postgres.insert import insert
 from usbgate.store.postgres.migrations import lock_key, migrate
-from usbgate.store.postgres.session import Session, one_line
+from usbgate.store.postgres.position import CONFLICT, YIELD_FIRST, Position
+from usbgate.store.postgres.session import Session, refusal
 from usbgate.store.postgres.shared_session import SharedSession
 
 T = TypeVar("T")
-
-# Registers the journal, with the highest number stored so far as its base, and returns base and highest number.
-_REGISTER = """
-    insert into gateway (name, journal, base) values (%(gateway)s, %(journal)s, {newest}) on conflict do nothing;
-    select base, {newest} from gateway where name = %(gateway)s and journal = %(journal)s
-""".format(
-    newest="greatest(0, "
-    + ", ".join(f"(select max(seq) from {kind.table} where gateway = %(gateway)s)" for kind in KINDS)
-    + ")"
-)
 
 # The session that holds the name lock; sessions of other roles are not visible.
 _HOLDERS = """
@@ -57,6 +48,7 @@ class Limits(NamedTuple):
     migrate: float = 600.0  # a new index on a hundred million rows
     idle: float = 60.0  # until the idle reading connection is closed
     own_session: float = 60.0  # after a power cut, keep-alives end our old session within 40 s
+    conflict: float = YIELD_FIRST  # for which the name is left to another daemon that took it
 
 
 @implementer(ISink, IStore)
@@ -70,7 +62,7 @@ class PostgresSink:
         reactor: Any,
         url: Callable[[], Awaitable[str]],
         gateway: str,
-        journal_uuid: Callable[[], str],
+        journal: IChain,
         limits: Limits = Limits(),  # noqa: B008  # immutable
     ) -> None:
         """
@@ -81,17 +73,16 @@ class PostgresSink:
             url: Returns the connection string, called at each connection attempt: a URL or libpq's `key=value`
                 form; may fail with `SinkUnavailable`.
             gateway: The gateway's name in the database; unique per daemon.
-            journal_uuid: Returns the journal's uuid, called at each connection attempt.
+            journal: The journal whose batches are stored; its file must be open when `url` has fired.
             limits: Timeouts.
         """
         self.lost: Callable[[str], None] = lambda reason: None
         self._reactor = reactor
         self._url = url
         self._gateway = gateway
-        self._journal_uuid = journal_uuid
+        self._journal = journal
         self._limits = limits
-        self._base = 0
-        self._newest = 0  # the highest number stored when we connected
+        self._position = Position(gateway, journal, reactor.seconds, limits.conflict)
         self._ready = False  # the schema has been set up
         self._writing = SharedSession(reactor, self._open_writer, lost=lambda reason: self.lost(reason))
         self._reading = SharedSession(reactor, self._open_reader, turn_limit=limits.read, idle_limit=limits.idle)
@@ -103,26 +94,24 @@ class PostgresSink:
 
         return self._writing.call(nothing)
 
-    def store(self, batch: Batch) -> Deferred[None]:
+    def store(self, batch: Batch, reject: Reject) -> Deferred[None]:
 
         async def store(session: Session) -> None:
             try:
-                # Some of it may be stored already, if the daemon stopped or lost the connection between the commit and
-                # its confirmation. Batches merge differently after a restart, so that may be any part.
-                again = self._base + batch.first <= self._newest
                 try:
-                    await self._insert(session, batch, again)
-                except UniqueViolation:
-                    if again:
+                    await self._run(session, self._position.advance(batch.mark), self._insert(batch))
+                except (psycopg2.Error, ValueError) as error:
+                    if refusal(error) is None:
                         raise
-                    await self._insert(session, batch, True)
-            except ValueError as error:  # NUL, or not UTF-8
-                raise RowsRefused(str(error)) from error
+                    await self._store_accepted(session, batch, reject)
             except psycopg2.Error as error:
-                if error.pgcode is not None and error.pgcode[:2] in ("22", "23"):
-                    raise RowsRefused(one_line(error)) from error
+                if error.pgcode == CONFLICT:
+                    raise self._position.conflict() from error
                 raise
+            self._position.advanced(batch.mark)
 
+        if not self._writing.is_open:  # the next connection may find that some of these rows are stored
+            return fail(SinkUnavailable("the connection to the database was lost"))
         return self._writing.call(store)
 
     def close(self) -> Deferred[None]:
@@ -130,10 +119,35 @@ class PostgresSink:
         self._reading.close()
         return succeed(None)
 
-    async def _insert(self, session: Session, batch: Batch, again: bool) -> None:
-        statements, parameters = insert(batch, self._gateway, self._base, again)
-        if statements:
-            await session.run(statements, parameters, self._limits.store)
+    async def _store_accepted(self, session: Session, batch: Batch, reject: Reject) -> None:
+        # In one transaction: a batch with refused rows is halved until each of them is alone.
+        refused: list[Refusal] = []
+        waiting = deque([batch])
+        begin = "begin; set constraints all immediate"
+        await self._run(session, (begin, []), self._position.advance(batch.mark), ("savepoint part", []))
+        while waiting:
+            part = waiting.popleft()
+            try:
+                await self._run(session, self._insert(part), ("release savepoint part; savepoint part", []))
+            except (psycopg2.Error, ValueError) as error:
+                reason = refusal(error)
+                if reason is None:
+                    raise
+                await self._run(session, ("rollback to savepoint part", []))
+                if part.rows > 1:
+                    waiting.extendleft(reversed(halve(part)))
+                else:
+                    refused.append(Refusal(part, reason))
+        if refused:
+            await reject(refused)
+        await self._run(session, ("commit", []))
+
+    def _insert(self, batch: Batch) -> tuple[str, list[object]]:
+        return insert(batch, self._gateway, self._position.base)
+
+    async def _run(self, session: Session, *statements: tuple[str, list[object]]) -> None:
+        sql = "; ".join(statement for statement, _ in statements)
+        await session.run(sql, [each for _, parameters in statements for each in parameters], self._limits.store)
 
     def latest(self) -> Deferred[list[Reading]]:
         return self._rows(queries.latest(self._gateway, LATEST_LIMIT)).addCallback(_reversed)
@@ -173,7 +187,7 @@ class PostgresSink:
         return self._reading.call(read)
 
     def _session_name(self) -> str:
-        return "usbgate " + self._journal_uuid()
+        return "usbgate " + self._journal.identity.journal
 
     async def _open_reader(self, session: Session) -> None:
         limits = self._limits
@@ -185,8 +199,8 @@ class PostgresSink:
         await session.open(await self._url(), self._session_name(), limits.connect, limits.store)
         await migrate(session, limits.connect, limits.migrate)
         await self._take_name(session)
-        names = {"gateway": self._gateway, "journal": self._journal_uuid()}
-        ((self._base, self._newest),) = await session.run(_REGISTER, names, limits.connect)
+        await self._position.resume(session, limits.connect)
+        await session.run("select set_config('application_name', %s, false)", (self._session_name(),), limits.connect)
         self._ready = True
 
     async def _take_name(self, session: Session) -> None:

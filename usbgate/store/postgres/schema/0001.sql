@@ -1,13 +1,29 @@
 -- The tables of usbgate (protocol §5). Names are compared bytewise: a language's collation costs time at every insert,
 -- and a new version of the C library can corrupt an index that uses one.
 
+-- How far each gateway has stored. There is room in the page for a new version of the row at each batch.
 create table gateway (
-    name text collate "C" not null,
+    name text collate "C" primary key,
     journal uuid not null,
     base bigint not null,
-    begun timestamptz not null default now(),
-    primary key (name, journal)
-);
+    n bigint not null,
+    chain text collate "C" not null,
+    begun timestamptz not null default now()
+) with (fillfactor = 10);
+
+-- Moves a gateway from one position to another, or fails with SQLSTATE UG001 if it is not there: then somebody else has
+-- stored under its name, and the transaction that this call begins must not store.
+create function advance(
+    gateway text, journal uuid, base bigint, n bigint, chain text, next_n bigint, next_chain text
+) returns void language plpgsql as $$
+begin
+    update gateway as g set n = advance.next_n, chain = advance.next_chain
+        where g.name = advance.gateway and g.journal = advance.journal and g.base = advance.base
+            and g.n = advance.n and g.chain = advance.chain;
+    if not found then
+        raise exception using errcode = 'UG001', message = 'another usbgate has stored under this name';
+    end if;
+end $$;
 
 create table reading (
     at timestamptz not null,
