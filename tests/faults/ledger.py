@@ -130,10 +130,9 @@ class LedgerCase(StoreCase):
         numbers = [int(value) for (value,) in self.rows("select value from reading where sensor = '1' order by seq")]
         self.assertEqual(len(numbers), self.said)
         self.assertEqual(numbers, list(range(self.said)))
+        tables = " union all ".join(f"select seq from {kind.table}" for kind in KINDS)
         [(total, distinct, first, last)] = self.rows(
-            "select count(*), count(distinct seq), min(seq), max(seq) from ("
-            + " union all ".join(f"select seq from {kind.table}" for kind in KINDS)
-            + ") as rows"
+            f"select count(*), count(distinct seq), min(seq), max(seq) from ({tables}) as rows"
         )
         self.assertEqual((distinct, first, last), (total, 1, total))
 
