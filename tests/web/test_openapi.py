@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.running import ROOT, environment
 from tests.support.web import WebTestCase
 from usbgate.core.counts import LinkCounts
+from usbgate.core.holders import Holder
 from usbgate.core.model import Alarm, Answer, Bucket, Report, Request, RequestRecord, StoredReading, StoredRequest
 from usbgate.gateway.interfaces import DeviceSummary, SensorSummary
 from usbgate.testing import AT, reading
@@ -110,7 +111,7 @@ class SchemathesisTests(WebTestCase):
         ]
         gateway.raised = [Alarm("a1", "leonardo", "2", "SMOKE", "== 1", 1.0, None, AT)]
 
-        def answer(request: Request) -> Deferred[Answer]:
+        def answer(request: Request, holder: Holder) -> Deferred[Answer]:
             question = request.question
             report = Report(question.sensor, None, None, (("VALUE", "456"), ("STATE", "OK")))
             return succeed(Answer(report, question.command, AT, "leonardo"))
