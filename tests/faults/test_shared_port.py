@@ -82,4 +82,5 @@ class SharedPortTests(RunningCase):
             ),
             "one of them is refused",
         )
+        eventually(lambda: "usbgate itself has it open" in daemon.log, "it is logged")
         self.assertEqual(daemon.log.count("usbgate itself has it open"), 1)

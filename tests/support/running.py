@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -197,10 +198,16 @@ class TwistdDaemon:
     @property
     def log(self) -> str:
         """
-        The log so far.
+        The log so far: the daemon writes it beside its work, so until it does not grow for a moment.
         """
         path = self.state.parent / f"{self.state.name}.log"
-        return path.read_text() if path.exists() else ""
+        text = ""
+        for _ in range(50):
+            before, text = text, path.read_text() if path.exists() else ""
+            if text == before or self.process.poll() is not None:
+                break
+            time.sleep(0.02)
+        return text
 
     def ready(self) -> TwistdDaemon:
         """
