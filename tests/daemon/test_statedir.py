@@ -4,6 +4,7 @@ The state folder keeps the gateway's name.
 
 from __future__ import annotations
 
+import os
 import socket
 
 from twisted.logger import capturedLogs, formatEvent
@@ -40,6 +41,8 @@ class NameTests(SynchronousTestCase):
             The gateway's name, and what was logged.
         """
         name = gateway_name(self.folder, configured)
+        umask = os.umask(0o022)  # which starting changes, for the tests that follow, too
+        self.addCleanup(os.umask, umask)
         service = StateDirectory(self.folder, name)
         with capturedLogs() as logged:
             service.privilegedStartService()
