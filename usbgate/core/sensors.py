@@ -28,13 +28,13 @@ class Reporter:
         newest: Its newest reading of each field.
         restored: The fields whose newest reading comes from the database.
         reports: Its reports since usbgate started, while they count for owning the sensor.
-        heard: The number of its last report, among those of all sensors; 0 if it is only known from the database.
+        last_report: The number of its last report, among those of all sensors; 0 if it is only known from the database.
     """
 
     newest: dict[str, Reading] = field(default_factory=dict)
     restored: set[str] = field(default_factory=set)
     reports: int = 0
-    heard: int = 0
+    last_report: int = 0
 
     def remember(self, reading: Reading) -> None:
         """
@@ -67,7 +67,7 @@ class KnownSensor:
         reports: Reports since usbgate started.
         reporters: The devices that report it, `device` among them.
         owned: Why `device` owns it: `configured`, `stored`, `claimed` or `passed`; empty if nobody does.
-        failed: Whether `device` left a question unanswered and was not heard since.
+        failed: Whether `device` left a question unanswered and has not reported since.
         kept: Whether a question was sent or answered: it is not forgotten.
     """
 
@@ -81,11 +81,11 @@ class KnownSensor:
     kept: bool = False
 
     @property
-    def heard(self) -> int:
+    def last_report(self) -> int:
         """
         The number of its last report, as in `Reporter`.
         """
-        return max(reporter.heard for reporter in self.reporters.values())
+        return max(reporter.last_report for reporter in self.reporters.values())
 
     def readings(self) -> list[Reading]:
         """
@@ -114,8 +114,8 @@ class OwnerChange(NamedTuple):
 
 class KnownSensors:
     """
-    The sensors in the order of their first appearance. Of more than `SENSORS_REMEMBERED` of one device, those heard
-    longest ago are forgotten, but none that is configured, alarmed or was asked.
+    The sensors in the order of their first appearance. Of more than `SENSORS_REMEMBERED` of one device, those that
+    reported longest ago are forgotten, but none that is configured, alarmed or was asked.
 
     Attributes:
         devices: The devices that there are.
@@ -140,8 +140,8 @@ class KnownSensors:
         self._sensors: dict[str, KnownSensor] = {}
         self._counts: Counter[str] = Counter()  # sensors by the device that is asked
         self._stored: Mapping[str, str] = {}  # owners by sensor, also of sensors that are not known
-        self._heard = 0
-        self._forgettable: dict[str, list[tuple[int, str]]] = {}  # by device, those heard longest ago at the end
+        self._reports = 0
+        self._forgettable: dict[str, list[tuple[int, str]]] = {}  # by device, the oldest at the end
         self._look_again: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -180,7 +180,7 @@ class KnownSensors:
             known = self._add(sensor, device, at)
             if known is None:
                 return None
-        self._heard = heard = self._heard + 1
+        self._reports = last_report = self._reports + 1
         known.seen = at
         known.reports += 1
         if answers:
@@ -194,7 +194,7 @@ class KnownSensors:
                     self._own(sensor, known, device, "claimed")
         else:
             reporter = self._reported_by_another(sensor, known, device, answers)
-        reporter.heard = heard
+        reporter.last_report = last_report
         for reading in readings:
             reporter.remember(reading)
         return None if asked == device else asked
@@ -295,7 +295,7 @@ class KnownSensors:
 
     def may_pass(self, known: KnownSensor) -> bool:
         """
-        Return whether a sensor passes to another device that was heard since the one that is asked.
+        Return whether a sensor passes to another device that reported since the one that is asked.
         """
         if known.owned == "configured":
             return False
@@ -303,10 +303,10 @@ class KnownSensors:
 
     def pass_on(self, sensor: str, known: KnownSensor) -> None:
         """
-        Pass a sensor to the device heard last, unless that is the one that is asked.
+        Pass a sensor to the device that reported last, unless that is the one that is asked.
         """
-        device, reporter = max(known.reporters.items(), key=lambda each: each[1].heard)
-        if reporter.heard > known.asked.heard:
+        device, reporter = max(known.reporters.items(), key=lambda each: each[1].last_report)
+        if reporter.last_report > known.asked.last_report:
             if known.owned:
                 self._own(sensor, known, device, "passed")
             else:
@@ -333,12 +333,12 @@ class KnownSensors:
 
     def _forget_one(self, asked: str, device: str, restored: bool) -> bool:
         """
-        Forget the sensor of a device that was heard longest ago.
+        Forget the sensor of a device that was that reported longest ago.
 
         Args:
             asked: The device whose sensors are too many.
             device: The device that reports another one: only its own sensors make room.
-            restored: Whether the other one is only restored: it makes no room among those heard since the start.
+            restored: Whether the other one is only restored: it makes no room among sensors that reported.
         """
         if asked != device:
             return False
@@ -347,19 +347,19 @@ class KnownSensors:
             if forgettable:
                 kept = self._kept()
                 while forgettable:
-                    heard, sensor = forgettable.pop()
+                    last_report, sensor = forgettable.pop()
                     known = self._sensors.get(sensor)
-                    if known is None or known.heard != heard or known.device != asked:
+                    if known is None or known.last_report != last_report or known.device != asked:
                         continue
                     if known.kept or sensor in kept:
                         continue
-                    if restored and heard:
-                        forgettable.append((heard, sensor))
+                    if restored and last_report:
+                        forgettable.append((last_report, sensor))
                         return False
                     del self._sensors[sensor]
                     self._counts[asked] -= 1
                     return True
-            if self._heard < self._look_again.get(asked, 0):
+            if self._reports < self._look_again.get(asked, 0):
                 return False
             self._find_forgettable(asked)
         return False
@@ -367,14 +367,14 @@ class KnownSensors:
     def _find_forgettable(self, asked: str) -> None:
         kept = self._kept()
         found = [
-            (known.heard, sensor)
+            (known.last_report, sensor)
             for sensor, known in self._sensors.items()
             if known.device == asked and not known.kept and sensor not in kept
         ]
         found.sort(key=lambda each: each[0])
         self._forgettable[asked] = found[:FORGOTTEN_AT_ONCE][::-1]
         if not found:  # not again for each report
-            self._look_again[asked] = self._heard + SENSORS_REMEMBERED
+            self._look_again[asked] = self._reports + SENSORS_REMEMBERED
 
 
 def _reporter(known: KnownSensor, device: str) -> Reporter:
