@@ -847,9 +847,10 @@ class LendTests(GatewayCase):
         lease = self.successResultOf(lent)
         self.assertEqual((lease.device, lease.port), ("leonardo", "/dev/ttyACM0"))
         self.failureResultOf(self.ask("MSG:J_ID:20_ORIGIN:TOTO"), Offline)
-        self.assertEqual([device.state for device in self.gateway.queries.devices()], ["lent"])
+        self.assertEqual([(each.state, each.lent_to) for each in self.gateway.queries.devices()], [("lent", "me:1")])
         lease.end()
         lease.end()
+        self.assertEqual([each.lent_to for each in self.gateway.queries.devices()], [None])
         self.link.listener.link_up()
         self.assertEqual(
             [event for event in self.events if not isinstance(event, tuple) or event[0] != "journal"],

@@ -538,6 +538,7 @@ class OtherTests(WebTestCase):
             **{
                 "counts": {count.key.lower(): count.value for count in LinkCounts(3)},
                 "warning": "which one?",
+                "lent_to": None,
             },
         }
         self.assertEqual(await self.get("/api/v1/devices"), {"devices": [device]})

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ else:
 
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 360, "height": 740}
+
+GREY = "rgb(89, 97, 107)"  # of what may be old, in the light theme
 
 # The browser logs every response that is not 200, such as a timeout; that is not an error of the page.
 _OF_THE_NETWORK = "Failed to load resource"
@@ -77,6 +80,19 @@ class PageCase(SynchronousTestCase):
         """
         return page.get_by_role("button", name=re.compile(f"^(Refresh|Asking…) {name}$"))
 
+    def assert_old(self, card: Locator) -> None:
+        """
+        Wait until the values of a card are grey and its state is not green.
+        """
+        expect(card.locator(".value").first).to_have_css("color", GREY)
+        expect(card.locator(".state.fresh")).to_have_count(0)
+
+    def assert_fresh(self, card: Locator) -> None:
+        """
+        Wait until the values of a card are not grey.
+        """
+        expect(card.locator(".value").first).not_to_have_css("color", GREY)
+
     def live(self, page: Page) -> None:
         """
         Wait until the stream of events is open.
@@ -109,7 +125,8 @@ class AskTests(PageCase):
 
     def test_no_answer(self) -> None:
         """
-        A failed request is shown with its reason, as a text and a shape, until the sensor reports again.
+        A failed request is shown with its reason, as a text and a shape, until the sensor reports again; until then the
+        value is grey.
         """
         page = self.open()
         card = self.card(page, "cellar")
@@ -121,6 +138,13 @@ class AskTests(PageCase):
         flat().device.say(b"ID:99_VALUE:1")
         expect(card.locator(".state")).to_have_text("up to date")
         expect(card.locator(".problem")).to_be_hidden()
+        self.assert_fresh(card)
+        self.refresh(page, "cellar").click()
+        expect(card.locator(".state")).to_have_text("no answer")
+        self.assert_old(card)
+        flat().device.say(b"ID:99_VALUE:2")
+        expect(card.locator(".value")).to_have_text("2")
+        self.assert_fresh(card)
 
     def test_two_pages(self) -> None:
         """
@@ -244,24 +268,40 @@ class TopTests(PageCase):
 
     def test_device(self) -> None:
         """
-        A device that is unplugged is shown at the top and on its sensors' cards.
+        A device that is unplugged is shown at the top; its sensors' values are grey and their states unknown.
         """
         page = self.open()
         self.live(page)
         flat().device.unplug()
         try:
             expect(page.locator("#notices")).to_contain_text("arduino is not connected")
-            expect(self.card(page, "lamp").locator(".state")).to_have_text("device offline")
+            expect(self.card(page, "lamp").locator(".state")).to_have_text(re.compile(r"^unknown since [0-9:]+$"))
+            self.assert_old(self.card(page, "lamp"))
+            expect(page.locator("main .state.fresh")).to_have_count(0)
             self.refresh(page, "lamp").click()
             expect(self.card(page, "lamp").locator(".problem")).to_have_text("The device is not connected.")
         finally:
             flat().device.plug()
         expect(page.locator("#notices")).to_be_empty()
         expect(self.card(page, "balcony temperature")).to_have_attribute("data-state", "fresh")
+        self.assert_fresh(self.card(page, "balcony temperature"))
+
+    def test_lent(self) -> None:
+        """
+        A device that is lent is shown with the client that has it.
+        """
+        page = self.open()
+        self.live(page)
+        with socket.create_connection(("127.0.0.1", flat().port)) as client:
+            client.sendall(b"lend arduino\n")
+            expect(page.locator("#notices")).to_contain_text("arduino is lent to 127.0.0.1:")
+            self.assert_old(self.card(page, "balcony temperature"))
+        expect(page.locator("#notices")).to_be_empty()
 
     def test_connection(self) -> None:
         """
-        A lost connection is shown; after reconnecting, the page has all that it missed.
+        A lost connection is shown, and nothing is green; after reconnecting, the page has all that it missed, and what
+        failed meanwhile is asked again.
         """
         page = self.open()
         self.live(page)
@@ -270,11 +310,14 @@ class TopTests(PageCase):
         try:
             expect(page.locator("#notices")).to_contain_text("No connection to usbgate since")
             expect(page.locator("#connection")).to_have_text("not connected")
+            self.assert_old(self.card(page, "balcony temperature"))
+            expect(page.locator(".fresh")).to_have_count(0)
+            expect(page.locator("#bottom")).to_contain_text("arduino: unknown")
             self.refresh(page, "balcony temperature").click()
             expect(self.card(page, "balcony temperature").locator(".problem")).to_have_text("usbgate is unreachable.")
+            flat().values["23"] = "VALUE:-4.5"
         finally:
             flat().start()
-        flat().say("23", "VALUE:-4.5")
         self.live(page)
         expect(page.locator("#notices")).to_be_empty()
         expect(self.card(page, "balcony temperature").locator(".value")).to_have_text("-4.5")

@@ -237,6 +237,7 @@ class Gateway(Service):
         if route.lease is not None:
             return fail(Busy(f"{device} is lent already"))
         route.lease = lease = object()
+        route.lent_to = client
         self.log.info("{device} is lent to {client}", device=device, client=client)
         released = route.link.release()
         now = self.seconds()
@@ -246,7 +247,7 @@ class Gateway(Service):
 
     def _end_lease(self, route: Route, lease: object) -> None:
         if route.lease is lease and not self._stopping:
-            route.lease = None
+            route.lease = route.lent_to = None
             self.log.info("{device} is no longer lent", device=route.link.name)
             self.update_state(route)
             route.link.take_back()

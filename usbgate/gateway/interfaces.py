@@ -84,6 +84,7 @@ class DeviceSummary:
         since: Since when: whole milliseconds since 1970, UTC.
         counts: What is counted of its link.
         warning: What a person should know of it and can do about it; None where all is well.
+        lent_to: The client that it is lent to; None while it is not lent.
     """
 
     name: str
@@ -92,6 +93,7 @@ class DeviceSummary:
     since: int
     counts: LinkCounts = field(default_factory=LinkCounts)
     warning: str | None = None
+    lent_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

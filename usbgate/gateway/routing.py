@@ -41,6 +41,7 @@ class Route:
         link_state: `pending.state` when `state` was derived from it.
         silent: Whether the device is silent.
         lease: Identifies the current lease; None while the device is not lent.
+        lent_to: See `DeviceSummary`.
     """
 
     link: IDeviceLink
@@ -53,6 +54,7 @@ class Route:
     link_state: str = ""
     silent: bool = False
     lease: object | None = None
+    lent_to: str | None = None
 
     def update_state(self, at: int, now: float) -> bool:
         """
@@ -85,7 +87,9 @@ class Route:
         Return a summary of the device.
         """
         link = self.link
-        return DeviceSummary(link.name, link.path, self.state, self.since, replace(link.counts), self.warning())
+        return DeviceSummary(
+            link.name, link.path, self.state, self.since, replace(link.counts), self.warning(), self.lent_to
+        )
 
 
 class Routing:

@@ -302,7 +302,7 @@ class ApiAlarms(Struct, frozen=True, kw_only=True):
 
 class ApiDevice(Struct, frozen=True, kw_only=True):
     """
-    A device: its state and since when, its counts, and a warning if there is one.
+    A device: its state and since when, its counts, a warning if there is one, and the client that it is lent to.
     """
 
     name: str
@@ -311,6 +311,7 @@ class ApiDevice(Struct, frozen=True, kw_only=True):
     since: ApiMoment
     counts: dict[str, int]
     warning: str | None
+    lent_to: str | None
 
 
 class ApiDevices(Struct, frozen=True, kw_only=True):

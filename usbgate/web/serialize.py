@@ -251,6 +251,7 @@ def device_json(device: DeviceSummary) -> ApiDevice:
         since=format_time(device.since),
         counts={count.key.lower(): count.value for count in device.counts},
         warning=device.warning,
+        lent_to=device.lent_to,
     )
 
 

@@ -97,10 +97,13 @@ function notices() {
     found.push(["lost", "offline", t("notice.lost", { time: time(store.lostAt) })]);
     return found; // nothing else is known
   }
-  for (const { name, state, since, warning } of store.devices.values()) {
+  for (const each of store.devices.values()) {
+    const { name, state, since, warning, lent_to: client } = each;
     if (["offline", "silent", "lent"].includes(state)) {
       const shape = state === "lent" ? "info" : "offline";
-      found.push([`device ${name}`, shape, t(`notice.${state}`, { device: name, time: time(Date.parse(since)) })]);
+      const at = time(state === "silent" ? store.lastReport(each) : Date.parse(since));
+      const key = state === "lent" && client ? "notice.lent.to" : `notice.${state}`;
+      found.push([`device ${name}`, shape, t(key, { device: name, client, time: at })]);
     }
     if (warning) found.push([`warning ${name}`, "info", t("notice.warning", { device: name, text: warning })]);
   }

@@ -47,8 +47,8 @@ function showConnection() {
     node.dataset.state = store.connection;
     node.lang = language();
   }
-  document.documentElement.classList.toggle("lost", store.connection === "lost");
-  const devices = [...store.devices.values()].map(({ name, state }) => t("device.state", { device: name, state: t(`device.${state}`) }));
+  const stateOf = ({ state }) => t(store.connection === "lost" ? "device.unknown" : `device.${state}`);
+  const devices = [...store.devices.values()].map((each) => t("device.state", { device: each.name, state: stateOf(each) }));
   bottom.replaceChildren(
     el("span", {}, ["usbgate", store.version].join(" ").trim()),
     ...devices.map((text) => el("span", {}, text)),

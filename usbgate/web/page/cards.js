@@ -1,7 +1,7 @@
 // The overview: a card for each sensor, grouped by place.
 
 import { arrange, el, icon, setAttribute, setText } from "./dom.js";
-import { ago, fieldName, fieldValue, withUnit } from "./format.js";
+import { ago, fieldName, fieldValue, time, withUnit } from "./format.js";
 import { draw, forget, sparkline, want } from "./sparks.js";
 import { store } from "./store.js";
 import { problemText, t } from "./words.js";
@@ -22,16 +22,26 @@ function newest(sensor) {
   return sensor.fields.reduce((last, field) => (field.at > last ? field.at : last), "");
 }
 
-/** A sensor's state: its shape, and the key of its text. */
+/** A sensor's state: its shape, and its text. */
 function stateOf(sensor) {
   const asks = [...(store.asks.get(sensor.id)?.values() ?? [])];
   const failed = store.failed(sensor.id);
-  if (asks.some((asked) => asked.state === "waiting")) return ["asked", "asked"];
-  if (sensor.fields.some((field) => field.alarming)) return ["alarm", "alarm"];
-  if (failed) return ["failed", failed.problem.code === "timeout" ? "failed" : "refused"];
-  if (["offline", "lent"].includes(sensor.device_state)) return ["offline", sensor.device_state];
-  if (sensor.fields.length === 0) return ["never", "never"];
-  return sensor.stale ? ["stale", "stale"] : ["fresh", "fresh"];
+  const alarming = sensor.fields.some((field) => field.alarming);
+  const since = store.unknownSince(sensor);
+  if (asks.some((asked) => asked.state === "waiting")) return ["asked", t("state.asked")];
+  if (since !== null && sensor.fields.length) {
+    const unknown = t("state.unknown", { time: time(since) });
+    return alarming ? ["alarm", `${t("state.alarm")} · ${unknown}`] : ["offline", unknown];
+  }
+  if (alarming) return ["alarm", t("state.alarm")];
+  if (failed) return ["failed", t(failed.problem.code === "timeout" ? "state.failed" : "state.refused")];
+  if (sensor.fields.length === 0) return ["never", t("state.never")];
+  return sensor.stale ? ["stale", t("state.stale")] : ["fresh", t("state.fresh")];
+}
+
+/** Whether a sensor's values may be old news. */
+function isOld(sensor) {
+  return sensor.stale || store.unanswered.has(sensor.id) || store.unknownSince(sensor) !== null;
 }
 
 /** A sensor's card. On its own page (`whole`) it has no link and no sparklines. */
@@ -69,13 +79,14 @@ export class Card {
     const { sensor } = this;
     if (sensor === undefined) return;
     setText(this.title, sensorName(sensor));
-    const [shape, key] = stateOf(sensor);
-    if (this.shown !== shape + key) {
-      this.shown = shape + key;
+    const [shape, text] = stateOf(sensor);
+    if (this.shown !== shape + text) {
+      this.shown = shape + text;
       this.state.className = `state ${shape}`;
-      this.state.replaceChildren(icon(shape), el("span", {}, t(`state.${key}`)));
+      this.state.replaceChildren(icon(shape), el("span", {}, text));
     }
     setAttribute(this.node, "data-state", shape);
+    this.node.classList.toggle("old", isOld(sensor));
     arrange(this.list, sensor.fields.length ? sensor.fields.map((field) => this.row(field, sensor)) : [this.nothing()]);
     this.updateActions(sensor);
     this.tick();

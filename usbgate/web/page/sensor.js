@@ -70,7 +70,10 @@ export class SensorView {
       store.on("sensor", (other) => other === id && this.update()),
       store.on("reading", (reading) => reading.sensor === id && this.addReport(reading)),
       store.on("asked", (asked) => asked.id === id && this.loadRequestsSoon()),
-      store.on("gap", () => this.load()),
+      store.on("gap", () => {
+        this.load();
+        this.loadRequests();
+      }),
     ];
     this.update();
     this.loadRequests();

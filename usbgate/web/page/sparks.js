@@ -47,6 +47,7 @@ function work() {
 async function load(id) {
   let look = DAY;
   let fields = new Map();
+  let at = performance.now();
   try {
     fields = await fetched(id, look);
     const first = Math.min(...[...fields.values()].map((buckets) => buckets[0].at));
@@ -55,9 +56,10 @@ async function load(id) {
       fields = await fetched(id, look);
     }
   } catch (problem) {
-    if (!(problem instanceof Problem)) throw problem; // then there is no line
+    if (!(problem instanceof Problem)) throw problem;
+    at = -Infinity; // there is no line yet: fetch again
   }
-  known.set(id, { ...look, at: performance.now(), fields });
+  known.set(id, { ...look, at, fields });
 }
 
 async function fetched(id, { span, width }) {

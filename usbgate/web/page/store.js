@@ -7,6 +7,8 @@ const REFRESH = 30_000; // ms between calls, for what has no event, such as a se
 const HIDDEN_LIMIT = 300_000; // ms after which a hidden tab closes its stream: a browser has few connections
 const GRACE = 2_500; // ms after which a stream that ended counts as lost
 const BEHIND = 60_000; // ms that the oldest row may wait before a notice is shown
+const CONTACT = 45_000; // ms without a response or an event after which nothing is known: REFRESH, and time to answer
+const CHECK = 1_000; // ms between two looks at that; after a sleep of the computer, the first one finds it
 
 /** Keep fields in the order that they have on the page. */
 function keepOrder(sensor, before) {
@@ -24,8 +26,10 @@ class Store {
     this.version = "";
     this.connection = "connecting"; // open, lost
     this.lostAt = Date.now();
+    this.contactAt = Date.now(); // of the last response or event
     this.grace = null; // the timer until it counts as lost
     this.loaded = false;
+    this.unanswered = new Set(); // sensors whose last request failed, until they report
     this.asks = new Map(); // by sensor and button: the requests of this page, with their states
     this.listeners = new Map();
     this.clock = { at: Date.now(), since: performance.now() };
@@ -58,17 +62,36 @@ class Store {
     return this.clock.at + performance.now() - this.clock.since;
   }
 
+  /** Since when nothing is known of a sensor, in ms: usbgate or its device is away; null if both are there. */
+  unknownSince(sensor) {
+    if (this.connection === "lost") return this.lostAt;
+    if (sensor.device === null || sensor.device_state === "online") return null;
+    const device = this.devices.get(sensor.device);
+    if (device === undefined) return Date.parse(sensor.seen);
+    return device.state === "silent" ? this.lastReport(device) : Date.parse(device.since);
+  }
+
+  /** When a device reported last, in ms. */
+  lastReport({ name, since }) {
+    const reports = [...this.sensors.values()].filter(({ device, seen }) => device === name && seen !== null);
+    return reports.length ? Math.max(...reports.map(({ seen }) => Date.parse(seen))) : Date.parse(since);
+  }
+
   start() {
     this.stream.open();
     this.refresh();
     setInterval(() => this.refresh(), REFRESH);
+    setInterval(() => this.checkContact(), CHECK);
     window.addEventListener("online", () => this.refresh());
     let hidden = null;
     document.addEventListener("visibilitychange", () => {
       clearTimeout(hidden);
       if (document.hidden) hidden = setTimeout(() => this.stream.close(), HIDDEN_LIMIT);
       else if (this.stream.source === null) this.stream.open();
-      if (!document.hidden) this.refresh();
+      if (!document.hidden) {
+        this.checkContact();
+        this.refresh();
+      }
     });
   }
 
@@ -77,27 +100,44 @@ class Store {
   streamOpened(resumed) {
     clearTimeout(this.grace);
     this.grace = null;
-    this.connection = "open";
+    this.contactAt = Date.now();
+    const wasLost = this.connection === "lost";
+    // After a loss, what was known before is shown as known only when it has been fetched again.
+    if (!wasLost) this.setConnection("open");
+    this.refresh(true).then(() => {
+      if (this.connection !== "open" || !this.loaded) return;
+      if (wasLost || !resumed) this.emit("gap");
+      if (wasLost) this.repeatUnreachable();
+    });
+  }
+
+  setConnection(state) {
+    if (this.connection === state) return;
+    this.connection = state;
     this.emit("state");
-    this.refresh(true);
-    if (!resumed && this.loaded) this.emit("gap");
+    this.emit("sensors");
   }
 
   /** The stream ended. Proxies do that now and then, so wait a moment before it counts as lost. */
   streamFailed() {
     if (this.connection === "lost" || this.grace) return;
-    this.connection = "connecting";
     this.lostAt = Date.now();
-    this.grace = setTimeout(() => this.lost(), GRACE);
-    this.emit("state");
+    this.grace = setTimeout(() => this.lost(this.lostAt), GRACE);
+    this.setConnection("connecting");
   }
 
-  lost() {
+  lost(at) {
     clearTimeout(this.grace);
     this.grace = null;
-    if (this.connection === "open") this.lostAt = Date.now();
-    this.connection = "lost";
-    this.emit("state");
+    if (this.connection !== "lost") this.lostAt = at;
+    this.setConnection("lost");
+  }
+
+  /** A dead network reports no error, nor does a computer that slept: look at when usbgate answered last. */
+  checkContact() {
+    if (document.hidden || this.connection === "lost" || Date.now() - this.contactAt < CONTACT) return;
+    this.lost(this.contactAt);
+    this.stream.open();
   }
 
   /** Fetch everything. If that is under way, and may have begun too early, `again` fetches it once more afterwards. */
@@ -117,6 +157,8 @@ class Store {
     try {
       const begun = performance.now();
       this.setSensors(await this.latest(() => get("sensors")), begun);
+      this.contactAt = Date.now();
+      if (this.stream.isOpen) this.setConnection("open");
       this.setRest(
         await this.latest(async () => {
           const { devices } = await get("devices");
@@ -130,7 +172,7 @@ class Store {
       dropAsks();
       // The stream may not have noticed yet.
       if (this.stream.isOpen) this.stream.open();
-      this.lost();
+      this.lost(this.contactAt);
     }
   }
 
@@ -182,6 +224,7 @@ class Store {
   // Events.
 
   receive(kind, data) {
+    this.contactAt = Date.now();
     if (kind === "reading") {
       // A card shows the device that is asked.
       const shown = this.sensors.get(data.sensor)?.device ?? data.device;
@@ -205,7 +248,7 @@ class Store {
       this.emit("alarms");
       this.emit("sensor", data.sensor);
     } else if (kind === "device") {
-      const device = this.devices.get(data.device) ?? { name: data.device, warning: null };
+      const device = this.devices.get(data.device) ?? { name: data.device, warning: null, lent_to: null };
       this.devices.set(data.device, { ...device, state: data.state, since: data.since });
       for (const sensor of this.sensors.values()) {
         if (sensor.device !== data.device) continue;
@@ -213,7 +256,10 @@ class Store {
         this.emit("sensor", sensor.id);
       }
       this.emit("state");
+      if (data.state === "lent") this.refresh(true); // to whom
     } else if (kind === "store") {
+      // What could not be read from the database can be read again.
+      if (data.state === "connected" && this.database.state !== "connected") this.emit("gap");
       this.database = { ...data, behind: false };
       this.emit("state");
     }
@@ -224,7 +270,8 @@ class Store {
     let sensor = this.sensors.get(id);
     const isNew = sensor === undefined;
     if (isNew) {
-      sensor = { id, name: null, place: null, device, device_state: null, stale: false, commands: [], fields: [] };
+      const known = { device, device_state: this.devices.get(device)?.state ?? "online" };
+      sensor = { id, name: null, place: null, ...known, seen: at, stale: false, commands: [], fields: [] };
       this.sensors.set(id, sensor);
     }
     let unknown = isNew;
@@ -252,6 +299,7 @@ class Store {
 
   /** Forget failed requests: the sensor has reported. */
   clearFailures(id) {
+    this.unanswered.delete(id);
     for (const [key, asked] of this.asks.get(id) ?? []) if (asked.state === "failed") this.asks.get(id).delete(key);
   }
 
@@ -288,9 +336,15 @@ class Store {
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       asks.set(key, { state: "failed", problem });
+      this.unanswered.add(id);
       this.emit("sensor", id);
     }
     this.emit("asked", { id, button, asked: asks.get(key) });
+  }
+
+  /** Refresh again where usbgate was unreachable. A command could be carried out twice, so it is not repeated. */
+  repeatUnreachable() {
+    for (const [id, asks] of this.asks) if (asks.get("")?.problem?.code === "unreachable") this.ask(id);
   }
 
   /** The failed request of a sensor, if there is one. */
