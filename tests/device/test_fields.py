@@ -14,7 +14,8 @@ from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import checksum, parse
 from usbgate.core.messages import parse_request
 from usbgate.core.model import Question, Report, Request
-from usbgate.device.dialects.fields import ID_NAMES_LIMIT, SHAPES_LIMIT, Dialect
+from usbgate.device.dialects import fields
+from usbgate.device.dialects.fields import ID_NAMES_LIMIT, Dialect
 from usbgate.testing import check_dialect
 
 # Lines of a captured log, and the meaning of each.
@@ -26,6 +27,12 @@ LOG: list[tuple[bytes, Report | str]] = [
     (b"ID:5_TAG:04A3F2", Report("5", None, None, (("TAG", "04A3F2"),))),
     (b"ID:5_TAG:04A3F3", Report("5", None, None, (("TAG", "04A3F3"),))),
     (b"ID:9_MSG:ON", Report("9", "ON", None, ())),
+    (b"ID:20_VALUE:1_MSG:J", Report("20", "J", None, (("VALUE", "1"),))),
+    (b"ID:20_VALUE:2_MSG:J", Report("20", "J", None, (("VALUE", "2"),))),
+    (b"ID:20_VALUE:2_MSG:J:L", Report("20", "J:L", None, (("VALUE", "2"),))),
+    (b"ID:20_VALUE:2_MSG:J:M", Report("20", "J:M", None, (("VALUE", "2"),))),
+    (b"ID:20_VALUE:2_msg:K", Report("20", "K", None, (("VALUE", "2"),))),
+    (b"ID:20_VALUE:2_msg:L", Report("20", "L", None, (("VALUE", "2"),))),
     (b"ID:9_MSG:ON_OK:1", Report("9", "ON", None, (("OK", "1"),))),
     (b"ID:9_ERROR:radio", Report("9", None, None, (("ERROR", "radio"),))),
     (b"ID:9_TEXT:hi_there", Report("9", None, None, (("TEXT", "hi_there"),))),
@@ -72,6 +79,7 @@ DAMAGED_REFUSED: list[tuple[bytes, str]] = [
 # Parts of which lines are built, good and bad.
 SEGMENTS = [
     *("ID:20", "id:20", "ID:2:0", "ID:7 ", "MSG:J", "TAG:1f", "AT:1", "VALUE:4", "VALUE:20", "Value:-1.5e3"),
+    *("MSG:J:L", "msg:L", "MSG:L"),
     *("VALUE: 5", "VALUE:", "VALUE:4:5", "HUM:é", "x", "", "VALUE:\x7f", "#", ":9", "HU%:1", "TEMP:2"),
 ]
 
@@ -210,12 +218,35 @@ class DialectTests(SynchronousTestCase):
 
     def test_memory(self) -> None:
         """
-        However many sensors there are, memory is bounded, and all their lines are parsed.
+        However many sensors there are, and however long their lines, memory is bounded, and all lines are decoded.
         """
+        limit = 1 << 18
+        self.patch(fields, "SHAPES_LIMIT", limit)
+        for command in ("J", "J" * 900):
+            dialect = Dialect()
+            for n in range(2 * limit // (50 + len(command))):
+                report = Report(str(n), command, None, (("VALUE", "1"),))
+                self.assertEqual(dialect.decode(b"ID:%d_VALUE:1_MSG:%b" % (n, command.encode())), report)
+            self.assertLess(len(pickle.dumps(dialect)), limit)  # unbounded it would be over 1.5 times as much
+
+    def test_many_sensors(self) -> None:
+        """
+        The lines of 10,000 sensors are parsed once, those of more than can be remembered again.
+        """
+        parsed: list[bytes] = []
+
+        def parse_and_record(line: bytes) -> dict[str, str]:
+            parsed.append(line)
+            return parse(line)
+
+        self.patch(fields, "parse", parse_and_record)
         dialect = Dialect()
-        for n in range(2 * SHAPES_LIMIT + 10):
-            self.assertEqual(dialect.decode(b"ID:%d_VALUE:1" % n), Report(str(n), None, None, (("VALUE", "1"),)))
-        self.assertLess(len(pickle.dumps(dialect)), 25 * SHAPES_LIMIT)  # unbounded it would need over 60
+        for count, again in [(10_000, False), (30_000, True)]:
+            for value in (b"1", b"2"):
+                parsed.clear()
+                for n in range(count):
+                    dialect.decode(b"ID:%d_VALUE:%b" % (n, value))
+            self.assertEqual(bool(parsed), again)
 
     def test_encode(self) -> None:
         """

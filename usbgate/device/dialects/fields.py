@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from string import ascii_letters, digits
 from typing import NamedTuple
 
@@ -43,7 +44,11 @@ _CHECKSUM = re.compile(rb"\*[0-9A-Fa-f]{2}")
 # Names with `-` of all sensors that are remembered; two spellings of one that was forgotten are not noticed.
 NAMES_REMEMBERED = 4096
 
-SHAPES_LIMIT = 4096  # shapes remembered, at most 1,024 bytes each
+# Bytes of the shapes remembered: 25,000 of short lines, 3,600 of the longest.
+SHAPES_LIMIT = 8 << 20
+SHAPE_SIZE = 300  # approximate bytes of a shape without its texts, which are at most twice as long as its head
+
+USUAL_KEYS_LIMIT = 4096  # at most 1,024 bytes each
 
 # Names that end in ID remembered, with their sensors, at most 1,024 bytes each; one that was forgotten costs a line.
 ID_NAMES_LIMIT = 4096
@@ -86,7 +91,7 @@ def names_in_one_line(line: bytes) -> list[bytes]:
 
 
 class _Shape(NamedTuple):
-    # All but the value of a report that has one field, at the end of its line.
+    # All but the value of a report that has one field, at the end of its line or before its command.
     sensor: str
     command: str | None
     tag: None
@@ -119,22 +124,28 @@ class Dialect:
         self.left_out = 0
         self.notices: list[str] = []
         self._checksum_noticed = self._checksum
-        self._shapes: dict[bytes, _Shape] = {}  # by the part of the line before the value
+        self._shapes: dict[bytes, _Shape] = {}  # by the line without its value, the head
+        self._shapes_size = 0  # bytes
         self._usual_keys: set[str] = set()  # keys that do not end in ID, besides `ID` itself
         self._id_names: BoundedDict[tuple[str, bytes], None] = BoundedDict(ID_NAMES_LIMIT)
 
     def decode(self, line: bytes) -> Report | str:
         if self._checksum and not line.startswith(b"#"):
             line = self._check(line)
-        # Most lines differ from an earlier one in their last value only.
-        head, _, end = line.rpartition(b":")
+        # Most lines differ from an earlier one in their last value only, or in the one before `_MSG:J`.
+        head, _, value = line.rpartition(b":")
         shape = self._shapes.get(head)
-        if shape is not None and end and not end.strip(_PLAIN) and len(line) <= LINE_LIMIT:
+        if shape is None and head.endswith(b"_MSG"):
+            command_at = len(head) - 4
+            head, _, value = line[:command_at].rpartition(b":")
+            head = b"%b\n%b" % (head, line[command_at:])  # no line has a line end
+            shape = self._shapes.get(head)
+        if shape is not None and value and not value.strip(_PLAIN) and len(line) <= LINE_LIMIT:
             sensor, command, tag, field = shape
-            return make(Report, (sensor, command, tag, ((field, end.decode()),), ()))
+            return make(Report, (sensor, command, tag, ((field, value.decode()),), ()))
         if line.startswith(b"#"):
             return line[1:].decode("utf-8", "replace").strip()
-        if not self._checksum_noticed and without_checksum(line) is not None:
+        if not self._checksum_noticed and line[-3:-2] == b"*" and without_checksum(line) is not None:
             self._checksum_noticed = True
             self.notices.append("lines end in a checksum that is not checked: set `checksum = true`")
         return self._decode(line, head)
@@ -163,7 +174,7 @@ class Dialect:
             self._remember_usual(fields)
         elif line.count(b":") != len(fields) and may_be_two(line):
             names = names_in_one_line(line)
-        last = next(reversed(fields))
+        keys = list(fields)
         whole = not damages and _LEFT_OUT.isdisjoint(fields)
         if not whole:
             kept = {key: value for key, value in fields.items() if key not in _LEFT_OUT}
@@ -182,14 +193,25 @@ class Dialect:
         tag = fields.pop("TAG", None) if self.tags else None
         if not fields and command is None:
             raise Malformed("no measurement")
-        if len(fields) == 1 and last in fields and tag is None and whole and ":" not in fields[last]:
-            if len(self._shapes) >= SHAPES_LIMIT:
-                self._shapes.clear()
-            self._shapes[head] = _Shape(sensor, command, None, last)
+        if len(fields) == 1 and tag is None and whole:
+            field = keys[-2] if b"\n" in head else keys[-1]
+            if ":" not in fields.get(field, ":"):
+                self._remember_shape(head, _Shape(sensor, command, None, field))
         return make(Report, (sensor, command, tag, tuple(fields.items()), damages))
 
+    def _remember_shape(self, head: bytes, shape: _Shape) -> None:
+        if head in self._shapes:
+            return
+        self._shapes[head] = shape
+        self._shapes_size += SHAPE_SIZE + 2 * len(head)
+        if self._shapes_size > SHAPES_LIMIT:
+            # The oldest eighth at once: to find the oldest, a dict passes over all that were deleted before it.
+            for oldest in list(islice(self._shapes, len(self._shapes) // 8)):
+                del self._shapes[oldest]
+                self._shapes_size -= SHAPE_SIZE + 2 * len(oldest)
+
     def _remember_usual(self, keys: Iterable[str]) -> None:
-        if len(self._usual_keys) >= SHAPES_LIMIT:
+        if len(self._usual_keys) >= USUAL_KEYS_LIMIT:
             self._usual_keys.clear()
         self._usual_keys.update(key for key in keys if key == "ID" or not key.endswith("ID"))
 
