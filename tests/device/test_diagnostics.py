@@ -126,7 +126,7 @@ class DiagnosticsTests(LinkCase):
     def test_recommend_gap(self) -> None:
         """
         A line that waits too long for its end, and one that is too long, are logged once, with the remedy; garbage is
-        not, nor a board with a gap.
+        not, nor a board with a gap. With 200 bytes it waits too long sooner, but not as soon as it may still arrive.
         """
         remedy = (
             "board: {} bytes without a line end: if the board sends the line end before each line, or never,"
@@ -150,6 +150,28 @@ class DiagnosticsTests(LinkCase):
                     self.clock.pump([UNENDED_LIMIT] * 2)
                     self.device.say(b"\n")
             self.assertEqual(texts(logs), expected, data)
+            self.close()
+
+    def test_long_lines(self) -> None:
+        """
+        A line of 200 bytes or more that has not ended is logged within 5 s, also if it comes in pieces, but not while
+        it may still be on its way at 9600 baud; a shorter one only after 5 s.
+        """
+        piece = b"ID:1_NOTE:abcdefghij"
+        for count, pause, limit in ((10, 0.0, 2.0), (10, 0.4, 4.0), (9, 0.0, 5.0), (50, 0.02, 2.0)):
+            self.link = Link(self.clock, self.device, "board", "/dev/board", Dialect())
+            self.link.listener = self.listener
+            self.open()
+            with capturedLogs() as logs:
+                began = self.clock.seconds()
+                for _ in range(count):
+                    self.device.say(piece)
+                    self.clock.advance(pause)
+                while self.clock.seconds() < began + limit - 0.5:
+                    self.clock.advance(0.1)
+                self.assertEqual(texts(logs), [], count)
+                self.clock.pump([0.1] * 20)
+            self.assertEqual(["without a line end" in text for text in texts(logs)], [True], count)
             self.close()
 
     def test_log_text(self) -> None:

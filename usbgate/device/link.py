@@ -61,6 +61,7 @@ class DeviceProtocol(BoundedLineReceiver):
             link.reactor,
             self,
             gap,
+            size=lambda: len(self.buffer.rest),
             end=lambda: self.dataReceived(b"\n"),
             warn=lambda: link.diagnostics.recommend_gap(self.buffer.rest),
         )

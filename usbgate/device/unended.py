@@ -9,8 +9,12 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-# Seconds that a line may wait for its end before it is logged. At 9600 baud the longest line takes 1.1 s.
+# Seconds that a line may wait for its end before it is logged.
 UNENDED_LIMIT = 5.0
+
+# The same for a line of so many bytes, more than nearly any line has. At 9600 baud the longest line takes 1.1 s.
+LONG = 200
+LONG_LIMIT = 2.0
 
 
 class Input(Protocol):
@@ -40,6 +44,7 @@ class UnendedLine:
         input: Input,
         gap: float | None,
         *,
+        size: Callable[[], int],
         end: Callable[[], None],
         warn: Callable[[], None],
     ) -> None:
@@ -48,15 +53,18 @@ class UnendedLine:
             reactor: For time.
             input: Where the data comes from.
             gap: Seconds of quiet that end a line; None if only a line end does.
+            size: Returns how many bytes of the line have come.
             end: Called where the gap ends the line.
-            warn: Called once when a line has waited `UNENDED_LIMIT` seconds for its end, if there is no gap.
+            warn: Called once, if there is no gap, when a line has waited too long for its end: `UNENDED_LIMIT` seconds,
+                or `LONG_LIMIT` with `LONG` bytes.
         """
         self._reactor = reactor
         self._input = input
         self._gap = gap
+        self._size = size
         self._end = end
         self._warn = warn
-        self._wait = UNENDED_LIMIT if gap is None else gap
+        self._wait = LONG_LIMIT if gap is None else gap  # seconds before the first look
         self.waiting = False
         self._since = 0.0  # since when it waits: from its beginning, or where there is a gap, from its last data
         self._looked = False  # whether the device was read once more after the gap
@@ -92,7 +100,8 @@ class UnendedLine:
         now = self._reactor.seconds()
         if self._input.paused:
             self._since = now  # its end may wait to be read
-        left = self._since + self._wait - now
+        wait = UNENDED_LIMIT if self._gap is None and self._size() < LONG else self._wait
+        left = self._since + wait - now
         if left > 0:
             self._timer = self._reactor.callLater(left, self._check)
         elif self._gap is None:
