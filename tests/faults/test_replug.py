@@ -12,7 +12,7 @@ import time
 
 from tests.faults.ledger import measured, processor_time
 from tests.support.daemon import RunningCase
-from tests.support.running import TWISTD, LineClient, PtyDevice, TwistdDaemon, environment
+from tests.support.running import LineClient, PtyDevice, TwistdDaemon, environment
 from tests.support.usb import MadeUpUsb
 from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse
@@ -71,10 +71,8 @@ class ReplugCase(RunningCase):
         """
         Run a daemon on this machine.
         """
-        here = f"partial(usbgate.tap.UsbTree, {str(self.usb.sysfs)!r}, {str(self.usb.dev)!r})"
-        code = f"from functools import partial; import usbgate.tap; usbgate.tap.UsbTree = {here}; {TWISTD[2]}"
         options = [option for device in devices for option in ("--device", device)]
-        daemon = TwistdDaemon(self.state, "--database", "none", *options, program=(*TWISTD[:2], code))
+        daemon = TwistdDaemon(self.state, "--database", "none", *options, program=self.usb.program())
         self.addCleanup(daemon.stop)
         return daemon.ready()
 

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from shutil import rmtree
 
+from tests.support.running import TWISTD
+
 # Other entries of a sysfs: consoles, and a serial port that is not on USB.
 OTHERS = {
     "tty0": "virtual/tty/tty0",
@@ -79,6 +81,14 @@ class MadeUpUsb:
             if f"/{port}/" in os.readlink(link):
                 link.unlink()
         rmtree(self.device(port))
+
+    def program(self) -> tuple[str, ...]:
+        """
+        Return the command of a daemon that looks for its devices here.
+        """
+        tree = f"partial(usbgate.tap.UsbTree, {str(self.sysfs)!r}, {str(self.dev)!r})"
+        code = f"from functools import partial; import usbgate.tap; usbgate.tap.UsbTree = {tree}; {TWISTD[2]}"
+        return *TWISTD[:2], code
 
     def name_by_id(self, name: str, tty: str | None) -> Path:
         """

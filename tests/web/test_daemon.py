@@ -222,6 +222,7 @@ class WebJobTests(WebRunningCase):
                 self.assertEqual(json.loads(line[6:])["values"], {"TEMP": float(n), "STATE": "OK"})
         readings = daemon.call("GET", "/api/v1/readings?sensor=22&field=TEMP&since=1h")["readings"]
         self.assertEqual([each["value"] for each in readings], [float(n) for n in range(10)])
+        self.assertEqual(daemon.call("GET", "/api/v1/readings?sensor=22&since=1h&until=2h")["status"], 400)
         with closing(daemon.connect()) as connection:
             connection.request("GET", "/api/v1/readings.csv?sensor=22&limit=2")
             names, *rows = connection.getresponse().read().decode().splitlines()
