@@ -233,6 +233,37 @@ class FullQueueTests(SynchronousTestCase):
         self.assertEqual(link.busy, {4101, *range(4081, 4101)})
         self.assertEqual(link.in_flight, 4100)
 
+    def test_goes_first(self) -> None:
+        """
+        On a full link a newcomer's question counts as asked when the oldest of those that wait was; newcomers keep
+        their order.
+        """
+        link = Link()
+        link.link_limit = 4
+        greedy = Holder("10.0.0.1")
+        for sensor in range(8):  # four of them are on the wire
+            link.put(request(str(sensor)), greedy)
+        link.put(request("8"), Holder("10.0.0.2"))
+        link.put(request("9"), Holder("10.0.0.3"))
+        self.assertEqual(link.busy, {8, 7})
+        reports = [acknowledgement(str(sensor)) for sensor in range(3)]
+        written = [send.request.question for send in link.received(reports, 1.0, 0).send]
+        self.assertEqual([question.sensor for question in written], ["4", "8", "9"])
+
+    def test_no_sensor_overtaken(self) -> None:
+        """
+        On a full link a newcomer's question still waits behind the others of its sensor.
+        """
+        link = Link()
+        link.link_limit = 2
+        link.put(request("1", "A"), Holder("10.0.0.1"))
+        greedy = Holder("10.0.0.2")
+        link.put(request("1", "B"), greedy)
+        link.put(request("1", "C"), greedy)
+        link.put(request("1", "D"), Holder("10.0.0.3"))
+        written = [link.received([acknowledgement("1", command)], 1.0, 0).send for command in "ABD"]
+        self.assertEqual([send.request.question.command for [send] in written[:2]], ["B", "D"])
+
     def test_neighbour_on_the_wire(self) -> None:
         """
         Whoever has a question on the wire there, and none that waits, is a newcomer.

@@ -34,6 +34,7 @@ class Pending(PendingRequests[Any]):
         """
         See `PendingRequests`.
         """
+        self.unknown: set[str] = set()
         super().__init__(device, rules, message_size, first_tag)
         self._me = Holder("me")
 
@@ -41,7 +42,8 @@ class Pending(PendingRequests[Any]):
         """
         Ask, always over the same connection.
         """
-        return self.ask(Asker(request, now, waiter, self._me), timeout, now)
+        known = request.question.sensor not in self.unknown
+        return self.ask(Asker(request, now, waiter, self._me, known), timeout, now)
 
 
 def link(device: str = "tty", first_tag: int = 0, **rules: Any) -> Pending:
@@ -323,6 +325,47 @@ class TestOneMessagePerSensor(SynchronousTestCase):
         self.assertEqual(sent(pending.put(request("2"), "d", LONG, 12.0)), ["2 J"])
         pending.received([report("1")], 13.0, AT)
         self.miss(pending, "3", 1, 13.0)
+
+    def test_unknown(self) -> None:
+        """
+        Of several places one is kept from sensors that are not known, too; but no room in the board's buffer, and there
+        is no delay: an asker with a short time limit is not busy because another waits.
+        """
+        pending = link(window=3, buffer=63)
+        pending.unknown = set("01234")
+        self.assertEqual(sent(pending.put(request("0"), 0, LONG, 0.0)), ["0 J"])
+        self.assertEqual(sent(pending.put(request("1"), 1, LONG, 0.0)), ["1 J"])
+        for n in range(2, 5):
+            self.assertEqual(sent(pending.put(request(str(n)), n, LONG, 0.0)), [])
+        pending.put(request("9"), "a", LONG, 1.0)
+        self.assertEqual(sent(pending.expire(2.0)), ["9 J"])
+        self.assertEqual(sent(pending.received([report("9")], 2.5, AT)), [])
+        self.assertEqual(sent(pending.received([report("1")], 3.0, AT)), ["2 J"])
+
+    def test_becomes_known(self) -> None:
+        """
+        A sensor that reports while its question waits is known.
+        """
+        pending = link(window=2)
+        pending.unknown = set("01")
+        for n in range(2):
+            pending.put(request(str(n)), n, LONG, 0.0)
+        self.assertEqual(sent(pending.received([report("1", "L")], 1.0, AT)), ["1 J"])
+
+    def test_not_two_in_a_row(self) -> None:
+        """
+        Where a sensor that answers waits, two messages in a row go to no others; nor are these starved by it.
+        """
+        pending = link(window=1)
+        pending.unknown = set("012")
+        for n in range(3):
+            pending.put(request(str(n)), n, LONG, 0.0)
+        order: list[str] = []
+        for k in range(4):
+            pending.put(request("8", f"C{k}"), f"C{k}", LONG, 1.0)
+        for now in (5.0, 6.0, 11.0, 12.0, 17.0, 18.0):
+            order += sent(pending.received([report("8", f"C{len(order) // 2}")], now, AT))
+        self.assertEqual(order, ["8 C0", "1 J", "8 C1", "2 J", "8 C2", "8 C3"])
 
     def test_healthy_beside_dead(self) -> None:
         """

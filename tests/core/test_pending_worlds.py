@@ -55,10 +55,12 @@ INTERESTING = [
     "gone: one too many",
     "held back after a flap",
     "join",
+    "known by a report while it waits",
     "joined by others, not displaced",
     "link full",
     "link full: one displaced",
     "new turn",
+    "not two in a row",
     "offline",
     "overtakes one that is behind",
     "place kept",
@@ -176,7 +178,8 @@ def live(
     """
     Run a world of drawn events to its end.
     """
-    books = [LinkBook(f"tty{n}", each, Counter()) for n, each in enumerate(rules)]
+    unknown = set(SENSORS[1:])
+    books = [LinkBook(f"tty{n}", each, Counter(), 0, unknown) for n, each in enumerate(rules)]
     for book in books:
         book.pending.sensor_limit, book.pending.link_limit = limits.sensor, limits.link
     connections = [Connection(Holder("10.0.0.1")) for _ in range(3)]

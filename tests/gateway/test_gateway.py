@@ -619,6 +619,20 @@ class RoutingTests(GatewayCase):
         self.clock.advance(1.1)
         self.failureResultOf(asked)
 
+    def test_known(self) -> None:
+        """
+        Sensors that are configured, have reported, or are stored are known: three others do not keep their place.
+        """
+        self.store.add([Reading(5, "attic", "8", "VALUE", 1.0, None, None, True)])
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
+        self.receive(("7", "1"), link=self.links["attic"])
+        for sensor in range(100, 104):
+            self.asked_of(f"MSG:J_ID:{sensor}_DEV:attic")
+        for line in ("MSG:J_ID:5", "MSG:J_ID:7", "MSG:J_ID:8", "MSG:J_ID:7_DEV:attic", "MSG:J_ID:5_DEV:attic"):
+            self.assertEqual(self.asked_of(line), "attic", line)
+            self.receive((line[9], "1"), link=self.links["attic"])
+        self.assertEqual(self.asked_of("MSG:J_ID:105_DEV:attic"), "")
+
     def test_heard(self) -> None:
         """
         Else the device that first reported the sensor, or that of its newest stored reading; else none is known.

@@ -98,7 +98,8 @@ class Message:
     forgotten: bool = False
     flapped: bool = False
     size: int = 0
-    behind: bool = False  # whether its sensor had left its last message unanswered when it was written
+    missed: bool = False  # whether its sensor had left its last message unanswered when it was written
+    behind: bool = False  # whether it had, or was unknown
 
 
 def may_slip(rules: Rules, shown_msg: bool, report: Report, label: Message | None, message: Message) -> str:
@@ -165,9 +166,13 @@ class LinkBook:
     report may answer, and what may be written.
     """
 
-    def __init__(self, name: str, rules: Rules, seen: Counter[str], first_tag: int = 0) -> None:
+    def __init__(
+        self, name: str, rules: Rules, seen: Counter[str], first_tag: int = 0, unknown: set[str] | None = None
+    ) -> None:
         self.name = name
         self.rules = rules
+        self._unknown = set() if unknown is None else unknown  # sensors that no link has reported yet
+        self._asked_unknown: set[str] = set()  # those that were not known when they were asked, until they report
         self.pending: PendingRequests[Asker] = PendingRequests(name, rules, message_size, first_tag)
         self.seen = seen  # how often each interesting thing happened, over many worlds
         self.messages: list[Message] = []
@@ -199,8 +204,9 @@ class LinkBook:
         request = asker.request
         failures = self._end_what_is_over(now)
         limit = asker.deadline - now
-        moves = self.pending.ask(pending.Asker(request, now, asker, asker.connection.holder), limit, now)
         question = request.question
+        known = question.sensor not in self._unknown
+        moves = self.pending.ask(pending.Asker(request, now, asker, asker.connection.holder, known), limit, now)
         once = question.command in self.rules.once
         recent = self._newest.get(question)
         if (
@@ -222,16 +228,19 @@ class LinkBook:
             demand(not replies(moves), "§4.8 nothing is answered from memory here", moves)
             if self.state == "offline":
                 failures[asker] = {Offline}
-            elif not self._joins(question) and not self._make_room(asker, failures):
+            elif (turn := self._make_room(asker, failures, now)) is None:
                 failures[asker] = {Busy}
             else:
+                if question.sensor not in self._lines.keys() | self._held.keys():
+                    self._asked_unknown -= {question.sensor}
+                    self._asked_unknown |= {question.sensor} & self._unknown
                 line = self._lines.setdefault(question.sensor, [])
                 if self._joins(question):
                     self.seen["join"] += 1
                     line[-1].askers.append(asker)
                     asker.written = line[-1] is line[0] and question.sensor in self._wire
                 else:
-                    line.append(Errand(question, request, once, [asker], self._turn(now), asker.number))
+                    line.append(Errand(question, request, once, [asker], turn, asker.number))
                 self._spelled.setdefault((question.sensor, question.command.lower()), set()).add(question.command)
         demand(not moves.handed, "nothing was received", moves.handed)
         self._compare_failures(moves, failures)
@@ -242,10 +251,16 @@ class LinkBook:
         line = self._lines.get(question.sensor, [])
         return bool(line) and line[-1].question == question and question.command not in self.rules.once
 
-    def _make_room(self, asker: Asker, failures: dict[Asker, set[type[RequestError]]]) -> bool:
+    def _make_room(
+        self, asker: Asker, failures: dict[Asker, set[type[RequestError]]], now: float
+    ) -> tuple[float, int] | None:
         """
-        Rule 10: let a newcomer displace a question where the queue is full; return whether there is room now.
+        Rule 10: let a newcomer displace a question where the queue is full. Return the turn of its own question; None
+        if there is no room for it.
         """
+        turn = self._turn(now)
+        if self._joins(asker.request.question):
+            return turn
         sensor = asker.request.question.sensor
         waiting = {each: line[each in self._wire :] for each, line in self._lines.items()}
         in_all = [errand for line in waiting.values() for errand in line]
@@ -254,10 +269,10 @@ class LinkBook:
         elif len(in_all) >= self.pending.link_limit:
             there, which = in_all, "link"
         else:
-            return True
+            return turn
         if any(other.connection is asker.connection for errand in there for other in errand.askers):
             self.seen[f"{which} full"] += 1
-            return False
+            return None
         held = of_most(there, lambda errand: errand.holder)
         alone = [errand for errand in held if not errand.joined] or held
         newest = max(alone, key=lambda errand: errand.number)
@@ -269,7 +284,8 @@ class LinkBook:
         failures.update({other: self._codes(other) for other in newest.askers})
         self._lines[newest.question.sensor].remove(newest)
         self._close(newest.question.sensor)
-        return True
+        left = [errand.turn for errand in in_all if errand is not newest]
+        return min(left, default=turn) if which == "link" else turn
 
     def withdraw(self, askers: Sequence[pending.Asker[Asker]], now: float) -> None:
         """
@@ -304,6 +320,10 @@ class LinkBook:
             moves.handed,
         )
         for report, _ in lines:
+            self._unknown.discard(report.sensor)
+            if report.sensor in self._asked_unknown:
+                self._asked_unknown.remove(report.sensor)
+                self.seen["known by a report while it waits"] += self._lines.get(report.sensor, []) != []
             if report.sensor in self._missed:
                 count, until = self._missed[report.sensor]
                 self._missed[report.sensor] = count, min(until, now)
@@ -532,19 +552,21 @@ class LinkBook:
             send,
             first,
         )
-        if sensor in self._missed and self.rules.buffer and self.rules.window > 1:
+        if self.rules.buffer and self.rules.window > 1:
             demand(self._leaves_place(sensor), "§4.2 a place in the buffer is kept, too", send)
         for other in self._candidates(any):
             # As it would be without the delay, or without the row in which it grows.
             if self._lines[other][0].turn < errand.turn:
-                self.seen["overtakes one that is behind"] += 1
-                self.seen["behind for longer"] += self._missed[other][0] > 1
+                missed = self._missed.get(other, (0, 0.0))[0]
+                self.seen["overtakes one that is behind"] += missed > 0
+                self.seen["behind for longer"] += missed > 1
         self._check_patience(send)
         demand((send.tag is not None) == self.rules.tags, "a tag goes out where tags are on", send)
         if send.tag is not None:
             demand(all(send.tag != message.tag for message in self.messages), "no tag is used again", send)
         message = Message(question, send.tag, now, send.patience, now + send.patience)
-        message.size, message.behind = message_size(send.request, send.tag), sensor in self._missed
+        message.size = message_size(send.request, send.tag)
+        message.missed, message.behind = sensor in self._missed, self._is_behind(sensor)
         self._buffered.append(message)
         self.messages.append(message)
         self._wire[sensor] = message
@@ -570,13 +592,23 @@ class LinkBook:
             of_equals: Of equals any may come first: whether `all` must leave a place to others, or `any`.
         """
         waiting = sorted(self._lines.keys() - self._wire.keys() - self._held.keys(), key=self._order)
-        behind = [sensor for sensor in waiting if sensor in self._missed]
+        behind = [sensor for sensor in waiting if self._is_behind(sensor)]
+        others = [sensor for sensor in waiting if sensor not in behind]
         if self.rules.window > 1 and behind:
-            few = len(self._wire.keys() & self._missed.keys()) < self.rules.window - 1
             first = [sensor for sensor in behind if self._order(sensor) == self._order(behind[0])]
-            if not few or (self.rules.buffer and not of_equals(map(self._leaves_place, first))):
-                return [sensor for sensor in waiting if sensor not in behind]
+            if not self._few_behind or (self.rules.buffer and not of_equals(map(self._leaves_place, first))):
+                return others
+        if others and self.messages and self.messages[-1].behind:
+            self.seen["not two in a row"] += others != waiting and others[0] != waiting[0]
+            return others
         return waiting
+
+    def _is_behind(self, sensor: str) -> bool:
+        return sensor in self._missed or sensor in self._asked_unknown
+
+    @property
+    def _few_behind(self) -> bool:
+        return sum(message.behind for message in self._wire.values()) < self.rules.window - 1
 
     def _size(self, sensor: str) -> int:
         """
@@ -596,8 +628,8 @@ class LinkBook:
         """
         Return whether the next message to a sensor that does not answer leaves room for one like it to another sensor.
         """
-        taken = sum(message.size for message in self._buffered if message.behind)
-        return not taken or ((self.rules.buffer or 0) - taken) // self._size(sensor) >= 2
+        taken = sum(message.size for message in self._buffered if message.missed)
+        return sensor not in self._missed or not taken or ((self.rules.buffer or 0) - taken) // self._size(sensor) >= 2
 
     def _check_patience(self, send: Send) -> None:
         sensor = send.request.question.sensor
@@ -641,7 +673,7 @@ class LinkBook:
             )
             self.seen["buffer full"] += full
             if len(candidates) < len(self._lines.keys() - self._wire.keys() - self._held.keys()):
-                few = len(self._wire.keys() & self._missed.keys()) < self.rules.window - 1
+                few = self._few_behind
                 self.seen["place kept in the buffer" if few else "place kept"] += 1
                 full |= few
             if full:
@@ -862,8 +894,9 @@ class RandomWorld:
         self.limits = chance.choice(limits)
         self.lost, self.late, self.again = chance.choice([0, 0.2, 0.5]), chance.choice([0, 0.2, 0.5]), 0.15
         self.flappy = chance.choice([0, 0, 0.03, 0.08])
+        unknown = {sensor for sensor in sensors if chance.random() < 0.3}
         books = [
-            LinkBook(f"tty{n}", self._rules(sensors), seen, chance.randrange(100))
+            LinkBook(f"tty{n}", self._rules(sensors), seen, chance.randrange(100), unknown)
             for n in range(chance.choice([1, 1, 2]))
         ]
         firmware = {
@@ -880,7 +913,11 @@ class RandomWorld:
         self.eager = chance.choice([0.4, 0.4, 0.7])
         connections = [Connection(Holder(chance.choice(self.hosts))) for _ in range(chance.choice([1, 2, 3, 4, 8]))]
         self.world = World(
-            books, firmware, connections, chance.choice([20_000, 20_000, 3, 6, 10]), chance.choice([1024, 1024, 1, 3])
+            books,
+            firmware,
+            connections,
+            chance.choice([20_000, 20_000, 3, 6, 10]),
+            chance.choice([1024, 1024, 1, 3]),
         )
         self.known = [0] * len(books)  # the messages of each link whose answers have been drawn
         self.due: list[list[tuple[float, Message]]] = [[] for _ in books]

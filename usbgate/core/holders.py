@@ -4,7 +4,6 @@ Who holds places in the queues, and how many askers there may be (protocol §4.1
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
@@ -127,11 +126,14 @@ def newest_of_most(held: Iterable[tuple[Holder, tuple[float, ...], V]]) -> V:
     Args:
         held: Each thing with its holder and its age: the greatest is the newest.
     """
-    count: Counter[Holder | None] = Counter()
-    newest: dict[Holder | None, tuple[tuple[float, ...], V]] = {}
+    newest: dict[Holder | None, tuple[int, tuple[float, ...], V]] = {}  # how many, and the newest of them
     for holder, age, thing in held:
         who = None if holder.gone else holder
-        count[who] += 1
-        if who not in newest or newest[who][0] < age:
-            newest[who] = age, thing
-    return newest[max(newest, key=lambda who: (count[who], newest[who][0]))][1]
+        before = newest.get(who)
+        if before is None:
+            newest[who] = 1, age, thing
+        elif before[1] < age:
+            newest[who] = before[0] + 1, age, thing
+        else:
+            newest[who] = before[0] + 1, before[1], before[2]
+    return max(newest.values(), key=lambda most: most[:2])[2]

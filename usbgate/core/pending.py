@@ -78,6 +78,7 @@ class Asker(Generic[W]):
         started: When it was accepted, in monotonic seconds.
         waiter: Whatever the caller needs to end it; nobody here looks at it.
         holder: Whose it is: its connection, or, if that is gone, those of its address that are gone.
+        known: Whether its sensor is known: configured, reported or stored.
         device: The name of the link over which it asks; empty before it waits.
         exchange: Where it waits; None before and after.
         sent: Whether its question was on the wire while it waited.
@@ -87,6 +88,7 @@ class Asker(Generic[W]):
     started: float
     waiter: W
     holder: Holder
+    known: bool = True
     device: str = ""
     exchange: _Exchange[W] | None = None
     sent: bool = False
@@ -133,10 +135,12 @@ class _Lane(Generic[W]):
     # Only queue[0] can be on the wire. A lane can be reserved with nothing on the wire: after a link dropped, an
     # answer to what was asked before may still come.
     sensor: str
+    known: bool  # whether the sensor was known when the lane was opened, or has reported since
     until: float = _FREE  # reserved until then; inf while the link is down
     queue: deque[_Exchange[W]] = field(default_factory=deque)
     order: tuple[float, int] | None = None  # while queue[0] waits to be written: the least is written first
-    behind: bool = False  # whether the sensor had left its last message unanswered when `order` was set
+    silent: bool = False  # whether the sensor had left its last message unanswered when `order` was set
+    behind: bool = False  # whether it was `silent` then, or not known
 
 
 class _Missed(NamedTuple):
@@ -192,12 +196,15 @@ class PendingRequests(Generic[W]):
         self._on_wire = 0
         self._limits: LazyHeap[float, Asker[W]] = LazyHeap(lambda _, asker: asker.exchange is not None)
         self._reserved: LazyHeap[float, _Lane[W]] = LazyHeap(lambda until, lane: lane.until == until)
-        # The lanes whose first exchange may be written: those of sensors that answer, and those of the others.
+        # The lanes whose first exchange may be written: those of sensors that answer, and those of the others, which
+        # are unknown or have left their last message unanswered.
+        # One that becomes known while it waits is among both, which changes nothing: its order is the same.
         self._ready: LazyHeap[tuple[float, int], _Lane[W]] = LazyHeap(lambda order, lane: lane.order == order)
         self._behind: LazyHeap[tuple[float, int], _Lane[W]] = LazyHeap(lambda order, lane: lane.order == order)
         self._buffer = BoardBuffer(size)
         self._room_at = inf  # when the board's buffer has more room for what waits
         self._behind_on_wire = 0
+        self._behind_last = False  # whether the last message written was to one of the others
         self._most_behind = max(1, rules.window - 1)
         self._shown: BoundedDict[str, None] = BoundedDict(SENSORS_REMEMBERED)  # answered with MSG or TAG
         self._unsure: BoundedDict[str, None] = BoundedDict(SENSORS_REMEMBERED)  # answered with neither
@@ -264,17 +271,21 @@ class PendingRequests(Generic[W]):
             return moves
         lane = self._lanes.get(question.sensor)
         exchange = None if once or lane is None else self._last(lane, question)
+        first: tuple[float, int] | None = None
         if exchange is None and (self._waiting >= self.link_limit or self._is_full(lane)):
-            if not self._displace(lane if self._is_full(lane) else None, asker.holder, moves):
+            full = lane if self._is_full(lane) else None
+            if not self._displace(full, asker.holder, moves):
                 moves.ended.append((Busy(), (asker,)))
                 return self._fill(moves, now)
+            if full is None:
+                first = min((each.turn for each in self._waiting_in(self._lanes.values())), default=None)
             lane = self._lanes.get(question.sensor)
             exchange = None if once or lane is None else self._last(lane, question)
         if exchange is None:
             if lane is None:
-                lane = self._lanes[question.sensor] = _Lane(question.sensor)
+                lane = self._lanes[question.sensor] = _Lane(question.sensor, asker.known)
             turn = self._new_turn(now)
-            exchange = _Exchange(question, request, lane, turn, once, turn[1])
+            exchange = _Exchange(question, request, lane, first or turn, once, turn[1])
             lane.queue.append(exchange)
             self._waiting += 1
             if len(lane.queue) == 1:
@@ -308,6 +319,9 @@ class PendingRequests(Generic[W]):
             return moves
         for report in reports:
             lane = self._lanes.get(report.sensor)
+            if lane is not None and not lane.known:
+                lane.known = True
+                self._queue_changed(lane)
             if lane is None or not lane.queue or not self._answers(report, lane.queue[0]):
                 moves.handed.append((report, None))
                 continue
@@ -450,6 +464,9 @@ class PendingRequests(Generic[W]):
     def _is_full(self, lane: _Lane[W] | None) -> bool:
         return lane is not None and bool(lane.queue) and len(lane.queue) - lane.queue[0].on_wire >= self.sensor_limit
 
+    def _waiting_in(self, lanes: Iterable[_Lane[W]]) -> Iterator[_Exchange[W]]:
+        return (exchange for lane in lanes for exchange in lane.queue if not exchange.on_wire)
+
     def _displace(self, lane: _Lane[W] | None, newcomer: Holder, moves: Moves[W]) -> bool:
         # Rule 10. End the newest question of whoever holds most in a lane, or on the link; return False, and end none,
         # if the newcomer is none.
@@ -459,12 +476,8 @@ class PendingRequests(Generic[W]):
                 continue
             if lane is None or exchange.lane is lane:
                 return False
-        newest = newest_of_most(
-            (*_holding(exchange), exchange)
-            for each in (self._lanes.values() if lane is None else (lane,))
-            for exchange in each.queue
-            if not exchange.on_wire
-        )
+        there = self._waiting_in(self._lanes.values() if lane is None else (lane,))
+        newest = newest_of_most((*_holding(exchange), exchange) for exchange in there)
         for asker in list(newest.askers):
             self._withdraw(asker, newest, moves)
         return True
@@ -532,13 +545,14 @@ class PendingRequests(Generic[W]):
             exchange.on_wire = True
             self._on_wire += 1
             self._behind_on_wire += lane.behind
+            self._behind_last = lane.behind
             self._waiting -= 1
             for asker in exchange.askers:
                 asker.sent = True
             patience = self._patience(lane.sensor)
             self._reserve(lane, now + patience)
             if self._buffer.limit:
-                exchange.message = self._buffer.add(exchange.request, exchange.tag, lane.behind, now)
+                exchange.message = self._buffer.add(exchange.request, exchange.tag, lane.silent, now)
             moves.send.append(Send(exchange.request, exchange.tag, patience))
         self.bound = min(self.bound, self._room_at)
         return moves
@@ -553,7 +567,8 @@ class PendingRequests(Generic[W]):
             if behind is not None and room_at is not None and not self._leaves_place(behind[1]):
                 self._room_at = room_at
                 behind = None
-        if behind is not None and (ready is None or behind[0] < ready[0]):
+        # Nor are two messages in a row written to such a sensor.
+        if behind is not None and (ready is None or (behind[0] < ready[0] and not self._behind_last)):
             ready = behind
         if ready is None:
             return None
@@ -568,7 +583,9 @@ class PendingRequests(Generic[W]):
         return f"{self._tags & 0xFFFFFFFF:x}" if self._rules.tags else None  # 8 characters at most, protocol §2
 
     def _leaves_place(self, lane: _Lane[W]) -> bool:
-        return self._rules.window == 1 or self._buffer.leaves_place(lane.queue[0].request, self._next_tag())
+        if self._rules.window == 1 or not lane.silent:
+            return True
+        return self._buffer.leaves_place(lane.queue[0].request, self._next_tag())
 
     def _answers(self, report: Report, exchange: _Exchange[W]) -> bool:
         # Rule 5.
@@ -614,12 +631,13 @@ class PendingRequests(Generic[W]):
             return
         order = lane.queue[0].turn
         missed = self._missed.get(lane.sensor)
-        lane.behind = missed is not None
+        lane.silent = missed is not None
+        behind = lane.silent or not lane.known
         if missed is not None and missed.until > order[0]:
             order = missed.until, order[1]
-        if order != lane.order:
-            lane.order = order
-            (self._behind if lane.behind else self._ready).add(order, lane)
+        if order != lane.order or behind != lane.behind:
+            lane.order, lane.behind = order, behind
+            (self._behind if behind else self._ready).add(order, lane)
 
     def _clear(self, moves: Moves[W], error: type[RequestError]) -> None:
         for lane in self._lanes.values():
@@ -632,6 +650,9 @@ class PendingRequests(Generic[W]):
 
 def _holding(exchange: _Exchange[W]) -> tuple[Holder, tuple[float, ...]]:
     # For whom a waiting question counts, and its age for `newest_of_most`: one that others have joined seems older.
+    if len(exchange.askers) == 1:
+        [asker] = exchange.askers
+        return asker.holder, (True, exchange.asked)
     holders = [asker.holder for asker in exchange.askers]
     first = next((holder for holder in holders if not holder.gone), holders[0])
     return first, (all(holder is first or holder.gone for holder in holders), exchange.asked)

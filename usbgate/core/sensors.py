@@ -153,6 +153,12 @@ class KnownSensors:
         """
         return self._sensors.get(sensor)
 
+    def knows(self, sensor: str) -> bool:
+        """
+        Return whether a sensor was reported, or is stored.
+        """
+        return sensor in self._sensors or sensor in self._stored
+
     def items(self) -> list[tuple[str, KnownSensor]]:
         """
         List all sensors with their ids.

@@ -183,7 +183,7 @@ class Gateway(Service):
         try:
             if self._stopping:
                 raise Stopped
-            route = self._routing.find(request)
+            route, asker.known = self._routing.find(request)
             if self._recorder.sensors.changes:
                 self._take_changes((), self.stamp())
             if len(request.line) > route.room:

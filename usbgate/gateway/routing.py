@@ -144,27 +144,27 @@ class Routing:
         )
         return route
 
-    def find(self, request: Request) -> Route:
+    def find(self, request: Request) -> tuple[Route, bool]:
         """
-        Return the route by which a request goes (protocol §4.1).
+        Return the route by which a request goes (protocol §4.1), and whether its sensor is known.
 
         Raises:
             Unknown: There is none, or more than one is possible.
         """
         sensor = request.question.sensor
         name = request.device
+        settings = self._sensor_settings.get(sensor)
         if name is not None:
             if name not in self.routes:
                 raise Unknown(f"no such device: {name}")
-            return self.routes[name]
-        settings = self._sensor_settings.get(sensor)
+            return self.routes[name], settings is not None or self._sensors.knows(sensor)
         if settings is not None and settings.device in self.routes:
-            return self.routes[settings.device]
+            return self.routes[settings.device], True
         owner = self._sensors.asked(sensor)
         if owner in self.routes:
-            return self.routes[owner]
+            return self.routes[owner], True
         if len(self.routes) == 1:
-            return next(iter(self.routes.values()))
+            return next(iter(self.routes.values())), settings is not None or owner is not None
         raise Unknown(f"the device of sensor {sensor} is not known: name one with DEV")
 
     def _is_absent(self, device: str) -> bool:
