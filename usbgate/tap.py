@@ -288,7 +288,14 @@ def _store(reactor: Any, settings: Settings, gateway: Gateway, name: str) -> tup
         cluster = Cluster(reactor, settings.state / "postgres")
         cluster.setServiceParent(keepers)
         where = partial(_embedded, cluster)
-    sink = PostgresSink(reactor, partial(_once_open, journal, where), name, journal)
+    sink = PostgresSink(
+        reactor,
+        partial(_once_open, journal, where),
+        name,
+        journal,
+        schema=settings.schema,
+        measures=settings.measures,
+    )
     delivery = Delivery(reactor, journal, sink, gateway.restore)
     if cluster is not None:
         cluster.came_up = delivery.try_now

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg2
 
 from tests.bench import child
+from tests.support.postgresql import SEARCH_PATH
 
 GATEWAY = "bench"  # the name under which daemons here store
 
@@ -29,7 +30,7 @@ class Database:
         """
         Connect, or connect again after the server was stopped.
         """
-        self._connection = psycopg2.connect(self.url)
+        self._connection = psycopg2.connect(self.url, options=SEARCH_PATH)
         self._connection.autocommit = True
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import psycopg2
 from tests.bench.database import GATEWAY, Database
 from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
+from tests.support.postgresql import SEARCH_PATH
 
 # Finds errors in the stored rows: numbers, order, values, sensors. Each value is the number of its line.
 _WRONG = """
@@ -113,7 +114,7 @@ def one_by_one(database: Database, rows: int) -> float:
     database.query("create table one_by_one (like reading including all)")
     begun = time.monotonic()
     for number in range(1, rows + 1):
-        connection = psycopg2.connect(database.url)
+        connection = psycopg2.connect(database.url, options=SEARCH_PATH)
         with connection, connection.cursor() as cursor:
             cursor.execute(_INSERT, (GATEWAY, number))
         connection.close()

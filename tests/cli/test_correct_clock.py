@@ -18,6 +18,7 @@ from usbgate.cli.correct_clock import CorrectionFailed, correct, find_database
 from usbgate.cli.main import main
 from usbgate.config.load import load
 from usbgate.store.postgres import migrations
+from usbgate.store.postgres.names import Schema
 
 
 class CorrectionTests(SynchronousTestCase):
@@ -31,6 +32,7 @@ class CorrectionTests(SynchronousTestCase):
         """
         self.server = postgresql.server()
         self.url = self.server.create_database()
+        self.query("create schema usbgate")
         for sql in migrations.steps_by_version().values():
             self.query(sql)
         self.said: list[str] = []
@@ -86,7 +88,7 @@ class CorrectionTests(SynchronousTestCase):
         Correct, and give what is said.
         """
         said: list[str] = []
-        correct(self.url, "pi", dry_run, said.append)
+        correct(self.url, Schema(), "pi", dry_run, said.append)
         return said
 
     def test_name_kept(self) -> None:
@@ -185,7 +187,7 @@ class CorrectionTests(SynchronousTestCase):
         """
         for url in ("postgresql://127.0.0.1:1/none", "nonsense", "postgresql://[", self.url + "-not"):
             with self.assertRaises(CorrectionFailed) as caught:
-                correct(url, "pi", False, self.said.append)
+                correct(url, Schema(), "pi", False, self.said.append)
             self.assertNotIn("\n", str(caught.exception))
         self.query("drop table clock_mark")
         with self.assertRaises(CorrectionFailed) as caught:

@@ -43,6 +43,8 @@ FIELDS = 'names of fields such as ["TEMP", "HUM"]'
 BUFFER = '"auto" or an integer from 0 to 65536'
 SETTLE = '"auto" or a duration from 0s to 60s such as "2s"'
 WAIT = 'a duration from 0.1s to 3600s such as "10s"'
+SCHEMA = 'the name of a schema such as "usbgate"'
+VIEW = '"none" or a schema and a name such as "public.measures"'
 TEXT = "a non-empty text without `_KEY:`"
 
 # What a file says, and the line about it, behind the file's name.
@@ -90,6 +92,17 @@ WRONG = [
     ('[device.x]\npath = "ttyACM0"', f'device.x.path: expected {PLACE}, got "ttyACM0"'),
     ('[device.x]\npath = "tcp:host:ftp"', f'device.x.path: expected {PLACE}, got "tcp:host:ftp"'),
     ('[device.x]\npath = "usb:2341"', f'device.x.path: expected {PLACE}, got "usb:2341"'),
+    ('schema = "a.b"', f'schema: expected {SCHEMA}, got "a.b"'),
+    ('schema = ""', f'schema: expected {SCHEMA}, got ""'),
+    ("schema = 'a\"b'", f'schema: expected {SCHEMA}, got "a\\"b"'),
+    ('schema = "100%"', f'schema: expected {SCHEMA}, got "100%"'),
+    ('schema = "a$$"', f'schema: expected {SCHEMA}, got "a$$"'),
+    ('schema = "a\\nb"', f'schema: expected {SCHEMA}, got "a\\nb"'),
+    ('schema = "pg_mine"', f'schema: expected {SCHEMA}, got "pg_mine"'),
+    (f'schema = "{"é" * 32}"', f'schema: expected {SCHEMA}, got "{"é" * 32}"'),
+    ('measures = "measures"', f'measures: expected {VIEW}, got "measures"'),
+    ('measures = "a.b.c"', f'measures: expected {VIEW}, got "a.b.c"'),
+    ('measures = ".x"', f'measures: expected {VIEW}, got ".x"'),
     (
         '[device."a b"]\npath = "/dev/ttyACM0"',
         'device.a b: expected letters, digits, dot, colon and hyphen, got "a b"',
@@ -207,6 +220,15 @@ class ConfigurationTests(SynchronousTestCase):
             with self.subTest(text=text):
                 error = self.assertRaises(ConfigError, self.load, text)
                 self.assertEqual(str(error), f"{self.file}: {line}")
+
+    def test_schema(self) -> None:
+        """
+        The schema and the view may have any name that PostgreSQL does not cut off or take for its own.
+        """
+        for name in ("x", "Élan 2", "home's-{0}", "a" * 63):
+            settings = self.load(f'schema = "{name}"\nmeasures = "public.{name}"')
+            self.assertEqual((settings.schema, settings.measures), (name, ("public", name)))
+        self.assertIs(self.load('measures = "none"').measures, None)
 
     def test_unreadable_file(self) -> None:
         """

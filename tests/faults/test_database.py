@@ -272,7 +272,7 @@ class UnwillingTests(DatabaseCase):
             "begin; create table saved (like reading including all);"
             "lock table reading; insert into saved select * from reading; drop table reading cascade; commit"
         )
-        self.lives_on('relation "reading" does not exist')
+        self.lives_on('relation "usbgate.reading" does not exist')
         self.rows("alter table saved rename to reading")
         self.all_stored()
         self.assertNotIn("Traceback", daemon.log)
@@ -285,7 +285,7 @@ class UnwillingTests(DatabaseCase):
         """
         name = f"usbgate_test_role_{next(_roles)}"
         self.own.query(self.own.url, f"create role {name} login password 'open'")
-        self.rows(f"grant all on schema public to {name}")
+        self.rows(f"grant create on database {self.database.rpartition('/')[2]} to {name}")
         database = re.sub("//[^@]*@", f"//{name}:open@", self.database)
         daemon = self.start(database=database)
         self.say(100)

@@ -205,7 +205,7 @@ class LedgerTests(KillCase, StoreCase):
         waiting = "from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
         holder = psycopg2.connect(self.database)
         try:
-            holder.cursor().execute("lock table reading in exclusive mode")
+            holder.cursor().execute("lock table usbgate.reading in exclusive mode")
             yield
             self.rows(f"select pg_terminate_backend(pid) {waiting}")
             eventually(lambda: not self.rows(f"select 1 {waiting}"), "the insert is given up")

@@ -20,6 +20,7 @@ import psycopg2
 from tests.faults.ledger import FULL
 from tests.support.database import PostgresTestCase
 from tests.support.gates import Crash, Gate
+from tests.support.postgresql import SEARCH_PATH
 from usbgate.store.interfaces import SinkUnavailable
 from usbgate.store.journal import journal as journal_module
 from usbgate.store.journal import readahead
@@ -46,7 +47,7 @@ class ChainCase(PostgresTestCase):
         keys = itertools.count()
         self.patch(postgres, "lock_key", lambda text: next(keys))
         self.folders = itertools.count()
-        self.connection = psycopg2.connect(self.url)
+        self.connection = psycopg2.connect(self.url, options=SEARCH_PATH)
         self.connection.autocommit = True
         self.addCleanup(self.connection.close)
         self.step: Callable[[], None] = lambda: None

@@ -37,6 +37,7 @@ from usbgate.store.interfaces import ISink, IStore, SinkUnavailable
 from usbgate.store.postgres import position, queries
 from usbgate.store.postgres import session as pgsession
 from usbgate.store.postgres import sink as postgres
+from usbgate.store.postgres.names import Schema
 from usbgate.store.postgres.position import Position
 from usbgate.store.postgres.session import Session
 from usbgate.store.postgres.sink import Limits, PostgresSink
@@ -395,7 +396,7 @@ class ContactTests(PostgresTestCase):
         clock = Clock()
         self.patch(position, "YIELD_MOST", 70.0)
         names = [str(uuid.uuid4()) for _ in range(2)]
-        first, second = [Position("pi", AnyJournal(name), clock.seconds, 30.0) for name in names]
+        first, second = [Position(Schema(), "pi", AnyJournal(name), clock.seconds, 30.0) for name in names]
         await self.connected(gateway="nobody")
         session = Session(reactor)
         self.addCleanup(session.abandon)
@@ -511,7 +512,7 @@ class ContactTests(PostgresTestCase):
         """
         name = self.url.rsplit("/", 1)[1]
         self.query(f"create role {name} login password 'x' connection limit 1")
-        self.query(f"grant all on schema public to {name}")
+        self.query(f"grant create on database {name} to {name}")
         sink = await self.connected(url=self.server().url_of(name, user=name, password="x"))
         await self.failing(sink.latest(), SinkUnavailable)
         await sink.store(batch_of(1, 1), self.reject)
@@ -618,7 +619,7 @@ class FaultTests(PostgresTestCase):
         sink = await self.connected()
         lost: list[str] = []
         sink.lost = lost.append
-        with closing(psycopg2.connect(self.url)) as other:
+        with closing(psycopg2.connect(self.url, options=postgresql.SEARCH_PATH)) as other:
             self.assertEqual(await sink.latest(), [])
             await until(lambda: self.is_thrown_out(other))
         self.assertEqual(lost, [])
@@ -838,7 +839,8 @@ class PlanTests(PostgresTestCase):
         original = Session.fetch
 
         async def explained(session: Session, sql: str, parameters: Any, limit: float, make: Any) -> list[Any]:
-            with closing(psycopg2.connect(self.url)) as connection, connection.cursor() as cursor:
+            other = psycopg2.connect(self.url, options=postgresql.SEARCH_PATH)
+            with closing(other), other.cursor() as cursor:
                 cursor.execute(f"{queries.SETTINGS}; explain (analyze, costs off) {sql}", parameters)
                 self.plans.append("\n".join(line for (line,) in cursor.fetchall()))
             return await original(session, sql, parameters, limit, make)

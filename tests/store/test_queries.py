@@ -11,6 +11,7 @@ import psycopg2
 from zope.interface.verify import verifyObject
 
 from tests.support.database import PostgresTestCase, numbered, numbered_request
+from tests.support.postgresql import SEARCH_PATH
 from usbgate.core import batch
 from usbgate.core.model import Reading, Selection, StoredReading
 from usbgate.store.interfaces import IStore
@@ -143,7 +144,7 @@ class ArchiveTests(PostgresTestCase):
             queries.requests("pi", None, 10),
         ]
         for question in questions:
-            connection = psycopg2.connect(self.url)
+            connection = psycopg2.connect(self.url, options=SEARCH_PATH)
             with closing(connection), connection.cursor() as cursor:
                 cursor.execute("explain (analyze, buffers, format json) " + question.sql, question.parameters)
                 (((explained,),),) = cursor.fetchall()

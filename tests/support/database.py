@@ -111,13 +111,21 @@ class PostgresTestCase(TestCase):
             raise SkipTest("this server is not ours to stop")
         return server
 
-    def sink(self, url: str = "", gateway: str = "pi", journal: str = "", limits: Limits = Limits()) -> PostgresSink:  # noqa: B008
+    def sink(
+        self,
+        url: str = "",
+        gateway: str = "pi",
+        journal: str = "",
+        limits: Limits = Limits(),  # noqa: B008  # immutable
+        schema: str = "usbgate",
+        measures: tuple[str, str] | None = ("public", "measures"),
+    ) -> PostgresSink:
         """
         Create a sink; it is closed at the end of the test.
         """
         url, journal = url or self.url, journal or self.journal
         known = self.journals.setdefault(journal, AnyJournal(journal))
-        sink = PostgresSink(reactor, lambda: succeed(url), gateway, known, limits)
+        sink = PostgresSink(reactor, lambda: succeed(url), gateway, known, limits, schema, measures)
         self.addCleanup(sink.close)
         return sink
 

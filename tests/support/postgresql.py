@@ -29,6 +29,9 @@ from usbgate.store.embedded.postmaster import BinariesMissing, find_binaries
 from usbgate.store.embedded.process import Account
 from usbgate.store.embedded.user import make_traversable
 
+# Connection options for statements of tests, which need not name the schema.
+SEARCH_PATH = "-c search_path=usbgate,public"
+
 _PASSWORD = "sesame"
 _START_LIMIT = 30.0  # seconds; a cold disk needs a few
 
@@ -48,10 +51,11 @@ class Server:
 
     def create_database(self, encoding: str = "UTF8") -> str:
         """
-        Create an empty database; return its URL.
+        Create an empty database; return its URL. Without `SEARCH_PATH`, only names with a schema are found in it.
         """
         name = f"usbgate_test_{os.getpid()}_{next(_names)}"
         self.query(self.url, f"create database {name} encoding '{encoding}' template template0")
+        self.query(self.url, f"alter database {name} set search_path = nowhere")
         return self.url_of(name)
 
     def url_of(self, database: str, **options: str) -> str:
@@ -68,7 +72,7 @@ class Server:
         """
         Run a statement in a new connection; return its rows.
         """
-        connection = psycopg2.connect(make_dsn(url, connect_timeout=10))
+        connection = psycopg2.connect(make_dsn(url, connect_timeout=10, options=SEARCH_PATH))
         try:
             connection.autocommit = True
             with connection.cursor() as cursor:

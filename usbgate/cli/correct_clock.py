@@ -21,6 +21,7 @@ from usbgate.core.clockmarks import plan
 from usbgate.core.model import ClockMark
 from usbgate.store.embedded.cluster import DATABASE, USER
 from usbgate.store.embedded.postmaster import PidFile, is_server_of
+from usbgate.store.postgres.names import Schema
 
 CONNECT_LIMIT = 10  # seconds
 
@@ -37,12 +38,12 @@ def _of_all(what: str, tables: Sequence[str]) -> str:
 
 # Fetched before the marks: rows stored later may have a mark that was not fetched.
 _NEWEST = "select coalesce(max(seq), 0) from " + _of_all(
-    "select max(seq) as seq from {table} where gateway = %(gateway)s", _TABLES
+    "select max(seq) as seq from usbgate.{table} where gateway = %(gateway)s", _TABLES
 )
 
 _MARKS = """
     select seq, round(extract(epoch from at) * 1000)::bigint, uptime, boot, clock
-    from clock_mark where gateway = %(gateway)s order by seq
+    from usbgate.clock_mark where gateway = %(gateway)s order by seq
 """
 
 # After two or more missing numbers nothing is certain, since a mark may have been among them. A mark is never stored
@@ -50,22 +51,22 @@ _MARKS = """
 _UNBROKEN = f"""
     select min(seq) from (
         select seq, lead(seq) over (order by seq) as following
-        from {_of_all("select seq from {table} where " + _OURS, _TABLES)}
+        from {_of_all("select seq from usbgate.{table} where " + _OURS, _TABLES)}
     ) as rows where following > seq + 2
 """
 
-_COUNT = "select count(*) from {table} where not clock and " + _OURS
-_MOVE = f"update {{table}} set at = at + %(shift)s * interval '1 ms', clock = true where not clock and {_OURS}"
+_COUNT = "select count(*) from usbgate.{table} where not clock and " + _OURS
+_MOVE = f"update usbgate.{{table}} set at = at + %(shift)s * interval '1 ms', clock = true where not clock and {_OURS}"
 
 # Formatted by the server, since Python's times end in the year 9999.
 _SPELLED = "to_char({at} at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')"
 _EARLIEST = (
     f"select {_SPELLED.format(at='at')}, {_SPELLED.format(at='(at + shift)')} from ("
     "select min(at) as at, %(shift)s * interval '1 ms' as shift from "
-    + _of_all("select at from {table} where not clock and " + _OURS, _CORRECTED)
+    + _of_all("select at from usbgate.{table} where not clock and " + _OURS, _CORRECTED)
     + ") as rows"
 )
-_RIGHT = f"select {_SPELLED.format(at='at')} from reading where gateway = %(gateway)s and clock and seq"
+_RIGHT = f"select {_SPELLED.format(at='at')} from usbgate.reading where gateway = %(gateway)s and clock and seq"
 _RIGHT_BEFORE = f"{_RIGHT} < %(first)s order by seq desc limit 1"
 _RIGHT_AFTER = f"{_RIGHT} > %(last)s order by seq limit 1"
 
@@ -96,12 +97,13 @@ def find_database(settings: Settings) -> str:
     return make_dsn(host=server.socket_folder, port=server.port, user=USER, dbname=DATABASE)
 
 
-def correct(dsn: str, gateway: str, dry_run: bool, say: Callable[[str], object]) -> None:
+def correct(dsn: str, schema: Schema, gateway: str, dry_run: bool, say: Callable[[str], object]) -> None:
     """
     Correct all times that can be corrected, and print a line for each stretch.
 
     Args:
         dsn: The connection string of the database.
+        schema: The schema of the tables.
         gateway: The name under which the rows were stored.
         dry_run: Whether to change nothing.
         say: Prints a line.
@@ -111,16 +113,21 @@ def correct(dsn: str, gateway: str, dry_run: bool, say: Callable[[str], object])
     """
     try:
         with closing(psycopg2.connect(dsn, connect_timeout=CONNECT_LIMIT, application_name="usbgate")) as connection:
-            _Correction(connection, gateway, dry_run, say).run()
-    except psycopg2.errors.UndefinedTable:
-        raise CorrectionFailed("this database has no clock marks: usbgate has stored nothing in it") from None
+            _Correction(connection, schema, gateway, dry_run, say).run()
+    except (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName):
+        raise CorrectionFailed(
+            f"the schema {schema.name} has no clock marks: usbgate has stored nothing in it"
+        ) from None
     except psycopg2.Error as error:
         raise CorrectionFailed(f"the database cannot be used: {' '.join(str(error).split())}") from None
 
 
 class _Correction:
-    def __init__(self, connection: Any, gateway: str, dry_run: bool, say: Callable[[str], object]) -> None:
+    def __init__(
+        self, connection: Any, schema: Schema, gateway: str, dry_run: bool, say: Callable[[str], object]
+    ) -> None:
         self._connection = connection
+        self._schema = schema
         self._gateway = gateway
         self._dry_run = dry_run
         self._say = say
@@ -146,7 +153,7 @@ class _Correction:
 
     def _query(self, sql: str, **parameters: object) -> list[tuple[Any, ...]]:
         with self._connection, self._connection.cursor() as cursor:  # one transaction
-            cursor.execute(sql, {"gateway": self._gateway, **parameters})
+            cursor.execute(self._schema.sql(sql), {"gateway": self._gateway, **parameters})
             rows: list[tuple[Any, ...]] = cursor.fetchall()
             return rows
 
@@ -189,7 +196,7 @@ class _Correction:
             moved = {}
             with self._connection, self._connection.cursor() as cursor:  # all of the stretch, or nothing
                 for table in _CORRECTED:
-                    cursor.execute(_MOVE.format(table=table), parameters)
+                    cursor.execute(self._schema.sql(_MOVE.format(table=table)), parameters)
                     moved[table] = cursor.rowcount
             counts = _spell(moved) or "nothing"  # another run has corrected them
         self._say(

@@ -147,7 +147,7 @@ class _Demo:
             (shlex.join([*usbgate, "ask", "20"]), "ask the thermometer"),
             (shlex.join([*usbgate, "ask", "-s", "L", "-i", "9", "-o", "TOTO", "LEVEL=50"]), "dim the lamp"),
             (f"nc {HOST} {port}", "and type: last, watch, status or help"),
-            (shlex.join([str(psql), dsn, "-c", "select * from measures limit 10"]), "show stored readings"),
+            (shlex.join([str(psql), dsn, "-c", "select * from public.measures limit 10"]), "show stored readings"),
         ]:
             self._say(f"  # {what}", style="dim")
             self._say(f"  {line}\n", style="bold")
@@ -201,7 +201,7 @@ class _Demo:
         if server is None or not server.ready:
             return None
         dsn = make_dsn(host=server.socket_folder, port=server.port, user=USER, dbname=DATABASE)
-        query = [str(psql), "-XAtqw", "-d", dsn, "-c", "select 1 from measures limit 1"]
+        query = [str(psql), "-XAtqw", "-d", dsn, "-c", "select 1 from public.measures limit 1"]
         quiet = subprocess.DEVNULL
         tried = subprocess.run(query, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
         return dsn if tried.returncode == 0 else None

@@ -123,11 +123,12 @@ def correct_clock_command(config: Path | None, database: str | None, state: str 
     """
     from usbgate.cli.correct_clock import CorrectionFailed, correct, find_database
     from usbgate.daemon.statedir import gateway_name
+    from usbgate.store.postgres.names import Schema
 
     settings = load_settings(config, database, state)
     try:
         name = gateway_name(settings.state, settings.gateway)
-        correct(find_database(settings), name, dry_run, click.echo)
+        correct(find_database(settings), Schema(settings.schema), name, dry_run, click.echo)
     except CorrectionFailed as error:
         raise click.ClickException(str(error)) from None
 

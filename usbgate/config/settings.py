@@ -26,9 +26,11 @@ from usbgate.config.types import (
     Place,
     Repeats,
     Reset,
+    SchemaName,
     Settle,
     Silence,
     Size,
+    ViewName,
     Window,
     YesNo,
     keys,
@@ -109,6 +111,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     Attributes:
         state: The state folder, absolute.
         database: `embedded`, `none`, or a libpq connection string.
+        schema: The schema of the database that holds all tables.
+        measures: Schema and name of the view `measures`; None for no view.
         gateway: The name under which this daemon stores its rows; None for the one in the state folder, or the host's.
         listen: Twisted server endpoint strings for line clients.
         http: The page and the HTTP API.
@@ -124,6 +128,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     state: Folder
     database: Database = "embedded"
+    schema: SchemaName = "usbgate"
+    measures: ViewName = ("public", "measures")
     gateway: Text | None = None
     # With Twisted's own backlog of 50, a burst of 1,500 connections took 28 s: clients that the kernel has no room for
     # try again after 1 s, then 2, 4, … With 511 it took 1.5 s.

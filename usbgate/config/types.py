@@ -111,6 +111,23 @@ def _parse_database(text: str) -> str:
     return text
 
 
+def _parse_schema(name: str) -> str:
+    # PostgreSQL cuts longer names off. Without the others, a name needs no care but quotes: % is psycopg2's, a dot
+    # qualifies a name, and the body of a function stands between $$.
+    if not 1 <= len(name.encode()) <= 63 or not name.isprintable() or set(name) & set('".%$'):
+        raise ValueError(f"not a name: {name!r}")
+    if name.startswith("pg_") or name == "information_schema":
+        raise ValueError(f"PostgreSQL's own: {name!r}")
+    return name
+
+
+def _parse_view(text: str) -> tuple[str, str] | None:
+    if text == "none":
+        return None
+    schema, _, name = text.partition(".")
+    return _parse_schema(schema), _parse_schema(name)
+
+
 def _parse_fields(names: Sequence[str]) -> frozenset[str]:
     fields = frozenset(map(read_name, names))
     if "" in fields:
@@ -199,3 +216,8 @@ Hosts = Annotated[
 ]
 BasePath = Annotated[str, matching('a path such as "/usbgate"', "(?:/[A-Za-z0-9._~-]+)*")]
 Database = Annotated[str, Kind('"embedded", "none" or "postgresql://user@host/database"', parse=_parse_database)]
+SchemaName = Annotated[str, Kind('the name of a schema such as "usbgate"', parse=_parse_schema)]
+ViewName = Annotated[
+    tuple[str, str] | None,  # schema and name
+    Kind('"none" or a schema and a name such as "public.measures"', parse=_parse_view),
+]

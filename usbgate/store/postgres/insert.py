@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from usbgate.core.batch import KINDS, NULL_CELL, Batch
+from usbgate.store.postgres.names import Schema
 
 # Numeric columns and their types, and how some of the cells, all of them texts, become values. `at` is a float8: as an
 # integer, 3,000,000,000 ms would be out of range.
@@ -17,16 +18,17 @@ _VALUES = {"at": "timestamptz 'epoch' + {} * interval '1 ms'", "clock": "{}::boo
 _CORRECTED = ("at", "clock")
 
 # The range keeps the search short, whatever plan is chosen.
-_STORED = """select stored.seq from {table} as stored join {rows} on stored.seq = %s + r.n
+_STORED = """select stored.seq from {schema}.{table} as stored join {rows} on stored.seq = %s + r.n
     where stored.gateway = %s and stored.seq between %s and %s and row({stored}) is not distinct from row({given})"""
 
 
-def insert(batch: Batch, gateway: str, base: int) -> tuple[str, list[object]]:
+def insert(batch: Batch, schema: Schema, gateway: str, base: int) -> tuple[str, list[object]]:
     """
     Return the statements that insert a batch, with their parameters.
 
     Args:
         batch: The rows, at least one.
+        schema: The schema of the tables.
         gateway: The gateway's name in the database.
         base: Offset to add to the journal's numbers.
     """
@@ -36,20 +38,21 @@ def insert(batch: Batch, gateway: str, base: int) -> tuple[str, list[object]]:
         rows, values = _rows(columns)
         names = list(columns)[1:]
         statements.append(
-            f"insert into {table} (gateway, seq, {', '.join(names)}) "
+            f"insert into {schema.quoted}.{table} (gateway, seq, {', '.join(names)}) "
             f"select %s, %s + r.n, {', '.join('r.' + name for name in names)} from {rows}"
         )
         parameters += [gateway, base, *values]
     return "; ".join(statements), parameters
 
 
-def select_stored(batch: Batch, gateway: str, base: int) -> tuple[str, list[object]]:
+def select_stored(batch: Batch, schema: Schema, gateway: str, base: int) -> tuple[str, list[object]]:
     """
     Return a query of the numbers in the database of those rows of a batch that are stored already, with the same
     content except for a corrected time; with its parameters.
 
     Args:
         batch: The rows, at least one.
+        schema: The schema of the tables.
         gateway: The gateway's name in the database.
         base: Offset to add to the journal's numbers.
     """
@@ -59,7 +62,7 @@ def select_stored(batch: Batch, gateway: str, base: int) -> tuple[str, list[obje
         rows, values = _rows(columns)
         same = [name for name in list(columns)[1:] if name not in _CORRECTED]
         stored, given = (", ".join(f"{row}.{name}" for name in same) for row in ("stored", "r"))
-        queries.append(_STORED.format(table=table, rows=rows, stored=stored, given=given))
+        queries.append(_STORED.format(schema=schema.quoted, table=table, rows=rows, stored=stored, given=given))
         parameters += [*values, base, gateway, base + batch.first, base + batch.last]
     return " union all ".join(queries), parameters
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 import hashlib
 import re
 from importlib.resources import files
+from typing import NamedTuple
 
+from psycopg2.errors import DuplicateFunction, DuplicateObject, DuplicateTable, InsufficientPrivilege
 from twisted.logger import Logger
 
 from usbgate.store.interfaces import SinkUnavailable
-from usbgate.store.postgres.session import Session
+from usbgate.store.postgres.names import Schema, quoted
+from usbgate.store.postgres.session import Session, one_line
 
 _log = Logger()
 
@@ -23,46 +26,100 @@ def lock_key(text: str) -> int:
     return int.from_bytes(hashlib.sha256(b"usbgate " + text.encode()).digest()[:8], "big", signed=True)
 
 
-async def migrate(session: Session, limit: float, step_limit: float) -> None:
+class _Found(NamedTuple):
     """
-    Migrate the schema to the newest version, atomically.
+    What is there: the role and the database by their names, and whether they have the schema and its table of versions.
+    """
+
+    role: str
+    database: str
+    schema: bool
+    versions: bool
+
+
+# Unlike `to_regclass`, this needs no rights, and reads the catalog as it is now, in the middle of a transaction.
+_FIND = """
+    select current_user::text, current_database()::text, exists (select from pg_namespace where nspname = %(schema)s),
+        exists (
+            select from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+            where nspname = %(schema)s and relname = 'usbgate_schema'
+        )
+"""
+
+_VERSIONS = """create table usbgate.usbgate_schema
+    (version integer primary key, applied timestamptz not null default now())"""
+_VERSION = "select coalesce(max(version), 0) from usbgate.usbgate_schema"
+
+
+async def migrate(session: Session, schema: Schema, limit: float, step_limit: float) -> None:
+    """
+    Create the schema, or migrate it to the newest version, atomically.
 
     Args:
         session: An open session.
+        schema: The schema.
         limit: Timeout of a short statement, in seconds.
         step_limit: Timeout of a step, and of waiting for another daemon's migration, in seconds.
 
     Raises:
-        SinkUnavailable: The schema belongs to a newer usbgate, or a statement timed out.
+        SinkUnavailable: The schema belongs to a newer usbgate or to something else, the role has no right to create it,
+            or a statement timed out.
         psycopg2.Error: The database refused a statement.
     """
-    steps = steps_by_version()
-    newest = max(steps)
-    version = await _version(session, limit)
-    if version > newest:
-        raise SinkUnavailable(
-            f"the database belongs to a newer usbgate: its schema has version {version}, this usbgate supports {newest}"
-        )
-    if version == newest:
+    found = await _find(session, schema, limit)
+    if found.versions and await _version(session, schema, limit) == max(steps_by_version()):
         return
     # After waiting for another daemon, its changes must be visible.
     await session.run("begin isolation level read committed", None, limit)
     await session.run("set local statement_timeout = %s", (f"{step_limit:.0f}s",), limit)
     await session.run("select pg_advisory_xact_lock(%s)", (lock_key("schema"),), step_limit)
-    # Unlike `to_regclass`, this reads the catalog as it is now, in the middle of a transaction.
-    await session.run(
-        "create table if not exists usbgate_schema "
-        "(version integer primary key, applied timestamptz not null default now())",
-        None,
-        limit,
-    )
-    version = await _version(session, limit)
-    for number, sql in steps.items():
-        if number > version:
-            await session.run(sql, None, step_limit)
-            await session.run("insert into usbgate_schema (version) values (%s)", (number,), limit)
+    found = await _find(session, schema, limit)
+    if not found.schema:
+        await _create(session, schema, found, limit)
+    try:
+        if not found.versions:
+            await session.run(schema.sql(_VERSIONS), None, limit)
+        version = await _version(session, schema, limit)
+        for number, sql in steps_by_version().items():
+            if number > version:
+                await session.run(schema.sql(sql), None, step_limit)
+                insert = schema.sql("insert into usbgate.usbgate_schema (version) values (%s)")
+                await session.run(insert, (number,), limit)
+    except (DuplicateTable, DuplicateFunction, DuplicateObject) as error:
+        raise SinkUnavailable(
+            f"the schema {schema.name} holds something else: {one_line(error)}; choose another name: schema = …"
+        ) from error
     await session.run("commit", None, limit)
-    _log.info("migrated the database's schema to version {version}", version=newest)
+    _log.info("migrated the schema {schema} to version {version}", schema=schema.name, version=max(steps_by_version()))
+
+
+async def lacks_rights(session: Session, schema: Schema, error: InsufficientPrivilege, limit: float) -> SinkUnavailable:
+    """
+    Return an error that says what a role may not do, and what gives it the right.
+
+    Args:
+        session: The session, outside of a transaction or in one that failed.
+        schema: The schema.
+        error: The database's error.
+        limit: Timeout of a statement, in seconds.
+    """
+    await session.run("rollback", None, limit)
+    found = await _find(session, schema, limit)
+    role = quoted(found.role)
+    return SinkUnavailable(
+        f"{one_line(error)}; as its owner, run: grant all on schema {schema.quoted} to {role}; "
+        f"grant all on all tables in schema {schema.quoted} to {role}"
+    )
+
+
+async def _create(session: Session, schema: Schema, found: _Found, limit: float) -> None:
+    try:
+        await session.run(f"create schema {schema.quoted}", None, limit)
+    except InsufficientPrivilege as error:
+        raise SinkUnavailable(
+            f"the role {found.role} may not create the schema {schema.name} in the database {found.database}; as the "
+            f"owner of the database, run: create schema {schema.quoted} authorization {quoted(found.role)}"
+        ) from error
 
 
 def steps_by_version() -> dict[int, str]:
@@ -73,9 +130,17 @@ def steps_by_version() -> dict[int, str]:
     return {int(path.name[:4]): path.read_text("utf-8") for path in sorted(steps, key=lambda path: path.name)}
 
 
-async def _version(session: Session, limit: float) -> int:
-    ((exists,),) = await session.run("select to_regclass('usbgate_schema') is not null", None, limit)
-    if not exists:
-        return 0
-    ((version,),) = await session.run("select coalesce(max(version), 0) from usbgate_schema", None, limit)
+async def _find(session: Session, schema: Schema, limit: float) -> _Found:
+    (row,) = await session.run(_FIND, {"schema": schema.name}, limit)
+    return _Found(*row)
+
+
+async def _version(session: Session, schema: Schema, limit: float) -> int:
+    newest = max(steps_by_version())
+    ((version,),) = await session.run(schema.sql(_VERSION), None, limit)
+    if version > newest:
+        raise SinkUnavailable(
+            f"the schema {schema.name} belongs to a newer usbgate: it has version {version}, this usbgate supports "
+            f"{newest}"
+        )
     return int(version)

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from usbgate.core.batch import KINDS, START, Batch, Mark, halve
 from usbgate.store.interfaces import IChain, SinkUnavailable
 from usbgate.store.postgres.insert import select_stored
+from usbgate.store.postgres.names import Schema
 from usbgate.store.postgres.session import Session, refusal
 
 CONFLICT = "UG001"  # SQLSTATE of `advance`
@@ -24,23 +25,23 @@ YIELD_FIRST, YIELD_MOST, YIELD_FORGOTTEN = 30.0, 600.0, 3600.0
 
 # With the highest number stored under the name; fails if the database is read-only.
 _FIND = """
-    select from gateway where name = %(gateway)s for update;
+    select from usbgate.gateway where name = %(gateway)s for update;
     select {newest}, journal::text, base, n, chain
-    from (select) as one left join gateway on name = %(gateway)s
+    from (select) as one left join usbgate.gateway on name = %(gateway)s
 """.format(
     newest="greatest(0, base + n, "
-    + ", ".join(f"(select max(seq) from {kind.table} where gateway = %(gateway)s)" for kind in KINDS)
+    + ", ".join(f"(select max(seq) from usbgate.{kind.table} where gateway = %(gateway)s)" for kind in KINDS)
     + ")"
 )
 _BEGIN = """
-    insert into gateway (name, journal, base, n, chain) values (%s, %s, %s, %s, %s)
+    insert into usbgate.gateway (name, journal, base, n, chain) values (%s, %s, %s, %s, %s)
     on conflict do nothing returning name
 """
 _REPLACE = """
-    update gateway set (name, journal, base, n, chain, begun) = (%s, %s, %s, %s, %s, now())
+    update usbgate.gateway set (name, journal, base, n, chain, begun) = (%s, %s, %s, %s, %s, now())
     where (name, journal, base, n, chain) = (%s, %s, %s, %s, %s) returning name
 """
-_ADVANCE = "select advance(%s, %s, %s, %s, %s, %s, %s)"
+_ADVANCE = "select usbgate.advance(%s, %s, %s, %s, %s, %s, %s)"
 
 
 class _Stored(NamedTuple):
@@ -68,17 +69,22 @@ class Position:
 
     log = Logger()
 
-    def __init__(self, gateway: str, journal: IChain, seconds: Callable[[], float], yield_first: float) -> None:
+    def __init__(
+        self, schema: Schema, gateway: str, journal: IChain, seconds: Callable[[], float], yield_first: float
+    ) -> None:
         """
         Create an unknown position.
 
         Args:
+            schema: The schema of the tables.
             gateway: The gateway's name in the database.
             journal: The journal.
             seconds: Returns monotonic seconds.
             yield_first: As `YIELD_FIRST`.
         """
         self.base = 0
+        self._schema = schema
+        self._advance = schema.sql(_ADVANCE)
         self._gateway = gateway
         self._journal = journal
         self._seconds = seconds
@@ -99,7 +105,7 @@ class Position:
             SinkUnavailable: Another daemon has the name at present, or the journal's disk refuses.
             psycopg2.Error: The database refused.
         """
-        ((newest, *found),) = await session.run(_FIND, {"gateway": self._gateway}, limit)
+        ((newest, *found),) = await session.run(self._schema.sql(_FIND), {"gateway": self._gateway}, limit)
         stored = None if found[0] is None else _Stored(*found)
         own = self._journal.identity
         ours = stored is not None and stored.journal == own.journal and own.base in (None, stored.base)
@@ -132,9 +138,9 @@ class Position:
         done = self._journal.identity.done
         new = _Stored(journal, base, *done)
         if stored is None:
-            taken = await session.run(_BEGIN, (self._gateway, *new), limit)
+            taken = await session.run(self._schema.sql(_BEGIN), (self._gateway, *new), limit)
         else:
-            taken = await session.run(_REPLACE, (self._gateway, *new, self._gateway, *stored), limit)
+            taken = await session.run(self._schema.sql(_REPLACE), (self._gateway, *new, self._gateway, *stored), limit)
         if not taken:
             raise self.conflict()
         await self._journal.begin(journal, base)
@@ -155,7 +161,7 @@ class Position:
 
     async def _stored(self, session: Session, limit: float, batch: Batch, base: int) -> set[int]:
         try:
-            rows = await session.run(*select_stored(batch, self._gateway, base), limit)
+            rows = await session.run(*select_stored(batch, self._schema, self._gateway, base), limit)
         except (psycopg2.Error, ValueError) as error:
             if refusal(error) is None:
                 raise
@@ -186,7 +192,7 @@ class Position:
         Return the statement that must precede the rows up to a position in their transaction, with its parameters.
         """
         assert self._at is not None
-        return _ADVANCE, [self._gateway, *self._at, *to]
+        return self._advance, [self._gateway, *self._at, *to]
 
     def advanced(self, to: Mark) -> None:
         """

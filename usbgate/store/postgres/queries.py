@@ -22,7 +22,7 @@ SETTINGS = "set enable_seqscan = off; set enable_bitmapscan = off"
 _FIRST, _LAST = -210_000_000_000_000, 253_402_300_799_000  # milliseconds
 
 # The exact expressions of the two indexes; also with parameters or other columns in place of the columns.
-_SERIES_OF = "series({gateway}, {sensor}, {field})"
+_SERIES_OF = "usbgate.series({gateway}, {sensor}, {field})"
 _ID_OF = "(case when {field} = 'VALUE' then {sensor} else {sensor} || '.' || {field} end)"
 _COLUMNS = {"gateway": "gateway", "sensor": "sensor", "field": "field"}
 _SERIES, _ID = _SERIES_OF.format(**_COLUMNS), _ID_OF.format(**_COLUMNS)
@@ -36,10 +36,10 @@ _READING = ", ".join(Reading._fields).replace("at", _AT, 1)
 # One index lookup for each series: backwards, the first row of the next series is its newest.
 _LATEST = f"""
     with recursive newest as (
-        (select {_SERIES} as series, * from reading order by series desc, seq desc limit 1)
+        (select {_SERIES} as series, * from usbgate.reading order by series desc, seq desc limit 1)
         union all
         select next.* from newest cross join lateral (
-            select {_SERIES} as series, * from reading where {_SERIES} < newest.series
+            select {_SERIES} as series, * from usbgate.reading where {_SERIES} < newest.series
             order by series desc, seq desc limit 1
         ) as next
     )
@@ -50,14 +50,14 @@ _LATEST = f"""
 _ALARMS = f"""
     select alarm, device, sensor, field, condition, value, text, {_MS.format("since")},
         {_MS.format("ended")}, {_MS.format("acknowledged")}, who
-    from alarm where gateway = %(gateway)s and (ended is null or acknowledged is null)
+    from usbgate.alarm where gateway = %(gateway)s and (ended is null or acknowledged is null)
     order by seq
 """
 
 # The device to which a sensor was passed last, or else the one that claimed it first: a device that claims it later did
 # so after a restart, before it was known that another one owns it.
 _OWNERS = """
-    select distinct on (sensor) sensor, device from owner_event where gateway = %(gateway)s
+    select distinct on (sensor) sensor, device from usbgate.owner_event where gateway = %(gateway)s
     order by sensor, event = 'passed' desc, case when event = 'passed' then -seq else seq end limit %(limit)s
 """
 
@@ -65,7 +65,7 @@ _OWNERS = """
 # choose the unique index.
 _NEWEST = f"""
     select * from (
-        select * from reading where {_SERIES} = {{series}}{{condition}} order by seq desc limit %(limit)s
+        select * from usbgate.reading where {_SERIES} = {{series}}{{condition}} order by seq desc limit %(limit)s
     ) as newest
     where gateway = %(gateway)s and sensor = %(sensor)s and field = {{field}}
 """
@@ -73,7 +73,7 @@ _NEWEST = f"""
 # If no more rows than the limit are recent enough, return these; a search by number could read the whole series.
 _NEWEST_SINCE = f"""
     with recent as materialized (
-        select * from reading
+        select * from usbgate.reading
         where {_ID} = {{id}} and at >= {{since}}
             and gateway = %(gateway)s and sensor = %(sensor)s and field = {{field}}
         order by at desc limit %(limit)s + 1
@@ -89,7 +89,7 @@ _FIELDS = f"""
         select %(sensor)s collate "C" || '.'
         union all
         select (
-            select {_ID} from reading where {_ID} > known.id and {_ID} < %(sensor)s collate "C" || '/'
+            select {_ID} from usbgate.reading where {_ID} > known.id and {_ID} < %(sensor)s collate "C" || '/'
             order by {_ID} limit 1
         )
         from known where known.id is not null
@@ -118,25 +118,25 @@ _IN_TIME = f"""
 # The first number of a whole series is one index lookup, and so is the last.
 _EXTENT = f"""
     select min(first), max(last) from field cross join lateral (
-        select seq as first from reading where {_OF_SERIES} order by seq limit 1
+        select seq as first from usbgate.reading where {_OF_SERIES} order by seq limit 1
     ) as first cross join lateral (
-        select seq as last from reading where {_OF_SERIES} order by seq desc limit 1
+        select seq as last from usbgate.reading where {_OF_SERIES} order by seq desc limit 1
     ) as last
 """
 _EXTENT_IN_TIME = f"""
-    select min(seq), max(seq) from field cross join lateral (select seq from reading where {_IN_TIME}) as found
+    select min(seq), max(seq) from field cross join lateral (select seq from usbgate.reading where {_IN_TIME}) as found
 """
 _EXTENT_OF_NEWEST = """
     select min(seq), max(seq) from (
         select seq from field cross join lateral (
-            select at, seq from reading where {which} order by {order} limit %(limit)s
+            select at, seq from usbgate.reading where {which} order by {order} limit %(limit)s
         ) as newest order by {order} limit %(limit)s
     ) as newest
 """
 
 _PAGE = f"""
     select seq, {_AT}, device, sensor, field, value, text, command, clock from field cross join lateral (
-        select * from reading where {_OF_SERIES} and seq between %(first)s and %(last)s and {_TIME}
+        select * from usbgate.reading where {_OF_SERIES} and seq between %(first)s and %(last)s and {_TIME}
         order by seq limit %(limit)s
     ) as page order by seq limit %(limit)s
 """
@@ -144,14 +144,14 @@ _PAGE = f"""
 # `date_bin` needs PostgreSQL 14.
 _BUCKETS = f"""
     select bucket * %(width)s, field, min(value), avg(value), max(value), count(*) from field cross join lateral (
-        select field, floor(date_part('epoch', at) * 1000 / %(width)s)::bigint as bucket, value from reading
+        select field, floor(date_part('epoch', at) * 1000 / %(width)s)::bigint as bucket, value from usbgate.reading
         where {_IN_TIME} and value is not null
     ) as numbers group by bucket, field order by bucket desc, field desc limit %(limit)s
 """
 
 _REQUESTS = f"""
     select seq, {_AT}, origin, client, device, sensor, command, arguments, outcome, latency_ms, coalesce(clock, false)
-    from request
+    from usbgate.request
     where gateway = %(gateway)s and (%(sensor)s::text is null or sensor = %(sensor)s) order by seq desc limit %(limit)s
 """
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg2
+from psycopg2.errors import InsufficientPrivilege
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
 from zope.interface import implementer
@@ -18,7 +19,9 @@ from usbgate.core.model import Alarm, Bucket, Reading, Selection, StoredReading,
 from usbgate.store.interfaces import IChain, ISink, IStore, Refusal, Reject, SinkUnavailable
 from usbgate.store.postgres import queries
 from usbgate.store.postgres.insert import insert
-from usbgate.store.postgres.migrations import lock_key, migrate
+from usbgate.store.postgres.measures import Measures
+from usbgate.store.postgres.migrations import lacks_rights, lock_key, migrate
+from usbgate.store.postgres.names import DEFAULT_SCHEMA, Schema
 from usbgate.store.postgres.position import CONFLICT, YIELD_FIRST, Position
 from usbgate.store.postgres.session import Session, refusal
 from usbgate.store.postgres.shared_session import SharedSession
@@ -64,6 +67,8 @@ class PostgresSink:
         gateway: str,
         journal: IChain,
         limits: Limits = Limits(),  # noqa: B008  # immutable
+        schema: str = DEFAULT_SCHEMA,
+        measures: tuple[str, str] | None = None,
     ) -> None:
         """
         Create a sink; it connects on first use.
@@ -75,6 +80,8 @@ class PostgresSink:
             gateway: The gateway's name in the database; unique per daemon.
             journal: The journal whose batches are stored; its file must be open when `url` has fired.
             limits: Timeouts.
+            schema: The schema of the tables.
+            measures: Schema and name of the view `measures`; None for no view.
         """
         self.lost: Callable[[str], None] = lambda reason: None
         self._reactor = reactor
@@ -82,7 +89,9 @@ class PostgresSink:
         self._gateway = gateway
         self._journal = journal
         self._limits = limits
-        self._position = Position(gateway, journal, reactor.seconds, limits.conflict)
+        self._schema = Schema(schema)
+        self._measures = Measures(self._schema, measures)
+        self._position = Position(self._schema, gateway, journal, reactor.seconds, limits.conflict)
         self._ready = False  # the schema has been set up
         self._writing = SharedSession(reactor, self._open_writer, lost=lambda reason: self.lost(reason))
         self._reading = SharedSession(reactor, self._open_reader, turn_limit=limits.read, idle_limit=limits.idle)
@@ -143,7 +152,7 @@ class PostgresSink:
         await self._run(session, ("commit", []))
 
     def _insert(self, batch: Batch) -> tuple[str, list[object]]:
-        return insert(batch, self._gateway, self._position.base)
+        return insert(batch, self._schema, self._gateway, self._position.base)
 
     async def _run(self, session: Session, *statements: tuple[str, list[object]]) -> None:
         sql = "; ".join(statement for statement, _ in statements)
@@ -180,7 +189,7 @@ class PostgresSink:
 
     def _rows(self, query: queries.Query[T]) -> Deferred[list[T]]:
         async def read(session: Session) -> list[T]:
-            return await session.fetch(query.sql, query.parameters, self._limits.read, query.make)
+            return await session.fetch(self._schema.sql(query.sql), query.parameters, self._limits.read, query.make)
 
         if not self._ready:  # the tables may not exist yet
             return fail(SinkUnavailable("the database is not ready yet"))
@@ -197,9 +206,13 @@ class PostgresSink:
     async def _open_writer(self, session: Session) -> None:
         limits = self._limits
         await session.open(await self._url(), self._session_name(), limits.connect, limits.store)
-        await migrate(session, limits.connect, limits.migrate)
-        await self._take_name(session)
-        await self._position.resume(session, limits.connect)
+        try:
+            await migrate(session, self._schema, limits.connect, limits.migrate)
+            await self._take_name(session)
+            await self._position.resume(session, limits.connect)
+        except InsufficientPrivilege as error:
+            raise await lacks_rights(session, self._schema, error, limits.connect) from error
+        await self._measures.ensure(session, limits.connect)
         await session.run("select set_config('application_name', %s, false)", (self._session_name(),), limits.connect)
         self._ready = True
 
@@ -210,7 +223,7 @@ class PostgresSink:
         Raises:
             SinkUnavailable: Another daemon holds the name.
         """
-        key = lock_key("name " + self._gateway)
+        key = lock_key(f"name {self._schema.name}.{self._gateway}")
         high, low = divmod(key % 2**64, 2**32)
         patience = self._limits.own_session
         pause = 0.5  # seconds, after which a session whose process was killed has ended

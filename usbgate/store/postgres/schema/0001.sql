@@ -1,8 +1,9 @@
--- The tables of usbgate (protocol §5). Names are compared bytewise: a language's collation costs time at every insert,
--- and a new version of the C library can corrupt an index that uses one.
+-- The tables of usbgate (protocol §5). The name of another schema takes the place of `usbgate.` everywhere, also in the
+-- bodies of functions, which must not depend on anybody's search_path. Names are compared bytewise: a language's
+-- collation costs time at every insert, and a new version of the C library can corrupt an index that uses one.
 
 -- How far each gateway has stored. There is room in the page for a new version of the row at each batch.
-create table gateway (
+create table usbgate.gateway (
     name text collate "C" primary key,
     journal uuid not null,
     base bigint not null,
@@ -13,11 +14,11 @@ create table gateway (
 
 -- Moves a gateway from one position to another, or fails with SQLSTATE UG001 if it is not there: then somebody else has
 -- stored under its name, and the transaction that this call begins must not store.
-create function advance(
+create function usbgate.advance(
     gateway text, journal uuid, base bigint, n bigint, chain text, next_n bigint, next_chain text
 ) returns void language plpgsql as $$
 begin
-    update gateway as g set n = advance.next_n, chain = advance.next_chain
+    update usbgate.gateway as g set n = advance.next_n, chain = advance.next_chain
         where g.name = advance.gateway and g.journal = advance.journal and g.base = advance.base
             and g.n = advance.n and g.chain = advance.chain;
     if not found then
@@ -25,7 +26,7 @@ begin
     end if;
 end $$;
 
-create table reading (
+create table usbgate.reading (
     at timestamptz not null,
     gateway text collate "C" not null,
     seq bigint not null,
@@ -42,18 +43,20 @@ create table reading (
 -- The number of a series, one field of one sensor of one gateway: one comparison instead of three of texts. PostgreSQL
 -- inlines the function. Rows are inserted by number, and PostgreSQL then fills the pages of an index, but only with two
 -- such columns: (sensor, field, gateway, seq, at) cost 2.9 us a row, this one 0.9, at a third of the size.
-create function series(gateway text, sensor text, field text) returns bigint immutable parallel safe language sql
-    as 'select hashtextextended(field, hashtextextended(sensor, hashtextextended(gateway, 0)))';
+create function usbgate.series(gateway text, sensor text, field text) returns bigint
+    immutable parallel safe language sql as 'select pg_catalog.hashtextextended(field, pg_catalog.hashtextextended(
+        sensor, pg_catalog.hashtextextended(gateway, 0)))';
 
-create index reading_by_series on reading (series(gateway, sensor, field), seq);
+create index reading_by_series on usbgate.reading (usbgate.series(gateway, sensor, field), seq);
 
--- For `measures`: the newest row of one id is the first entry, however many there are (0.1 ms; a view in two parts, each
--- with an index, sorts them all: 200 ms for 50,000). Also for the fields of a sensor and its recent readings, so texts
--- are included. Rows of one chunk have the same time; deduplication costs more (0.35 us of 2.3) than it saves.
-create index reading_by_id on reading ((case when field = 'VALUE' then sensor else sensor || '.' || field end), at)
-    with (deduplicate_items = off);
+-- For the view `measures` (measures.py): the newest row of one id is the first entry, however many there are (0.1 ms; a
+-- view in two parts, each with an index, sorts them all: 200 ms for 50,000). Also for the fields of a sensor and its
+-- recent readings, so texts are included. Rows of one chunk have the same time; deduplication costs more (0.35 us of 2.3) than it saves.
+create index reading_by_id on usbgate.reading (
+    (case when field = 'VALUE' then sensor else sensor || '.' || field end), at
+) with (deduplicate_items = off);
 
-create table request (
+create table usbgate.request (
     at timestamptz not null,
     gateway text collate "C" not null,
     seq bigint not null,
@@ -71,7 +74,7 @@ create table request (
 
 -- The state of a gateway's clocks, from one mark to the next (protocol §5), for `usbgate correct-clock`.
 
-create table clock_mark (
+create table usbgate.clock_mark (
     at timestamptz not null,
     gateway text collate "C" not null,
     seq bigint not null,
@@ -81,15 +84,9 @@ create table clock_mark (
     unique (gateway, seq, at)
 );
 
--- The view that the web site reads. The expression must be exactly that of the index.
-create view measures as
-    select case when field = 'VALUE' then sensor else sensor || '.' || field end as id, at as "timestamp", value
-    from reading
-    where value is not null;
-
 -- Alarms: the events of each, in order, and its state.
 
-create table alarm_event (
+create table usbgate.alarm_event (
     at timestamptz not null,
     gateway text collate "C" not null,
     seq bigint not null,
@@ -107,7 +104,7 @@ create table alarm_event (
 );
 
 -- An alarm that was merged into an identical one (`joined`) is left out.
-create view alarm as
+create view usbgate.alarm as
     select gateway, alarm, min(seq) as seq, min(device) as device, min(sensor) as sensor, min(field) as field,
         min(condition) as condition,
         (array_agg(value order by seq))[1] as value, (array_agg(text order by seq))[1] as text,
@@ -116,13 +113,13 @@ create view alarm as
             then (array_agg(at order by seq desc) filter (where event = 'ended'))[1] end as ended,
         (array_agg(at order by seq) filter (where event = 'acknowledged'))[1] as acknowledged,
         (array_agg(who order by seq) filter (where event = 'acknowledged'))[1] as who
-    from alarm_event
+    from usbgate.alarm_event
     group by gateway, alarm
     having not bool_or(event = 'joined');
 
 -- Which device became the owner of a sensor (protocol §4.1).
 
-create table owner_event (
+create table usbgate.owner_event (
     at timestamptz not null,
     gateway text collate "C" not null,
     seq bigint not null,
