@@ -365,7 +365,9 @@ class TwoDaemonsTests(DatabaseCase):
         Start another daemon with a state folder of its own.
         """
         daemon = TwistdDaemon(
-            self.folder / "second", "--device", str(self.second_device.path), "--database", self.database, *options
+            self.folder / "second",
+            *("--device", str(self.second_device.path), "--database", self.database, *options),
+            program=None,
         )
         self.addCleanup(daemon.stop)
         daemon.ready()

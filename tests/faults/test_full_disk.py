@@ -93,6 +93,7 @@ class FullDiskTests(StoreCase):
             self.state,
             *("--device", str(self.device.path), "--database", self.database),
             twistd=("-n", "--pidfile=", "--logfile", str(log)),
+            program=None,
         )
         self.addCleanup(daemon.stop)
         daemon.ready()

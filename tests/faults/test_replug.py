@@ -245,7 +245,9 @@ class BriefConnectionTests(RunningCase):
         with socket.create_server(("127.0.0.1", 0)) as server:
             server.settimeout(0.05)
             daemon = TwistdDaemon(
-                self.state, "--database", "none", "--device", f"tcp:127.0.0.1:{server.getsockname()[1]}"
+                self.state,
+                *("--database", "none", "--device", f"tcp:127.0.0.1:{server.getsockname()[1]}"),
+                program=None,
             )
             self.addCleanup(daemon.stop)
             daemon.ready()

@@ -161,7 +161,7 @@ class Home:
         Start the daemon; wait until its device and its database are connected.
         """
         options = ("--config", str(self.config), "--database", self.database)
-        self.daemon = TwistdDaemon(self.folder / "state", *options, port=self.port, http=None)
+        self.daemon = TwistdDaemon(self.folder / "state", *options, port=self.port, http=None, program=None)
         self.stop = self.daemon.stop
         atexit.register(self.stop)
         self.daemon.ready()

@@ -46,9 +46,9 @@ class RunningCase(SynchronousTestCase):
 
     def run_daemon(self, *options: str, port: int | None = None) -> TwistdDaemon:
         """
-        Run a daemon until the end of the test.
+        Run a forked daemon until the end of the test.
         """
-        daemon = TwistdDaemon(self.state, *options, port=port)
+        daemon = TwistdDaemon(self.state, *options, port=port, program=None)
         self.addCleanup(daemon.stop)
         return daemon.ready()
 

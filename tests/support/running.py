@@ -16,12 +16,13 @@ import sys
 import time
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Lock, Thread
 from typing import TextIO
 from urllib.request import urlopen
 
+from tests.support import forkserver
 from tests.support.folders import BASE
 from tests.support.waiting import LIMIT, eventually
 from usbgate.core.fieldline import parse
@@ -163,7 +164,7 @@ class TwistdDaemon:
         *options: str,
         port: int | None = None,
         twistd: tuple[str, ...] = ("-n", "--pidfile="),
-        program: tuple[str, ...] = TWISTD,
+        program: tuple[str, ...] | None = TWISTD,
         http: str | None = "none",
         output: int | None = None,
     ) -> None:
@@ -175,25 +176,33 @@ class TwistdDaemon:
             options: Options of `usbgate`.
             port: The port to listen on; None picks one.
             twistd: Options of twistd.
-            program: The command that runs twistd.
+            program: The command that runs twistd; None to fork it, which saves the time of its imports (`forkserver`).
             http: The endpoint for browsers; None for the default.
             output: The file descriptor of its standard output; None for the file that `log` reads.
         """
         self.state = state
         self.port = port or free_port()
-        self.process = subprocess.Popen(
-            [
-                *(*program, *twistd, "usbgate", "--state", str(state)),
-                *("--listen", f"tcp:{self.port}:interface=127.0.0.1:backlog=511", *options),
-                *(() if http is None else ("--http", http)),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=(state.parent / f"{state.name}.log").open("ab") if output is None else output,
-            stderr=subprocess.STDOUT,
-            cwd="/",
-            env=environment(),
-            start_new_session=True,
-        )
+        arguments = [
+            *(*twistd, "usbgate", "--state", str(state)),
+            *("--listen", f"tcp:{self.port}:interface=127.0.0.1:backlog=511", *options),
+            *(() if http is None else ("--http", http)),
+        ]
+        self.process: subprocess.Popen[bytes] | forkserver.ForkedProcess
+        with ExitStack() as ours:
+            if output is None:
+                output = ours.enter_context((state.parent / f"{state.name}.log").open("ab")).fileno()
+            if program is None:
+                self.process = forkserver.fork(arguments, environment(), output)
+            else:
+                self.process = subprocess.Popen(
+                    [*program, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd="/",
+                    env=environment(),
+                    start_new_session=True,
+                )
 
     @property
     def log(self) -> str:
@@ -241,7 +250,7 @@ class TwistdDaemon:
             except subprocess.TimeoutExpired:
                 self.kill()
                 raise AssertionError(f"the daemon does not stop: {self.log}") from None
-        return self.process.returncode
+        return self.process.wait()
 
 
 class LineClient:

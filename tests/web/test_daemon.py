@@ -30,7 +30,7 @@ class WebDaemon(TwistdDaemon):
 
     def __init__(self, *arguments: Any, **others: Any) -> None:
         self.http_port = free_port()
-        super().__init__(*arguments, http=f"tcp:{self.http_port}:interface=127.0.0.1", **others)
+        super().__init__(*arguments, http=f"tcp:{self.http_port}:interface=127.0.0.1", program=None, **others)
 
     def connect(self) -> http.client.HTTPConnection:
         """
