@@ -88,9 +88,10 @@ def _rows(columns: Mapping[str, str]) -> tuple[str, list[object]]:
     for name, cells in columns.items():
         number = _NUMBERS.get(name)
         cell = cells.partition("\n")[0]
+        width = len(cell) + 1
         if name == "n" and int(cells.rpartition("\n")[2]) - int(cell) + 1 == rows:
             value = f"r.n + {int(cell) - 1}"  # without gaps, the row's position gives its number
-        elif cells == "\n".join([cell] * rows):
+        elif len(cells) == rows * width - 1 and cells[width:] == cells[:-width]:  # each cell is the one before it
             constants.append(None if cell == NULL_CELL else cell)
             value = f"%s::{number or 'text'}"
         else:
