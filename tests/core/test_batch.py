@@ -7,7 +7,20 @@ from __future__ import annotations
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from usbgate.core.batch import KINDS, NULL_CELL, OVERHEAD, Batch, columns_of, encode, halve, link, merge, without
+from usbgate.core.batch import (
+    KINDS,
+    NULL_CELL,
+    OVERHEAD,
+    PIECE_ROWS,
+    Batch,
+    Draft,
+    columns_of,
+    encode,
+    halve,
+    link,
+    merge,
+    without,
+)
 from usbgate.core.model import Reading, RequestRecord
 
 READINGS = [Reading(1000 + n, "leonardo", "20", "VALUE", float(n), None, None, True) for n in range(5)]
@@ -66,6 +79,57 @@ class BatchTests(SynchronousTestCase):
         numbers = [n for part in batch.parts for n in (part[0].split("\n") if part else [])]
         self.assertEqual(numbers, [str(n) for n in range(1, 8)])
         self.assertEqual(len(batch.parts), len(KINDS))
+
+    def test_draft(self) -> None:
+        """
+        However rows are added to a draft, its batch is the same.
+        """
+        readings = [READINGS[0]._replace(at=n // 7, value=float(n)) for n in range(5 * PIECE_ROWS)]
+        requests = [REQUESTS[0]._replace(sensor=str(n)) for n in range(PIECE_ROWS + 30)]
+        whole = encode(7, readings, requests)
+        for size in (1, 50, PIECE_ROWS, 2 * PIECE_ROWS + 1):
+            draft = Draft()
+            for n in range(0, len(readings), size):
+                draft.add(requests[n : n + size])
+                draft.add(readings[n : n + size])
+            self.assertEqual(draft.rows, whole.rows)
+            self.assertEqual(draft.finish(7), whole)
+
+    def test_encoded_in_pieces(self) -> None:
+        """
+        Rows are encoded when there are enough for a piece, so that little is left to do at the end.
+        """
+        encoded: list[str] = []
+
+        class Text(str):
+            def __str__(self) -> str:
+                encoded.append(self)
+                return self
+
+        draft = Draft()
+        for n in range(PIECE_ROWS + 10):
+            draft.add([READINGS[0]._replace(value=None, text=Text(n))])
+        self.assertEqual(len(encoded), PIECE_ROWS)
+        draft.finish(1)
+        self.assertEqual(len(encoded), PIECE_ROWS + 10)
+
+    def test_drop_oldest(self) -> None:
+        """
+        The oldest rows of the kind with the most can be dropped; all others are kept.
+        """
+        draft = Draft()
+        for n in range(0, 4 * PIECE_ROWS):
+            draft.add([READINGS[0]._replace(value=float(n))])
+        draft.add(REQUESTS)
+        self.assertEqual(draft.drop_oldest(), PIECE_ROWS)
+        batch = draft.finish(1)
+        self.assertEqual(
+            batch,
+            encode(1, [READINGS[0]._replace(value=float(n)) for n in range(PIECE_ROWS, 4 * PIECE_ROWS)], REQUESTS),
+        )
+        draft = Draft()
+        draft.add(READINGS)
+        self.assertEqual((draft.drop_oldest(), draft.rows), (len(READINGS), 0))
 
     def test_merge(self) -> None:
         """

@@ -8,8 +8,9 @@ NULL_CELL)`. Cells never hold control characters (protocol §1), so neither mark
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Container, Iterable, Mapping, Sequence
-from operator import itemgetter
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ from usbgate.core.model import AlarmRecord, ClockMark, OwnerRecord, Reading, Req
 
 NULL_CELL = "\x01"
 OVERHEAD = 512  # approximate bytes of memory that a batch takes beside its characters
+PIECE_ROWS = 256  # rows that are encoded at a time, in 0.15 ms; smaller pieces cost more a row
 
 
 class Kind(NamedTuple):
@@ -146,17 +148,78 @@ def encode(first: int, *runs: Sequence[Row]) -> Batch:
         first: The number of the first row; rows are numbered without gaps, in the order of `KINDS`.
         runs: Sequences of rows, at most one of each kind.
     """
-    parts = list(_NOTHING)
-    number = first
-    for place, rows in sorted([(_PLACES[type(rows[0])], rows) for rows in runs if rows], key=itemgetter(0)):
-        parts[place] = _columns(number, rows)
-        number += len(rows)
-    return _batch(first, number - 1, tuple(parts))
+    draft = Draft()
+    for rows in runs:
+        draft.add(rows)
+    return draft.finish(first)
 
 
-def _columns(first: int, rows: Sequence[Row]) -> tuple[str, ...]:
-    numbers = "\n".join(map(str, range(first, first + len(rows))))
-    return (numbers, *map(_cells, zip(*rows, strict=True)))
+class _Run:
+    # Rows of one kind: encoded pieces, each with its number of rows, and the newest rows.
+    def __init__(self) -> None:
+        self.rows = 0
+        self.pieces: deque[tuple[int, tuple[str, ...]]] = deque()
+        self.newest: list[Row] = []
+
+    def encode(self) -> None:
+        if self.newest:
+            self.pieces.append((len(self.newest), tuple(map(_cells, zip(*self.newest, strict=True)))))
+            self.newest.clear()
+
+
+class Draft:
+    """
+    The next batch: rows are encoded in pieces as they are added, so that no call takes long, and numbered at the end.
+
+    Attributes:
+        rows: Number of rows.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._runs = tuple(_Run() for _ in KINDS)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """
+        Add rows of one kind.
+        """
+        if not rows:
+            return
+        run = self._runs[_PLACES[type(rows[0])]]
+        run.newest += rows
+        run.rows += len(rows)
+        self.rows += len(rows)
+        if len(run.newest) >= PIECE_ROWS:
+            run.encode()
+
+    def finish(self, first: int) -> Batch:
+        """
+        Return all rows, at least one, as a batch; the draft is of no further use.
+
+        Args:
+            first: The number of the first row; rows are numbered without gaps, in the order of `KINDS`.
+        """
+        parts = list(_NOTHING)
+        number = first
+        for place, run in enumerate(self._runs):
+            if run.rows:
+                run.encode()
+                numbers = "\n".join(map(str, range(number, number + run.rows)))
+                parts[place] = (numbers, *_join([columns for _, columns in run.pieces]))
+                number += run.rows
+        return _batch(first, number - 1, tuple(parts))
+
+    def drop_oldest(self) -> int:
+        """
+        Drop the oldest piece of the kind that has the most rows; return the number of its rows.
+        """
+        run = max(self._runs, key=attrgetter("rows"))
+        if not run.pieces:
+            run.encode()
+        rows, _ = run.pieces.popleft()
+        run.rows -= rows
+        self.rows -= rows
+        return rows
 
 
 def _cells(column: Sequence[object]) -> str:

@@ -1,7 +1,7 @@
 """
 The durable queue between the devices and the store (protocol §5).
 
-Rows are appended in the reactor thread, encoded every 50 ms, committed by a writer thread and returned as batches.
+Rows are appended and encoded in the reactor thread, committed every 50 ms by a writer thread and returned as batches.
 Three bounds keep memory flat: rows not yet on disk are limited, rows on disk are cached for the delivery up to a limit
 and read back beyond it, and the delivery holds one batch at a time.
 
@@ -22,7 +22,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from usbgate.core.batch import KINDS, Batch, Mark, encode
+from usbgate.core.batch import KINDS, Batch, Draft, Mark
 from usbgate.core.model import Row
 from usbgate.core.status import JournalStatus
 from usbgate.store.interfaces import IChain, Identity, IJournal, IOutbox, Refusal
@@ -32,7 +32,7 @@ from usbgate.store.journal.readahead import MERGE_ROWS, ReadAhead
 from usbgate.store.journal.writer import JournalWriter, Read, Write
 
 FLUSH_INTERVAL = 0.05  # seconds, protocol §5
-FLUSH_ROWS = 9_000  # flush at once from here on: encoding them takes 8 ms. Two such batches, with a chunk each, merge
+FLUSH_ROWS = 9_000  # flush at once from here on: numbering them takes 1 ms. Two such batches, with a chunk each, merge
 
 STUCK_AFTER = 5.0  # seconds after which a commit counts as refused; an SD card can need two
 CHECK_INTERVAL = 1.0  # seconds between checks for a stuck commit while the devices are held back
@@ -40,7 +40,7 @@ CHECK_INTERVAL = 1.0  # seconds between checks for a stuck commit while the devi
 # While the disk refuses writes, flush rarely: larger batches take less memory.
 REFUSED_FLUSH_INTERVAL = 2.0  # seconds
 
-# Maximum rows to keep while the file can't be opened: without numbers they can't be encoded, and take 300 bytes each.
+# Maximum rows to keep while the file can't be opened and they have no numbers: 4 MiB.
 UNNUMBERED_ROWS = 50_000
 
 # Bytes of encoded rows in memory; 16 MiB are 200,000 rows, more than a second of the fastest devices.
@@ -102,9 +102,7 @@ class Journal(Service):
         # Beyond `unsynced_limit` only requests are appended while commits succeed: clients can't be held back.
         self._writer = JournalWriter(self._file, self, reactor.callFromThread, 2 * unsynced_limit)
         self._stopped: Deferred[None] = Deferred()
-        # Not yet handed to the writer.
-        self._rows: dict[type[Row], list[Row]] = {kind.row: [] for kind in KINDS}
-        self._waiting = 0  # number of these rows
+        self._draft = Draft()  # rows not yet handed to the writer
         self._undeleted = 0  # rows confirmed and still in the file
         self._uncounted = 0  # rows lost and not yet counted in the file
         self._restored: Sequence[Batch] | None = None  # batches to be written to a new file
@@ -141,7 +139,7 @@ class Journal(Service):
         """
         Rows appended and not yet on disk.
         """
-        return sum(batch.rows for batch in self._unsynced.values()) + self._waiting
+        return sum(batch.rows for batch in self._unsynced.values()) + self._draft.rows
 
     def status(self) -> JournalStatus:
         """
@@ -187,7 +185,7 @@ class Journal(Service):
         Service.stopService(self)
         if self._asker is not None:
             self._asker.cancel()
-        if self._waiting or self._undeleted or self._uncounted:
+        if self._draft.rows or self._undeleted or self._uncounted:
             self.flush()
         self.health.log_lost()
         self._regulate()
@@ -210,24 +208,20 @@ class Journal(Service):
         for rows in runs:
             if rows:
                 kind = type(rows[0])
-                if kind in _DELIMITING and self._waiting and self.next_number:
+                if kind in _DELIMITING and self._draft.rows and self.next_number:
                     self.flush()
-                self._rows[kind] += rows
-                self._waiting += len(rows)
+                self._draft.add(rows)
                 self.backlog += len(rows)
         if not self.next_number:
             self._drop_unnumbered()
-        elif self._waiting >= FLUSH_ROWS:
+        elif self._draft.rows >= FLUSH_ROWS:
             self.flush()
-        elif self._waiting:
+        elif self._draft.rows:
             self._flush_soon()
 
     def _drop_unnumbered(self) -> None:
-        while self._waiting > UNNUMBERED_ROWS:
-            most = max(self._rows.values(), key=len)
-            rows = max(1, len(most) // 100)  # several at a time, since each deletion moves the rest
-            del most[:rows]
-            self._waiting -= rows
+        while self._draft.rows > UNNUMBERED_ROWS:
+            rows = self._draft.drop_oldest()
             self._uncounted += rows
             self._lose(rows)
 
@@ -322,12 +316,10 @@ class Journal(Service):
         if not self.next_number:
             return
         batch = None
-        if self._waiting:
-            batch = encode(self.next_number, *self._rows.values())
+        if self._draft.rows:
+            draft, self._draft = self._draft, Draft()
+            batch = draft.finish(self.next_number)
             self.next_number = batch.last + 1
-            for rows in self._rows.values():
-                rows.clear()
-            self._waiting = 0
             self._unsynced[batch.last] = batch
         # A batch in delivery stays on disk until it is confirmed.
         cache = self._cache
@@ -442,7 +434,7 @@ class Journal(Service):
         if self._ending is None:  # `_abandon` gave up waiting
             return
         self._ending.cancel()
-        lost += self._waiting
+        lost += self._draft.rows
         if lost:
             self.log.error("{lost} rows could not be written to the journal and are lost", lost=lost)
         self._stopped.callback(None)
