@@ -299,16 +299,16 @@ class TestOneMessagePerSensor(SynchronousTestCase):
 
     def test_kept_place_after_a_report(self) -> None:
         """
-        A report that answers nothing gives a sensor no right to the kept place, an answer does.
+        A report that answers nothing, and ends a delay, gives a sensor no right to the kept place, an answer does.
         """
         pending = link(window=2)
         for n in range(2):
             self.miss(pending, str(n), 1, 10.0 * n)
-        pending.received([report("0", "X"), report("1", "X")], 100.0, AT)
-        self.assertEqual(sent(pending.put(request("0"), "a", LONG, 100.0)), ["0 J"])
-        self.assertEqual(sent(pending.put(request("1"), "b", LONG, 100.0)), [])
-        self.assertEqual(sent(pending.received([report("0")], 101.0, AT)), ["1 J"])
-        self.assertEqual(sent(pending.put(request("0"), "c", LONG, 101.0)), ["0 J"])
+        pending.received([report("0", "X"), report("1", "X")], 20.0, AT)
+        self.assertEqual(sent(pending.put(request("0"), "a", LONG, 20.0)), ["0 J"])
+        self.assertEqual(sent(pending.put(request("1"), "b", LONG, 20.0)), [])
+        self.assertEqual(sent(pending.received([report("0")], 21.0, AT)), ["1 J"])
+        self.assertEqual(sent(pending.put(request("0"), "c", LONG, 21.0)), ["0 J"])
 
     def test_kept_place_after_a_flap(self) -> None:
         """
