@@ -353,10 +353,11 @@ class MemoryTests(SynchronousTestCase):
         self.patch(rules, "SENSORS_REMEMBERED", 20)
         self.patch(rules, "FORGOTTEN_AT_ONCE", 3)
         self.looks = 0
+        self.alarmed: set[str] = set()
 
         def kept() -> set[str]:
             self.looks += 1
-            return {"k1", "k2"}
+            return {"k1", "k2", *self.alarmed}
 
         self.sensors = KnownSensors(kept=kept)
         self.sensors.devices.update("ab")
@@ -392,6 +393,31 @@ class MemoryTests(SynchronousTestCase):
                 own.move_to_end(sensor)
             known = {sensor for sensor, _ in self.sensors.items()}
             self.assertEqual(known, {*expected["a"], *expected["b"]}, seed)
+
+    def test_kept_later(self) -> None:
+        """
+        A sensor that was to be forgotten next is kept if an alarm is raised meanwhile, or it is asked.
+        """
+        for n in range(21):  # the first one is forgotten
+            self.report("a", f"a{n}")
+        self.alarmed.add("a1")
+        self.sensors.asked("a2")
+        self.report("a", "a21")
+        expected = {"a1", "a2", *(f"a{n}" for n in range(4, 22))}
+        self.assertEqual({sensor for sensor, _ in self.sensors.items()}, expected)
+
+    def test_of_another(self) -> None:
+        """
+        A device that reports a sensor of another one, which was forgotten, pushes out none of that one's.
+        """
+        self.sensors.restore({"old": "a"}, [])
+        for n in range(20):
+            self.report("a", f"a{n}")
+        self.report("b", "old")
+        self.assertEqual({sensor for sensor, _ in self.sensors.items()}, {f"a{n}" for n in range(20)})
+        self.report("a", "old")
+        self.assertIsNone(self.sensors.get("a0"))
+        self.assertIsNotNone(self.sensors.get("old"))
 
     def test_all_kept(self) -> None:
         """
