@@ -129,6 +129,8 @@ class BoardsTests(RunningCase):
         """
         Further questions to sensors that left one unanswered come after one to another sensor that was asked later.
         """
+        self.radio.say(b"ID:dead_UP:1", b"ID:silent_UP:1", b"ID:healthy_UP:1")  # else the board may not have them
+        eventually(lambda: len(self.client.word("last healthy")) == 2, "they are known")
         messages = ["A dead", "A silent", "J healthy", "B dead", "B silent"]
         limits = {"A": "0.1", "B": "600", "J": "600"}
         asked = ["A dead", "B dead", "A silent", "B silent", "J healthy"]
