@@ -35,8 +35,10 @@ from usbgate.core.model import (
     RequestRecord,
     Row,
     Selection,
+    StoredAlarm,
     StoredReading,
     StoredRequest,
+    StoredState,
 )
 from usbgate.device.interfaces import IDialect, ILinkListener
 from usbgate.store.interfaces import IJournal, IOutbox, ISink, IStore, Refusal, Reject, SinkUnavailable
@@ -331,6 +333,8 @@ class MemorySink:
         calls: The calls, in order: `connect`, `close`, and `store 1-3` with the numbers of the rows.
         lost: As in `ISink`.
         open_alarms: What `alarms` returns.
+        stored_states: What `states` returns.
+        stored_alarms: What `past_alarms` returns.
     """
 
     def __init__(self) -> None:
@@ -341,6 +345,8 @@ class MemorySink:
         self.calls: list[str] = []
         self.lost: Callable[[str], None] = lambda reason: None
         self.open_alarms: list[Alarm] = []
+        self.stored_states: list[StoredState] = []
+        self.stored_alarms: list[StoredAlarm] = []
         self._hanging: tuple[Batch, Reject, Deferred[None]] | None = None
 
     def add(self, *runs: Sequence[Row]) -> None:
@@ -428,13 +434,22 @@ class MemorySink:
 
     def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
         def aggregate() -> list[Bucket]:
-            found: dict[tuple[int, str], list[float]] = {}
+            found: dict[tuple[int, str, str], list[float]] = {}
             for _, each in self._selected(selection):
                 if each.value is not None:
-                    found.setdefault((floor(each.at / width) * width, each.field), []).append(each.value)
+                    key = floor(each.at / width) * width, each.device, each.field
+                    found.setdefault(key, []).append(each.value)
             return [Bucket(*key, min(of), fmean(of), max(of), len(of)) for key, of in sorted(found.items())][-limit:]
 
         return self._answer(aggregate)
+
+    def states(self, selection: Selection, limit: int) -> Deferred[list[StoredState]]:
+        return self._answer(lambda: self.stored_states[-limit:])
+
+    def past_alarms(
+        self, sensor: str | None, since: int | None, until: int | None, limit: int
+    ) -> Deferred[list[StoredAlarm]]:
+        return self._answer(lambda: self.stored_alarms[:limit])
 
     def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
         def newest() -> list[StoredRequest]:

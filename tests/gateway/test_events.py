@@ -11,17 +11,20 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.gateway import GatewayCase
 from usbgate.core.errors import StoreUnavailable, Unknown
 from usbgate.core.model import (
+    Alarm,
     DeviceEvent,
     Event,
     Report,
     ReportEvent,
     Selection,
+    StoredAlarm,
+    StoredState,
     StoreEvent,
 )
 from usbgate.core.recorder import LatencyHistogram
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.gateway import Gateway
-from usbgate.testing import reading, request_record
+from usbgate.testing import AT, reading, request_record
 
 
 class EventTests(GatewayCase):
@@ -133,6 +136,11 @@ class EventTests(GatewayCase):
         self.assertEqual(self.successResultOf(queries.page(selection, 1, 9, 1)), [(1, reading(1.0))])
         self.assertEqual([each.avg for each in self.successResultOf(queries.buckets(selection, 1000, 5))], [2.0])
         self.assertEqual(self.successResultOf(queries.requests(None, 5)), [(3, request_record())])
+        self.store.stored_states = [StoredState(AT, AT, "leonardo", "VALUE", 1.0, None)]
+        self.assertEqual(self.successResultOf(queries.states(selection, 5)), self.store.stored_states)
+        alarm = Alarm("a1", "leonardo", "20", "VALUE", "== 1", 1.0, None, AT)
+        self.store.stored_alarms = [StoredAlarm(alarm, 1.0, ((AT, None),))]
+        self.assertEqual(self.successResultOf(queries.past_alarms("20", None, None, 5)), self.store.stored_alarms)
         self.assertEqual(self.successResultOf(queries.history("20", None, None, 1)), [reading(3.0)])
         self.store.unavailable = "no route"
         failure = self.failureResultOf(queries.extent(selection, None), StoreUnavailable)

@@ -32,7 +32,7 @@ from tests.support import postgresql
 from tests.support.database import AnyJournal, PostgresTestCase, batch_of, numbered, numbered_request
 from tests.support.waiting import until
 from usbgate.core import batch
-from usbgate.core.model import Alarm, AlarmRecord, ClockMark, OwnerRecord
+from usbgate.core.model import Alarm, AlarmRecord, ClockMark, OwnerRecord, StoredAlarm
 from usbgate.store.interfaces import ISink, IStore, SinkUnavailable
 from usbgate.store.postgres import position, queries
 from usbgate.store.postgres import session as pgsession
@@ -137,8 +137,45 @@ class AlarmsTests(PostgresTestCase):
                 alarm("f", 5, acknowledged=AT + 17, by="Bob"),
             ],
         )
+        past = await sink.past_alarms(None, None, None, 9)
+        self.assertEqual([each.alarm.alarm for each in past], ["f", "d", "c", "b", "a"])
+        self.assertEqual(past[1:3], [
+            StoredAlarm(alarm("d", 3), None, ((AT + 15, None), (AT + 3, AT + 14))),
+            StoredAlarm(alarm("c", 2, ended=AT + 12, acknowledged=AT + 13, by="Anna"), None, ((AT + 2, AT + 12),)),
+        ])  # fmt: skip
         self.query("update alarm_event set gateway = 'other'")
         self.assertEqual(await sink.alarms(), [])
+
+    async def test_past(self) -> None:
+        """
+        Past alarms are selected by sensor and time, each with the number furthest beyond its condition while it held.
+        """
+        sink = await self.connected()
+
+        def record(at: int, alarm: str, event: str, condition: str) -> AlarmRecord:
+            sensor, field = alarm[0], alarm[1:]
+            return AlarmRecord(AT + at, alarm, "uno", sensor, field, event, condition, 5.0, None, None, True)
+
+        conditions = {"1HIGH": "> 4", "1LOW": "<= 7", "2HIGH": "> 4"}
+        readings = [
+            numbered(n, device=device, sensor="1", field=field, value=value, at=AT + at)
+            for n, (device, field, at, value) in enumerate([
+                *[("uno", "HIGH", 0, 5.0), ("uno", "HIGH", 4, 9.0), ("uno", "HIGH", 11, 10.0)],
+                *[("mega", "HIGH", 4, 99.0), ("uno", "LOW", 4, 1.5), ("uno", "LOW", 5, 6.5)],
+            ])
+        ]  # fmt: skip
+        records = [record(0, alarm, "raised", condition) for alarm, condition in conditions.items()]
+        ends = [record(10, alarm, "ended", condition) for alarm, condition in conditions.items() if alarm != "2HIGH"]
+        await sink.store(batch.encode(1, readings, [*records, *ends]), self.reject)
+
+        async def found(*selection: Any) -> list[tuple[str, float | None]]:
+            return [(each.alarm.alarm, each.peak) for each in await sink.past_alarms(*selection)]
+
+        self.assertEqual(await found(None, None, None, 9), [("2HIGH", None), ("1LOW", 1.5), ("1HIGH", 9.0)])
+        self.assertEqual(await found("1", None, None, 9), [("1LOW", 1.5), ("1HIGH", 9.0)])
+        self.assertEqual(await found(None, AT + 10, None, 1), [("2HIGH", None)])
+        self.assertEqual(await found(None, AT + 11, AT + 1, 9), [("2HIGH", None)])
+        self.assertEqual(await found(None, None, AT, 9), [])
 
     async def test_owners(self) -> None:
         """

@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 from tests.support.database import PostgresTestCase, numbered, numbered_request
 from tests.support.postgresql import SEARCH_PATH
 from usbgate.core import batch
-from usbgate.core.model import Reading, Selection, StoredReading
+from usbgate.core.model import Reading, Selection, StoredReading, StoredState
 from usbgate.store.interfaces import IStore
 from usbgate.store.postgres import queries
 from usbgate.store.postgres.sink import PostgresSink
@@ -114,6 +114,28 @@ class ArchiveTests(PostgresTestCase):
                     for each, same in zip(found, sums, strict=True):
                         self.assertAlmostEqual(each.avg, same.avg)
 
+    async def test_states(self) -> None:
+        """
+        Equal readings of a field and device in a row are one state until the next one, except across a gap, and
+        beginning with the last one before the time range.
+        """
+        values = [0.0] * 10 + [1.0] * 3 + [0.0] * 7
+        rows = [numbered(n, sensor="0", field="DOOR", value=value) for n, value in enumerate(values)]
+        rows = [row._replace(at=AT + n * 1000 + (n > 15) * 60_000) for n, row in enumerate(rows)]
+        rows += [numbered(sensor="0", field="DOOR", device="uno", at=AT + 2_500, value=None, text="open")]
+        sink = await self.stored(rows)
+
+        def state(since: int, until: int, value: float) -> StoredState:
+            return StoredState(AT + since * 1000, AT + until * 1000, "leonardo", "DOOR", value, None)
+
+        uno = StoredState(AT + 2_500, AT + 2_500, "uno", "DOOR", None, "open")
+        first, *others = [state(0, 10, 0.0), state(10, 13, 1.0), state(13, 15, 0.0), state(76, 79, 0.0)]
+        selection = Selection("0", "DOOR")
+        self.assertEqual(await sink.states(selection, 9), [first, uno, *others])
+        self.assertEqual(await sink.states(selection, 2), others[-2:])
+        found = await sink.states(Selection("0", "DOOR", AT + 11_500, AT + 14_500), 9)
+        self.assertEqual(found, [state(11, 13, 1.0), state(13, 14, 0.0)])
+
     async def test_requests(self) -> None:
         """
         Requests are returned newest first, of one sensor or of all.
@@ -141,6 +163,7 @@ class ArchiveTests(PostgresTestCase):
             queries.page("pi", Selection("7"), 50_000, 99_967, 100),
             queries.page("pi", Selection("7", "VALUE"), 50_000, 99_967, 100),
             queries.buckets("pi", hour, 300_000, 1000),
+            queries.states("pi", hour, 1000),
             queries.requests("pi", None, 10),
         ]
         for question in questions:

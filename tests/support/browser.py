@@ -26,8 +26,12 @@ from usbgate.cli.demo import configuration
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
-# In addition to the demo's sensors: one that never answers, with a short time limit.
+# In addition to the demo's sensors: one that never answers, with a short time limit, and one with an alarm.
 _MORE = """
+[sensor.98]
+name = "boiler"
+field.TEMP = { unit = "°C", alarm = "> 60" }
+
 [sensor.99]
 name = "cellar"
 timeout = 0.3

@@ -23,8 +23,10 @@ from usbgate.core.model import (
     ReportEvent,
     Request,
     Selection,
+    StoredAlarm,
     StoredReading,
     StoredRequest,
+    StoredState,
 )
 from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
@@ -97,6 +99,10 @@ class MemoryGateway:
         self.bucket_calls: list[tuple[Selection, int, int]] = []
         self.stored_requests: list[StoredRequest] = []
         self.request_calls: list[tuple[str | None, int]] = []
+        self.stored_states: list[StoredState] = []
+        self.state_calls: list[tuple[Selection, int]] = []
+        self.stored_alarms: list[StoredAlarm] = []
+        self.alarm_calls: list[tuple[str | None, int | None, int | None, int]] = []
         self.raised: list[Alarm] = []
         self.acknowledged: list[tuple[str, str]] = []
 
@@ -212,6 +218,16 @@ class MemoryGateway:
     def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
         self.bucket_calls.append((selection, width, limit))
         return succeed(self.stored_buckets)
+
+    def states(self, selection: Selection, limit: int) -> Deferred[list[StoredState]]:
+        self.state_calls.append((selection, limit))
+        return succeed(self.stored_states)
+
+    def past_alarms(
+        self, sensor: str | None, since: int | None, until: int | None, limit: int
+    ) -> Deferred[list[StoredAlarm]]:
+        self.alarm_calls.append((sensor, since, until, limit))
+        return succeed(self.stored_alarms)
 
     def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
         self.request_calls.append((sensor, limit))

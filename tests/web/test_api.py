@@ -27,7 +27,17 @@ from usbgate.core.errors import (
     TimedOut,
     Unknown,
 )
-from usbgate.core.model import Alarm, Bucket, Button, RequestRecord, Selection, StoredReading, StoredRequest
+from usbgate.core.model import (
+    Alarm,
+    Bucket,
+    Button,
+    RequestRecord,
+    Selection,
+    StoredAlarm,
+    StoredReading,
+    StoredRequest,
+    StoredState,
+)
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import DeviceSummary, SensorSummary
@@ -398,20 +408,36 @@ class HistoryTests(WebTestCase):
         """
         The store aggregates readings, with the width in milliseconds; as JSON or CSV.
         """
-        self.gateway.stored_buckets = [Bucket(AT, "VALUE", 1.0, 2.5, 4.0, 3)]
+        self.gateway.stored_buckets = [Bucket(AT, "leonardo", "VALUE", 1.0, 2.5, 4.0, 3)]
         body = await self.get("/api/v1/readings?sensor=20&field=value&since=1h&bucket=5m&limit=7")
-        bucket = {"at": AT_TEXT, "sensor": "20", "field": "VALUE", "min": 1.0, "avg": 2.5, "max": 4.0, "count": 3}
+        bucket = {
+            **{"at": AT_TEXT, "sensor": "20", "device": "leonardo", "field": "VALUE"},
+            **{"min": 1.0, "avg": 2.5, "max": 4.0, "count": 3},
+        }
         self.assertEqual(body, {"bucket": 300.0, "buckets": [bucket]})
         ((selection, width, limit),) = self.gateway.bucket_calls
         self.assertEqual((selection, width, limit), (Selection("20", "VALUE", AT + 5_000 - 3_600_000), 300_000, 7))
         reply = await self.call("GET", "/api/v1/readings.csv?sensor=20&bucket=5m")
-        self.assertEqual(reply.body.decode(), f"at,sensor,field,min,avg,max,count\r\n{AT_TEXT},20,VALUE,1,2.5,4,3\r\n")
+        rows = ["at,sensor,device,field,min,avg,max,count", f"{AT_TEXT},20,leonardo,VALUE,1,2.5,4,3", ""]
+        self.assertEqual(reply.body.decode(), "\r\n".join(rows))
+
+    async def test_states(self) -> None:
+        """
+        The store merges equal readings.
+        """
+        self.gateway.stored_states = [StoredState(AT, AT, "leonardo", "BAT", None, "OK")]
+        state = {"since": AT_TEXT, "until": AT_TEXT, "device": "leonardo", "field": "BAT", "value": None, "text": "OK"}
+        self.assertEqual(await self.get("/api/v1/states?sensor=20&field=bat&since=1h"), {"states": [state]})
+        self.assertEqual(self.gateway.state_calls, [(Selection("20", "BAT", AT + 5_000 - 3_600_000), 1000)])
 
     async def test_since_and_until(self) -> None:
         """
         `since` later than `until` is a mistake of the client; the same time for both selects nothing.
         """
         later, earlier = "2013-03-11T21:02:10.001Z", "2013-03-11T21:02:10Z"
+        for path in ("states?field=A&", "alarms/history?"):
+            found = await self.problem("GET", f"/api/v1/{path}sensor=20&since=1h&until=2h")
+            self.assertEqual(found, (400, "malformed", "value out of range: since is later than until"), path)
         for path in ("readings", "readings.csv"):
             for times in (f"since={later}&until={earlier}", "since=1h&until=2h", f"since=1s&until={earlier}&bucket=1h"):
                 found = await self.problem("GET", f"/api/v1/{path}?sensor=20&{times}")
@@ -524,6 +550,12 @@ class OtherTests(WebTestCase):
         self.assertEqual(await self.get("/api/v1/alarms"), {"alarms": [alarm]})
         reply = await self.call("POST", "/api/v1/alarms/a1/acknowledge", json={"by": "Zoé"})
         self.assertEqual(reply.json, {**alarm, "acknowledged": {"by": "Zoé", "at": AT_TEXT}})
+        self.gateway.stored_alarms = [StoredAlarm(SMOKE, 2.0, ((AT, None), (AT, AT)))]
+        spans = [{"since": AT_TEXT, "until": None}, {"since": AT_TEXT, "until": AT_TEXT}]
+        found = await self.get("/api/v1/alarms/history?sensor=2&until=1s&limit=5")
+        self.assertEqual(found, {"alarms": [{**alarm, "peak": 2.0, "spans": spans}]})
+        await self.get("/api/v1/alarms/history")
+        self.assertEqual(self.gateway.alarm_calls, [("2", None, AT + 4_000, 5), (None, None, None, 100)])
         await self.call("POST", "/api/v1/alarms/a1/acknowledge", json={})
         self.assertEqual(self.gateway.acknowledged, [("a1", "Zoé"), ("a1", "127.0.0.1")])
         self.assertEqual((await self.problem("POST", "/api/v1/alarms/a9/acknowledge", json={}))[:2], (404, "unknown"))

@@ -21,7 +21,18 @@ from tests.support.running import ROOT, environment
 from tests.support.web import WebTestCase
 from usbgate.core.counts import LinkCounts
 from usbgate.core.holders import Holder
-from usbgate.core.model import Alarm, Answer, Bucket, Report, Request, RequestRecord, StoredReading, StoredRequest
+from usbgate.core.model import (
+    Alarm,
+    Answer,
+    Bucket,
+    Report,
+    Request,
+    RequestRecord,
+    StoredAlarm,
+    StoredReading,
+    StoredRequest,
+    StoredState,
+)
 from usbgate.gateway.interfaces import DeviceSummary, SensorSummary
 from usbgate.testing import AT, reading
 from usbgate.web.api import Api
@@ -32,7 +43,7 @@ CASES = 100 if os.environ.get("USBGATE_FAULTS") == "full" else 5  # generated ca
 # No schema can say that `since` is not later than `until`.
 _EXCEPTIONS = """
 [[operations]]
-include-path = ["/api/v1/readings", "/api/v1/readings.csv"]
+include-path = ["/api/v1/readings", "/api/v1/readings.csv", "/api/v1/states", "/api/v1/alarms/history"]
 checks.positive_data_acceptance.enabled = false
 """
 
@@ -105,11 +116,13 @@ class SchemathesisTests(WebTestCase):
         gateway.readings = [reading()]
         gateway.known_devices = [DeviceSummary("leonardo", "/dev/x", "online", AT, LinkCounts(3))]
         gateway.stored = [StoredReading(n, reading(n / 2)) for n in range(3)]
-        gateway.stored_buckets = [Bucket(AT, "VALUE", 1.0, 2.5, 4.0, 3)]
+        gateway.stored_buckets = [Bucket(AT, "leonardo", "VALUE", 1.0, 2.5, 4.0, 3)]
         gateway.stored_requests = [
             StoredRequest(9, RequestRecord(AT, "me", "127.0.0.1:5", None, "20", "J", None, "offline", 1.5, True))
         ]
         gateway.raised = [Alarm("a1", "leonardo", "2", "SMOKE", "== 1", 1.0, None, AT)]
+        gateway.stored_states = [StoredState(AT, AT + 9, "leonardo", "SMOKE", 1.0, None)]
+        gateway.stored_alarms = [StoredAlarm(gateway.raised[0], 1.0, ((AT, None),))]
 
         def answer(request: Request, holder: Holder) -> Deferred[Answer]:
             question = request.question

@@ -32,6 +32,17 @@ PHONE = {"width": 360, "height": 740}
 
 GREY = "rgb(89, 97, 107)"  # of what may be old, in the light theme
 
+# Counts the pixels of the line or the band in the upper fourth of the first chart.
+BLUE_ON_TOP = """() => {
+    const canvas = document.querySelector(".plot canvas"), over = document.querySelector(".u-over");
+    const [box, all] = [over.getBoundingClientRect(), canvas.getBoundingClientRect()];
+    const place = [box.left - all.left, box.top - all.top, box.width, box.height / 4];
+    const { data } = canvas.getContext("2d").getImageData(...place.map((each) => each * devicePixelRatio));
+    let count = 0;
+    for (let at = 0; at < data.length; at += 4) if (data[at + 3] > 0 && data[at + 2] - data[at] > 40) count += 1;
+    return count;
+}"""
+
 # The browser logs every response that is not 200, such as a timeout; that is not an error of the page.
 _OF_THE_NETWORK = "Failed to load resource"
 
@@ -255,6 +266,24 @@ class TopTests(PageCase):
         flat().say("2", "SMOKE:0")
         expect(page.get_by_role("alert")).to_be_empty()
 
+    def test_name(self) -> None:
+        """
+        The browser remembers the name under which somebody acknowledges alarms.
+        """
+        page = self.open()
+        self.live(page)
+        for each in ("Zoé", None):
+            flat().say("2", "SMOKE:1")
+            name = page.get_by_role("alert").get_by_label("Your name")
+            if each is not None:
+                name.fill(each)
+            expect(name).to_have_value("Zoé")
+            page.get_by_role("alert").get_by_role("button", name="Acknowledge").click()
+            expect(page.get_by_role("alert")).to_contain_text("acknowledged by Zoé")
+            flat().say("2", "SMOKE:0")
+            expect(page.get_by_role("alert")).to_be_empty()
+            page.reload()
+
     def test_uncompared(self) -> None:
         """
         A condition with which the newest readings cannot be compared is shown.
@@ -322,6 +351,65 @@ class TopTests(PageCase):
         expect(page.locator("#notices")).to_be_empty()
         expect(self.card(page, "balcony temperature").locator(".value")).to_have_text("-4.5")
         expect(self.card(page, "balcony temperature").locator(".problem")).to_be_hidden()
+
+
+class ChartTests(PageCase):
+    """
+    Charts, sparklines and past alarms.
+    """
+
+    def test_alarm(self) -> None:
+        """
+        A peak that was just read is in the chart and on its axis, with the threshold, the time when the condition held
+        and a flag; the alarm is in the lists of past alarms, and stays there.
+        """
+        page = self.open("#/sensor/98")
+        for value in (*[20] * 30, 75):
+            flat().say("98", f"TEMP:{value}")
+        expect(page.get_by_role("img", name=re.compile(r"highest 75\s°C"))).to_be_visible()
+        expect(page.locator(".marks .threshold")).to_be_visible()
+        expect(page.locator(".marks .held")).to_have_count(1)
+        expect(page.locator(".marks .flag")).to_have_text(re.compile("[0-9]{2}:[0-9]{2}"))
+        self.assertGreater(page.evaluate(BLUE_ON_TOP), 10)
+        flat().say("98", "TEMP:90.5")
+        flat().say("98", "TEMP:21")
+        expect(page.get_by_role("alert")).to_contain_text("ended")
+        background = page.locator(".banner").evaluate("node => getComputedStyle(node).backgroundColor")
+        self.assertEqual(background, "rgb(255, 255, 255)")  # no longer red
+        page.get_by_role("alert").get_by_label("Your name").fill("Anna")
+        page.get_by_role("alert").get_by_role("button", name="Acknowledge").click()
+        expect(page.get_by_role("alert")).to_be_empty()
+        row = page.get_by_role("region", name="Past alarms").get_by_role("row").nth(1)
+        expect(row).to_contain_text(re.compile(r"temperature > 60\s°C.*90.5\s°C.*Anna"))
+        page.get_by_role("link", name="Alarms", exact=True).click()
+        row = page.get_by_role("row").filter(has=page.get_by_role("link", name="boiler"))
+        expect(row).to_contain_text(re.compile(r"temperature > 60\s°C.*90.5\s°C.*Anna"))
+
+    def test_lines(self) -> None:
+        """
+        Lines are interrupted where there are gaps, also in sparklines; each device has lines of its own; the sparklines
+        of a card have one time axis.
+        """
+        sql = """
+            insert into reading
+            select now() - n * interval '5 min', (select name from gateway limit 1), -n * 10 - k, device, '97', 'VALUE',
+                k * 10 + n % 3, null, null, true
+            from generate_series(1, 200) as n, (values (1, 'arduino'), (2, 'mega')) as of (k, device)
+            where n < 30 or n > 60
+            """
+        postgresql.server().query(flat().database, sql)
+        flat().say("97", "VALUE:11")
+        page = self.open()
+        line = self.card(page, "97").locator(".spark .line")
+        expect(line).to_have_attribute("d", re.compile("^M[^M]+M[^M]+$"))
+        first, second = (self.card(page, "bathroom climate").locator(".spark").nth(n).bounding_box() for n in (0, 1))
+        assert first is not None
+        assert second is not None
+        self.assertEqual((first["x"], first["width"]), (second["x"], second["width"]))
+        page.goto(flat().url + "#/sensor/97")
+        expect(page.locator(".charts h3")).to_have_text(["value · arduino", "value · mega"])
+        expect(page.get_by_role("img", name=re.compile("highest 1[0-9]$"))).to_have_count(1)
+        expect(page.get_by_role("img", name=re.compile("lowest 2[0-9]"))).to_have_count(1)
 
 
 class LookTests(PageCase):

@@ -347,12 +347,42 @@ class StoredRequest(NamedTuple):
 
 class Bucket(NamedTuple):
     """
-    The numeric readings of a field within one interval.
+    The numeric readings of a field from one device within one interval.
     """
 
     at: int  # the start of the interval: whole milliseconds since 1970, UTC
+    device: str
     field: str
     min: float
     avg: float
     max: float
     readings: int  # how many
+
+
+class StoredState(NamedTuple):
+    """
+    Equal readings of a field from one device, one after the other.
+    """
+
+    since: int  # the first one: whole milliseconds since 1970, UTC
+    until: int  # the next other one, or, before a gap and at the end, the last one
+    device: str
+    field: str
+    value: float | None
+    text: str | None
+
+
+class StoredAlarm(NamedTuple):
+    """
+    An alarm from the store, open or closed.
+
+    Attributes:
+        alarm: The alarm; it may have ended and have begun again since it was raised.
+        peak: The number furthest beyond a condition with `<` or `>`; None for other conditions.
+        spans: When the condition held, newest first: from and to in whole milliseconds since 1970, UTC; None for to
+            while it holds.
+    """
+
+    alarm: Alarm
+    peak: float | None
+    spans: tuple[tuple[int, int | None], ...]

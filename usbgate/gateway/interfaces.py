@@ -22,8 +22,10 @@ from usbgate.core.model import (
     Reading,
     Request,
     Selection,
+    StoredAlarm,
     StoredReading,
     StoredRequest,
+    StoredState,
 )
 from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
@@ -230,6 +232,18 @@ class IQueries(Interface):
     def buckets(selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
         """
         Aggregate stored readings (see `IStore.buckets`); fails with `StoreUnavailable`, whose text says why.
+        """
+
+    def states(selection: Selection, limit: int) -> Deferred[list[StoredState]]:
+        """
+        Merge stored readings (see `IStore.states`); fails with `StoreUnavailable`, whose text says why.
+        """
+
+    def past_alarms(
+        sensor: str | None, since: int | None, until: int | None, limit: int
+    ) -> Deferred[list[StoredAlarm]]:
+        """
+        Fetch stored alarms (see `IStore.past_alarms`); fails with `StoreUnavailable`, whose text says why.
         """
 
     def requests(sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:

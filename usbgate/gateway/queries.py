@@ -14,7 +14,16 @@ from zope.interface import implementer
 from usbgate import __version__
 from usbgate.core.clock import IClock
 from usbgate.core.errors import StoreUnavailable
-from usbgate.core.model import Alarm, Bucket, Reading, Selection, StoredReading, StoredRequest
+from usbgate.core.model import (
+    Alarm,
+    Bucket,
+    Reading,
+    Selection,
+    StoredAlarm,
+    StoredReading,
+    StoredRequest,
+    StoredState,
+)
 from usbgate.core.recorder import Recorder
 from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
@@ -153,6 +162,14 @@ class Queries:
 
     def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
         return self._fetch(lambda store: store.buckets(selection, width, limit))
+
+    def states(self, selection: Selection, limit: int) -> Deferred[list[StoredState]]:
+        return self._fetch(lambda store: store.states(selection, limit))
+
+    def past_alarms(
+        self, sensor: str | None, since: int | None, until: int | None, limit: int
+    ) -> Deferred[list[StoredAlarm]]:
+        return self._fetch(lambda store: store.past_alarms(sensor, since, until, limit))
 
     def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
         return self._fetch(lambda store: store.requests(sensor, limit))

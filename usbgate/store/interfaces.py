@@ -17,8 +17,10 @@ from usbgate.core.model import (
     Reading,
     Row,
     Selection,
+    StoredAlarm,
     StoredReading,
     StoredRequest,
+    StoredState,
 )
 
 
@@ -263,12 +265,41 @@ class IStore(Interface):
 
     def buckets(selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
         """
-        Aggregate stored numeric readings of this gateway by interval, oldest first.
+        Aggregate stored numeric readings of this gateway by interval and device, oldest first.
 
         Args:
             selection: Selects the readings.
             width: Interval width in whole milliseconds; intervals are aligned to 1970, UTC.
             limit: Only the newest `limit` buckets, above 0.
+
+        Returns:
+            Fails with `SinkUnavailable`.
+        """
+
+    def states(selection: Selection, limit: int) -> Deferred[list[StoredState]]:
+        """
+        Merge equal readings of a field and device in a row, oldest first; across a gap, which is 5 times as long as
+        most intervals between readings, they are two. The last reading before the time range counts, too.
+
+        Args:
+            selection: Selects the readings; of each field, only the newest 200,000.
+            limit: Only the newest `limit` states, above 0.
+
+        Returns:
+            Fails with `SinkUnavailable`.
+        """
+
+    def past_alarms(
+        sensor: str | None, since: int | None, until: int | None, limit: int
+    ) -> Deferred[list[StoredAlarm]]:
+        """
+        Fetch alarms of this gateway, open and closed, newest first.
+
+        Args:
+            sensor: Only of this sensor; None for all.
+            since: Only those that had not ended at this time: whole milliseconds since 1970, UTC; None for all.
+            until: Only those raised before this time; None for all.
+            limit: Maximum number of alarms, above 0.
 
         Returns:
             Fails with `SinkUnavailable`.

@@ -27,12 +27,14 @@ from usbgate.core.errors import (
 from usbgate.core.fieldline import RESERVED, format_number, format_time, is_key
 from usbgate.core.holders import Holder
 from usbgate.core.messages import parse_request
+from usbgate.core.model import Selection
 from usbgate.gateway.interfaces import IGateway
 from usbgate.web import schema
 from usbgate.web.calls import HttpCalls, client_of, host_of, not_found
 from usbgate.web.events import EventStreams
 from usbgate.web.openapi import document
 from usbgate.web.problems import respond
+from usbgate.web.query import check_order
 from usbgate.web.readings import send_readings, wants_csv
 from usbgate.web.schema import CSV, EVENT_STREAM, JSON, PLAIN_TEXT
 from usbgate.web.serialize import (
@@ -40,8 +42,10 @@ from usbgate.web.serialize import (
     answer_json,
     device_json,
     health_json,
+    past_alarm_json,
     request_json,
     sensors_json,
+    state_json,
     status_json,
 )
 from usbgate.web.static import load_page
@@ -142,6 +146,16 @@ class Api:
         """
         await send_readings(self._reactor, self._queries, request, query, True)
 
+    @calls.get("/api/v1/states", errors=[StoreUnavailable])
+    async def states(self, request: Any, query: schema.StatesQuery) -> schema.ApiStates:
+        """
+        How long a field had which value.
+        """
+        check_order(query.since, query.until)
+        selection = Selection(str(query.sensor), str(query.field), query.since, query.until)
+        found = await self._queries.states(selection, query.limit)
+        return schema.ApiStates(states=[state_json(state) for state in found])
+
     @calls.get("/api/v1/requests", errors=[StoreUnavailable])
     async def requests(self, request: Any, query: schema.RequestsQuery) -> schema.ApiRequests:
         """
@@ -187,6 +201,17 @@ class Api:
         """
         configured = self._queries.sensor_settings()
         return schema.ApiAlarms(alarms=[alarm_json(alarm, configured) for alarm in self._queries.alarms()])
+
+    @calls.get("/api/v1/alarms/history", errors=[StoreUnavailable])
+    async def past_alarms(self, request: Any, query: schema.PastAlarmsQuery) -> schema.ApiPastAlarms:
+        """
+        Alarms from the store, open and closed.
+        """
+        check_order(query.since, query.until)
+        sensor = None if query.sensor is None else str(query.sensor)
+        found = await self._queries.past_alarms(sensor, query.since, query.until, query.limit)
+        configured = self._queries.sensor_settings()
+        return schema.ApiPastAlarms(alarms=[past_alarm_json(stored, configured) for stored in found])
 
     @calls.post("/api/v1/alarms/{alarm}/acknowledge", errors=[Unknown, Stopped])
     async def acknowledge(self, request: Any, alarm: str, body: schema.ApiAcknowledge) -> schema.ApiAlarm:

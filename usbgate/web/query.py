@@ -16,6 +16,8 @@ from usbgate.core.units import parse_duration, parse_moment
 
 _Query = TypeVar("_Query", bound=msgspec.Struct)
 
+_AGE = r"^[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d|w)?$"
+
 _REASON_LIMIT = 200  # characters of a reason, which may quote what the client sent
 
 
@@ -81,7 +83,7 @@ class QueryTime(int, QueryValue):
     """
 
     SCHEMA: ClassVar[Mapping[str, Any]] = {
-        "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "pattern": "^[0-9]{1,9}[smhdw]$"}]
+        "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "pattern": _AGE}]
     }
 
     @classmethod
@@ -106,6 +108,17 @@ class BucketWidth(float, QueryValue):
         if not 1.0 <= seconds <= 366 * 86_400.0:
             raise ValueError(f"not a duration from 1s to 366d: {text!r}")
         return cls(seconds)
+
+
+def check_order(since: int | None, until: int | None) -> None:
+    """
+    Check the times of a query.
+
+    Raises:
+        Malformed: `since` is later than `until`.
+    """
+    if since is not None and until is not None and since > until:
+        raise Malformed("value out of range", "since is later than until")
 
 
 def read_query(kind: type[_Query], arguments: Mapping[bytes, list[bytes]], now: int) -> _Query:

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 
-from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import format_number
 from usbgate.core.model import Selection, StoredReading
 from usbgate.gateway.interfaces import IQueries
 from usbgate.web.problems import respond
+from usbgate.web.query import check_order
 from usbgate.web.schema import CSV, JSON, MAX_BUCKETS, ApiBucket, ApiBuckets, ApiReading, ReadingsQuery
 from usbgate.web.serialize import bucket_json, reading_json
 from usbgate.web.streaming import StreamedResponse
@@ -45,8 +45,7 @@ async def send_readings(
         Malformed: `since` is later than `until`.
         StoreUnavailable: The store can't be queried; the response may have begun.
     """
-    if query.since is not None and query.until is not None and query.since > query.until:
-        raise Malformed("value out of range", "since is later than until")
+    check_order(query.since, query.until)
     sensor = str(query.sensor)  # msgspec encodes no subclass
     selection = Selection(sensor, query.field, query.since, query.until)
     headers = {"Cache-Control": "no-store", "Vary": "Accept"}

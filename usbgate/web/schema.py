@@ -23,6 +23,8 @@ EVENT_STREAM = "text/event-stream"
 MAX_READINGS = 9_999_999_999  # a number that PostgreSQL accepts; they are streamed
 MAX_BUCKETS = 10_000
 MAX_REQUESTS = 1_000
+MAX_STATES = 10_000
+MAX_ALARMS = 1_000
 
 ApiMoment = Annotated[
     str, Meta(description="RFC 3339, UTC, with milliseconds", extra_json_schema={"format": "date-time"})
@@ -82,6 +84,39 @@ class ReadingsQuery(Struct, frozen=True, kw_only=True):
             description="Aggregates by intervals of this length, such as `5m`, instead of readings; from 1 s to 366 d."
         ),
     ] = None
+
+
+class StatesQuery(Struct, frozen=True, kw_only=True):
+    """
+    Selects states.
+    """
+
+    sensor: Annotated[SensorId, Meta(description="A sensor's id.")]
+    field: Annotated[FieldName, Meta(description="The field.")]
+    since: Annotated[
+        QueryTime | None,
+        Meta(description="Only those that had not ended at this time: RFC 3339, or an age such as `1h` or `7d`."),
+    ] = None
+    until: Annotated[
+        QueryTime | None, Meta(description="Only those that began before this time: RFC 3339, or an age.")
+    ] = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_STATES, description="Only the newest states; by default 1000.")] = 1_000
+
+
+class PastAlarmsQuery(Struct, frozen=True, kw_only=True):
+    """
+    Selects alarms.
+    """
+
+    sensor: Annotated[SensorId | None, Meta(description="A sensor's id.")] = None
+    since: Annotated[
+        QueryTime | None,
+        Meta(description="Only those that had not ended at this time: RFC 3339, or an age such as `1h` or `7d`."),
+    ] = None
+    until: Annotated[QueryTime | None, Meta(description="Only those raised before this time: RFC 3339, or an age.")] = (
+        None
+    )
+    limit: Annotated[int, Meta(ge=1, le=MAX_ALARMS, description="Only the newest alarms; by default 100.")] = 100
 
 
 class ApiProblem(Struct, frozen=True, kw_only=True):
@@ -208,13 +243,36 @@ class ApiReadings(Struct, frozen=True, kw_only=True):
     readings: list[ApiReading]
 
 
+class ApiState(Struct, frozen=True, kw_only=True):
+    """
+    Equal readings of a field from one device, one after the other: `until` is the time of the next other one, or,
+    before a gap and at the end, of the last one.
+    """
+
+    since: ApiMoment
+    until: ApiMoment
+    device: str
+    field: str
+    value: float | None
+    text: str | None
+
+
+class ApiStates(Struct, frozen=True, kw_only=True):
+    """
+    States, newest last.
+    """
+
+    states: list[ApiState]
+
+
 class ApiBucket(Struct, frozen=True, kw_only=True):
     """
-    The numbers of a field within one interval, which begins at `at`.
+    The numbers of a field from one device within one interval, which begins at `at`.
     """
 
     at: ApiMoment
     sensor: str
+    device: str
     field: str
     min: float
     avg: float
@@ -298,6 +356,33 @@ class ApiAlarms(Struct, frozen=True, kw_only=True):
     """
 
     alarms: list[ApiAlarm]
+
+
+class ApiSpan(Struct, frozen=True, kw_only=True):
+    """
+    When the condition of an alarm held; `until` is null while it does.
+    """
+
+    since: ApiMoment
+    until: ApiMoment | None
+
+
+class ApiPastAlarm(ApiAlarm, frozen=True, kw_only=True):
+    """
+    An alarm, open or closed. `peak` is the number furthest beyond a condition with `<` or `>`; null for others.
+    `spans`, newest first, are when the condition held; at most 200.
+    """
+
+    peak: float | None
+    spans: list[ApiSpan]
+
+
+class ApiPastAlarms(Struct, frozen=True, kw_only=True):
+    """
+    Alarms, newest first.
+    """
+
+    alarms: list[ApiPastAlarm]
 
 
 class ApiDevice(Struct, frozen=True, kw_only=True):

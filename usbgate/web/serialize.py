@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import assert_never
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from usbgate.core.fieldline import format_time, parse_value, plain_text
 from usbgate.core.model import (
@@ -20,8 +21,10 @@ from usbgate.core.model import (
     Event,
     Reading,
     ReportEvent,
+    StoredAlarm,
     StoredReading,
     StoredRequest,
+    StoredState,
     StoreEvent,
 )
 from usbgate.core.settings import FieldSettings, SensorSettings
@@ -37,10 +40,13 @@ from usbgate.web.schema import (
     ApiDeviceEvent,
     ApiField,
     ApiHealth,
+    ApiPastAlarm,
     ApiReading,
     ApiReportEvent,
     ApiRequest,
     ApiSensor,
+    ApiSpan,
+    ApiState,
     ApiStatus,
     ApiStore,
     ApiStoreEvent,
@@ -189,11 +195,40 @@ def bucket_json(sensor: str, bucket: Bucket) -> ApiBucket:
     return ApiBucket(
         at=format_time(bucket.at),
         sensor=sensor,
+        device=bucket.device,
         field=bucket.field,
         min=bucket.min,
         avg=bucket.avg,
         max=bucket.max,
         count=bucket.readings,
+    )
+
+
+def state_json(state: StoredState) -> ApiState:
+    """
+    Return a state.
+    """
+    return ApiState(
+        since=format_time(state.since),
+        until=format_time(state.until),
+        device=state.device,
+        field=state.field,
+        value=state.value,
+        text=state.text,
+    )
+
+
+def past_alarm_json(stored: StoredAlarm, configured: Mapping[str, SensorSettings]) -> ApiPastAlarm:
+    """
+    Return a stored alarm, with its sensor's name and place.
+    """
+    return ApiPastAlarm(
+        **asdict(alarm_json(stored.alarm, configured)),
+        peak=stored.peak,
+        spans=[
+            ApiSpan(since=format_time(since), until=None if until is None else format_time(until))
+            for since, until in stored.spans
+        ],
     )
 
 

@@ -18,8 +18,18 @@ TYPES: Mapping[str, str] = {
     "icon.svg": "image/svg+xml",
     **dict.fromkeys(
         [
-            *("alarms.js", "api.js", "app.js", "buckets.js", "cards.js", "chart.js", "dom.js", "format.js"),
-            *("memory.js", "range.js", "sensor.js", "sparks.js", "store.js", "stream.js", "words.js"),
+            *(
+                "alarms.js",
+                "api.js",
+                "app.js",
+                "buckets.js",
+                "cards.js",
+                "chart.js",
+                "charts.js",
+                "dom.js",
+                "format.js",
+            ),
+            *("memory.js", "pastalarms.js", "range.js", "sensor.js", "sparks.js", "store.js", "stream.js", "words.js"),
         ],
         "text/javascript" + _TEXT,
     ),

@@ -15,7 +15,17 @@ from zope.interface import implementer
 from tests.faults.simulated.disk import is_poisoned
 from tests.faults.simulated.life import Life, demand
 from usbgate.core.batch import Batch, encode, without
-from usbgate.core.model import Alarm, Bucket, Reading, Row, Selection, StoredReading, StoredRequest
+from usbgate.core.model import (
+    Alarm,
+    Bucket,
+    Reading,
+    Row,
+    Selection,
+    StoredAlarm,
+    StoredReading,
+    StoredRequest,
+    StoredState,
+)
 from usbgate.store.interfaces import ISink, IStore, Refusal, Reject, SinkUnavailable
 from usbgate.testing import rows_of
 
@@ -208,6 +218,20 @@ class SimulatedSink:
         raise NotImplementedError
 
     def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
+        """
+        See `IStore`; not used here.
+        """
+        raise NotImplementedError
+
+    def states(self, selection: Selection, limit: int) -> Deferred[list[StoredState]]:
+        """
+        See `IStore`; not used here.
+        """
+        raise NotImplementedError
+
+    def past_alarms(
+        self, sensor: str | None, since: int | None, until: int | None, limit: int
+    ) -> Deferred[list[StoredAlarm]]:
         """
         See `IStore`; not used here.
         """

@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from usbgate.core.model import Alarm, Bucket, Reading, RequestRecord, Selection, StoredReading, StoredRequest
+from usbgate.core.model import (
+    Alarm,
+    Bucket,
+    Reading,
+    RequestRecord,
+    Selection,
+    StoredAlarm,
+    StoredReading,
+    StoredRequest,
+    StoredState,
+)
 
 T = TypeVar("T")
 
@@ -105,6 +115,8 @@ _TIME = """
     and at < timestamptz 'epoch' + %(until)s::float8 * interval '1 ms'
 """
 
+_BEFORE = "at < timestamptz 'epoch' + %(since)s::float8 * interval '1 ms'"
+
 # By number. Collisions of series numbers (1 in 10^19) are ignored.
 _OF = {"gateway": "%(gateway)s", "sensor": "%(sensor)s", "field": "field.name"}
 _OF_SERIES = f"{_SERIES} = {_SERIES_OF.format(**_OF)}"
@@ -143,10 +155,76 @@ _PAGE = f"""
 
 # `date_bin` needs PostgreSQL 14.
 _BUCKETS = f"""
-    select bucket * %(width)s, field, min(value), avg(value), max(value), count(*) from field cross join lateral (
-        select field, floor(date_part('epoch', at) * 1000 / %(width)s)::bigint as bucket, value from usbgate.reading
-        where {_IN_TIME} and value is not null
-    ) as numbers group by bucket, field order by bucket desc, field desc limit %(limit)s
+    select bucket * %(width)s, device, field, min(value), avg(value), max(value), count(*)
+    from field cross join lateral (
+        select device, field, floor(date_part('epoch', at) * 1000 / %(width)s)::bigint as bucket, value
+        from usbgate.reading where {_IN_TIME} and value is not null
+    ) as numbers group by bucket, device, field order by bucket desc, device desc, field desc limit %(limit)s
+"""
+
+# A state ends with the next one, or before a gap. A sort of 200,000 rows takes 0.2 s.
+_STATES = f"""
+    , given as (
+        select given.* from field cross join lateral (
+            (select at, seq, device, field, value, text from usbgate.reading
+            where {_IN_TIME} order by at desc limit 200000)
+            union all
+            (select at, seq, device, field, value, text from usbgate.reading
+            where {_IN_TIME.replace(_TIME, _BEFORE)} order by at desc limit 1)
+        ) as given
+    ), step as (
+        select *, lag(at) over series as before,
+            (value, text) is distinct from (lag(value) over series, lag(text) over series) as changed
+        from given window series as (partition by device, field order by at, seq)
+    ), usual as (
+        select device, field, max(at) as last, 5 * percentile_disc(0.75) within group (order by at - before) as gap
+        from step group by device, field
+    )
+    select {_AT}, {_MS.format("until")}, device, field, value, text from (
+        select *, coalesce(
+            lead(case when at - before > gap then before else at end)
+                over (partition by device, field order by at, seq),
+            last
+        ) as until
+        from step join usual using (device, field) where before is null or changed or at - before > gap
+    ) as state order by at desc, device desc, field desc limit %(limit)s
+"""
+
+# An alarm that was merged into another one (`joined`) is left out. The `next` of `raised` is `ended`. Bounds: the spans
+# of an alarm, of which the newest are returned, and the readings in which its extreme is looked for.
+_PAST_ALARMS = f"""
+    with change as (
+        select *, lead(at) over (partition by alarm, event = 'acknowledged' order by seq) as next
+        from usbgate.alarm_event where gateway = %(gateway)s and (%(sensor)s::text is null or sensor = %(sensor)s)
+    ), past as (
+        select alarm, min(device) as device, min(sensor) as sensor, min(field) as field, min(condition) as condition,
+            (array_agg(value order by seq))[1] as value, (array_agg(text order by seq))[1] as text,
+            (array_agg(at order by seq))[1] as since,
+            (array_agg(next order by seq desc) filter (where event = 'raised'))[1] as ended,
+            (array_agg(at order by seq) filter (where event = 'acknowledged'))[1] as acknowledged,
+            (array_agg(who order by seq) filter (where event = 'acknowledged'))[1] as who,
+            (array_agg({_AT} order by seq desc) filter (where event = 'raised'))[:200] as starts,
+            (array_agg({_MS.format("next")} order by seq desc) filter (where event = 'raised'))[:200] as ends,
+            min(seq) as seq
+        from change group by alarm having not bool_or(event = 'joined')
+    ), shown as (
+        select * from past
+        where since < timestamptz 'epoch' + %(until)s::float8 * interval '1 ms'
+            and coalesce(ended, 'infinity') >= timestamptz 'epoch' + %(since)s::float8 * interval '1 ms'
+        order by seq desc limit %(limit)s
+    )
+    select alarm, device, sensor, field, condition, value, text, {_MS.format("since")}, {_MS.format("ended")},
+        {_MS.format("acknowledged")}, who,
+        case left(condition, 1) when '<' then lowest when '>' then highest end, starts, ends
+    from shown left join lateral (
+        select min(number) as lowest, max(number) as highest from (
+            select value as number from usbgate.reading
+            where {_ID_OF.format(sensor="shown.sensor", field="shown.field")} = {_ID}
+                and at between shown.since and coalesce(shown.ended, 'infinity') and gateway = %(gateway)s
+                and sensor = shown.sensor and field = shown.field and device = shown.device
+            order by at limit 100000
+        ) as numbers
+    ) as extreme on true order by seq desc
 """
 
 _REQUESTS = f"""
@@ -239,6 +317,27 @@ def buckets(gateway: str, selection: Selection, width: int, limit: int) -> Query
     return _select(_BUCKETS, gateway, selection, Bucket._make, width=width, limit=limit)
 
 
+def states(gateway: str, selection: Selection, limit: int) -> Query[StoredState]:
+    """
+    Query states (see `IStore.states`), but newest first.
+    """
+    return _select(_STATES, gateway, selection, StoredState._make, limit=limit)
+
+
+def past_alarms(
+    gateway: str, sensor: str | None, since: int | None, until: int | None, limit: int
+) -> Query[StoredAlarm]:
+    """
+    Query alarms (see `IStore.past_alarms`).
+    """
+
+    def make(row: tuple[Any, ...]) -> StoredAlarm:
+        *alarm, peak, starts, ends = row
+        return StoredAlarm(Alarm._make(alarm), peak, tuple(zip(starts, ends, strict=True)))
+
+    return Query(_PAST_ALARMS, {"gateway": gateway, "sensor": sensor, "limit": limit, **_times(since, until)}, make)
+
+
 def requests(gateway: str, sensor: str | None, limit: int) -> Query[StoredRequest]:
     """
     Query requests (see `IStore.requests`).
@@ -268,11 +367,17 @@ def _select(
         "gateway": gateway,
         "sensor": selection.sensor,
         "field": selection.field,
-        "since": _FIRST if selection.since is None else _storable(selection.since),
-        "until": _LAST if selection.until is None else _storable(selection.until),
+        **_times(selection.since, selection.until),
         **others,
     }
     return Query((_FIELDS if selection.field is None else _ONE_FIELD) + sql, parameters, make)
+
+
+def _times(since: int | None, until: int | None) -> dict[str, int]:
+    return {
+        "since": _FIRST if since is None else _storable(since),
+        "until": _LAST if until is None else _storable(until),
+    }
 
 
 def _storable(at: int) -> int:

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from usbgate.core.batch import Batch, halve
-from usbgate.core.model import Alarm, Bucket, Reading, Selection, StoredReading, StoredRequest
+from usbgate.core.model import Alarm, Bucket, Reading, Selection, StoredAlarm, StoredReading, StoredRequest, StoredState
 from usbgate.store.interfaces import IChain, ISink, IStore, Refusal, Reject, SinkUnavailable
 from usbgate.store.postgres import queries
 from usbgate.store.postgres.insert import insert
@@ -183,6 +183,14 @@ class PostgresSink:
 
     def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
         return self._rows(queries.buckets(self._gateway, selection, width, limit)).addCallback(_reversed)
+
+    def states(self, selection: Selection, limit: int) -> Deferred[list[StoredState]]:
+        return self._rows(queries.states(self._gateway, selection, limit)).addCallback(_reversed)
+
+    def past_alarms(
+        self, sensor: str | None, since: int | None, until: int | None, limit: int
+    ) -> Deferred[list[StoredAlarm]]:
+        return self._rows(queries.past_alarms(self._gateway, sensor, since, until, limit))
 
     def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
         return self._rows(queries.requests(self._gateway, sensor, limit))

@@ -3,7 +3,8 @@
 import { Problem } from "./api.js";
 import { sensorAddress } from "./cards.js";
 import { arrange, el, icon, setAttribute, setText } from "./dom.js";
-import { fieldName, fieldValue, time, withUnit } from "./format.js";
+import { fieldLabel, fieldValue, time, withUnit } from "./format.js";
+import { kept, remember } from "./memory.js";
 import { store } from "./store.js";
 import { problemText, rows, t } from "./words.js";
 
@@ -35,12 +36,16 @@ export class Alarms {
     let made = this.shown.get(alarm.id);
     if (made === undefined) {
       made = { title: el("a", { href: sensorAddress(alarm.sensor) }), about: el("span", { class: "about" }) };
+      const label = t("alarm.name");
+      made.by = el("input", { type: "text", placeholder: label, "aria-label": label, maxlength: 200, autocomplete: "name" });
+      made.by.value = kept("by") ?? "";
       made.button = el("button", { type: "button", click: () => this.acknowledge(alarm.id) }, t("acknowledge"));
       made.node = el(
         "div",
         { class: "banner" },
         icon("alarm"),
         el("p", {}, el("strong", {}, made.title), " ", made.about),
+        made.by,
         made.button,
       );
       this.shown.set(alarm.id, made);
@@ -58,17 +63,18 @@ export class Alarms {
     setText(made.about, about.filter(Boolean).join(" · "));
     made.node.classList.toggle("seen", alarm.acknowledged !== null);
     made.node.classList.toggle("over", alarm.ended !== null);
-    made.button.hidden = alarm.acknowledged !== null;
+    made.button.hidden = made.by.hidden = alarm.acknowledged !== null;
     return made.node;
   }
 
   async acknowledge(id) {
-    const { button, about } = this.shown.get(id);
+    const { by, button, about } = this.shown.get(id);
     if (button.getAttribute("aria-disabled")) return;
     setAttribute(button, "aria-disabled", "true");
     setText(button, t("acknowledge.waiting"));
     try {
-      await store.acknowledge(id);
+      await store.acknowledge(id, by.value.trim());
+      remember("by", by.value.trim());
       // The button is gone: move the focus of a keyboard.
       document.getElementById("main").focus({ preventScroll: true });
     } catch (problem) {
@@ -83,11 +89,9 @@ export class Alarms {
 
 /** The reading that raised the alarm, and the condition unless it repeats the reading. */
 function reading(alarm) {
-  const shown = store.sensors.get(alarm.sensor)?.fields.find((field) => field.field === alarm.field);
-  const { unit = null, decimals = null } = shown ?? {};
-  const value = withUnit(fieldValue({ ...alarm, decimals }), unit);
+  const field = store.field(alarm.sensor, alarm.field);
   const condition = alarm.condition.startsWith("==") ? "" : ` (${alarm.condition})`;
-  return `${fieldName(alarm.field)} ${value}${condition}`;
+  return `${fieldLabel(field)} ${withUnit(fieldValue({ ...field, ...alarm }), field.unit)}${condition}`;
 }
 
 /** The notices: [key, shape, text] each. */
@@ -109,7 +113,7 @@ function notices() {
   }
   for (const { device, sensor, field, condition, text } of store.uncompared) {
     const name = store.sensors.get(sensor)?.name ?? sensor;
-    const about = t("notice.uncompared", { device, name, field: fieldName(field), condition, text });
+    const about = t("notice.uncompared", { device, name, field: fieldLabel(store.field(sensor, field)), condition, text });
     found.push([`uncompared ${device} ${sensor} ${field}`, "stale", about]);
   }
   const { state, backlog, behind } = store.database;

@@ -4,6 +4,7 @@ import { Alarms, Notices } from "./alarms.js";
 import { Overview, outcomeText } from "./cards.js";
 import { el, icon, setAttribute, setText } from "./dom.js";
 import { choice, remember } from "./memory.js";
+import { AlarmsView } from "./pastalarms.js";
 import { SensorView } from "./sensor.js";
 import { store } from "./store.js";
 import { otherLanguage, language, preferredLanguage, setLanguage, t } from "./words.js";
@@ -34,7 +35,8 @@ function showTop() {
     { type: "button", class: "plain", id: "language", lang: otherLanguage(), click: nextLanguage },
     t("language"),
   );
-  top_.replaceChildren(brand, connection, el("div", { class: "choices" }, themeButton, languageButton));
+  const past = el("a", { class: "button plain", href: "#/alarms" }, t("alarms"));
+  top_.replaceChildren(brand, connection, el("div", { class: "choices" }, past, themeButton, languageButton));
   setText(skip, t("skip"));
 }
 
@@ -88,7 +90,8 @@ function nextLanguage() {
 function open() {
   view?.close();
   const [, id] = /^#\/sensor\/(.+)$/.exec(location.hash) ?? [];
-  view = id === undefined ? new Overview() : new SensorView(decode(id));
+  if (id !== undefined) view = new SensorView(decode(id));
+  else view = location.hash === "#/alarms" ? new AlarmsView() : new Overview();
   main.replaceChildren(view.node);
   view.update();
   showTitle();

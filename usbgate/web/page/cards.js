@@ -1,7 +1,7 @@
 // The overview: a card for each sensor, grouped by place.
 
 import { arrange, el, icon, setAttribute, setText } from "./dom.js";
-import { ago, fieldName, fieldValue, time, withUnit } from "./format.js";
+import { ago, fieldLabel, fieldValue, time, withUnit } from "./format.js";
 import { draw, forget, sparkline, want } from "./sparks.js";
 import { store } from "./store.js";
 import { problemText, t } from "./words.js";
@@ -110,7 +110,7 @@ export class Card {
     }
     // With only one field, the sensor's name is enough.
     const alone = sensor.fields.length === 1;
-    setText(row.name, fieldName(field.field));
+    setText(row.name, fieldLabel(field));
     row.name.classList.toggle("unseen", alone);
     const text = fieldValue(field);
     if (row.at !== undefined && row.at !== field.at) row.reading.classList.add("new");
@@ -119,6 +119,7 @@ export class Card {
     setText(row.unit, field.unit ? `\u202f${field.unit}` : "");
     row.reading.classList.toggle("text", field.value === null);
     row.reading.classList.toggle("long", text.length > 8);
+    row.reading.classList.toggle("wide", field.value === null);
     row.node.classList.toggle("alarming", field.alarming);
     if (row.spark && this.seen) {
       setAttribute(row.spark.parentNode, "hidden", field.value === null ? "" : null);

@@ -1,12 +1,14 @@
-// A chart of one field, drawn by uPlot: the mean as a line, and a band from minimum to maximum.
+// A chart of one field of one device, drawn by uPlot: the mean as a line, and a band from minimum to maximum. Above it
+// are the threshold of the alarm, the times when its condition held, and a flag at the beginning of each.
 
-import { summary } from "./buckets.js";
-import { el, setText } from "./dom.js";
-import { fieldName, number, rough, tick, time, withUnit } from "./format.js";
+import { middle, summary, withoutGaps } from "./buckets.js";
+import { el, icon, placed, setText } from "./dom.js";
+import { fieldLabel, isLong, moment, number, rough, tick, time, withUnit } from "./format.js";
 import { t } from "./words.js";
 
 const HEIGHT = 260; // px
-const GAP = 8; // times the usual distance between two intervals; across a larger gap, the line is interrupted
+const FLAG = { short: 64, long: 120 }; // px that a flag takes with its time, and with its day as well
+const THRESHOLD = /^[<>]=? (\S+)$/; // of a condition
 
 let loading = null;
 
@@ -25,10 +27,11 @@ function colour(name) {
 
 export class Chart {
   /** `zoomed(from, to)`, in ms, is called after a drag across the chart. */
-  constructor(field, zoomed) {
-    this.field = field;
+  constructor(zoomed) {
     this.zoomed = zoomed;
+    this.field = null;
     this.buckets = [];
+    this.spans = [];
     this.range = [0, 1];
     this.plot = null;
     this.host = el("div", { class: "plot", role: "img" });
@@ -51,9 +54,15 @@ export class Chart {
     return withUnit(number(value, digits), this.field.unit);
   }
 
-  /** Show buckets of `width` ms between two times. */
-  async show(buckets, width, from, to) {
+  get threshold() {
+    const operand = Number(THRESHOLD.exec(this.field.alarm ?? "")?.[1] ?? NaN);
+    return Number.isNaN(operand) ? null : operand;
+  }
+
+  /** Show buckets of `width` ms between two times, and the [from, to] in which the condition of its alarm held. */
+  async show(buckets, spans, width, from, to) {
     this.buckets = buckets;
+    this.spans = spans;
     this.width = width;
     this.range = [from, to];
     this.uPlot = await loadUPlot();
@@ -68,73 +77,143 @@ export class Chart {
     this.host.hidden = this.readout.hidden = sums === null;
     if (sums === null) return;
     const [min, avg, max] = [sums.min, sums.avg, sums.max].map((value) => this.text(value));
-    this.host.setAttribute("aria-label", t("chart.label", { field: fieldName(this.field.field), min, avg, max }));
+    this.host.setAttribute("aria-label", t("chart.label", { field: fieldLabel(this.field), min, avg, max }));
     if (this.plot === null) this.plot = this.make();
     this.plot.batch(() => {
       this.plot.setData(this.columns());
       this.plot.setScale("x", { min: this.range[0] / 1000, max: this.range[1] / 1000 });
     });
-    if (this.plot.cursor.idx === null || this.plot.cursor.idx === undefined) this.showSummary(min, avg, max);
+    if (this.plot.cursor.idx === null || this.plot.cursor.idx === undefined) this.showSummary();
   }
 
-  showSummary(min, avg, max) {
-    setText(this.readout, `${t("least")} ${min} · ${t("mean")} ${avg} · ${t("most")} ${max}`);
+  showSummary() {
+    const sums = summary(this.buckets);
+    if (sums === null) return;
+    const [min, avg, max] = [sums.min, sums.avg, sums.max].map((value) => this.text(value));
+    const parts = [`${t("least")} ${min}`, `${t("mean")} ${avg}`, `${t("most")} ${max}`];
+    if (this.field.alarm) parts.push(`${t("state.alarm")} ${withUnit(this.field.alarm, this.field.unit)}`);
+    setText(this.readout, parts.join(" · "));
   }
 
+  /** The means with their times, interrupted where there are gaps. `shown` has the bucket of each. */
   columns() {
-    const distances = this.buckets.slice(1).map((bucket, index) => bucket.at - this.buckets[index].at);
-    const usual = [...distances].sort((a, b) => a - b)[Math.floor(distances.length / 2)] ?? 0;
-    const columns = [[], [], [], []];
-    this.buckets.forEach((bucket, index) => {
-      if (index && distances[index - 1] > GAP * usual) {
-        [(bucket.at - this.width / 2) / 1000, null, null, null].forEach((value, each) => columns[each].push(value));
+    const columns = [[], []];
+    this.shown = [];
+    for (const part of withoutGaps(this.buckets)) {
+      if (this.shown.length) {
+        columns[0].push(middle(part[0], this.width, ...this.range) / 1000 - 0.001);
+        columns[1].push(null);
+        this.shown.push(null);
       }
-      const { at, min, avg, max } = bucket;
-      [(at + this.width / 2) / 1000, max, min, avg].forEach((value, each) => columns[each].push(value));
-    });
+      for (const bucket of part) {
+        columns[0].push(middle(bucket, this.width, ...this.range) / 1000);
+        columns[1].push(bucket.avg);
+        this.shown.push(bucket);
+      }
+    }
     return columns;
   }
 
+  /** The range of the axis: all values, and the threshold if it was crossed or is not far away. */
+  extent() {
+    const { min, max } = summary(this.buckets) ?? { min: 0, max: 1 };
+    const { threshold } = this;
+    const near = max - min || Math.abs(max) * 0.1;
+    const shown = threshold !== null && (this.spans.length > 0 || (threshold > min - near && threshold < max + near));
+    const [low, high] = shown ? [Math.min(min, threshold), Math.max(max, threshold)] : [min, max];
+    const room = (high - low) * 0.08 || Math.abs(high) * 0.1 || 1;
+    return [low - room, high + room];
+  }
+
   make() {
-    const [accent, band, grid, quiet] = ["--accent", "--band", "--line", "--quiet"].map(colour);
+    const [accent, grid, quiet] = ["--accent", "--line", "--quiet"].map(colour);
     const font = `12px ${getComputedStyle(document.body).fontFamily}`;
     const axis = { stroke: quiet, font, grid: { stroke: grid, width: 1 }, ticks: { show: false } };
     const { uPlot } = this;
-    const unseen = { stroke: "transparent", width: 0, points: { show: false } };
-    return new uPlot(
+    this.marks = el("div", { class: "marks", "aria-hidden": "true" });
+    const plot = new uPlot(
       {
         width: this.host.clientWidth,
         height: HEIGHT,
         legend: { show: false },
         cursor: { y: false, drag: { x: true, y: false, setScale: false }, points: { size: 7 } },
-        scales: { x: { time: true }, y: { range: (_, min, max) => roomy(min, max) } },
-        series: [{}, unseen, unseen, { stroke: accent, width: 2, points: { size: 5, fill: accent } }],
-        bands: [{ series: [1, 2], fill: band }],
+        scales: { x: { time: true }, y: { range: () => this.extent() } },
+        series: [{}, { stroke: accent, width: 2, points: { size: 5, fill: accent } }],
         axes: [
           { ...axis, size: 32, values: (_, splits, __, ___, step) => times(splits, step) },
           { ...axis, size: 64, values: (_, splits, __, ___, step) => splits.map((value) => this.label(value, step)) },
         ],
         hooks: {
-          setCursor: [(plot) => this.showPoint(plot)],
-          setSelect: [(plot) => this.select(plot)],
+          drawAxes: [(drawn) => this.drawBand(drawn)],
+          draw: [(drawn) => this.mark(drawn)],
+          setCursor: [(moved) => this.showPoint(moved)],
+          setSelect: [(selected) => this.select(selected)],
         },
       },
       this.columns(),
       this.host,
     );
+    plot.over.prepend(this.marks);
+    return plot;
+  }
+
+  /** Draw a bar from minimum to maximum for each interval, none thinner than can be seen. */
+  drawBand({ ctx, bbox, valToPos }) {
+    const [from, to] = this.range;
+    const x = (at) => Math.round(valToPos(Math.min(Math.max(at, from), to) / 1000, "x", true));
+    const y = (value) => Math.round(valToPos(value, "y", true));
+    const thin = 2 * devicePixelRatio;
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+    ctx.clip();
+    ctx.beginPath();
+    for (const { at, min, max } of this.buckets) {
+      const left = Math.min(x(at), bbox.left + bbox.width - thin);
+      const [width, height] = [x(at + this.width) - left, y(min) - y(max)];
+      ctx.rect(left, y(max) - (height < thin ? thin / 2 : 0), Math.max(width, thin), Math.max(height, thin));
+    }
+    ctx.fillStyle = colour("--band");
+    ctx.fill();
+    ctx.restore();
+  }
+
+  /** Place the marks of the alarm. */
+  mark({ over, valToPos }) {
+    const [from, to] = this.range;
+    const x = (at) => valToPos(Math.min(Math.max(at, from), to) / 1000, "x");
+    const nodes = [];
+    const room = isLong(to - from) ? FLAG.long : FLAG.short;
+    // Spans that touch on the screen are one, so that there are never more than fit.
+    let last = null;
+    for (const [since, until] of this.spans.filter(([since, until]) => until >= from && since <= to)) {
+      const [left, right] = [x(since), Math.max(x(until), x(since) + 2)];
+      if (last !== null && left - last.right < 2) last.right = Math.max(last.right, right);
+      else nodes.push((last = { left, right, since }));
+    }
+    let free = -Infinity;
+    const held = nodes.map(({ left, right, since }) => {
+      const flag = since < from ? null : el("span", { class: "flag" }, icon("alarm"));
+      if (flag && left >= free) {
+        flag.append(moment(since, to - from));
+        free = left + room;
+        flag.classList.toggle("before", left + room > over.clientWidth);
+      }
+      return placed(el("div", { class: "held" }, flag), { left: `${left}px`, width: `${right - left}px` });
+    });
+    const { threshold } = this;
+    const top = threshold === null ? -1 : valToPos(threshold, "y");
+    const line = placed(el("div", { class: "threshold" }), { top: `${top}px` });
+    this.marks.replaceChildren(...held, ...(top >= 0 && top <= over.clientHeight ? [line] : []));
   }
 
   /** Show the values under the pointer. */
   showPoint(plot) {
-    const { idx } = plot.cursor;
-    if (idx === null || idx === undefined || plot.data[3][idx] === null) {
-      const sums = summary(this.buckets);
-      if (sums) this.showSummary(...[sums.min, sums.avg, sums.max].map((value) => this.text(value)));
-      return;
-    }
-    const [at, most, least, mean] = plot.data.map((column) => column[idx]);
-    const range = least === most ? "" : ` (${this.text(least)} – ${this.text(most)})`;
-    setText(this.readout, `${time(at * 1000 - this.width / 2)} · ${this.text(mean)}${range}`);
+    const bucket = this.shown?.[plot.cursor.idx ?? -1] ?? null;
+    if (bucket === null) return this.showSummary();
+    const { at, min, avg, max } = bucket;
+    const range = min === max ? "" : ` (${this.text(min)} – ${this.text(max)})`;
+    return setText(this.readout, `${time(at)} · ${this.text(avg)}${range}`);
   }
 
   select(plot) {
@@ -164,11 +243,4 @@ export class Chart {
 
 function times(splits, step) {
   return splits.map((at, index) => tick(at * 1000, step, index === 0));
-}
-
-/** The scale, with some room above and below, also for a constant value. */
-function roomy(min, max) {
-  if (min === null) return [0, 1];
-  const room = (max - min) * 0.08 || Math.abs(max) * 0.1 || 1;
-  return [min - room, max + room];
 }

@@ -25,6 +25,12 @@ function build(node, properties, children) {
   return node;
 }
 
+/** Set styles; the Content Security Policy forbids the attribute. */
+export function placed(node, styles) {
+  Object.assign(node.style, styles);
+  return node;
+}
+
 /** Set a text if it changed, so that screen readers and the layout notice changes only. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
@@ -43,6 +49,20 @@ export function arrange(parent, nodes) {
   nodes.forEach((node, index) => {
     if (parent.children[index] !== node) parent.insertBefore(node, parent.children[index] ?? null);
   });
+}
+
+/** A table in a region of its own that scrolls if it is too wide, also by keyboard. A cell is a text or a node. */
+export function table(label, names, rows) {
+  return el(
+    "div",
+    { class: "scroll", role: "region", "aria-label": label, tabindex: 0 },
+    el(
+      "table",
+      {},
+      el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col" }, name)))),
+      el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell) => el("td", {}, cell))))),
+    ),
+  );
 }
 
 // Each state has its own shape, for people who do not see the colour.

@@ -33,7 +33,8 @@ export function withUnit(text, unit) {
   return unit ? `${text}\u202f${unit}` : text;
 }
 
-export function fieldName(field) {
+/** What a field is called. */
+export function fieldLabel({ field }) {
   return word(`field.${field}`, field);
 }
 
@@ -48,12 +49,38 @@ export function ago(seconds) {
   return t("ago", { n: number(Math.floor(n)), unit });
 }
 
-/** A time in ms, with its day unless it is today. */
+/** A time in ms, with its day unless it is today, and its year unless it is this one. */
 export function time(at) {
-  const date = new Date(at);
+  const [date, now] = [new Date(at), new Date()];
   const clock = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
-  const today = date.toDateString() === new Date().toDateString();
-  return kept(Intl.DateTimeFormat, today ? clock : { day: "numeric", month: "short", ...clock }).format(date);
+  if (date.toDateString() === now.toDateString()) return kept(Intl.DateTimeFormat, clock).format(date);
+  const year = date.getFullYear() === now.getFullYear() ? {} : { year: "numeric" };
+  return kept(Intl.DateTimeFormat, { day: "numeric", month: "short", ...year, ...clock }).format(date);
+}
+
+/** Whether times within a period of so many ms need their day. */
+export function isLong(period) {
+  return period > 86_400_000;
+}
+
+/** A time in ms within a period of so many ms. */
+export function moment(at, period) {
+  const clock = { hour: "2-digit", minute: "2-digit" };
+  const options = isLong(period) ? { day: "numeric", month: "short", ...clock } : clock;
+  return kept(Intl.DateTimeFormat, options).format(new Date(at));
+}
+
+/** How long something lasted, in ms, in its two largest units: "2 h 5 min". */
+export function length(ms) {
+  const seconds = Math.round(ms / 1000);
+  const units = [[86_400, t("unit.day")], [3600, "h"], [60, "min"], [1, "s"]];
+  const first = units.findIndex(([size]) => seconds >= size);
+  if (first === -1) return withUnit("0", "s");
+  const [[size, unit], next] = [units[first], units[first + 1]];
+  const parts = [withUnit(number(Math.floor(seconds / size)), unit)];
+  const rest = next ? Math.floor((seconds % size) / next[0]) : 0;
+  if (rest) parts.push(withUnit(number(rest), next[1]));
+  return parts.join(" ");
 }
 
 /** A time in ms on an axis whose labels are `seconds` apart. */

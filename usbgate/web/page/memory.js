@@ -1,13 +1,18 @@
 // Choices that are kept in the browser; if it keeps nothing for us, they last until the page is closed.
 
-/** The choice that was kept; null if there is none among these. */
-export function choice(name, among) {
+/** The text that was kept; null if there is none. */
+export function kept(name) {
   try {
-    const found = localStorage.getItem(`usbgate.${name}`);
-    return among.includes(found) ? found : null;
+    return localStorage.getItem(`usbgate.${name}`);
   } catch {
     return null;
   }
+}
+
+/** The choice that was kept; null if there is none among these. */
+export function choice(name, among) {
+  const found = kept(name);
+  return among.includes(found) ? found : null;
 }
 
 export function remember(name, value) {

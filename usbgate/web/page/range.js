@@ -45,6 +45,12 @@ export class Range {
     return this.custom ?? [now - SPANS[this.span], now];
   }
 
+  /** The period as parameters of a call. */
+  query() {
+    const [from, to] = this.extent();
+    return { since: new Date(from).toISOString(), until: this.custom && new Date(to).toISOString() };
+  }
+
   /** Choose a span until now. */
   choose(span) {
     this.span = span;

@@ -2,7 +2,7 @@
 // from minimum to maximum.
 
 import { Problem, get } from "./api.js";
-import { addReading, byField } from "./buckets.js";
+import { addReading, bySeries, middle, withoutGaps } from "./buckets.js";
 import { svg } from "./dom.js";
 import { store } from "./store.js";
 
@@ -64,12 +64,15 @@ async function load(id) {
 
 async function fetched(id, { span, width }) {
   const query = { sensor: id, since: `${span / 1000}s`, bucket: `${width / 1000}s` };
-  return byField((await get("readings", query)).buckets);
+  const series = bySeries((await get("readings", query)).buckets);
+  // A card shows the device that is asked.
+  const device = store.sensors.get(id)?.device;
+  return new Map([...series].flatMap(([field, of]) => (of.has(device) ? [[field, of.get(device)]] : [])));
 }
 
-store.on("reading", ({ sensor, at, values }) => {
+store.on("reading", ({ sensor, device, at, values }) => {
   const found = known.get(sensor);
-  if (found === undefined) return;
+  if (found === undefined || device !== store.sensors.get(sensor)?.device) return;
   const { fields, span, width } = found;
   for (const [field, value] of Object.entries(values)) {
     if (typeof value !== "number") continue;
@@ -96,11 +99,13 @@ export function draw(drawing, id, field) {
   const buckets = (fields.get(field) ?? []).filter((each) => each.at + width > now - span);
   const least = Math.min(...buckets.map((each) => each.min));
   const most = Math.max(...buckets.map((each) => each.max));
-  const x = (each) => Math.max(0, Math.min(W, W * (1 - (now - each.at - width / 2) / span))).toFixed(1);
+  const x = (each) => (W * (1 - (now - middle(each, width, now - span, now)) / span)).toFixed(1);
   const y = (value) => (most === least ? H / 2 : H - 2 - ((value - least) / (most - least)) * (H - 4)).toFixed(1);
   const path = (part, of) => part.map((each) => `${x(each)} ${y(each[of])}`).join("L");
-  // A line needs two intervals.
-  line.setAttribute("d", buckets.length > 1 ? `M${path(buckets, "avg")}` : "");
-  const wide = buckets.length > 1 && most > least;
-  band.setAttribute("d", wide ? `M${path(buckets, "max")}L${path([...buckets].reverse(), "min")}Z` : "");
+  const parts = buckets.length > 1 ? withoutGaps(buckets) : []; // a line needs two intervals
+  // An interval between two gaps is a dot.
+  const dot = (part) => (part.length === 1 ? "h.01" : "");
+  line.setAttribute("d", parts.map((part) => `M${path(part, "avg")}${dot(part)}`).join(""));
+  const bands = most > least ? parts.map((part) => `M${path(part, "max")}L${path(part.toReversed(), "min")}Z`) : [];
+  band.setAttribute("d", bands.join(""));
 }

@@ -44,8 +44,9 @@ class Store {
   }
 
   /**
-   * Add a listener: "sensors" (the set changed), "sensor" (with its id), "reading" (with its event), "alarms", "state"
-   * (of devices, database or connection), "gap" (events were missed), "asked" (a request ended).
+   * Add a listener: "sensors" (the set changed), "sensor" (with its id), "reading" (with its event), "alarms", "alarm"
+   * (with one that changed), "state" (of devices, database or connection), "gap" (events were missed), "asked" (a
+   * request ended).
    */
   on(what, listener) {
     if (!this.listeners.has(what)) this.listeners.set(what, new Set());
@@ -60,6 +61,12 @@ class Store {
   /** The time of usbgate's clock in ms; the browser's may be wrong. */
   now() {
     return this.clock.at + performance.now() - this.clock.since;
+  }
+
+  /** A field of a sensor, or one without settings if it is not known. */
+  field(id, name) {
+    const found = this.sensors.get(id)?.fields.find((each) => each.field === name);
+    return found ?? { field: name, unit: null, decimals: null, alarm: null };
   }
 
   /** Since when nothing is known of a sensor, in ms: usbgate or its device is away; null if both are there. */
@@ -246,6 +253,7 @@ class Store {
       const here = [...this.alarms.values()].filter((each) => each.sensor === data.sensor && each.field === data.field);
       if (field) field.alarming = here.some((each) => each.ended === null);
       this.emit("alarms");
+      this.emit("alarm", data);
       this.emit("sensor", data.sensor);
     } else if (kind === "device") {
       const device = this.devices.get(data.device) ?? { name: data.device, warning: null, lent_to: null };
@@ -352,9 +360,9 @@ class Store {
     return [...(this.asks.get(id)?.values() ?? [])].find((asked) => asked.state === "failed");
   }
 
-  /** Acknowledge an alarm. Fails with a Problem. */
-  async acknowledge(id) {
-    const alarm = await post(`alarms/${encodeURIComponent(id)}/acknowledge`, {});
+  /** Acknowledge an alarm; `by` is a name, or "" for the browser's address. Fails with a Problem. */
+  async acknowledge(id, by) {
+    const alarm = await post(`alarms/${encodeURIComponent(id)}/acknowledge`, by ? { by } : {});
     this.receive("alarm", alarm);
   }
 }
