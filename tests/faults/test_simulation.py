@@ -121,7 +121,7 @@ class TestSabotage(SimulationCase):
         """
         Check that one of the first worlds fails for one of these reasons.
         """
-        for seed in range(40):
+        for seed in range(100):
             try:
                 self.run_world(seed, Counter())
             except self.failureException as error:

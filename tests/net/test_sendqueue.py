@@ -98,11 +98,11 @@ class SendQueueTests(SynchronousTestCase):
         Data that may wait is sent before the next, or when flushed.
         """
         self.socket.room = 100
-        self.queue.write(b"a", at_once=False)
+        self.queue.add(b"a")
         self.assertEqual(self.socket.sent, b"")
         self.queue.write(b"b")
         self.assertEqual(self.socket.sent, b"ab")
-        self.queue.write(b"c", at_once=False)
+        self.queue.add(b"c")
         self.queue.flush()
         self.assertEqual(self.socket.sent, b"abc")
 
@@ -118,7 +118,7 @@ class SendQueueTests(SynchronousTestCase):
             while len(written) < 10 * PIECE:
                 data = drawn.randbytes(drawn.choice([1, 20, 500, PIECE, 3 * PIECE]))
                 written += data
-                queue.write(data, at_once=drawn.random() < 0.7)
+                (queue.write if drawn.random() < 0.7 else queue.add)(data)
                 self.socket.room += drawn.choice([0, 1, 100, PIECE])
                 if drawn.random() < 0.5:
                     self.socket.doWrite()

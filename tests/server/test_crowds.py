@@ -198,6 +198,7 @@ class PacketTests(CrowdCase):
         client, transport = factory.buildProtocol(None), Transport()
         client.makeConnection(transport)
         client.dataReceived(b"MSG:J_ID:20_TAG:a\nMSG:J_ID:20_TAG:b__\nMSG:J_ID:20\nMSG:J_ID:21\nMSG:J_ID:22\n")
+        self.clock.turn()
         self.assertEqual(len(transport.packets), 1)
         self.report(("20", "1"), ("21", "2"))
         self.clock.turn()

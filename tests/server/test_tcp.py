@@ -199,13 +199,14 @@ class TcpTests(TestCase):
 
     async def test_at_once(self) -> None:
         """
-        The reply to a line is in the kernel when the call that received the line returns.
+        The reply to a line is in the kernel before the reactor waits for the next line.
         """
         peer = await self.connect()
         client: Any = next(iter(self.factory.connections))
         peer.transport.write(b"ping\n")
         await until(lambda: peer.received == b"OK:ping\n")
         client.dataReceived(b"ping\n")
+        await deferLater(self.reactor, 0)
         self.assertEqual(client.unsent, 0)
         await until(lambda: peer.received == b"OK:ping\n" * 2)
         self.assertTrue(client.transport.getTcpNoDelay())

@@ -60,26 +60,31 @@ class SendQueue:
         self._in_transport = 0  # bytes, part of `unsent`
         self._busy = False  # whether we are the transport's producer
         self._registering = False
-        self._holds = 0
         self._closed = False
         self._progress_at = 0.0  # when the peer last read some, or data began to wait
         self._in_kernel: int | None = None  # bytes, at the last check
         self._timer: IDelayedCall | None = None
 
-    def write(self, data: bytes, at_once: bool = True) -> None:
+    def write(self, data: bytes) -> None:
         """
         Send data after all that was written before.
 
         Args:
             data: At least one byte.
-            at_once: If false, the data may wait until `flush`, or until the next data is sent.
         """
-        if self._closed:
-            return
-        self._pieces.append(data)
-        self.unsent += len(data)
-        if at_once and not self._holds:
-            self.flush()
+        self.add(data)
+        self.flush()
+
+    def add(self, data: bytes) -> None:
+        """
+        Keep data until `flush` or the next `write`, so that both leave in one packet.
+
+        Args:
+            data: At least one byte.
+        """
+        if not self._closed:
+            self._pieces.append(data)
+            self.unsent += len(data)
 
     def write_behind(self, data: bytes) -> None:
         """
@@ -92,22 +97,9 @@ class SendQueue:
         self.unsent += len(data)
         self._hand_over()
 
-    def hold(self) -> None:
-        """
-        Collect what is written until `release`, so that it goes out in one packet. Calls may be nested.
-        """
-        self._holds += 1
-
-    def release(self) -> None:
-        """
-        Send what was collected.
-        """
-        self._holds -= 1
-        self.flush()
-
     def flush(self) -> None:
         """
-        Send as much as the transport has room for, held or not.
+        Send as much as the transport has room for.
         """
         if self._closed:
             return

@@ -173,7 +173,8 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
 
     def flush_later(self, client: ClientProtocol) -> None:
         """
-        Flush a connection at the end of this reactor turn, so that the replies of one turn leave in one packet.
+        Flush a connection at the end of this reactor turn: all that is written to it in one turn leaves in one packet,
+        and a client on this machine that wakes up for the first packet is awake for the others.
         """
         if not self._unflushed:
             self.reactor.callLater(0, self._flush)  # runs before the reactor polls again

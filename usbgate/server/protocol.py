@@ -225,16 +225,12 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
 
     def linesReceived(self, lines: Sequence[bytes]) -> None:
         """
-        Serve lines; the replies that are known at once leave in one packet.
+        Serve lines.
         """
-        self._queue.hold()
-        try:
-            super().linesReceived(lines)
-        finally:
-            self._queue.release()
+        super().linesReceived(lines)
         if self.waiting and not (self.paused or self.closing):
             self.pauseProducing()  # until the next reactor turn, so that other clients are served in between
-        self.regulate()
+            self.regulate()
         if self.half_closed:
             self.close_if_done()
 
@@ -294,7 +290,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
             self._record_malformed(line, error)
             self.send_lines(error_line(error, salvage(line)))
             return
-        self._queue.write(self._owed + echo + line_end)
+        self._write(echo + line_end)
         # The original client prints all that it reads, so its echo has no line end: that comes before the next data.
         self._owed = b"" if line_end else b"\n"
         if self.in_flight >= IN_FLIGHT_LIMIT:
@@ -328,8 +324,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         self.in_flight -= 1
         if self.closing:
             return
-        self._write(line + self.delimiter, at_once=False)
-        self.factory.flush_later(self)
+        self._write(line + self.delimiter)
         if self.half_closed:
             self.close_if_done()
 
@@ -365,13 +360,14 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
             self._write(data)
             self.regulate()
 
-    def _write(self, data: bytes, at_once: bool = True) -> None:
+    def _write(self, data: bytes) -> None:
         owed, self._owed = self._owed, b""
-        self._queue.write(owed + data, at_once)
+        self._queue.add(owed + data)
+        self.factory.flush_later(self)
 
     def flush(self) -> None:
         """
-        Send the replies of this reactor turn.
+        Send what was written in this reactor turn.
         """
         self._queue.flush()
         if self.paused or self._queue.unsent > UNSENT_LIMIT:
