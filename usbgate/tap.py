@@ -295,6 +295,7 @@ def _store(reactor: Any, settings: Settings, gateway: Gateway, name: str) -> tup
         journal,
         schema=settings.schema,
         measures=settings.measures,
+        explain=str if cluster is None else cluster.explain,
     )
     delivery = Delivery(reactor, journal, sink, gateway.restore)
     if cluster is not None:

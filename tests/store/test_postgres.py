@@ -15,7 +15,7 @@ import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
@@ -527,6 +527,24 @@ class ContactTests(PostgresTestCase):
             self.assertIn(words, await self.unavailable(sink.connect()))
             self.assertIn("was lost", await self.unavailable(sink.store(batch_of(1, 1), self.reject)))
             self.assertIn("not ready", await self.unavailable(sink.history("20", None, None, 1)))
+
+    async def test_explained(self) -> None:
+        """
+        What to do about an error of the database is added to it, whether rows are stored or read.
+        """
+        sink = PostgresSink(
+            reactor,
+            lambda: succeed(self.url),
+            "pi",
+            AnyJournal(self.journal),
+            explain=lambda reason: f"{reason}: move the table back",
+        )
+        self.addCleanup(sink.close)
+        await sink.connect()
+        self.query("alter table reading rename to away")
+        for call in (sink.store(batch_of(1, 1), self.reject), sink.history("20", None, None, 1)):
+            message = await self.unavailable(call)
+            self.assertIn('relation "usbgate.reading" does not exist: move the table back', message)
 
     async def test_not_ready(self) -> None:
         """

@@ -24,6 +24,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from usbgate.store.embedded import unusable
 from usbgate.store.embedded.initdb import create_data_folder
 from usbgate.store.embedded.postmaster import (
     Adopted,
@@ -97,6 +98,12 @@ class Cluster(Service):
         self._waiting: list[Deferred[str]] = []
         self._supervising: Deferred[None] = succeed(None)
 
+    def explain(self, reason: str) -> str:
+        """
+        Return the reason why the server or a query fails, with what to do if the data folder is damaged.
+        """
+        return unusable.explain(reason, self._data)
+
     @property
     def psql_command(self) -> str:
         """
@@ -152,10 +159,11 @@ class Cluster(Service):
             try:
                 await self._bring_up()
             except (ServerFailed, ProgramFailed, OSError) as error:
-                if not logged:
-                    self.log.error("the embedded database does not start; retrying: {error}", error=str(error))
+                reason = "the embedded database does not start: " + self.explain(str(error))
+                if not logged and not self._waiting:  # otherwise it is theirs to log
+                    self.log.error("{reason}; retrying", reason=reason)
                 logged = True
-                self._fail_waiting(str(error))
+                self._fail_waiting(reason)
             else:
                 if logged:
                     self.log.info("the embedded database is back")
@@ -199,6 +207,7 @@ class Cluster(Service):
                 break
             # A server that was found has ended; one that was started may have found another starting.
             if isinstance(server, Child) and self._find() is None:
+                await unusable.check_version(self._data, self._binaries, self._programs)
                 raise ServerFailed(self._end_reason(server))
         await self._check()
 

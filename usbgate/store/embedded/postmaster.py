@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,6 +38,9 @@ SETTINGS = {
     "log_min_error_statement": "panic",
 }
 
+# A fatal message in a server's log; or what it says before it has one.
+_FATAL = re.compile(r"(?:FATAL|PANIC):.*|^postgres: .*")
+
 LOG_LIMIT = 1 << 20  # bytes; beyond it, the newest quarter is kept
 PID_FILE_LIMIT = 4096  # bytes; the file has eight short lines
 
@@ -60,6 +64,16 @@ class ServerFailed(ClusterError):
     """
     The embedded PostgreSQL does not start or does not answer.
     """
+
+
+def open_untrusted(file: Path) -> int:
+    """
+    Open a file of a folder that another user controls, for reading; return its descriptor.
+
+    Raises:
+        OSError: It is missing, a link, or can't be opened.
+    """
+    return os.open(file, os.O_RDONLY | _UNTRUSTED)
 
 
 @contextmanager
@@ -139,7 +153,7 @@ class PidFile(NamedTuple):
         Read it; None if it is missing or invalid.
         """
         try:
-            with open(os.open(data / "postmaster.pid", os.O_RDONLY | _UNTRUSTED), "rb") as file:
+            with open(open_untrusted(data / "postmaster.pid"), "rb") as file:
                 lines = os.fsdecode(file.read(PID_FILE_LIMIT)).split("\n")
             lines += [""] * 8
             return cls(int(lines[0]), lines[3], lines[4], lines[7].strip() == "ready", lines[7].strip() == "stopping")
@@ -281,14 +295,14 @@ class ServerLog:
 
     def last_error(self) -> str:
         """
-        Return the last fatal message of the newest server; empty if there is none.
+        Return the last fatal message of the newest server, without its time; empty if there is none.
         """
         try:
-            with open(os.open(self.path, os.O_RDONLY | _UNTRUSTED), "rb") as log:
+            with open(open_untrusted(self.path), "rb") as log:
                 size = log.seek(0, os.SEEK_END)
                 log.seek(max(self._start, size - 4096))
                 lines = log.read().decode(errors="replace").splitlines()
         except OSError:
             return ""
-        fatal = [line for line in lines if "FATAL:" in line or "PANIC:" in line]
+        fatal = [found[0] for found in map(_FATAL.search, lines) if found]
         return (fatal or [""])[-1]

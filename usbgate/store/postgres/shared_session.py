@@ -31,6 +31,7 @@ class SharedSession:
         turn_limit: float | None = None,
         idle_limit: float | None = None,
         lost: Callable[[str], None] = lambda reason: None,
+        explain: Callable[[str], str] = str,
     ) -> None:
         """
         Create a closed shared session.
@@ -41,12 +42,14 @@ class SharedSession:
             turn_limit: Seconds a call waits for its turn; None for no limit.
             idle_limit: Seconds until an idle session is closed; None keeps it.
             lost: Called with the reason when the session ends while idle.
+            explain: Returns a message of the database, perhaps with what to do about it.
         """
         self._reactor = reactor
         self._open_session = open_session
         self._turn_limit = turn_limit
         self._idle_limit = idle_limit
         self._lost = lost
+        self._explain = explain
         self._session: Session | None = None
         self._turn = DeferredLock()
         self._calls: set[Deferred[Any]] = set()
@@ -104,7 +107,7 @@ class SharedSession:
             raise SinkUnavailable("the connection to the database was closed") from None
         except (psycopg2.Error, ConnectionClosed, OSError) as error:
             self._drop()
-            raise SinkUnavailable(one_line(error)) from error
+            raise SinkUnavailable(self._explain(one_line(error))) from error
         except BaseException:
             self._drop()
             raise

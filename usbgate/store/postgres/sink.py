@@ -69,6 +69,7 @@ class PostgresSink:
         limits: Limits = Limits(),  # noqa: B008  # immutable
         schema: str = DEFAULT_SCHEMA,
         measures: tuple[str, str] | None = None,
+        explain: Callable[[str], str] = str,
     ) -> None:
         """
         Create a sink; it connects on first use.
@@ -82,6 +83,7 @@ class PostgresSink:
             limits: Timeouts.
             schema: The schema of the tables.
             measures: Schema and name of the view `measures`; None for no view.
+            explain: Returns a message of the database, perhaps with what to do about it.
         """
         self.lost: Callable[[str], None] = lambda reason: None
         self._reactor = reactor
@@ -93,8 +95,12 @@ class PostgresSink:
         self._measures = Measures(self._schema, measures)
         self._position = Position(self._schema, gateway, journal, reactor.seconds, limits.conflict)
         self._ready = False  # the schema has been set up
-        self._writing = SharedSession(reactor, self._open_writer, lost=lambda reason: self.lost(reason))
-        self._reading = SharedSession(reactor, self._open_reader, turn_limit=limits.read, idle_limit=limits.idle)
+        self._writing = SharedSession(
+            reactor, self._open_writer, lost=lambda reason: self.lost(reason), explain=explain
+        )
+        self._reading = SharedSession(
+            reactor, self._open_reader, turn_limit=limits.read, idle_limit=limits.idle, explain=explain
+        )
 
     def connect(self) -> Deferred[None]:
 
