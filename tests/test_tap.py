@@ -16,7 +16,7 @@ from tests.support.usb import MadeUpUsb
 from usbgate import tap
 from usbgate.config.settings import DeviceSettings, HttpSettings, Settings
 from usbgate.core.model import BoardKind
-from usbgate.core.pending import Rules
+from usbgate.core.rules import Rules
 from usbgate.daemon.clock import SystemClock
 from usbgate.device.link import Link
 from usbgate.device.usb import UsbTree

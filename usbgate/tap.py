@@ -26,7 +26,7 @@ from usbgate.config.load import load
 from usbgate.config.settings import DeviceSettings, Settings
 from usbgate.config.types import ConfigError
 from usbgate.core.clock import IClock
-from usbgate.core.pending import Rules
+from usbgate.core.rules import Rules
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.daemon.clock import SystemClock
 from usbgate.daemon.logfile import LogWriter, log_file, open_log

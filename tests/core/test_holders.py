@@ -10,9 +10,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.connections import NETWORKS
 from tests.support.worlds import message_size
-from usbgate.core.holders import ASKERS_IN_ALL, GONE_PER_ADDRESS, Holder, Holders, network_of, newest_of_most
+from usbgate.core.displacement import newest_of_most
+from usbgate.core.exchanges import Asker, Moves
+from usbgate.core.holders import ASKERS_IN_ALL, GONE_PER_ADDRESS, Holder, Holders, network_of
 from usbgate.core.model import Question, Request
-from usbgate.core.pending import Asker, Moves, PendingRequests, Rules
+from usbgate.core.pending import PendingRequests
+from usbgate.core.rules import Rules
 from usbgate.testing import acknowledgement, request
 
 LONG = 3600.0  # an asker's limit that no test reaches
@@ -101,7 +104,7 @@ class Link(PendingRequests[int]):
         """
         The questions that wait or are on the wire, each once, in the order of their sensors.
         """
-        return list(dict.fromkeys(asker.request.question for asker in self.askers))
+        return list(dict.fromkeys(asker.request.question for asker in self.queues.askers))
 
 
 class FullQueueTests(SynchronousTestCase):
@@ -209,7 +212,7 @@ class FullQueueTests(SynchronousTestCase):
         A displaced question that had been written fails with `timeout`: the device may have acted on it.
         """
         link = Link()
-        link.sensor_limit = 1
+        link.queues.sensor_limit = 1
         link.put(request("9", "ON"), Holder("10.0.0.2"))
         link.held = True  # it can't be written again when its patience is over
         self.assertEqual(link.expire(5.0).ended, [])
@@ -225,13 +228,13 @@ class FullQueueTests(SynchronousTestCase):
         crowd = [Holder("10.0.0.1") for _ in range(17)]
         for n in range(4100):
             link.level(n, crowd[n % 17 if n < 17 * 240 else 0], sensor=str(n % 100))
-        self.assertEqual((link.busy, link.in_flight), (set(), 4100))
+        self.assertEqual((link.busy, link.queues.in_flight), (set(), 4100))
         link.put(request("new"), crowd[1])
-        self.assertEqual((link.busy, link.in_flight), ({4101}, 4100))
+        self.assertEqual((link.busy, link.queues.in_flight), ({4101}, 4100))
         for n in range(20):
             link.put(request("new", f"C{n}"), Holder("10.0.0.1"))
         self.assertEqual(link.busy, {4101, *range(4081, 4101)})
-        self.assertEqual(link.in_flight, 4100)
+        self.assertEqual(link.queues.in_flight, 4100)
 
     def test_goes_first(self) -> None:
         """
@@ -239,7 +242,7 @@ class FullQueueTests(SynchronousTestCase):
         their order.
         """
         link = Link()
-        link.link_limit = 4
+        link.queues.link_limit = 4
         greedy = Holder("10.0.0.1")
         for sensor in range(8):  # four of them are on the wire
             link.put(request(str(sensor)), greedy)
@@ -255,7 +258,7 @@ class FullQueueTests(SynchronousTestCase):
         On a full link a newcomer's question still waits behind the others of its sensor.
         """
         link = Link()
-        link.link_limit = 2
+        link.queues.link_limit = 2
         link.put(request("1", "A"), Holder("10.0.0.1"))
         greedy = Holder("10.0.0.2")
         link.put(request("1", "B"), greedy)
@@ -287,7 +290,7 @@ class AskersTests(SynchronousTestCase):
         """
         self.links = [Link(), Link()]
         self.holders = Holders()
-        self.holders.links += self.links
+        self.holders.links += [link.queues for link in self.links]
 
     def test_gone(self) -> None:
         """
@@ -301,7 +304,7 @@ class AskersTests(SynchronousTestCase):
             surplus = self.holders.disconnected(holder)
             self.assertEqual([asker.waiter for asker in surplus], numbers[24:] if n == 4 else [])
         for link in self.links:
-            link.take(link.withdraw([asker for asker in surplus if asker in list(link.askers)], 0.0))
+            link.take(link.withdraw([asker for asker in surplus if asker in list(link.queues.askers)], 0.0))
         self.assertEqual(self.holders.in_flight, GONE_PER_ADDRESS)
         other = Holder("2001:db8:0:1::1")
         self.links[0].put(request(), other)

@@ -15,10 +15,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.worlds import message_size
 from usbgate.core.errors import RequestError
+from usbgate.core.exchanges import Asker, Moves
 from usbgate.core.fieldline import check_value
 from usbgate.core.holders import Holder
 from usbgate.core.model import Answer, BoardKind, Question, Request
-from usbgate.core.pending import Asker, Moves, PendingRequests, Rules
+from usbgate.core.pending import PendingRequests
+from usbgate.core.rules import Rules
 from usbgate.testing import acknowledgement, report, request
 
 LONG = 1000.0  # an asker's limit that no test reaches
@@ -773,7 +775,7 @@ class TestJoining(SynchronousTestCase):
         for n in range(10):
             written += sent(pending.put(request("9", "T"), n, LONG, 0.0))
         now = 0.0
-        while pending.in_flight:
+        while pending.queues.in_flight:
             now += 1.0
             answer = int(now) % 3 == 0
             moves = pending.received([acknowledgement("9", "T")], now, AT) if answer else pending.expire(now)
@@ -1018,13 +1020,13 @@ class TestTime(SynchronousTestCase):
         pending.put(request("20"), "a", LONG, 0.0)
         pending.put(request("20"), "b", 1.0, 0.0)
         pending.put(request("20", "K"), "c", LONG, 0.0)
-        self.assertEqual(pending.in_flight, 3)
+        self.assertEqual(pending.queues.in_flight, 3)
         pending.expire(1.0)
-        self.assertEqual(pending.in_flight, 2)
+        self.assertEqual(pending.queues.in_flight, 2)
         pending.received([report("20", "J")], 2.0, AT)
-        self.assertEqual(pending.in_flight, 1)
+        self.assertEqual(pending.queues.in_flight, 1)
         pending.stop(3.0)
-        self.assertEqual(pending.in_flight, 0)
+        self.assertEqual(pending.queues.in_flight, 0)
 
     def test_stop(self) -> None:
         """
@@ -1406,7 +1408,7 @@ class TestQueueLimits(SynchronousTestCase):
         self.assertEqual(failed(pending.put(request("20", "C64"), 64, LONG, 0.0)), {64: "busy"})
         self.assertEqual(failed(pending.put(request("20", "C63"), 65, LONG, 0.0)), {})
         self.assertEqual(failed(pending.put(request("21", "C64"), 66, LONG, 0.0)), {})
-        self.assertEqual(pending.in_flight, 66)
+        self.assertEqual(pending.queues.in_flight, 66)
 
     def test_link(self) -> None:
         """
@@ -1416,7 +1418,7 @@ class TestQueueLimits(SynchronousTestCase):
         for n in range(4096):
             self.assertEqual(failed(pending.put(request(str(n % 100), f"C{n}"), n, LONG, 0.0)), {})
         self.assertEqual(failed(pending.put(request("new"), "a", LONG, 0.0)), {"a": "busy"})
-        self.assertEqual(pending.in_flight, 4096)
+        self.assertEqual(pending.queues.in_flight, 4096)
 
     def test_place_is_free_again(self) -> None:
         """
@@ -1605,7 +1607,7 @@ class TestLinks(SynchronousTestCase):
         pending.put(request("21"), "c", LONG, 0.0)
         self.assertEqual(failed(pending.link_down(1.0)), {"a": "offline", "b": "offline", "c": "offline"})
         self.assertEqual(failed(pending.put(request(), "d", LONG, 1.0)), {"d": "offline"})
-        self.assertEqual(pending.in_flight, 0)
+        self.assertEqual(pending.queues.in_flight, 0)
         self.assertEqual(pending.deadline, math.inf)
 
     def test_taken_after_a_flap(self) -> None:
@@ -1712,7 +1714,7 @@ class TestMaxAge(SynchronousTestCase):
         moves = pending.put(request(max_age=30.0), "a", LONG, 31.0)
         self.assertEqual(replies(moves), [("a", Answer(report(VALUE="first"), "J", AT, "tty", recent=True))])
         self.assertEqual((sent(moves), moves.handed), ([], []))
-        self.assertEqual(pending.in_flight, 0)
+        self.assertEqual(pending.queues.in_flight, 0)
         self.assertTrue(pending.idle)
 
     def test_too_old(self) -> None:
@@ -1961,7 +1963,7 @@ class TestMemory(SynchronousTestCase):
         pending.expire(200_000.0)
         pending.expire(200_010.0)
         self.assertTrue(pending.idle)
-        self.assertEqual(pending.in_flight, 0)
+        self.assertEqual(pending.queues.in_flight, 0)
         self.assertEqual(pending.deadline, math.inf)
 
     def test_ever_new_questions(self) -> None:

@@ -30,7 +30,7 @@ from tests.support.worlds import (
 )
 from usbgate.core.holders import Holder
 from usbgate.core.model import Question, Report
-from usbgate.core.pending import Rules
+from usbgate.core.rules import Rules
 
 WORLDS = int(os.environ.get("USBGATE_WORLDS", "10000" if os.environ.get("USBGATE_FAULTS") == "full" else "1000"))
 FIRST_SEED = int(os.environ.get("USBGATE_FIRST_SEED", "0"))
@@ -181,7 +181,7 @@ def live(
     unknown = set(SENSORS[1:])
     books = [LinkBook(f"tty{n}", each, Counter(), 0, unknown) for n, each in enumerate(rules)]
     for book in books:
-        book.pending.sensor_limit, book.pending.link_limit = limits.sensor, limits.link
+        book.pending.queues.sensor_limit, book.pending.queues.link_limit = limits.sensor, limits.link
     connections = [Connection(Holder("10.0.0.1")) for _ in range(3)]
     world = World(books, dict(zip(SENSORS, firmware, strict=True)), connections, limits.askers, limits.gone)
     for book in books if up else []:

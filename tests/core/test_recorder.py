@@ -11,11 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from usbgate.core.alarms import Condition
 from usbgate.core.clockmarks import Stamp
 from usbgate.core.errors import TimedOut
+from usbgate.core.exchanges import Asker
 from usbgate.core.fieldline import parse
 from usbgate.core.holders import Holder
 from usbgate.core.messages import parse_request
 from usbgate.core.model import AlarmRecord, Answer, ClockMark, Reading, Report, RequestRecord
-from usbgate.core.pending import Asker
 from usbgate.core.recorder import Entry, Recorder
 from usbgate.core.settings import FieldSettings, SensorSettings
 

@@ -24,8 +24,9 @@ from tests.faults.simulated.life import Life, SteppingClock, Violated, demand
 from tests.faults.simulated.peer import BATH, BATH_TIMEOUT, WORDS, Asked, Peer, RecordedWatchers
 from tests.faults.simulated.weather import DEEDS, FAULTS
 from usbgate.core.batch import Batch
+from usbgate.core.matching import PATIENCE
 from usbgate.core.model import ClockMark, Reading, RequestRecord, Row
-from usbgate.core.pending import PATIENCE, Rules
+from usbgate.core.rules import Rules
 from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus
 from usbgate.daemon.service import Daemon
@@ -487,7 +488,11 @@ class World:
         for link in self.links:
             listener: Any = link.listener
             pending = listener.route.pending
-            demand(pending.idle and pending.in_flight == 0 and pending.deadline == inf, "no request is left", link.name)
+            demand(
+                pending.idle and pending.queues.in_flight == 0 and pending.deadline == inf,
+                "no request is left",
+                link.name,
+            )
         demand(not self.life.getDelayedCalls(), "no timer is left", self.life.getDelayedCalls())
         here = {protocol for protocol, peer in self.peers.items() if peer.transport.open}
         demand(self.factory.connections == here, "connections are forgotten", self.factory.connections, here)

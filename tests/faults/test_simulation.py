@@ -21,11 +21,12 @@ from tests.faults.simulated.database import SimulatedSink
 from tests.faults.simulated.life import Violated
 from tests.faults.simulated.weather import DEEDS
 from tests.faults.simulation import World
-from usbgate.core import messages, pending
+from usbgate.core import messages, queues
 from usbgate.core.batch import Batch, halve
 from usbgate.core.errors import RequestError
+from usbgate.core.exchanges import Moves
 from usbgate.core.model import Answer, Reading, Report, RequestRecord, Row
-from usbgate.core.pending import Moves, PendingRequests
+from usbgate.core.pending import PendingRequests
 from usbgate.core.recorder import Entry, Recorder
 from usbgate.core.sensors import KnownSensors
 from usbgate.net import sendqueue
@@ -75,7 +76,7 @@ class SimulationCase(SynchronousTestCase):
         self.patch(protocol, "UNSENT_LIMIT", 300)
         self.patch(console, "SUBSCRIBER_LIMIT", 900)
         self.patch(sendqueue, "PIECE", 200)
-        self.patch(pending, "QUESTIONS_PER_SENSOR", 4)
+        self.patch(queues, "QUESTIONS_PER_SENSOR", 4)
 
     def run_world(self, seed: int, seen: Counter[str]) -> None:
         """

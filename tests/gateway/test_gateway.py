@@ -18,7 +18,7 @@ from usbgate.core.errors import Busy, Malformed, Offline, RequestError, Stopped,
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.holders import Holder
 from usbgate.core.model import Answer, BoardKind, ClockMark, Event, OwnerRecord, Reading, Report, RequestRecord
-from usbgate.core.pending import Rules
+from usbgate.core.rules import Rules
 from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.device.interfaces import IDeviceLink, ILinkListener

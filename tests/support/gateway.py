@@ -19,7 +19,7 @@ from usbgate.core.fieldline import parse
 from usbgate.core.holders import Holder
 from usbgate.core.messages import event_line, parse_request
 from usbgate.core.model import Answer, Event, Reading, Request, RequestRecord, Row, Send
-from usbgate.core.pending import Rules
+from usbgate.core.rules import Rules
 from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.device.interfaces import IDeviceLink, ILinkListener

@@ -33,7 +33,7 @@ from zope.interface import implementer
 
 import usbgate
 from usbgate.core.fieldline import fold
-from usbgate.core.pending import Rules
+from usbgate.core.rules import Rules
 from usbgate.daemon.clock import SystemClock
 from usbgate.device.dialects.fields import Dialect
 from usbgate.device.link import Link

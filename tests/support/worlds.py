@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.support.connections import NETWORKS, Connection, of_most
-from usbgate.core import pending
+from usbgate.core import exchanges
 from usbgate.core.errors import Busy, Offline, RequestError, TimedOut
+from usbgate.core.exchanges import Moves
 from usbgate.core.fieldline import join_fields
 from usbgate.core.holders import Holder, Holders
 from usbgate.core.model import Answer, BoardKind, Question, Report, Request, Send
-from usbgate.core.pending import Moves, PendingRequests, Rules
+from usbgate.core.pending import PendingRequests
+from usbgate.core.rules import Rules
 
 # All times of a world are multiples of this, so that sums and differences of them are exact.
 TICK = 0.25
@@ -206,7 +208,7 @@ class LinkBook:
         limit = asker.deadline - now
         question = request.question
         known = question.sensor not in self._unknown
-        moves = self.pending.ask(pending.Asker(request, now, asker, asker.connection.holder, known), limit, now)
+        moves = self.pending.ask(exchanges.Asker(request, now, asker, asker.connection.holder, known), limit, now)
         once = question.command in self.rules.once
         recent = self._newest.get(question)
         if (
@@ -241,6 +243,7 @@ class LinkBook:
                     asker.written = line[-1] is line[0] and question.sensor in self._wire
                 else:
                     line.append(Errand(question, request, once, [asker], turn, asker.number))
+            if self.state != "offline":
                 self._spelled.setdefault((question.sensor, question.command.lower()), set()).add(question.command)
         demand(not moves.handed, "nothing was received", moves.handed)
         self._compare_failures(moves, failures)
@@ -264,9 +267,9 @@ class LinkBook:
         sensor = asker.request.question.sensor
         waiting = {each: line[each in self._wire :] for each, line in self._lines.items()}
         in_all = [errand for line in waiting.values() for errand in line]
-        if len(waiting.get(sensor, ())) >= self.pending.sensor_limit:
+        if len(waiting.get(sensor, ())) >= self.pending.queues.sensor_limit:
             there, which = waiting[sensor], "sensor"
-        elif len(in_all) >= self.pending.link_limit:
+        elif len(in_all) >= self.pending.queues.link_limit:
             there, which = in_all, "link"
         else:
             return turn
@@ -287,7 +290,7 @@ class LinkBook:
         left = [errand.turn for errand in in_all if errand is not newest]
         return min(left, default=turn) if which == "link" else turn
 
-    def withdraw(self, askers: Sequence[pending.Asker[Asker]], now: float) -> None:
+    def withdraw(self, askers: Sequence[exchanges.Asker[Asker]], now: float) -> None:
         """
         End some askers early.
         """
@@ -426,7 +429,7 @@ class LinkBook:
         Check that nothing is left.
         """
         demand(not self.askers, "every asker ends", self.askers)
-        demand(self.pending.in_flight == 0, "nobody is counted any more", self.pending.in_flight)
+        demand(self.pending.queues.in_flight == 0, "nobody is counted any more", self.pending.queues.in_flight)
         demand(self.pending.idle, "every lane is freed")
         demand(self.pending.deadline == math.inf, "nothing stays armed", self.pending.deadline)
 
@@ -646,7 +649,9 @@ class LinkBook:
         """
         pending = self.pending
         demand(pending.state == self.state, "the state of the link", pending.state, self.state)
-        demand(pending.in_flight == len(self.askers), "who waits is counted", pending.in_flight, self.askers)
+        demand(
+            pending.queues.in_flight == len(self.askers), "who waits is counted", pending.queues.in_flight, self.askers
+        )
         demand(
             pending.idle == (not self._lines and not self._wire and not self._held),
             "a lane is kept exactly as long as it has to be",
@@ -723,7 +728,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.holders = Holders(self.limit, self.gone_limit)
-        self.holders.links += [book.pending for book in self.links]
+        self.holders.links += [book.pending.queues for book in self.links]
 
     @property
     def askers(self) -> list[Asker]:
@@ -782,7 +787,7 @@ class World:
         self._withdraw(surplus)
         self.connections[connection] = Connection(Holder(host))
 
-    def _withdraw(self, askers: Sequence[pending.Asker[Asker]]) -> None:
+    def _withdraw(self, askers: Sequence[exchanges.Asker[Asker]]) -> None:
         for book in self.links:
             if mine := [asker for asker in askers if asker.device == book.name]:
                 book.withdraw(mine, self.now)
@@ -906,8 +911,8 @@ class RandomWorld:
             for sensor in sensors
         }
         for book in books:
-            book.pending.sensor_limit = chance.choice([64, 64, 1, 2, 3, 5])
-            book.pending.link_limit = chance.choice([4096, 4096, 2, 4, 6])
+            book.pending.queues.sensor_limit = chance.choice([64, 64, 1, 2, 3, 5])
+            book.pending.queues.link_limit = chance.choice([4096, 4096, 2, 4, 6])
         self.hosts = chance.sample(list(NETWORKS), chance.choice([1, 3]))
         self.rude = chance.choice([0, 0, 0.05, 0.2])
         self.eager = chance.choice([0.4, 0.4, 0.7])

@@ -4,14 +4,16 @@ Who holds places in the queues, and how many askers there may be (protocol §4.1
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from usbgate.core.displacement import newest_of_most
+
 if TYPE_CHECKING:
-    from usbgate.core.pending import Asker, PendingRequests
+    from usbgate.core.exchanges import Asker
+    from usbgate.core.queues import Queues
 
 GONE_PER_ADDRESS = 1024  # askers, protocol §3: four connections that asked all they may
 ASKERS_IN_ALL = 20_000  # protocol §3: each takes 5 kB if its line is as long as it can be
@@ -38,7 +40,7 @@ class Holders:
     The bounds on askers, over all links.
 
     Attributes:
-        links: The requests over each link.
+        links: What waits on each link.
     """
 
     def __init__(self, limit: int = ASKERS_IN_ALL, gone_limit: int = GONE_PER_ADDRESS) -> None:
@@ -47,7 +49,7 @@ class Holders:
             limit: The most askers in all.
             gone_limit: The most askers of one address whose connections are gone.
         """
-        self.links: list[PendingRequests[Any]] = []
+        self.links: list[Queues[Any]] = []
         self._limit = limit
         self._gone_limit = gone_limit
         # By address, those of gone connections; their askers keep them.
@@ -114,26 +116,3 @@ def network_of(host: str) -> str:
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return f"{address.packed[:8].hex()}/64"
-
-
-V = TypeVar("V")
-
-
-def newest_of_most(held: Iterable[tuple[Holder, tuple[float, ...], V]]) -> V:
-    """
-    Return the newest thing of whoever holds most; all gone connections count as one holder.
-
-    Args:
-        held: Each thing with its holder and its age: the greatest is the newest.
-    """
-    newest: dict[Holder | None, tuple[int, tuple[float, ...], V]] = {}  # how many, and the newest of them
-    for holder, age, thing in held:
-        who = None if holder.gone else holder
-        before = newest.get(who)
-        if before is None:
-            newest[who] = 1, age, thing
-        elif before[1] < age:
-            newest[who] = before[0] + 1, age, thing
-        else:
-            newest[who] = before[0] + 1, before[1], before[2]
-    return max(newest.values(), key=lambda most: most[:2])[2]

@@ -17,11 +17,11 @@ from usbgate.core.alarms import Alarms, Change, Uncompared
 from usbgate.core.clockmarks import ClockWatch, Stamp
 from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import RequestError
+from usbgate.core.exchanges import Asker, Ended
 from usbgate.core.fieldline import format_line, parse_value
 from usbgate.core.fieldunits import FieldUnits, UnitChange
 from usbgate.core.model import Answer, ClockMark, OwnerRecord, Question, Reading, Report, RequestRecord, Row, make
 from usbgate.core.onchange import OnChangeFilter
-from usbgate.core.pending import Asker, Ended
 from usbgate.core.sensors import KnownSensors, OwnerChange
 from usbgate.core.settings import SensorSettings
 

@@ -20,6 +20,7 @@ from usbgate.core.alarms import Change
 from usbgate.core.clock import IClock
 from usbgate.core.clockmarks import Stamp
 from usbgate.core.errors import Busy, Malformed, RequestError, Stopped, Unknown
+from usbgate.core.exchanges import Asker, Moves
 from usbgate.core.holders import Holder, Holders
 from usbgate.core.model import (
     UNKNOWN_BOARD,
@@ -33,8 +34,8 @@ from usbgate.core.model import (
     Row,
     StoreEvent,
 )
-from usbgate.core.pending import Asker, Moves, Rules
 from usbgate.core.recorder import Entry, Recorder
+from usbgate.core.rules import Rules
 from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.device.interfaces import IDeviceLink, ILinkListener
@@ -111,7 +112,7 @@ class Gateway(Service):
         """
         self._recorder.add_device(link.name)
         route = self._routing.add(link, rules, warning, self._clock.wall())
-        self._holders.links.append(route.pending)
+        self._holders.links.append(route.pending.queues)
         link.listener = _LinkListener(self, route)
 
     def store_in(

@@ -139,7 +139,7 @@ class Queries:
             uptime=self._reactor.seconds() - self._started,
             clock_trusted=self._clock.trusted(),
             sensors=len(self._recorder.sensors),
-            in_flight=sum(route.pending.in_flight for route in routes),
+            in_flight=sum(route.pending.queues.in_flight for route in routes),
             store=store,
             journal=journal,
             unsure={route.link.name: unsure for route in routes if (unsure := route.pending.unsure)},

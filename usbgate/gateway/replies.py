@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from usbgate.core import pending
+from usbgate.core import exchanges
 from usbgate.core.errors import RequestError
 from usbgate.core.model import Answer
 
@@ -19,8 +19,8 @@ from usbgate.core.model import Answer
 REPLIES_PER_TURN = 100
 
 # A request whose Deferred fires with the reply, and replies as they are decided.
-_Asker = pending.Asker[Deferred[Answer]]
-Ended = pending.Ended[Deferred[Answer]]
+_Asker = exchanges.Asker[Deferred[Answer]]
+Ended = exchanges.Ended[Deferred[Answer]]
 
 
 @dataclass(eq=False, slots=True)

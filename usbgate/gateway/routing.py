@@ -14,7 +14,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from usbgate.core.errors import Unknown
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.model import Answer, Request
-from usbgate.core.pending import PendingRequests, Rules
+from usbgate.core.pending import PendingRequests
+from usbgate.core.rules import Rules
 from usbgate.core.sensors import KnownSensors
 from usbgate.core.settings import SensorSettings
 from usbgate.device.interfaces import IDeviceLink

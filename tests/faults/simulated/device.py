@@ -18,7 +18,8 @@ from zope.interface import implementer
 
 from tests.faults.simulated.life import Life, MemoryTransport, demand
 from usbgate.core.fieldline import LINE_LIMIT
-from usbgate.core.pending import PATIENCE, Rules
+from usbgate.core.matching import PATIENCE
+from usbgate.core.rules import Rules
 
 if TYPE_CHECKING:
     from tests.faults.simulation import World
