@@ -20,6 +20,7 @@ from tests.bench.database import GATEWAY, Database
 from tests.bench.device import Device
 from tests.bench.running import Daemon, Load
 from tests.support import postgresql
+from tests.support.running import TWISTD
 
 T = TypeVar("T")
 
@@ -137,6 +138,7 @@ class Rig:
         wait: bool = True,
         state: Path | None = None,
         http: str = "none",
+        trace: Path | None = None,
         **keys: object,
     ) -> Iterator[Daemon]:
         """
@@ -148,6 +150,7 @@ class Rig:
             wait: Whether to wait until the device is open and the database is connected.
             state: Its state folder; None for a new one.
             http: Where its page is.
+            trace: Where it writes what held its reactor, when it has stopped; None for no trace.
             keys: More keys of the configuration.
         """
         state = state or self.new_path("state")
@@ -160,7 +163,8 @@ class Rig:
             + "[device.bench]\n"
             + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
         )
-        daemon = Daemon(state, "--config", str(config), http=http)
+        program = TWISTD if trace is None else (*TWISTD[:2], f"from tests.bench.traced import run; run({str(trace)!r})")
+        daemon = Daemon(state, "--config", str(config), http=http, program=program)
         try:
             if wait:
                 daemon.ready()

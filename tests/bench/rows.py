@@ -5,6 +5,7 @@ All rows of the benchmark, in the order in which they are measured.
 from __future__ import annotations
 
 from tests.bench.backlog import CATCHING_UP, SLOW_STORE
+from tests.bench.holds import HOLDS
 from tests.bench.idle import IDLE, START
 from tests.bench.queries import QUERIES
 from tests.bench.roundtrip import COALESCING, ROUND_TRIP, UNDER_FLOW
@@ -16,6 +17,7 @@ _ALL = (
     MANY_SENSORS,
     ROUND_TRIP,
     UNDER_FLOW,
+    HOLDS,
     COALESCING,
     WATCHERS,
     IDLE_CONNECTIONS,

@@ -24,6 +24,7 @@ from tests.bench.figures import Figure, Found, Row, reached
 from tests.bench.roundtrip import check
 from tests.bench.rows import ROWS
 from tests.bench.throughput import all_there
+from tests.bench.traced import Hold, Trace, read
 from tests.support import postgresql
 from tests.support.running import ROOT, environment
 
@@ -54,7 +55,7 @@ class RunTests(SynchronousTestCase):
         """
         folder = Path(tempfile.mkdtemp(prefix="usbgate-bench-test-"))
         self.addCleanup(shutil.rmtree, folder)
-        names = "throughput", "coalescing"
+        names = "throughput", "coalescing", "holds"
         done = bench(*names, "--quick", "--rounds", "1", "--json", str(folder / "out.json"))
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         results = json.loads((folder / "out.json").read_text())
@@ -161,6 +162,43 @@ class CheckTests(SynchronousTestCase):
                         all_there(database, 20, 4)
                 else:
                     all_there(database, 20, 4)
+
+
+class TraceTests(SynchronousTestCase):
+    """
+    What held the reactor.
+    """
+
+    def test_parts(self) -> None:
+        """
+        The seconds of a part count once, as its own; a call by the reactor has all seconds by the clock.
+        """
+        now = 0.0
+
+        def wait(seconds: float) -> None:
+            nonlocal now
+            now += seconds
+
+        trace = Trace(clock=lambda: now + 1000, cpu=lambda: now / 2)
+
+        def read_device() -> str:
+            wait(1)
+            trace.call("flush", wait, 4)
+            self.assertRaises(TypeError, trace.call, "insert", wait)
+            wait(2)
+            return "done"
+
+        self.assertEqual(trace.call("device", read_device), "done")
+        trace.call("timer", wait, 8)
+        path = Path(self.mktemp())
+        trace.write(path)
+        expected = {
+            "flush": [Hold(1005, 2, 0)],
+            "insert": [Hold(1005, 0, 0)],
+            "device": [Hold(1007, 1.5, 7)],
+            "timer": [Hold(1015, 4, 8)],
+        }
+        self.assertEqual(read(path), expected)
 
 
 ROW = Row(
