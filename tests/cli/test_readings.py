@@ -30,6 +30,8 @@ class RowsTests(SynchronousTestCase):
         temp, hum = [row.plain for row in rows(line, sensors)]
         self.assertRegex(temp, r"^\d\d:\d\d:10 +22 bathroom climate +TEMP +23.1 °C +answers J$")
         self.assertRegex(hum, r" HUM +60 % ")
+        [low] = rows("EVENT:reading_ID:22_HUM:low_AT:2013-03-11T21:02:10.123Z", sensors)
+        self.assertRegex(low.plain, r" HUM +low$")
         [unknown] = rows("EVENT:reading_ID:5_X:1_AT:2013-03-11T21:02:10.123Z", sensors)
         self.assertRegex(unknown.plain, r"^\d\d:\d\d:10 +5 +X +1$")
         self.assertIn("arduino is online", rows("EVENT:device_DEV:arduino_STATE:online", sensors)[0].plain)

@@ -26,6 +26,7 @@ from usbgate.config.settings import (
 )
 from usbgate.config.types import ConfigError
 from usbgate.core.alarms import Condition
+from usbgate.core.kinds import FieldKindName, ValueTexts, kind_of
 from usbgate.core.model import Button
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.device.dialects.fields import OPTIONS
@@ -142,6 +143,30 @@ WRONG = [
         '[sensor.20.field.TEMP]\nalarm = "60"',
         'sensor.20.field.TEMP.alarm: expected a condition such as "> 60", "== 1" or "!= OK", got "60"',
     ),
+    (
+        '[sensor.20.field.TEMP]\nkind = "temprature"',
+        f'sensor.20.field.TEMP.kind: expected {kind_of(FieldKindName).expected}, got "temprature"',
+    ),
+    *[
+        (
+            f"[sensor.20.field.TEMP]\nlabel = {held}",
+            'sensor.20.field.TEMP.label: expected a text, or texts by language such as { en = "Door", fr = "Porte" },'
+            f" got {got}",
+        )
+        for held, got in [('{ de = "Tür" }', '{"de": "Tür"}'), ("{}", "{}"), ("5", "5"), ('""', '""')]
+    ],
+    *[
+        (
+            f"[sensor.20.field.TEMP]\nvalues = {held}",
+            f"sensor.20.field.TEMP.values: expected {kind_of(ValueTexts).expected}, got {got}",
+        )
+        for held, got in [
+            ('{ 1 = "a", "1.0" = "b" }', '{"1": "a", "1.0": "b"}'),
+            ('{ 1 = "" }', '{"1": ""}'),
+            ('{ 1 = { de = "an" } }', '{"1": {"de": "an"}}'),
+            ("true", "true"),
+        ]
+    ],
     (
         "[sensor.20.field.TEMP]\ndecimals = -1",
         "sensor.20.field.TEMP.decimals: expected an integer from 0 to 9, got -1",
@@ -332,6 +357,22 @@ class ConfigurationTests(SynchronousTestCase):
         )
         self.assertEqual(self.load(SEPARATED).devices["board"].options, {})
 
+    def test_kind(self) -> None:
+        """
+        A kind brings a unit and decimals, unless the field has others or is one of states; numbers in `values` are
+        found by any spelling.
+        """
+        settings = self.load(
+            '[sensor.1]\nfield.A = { kind = "voltage" }\nfield.B = { kind = "temperature", unit = "°F" }\n'
+            'field.C = { kind = "power", values = { "1.0" = "on", OFF = "off" } }\nfield.D = { kind = "door" }\n'
+        )
+        fields = settings.sensors["1"].fields
+        self.assertEqual(
+            {key: (field.unit, field.decimals, field.states) for key, field in fields.items()},
+            {"A": ("V", 1, False), "B": ("°F", 1, False), "C": (None, None, True), "D": (None, None, True)},
+        )
+        self.assertEqual(fields["C"].values, {"1": "on", "OFF": "off"})
+
     def test_durations(self) -> None:
         """
         A duration is a number of seconds, or a text with or without a unit and a blank.
@@ -469,7 +510,19 @@ class ShippedFileTests(SynchronousTestCase):
         self.assertEqual(
             sensor.commands, (Button("Lamp on", "ON"), Button("Lamp off", "OFF"), Button("Half", "L", {"LEVEL": "50"}))
         )
-        self.assertEqual(sensor.fields, {"TEMP": FieldSettings(unit="°C", decimals=1, alarm=Condition(">", 60.0))})
+        self.assertEqual(
+            sensor.fields,
+            {
+                "TEMP": FieldSettings(
+                    kind="temperature",
+                    label={"en": "Boiler", "fr": "Chaudière"},
+                    values={"0": "closed", "1": {"en": "open", "fr": "ouverte"}},
+                    unit="°C",
+                    decimals=1,
+                    alarm=Condition(">", 60.0),
+                )
+            },
+        )
         self.assertEqual(settings.commands["TOGGLE"], CommandSettings(coalesce=False))
         self.assertEqual(
             settings.http,

@@ -26,11 +26,17 @@ from usbgate.cli.demo import configuration
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
-# In addition to the demo's sensors: one that never answers, with a short time limit, and one with an alarm.
+# In addition to the demo's sensors: one that never answers, with a short time limit, one with an alarm,
+# and one with states.
 _MORE = """
 [sensor.98]
 name = "boiler"
 field.TEMP = { unit = "°C", alarm = "> 60" }
+
+[sensor.96]
+name = "garage"
+field.GATE = { label = { en = "gate", fr = "portail" }, values = { 0 = "shut", 1 = { en = "open", fr = "ouvert" } } }
+field.SW = { kind = "switch" }
 
 [sensor.99]
 name = "cellar"

@@ -78,7 +78,10 @@ class SensorTests(WebTestCase):
                 **{"stale": True, "reports": 0, "default_command": "S", "commands": [], "fields": []},
             },
         )
-        field = {"unit": None, "decimals": None, "at": AT_TEXT, "age": 5.0, "alarm": None, "alarming": False}
+        field: dict[str, Any] = {
+            **{"kind": None, "label": None, "values": {}, "states": False, "unit": None, "decimals": None},
+            **{"at": AT_TEXT, "age": 5.0, "alarm": None, "alarming": False},
+        }
         self.assertEqual(
             reported,
             {
@@ -95,7 +98,14 @@ class SensorTests(WebTestCase):
         """
         A sensor has its presentation from the configuration, and its fields say whether they are alarming.
         """
-        temp = FieldSettings(unit="°C", decimals=1, alarm=Condition(">", 60.0))
+        temp = FieldSettings(
+            kind="temperature",
+            label={"fr": "eau"},
+            values={"0": "off"},
+            unit="°C",
+            decimals=1,
+            alarm=Condition(">", 60.0),
+        )
         self.gateway.presented = {
             "28:FF:4C:01": SensorSettings(
                 stale=4.0,
@@ -119,6 +129,8 @@ class SensorTests(WebTestCase):
             each["field"]: [each[key] for key in ("unit", "decimals", "alarm", "alarming")] for each in body["fields"]
         }
         self.assertEqual(shown, {"TEMP": ["°C", 1, "> 60", True], "BAT": [None, None, None, False]})
+        words = [[each[key] for key in ("kind", "label", "values", "states")] for each in body["fields"]]
+        self.assertEqual(words, [["temperature", {"fr": "eau"}, {"0": "off"}, True], [None, None, {}, False]])
 
     async def test_unknown(self) -> None:
         """

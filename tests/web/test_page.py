@@ -15,6 +15,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from tests.support import postgresql
 from tests.support.waiting import LIMIT
 from usbgate.core.alarms import UNCOMPARED_LIMIT
+from usbgate.core.fieldkinds import FIELD_KINDS
 
 try:
     from axe_playwright_python.sync_playwright import Axe
@@ -221,6 +222,7 @@ class AskTests(PageCase):
         expect(card.locator(".value")).to_have_text(spelled)
         expect(page.get_by_role("heading", name="No place set")).to_be_visible()
         page.goto(flat().url + "#/sensor/77")
+        page.get_by_text("Changes: STATE").click()
         expect(page.get_by_role("cell", name=spelled)).to_be_visible()
         self.assertEqual(page.locator("main img").count(), 0)
         self.assertEqual(page.title(), "77 · usbgate")
@@ -400,6 +402,7 @@ class ChartTests(PageCase):
         postgresql.server().query(flat().database, sql)
         flat().say("97", "VALUE:11")
         page = self.open()
+        self.card(page, "97").scroll_into_view_if_needed()
         line = self.card(page, "97").locator(".spark .line")
         expect(line).to_have_attribute("d", re.compile("^M[^M]+M[^M]+$"))
         first, second = (self.card(page, "bathroom climate").locator(".spark").nth(n).bounding_box() for n in (0, 1))
@@ -410,6 +413,63 @@ class ChartTests(PageCase):
         expect(page.locator(".charts h3")).to_have_text(["value · arduino", "value · mega"])
         expect(page.get_by_role("img", name=re.compile("highest 1[0-9]$"))).to_have_count(1)
         expect(page.get_by_role("img", name=re.compile("lowest 2[0-9]"))).to_have_count(1)
+
+
+class StateTests(PageCase):
+    """
+    Fields whose values are states.
+    """
+
+    def test_states(self) -> None:
+        """
+        A state is shown by the words of the configuration or of its kind, in the reader's language, and over time as a
+        bar with the time that each state lasted, with what is received meanwhile.
+        """
+        sql = """
+            insert into reading
+            select now() - n * interval '5 min', (select name from gateway limit 1), -n - 5000, 'arduino', '96', 'GATE',
+                case when n between 12 and 23 then 1 else 0 end, null, null, true
+            from generate_series(0, 48) as n
+            """
+        postgresql.server().query(flat().database, sql)
+        flat().say("96", "GATE:0_SW:1")
+        page = self.open()
+        card = self.card(page, "garage")
+        expect(card.locator("dt")).to_have_text(["gate", "switch"])
+        expect(card.locator(".reading")).to_have_text(["shut", "on"])
+        expect(card.locator(".reading .kind")).to_have_count(1)
+        expect(card.locator(".spark .band").first).to_have_attribute("d", re.compile("Z.*Z"))
+        page.goto(flat().url + "#/sensor/96")
+        bar = page.get_by_role("img", name=re.compile(r"^gate: shut 3\sh.*, open 1\sh$"))
+        expect(bar).to_be_visible()
+        expect(page.locator("canvas")).to_have_count(0)
+        self.live(page)
+        widths = bar.locator(".segment").evaluate_all("nodes => nodes.map(node => node.getBoundingClientRect().width)")
+        whole = bar.evaluate("node => node.getBoundingClientRect().width")
+        self.assertEqual(len(widths), 3)
+        self.assertAlmostEqual(widths[1] / whole, 1 / 24, 3)
+        page.get_by_text("Changes: gate").click()
+        changes = page.get_by_role("region", name="Changes: gate").get_by_role("row")
+        expect(changes).to_have_count(4)
+        flat().say("96", "GATE:1_SW:1")
+        expect(changes).to_have_count(5)
+        expect(changes.nth(1)).to_contain_text("open")
+        page = self.open("#/sensor/96", locale="fr-FR")
+        expect(page.get_by_role("heading", level=3)).to_have_text(["portail", "interrupteur"])
+        expect(page.locator(".reading")).to_have_text(["ouvert", "allumé"])
+
+    def test_words(self) -> None:
+        """
+        The page has words in both languages and an icon for every kind of field, and words for 0 and 1 of every state.
+        """
+        page = self.open()
+        script = """async (names) => {
+            const { kindWords, kindIcon } = await import("./kinds.js");
+            return names.map((name) => [kindWords(name, "en").length, kindWords(name, "fr").length, !!kindIcon(name)]);
+        }"""
+        found = page.evaluate(script, list(FIELD_KINDS))
+        expected = [[3, 3, True] if kind.states else [1, 1, True] for kind in FIELD_KINDS.values()]
+        self.assertEqual(dict(zip(FIELD_KINDS, found, strict=True)), dict(zip(FIELD_KINDS, expected, strict=True)))
 
 
 class LookTests(PageCase):
@@ -480,6 +540,7 @@ class LookTests(PageCase):
         expect(page.locator("canvas")).to_have_count(2)
         flat().say("22", "TEMP:99.0_HUM:61.0_BAT:LOW")
         expect(page.get_by_role("img", name=re.compile("^temperature: .* highest 99.0.°C"))).to_be_visible()
+        page.get_by_text("Changes: battery").click()
         changes = page.get_by_role("region", name="Changes: battery")
         expect(changes.get_by_role("row").nth(1)).to_contain_text("LOW")
         self.refresh(page, "bathroom climate").click()

@@ -10,7 +10,7 @@ from datetime import datetime
 from rich.text import Text
 
 from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import parse
+from usbgate.core.fieldline import parse, parse_value
 from usbgate.core.settings import FieldSettings, SensorSettings
 
 
@@ -42,7 +42,7 @@ def _row(at: datetime, sensor: str, about: SensorSettings, field: str, value: st
     row = Text(f"{at:%H:%M:%S}  ", "dim")
     row.append(f"{sensor:>3} {about.name or '':<20}  ", "cyan")
     row.append(f"{field:<9}", "dim")
-    unit = about.fields.get(field, FieldSettings()).unit or ""
+    unit = (parse_value(value)[0] is not None and about.fields.get(field, FieldSettings()).unit) or ""
     row.append(f"{value:>6} {unit:<2}", "red" if (field, value) == ("SMOKE", "1") else "bold")
     if command is not None:
         row.append(f"  answers {command}", "dim")

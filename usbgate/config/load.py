@@ -27,6 +27,7 @@ from usbgate.config.settings import (
     Settings,
 )
 from usbgate.config.types import ConfigError, Listen, convert, decode, refuse
+from usbgate.core.fieldkinds import FIELD_KINDS
 from usbgate.core.fieldline import fold, is_sensor_id
 from usbgate.core.fieldnames import read_name
 from usbgate.core.kinds import DeviceName, Text, kind_of
@@ -178,7 +179,11 @@ def _sensor(where: str, name: str, table: Mapping[str, Any]) -> SensorSettings:
 
 
 def _field(where: str, name: str, table: Mapping[str, Any]) -> FieldSettings:
-    return FieldSettings(**decode(f"{where}field.{name}.", table, FIELD_KEYS))
+    keys = decode(f"{where}field.{name}.", table, FIELD_KEYS)
+    if "kind" in keys and not keys.get("values"):
+        kind = FIELD_KINDS[keys["kind"]]
+        keys = {"unit": kind.unit, "decimals": kind.decimals, **keys}
+    return FieldSettings(**keys)
 
 
 def _command(where: str, name: str, table: Mapping[str, Any]) -> CommandSettings:

@@ -13,11 +13,14 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from usbgate.core.alarms import Condition
-from usbgate.core.fieldline import RESERVED, check_value
+from usbgate.core.fieldkinds import FIELD_KINDS
+from usbgate.core.fieldline import RESERVED, check_value, format_number, parse_value
 from usbgate.core.fieldnames import read_name
 from usbgate.core.messages import TIMEOUT_RANGE
 from usbgate.core.model import Button
 from usbgate.core.units import parse_duration
+
+LANGUAGES = frozenset({"en", "fr"})  # of the page
 
 
 def _as_it_is(value: Any) -> Any:
@@ -105,6 +108,31 @@ def _parse_button(label: str, text: str) -> Button:
     return Button(label, _parse_text(command), arguments)
 
 
+def _parse_texts(held: str | Mapping[str, str]) -> str | Mapping[str, str]:
+    if isinstance(held, str):
+        return _parse_text(held)
+    if not held or not held.keys() <= LANGUAGES:
+        raise ValueError(f"not texts by language: {held!r}")
+    return {language: _parse_text(text) for language, text in held.items()}
+
+
+def _parse_values(held: Mapping[str, str | Mapping[str, str]]) -> Mapping[str, str | Mapping[str, str]]:
+    found: dict[str, str | Mapping[str, str]] = {}
+    for spelled, texts in held.items():
+        number, text = parse_value(_parse_text(spelled))
+        key = format_number(number) if number is not None and text is None else spelled
+        if key in found:
+            raise ValueError(f"given twice: {key}")
+        found[key] = _parse_texts(texts)
+    return found
+
+
+def _parse_field_kind(name: str) -> str:
+    if name not in FIELD_KINDS:
+        raise ValueError(f"not a kind of field: {name}")
+    return name
+
+
 # The types of settings, each with its kind.
 Text = Annotated[str, Kind("a non-empty text without `_KEY:`", parse=_parse_text)]
 DeviceName = Annotated[str, matching("letters, digits, dot, colon and hyphen", "[A-Za-z0-9.:-]+")]
@@ -124,5 +152,20 @@ StoreEvery = Annotated[
 Buttons = Annotated[
     tuple[Button, ...],
     Kind('commands by label such as { "Lamp on" = "ON", "Half" = "L LEVEL=50" }', dict[str, str], _parse_buttons),
+]
+FieldKindName = Annotated[
+    str, Kind("one of Home Assistant's device classes " + ", ".join(sorted(FIELD_KINDS)), parse=_parse_field_kind)
+]
+Texts = Annotated[
+    str | Mapping[str, str],  # for all languages, or by language
+    Kind('a text, or texts by language such as { en = "Door", fr = "Porte" }', str | dict[str, str], _parse_texts),
+]
+ValueTexts = Annotated[
+    Mapping[str, str | Mapping[str, str]],  # by number, or by the spelling of what is none
+    Kind(
+        'texts by value such as { "0" = "closed", "1" = { en = "open", fr = "ouverte" } }',
+        dict[str, str | dict[str, str]],
+        _parse_values,
+    ),
 ]
 AlarmCondition = Annotated[Condition, Kind('a condition such as "> 60", "== 1" or "!= OK"', parse=Condition.parse)]

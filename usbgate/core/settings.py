@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from usbgate.core.kinds import AlarmCondition, Buttons, Decimals, DeviceName, Stale, StoreEvery, Text, Wait
+from usbgate.core.fieldkinds import FIELD_KINDS
+from usbgate.core.kinds import (
+    AlarmCondition,
+    Buttons,
+    Decimals,
+    DeviceName,
+    FieldKindName,
+    Stale,
+    StoreEvery,
+    Text,
+    Texts,
+    ValueTexts,
+    Wait,
+)
 
 
 class FieldSettings(Struct, frozen=True, kw_only=True):
@@ -16,14 +29,27 @@ class FieldSettings(Struct, frozen=True, kw_only=True):
     A field of a sensor: `[sensor.ID.field.NAME]`.
 
     Attributes:
+        kind: What it measures, or of what it is a state (`usbgate.core.fieldkinds`).
+        label: What the page calls it, for all languages or by language.
+        values: What the page shows for its values, by number or spelling, each for all languages or by language.
         unit: The unit that the page shows after a number.
         decimals: The number of decimals that the page shows; None for as many as the device sent.
         alarm: The condition for an alarm.
     """
 
+    kind: FieldKindName | None = None
+    label: Texts | None = None
+    values: ValueTexts = {}
     unit: Text | None = None
     decimals: Decimals | None = None
     alarm: AlarmCondition | None = None
+
+    @property
+    def states(self) -> bool:
+        """
+        Whether its values are states, and no measurements.
+        """
+        return bool(self.values) or (self.kind is not None and FIELD_KINDS[self.kind].states)
 
 
 class SensorSettings(Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ ApiMoment = Annotated[
     str, Meta(description="RFC 3339, UTC, with milliseconds", extra_json_schema={"format": "date-time"})
 ]
 ApiValue = float | str
+ApiTexts = str | dict[str, str]
 
 # These patterns only document; `parse_request` checks the request for all front ends.
 _NO_CONTROL = r"\u0000-\u001f\u007f-\u009f"
@@ -135,12 +136,17 @@ class ApiProblem(Struct, frozen=True, kw_only=True):
 
 class ApiField(Struct, frozen=True, kw_only=True):
     """
-    The newest reading of a field; `age` is in seconds, `alarm` the condition for an alarm.
+    The newest reading of a field; `age` is in seconds, `alarm` the condition for an alarm. `label`, and the texts of
+    `values`, are for all languages or by language; `states` is whether the values are states, such as on and off.
     """
 
     field: str
     value: float | None
     text: str | None
+    kind: str | None
+    label: ApiTexts | None
+    values: dict[str, ApiTexts]
+    states: bool
     unit: str | None
     decimals: int | None
     at: ApiMoment

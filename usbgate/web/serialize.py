@@ -50,6 +50,7 @@ from usbgate.web.schema import (
     ApiStatus,
     ApiStore,
     ApiStoreEvent,
+    ApiTexts,
     ApiUncompared,
     ApiValue,
 )
@@ -138,11 +139,19 @@ def _sensor_json(
     )
 
 
+def _texts_json(texts: str | Mapping[str, str]) -> ApiTexts:
+    return texts if isinstance(texts, str) else dict(texts)
+
+
 def _field_json(reading: Reading, settings: FieldSettings, alarming: bool, now: int) -> ApiField:
     return ApiField(
         field=reading.field,
         value=reading.value,
         text=reading.text,
+        kind=settings.kind,
+        label=settings.label if settings.label is None else _texts_json(settings.label),
+        values={value: _texts_json(texts) for value, texts in settings.values.items()},
+        states=settings.states,
         unit=settings.unit,
         decimals=settings.decimals,
         at=format_time(reading.at),

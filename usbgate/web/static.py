@@ -18,18 +18,9 @@ TYPES: Mapping[str, str] = {
     "icon.svg": "image/svg+xml",
     **dict.fromkeys(
         [
-            *(
-                "alarms.js",
-                "api.js",
-                "app.js",
-                "buckets.js",
-                "cards.js",
-                "chart.js",
-                "charts.js",
-                "dom.js",
-                "format.js",
-            ),
-            *("memory.js", "pastalarms.js", "range.js", "sensor.js", "sparks.js", "store.js", "stream.js", "words.js"),
+            *("alarms.js", "api.js", "app.js", "buckets.js", "cards.js", "chart.js", "charts.js", "dom.js"),
+            *("format.js", "kinds.js", "memory.js", "pastalarms.js", "range.js", "sensor.js", "sparks.js"),
+            *("states.js", "store.js", "stream.js", "words.js"),
         ],
         "text/javascript" + _TEXT,
     ),

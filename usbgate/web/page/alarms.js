@@ -3,7 +3,7 @@
 import { Problem } from "./api.js";
 import { sensorAddress } from "./cards.js";
 import { arrange, el, icon, setAttribute, setText } from "./dom.js";
-import { fieldLabel, fieldValue, time, withUnit } from "./format.js";
+import { conditionText, fieldLabel, fieldText, time } from "./format.js";
 import { kept, remember } from "./memory.js";
 import { store } from "./store.js";
 import { problemText, rows, t } from "./words.js";
@@ -90,8 +90,8 @@ export class Alarms {
 /** The reading that raised the alarm, and the condition unless it repeats the reading. */
 function reading(alarm) {
   const field = store.field(alarm.sensor, alarm.field);
-  const condition = alarm.condition.startsWith("==") ? "" : ` (${alarm.condition})`;
-  return `${fieldLabel(field)} ${withUnit(fieldValue({ ...field, ...alarm }), field.unit)}${condition}`;
+  const condition = alarm.condition.startsWith("==") ? "" : ` (${conditionText(field, alarm.condition)})`;
+  return `${fieldLabel(field)} ${fieldText({ ...field, value: alarm.value, text: alarm.text })}${condition}`;
 }
 
 /** The notices: [key, shape, text] each. */

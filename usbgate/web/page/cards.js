@@ -1,7 +1,7 @@
 // The overview: a card for each sensor, grouped by place.
 
-import { arrange, el, icon, setAttribute, setText } from "./dom.js";
-import { ago, fieldLabel, fieldValue, time, withUnit } from "./format.js";
+import { arrange, el, icon, kindSign, setAttribute, setText } from "./dom.js";
+import { ago, fieldLabel, fieldText, fieldUnit, fieldValue, time } from "./format.js";
 import { draw, forget, sparkline, want } from "./sparks.js";
 import { store } from "./store.js";
 import { problemText, t } from "./words.js";
@@ -40,7 +40,7 @@ function stateOf(sensor) {
 }
 
 /** Whether a sensor's values may be old news. */
-function isOld(sensor) {
+export function isOld(sensor) {
   return sensor.stale || store.unanswered.has(sensor.id) || store.unknownSince(sensor) !== null;
 }
 
@@ -101,29 +101,35 @@ export class Card {
     let row = this.fields.get(field.field);
     if (row === undefined) {
       row = { value: el("span", { class: "value" }), unit: el("span", { class: "unit" }), name: el("dt") };
-      row.reading = el("dd", { class: "reading" }, row.value, row.unit);
+      row.icon = el("span", { class: "sign" });
+      row.reading = el("dd", { class: "reading" }, row.icon, row.value, row.unit);
       row.spark = this.whole ? null : sparkline();
       const spark = row.spark && el("dd", { "aria-hidden": "true" }, row.spark);
       row.node = el("div", { class: "field" }, row.name, row.reading, spark);
       row.reading.addEventListener("animationend", () => row.reading.classList.remove("new"));
       this.fields.set(field.field, row);
     }
-    // With only one field, the sensor's name is enough.
-    const alone = sensor.fields.length === 1;
+    // With only one number, the sensor's name is enough.
+    const alone = sensor.fields.length === 1 && !field.states;
     setText(row.name, fieldLabel(field));
     row.name.classList.toggle("unseen", alone);
     const text = fieldValue(field);
     if (row.at !== undefined && row.at !== field.at) row.reading.classList.add("new");
     row.at = field.at;
     setText(row.value, text);
-    setText(row.unit, field.unit ? `\u202f${field.unit}` : "");
-    row.reading.classList.toggle("text", field.value === null);
+    const unit = fieldUnit(field);
+    setText(row.unit, unit ? `\u202f${unit}` : "");
+    if (row.kind !== field.kind) {
+      row.kind = field.kind;
+      row.icon.replaceChildren(...[kindSign(field.kind)].filter(Boolean));
+    }
+    row.reading.classList.toggle("text", field.value === null || field.states);
     row.reading.classList.toggle("long", text.length > 8);
     row.reading.classList.toggle("wide", field.value === null);
     row.node.classList.toggle("alarming", field.alarming);
     if (row.spark && this.seen) {
       setAttribute(row.spark.parentNode, "hidden", field.value === null ? "" : null);
-      draw(row.spark, sensor.id, field.field);
+      draw(row.spark, sensor.id, field);
     }
     return row.node;
   }
@@ -289,7 +295,7 @@ export function outcomeText({ id, asked }) {
   if (asked.state === "failed") return t("failed", { name, problem: problemText(asked.problem) });
   const shown = (sensor?.fields ?? []).filter((field) => field.field in asked.values);
   if (shown.length === 0) return t("acknowledged", { name });
-  const values = shown.map((field) => withUnit(fieldValue(field), field.unit)).join(", ");
+  const values = shown.map(fieldText).join(", ");
   return t("answered", { name, values });
 }
 

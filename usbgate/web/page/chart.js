@@ -3,7 +3,7 @@
 
 import { middle, summary, withoutGaps } from "./buckets.js";
 import { el, icon, placed, setText } from "./dom.js";
-import { fieldLabel, isLong, moment, number, rough, tick, time, withUnit } from "./format.js";
+import { conditionText, fieldLabel, isLong, moment, number, rough, tick, time, withUnit } from "./format.js";
 import { t } from "./words.js";
 
 const HEIGHT = 260; // px
@@ -91,7 +91,7 @@ export class Chart {
     if (sums === null) return;
     const [min, avg, max] = [sums.min, sums.avg, sums.max].map((value) => this.text(value));
     const parts = [`${t("least")} ${min}`, `${t("mean")} ${avg}`, `${t("most")} ${max}`];
-    if (this.field.alarm) parts.push(`${t("state.alarm")} ${withUnit(this.field.alarm, this.field.unit)}`);
+    if (this.field.alarm) parts.push(`${t("state.alarm")} ${conditionText(this.field, this.field.alarm)}`);
     setText(this.readout, parts.join(" · "));
   }
 

@@ -1,23 +1,29 @@
-// The charts of a sensor in a chosen period: one for each field and device. What is not a number has a list of changes.
+// The charts of a sensor in a chosen period, one for each field and device: a line for numbers, a bar for states.
 
 import { Problem, get } from "./api.js";
 import { addReading, bySeries } from "./buckets.js";
+import { isOld } from "./cards.js";
 import { Chart } from "./chart.js";
-import { arrange, el, setText, table } from "./dom.js";
-import { fieldLabel, fieldValue, time } from "./format.js";
+import { arrange, el, setText } from "./dom.js";
+import { fieldLabel } from "./format.js";
 import { spansOf } from "./pastalarms.js";
+import { StateBar } from "./states.js";
 import { store } from "./store.js";
 import { problemText, t } from "./words.js";
 
 const SECOND = 1000; // ms
 const WIDTHS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 604_800];
 const POINTS = 360; // the most intervals in a chart; more would not be visible
-const MAX_TEXTS = 2_000; // readings of a text field that are searched for changes
-const MAX_CHANGES = 30;
+const MAX_STATES = 2_000; // in a bar
 
 /** The shortest interval of `WIDTHS`, in ms, of which at most `POINTS` fit into a span. */
 function widthFor(span) {
   return (WIDTHS.find((width) => span / (width * SECOND) <= POINTS) ?? WIDTHS.at(-1)) * SECOND;
+}
+
+/** Whether a field has states, and no numbers. */
+function hasStates(field) {
+  return field.states || field.value === null;
 }
 
 export class Charts {
@@ -25,18 +31,17 @@ export class Charts {
   constructor(id, range) {
     this.id = id;
     this.range = range;
-    this.charts = new Map(); // by field and device: {field, device, chart, buckets, node}
+    this.charts = new Map(); // by field and device: {field, device, chart, data, heading, node}
     this.alarms = []; // in the period
-    this.texts = new Map(); // by field: its readings, oldest first
     this.loads = 0; // counts loads: only the last one is shown
     this.trouble = el("p", { class: "problem", role: "status", hidden: true });
     this.plots = el("div", { class: "charts" });
-    this.changes = el("div", { class: "changes" });
     this.node = el("div", {}, this.trouble, this.plots);
   }
 
-  get isEmpty() {
-    return this.charts.size === 0;
+  /** Whether there is a line, in which one can zoom. */
+  get hasLines() {
+    return [...this.charts.values()].some(({ states, data }) => !states && data.length > 0);
   }
 
   async load() {
@@ -51,15 +56,13 @@ export class Charts {
       const of = { sensor: this.id, ...span };
       const { buckets } = await get("readings", { ...of, bucket: `${width / SECOND}s` });
       const { alarms } = await get("alarms/history", of);
-      const texts = sensor.fields.filter((field) => field.value === null);
-      const readings = await Promise.all(texts.map((field) => this.loadTexts(field, span)));
+      const series = bySeries(buckets);
+      for (const { field } of sensor.fields.filter(hasStates)) series.set(field, await this.loadStates(of, field));
       if (loads !== this.loads) return;
       this.trouble.hidden = true;
       this.width = width;
       this.alarms = alarms;
-      this.texts = new Map(texts.map(({ field }, index) => [field, readings[index]]));
-      this.show(bySeries(buckets));
-      this.showChanges();
+      this.show(series);
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       this.trouble.hidden = false;
@@ -67,20 +70,33 @@ export class Charts {
     }
   }
 
+  /** Fetch the states of a field, by device. */
+  async loadStates(of, field) {
+    const { states } = await get("states", { ...of, field, limit: MAX_STATES });
+    const devices = new Map();
+    for (const { since, until, device, value, text } of states) {
+      if (!devices.has(device)) devices.set(device, []);
+      devices.get(device).push({ since: Date.parse(since), until: Date.parse(until), value, text });
+    }
+    return devices;
+  }
+
   show(series) {
     const sensor = store.sensors.get(this.id);
     const shown = new Map();
     const add = (field, device) => {
       const key = `${field} ${device}`;
-      shown.set(key, this.charts.get(key) ?? this.make(field, device));
+      const states = hasStates(store.field(this.id, field));
+      const before = this.charts.get(key);
+      shown.set(key, before && before.states === states ? before : this.make(field, device, states));
     };
-    for (const { field, value } of sensor.fields) if (value !== null) add(field, sensor.device);
+    for (const { field } of sensor.fields) add(field, sensor.device);
     for (const [field, devices] of series) for (const device of devices.keys()) add(field, device);
-    for (const [key, { chart }] of this.charts) if (!shown.has(key)) chart.close();
+    for (const [key, each] of this.charts) if (shown.get(key) !== each) each.chart.close();
     this.charts = shown;
     const several = new Set([...shown.values()].map(({ device }) => device)).size > 1;
     for (const each of shown.values()) {
-      each.buckets = series.get(each.field)?.get(each.device) ?? [];
+      each.data = series.get(each.field)?.get(each.device) ?? [];
       const label = fieldLabel(store.field(this.id, each.field));
       setText(each.heading, several ? `${label} · ${each.device}` : label);
     }
@@ -88,19 +104,25 @@ export class Charts {
     this.draw();
   }
 
-  make(field, device) {
-    const chart = new Chart((from, to) => this.range.zoom(from, to));
+  make(field, device, states) {
+    const chart = states ? new StateBar() : new Chart((from, to) => this.range.zoom(from, to));
     const heading = el("h3");
-    return { field, device, chart, heading, buckets: [], node: el("div", {}, heading, chart.node) };
+    return { field, device, states, chart, heading, data: [], node: el("div", {}, heading, chart.node) };
   }
 
   draw() {
     if (this.width === undefined) return;
     const [from, to] = this.range.extent();
-    for (const { field, device, chart, buckets } of this.charts.values()) {
+    const sensor = store.sensors.get(this.id);
+    for (const { field, device, states, chart, data } of this.charts.values()) {
       chart.field = store.field(this.id, field);
+      if (states) {
+        // What was read last still holds, unless it is old.
+        chart.show(data, from, to, this.range.custom === null && device === sensor.device && !isOld(sensor));
+        continue;
+      }
       const spans = spansOf(this.alarms, { sensor: this.id, field, device }, to);
-      chart.show(buckets, spans, this.width, from, to);
+      chart.show(data, spans, this.width, from, to);
     }
   }
 
@@ -119,18 +141,16 @@ export class Charts {
     const [from] = this.range.extent();
     for (const [field, value] of Object.entries(values)) {
       const shown = this.charts.get(`${field} ${device}`);
+      if (shown === undefined) continue;
+      this.grown = true;
+      const isNumber = typeof value === "number";
+      if (shown.states) {
+        shown.chart.add({ value: isNumber ? value : null, text: isNumber ? null : value }, Date.parse(at));
+        continue;
+      }
       // A number whose spelling is kept comes as a text: "21.5C".
       const number = Number.parseFloat(value);
-      if (shown && !Number.isNaN(number)) {
-        addReading(shown.buckets, this.width, Date.parse(at), number, from);
-        this.grown = true;
-      }
-      const texts = this.texts.get(field);
-      const isShown = texts && device === store.sensors.get(this.id).device;
-      if (isShown && typeof value === "string" && texts.at(-1)?.text !== value) {
-        texts.push({ at, value: null, text: value });
-        this.showChanges();
-      }
+      if (!Number.isNaN(number)) addReading(shown.data, this.width, Date.parse(at), number, from);
     }
   }
 
@@ -144,30 +164,6 @@ export class Charts {
     this.draw();
   }
 
-  async loadTexts(field, span) {
-    const query = { sensor: this.id, field: field.field, ...span, limit: MAX_TEXTS };
-    const { device } = store.sensors.get(this.id);
-    const readings = (await get("readings", query)).readings.filter((each) => each.device === device);
-    // The newest reading may not be in the database yet.
-    const last = readings.at(-1)?.at ?? span.since;
-    if (span.until === null && field.at > last) readings.push({ ...field });
-    return readings;
-  }
-
-  showChanges() {
-    const lists = [...this.texts].map(([field, readings]) => {
-      const changes = readings.filter((each, index) => index === 0 || textOf(each) !== textOf(readings[index - 1]));
-      const rows = changes
-        .slice(-MAX_CHANGES)
-        .reverse()
-        .map((each) => [time(Date.parse(each.at)), textOf(each)]);
-      const title = t("changes", { field: fieldLabel(store.field(this.id, field)) });
-      const none = el("p", { class: "empty" }, t("changes.empty"));
-      return el("div", {}, el("h3", {}, title), rows.length ? table(title, [t("at"), t("value")], rows) : none);
-    });
-    arrange(this.changes, lists);
-  }
-
   repaint() {
     for (const { chart } of this.charts.values()) chart.repaint();
   }
@@ -176,8 +172,4 @@ export class Charts {
     this.loads += 1;
     for (const { chart } of this.charts.values()) chart.close();
   }
-}
-
-function textOf(reading) {
-  return fieldValue({ ...reading, decimals: null });
 }

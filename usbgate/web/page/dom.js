@@ -1,5 +1,7 @@
 // Makes elements. Text becomes text nodes only, so that nothing a device sends can become markup.
 
+import { kindIcon } from "./kinds.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
@@ -63,6 +65,12 @@ export function table(label, names, rows) {
       el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell) => el("td", {}, cell))))),
     ),
   );
+}
+
+/** Make the icon of a kind of field; null if it has none. */
+export function kindSign(kind) {
+  const path = kindIcon(kind);
+  return path && svg("svg", { class: "icon kind", viewBox: "0 0 16 16", "aria-hidden": "true" }, svg("path", { d: path }));
 }
 
 // Each state has its own shape, for people who do not see the colour.

@@ -1,6 +1,7 @@
 // Numbers and times in the format of the page's language.
 
-import { locale, t, word } from "./words.js";
+import { kindWords } from "./kinds.js";
+import { language, locale, t, word } from "./words.js";
 
 const made = new Map();
 
@@ -24,18 +25,51 @@ export function rough(value) {
   return kept(Intl.NumberFormat, { maximumFractionDigits: Math.abs(value) < 1 ? 4 : 2 }).format(value);
 }
 
+/** A text of the configuration, which is for all languages or by language. */
+function inLanguage(texts) {
+  return typeof texts === "string" ? texts : (texts[language()] ?? Object.values(texts)[0]);
+}
+
+/** The words for the value of a field, from the configuration or from its kind; null if there are none. */
+function valueWords({ value, text, values, kind }) {
+  const key = text ?? String(value);
+  if (values && Object.hasOwn(values, key)) return inLanguage(values[key]);
+  const [, off, on] = kindWords(kind, language());
+  return { 0: off, OFF: off, 1: on, ON: on }[key.toUpperCase()] ?? null;
+}
+
 /** The value of a field without its unit. */
 export function fieldValue(field) {
+  const words = valueWords(field);
+  if (words !== null) return words;
   return field.value === null || field.text !== null ? (field.text ?? "") : number(field.value, field.decimals);
+}
+
+/** The unit of the value of a field; null for words and other texts. */
+export function fieldUnit(field) {
+  return field.value === null || valueWords(field) !== null ? null : field.unit;
+}
+
+/** The value of a field with its unit. */
+export function fieldText(field) {
+  return withUnit(fieldValue(field), fieldUnit(field));
+}
+
+/** The condition of the alarm of a field. */
+export function conditionText(field, condition) {
+  const [, value] = /^== (.+)$/.exec(condition) ?? [];
+  const words = value === undefined ? null : valueWords({ ...field, value: null, text: value });
+  return words ?? withUnit(condition, field.unit);
 }
 
 export function withUnit(text, unit) {
   return unit ? `${text}\u202f${unit}` : text;
 }
 
-/** What a field is called. */
-export function fieldLabel({ field }) {
-  return word(`field.${field}`, field);
+/** What a field is called: in the configuration, by its kind, or else by its name. */
+export function fieldLabel({ field, label, kind }) {
+  if (label) return inLanguage(label);
+  return kindWords(kind, language())[0] ?? word(`field.${field}`, field);
 }
 
 /** An age in seconds, as "2 min ago". */

@@ -3,7 +3,7 @@
 import { Problem, get } from "./api.js";
 import { sensorAddress, sensorName } from "./cards.js";
 import { arrange, el, table } from "./dom.js";
-import { fieldLabel, fieldValue, length, time, withUnit } from "./format.js";
+import { conditionText, fieldLabel, fieldText, length, time } from "./format.js";
 import { store } from "./store.js";
 import { problemText, t } from "./words.js";
 
@@ -61,13 +61,12 @@ export class PastAlarms {
   row(alarm) {
     const { sensor, since, ended, acknowledged, condition } = alarm;
     const field = store.field(sensor, alarm.field);
-    const peak = alarm.peak === null ? alarm : { value: alarm.peak, text: null };
-    const value = withUnit(fieldValue({ ...field, ...peak }), field.unit);
+    const { value, text } = alarm.peak === null ? alarm : { value: alarm.peak, text: null };
     const cells = [
       time(Date.parse(since)),
-      `${fieldLabel(field)} ${withUnit(condition, field.unit)}`,
+      `${fieldLabel(field)} ${conditionText(field, condition)}`,
       ended === null ? t("alarm.lasts") : length(Date.parse(ended) - Date.parse(since)),
-      value,
+      fieldText({ ...field, value, text }),
       acknowledged === null ? t("alarm.unseen") : `${acknowledged.by} · ${time(Date.parse(acknowledged.at))}`,
     ];
     if (this.sensor === null) {

@@ -37,7 +37,6 @@ export class SensorView {
         this.range.node,
         this.charts.node,
         el("div", { class: "under" }, this.hint, this.zoomOut, this.csv),
-        this.charts.changes,
       ),
       el("section", { class: "panel" }, el("h2", {}, t("alarms.past")), this.alarms.node),
       el("section", { class: "panel" }, el("h2", {}, t("requests")), this.requests),
@@ -92,7 +91,7 @@ export class SensorView {
     this.zoomOut.hidden = this.range.custom === null;
     this.csv.href = csvAddress({ sensor: this.id, ...this.range.query() });
     this.charts.load().then(() => {
-      this.hint.hidden = this.charts.isEmpty;
+      this.hint.hidden = !this.charts.hasLines;
     });
   }
 

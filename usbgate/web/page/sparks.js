@@ -91,8 +91,8 @@ export function sparkline() {
   );
 }
 
-/** Draw what is known of a field. */
-export function draw(drawing, id, field) {
+/** Draw what is known of a field; of one that is a state, the intervals in which it was not off. */
+export function draw(drawing, id, { field, states }) {
   const [band, line] = drawing.children;
   const now = store.now();
   const { fields, span, width } = known.get(id) ?? { fields: new Map(), ...DAY };
@@ -102,6 +102,17 @@ export function draw(drawing, id, field) {
   const x = (each) => (W * (1 - (now - middle(each, width, now - span, now)) / span)).toFixed(1);
   const y = (value) => (most === least ? H / 2 : H - 2 - ((value - least) / (most - least)) * (H - 4)).toFixed(1);
   const path = (part, of) => part.map((each) => `${x(each)} ${y(each[of])}`).join("L");
+  if (states) {
+    const left = (at) => Math.max(0, W * (1 - (now - at) / span));
+    const bar = ({ at, max }) => {
+      const [from, to] = [left(at), Math.min(W, left(at + width))];
+      const [top, bottom] = max === 0 ? [H - 5, H - 3] : [4, H - 3];
+      return `M${from.toFixed(1)} ${bottom}V${top}H${to.toFixed(1)}V${bottom}Z`;
+    };
+    line.setAttribute("d", "");
+    band.setAttribute("d", buckets.map(bar).join(""));
+    return;
+  }
   const parts = buckets.length > 1 ? withoutGaps(buckets) : []; // a line needs two intervals
   // An interval between two gaps is a dot.
   const dot = (part) => (part.length === 1 ? "h.01" : "");

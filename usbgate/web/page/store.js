@@ -10,6 +10,10 @@ const BEHIND = 60_000; // ms that the oldest row may wait before a notice is sho
 const CONTACT = 45_000; // ms without a response or an event after which nothing is known: REFRESH, and time to answer
 const CHECK = 1_000; // ms between two looks at that; after a sleep of the computer, the first one finds it
 
+// A field without settings.
+const NOTHING = { kind: null, label: null, values: {}, states: false, unit: null, decimals: null };
+const UNKNOWN_FIELD = { ...NOTHING, alarm: null, alarming: false, value: null, text: null };
+
 /** Keep fields in the order that they have on the page. */
 function keepOrder(sensor, before) {
   const places = new Map((before?.fields ?? []).map(({ field }, index) => [field, index]));
@@ -66,7 +70,7 @@ class Store {
   /** A field of a sensor, or one without settings if it is not known. */
   field(id, name) {
     const found = this.sensors.get(id)?.fields.find((each) => each.field === name);
-    return found ?? { field: name, unit: null, decimals: null, alarm: null };
+    return found ?? { field: name, ...UNKNOWN_FIELD };
   }
 
   /** Since when nothing is known of a sensor, in ms: usbgate or its device is away; null if both are there. */
@@ -286,7 +290,7 @@ class Store {
     for (const [name, value] of Object.entries(values)) {
       let field = sensor.fields.find((each) => each.field === name);
       if (field === undefined) {
-        field = { field: name, at: "", unit: null, decimals: null, alarm: null, alarming: false };
+        field = { field: name, at: "", ...UNKNOWN_FIELD };
         sensor.fields.push(field);
         unknown = true;
       }

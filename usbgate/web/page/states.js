@@ -1,0 +1,129 @@
+// A chart of a field whose values are states: a bar, the total time of each state, and the newest changes.
+
+import { arrange, el, placed, setText, table } from "./dom.js";
+import { fieldLabel, fieldText, length, moment, tick, time } from "./format.js";
+import { t } from "./words.js";
+
+const [MINUTE, HOUR, DAY] = [60_000, 3_600_000, 86_400_000]; // ms
+const STEPS = [MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 30 * DAY];
+const TICK = 90; // px between two labels at least
+const LABEL = 70; // px of a segment that has room for its text
+const MAX_STATES = 8; // different states in a bar; of more, such as texts of a log, only the changes are shown
+const MAX_CHANGES = 30;
+const COLOURS = 5; // of states that are not off; page.css has them
+
+/** The spelling of a value, by which states are told apart. */
+function keyOf({ value, text }) {
+  return text ?? String(value);
+}
+
+export class StateBar {
+  constructor() {
+    this.field = null;
+    this.states = []; // oldest first: {since, until, value, text}, in ms
+    this.bar = el("div", { class: "bar", role: "img" });
+    this.ticks = el("div", { class: "ticks", "aria-hidden": "true" });
+    this.totals = el("p", { class: "readout" });
+    this.summary = el("summary");
+    this.changes = el("div");
+    this.details = el("details", {}, this.summary, this.changes);
+    this.empty = el("p", { class: "empty" }, t("chart.empty"));
+    this.plot = el("div", { class: "states" }, this.bar, this.ticks, this.totals);
+    this.node = el("figure", { class: "chart" }, this.plot, this.empty, this.details);
+    this.resize = new ResizeObserver(() => this.draw());
+    this.resize.observe(this.bar);
+  }
+
+  /** Show states between two times; the last one still lasts if it is `current`. */
+  show(states, from, to, current) {
+    this.states = states;
+    this.range = [from, to];
+    this.current = current;
+    this.draw();
+  }
+
+  /** Add a reading at a time in ms. */
+  add(reading, at) {
+    const last = this.states.at(-1);
+    if (last !== undefined) last.until = Math.max(last.until, at);
+    if (last === undefined || keyOf(last) !== keyOf(reading)) this.states.push({ ...reading, since: at, until: at });
+  }
+
+  draw() {
+    if (this.range === undefined) return;
+    const [from, to] = this.range;
+    const shown = this.states
+      .map((state, index) => (this.current && index === this.states.length - 1 ? { ...state, until: to } : state))
+      .filter(({ since, until }) => until >= from && since <= to)
+      .map((state) => ({ ...state, since: Math.max(state.since, from), until: Math.min(state.until, to) }));
+    const totals = new Map();
+    for (const state of shown) totals.set(keyOf(state), (totals.get(keyOf(state)) ?? 0) + state.until - state.since);
+    const texts = new Map(shown.map((state) => [keyOf(state), fieldText({ ...this.field, ...state })]));
+    const keys = [...totals.keys()].sort();
+    this.empty.hidden = shown.length > 0;
+    this.plot.hidden = shown.length === 0 || keys.length > MAX_STATES;
+    if (keys.length > MAX_STATES) this.details.open = true;
+    const summary = keys.map((key) => `${texts.get(key)} ${length(totals.get(key))}`);
+    setText(this.totals, summary.join(" · "));
+    this.bar.setAttribute("aria-label", `${fieldLabel(this.field)}: ${summary.join(", ")}`);
+    const on = keys.filter((key) => !["0", "OFF"].includes(key.toUpperCase()));
+    const colourOf = (key) => {
+      if (this.field.alarm === `== ${key}`) return "alarm";
+      return on.includes(key) ? `on${on.indexOf(key) % COLOURS}` : "off";
+    };
+    if (!this.plot.hidden) {
+      this.bar.replaceChildren(...this.segments(shown, colourOf, texts));
+      this.drawTicks();
+    }
+    this.showChanges(shown, texts);
+  }
+
+  /** The segments of the bar. None is too narrow to be seen; page.css puts those that are off below the others. */
+  segments(shown, colourOf, texts) {
+    const [from, to] = this.range;
+    const whole = this.bar.clientWidth || 1;
+    const scale = whole / (to - from);
+    return shown.map((state) => {
+      const { since, until } = state;
+      const text = texts.get(keyOf(state));
+      const title = `${text} · ${moment(since, to - from)} – ${moment(until, to - from)} · ${length(until - since)}`;
+      const width = Math.max((until - since) * scale, 2);
+      const segment = el("span", { class: `segment ${colourOf(keyOf(state))}`, title }, width > LABEL ? text : null);
+      return placed(segment, { left: `${Math.min((since - from) * scale, whole - 2)}px`, width: `${width}px` });
+    });
+  }
+
+  drawTicks() {
+    const [from, to] = this.range;
+    const width = this.bar.clientWidth || 1;
+    const step = STEPS.find((each) => (width * each) / (to - from) >= TICK) ?? STEPS.at(-1);
+    const zone = new Date(to).getTimezoneOffset() * MINUTE;
+    const labels = [];
+    for (let at = Math.ceil((from - zone) / step) * step + zone; at <= to; at += step) {
+      const label = el("span", {}, tick(at, step / 1000, false));
+      labels.push(placed(label, { left: `${((at - from) / (to - from)) * width}px` }));
+    }
+    this.ticks.replaceChildren(...labels);
+  }
+
+  showChanges(shown, texts) {
+    const rows = shown
+      .slice(-MAX_CHANGES)
+      .reverse()
+      .map((state) => [time(state.since), texts.get(keyOf(state)), length(state.until - state.since)]);
+    this.details.hidden = rows.length === 0;
+    // A table that is replaced loses its scroll position and its focus.
+    const written = JSON.stringify(rows);
+    if (written === this.written) return;
+    this.written = written;
+    const title = t("changes", { field: fieldLabel(this.field) });
+    setText(this.summary, title);
+    arrange(this.changes, [table(title, [t("at"), t("value"), t("latency")], rows)]);
+  }
+
+  repaint() {}
+
+  close() {
+    this.resize.disconnect();
+  }
+}
