@@ -324,6 +324,7 @@ def _second(seconds: int) -> str:
     return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
 
 
+@lru_cache(maxsize=16)
 def format_time(at: int) -> str:
     """
     Write a time as RFC 3339 in UTC with milliseconds: `2013-03-11T21:02:10.123Z`.

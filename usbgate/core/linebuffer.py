@@ -62,9 +62,9 @@ class LineBuffer:
             self.crlf = lines[-1].endswith(b"\r")
             if b"\r" in data or lines[0].endswith(b"\r"):
                 lines = [line[:-1] if line.endswith(b"\r") else line for line in lines]
-            if max(map(len, lines)) > self._limit:
+            if len(lines[0]) + len(data) > self._limit and max(map(len, lines)) > self._limit:
                 lines = [line[: self._limit + 1] for line in lines]
-        if not self.discarding:
+        if last and not self.discarding:
             self.rest += last
             # One byte more than the limit may yet be the CR of a line end.
             if len(self.rest) > self._limit + self.rest.endswith(b"\r"):

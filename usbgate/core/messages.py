@@ -30,6 +30,9 @@ from usbgate.core.model import AlarmEvent, Answer, DeviceEvent, Event, Question,
 # The keys of a request that its error reply repeats.
 _ECHOED = ("MSG", "ID", "ORIGIN", "TAG")
 
+# The keys that each request to a device has; all others are arguments.
+_NO_ARGUMENTS = frozenset(["MSG", "ID", "ORIGIN"])
+
 _TEXT_LIMIT = 200  # bytes of `TEXT`, which may quote a whole line
 _TEXT_LEAST = 20  # bytes of `TEXT` that are sent even if the repeated fields leave no room
 
@@ -45,7 +48,7 @@ def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: b
     Its line may be too long for the device, which only the caller can know (see `Request.line`).
 
     Args:
-        fields: What the client sent, keys in upper case.
+        fields: What the client sent, keys in upper case; the request may keep them, so they must not change.
         origin: The peer's address, used as `ORIGIN` if the client gave none.
         client: The peer, for the record.
         parsed: Whether the fields come from `parse`; otherwise their values, and the origin, are checked.
@@ -57,9 +60,9 @@ def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: b
     if not parsed:
         for key, value in {**fields, "ORIGIN": fields.get("ORIGIN", origin)}.items():
             check_value(key, value)
-    for key in fields:
-        if key in NOT_IN_REQUESTS:
-            raise Malformed("key not allowed in a request", key)
+    if not NOT_IN_REQUESTS.isdisjoint(fields):
+        key = next(key for key in fields if key in NOT_IN_REQUESTS)
+        raise Malformed("key not allowed in a request", key)
     for key in ("MSG", "ID"):
         if key not in fields:
             raise Malformed("no " + key)
@@ -67,14 +70,14 @@ def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: b
         raise Malformed("not a sensor id", repr(fields["ID"]))
     timeout = _seconds(fields, "TIMEOUT", *TIMEOUT_RANGE) if "TIMEOUT" in fields else None
     max_age = _seconds(fields, "MAXAGE", 0.0, float("inf")) if "MAXAGE" in fields else None
-    sent = {key: value for key, value in fields.items() if key not in NOT_SENT}
-    sent.setdefault("ORIGIN", origin)
+    sent = fields
+    if not NOT_SENT.isdisjoint(fields):
+        sent = {key: value for key, value in fields.items() if key not in NOT_SENT}
+    if "ORIGIN" not in fields:
+        sent = {**sent, "ORIGIN": origin}
+    arguments = frozenset([argument for argument in sent.items() if argument[0] not in _NO_ARGUMENTS])
     return Request(
-        question=Question(
-            fields["ID"],
-            fields["MSG"],
-            frozenset((key, value) for key, value in sent.items() if key not in ("MSG", "ID", "ORIGIN")),
-        ),
+        question=Question(fields["ID"], fields["MSG"], arguments),
         fields=sent,
         line=join_fields(sent).encode(),
         origin=sent["ORIGIN"],

@@ -18,7 +18,7 @@ from usbgate.core.clockmarks import ClockWatch, Stamp
 from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import RequestError
 from usbgate.core.exchanges import Asker, Ended
-from usbgate.core.fieldline import format_line, parse_value
+from usbgate.core.fieldline import join_fields, parse_value
 from usbgate.core.fieldunits import FieldUnits, UnitChange
 from usbgate.core.model import Answer, ClockMark, OwnerRecord, Question, Reading, Report, RequestRecord, Row, make
 from usbgate.core.onchange import OnChangeFilter
@@ -263,7 +263,7 @@ class Recorder:
             device,
             sensor,
             command,
-            format_line(spelled) if spelled else None,
+            join_fields(spelled) if spelled else None,
             name,
             round((decided - asker.started) * 1000, 3),
             stamp.trusted,

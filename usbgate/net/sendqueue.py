@@ -105,7 +105,7 @@ class SendQueue:
             return
         if self._send_now is not None and not self._busy:
             while self._pieces:
-                data = self._pop(PIECE)
+                data = self._pieces.popleft() if len(self._pieces) == 1 else self._pop(PIECE)
                 result = self._send_now(data)
                 # An error shows again when the reactor writes, and is handled there.
                 count = result if isinstance(result, int) and result > 0 else 0
@@ -151,8 +151,6 @@ class SendQueue:
 
     def _pop(self, most: int) -> bytes:
         # At least one piece, and more as long as they are at most so many bytes together.
-        if len(self._pieces) == 1:  # as nearly always
-            return self._pieces.popleft()
         popped = [self._pieces.popleft()]
         size = len(popped[0])
         while self._pieces and size + len(self._pieces[0]) <= most:

@@ -55,7 +55,8 @@ def read_request(line: bytes, origin: str, client: str) -> _Parsed:
 
 def _read(line: bytes, origin: str, client: str) -> _Parsed:
     fields = parse(line)
-    return fields, parse_request(fields, origin, client, parsed=True), join_fields(fields).encode()
+    request = parse_request(fields, origin, client, parsed=True)
+    return fields, request, request.line if request.fields is fields else join_fields(fields).encode()
 
 
 _read_cached = lru_cache(CACHED_LINES)(_read)
