@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import postgresql
 from tests.support.folders import new_folder
-from usbgate.cli.correct_clock import CorrectionFailed, correct, find_database
+from usbgate.cli.correct_clock import correct
+from usbgate.cli.database import DatabaseFailed, find_database
 from usbgate.cli.main import main
 from usbgate.config.load import load
 from usbgate.store.postgres import migrations
@@ -186,11 +187,11 @@ class CorrectionTests(SynchronousTestCase):
         What is wrong with the database is one line.
         """
         for url in ("postgresql://127.0.0.1:1/none", "nonsense", "postgresql://[", self.url + "-not"):
-            with self.assertRaises(CorrectionFailed) as caught:
+            with self.assertRaises(DatabaseFailed) as caught:
                 correct(url, Schema(), "pi", False, self.said.append)
             self.assertNotIn("\n", str(caught.exception))
         self.query("drop table clock_mark")
-        with self.assertRaises(CorrectionFailed) as caught:
+        with self.assertRaises(DatabaseFailed) as caught:
             self.correct()
         self.assertIn("has no clock marks", str(caught.exception))
         self.assertEqual(self.said, [])
@@ -208,7 +209,7 @@ class FindTests(SynchronousTestCase):
         state = Path(tempfile.mkdtemp(prefix="usbgate-test-"))
         self.addCleanup(shutil.rmtree, state)
         for database, expected in (("embedded", "does not run"), ("none", "nothing is stored")):
-            with self.assertRaises(CorrectionFailed) as caught:
+            with self.assertRaises(DatabaseFailed) as caught:
                 find_database(load(None, state=str(state), database=database, environ={}))
             self.assertIn(expected, str(caught.exception))
         url = "postgresql://somewhere/else"

@@ -10,6 +10,8 @@ import re
 import shutil
 import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ import psycopg2
 from tests.faults.ledger import FULL, LedgerCase
 from tests.support import postgresql
 from tests.support.postgresql import OwnServer
-from tests.support.running import LineClient, TwistdDaemon
+from tests.support.running import LineClient, TwistdDaemon, environment
 from tests.support.waiting import eventually
 
 _roles = itertools.count(1)
@@ -333,16 +335,38 @@ class UnwillingTests(DatabaseCase):
             self.rows("select value from reading order by seq"),
             [(float(n),) for n in range(400) if n not in (13, 100)],
         )
+        first, second = self.rejected()  # a mark of the clock comes first
+        self.assertRegex(first, r"^15 reading .* value=13.0 .*: .*unlucky")
+        self.assertRegex(second, r"^102 reading .* text=日本 .*: .*LATIN1")
+        self.rows("alter table reading drop constraint unlucky")
+        self.assertEqual(self.rejected("--retry")[-1], "rows: 1 stored, 1 refused again")
+        self.assertEqual(self.rows("select seq from reading where value = 13"), [(15,)])
+        eventually(lambda: self.store()["REJECTED"] == "1", "one is left")
+        self.device.say(b"ID:1_N:400")
+        eventually(lambda: self.rows("select seq from reading where value = 400"), "storing goes on")
+        self.assertNotIn("journal.sqlite", daemon.log)
         self.assertEqual(daemon.stop(), -15)
-        with sqlite3.connect(self.state / "journal.sqlite") as journal:
-            aside = journal.execute("select n, reason, row from rejected order by n").fetchall()
-        journal.close()
-        self.assertEqual([n for n, _, _ in aside], [15, 102])  # a mark of the clock comes first
-        self.assertIn("unlucky", aside[0][1])
-        self.assertIn("13", aside[0][2])
-        self.assertIn("LATIN1", aside[1][1])
-        self.assertEqual(self.rows("select max(seq) from reading"), [(401,)])
+        (left,) = self.rejected()
+        self.assertIn("日本", left)
+        self.assertEqual(self.rows("select max(seq) from reading"), [(402,)])
         self.assertNotIn("Traceback", daemon.log)
+
+    def rejected(self, *options: str) -> list[str]:
+        """
+        Run `usbgate rejected`; return the lines of its output.
+        """
+        where = ["--state", str(self.state), "--database", self.database]
+        ran = subprocess.run(
+            [sys.executable, "-m", "usbgate.cli", "rejected", *where, *options],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env={**environment(), "HOME": str(self.folder)},
+            timeout=60,
+        )
+        self.assertEqual(ran.stderr, "")
+        return ran.stdout.splitlines()
 
 
 class TwoDaemonsTests(DatabaseCase):

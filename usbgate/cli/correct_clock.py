@@ -8,22 +8,16 @@ they are never moved twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
 import psycopg2
-from psycopg2.extensions import make_dsn
 
-from usbgate.config.settings import Settings
+from usbgate.cli.database import DatabaseFailed, connected
 from usbgate.core.batch import KINDS
 from usbgate.core.clockmarks import plan
 from usbgate.core.model import ClockMark
-from usbgate.store.embedded.cluster import DATABASE, USER
-from usbgate.store.embedded.postmaster import PidFile, is_server_of
 from usbgate.store.postgres.names import Schema
-
-CONNECT_LIMIT = 10  # seconds
 
 _TABLES = [kind.table for kind in KINDS]
 # The tables with a time and `clock`, which says whether it can be right. The marks themselves stay unchanged.
@@ -71,32 +65,6 @@ _RIGHT_BEFORE = f"{_RIGHT} < %(first)s order by seq desc limit 1"
 _RIGHT_AFTER = f"{_RIGHT} > %(last)s order by seq limit 1"
 
 
-class CorrectionFailed(Exception):
-    """
-    The times can't be corrected; the text says why, in one line.
-    """
-
-
-def find_database(settings: Settings) -> str:
-    """
-    Return the connection string of the configured database, or of the embedded server if it runs.
-
-    Raises:
-        CorrectionFailed: No database is configured, or the embedded server does not run.
-    """
-    if settings.database == "none":
-        raise CorrectionFailed("nothing is stored: the setting `database` is none")
-    if settings.database != "embedded":
-        return settings.database
-    data = settings.state / "postgres" / "data"
-    server = PidFile.read(data)
-    if server is None or not server.ready or not is_server_of(server.pid, data):
-        raise CorrectionFailed(
-            f"the embedded database in {settings.state} does not run; start the daemon, which starts it"
-        )
-    return make_dsn(host=server.socket_folder, port=server.port, user=USER, dbname=DATABASE)
-
-
 def correct(dsn: str, schema: Schema, gateway: str, dry_run: bool, say: Callable[[str], object]) -> None:
     """
     Correct all times that can be corrected, and print a line for each stretch.
@@ -109,17 +77,13 @@ def correct(dsn: str, schema: Schema, gateway: str, dry_run: bool, say: Callable
         say: Prints a line.
 
     Raises:
-        CorrectionFailed: The database failed. Stretches for which a line was printed are corrected.
+        DatabaseFailed: The database failed. Stretches for which a line was printed are corrected.
     """
     try:
-        with closing(psycopg2.connect(dsn, connect_timeout=CONNECT_LIMIT, application_name="usbgate")) as connection:
+        with connected(dsn) as connection:
             _Correction(connection, schema, gateway, dry_run, say).run()
     except (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName):
-        raise CorrectionFailed(
-            f"the schema {schema.name} has no clock marks: usbgate has stored nothing in it"
-        ) from None
-    except psycopg2.Error as error:
-        raise CorrectionFailed(f"the database cannot be used: {' '.join(str(error).split())}") from None
+        raise DatabaseFailed(f"the schema {schema.name} has no clock marks: usbgate has stored nothing in it") from None
 
 
 class _Correction:

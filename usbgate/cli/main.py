@@ -121,7 +121,8 @@ def correct_clock_command(config: Path | None, database: str | None, state: str 
     of a stretch are moved by the error of the clock, which is known once the clock is right in the same boot. The
     daemon can keep running. A second run changes nothing.
     """
-    from usbgate.cli.correct_clock import CorrectionFailed, correct, find_database
+    from usbgate.cli.correct_clock import correct
+    from usbgate.cli.database import DatabaseFailed, find_database
     from usbgate.daemon.statedir import gateway_name
     from usbgate.store.postgres.names import Schema
 
@@ -129,7 +130,48 @@ def correct_clock_command(config: Path | None, database: str | None, state: str 
     try:
         name = gateway_name(settings.state, settings.gateway)
         correct(find_database(settings), Schema(settings.schema), name, dry_run, click.echo)
-    except CorrectionFailed as error:
+    except DatabaseFailed as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command("rejected")
+@click.option("--database", metavar="URL", help="The database.  [default: the one in the configuration]")
+@click.option("--state", metavar="DIR", help="The daemon's state folder, which contains the journal.")
+@click.option("--retry", is_flag=True, help="Try to store the rows again, under their old numbers.")
+@click.option(
+    "--export", "form", type=click.Choice(["json", "csv"]), help="Write the rows in this format to standard output."
+)
+@click.pass_obj
+def rejected_command(
+    config: Path | None, database: str | None, state: str | None, retry: bool, form: str | None
+) -> None:
+    """
+    List the rows that the database refused.
+
+    usbgate sets single rows aside if the database refuses their data: because of a constraint, for example, or an
+    encoding other than UTF-8. Remove the reason, then use --retry: rows that are stored leave the list. The daemon can
+    keep running. The exit status of --retry is 1 if a row is left.
+    """
+    from usbgate.cli import rejected
+    from usbgate.cli.database import DatabaseFailed, find_database
+    from usbgate.daemon.statedir import gateway_name
+    from usbgate.store.journal.rejected import JournalUnreadable, RejectedRows
+    from usbgate.store.postgres.names import Schema
+
+    if retry and form:
+        raise click.UsageError("--retry and --export exclude each other")
+    settings = load_settings(config, database, state)
+    try:
+        with closing(RejectedRows(settings.state / "journal.sqlite")) as rows:
+            if form is not None:
+                rejected.export(rows, form, sys.stdout)
+            elif not retry:
+                rejected.show(rows, click.echo)
+            else:
+                name = gateway_name(settings.state, settings.gateway)
+                if not rejected.retry(rows, find_database(settings), Schema(settings.schema), name, click.echo):
+                    sys.exit(1)
+    except (DatabaseFailed, JournalUnreadable) as error:
         raise click.ClickException(str(error)) from None
 
 

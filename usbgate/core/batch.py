@@ -154,6 +154,22 @@ def encode(first: int, *runs: Sequence[Row]) -> Batch:
     return draft.finish(first)
 
 
+def batch_of_row(n: int, table: str, cells: Mapping[str, str | None]) -> Batch:
+    """
+    Make a batch of one row that is encoded already.
+
+    Args:
+        n: Its number.
+        table: Its table.
+        cells: The text of each column by its name, the number included; None for null.
+    """
+    parts = list(_NOTHING)
+    for place, kind in enumerate(KINDS):
+        if kind.table == table:
+            parts[place] = tuple(NULL_CELL if (cell := cells[name]) is None else cell for name in kind.columns)
+    return _batch(n, n, tuple(parts))
+
+
 class _Run:
     # Rows of one kind: encoded pieces, each with its number of rows, and the newest rows.
     def __init__(self) -> None:

@@ -7,7 +7,6 @@ This module is synchronous: every call blocks until the disk I/O is done.
 from __future__ import annotations
 
 import errno
-import json
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -17,12 +16,13 @@ from uuid import uuid4
 
 from twisted.logger import Logger
 
-from usbgate.core.batch import KINDS, NULL_CELL, START, Batch, Mark, link, merge
+from usbgate.core.batch import START, Batch, Mark, link, merge
 from usbgate.core.errors import StartError
 from usbgate.store.interfaces import Refusal
 from usbgate.store.journal import chain
 from usbgate.store.journal.damage import Unreadable, is_damage, primary_code, quick_check, set_aside
 from usbgate.store.journal.presence import Displaced, Presence, Touched
+from usbgate.store.journal.rejected import rejected_row
 
 FORMAT = 1  # PRAGMA user_version of the file; a new, empty file has 0
 
@@ -121,6 +121,7 @@ class JournalFile:
         self.checked = False
         self.replaced = self.incomplete = False
         self._checking = False
+        self._version = 0  # changes when another process changes the file
         self._presence = Presence(path)
         self._connection: sqlite3.Connection | None = None
 
@@ -248,6 +249,19 @@ class JournalFile:
         """
         return self._connection or self._open()
 
+    def refresh(self) -> None:
+        """
+        Count the rejected rows again if another process (`usbgate rejected --retry`) has changed the file.
+
+        Raises:
+            sqlite3.Error: The file can't be read.
+        """
+        db = self.reopen()
+        (version,) = db.execute("pragma data_version").fetchone()
+        if version != self._version:
+            (self.rejected,) = db.execute("select count(*) from rejected").fetchone()
+            self._version = version
+
     def check(self) -> None:
         """
         Check the file's integrity. This reads the whole file, which takes long with a large backlog.
@@ -372,7 +386,7 @@ class JournalFile:
             db.executemany(
                 "insert into rejected (n, seq, reason, kind, row) values (?, ?, ?, ?, ?) "
                 "on conflict (n) do update set seq = excluded.seq",
-                [_rejected_row(base, *each) for each in rows],
+                [rejected_row(base, *each) for each in rows],
             )
             (rejected,) = db.execute("select count(*) from rejected").fetchone()
         self.rejected = rejected
@@ -469,13 +483,3 @@ class JournalFile:
             except sqlite3.Error:  # what is committed remains in the -wal file
                 pass
             self._connection = None
-
-
-def _rejected_row(base: int, row: Batch, reason: str) -> tuple[int, int, str, str, str]:
-    """
-    Format a rejected row as ASCII-only JSON, for inspection and manual recovery.
-    """
-    ((kind, cells),) = [(kind, columns) for kind, columns in zip(KINDS, row.parts, strict=True) if columns]
-    values = {name: None if cell == NULL_CELL else cell for name, cell in zip(kind.columns, cells, strict=True)}
-    (n,) = map(int, cells[:1])
-    return n, base + n, reason.encode("utf-8", "replace").decode(), kind.table, json.dumps(values)

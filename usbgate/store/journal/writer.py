@@ -247,6 +247,7 @@ class JournalWriter:
                     self._file.replaced = False
                     read = None
                     self._call(self._listener.replaced)
+                self._file.refresh()
                 if not self._file.checked:  # before any write, and in this thread, so that startup need not wait
                     self._file.check()
                 # Read and commit are tried independently: a full disk can still be read.
