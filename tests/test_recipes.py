@@ -37,7 +37,7 @@ EVENTS: dict[type[Event], tuple[str, Event]] = {
     StoreEvent: ("store", StoreEvent("away", 12)),
     AlarmEvent: ("alarm", AlarmEvent(Alarm("a1", "leonardo", "2", "SMOKE", "== 1", 1.0, None, AT), "raised", AT)),
 }
-HTTP_ONLY = {StoreEvent, AlarmEvent}  # `watch` does not send these
+HTTP_ONLY = {StoreEvent}  # `watch` does not send it
 
 STORE = StoreStatus("away", "pi", 12, 1, AT, "no route")
 JOURNAL = JournalStatus("disk full", 5, 0.25, 512, 1024, 3)

@@ -147,7 +147,7 @@ class UsageTests(TestCase):
         for words, replies, told in [
             ("devices", ["DEV:a_PATH:/dev/a", "DEV:b_TEXT:x", "OK:devices"], (0, "DEV:a_PATH:/dev/a\nDEV:b_TEXT:x\n")),
             ("sensors", [long, "OK:sensors"], (0, long + "\n")),
-            ("noise", ["OK:noise"], (0, "")),
+            ("malformed", ["OK:malformed"], (0, "")),
             (
                 "history 20 since=1h",
                 ["ID:20_TEMP:1", "ID:20_TEMP:2", "OK:history"],

@@ -11,7 +11,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from usbgate.core.errors import Malformed, TimedOut
 from usbgate.core.fieldline import LINE_LIMIT, parse
 from usbgate.core.messages import answer_line, error_line, event_line, parse_request, salvage, with_tag
-from usbgate.core.model import Answer, DeviceEvent, Question, Report, ReportEvent, Request, StoreEvent
+from usbgate.core.model import (
+    Alarm,
+    AlarmEvent,
+    Answer,
+    DeviceEvent,
+    Question,
+    Report,
+    ReportEvent,
+    Request,
+    StoreEvent,
+)
 from usbgate.device.dialects.fields import Dialect
 
 
@@ -144,6 +154,16 @@ class SpellingTests(SynchronousTestCase):
         self.assertEqual(
             event_line(DeviceEvent("leonardo", "offline", self.AT)),
             (None, "EVENT:device_DEV:leonardo_STATE:offline"),
+        )
+        alarm = Alarm("a1", "leonardo", "2", "SMOKE", "== 1", 1.0, None, self.AT)
+        at = "2013-03-11T21:02:10.123Z"
+        self.assertEqual(
+            event_line(AlarmEvent(alarm._replace(ended=self.AT), "ended", self.AT)),
+            (
+                "2",
+                "EVENT:alarm_CHANGE:ended_ALARM:a1_ID:2_FIELD:SMOKE_VALUE:1_CONDITION:== 1"
+                f"_SINCE:{at}_ENDED:{at}_DEV:leonardo_AT:{at}",
+            ),
         )
         self.assertIsNone(event_line(StoreEvent("away", 7)))
 

@@ -40,7 +40,7 @@ CLIENTS = [
     b"MSG:J_ID:20_ORIGIN:TOTO" + b"\x20\xc9\xc9\xc2\x04",
     b"MSG:J_ID:20_ORIGIN:TOTO_TAG:17\nping\nask 20 J tag=t\nwatch 20\n" + b"\x10\x60\xc6\xc2\xc4\x05",
     b"help\r\nlast\r\nstatus\r\nhistory 20 since=1h limit=3\r\nlend leonardo\r\nquit\r\n" + b"\x03\x60\xc5\xc7\xc5\x05",
-    b"\xff\xfb\x01\xff\xfd\x03MSG:ON_ID:2\xff\xf1\nsensors\ndevices\nnoise\nunwatch\nask 9 ON x=1_:2\n"
+    b"\xff\xfb\x01\xff\xfd\x03MSG:ON_ID:2\xff\xf1\nsensors\ndevices\nmalformed\nunwatch\nask 9 ON x=1_:2\n"
     + b"\x03\x60\xca\x03",
     b"POST / HTTP/1.1\r\n\r\nMSG:ON_ID:9\n" + b"\x00",
     b"\xef\xbb\xbfping\n" + b"x" * 1030 + b"\nping\n" + b"MSG:J_ID:20\n" * 6 + b"\x00",

@@ -91,7 +91,7 @@ class GarbageTests(StoreCase):
             self.device.pour(noise.randbytes(2000) + b"\xff_\nID:1_N:%d\nID:1_N\nID:1_" % n)
         self.deliver(501)
         self.assertGreater(int(self.counted()["MALFORMED"]), 2500)
-        self.assertEqual(len(self.client.word("noise")), 100 + 1)
+        self.assertEqual(len(self.client.word("malformed")), 100 + 1)
         self.assertLess(len([line for line in self.daemon.log.splitlines() if "malformed" in line]), 5)
         self.stored(501)
 
@@ -217,7 +217,7 @@ class FirmwareTests(RunningCase):
         client = self.online(self.run_daemon("--device", f"{device.path},checksum=true", "--database", "none"))
         device.pour(b"ID:31_TEMP:2ID:2_SMOKE:1\nID:20_VALUE:456\nID:20_VALUE:457*2C\nID:20_VALUE:456*2C\n")
         eventually(lambda: len(client.word("last")) == 1 + 1, "one is read")
-        reasons = [line.partition("_REASON:")[2].partition("_")[0] for line in client.word("noise")[:-1]]
+        reasons = [line.partition("_REASON:")[2].partition("_")[0] for line in client.word("malformed")[:-1]]
         self.assertEqual(reasons, ["no checksum", "no checksum", "wrong checksum"])
 
 
@@ -263,7 +263,7 @@ class EdgesTests(RunningCase):
         self.assertEqual(newest[:-1], ["ID:45_TEMP:22_MSG:J", "ID:45_TAG:04A3_MSG:J", "ID:46_TEMP:21.5"])
         counts = parse(client.word("devices")[0].encode())
         self.assertEqual((counts["EMPTY"], counts["NOTUTF8"], counts["MALFORMED"]), ("2", "1", "0"))
-        reasons = [parse(line.encode())["REASON"] for line in client.word("noise")[:-1]]
+        reasons = [parse(line.encode())["REASON"] for line in client.word("malformed")[:-1]]
         damaged = "field left out, "
         self.assertEqual(reasons, [damaged + reason for reason in ("empty value", "not UTF-8", "empty value")])
 

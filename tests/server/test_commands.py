@@ -16,6 +16,8 @@ from usbgate.core.alarms import Uncompared
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Busy, Failed, Offline, TimedOut
 from usbgate.core.fieldline import LINE_LIMIT, parse
+from usbgate.core.model import Alarm, RequestRecord, StoredAlarm, StoredRequest
+from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import DeviceSummary, Lease, MalformedLine, SensorSummary
 from usbgate.server.commands import WORDS
@@ -300,13 +302,13 @@ class OtherTests(WordCase):
         Each known sensor is one line, without the fields that are not known.
         """
         self.gateway.known_sensors = [
-            SensorSummary("20", "leonardo", ["HUM", "TEMP"], AT, 3, "kitchen_1"),
+            SensorSummary("20", "leonardo", ["HUM", "TEMP"], AT, 3),
             SensorSummary("9", "uno", [], AT, 0),
         ]
         self.assertEqual(
             self.send("sensors"),
             [
-                f"ID:20_DEV:leonardo_FIELDS:HUM,TEMP_SEEN:{AT_TEXT}_REPORTS:3_NAME:kitchen_1",
+                f"ID:20_DEV:leonardo_FIELDS:HUM,TEMP_SEEN:{AT_TEXT}_REPORTS:3",
                 f"ID:9_DEV:uno_SEEN:{AT_TEXT}_REPORTS:0",
                 "OK:sensors",
             ],
@@ -393,12 +395,38 @@ class OtherTests(WordCase):
         self.assertEqual([line["UNSURE"] for line in unsure], ["50", "50", "20"])
         self.assertEqual(",".join(line["SENSORS"] for line in unsure).split(","), names)
 
-    def test_noise(self) -> None:
+    def test_configured_sensors(self) -> None:
         """
-        Malformed lines are sent in a form that reads back.
+        The configured sensors come first, those that have sent nothing yet included, with places and units.
+        """
+        fields = {"TEMP": FieldSettings(unit="°C"), "HUM": FieldSettings(unit="%"), "BAT": FieldSettings()}
+        self.gateway.presented = {
+            "31": SensorSettings(name="door_1", device="uno"),
+            "20": SensorSettings(place="hall", fields=fields),
+            "5": SensorSettings(),
+        }
+        self.gateway.known_sensors = [
+            SensorSummary("9", "uno", [], AT, 1),
+            SensorSummary("20", "leonardo", ["TEMP"], AT, 3),
+        ]
+        self.assertEqual(
+            self.send("sensors"),
+            [
+                "ID:31_DEV:uno_REPORTS:0_NAME:door_1",
+                f"ID:20_DEV:leonardo_FIELDS:TEMP_SEEN:{AT_TEXT}_REPORTS:3_PLACE:hall_UNITS:TEMP=°C,HUM=%",
+                "ID:5_REPORTS:0",
+                f"ID:9_DEV:uno_SEEN:{AT_TEXT}_REPORTS:1",
+                "OK:sensors",
+            ],
+        )
+
+    def test_malformed(self) -> None:
+        """
+        Malformed lines are sent in a form that reads back; the word has an older name, too.
         """
         self.gateway.kept_malformed = [MalformedLine(AT, "uno", "no key", b"x_y:\xff")]
-        self.assertEqual(self.send("noise"), [f"AT:{AT_TEXT}_FROM:uno_REASON:no key_TEXT:x y:\\xff", "OK:noise"])
+        for word in ("malformed", "NOISE"):
+            self.assertEqual(self.send(word), [f"AT:{AT_TEXT}_FROM:uno_REASON:no key_TEXT:x y:\\xff", "OK:malformed"])
 
     def test_help(self) -> None:
         """
@@ -456,6 +484,83 @@ class OtherTests(WordCase):
         self.send("ask 20\nping")
         self.gateway.fail(0, Offline("no device"))
         self.assertEqual(self.received(), ["ERROR:offline_MSG:J_ID:20_TEXT:no device", "OK:ping"])
+
+
+class AlarmTests(WordCase):
+    """
+    `alarms`, `acknowledge` and `requests`.
+    """
+
+    OPEN = Alarm("a1", "leonardo", "2", "SMOKE", "== 1", 1.0, None, AT)
+    LINE = f"ALARM:a1_ID:2_FIELD:SMOKE_VALUE:1_CONDITION:== 1_SINCE:{AT_TEXT}_DEV:leonardo"
+
+    def test_open(self) -> None:
+        """
+        Open alarms come from memory, newest last, those of one sensor if it is named.
+        """
+        bat = Alarm("a2", "uno", "7", "BAT", "== x_y:z", None, "x_y:z", AT, AT, AT, "Zoé")
+        self.gateway.raised = [bat, self.OPEN]
+        line = (
+            f"ALARM:a2_ID:7_FIELD:BAT_VALUE:x y:z_CONDITION:== x y:z_SINCE:{AT_TEXT}_ENDED:{AT_TEXT}"
+            f"_ACKNOWLEDGED:{AT_TEXT}_BY:Zoé_DEV:uno"
+        )
+        self.assertEqual(self.send("alarms"), [self.LINE, line, "OK:alarms"])
+        self.assertEqual(self.send("alarms 2"), [self.LINE, "OK:alarms"])
+        self.assertEqual(self.gateway.alarm_calls, [])
+
+    def test_stored(self) -> None:
+        """
+        With an option, alarms come from the store, newest last, each with its peak.
+        """
+        hot = StoredAlarm(Alarm("a2", "uno", "7", "TEMP", "> 60", 61.0, None, AT, AT), 75.5, ((AT, AT),))
+        self.gateway.stored_alarms = [hot, StoredAlarm(self.OPEN, None, ())]
+        smoke, temp, _ = self.send("alarms since=1h")
+        self.assertEqual(smoke, self.LINE)
+        self.assertTrue(temp.endswith("_PEAK:75.5"), temp)
+        self.send("alarms 7 limit=5")
+        self.assertEqual(self.gateway.alarm_calls, [(None, AT - 3_600_000, None, 100), ("7", None, None, 5)])
+
+    def test_acknowledge(self) -> None:
+        """
+        The name of who has seen it may have blanks, and is by default the client's address; the reply is the alarm.
+        """
+        self.gateway.raised = [self.OPEN]
+        (line, last) = self.send("acknowledge a1 Zoé  Martin")
+        self.assertEqual((parse(line.encode())["BY"], last), ("Zoé Martin", "OK:acknowledge"))
+        self.send("acknowledge a1")
+        self.assertEqual(self.gateway.acknowledged, [("a1", "Zoé Martin"), ("a1", "10.0.0.7")])
+        self.assertEqual(self.send("acknowledge a9"), ["ERROR:unknown_TEXT:no such alarm: a9"])
+
+    def test_requests(self) -> None:
+        """
+        Requests come from the store, newest last; arguments are in a form that reads back.
+        """
+        first = RequestRecord(AT, "TOTO", "10.0.0.7:1", "uno", "9", "L", "LEVEL:50_X:1", "answered", 12.34, True)
+        last = first._replace(device=None, arguments=None, outcome="unknown")
+        self.gateway.stored_requests = [StoredRequest(2, last), StoredRequest(1, first)]
+        self.assertEqual(
+            self.send("requests"),
+            [
+                f"AT:{AT_TEXT}_MSG:L_ID:9_ARGUMENTS:LEVEL:50 X:1_ORIGIN:TOTO_CLIENT:10.0.0.7:1_DEV:uno"
+                "_OUTCOME:answered_TOOK:0.0123",
+                f"AT:{AT_TEXT}_MSG:L_ID:9_ORIGIN:TOTO_CLIENT:10.0.0.7:1_OUTCOME:unknown_TOOK:0.0123",
+                "OK:requests",
+            ],
+        )
+        self.send("requests 9 limit=7")
+        self.assertEqual(self.gateway.request_calls, [(None, 100), ("9", 7)])
+
+    def test_refused(self) -> None:
+        """
+        Arguments that are not understood are malformed, and nothing is queried.
+        """
+        for line in [
+            *("alarms a_b", "alarms 2 3", "alarms since=soon", "alarms limit=1001", "alarms until=1h", "acknowledge"),
+            *("requests a_b", "requests 2 3", "requests since=1h", "requests limit=1001"),
+        ]:
+            (answer,) = self.send(line)
+            self.assertTrue(answer.startswith("ERROR:malformed_TEXT:"), (line, answer))
+        self.assertEqual((self.gateway.alarm_calls, self.gateway.request_calls), ([], []))
 
 
 class LendTests(WordCase):

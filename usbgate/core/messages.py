@@ -16,6 +16,7 @@ from usbgate.core.fieldline import (
     NOT_SENT,
     check_value,
     format_line,
+    format_number,
     format_time,
     is_key,
     is_sensor_id,
@@ -25,7 +26,7 @@ from usbgate.core.fieldline import (
     plain_text,
     reads_back,
 )
-from usbgate.core.model import AlarmEvent, Answer, DeviceEvent, Event, Question, ReportEvent, Request, StoreEvent
+from usbgate.core.model import Alarm, AlarmEvent, Answer, DeviceEvent, Event, Question, ReportEvent, Request, StoreEvent
 
 # The keys of a request that its error reply repeats.
 _ECHOED = ("MSG", "ID", "ORIGIN", "TAG")
@@ -178,10 +179,39 @@ def event_line(event: Event) -> tuple[str | None, str] | None:
             return sensor, _values_line({"EVENT": "reading"}, sensor, event.values, event.command, None, event.at)
         case DeviceEvent():
             return None, format_line({"EVENT": "device", "DEV": event.device, "STATE": event.state})
-        case StoreEvent() | AlarmEvent():
+        case AlarmEvent(alarm, change, at):
+            fields = alarm_fields(alarm)
+            return alarm.sensor, data_line({"EVENT": "alarm", "CHANGE": change, **fields, "AT": format_time(at)})
+        case StoreEvent():
             return None
         case _:
             assert_never(event)
+
+
+def alarm_fields(alarm: Alarm) -> Mapping[str, str]:
+    """
+    Return the fields of an alarm, in `alarms` and in events; a value may be one that does not read back.
+    """
+    number = "" if alarm.value is None else format_number(alarm.value)
+    return {
+        "ALARM": alarm.alarm,
+        "ID": alarm.sensor,
+        "FIELD": alarm.field,
+        "VALUE": alarm.text or number,
+        "CONDITION": alarm.condition,
+        "SINCE": format_time(alarm.since),
+        **({"ENDED": format_time(alarm.ended)} if alarm.ended is not None else {}),
+        **({"ACKNOWLEDGED": format_time(alarm.acknowledged)} if alarm.acknowledged is not None else {}),
+        **({"BY": alarm.by} if alarm.by is not None else {}),
+        "DEV": alarm.device,
+    }
+
+
+def data_line(fields: Mapping[str, str]) -> str:
+    """
+    Format fields; a value that would not read back is changed to plain text.
+    """
+    return join_fields({key: value if reads_back(value) else plain_text(value) for key, value in fields.items()})
 
 
 def _values_line(

@@ -63,7 +63,6 @@ class SensorSummary:
         fields: The fields it has reported, sorted.
         seen: When it reported last: whole milliseconds since 1970, UTC.
         reports: Reports since usbgate started.
-        name: Its name in the configuration.
     """
 
     sensor: str
@@ -71,7 +70,6 @@ class SensorSummary:
     fields: Sequence[str]
     seen: int
     reports: int
-    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,6 @@ class Queries:
                 fields=sorted({reading.field for reading in known.readings()}),
                 seen=known.seen,
                 reports=known.reports,
-                name=self._sensor_settings[sensor].name if sensor in self._sensor_settings else None,
             )
             for sensor, known in self._recorder.sensors.items()
         ]

@@ -13,18 +13,26 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from usbgate.core.errors import RequestError, Unknown
-from usbgate.core.fieldline import format_line, format_number, format_time, is_key, is_sensor_id, plain_text
-from usbgate.core.messages import answer_line, error_line, parse_request
-from usbgate.core.model import Reading
+from usbgate.core.fieldline import format_line, is_key, is_sensor_id
+from usbgate.core.messages import alarm_fields, answer_line, error_line, parse_request
 from usbgate.core.units import parse_moment
+from usbgate.server.datalines import (
+    device_fields,
+    malformed_fields,
+    past_alarm_fields,
+    reading_fields,
+    request_fields,
+    sensor_fields,
+)
 from usbgate.server.status import status_fields
 from usbgate.server.words import Word, word
 
 if TYPE_CHECKING:
     from usbgate.server.console import Console
 
-HISTORY_DEFAULT = 100  # readings, protocol §3
+LIMIT_DEFAULT = 100  # protocol §3
 HISTORY_LIMIT = 10_000  # readings: they are in memory until they are sent, some MB for each client that asks
+OTHERS_LIMIT = 1_000  # alarms or requests, as over HTTP
 
 
 async def answer(console: Console, line: str) -> None:
@@ -50,7 +58,7 @@ async def answer(console: Console, line: str) -> None:
 
 def _find(name: str) -> Word:
     try:
-        return WORDS[name.lower()]
+        return WORDS[ALIASES.get(name.lower(), name.lower())]
     except KeyError:
         raise Unknown(f"unknown word: {name[:40]!r}; try help") from None
 
@@ -104,7 +112,7 @@ async def last(console: Console, arguments: Sequence[str]) -> None:
         raise last.usage_error()
     sensor = arguments[0] if arguments else None
     field = _parse_field(last, arguments[1]) if len(arguments) > 1 else None
-    await console.send_data(map(_reading_fields, console.gateway.queries.last(sensor, field)))
+    await console.send_data(map(reading_fields, console.gateway.queries.last(sensor, field)))
 
 
 @word("history ID [FIELD] [since=1h] [limit=100]")
@@ -117,38 +125,22 @@ async def history(console: Console, arguments: Sequence[str]) -> None:
     if not arguments:
         raise history.usage_error()
     sensor, *options = arguments
-    if not is_sensor_id(sensor):
-        raise history.usage_error(f"not a sensor id: {sensor!r}")
+    _check_sensor(history, sensor)
     field = _parse_field(history, options.pop(0)) if options and "=" not in options[0] else None
-    since: int | None = None
-    limit = HISTORY_DEFAULT
-    for name, value in _parse_options(history, options):
-        match name.lower():
-            case "since":
-                try:
-                    since = parse_moment(value, console.factory.wall())
-                except ValueError:
-                    raise history.usage_error(f'since: not a time: "{value}"') from None
-            case "limit":
-                limit = int(value) if re.fullmatch("[0-9]{1,5}", value) else 0
-                if not 0 < limit <= HISTORY_LIMIT:
-                    raise history.usage_error(f'limit: expected 1 to {HISTORY_LIMIT}, got "{value}"')
-            case _:
-                raise history.usage_error(f"unknown option: {name!r}")
+    since, limit = _parse_window(history, options, console.factory.wall(), HISTORY_LIMIT)
     readings = await console.gateway.queries.history(sensor, field, since, limit)
-    await console.send_data(map(_reading_fields, readings))
+    await console.send_data(map(reading_fields, readings))
 
 
 @word("watch [ID ...]", shell=False)
 async def watch(console: Console, arguments: Sequence[str]) -> None:
     """
-    Subscribe to readings and to changes of the devices' states.
+    Subscribe to readings, to alarms, and to changes of the devices' states.
 
-    If sensors are named, send only their readings. Another watch replaces the one before.
+    If sensors are named, send only their readings and alarms. Another watch replaces the one before.
     """
     for sensor in arguments:
-        if not is_sensor_id(sensor):
-            raise watch.usage_error(f"not a sensor id: {sensor!r}")
+        _check_sensor(watch, sensor)
     console.watch(arguments)
 
 
@@ -163,19 +155,9 @@ async def unwatch(console: Console, arguments: Sequence[str]) -> None:
 @word("sensors")
 async def sensors(console: Console, arguments: Sequence[str]) -> None:
     """
-    List the sensors that have sent a report.
+    List the configured sensors and those that have sent a report.
     """
-    await console.send_data(
-        {
-            "ID": sensor.sensor,
-            "DEV": sensor.device,
-            **({"FIELDS": ",".join(sensor.fields)} if sensor.fields else {}),
-            "SEEN": format_time(sensor.seen),
-            "REPORTS": str(sensor.reports),
-            **({"NAME": sensor.name} if sensor.name else {}),
-        }
-        for sensor in console.gateway.queries.sensors()
-    )
+    await console.send_data(sensor_fields(console.gateway.queries))
 
 
 @word("devices")
@@ -183,17 +165,49 @@ async def devices(console: Console, arguments: Sequence[str]) -> None:
     """
     List the devices, their states and counts.
     """
-    await console.send_data(
-        {
-            "DEV": device.name,
-            "PATH": device.path,
-            "STATE": device.state,
-            "SINCE": format_time(device.since),
-            **{count.key: str(count.value) for count in device.counts},
-            **({"TEXT": device.warning} if device.warning else {}),
-        }
-        for device in console.gateway.queries.devices()
-    )
+    await console.send_data(map(device_fields, console.gateway.queries.devices()))
+
+
+@word("alarms [ID] [since=7d] [limit=100]")
+async def alarms(console: Console, arguments: Sequence[str]) -> None:
+    """
+    List alarms, newest last: those that are active or not acknowledged yet.
+
+    With since or limit, list stored alarms, those that are over included.
+    """
+    sensor, options = _split_sensor(alarms, arguments)
+    queries = console.gateway.queries
+    if options:
+        since, limit = _parse_window(alarms, options, console.factory.wall(), OTHERS_LIMIT)
+        stored = await queries.past_alarms(sensor, since, None, limit)
+        await console.send_data(map(past_alarm_fields, reversed(stored)))
+    else:
+        found = [alarm for alarm in queries.alarms() if sensor in (None, alarm.sensor)]
+        await console.send_data(map(alarm_fields, reversed(found)))
+
+
+@word("acknowledge ALARM [WHO ...]")
+async def acknowledge(console: Console, arguments: Sequence[str]) -> None:
+    """
+    Acknowledge an alarm: somebody, by default this client's address, has seen it.
+    """
+    if not arguments:
+        raise acknowledge.usage_error()
+    alarm, *who = arguments
+    await console.send_data([alarm_fields(await console.gateway.acknowledge(alarm, " ".join(who) or console.origin))])
+
+
+@word("requests [ID] [limit=100]")
+async def requests(console: Console, arguments: Sequence[str]) -> None:
+    """
+    Show stored requests, newest last.
+    """
+    sensor, options = _split_sensor(requests, arguments)
+    if any(option.lower().startswith("since=") for option in options):
+        raise requests.usage_error("unknown option: 'since'")
+    _, limit = _parse_window(requests, options, console.factory.wall(), OTHERS_LIMIT)
+    stored = await console.gateway.queries.requests(sensor, limit)
+    await console.send_data(map(request_fields, reversed(stored)))
 
 
 @word("lend DEVICE")
@@ -217,20 +231,12 @@ async def status(console: Console, arguments: Sequence[str]) -> None:
     await console.send_data(status_fields(queries.status(), queries.totals(), console.factory.counts()))
 
 
-@word("noise")
-async def noise(console: Console, arguments: Sequence[str]) -> None:
+@word("malformed", alias="noise")
+async def malformed(console: Console, arguments: Sequence[str]) -> None:
     """
     Show the last malformed or damaged lines with their reasons.
     """
-    await console.send_data(
-        {
-            "AT": format_time(line.at),
-            "FROM": line.source,
-            "REASON": line.reason,
-            "TEXT": plain_text(line.line.decode("utf-8", "backslashreplace")),
-        }
-        for line in console.gateway.queries.malformed_lines()
-    )
+    await console.send_data(map(malformed_fields, console.gateway.queries.malformed_lines()))
 
 
 @word("ping")
@@ -265,6 +271,7 @@ async def quit_(console: Console, arguments: Sequence[str]) -> None:
 
 # In the order in which `help` lists them.
 WORDS: Mapping[str, Word] = {each.name: each for each in list(globals().values()) if isinstance(each, Word)}
+ALIASES: Mapping[str, str] = {each.alias: each.name for each in WORDS.values() if each.alias is not None}
 
 
 def _parse_options(used: Word, options: Sequence[str]) -> list[tuple[str, str]]:
@@ -283,12 +290,34 @@ def _parse_field(used: Word, text: str) -> str:
     return text.upper()
 
 
-def _reading_fields(reading: Reading) -> Mapping[str, str]:
-    number = "" if reading.value is None else format_number(reading.value)
-    return {
-        "ID": reading.sensor,
-        reading.field: reading.text or number,  # a number that is not a plain decimal has its text, too
-        **({"MSG": reading.command} if reading.command is not None else {}),
-        "AT": format_time(reading.at),
-        "DEV": reading.device,
-    }
+def _check_sensor(used: Word, text: str) -> None:
+    if not is_sensor_id(text):
+        raise used.usage_error(f"not a sensor id: {text!r}")
+
+
+def _split_sensor(used: Word, arguments: Sequence[str]) -> tuple[str | None, Sequence[str]]:
+    # The sensor, if one is named, and the options behind it.
+    if not arguments or "=" in arguments[0]:
+        return None, arguments
+    _check_sensor(used, arguments[0])
+    return arguments[0], arguments[1:]
+
+
+def _parse_window(used: Word, options: Sequence[str], now: int, most: int) -> tuple[int | None, int]:
+    # What `since` and `limit` say: whole milliseconds since 1970, UTC; and a number up to `most`.
+    since: int | None = None
+    limit = LIMIT_DEFAULT
+    for name, value in _parse_options(used, options):
+        match name.lower():
+            case "since":
+                try:
+                    since = parse_moment(value, now)
+                except ValueError:
+                    raise used.usage_error(f'since: not a time: "{value}"') from None
+            case "limit":
+                limit = int(value) if re.fullmatch("[0-9]{1,5}", value) else 0
+                if not 0 < limit <= most:
+                    raise used.usage_error(f'limit: expected 1 to {most}, got "{value}"')
+            case _:
+                raise used.usage_error(f"unknown option: {name!r}")
+    return since, limit

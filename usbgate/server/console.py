@@ -15,8 +15,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from usbgate.core.errors import Failed, RequestError
-from usbgate.core.fieldline import format_line, join_fields, plain_text, reads_back
-from usbgate.core.messages import error_line
+from usbgate.core.fieldline import format_line
+from usbgate.core.messages import data_line, error_line
 from usbgate.gateway.interfaces import Lease
 from usbgate.net.broadcast import EventBatch, ISubscriber
 from usbgate.server import commands
@@ -125,7 +125,7 @@ class Console:
             rows: The fields of each line. A value that would not read back is changed to plain text.
         """
         rest = iter(rows)
-        while lines := [_data_line(fields) for fields in islice(rest, DATA_LINES_PER_TURN)]:
+        while lines := [data_line(fields) for fields in islice(rest, DATA_LINES_PER_TURN)]:
             self.send_lines(*lines)
             if len(lines) < DATA_LINES_PER_TURN or not await self._room_made():
                 return
@@ -209,7 +209,3 @@ class Console:
         leases, self._leases = self._leases, []
         for lease in leases:
             lease.end()
-
-
-def _data_line(fields: Mapping[str, str]) -> str:
-    return join_fields({key: value if reads_back(value) else plain_text(value) for key, value in fields.items()})

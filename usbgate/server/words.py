@@ -27,15 +27,17 @@ class Word:
         summary: Its help, in one sentence.
         details: The rest of its help, one text for each paragraph.
         shell: Whether `usbgate NAME` sends it, too.
+        alias: Another name of the word; None for none.
         run: Answers it.
     """
 
-    def __init__(self, usage: str, run: Run, shell: bool) -> None:
+    def __init__(self, usage: str, run: Run, shell: bool, alias: str | None) -> None:
         self.name, _, arguments = usage.partition(" ")
         self.usage = usage
         self.takes_arguments = bool(arguments)
         self.summary, *self.details = (" ".join(each.split()) for each in cleandoc(run.__doc__ or "").split("\n\n"))
         self.shell = shell
+        self.alias = alias
         self.run = run
 
     def usage_error(self, reason: str = "wrong arguments") -> Malformed:
@@ -46,7 +48,7 @@ class Word:
         return Malformed(reason, "usage: " + self.usage.replace("max_age", "maxage"))
 
 
-def word(usage: str, shell: bool = True) -> Callable[[Run], Word]:
+def word(usage: str, shell: bool = True, alias: str | None = None) -> Callable[[Run], Word]:
     """
     Declare a word; its docstring is its help.
 
@@ -54,5 +56,6 @@ def word(usage: str, shell: bool = True) -> Callable[[Run], Word]:
         usage: The word and its arguments, such as `last [ID [FIELD]]`. Without arguments here, none are accepted.
         shell: Whether the `usbgate` command has a subcommand that sends this word. False for a word that is about the
             connection itself.
+        alias: Another name of the word.
     """
-    return lambda run: Word(usage, run, shell)
+    return lambda run: Word(usage, run, shell, alias)

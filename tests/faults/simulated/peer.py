@@ -35,7 +35,7 @@ JUNK = [
 ]
 
 WORDS = (
-    "ping", "status", "last", "last 20", "last 21 VALUE", "devices", "sensors", "noise", "help", "help ask",
+    "ping", "status", "last", "last 20", "last 21 VALUE", "devices", "sensors", "malformed", "help", "help ask",
     "history 20", "history 30 limit=3", "watch", "watch 20", "watch 21 30", "unwatch", "frobnicate", "history",
 )  # fmt: skip
 
@@ -252,7 +252,7 @@ class Peer:
 
     def _received(self, line: str) -> None:
         world = self.world
-        fields = parse(line.encode(), 4096)  # `noise` quotes whole lines
+        fields = parse(line.encode(), 4096)  # `malformed` quotes whole lines
         if "EVENT" in fields:
             self._received_event(line, fields)
             return

@@ -1,0 +1,105 @@
+"""
+The data lines of words (protocol §3), as fields; those of `status` are in `usbgate.server.status`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from usbgate.core.fieldline import format_number, format_time, plain_text
+from usbgate.core.messages import alarm_fields
+from usbgate.core.model import Reading, StoredAlarm, StoredRequest
+from usbgate.core.settings import SensorSettings
+from usbgate.gateway.interfaces import DeviceSummary, IQueries, MalformedLine, SensorSummary
+
+
+def reading_fields(reading: Reading) -> Mapping[str, str]:
+    """
+    Return the fields of a reading.
+    """
+    number = "" if reading.value is None else format_number(reading.value)
+    return {
+        "ID": reading.sensor,
+        reading.field: reading.text or number,  # a number that is not a plain decimal has its text, too
+        **({"MSG": reading.command} if reading.command is not None else {}),
+        "AT": format_time(reading.at),
+        "DEV": reading.device,
+    }
+
+
+def sensor_fields(queries: IQueries) -> Iterator[Mapping[str, str]]:
+    """
+    Yield the fields of each sensor: the configured ones in the order of the configuration, then the others in the order
+    of their first reports.
+    """
+    known = {each.sensor: each for each in queries.sensors()}
+    configured = queries.sensor_settings()
+    for sensor in dict.fromkeys([*configured, *known]):
+        yield _sensor_fields(sensor, known.get(sensor), configured.get(sensor, SensorSettings()))
+
+
+def _sensor_fields(sensor: str, known: SensorSummary | None, settings: SensorSettings) -> Mapping[str, str]:
+    device = known.device if known is not None else settings.device
+    units = {field: about.unit for field, about in settings.fields.items() if about.unit}
+    return {
+        "ID": sensor,
+        **({"DEV": device} if device else {}),
+        **({"FIELDS": ",".join(known.fields)} if known is not None and known.fields else {}),
+        **({"SEEN": format_time(known.seen)} if known is not None else {}),
+        "REPORTS": str(known.reports if known is not None else 0),
+        **({"NAME": settings.name} if settings.name else {}),
+        **({"PLACE": settings.place} if settings.place else {}),
+        **({"UNITS": ",".join(f"{field}={unit}" for field, unit in units.items())} if units else {}),
+    }
+
+
+def device_fields(device: DeviceSummary) -> Mapping[str, str]:
+    """
+    Return the fields of a device.
+    """
+    return {
+        "DEV": device.name,
+        "PATH": device.path,
+        "STATE": device.state,
+        "SINCE": format_time(device.since),
+        **{count.key: str(count.value) for count in device.counts},
+        **({"TEXT": device.warning} if device.warning else {}),
+    }
+
+
+def past_alarm_fields(stored: StoredAlarm) -> Mapping[str, str]:
+    """
+    Return the fields of a stored alarm.
+    """
+    peak = {} if stored.peak is None else {"PEAK": format_number(stored.peak)}
+    return {**alarm_fields(stored.alarm), **peak}
+
+
+def request_fields(stored: StoredRequest) -> Mapping[str, str]:
+    """
+    Return the fields of a completed request.
+    """
+    record = stored.record
+    return {
+        "AT": format_time(record.at),
+        "MSG": record.command,
+        "ID": record.sensor,
+        **({"ARGUMENTS": plain_text(record.arguments)} if record.arguments else {}),
+        "ORIGIN": record.origin,
+        "CLIENT": record.client,
+        **({"DEV": record.device} if record.device else {}),
+        "OUTCOME": record.outcome,
+        "TOOK": f"{record.latency_ms / 1000:.4f}",
+    }
+
+
+def malformed_fields(line: MalformedLine) -> Mapping[str, str]:
+    """
+    Return the fields of a malformed line.
+    """
+    return {
+        "AT": format_time(line.at),
+        "FROM": line.source,
+        "REASON": line.reason,
+        "TEXT": plain_text(line.line.decode("utf-8", "backslashreplace")),
+    }
