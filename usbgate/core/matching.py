@@ -50,7 +50,7 @@ class Matching:
         Return the answer from memory that a request accepts (`max_age`).
         """
         question = request.question
-        if request.max_age is None or question.arguments or fold(question.command) in self._once:
+        if request.max_age is None or question.arguments:
             return None
         recent = self._recent.get((question.sensor, question.command))
         return recent[1]._replace(recent=True) if recent is not None and now - recent[0] <= request.max_age else None
