@@ -61,6 +61,7 @@ class RejectedTests(SynchronousTestCase):
         bad = [readings(5, 1)[0]._replace(text="high"), readings(6, 1)[0]._replace(device="a b\x00")]
         self.refuse(batch.encode(5, bad), "value too high")
         self.refuse(batch.encode(7, [request_record(origin="TOTO", device=None)]), 'violates "x"')
+        self.file.write([], batch.Mark(8, "c"))
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """
@@ -187,13 +188,18 @@ class RejectedTests(SynchronousTestCase):
 
     def test_batch_that_is_not_stored(self) -> None:
         """
-        While the daemon may still send a row's batch, the row is left to it.
+        While the daemon may still send a row's batch, the row is left to it: the database knows how far this journal
+        is stored, or else the file does.
         """
+        self.refuse(batch.encode(9, readings(9, 1)), "too many")
+        self.assertIn("of a batch that the daemon has not stored yet", self.run_command("--retry").stdout)
+        self.assertEqual(self.left(), [106, 109])
+        self.refuse(batch.encode(7, [request_record(origin="TOTO", device=None)]), "once more")
         self.query(f"insert into gateway values ('pi', '{self.journal}', {BASE}, 6, '')")
         result = self.run_command("--retry")
-        self.assertIn("1 of a batch that the daemon has not stored yet", result.stdout)
-        self.assertEqual((result.exit_code, self.left()), (1, [106, 107]))
-        self.query("update gateway set n = 7")
+        self.assertIn("2 of a batch that the daemon has not stored yet", result.stdout)
+        self.assertEqual((result.exit_code, self.left()), (1, [106, 107, 109]))
+        self.query("update gateway set n = 9")
         self.run_command("--retry")
         self.assertEqual(self.left(), [106])
 
@@ -204,6 +210,7 @@ class RejectedTests(SynchronousTestCase):
         self.patch(rejected, "PAGE", 3)
         for number in range(8, 28):
             self.refuse(batch.encode(number, readings(number, 1)), "too many")
+        self.file.write([], batch.Mark(28, "c"))
         self.assertEqual(len(self.run_command().stdout.splitlines()), 23)
         self.assertIn("22 stored, 1 refused again", self.run_command("--retry").stdout)
         self.assertEqual(self.left(), [106])
@@ -214,7 +221,7 @@ class RejectedTests(SynchronousTestCase):
         """
         self.run_command("--retry")
         self.assertIs(self.file.problem(), None)
-        self.file.write([batch.encode(8, readings(8, 1))], batch.START)
+        self.file.write([batch.encode(9, readings(9, 1))], batch.START)
         self.assertEqual(self.left(), [106])
 
     def test_nothing(self) -> None:

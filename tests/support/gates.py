@@ -17,10 +17,13 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from tests.support.waiting import until
+from usbgate.cli.rejected import retry
 from usbgate.core.batch import Batch, Mark
 from usbgate.core.model import Reading
 from usbgate.store.interfaces import IChain, Identity, Refusal
 from usbgate.store.journal.journal import Journal
+from usbgate.store.journal.rejected import RejectedRows
+from usbgate.store.postgres.names import Schema
 from usbgate.store.postgres.sink import Limits, PostgresSink
 from usbgate.testing import readings, rows_of
 
@@ -145,6 +148,15 @@ class Gate:
             return
         await self.sink.store(await self.journal.oldest(), self.chain.reject)
         self.disconnect()
+
+    def retry(self) -> int:
+        """
+        Try to store what was set aside, as `usbgate rejected --retry` does; return the number of rows that were.
+        """
+        before = len(self.aside())
+        with closing(RejectedRows(self.path)) as rows:
+            retry(rows, self._url, Schema(), self._name, lambda line: None)
+        return before - len(self.aside())
 
     def disconnect(self) -> None:
         """

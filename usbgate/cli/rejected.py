@@ -95,7 +95,7 @@ def retry(rows: RejectedRows, dsn: str, schema: Schema, gateway: str, say: Calla
     """
     try:
         with connected(dsn) as connection:
-            attempt = _Retry(connection, schema, gateway, rows.journal, say)
+            attempt = _Retry(connection, schema, gateway, rows.journal, rows.done, say)
             for page in rows.pages():
                 rows.settle(*attempt.store(page))
     except (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName):
@@ -105,12 +105,19 @@ def retry(rows: RejectedRows, dsn: str, schema: Schema, gateway: str, say: Calla
 
 class _Retry:
     def __init__(
-        self, connection: Any, schema: Schema, gateway: str, journal: str, say: Callable[[str], object]
+        self,
+        connection: Any,
+        schema: Schema,
+        gateway: str,
+        journal: str,
+        done: int,
+        say: Callable[[str], object],
     ) -> None:
         self._connection = connection
         self._schema = schema
         self._gateway = gateway
         self._journal = journal
+        self._done = done
         self._say = say
         self._counts = {"stored": 0, "there": 0, "refused": 0, "waiting": 0, "taken": 0}
 
@@ -127,7 +134,7 @@ class _Retry:
             cursor.execute("select pg_advisory_xact_lock(%s); set constraints all immediate", (key,))
             done = self._stored_to(cursor)
             for row in page:
-                if done is not None and row.n > done:
+                if row.n > done:
                     self._counts["waiting"] += 1
                     continue
                 cursor.execute("savepoint row")
@@ -149,15 +156,15 @@ class _Retry:
                     self._say(f"{_spell(row)}: another row of gateway {self._gateway} has this number")
         return there, refused
 
-    def _stored_to(self, cursor: Any) -> int | None:
-        # Rows behind this number belong to a batch that the daemon will send again, unless it sends nothing under
-        # this identity any more: then it compares what waits with what is stored.
+    def _stored_to(self, cursor: Any) -> int:
+        # The daemon will send the batches behind this number again. The file may not have it yet; but if the database
+        # has another journal, only the file tells.
         cursor.execute(
             self._schema.sql("select n from usbgate.gateway where name = %s and journal::text = %s"),
             (self._gateway, self._journal),
         )
         found = cursor.fetchone()
-        return None if found is None else int(found[0])
+        return self._done if found is None else int(found[0])
 
     def _store(self, cursor: Any, row: RejectedRow) -> str:
         base = row.seq - row.n

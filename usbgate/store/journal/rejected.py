@@ -61,6 +61,7 @@ class RejectedRows:
 
     Attributes:
         journal: The uuid of the journal.
+        done: Its batches up to this number are stored, as far as the file tells.
     """
 
     def __init__(self, path: Path) -> None:
@@ -80,7 +81,7 @@ class RejectedRows:
             )
             # Only the daemon writes to the main file while it runs (see `Presence`).
             self._db.execute("pragma wal_autocheckpoint = 0")
-            (self.journal,) = self._db.execute("select uuid from journal").fetchone()
+            (self.journal, self.done) = self._db.execute("select uuid, done from journal").fetchone()
         except (sqlite3.Error, TypeError) as error:
             raise self._unreadable(error) from None
 
