@@ -1,17 +1,13 @@
 """
 `twistd`, with a daemon that ends itself, as `kill -9` would, when it next comes to a point after a SIGUSR1.
 
-    python -m tests.faults.doomed POINT NOTES ARGUMENTS...
-
-The points are those of `POINTS`; any other word is no point. The file NOTES holds the newest number of sensor 1 that
-was committed to the journal. The journal's -wal file is kept small, so that there are many checkpoints.
+The journal's -wal file is kept small, so that there are many checkpoints.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from functools import wraps
 from typing import Any
@@ -89,18 +85,17 @@ def doom(number: int, frame: object) -> None:
     _doomed = True
 
 
-def main() -> None:
+def main(point: str, notes: str) -> None:
     """
     Run twistd.
+
+    Args:
+        point: One of `POINTS`; any other word is no point.
+        notes: A file for the newest number of sensor 1 that was committed to the journal.
     """
     signal.signal(signal.SIGUSR1, doom)
     insist(SMALL_WAL)
-    point, notes = sys.argv.pop(1), sys.argv.pop(1)
     take_notes(notes)
     if point in POINTS:
         lay(*POINTS[point])
     run()
-
-
-if __name__ == "__main__":
-    main()

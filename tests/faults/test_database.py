@@ -24,7 +24,7 @@ import psycopg2
 from tests.faults.ledger import FULL, LedgerCase
 from tests.support import postgresql
 from tests.support.postgresql import OwnServer
-from tests.support.running import LineClient, TwistdDaemon, environment
+from tests.support.running import RUN, LineClient, TwistdDaemon, environment
 from tests.support.waiting import eventually
 
 _roles = itertools.count(1)
@@ -391,7 +391,7 @@ class TwoDaemonsTests(DatabaseCase):
         daemon = TwistdDaemon(
             self.folder / "second",
             *("--device", str(self.second_device.path), "--database", self.database, *options),
-            program=None,
+            program=RUN,
         )
         self.addCleanup(daemon.stop)
         daemon.ready()

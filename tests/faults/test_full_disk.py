@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from tests.faults.ledger import FULL, LedgerCase, resident
 from tests.faults.promises import Life, NumberingDevice, check_whole, missing_from
 from tests.support.daemon import StoreCase, value_of
-from tests.support.running import TwistdDaemon
+from tests.support.running import RUN, TwistdDaemon
 from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse
 
@@ -93,7 +92,7 @@ class FullDiskTests(StoreCase):
             self.state,
             *("--device", str(self.device.path), "--database", self.database),
             twistd=("-n", "--pidfile=", "--logfile", str(log)),
-            program=None,
+            program=RUN,
         )
         self.addCleanup(daemon.stop)
         daemon.ready()
@@ -154,7 +153,7 @@ class RingTests(LedgerCase):
             self.state,
             *("--device", str(self.device.path), "--database", self.database),
             twistd=("-n", "--pidfile=", "--logfile", str(self.log)),
-            program=(sys.executable, "-c", SMALL_RING),
+            program=SMALL_RING,
         )
         self.addCleanup(daemon.stop)
         self.starts += 1

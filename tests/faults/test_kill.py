@@ -9,7 +9,6 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -109,7 +108,7 @@ class KillCase(RunningCase):
             self.state,
             *("--device", str(self.device.path), *options),
             twistd=tuple(twistd),
-            program=(sys.executable, "-m", "tests.faults.doomed", point, str(self.notes)),
+            program=f"from tests.faults import doomed; doomed.main({point!r}, {str(self.notes)!r})",
         )
         self.addCleanup(daemon.stop)
         return daemon.ready()

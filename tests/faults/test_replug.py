@@ -12,7 +12,7 @@ import time
 
 from tests.faults.ledger import measured, processor_time
 from tests.support.daemon import RunningCase
-from tests.support.running import LineClient, PtyDevice, TwistdDaemon, environment
+from tests.support.running import RUN, LineClient, PtyDevice, TwistdDaemon, environment
 from tests.support.usb import MadeUpUsb
 from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse
@@ -247,7 +247,7 @@ class BriefConnectionTests(RunningCase):
             daemon = TwistdDaemon(
                 self.state,
                 *("--database", "none", "--device", f"tcp:127.0.0.1:{server.getsockname()[1]}"),
-                program=None,
+                program=RUN,
             )
             self.addCleanup(daemon.stop)
             daemon.ready()

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SkipTest
 
 from tests.support import postgresql
 from tests.support.folders import new_folder
-from tests.support.running import PtyDevice, TwistdDaemon, free_port, is_answered
+from tests.support.running import RUN, PtyDevice, TwistdDaemon, free_port, is_answered
 from tests.support.waiting import LIMIT, eventually
 from usbgate.cli.demo import configuration
 
@@ -171,7 +171,7 @@ class Home:
         Start the daemon; wait until its device and its database are connected.
         """
         options = ("--config", str(self.config), "--database", self.database)
-        self.daemon = TwistdDaemon(self.folder / "state", *options, port=self.port, http=None, program=None)
+        self.daemon = TwistdDaemon(self.folder / "state", *options, port=self.port, http=None, program=RUN)
         self.stop = self.daemon.stop
         atexit.register(self.stop)
         self.daemon.ready()

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import postgresql
 from tests.support.folders import new_folder
-from tests.support.running import Answer, LineClient, PtyDevice, TwistdDaemon
+from tests.support.running import RUN, Answer, LineClient, PtyDevice, TwistdDaemon
 from tests.support.waiting import eventually
 
 
@@ -48,7 +48,7 @@ class RunningCase(SynchronousTestCase):
         """
         Run a forked daemon until the end of the test.
         """
-        daemon = TwistdDaemon(self.state, *options, port=port, program=None)
+        daemon = TwistdDaemon(self.state, *options, port=port, program=RUN)
         self.addCleanup(daemon.stop)
         return daemon.ready()
 

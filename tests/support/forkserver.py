@@ -109,18 +109,19 @@ def _server() -> socket.socket:
     return ours
 
 
-def fork(arguments: Sequence[str], environment: Mapping[str, str], output: int) -> ForkedProcess:
+def fork(code: str, arguments: Sequence[str], environment: Mapping[str, str], output: int) -> ForkedProcess:
     """
     Fork a daemon, in a session of its own, and in the root folder.
 
     Args:
+        code: The Python code that runs twistd.
         arguments: The arguments of twistd.
         environment: Its environment.
         output: The file descriptor of its standard output and error.
     """
     reading, writing = os.pipe()
     try:
-        request = json.dumps({"arguments": arguments, "environment": dict(environment)}).encode()
+        request = json.dumps({"code": code, "arguments": arguments, "environment": dict(environment)}).encode()
         socket.send_fds(_server(), [request], [output, writing])
     finally:
         os.close(writing)
@@ -138,8 +139,8 @@ def _load() -> None:
     gc.freeze()  # so that the daemon's collections do not write to memory that is shared
 
 
-def _serve(requests: socket.socket) -> list[str] | None:
-    # Return the arguments of twistd in each forked daemon; None at the end of the requests.
+def _serve(requests: socket.socket) -> str | None:
+    # Return the code to run in each forked daemon; None at the end of the requests.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that the daemons' parents leave no zombies
     while True:
         data, (*files,), _, _ = socket.recv_fds(requests, REQUEST, FILES)
@@ -167,18 +168,16 @@ def _serve(requests: socket.socket) -> list[str] | None:
     request: Any = json.loads(data)
     os.environ.clear()
     os.environ.update(request["environment"])
-    arguments: list[str] = request["arguments"]
-    return arguments
+    sys.argv[1:] = request["arguments"]
+    code: str = request["code"]
+    return code
 
 
 def _main() -> None:
     _load()
-    arguments = _serve(socket.socket(fileno=0))
-    if arguments is not None:
-        from twisted.scripts.twistd import run
-
-        sys.argv[1:] = arguments
-        run()
+    code = _serve(socket.socket(fileno=0))
+    if code is not None:
+        exec(code, {"__name__": "__main__"})
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ from tests.support.folders import BASE
 from tests.support.waiting import LIMIT, eventually
 from usbgate.core.fieldline import parse
 
-TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+RUN = "from twisted.scripts.twistd import run; run()"
+TWISTD = (sys.executable, "-c", RUN)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -164,7 +165,7 @@ class TwistdDaemon:
         *options: str,
         port: int | None = None,
         twistd: tuple[str, ...] = ("-n", "--pidfile="),
-        program: tuple[str, ...] | None = TWISTD,
+        program: tuple[str, ...] | str = TWISTD,
         http: str | None = "none",
         output: int | None = None,
     ) -> None:
@@ -176,7 +177,8 @@ class TwistdDaemon:
             options: Options of `usbgate`.
             port: The port to listen on; None picks one.
             twistd: Options of twistd.
-            program: The command that runs twistd; None to fork it, which saves the time of its imports (`forkserver`).
+            program: The command that runs twistd; or, to save the time of its imports, Python code that runs it in a
+                forked process (see `forkserver`), such as `RUN`.
             http: The endpoint for browsers; None for the default.
             output: The file descriptor of its standard output; None for the file that `log` reads.
         """
@@ -191,8 +193,8 @@ class TwistdDaemon:
         with ExitStack() as ours:
             if output is None:
                 output = ours.enter_context((state.parent / f"{state.name}.log").open("ab")).fileno()
-            if program is None:
-                self.process = forkserver.fork(arguments, environment(), output)
+            if isinstance(program, str):
+                self.process = forkserver.fork(program, arguments, environment(), output)
             else:
                 self.process = subprocess.Popen(
                     [*program, *arguments],

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from shutil import rmtree
 
-from tests.support.running import TWISTD
+from tests.support.running import RUN
 
 # Other entries of a sysfs: consoles, and a serial port that is not on USB.
 OTHERS = {
@@ -82,13 +82,12 @@ class MadeUpUsb:
                 link.unlink()
         rmtree(self.device(port))
 
-    def program(self) -> tuple[str, ...]:
+    def program(self) -> str:
         """
-        Return the command of a daemon that looks for its devices here.
+        Return the program of a daemon that looks for its devices here.
         """
         tree = f"partial(usbgate.tap.UsbTree, {str(self.sysfs)!r}, {str(self.dev)!r})"
-        code = f"from functools import partial; import usbgate.tap; usbgate.tap.UsbTree = {tree}; {TWISTD[2]}"
-        return *TWISTD[:2], code
+        return f"from functools import partial; import usbgate.tap; usbgate.tap.UsbTree = {tree}; {RUN}"
 
     def name_by_id(self, name: str, tty: str | None) -> Path:
         """

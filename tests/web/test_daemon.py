@@ -15,7 +15,7 @@ from threading import Thread
 from typing import Any
 
 from tests.support.daemon import RunningCase, StoreCase, value_of
-from tests.support.running import TWISTD, TwistdDaemon, environment, free_port, usual_ports
+from tests.support.running import RUN, TWISTD, TwistdDaemon, environment, free_port, usual_ports
 from tests.support.waiting import LIMIT, eventually
 from usbgate.daemon.service import raise_file_limit
 
@@ -30,7 +30,7 @@ class WebDaemon(TwistdDaemon):
 
     def __init__(self, *arguments: Any, **others: Any) -> None:
         self.http_port = free_port()
-        super().__init__(*arguments, http=f"tcp:{self.http_port}:interface=127.0.0.1", program=None, **others)
+        super().__init__(*arguments, http=f"tcp:{self.http_port}:interface=127.0.0.1", program=RUN, **others)
 
     def connect(self) -> http.client.HTTPConnection:
         """
