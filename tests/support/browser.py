@@ -51,13 +51,19 @@ def find_browser() -> str | None:
     return next((path for path in map(shutil.which, NAMES) if path is not None), None)
 
 
+ARGUMENTS = [
+    "--no-sandbox",  # which root can't use
+    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup",  # two hidden pages of each window, as dear as ours
+]
+
+
 @cache
 def browser() -> Browser:
     """
-    Start the browser. It has no sandbox, which root can't use, and loads nothing but our page.
+    Start the browser, which loads nothing but our page.
     """
     playwright = sync_playwright().start()
-    started = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
+    started = playwright.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
 
     def stop() -> None:
         with suppress(Exception):  # it may have ended already
