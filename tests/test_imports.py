@@ -7,7 +7,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,10 +88,15 @@ class Import(NamedTuple):
     typing: bool
 
 
-def imports() -> Iterator[Import]:
+@cache
+def imports() -> Sequence[Import]:
     """
     Read all imports from the sources, those inside functions included.
     """
+    return tuple(_read_imports())
+
+
+def _read_imports() -> Iterator[Import]:
     for path in sorted(FOLDER.rglob("*.py")):
         module = ".".join(path.relative_to(FOLDER).with_suffix("").parts).removesuffix("__init__").rstrip(".")
         tree = ast.parse(path.read_text())

@@ -9,39 +9,50 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import usbgate
+from tests.support.folders import new_folder
 from tests.support.running import ROOT, TWISTD, environment
 from usbgate.web.static import TYPES
 
 
+@cache
+def build() -> Path:
+    """
+    Build a wheel of a copy of the sources, so that nothing is left beside them; return its folder.
+    """
+    folder = new_folder()
+    left_out = shutil.ignore_patterns(".*", "*.egg-info", "build", "_trial_temp*", "__pycache__", "dropin.cache")
+    shutil.copytree(ROOT, folder / "source", ignore=left_out)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"),
+            *("--wheel-dir", str(folder), str(folder / "source")),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    return folder
+
+
 class WheelTests(SynchronousTestCase):
     """
-    A wheel made of the sources, unpacked into a folder of its own.
+    The wheel, unpacked into a folder of its own.
     """
 
     def setUp(self) -> None:
         """
-        Build it of a copy, so that nothing is left beside the sources.
+        Unpack it.
         """
         folder = Path(tempfile.mkdtemp(prefix="usbgate-wheel-"))
         self.addCleanup(shutil.rmtree, folder)
-        left_out = shutil.ignore_patterns(".*", "*.egg-info", "build", "_trial_temp*", "__pycache__", "dropin.cache")
-        shutil.copytree(ROOT, folder / "source", ignore=left_out)
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"),
-                *("--wheel-dir", str(folder), str(folder / "source")),
-            ],
-            check=True,
-            capture_output=True,
-            timeout=120,
-        )
-        [self.wheel] = folder.glob("*.whl")
+        [self.wheel] = build().glob("*.whl")
         self.site = folder / "site"
         with zipfile.ZipFile(self.wheel) as packed:
             packed.extractall(self.site)

@@ -51,7 +51,7 @@ def run_journal(folder: Path, *options: str, ending: str = "stop") -> subprocess
     watched = [folder, *[Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")]]
     return subprocess.run(
         [
-            *("strace", "-f", "-qq", "-o", str(trace_of(folder)), *options),
+            *("strace", "-f", "--seccomp-bpf", "-qq", "-o", str(trace_of(folder)), *options),
             *(part for each in watched for part in ("-P", str(each))),
             *(sys.executable, "-m", "tests.faults.journalling", str(path), str(ROWS), ending),
         ],

@@ -116,7 +116,7 @@ class PresenceCase(JournalCase):
         Start a journal, and write ten batches of a hundred rows to it, half of them to the main file.
         """
         self.patch(writer, "LOOK_INTERVAL", 0.02)
-        journal = self.start(**limits)
+        journal = self.start(durability=0.0, **limits)
         for n in range(10):
             journal.append(readings(n * 100, 100))
             await self.committed(journal)

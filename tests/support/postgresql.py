@@ -150,6 +150,7 @@ class OwnServer(Server):
             "unix_socket_directories": self.socket_folder,
             "fsync": os.environ.get("USBGATE_TEST_FSYNC", "off"),
             "max_connections": "50",
+            "autovacuum": "off",  # it looks at each database again and again
         }
         with open(self._folder / "log", "ab") as log:
             self._process = process = subprocess.Popen(
