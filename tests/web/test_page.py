@@ -244,6 +244,7 @@ class TopTests(PageCase):
         self.addCleanup(flat().say, "2", "SMOKE:0")
         for each in (page, other):
             expect(each.get_by_role("alert")).to_contain_text("Alarm: smoke detector · hall")
+            expect(each.get_by_role("alert")).to_contain_text("smoke detected")
         expect(self.card(page, "smoke detector")).to_have_attribute("data-state", "alarm")
         self.assertTrue(page.title().startswith("⚠ smoke detector"))
         flat().say("2", "SMOKE:0")
@@ -328,6 +329,25 @@ class TopTests(PageCase):
             expect(page.locator("#notices")).to_contain_text("arduino is lent to 127.0.0.1:")
             self.assert_old(self.card(page, "balcony temperature"))
         expect(page.locator("#notices")).to_be_empty()
+
+    def test_dead_network(self) -> None:
+        """
+        A network that died without an error, or a computer that slept, is noticed, and so is its return.
+        """
+        page = self.open("about:blank", url="")
+        page.clock.install()
+        page.goto(flat().url)
+        self.live(page)
+        self.assert_fresh(self.card(page, "balcony temperature"))
+        page.route("**/api/v1/**", lambda route: None)
+        page.clock.fast_forward(60_000)
+        expect(page.locator("#connection")).to_have_text("not connected")
+        expect(self.card(page, "balcony temperature").locator(".state")).to_contain_text("unknown since")
+        self.assert_old(self.card(page, "balcony temperature"))
+        page.unroute_all()
+        page.clock.fast_forward(20_000)
+        self.live(page)
+        self.assert_fresh(self.card(page, "balcony temperature"))
 
     def test_connection(self) -> None:
         """
@@ -457,6 +477,20 @@ class StateTests(PageCase):
         page = self.open("#/sensor/96", locale="fr-FR")
         expect(page.get_by_role("heading", level=3)).to_have_text(["portail", "interrupteur"])
         expect(page.locator(".reading")).to_have_text(["ouvert", "allumé"])
+
+    def test_alarm(self) -> None:
+        """
+        States that meet the condition of an alarm are marked in the bar, each with a flag.
+        """
+        flat().say("2", "SMOKE:0")
+        page = self.open("#/sensor/2")
+        self.live(page)
+        flat().say("2", "SMOKE:1")
+        expect(page.locator(".segment.alarm").last).to_be_visible()
+        expect(page.locator(".flags .flag").last).to_have_text(re.compile("[0-9]{2}:[0-9]{2}|^$"))
+        page.get_by_role("alert").get_by_role("button", name="Acknowledge").click()
+        flat().say("2", "SMOKE:0")
+        expect(page.get_by_role("alert")).to_be_empty()
 
     def test_words(self) -> None:
         """

@@ -19,7 +19,7 @@ TYPES: Mapping[str, str] = {
     **dict.fromkeys(
         [
             *("alarms.js", "api.js", "app.js", "buckets.js", "cards.js", "chart.js", "charts.js", "dom.js"),
-            *("format.js", "kinds.js", "memory.js", "pastalarms.js", "range.js", "sensor.js", "sparks.js"),
+            *("format.js", "kinds.js", "marks.js", "memory.js", "pastalarms.js", "range.js", "sensor.js", "sparks.js"),
             *("states.js", "store.js", "stream.js", "words.js"),
         ],
         "text/javascript" + _TEXT,

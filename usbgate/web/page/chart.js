@@ -2,12 +2,12 @@
 // are the threshold of the alarm, the times when its condition held, and a flag at the beginning of each.
 
 import { middle, summary, withoutGaps } from "./buckets.js";
-import { el, icon, placed, setText } from "./dom.js";
-import { conditionText, fieldLabel, isLong, moment, number, rough, tick, time, withUnit } from "./format.js";
+import { el, placed, setText } from "./dom.js";
+import { conditionText, fieldLabel, number, rough, tick, time, withUnit } from "./format.js";
+import { marks } from "./marks.js";
 import { t } from "./words.js";
 
 const HEIGHT = 260; // px
-const FLAG = { short: 64, long: 120 }; // px that a flag takes with its time, and with its day as well
 const THRESHOLD = /^[<>]=? (\S+)$/; // of a condition
 
 let loading = null;
@@ -180,27 +180,7 @@ export class Chart {
 
   /** Place the marks of the alarm. */
   mark({ over, valToPos }) {
-    const [from, to] = this.range;
-    const x = (at) => valToPos(Math.min(Math.max(at, from), to) / 1000, "x");
-    const nodes = [];
-    const room = isLong(to - from) ? FLAG.long : FLAG.short;
-    // Spans that touch on the screen are one, so that there are never more than fit.
-    let last = null;
-    for (const [since, until] of this.spans.filter(([since, until]) => until >= from && since <= to)) {
-      const [left, right] = [x(since), Math.max(x(until), x(since) + 2)];
-      if (last !== null && left - last.right < 2) last.right = Math.max(last.right, right);
-      else nodes.push((last = { left, right, since }));
-    }
-    let free = -Infinity;
-    const held = nodes.map(({ left, right, since }) => {
-      const flag = since < from ? null : el("span", { class: "flag" }, icon("alarm"));
-      if (flag && left >= free) {
-        flag.append(moment(since, to - from));
-        free = left + room;
-        flag.classList.toggle("before", left + room > over.clientWidth);
-      }
-      return placed(el("div", { class: "held" }, flag), { left: `${left}px`, width: `${right - left}px` });
-    });
+    const held = marks(this.spans, this.range, (at) => valToPos(at / 1000, "x"), over.clientWidth);
     const { threshold } = this;
     const top = threshold === null ? -1 : valToPos(threshold, "y");
     const line = placed(el("div", { class: "threshold" }), { top: `${top}px` });

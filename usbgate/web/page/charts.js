@@ -116,12 +116,12 @@ export class Charts {
     const sensor = store.sensors.get(this.id);
     for (const { field, device, states, chart, data } of this.charts.values()) {
       chart.field = store.field(this.id, field);
+      const spans = spansOf(this.alarms, { sensor: this.id, field, device }, to);
       if (states) {
         // What was read last still holds, unless it is old.
-        chart.show(data, from, to, this.range.custom === null && device === sensor.device && !isOld(sensor));
+        chart.show(data, spans, from, to, this.range.custom === null && device === sensor.device && !isOld(sensor));
         continue;
       }
-      const spans = spansOf(this.alarms, { sensor: this.id, field, device }, to);
       chart.show(data, spans, this.width, from, to);
     }
   }

@@ -2,6 +2,7 @@
 
 import { arrange, el, placed, setText, table } from "./dom.js";
 import { fieldLabel, fieldText, length, moment, tick, time } from "./format.js";
+import { marks } from "./marks.js";
 import { t } from "./words.js";
 
 const [MINUTE, HOUR, DAY] = [60_000, 3_600_000, 86_400_000]; // ms
@@ -17,6 +18,15 @@ function keyOf({ value, text }) {
   return text ?? String(value);
 }
 
+/** Whether a state meets the condition of an alarm. */
+function meets(key, condition) {
+  const [, compare, operand] = /^(\S+) (.+)$/.exec(condition ?? "") ?? [];
+  if (compare === "==" || compare === "!=") return (key === operand) === (compare === "==");
+  const [value, limit] = [Number(key), Number(operand)];
+  return (value < limit && compare?.[0] === "<") || (value > limit && compare?.[0] === ">")
+    || (value === limit && compare?.[1] === "=");
+}
+
 export class StateBar {
   constructor() {
     this.field = null;
@@ -28,15 +38,20 @@ export class StateBar {
     this.changes = el("div");
     this.details = el("details", {}, this.summary, this.changes);
     this.empty = el("p", { class: "empty" }, t("chart.empty"));
-    this.plot = el("div", { class: "states" }, this.bar, this.ticks, this.totals);
+    this.flags = el("div", { class: "flags", "aria-hidden": "true" });
+    this.plot = el("div", { class: "states" }, this.flags, this.bar, this.ticks, this.totals);
     this.node = el("figure", { class: "chart" }, this.plot, this.empty, this.details);
     this.resize = new ResizeObserver(() => this.draw());
     this.resize.observe(this.bar);
   }
 
-  /** Show states between two times; the last one still lasts if it is `current`. */
-  show(states, from, to, current) {
+  /**
+   * Show states between two times; the last one still lasts if it is `current`. `spans` are the [from, to] in which the
+   * condition of its alarm held.
+   */
+  show(states, spans, from, to, current) {
     this.states = states;
+    this.spans = spans;
     this.range = [from, to];
     this.current = current;
     this.draw();
@@ -68,11 +83,14 @@ export class StateBar {
     this.bar.setAttribute("aria-label", `${fieldLabel(this.field)}: ${summary.join(", ")}`);
     const on = keys.filter((key) => !["0", "OFF"].includes(key.toUpperCase()));
     const colourOf = (key) => {
-      if (this.field.alarm === `== ${key}`) return "alarm";
+      if (meets(key, this.field.alarm)) return "alarm";
       return on.includes(key) ? `on${on.indexOf(key) % COLOURS}` : "off";
     };
     if (!this.plot.hidden) {
       this.bar.replaceChildren(...this.segments(shown, colourOf, texts));
+      const width = this.bar.clientWidth || 1;
+      const x = (at) => ((at - from) / (to - from)) * width;
+      this.flags.replaceChildren(...marks(this.spans, this.range, x, width));
       this.drawTicks();
     }
     this.showChanges(shown, texts);
