@@ -20,14 +20,18 @@ export function marks(spans, [from, to], x, width) {
     if (last && left - last.right < 2) last.right = Math.max(last.right, right);
     else found.push({ left, right, since });
   }
-  let free = -Infinity;
-  return found.map(({ left, right, since }) => {
+  // The newest has its time, and of the others those that have room. At the right end, it stands before its flag.
+  let free = Infinity;
+  const nodes = found.toReversed().map(({ left, right, since }) => {
     const flag = since < from ? null : el("span", { class: "flag" }, icon("alarm"));
-    if (flag && left >= free) {
+    const before = left + room > width;
+    const [begin, end] = before ? [left - room, left] : [left, left + room];
+    if (flag && end <= free) {
       flag.append(moment(since, to - from));
-      free = left + room;
-      flag.classList.toggle("before", left + room > width);
+      free = begin;
     }
+    flag?.classList.toggle("before", before);
     return placed(el("div", { class: "held" }, flag), { left: `${left}px`, width: `${right - left}px` });
   });
+  return nodes.reverse();
 }

@@ -366,8 +366,10 @@ class Store {
 
   /** Acknowledge an alarm; `by` is a name, or "" for the browser's address. Fails with a Problem. */
   async acknowledge(id, by) {
+    const before = this.eventCount;
     const alarm = await post(`alarms/${encodeURIComponent(id)}/acknowledge`, by ? { by } : {});
-    this.receive("alarm", alarm);
+    // An event that arrived meanwhile is newer.
+    if (before === this.eventCount) this.receive("alarm", alarm);
   }
 }
 
