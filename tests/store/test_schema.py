@@ -10,6 +10,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.support.database import PostgresTestCase, batch_of
@@ -132,8 +133,12 @@ class SchemaTests(PostgresTestCase):
             self.query(taken)
             before = {place for place in self.places() if place[0] == "public"}
             sink = await self.stores()
-            self.query(f"select pg_terminate_backend(pid) {self.sessions()}")
-            await self.connect_in_time(sink)
+            writer = "from pg_stat_activity where datname = current_database() and application_name like 'usbgate %'"
+            lost: Deferred[str] = Deferred()
+            sink.lost = lost.callback
+            self.query(f"select pg_terminate_backend(pid) {writer}")
+            await lost
+            await sink.connect()
             (line,) = self.log()
             self.assertIn("the view public.measures is left out: ", line)
             self.assertIn(what, line)
