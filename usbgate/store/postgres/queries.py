@@ -162,7 +162,8 @@ _BUCKETS = f"""
     ) as numbers group by bucket, device, field order by bucket desc, device desc, field desc limit %(limit)s
 """
 
-# A state ends with the next one, or before a gap. A sort of 200,000 rows takes 0.2 s.
+# A state ends with the next one, or before a gap. All rows are sorted, so they are bounded: 200,000 take 0.8 s, and
+# buckets of them 0.5 s.
 _STATES = f"""
     , given as (
         select given.* from field cross join lateral (
