@@ -410,6 +410,19 @@ class ContactTests(PostgresTestCase):
         )
         self.assertNotEqual(self.journals[self.journal].identity.journal, self.journal)
 
+    async def test_base_of_readings(self) -> None:
+        """
+        A gateway that the table of gateways does not have continues after its readings.
+        """
+        await self.connected(gateway="attic", journal=str(uuid.uuid4()))
+        self.query(
+            "insert into reading values (now(), 'pi', 7, 'd', '20', 'VALUE', 1, null, null, true),"
+            " (now(), 'pi', 5, 'd', '21', 'VALUE', 1, null, null, true),"
+            " (now(), 'cellar', 9, 'd', '20', 'VALUE', 1, null, null, true)"
+        )
+        await self.connected()
+        self.assertEqual(self.query("select base from gateway where name = 'pi'"), [(7,)])
+
     async def test_name_taken(self) -> None:
         """
         A second daemon with the same name gets an error, and the name when the first one is gone.
@@ -908,7 +921,7 @@ class PlanTests(PostgresTestCase):
         Check that a plan reads the table by this index only, and few rows in each step.
         """
         self.assertIn(name, plan)
-        for other in ("Seq Scan on reading", "reading_gateway_seq_at_key"):
+        for other in ("Seq Scan on reading", "reading_by_number"):
             self.assertNotIn(other, plan)
         for rows in re.findall(r"Scan.* on reading.*actual.* rows=(\d+)", plan):
             self.assertLessEqual(int(rows), 100, plan)

@@ -60,9 +60,10 @@ _EARLIEST = (
     + _of_all("select at from usbgate.{table} where not clock and " + _OURS, _CORRECTED)
     + ") as rows"
 )
-_RIGHT = f"select {_SPELLED.format(at='at')} from usbgate.reading where gateway = %(gateway)s and clock and seq"
-_RIGHT_BEFORE = f"{_RIGHT} < %(first)s order by seq desc limit 1"
-_RIGHT_AFTER = f"{_RIGHT} > %(last)s order by seq limit 1"
+_RIGHT = (
+    f"select {_SPELLED.format(at='at')} from usbgate.reading where clock and {_OURS} order by seq {{order}} limit 1"
+)
+_NEAR = 10_000  # numbers
 
 
 def correct(dsn: str, schema: Schema, gateway: str, dry_run: bool, say: Callable[[str], object]) -> None:
@@ -95,9 +96,10 @@ class _Correction:
         self._gateway = gateway
         self._dry_run = dry_run
         self._say = say
+        self._newest = 0  # the highest number stored
 
     def run(self) -> None:
-        ((newest,),) = self._query(_NEWEST)
+        ((self._newest,),) = self._query(_NEWEST)
         marks = [(seq, ClockMark(*mark)) for seq, *mark in self._query(_MARKS)]
         if not marks:
             self._say(f"the clock of gateway {self._gateway} is unknown: no clock mark is stored")
@@ -108,7 +110,7 @@ class _Correction:
             self._say(f"{older}, before number {first}: cannot be corrected: older than the first clock mark")
         found = bool(older)
         for stretch in plan(marks):
-            last = newest if stretch.last is None else min(stretch.last, newest)
+            last = self._newest if stretch.last is None else min(stretch.last, self._newest)
             found = self._correct(stretch.first, last, stretch.shift) or found
         if found:
             self._say("Rows that still wait in the journal are not included: run this again when they are stored.")
@@ -170,11 +172,24 @@ class _Correction:
 
     def _between(self, first: int, last: int) -> str:
         # The bounds that the order of all stored rows gives.
-        bounds = []
-        for word, sql in (("after", _RIGHT_BEFORE), ("before", _RIGHT_AFTER)):
-            if rows := self._query(sql, first=first, last=last):
-                bounds.append(f"{word} {rows[0][0]}")
+        times = {"after": self._nearest(first, -1), "before": self._nearest(last, 1)}
+        bounds = [f"{word} {time}" for word, time in times.items() if time]
         return f"; by their order, they were stored {' and '.join(bounds)}" if bounds else ""
+
+    def _nearest(self, number: int, direction: int) -> str | None:
+        """
+        Return the time of the next reading before or behind a number that has a right one.
+        """
+        # In growing steps: the index finds the readings between two numbers, but not the next one.
+        width = _NEAR
+        while 0 < number <= self._newest:
+            first, last = sorted((number + direction, number + direction * width))
+            if rows := self._query(_RIGHT.format(order="asc" if direction > 0 else "desc"), first=first, last=last):
+                time: str = rows[0][0]
+                return time
+            number += direction * width
+            width *= 4
+        return None
 
 
 def _spell(counts: Mapping[str, int]) -> str:

@@ -12,9 +12,11 @@ import psycopg2
 from twisted.logger import Logger
 
 from usbgate.core.batch import KINDS, START, Batch, Mark, halve
+from usbgate.core.model import Reading
 from usbgate.store.interfaces import IChain, SinkUnavailable
 from usbgate.store.postgres.insert import select_stored
 from usbgate.store.postgres.names import Schema
+from usbgate.store.postgres.queries import NEWEST_READINGS
 from usbgate.store.postgres.session import Session, refusal
 
 CONFLICT = "UG001"  # SQLSTATE of `advance`
@@ -23,15 +25,23 @@ CONFLICT = "UG001"  # SQLSTATE of `advance`
 # time, unless the last time was an hour ago.
 YIELD_FIRST, YIELD_MOST, YIELD_FORGOTTEN = 30.0, 600.0, 3600.0
 
-# With the highest number stored under the name; fails if the database is read-only.
+# Fails if the database is read-only.
 _FIND = """
     select from usbgate.gateway where name = %(gateway)s for update;
-    select {newest}, journal::text, base, n, chain
-    from (select) as one left join usbgate.gateway on name = %(gateway)s
+    select journal::text, base, n, chain from usbgate.gateway where name = %(gateway)s
+"""
+# The highest number stored under the name. No index has readings by gateway and number.
+_NEWEST = """
+    with {newest_readings}
+    select greatest(0, (select max(seq) from newest where gateway = %(gateway)s),
+        (select base + n from usbgate.gateway where name = %(gateway)s), {others})
 """.format(
-    newest="greatest(0, base + n, "
-    + ", ".join(f"(select max(seq) from usbgate.{kind.table} where gateway = %(gateway)s)" for kind in KINDS)
-    + ")"
+    newest_readings=NEWEST_READINGS,
+    others=", ".join(
+        f"(select max(seq) from usbgate.{kind.table} where gateway = %(gateway)s)"
+        for kind in KINDS
+        if kind.row is not Reading
+    ),
 )
 _BEGIN = """
     insert into usbgate.gateway (name, journal, base, n, chain) values (%s, %s, %s, %s, %s)
@@ -41,6 +51,8 @@ _REPLACE = """
     update usbgate.gateway set (name, journal, base, n, chain, begun) = (%s, %s, %s, %s, %s, now())
     where (name, journal, base, n, chain) = (%s, %s, %s, %s, %s) returning name
 """
+# Whatever statistics there are: a hundred million readings are not read for each batch.
+_BY_INDEX = "set local enable_seqscan = off; set local enable_bitmapscan = off; "
 _ADVANCE = "select usbgate.advance(%s, %s, %s, %s, %s, %s, %s)"
 
 
@@ -105,8 +117,8 @@ class Position:
             SinkUnavailable: Another daemon has the name at present, or the journal's disk refuses.
             psycopg2.Error: The database refused.
         """
-        ((newest, *found),) = await session.run(self._schema.sql(_FIND), {"gateway": self._gateway}, limit)
-        stored = None if found[0] is None else _Stored(*found)
+        found = await session.run(self._schema.sql(_FIND), {"gateway": self._gateway}, limit)
+        stored = _Stored(*found[0]) if found else None
         own = self._journal.identity
         ours = stored is not None and stored.journal == own.journal and own.base in (None, stored.base)
         if stored is not None and ours and await self._journal.find(stored.mark):
@@ -114,6 +126,7 @@ class Position:
                 await self._journal.begin(own.journal, stored.base)
             self._at, self.base = stored, stored.base
             return
+        ((newest,),) = await session.run(self._schema.sql(_NEWEST), {"gateway": self._gateway}, limit)
         if stored is None and own.base is None and own.done == START:
             await self._take(session, limit, stored, own.journal, newest)
             return
@@ -161,7 +174,8 @@ class Position:
 
     async def _stored(self, session: Session, limit: float, batch: Batch, base: int) -> set[int]:
         try:
-            rows = await session.run(*select_stored(batch, self._schema, self._gateway, base), limit)
+            sql, parameters = select_stored(batch, self._schema, self._gateway, base)
+            rows = await session.run(_BY_INDEX + sql, parameters, limit)
         except (psycopg2.Error, ValueError) as error:
             if refusal(error) is None:
                 raise

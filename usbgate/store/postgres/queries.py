@@ -43,9 +43,10 @@ _AT = _MS.format("at")
 # Columns in the order of `Reading`.
 _READING = ", ".join(Reading._fields).replace("at", _AT, 1)
 
-# One index lookup for each series: backwards, the first row of the next series is its newest.
-_LATEST = f"""
-    with recursive newest as (
+# The newest reading of each series of all gateways, with one index lookup for each: backwards, the first row of the
+# next series is its newest.
+NEWEST_READINGS = f"""
+    recursive newest as (
         (select {_SERIES} as series, * from usbgate.reading order by series desc, seq desc limit 1)
         union all
         select next.* from newest cross join lateral (
@@ -53,6 +54,9 @@ _LATEST = f"""
             order by series desc, seq desc limit 1
         ) as next
     )
+"""
+_LATEST = f"""
+    with {NEWEST_READINGS}
     select {_READING} from newest where gateway = %(gateway)s order by seq desc limit %(limit)s
 """
 
@@ -121,7 +125,8 @@ _BEFORE = "at < timestamptz 'epoch' + %(since)s::float8 * interval '1 ms'"
 _OF = {"gateway": "%(gateway)s", "sensor": "%(sensor)s", "field": "field.name"}
 _OF_SERIES = f"{_SERIES} = {_SERIES_OF.format(**_OF)}"
 
-# By time. The view's index contains neither the gateway nor which dot of an id precedes the field.
+# By time. The view's index contains neither the gateway nor which dot of an id precedes the field. `offset 0` keeps the
+# planner from joining all readings of the time with the fields instead (1 s for a day of 40 sensors).
 _IN_TIME = f"""
     {_ID} = {_ID_OF.format(**_OF)} and {_TIME}
     and gateway = %(gateway)s and sensor = %(sensor)s and field = field.name
@@ -136,7 +141,9 @@ _EXTENT = f"""
     ) as last
 """
 _EXTENT_IN_TIME = f"""
-    select min(seq), max(seq) from field cross join lateral (select seq from usbgate.reading where {_IN_TIME}) as found
+    select min(seq), max(seq) from field cross join lateral (
+        select seq from usbgate.reading where {_IN_TIME} offset 0
+    ) as found
 """
 _EXTENT_OF_NEWEST = """
     select min(seq), max(seq) from (
@@ -158,7 +165,7 @@ _BUCKETS = f"""
     select bucket * %(width)s, device, field, min(value), avg(value), max(value), count(*)
     from field cross join lateral (
         select device, field, floor(date_part('epoch', at) * 1000 / %(width)s)::bigint as bucket, value
-        from usbgate.reading where {_IN_TIME} and value is not null
+        from usbgate.reading where {_IN_TIME} and value is not null offset 0
     ) as numbers group by bucket, device, field order by bucket desc, device desc, field desc limit %(limit)s
 """
 
