@@ -25,7 +25,7 @@ _WRONG = """
 """
 
 # As the original did: one row at a time, over a new connection.
-_INSERT = "insert into one_by_one select * from reading where gateway = %s and seq = %s"
+_INSERT = "insert into one_by_one values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 
 def stored(rig: Rig, database: Database, lines: int, sensors: int) -> dict[str, float]:
@@ -87,7 +87,8 @@ def generated(rig: Rig, lines: int, sensors: int) -> float:
 
 def copied(rig: Rig, database: Database, lines: int) -> tuple[float, float]:
     """
-    COPY the stored rows into a table like theirs; return rows per second and the server's CPU seconds.
+    COPY the stored rows, by number, into a table with the same indexes; return rows per second and the server's CPU
+    seconds per million.
     """
     path = rig.new_path("rows")
     with path.open("wb") as file:
@@ -112,13 +113,14 @@ def one_by_one(database: Database, rows: int) -> float:
     Store readings as the original did, each over a new connection; return rows per second.
     """
     database.query("create table one_by_one (like reading including all)")
+    readings = database.query("select * from reading limit %s", (rows,))
     begun = time.monotonic()
-    for number in range(1, rows + 1):
+    for reading in readings:
         connection = psycopg2.connect(database.url, options=SEARCH_PATH)
         with connection, connection.cursor() as cursor:
-            cursor.execute(_INSERT, (GATEWAY, number))
+            cursor.execute(_INSERT, reading)
         connection.close()
-    return rows / (time.monotonic() - begun)
+    return len(readings) / (time.monotonic() - begun)
 
 
 def _measure(rig: Rig) -> Mapping[str, float]:
@@ -153,7 +155,7 @@ THROUGHPUT = Row(
             {"copy": "`COPY`", "original": "one connection per reading", "generator": "device, plain reader"},
             ">= 150,000",
         ),
-        Figure("of_copy", "relative to `COPY`", "x", reach=">= 0.6"),
+        Figure("of_copy", "relative to `COPY` into a table with the same indexes", "x", reach=">= 0.75"),
         Figure("of_original", "relative to one connection, insert and commit per reading", "x", reach=">= 300"),
         Figure("daemon_cpu", "CPU time of the daemon per million readings", "s"),
         Figure("server_cpu", "CPU time of the server per million readings", "s", {"copy_cpu": "`COPY`"}),
@@ -174,8 +176,11 @@ def _measure_sensors(rig: Rig) -> Mapping[str, float]:
     for sensors in SENSORS:
         rig.progress(f"readings of {_of(sensors)}")
         with rig.database() as database:
-            results = stored(rig, database, rig.size(500_000, 5_000), sensors)
-        found |= {f"{key}_{sensors}": results[key] for key in ("per_second", "daemon_cpu", "server_cpu")}
+            lines = rig.size(500_000, 5_000)
+            results = stored(rig, database, lines, sensors)
+            results["copy"], results["copy_cpu"] = copied(rig, database, lines)
+        results["of_copy"] = results["per_second"] / results["copy"]
+        found |= {f"{key}_{sensors}": value for key, value in results.items()}
     return found
 
 
@@ -183,13 +188,14 @@ MANY_SENSORS = Row(
     "sensors",
     "500,000 readings of few and many sensors, from the tty to the committed row",
     [
-        *(Figure(f"per_second_{n}", f"readings stored, {_of(n)}", "/s") for n in SENSORS),
+        *(Figure(f"per_second_{n}", f"readings stored, {_of(n)}", "/s", {f"copy_{n}": "`COPY`"}) for n in SENSORS),
+        *(Figure(f"of_copy_{n}", f"relative to `COPY`, {_of(n)}", "x", reach=">= 0.75") for n in (40, 1_000)),
         *(
             Figure(
                 f"server_cpu_{n}",
                 f"CPU time of the server per million readings, {_of(n)}",
                 "s",
-                {f"daemon_cpu_{n}": "daemon"},
+                {f"daemon_cpu_{n}": "daemon", f"copy_cpu_{n}": "`COPY`"},
             )
             for n in SENSORS
         ),
