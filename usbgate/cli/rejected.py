@@ -128,7 +128,8 @@ class _Retry:
         there: list[RejectedRow] = []
         refused: list[tuple[RejectedRow, str]] = []
         with self._connection, self._connection.cursor() as cursor:
-            cursor.execute("set local statement_timeout = %s", (STATEMENT_LIMIT,))
+            # Rows are found by an index, whatever statistics there are.
+            cursor.execute("set local statement_timeout = %s; set local enable_seqscan = off", (STATEMENT_LIMIT,))
             # Another `--retry` must not insert the same rows meanwhile.
             key = lock_key(f"rejected {self._schema.name}.{self._gateway}")
             cursor.execute("select pg_advisory_xact_lock(%s); set constraints all immediate", (key,))
