@@ -103,7 +103,7 @@ class ConditionTests(SynchronousTestCase):
 
 def begin() -> Alarms:
     """
-    Mind a temperature and a smoke detector; ids are `a1`, `a2`, ….
+    Create the alarms of a temperature and a smoke detector; ids are `a1`, `a2`, ….
     """
     ids = count(1)
     conditions = {("20", "TEMP"): Condition.parse("> 60"), ("2", "SMOKE"): Condition.parse("== 1")}
@@ -205,6 +205,20 @@ class AlarmsTests(SynchronousTestCase):
         raised = alarms.evaluate([temperature(17.0)])
         self.assertEqual([(each.alarm.value, each.alarm.text) for each in raised], [(17.0, None)])
         self.assertEqual(events(alarms.evaluate([temperature("nan"), temperature("OK")])), [("a", "ended")])
+
+    def test_closed_meanwhile(self) -> None:
+        """
+        One that was closed here stays closed, although the database shows it open: the rows that close it may wait.
+        """
+        stored = Alarm("old", "leonardo", "20", "TEMP", "> 60", 61.0, None, 1)
+        self.alarms.restore([stored], 10, True)
+        self.alarms.evaluate([temperature(5.0, 12)])
+        self.alarms.acknowledge("old", "Anna", 13, True)
+        self.alarms.evaluate([temperature(65.0, 14), temperature(5.0, 15)])
+        self.alarms.acknowledge("a1", "Anna", 16, True)
+        new = Alarm("a1", "leonardo", "20", "TEMP", "> 60", 65.0, None, 14)
+        self.assertEqual(self.alarms.restore([stored, new], 17, True), [])
+        self.assertEqual(self.alarms.open(), [])
 
     def test_devices_apart(self) -> None:
         """
@@ -388,6 +402,6 @@ class RecallTests(SynchronousTestCase):
         stored = Alarm("old", "gone", "20", "TEMP", "> 60", 61.0, None, 1, None, 2, "Anna")
         self.assertEqual(events(self.alarms.restore([stored], 12, True)), [("old", "ended")])
         self.assertEqual(self.alarms.open(), [])
-        kept = stored._replace(device="uno")
+        kept = stored._replace(alarm="other", device="uno")
         self.assertEqual(self.alarms.restore([kept], 12, True), [])
         self.assertEqual(self.alarms.open(), [kept])

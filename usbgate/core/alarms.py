@@ -14,10 +14,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import Unknown
 from usbgate.core.fieldline import check_value, parse_number, parse_value
 from usbgate.core.model import Alarm, AlarmRecord, Reading
 
+CLOSED_REMEMBERED = 1_024  # ids of closed alarms: far more than can close until the rows that close them are stored
 UNCOMPARED_LIMIT = 20  # readings in a row after which a condition that they cannot be compared with is shown
 
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
@@ -146,6 +148,7 @@ class Alarms:
         self._logged: set[Key] = set()
         self._unlogged: list[Uncompared] = []
         self._restored: set[str] = set()  # ids
+        self._closed: BoundedDict[str, None] = BoundedDict(CLOSED_REMEMBERED)  # ids; may still be open in the database
 
     def open(self) -> list[Alarm]:
         """
@@ -256,7 +259,7 @@ class Alarms:
         changes: list[Change] = []
         for alarm in stored:
             here = self._open.get(_key(alarm))
-            if here is not None and here.alarm == alarm.alarm:
+            if alarm.alarm in self._closed or (here is not None and here.alarm == alarm.alarm):
                 continue  # what is known here is newer
             if here is not None and here.alarm in self._restored:
                 changes.append(_joined(alarm, at, clock))
@@ -305,6 +308,7 @@ class Alarms:
         else:
             self._open.pop(_key(alarm), None)
             self._restored.discard(alarm.alarm)
+            self._closed.remember(alarm.alarm, None)
 
 
 def _key(alarm: Alarm) -> Key:
