@@ -31,6 +31,10 @@ FIRST_SEED = int(os.environ.get("USBGATE_FIRST_SEED", "0"))
 UNLUCKY = 29  # readings with multiples of this value are refused by the database
 BATCH = 320  # approximate bytes of a batch in the journal
 
+# Mishaps with state folders and with the database, the frequent ones more than once.
+FOLDERS = ("copy", "copy", "copy", "twin", "clone", "put back")
+DATABASES = ("back up", "back up", "restore", "restore")
+
 
 class ChainCase(PostgresTestCase):
     """
@@ -328,7 +332,9 @@ class World:
     def __init__(self, case: ChainCase, seed: int) -> None:
         self.random = Random(seed)
         self.case = case
-        self.simple = self.random.random() < 0.5  # without copies and restored databases
+        # What goes wrong besides crashes, and how often.
+        self.mishaps = self.random.choice([(), (), FOLDERS, DATABASES, FOLDERS + DATABASES])
+        self.clumsy = self.random.choice([0.1, 0.3])
         self.limit = 1 << 30 if self.random.random() < 0.5 else 6 * BATCH
         case.step = lambda: None
         self.gates = [case.gate(limit=self.limit)]
@@ -392,52 +398,72 @@ class World:
         """
         Let one thing happen.
         """
+        if self.mishaps and self.random.random() < self.clumsy:
+            await self.mishap(gate, self.random.choice(self.mishaps))
+            return
         what = self.random.random()
-        if what < 0.33:
-            values = list(itertools.islice(self.values, self.random.randint(1, 3)))
-            self.made |= set(map(float, values))
-            await gate.read(values)
-        elif what < 0.48:
+        if what < 0.37:
+            await self.read(gate, self.random.randint(1, 3))
+        elif what < 0.54:
             await gate.sink.connect()
-        elif what < 0.80 and gate.journal.backlog:
-            await (gate.send_and_lose_the_confirmation() if self.random.random() < 0.07 else gate.send())
-        elif what < 0.84:
+        elif what < 0.90 and gate.journal.backlog:
+            if self.random.random() > 0.1:
+                await gate.send()
+                return
+            await gate.send_and_lose_the_confirmation()
+            for _ in range(self.random.choice([0, 8])):  # more than the journal may have room for
+                await self.read(gate, self.random.randint(1, 3))
+        elif what < 0.93:
             gate.disconnect()
-        elif what < 0.87:
-            raise Crash
-        elif what < 0.89:
+        elif what < 0.97 and gate.aside():
+            with self.case.lenient():
+                self.retried += gate.retry()
+        elif what < 0.98:
             with self.case.lenient():
                 self.case.sql(
                     "update reading set at = at + interval '1 day', clock = not clock where seq %% 3 = %s",
                     self.random.randrange(3),
                 )
-        elif what < 0.92 and gate.aside():
-            with self.case.lenient():
-                self.retried += gate.retry()
-        elif not self.simple:
-            await self.mishap(gate, self.random.random())
+        else:
+            raise Crash
 
-    async def mishap(self, gate: Gate, what: float) -> None:
+    async def read(self, gate: Gate, count: int) -> None:
+        """
+        Let a gateway read so many new readings.
+        """
+        values = list(itertools.islice(self.values, count))
+        self.made |= set(map(float, values))
+        await gate.read(values)
+
+    async def mishap(self, gate: Gate, what: str) -> None:
         """
         Copy or restore something.
         """
-        if what < 0.3:
+        if what == "copy":
             self.copied |= gate.waiting()
             self.copies.append((gate.copy(self.case.folder()), gate))
-        elif what < 0.5 and self.copies and len(self.gates) < 3:
+        elif what == "twin" and self.copies and len(self.gates) < 3:
             copy, _ = self.random.choice(self.copies)
             folder = self.case.folder()
             twin = self.case.gate(copy=folder, limit=self.limit)
             await twin.restore(copy)
             self.gates.append(twin)
-        elif what < 0.6 and self.copies:
+        elif what == "clone" and len(self.gates) < 3:
+            # Both read as much, so that only the chain tells what the one has stored from what waits in the other.
+            await gate.drain()
+            twin = self.case.gate(copy=gate.copy(self.case.folder()), limit=self.limit)
+            self.gates.append(twin)
+            for each in (gate, twin):
+                await self.read(each, 1)
+            await gate.drain()
+        elif what == "put back" and self.copies:
             lost = gate.waiting()
             self.copied |= lost
             self.gone |= lost | gate.aside() | gate.lost
             await gate.restore(self.random.choice(self.copies)[0])
-        elif what < 0.8:
+        elif what == "back up":
             self.backups.append((self.case.sql("select * from reading"), self.case.sql("select * from gateway")))
-        elif self.backups:
+        elif what == "restore" and self.backups:
             self.gone |= {value for _, value in self.case.stored()}
             self.copied |= self.gone
             rows, gateways = self.random.choice(self.backups)
@@ -461,7 +487,7 @@ class World:
             "numbers have two rows": len(numbers) - len(set(numbers)),
             "readings are missing": sorted(self.made - set(values) - self.gone - aside),
             "readings are doubled": sorted(twice - self.copied),
-            "identities changed": self.simple and identities > 1,
+            "identities changed": not self.mishaps and identities > 1,
             "numbers were given out twice": self.reused,
         }
         self.wrong += [f"{what}: {count}" for what, count in wrong.items() if count]
