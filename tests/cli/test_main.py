@@ -84,8 +84,13 @@ class UsageTests(TestCase):
             ["ask", "--timeout", "soon", "20"],
             ["ask", "--max-age", "-1", "20"],
             ["devices", "20"],
-            ["watch"],
-            ["last", "20 VALUE"],
+            ["watch", "a b", "-p", "1"],
+            ["last", "1", "2", "3"],
+            ["history"],
+            ["history", "20", "--since", "soon"],
+            ["history", "20", "--limit", "10001"],
+            ["history", "20", "--json", "--csv"],
+            ["acknowledge"],
             ["lend"],
             ["lend", "board"],
             ["lend", "board", "--"],
@@ -104,11 +109,31 @@ class UsageTests(TestCase):
         for arguments in (["--help"], ["ask", "--help"], ["--version"]):
             self.assertEqual(self.run_command(*arguments)[0], 0)
         _, listed = self.run_command("--help")
+        self.assertIn("  64   wrong usage", listed)
+        self.assertRegex(listed, r"(?m)^  status  .*what\n? *was counted since it started\.$")
         for word in WORDS.values():
-            self.assertEqual(re.search(rf"(?m)^  {word.name} ", listed) is not None, word.shell, word.name)
-            if word.shell and word.name not in main.commands:
-                self.assertIn(word.summary, self.run_command(word.name, "--help")[1])
+            self.assertEqual(word.name in main.commands, word.name not in ("unwatch", "help", "quit"), word.name)
         self.assertEqual(self.run_command()[0], 64)
+
+    def test_config_anywhere(self) -> None:
+        """
+        `--config` may stand before the command's name or behind it; the last one counts.
+        """
+        files = []
+        for number in range(2):
+            file = Path(self.mktemp())
+            file.write_text(f"nonsense{number} = 5\n")
+            files.append(str(file))
+        for arguments, number in [
+            (["--config", files[0], "last"], 0),
+            (["last", "--config", files[1]], 1),
+            (["--config", files[0], "last", "20", f"--config={files[1]}"], 1),
+            (["ask", "20", "J", "--config", files[1]], 1),
+            (["rejected", "--config", files[1]], 1),
+        ]:
+            status, said = self.run_command(*arguments)
+            self.assertEqual(status, 1)
+            self.assertIn(f": nonsense{number}: ", said)
 
     def test_wrong_configuration(self) -> None:
         """
@@ -137,30 +162,6 @@ class UsageTests(TestCase):
             words = "ask 9 L level=50 -o TOTO --timeout 2500ms --max-age 30 --host 127.0.0.1 -p"
             told = self.run_command(*words.split(), str(port))
         self.assertEqual(told, (4, f"Received '{echo}'\nusbgate: offline: it is so\n"))
-
-    def test_words(self) -> None:
-        """
-        The words of the line protocol are commands: their data lines are printed as they came, however long; an error
-        is one line, and so is a closing line that never comes.
-        """
-        long = "ID:20_DEV:a_FIELDS:" + ",".join(f"F{number}" for number in range(5000))
-        for words, replies, told in [
-            ("devices", ["DEV:a_PATH:/dev/a", "DEV:b_TEXT:x", "OK:devices"], (0, "DEV:a_PATH:/dev/a\nDEV:b_TEXT:x\n")),
-            ("sensors", [long, "OK:sensors"], (0, long + "\n")),
-            ("malformed", ["OK:malformed"], (0, "")),
-            (
-                "history 20 since=1h",
-                ["ID:20_TEMP:1", "ID:20_TEMP:2", "OK:history"],
-                (0, "ID:20_TEMP:1\nID:20_TEMP:2\n"),
-            ),
-            ("last 20 TEMP", ["ID:20_TEMP:1", "OK:last"], (0, "ID:20_TEMP:1\n")),
-            ("status", ["ERROR:failed_TEXT:so it is"], (1, "usbgate: failed: so it is\n")),
-        ]:
-            with answering(*replies) as port:
-                self.assertEqual(self.run_command(*words.split(), "--host", "127.0.0.1", "-p", str(port)), told)
-        with answering("DEV:a") as port:
-            status, said = self.run_command("devices", "-p", str(port))
-        self.assertEqual((status, said.count("\n")), (1, 2))
 
     def test_words_start_nothing(self) -> None:
         """

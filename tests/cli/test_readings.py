@@ -1,5 +1,5 @@
 """
-The lines of `watch`, as the demo shows them.
+The lines of `watch`, as people see them.
 """
 
 from __future__ import annotations
@@ -8,11 +8,16 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.standin import replying
+from usbgate.cli.connection import connect
 from usbgate.cli.demo import configuration
-from usbgate.cli.readings import rows
+from usbgate.cli.reader import Reader
+from usbgate.cli.readings import ReadingRows
 from usbgate.config.load import load
-from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.simulator.sensors import furnish
+
+AT = "2013-03-11T21:02:10.123Z"
+ALARM = f"ALARM:a1_ID:5_FIELD:X_VALUE:1_CONDITION:== 1_SINCE:{AT}_DEV:uno"
 
 
 class RowsTests(SynchronousTestCase):
@@ -20,23 +25,57 @@ class RowsTests(SynchronousTestCase):
     Lines to rows.
     """
 
-    def test_rows(self) -> None:
+    def setUp(self) -> None:
         """
-        There is a row for each reading, with the sensor's name and the unit, and one for a device's state.
+        Have one sensor with a name and units, and one with an active alarm.
         """
-        fields = {"TEMP": FieldSettings(unit="°C"), "HUM": FieldSettings(unit="%")}
-        sensors = {"22": SensorSettings(name="bathroom climate", fields=fields)}
-        line = "EVENT:reading_ID:22_TEMP:23.1_HUM:60_MSG:J_AT:2013-03-11T21:02:10.123Z"
-        temp, hum = [row.plain for row in rows(line, sensors)]
-        self.assertRegex(temp, r"^\d\d:\d\d:10 +22 bathroom climate +TEMP +23.1 °C +answers J$")
-        self.assertRegex(hum, r" HUM +60 % ")
-        [low] = rows("EVENT:reading_ID:22_HUM:low_AT:2013-03-11T21:02:10.123Z", sensors)
-        self.assertRegex(low.plain, r" HUM +low$")
-        [unknown] = rows("EVENT:reading_ID:5_X:1_AT:2013-03-11T21:02:10.123Z", sensors)
-        self.assertRegex(unknown.plain, r"^\d\d:\d\d:10 +5 +X +1$")
-        self.assertIn("arduino is online", rows("EVENT:device_DEV:arduino_STATE:online", sensors)[0].plain)
-        for other in ("OK:watch", "nonsense"):
-            self.assertEqual(rows(other, sensors), [])
+        sensors = [f"ID:22_DEV:uno_SEEN:{AT}_REPORTS:1_NAME:bathroom climate_UNITS:TEMP=°C,HUM=%"]
+        with replying({"sensors": sensors, "alarms": [ALARM]}) as (port, _):
+            connection = connect(("127.0.0.1", port))
+            assert connection is not None
+            self.addCleanup(connection.close)
+            self.readings = ReadingRows(Reader(connection))
+
+    def rows(self, line: str) -> list[str]:
+        """
+        Return the rows as plain texts, each with the styles of its last part.
+        """
+        return [f"{row.plain} <{row.spans[-1].style if row.spans else row.style}>" for row in self.readings.rows(line)]
+
+    def test_readings(self) -> None:
+        """
+        There is a row for each reading, with the sensor's name and the unit of a number.
+        """
+        temp, hum = self.rows(f"EVENT:reading_ID:22_TEMP:23.1_HUM:wet_MSG:J_AT:{AT}")
+        self.assertRegex(temp, r"^\d\d:\d\d:10 +22 bathroom climate +TEMP +23.1 °C +answers J <dim>$")
+        self.assertRegex(hum, r" HUM +wet  answers")
+        (unknown,) = self.rows(f"EVENT:reading_ID:6_X:1_AT:{AT}")
+        self.assertRegex(unknown, r"^\d\d:\d\d:10 +6 +X +1 <bold>$")
+
+    def test_alarms(self) -> None:
+        """
+        Readings of a field are marked while its alarm is active, and so are the changes of alarms.
+        """
+        reading = f"EVENT:reading_ID:5_X:1_AT:{AT}"
+        self.assertIn("<red>", self.rows(reading)[0])
+        (ended,) = self.rows(f"EVENT:alarm_CHANGE:ended_{ALARM}_ENDED:{AT}_AT:{AT}")
+        self.assertIn("ALARM ended: X == 1 <bold>", ended)
+        self.assertIn("<bold>", self.rows(reading)[0])
+        (raised,) = self.rows(f"EVENT:alarm_CHANGE:raised_{ALARM}_AT:{AT}")
+        self.assertIn("ALARM raised: X == 1 <bold white on red>", raised)
+        self.assertIn("<red>", self.rows(reading)[0])
+        (seen,) = self.rows(f"EVENT:alarm_CHANGE:acknowledged_{ALARM}_ACKNOWLEDGED:{AT}_BY:Zoé_AT:{AT}")
+        self.assertIn("acknowledged by Zoé", seen)
+
+    def test_others(self) -> None:
+        """
+        A device's state and lost events are rows; what is no event is none.
+        """
+        self.assertIn("arduino is online <green>", self.rows("EVENT:device_DEV:arduino_STATE:online")[0])
+        self.assertIn("arduino is offline <red>", self.rows("EVENT:device_DEV:arduino_STATE:offline")[0])
+        self.assertIn("12 events were dropped", self.rows("EVENT:dropped_COUNT:12")[0])
+        for other in ("OK:watch", "nonsense", "EVENT:new_X:1"):
+            self.assertEqual(self.rows(other), [])
 
     def test_configuration(self) -> None:
         """

@@ -5,6 +5,7 @@ A device goes away and comes back, under the same name or another: the real daem
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import subprocess
 import sys
@@ -205,15 +206,14 @@ class CloneTests(ReplugCase):
         eventually(
             lambda: self.states(client) == {"byid": "online", "port": "online", "ids": "offline"}, "all were looked for"
         )
-        status, said, complained = self.command(daemon, "devices")
+        status, said, complained = self.command(daemon, "devices", "--json")
         self.assertEqual((status, complained), (0, ""))
-        lines = [parse(line.encode()) for line in said.splitlines()]
         doubt = (
             "2 devices match this name; use the port of one instead:"
             " usb-port:1-1.3 (ttyUSB0, 1a86:7523), usb-port:1-1.4 (ttyUSB1, 1a86:7523)"
         )
         self.assertEqual(
-            [(fields["DEV"], fields["PATH"], fields.get("TEXT")) for fields in lines],
+            [(device["name"], device["path"], device["warning"]) for device in json.loads(said)],
             [("byid", str(by_id), doubt), ("port", "usb-port:1-1.3", None), ("ids", "usb:1a86:7523", doubt)],
         )
         self.assertIn(f"ids cannot be opened: usb:1a86:7523: {doubt}", daemon.log)

@@ -11,7 +11,7 @@ import socket
 import socketserver
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,6 +79,39 @@ def answering(*replies: str) -> Iterator[int]:
             yield server.getsockname()[1]
         finally:
             thread.join(10)
+
+
+@contextmanager
+def replying(replies: Mapping[str, Sequence[str]], hangs_up: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """
+    Listen on a port for one connection, and answer each line with the lines that stand behind it here, or else with
+    none and `OK`.
+
+    Args:
+        replies: By line.
+        hangs_up: Whether to close the connection after a line `watch` was answered.
+
+    Yields:
+        The port, and the lines received so far.
+    """
+    received: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            channel, _ = server.accept()
+            with channel, channel.makefile("rb") as lines:
+                for line in lines:
+                    text = line.decode().strip()
+                    received.append(text)
+                    word = text.split()[0]
+                    reply = [*replies.get(text, ()), *(() if word == "watch" else (f"OK:{word}",))]
+                    channel.sendall("".join(each + "\n" for each in reply).encode())
+                    if word == "watch" and hangs_up:
+                        return
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1], received
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import click
 
 from usbgate.cli.autostart import DaemonStarter, environment, twistd_arguments
 from usbgate.cli.connection import Connection, ConnectionLost, ask, ask_word
-from usbgate.cli.group import Duration
+from usbgate.cli.group import EXIT_STATUS, Duration, pass_config
 from usbgate.cli.reach import is_this_machine, load_settings, port_option, reach_or_start, reach_remote
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import LINE_LIMIT, format_number, is_key
@@ -22,7 +22,7 @@ TIMEOUT = 10.0  # seconds, the daemon's own default
 MARGIN = 5.0  # seconds beyond the time limit in which the daemon's `timeout` arrives
 
 
-@click.command("ask")
+@click.command("ask", epilog=EXIT_STATUS)
 @click.option("-s", "command", metavar="COMMAND", help="The command.  [default: the sensor's default command]")
 @click.option("-i", "sensor", metavar="ID", help="The sensor.")
 @click.option("-o", "origin", metavar="ORIGIN", help="The name of the asker.  [default: this machine's address]")
@@ -36,7 +36,7 @@ MARGIN = 5.0  # seconds beyond the time limit in which the daemon's `timeout` ar
 )
 @click.option("--max-age", type=Duration(0), metavar="DURATION", help="Accept an answer from memory, at most this old.")
 @click.argument("words", nargs=-1, metavar="[ID] [COMMAND] [KEY=VALUE]...")
-@click.pass_obj
+@pass_config
 def ask_command(
     config: Path | None,
     words: tuple[str, ...],
@@ -58,11 +58,6 @@ def ask_command(
 
     Starts a daemon if none runs on this machine. With a COMMAND, the request is printed first, as usbgate received
     it.
-
-    \b
-    Exit status:  0  answered               4  the device is offline
-                  1  any other failure      5  no daemon runs
-                  3  no answer in time      64 wrong usage
     """
     fields = _fields(words, sensor, command)
     if origin is not None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from importlib.resources import files
 from pathlib import Path
@@ -28,9 +28,8 @@ from rich.text import Text
 from usbgate.cli.autostart import TWISTD, environment
 from usbgate.cli.connection import AskError, Connection, RequestRefused, connect
 from usbgate.cli.reach import PORT
-from usbgate.cli.readings import rows
-from usbgate.config.load import load
-from usbgate.core.settings import SensorSettings
+from usbgate.cli.reader import Reader
+from usbgate.cli.readings import ReadingRows
 from usbgate.store.embedded.cluster import DATABASE, USER
 from usbgate.store.embedded.postmaster import BinariesMissing, PidFile, find_binaries, is_server_of, kill_server
 
@@ -153,7 +152,7 @@ class _Demo:
             self._say(f"  {line}\n", style="bold")
         self._say("Readings (Ctrl-C ends the demo):\n")
         with closing(connection):
-            self._show(connection, load(config).sensors)
+            self._show(connection)
 
     def _say(self, text: str, style: str = "") -> None:
         self._console.print(Text(text, style))
@@ -206,7 +205,8 @@ class _Demo:
         tried = subprocess.run(query, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
         return dsn if tried.returncode == 0 else None
 
-    def _show(self, connection: Connection, sensors: Mapping[str, SensorSettings]) -> None:
+    def _show(self, connection: Connection) -> None:
+        readings = ReadingRows(Reader(connection))
         connection.send("watch")
         while True:
             self._check()
@@ -218,7 +218,7 @@ class _Demo:
                 # The daemon is ending or has ended: the next check says which.
                 self._ending.wait(LOOK)
                 continue
-            for row in rows(line, sensors):
+            for row in readings.rows(line):
                 self._console.print(row)
 
 

@@ -7,12 +7,27 @@ Whatever is wrong is one line on standard error and an exit status, never a trac
 from __future__ import annotations
 
 import sys
-from typing import Any, NoReturn
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, cast
 
 import click
 
 from usbgate.cli.connection import AskError
-from usbgate.core.units import parse_duration
+from usbgate.core.units import parse_duration, parse_moment
+
+EXIT_STATUS = """
+\b
+Exit status:
+  0   done                  5    no daemon runs
+  1   any other failure     64   wrong usage
+  3   no answer in time     130  ended by Ctrl-C
+  4   the device is offline
+"""
+
+ALIASES = {"noise": "malformed"}  # older names of commands
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 USAGE = 64  # EX_USAGE of sysexits.h; 2, click's own, is also an error of grep and diff
 INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
@@ -20,8 +35,21 @@ INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
 
 class PlainGroup(click.Group):
     """
-    A click group that prints every error as one line.
+    A click group that prints every error as one line, and in its help every command's first sentence whole.
     """
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """
+        Return a command by its name, or by an older one.
+        """
+        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """
+        List the commands; click would cut what does not fit into one line.
+        """
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self.commands[name].get_short_help_str(1000)) for name in sorted(self.commands)])
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """
@@ -70,6 +98,65 @@ class Duration(click.FloatRange):
         except ValueError:
             self.fail(f"{value!r} is not a duration such as 2.5, 10s or 1h", param, ctx)
         return super().convert(seconds, param, ctx)
+
+
+class Moment(click.ParamType[str]):
+    """
+    A duration before now, or a time, in the grammar of `usbgate.core.units`; its value is the text for the daemon,
+    whose clock counts.
+    """
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """
+        Return the text without whitespace; a text that is no moment is a usage error.
+        """
+        try:
+            parse_moment(value, 0)
+        except ValueError:
+            self.fail(f"{value!r} is neither a duration such as 90s, 1.5h or 7d nor a time", param, ctx)
+        # A word has no whitespace: `1.5 h`, `2026-01-31 12:00`.
+        return value.replace(" ", "T" if "-" in value else "")
+
+
+class OneWord(click.ParamType[str]):
+    """
+    An argument of a word (protocol §3), which cannot contain whitespace.
+    """
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """
+        Return the text; whitespace in it is a usage error.
+        """
+        if value.split() != [value]:
+            self.fail("cannot be empty or contain whitespace", param, ctx)
+        return value
+
+
+def _keep_config(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        context.obj = value
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    expose_value=False,
+    callback=_keep_config,
+    help="The daemon's configuration file.  [default: that of this user, or of this machine]",
+)
+
+
+def pass_config(command: _Command) -> _Command:
+    """
+    Pass the configuration file, or None, as the first argument; `--config` may stand before or behind the command's
+    name.
+    """
+    return cast(_Command, config_option(click.pass_obj(command)))
 
 
 def print_error(text: str) -> None:

@@ -11,43 +11,65 @@ from pathlib import Path
 import click
 
 from usbgate import __version__
+from usbgate.cli.acknowledge import acknowledge_command
 from usbgate.cli.ask import TIMEOUT, ask_command
 from usbgate.cli.connection import send_word
-from usbgate.cli.group import USAGE, print_error
+from usbgate.cli.group import EXIT_STATUS, USAGE, PlainGroup, config_option, pass_config, print_error
 from usbgate.cli.reach import load_settings, port_option, reach_running
-from usbgate.cli.words import WordGroup
+from usbgate.cli.reader import daemon_options
+from usbgate.cli.show import (
+    alarms_command,
+    devices_command,
+    history_command,
+    last_command,
+    malformed_command,
+    requests_command,
+    sensors_command,
+)
+from usbgate.cli.status import status_command
+from usbgate.cli.watch import watch_command
 from usbgate.core.fieldline import parse
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as a shell reports a program that can't be run
 
 
-@click.group(cls=WordGroup, invoke_without_command=True)
-@click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="The daemon's configuration file.  [default: that of this user, or of this machine]",
-)
+@click.group(cls=PlainGroup, invoke_without_command=True, epilog=EXIT_STATUS)
+@config_option
 @click.version_option(__version__, prog_name="usbgate")
 @click.pass_context
-def main(context: click.Context, config: Path | None) -> None:
+def main(context: click.Context) -> None:
     """
     Talk to usbgate, the daemon that owns the serial port. `usbgate ask` and `twistd usbgate` start it.
     """
-    context.obj = config
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
         context.exit(USAGE)
 
 
-main.add_command(ask_command)
+for command in (
+    *(ask_command, status_command, sensors_command, devices_command, last_command, history_command, watch_command),
+    *(alarms_command, acknowledge_command, requests_command, malformed_command),
+):
+    main.add_command(command)
+
+
+@main.command("ping")
+@daemon_options
+@pass_config
+def ping_command(config: Path | None, port: int | None, host: str | None) -> None:
+    """
+    Check that usbgate replies.
+    """
+    with closing(reach_running(config, host, port)) as connection:
+        list(send_word(connection, "ping", TIMEOUT))
+    click.echo("usbgate replies")
 
 
 @main.command("lend", context_settings={"allow_interspersed_args": False})
 @port_option
 @click.argument("device")
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- PROGRAM [ARGUMENT]...")
-@click.pass_obj
+@pass_config
 def lend_command(config: Path | None, port: int | None, device: str, program: tuple[str, ...]) -> None:
     """
     Run a program that needs a device's port.
@@ -111,7 +133,7 @@ def simulate_command(path: Path, seed: int | None, rate: float | None, noise: fl
 @click.option("--database", metavar="URL", help="The database.  [default: the one in the configuration]")
 @click.option("--state", metavar="DIR", help="The daemon's state folder, which contains the embedded database.")
 @click.option("--dry-run", is_flag=True, help="Only print what would change.")
-@click.pass_obj
+@pass_config
 def correct_clock_command(config: Path | None, database: str | None, state: str | None, dry_run: bool) -> None:
     """
     Correct times that were stored while the clock was wrong.
@@ -141,7 +163,7 @@ def correct_clock_command(config: Path | None, database: str | None, state: str 
 @click.option(
     "--export", "form", type=click.Choice(["json", "csv"]), help="Write the rows in this format to standard output."
 )
-@click.pass_obj
+@pass_config
 def rejected_command(
     config: Path | None, database: str | None, state: str | None, retry: bool, form: str | None
 ) -> None:
@@ -177,8 +199,7 @@ def rejected_command(
 
 @main.command("demo")
 @click.option("--seed", type=int, default=None, help="Simulate the same home in every run with this seed.")
-@click.pass_obj
-def demo_command(config: Path | None, seed: int | None) -> None:
+def demo_command(seed: int | None) -> None:
     """
     Run a demonstration, until Ctrl-C.
 

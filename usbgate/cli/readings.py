@@ -4,47 +4,75 @@ Show what `watch` sends to a person.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 
 from rich.text import Text
 
-from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import parse, parse_value
-from usbgate.core.settings import FieldSettings, SensorSettings
+from usbgate.cli.reader import Reader
+from usbgate.cli.records import Record, alarm_record, event_record
+from usbgate.cli.show import STATE_STYLES, TROUBLE
+from usbgate.core.fieldline import parse_value
+
+ALARM_STYLE = "bold white on red"
 
 
-def rows(line: str, sensors: Mapping[str, SensorSettings]) -> list[Text]:
+class ReadingRows:
     """
-    Return a row for each reading in a line of `watch`, or for a change of a device's state; none for any other line.
-
-    Args:
-        line: The line.
-        sensors: The configured sensors, by id: their names, units and alarms.
+    Turns events into rows, and knows which fields have an active alarm.
     """
-    try:
-        fields = parse(line.encode())
-    except Malformed:
-        return []
-    event = fields.pop("EVENT", "")
-    if event == "device":
-        return [Text(f"          {fields.get('DEV')} is {fields.get('STATE')}", "dim")]
-    if event != "reading":
-        return []
-    sensor = fields.pop("ID")
-    at = datetime.fromisoformat(fields.pop("AT")).astimezone()
-    command = fields.pop("MSG", None)
-    about = sensors.get(sensor, SensorSettings())
-    return [_row(at, sensor, about, field, value, command) for field, value in fields.items()]
 
+    def __init__(self, reader: Reader) -> None:
+        """
+        Ask the daemon for the alarms that are open.
 
-def _row(at: datetime, sensor: str, about: SensorSettings, field: str, value: str, command: str | None) -> Text:
-    row = Text(f"{at:%H:%M:%S}  ", "dim")
-    row.append(f"{sensor:>3} {about.name or '':<20}  ", "cyan")
-    row.append(f"{field:<9}", "dim")
-    unit = (parse_value(value)[0] is not None and about.fields.get(field, FieldSettings()).unit) or ""
-    row.append(f"{value:>6} {unit:<2}", "red" if (field, value) == ("SMOKE", "1") else "bold")
-    if command is not None:
-        row.append(f"  answers {command}", "dim")
-    row.rstrip()
-    return row
+        Args:
+            reader: Knows the names and the units of sensors.
+        """
+        self._reader = reader
+        alarms = map(alarm_record, reader.fetch("alarms"))
+        self._alarming = {(each["sensor"], each["field"]) for each in alarms if each["ended"] is None}
+
+    def rows(self, line: str) -> list[Text]:
+        """
+        Return a row for each reading in a line of `watch`, or for a change of an alarm or of a device's state; none for
+        any other line.
+        """
+        event = event_record(line)
+        if event is None:
+            return []
+        match event["event"]:
+            case "reading":
+                return [self._reading(event, field, value) for field, value in event["values"].items()]
+            case "alarm":
+                return [self._alarm(event)]
+            case "device":
+                row = Text(f"{'':10}{event['device']} is ")
+                return [row.append(event["state"], STATE_STYLES.get(event["state"], TROUBLE))]
+            case "dropped":
+                return [Text(f"{'':10}{event['count']} events were dropped, since they were not read in time", TROUBLE)]
+        return []
+
+    def _reading(self, event: Record, field: str, value: float | str) -> Text:
+        sensor = event["sensor"]
+        number, text = (value, None) if isinstance(value, float) else parse_value(value)
+        reading = {"sensor": sensor, "field": field, "value": number, "text": text}
+        row = self._start(event["at"], sensor)
+        row.append(f"{field:<9}", "dim")
+        row.append(f"{self._reader.spell_value(reading):>9}", TROUBLE if (sensor, field) in self._alarming else "bold")
+        if event["command"] is not None:
+            row.append(f"  answers {event['command']}", "dim")
+        return row
+
+    def _alarm(self, event: Record) -> Text:
+        key = (event["sensor"], event["field"])
+        active = event["ended"] is None
+        (self._alarming.add if active else self._alarming.discard)(key)
+        row = self._start(event["at"], event["sensor"])
+        what = f"{event['field']} {event['condition']}"
+        if event["change"] == "acknowledged":
+            return row.append(f"alarm acknowledged by {event['acknowledged']['by']}: {what}")
+        return row.append(f"ALARM {event['change']}: {what}", ALARM_STYLE if active else "bold")
+
+    def _start(self, at: str, sensor: str) -> Text:
+        row = Text().append(f"{datetime.fromisoformat(at).astimezone():%H:%M:%S}  ", "dim")
+        return row.append(f"{sensor:>3} {self._reader.name(sensor):<20}  ", "cyan")

@@ -132,7 +132,7 @@ async def history(console: Console, arguments: Sequence[str]) -> None:
     await console.send_data(map(reading_fields, readings))
 
 
-@word("watch [ID ...]", shell=False)
+@word("watch [ID ...]")
 async def watch(console: Console, arguments: Sequence[str]) -> None:
     """
     Subscribe to readings, to alarms, and to changes of the devices' states.
@@ -144,7 +144,7 @@ async def watch(console: Console, arguments: Sequence[str]) -> None:
     console.watch(arguments)
 
 
-@word("unwatch", shell=False)
+@word("unwatch")
 async def unwatch(console: Console, arguments: Sequence[str]) -> None:
     """
     End the subscription.
@@ -246,7 +246,7 @@ async def ping(console: Console, arguments: Sequence[str]) -> None:
     """
 
 
-@word("help [WORD]", shell=False)
+@word("help [WORD]")
 async def help_(console: Console, arguments: Sequence[str]) -> None:
     """
     List the words, or explain one.
@@ -260,7 +260,7 @@ async def help_(console: Console, arguments: Sequence[str]) -> None:
         await console.send_data({"USAGE": each.usage, "TEXT": each.summary} for each in WORDS.values())
 
 
-@word("quit", shell=False)
+@word("quit")
 async def quit_(console: Console, arguments: Sequence[str]) -> None:
     """
     Close the connection.

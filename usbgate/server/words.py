@@ -26,17 +26,15 @@ class Word:
         usage: The word and its arguments.
         summary: Its help, in one sentence.
         details: The rest of its help, one text for each paragraph.
-        shell: Whether `usbgate NAME` sends it, too.
         alias: Another name of the word; None for none.
         run: Answers it.
     """
 
-    def __init__(self, usage: str, run: Run, shell: bool, alias: str | None) -> None:
+    def __init__(self, usage: str, run: Run, alias: str | None) -> None:
         self.name, _, arguments = usage.partition(" ")
         self.usage = usage
         self.takes_arguments = bool(arguments)
         self.summary, *self.details = (" ".join(each.split()) for each in cleandoc(run.__doc__ or "").split("\n\n"))
-        self.shell = shell
         self.alias = alias
         self.run = run
 
@@ -48,14 +46,12 @@ class Word:
         return Malformed(reason, "usage: " + self.usage.replace("max_age", "maxage"))
 
 
-def word(usage: str, shell: bool = True, alias: str | None = None) -> Callable[[Run], Word]:
+def word(usage: str, alias: str | None = None) -> Callable[[Run], Word]:
     """
     Declare a word; its docstring is its help.
 
     Args:
         usage: The word and its arguments, such as `last [ID [FIELD]]`. Without arguments here, none are accepted.
-        shell: Whether the `usbgate` command has a subcommand that sends this word. False for a word that is about the
-            connection itself.
         alias: Another name of the word.
     """
-    return lambda run: Word(usage, run, shell, alias)
+    return lambda run: Word(usage, run, alias)
