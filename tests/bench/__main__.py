@@ -5,8 +5,9 @@ Run the benchmark: `python -m tests.bench [NAMES…]`.
 from __future__ import annotations
 
 import json
+import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tests.bench import report
-from tests.bench.figures import Row
+from tests.bench.figures import Measured, Row
 from tests.bench.rig import Rig
 from tests.bench.rows import ROWS
 
@@ -48,12 +49,12 @@ class Findings:
     """
 
     def __init__(self, file: Path | None, quick: bool) -> None:
-        self.rounds: dict[str, list[dict[str, float]]] = {}
+        self.rounds: dict[str, list[Measured]] = {}
         self.wrong: list[str] = []
         self._file = file
         self._circumstances = report.circumstances(quick)
 
-    def found(self, row: Row, figures: Mapping[str, float]) -> None:
+    def found(self, row: Row, figures: Measured) -> None:
         """
         Record the figures of a row from one round.
         """
@@ -108,6 +109,7 @@ def main(names: Sequence[str], rounds: int, file: Path | None, quick: bool) -> N
         raise click.UsageError(f"no such row: {', '.join(unknown)}; expected one of {', '.join(ROWS)}")
     rows = [ROWS[name] for name in names or ROWS]
     console = Console(stderr=True)
+    console.print(f"Python {platform.python_version()}, built with {report.built()}", highlight=False)
     findings = Findings(file, quick)
     measure(rows, rounds, quick, console, findings)
     if sys.stdout.isatty():

@@ -10,7 +10,7 @@ import socket
 import time
 import tty
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 WARM_UP = 0.5  # seconds that are not counted
@@ -30,10 +30,11 @@ class Timing:
     The questions, the answers, and how long they took.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, warm_up: float = WARM_UP) -> None:
         self._started = time.monotonic()  # when all were connected, which can take longer than asking
-        self.begin = self._started + (WARM_UP if seconds > 2 * WARM_UP else 0.0)
+        self.begin = self._started + (warm_up if seconds > 2 * warm_up else 0.0)
         self.end = self.begin + seconds
+        self._all = 0
         self._times = array("d")
         self._errors = 0
         self._wrong: list[str] = []
@@ -42,6 +43,7 @@ class Timing:
         """
         Record a right answer.
         """
+        self._all += 1
         if self.begin <= now < self.end:
             self._times.append(now - sent)
 
@@ -63,6 +65,7 @@ class Timing:
         return {
             "lasted": time.monotonic() - self._started,
             "answers": len(self._times),
+            "all_answers": self._all,  # those of the warm-up and late ones included
             "per_second": len(self._times) / (self.end - self.begin),
             "p50": quantile(self._times, 0.5) * 1000,
             "p99": quantile(self._times, 0.99) * 1000,
@@ -142,58 +145,71 @@ def connect_all(port: int, count: int) -> list[socket.socket]:
     return made
 
 
-def ask(
-    port: int,
-    clients: int,
-    seconds: float,
-    rate: float = 0.0,
-    echo: bool = True,
-    patience: float = PATIENCE,
-) -> dict[str, Any]:
+class Crowd:
     """
-    Ask over several connections, each for a sensor of its own; each asks again as soon as it is answered.
+    Several connections, each of which asks for a sensor of its own, and again as soon as it is answered.
+    """
+
+    def __init__(self, sockets: Sequence[socket.socket], echo: bool = True) -> None:
+        """
+        Args:
+            sockets: The connections.
+            echo: Whether a question is echoed before it is answered.
+        """
+        self._askers = {each.fileno(): _Asker(each, str(n), echo) for n, each in enumerate(sockets, 1)}
+        self._poll = select.epoll()
+        for fd in self._askers:
+            self._poll.register(fd, select.EPOLLIN)
+
+    def ask(self, timing: Timing, rate: float = 0.0, patience: float = PATIENCE) -> dict[str, Any]:
+        """
+        Ask for a while; return the results.
+
+        Args:
+            timing: For how long.
+            rate: The most questions per second, of all connections together; 0 for no limit.
+            patience: Seconds to wait for the last answers.
+        """
+        started = time.monotonic()
+        idle = list(self._askers.values())
+        asked = 0
+        while (now := time.monotonic()) < timing.end:
+            while idle and (not rate or asked < (now - started) * rate):
+                idle.pop().ask()
+                asked += 1
+            due = started + (asked + 1) / rate if rate and idle else timing.end
+            for fd, _ in self._poll.poll(max(0.0, due - now)):
+                asker = self._askers[fd]
+                if asker.receive(timing):
+                    if rate:
+                        idle.insert(0, asker)
+                    else:
+                        asker.ask()
+        return timing.results(self._let_end(timing, patience))
+
+    def _let_end(self, timing: Timing, patience: float) -> int:
+        # Late answers are right or wrong, too.
+        deadline = time.monotonic() + patience
+        while waiting := sum(asker.asked for asker in self._askers.values()):
+            if time.monotonic() > deadline:
+                return waiting
+            for fd, _ in self._poll.poll(0.1):
+                self._askers[fd].receive(timing)
+        return 0
+
+
+def ask(port: int, clients: int, seconds: float, rate: float = 0.0, patience: float = PATIENCE) -> dict[str, Any]:
+    """
+    Ask usbgate over several connections once.
 
     Args:
         port: The port.
         clients: The number of connections.
         seconds: How long to ask.
-        rate: The most questions per second, of all connections together; 0 for no limit.
-        echo: Whether a question is echoed before it is answered.
-        patience: Seconds to wait for the last answers.
+        rate: See `Crowd.ask`, as for `patience`.
+        patience: See above.
     """
-    askers = [_Asker(each, str(n), echo) for n, each in enumerate(connect_all(port, clients), 1)]
-    poll = select.epoll()
-    by_fd = {asker.socket.fileno(): asker for asker in askers}
-    for fd in by_fd:
-        poll.register(fd, select.EPOLLIN)
-    timing = Timing(seconds)
-    started = time.monotonic()
-    idle = list(askers)
-    asked = 0
-    while (now := time.monotonic()) < timing.end:
-        while idle and (not rate or asked < (now - started) * rate):
-            idle.pop().ask()
-            asked += 1
-        due = started + (asked + 1) / rate if rate and idle else timing.end
-        for fd, _ in poll.poll(max(0.0, due - now)):
-            asker = by_fd[fd]
-            if asker.receive(timing):
-                if rate:
-                    idle.insert(0, asker)
-                else:
-                    asker.ask()
-    return timing.results(_let_end(poll, by_fd, timing, patience))
-
-
-def _let_end(poll: select.epoll, by_fd: Mapping[int, _Asker], timing: Timing, patience: float) -> int:
-    # Late answers are right or wrong, too.
-    deadline = time.monotonic() + patience
-    while waiting := sum(asker.asked for asker in by_fd.values()):
-        if time.monotonic() > deadline:
-            return waiting
-        for fd, _ in poll.poll(0.1):
-            by_fd[fd].receive(timing)
-    return 0
+    return Crowd(connect_all(port, clients)).ask(Timing(seconds), rate, patience)
 
 
 def direct(path: str, clients: int, seconds: float, window: int = 64) -> dict[str, Any]:

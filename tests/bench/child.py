@@ -71,6 +71,14 @@ def cpu(root: int) -> float:
     return sum(sum(map(int, stat[11:15])) for pid, stat in _stats() if pid in members) / TICKS
 
 
+def threads_cpu(pid: int) -> float:
+    """
+    Return the CPU seconds of all threads that a process has now, to the microsecond.
+    """
+    # The first number: nanoseconds on a CPU.
+    return sum(int(each.read_text().split()[0]) for each in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+
 def memory(pid: int, what: str = "VmRSS") -> int:
     """
     Return the resident bytes of a process; with `VmHWM`, the maximum so far.

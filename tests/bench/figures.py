@@ -30,6 +30,9 @@ class Figure(NamedTuple):
     reach: str = ""
 
 
+Measured = Mapping[str, float | Sequence[float]]
+
+
 class Row(NamedTuple):
     """
     One row of the benchmark.
@@ -38,19 +41,19 @@ class Row(NamedTuple):
         name: Its name on the command line.
         title: What it measures.
         figures: Its figures, in the order in which they are shown.
-        measure: Measures one round: the figures by their keys. Raises AssertionError where something is wrong,
-            not slow.
+        measure: Measures one round: the figures by their keys, each one value or one for each of several slices. Raises
+            AssertionError where something is wrong, not slow.
     """
 
     name: str
     title: str
     figures: Sequence[Figure]
-    measure: Callable[[Rig], Mapping[str, float]]
+    measure: Callable[[Rig], Measured]
 
 
 class Found(NamedTuple):
     """
-    The values of one figure in several rounds.
+    The values of one figure in several rounds and slices.
     """
 
     median: float
@@ -58,11 +61,12 @@ class Found(NamedTuple):
     most: float
 
     @classmethod
-    def of(cls, rounds: Sequence[Mapping[str, float]], key: str) -> Found | None:
+    def of(cls, rounds: Sequence[Measured], key: str) -> Found | None:
         """
-        Return the values of a figure; None if no round has it.
+        Return the values of a figure, over all slices of all rounds; None if no round has it.
         """
-        values = [values[key] for values in rounds if key in values]
+        found = [values[key] for values in rounds if key in values]
+        values = [value for each in found for value in ([each] if isinstance(each, float | int) else each)]
         return cls(median(values), min(values), max(values)) if values else None
 
 

@@ -1,7 +1,8 @@
 """
 The benchmark's clients, as processes: raw sockets and epoll, since they share the machine with the daemon.
 
-Each prints one line of JSON: the results, how many seconds it `lasted`, and its own seconds of `cpu`.
+Each prints one line of JSON: the results, how many seconds it `lasted`, and its own seconds of `cpu`. Some print others
+before.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tty
 from array import array
 from typing import Any
 
-from tests.bench.asking import ask, connect_all, direct, quantile, together
+from tests.bench.asking import Crowd, Timing, ask, connect, connect_all, direct, quantile, together
 
 
 def drain(path: str, size: int) -> dict[str, Any]:
@@ -123,12 +124,36 @@ def hold(port: int, clients: int) -> dict[str, Any]:
     return {"held": len(held)}
 
 
+def ask_in_slices(port: int, clients: int, echo: bool) -> dict[str, Any]:
+    """
+    Ask over the same connections again and again: for as many seconds as each line of standard input says.
+
+    Prints the results of each, with its own seconds of `cpu`.
+
+    Args:
+        port: The port of any gateway.
+        clients: The number of connections.
+        echo: See `Crowd`.
+    """
+    sockets = []
+    for _ in range(clients):
+        sockets.append(connect(port))
+        time.sleep(0.002)  # no faster than any gateway accepts them, see `connect_all`
+    crowd = Crowd(sockets, echo)
+    print("{}", flush=True)  # they are connected
+    for seconds in sys.stdin.buffer:
+        cpu = time.process_time()
+        results = crowd.ask(Timing(float(seconds), warm_up=0.0))
+        print(json.dumps({**results, "cpu": time.process_time() - cpu}), flush=True)
+    return {}
+
+
 def main(plan: str) -> None:
     """
     Call the function that a JSON text names as `does`, with its other values as arguments.
     """
     arguments = json.loads(plan)
-    does = {function.__name__: function for function in (ask, direct, together, drain, watch, hold)}
+    does = {function.__name__: function for function in (ask, ask_in_slices, direct, together, drain, watch, hold)}
     begun, cpu = time.monotonic(), time.process_time()
     results = does[arguments.pop("does")](**arguments)
     print(json.dumps({"lasted": time.monotonic() - begun, **results, "cpu": time.process_time() - cpu}))

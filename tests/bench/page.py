@@ -113,6 +113,7 @@ def draw(rounds: report.Rounds, folder: Path) -> list[Path]:
 
     curves = {"usbgate, median": asked("usbgate", "p50"), "usbgate, 99th percentile": asked("usbgate", "p99")}
     curves |= {"the tty alone, median": asked("direct", "p50"), "ser2net, median": asked("ser2net", "p50")}
+    curves |= {"least gateway, median": asked("least", "p50")}
     plot("bench-roundtrip.svg", "clients", "latency (ms)", curves)
     stored = points("sensors", {sensors: f"per_second_{sensors}" for sensors in SENSORS})
     plot("bench-sensors.svg", "sensors", "readings stored per second", {"usbgate": stored})

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,9 +15,9 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from tests.bench.figures import Figure, Found, Row, reached
+from tests.bench.figures import Figure, Found, Measured, Row, reached
 
-Rounds = Mapping[str, Sequence[Mapping[str, float]]]
+Rounds = Mapping[str, Sequence[Measured]]
 
 
 class Line(NamedTuple):
@@ -40,7 +42,7 @@ def number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3f}"
 
 
-def lines(row: Row, rounds: Sequence[Mapping[str, float]]) -> Iterator[Line]:
+def lines(row: Row, rounds: Sequence[Measured]) -> Iterator[Line]:
     """
     Return the lines of a row.
     """
@@ -54,7 +56,7 @@ def lines(row: Row, rounds: Sequence[Mapping[str, float]]) -> Iterator[Line]:
             other = Found.of(rounds, key)
             if other is not None:
                 beside.append(f"{what}: {_with_unit(number(other.median), figure.unit)}")
-        spread = f"{number(found.least)} – {number(found.most)}" if len(rounds) > 1 else ""
+        spread = f"{number(found.least)} – {number(found.most)}" if len(rounds) > 1 or found.least < found.most else ""
         text = _with_unit(number(found.median), figure.unit)
         yield Line(figure.what, text, spread, "; ".join(beside), _reach(figure), reached(figure, found))
 
@@ -95,8 +97,20 @@ def plain(rows: Sequence[Row], rounds: Rounds) -> Iterator[str]:
                 parts = [f"  {line.what}: {line.found}"]
                 parts += [f"({line.spread})"] if line.spread else []
                 parts += [f"[{line.beside}]"] if line.beside else []
-                parts += [f"target {line.reach}: {'yes' if line.reached else 'NO'}"] if line.reach else []
+                mark = {True: ": yes", False: ": NO", None: ""}[line.reached]
+                parts += [f"target {line.reach}{mark}"] if line.reach else []
                 yield " ".join(parts)
+
+
+def built() -> str:
+    """
+    Return how this Python was built: one with profile-guided optimization and LTO is up to a fifth faster.
+    """
+    flags = str(sysconfig.get_config_var("PY_CFLAGS"))
+    options = str(sysconfig.get_config_var("CONFIG_ARGS"))
+    level = re.findall(r"-O\S*", flags)
+    profiled, linked = "--enable-optimizations" in options, "--with-lto" in options
+    return f"{level[-1] if level else 'no -O'}, {'' if profiled else 'no '}PGO, {'' if linked else 'no '}LTO"
 
 
 def circumstances(quick: bool) -> dict[str, Any]:
@@ -108,7 +122,7 @@ def circumstances(quick: bool) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "machine": platform.machine().replace("_", "-"),
         "load": os.getloadavg()[0],
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()} ({built()})",
         **{name: version(name) for name in ("twisted", "psycopg2-binary")},
         "quick": quick,
     }

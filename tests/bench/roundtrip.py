@@ -9,22 +9,27 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from tests.bench import child
 from tests.bench.device import Device
-from tests.bench.figures import Figure, Row
+from tests.bench.figures import Figure, Measured, Row
 from tests.bench.rig import Rig
 from tests.bench.running import Daemon
-from tests.support.running import environment, free_port
+from tests.support.running import ROOT, environment, free_port
 from tests.support.waiting import eventually
 
 CLIENTS = (1, 10, 50, 200)
 IN_THE_TABLE = (1, 50, 200)  # the other numbers of clients are for the plot
+SLICES = 5  # of each gateway, by turns, over the same connections
 FLOW = 20_000  # unasked readings a second
 KEPT = ("per_second", "p50", "p99", "most", "daemon_share", "load_share")  # keys of the clients' results
+KEPT_OF_SLICES = ("per_second", "p50", "p99", "most", "cpu", "load_share")
 
 _SER2NET = """\
 connection: &bench
@@ -58,10 +63,19 @@ def check(results: Mapping[str, Any]) -> None:
         raise AssertionError(f"not every answer was right: {results}")
 
 
-@contextmanager
-def ser2net(rig: Rig, device: Device) -> Iterator[int | None]:
+class Program(NamedTuple):
     """
-    Run ser2net for a device; return its port, or None if it is not installed.
+    A program between clients and a device.
+    """
+
+    port: int
+    pid: int
+
+
+@contextmanager
+def ser2net(rig: Rig, device: Device) -> Iterator[Program | None]:
+    """
+    Run ser2net for a device; None if it is not installed.
     """
     program = shutil.which("ser2net", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
@@ -71,19 +85,35 @@ def ser2net(rig: Rig, device: Device) -> Iterator[int | None]:
     port = free_port()
     config = rig.new_path("ser2net").with_suffix(".yaml")  # else it is parsed as the old format
     config.write_text(_SER2NET.format(port=port, path=os.path.realpath(device.path)))
-    with config.with_suffix(".log").open("wb") as log:
+    with _run(rig, port, program, "-n", "-c", str(config)) as gateway:
+        yield gateway
+
+
+@contextmanager
+def least(rig: Rig, device: Device) -> Iterator[Program]:
+    """
+    Run the least gateway for a device.
+    """
+    port = free_port()
+    with _run(rig, port, sys.executable, "-m", "tests.bench.least", str(device.path), str(port)) as gateway:
+        yield gateway
+
+
+@contextmanager
+def _run(rig: Rig, port: int, *command: str) -> Iterator[Program]:
+    with rig.new_path("log").open("wb") as log:
         process = subprocess.Popen(
-            [program, "-n", "-c", str(config)],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            cwd="/",
+            cwd=ROOT,
             env=environment(),
             start_new_session=True,
         )
     try:
-        eventually(lambda: process.poll() is not None or _listens(port), "ser2net listens")
-        yield port
+        eventually(lambda: process.poll() is not None or _listens(port), f"{command[0]} listens")
+        yield Program(port, process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
@@ -95,52 +125,96 @@ def _listens(port: int) -> bool:
     return listening in Path("/proc/net/tcp").read_text()
 
 
-def _measure(rig: Rig) -> Mapping[str, float]:
-    seconds = rig.size(10, 1)
-    found: dict[str, float] = {}
+def sliced(
+    rig: Rig, gateways: Mapping[str, Program], clients: int, seconds: float, without_echo: Sequence[str] = ()
+) -> Iterator[dict[str, dict[str, float]]]:
+    """
+    Let clients ask several gateways by turns, each over the same connections; the first slice of each is not counted.
+
+    Args:
+        rig: The rig.
+        gateways: The gateways by name.
+        clients: The connections to each.
+        seconds: The length of a slice.
+        without_echo: Those that echo nothing.
+
+    Yields:
+        One slice of each: the results by gateway, with the microseconds of CPU time that its process used per answer.
+
+    Raises:
+        AssertionError: An answer was none to its question, or an error, or none came.
+    """
+    with ExitStack() as stack:
+        loads = {}
+        for name, gateway in gateways.items():
+            plan = {"port": gateway.port, "clients": clients, "echo": name not in without_echo}
+            loads[name] = stack.enter_context(rig.start_load("ask_in_slices", **plan))
+            loads[name].ready()
+        for number in range(1 + rig.size(SLICES, 1)):
+            found = {}
+            for name, load in loads.items():
+                rig.progress(f"{name}, {clients} at a time, slice {number}")
+                cpu = child.threads_cpu(gateways[name].pid)
+                results = load.slice(seconds)
+                cpu = child.threads_cpu(gateways[name].pid) - cpu
+                check(results)
+                share = results["cpu"] / seconds * 100
+                found[name] = {**results, "cpu": cpu / results["all_answers"] * 1e6, "load_share": share}
+            if number:
+                yield found
+
+
+def _measure(rig: Rig) -> Measured:
+    seconds = 0.2 if rig.quick else 2.0
+    found: defaultdict[str, list[float]] = defaultdict(list)
 
     def record(name: str, results: Mapping[str, Any]) -> None:
-        check(results)
-        found.update({f"{name}_{key}": results[key] for key in KEPT if key in results})
+        for key in KEPT_OF_SLICES:
+            if key in results:
+                found[f"{name}_{key}"].append(results[key])
 
     for clients in CLIENTS:
-        # A device and a daemon each, so that they don't influence each other.
-        with rig.device() as device:
-            rig.progress(f"{clients} clients of usbgate")
-            with rig.database() as database, rig.daemon(device, database.url) as daemon:
-                record(f"usbgate_{clients}", asked(rig, daemon, clients, seconds))
-            rig.progress(f"{clients} at a time by one program, without usbgate")
-            record(f"direct_{clients}", rig.load("direct", path=str(device.path), clients=clients, seconds=seconds))
-            if clients == 1:
-                with ser2net(rig, device) as port:
-                    if port is not None:
-                        rig.progress("1 client of ser2net")
-                        results = rig.load("ask", port=port, clients=1, seconds=seconds, echo=False)
-                        record("ser2net_1", results)
-                        found["of_ser2net"] = found["usbgate_1_p50"] / results["p50"]
+        with ExitStack() as stack:
+            # A device each, so that they don't influence each other.
+            devices = [stack.enter_context(rig.device()) for _ in range(4)]
+            database = stack.enter_context(rig.database())
+            daemon = stack.enter_context(rig.daemon(devices[0], database.url))
+            gateways = {
+                "usbgate": Program(daemon.port, daemon.pid),
+                "least": stack.enter_context(least(rig, devices[1])),
+            }
+            if clients == 1 and (gateway := stack.enter_context(ser2net(rig, devices[2]))) is not None:
+                gateways["ser2net"] = gateway
+            for results in sliced(rig, gateways, clients, seconds, ["ser2net"]):
+                for name, of in results.items():
+                    record(f"{name}_{clients}", of)
+                    if name != "usbgate":
+                        for key in ("cpu", "p50"):
+                            found[f"{key}_of_{name}_{clients}"].append(results["usbgate"][key] / of[key])
+                direct = rig.load("direct", path=str(devices[3].path), clients=clients, seconds=seconds)
+                check(direct)
+                record(f"direct_{clients}", direct)
     return found
 
 
 def _figures() -> Iterator[Figure]:
     for clients in IN_THE_TABLE:
         name = f"{clients} clients" if clients > 1 else "1 client"
-        beside = {f"direct_{clients}": "the tty alone"} | ({"ser2net_1": "ser2net"} if clients == 1 else {})
+        gateways = {f"least_{clients}": "least gateway"} | ({"ser2net_1": "ser2net"} if clients == 1 else {})
+        beside = {f"direct_{clients}": "the tty alone"} | gateways
 
         def of(key: str, beside: Mapping[str, str] = beside) -> dict[str, str]:
             return {f"{other}_{key}": what for other, what in beside.items()}
 
         yield Figure(f"usbgate_{clients}_p50", f"{name}: median latency", "ms", of("p50"))
         if clients == 1:
-            yield Figure("of_ser2net", "relative to ser2net", "x", reach="<= 1.5")
+            yield Figure("p50_of_ser2net_1", "relative to ser2net", "x", reach="<= 2")
         yield Figure(f"usbgate_{clients}_p99", f"{name}: 99th percentile", "ms", of("p99"))
-        reach = ">= 20,000" if clients == 200 else ""
-        yield Figure(f"usbgate_{clients}_per_second", f"{name}: answers", "/s", of("per_second"), reach)
-        yield Figure(
-            f"usbgate_{clients}_daemon_share",
-            f"{name}: CPU usage of the daemon, of one core",
-            "%",
-            {f"usbgate_{clients}_load_share": "the clients"},
-        )
+        yield Figure(f"usbgate_{clients}_per_second", f"{name}: answers", "/s", of("per_second"))
+        yield Figure(f"usbgate_{clients}_cpu", f"{name}: CPU time of the daemon per answer", "µs", of("cpu", gateways))
+        reach = "<= 2.5" if clients == 200 else ""
+        yield Figure(f"cpu_of_least_{clients}", "relative to the least gateway", "x", reach=reach)
+        yield Figure(f"usbgate_{clients}_load_share", f"{name}: CPU usage of the clients, of one core", "%")
 
 
 ROUND_TRIP = Row(

@@ -98,6 +98,15 @@ class Load:
         """
         self._hear()
 
+    def slice(self, seconds: float) -> dict[str, Any]:
+        """
+        Let them ask for some seconds, if they ask in slices; return the results.
+        """
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"%f\n" % seconds)
+        self._process.stdin.flush()
+        return self._hear()
+
     def sleep(self, seconds: float) -> None:
         """
         Let them run; raise if they end early.

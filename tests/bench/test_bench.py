@@ -21,7 +21,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.bench import child, page, report
 from tests.bench.database import Database
 from tests.bench.figures import Figure, Found, Row, reached
-from tests.bench.roundtrip import check
+from tests.bench.rig import Rig
+from tests.bench.roundtrip import check, least, sliced
 from tests.bench.rows import ROWS
 from tests.bench.throughput import all_there
 from tests.bench.traced import Hold, Trace, read
@@ -77,6 +78,29 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(done.returncode, 2)
         self.assertIn("no such row: speed", done.stderr)
         self.assertIn("throughput", done.stderr)
+
+
+class SliceTests(SynchronousTestCase):
+    """
+    Gateways that are asked by turns.
+    """
+
+    def test_least(self) -> None:
+        """
+        Two gateways answer every question of all their clients right, over the same connections in each slice; the
+        first slice is not counted.
+        """
+        rig = Rig(quick=True)
+        self.addCleanup(rig.close)
+        with rig.device() as one, rig.device() as other, least(rig, one) as fast, least(rig, other) as slow:
+            slices = list(sliced(rig, {"fast": fast, "slow": slow}, 3, 0.1))
+            asked = [device.counts()["received"] for device in (one, other)]
+        [found] = slices
+        self.assertEqual(list(found), ["fast", "slow"])
+        for results, received in zip(found.values(), asked, strict=True):
+            self.assertLess(0, results["all_answers"])
+            self.assertLess(results["all_answers"], received)
+            self.assertLess(0, results["cpu"])
 
 
 class CheckTests(SynchronousTestCase):
@@ -207,7 +231,7 @@ ROW = Row(
     [
         Figure("fast", "it does", "/s", {"other": "the other"}, ">= 1,000"),
         Figure("slow", "it takes", "ms", reach="<= 2"),
-        Figure("gone", "nobody knows"),
+        Figure("gone", "nobody knows", reach="<= 1"),
     ],
     lambda rig: {},
 )
@@ -227,17 +251,18 @@ class ReportTests(SynchronousTestCase):
         self.assertEqual(Found.of(ROUNDS, "fast"), Found(1200.0, 900.0, 1500.0))
         self.assertEqual(Found.of(ROUNDS, "other"), Found(2000.0, 2000.0, 2000.0))
         self.assertIsNone(Found.of(ROUNDS, "gone"))
+        self.assertEqual(Found.of([{"fast": [1.0, 4.0]}, {"fast": [2.0, 3.0, 5.0]}], "fast"), Found(3.0, 1.0, 5.0))
 
     def test_reached(self) -> None:
         """
         The median must reach the limit, upwards or downwards.
         """
-        fast, slow, gone = ROW.figures
+        fast, slow, _ = ROW.figures
         self.assertIs(reached(fast, Found(1000, 0, 0)), True)
         self.assertIs(reached(fast, Found(999, 0, 5000)), False)
         self.assertIs(reached(slow, Found(2, 9, 9)), True)
         self.assertIs(reached(slow, Found(2.1, 0, 0)), False)
-        self.assertIsNone(reached(gone, Found(1, 1, 1)))
+        self.assertIsNone(reached(Figure("mere", "it is"), Found(1, 1, 1)))
 
     def test_plain(self) -> None:
         """
@@ -249,7 +274,7 @@ class ReportTests(SynchronousTestCase):
                 "row: a row",
                 "  it does: 1,200/s (900 – 1,500) [the other: 2,000/s] target ≥ 1,000/s: yes",
                 "  it takes: 2.50 ms (2.50 – 3) target ≤ 2 ms: NO",
-                "  nobody knows: not measured",
+                "  nobody knows: not measured target ≤ 1",
             ],
         )
 
