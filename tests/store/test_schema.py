@@ -84,6 +84,25 @@ class SchemaTests(PostgresTestCase):
         self.assertEqual(self.places(), {("public", "measures")} | {("usbgate", name) for name in names})
         self.assertEqual(self.query("select id, value from public.measures order by value"), [("20", 1.0), ("20", 2.0)])
 
+    async def test_comments(self) -> None:
+        """
+        Every table, view, column and function says in the database what it is.
+        """
+        await self.stores(schema="Home", measures=("public", "Measures"))
+        ours = "(nspname = 'Home' or nspname = 'public')"
+        described = self.query(
+            "select relname, attname, col_description(pg_class.oid, attnum) from pg_class "
+            "join pg_namespace on pg_namespace.oid = relnamespace join pg_attribute on attrelid = pg_class.oid "
+            f"where relkind in ('r', 'v') and {ours} and attnum > 0 union "
+            "select relname, '', obj_description(pg_class.oid, 'pg_class') from pg_class "
+            f"join pg_namespace on pg_namespace.oid = relnamespace where relkind in ('r', 'v') and {ours} union "
+            "select proname, '', obj_description(pg_proc.oid, 'pg_proc') from pg_proc "
+            f"join pg_namespace on pg_namespace.oid = pronamespace where {ours}"
+        )
+        self.assertIn(("reading", "seq", "Its number: the order in which rows of this gateway arrived"), described)
+        self.assertIn(("Measures", "value", "The number"), described)
+        self.assertEqual([row for row in described if not row[2] or '"' in row[2]], [])
+
     async def test_search_path_of_others(self) -> None:
         """
         What others find first, or instead, makes no difference: neither to usbgate nor to who reads the view.

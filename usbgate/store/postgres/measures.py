@@ -17,7 +17,11 @@ from usbgate.store.postgres.session import Session, one_line
 _CREATE = """create view {view} as
     select case when field = 'VALUE' then sensor else sensor || '.' || field end as id, at as "timestamp", value
     from usbgate.reading
-    where value is not null"""
+    where value is not null;
+    comment on view {view} is 'Readings that are numbers, for web sites.';
+    comment on column {view}.id is 'The id of the sensor for the field VALUE, else SENSOR.FIELD, such as 22.TEMP';
+    comment on column {view}."timestamp" is 'When it was read';
+    comment on column {view}.value is 'The number'"""
 
 # What has the name, and whether it is a view of our readings.
 _FIND = """

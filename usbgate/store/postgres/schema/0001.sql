@@ -137,3 +137,94 @@ create table usbgate.owner_event (
     clock boolean not null,
     unique (gateway, seq, at)
 );
+
+-- What psql (\d+) and other tools show of each.
+
+comment on table usbgate.gateway is 'How far each gateway has stored its journal. Written by the daemon only.';
+comment on column usbgate.gateway.name is 'The name of the gateway';
+comment on column usbgate.gateway.journal is 'The id of the journal that stored last under this name';
+comment on column usbgate.gateway.base is 'What is added to the count of the journal to make seq';
+comment on column usbgate.gateway.n is 'The count of the journal up to which its rows are stored or set aside';
+comment on column usbgate.gateway.chain is 'A running hash over all batches of the journal up to n';
+comment on column usbgate.gateway.begun is 'When this journal first stored under this name';
+
+comment on function usbgate.advance is 'Moves a gateway from one position to another; fails if it is not there';
+comment on function usbgate.series is
+    'A hash of the three names: use it in conditions, so that PostgreSQL uses the index reading_by_series';
+
+comment on table usbgate.reading is 'One row for each reading, exactly once. Order those of one gateway by seq.';
+comment on column usbgate.reading.at is 'When it was read, to the millisecond';
+comment on column usbgate.reading.gateway is 'The gateway that stored it';
+comment on column usbgate.reading.seq is 'Its number: the order in which rows of this gateway arrived';
+comment on column usbgate.reading.device is 'The name of the device that sent it';
+comment on column usbgate.reading.sensor is 'The id of the sensor';
+comment on column usbgate.reading.field is 'What was measured, upper case, such as TEMP';
+comment on column usbgate.reading.value is 'The number; null if it is not a number';
+comment on column usbgate.reading.text is 'The value as the device spelled it; null if that is a plain decimal';
+comment on column usbgate.reading.command is 'The command that it answered; null if it was unsolicited';
+comment on column usbgate.reading.clock is 'False while the clock may have been wrong; at may be corrected later';
+
+comment on table usbgate.request is 'One row for each request that has ended, whatever became of it.';
+comment on column usbgate.request.at is 'When it was accepted, by the clock as it was when it ended';
+comment on column usbgate.request.gateway is 'The gateway that stored it';
+comment on column usbgate.request.seq is 'Its number: the order in which rows of this gateway arrived';
+comment on column usbgate.request.origin is 'Who asked, as the client names itself, or its address';
+comment on column usbgate.request.client is 'The address of the client, or local for a Unix socket';
+comment on column usbgate.request.device is 'The name of the device for which it was meant; null if none was determined';
+comment on column usbgate.request.sensor is 'The id of the sensor that was asked';
+comment on column usbgate.request.command is 'The command';
+comment on column usbgate.request.arguments is 'The arguments, such as LEVEL:50; null if there were none';
+comment on column usbgate.request.outcome is 'answered, recent (from memory), or the code of an error such as timeout';
+comment on column usbgate.request.latency_ms is 'Milliseconds from its acceptance to its end';
+comment on column usbgate.request.clock is 'False while the clock may have been wrong when it ended';
+
+comment on table usbgate.clock_mark is 'The state of the clocks before the rows that follow, to correct their times.';
+comment on column usbgate.clock_mark.at is 'The wall clock';
+comment on column usbgate.clock_mark.gateway is 'The gateway that stored it';
+comment on column usbgate.clock_mark.seq is 'Its number: the order in which rows of this gateway arrived';
+comment on column usbgate.clock_mark.uptime is 'Seconds since the machine started, including those in which it slept';
+comment on column usbgate.clock_mark.boot is 'Identifies the boot of the machine';
+comment on column usbgate.clock_mark.clock is 'Whether the wall clock was right for the rows up to the next mark';
+
+comment on table usbgate.alarm_event is 'The history of alarms, one row for each change. The view alarm has their state.';
+comment on column usbgate.alarm_event.at is 'When it changed';
+comment on column usbgate.alarm_event.gateway is 'The gateway that stored it';
+comment on column usbgate.alarm_event.seq is 'Its number: the order in which rows of this gateway arrived';
+comment on column usbgate.alarm_event.alarm is 'The id of the alarm';
+comment on column usbgate.alarm_event.device is 'The name of the device that sent the reading';
+comment on column usbgate.alarm_event.sensor is 'The id of the sensor';
+comment on column usbgate.alarm_event.field is 'The field, upper case';
+comment on column usbgate.alarm_event.event is 'raised, ended, acknowledged, or joined to an older alarm that is the same';
+comment on column usbgate.alarm_event.condition is 'The condition, such as > 60';
+comment on column usbgate.alarm_event.value is 'The reading; null if it is not a number';
+comment on column usbgate.alarm_event.text is 'The reading as the device spelled it; null if that is a plain decimal';
+comment on column usbgate.alarm_event.who is 'Who acknowledged it';
+comment on column usbgate.alarm_event.clock is 'False while the clock may have been wrong';
+
+comment on view usbgate.alarm is 'One row for each alarm: what raised it, and whether it has ended and was acknowledged.';
+comment on column usbgate.alarm.gateway is 'The gateway that stored it';
+comment on column usbgate.alarm.alarm is 'The id of the alarm';
+comment on column usbgate.alarm.seq is 'The number of its first event';
+comment on column usbgate.alarm.device is 'The name of the device that sent the reading';
+comment on column usbgate.alarm.sensor is 'The id of the sensor';
+comment on column usbgate.alarm.field is 'The field, upper case';
+comment on column usbgate.alarm.condition is 'The condition, such as > 60';
+comment on column usbgate.alarm.value is 'The reading that raised it; null if it is not a number';
+comment on column usbgate.alarm.text is 'The reading as the device spelled it; null if that is a plain decimal';
+comment on column usbgate.alarm.since is 'When it was raised';
+comment on column usbgate.alarm.ended is 'When its condition no longer held; null while it holds';
+comment on column usbgate.alarm.acknowledged is 'When somebody acknowledged it; null until then';
+comment on column usbgate.alarm.who is 'Who acknowledged it';
+
+comment on table usbgate.owner_event is 'Which device became the owner of a sensor, if there are several devices.';
+comment on column usbgate.owner_event.at is 'When';
+comment on column usbgate.owner_event.gateway is 'The gateway that stored it';
+comment on column usbgate.owner_event.seq is 'Its number: the order in which rows of this gateway arrived';
+comment on column usbgate.owner_event.sensor is 'The id of the sensor';
+comment on column usbgate.owner_event.device is 'The name of the device that is asked for it from now on';
+comment on column usbgate.owner_event.event is 'claimed (nobody owned it), or passed (another device did)';
+comment on column usbgate.owner_event.clock is 'False while the clock may have been wrong';
+
+comment on table usbgate.usbgate_schema is 'The versions of these tables.';
+comment on column usbgate.usbgate_schema.version is 'The number of the version';
+comment on column usbgate.usbgate_schema.applied is 'When it was created';
