@@ -56,6 +56,8 @@ def main(state: Path, port: int, fault: str = "") -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.exit("another daemon has this state folder")
+    lock.write(str(os.getpid()))
+    lock.flush()
     with Server(("127.0.0.1", 0 if fault == "deaf" else port), Handler) as server:
         server.serve_forever()
 

@@ -74,11 +74,13 @@ class DaemonStarter:
         state: The state folder, absolute.
         arguments: The command that starts the daemon, which may detach itself.
         environ: The daemon's environment.
+        folder: The daemon's working folder.
     """
 
     state: Path
     arguments: Sequence[str]
     environ: Mapping[str, str]
+    folder: str = "/"
 
     def __post_init__(self) -> None:
         # Older lines of the log are about earlier daemons.
@@ -198,7 +200,7 @@ class DaemonStarter:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    cwd="/",
+                    cwd=self.folder,
                     env=self.environ,
                     start_new_session=True,
                 )

@@ -17,6 +17,7 @@ from usbgate.cli.connection import send_word
 from usbgate.cli.group import EXIT_STATUS, USAGE, PlainGroup, config_option, pass_config, print_error
 from usbgate.cli.reach import load_settings, port_option, reach_running
 from usbgate.cli.reader import daemon_options
+from usbgate.cli.running import restart_command, stop_command
 from usbgate.cli.show import (
     alarms_command,
     devices_command,
@@ -48,7 +49,7 @@ def main(context: click.Context) -> None:
 
 for command in (
     *(ask_command, status_command, sensors_command, devices_command, last_command, history_command, watch_command),
-    *(alarms_command, acknowledge_command, requests_command, malformed_command),
+    *(alarms_command, acknowledge_command, requests_command, malformed_command, stop_command, restart_command),
 ):
     main.add_command(command)
 

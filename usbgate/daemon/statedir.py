@@ -54,9 +54,9 @@ def _kept_name(folder: Path) -> str | None:
 
 class StateDirectory(Service):
     """
-    Holds a lock on the file `lock` in the folder. The lock, not a pid file, says whether a daemon runs: the kernel
-    releases it however the process ends. The file `gateway` keeps the gateway's name, so that a new host name, as in a
-    container that is created again, does not leave behind what was stored.
+    Holds a lock on the file `lock` in the folder, which contains the process id. The lock, not a pid file, says whether
+    a daemon runs: the kernel releases it however the process ends. The file `gateway` keeps the gateway's name, so that
+    a new host name, as in a container that is created again, does not leave behind what was stored.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -90,9 +90,18 @@ class StateDirectory(Service):
                 time.sleep(LOCK_PAUSE)
             else:
                 self._lock = lock
+                self._write_pid(lock)
                 return
         os.close(lock)
         raise StateDirectoryError(f"another usbgate is running with the state folder {self._folder}")
+
+    def _write_pid(self, lock: int) -> None:
+        # For `usbgate stop`. It means something only while the lock is held.
+        try:
+            os.ftruncate(lock, 0)
+            os.write(lock, str(os.getpid()).encode())
+        except OSError as error:  # a full disk is no reason not to start
+            log.warn("{folder}/lock cannot be written to: {reason}", folder=self._folder, reason=error.strerror)
 
     def startService(self) -> None:
         """
