@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from configparser import ConfigParser
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import usbgate
 from tests.support.folders import new_folder
 from tests.support.running import ROOT, TWISTD, environment
+from usbgate.store.embedded.postmaster import PACKAGE
 from usbgate.web.static import TYPES
 
 
@@ -99,6 +101,14 @@ class WheelTests(SynchronousTestCase):
     def _chmod(self, folders: int, files: int) -> None:
         for path in [self.site, *self.site.rglob("*")]:
             path.chmod(folders if path.is_dir() else files)
+
+    def test_remedy(self) -> None:
+        """
+        What a person is told to install is what the extra requires.
+        """
+        setup = ConfigParser()
+        setup.read(ROOT / "setup.cfg")
+        self.assertIn(PACKAGE, setup["options.extras_require"]["embedded"].splitlines())
 
     def test_one_version(self) -> None:
         """

@@ -4,7 +4,9 @@ The tree of services.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.separated import Dialect
 from tests.support.usb import MadeUpUsb
-from usbgate import tap
+from usbgate import __version__, tap
 from usbgate.config.settings import DeviceSettings, HttpSettings, Settings
 from usbgate.core.model import BoardKind
 from usbgate.core.rules import Rules
@@ -22,6 +24,21 @@ from usbgate.device.link import Link
 from usbgate.device.usb import UsbTree
 from usbgate.gateway.gateway import Gateway
 from usbgate.tap import build
+
+
+class OptionsTests(SynchronousTestCase):
+    """
+    The options of `twistd usbgate`.
+    """
+
+    def test_version(self) -> None:
+        """
+        The version is usbgate's own, not Twisted's.
+        """
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            ended = self.assertRaises(SystemExit, tap.Options().parseOptions, ["--version"])
+        self.assertEqual((ended.code, printed.getvalue()), (0, f"usbgate {__version__}\n"))
 
 
 class BuildTests(SynchronousTestCase):

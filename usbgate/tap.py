@@ -20,6 +20,7 @@ from twisted.internet.defer import succeed
 from twisted.logger import Logger
 from twisted.python import usage
 
+from usbgate import __version__
 from usbgate.config.devices import only_device
 from usbgate.config.dialects import make_dialect
 from usbgate.config.load import load
@@ -85,6 +86,13 @@ class Options(usage.Options):
         """
         self.listen.append(endpoint)
 
+    def opt_version(self) -> None:
+        """
+        Show the version of usbgate and exit.
+        """
+        print(f"usbgate {__version__}")
+        raise SystemExit(0)
+
     def parseOptions(self, options: object = None) -> None:
         """
         Read the options; report an error in one line, without the whole help.
@@ -143,7 +151,9 @@ def makeService(options: Options) -> IService:
             partial(_report_to_twistd, twistd),
             None if path is None else partial(open_log, path, reactor),
         )
-    except (BinariesMissing, ConfigError) as error:
+    except BinariesMissing as error:
+        raise SystemExit(f"usbgate: {error}; or set `database` in the configuration") from None
+    except ConfigError as error:
         raise SystemExit(f"usbgate: {error}") from None
     # What is loaded stays, and requests leave no cycles behind. Scanning all of it again and again was a tenth of the
     # cost of a request, and delayed every client while many requests were in flight.

@@ -27,6 +27,11 @@ WRONG_SPECS = [
     ("usb-port:1", f'--device usb-port:1: expected {PLACE}, got "usb-port:1"'),
     ("/dev/x,baud=fast", '--device /dev/x,baud=fast: baud: expected an integer above 0, got "fast"'),
     ("/dev/x,tags=maybe", '--device /dev/x,tags=maybe: tags: expected true or false, got "maybe"'),
+    (
+        "/dev/x,reset=silent",
+        '--device /dev/x,reset=silent: reset: "silent" requires silence,'
+        " the time without a line after which it is reset",
+    ),
     ("/dev/x,baud=1,baud=2", "--device /dev/x,baud=1,baud=2: baud: given twice"),
     ("/dev/x,checksum=1", "--device /dev/x,checksum=1: checksum: expected true or false, got '1'"),
     ("/dev/x,checksun=true", "--device /dev/x,checksun=true: checksun: unknown key, did you mean checksum?"),
@@ -121,7 +126,7 @@ class DevicesTests(SynchronousTestCase):
         self.assertEqual(
             str(error),
             f"no serial device: there is no {folder}/ttyACM* and no {folder}/ttyUSB*;"
-            " connect one, or use --device PATH or --device tcp:host:port",
+            " connect one, or name one: [device.NAME] in the configuration, or `twistd usbgate --device PATH`",
         )
         (folder / "ttyUSB0").touch()
         (folder / "ttyS0").touch()
@@ -132,5 +137,6 @@ class DevicesTests(SynchronousTestCase):
         self.assertEqual(
             str(error),
             f"several serial devices: {folder}/ttyACM3, {folder}/ttyUSB0;"
-            f" choose one, such as --device {folder}/ttyACM3",
+            f' choose: [device.NAME] with path = "{folder}/ttyACM3" in the configuration,'
+            f" or `twistd usbgate --device {folder}/ttyACM3`",
         )

@@ -78,6 +78,15 @@ WRONG = [
     (LEONARDO + "settle = -1", f"device.leonardo.settle: expected {SETTLE}, got -1"),
     (LEONARDO + "silence = 0", 'device.leonardo.silence: expected a duration from 1s to 7d such as "1m", got 0'),
     (LEONARDO + 'reset = "often"', 'device.leonardo.reset: expected "never", "open" or "silent", got "often"'),
+    (
+        LEONARDO + 'reset = "silent"',
+        'device.leonardo.reset: "silent" requires silence, the time without a line after which it is reset',
+    ),
+    ('default_command = "J K"', 'default_command: expected a command, without whitespace, got "J K"'),
+    (
+        '[sensor.20]\ndefault_command = "J\u00a0K"',
+        'sensor.20.default_command: expected a command, without whitespace, got "J\u00a0K"',
+    ),
     (LEONARDO + 'settle = "soon"', f'device.leonardo.settle: expected {SETTLE}, got "soon"'),
     (LEONARDO + "settle = nan", f"device.leonardo.settle: expected {SETTLE}, got NaN"),
     (

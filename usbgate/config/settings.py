@@ -35,7 +35,7 @@ from usbgate.config.types import (
     YesNo,
     keys,
 )
-from usbgate.core.kinds import Text, Wait
+from usbgate.core.kinds import CommandName, Text, Wait
 from usbgate.core.settings import FieldSettings, SensorSettings
 
 
@@ -135,7 +135,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     # try again after 1 s, then 2, 4, … With 511 it took 1.5 s.
     listen: Listens = ("tcp:50007:interface=127.0.0.1:backlog=511",)
     http: HttpSettings = HttpSettings()
-    default_command: Text = "J"
+    default_command: CommandName = "J"
     max_connections: Count = 1000
     durability: Durability = 0.05
     journal_limit: Size = 1 << 30

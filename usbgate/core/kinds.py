@@ -90,6 +90,12 @@ def _parse_text(text: str) -> str:
     return text
 
 
+def _parse_command(text: str) -> str:
+    if any(map(str.isspace, text)):
+        raise ValueError(f"not one word: {text!r}")
+    return _parse_text(text)
+
+
 def _parse_buttons(buttons: Mapping[str, str]) -> tuple[Button, ...]:
     return tuple(_parse_button(label, text) for label, text in buttons.items())
 
@@ -135,6 +141,7 @@ def _parse_field_kind(name: str) -> str:
 
 # The types of settings, each with its kind.
 Text = Annotated[str, Kind("a non-empty text without `_KEY:`", parse=_parse_text)]
+CommandName = Annotated[str, Kind("a command, without whitespace", parse=_parse_command)]
 DeviceName = Annotated[str, matching("letters, digits, dot, colon and hyphen", "[A-Za-z0-9.:-]+")]
 Decimals = Annotated[int, Kind("an integer from 0 to 9", Annotated[int, Meta(ge=0, le=9)])]
 

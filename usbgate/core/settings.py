@@ -12,6 +12,7 @@ from usbgate.core.fieldkinds import FIELD_KINDS
 from usbgate.core.kinds import (
     AlarmCondition,
     Buttons,
+    CommandName,
     Decimals,
     DeviceName,
     FieldKindName,
@@ -72,7 +73,7 @@ class SensorSettings(Struct, frozen=True, kw_only=True):
     name: Text | None = None
     place: Text | None = None
     device: DeviceName | None = None
-    default_command: Text | None = None
+    default_command: CommandName | None = None
     timeout: Wait | None = None
     patience: Wait | None = None
     store: StoreEvery | None = None

