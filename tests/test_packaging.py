@@ -78,6 +78,8 @@ class WheelTests(SynchronousTestCase):
             },
             names,
         )
+        manual = f"usbgate-{usbgate.__version__}.data/data/share/man/man1"
+        self.assertLessEqual({f"{manual}/usbgate.1", f"{manual}/twistd-usbgate.1"}, names)
         self.assertNotIn("twisted/plugins/__init__.py", names)
         self.assertEqual([name for name in names if name.startswith("tests")], [])
 
