@@ -31,6 +31,7 @@ from usbgate.core.rules import Rules
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.daemon.clock import SystemClock
 from usbgate.daemon.logfile import LogWriter, log_file, open_log
+from usbgate.daemon.notify import SystemdNotifier
 from usbgate.daemon.pidfile import remove_stale_pid_file
 from usbgate.daemon.service import Daemon
 from usbgate.daemon.signals import EndingSignals
@@ -234,6 +235,7 @@ def build(
     gateway.setServiceParent(daemon)
     for each in ports:
         each.setServiceParent(daemon)
+    SystemdNotifier(reactor, os.environ).setServiceParent(daemon)
     return daemon
 
 
