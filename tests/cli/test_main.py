@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from tests.support.processes import end, heed_interrupts, is_running, processes_
 from tests.support.running import ROOT, free_port, usual_ports
 from tests.support.standin import answering
 from tests.support.waiting import eventually
+from usbgate.cli.leftovers import clear
 from usbgate.cli.main import main
 from usbgate.server.commands import WORDS
 
@@ -445,6 +447,33 @@ class DemoTests(Processes):
         demo.communicate(timeout=30)
         self.assertEqual(demo.returncode, 0)
         self.assert_nothing_left()
+
+    def test_demo_killed(self) -> None:
+        """
+        When the demo is killed, its processes end by themselves, and the next demo removes its folder; it also ends a
+        database whose daemon was killed, too.
+        """
+        demo, _ = self.start_demo()
+        (left,) = self.folder.iterdir()
+        demo.kill()
+        demo.wait(30)
+        eventually(lambda: processes_of(str(self.folder)) == [], "all processes end", 30)
+        self.assertEqual(list(self.folder.iterdir()), [left])
+        others = [self.folder / "usbgate-demo-new", self.folder / "usbgate-demo-file"]
+        others[0].mkdir()  # of a demo that has just started
+        others[1].touch()
+        demo, _ = self.start_demo()
+        self.assertFalse(left.exists())
+        demo.send_signal(signal.SIGSTOP)  # so that it does not notice that the daemon is gone
+        (daemon,) = processes_of(f"--logfile={self.folder}")
+        os.kill(daemon, signal.SIGKILL)
+        demo.kill()
+        demo.wait(30)
+        self.patch(tempfile, "tempdir", str(self.folder))
+        eventually(lambda: not is_running(daemon), "the daemon has ended")
+        clear()
+        self.assertEqual({*self.folder.iterdir()}, {*others})
+        eventually(lambda: processes_of(str(self.folder)) == [], "all processes end", 30)
 
     def test_daemon_killed(self) -> None:
         """

@@ -27,11 +27,12 @@ from rich.text import Text
 
 from usbgate.cli.autostart import TWISTD, environment
 from usbgate.cli.connection import AskError, Connection, RequestRefused, connect
+from usbgate.cli.leftovers import PREFIX, clear, end_database, end_with_parent, hold
 from usbgate.cli.reach import PORT
 from usbgate.cli.reader import Reader
 from usbgate.cli.readings import ReadingRows
 from usbgate.store.embedded.cluster import DATABASE, USER
-from usbgate.store.embedded.postmaster import BinariesMissing, PidFile, find_binaries, is_server_of, kill_server
+from usbgate.store.embedded.postmaster import BinariesMissing, PidFile, find_binaries
 
 HTTP_PORT = 8080
 HOST = "127.0.0.1"
@@ -93,7 +94,8 @@ def run(seed: int | None) -> int:
     ending = Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: ending.set())
-    with TemporaryDirectory(prefix="usbgate-demo-") as folder, ExitStack() as parts:
+    clear()
+    with TemporaryDirectory(prefix=PREFIX) as folder, closing(hold(Path(folder))), ExitStack() as parts:
         # For root, the database server runs as another user, which must be able to enter.
         os.chmod(folder, 0o711)
         with suppress(_Ended):
@@ -133,7 +135,7 @@ class _Demo:
         simulate = [sys.executable, "-P", "-m", "usbgate.cli", "simulate", str(device), "--rate", str(RATE)]
         self._start("simulator", simulate if seed is None else [*simulate, "--seed", str(seed)])
         self._wait("the simulated Arduino", device.is_symlink)
-        self._parts.callback(_end_database, self._data)
+        self._parts.callback(end_database, self._data)
         twistd = [*TWISTD, "-n", "--pidfile=", f"--logfile={self._log}", "usbgate", "--config", str(config)]
         self._start("daemon", twistd)
         connection = self._wait("the daemon", lambda: connect((HOST, port)))
@@ -167,6 +169,7 @@ class _Demo:
                 stderr=log,
                 env=environment(self._state),
                 start_new_session=True,
+                preexec_fn=end_with_parent(),  # if the demo is killed
             )
         self._running[name] = process
         self._parts.callback(_end, process)
@@ -242,23 +245,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _end_database(data: Path) -> None:
-    """
-    End the database server if the daemon could not: the server has a session of its own and outlives a killed daemon.
-    """
-    server = PidFile.read(data)
-    if server is None or not is_server_of(server.pid, data):
-        return
-    for number in (signal.SIGINT, signal.SIGQUIT):  # PostgreSQL's fast stop, then its immediate one
-        with suppress(ProcessLookupError):
-            os.kill(server.pid, number)
-        deadline = time.monotonic() + END_LIMIT
-        while is_server_of(server.pid, data):
-            if time.monotonic() > deadline:
-                break
-            time.sleep(LOOK)
-        else:
-            return
-    kill_server(server.pid)
