@@ -27,7 +27,7 @@ from usbgate.device.interfaces import IDialect
 from usbgate.gateway.interfaces import DeviceSummary, Status
 from usbgate.server.factory import ClientFactory
 from usbgate.testing import AT
-from usbgate.web.metrics import metrics_text
+from usbgate.web.metrics import metrics_pieces
 from usbgate.web.serialize import device_json, event_json, status_json
 
 # One of each kind of event, with the name that it has in protocol §3 and docs/http.md.
@@ -134,7 +134,7 @@ class StatusTests(SynchronousTestCase):
         """
         Return the metrics.
         """
-        return metrics_text(self.gateway, dict, lambda: AT + 1000)
+        return b"".join(metrics_pieces(self.gateway, dict, lambda: AT + 1000, 1000))
 
     def test_counts(self) -> None:
         """

@@ -251,8 +251,10 @@ def _web(
         gateway,
         clock.wall,
         hosts=http.hosts,
+        cors=http.cors,
         base_path=http.base_path,
         max_connections=settings.max_connections,
+        metrics_limit=http.metrics_limit,
         others=factory.counts,
     )
     return web, WebListener(reactor, http.listen, web, http.base_path, settings.http.required)

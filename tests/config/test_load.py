@@ -200,6 +200,15 @@ WRONG = [
     ('http.host = "a"', "http.host: unknown key, did you mean hosts?"),
     ('http.listen = "x"', f'http.listen: expected {HTTP}, got "x"'),
     ('http.hosts = ["a b"]', 'http.hosts: expected names of hosts such as ["house.example"], got ["a b"]'),
+    *(
+        (
+            f'http.cors = ["{origin}"]',
+            'http.cors: expected origins of pages such as ["https://house.example", "http://10.0.0.2:3000"], in lower '
+            f'case and without a path, or "*", got ["{origin}"]',
+        )
+        for origin in ("house.example", "https://house.example/", "https://House.example", "https://a:443", "null")
+    ),
+    ("http.metrics_limit = -1", "http.metrics_limit: expected an integer from 0 to 10000, got -1"),
     ('http.base_path = "usbgate/"', 'http.base_path: expected a path such as "/usbgate", got "usbgate/"'),
     ('durability = "10ms"', 'durability: expected a duration from 50ms to 60s such as "5s", got "10ms"'),
     ("durability = 61", 'durability: expected a duration from 50ms to 60s such as "5s", got 61'),
@@ -536,7 +545,12 @@ class ShippedFileTests(SynchronousTestCase):
         self.assertEqual(
             settings.http,
             HttpSettings(
-                listen="tcp:8080:interface=127.0.0.1", hosts=("house.example",), base_path="/usbgate", required=True
+                listen="tcp:8080:interface=127.0.0.1",
+                hosts=("house.example",),
+                cors=("https://house.example",),
+                base_path="/usbgate",
+                metrics_limit=1000,
+                required=True,
             ),
         )
         named = set(re.findall(r"(?m)^#(\w+) = ", self.text)) | set(re.findall(r"(?m)^#\[(\w+)\.", self.text))

@@ -44,6 +44,8 @@ TABLE: list[tuple[Callable[[str], float], str, float | None]] = [
     (lambda text: parse_moment(text, NOW), "90", NOW - 90_000),
     (lambda text: parse_moment(text, NOW), "9999w", 0),
     (lambda text: parse_moment(text, NOW), "9" * 400 + "s", 0),
+    (lambda text: parse_moment(text, 0), str(NOW), NOW),
+    (lambda text: parse_moment(text, NOW), "99999999999", 0),
     (lambda text: parse_moment(text, 0), "2013-03-11T21:02:10.123Z", NOW),
     (lambda text: parse_moment(text, 0), "2013-03-11 22:02:10.123+01:00", NOW),
     (lambda text: parse_moment(text, 0), "2013-03-11T21:02:10.123", NOW),

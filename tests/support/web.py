@@ -128,6 +128,7 @@ class WebTestCase(TestCase):
 
     timeout = 60
     hosts: tuple[str, ...] = ()
+    cors: tuple[str, ...] = ()
     base_path = ""
     max_connections = 1000
 
@@ -141,6 +142,7 @@ class WebTestCase(TestCase):
             self.gateway,
             lambda: NOW,
             hosts=self.hosts,
+            cors=self.cors,
             base_path=self.base_path,
             max_connections=self.max_connections,
             others=lambda: {"CLIENTS": 3},

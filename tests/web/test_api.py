@@ -369,6 +369,7 @@ class HistoryTests(WebTestCase):
             ("&since=2013-03-11T22:02:15.123%2B01:00", [50]),
             ("&since=2013-03-11T22:02:15.123+01:00", [50]),
             ("&until=4s", [0]),
+            (f"&since={AT + 3000}&until={AT + 4000}", [30]),
         ]:
             body = await self.get("/api/v1/readings?sensor=20" + query)
             self.assertEqual([each["seq"] for each in body["readings"]], seqs, query)
@@ -381,7 +382,13 @@ class HistoryTests(WebTestCase):
             ("", "sensor: required"),
             ("?sensor=", "sensor: not a sensor id: ''"),
             ("?sensor=a_b", "sensor: not a sensor id: 'a_b'"),
-            ("?sensor=20&sensor=21", "sensor: given twice"),
+            ("?sensor=20&limit=1&limit=2", "limit: given twice"),
+            ("?sensor=20&sensor=a_b", "sensor: not a sensor id: 'a_b'"),
+            ("?" + "&".join(f"sensor={n}" for n in range(101)), "sensor: expected `array` of length <= 100"),
+            (
+                "?" + "&".join(f"sensor={n}&field=F{n}" for n in range(11)),
+                "value out of range: more than 100 fields in all",
+            ),
             ("?sensor=20&limit=0", "limit: expected `int` >= 1"),
             ("?sensor=20&limit=x", "limit: expected `int`"),
             ("?sensor=20&limit=null", "limit: expected `int`"),
@@ -395,6 +402,28 @@ class HistoryTests(WebTestCase):
         ]:
             code, kind, detail = await self.problem("GET", "/api/v1/readings" + query)
             self.assertEqual((code, kind, detail[: len(text)]), (400, "malformed", text))
+
+    async def test_several(self) -> None:
+        """
+        Several sensors and fields come one after the other, in the order of the query, each newest last and with its
+        own limit.
+        """
+        self.gateway.stored = [
+            StoredReading(n, reading(n, sensor=sensor, field=field))
+            for n, (sensor, field) in enumerate(
+                [("20", "TEMP"), ("21", "TEMP"), ("20", "HUM"), ("20", "TEMP"), ("21", "BAT"), ("22", "TEMP")]
+            )
+        ]
+        for query, seqs in [
+            ("sensor=21&sensor=20", [1, 4, 0, 2, 3]),
+            ("sensor=21&sensor=20&sensor=21&limit=1", [4, 3]),
+            ("sensor=20&sensor=21&field=hum&field=TEMP", [2, 0, 3, 1]),
+            ("sensor=23&sensor=22", [5]),
+        ]:
+            body = await self.get("/api/v1/readings?" + query)
+            self.assertEqual([each["seq"] for each in body["readings"]], seqs, query)
+        reply = await self.call("GET", "/api/v1/readings.csv?sensor=21&sensor=22")
+        self.assertEqual([row.split(",")[0] for row in reply.body.decode().split()], ["seq", "1", "4", "5"])
 
     async def test_csv(self) -> None:
         """
@@ -432,6 +461,15 @@ class HistoryTests(WebTestCase):
         reply = await self.call("GET", "/api/v1/readings.csv?sensor=20&bucket=5m")
         rows = ["at,sensor,device,field,min,avg,max,count", f"{AT_TEXT},20,leonardo,VALUE,1,2.5,4,3", ""]
         self.assertEqual(reply.body.decode(), "\r\n".join(rows))
+
+    async def test_buckets_of_several(self) -> None:
+        """
+        Several sensors share the most buckets that there can be, and each bucket has its sensor.
+        """
+        self.gateway.stored_buckets = [Bucket(AT, "leonardo", "VALUE", 1.0, 2.5, 4.0, 3)]
+        body = await self.get("/api/v1/readings?sensor=20&sensor=21&bucket=5m")
+        self.assertEqual([each["sensor"] for each in body["buckets"]], ["20", "21"])
+        self.assertEqual([limit for _, _, limit in self.gateway.bucket_calls], [5000, 5000])
 
     async def test_states(self) -> None:
         """

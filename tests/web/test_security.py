@@ -41,7 +41,7 @@ class HostTests(SynchronousTestCase):
         """
         IP addresses, localhost, the machine's name and configured hosts are allowed, and no other name.
         """
-        guard = RequestGuard(["House.example"], "Pi.lan")
+        guard = RequestGuard(["House.example"], own_name="Pi.lan")
         for host in (
             *(
                 "localhost",
@@ -281,6 +281,84 @@ class GuardTests(WebTestCase):
         """
         await self.call("GET", "/healthz")
         self.assertEqual([call for call in reactor.getDelayedCalls() if "LogDateTime" in str(call)], [])
+
+
+class CrossOriginTests(WebTestCase):
+    """
+    Pages of other sites, of which one may use the API and all may read.
+    """
+
+    cors = ("https://house.example", "*")
+    listed = "https://house.example"
+
+    async def seen_by(self, origin: str, method: str, path: str, **how: Any) -> tuple[int, str | None]:
+        """
+        Make a call as the page of an origin; return the status, and whose page may see the response.
+        """
+        reply = await self.call(method, path, headers={"Origin": origin}, **how)
+        self.assertEqual(reply.headers.getRawHeaders("Vary", [])[0], "Origin")
+        self.assertEqual(reply.header("Access-Control-Allow-Credentials"), None)
+        return reply.code, reply.header("Access-Control-Allow-Origin")
+
+    async def preflight(self, origin: str, method: str = "POST") -> tuple[int, str | None]:
+        """
+        Ask as a browser does before it sends a command; return the status, and the methods that are allowed.
+        """
+        headers = {"Origin": origin, "Access-Control-Request-Method": method}
+        reply = await self.call("OPTIONS", ASK, headers={**headers, "Access-Control-Request-Headers": "content-type"})
+        return reply.code, reply.header("Access-Control-Allow-Methods")
+
+    async def test_listed(self) -> None:
+        """
+        The page of a listed origin reads and commands, and sees errors, too.
+        """
+        for path in ("/api/v1/status", "/api/v1/readings?sensor=20", "/metrics"):
+            self.assertEqual(await self.seen_by(self.listed, "GET", path), (200, self.listed), path)
+        self.assertEqual(await self.seen_by(self.listed, "GET", "/api/v1/nix"), (404, self.listed))
+        self.assertEqual(await self.preflight(self.listed), (204, "GET, HEAD, POST"))
+        asking = self.ask_for("POST", ASK, json={}, headers={"Origin": self.listed})
+        await until(lambda: bool(self.gateway.asked))
+        self.gateway.answer(0)
+        self.assertEqual((await asking).header("Access-Control-Allow-Origin"), self.listed)
+
+    async def test_events(self) -> None:
+        """
+        It can read the stream of events.
+        """
+        client = await self.listen("", f"Origin: {self.listed}")
+        self.assertIn(b"access-control-allow-origin: " + self.listed.encode(), client.received.lower())
+
+    async def test_all(self) -> None:
+        """
+        All others read, but no command of theirs is accepted, with or without a preflight.
+        """
+        for other in ("https://evil.example", "null", "https://house.example:8443", "http://house.example"):
+            self.assertEqual(await self.seen_by(other, "GET", "/api/v1/status"), (200, "*"))
+            self.assertEqual(await self.seen_by(other, "POST", ASK, json={}), (403, None))
+            self.assertEqual(await self.preflight(other), (204, "GET, HEAD"))
+        self.assertEqual(self.gateway.asked, [])
+
+    async def test_no_preflight(self) -> None:
+        """
+        OPTIONS that is no preflight is refused as ever.
+        """
+        reply = await self.call("OPTIONS", ASK, headers={"Origin": self.listed})
+        self.assertEqual(reply.code, 405)
+
+
+class SameOriginTests(WebTestCase):
+    """
+    Without `cors`, as by default, and with one origin.
+    """
+
+    async def test_nobody(self) -> None:
+        """
+        No page of another site sees anything.
+        """
+        reply = await self.call("GET", "/api/v1/status", headers={"Origin": "https://house.example"})
+        self.assertEqual((reply.header("Access-Control-Allow-Origin"), reply.header("Vary")), (None, None))
+        headers = {"Origin": "https://house.example", "Access-Control-Request-Method": "GET"}
+        self.assertEqual((await self.problem("OPTIONS", ASK, headers=headers))[:2], (403, "denied"))
 
 
 class FullTests(WebTestCase):

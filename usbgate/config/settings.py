@@ -23,6 +23,8 @@ from usbgate.config.types import (
     Hosts,
     HttpListen,
     Listens,
+    MetricsLimit,
+    Origins,
     Place,
     Repeats,
     Reset,
@@ -94,13 +96,17 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     Attributes:
         listen: A Twisted server endpoint string, or `none`.
         hosts: Host names that browsers may use besides the machine's own.
+        cors: The origins of pages of other sites that may use the API; `*` for all, which then may read only.
         base_path: The path prefix that a reverse proxy leaves on.
+        metrics_limit: The maximum number of readings, of sensors and of alarms in the metrics.
         required: Whether usbgate fails to start if the address is in use. It does if `listen` was configured.
     """
 
     listen: HttpListen = "tcp:8080:interface=127.0.0.1"
     hosts: Hosts = ()
+    cors: Origins = ()
     base_path: BasePath = ""
+    metrics_limit: MetricsLimit = 1000
     required: bool = False
 
 

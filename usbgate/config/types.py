@@ -168,6 +168,7 @@ Folder = Annotated[Path, Kind("a folder", Annotated[str, Meta(min_length=1)], Pa
 YesNo = Annotated[bool, Kind("true or false", bool)]
 Count = Annotated[int, Kind("an integer above 0", Annotated[int, Meta(gt=0)])]
 Window = Annotated[int, Kind("an integer from 1 to 64", Annotated[int, Meta(ge=1, le=64)])]
+MetricsLimit = Annotated[int, Kind("an integer from 0 to 10000", Annotated[int, Meta(ge=0, le=10_000)])]
 Buffer = Annotated[
     int | None,
     _or_auto(Kind("an integer from 0 to 65536", Annotated[int, Meta(ge=0, le=65536)])),
@@ -213,6 +214,16 @@ HttpListen = Annotated[
 Hosts = Annotated[
     tuple[str, ...],
     Kind('names of hosts such as ["house.example"]', tuple[Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]+\Z")], ...]),
+]
+# As a browser spells an origin: in lower case, without the scheme's own port, a path or a slash.
+_ORIGIN = r"^(?!https:.*:443\Z|http:.*:80\Z)(\*|https?://[a-z0-9.-]+(:[1-9][0-9]{0,4})?|https?://\[[0-9a-f:]+\](:[1-9][0-9]{0,4})?)\Z"
+Origins = Annotated[
+    tuple[str, ...],
+    Kind(
+        'origins of pages such as ["https://house.example", "http://10.0.0.2:3000"], in lower case and without a path, '
+        'or "*"',
+        tuple[Annotated[str, Meta(pattern=_ORIGIN)], ...],
+    ),
 ]
 BasePath = Annotated[str, matching('a path such as "/usbgate"', "(?:/[A-Za-z0-9._~-]+)*")]
 Database = Annotated[str, Kind('"embedded", "none" or "postgresql://user@host/database"', parse=_parse_database)]

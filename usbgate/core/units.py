@@ -15,6 +15,9 @@ from math import inf
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0, "": 1.0}
 _BYTES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
+# Shorter numbers are durations: 12 digits of seconds are 3,000 years.
+_EPOCH_MS = re.compile(r"[1-9][0-9]{11,13}")
+
 _MEASURE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?: ?([A-Za-z]+))?")
 
 
@@ -43,10 +46,11 @@ def parse_size(text: str) -> int:
 
 def parse_moment(text: str, now: int) -> int:
     """
-    Return the time that a text means: a duration before now, or an RFC 3339 time, in UTC if it names no zone.
+    Return the time that a text means: a duration before now, an RFC 3339 time, in UTC if it names no zone, or, in 12 to
+    14 digits, the milliseconds since 1970, UTC.
 
     Args:
-        text: Such as `1h` or `2026-01-31T12:00:00Z`.
+        text: Such as `1h`, `2026-01-31T12:00:00Z` or `1769860800000`.
         now: Milliseconds since 1970, UTC.
 
     Returns:
@@ -55,6 +59,8 @@ def parse_moment(text: str, now: int) -> int:
     Raises:
         ValueError: The text is not a time.
     """
+    if _EPOCH_MS.fullmatch(text):
+        return int(text)
     try:
         before = parse_duration(text)
     except ValueError:

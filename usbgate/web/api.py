@@ -72,6 +72,7 @@ class Api:
         wall: Callable[[], int],
         events: EventStreams,
         clients: Callable[[], Mapping[str, int]],
+        metrics_limit: int,
     ) -> None:
         """
         Args:
@@ -80,6 +81,7 @@ class Api:
             wall: The wall clock (`IClock.wall`).
             events: The streams of events.
             clients: Returns the numbers of clients, by kind.
+            metrics_limit: The most readings, the most sensors and the most alarms in the metrics.
         """
         self.wall = wall
         self._reactor = reactor
@@ -87,6 +89,7 @@ class Api:
         self._queries = gateway.queries
         self._events = events
         self._clients = clients
+        self._metrics_limit = metrics_limit
         self._page = load_page()
 
     # Sensors.
@@ -258,10 +261,13 @@ class Api:
         Metrics for Prometheus.
         """
         # Imported only where somebody uses it: it takes half a MB.
-        from usbgate.web.metrics import CONTENT_TYPE, metrics_text
+        from usbgate.web.metrics import CONTENT_TYPE, metrics_pieces
 
-        text = metrics_text(self._queries, self._clients, self.wall)
-        respond(request, HTTPStatus.OK, CONTENT_TYPE, text, {"Cache-Control": "no-store"})
+        text = []
+        for piece in metrics_pieces(self._queries, self._clients, self.wall, self._metrics_limit):
+            text.append(piece)
+            await deferLater(self._reactor, 0)
+        respond(request, HTTPStatus.OK, CONTENT_TYPE, b"".join(text), {"Cache-Control": "no-store"})
 
     # The page.
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -83,7 +83,11 @@ class QueryTime(int, QueryValue):
     """
 
     SCHEMA: ClassVar[Mapping[str, Any]] = {
-        "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "pattern": _AGE}]
+        "anyOf": [
+            {"type": "string", "format": "date-time"},
+            {"type": "string", "pattern": _AGE},
+            {"type": "string", "pattern": "^[1-9][0-9]{11,13}$"},
+        ]
     }
 
     @classmethod
@@ -131,10 +135,12 @@ def read_query(kind: type[_Query], arguments: Mapping[bytes, list[bytes]], now: 
         now: Milliseconds since 1970, UTC.
 
     Raises:
-        Malformed: The query is not UTF-8, or a parameter is unknown, missing, given twice, or has no valid value.
+        Malformed: The query is not UTF-8, or a parameter is unknown, missing, given twice where it has no list of
+            values, or has no valid value.
     """
     known = {field.name: field.required for field in msgspec.structs.fields(kind)}
-    texts: dict[str, str] = {}
+    lists = {field.name for field in msgspec.structs.fields(kind) if _is_list(field.type)}
+    texts: dict[str, str | list[str]] = {}
     for name_bytes, values in arguments.items():
         try:
             name, *spelled = [each.decode() for each in (name_bytes, *values)]
@@ -142,9 +148,12 @@ def read_query(kind: type[_Query], arguments: Mapping[bytes, list[bytes]], now: 
             raise Malformed("not UTF-8", "the query") from None
         if name not in known:
             raise Malformed(f"{name[:40]}: unknown parameter (known: {', '.join(sorted(known)) or 'none'})")
-        if len(spelled) != 1:
+        if name in lists:
+            texts[name] = spelled
+        elif len(spelled) == 1:
+            texts[name] = spelled[0]
+        else:
             raise Malformed(f"{name}: given twice")
-        texts[name] = spelled[0]
     for name, required in known.items():
         if required and name not in texts:
             raise Malformed(f"{name}: required")
@@ -152,5 +161,11 @@ def read_query(kind: type[_Query], arguments: Mapping[bytes, list[bytes]], now: 
         return msgspec.convert(texts, kind, strict=False, dec_hook=lambda value, text: value.parse(text, now))
     except msgspec.ValidationError as error:
         reason, _, name = str(error).removesuffix("`").rpartition(" - at `$.")
+        name = name.partition("[")[0]  # of a list, the value that is wrong is in the reason
         reason = reason.partition(", got ")[0]
         raise Malformed(f"{name}: {reason[:1].lower()}{reason[1:_REASON_LIMIT]}") from None
+
+
+def _is_list(annotation: Any) -> bool:
+    # Annotated[tuple[…], …]
+    return get_origin((get_args(annotation) or (None,))[0]) is tuple

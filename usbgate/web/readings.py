@@ -13,12 +13,13 @@ from typing import Any
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 
+from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import format_number
 from usbgate.core.model import Selection, StoredReading
 from usbgate.gateway.interfaces import IQueries
 from usbgate.web.problems import respond
 from usbgate.web.query import check_order
-from usbgate.web.schema import CSV, JSON, MAX_BUCKETS, ApiBucket, ApiBuckets, ApiReading, ReadingsQuery
+from usbgate.web.schema import CSV, JSON, MAX_BUCKETS, MAX_SELECTIONS, ApiBucket, ApiBuckets, ApiReading, ReadingsQuery
 from usbgate.web.serialize import bucket_json, reading_json
 from usbgate.web.streaming import StreamedResponse
 
@@ -42,24 +43,27 @@ async def send_readings(
         as_csv: Whether to send CSV instead of JSON.
 
     Raises:
-        Malformed: `since` is later than `until`.
+        Malformed: `since` is later than `until`, or there are too many selections.
         StoreUnavailable: The store can't be queried; the response may have begun.
     """
     check_order(query.since, query.until)
-    sensor = str(query.sensor)  # msgspec encodes no subclass
-    selection = Selection(sensor, query.field, query.since, query.until)
-    headers = {"Cache-Control": "no-store", "Vary": "Accept"}
+    selections = _selections(query)
+    headers = {"Cache-Control": "no-store"}
+    request.responseHeaders.addRawHeader("Vary", "Accept")
     if as_csv:
         headers["Content-Disposition"] = 'attachment; filename="readings.csv"'
     content_type = f"{CSV}; charset=utf-8; header=present" if as_csv else JSON
     if query.bucket is not None:
-        limit = min(query.limit or MAX_BUCKETS, MAX_BUCKETS)
-        found = await queries.buckets(selection, round(query.bucket * 1000), limit)
-        buckets = [bucket_json(sensor, each) for each in found]
+        limit = min(query.limit or MAX_BUCKETS, MAX_BUCKETS // len(selections))
+        buckets: list[ApiBucket] = []
+        for selection in selections:
+            found = await queries.buckets(selection, round(query.bucket * 1000), limit)
+            buckets += [bucket_json(selection.sensor, each) for each in found]
         body = _buckets_csv(buckets) if as_csv else _encode(ApiBuckets(bucket=float(query.bucket), buckets=buckets))
         respond(request, HTTPStatus.OK, content_type, body, headers)
         return
-    pages = _pages(queries, selection, await queries.extent(selection, query.limit or None))
+    extents = [(selection, await queries.extent(selection, query.limit or None)) for selection in selections]
+    pages = _pages(queries, extents)
     for name, value in {"Content-Type": content_type, **headers}.items():
         request.setHeader(name, value)
     if request.method != b"HEAD":
@@ -72,6 +76,18 @@ async def send_readings(
     request.finish()
 
 
+def _selections(query: ReadingsQuery) -> Sequence[Selection]:
+    # msgspec encodes no subclass of str, so the id becomes a plain one.
+    selections = [
+        Selection(str(sensor), field, query.since, query.until)
+        for sensor in dict.fromkeys(query.sensor)
+        for field in dict.fromkeys(query.field) or (None,)
+    ]
+    if len(selections) > MAX_SELECTIONS:
+        raise Malformed("value out of range", f"more than {MAX_SELECTIONS} fields in all")
+    return selections
+
+
 def wants_csv(accept: str) -> bool:
     """
     Return whether a client's `Accept` names CSV, and before JSON.
@@ -81,29 +97,29 @@ def wants_csv(accept: str) -> bool:
 
 
 async def _pages(
-    queries: IQueries, selection: Selection, extent: tuple[int, int] | None
+    queries: IQueries, extents: Sequence[tuple[Selection, tuple[int, int] | None]]
 ) -> AsyncIterator[list[StoredReading]]:
     """
-    Fetch readings, oldest first.
+    Fetch readings, one selection after the other, each oldest first.
 
     Args:
         queries: The gateway's queries.
-        selection: Selects the readings.
-        extent: The numbers of the first and the last; None for none.
+        extents: The selections, each with the numbers of the first and the last reading; None for none.
 
     Raises:
         StoreUnavailable: The store can't be queried.
     """
-    if extent is None:
-        return
-    first, last = extent
-    while first <= last:
-        page = await queries.page(selection, first, last, PAGE)
-        if page:
-            yield page
-        if len(page) < PAGE:
-            return
-        first = page[-1].seq + 1
+    for selection, extent in extents:
+        if extent is None:
+            continue
+        first, last = extent
+        while first <= last:
+            page = await queries.page(selection, first, last, PAGE)
+            if page:
+                yield page
+            if len(page) < PAGE:
+                break
+            first = page[-1].seq + 1
 
 
 async def _json_pieces(pages: AsyncIterator[Sequence[StoredReading]]) -> AsyncIterator[bytes]:

@@ -22,6 +22,7 @@ EVENT_STREAM = "text/event-stream"
 
 MAX_READINGS = 9_999_999_999  # a number that PostgreSQL accepts; they are streamed
 MAX_BUCKETS = 10_000
+MAX_SELECTIONS = 100  # each is a query or two
 MAX_REQUESTS = 1_000
 MAX_STATES = 10_000
 MAX_ALARMS = 1_000
@@ -69,15 +70,28 @@ class ReadingsQuery(Struct, frozen=True, kw_only=True):
     Selects readings, or buckets of them; a `limit` of 0 is none.
     """
 
-    sensor: Annotated[SensorId, Meta(description="A sensor's id.")]
-    field: Annotated[FieldName | None, Meta(description="Only this field.")] = None
+    sensor: Annotated[
+        tuple[SensorId, ...],
+        Meta(min_length=1, max_length=MAX_SELECTIONS, description="A sensor's id; once for each sensor."),
+    ]
+    field: Annotated[
+        tuple[FieldName, ...],
+        Meta(max_length=MAX_SELECTIONS, description="Only this field of each sensor; once for each field."),
+    ] = ()
     since: Annotated[
-        QueryTime | None, Meta(description="Only from this time on: RFC 3339, or an age such as `1h` or `7d`.")
+        QueryTime | None,
+        Meta(description="Only from this time on: RFC 3339, ms since 1970, or an age such as `7d`."),
     ] = None
-    until: Annotated[QueryTime | None, Meta(description="Only before this time: RFC 3339, or an age.")] = None
+    until: Annotated[
+        QueryTime | None, Meta(description="Only before this time: RFC 3339, ms since 1970, or an age.")
+    ] = None
     limit: Annotated[
         int,
-        Meta(ge=1, le=MAX_READINGS, description=f"Only the newest readings or buckets; at most {MAX_BUCKETS} buckets."),
+        Meta(
+            ge=1,
+            le=MAX_READINGS,
+            description=f"Only the newest readings or buckets of each; at most {MAX_BUCKETS} buckets in all.",
+        ),
     ] = 0
     bucket: Annotated[
         BucketWidth | None,
@@ -96,7 +110,9 @@ class StatesQuery(Struct, frozen=True, kw_only=True):
     field: Annotated[FieldName, Meta(description="The field.")]
     since: Annotated[
         QueryTime | None,
-        Meta(description="Only those that had not ended at this time: RFC 3339, or an age such as `1h` or `7d`."),
+        Meta(
+            description="Only those that had not ended at this time: RFC 3339, ms since 1970, or an age such as `7d`."
+        ),
     ] = None
     until: Annotated[
         QueryTime | None, Meta(description="Only those that began before this time: RFC 3339, or an age.")
@@ -112,11 +128,11 @@ class PastAlarmsQuery(Struct, frozen=True, kw_only=True):
     sensor: Annotated[SensorId | None, Meta(description="A sensor's id.")] = None
     since: Annotated[
         QueryTime | None,
-        Meta(description="Only those that had not ended at this time: RFC 3339, or an age such as `1h` or `7d`."),
+        Meta(
+            description="Only those that had not ended at this time: RFC 3339, ms since 1970, or an age such as `7d`."
+        ),
     ] = None
-    until: Annotated[QueryTime | None, Meta(description="Only those raised before this time: RFC 3339, or an age.")] = (
-        None
-    )
+    until: Annotated[QueryTime | None, Meta(description="Only those raised before this time; see `since`.")] = None
     limit: Annotated[int, Meta(ge=1, le=MAX_ALARMS, description="Only the newest alarms; by default 100.")] = 100
 
 

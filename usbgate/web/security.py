@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from usbgate.core.errors import Denied, LimitExceeded, Malformed
+from usbgate.web.cors import CrossOrigin
 from usbgate.web.problems import HttpProblem
 
 BODY_LIMIT = 64 * 1024  # bytes; the largest question is a device's line of 1 kB
@@ -38,23 +39,28 @@ class RequestGuard:
     Checks a request by its head and the size of its body.
     """
 
-    def __init__(self, hosts: Collection[str] = (), own_name: str | None = None) -> None:
+    def __init__(
+        self, hosts: Collection[str] = (), cross_origin: CrossOrigin | None = None, own_name: str | None = None
+    ) -> None:
         """
         Args:
             hosts: Names by which browsers may call us, besides localhost and the machine's name.
+            cross_origin: The pages of other sites that may send commands; None for none.
             own_name: The machine's name; by default the system's.
         """
         name = (own_name or socket.gethostname()).lower()
         short = name.partition(".")[0]
         ours = {"localhost", name, f"{short}.local", short}
+        self._cross_origin = cross_origin or CrossOrigin()
         self._names = frozenset(ours | {host.lower().rstrip(".") for host in hosts})
 
-    def check(self, request: Any) -> None:
+    def check(self, request: Any, preflight: bool = False) -> None:
         """
         Check a request.
 
         Args:
             request: A complete `BoundedRequest`.
+            preflight: Whether it only asks what the page of an `Origin` may do.
 
         Raises:
             HttpProblem: The request must be refused.
@@ -72,7 +78,7 @@ class RequestGuard:
             raise HttpProblem(
                 LimitExceeded(f"the body has more than {BODY_LIMIT} bytes"), HTTPStatus.REQUEST_ENTITY_TOO_LARGE
             )
-        if request.method not in (b"GET", b"HEAD"):
+        if request.method not in (b"GET", b"HEAD") and not preflight:
             self._check_origin(request)
 
     def is_ours(self, host: str) -> bool:
@@ -106,18 +112,20 @@ class RequestGuard:
 
     def _check_origin(self, request: Any) -> None:
         for origin in request.requestHeaders.getRawHeaders("Origin", []):
+            if self._cross_origin.may_command(origin):
+                continue
             try:
                 parts = urlsplit(origin)
             except ValueError:
                 parts = urlsplit("")
             if parts.scheme not in ("http", "https") or not self.is_ours(parts.netloc):
-                raise HttpProblem(Denied("this origin is not allowed: add its host to hosts in [http]"))
+                raise HttpProblem(Denied("this origin is not allowed: add its host to hosts, or it to cors, in [http]"))
 
 
 def check_type(request: Any) -> None:
     """
     Check that a body is declared as JSON. Any page's form can send other types; for this one, a browser first asks us
-    whether a page of another site may (CORS), and we never allow it.
+    whether a page of another site may (see `CrossOrigin`).
 
     Raises:
         HttpProblem: The type is another one, or none.

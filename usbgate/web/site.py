@@ -19,6 +19,7 @@ from usbgate.gateway.interfaces import IGateway
 from usbgate.net.listeners import Listeners
 from usbgate.web.api import Api
 from usbgate.web.channel import WebSite
+from usbgate.web.cors import CrossOrigin
 from usbgate.web.events import EventStreams
 from usbgate.web.problems import HttpProblem, respond, respond_problem
 from usbgate.web.security import HEADERS, RequestGuard
@@ -31,16 +32,18 @@ class Front(Resource):
 
     isLeaf = True
 
-    def __init__(self, guard: RequestGuard, inner: Any, base_path: str) -> None:
+    def __init__(self, guard: RequestGuard, cross_origin: CrossOrigin, inner: Any, base_path: str) -> None:
         """
         Args:
             guard: Checks requests.
+            cross_origin: The pages of other sites that may use the API.
             inner: The resource that responds.
             base_path: The prefix of our paths behind a proxy that does not remove it, such as `/usbgate`. Paths without
                 it work, too.
         """
         super().__init__()
         self._guard = guard
+        self._cross_origin = cross_origin
         self._inner = inner
         self._base = [part.encode() for part in base_path.split("/") if part]
 
@@ -51,11 +54,19 @@ class Front(Resource):
         request.responseHeaders.removeHeader("Server")
         for name, value in HEADERS.items():
             request.setHeader(name, value)
+        self._cross_origin.prepare(request)
         try:
-            self._guard.check(request)
+            preflight = self._cross_origin.preflight(request)
+            self._guard.check(request, preflight is not None)
         except HttpProblem as problem:
             respond_problem(request, problem)
             return NOT_DONE_YET  # it is done, but not by Twisted
+        if preflight is not None:
+            request.setResponseCode(HTTPStatus.NO_CONTENT)
+            for name, value in preflight.items():
+                request.setHeader(name, value)
+            request.finish()
+            return NOT_DONE_YET
         depth = len(self._base)
         if depth and request.postpath[:depth] == self._base:
             if len(request.postpath) == depth:
@@ -85,8 +96,10 @@ class Web(Service):
         wall: Callable[[], int],
         *,
         hosts: Collection[str] = (),
+        cors: Collection[str] = (),
         base_path: str = "",
         max_connections: int = 1000,
+        metrics_limit: int = 1000,
         others: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """
@@ -95,14 +108,18 @@ class Web(Service):
             gateway: The gateway.
             wall: The wall clock (`IClock.wall`).
             hosts: Names by which browsers may call us, besides those that `RequestGuard` knows.
+            cors: The pages of other sites that may use the API (see `CrossOrigin`).
             base_path: See `Front`.
             max_connections: The most streams of events, and the most other connections.
+            metrics_limit: See `Api`.
             others: Returns the numbers of the other front ends' clients, by kind.
         """
         self._others = others
         self.events = EventStreams(reactor, gateway, max_connections)
-        api = Api(reactor, gateway, wall, self.events, self.counts)
-        self.site = WebSite(reactor, Front(RequestGuard(hosts), api.app.resource(), base_path), 2 * max_connections)
+        api = Api(reactor, gateway, wall, self.events, self.counts, metrics_limit)
+        cross_origin = CrossOrigin(cors)
+        front = Front(RequestGuard(hosts, cross_origin), cross_origin, api.app.resource(), base_path)
+        self.site = WebSite(reactor, front, 2 * max_connections)
 
     def counts(self) -> Mapping[str, int]:
         """
