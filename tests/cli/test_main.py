@@ -4,6 +4,7 @@ The command `usbgate`: its options in this process, all else as real processes w
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -108,7 +109,7 @@ class UsageTests(TestCase):
         """
         Help is long, and no error; nor is the version.
         """
-        for arguments in (["--help"], ["ask", "--help"], ["--version"]):
+        for arguments in (["--help"], ["ask", "--help"], ["ask", "-h"], ["--version"]):
             self.assertEqual(self.run_command(*arguments)[0], 0)
         _, listed = self.run_command("--help")
         self.assertIn("  64   wrong usage", listed)
@@ -154,6 +155,19 @@ class UsageTests(TestCase):
         with answering("MSG:J_ID:20_ORIGIN:TOTO", "ID:20_VALUE:456_MSG:J") as port:
             told = self.run_command("ask", "-s", "J", "-i", "20", "-o", "TOTO", "-p", str(port))
         self.assertEqual(told, (0, "Received 'MSG:J_ID:20_ORIGIN:TOTO'\nID:20_VALUE:456_MSG:J\n"))
+
+    def test_answer_as_json(self) -> None:
+        """
+        With `--json`, only the answer is printed, as over HTTP; with a command and without one.
+        """
+        answer = "ID:22_TEMP:21.5_BAT:OK_MSG:J_AT:2013-03-11T21:02:10.123Z"
+        for arguments, replies in [(["22", "J"], ["MSG:J_ID:22", answer]), (["22"], [answer, "OK:ask"])]:
+            with answering(*replies) as port:
+                status, said = self.run_command("ask", *arguments, "--json", "-p", str(port))
+            self.assertEqual(status, 0)
+            values = {"TEMP": 21.5, "BAT": "OK"}
+            expected = {"sensor": "22", "command": "J", "at": "2013-03-11T21:02:10.123Z", "values": values}
+            self.assertEqual(json.loads(said), expected)
 
     def test_all_fields(self) -> None:
         """

@@ -348,7 +348,7 @@ class TerminalTests(SynchronousTestCase):
     On a terminal.
     """
 
-    def on_terminal(self, *arguments: str) -> str:
+    def on_terminal(self, *arguments: str, **environ: str) -> str:
         """
         Run a command on a terminal of 60 columns until it ends; return what it shows.
         """
@@ -359,7 +359,7 @@ class TerminalTests(SynchronousTestCase):
                 stdin=slave,
                 stdout=slave,
                 stderr=slave,
-                env={**environment(), "TERM": "xterm-256color", "COLUMNS": "60"},
+                env={**environment(), **environ, "TERM": "xterm-256color", "COLUMNS": "60"},
                 start_new_session=True,
             )
             os.close(slave)
@@ -381,6 +381,15 @@ class TerminalTests(SynchronousTestCase):
         lines = re.sub(r"\x1b\[[0-9;]*m", "", self.on_terminal("alarms")).split("\r\n")
         self.assertLessEqual(max(map(len, lines)), 60)
         self.assertIn("\x1b[1;37;41mALARM raised: TEMP > 20\x1b[0m", self.on_terminal("watch"))
+
+    def test_without_utf8(self) -> None:
+        """
+        A terminal that has no degree sign shows something else in its place.
+        """
+        for command in ("last", "watch"):
+            shown = self.on_terminal(command, PYTHONIOENCODING="ascii")
+            self.assertNotIn("Traceback", shown)
+        self.assertIn("21.5 ?C", self.on_terminal("last", PYTHONIOENCODING="ascii"))
 
 
 class SpellingTests(SynchronousTestCase):

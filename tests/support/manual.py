@@ -38,7 +38,7 @@ def pages() -> Iterator[tuple[Path, str]]:
 
 
 def _command_page() -> Iterator[str]:
-    context = click.Context(main, info_name="usbgate")
+    context = click.Context(main, info_name="usbgate", **main.context_settings)
     yield from _head(
         "usbgate", "talk to the daemon that owns the serial port", r"\fBusbgate\fR [\fIOPTIONS\fR] \fICOMMAND\fR"
     )

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from usbgate.cli.autostart import DaemonStarter, environment, twistd_arguments
 from usbgate.cli.connection import Connection, ConnectionLost, ask, ask_word
 from usbgate.cli.group import EXIT_STATUS, Duration, pass_config
 from usbgate.cli.reach import is_this_machine, load_settings, port_option, reach_or_start, reach_remote
+from usbgate.cli.records import answer_record
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import LINE_LIMIT, format_number, is_key
 from usbgate.core.messages import TIMEOUT_RANGE, parse_request
@@ -35,6 +37,7 @@ MARGIN = 5.0  # seconds beyond the time limit in which the daemon's `timeout` ar
     help="How long to wait for the answer, such as 30s.  [default: the sensor's setting, or 10s]",
 )
 @click.option("--max-age", type=Duration(0), metavar="DURATION", help="Accept an answer from memory, at most this old.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON, for programs.")
 @click.argument("words", nargs=-1, metavar="[ID] [COMMAND] [KEY=VALUE]...")
 @pass_config
 def ask_command(
@@ -47,6 +50,7 @@ def ask_command(
     host: str | None,
     timeout: float | None,
     max_age: float | None,
+    as_json: bool,
 ) -> None:
     """
     Ask a sensor, and print its answer.
@@ -69,7 +73,7 @@ def ask_command(
     request = _request(fields)
     if host is not None and not is_this_machine(host):
         with closing(reach_remote(host, port)) as connection:
-            _print_answer(connection, fields, request.timeout or TIMEOUT)
+            _print_answer(connection, fields, request.timeout or TIMEOUT, as_json)
         return
     settings = load_settings(config)
     about = settings.sensors.get(fields["ID"])
@@ -77,7 +81,7 @@ def ask_command(
     daemon = DaemonStarter(settings.state, twistd_arguments(settings.state, settings.file), environment(settings.state))
     with closing(reach_or_start(settings, daemon, host, port)) as connection:
         try:
-            _print_answer(connection, fields, wait)
+            _print_answer(connection, fields, wait, as_json)
         except ConnectionLost:
             daemon.check_death()
             raise
@@ -114,12 +118,15 @@ def _request(fields: dict[str, str]) -> Request:
     return request
 
 
-def _print_answer(connection: Connection, fields: dict[str, str], wait: float) -> None:
+def _print_answer(connection: Connection, fields: dict[str, str], wait: float, as_json: bool) -> None:
     if "MSG" in fields:
         lines = ask(connection, fields, wait + MARGIN)
-        click.echo(f"Received {next(lines)!r}")
-        click.echo(next(lines))
+        echo = next(lines)
+        if not as_json:
+            click.echo(f"Received {echo!r}")
+        answer = next(lines)
     else:
         sensor, *options = fields.items()
         words = [sensor[1], *[f"{key}={value}" for key, value in options]]
-        click.echo(ask_word(connection, " ".join(words), wait + MARGIN))
+        answer = ask_word(connection, " ".join(words), wait + MARGIN)
+    click.echo(json.dumps(answer_record(answer), ensure_ascii=False) if as_json else answer)

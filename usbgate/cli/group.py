@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -56,6 +57,9 @@ class PlainGroup(click.Group):
         Run the command, and exit with its status.
         """
         extra["standalone_mode"] = False
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # in a test it may be something else
+                stream.reconfigure(errors="replace")  # a terminal may not have the degree sign
         try:
             status = super().main(*args, **extra)
         except click.UsageError as error:

@@ -34,7 +34,12 @@ from usbgate.core.fieldline import parse
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as a shell reports a program that can't be run
 
 
-@click.group(cls=PlainGroup, invoke_without_command=True, epilog=EXIT_STATUS)
+@click.group(
+    cls=PlainGroup,
+    invoke_without_command=True,
+    epilog=EXIT_STATUS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @config_option
 @click.version_option(__version__, prog_name="usbgate")
 @click.pass_context

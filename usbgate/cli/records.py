@@ -154,6 +154,15 @@ def _numbers(line: Mapping[str, str], *left_out: str) -> Record:
     }
 
 
+def answer_record(line: str) -> Record:
+    """
+    Return the answer to a request from its line.
+    """
+    fields = parse(line.encode(), ANSWER_LIMIT)
+    sensor, at, command = fields.pop("ID"), fields.pop("AT", None), fields.pop("MSG", None)
+    return {"sensor": sensor, "command": command, "at": at, "values": _values(fields)}
+
+
 def event_record(line: str) -> Record | None:
     """
     Return an event from a line of `watch`, with its kind as `event`; None for any other line.
@@ -170,8 +179,7 @@ def event_record(line: str) -> Record | None:
     match event:
         case "reading":
             sensor, at, command = fields.pop("ID"), fields.pop("AT"), fields.pop("MSG", None)
-            values = {field: _value(text) for field, text in fields.items()}
-            return {"event": event, "sensor": sensor, "command": command, "at": at, "values": values}
+            return {"event": event, "sensor": sensor, "command": command, "at": at, "values": _values(fields)}
         case "alarm":
             return {"event": event, "change": fields["CHANGE"], "at": fields["AT"], **alarm_record(fields)}
         case "device":
@@ -182,6 +190,10 @@ def event_record(line: str) -> Record | None:
             return {"event": event, **{key.lower(): value for key, value in fields.items()}}
 
 
-def _value(spelled: str) -> float | str:
-    number, text = parse_value(spelled)
-    return number if number is not None and text is None else spelled
+def _values(fields: Mapping[str, str]) -> dict[str, float | str]:
+    # Numbers as such; what is no number, or is spelled in a way that would be lost, as text.
+    values: dict[str, float | str] = {}
+    for field, spelled in fields.items():
+        number, text = parse_value(spelled)
+        values[field] = number if number is not None and text is None else spelled
+    return values
