@@ -71,7 +71,8 @@ class World:
         self.asked: dict[str, Asked] = {}
         self.peers: dict[ClientProtocol, Peer] = {}
         self.watching: dict[ClientProtocol, frozenset[str]] = {}
-        self.appended: list[str] = []  # every reading that the journal took, in order
+        self.appended: list[str] = []  # every reading that the journal took and has not given up, in order
+        self.taken = 0  # readings that the journal took
         self.received: dict[tuple[str, str, str], str] = {}  # the newest of each device and field in this life
         self.events: list[str] = []  # of this life
         self.lives = 0
@@ -229,6 +230,7 @@ class World:
 
     def _appended(self, readings: Sequence[Reading], requests: Sequence[RequestRecord]) -> None:
         self.appended += [name_of(r) for r in readings]
+        self.taken += len(readings)
         for device in self.devices:
             for r in readings:
                 if r.device == device.name and r.command is not None:
@@ -262,7 +264,7 @@ class World:
         values = [(key, text, line) for line in lines for key, text in line.values]
         reports = [line for line in lines if line.values]
         demand(not self.journal.held, "nothing is read while the journal is full", device.name)
-        life, before, events = self.life, len(self.appended), len(self.events)
+        life, taken, events = self.life, self.taken, len(self.events)
         for line in lines:
             self.note(f"{device.name} says {line.kind} {line.sensor} {line.values}")
             if line.command is not None and not line.values:  # an acknowledgement leaves no reading as evidence
@@ -272,7 +274,12 @@ class World:
         if not life.alive:
             return
         names = [f"{key}:{text}" for key, text, _ in values]
-        demand(self.appended[before:] == names, "every reading goes to the journal, once, at once", names)
+        tail = self.appended[len(self.appended) - len(names) :]  # older ones can have been given up meanwhile
+        demand(
+            self.taken - taken == len(names) and tail == names,
+            "every reading goes to the journal, once, at once",
+            names,
+        )
         for key, text, line in values:
             self.received[device.name, line.sensor, key] = text
         published = [event for event in self.events[events:] if event.startswith("EVENT:reading_")]

@@ -616,6 +616,16 @@ class TurnTests(ServerCase):
         echoes = [f"MSG:J_ID:{n}" for n in range(3 * LINES_PER_TURN + 1)]
         self.assertEqual(self.received(), echoes)
 
+    def test_events_now(self) -> None:
+        """
+        An event is sent within the round of events, which measures how long that takes, and not at the end of the turn.
+        """
+        self.client.dataReceived(b"watch\n")
+        self.received()
+        self.gateway.publish(report_event("20", A="1"))
+        self.clock.turn()
+        self.assertEqual(self.transport.value(), b"EVENT:reading_ID:20_A:1_AT:" + AT_TEXT.encode() + b"\n")
+
     def test_no_more_than_a_turn(self) -> None:
         """
         Reading goes on after exactly as many lines as one turn serves.

@@ -346,18 +346,19 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
 
     def send_lines(self, *lines: str) -> None:
         """
-        Send lines, each with a line end; do nothing once the connection is closing.
+        Send lines at the end of the reactor turn, each with a line end; do nothing once the connection is closing.
         """
-        if lines:
+        if lines and not self.closing:
             end = self.delimiter.decode()
-            self.send((end.join(lines) + end).encode())
+            self._write((end.join(lines) + end).encode())
 
-    def send(self, data: bytes) -> None:
+    def send_now(self, data: bytes) -> None:
         """
-        Send whole lines; do nothing once the connection is closing.
+        Send whole lines within this call; do nothing once the connection is closing.
         """
         if not self.closing:
-            self._write(data)
+            owed, self._owed = self._owed, b""
+            self._queue.write(owed + data)
             self.regulate()
 
     def _write(self, data: bytes) -> None:
