@@ -47,7 +47,10 @@ _FIND = """
 """
 
 _VERSIONS = """create table usbgate.usbgate_schema
-    (version integer primary key, applied timestamptz not null default now())"""
+    (version integer primary key, applied timestamptz not null default now());
+comment on table usbgate.usbgate_schema is 'The versions of these tables.';
+comment on column usbgate.usbgate_schema.version is 'The number of the version';
+comment on column usbgate.usbgate_schema.applied is 'When it was created'"""
 _VERSION = "select coalesce(max(version), 0) from usbgate.usbgate_schema"
 
 

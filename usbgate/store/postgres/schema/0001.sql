@@ -224,7 +224,3 @@ comment on column usbgate.owner_event.sensor is 'The id of the sensor';
 comment on column usbgate.owner_event.device is 'The name of the device that is asked for it from now on';
 comment on column usbgate.owner_event.event is 'claimed (nobody owned it), or passed (another device did)';
 comment on column usbgate.owner_event.clock is 'False while the clock may have been wrong';
-
-comment on table usbgate.usbgate_schema is 'The versions of these tables.';
-comment on column usbgate.usbgate_schema.version is 'The number of the version';
-comment on column usbgate.usbgate_schema.applied is 'When it was created';
