@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 
+import click
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.support.manual import FOLDER, pages
@@ -42,5 +43,5 @@ class ManualTests(SynchronousTestCase):
                 timeout=30,
             )
             self.assertEqual(shown.stderr, b"", path)
-            for name in main.commands if path.stem == "usbgate" else ():
+            for name in main.list_commands(click.Context(main)) if path.stem == "usbgate" else ():
                 self.assertIn(f"   usbgate {name} [OPTIONS]", shown.stdout.decode())

@@ -47,8 +47,9 @@ def _command_page() -> Iterator[str]:
     yield ".SH OPTIONS"
     yield from _options(main, context)
     yield ".SH COMMANDS"
-    for name in sorted(main.commands):
-        command = main.commands[name]
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert command is not None
         inner = click.Context(command, info_name=name, parent=context)
         yield f".SS {_text(' '.join([inner.command_path, *command.collect_usage_pieces(inner)]))}"
         yield from _paragraphs(command.help or "")

@@ -11,16 +11,14 @@ from pathlib import Path
 import click
 
 from usbgate.cli.autostart import DaemonStarter, environment, twistd_arguments
-from usbgate.cli.connection import Connection, ConnectionLost, ask, ask_word
+from usbgate.cli.connection import TIMEOUT, Connection, ConnectionLost, ask, ask_word
 from usbgate.cli.group import EXIT_STATUS, Duration, pass_config
 from usbgate.cli.reach import is_this_machine, load_settings, port_option, reach_or_start, reach_remote
-from usbgate.cli.records import answer_record
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import LINE_LIMIT, format_number, is_key
 from usbgate.core.messages import TIMEOUT_RANGE, parse_request
 from usbgate.core.model import Request
 
-TIMEOUT = 10.0  # seconds, the daemon's own default
 MARGIN = 5.0  # seconds beyond the time limit in which the daemon's `timeout` arrives
 
 
@@ -129,4 +127,8 @@ def _print_answer(connection: Connection, fields: dict[str, str], wait: float, a
         sensor, *options = fields.items()
         words = [sensor[1], *[f"{key}={value}" for key, value in options]]
         answer = ask_word(connection, " ".join(words), wait + MARGIN)
-    click.echo(json.dumps(answer_record(answer), ensure_ascii=False) if as_json else answer)
+    if as_json:
+        from usbgate.cli.records import answer_record
+
+        answer = json.dumps(answer_record(answer), ensure_ascii=False)
+    click.echo(answer)

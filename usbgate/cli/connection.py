@@ -24,6 +24,7 @@ Address = tuple[str, int] | str
 # a sensor.
 ANSWER_LIMIT = 256 * LINE_LIMIT
 
+TIMEOUT = 10.0  # seconds for an answer, the daemon's own default
 CONNECT_LIMIT = 5.0  # seconds; a host that drops our packets never refuses
 
 # Errors that mean that no daemon listens, not that the address can't be reached.

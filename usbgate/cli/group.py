@@ -7,7 +7,8 @@ Whatever is wrong is one line on standard error and an exit status, never a trac
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
@@ -39,18 +40,38 @@ class PlainGroup(click.Group):
     A click group that prints every error as one line, and in its help every command's first sentence whole.
     """
 
+    def __init__(self, *args: Any, modules: Mapping[str, str] | None = None, **extra: Any) -> None:
+        """
+        Args:
+            args: As for click.
+            modules: Further commands: their names, and the module of `usbgate.cli` with `NAME_command`.
+            extra: As for click.
+        """
+        super().__init__(*args, **extra)
+        self._modules = modules or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """
+        Return the names of all commands, sorted.
+        """
+        return sorted({*self.commands, *self._modules})
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """
-        Return a command by its name, or by an older one.
+        Return a command by its name, or by an older one; import its module if necessary.
         """
-        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name in self._modules and name not in self.commands:
+            self.add_command(getattr(import_module(f"usbgate.cli.{self._modules[name]}"), f"{name}_command"))
+        return super().get_command(ctx, name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """
         List the commands; click would cut what does not fit into one line.
         """
         with formatter.section("Commands"):
-            formatter.write_dl([(name, self.commands[name].get_short_help_str(1000)) for name in sorted(self.commands)])
+            commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+            formatter.write_dl([(name, command.get_short_help_str(1000)) for name, command in commands if command])
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """

@@ -11,31 +11,28 @@ from pathlib import Path
 import click
 
 from usbgate import __version__
-from usbgate.cli.acknowledge import acknowledge_command
-from usbgate.cli.ask import TIMEOUT, ask_command
-from usbgate.cli.connection import send_word
+from usbgate.cli.connection import TIMEOUT, send_word
 from usbgate.cli.group import EXIT_STATUS, USAGE, PlainGroup, config_option, pass_config, print_error
 from usbgate.cli.reach import load_settings, port_option, reach_running
-from usbgate.cli.reader import daemon_options
-from usbgate.cli.running import restart_command, stop_command
-from usbgate.cli.show import (
-    alarms_command,
-    devices_command,
-    history_command,
-    last_command,
-    malformed_command,
-    requests_command,
-    sensors_command,
-)
-from usbgate.cli.status import status_command
-from usbgate.cli.watch import watch_command
 from usbgate.core.fieldline import parse
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as a shell reports a program that can't be run
 
 
+# Commands of other modules, each `NAME_command` there. They are imported when they are used, so that `ask` starts fast.
+MODULES = {
+    "ask": "ask",
+    "status": "status",
+    "watch": "watch",
+    "acknowledge": "acknowledge",
+    **dict.fromkeys(("sensors", "devices", "last", "history", "alarms", "requests", "malformed", "ping"), "show"),
+    **dict.fromkeys(("stop", "restart"), "running"),
+}
+
+
 @click.group(
     cls=PlainGroup,
+    modules=MODULES,
     invoke_without_command=True,
     epilog=EXIT_STATUS,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -50,25 +47,6 @@ def main(context: click.Context) -> None:
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
         context.exit(USAGE)
-
-
-for command in (
-    *(ask_command, status_command, sensors_command, devices_command, last_command, history_command, watch_command),
-    *(alarms_command, acknowledge_command, requests_command, malformed_command, stop_command, restart_command),
-):
-    main.add_command(command)
-
-
-@main.command("ping")
-@daemon_options
-@pass_config
-def ping_command(config: Path | None, port: int | None, host: str | None) -> None:
-    """
-    Check that usbgate replies.
-    """
-    with closing(reach_running(config, host, port)) as connection:
-        list(send_word(connection, "ping", TIMEOUT))
-    click.echo("usbgate replies")
 
 
 @main.command("lend", context_settings={"allow_interspersed_args": False})

@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from usbgate.cli.ask import TIMEOUT
-from usbgate.cli.connection import ANSWER_LIMIT, AskError, Connection, send_word
+from usbgate.cli.connection import ANSWER_LIMIT, TIMEOUT, AskError, Connection, send_word
 from usbgate.cli.group import OneWord
 from usbgate.cli.reach import port_option, reach_running
 from usbgate.cli.records import Record, sensor_record

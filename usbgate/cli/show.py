@@ -7,12 +7,15 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from usbgate.cli.connection import TIMEOUT, send_word
 from usbgate.cli.group import Moment, OneWord, pass_config
+from usbgate.cli.reach import reach_running
 from usbgate.cli.reader import (
     Reader,
     daemon_options,
@@ -324,3 +327,15 @@ def malformed_command(config: Path | None, port: int | None, host: str | None, a
     else:
         rows = [(spell_time(each["at"]), each["source"], (each["reason"], "yellow"), each["text"]) for each in lines]
         print_table(("TIME", "FROM", "REASON", "LINE"), rows)
+
+
+@click.command("ping")
+@daemon_options
+@pass_config
+def ping_command(config: Path | None, port: int | None, host: str | None) -> None:
+    """
+    Check that usbgate replies.
+    """
+    with closing(reach_running(config, host, port)) as connection:
+        list(send_word(connection, "ping", TIMEOUT))
+    click.echo("usbgate replies")
