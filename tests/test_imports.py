@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "config": "core device.usb",
     "daemon": "core",
     "simulator": "core",
-    "cli": "core config daemon server simulator store",  # the module of the command itself: see `CliTests`
+    "cli": "core config daemon device server simulator store",  # the module of the command itself: see `CliTests`
     "testing": "core device.interfaces store.interfaces",
     "tap": "core net device store gateway server web config daemon",
 }

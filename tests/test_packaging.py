@@ -71,6 +71,8 @@ class WheelTests(SynchronousTestCase):
                 "usbgate/py.typed",
                 "usbgate/store/postgres/schema/0001.sql",
                 "usbgate/cli/demo.toml",
+                "usbgate/cli/systemd/usbgate.service",
+                "usbgate/cli/systemd/user.service",
                 *(f"usbgate/web/page/{name}" for name in TYPES),
                 "usbgate/device/dialects/fields.py",
                 "twisted/plugins/usbgate_plugin.py",

@@ -12,32 +12,13 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.daemon import RunningCase
 from tests.support.folders import new_folder
-from tests.support.running import RUN, TwistdDaemon
-from tests.support.waiting import LIMIT
 from usbgate.daemon.notify import SystemdNotifier
 
 
-class NotifyCase(SynchronousTestCase):
+class NotifierTests(SynchronousTestCase):
     """
-    A socket on which systemd would receive.
-    """
-
-    def listen(self, address: str) -> socket.socket:
-        """
-        Bind the socket.
-        """
-        channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.addCleanup(channel.close)
-        channel.bind(address)
-        channel.settimeout(LIMIT)
-        return channel
-
-
-class NotifierTests(NotifyCase):
-    """
-    The service alone.
+    The service, without a daemon; `tests.cli.test_install` has both.
     """
 
     def setUp(self) -> None:
@@ -47,6 +28,15 @@ class NotifierTests(NotifyCase):
         self.path = str(new_folder() / "notify")
         self.channel = self.listen(self.path)
         self.clock = Clock()
+
+    def listen(self, address: str) -> socket.socket:
+        """
+        Bind a socket on which systemd would receive.
+        """
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(channel.close)
+        channel.bind(address)
+        return channel
 
     def started(self, **environ: str) -> SystemdNotifier:
         """
@@ -116,29 +106,3 @@ class NotifierTests(NotifyCase):
             notifier.stopService()
         (event,) = events
         self.assertIn("No such file", formatEvent(event) or "")
-
-
-class DaemonTests(NotifyCase, RunningCase):
-    """
-    The daemon.
-    """
-
-    def test_told(self) -> None:
-        """
-        systemd hears that the daemon is ready when clients can connect, then that it is alive, then that it stops.
-        """
-        channel = self.listen(str(self.folder / "notify"))
-        self.patch(
-            os, "environ", {**os.environ, "NOTIFY_SOCKET": str(self.folder / "notify"), "WATCHDOG_USEC": "60000"}
-        )
-        device = self.plug()
-        daemon = TwistdDaemon(self.state, "--device", str(device.path), "--database", "none", program=RUN)
-        self.addCleanup(daemon.stop)
-        self.assertEqual(channel.recv(100), b"READY=1", daemon.log)
-        self.assertEqual(self.connect(daemon).word("ping"), ["OK:ping"])
-        for _ in range(3):
-            self.assertEqual(channel.recv(100), b"WATCHDOG=1")
-        daemon.stop()
-        while (state := channel.recv(100)) == b"WATCHDOG=1":
-            pass
-        self.assertEqual(state, b"STOPPING=1")

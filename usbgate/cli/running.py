@@ -47,6 +47,13 @@ class Process(NamedTuple):
     environ: Mapping[str, str]
     folder: str
 
+    @property
+    def is_service(self) -> bool:
+        """
+        Whether systemd started it.
+        """
+        return self.environ.get("SYSTEMD_EXEC_PID") == str(self.pid)
+
 
 @click.command("stop")
 @state_option
@@ -129,7 +136,7 @@ def _split(path: Path) -> list[str]:
 
 
 def _refuse_systemd(process: Process, verb: str) -> None:
-    if process.environ.get("SYSTEMD_EXEC_PID") != str(process.pid):
+    if not process.is_service:
         return
     # It would count as a failure, or systemd would start a second one: `0::/system.slice/usbgate.service`.
     path = Path(f"/proc/{process.pid}/cgroup").read_text().strip().rpartition("\n")[2].split(":")[-1]

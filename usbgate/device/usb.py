@@ -198,6 +198,18 @@ class UsbTree:
             return ttys
         return [tty for tty in ttys if self._serial(tty) == wanted.serial]
 
+    def identify(self, tty: UsbTty) -> UsbIds:
+        """
+        Return the ids and the serial number of the device of a tty.
+        """
+        return UsbIds(*self._ids(tty), self._serial(tty))
+
+    def product(self, tty: UsbTty) -> str | None:
+        """
+        Return what the device of a tty calls itself, such as `Arduino Leonardo`; None if it does not.
+        """
+        return self._read(tty, "product")
+
     def describe_board(self, path: str | None, keep_dtr: bool = False) -> BoardKind:
         """
         Return what the USB ids tell of the board at a tty that was opened.

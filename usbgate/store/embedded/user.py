@@ -16,6 +16,7 @@ from usbgate.store.embedded.postmaster import ServerFailed, opened_folder
 from usbgate.store.embedded.process import Account, ProgramFailed, Programs
 
 SYSTEM_USER = "usbgate"  # created if usbgate runs as root and there is none
+USERADD = ("useradd", "--system", "--user-group", "--no-create-home", "--home-dir=/", "--shell=/usr/sbin/nologin")
 USERADD_LIMIT = 10.0  # seconds; it takes 0.02
 
 log = Logger()
@@ -51,10 +52,9 @@ async def choose_account(data: Path, programs: Programs) -> Account | None:
 
 
 async def _create_user(programs: Programs) -> pwd.struct_passwd:
-    useradd = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir=/"]
     reason = ""
     try:
-        await programs.run([*useradd, "--shell=/usr/sbin/nologin", SYSTEM_USER], USERADD_LIMIT)
+        await programs.run([*USERADD, SYSTEM_USER], USERADD_LIMIT)
         log.info("created the system user {user}: PostgreSQL refuses to run as root", user=SYSTEM_USER)
     except ProgramFailed as error:  # also if another usbgate has just created it
         reason = str(error)
