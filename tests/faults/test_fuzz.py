@@ -76,7 +76,8 @@ FRAGMENTS = [
     b"\r\n", b"\r", b" ", b"\xff", b"\xff\xf1", b"\xff\xfb", b"\xff\xfd\n", b"\x00", "é\u00a0".encode(), b"\xc3",
     b"x" * 1000, b"y" * 30, b"ping\n", b"ask 20\n", b"ask", b"ask 20 L tag=t\n", b"ask 20 origin=a_B:1 x\n",
     b"help\n", b"help ask\n", b"status\n", b"last\n", b"history 20 since=1h\n", b"watch\n", b"watch 20\n",
-    b"unwatch\n", b"sensors\n", b"devices\r\n", b"malformed\n", b"lend leonardo\n", b"QUIT\n", b"quit now\n",
+    b"unwatch\n", b"alarms\n", b"alarms 20 since=1h\n", b"requests\n", b"acknowledge x y\n",
+    b"sensors\n", b"devices\r\n", b"malformed\n", b"lend leonardo\n", b"QUIT\n", b"quit now\n",
     b"\xef\xbb\xbf", b"\xef", b"POST /", b"GET ", b"\r\x00", b"\x16\x03", b"SSH-",
 ]  # fmt: skip
 chunks = st.one_of(st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=8).map(b"".join), st.binary(max_size=8))

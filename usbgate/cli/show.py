@@ -251,7 +251,7 @@ def alarms_command(
     elif not alarms:
         print_nothing("no alarm" if most else "no alarm is active, and all are acknowledged")
     else:
-        titles = ("ALARM", "ID", "NAME", "FIELD", "VALUE", "CONDITION", "RAISED", "STATE", "ACKNOWLEDGED")
+        titles = ("ALARM", "SENSOR", "FIELD", "VALUE", "LIMIT", "RAISED", "STATE", "SEEN BY")
         print_table(titles, [_alarm_row(each, reader) for each in alarms], right=("VALUE",))
 
 
@@ -259,14 +259,13 @@ def _alarm_row(alarm: Record, reader: Reader) -> Sequence[Cell]:
     seen = alarm["acknowledged"]
     return (
         alarm["id"],
-        alarm["sensor"],
-        reader.name(alarm["sensor"]),
+        f"{alarm['sensor']} {reader.name(alarm['sensor'])}".strip(),
         alarm["field"],
         reader.spell_value(alarm),
         alarm["condition"],
         spell_time(alarm["since"]),
         ("active", TROUBLE) if alarm["ended"] is None else f"ended {spell_age(alarm['ended'])} ago",
-        ("no", "yellow") if seen is None else f"{spell_age(seen['at'])} ago by {seen['by']}",
+        ("nobody", "yellow") if seen is None else f"{seen['by']} {spell_age(seen['at'])} ago",
     )
 
 

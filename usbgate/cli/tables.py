@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # A text, or a text with a style of rich, such as "red" or "bold".
 Cell = str | tuple[str, str]
 
+WORD_LIMIT = 20  # columns; longer words are split on a narrow terminal
+
 _GAP = "  "  # between two columns
 
 _AGES = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -26,11 +28,11 @@ _SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[Cell]], right: Collection[str] = ()) -> None:
     """
-    Print a table.
+    Print a table; on a terminal that is too narrow for it, the cells of each row one below the other.
 
     Args:
         titles: A title for each column; if all are empty, no title is printed.
-        rows: The cells of each row.
+        rows: The cells of each row; at least one.
         right: The titles of columns that are aligned to the right.
     """
     if sys.stdout.isatty():
@@ -42,13 +44,42 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[Cell]], right: Co
 def _print_rich(titles: Sequence[str], rows: Iterable[Sequence[Cell]], right: Collection[str]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    console = Console(highlight=False)
+    lines = list(rows)
+    columns = [[title, *map(plain, cells)] for title, cells in zip(titles, zip(*lines, strict=True), strict=True)]
+    widths = _fit(columns, console.width - len(_GAP) * len(columns))
+    if widths is None:
+        for line in lines:
+            for title, cell in zip(titles, line, strict=True):
+                if plain(cell):
+                    console.print(Text(f"{title:<{max(map(len, titles))}}{_GAP}", "dim"), styled(cell), sep="")
+            console.print()
+        return
     table = Table(box=None, pad_edge=False, padding=(0, len(_GAP), 0, 0), show_header=any(titles), header_style="dim")
-    for title in titles:
-        table.add_column(title, justify="right" if title in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(styled, row))
-    Console(highlight=False).print(table)
+    for title, width in zip(titles, widths, strict=True):
+        table.add_column(title, justify="right" if title in right else "left", overflow="fold", width=width)
+    for line in lines:
+        table.add_row(*map(styled, line))
+    console.print(table)
+
+
+def _fit(columns: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    # The widths of the columns if they fit, the widest wrapped at blanks if they must be; a word, such as an id, is
+    # split only if it is very long. rich itself would split words, or leave out the last columns.
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in columns]
+    least = [
+        min(WORD_LIMIT, max(cell_len(word) for text in column for word in text.split() or [""])) for column in columns
+    ]
+    while sum(widths) > room:
+        _, index = max((width - most, index) for index, (width, most) in enumerate(zip(widths, least, strict=True)))
+        if widths[index] <= least[index]:
+            return None
+        widths[index] -= 1
+    return widths
 
 
 def styled(cell: Cell) -> Text:
