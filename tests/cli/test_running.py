@@ -17,6 +17,8 @@ from tests.support.processes import end, is_running, processes_of
 from tests.support.running import PtyDevice, environment, free_port
 from tests.support.waiting import eventually
 
+USBGATE = [sys.executable, "-m", "usbgate.cli"]
+
 
 class RunningCase(TestCase):
     """
@@ -55,7 +57,7 @@ class RunningCase(TestCase):
         Run `usbgate`; return its exit status, its output and its errors.
         """
         run = subprocess.run(
-            [sys.executable, "-m", "usbgate.cli", *arguments, "--config", str(self.config)],
+            [*USBGATE, *arguments, "--config", str(self.config)],
             env=environment(),
             capture_output=True,
             text=True,
@@ -76,15 +78,38 @@ class DaemonTests(RunningCase):
     A daemon that `ask` started.
     """
 
+    def watch(self) -> Path:
+        """
+        Start `watch`; return the file with what it shows.
+        """
+        shown = self.folder / "watched"
+        with shown.open("wb") as output:
+            process = subprocess.Popen(
+                [*USBGATE, "watch", "--config", str(self.config)],
+                env=environment(),
+                stdout=output,
+                start_new_session=True,
+            )
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return shown
+
     def test_restart_and_stop(self) -> None:
         """
         A restarted daemon is another process that has read the changed configuration; a stopped one has ended when the
-        command does, and then there is none to stop or restart.
+        command does, and then there is none to stop or restart. `watch` waits for the restarted one.
         """
         device = PtyDevice(self.folder / "uno", lambda fields: [b"ID:%s_VALUE:1_MSG:J" % fields["ID"].encode()])
         self.addCleanup(device.unplug)
         self.assertEqual(self.run_command("ask", "20", "J")[0], 0)
         first = self.pid()
+        watched = self.watch()
+
+        def shows(field: str) -> bool:
+            device.say(f"ID:7_{field}:1".encode())
+            return f" {field} " in watched.read_text()
+
+        eventually(lambda: shows("X"), "a reading is shown")
         self.configure(free_port())
         status, said, complained = self.run_command("restart")
         self.assertEqual((status, complained), (0, ""))
@@ -93,6 +118,8 @@ class DaemonTests(RunningCase):
         self.assertNotEqual(first, second)
         self.assertFalse(is_running(first))
         self.assertEqual(self.run_command("ping")[0], 0)
+        eventually(lambda: shows("Y"), "a reading is shown again")
+        self.assertEqual(watched.read_text().count("has closed the connection"), 1)
         self.assertEqual(self.run_command("stop"), (0, f"usbgate has stopped (process {second})\n", ""))
         self.assertFalse(is_running(second))
         for verb in ("stop", "restart"):

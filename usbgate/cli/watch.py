@@ -5,14 +5,21 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from math import inf
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
+from usbgate.cli.connection import ConnectionLost, NoDaemon
 from usbgate.cli.group import pass_config
+from usbgate.cli.reach import reach_running
 from usbgate.cli.reader import Reader, daemon_options, json_option, reading, sensor_argument
 from usbgate.cli.records import event_record
+
+RETRY = 1.0  # seconds between two attempts to reach a daemon that has ended
 
 
 @click.command("watch")
@@ -26,19 +33,36 @@ def watch_command(
     """
     Follow readings, alarms and the states of devices, until Ctrl-C.
 
-    With IDs, only the readings and alarms of these sensors. With --json, each event is an object on a line of its own,
-    with the names of the HTTP API.
+    With IDs, only the readings and alarms of these sensors. If the daemon ends, wait until it runs again.
+
+    With --json, each event is an object on a line of its own, with the names of the HTTP API, and the end of the daemon
+    is an error.
     """
-    with reading(config, host, port) as reader:
-        for sensor in sensors:
-            reader.check_known(sensor)
-        if as_json:
-            _follow_as_json(reader, sensors)
-        else:
-            _follow(reader, sensors)
+    checked = False
+    while True:
+        try:
+            with reading(config, host, port) as reader:
+                for sensor in () if checked else sensors:
+                    reader.check_known(sensor)
+                checked = True  # a daemon that has just started may not know them yet
+                (_print_events if as_json else _print_rows)(reader, sensors)
+        except ConnectionLost:
+            if as_json:
+                raise
+            click.secho("usbgate has closed the connection; waiting until it runs again", fg="yellow")
+        while not _is_running(config, host, port):
+            time.sleep(RETRY)
 
 
-def _follow_as_json(reader: Reader, sensors: tuple[str, ...]) -> None:
+def _is_running(config: Path | None, host: str | None, port: int | None) -> bool:
+    try:
+        reach_running(config, host, port).close()
+    except NoDaemon:
+        return False
+    return True
+
+
+def _print_events(reader: Reader, sensors: Sequence[str]) -> NoReturn:
     reader.connection.send(" ".join(["watch", *sensors]))
     while True:
         event = event_record(reader.connection.receive(inf))
@@ -46,7 +70,7 @@ def _follow_as_json(reader: Reader, sensors: tuple[str, ...]) -> None:
             click.echo(json.dumps(event, ensure_ascii=False))
 
 
-def _follow(reader: Reader, sensors: tuple[str, ...]) -> None:
+def _print_rows(reader: Reader, sensors: Sequence[str]) -> NoReturn:
     from rich.console import Console
 
     from usbgate.cli.readings import ReadingRows
