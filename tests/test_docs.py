@@ -6,15 +6,49 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.running import ROOT
+from usbgate.config.load import load
 from usbgate.core.fieldline import UNITS
 from usbgate.server.commands import WORDS
 
 FAULTS = (ROOT / "docs" / "faults.md").read_text()
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+
+
+class PagesTests(SynchronousTestCase):
+    """
+    README.md and all pages of docs.
+    """
+
+    def test_links(self) -> None:
+        """
+        Every link to a file of ours leads to one, and to a heading that it has.
+        """
+        links = 0
+        for page in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
+            for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+                linked = page.parent / target if target else page
+                self.assertTrue(linked.exists(), f"{page.name}: {target}")
+                if anchor:
+                    headings = re.findall(r"(?m)^#+ (.*)$", linked.read_text())
+                    names = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+                    self.assertIn(anchor, names, f"{page.name}: {target}")
+                links += 1
+        self.assertGreater(links, 20)
+
+    def test_configuration(self) -> None:
+        """
+        The configuration of the README is accepted.
+        """
+        (text,) = re.findall(r"(?s)```toml\n(.*?)```", (ROOT / "README.md").read_text())
+        path = Path(self.mktemp())
+        path.write_text(text)
+        settings = load(path, environ={})
+        self.assertEqual(settings.sensors["20"].fields["VALUE"].unit, "°C")
 
 
 class ProtocolPageTests(SynchronousTestCase):

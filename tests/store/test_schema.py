@@ -257,7 +257,7 @@ class SchemaTests(PostgresTestCase):
         await self.stores()
         blocks = [
             block
-            for page in ("README.md", "docs/protocol.md")
+            for page in ("README.md", "docs/operating.md", "docs/protocol.md")
             for block in re.findall(r"(?s)```sql\n(.*?)```", Path(__file__).parents[2].joinpath(page).read_text())
         ]
         self.assertGreater(len(blocks), 4)

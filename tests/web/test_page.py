@@ -13,6 +13,7 @@ from typing import Any
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.support import postgresql
+from tests.support.home import Home, flat
 from tests.support.waiting import LIMIT
 from usbgate.core.alarms import UNCOMPARED_LIMIT
 from usbgate.core.fieldkinds import FIELD_KINDS
@@ -21,7 +22,7 @@ try:
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import Locator, Page, expect
 
-    from tests.support.browser import Home, Proxy, browser, find_browser, flat
+    from tests.support.browser import Proxy, browser, find_browser
 except ImportError:  # there is no Playwright for 32-bit Arm
     MISSING: str | None = "Playwright is not installed"
 else:
