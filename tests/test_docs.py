@@ -8,14 +8,20 @@ import re
 from importlib import import_module
 from pathlib import Path
 
+from click import Context
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.running import ROOT
+from usbgate.cli.installation import CONFIG, RULES_FILE, UNIT_FILE
+from usbgate.cli.main import main
+from usbgate.cli.udev import Board, udev_rules
 from usbgate.config.load import load
 from usbgate.core.fieldline import UNITS
+from usbgate.device.usb import UsbIds, UsbTty
 from usbgate.server.commands import WORDS
 
 FAULTS = (ROOT / "docs" / "faults.md").read_text()
+OPERATING = (ROOT / "docs" / "operating.md").read_text()
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 
 
@@ -79,6 +85,31 @@ class ProtocolPageTests(SynchronousTestCase):
         watch = WORDS["watch"]
         texts = [f"USAGE:{watch.usage}", *(f"TEXT:{text}" for text in (watch.summary, *watch.details)), "OK:help"]
         self.assertEqual(example.splitlines(), [f"    S: {text}" for text in texts])
+
+
+class OperatingPageTests(SynchronousTestCase):
+    """
+    docs/operating.md.
+    """
+
+    def test_commands(self) -> None:
+        """
+        Every command of usbgate that is named exists.
+        """
+        names = set(re.findall(r"(?:`|bin/)usbgate ([a-z-]+)", OPERATING))
+        self.assertLessEqual({"install", "uninstall", "status"}, names)
+        self.assertLessEqual(names, {*main.list_commands(Context(main))})
+
+    def test_files(self) -> None:
+        """
+        The files are those that `usbgate install` writes, and so is the example of a rule.
+        """
+        for name in (UNIT_FILE, RULES_FILE, CONFIG):
+            self.assertIn(f"`/{name}`", OPERATING)
+        tty = UsbTty("ttyACM0", "1-1.3", "1.0", True, "")
+        board = Board("leonardo", tty, UsbIds("2341", "8036", None), by_port=False, several=False)
+        self.assertIn(udev_rules([board]).partition("# leonardo\n")[2].strip(), OPERATING)
+        self.assertIn('KERNELS=="1-1.3"', udev_rules([board._replace(by_port=True)]))
 
 
 class FaultsPageTests(SynchronousTestCase):
