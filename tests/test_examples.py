@@ -1,0 +1,144 @@
+"""
+The programs in `examples`, with the demo's home.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from tests.support.folders import new_folder
+from tests.support.home import flat
+from tests.support.running import ROOT, free_port
+from tests.support.waiting import LIMIT, eventually
+
+EXAMPLES = ROOT / "examples"
+
+
+def find(program: str) -> str:
+    """
+    Find a program.
+
+    Raises:
+        SkipTest: It is not installed.
+    """
+    path = shutil.which(program)
+    if path is None:
+        raise SkipTest(f"{program} is not installed")
+    return path
+
+
+class ExampleTests(SynchronousTestCase):
+    """
+    Each prints what it should.
+    """
+
+    def setUp(self) -> None:
+        """
+        Open the home.
+        """
+        self.home = flat()
+        self.http, self.tcp = self.home.url.rstrip("/"), f"tcp://127.0.0.1:{self.home.port}"
+
+    def output(self, program: str, example: str, *arguments: str) -> str:
+        """
+        Run an example to its end; return what it printed.
+        """
+        finished = subprocess.run(
+            [find(program), str(EXAMPLES / example), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+        return finished.stdout + finished.stderr
+
+    def start(self, *command: str | Path) -> Path:
+        """
+        Run a program until the end of the test; return the file with its output.
+        """
+        folder = new_folder()
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, start_new_session=True
+            )
+        self.addCleanup(process.wait, LIMIT)
+        self.addCleanup(os.killpg, process.pid, signal.SIGKILL)
+        return folder / "log"
+
+    def test_php(self) -> None:
+        """
+        PHP asks over HTTP and over TCP, and shows an error by its code.
+        """
+        for example, address in (("ask.php", self.http), ("ask-tcp.php", self.tcp)):
+            lines = self.output("php", example, address, "22").replace(".0", "").splitlines()
+            self.assertEqual(lines, ["TEMP is 23", "HUM is 61", "BAT is OK"], example)
+            self.assertRegex(self.output("php", example, address, "99"), "^timeout: .")
+
+    def test_python(self) -> None:
+        """
+        Python follows the events.
+        """
+        log = self.start(sys.executable, EXAMPLES / "follow.py", self.http)
+
+        def follows() -> bool:
+            self.home.say("23", "VALUE:8.0")
+            return "Z 23 {'VALUE': 8.0}" in log.read_text()
+
+        eventually(follows, "the reading is shown")
+
+    def test_javascript(self) -> None:
+        """
+        JavaScript shows hourly means of two sensors, or the error.
+        """
+        for sensor, values in (("20", "VALUE:21.5"), ("22", "TEMP:23.0_HUM:61.0_BAT:OK")):
+            self.home.say(sensor, values)
+        mean = r"\d{4}-\d\d-\d\dT\d\d:00:00\.000Z %s \d+\.\d\d \([\d.]+ to [\d.]+\)"
+
+        def shows() -> bool:
+            output = self.output("node", "means.mjs", self.http, "20", "22")
+            return all(re.search(mean % field, output) for field in ("20 VALUE", "22 HUM", "22 TEMP"))
+
+        eventually(shows, "all are shown")
+        self.assertIn("Error: malformed: ", self.output("node", "means.mjs", self.http, "a_b"))
+
+    def test_shell(self) -> None:
+        """
+        A shell script asks and shows readings as CSV; for an error it exits.
+        """
+        for program in ("nc", "curl"):
+            find(program)
+        ports = str(self.home.port), str(self.home.http_port)
+        output = self.output("sh", "day.sh", "127.0.0.1", "20", *ports)
+        self.assertRegex(output, r"^ID:20_VALUE:21.5_MSG:J_AT:.*Z\n")
+        self.assertIn("\nseq,at,sensor,field,device,value,text,command,clock\n", output)
+        self.assertRegex(self.output("sh", "day.sh", "127.0.0.1", "99", *ports), "^ERROR:timeout_")
+
+    def test_node_red(self) -> None:
+        """
+        A flow for Node-RED asks a sensor and follows the events.
+        """
+        node_red, text = find("node-red"), (EXAMPLES / "node-red.json").read_text()
+        for old, new in (("127.0.0.1:8080", f"127.0.0.1:{self.home.http_port}"), ('"50007"', f'"{self.home.port}"')):
+            self.assertEqual(text.count(old), 1)
+            text = text.replace(old, new)
+        folder = new_folder()
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        (folder / "flows.json").write_text(text)
+        options = ("--userDir", folder, "--port", str(free_port()), folder / "flows.json")
+        log = self.start(node_red, *options)
+
+        def follows() -> bool:
+            self.home.say("23", "VALUE:8.0")
+            output = log.read_text()
+            return "values: { VALUE: 21.5 }" in output and "EVENT:reading_ID:23_VALUE:8.0" in output
+
+        eventually(follows, "the answer and the reading are shown")
