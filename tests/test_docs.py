@@ -22,6 +22,7 @@ from usbgate.server.commands import WORDS
 
 FAULTS = (ROOT / "docs" / "faults.md").read_text()
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
+SECURITY = (ROOT / "docs" / "security.md").read_text()
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 
 
@@ -55,6 +56,18 @@ class PagesTests(SynchronousTestCase):
         path.write_text(text)
         settings = load(path, environ={})
         self.assertEqual(settings.sensors["20"].fields["VALUE"].unit, "°C")
+
+
+def check_tests(case: SynchronousTestCase, page: str) -> int:
+    """
+    Check that every test that a page names exists, and that a class that it names has tests; return their number.
+    """
+    names = re.findall(r"`((?:\w+\.)*test_\w+)\.(\w+)(?:\.(\w+))?`", page)
+    for module, owner, test in names:
+        found = getattr(import_module(f"tests.{module}"), owner, None)
+        tests = [name for name in dir(found) if name.startswith("test_")]
+        case.assertTrue(test in tests if test else tests, f"there is no {module}.{owner} {test}")
+    return len(names)
 
 
 class ProtocolPageTests(SynchronousTestCase):
@@ -121,12 +134,7 @@ class FaultsPageTests(SynchronousTestCase):
         """
         Every test that is named exists; a class that is named has tests.
         """
-        names = re.findall(r"`((?:\w+\.)*test_\w+)\.(\w+)(?:\.(\w+))?`", FAULTS)
-        self.assertGreater(len(names), 70)
-        for module, owner, test in names:
-            case = getattr(import_module(f"tests.{module}"), owner, None)
-            tests = [name for name in dir(case) if name.startswith("test_")]
-            self.assertTrue(test in tests if test else tests, f"there is no {module}.{owner} {test}")
+        self.assertGreater(check_tests(self, FAULTS), 70)
 
     def test_variables(self) -> None:
         """
@@ -138,3 +146,19 @@ class FaultsPageTests(SynchronousTestCase):
             for name in re.findall(r'environ\.get\("(USBGATE_\w+)"', path.read_text())
         }
         self.assertEqual(set(re.findall(r"USBGATE_\w+", FAULTS)), asked)
+
+
+class SecurityPageTests(SynchronousTestCase):
+    """
+    docs/security.md.
+    """
+
+    def test_names(self) -> None:
+        """
+        Every row of a table names tests, and they exist; a class that is named has tests.
+        """
+        rows = [line for line in SECURITY.splitlines() if line.startswith("| ")]
+        rows = [row for row in rows if not row.startswith(("| who |", "| --- |"))]
+        for row in rows:
+            self.assertGreater(check_tests(self, row), 0, row)
+        self.assertGreater(len(rows), 2)

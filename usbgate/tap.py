@@ -206,7 +206,9 @@ def build(
         settings.sensors,
         first_tag=random.getrandbits(32),
     )
-    factory = ClientFactory(reactor, gateway, settings.max_connections, clock.wall)
+    factory = ClientFactory(
+        reactor, gateway, settings.max_connections, clock.wall, settings.max_connections_per_address
+    )
     daemon = Daemon(start_failed, log_writer)
     EndingSignals(reactor).setServiceParent(daemon)
     own_name = gateway_name(settings.state, settings.gateway)
@@ -254,6 +256,7 @@ def _web(
         cors=http.cors,
         base_path=http.base_path,
         max_connections=settings.max_connections,
+        max_of_address=settings.max_connections_per_address,
         metrics_limit=http.metrics_limit,
         others=factory.counts,
     )

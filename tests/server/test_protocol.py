@@ -19,7 +19,7 @@ from usbgate.gateway.interfaces import IGateway
 from usbgate.net.broadcast import ISubscriber
 from usbgate.net.sendqueue import STUCK_AFTER
 from usbgate.server.console import SUBSCRIBER_LIMIT
-from usbgate.server.factory import STOP_LIMIT, ClientFactory, Clients
+from usbgate.server.factory import IDLE_AFTER, STOP_LIMIT, ClientFactory, Clients
 from usbgate.server.protocol import (
     FIRST_DATA_PATIENCE,
     IN_FLIGHT_LIMIT,
@@ -46,11 +46,11 @@ class ServerCase(SynchronousTestCase):
         self.factory = ClientFactory(self.clock, self.gateway, max_connections=3)
         self.client, self.transport = self.connect()
 
-    def connect(self) -> tuple[ClientProtocol, PeerTransport]:
+    def connect(self, host: str = "10.0.0.7") -> tuple[ClientProtocol, PeerTransport]:
         """
         Connect one more client.
         """
-        client = self.factory.buildProtocol(IPv4Address("TCP", "10.0.0.7", 4711))
+        client = self.factory.buildProtocol(IPv4Address("TCP", host, 4711))
         transport = PeerTransport(self.clock)
         transport.protocol = client
         client.makeConnection(transport)
@@ -450,20 +450,81 @@ class LimitTests(ServerCase):
     What keeps one client from harming others.
     """
 
+    def served(self, host: str = "10.0.0.7") -> tuple[ClientProtocol, PeerTransport]:
+        """
+        Connect one more client, and have it send a word.
+        """
+        client, transport = self.connect(host)
+        client.dataReceived(b"ping\n")
+        self.assertEqual(self.received(transport), ["OK:ping"])
+        return client, transport
+
+    def has_place(self, host: str = "10.0.0.7") -> bool:
+        """
+        Connect one more client; return whether it stays connected.
+        """
+        _, transport = self.connect(host)
+        self.turn()
+        return transport.connected
+
     def test_connections(self) -> None:
         """
         A connection beyond the limit gets an error and is closed; a connection that ends makes room.
         """
-        self.connect()
-        self.connect()
+        self.send(b"ping\n")
+        self.served()
+        self.served()
         _, refused = self.connect()
         self.assertEqual(self.received(refused), ["ERROR:limit_TEXT:more than 3 connections"])
         self.assertFalse(refused.connected)
         self.transport.abortConnection()
-        client, transport = self.connect()
-        client.dataReceived(b"ping\n")
-        self.assertEqual(self.received(transport), ["OK:ping"])
+        self.served()
         self.assertEqual(self.factory.counts()["LIMITED"], 1)
+
+    def test_silent_makes_room(self) -> None:
+        """
+        If all places are taken, the oldest connection that has sent no line makes room at once.
+        """
+        self.send(b"pin")
+        _, silent = self.connect()
+        self.served()
+        self.served()
+        self.assertEqual(self.received(), ["ERROR:limit_TEXT:closed while idle, to make room"])
+        self.assertFalse(self.transport.connected)
+        self.assertTrue(silent.connected)
+
+    def test_idle_makes_room(self) -> None:
+        """
+        A client that has sent nothing for a minute makes room, unless it waits for something.
+        """
+        self.send(b"ping\n")
+        waiting, _ = self.served()
+        waiting.dataReceived(b"MSG:J_ID:20\n")
+        watching, _ = self.served()
+        watching.dataReceived(b"watch\n")
+        self.assertFalse(self.has_place(), "nobody has been idle for a minute")
+        self.clock.advance(IDLE_AFTER)
+        self.send(b"ping\n")
+        self.assertFalse(self.has_place(), "it has sent something within the last minute")
+        self.clock.advance(IDLE_AFTER)
+        self.served()
+        self.assertEqual(self.received(), ["ERROR:limit_TEXT:closed while idle, to make room"])
+        self.assertFalse(self.has_place(), "all others wait for something")
+
+    def test_one_address(self) -> None:
+        """
+        One address cannot take all places, while this machine can; nor can it take the place of a client of this
+        machine.
+        """
+        self.factory = ClientFactory(self.clock, self.gateway, max_connections=3, max_of_address=1)
+        self.connect()
+        _, refused = self.connect()
+        self.assertEqual(self.received(refused), ["ERROR:limit_TEXT:more than 1 connections of one address"])
+        self.connect("127.0.0.1")
+        self.connect("127.0.0.1")
+        self.assertTrue(self.has_place("10.0.0.8"), "another network client has made room")
+        self.assertTrue(self.has_place("127.0.0.1"))
+        self.assertFalse(self.has_place("10.0.0.9"), "only clients of this machine are left")
 
     def test_in_flight(self) -> None:
         """

@@ -60,7 +60,7 @@ class Client:
     ) -> None:
         self.transport = PeerTransport(clock)
         self.transport.protocol = Protocol()
-        self.stream: Deferred[None] = events.open(self.transport, HEAD, "me", sensor, last_id)
+        self.stream: Deferred[None] = events.open(self.transport, HEAD, "10.0.0.7", "me", sensor, last_id)
         self.stream.addErrback(lambda failure: None)
 
     @property
@@ -89,7 +89,7 @@ class StreamTests(SynchronousTestCase):
         """
         self.clock = Clock()
         self.gateway = MemoryGateway()
-        self.events = EventStreams(self.clock, self.gateway, 3, "b0")
+        self.events = EventStreams(self.clock, self.gateway, 3, run="b0")
 
     def tearDown(self) -> None:
         """
@@ -325,11 +325,11 @@ class StreamTests(SynchronousTestCase):
         The number of streams is limited; a client that disconnects makes room.
         """
         for _ in range(3):
-            self.events.admit()
+            self.events.admit("10.0.0.7")
             self.client()
-        self.assertRaises(LimitExceeded, self.events.admit)
+        self.assertRaises(LimitExceeded, self.events.admit, "10.0.0.7")
         self.clients[0].hang_up()
-        self.events.admit()
+        self.events.admit("10.0.0.7")
 
 
 class WireTests(WebTestCase):
@@ -424,5 +424,5 @@ class WireTests(WebTestCase):
         )
         await until(lambda: self.gateway.asked)
         await self.web.stopService()
-        self.assertEqual(self.web.site.channels, set())
+        self.assertEqual(len(self.web.site.channels), 0)
         client.transport.resumeProducing()

@@ -124,6 +124,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         http: The page and the HTTP API.
         default_command: The command of an `ask` without one.
         max_connections: The maximum number of client connections.
+        max_connections_per_address: The same for each address but those of this machine.
         durability: Seconds that rows may wait for a commit to the journal.
         journal_limit: Bytes of rows that may wait for the database.
         devices: By name, in the order of the configuration; empty if none is configured.
@@ -143,6 +144,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     http: HttpSettings = HttpSettings()
     default_command: CommandName = "J"
     max_connections: Count = 1000
+    max_connections_per_address: Count = 250
     durability: Durability = 0.05
     journal_limit: Size = 1 << 30
     devices: dict[str, DeviceSettings] = {}

@@ -67,6 +67,13 @@ class Console:
         """
         return bool(self.words) or self in self.factory.subscribers
 
+    @property
+    def has_lease(self) -> bool:
+        """
+        Whether a device is lent to the client.
+        """
+        return bool(self._leases)
+
     def connection_lost(self) -> None:
         """
         The client is gone: end its subscription and its leases.

@@ -14,16 +14,21 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
 from usbgate.core.errors import LimitExceeded, RequestError, Stopped
-from usbgate.core.messages import answer_line, event_line
+from usbgate.core.messages import answer_line, error_line, event_line
 from usbgate.core.model import Answer, Event
 from usbgate.gateway.interfaces import IGateway
 from usbgate.net.broadcast import Broadcast
+from usbgate.net.places import NoPlace, Places
 from usbgate.server.protocol import ClientProtocol
 
 MAX_CONNECTIONS = 1000  # the default; each is a file descriptor and up to 1 MiB of `SUBSCRIBER_LIMIT`
 
 # Seconds for clients to read what is unsent when usbgate stops; the whole stop must take less than 5 s.
 STOP_LIMIT = 1.5
+
+# Seconds without data after which a client makes room for others, while all places are taken. A client that asks rarely
+# can connect again.
+IDLE_AFTER = 60.0
 
 REFUSED_INTERVAL = 60.0  # seconds between two log lines about connections of other programs: a page can open many
 
@@ -54,21 +59,28 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         gateway: IGateway,
         max_connections: int = MAX_CONNECTIONS,
         wall: Callable[[], int] = _wall,
+        max_of_address: int | None = None,
     ) -> None:
         """
         Args:
             reactor: See the attribute, as for `gateway` and `wall`.
             gateway: See above.
-            max_connections: Connections beyond that get an error and are closed.
+            max_connections: Connections beyond that get an error and are closed, unless an idle one makes room.
             wall: See above.
+            max_of_address: The same for the connections of one address; see `Places`.
         """
         self.reactor = reactor
         self.gateway = gateway
         self.wall = wall
         self.subscribers = Broadcast(reactor, self.subscribe_lines)
         self.limited = 0
-        self._max_connections = max_connections
         self.connections: set[ClientProtocol] = set()
+        self._places: Places[ClientProtocol] = Places(max_connections, max_of_address)
+        # Those that may make room: whether they are local, and an ordered set, the oldest first. Those that have sent
+        # no line yet, and those that were idle at the last look.
+        self._silent: dict[bool, dict[ClientProtocol, None]] = {True: {}, False: {}}
+        self._idle: dict[bool, dict[ClientProtocol, None]] = {True: {}, False: {}}
+        self._looked_for_idle = float("-inf")
         self._accepted = 0
         self._unflushed: dict[ClientProtocol, None] = {}  # an ordered set
         self._encoded: tuple[Answer | None, bytes] = (None, b"")  # the latest
@@ -91,22 +103,72 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         Returns:
             None, or the error with which it must be closed.
         """
-        refusal: RequestError | None = None
-        if self._stopping:
-            refusal = Stopped()
-        elif len(self.connections) >= self._max_connections:
-            self.limited += 1
-            refusal = LimitExceeded(f"more than {self._max_connections} connections")
-        else:
+        refusal: RequestError | None = Stopped() if self._stopping else self._take_place(client)
+        if refusal is None:
             self._accepted += 1
+            self._silent[client.is_local][client] = None
         self.connections.add(client)
         return refusal
+
+    def _take_place(self, client: ClientProtocol) -> RequestError | None:
+        places = self._places
+        if len(places) >= places.most // 2:
+            self._look_for_idle()
+        refusal = places.take(client, client.origin)
+        if refusal is NoPlace.IN_ALL and self._make_room(client.is_local):
+            refusal = places.take(client, client.origin)
+        if refusal is None:
+            return None
+        self.limited += 1
+        if refusal is NoPlace.OF_ADDRESS:
+            return LimitExceeded(f"more than {places.most_of_address} connections of one address")
+        return LimitExceeded(f"more than {places.most} connections")
+
+    def _look_for_idle(self) -> None:
+        now = self.reactor.seconds()
+        if now - self._looked_for_idle < IDLE_AFTER:
+            return
+        self._looked_for_idle = now
+        for idle in self._idle.values():
+            idle.clear()
+        for client in self._places:
+            if client.is_idle and not client.sent_data:
+                self._idle[client.is_local][client] = None
+            client.sent_data = False
+
+    def _make_room(self, local: bool) -> bool:
+        # A client elsewhere never displaces one of this machine.
+        for candidates in (self._silent, self._idle):
+            for where in (False, True) if local else (False,):
+                while candidates[where]:
+                    client = next(iter(candidates[where]))
+                    del candidates[where][client]
+                    if (
+                        client in self._places
+                        and client.is_idle
+                        and not (candidates is self._idle and client.sent_data)
+                    ):
+                        self.limited += 1
+                        self._places.leave(client)
+                        client.send_lines(error_line(LimitExceeded("closed while idle, to make room"), {}))
+                        client.close()
+                        return True
+        return False
+
+    def first_line_received(self, client: ClientProtocol) -> None:
+        """
+        Let a connection make room only if it is idle for `IDLE_AFTER`, now that it has sent a line.
+        """
+        self._silent[client.is_local].pop(client, None)
 
     def remove(self, client: ClientProtocol) -> None:
         """
         Remove a connection that is lost.
         """
         self.connections.discard(client)
+        self._places.leave(client)
+        for candidates in (self._silent, self._idle):
+            candidates[client.is_local].pop(client, None)
         if self._all_closed is not None and not self.connections:
             if self._stop_call is not None:
                 self._stop_call.cancel()

@@ -23,6 +23,7 @@ from usbgate.core.messages import error_line, salvage, with_tag
 from usbgate.core.model import Answer
 from usbgate.net.keepalive import is_over, keep_alive
 from usbgate.net.linereceiver import BoundedLineReceiver
+from usbgate.net.places import is_local
 from usbgate.net.sendqueue import STUCK_AFTER, SendQueue
 from usbgate.server.console import Console
 from usbgate.server.opening import Opening
@@ -48,12 +49,14 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
     Attributes:
         factory: All connections, of which this is one.
         origin: The peer's host, or `local` on a Unix socket: `ORIGIN` of requests that have none.
+        is_local: Whether the peer is on this machine.
         client: The peer's host and port, for the log and for the record of requests.
         holder: This connection, as one that holds places in the queues.
         console: Answers its words.
         in_flight: Requests that are not answered yet.
         half_closed: Whether the client sends no more; it still reads.
         closing: Whether nothing more is read and written.
+        sent_data: Whether the client has sent something since the factory last looked.
     """
 
     log = Logger()
@@ -69,6 +72,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         super().__init__()
         self.factory = factory
         self.origin = str(getattr(address, "host", "local"))
+        self.is_local = is_local(self.origin)
         port = getattr(address, "port", None)
         self.client = self.origin if port is None else f"{self.origin}:{port}"
         self.holder = Holder(self.origin)
@@ -76,6 +80,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         self.in_flight = 0
         self.half_closed = False
         self.closing = False
+        self.sent_data = True
         self._telnet = TelnetFilter()
         self._nothing_received = True
         self._opening: Opening | None = Opening()  # until the first line has ended
@@ -185,21 +190,27 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
             return
         if self.timeOut is not None:
             self.setTimeout(None)
-        first, self._nothing_received = self._nothing_received, False
+        self.sent_data = True
+        first = False
         text = self._telnet.feed(data)
         if self._opening is not None:
+            first, self._nothing_received = self._nothing_received, False
             try:
                 text = self._opening.feed(text)
             except Malformed as error:
                 self._refuse(text, error)
                 return
             if self._opening.is_over:
-                self._opening = None
+                self._end_opening()
         lines = self.buffer.feed(text)
         self.delimiter = b"\r\n" if self.buffer.crlf else b"\n"
         if first and not lines and is_original_request(data.removeprefix(BOM_UTF8)):
             self.setTimeout(FIRST_DATA_PATIENCE)
         self.linesReceived(lines)
+
+    def _end_opening(self) -> None:
+        self._opening = None
+        self.factory.first_line_received(self)
 
     def _refuse(self, data: bytes, error: Malformed) -> None:
         # A browser that talks HTTP to this port must not command a sensor, whatever the page has it send.
@@ -220,7 +231,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         Nothing followed the first data: it is the original client's request.
         """
         self.setTimeout(None)
-        self._opening = None
+        self._end_opening()
         self._request_received(self.buffer.take_rest(), b"")
 
     def linesReceived(self, lines: Sequence[bytes]) -> None:
@@ -329,6 +340,13 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
             self.close_if_done()
 
     # Sending, and how much is read.
+
+    @property
+    def is_idle(self) -> bool:
+        """
+        Whether nothing is being done for the client: it has no request, word, subscription or lease, and has read all.
+        """
+        return not (self.in_flight or self.waiting or self.console.is_active or self.console.has_lease or self.unsent)
 
     @property
     def unsent(self) -> int:

@@ -186,7 +186,7 @@ class Api:
         """
         Events as they happen (server-sent events): reading, device, store, alarm, dropped.
         """
-        self._events.admit()
+        self._events.admit(host_of(request))
         headers = {"Content-Type": EVENT_STREAM, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         for name, value in headers.items():
             request.setHeader(name, value)
@@ -195,7 +195,7 @@ class Api:
             return
         transport, head = request.channel.hand_over(request)
         last_id = request.getHeader("Last-Event-ID")
-        await self._events.open(transport, head, client_of(request), query.sensor, last_id)
+        await self._events.open(transport, head, host_of(request), client_of(request), query.sensor, last_id)
 
     @calls.get("/api/v1/alarms")
     async def alarms(self, request: Any) -> schema.ApiAlarms:

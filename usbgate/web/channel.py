@@ -16,11 +16,19 @@ from twisted.web.server import Request, Site
 
 from usbgate.core.errors import Failed
 from usbgate.net.keepalive import keep_alive
+from usbgate.net.places import NoPlace, Places, is_local
 from usbgate.web.problems import HttpProblem, respond_problem
 from usbgate.web.security import BODY_LIMIT
 
 # Bytes of a body that are read, so that a client which sends all before it reads still gets the problem.
 _READ_LIMIT = 16 * BODY_LIMIT
+
+# Seconds for a request, from its first byte to its last; and for an idle connection to begin one. A request is at most
+# 16 KiB of head and 64 KiB of body, so one that takes longer only occupies a place.
+REQUEST_LIMIT = 60
+
+# The response to a connection of an address that has too many.
+TOO_MANY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 10\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 # Seconds for clients to read their last responses when usbgate stops; all of it has to stop within 5 s.
 STOP_LIMIT = 1.5
@@ -86,16 +94,23 @@ class BoundedRequest(Request):
 class Channel(HTTPChannel):
     """
     One connection.
+
+    Attributes:
+        host: The peer's address; `local` on a Unix socket.
+        is_local: Whether the peer is on this machine.
     """
 
     requestFactory = BoundedRequest
     site: Any
     transport: Any
+    _is_in_request = False
 
     def connectionMade(self) -> None:
         """
         Set keep-alive, and register with the site.
         """
+        self.host = str(getattr(self.transport.getPeer(), "host", "local"))
+        self.is_local = is_local(self.host)
         super().connectionMade()
         if ITCPTransport.providedBy(self.transport):
             keep_alive(self.transport)
@@ -114,6 +129,31 @@ class Channel(HTTPChannel):
         """
         self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
         self.loseConnection()
+
+    def resetTimeout(self) -> None:
+        """
+        Begin the time of a request at its first byte; Twisted calls this for every chunk, so that a client which sends
+        a byte now and then would never be closed.
+        """
+        if self.timeOut is not None and not self._is_in_request:
+            self._is_in_request = True
+            super().resetTimeout()
+
+    def allContentReceived(self) -> None:
+        """
+        A request is complete; Twisted calls this.
+        """
+        self._is_in_request = False
+        self.site.busy(self)
+        super().allContentReceived()
+
+    def requestDone(self, request: Request) -> None:
+        """
+        A response is complete; Twisted calls this.
+        """
+        if self.persistent:
+            self.site.waiting(self)
+        super().requestDone(request)
 
     def hand_over(self, request: Request) -> tuple[Any, bytes]:
         """
@@ -160,17 +200,20 @@ class WebSite(Site):
     protocol: Any = Channel
     requestFactory = BoundedRequest
 
-    def __init__(self, reactor: Any, resource: Any, max_connections: int) -> None:
+    def __init__(self, reactor: Any, resource: Any, max_connections: int, max_of_address: int | None = None) -> None:
         """
         Args:
             reactor: For time limits.
             resource: The resource to serve.
-            max_connections: The most connections at a time; more are closed at once.
+            max_connections: The most connections at a time. For one more, the one that has waited for a request for the
+                longest time is closed.
+            max_of_address: The most of one address (see `Places`); more are closed at once.
         """
-        super().__init__(resource, reactor=reactor)
-        self.channels: set[Channel] = set()
+        super().__init__(resource, reactor=reactor, timeout=REQUEST_LIMIT)
+        self.channels: Places[Channel] = Places(max_connections, max_of_address)
+        # Those that wait for a whole request: whether they are local, and an ordered set, the oldest first.
+        self._waiting: dict[bool, dict[Channel, None]] = {True: {}, False: {}}
         self._clock = reactor
-        self._max_connections = max_connections
         self._stopped: Deferred[None] | None = None
         self._limit: IDelayedCall | None = None
 
@@ -199,15 +242,44 @@ class WebSite(Site):
         """
         Register a connection, or close it if there are too many.
         """
-        self.channels.add(channel)
-        if len(self.channels) > self._max_connections:
-            channel.transport.abortConnection()
+        refusal = self.channels.take(channel, channel.host)
+        if refusal is NoPlace.IN_ALL and self._make_room(channel.is_local):
+            refusal = self.channels.take(channel, channel.host)
+        if refusal is None:
+            self.waiting(channel)
+        else:
+            channel.transport.write(TOO_MANY)
+            channel.loseConnection()
+
+    def waiting(self, channel: Channel) -> None:
+        """
+        A connection waits for a request from now on.
+        """
+        self._waiting[channel.is_local][channel] = None
+
+    def busy(self, channel: Channel) -> None:
+        """
+        A connection has a whole request.
+        """
+        self._waiting[channel.is_local].pop(channel, None)
+
+    def _make_room(self, local: bool) -> bool:
+        # A client elsewhere never displaces one of this machine. A browser whose idle connection is closed opens
+        # another one.
+        for where in (False, True) if local else (False,):
+            if self._waiting[where]:
+                channel = next(iter(self._waiting[where]))
+                self.closed(channel)
+                channel.transport.abortConnection()
+                return True
+        return False
 
     def closed(self, channel: Channel) -> None:
         """
         Unregister a connection.
         """
-        self.channels.discard(channel)
+        self.channels.leave(channel)
+        self.busy(channel)
         if self._stopped is not None and not self.channels:
             if self._limit is not None:
                 self._limit.cancel()

@@ -18,6 +18,7 @@ from usbgate.core.errors import LimitExceeded
 from usbgate.core.model import Event, ReportEvent
 from usbgate.gateway.interfaces import IGateway
 from usbgate.net.broadcast import Broadcast, EventBatch, ISubscriber
+from usbgate.net.places import NoPlace, Places
 from usbgate.net.sendqueue import STUCK_AFTER, SendQueue
 from usbgate.web.replay import ReplayBuffer
 from usbgate.web.schema import ApiDroppedEvent
@@ -42,20 +43,27 @@ class EventStreams:
     The clients of events.
     """
 
-    def __init__(self, reactor: IReactorTime, gateway: IGateway, max_streams: int, run: str | None = None) -> None:
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        gateway: IGateway,
+        max_streams: int,
+        max_of_address: int | None = None,
+        run: str | None = None,
+    ) -> None:
         """
         Args:
             reactor: For later turns, heartbeats and time limits.
             gateway: Publishes the events.
             max_streams: The most clients at a time.
+            max_of_address: The most of one address; see `Places`.
             run: See `ReplayBuffer`.
         """
         self._reactor = reactor
         self._gateway = gateway
-        self._max_streams = max_streams
         self._replay = ReplayBuffer(REPLAY_LIMIT, run)
         self._broadcast = Broadcast(reactor, self._subscribe)
-        self._streams: set[EventStream] = set()
+        self._streams: Places[EventStream] = Places(max_streams, max_of_address)
         self._publish: Callable[[str | None, str], None] | None = None
         self._unsubscribe: Callable[[], None] | None = None
         self._linger: IDelayedCall | None = None
@@ -65,24 +73,33 @@ class EventStreams:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def admit(self) -> None:
+    def admit(self, host: str) -> None:
         """
         Check that another client may connect.
+
+        Args:
+            host: Its address.
 
         Raises:
             LimitExceeded: There are too many.
         """
-        if len(self._streams) >= self._max_streams:
-            raise LimitExceeded(f"more than {self._max_streams} streams of events")
+        refusal = self._streams.refusal(host)
+        if refusal is NoPlace.OF_ADDRESS:
+            raise LimitExceeded(f"more than {self._streams.most_of_address} streams of events of one address")
+        if refusal is NoPlace.IN_ALL:
+            raise LimitExceeded(f"more than {self._streams.most} streams of events")
 
-    def open(self, transport: Any, head: bytes, client: str, sensor: str | None, last_id: str | None) -> Deferred[None]:
+    def open(
+        self, transport: Any, head: bytes, host: str, client: str, sensor: str | None, last_id: str | None
+    ) -> Deferred[None]:
         """
         Send a client the events that it missed, and all events from now on.
 
         Args:
             transport: Its connection.
             head: What to send first.
-            client: Its address, for the log.
+            host: Its address.
+            client: Its address and port, for the log.
             sensor: Readings of this sensor only, and all other events; None for all readings.
             last_id: The id of the last event that it has seen; None for none.
 
@@ -92,7 +109,7 @@ class EventStreams:
         stream = EventStream(self._reactor, transport, head, client)
         # Subscribe first, so that events are numbered from now on.
         self._broadcast.add(stream, () if sensor is None else (sensor,))
-        self._streams.add(stream)
+        self._streams.take(stream, host)
         if self._heartbeat is None:
             self._heartbeat = self._reactor.callLater(HEARTBEAT, self._beat)
         missed = self._replay.missed(last_id or "", sensor)
@@ -117,7 +134,7 @@ class EventStreams:
     def _close(self, stream: EventStream) -> None:
         stream.close()
         self._broadcast.remove(stream)
-        self._streams.discard(stream)
+        self._streams.leave(stream)
         if not self._streams and self._heartbeat is not None:
             self._heartbeat.cancel()
             self._heartbeat = None

@@ -99,6 +99,7 @@ class Web(Service):
         cors: Collection[str] = (),
         base_path: str = "",
         max_connections: int = 1000,
+        max_of_address: int | None = None,
         metrics_limit: int = 1000,
         others: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
@@ -111,15 +112,16 @@ class Web(Service):
             cors: The pages of other sites that may use the API (see `CrossOrigin`).
             base_path: See `Front`.
             max_connections: The most streams of events, and the most other connections.
+            max_of_address: The most of both of one address; see `Places`.
             metrics_limit: See `Api`.
             others: Returns the numbers of the other front ends' clients, by kind.
         """
         self._others = others
-        self.events = EventStreams(reactor, gateway, max_connections)
+        self.events = EventStreams(reactor, gateway, max_connections, max_of_address)
         api = Api(reactor, gateway, wall, self.events, self.counts, metrics_limit)
         cross_origin = CrossOrigin(cors)
         front = Front(RequestGuard(hosts, cross_origin), cross_origin, api.app.resource(), base_path)
-        self.site = WebSite(reactor, front, 2 * max_connections)
+        self.site = WebSite(reactor, front, 2 * max_connections, max_of_address)
 
     def counts(self) -> Mapping[str, int]:
         """

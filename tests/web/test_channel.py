@@ -1,0 +1,144 @@
+"""
+HTTP connections: how long a request may take, and how many there may be.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+
+from usbgate.web.channel import REQUEST_LIMIT, WebSite
+
+WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+class Answering(Resource):
+    """
+    Answers everything.
+    """
+
+    isLeaf = True
+
+    def render(self, request: Any) -> bytes:
+        """
+        Answer.
+        """
+        return b"answer"
+
+
+class ChannelCase(SynchronousTestCase):
+    """
+    A site with connections in memory.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make the site.
+        """
+        self.clock = Clock()
+        self.site = WebSite(self.clock, Answering(), 20, 2)
+
+    def connect(self, host: str = "10.0.0.7") -> tuple[Any, StringTransport]:
+        """
+        Open a connection.
+        """
+        channel = self.site.buildProtocol(IPv4Address("TCP", host, 4711))
+        transport = StringTransport(peerAddress=IPv4Address("TCP", host, 4711))
+        channel.makeConnection(transport)
+        return channel, transport
+
+    def trickle(self, channel: Any, transport: StringTransport, data: bytes) -> float:
+        """
+        Send data byte by byte, one each 5 seconds; return after how many seconds the connection is closed.
+        """
+        began = self.clock.seconds()
+        for n in range(len(data)):
+            if transport.disconnecting:
+                break
+            channel.dataReceived(data[n : n + 1])
+            self.clock.advance(5)
+        self.assertTrue(transport.disconnecting)
+        return self.clock.seconds() - began
+
+
+class DeadlineTests(ChannelCase):
+    """
+    How long a request may take.
+    """
+
+    def test_head(self) -> None:
+        """
+        A head that comes byte by byte ends in time, even if it begins late.
+        """
+        channel, transport = self.connect()
+        self.clock.advance(REQUEST_LIMIT - 1)
+        self.assertEqual(self.trickle(channel, transport, WHOLE), REQUEST_LIMIT)
+
+    def test_body(self) -> None:
+        """
+        So does a body, for which head and body together have that time.
+        """
+        channel, transport = self.connect()
+        channel.dataReceived(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n")
+        self.assertEqual(self.trickle(channel, transport, b"x" * 50), REQUEST_LIMIT)
+
+    def test_idle(self) -> None:
+        """
+        So does a connection without a request, before the first one and behind another.
+        """
+        for data in (b"", WHOLE):
+            channel, transport = self.connect()
+            channel.dataReceived(data)
+            self.clock.advance(REQUEST_LIMIT - 1)
+            self.assertFalse(transport.disconnecting)
+            self.clock.advance(1)
+            self.assertTrue(transport.disconnecting)
+
+    def test_each_request(self) -> None:
+        """
+        Each request has a time of its own.
+        """
+        channel, transport = self.connect()
+        for _ in range(4):
+            channel.dataReceived(WHOLE[:20])
+            self.clock.advance(REQUEST_LIMIT - 1)
+            channel.dataReceived(WHOLE[20:])
+            self.assertIn(b"answer", transport.value())
+            transport.clear()
+        self.assertFalse(transport.disconnecting)
+
+
+class PlaceTests(ChannelCase):
+    """
+    Who may connect.
+    """
+
+    def test_one_address(self) -> None:
+        """
+        An address that has too many connections gets status 429, and others are served.
+        """
+        channels = [self.connect() for _ in range(3)]
+        self.assertTrue(channels[2][1].value().startswith(b"HTTP/1.1 429 "))
+        self.assertIn(b"\r\nRetry-After: ", channels[2][1].value())
+        self.assertTrue(channels[2][1].disconnecting)
+        self.assertEqual([transport.value() for _, transport in channels[:2]], [b"", b""])
+        channel, transport = self.connect("10.0.0.8")
+        channel.dataReceived(WHOLE)
+        self.assertIn(b"answer", transport.value())
+
+    def test_this_machine(self) -> None:
+        """
+        Networks that take all their places leave some to this machine, and take none of its connections.
+        """
+        local = [self.connect("127.0.0.1")[1] for _ in range(3)]
+        others = [self.connect(f"10.0.0.{n}")[1] for n in range(30)]
+        self.assertEqual([transport.disconnected for transport in local], [False] * 3)
+        self.assertEqual(sum(not transport.disconnected for transport in others), 17)
+        channel, transport = self.connect("127.0.0.1")
+        channel.dataReceived(WHOLE)
+        self.assertIn(b"answer", transport.value())
