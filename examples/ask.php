@@ -5,7 +5,7 @@
 $context = stream_context_create(['http' => [
     'method' => 'POST',
     'header' => 'Content-Type: application/json',
-    'content' => json_encode(['origin' => 'website', 'timeout' => 5]),
+    'content' => json_encode(['origin' => 'website']),
     'ignore_errors' => true, // so that the body of an error is read, too
 ]]);
 $body = file_get_contents("$address/api/v1/sensors/" . rawurlencode($sensor) . '/ask', false, $context);

@@ -4,7 +4,7 @@ set -eu
 host=${1:-127.0.0.1} sensor=${2:-20} port=${3:-50007} http=${4:-8080}
 
 # nc ends its side behind the word (-N); usbgate answers all the same, and closes then.
-answer=$(printf 'ask %s timeout=5\n' "$sensor" | nc -N "$host" "$port" | head -n 1)
+answer=$(printf 'ask %s\n' "$sensor" | nc -N "$host" "$port" | head -n 1)
 case $answer in
     ERROR:*) echo "$answer" >&2 && exit 1 ;;
     *) echo "$answer" ;;

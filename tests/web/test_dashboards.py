@@ -108,7 +108,7 @@ class DashboardTests(SynchronousTestCase):
         """
         server, role = postgresql.server(), f"grafana_{uuid.uuid4().hex[:8]}"
         page = (ROOT / "docs" / "operating.md").read_text()
-        grants = page.partition("```sql\n")[2].partition("```")[0]
+        (grants,) = [block for block in re.findall(r"(?s)```sql\n(.*?)```", page) if "role grafana" in block]
         self.query(re.sub(r"\bgrafana\b", role, grants))
         self.addCleanup(self.query, f"drop owned by {role}; drop role {role}")
         url = server.url_of(self.home.database.rpartition("/")[2], user=role, password="choose%20one")
