@@ -63,7 +63,7 @@ def clear() -> None:
             about = folder.lstat()
             if stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid() and _is_abandoned(folder, about.st_ctime):
                 end_database(folder / "state" / "postgres" / "data")
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)  # the simulator may be removing its own file just now
 
 
 def _is_abandoned(folder: Path, changed: float) -> bool:
