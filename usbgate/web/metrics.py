@@ -65,9 +65,10 @@ def metrics_pieces(
     )
     gateway = status.store.gateway or ""
     numbers = [each for each in queries.last(None, None) if each.value is not None]
-    sensors, alarms = queries.sensors(), queries.alarms()
     yield from _sliced(numbers[:limit], partial(_readings, gateway, queries.sensor_settings()))
+    sensors = queries.sensors()
     yield from _sliced(sensors[:limit], partial(_ages, gateway, wall()))
+    alarms = queries.alarms()
     yield from _sliced(alarms[:limit], partial(_alarms, gateway))
     active = sum(alarm.ended is None for alarm in alarms)
     left_out = {"readings": len(numbers) - limit, "sensors": len(sensors) - limit, "alarms": len(alarms) - limit}
