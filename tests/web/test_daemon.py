@@ -206,10 +206,14 @@ class WebJobTests(WebRunningCase):
 
     def test_history(self) -> None:
         """
-        A report is published, stored, and returned from the database as JSON, CSV and aggregates.
+        A report is published, stored, and returned from the database as JSON, CSV and aggregates; the settings of
+        [http] count.
         """
         device = self.plug()
-        daemon = self.run_web("--device", str(device.path), "--database", self.database)
+        config = self.folder / "usbgate.toml"
+        config.write_text('[http]\ncors = ["https://house.example"]\nmetrics_limit = 0\n')
+        options = "--device", str(device.path), "--database", self.database, "--config", str(config)
+        daemon = self.run_web(*options)
         self.online(daemon)
         with closing(daemon.stream()) as client, client.makefile("rb") as stream:
             while not stream.readline().startswith(b"id: "):
@@ -233,8 +237,12 @@ class WebJobTests(WebRunningCase):
         )
         self.assertEqual(daemon.call("GET", "/healthz")["status"], "ok")
         with closing(daemon.connect()) as connection:
-            connection.request("GET", "/metrics")
-            self.assertIn(b"\nusbgate_readings_total 20.0\n", connection.getresponse().read())
+            connection.request("GET", "/metrics", headers={"Origin": "https://house.example"})
+            response = connection.getresponse()
+            self.assertEqual(response.headers["Access-Control-Allow-Origin"], "https://house.example")
+            metrics = response.read()
+            self.assertIn(b"\nusbgate_readings_total 20.0\n", metrics)
+            self.assertIn(b'\nusbgate_metrics_left_out{what="readings"} 1.0\n', metrics)
         (sensor,) = daemon.call("GET", "/api/v1/sensors")["sensors"]
         self.assertEqual((sensor["id"], sensor["device_state"], sensor["stale"]), ("22", "online", False))
         self.assertEqual(daemon.stop(), -15)

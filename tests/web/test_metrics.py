@@ -108,6 +108,7 @@ class MetricsTests(SynchronousTestCase):
         self.gateway.readings = [reading(n, sensor=str(n)) for n in range(count)]
         values = [sample.value for sample in self.metrics(5000)["usbgate_reading"].samples]
         self.assertEqual(values, list(range(count)))
+        self.assertEqual(self.text(5000).count("# HELP usbgate_reading "), 1)
         pieces: Iterator[bytes] = metrics_pieces(self.gateway, dict, lambda: AT, 5000)
         self.assertLessEqual(max(piece.count(b"usbgate_reading{") for piece in pieces), PIECE)
 
