@@ -13,6 +13,7 @@ from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.support.access import OPEN, authority
 from tests.support.memory_gateway import MemoryGateway, PeerTransport
 from tests.support.running import ROOT
 from tests.support.turnclock import TurnClock
@@ -94,7 +95,7 @@ class StatusTests(SynchronousTestCase):
         self.clock = TurnClock()
         self.gateway = MemoryGateway()
         self.gateway.current_status = STATUS
-        factory = ClientFactory(self.clock, self.gateway)
+        factory = ClientFactory(self.clock, self.gateway, authority(self.clock), door=OPEN)
         self.client = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 4000))
         self.transport = PeerTransport(self.clock)
         self.transport.protocol = self.client

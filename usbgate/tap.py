@@ -21,12 +21,16 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from usbgate import __version__
+from usbgate.access.authority import Authority
+from usbgate.access.localtoken import LocalToken
+from usbgate.access.tokens import TokenFile
 from usbgate.config.devices import only_device
 from usbgate.config.dialects import make_dialect
 from usbgate.config.load import load
 from usbgate.config.settings import DeviceSettings, Settings
 from usbgate.config.types import ConfigError
 from usbgate.core.clock import IClock
+from usbgate.core.model import Question
 from usbgate.core.rules import Rules
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.daemon.clock import SystemClock
@@ -206,8 +210,9 @@ def build(
         settings.sensors,
         first_tag=random.getrandbits(32),
     )
+    authority = Authority(reactor, clock.wall, TokenFile(settings.state), partial(_reads, settings, gateway))
     factory = ClientFactory(
-        reactor, gateway, settings.max_connections, clock.wall, settings.max_connections_per_address
+        reactor, gateway, authority, settings.max_connections, clock.wall, settings.max_connections_per_address
     )
     daemon = Daemon(start_failed, log_writer)
     EndingSignals(reactor).setServiceParent(daemon)
@@ -228,7 +233,8 @@ def build(
         link = _link(reactor, name, device, usb)
         gateway.add_link(link, _rules(settings, device), partial(_warning, link, usb, device.path))
         link.setServiceParent(neighbours)
-    ports: list[IService] = [Listeners(reactor, settings.listen, factory)]
+    listeners = Listeners(reactor, settings.listen, factory)
+    ports: list[IService] = [listeners]
     if settings.http.listen != "none":
         web, port = _web(reactor, clock, settings, gateway, factory)
         web.setServiceParent(neighbours)
@@ -237,8 +243,19 @@ def build(
     gateway.setServiceParent(daemon)
     for each in ports:
         each.setServiceParent(daemon)
+    LocalToken(settings.state, authority, lambda: listeners.ports).setServiceParent(daemon)
     SystemdNotifier(reactor, os.environ).setServiceParent(daemon)
     return daemon
+
+
+def _reads(settings: Settings, gateway: Gateway, question: Question) -> bool:
+    # A sensor's default command reads, as does what the configuration lists. As it is spelled: to a board, `l` may be
+    # another command than `L`.
+    sensor, command, arguments = question
+    about = settings.commands.get(command)
+    if about is not None and about.reads:
+        return True
+    return not arguments and command == gateway.queries.default_command(sensor)
 
 
 def _web(

@@ -23,6 +23,7 @@ from tests.faults.simulated.disk import Disk, SimulatedJournal
 from tests.faults.simulated.life import Life, SteppingClock, Violated, demand
 from tests.faults.simulated.peer import BATH, BATH_TIMEOUT, WORDS, Asked, Peer, RecordedWatchers
 from tests.faults.simulated.weather import DEEDS, FAULTS
+from tests.support.access import OPEN, authority
 from usbgate.core.batch import Batch
 from usbgate.core.matching import PATIENCE
 from usbgate.core.model import ClockMark, Reading, RequestRecord, Row
@@ -144,7 +145,7 @@ class World:
         self.sink = SimulatedSink(life, self.database)
         self.delivery = Delivery(life, self.journal, self.sink, self.gateway.restore, self.random.random)
         self.gateway.store_in(self.journal, self.sink, lambda: (self.delivery.status(), JournalStatus()))
-        self.factory = ClientFactory(life, self.gateway, wall=self.time.wall)
+        self.factory = ClientFactory(life, self.gateway, authority(life), wall=self.time.wall, door=OPEN)
         self.factory.subscribe_lines(self._event)
         self.factory.subscribers = watchers = RecordedWatchers(life, self.factory.subscribe_lines)
         watchers.world = self

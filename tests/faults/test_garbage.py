@@ -91,7 +91,7 @@ class GarbageTests(StoreCase):
             self.device.pour(noise.randbytes(2000) + b"\xff_\nID:1_N:%d\nID:1_N\nID:1_" % n)
         self.deliver(501)
         self.assertGreater(int(self.counted()["MALFORMED"]), 2500)
-        self.assertEqual(len(self.client.word("malformed")), 100 + 1)
+        self.assertEqual(len(self.administer(self.daemon).word("malformed")), 100 + 1)
         self.assertLess(len([line for line in self.daemon.log.splitlines() if "malformed" in line]), 5)
         self.stored(501)
 
@@ -214,10 +214,12 @@ class FirmwareTests(RunningCase):
         With `checksum`, only lines that end in a right one are read, and requests have one.
         """
         device = self.plug(lambda fields: [])
-        client = self.online(self.run_daemon("--device", f"{device.path},checksum=true", "--database", "none"))
+        daemon = self.run_daemon("--device", f"{device.path},checksum=true", "--database", "none")
+        client = self.online(daemon)
         device.pour(b"ID:31_TEMP:2ID:2_SMOKE:1\nID:20_VALUE:456\nID:20_VALUE:457*2C\nID:20_VALUE:456*2C\n")
         eventually(lambda: len(client.word("last")) == 1 + 1, "one is read")
-        reasons = [line.partition("_REASON:")[2].partition("_")[0] for line in client.word("malformed")[:-1]]
+        malformed = self.administer(daemon).word("malformed")[:-1]
+        reasons = [parse(line.encode())["REASON"] for line in malformed]
         self.assertEqual(reasons, ["no checksum", "no checksum", "wrong checksum"])
 
 
@@ -254,7 +256,8 @@ class EdgesTests(RunningCase):
         A damaged field costs only itself, and a line with one answers only by its `MSG`; an RFID reader says `TAG`.
         """
         device = self.plug(lambda fields: [])
-        client = self.online(self.run_daemon("--device", str(device.path), "--database", "none"))
+        daemon = self.run_daemon("--device", str(device.path), "--database", "none")
+        client = self.online(daemon)
         client.say("MSG:J_ID:45_TIMEOUT:20_TAG:mine")
         client.receive()
         device.pour(b"ID:45_TEMP:21.5_HUM:\nID:46_TEMP:21.5_UNIT:\xb0C\nID:45_TEMP:22_TAG:04A3_HUM:_MSG:J\n")
@@ -263,7 +266,7 @@ class EdgesTests(RunningCase):
         self.assertEqual(newest[:-1], ["ID:45_TEMP:22_MSG:J", "ID:45_TAG:04A3_MSG:J", "ID:46_TEMP:21.5"])
         counts = parse(client.word("devices")[0].encode())
         self.assertEqual((counts["EMPTY"], counts["NOTUTF8"], counts["MALFORMED"]), ("2", "1", "0"))
-        reasons = [parse(line.encode())["REASON"] for line in client.word("malformed")[:-1]]
+        reasons = [parse(line.encode())["REASON"] for line in self.administer(daemon).word("malformed")[:-1]]
         damaged = "field left out, "
         self.assertEqual(reasons, [damaged + reason for reason in ("empty value", "not UTF-8", "empty value")])
 

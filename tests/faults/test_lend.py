@@ -13,7 +13,7 @@ import sys
 import time
 
 from tests.support.daemon import RunningCase
-from tests.support.running import LineClient, PtyDevice, TwistdDaemon, environment
+from tests.support.running import PtyDevice, TwistdDaemon, environment
 from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse
 
@@ -44,7 +44,8 @@ class LendCase(RunningCase):
         super().setUp()
         self.device = self.plug(lambda fields: [] if fields["MSG"] == "QUIET" else [f"ID:{fields['ID']}_V:1".encode()])
         self.daemon = self.run_daemon("--database", "none", "--device", f"{self.device.path},name=board")
-        self.client = self.online(self.daemon)
+        self.online(self.daemon)
+        self.client = self.administer(self.daemon)
         self.watcher = self.connect(self.daemon)
         self.watcher.word("watch")
         self.done = self.folder / "done"
@@ -62,7 +63,7 @@ class LendCase(RunningCase):
         program = command or (sys.executable, "-c", FLASH + code, "{}", str(self.done))
         lender = subprocess.Popen(
             [sys.executable, "-m", "usbgate.cli", "lend", "-p", str(self.daemon.port), "board", "--", *program],
-            env=environment(),
+            env=environment() | {"USBGATE_STATE": str(self.state)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -185,8 +186,7 @@ class LendTests(LendCase):
         """
         Over TCP the lease lasts as long as the connection: the port is free when `OK:lend` is sent.
         """
-        borrower = LineClient(self.daemon.port)
-        self.addCleanup(borrower.close)
+        borrower = self.administer(self.daemon)
         real = os.path.realpath(self.device.path)
         self.assertEqual(borrower.word("lend board"), [f"DEV:board_PORT:{real}", "OK:lend"])
         port = os.open(real, os.O_RDWR | os.O_NOCTTY)

@@ -11,6 +11,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.access import OPEN, authority
 from tests.support.memory_gateway import AT_TEXT, MemoryGateway, PeerTransport
 from usbgate.core.alarms import Uncompared
 from usbgate.core.counts import LinkCounts
@@ -36,7 +37,7 @@ class WordCase(SynchronousTestCase):
         """
         self.clock = Clock()
         self.gateway = MemoryGateway()
-        self.factory = ClientFactory(self.clock, self.gateway, wall=lambda: AT)
+        self.factory = ClientFactory(self.clock, self.gateway, authority(self.clock), wall=lambda: AT, door=OPEN)
         self.client = self.factory.buildProtocol(IPv4Address("TCP", "10.0.0.7", 4711))
         self.transport = PeerTransport(self.clock)
         self.transport.protocol = self.client
@@ -375,7 +376,7 @@ class OtherTests(WordCase):
                 "DEV:uno_UNSURE:2_SENSORS:5,6"
                 "_TEXT:they answer with neither MSG nor TAG: an unsolicited reading can pass for an answer",
                 "DEV:uno_ID:5_FIELD:TEMP_UNCOMPARED:25_TEXT:the last one is n a, and the alarm condition > 60",
-                "CLIENTS:1_WATCHERS:1_WAITING:1_ACCEPTED:1_LIMITED:0",
+                "CLIENTS:1_WATCHERS:1_WAITING:1_ACCEPTED:1_LIMITED:0_DENIED:0",
                 "OK:status",
             ],
         )

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+from tests.support.access import OPEN, authority
 from tests.support.gateway import GatewayCase
 from tests.support.turnclock import TurnClock
 from usbgate.core.errors import Offline, RequestError, Stopped
@@ -194,7 +195,7 @@ class PacketTests(CrowdCase):
         """
         All answers for a client that come from one chunk leave in one packet, each with its asker's tag.
         """
-        factory = ClientFactory(self.clock, self.gateway)
+        factory = ClientFactory(self.clock, self.gateway, authority(self.clock), door=OPEN)
         client, transport = factory.buildProtocol(None), Transport()
         client.makeConnection(transport)
         client.dataReceived(b"MSG:J_ID:20_TAG:a\nMSG:J_ID:20_TAG:b__\nMSG:J_ID:20\nMSG:J_ID:21\nMSG:J_ID:22\n")

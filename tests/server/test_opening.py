@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.access import OPEN, authority
 from tests.support.memory_gateway import ECHO, ORIGINALS, MemoryGateway, PeerTransport
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.server.factory import REFUSED_INTERVAL, ClientFactory
@@ -83,7 +84,7 @@ class OpeningTests(SynchronousTestCase):
         """
         self.clock = Clock()
         self.gateway = MemoryGateway()
-        self.factory = ClientFactory(self.clock, self.gateway)
+        self.factory = ClientFactory(self.clock, self.gateway, authority(self.clock), door=OPEN)
 
     def connect(self) -> tuple[ClientProtocol, PeerTransport]:
         """

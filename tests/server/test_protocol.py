@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.support.access import OPEN, authority
 from tests.support.memory_gateway import ANSWER, AT_TEXT, ECHO, ORIGINALS, MemoryGateway, PeerTransport, report_event
 from tests.support.turnclock import TurnClock
 from usbgate.core.errors import Busy, Denied, Failed, LimitExceeded, Offline, Stopped, TimedOut, Unknown
@@ -43,7 +44,7 @@ class ServerCase(SynchronousTestCase):
         """
         self.clock = self.new_clock()
         self.gateway = MemoryGateway()
-        self.factory = ClientFactory(self.clock, self.gateway, max_connections=3)
+        self.factory = ClientFactory(self.clock, self.gateway, authority(self.clock), max_connections=3, door=OPEN)
         self.client, self.transport = self.connect()
 
     def connect(self, host: str = "10.0.0.7") -> tuple[ClientProtocol, PeerTransport]:
@@ -516,7 +517,9 @@ class LimitTests(ServerCase):
         One address cannot take all places, while this machine can; nor can it take the place of a client of this
         machine.
         """
-        self.factory = ClientFactory(self.clock, self.gateway, max_connections=3, max_of_address=1)
+        self.factory = ClientFactory(
+            self.clock, self.gateway, authority(self.clock), max_connections=3, max_of_address=1
+        )
         self.connect()
         _, refused = self.connect()
         self.assertEqual(self.received(refused), ["ERROR:limit_TEXT:more than 1 connections of one address"])

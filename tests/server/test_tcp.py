@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
+from tests.support.access import OPEN, authority
 from tests.support.memory_gateway import ANSWER, AT_TEXT, ECHO, ORIGINALS, MemoryGateway, report_event
 from tests.support.waiting import until
 from usbgate.net.sendqueue import STUCK_AFTER
@@ -132,7 +133,7 @@ class TcpTests(TestCase):
         """
         Serve on another port, with this clock for time limits.
         """
-        self.factory = ClientFactory(time, self.gateway)
+        self.factory = ClientFactory(time, self.gateway, authority(time), door=OPEN)
         port = self.reactor.listenTCP(0, self.factory, interface="127.0.0.1")
         self.port: int = port.getHost().port
         self.addCleanup(port.stopListening)

@@ -60,6 +60,14 @@ class RunningCase(SynchronousTestCase):
         self.addCleanup(client.close)
         return client
 
+    def administer(self, daemon: TwistdDaemon) -> LineClient:
+        """
+        Connect to it until the end of the test, and authenticate with the local token.
+        """
+        client = self.connect(daemon)
+        self.assertEqual(client.word(f"auth {daemon.local_token()}")[-1], "OK:auth")
+        return client
+
     def online(self, daemon: TwistdDaemon) -> LineClient:
         """
         Connect, and wait until all devices of the daemon are online.

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
+from tests.support.access import OPEN, authority
 from tests.support.marked_gateway import MarkedGateway
 from tests.support.memory_gateway import PeerTransport
 from tests.support.reference import (
@@ -54,7 +55,7 @@ class FuzzedClient:
     def __init__(self) -> None:
         self.clock = Clock()
         self.gateway = MarkedGateway()
-        self.factory = ClientFactory(self.clock, self.gateway, wall=lambda: AT)
+        self.factory = ClientFactory(self.clock, self.gateway, authority(self.clock), wall=lambda: AT, door=OPEN)
         self.protocol = self.factory.buildProtocol(IPv4Address("TCP", "10.0.0.7", 4711))
         self.transport = PeerTransport(self.clock)
         self.transport.protocol = self.protocol

@@ -47,16 +47,23 @@ def _command_page() -> Iterator[str]:
     yield ".SH OPTIONS"
     yield from _options(main, context)
     yield ".SH COMMANDS"
-    for name in main.list_commands(context):
-        command = main.get_command(context, name)
-        assert command is not None
-        inner = click.Context(command, info_name=name, parent=context)
+    for command, inner in _commands(main, context):
         yield f".SS {_text(' '.join([inner.command_path, *command.collect_usage_pieces(inner)]))}"
         yield from _paragraphs(command.help or "")
         yield from _options(command, inner)
     yield ".SH EXIT STATUS"
     yield from _paragraphs(EXIT_STATUS.strip().replace("Exit status:\n", ""))
     yield from _tail("twistd-usbgate")
+
+
+def _commands(group: click.Group, context: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        inner = click.Context(command, info_name=name, parent=context)
+        yield command, inner
+        if isinstance(command, click.Group):
+            yield from _commands(command, inner)
 
 
 def _daemon_page() -> Iterator[str]:

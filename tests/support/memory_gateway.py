@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.testing import StringTransportWithDisconnection
 from zope.interface import implementer
 
-from usbgate.core.errors import Unknown
+from usbgate.core.errors import RequestError, Unknown
 from usbgate.core.holders import Holder
 from usbgate.core.model import (
     Alarm,
@@ -58,6 +58,7 @@ class MemoryGateway:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Request, Deferred[Answer]]] = []
+        self.refused: list[tuple[Request, str]] = []
         self.holders: list[Holder] = []  # of the requests
         self.gone: list[tuple[Holder, int]] = []  # each with the number of requests before
         self.readings: list[Reading] = []
@@ -145,6 +146,9 @@ class MemoryGateway:
         asker: Deferred[Answer] = Deferred()
         self.asked.append((request, asker))
         return asker
+
+    def refuse(self, request: Request, error: RequestError) -> None:
+        self.refused.append((request, error.code))
 
     def disconnected(self, holder: Holder) -> None:
         self.gone.append((holder, len(self.asked)))

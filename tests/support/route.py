@@ -32,6 +32,7 @@ from twisted.internet.testing import StringTransport
 from zope.interface import implementer
 
 import usbgate
+from tests.support.access import OPEN, authority
 from usbgate.core.fieldline import fold
 from usbgate.core.rules import Rules
 from usbgate.daemon.clock import SystemClock
@@ -246,7 +247,9 @@ def trace() -> list[Route]:
         services = (journal, delivery, link)
         for service in services:
             service.startService()
-        client = ClientFactory(reactor, gateway, 1, clock.wall).buildProtocol(IPv4Address("TCP", "127.0.0.1", 4000))
+        client = ClientFactory(reactor, gateway, authority(reactor), 1, clock.wall, door=OPEN).buildProtocol(
+            IPv4Address("TCP", "127.0.0.1", 4000)
+        )
         transport = StringTransport()
         client.makeConnection(transport)
 

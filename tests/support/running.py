@@ -25,6 +25,7 @@ from urllib.request import urlopen
 from tests.support import forkserver
 from tests.support.folders import BASE
 from tests.support.waiting import LIMIT, eventually
+from usbgate.access.localtoken import LOCAL_FILE
 from usbgate.core.fieldline import parse
 
 RUN = "from twisted.scripts.twistd import run; run()"
@@ -233,6 +234,14 @@ class TwistdDaemon:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
             return True
         return False
+
+    def local_token(self) -> str:
+        """
+        Return the local token, once it has one.
+        """
+        file = self.state / LOCAL_FILE
+        eventually(file.exists, "there is a local token")
+        return file.read_text().split("\n")[0]
 
     def kill(self) -> None:
         """

@@ -326,8 +326,8 @@ class TopTests(PageCase):
         page = self.open()
         self.live(page)
         with socket.create_connection(("127.0.0.1", flat().port)) as client:
-            client.sendall(b"lend arduino\n")
-            expect(page.locator("#notices")).to_contain_text("arduino is lent to 127.0.0.1:")
+            client.sendall(f"auth {flat().daemon.local_token()}\nlend arduino\n".encode())
+            expect(page.locator("#notices")).to_contain_text("arduino is lent to local@127.0.0.1:")
             self.assert_old(self.card(page, "balcony temperature"))
         expect(page.locator("#notices")).to_be_empty()
 

@@ -87,6 +87,17 @@ class Connection:
         self._buffer = LineBuffer(ANSWER_LIMIT)
         self._lines: list[bytes] = []
 
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """
+        The IP address and the port of the daemon; None on a Unix socket, or if the connection is lost.
+        """
+        try:
+            peer = self._channel.getpeername()
+        except OSError:
+            return None
+        return peer[:2] if isinstance(peer, tuple) else None
+
     def send(self, line: str) -> None:
         """
         Send one line.

@@ -27,6 +27,7 @@ MODULES = {
     "acknowledge": "acknowledge",
     **dict.fromkeys(("sensors", "devices", "last", "history", "alarms", "requests", "malformed", "ping"), "show"),
     **dict.fromkeys(("stop", "restart"), "running"),
+    "token": "token",
     **dict.fromkeys(("install", "uninstall"), "install"),
     "doctor": "doctor",
 }

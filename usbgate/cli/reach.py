@@ -12,6 +12,7 @@ import click
 
 from usbgate.cli.autostart import DaemonStarter
 from usbgate.cli.connection import Address, Connection, NoDaemon, connect, spell
+from usbgate.cli.credentials import authenticate
 
 if TYPE_CHECKING:
     from usbgate.config.settings import Settings
@@ -72,14 +73,14 @@ def reach_or_start(settings: Settings, daemon: DaemonStarter, host: str | None, 
     listens = local_addresses(settings.listen)
     address = _choose(listens, host, port)
     if any(_same(address, other) for other in listens):
-        return daemon.reach(address)
+        return authenticate(daemon.reach(address), settings.state)
     connection = connect(address)
     if connection is None:
         raise NoDaemon(
             f"no daemon listens on {spell(address)}, and none is started there,"
             f" since {settings.file or 'the default'} has it listen on {', '.join(settings.listen)}"
         )
-    return connection
+    return authenticate(connection, settings.state)
 
 
 def reach_running(config: Path | None, host: str | None, port: int | None) -> Connection:
@@ -99,11 +100,12 @@ def reach_running(config: Path | None, host: str | None, port: int | None) -> Co
 
     from usbgate.config.endpoints import local_addresses
 
-    address = _choose(local_addresses(load_settings(config).listen), host, port)
+    settings = load_settings(config)
+    address = _choose(local_addresses(settings.listen), host, port)
     connection = connect(address)
     if connection is None:
         raise NoDaemon(f"no daemon listens on {spell(address)}; `usbgate ask` and `twistd usbgate` start one")
-    return connection
+    return authenticate(connection, settings.state)
 
 
 def reach_remote(host: str, port: int | None) -> Connection:
@@ -121,7 +123,7 @@ def reach_remote(host: str, port: int | None) -> Connection:
     connection = connect(address)
     if connection is None:
         raise NoDaemon(f"no daemon listens on {spell(address)}, and none is started on another machine")
-    return connection
+    return authenticate(connection, None)
 
 
 def _choose(listens: list[Address], host: str | None, port: int | None) -> Address:

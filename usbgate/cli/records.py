@@ -39,7 +39,7 @@ def device_record(fields: Mapping[str, str]) -> Record:
     """
     return {
         "name": fields["DEV"],
-        "path": fields["PATH"],
+        "path": fields.get("PATH"),
         "state": fields["STATE"],
         "since": fields["SINCE"],
         "counts": {count.key.lower(): int(fields.get(count.key, 0)) for count in LinkCounts()},

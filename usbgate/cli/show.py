@@ -103,7 +103,7 @@ def devices_command(config: Path | None, port: int | None, host: str | None, as_
 
 def _device_row(device: Record) -> Sequence[Cell]:
     counts = ", ".join(f"{name} {number:,}" for name, number in device["counts"].items() if number)
-    return device["name"], state_cell(device["state"]), spell_age(device["since"]), device["path"], counts
+    return device["name"], state_cell(device["state"]), spell_age(device["since"]), device["path"] or "", counts
 
 
 def state_cell(state: str) -> Cell:

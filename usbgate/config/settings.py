@@ -83,10 +83,12 @@ class CommandSettings(Struct, frozen=True, kw_only=True):
     Attributes:
         coalesce: Whether one exchange may answer several askers of the same question.
         fields: The fields, in upper case, of which an answer has at least one; empty for any.
+        reads: Whether it changes nothing, so that the role `ask` is enough.
     """
 
     coalesce: YesNo = True
     fields: Fields = frozenset()
+    reads: YesNo = False
 
 
 class HttpSettings(Struct, frozen=True, kw_only=True):

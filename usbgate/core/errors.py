@@ -70,9 +70,21 @@ class Unknown(RequestError):
 class Denied(RequestError):
     """
     The client is not permitted to do that.
+
+    `role` is the role that it would need; None if no role would help.
     """
 
     code = "denied"
+
+    def __init__(self, text: str = "The client is not permitted to do that", role: str | None = None) -> None:
+        self.role = role
+        super().__init__(text)
+
+
+class Unauthenticated(Denied):
+    """
+    The client is not permitted to do that, and has sent no valid token.
+    """
 
 
 class LimitExceeded(RequestError):

@@ -206,6 +206,11 @@ class Gateway(Service):
             self._withdraw(self._holders.surplus())
         return asker.waiter
 
+    def refuse(self, request: Request, error: RequestError) -> None:
+        now = self.seconds()
+        asker: Asker[Deferred[Answer]] = Asker(request, now, Deferred(), Holder(request.origin))
+        self._record_late([(error, (asker,))], None, now)
+
     def disconnected(self, holder: Holder) -> None:
         self._withdraw(self._holders.disconnected(holder))
 

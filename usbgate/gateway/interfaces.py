@@ -13,6 +13,7 @@ from zope.interface import Attribute, Interface
 
 from usbgate.core.alarms import Uncompared
 from usbgate.core.counts import LinkCounts
+from usbgate.core.errors import RequestError
 from usbgate.core.holders import Holder
 from usbgate.core.model import (
     Alarm,
@@ -268,6 +269,11 @@ class IGateway(Interface):
         Returns:
             Fires with the answer; fails with a `RequestError`. Cancelling it does not take the request back: it
             runs to its end and is recorded, but its reply goes nowhere.
+        """
+
+    def refuse(request: Request, error: RequestError) -> None:
+        """
+        Record a request that its client may not make (§5); it is not asked.
         """
 
     def disconnected(holder: Holder) -> None:

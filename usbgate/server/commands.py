@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from usbgate.access.rights import DEVICE_PATHS
+from usbgate.access.roles import Role
 from usbgate.core.errors import RequestError, Unknown
 from usbgate.core.fieldline import format_line, is_key, is_sensor_id
 from usbgate.core.messages import alarm_fields, answer_line, error_line, parse_request
@@ -48,6 +50,7 @@ async def answer(console: Console, line: str) -> None:
     name, *arguments = line.split()
     try:
         found = _find(name)
+        console.factory.authority.check(console.access, found.role)
         if arguments and not found.takes_arguments:
             raise found.usage_error()
         closing_line = await found.run(console, arguments) or format_line({"OK": found.name})
@@ -82,6 +85,8 @@ async def ask(console: Console, arguments: Sequence[str]) -> str | None:
     try:
         request = parse_request(_request_fields(command, sensor, options), console.origin, console.client)
         tag = fields.get("TAG")
+        if console.access.role < Role.COMMAND:
+            console.factory.check(console.access, request)
         console.send_lines(answer_line(await console.gateway.ask(request, console.connection.holder), tag))
     except RequestError as error:
         return error_line(error, fields)
@@ -165,7 +170,8 @@ async def devices(console: Console, arguments: Sequence[str]) -> None:
     """
     List the devices, their states and counts.
     """
-    await console.send_data(map(device_fields, console.gateway.queries.devices()))
+    devices = console.gateway.queries.devices()
+    await console.send_data(device_fields(each, console.access.role >= DEVICE_PATHS) for each in devices)
 
 
 @word("alarms [ID] [since=7d] [limit=100]")
@@ -194,7 +200,8 @@ async def acknowledge(console: Console, arguments: Sequence[str]) -> None:
     if not arguments:
         raise acknowledge.usage_error()
     alarm, *who = arguments
-    await console.send_data([alarm_fields(await console.gateway.acknowledge(alarm, " ".join(who) or console.origin))])
+    by = " ".join(who) or console.origin
+    await console.send_data([alarm_fields(await console.gateway.acknowledge(alarm, console.access.acknowledge_as(by)))])
 
 
 @word("requests [ID] [limit=100]")
@@ -237,6 +244,19 @@ async def malformed(console: Console, arguments: Sequence[str]) -> None:
     Show the last malformed or damaged lines with their reasons.
     """
     await console.send_data(map(malformed_fields, console.gateway.queries.malformed_lines()))
+
+
+@word("auth TOKEN")
+async def auth(console: Console, arguments: Sequence[str]) -> None:
+    """
+    Authenticate: from now on, this connection may do what the token permits, instead of what its address does.
+    """
+    if len(arguments) != 1:
+        raise auth.usage_error()
+    access = console.connection.authenticate(arguments[0])
+    access.check(Role.NONE)
+    console.connection.admit(access)
+    await console.send_data([{"NAME": access.who or "", "ROLE": access.role.spelled}])
 
 
 @word("ping")

@@ -14,6 +14,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from usbgate.access.roles import Access
+from usbgate.access.tokens import redact
 from usbgate.core.errors import Failed, RequestError
 from usbgate.core.fieldline import format_line
 from usbgate.core.messages import data_line, error_line
@@ -41,7 +43,6 @@ class Console:
         factory: All connections.
         gateway: Answers requests and queries.
         origin: `ORIGIN` of requests that have none.
-        client: The client's host and port, for the log and for the record of requests.
         words: Lines that are not answered yet, or the error that a line is answered with. The first one is being
             answered.
     """
@@ -53,12 +54,25 @@ class Console:
         self.factory = connection.factory
         self.gateway = connection.factory.gateway
         self.origin = connection.origin
-        self.client = connection.client
         self.words: deque[str | RequestError] = deque()
         self._leases: list[Lease] = []
         self._lost_events = 0  # since the client stopped reading
         self._room: Deferred[bool] | None = None
         self._turn: IDelayedCall | None = None
+
+    @property
+    def access(self) -> Access:
+        """
+        What the client may do.
+        """
+        return self.connection.access
+
+    @property
+    def client(self) -> str:
+        """
+        Who the client is, for the log and for the record of requests.
+        """
+        return self.connection.client
 
     @property
     def is_active(self) -> bool:
@@ -112,7 +126,11 @@ class Console:
                 else:
                     await commands.answer(self, word)
             except Exception:
-                self.log.failure("unexpected error in a word of {client}: {word!r}", client=self.client, word=word)
+                self.log.failure(
+                    "unexpected error in a word of {client}: {word!r}",
+                    client=self.client,
+                    word=redact(str(word).encode()).decode(),
+                )
                 connection.send_lines(error_line(Failed(), {}))
             self.words.popleft()
             connection.regulate()

@@ -53,13 +53,13 @@ def _sensor_fields(sensor: str, known: SensorSummary | None, settings: SensorSet
     }
 
 
-def device_fields(device: DeviceSummary) -> Mapping[str, str]:
+def device_fields(device: DeviceSummary, with_path: bool) -> Mapping[str, str]:
     """
     Return the fields of a device.
     """
     return {
         "DEV": device.name,
-        "PATH": device.path,
+        **({"PATH": device.path} if with_path else {}),
         "STATE": device.state,
         "SINCE": format_time(device.since),
         **{count.key: str(count.value) for count in device.counts},

@@ -13,9 +13,12 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
-from usbgate.core.errors import LimitExceeded, RequestError, Stopped
+from usbgate.access.authority import Authority
+from usbgate.access.doors import LOCAL, Door
+from usbgate.access.roles import Access, Role
+from usbgate.core.errors import Denied, LimitExceeded, RequestError, Stopped
 from usbgate.core.messages import answer_line, error_line, event_line
-from usbgate.core.model import Answer, Event
+from usbgate.core.model import Answer, Event, Request
 from usbgate.gateway.interfaces import IGateway
 from usbgate.net.broadcast import Broadcast
 from usbgate.net.places import NoPlace, Places
@@ -44,6 +47,7 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
     Attributes:
         reactor: For time limits and later turns.
         gateway: Answers requests.
+        authority: Decides who clients are.
         wall: The wall clock, whole milliseconds since 1970, UTC (`IClock.wall`).
         subscribers: Subscriptions to events.
         limited: Refusals because of a limit, since the start.
@@ -57,23 +61,29 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         self,
         reactor: IReactorTime,
         gateway: IGateway,
+        authority: Authority,
         max_connections: int = MAX_CONNECTIONS,
         wall: Callable[[], int] = _wall,
         max_of_address: int | None = None,
+        door: Door = LOCAL,
     ) -> None:
         """
         Args:
-            reactor: See the attribute, as for `gateway` and `wall`.
+            reactor: See the attribute, as for `gateway`, `authority` and `wall`.
             gateway: See above.
+            authority: See above.
             max_connections: Connections beyond that get an error and are closed, unless an idle one makes room.
             wall: See above.
             max_of_address: The same for the connections of one address; see `Places`.
+            door: What clients may do without a token.
         """
         self.reactor = reactor
         self.gateway = gateway
+        self.authority = authority
         self.wall = wall
         self.subscribers = Broadcast(reactor, self.subscribe_lines)
         self.limited = 0
+        self._door = door
         self.connections: set[ClientProtocol] = set()
         self._places: Places[ClientProtocol] = Places(max_connections, max_of_address)
         # Those that may make room: whether they are local, and an ordered set, the oldest first. Those that have sent
@@ -94,7 +104,7 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         """
         Build the protocol of a new connection.
         """
-        return ClientProtocol(self, addr)
+        return ClientProtocol(self, addr, self._door)
 
     def add(self, client: ClientProtocol) -> RequestError | None:
         """
@@ -176,6 +186,20 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
             all_closed, self._all_closed = self._all_closed, None
             all_closed.callback(None)
 
+    def check(self, access: Access, request: Request) -> None:
+        """
+        Check that a client may ask what it asks. If not, and if it may do anything at all, record that.
+
+        Raises:
+            Denied: It may not.
+        """
+        try:
+            self.authority.check_question(access, request.question)
+        except Denied as error:
+            if access.role > Role.NONE:  # the database must not grow for just anybody
+                self.gateway.refuse(request, error)
+            raise
+
     def log_refused(self, client: str, reason: str) -> None:
         """
         Log, at most once a minute, that a connection was closed because its first line is not a line client's.
@@ -205,6 +229,7 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
             "WAITING": sum(client.in_flight for client in self.connections),
             "ACCEPTED": self._accepted,
             "LIMITED": self.limited,
+            "DENIED": self.authority.denied,
         }
 
     def subscribe_lines(self, deliver: Callable[[str | None, str], None]) -> Callable[[], None]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import fail
@@ -17,17 +18,22 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from usbgate.core.errors import Failed, LimitExceeded, Malformed, RequestError, Stopped
+from usbgate.access.authority import Authority
+from usbgate.access.doors import Door
+from usbgate.access.roles import Access, Role
+from usbgate.access.tokens import redact
+from usbgate.core.errors import Failed, LimitExceeded, Malformed, RequestError, Stopped, Unauthenticated
 from usbgate.core.holders import Holder
 from usbgate.core.messages import error_line, salvage, with_tag
 from usbgate.core.model import Answer
 from usbgate.net.keepalive import is_over, keep_alive
 from usbgate.net.linereceiver import BoundedLineReceiver
+from usbgate.net.peeruser import peer_user
 from usbgate.net.places import is_local
 from usbgate.net.sendqueue import STUCK_AFTER, SendQueue
 from usbgate.server.console import Console
 from usbgate.server.opening import Opening
-from usbgate.server.requests import REQUEST_LINE, is_original_request, read_request
+from usbgate.server.requests import REQUEST_LINE, ReadRequest, is_original_request, read_request, take_token
 from usbgate.server.telnet import TelnetFilter
 
 if TYPE_CHECKING:
@@ -38,6 +44,7 @@ WORDS_LIMIT = 64  # words waiting per connection, protocol §3: a screenful past
 UNSENT_LIMIT = 64 * 1024  # bytes; a client that does not read is not read from, protocol §3
 HALF_CLOSED_CHECK = 10.0  # seconds between two checks of a half-closed connection: as long as a keep-alive
 LINES_PER_TURN = 32  # of a connection, 2 ms: 50 clients that sent 200 each at once delayed all others by a second
+_COMMAND = Role.COMMAND
 FIRST_DATA_PATIENCE = 0.25  # seconds in which nothing may follow the original client's line, protocol §3
 
 
@@ -50,7 +57,9 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         factory: All connections, of which this is one.
         origin: The peer's host, or `local` on a Unix socket: `ORIGIN` of requests that have none.
         is_local: Whether the peer is on this machine.
-        client: The peer's host and port, for the log and for the record of requests.
+        client: The peer's host and port, behind the name of its token or user, for the log and for the record of
+            requests.
+        access: What the client may do.
         holder: This connection, as one that holds places in the queues.
         console: Answers its words.
         in_flight: Requests that are not answered yet.
@@ -63,18 +72,22 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
     transport: ITCPTransport
     lines_at_once = LINES_PER_TURN
 
-    def __init__(self, factory: ClientFactory, address: IAddress | None) -> None:
+    def __init__(self, factory: ClientFactory, address: IAddress | None, door: Door) -> None:
         """
         Args:
             factory: All connections.
             address: The peer's address.
+            door: What it may do without a token.
         """
         super().__init__()
         self.factory = factory
         self.origin = str(getattr(address, "host", "local"))
         self.is_local = is_local(self.origin)
         port = getattr(address, "port", None)
-        self.client = self.origin if port is None else f"{self.origin}:{port}"
+        self.client = self._peer = self.origin if port is None else f"{self.origin}:{port}"
+        self._door = door
+        self.access = Access(Role.NONE)
+        self._unfollow: Callable[[], None] = lambda: None
         self.holder = Holder(self.origin)
         self.console = Console(self)
         self.in_flight = 0
@@ -98,10 +111,35 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)  # echo and answer are two writes: 44 ms a round trip without
             keep_alive(self.transport)
+        self.admit(self._door.admit(peer_user(self.transport)))
         refusal = self.factory.add(self)
         if refusal is not None:
             self.send_lines(error_line(refusal, {}))
             self.close()
+
+    def admit(self, access: Access) -> None:
+        """
+        Let the client do something else from now on. If its token ends, close the connection.
+        """
+        self._unfollow()
+        self._unfollow = self.factory.authority.follow(access, self._token_ended)
+        self.access = access
+        self.client = access.sign(self._peer)
+
+    def authenticate(self, secret: str) -> Access:
+        """
+        Return what a token permits. After a wrong one, nothing more is read for a while.
+        """
+        authority: Authority = self.factory.authority
+        access = authority.authenticate(secret, self.origin)
+        if access.refusal is not None and self._resume is None and not self.closing:
+            self.pauseProducing()
+            self._resume = self.factory.reactor.callLater(authority.delay(self.origin), self._resume_if_not_full)
+        return access
+
+    def _token_ended(self) -> None:
+        self.send_lines(error_line(Unauthenticated("the token was removed, or has expired"), {}))
+        self.close()
 
     def readConnectionLost(self) -> None:
         """
@@ -133,6 +171,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         are discarded.
         """
         self._queue.close()
+        self._unfollow()
         if self._resume is not None:
             for line in list(self.waiting):
                 if REQUEST_LINE.match(line) and len(line) <= self.MAX_LENGTH:
@@ -281,7 +320,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         reason = error.reason if isinstance(error, Malformed) else "line too long"
         if isinstance(error, LimitExceeded):
             self.factory.limited += 1
-        self.factory.gateway.add_malformed(f"client {self.origin}", line, reason)
+        self.factory.gateway.add_malformed(f"client {self.origin}", redact(line), reason)
 
     # Requests.
 
@@ -295,12 +334,16 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         """
         if self.closing:
             return
+        access = self.access
         try:
             fields, request, echo = read_request(line, self.origin, self.client)
         except Malformed as error:
-            self._record_malformed(line, error)
-            self.send_lines(error_line(error, salvage(line)))
-            return
+            found = self._read_with_token(line)
+            if found is None:
+                self._record_malformed(line, error)
+                self.send_lines(error_line(error, salvage(line)))
+                return
+            (fields, request, echo), access = found
         self._write(echo + line_end)
         # The original client prints all that it reads, so its echo has no line end: that comes before the next data.
         self._owed = b"" if line_end else b"\n"
@@ -311,10 +354,23 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
             return
         self.in_flight += 1
         try:
+            if access.role < _COMMAND:
+                self.factory.check(access, request)
             answer = self.factory.gateway.ask(request, self.holder)
         except Exception:
             answer = fail()
         answer.addCallbacks(self._answered, self._failed, (fields,), errbackArgs=(fields,))
+
+    def _read_with_token(self, line: bytes) -> tuple[ReadRequest, Access] | None:
+        # A request line with a token, and what that permits; None if the line has none or is no request besides.
+        found = take_token(line)
+        if found is None:
+            return None
+        secret, rest = found
+        access = self.authenticate(secret)
+        with suppress(Malformed):
+            return read_request(rest, self.origin, access.sign(self._peer)), access
+        return None
 
     def _answered(self, answer: Answer, fields: Mapping[str, str]) -> None:
         try:

@@ -22,7 +22,7 @@ CACHED_SIZE = 128
 REQUEST_LINE = re.compile(KEY_PATTERN.encode() + b":")
 
 # The fields of a request line, what it asks, and its echo without a line end.
-_Parsed = tuple[Mapping[str, str], Request, bytes]
+ReadRequest = tuple[Mapping[str, str], Request, bytes]
 
 
 def is_original_request(data: bytes) -> bool:
@@ -35,7 +35,22 @@ def is_original_request(data: bytes) -> bool:
         return False
 
 
-def read_request(line: bytes, origin: str, client: str) -> _Parsed:
+def take_token(line: bytes) -> tuple[str, bytes] | None:
+    """
+    Split a request line that has the key `AUTH`, which no request keeps.
+
+    Returns:
+        The token, and the line without it; None if the line has no `AUTH`, or does not parse.
+    """
+    try:
+        fields = parse(line)
+    except Malformed:
+        return None
+    secret = fields.pop("AUTH", None)
+    return None if secret is None else (secret, join_fields(fields).encode())
+
+
+def read_request(line: bytes, origin: str, client: str) -> ReadRequest:
     """
     Parse a request line.
 
@@ -53,7 +68,7 @@ def read_request(line: bytes, origin: str, client: str) -> _Parsed:
     return _read_cached(line, origin, client) if len(line) <= CACHED_SIZE else _read(line, origin, client)
 
 
-def _read(line: bytes, origin: str, client: str) -> _Parsed:
+def _read(line: bytes, origin: str, client: str) -> ReadRequest:
     fields = parse(line)
     request = parse_request(fields, origin, client, parsed=True)
     return fields, request, request.line if request.fields is fields else join_fields(fields).encode()

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from inspect import cleandoc
 from typing import TYPE_CHECKING
 
+from usbgate.access.rights import WORD_ROLES
 from usbgate.core.errors import Malformed
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Word:
         details: The rest of its help, one text for each paragraph.
         alias: Another name of the word; None for none.
         run: Answers it.
+        role: The role that it requires.
     """
 
     def __init__(self, usage: str, run: Run, alias: str | None) -> None:
@@ -37,6 +39,7 @@ class Word:
         self.summary, *self.details = (" ".join(each.split()) for each in cleandoc(run.__doc__ or "").split("\n\n"))
         self.alias = alias
         self.run = run
+        self.role = WORD_ROLES[self.name]
 
     def usage_error(self, reason: str = "wrong arguments") -> Malformed:
         """
@@ -48,7 +51,7 @@ class Word:
 
 def word(usage: str, alias: str | None = None) -> Callable[[Run], Word]:
     """
-    Declare a word; its docstring is its help.
+    Declare a word; its docstring is its help. `usbgate.access.rights` has the role that it requires.
 
     Args:
         usage: The word and its arguments, such as `last [ID [FIELD]]`. Without arguments here, none are accepted.

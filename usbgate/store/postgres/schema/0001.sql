@@ -169,7 +169,7 @@ comment on column usbgate.request.at is 'When it was accepted, by the clock as i
 comment on column usbgate.request.gateway is 'The gateway that stored it';
 comment on column usbgate.request.seq is 'Its number: the order in which rows of this gateway arrived';
 comment on column usbgate.request.origin is 'Who asked, as the client names itself, or its address';
-comment on column usbgate.request.client is 'The address of the client, or local for a Unix socket';
+comment on column usbgate.request.client is 'The address of the client, or local for a Unix socket, behind the name of its token or its user and an @';
 comment on column usbgate.request.device is 'The name of the device for which it was meant; null if none was determined';
 comment on column usbgate.request.sensor is 'The id of the sensor that was asked';
 comment on column usbgate.request.command is 'The command';

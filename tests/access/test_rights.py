@@ -1,0 +1,57 @@
+"""
+The table of rights, and what docs/security.md prints of it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.running import ROOT
+from usbgate.access.doors import LOCAL, Door
+from usbgate.access.rights import RIGHTS, WORD_ROLES
+from usbgate.access.roles import Role
+from usbgate.server.commands import WORDS
+
+SECURITY = (ROOT / "docs" / "security.md").read_text()
+
+
+class RightsTests(SynchronousTestCase):
+    """
+    `RIGHTS`.
+    """
+
+    def test_complete(self) -> None:
+        """
+        The table has every word, once.
+        """
+        self.assertEqual(sorted(word for right in RIGHTS for word in right.words), sorted(WORDS))
+        self.assertEqual({name: word.role for name, word in WORDS.items()}, WORD_ROLES)
+
+    def test_page(self) -> None:
+        """
+        docs/security.md prints the table.
+        """
+        for right in RIGHTS:
+            words = ", ".join(f"`{word}`" for word in right.words)
+            role = "none" if right.role is Role.NONE else f"`{right.role.spelled}`"
+            self.assertIn(f"| {role} | {right.does} | {words} |\n", SECURITY)
+
+
+class DoorTests(SynchronousTestCase):
+    """
+    `Door`.
+    """
+
+    def test_users(self) -> None:
+        """
+        The daemon's own user and root may do everything, others have the role of the door; all are recorded.
+        """
+        for door in (LOCAL, Door(Role.READ)):
+            for user in (os.geteuid(), 0):
+                access = door.admit(user)
+                self.assertEqual((access.role, access.sign("local")), (Role.ADMIN, f"uid{user}@local"))
+            self.assertEqual(door.admit(4711).role, door.role)
+            access = door.admit(None)
+            self.assertEqual((access.role, access.sign("10.0.0.1:5")), (door.role, "10.0.0.1:5"))

@@ -1,0 +1,237 @@
+"""
+Who may do what over the line protocol (protocol §3): every word and every kind of request, with every role.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.access import authority
+from tests.support.memory_gateway import MemoryGateway, PeerTransport
+from usbgate.access.authority import CHECK_INTERVAL, LONGEST_DELAY
+from usbgate.access.doors import Door
+from usbgate.access.rights import WORD_ROLES
+from usbgate.access.roles import ROLES, Role
+from usbgate.access.tokens import Token, TokenFile, digest
+from usbgate.core.fieldline import parse
+from usbgate.gateway.interfaces import DeviceSummary
+from usbgate.server.factory import ClientFactory
+from usbgate.server.protocol import ClientProtocol
+from usbgate.testing import AT
+
+# Each word with arguments that it accepts.
+LINES = {
+    **{word: word for word in WORD_ROLES},
+    "ask": "ask 20 J",
+    "history": "history 20",
+    "acknowledge": "acknowledge 1",
+    "lend": "lend leonardo",
+}
+
+READING, COMMANDING = "MSG:J_ID:20", "MSG:ON_ID:9"
+
+
+class AccessCase(SynchronousTestCase):
+    """
+    A state folder with a token of each role, named for it, whose secret is `secret-ROLE`.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make both.
+        """
+        self.clock = Clock()
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.tokens = TokenFile(self.folder)
+        for role in ROLES:
+            token = Token(name=role, role=role, sha256=digest(f"secret-{role}"), created=AT)  # type: ignore[arg-type]
+            self.tokens.add(token)
+        self.gateway = MemoryGateway()
+        self.gateway.known_devices = [DeviceSummary("leonardo", "/dev/ttyACM0", "online", AT)]
+
+    def connect(self, role: Role) -> None:
+        """
+        Connect a client at a door that gives a role.
+        """
+        keeper = authority(self.clock, self.folder)
+        factory = ClientFactory(self.clock, self.gateway, keeper, wall=lambda: AT, door=Door(role))
+        self.client: ClientProtocol = factory.buildProtocol(IPv4Address("TCP", "10.0.0.7", 4711))
+        self.transport = PeerTransport(self.clock)
+        self.transport.protocol = self.client
+        self.client.makeConnection(self.transport)
+        self.addCleanup(self.transport.abortConnection)
+
+    def send(self, *lines: str) -> list[str]:
+        """
+        Send lines; return what is received until all is quiet.
+        """
+        self.client.dataReceived("".join(line + "\n" for line in lines).encode())
+        self.clock.pump([0.0] * 20)
+        received: list[str] = self.transport.value().decode().splitlines()
+        self.transport.clear()
+        return received
+
+
+class MatrixTests(AccessCase):
+    """
+    Every word and every kind of request x every role x a door that gives it and a token.
+    """
+
+    def check(self, line: str, role: Role, required: Role, replies: int) -> None:
+        """
+        Check that a line is denied exactly if the role is too low, and that the error names the role.
+        """
+        with_token = f"auth secret-{role.spelled}"
+        for door, *before in ((role,), (Role.NONE, with_token), (Role.ADMIN, with_token)):
+            if before and role is Role.NONE:
+                continue
+            self.connect(door)
+            self.send(*before)
+            asked = len(self.gateway.asked) + len(self.gateway.lendings)
+            received = self.send(line)
+            denied = [each for each in received if each.startswith("ERROR:denied_")]
+            self.assertEqual(len(denied), int(role < required), (line, role, before, received))
+            if denied:
+                self.assertIn(f"this requires the role {required.spelled}", denied[0])
+                self.assertEqual(len(received), replies)
+                self.assertEqual(len(self.gateway.asked) + len(self.gateway.lendings), asked)
+
+    def test_words(self) -> None:
+        """
+        Every word.
+        """
+        for word, required in WORD_ROLES.items():
+            for role in Role:
+                self.check(LINES[word], role, required, 1)
+
+    def test_requests(self) -> None:
+        """
+        Questions that only read, and all others, as request lines and by `ask`.
+        """
+        for role in Role:
+            self.check(READING, role, Role.ASK, 2)
+            self.check(COMMANDING, role, Role.COMMAND, 2)
+            if role >= Role.ASK:  # otherwise the word itself is denied
+                self.check("ask 9 ON", role, Role.COMMAND, 1)
+                self.check("ask 2 J", role, Role.ASK, 1)
+
+    def test_paths(self) -> None:
+        """
+        Only `admin` sees where devices are.
+        """
+        for role in Role:
+            self.connect(role)
+            self.assertEqual("/dev/ttyACM0" in "".join(self.send("devices")), role is Role.ADMIN)
+
+
+class TokenTests(AccessCase):
+    """
+    Tokens.
+    """
+
+    def test_word(self) -> None:
+        """
+        `auth` replies with name and role, and the name is recorded with each request from then on; another token
+        replaces it, and a wrong one changes nothing.
+        """
+        self.connect(Role.NONE)
+        self.assertEqual(self.send("auth secret-command"), ["NAME:command_ROLE:command", "OK:auth"])
+        self.send(COMMANDING)
+        self.assertEqual(self.gateway.requested[-1].client, "command@10.0.0.7:4711")
+        self.assertEqual(self.send("AUTH wrong"), ["ERROR:denied_TEXT:there is no such token, or it has expired"])
+        self.clock.advance(LONGEST_DELAY)
+        self.send("ask 9 ON")
+        self.assertEqual(len(self.gateway.requested), 2)
+        self.assertEqual(self.send("auth secret-read"), [])  # `ask` is not answered yet
+        self.gateway.answer(1)
+        self.assertEqual(self.send(COMMANDING)[-1][:13], "ERROR:denied_")
+        for wrong in ("auth", "auth a b"):
+            self.assertEqual(self.send(wrong), ["ERROR:malformed_TEXT:wrong arguments: usage: auth TOKEN"])
+
+    def test_request_line(self) -> None:
+        """
+        A request line may have a token of its own: it counts for this line only, and goes neither into the echo nor to
+        the device.
+        """
+        self.connect(Role.NONE)
+        echo, *more = self.send(f"AUTH:secret-command_{COMMANDING}_TAG:7")
+        self.assertEqual((echo, more), (f"{COMMANDING}_TAG:7", []))
+        (request,) = self.gateway.requested
+        self.assertEqual(request.line, f"{COMMANDING}_ORIGIN:10.0.0.7".encode())
+        self.assertEqual(request.client, "command@10.0.0.7:4711")
+        self.assertEqual(parse(self.send(COMMANDING)[1].encode())["ERROR"], "denied")
+        self.connect(Role.ADMIN)
+        self.assertEqual(parse(self.send(f"{COMMANDING}_auth:secret-read")[1].encode())["ERROR"], "denied")
+
+    def test_wrong_in_request_line(self) -> None:
+        """
+        A wrong token in a request line is an error behind the echo, and the client has to wait for all that follows.
+        """
+        self.connect(Role.ADMIN)
+        received = self.send(f"{COMMANDING}_AUTH:wrong", "ping")
+        self.assertEqual(received[0], COMMANDING)
+        self.assertEqual(received[1:], ["ERROR:denied_MSG:ON_ID:9_TEXT:there is no such token, or it has expired"])
+        self.assertEqual(self.gateway.requested, [])
+        self.clock.advance(LONGEST_DELAY)
+        self.assertEqual(self.send(), ["OK:ping"])
+
+    def test_nowhere(self) -> None:
+        """
+        A token stands in no reply, and in no line that is kept as malformed.
+        """
+        self.connect(Role.ADMIN)
+        secret = digest("any")
+        lines = [
+            f"AUTH:{secret}",
+            f"AUTH:{secret}_MSG:J",
+            f"MSG:J_ID:20_AUTH:{secret}_NOTE:12_30:45",
+            f"MSG:J_ID:20_AUTH:{secret}_X:" + 1100 * "x",
+            f"auth {secret} {secret}",
+            f"auth {secret} " + 1100 * "x",
+            f"ask 20 J AUTH={secret}",
+        ]
+        for line in lines:
+            self.assertNotIn(secret, "\n".join(self.send(line)))
+            self.clock.advance(LONGEST_DELAY)
+        self.client.dataReceived(b"auth " + secret.encode() + b"\xff\n")
+        self.assertGreaterEqual(len(self.gateway.refusals), 5)
+        for _, kept, _ in self.gateway.refusals:
+            self.assertNotIn(secret.encode()[:40], kept)
+
+    def test_original_client(self) -> None:
+        """
+        The original client may send a token, too.
+        """
+        self.connect(Role.NONE)
+        self.client.dataReceived(f"{COMMANDING}_ORIGIN:TOTO_AUTH:secret-command".encode())
+        self.clock.advance(0.25)
+        self.assertEqual(self.transport.value(), f"{COMMANDING}_ORIGIN:TOTO".encode())
+        self.assertEqual(len(self.gateway.requested), 1)
+
+    def test_removed(self) -> None:
+        """
+        A connection whose token is removed gets an error, and is closed.
+        """
+        self.connect(Role.ADMIN)
+        self.send("auth secret-command", "watch")
+        self.tokens.remove("command")
+        self.clock.advance(CHECK_INTERVAL)
+        self.assertEqual(self.send(), ["ERROR:denied_TEXT:the token was removed, or has expired"])
+        self.assertFalse(self.transport.connected)
+
+    def test_recorded(self) -> None:
+        """
+        What is denied is counted, and recorded if the client may do anything.
+        """
+        self.connect(Role.NONE)
+        self.send(COMMANDING, "ask 9 ON")
+        self.assertEqual(self.gateway.refused, [])
+        self.send("auth secret-ask", COMMANDING, "ask 9 OFF")
+        recorded = [(request.client, request.question.command, code) for request, code in self.gateway.refused]
+        self.assertEqual(recorded, [("ask@10.0.0.7:4711", "ON", "denied"), ("ask@10.0.0.7:4711", "OFF", "denied")])
+        self.assertIn("_DENIED:4", self.send("status")[-2])

@@ -1,0 +1,32 @@
+"""
+An authority for tests: with a door that lets everybody do everything, and with the tokens of a folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from usbgate.access.authority import Authority
+from usbgate.access.doors import Door
+from usbgate.access.roles import Role
+from usbgate.access.tokens import TokenFile
+from usbgate.core.model import Question
+from usbgate.testing import AT
+
+OPEN = Door(Role.ADMIN)
+
+
+def authority(clock: Any, folder: Path = Path("/nonexistent")) -> Authority:
+    """
+    Return an authority for which the command `J` only reads.
+
+    Args:
+        clock: For time.
+        folder: The state folder; by default there are no tokens.
+    """
+
+    def reads(question: Question) -> bool:
+        return question.command == "J"
+
+    return Authority(clock, lambda: AT, TokenFile(folder), reads)

@@ -1,0 +1,3 @@
+"""
+Who may do what: roles, tokens, and what each word and call requires.
+"""

@@ -1,0 +1,183 @@
+"""
+Decides who a client is: the tokens of the state folder, those who failed to authenticate, and those whose token ends
+while they are connected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from hmac import compare_digest
+from typing import NamedTuple
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from usbgate.access.roles import Access, Role
+from usbgate.access.tokens import Token, TokenFile, TokensUnreadable, digest
+from usbgate.core.containers import BoundedDict
+from usbgate.core.errors import Denied
+from usbgate.core.model import Question
+
+CHECK_INTERVAL = 1.0  # seconds until a removed token ends the connections that have it
+
+# After a wrong token, a client waits: twice as long after each further one from the same address. This is for programs
+# with an old token, which must not take the processor's time; guessing 256 bits is hopeless anyway. So a valid token is
+# never delayed, whatever others at its address do.
+FIRST_DELAY = 0.1  # seconds
+LONGEST_DELAY = 5.0  # seconds
+FORGET_AFTER = 60.0  # seconds after which a failure no longer counts
+ADDRESSES_LIMIT = 1024  # of failures that are remembered: 200 kB
+
+LOG_INTERVAL = 60.0  # seconds between two log lines about failures
+
+
+class _Failures(NamedTuple):
+    # Of one address: how many, one after the other, and when the last one was.
+    number: int
+    last: float
+
+
+class Authority:
+    """
+    Who clients are, for all front ends.
+
+    Attributes:
+        local: The hash of the local token, with which a program of the daemon's own user may do everything; None for
+            none.
+        denied: How often a client was not permitted to do something, or sent a wrong token, since the start.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        wall: Callable[[], int],
+        tokens: TokenFile,
+        reads: Callable[[Question], bool],
+    ) -> None:
+        """
+        Args:
+            reactor: For time.
+            wall: The wall clock (`IClock.wall`).
+            tokens: The tokens.
+            reads: Returns whether a question only reads, so that the role `ask` is enough.
+        """
+        self.local: str | None = None
+        self.denied = 0
+        self._reactor = reactor
+        self._wall = wall
+        self._tokens = tokens
+        self._reads = reads
+        self._failures: BoundedDict[str, _Failures] = BoundedDict(ADDRESSES_LIMIT)
+        self._followed: dict[object, tuple[Token, Callable[[], None]]] = {}
+        self._check: IDelayedCall | None = None
+        self._unlogged = 0
+        self._logged = float("-inf")
+
+    def authenticate(self, secret: str, host: str) -> Access:
+        """
+        Return what a client may do that has sent a token; nothing if there is no such token, or if it has expired (see
+        `delay`).
+
+        Args:
+            secret: The token.
+            host: Its address.
+        """
+        if self.local is not None and compare_digest(self.local, digest(secret)):
+            return Access(Role.ADMIN, "local")
+        token = None
+        try:
+            token = self._tokens.find(secret, self._wall())
+        except TokensUnreadable as error:
+            self._log_failure(host, str(error))
+        if token is None:
+            self._fail(host)
+            return Access(Role.NONE, refusal="there is no such token, or it has expired")
+        self._failures.pop(host, None)
+        return Access(token.level, token.name, token)
+
+    def delay(self, host: str) -> float:
+        """
+        Return for how many seconds a client that has sent a wrong token gets nothing done.
+        """
+        failures = self._failures.get(host)
+        return 0.0 if failures is None else min(FIRST_DELAY * 2 ** min(failures.number - 1, 16), LONGEST_DELAY)
+
+    def check(self, access: Access, role: Role) -> None:
+        """
+        Check that a client has a role.
+
+        Raises:
+            Denied: It does not; that is counted.
+        """
+        try:
+            access.check(role)
+        except Denied:
+            if access.refusal is None:  # which has been counted
+                self.denied += 1
+            raise
+
+    def check_question(self, access: Access, question: Question) -> None:
+        """
+        Check that a client may ask a question.
+
+        Raises:
+            Denied: It may not; that is counted.
+        """
+        self.check(access, Role.ASK if self._reads(question) else Role.COMMAND)
+
+    def follow(self, access: Access, ended: Callable[[], None]) -> Callable[[], None]:
+        """
+        Call `ended` once if the token of a client is removed, or expires.
+
+        Returns:
+            What to call when the client is gone.
+        """
+        if access.token is None:
+            return lambda: None
+        key = object()
+        self._followed[key] = access.token, ended
+        if self._check is None:
+            self._check = self._reactor.callLater(CHECK_INTERVAL, self._check_followed)
+        return lambda: self._unfollow([key])
+
+    def _unfollow(self, keys: Collection[object]) -> None:
+        for key in keys:
+            self._followed.pop(key, None)
+        if not self._followed and self._check is not None:
+            self._check.cancel()
+            self._check = None
+
+    def _check_followed(self) -> None:
+        self._check = self._reactor.callLater(CHECK_INTERVAL, self._check_followed)
+        now = self._wall()
+        try:
+            valid = {token for token in self._tokens.tokens if token.is_valid(now)}
+        except TokensUnreadable as error:
+            self._log_failure("", str(error))
+            valid = set()
+        over = {key: ended for key, (token, ended) in self._followed.items() if token not in valid}
+        self._unfollow(over)
+        for ended in over.values():
+            ended()
+
+    def _fail(self, host: str) -> None:
+        self.denied += 1
+        now = self._reactor.seconds()
+        before = self._failures.get(host)
+        count = before.number if before is not None and now - before.last < FORGET_AFTER else 0
+        self._failures.remember(host, _Failures(count + 1, now))
+        self._log_failure(host, "no such token")
+
+    def _log_failure(self, host: str, why: str) -> None:
+        self._unlogged += 1
+        now = self._reactor.seconds()
+        if now - self._logged >= LOG_INTERVAL:
+            self.log.warn(
+                "{count} failed authentication(s), the last from {host}: {why}",
+                count=self._unlogged,
+                host=host,
+                why=why,
+            )
+            self._logged, self._unlogged = now, 0

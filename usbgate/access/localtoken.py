@@ -1,0 +1,98 @@
+"""
+The local token: with it, a program that can read the state folder may do everything, over TCP, too. The commands of
+`usbgate` find it by themselves.
+
+It is new at each start of the daemon. Its file also has the addresses on which this daemon listens, so that nobody
+sends the token to another program: the first line is the token, the others are `HOST PORT`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+
+from usbgate.access.authority import Authority
+from usbgate.access.tokens import digest, new_secret
+
+LOCAL_FILE = "local-token"
+_ANY = {"0.0.0.0", "::"}
+
+
+class LocalToken(Service):
+    """
+    Makes the local token while the daemon runs.
+    """
+
+    log = Logger()
+
+    def __init__(self, folder: Path, authority: Authority, ports: Callable[[], Iterable[IListeningPort]]) -> None:
+        """
+        Args:
+            folder: The state folder.
+            authority: Accepts the token.
+            ports: Returns the ports of line clients, once they are open.
+        """
+        self._file = folder / LOCAL_FILE
+        self._authority = authority
+        self._ports = ports
+
+    def startService(self) -> None:
+        """
+        Make the token.
+        """
+        super().startService()
+        secret = new_secret()
+        addresses = [port.getHost() for port in self._ports()]
+        known = [each for each in addresses if isinstance(each, IPv4Address | IPv6Address)]
+        text = "\n".join([secret, *(f"{each.host} {each.port}" for each in known), ""])
+        draft = f"{self._file}.new"
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(draft)
+            file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(file, text.encode())
+            finally:
+                os.close(file)
+            os.replace(draft, self._file)
+        except OSError as error:  # a full disk is no reason not to start
+            self.log.warn("{file} cannot be written: {reason}", file=self._file, reason=error.strerror)
+        else:
+            self._authority.local = digest(secret)
+
+    def stopService(self) -> None:
+        """
+        Remove the token.
+        """
+        super().stopService()
+        self._authority.local = None
+        with suppress(OSError):
+            self._file.unlink()
+
+
+def find_local_token(folder: Path, host: str, port: int) -> str | None:
+    """
+    Return the local token of the daemon that listens on an address of this machine; None if it can't be read, or if
+    that daemon does not listen there.
+
+    Args:
+        folder: Its state folder.
+        host: The IP address.
+        port: The port.
+    """
+    try:
+        secret, *addresses = (folder / LOCAL_FILE).read_text("ascii").split("\n")
+    except (OSError, UnicodeDecodeError):
+        return None
+    for address in addresses:
+        own, _, number = address.partition(" ")
+        if number == str(port) and (own == host or own in _ANY):
+            return secret
+    return None

@@ -1,0 +1,89 @@
+"""
+Roles, and what one client may do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from usbgate.core.errors import Denied, Unauthenticated
+
+if TYPE_CHECKING:
+    from usbgate.access.tokens import Token
+
+
+class Role(IntEnum):
+    """
+    What a client may do; each role includes those before it.
+    """
+
+    NONE = 0
+    READ = 1
+    ASK = 2
+    COMMAND = 3
+    ADMIN = 4
+
+    @property
+    def spelled(self) -> str:
+        """
+        The role as users write and read it.
+        """
+        return self.name.lower()
+
+
+# The roles that can be given, by the spelling of each.
+ROLES = {role.spelled: role for role in Role if role is not Role.NONE}
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """
+    What one client may do, and as whom.
+
+    Attributes:
+        role: Its role.
+        who: The name of its token, or its user on a Unix socket; None if only its address is known.
+        token: Its token; None if its role is that of its address. The local token is None, too: it never ends.
+        refusal: Why the token that it has sent permits nothing; None if it has sent none, or a valid one.
+    """
+
+    role: Role
+    who: str | None = None
+    token: Token | None = None
+    refusal: str | None = None
+
+    def check(self, role: Role) -> None:
+        """
+        Check that the client has a role.
+
+        Raises:
+            Unauthenticated: It does not, and has sent no token, or a wrong one.
+            Denied: It does not.
+        """
+        if self.refusal is not None:
+            raise Unauthenticated(self.refusal, role.spelled)
+        if self.role < role:
+            text = f"this requires the role {role.spelled}"
+            if self.token is None:
+                raise Unauthenticated(f"{text}: authenticate with a token", role.spelled)
+            raise Denied(f"{text}; the role of {self.who} is {self.role.spelled}", role.spelled)
+
+    def sign(self, client: str) -> str:
+        """
+        Return how this client is recorded.
+
+        Args:
+            client: Its address.
+        """
+        return client if self.who is None else f"{self.who}@{client}"
+
+    def acknowledge_as(self, by: str) -> str:
+        """
+        Return who has acknowledged an alarm: who has a token can't do it in the name of others, except `admin`.
+
+        Args:
+            by: Who it was, as the client says.
+        """
+        return by if self.token is None or self.role >= Role.ADMIN else f"{by} ({self.token.name})"
