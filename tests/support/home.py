@@ -7,15 +7,18 @@ Everything here blocks. The home is started once per process.
 from __future__ import annotations
 
 import atexit
+import json
 import shutil
 from collections.abc import Callable
 from functools import cache
 from threading import Event
+from typing import Any
+from urllib.request import Request, urlopen
 
 from tests.support import postgresql
 from tests.support.folders import new_folder
 from tests.support.running import RUN, PtyDevice, TwistdDaemon, free_port, is_answered
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 from usbgate.cli.demo import configuration
 
 # In addition to the demo's sensors: one that never answers, with a short time limit, one with an alarm,
@@ -104,6 +107,21 @@ class Home:
         """
         for sensor, values in self.values.items():
             self.say(sensor, values)
+
+    def end_alarms(self) -> None:
+        """
+        End and acknowledge all alarms.
+        """
+        for alarm in self._alarms():
+            self.say(alarm["sensor"], f"{alarm['field']}:0")
+            acknowledge = f"{self.url}api/v1/alarms/{alarm['id']}/acknowledge"
+            urlopen(Request(acknowledge, b"{}", {"Content-Type": "application/json"}), timeout=LIMIT).close()
+        eventually(lambda: not self._alarms(), "the alarms have ended")
+
+    def _alarms(self) -> list[dict[str, Any]]:
+        with urlopen(f"{self.url}api/v1/alarms", timeout=LIMIT) as response:
+            found: list[dict[str, Any]] = json.load(response)["alarms"]
+        return found
 
     def answer(self, fields: dict[str, str]) -> list[bytes]:
         """

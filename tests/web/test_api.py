@@ -442,8 +442,31 @@ class HistoryTests(WebTestCase):
             reply = await self.call("GET", f"/api/v1/{path}?sensor=20", headers={"Accept": accept})
             self.assertEqual(reply.body.decode(), expected)
             self.assertEqual(reply.header("Content-Type"), "text/csv; charset=utf-8; header=present")
-            self.assertEqual(reply.header("Content-Disposition"), 'attachment; filename="readings.csv"')
+            self.assertEqual(reply.header("Content-Disposition"), 'attachment; filename="20-2013-03-11-2102.csv"')
         await self.get("/api/v1/readings?sensor=20", headers={"Accept": "application/json, text/csv"})
+
+    async def test_csv_for_spreadsheets(self) -> None:
+        """
+        The separator, the decimal sign and the time zone of CSV can be chosen; the file is named by the sensor's name,
+        also with accents, and by the span.
+        """
+        self.gateway.stored = [StoredReading(7, reading(21.5, command="J"))]
+        self.gateway.presented = {"20": SensorSettings(name="pièce d’été")}
+        query = "sensor=20&separator=semicolon&decimal=comma&zone=Europe/Paris&since=1h"
+        reply = await self.call("GET", f"/api/v1/readings.csv?{query}")
+        self.assertEqual(
+            reply.body.decode().splitlines()[1], "7;2013-03-11 22:02:10.123;20;VALUE;leonardo;21,5;;J;true"
+        )
+        self.assertEqual(
+            reply.header("Content-Disposition"),
+            'attachment; filename="pi_ce-d-_t_-2013-03-11-2102-to-2013-03-11-2202.csv"; '
+            "filename*=UTF-8''pi%C3%A8ce-d-%C3%A9t%C3%A9-2013-03-11-2102-to-2013-03-11-2202.csv",
+        )
+        for query, reason in [
+            ("zone=Europe/Nowhere", "zone: not a time zone of this machine: 'Europe/Nowhere'"),
+            ("separator=x", "separator: invalid enum value 'x'"),
+        ]:
+            self.assertEqual((await self.problem("GET", f"/api/v1/readings.csv?sensor=20&{query}"))[2], reason)
 
     async def test_buckets(self) -> None:
         """

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 from klein import Klein
@@ -31,6 +32,7 @@ from usbgate.core.model import Selection
 from usbgate.gateway.interfaces import IGateway
 from usbgate.web import schema
 from usbgate.web.calls import HttpCalls, client_of, host_of, not_found
+from usbgate.web.csvformat import SEPARATORS, CsvFormat
 from usbgate.web.events import EventStreams
 from usbgate.web.openapi import document
 from usbgate.web.problems import respond
@@ -139,15 +141,17 @@ class Api:
         """
         Stored readings, newest last, or aggregates of them.
         """
-        as_csv = wants_csv(request.getHeader("Accept") or "")
-        await send_readings(self._reactor, self._queries, request, query, as_csv)
+        csv = CsvFormat() if wants_csv(request.getHeader("Accept") or "") else None
+        await send_readings(self._reactor, self._queries, request, query, csv, self.wall())
 
     @calls.get("/api/v1/readings.csv", content={CSV: []}, errors=[StoreUnavailable])
-    async def readings_csv(self, request: Any, query: schema.ReadingsQuery) -> None:
+    async def readings_csv(self, request: Any, query: schema.CsvQuery) -> None:
         """
         The same as CSV, with a header row.
         """
-        await send_readings(self._reactor, self._queries, request, query, True)
+        zone = None if query.zone is None else ZoneInfo(query.zone)
+        csv = CsvFormat(SEPARATORS[query.separator], query.decimal == "comma", zone)
+        await send_readings(self._reactor, self._queries, request, query, csv, self.wall())
 
     @calls.get("/api/v1/states", errors=[StoreUnavailable])
     async def states(self, request: Any, query: schema.StatesQuery) -> schema.ApiStates:

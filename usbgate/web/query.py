@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -112,6 +113,22 @@ class BucketWidth(float, QueryValue):
         if not 1.0 <= seconds <= 366 * 86_400.0:
             raise ValueError(f"not a duration from 1s to 366d: {text!r}")
         return cls(seconds)
+
+
+class ZoneName(str, QueryValue):
+    """
+    The name of a time zone, such as `Europe/Paris`.
+    """
+
+    SCHEMA: ClassVar[Mapping[str, Any]] = {"type": "string", "pattern": "^[A-Za-z0-9_+/-]{1,64}$"}
+
+    @classmethod
+    def parse(cls, text: str, now: int) -> Self:
+        try:
+            ZoneInfo(text)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"not a time zone of this machine: {text!r}") from None
+        return cls(text)
 
 
 def check_order(since: int | None, until: int | None) -> None:

@@ -4,8 +4,6 @@ Stored readings as JSON or CSV, fetched page by page while they are sent; and ag
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -14,9 +12,9 @@ import msgspec
 from twisted.internet.interfaces import IReactorTime
 
 from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import format_number
 from usbgate.core.model import Selection, StoredReading
 from usbgate.gateway.interfaces import IQueries
+from usbgate.web.csvformat import CsvFormat
 from usbgate.web.problems import respond
 from usbgate.web.query import check_order
 from usbgate.web.schema import CSV, JSON, MAX_BUCKETS, MAX_SELECTIONS, ApiBucket, ApiBuckets, ApiReading, ReadingsQuery
@@ -30,7 +28,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def send_readings(
-    reactor: IReactorTime, queries: IQueries, request: Any, query: ReadingsQuery, as_csv: bool
+    reactor: IReactorTime,
+    queries: IQueries,
+    request: Any,
+    query: ReadingsQuery,
+    csv: CsvFormat | None,
+    now: int,
 ) -> None:
     """
     Respond with readings, or with aggregates of them.
@@ -40,7 +43,8 @@ async def send_readings(
         queries: The gateway's queries.
         request: The request.
         query: Selects the readings.
-        as_csv: Whether to send CSV instead of JSON.
+        csv: How to spell CSV; None to send JSON.
+        now: Milliseconds since 1970, UTC.
 
     Raises:
         Malformed: `since` is later than `until`, or there are too many selections.
@@ -50,16 +54,24 @@ async def send_readings(
     selections = _selections(query)
     headers = {"Cache-Control": "no-store"}
     request.responseHeaders.addRawHeader("Vary", "Accept")
-    if as_csv:
-        headers["Content-Disposition"] = 'attachment; filename="readings.csv"'
-    content_type = f"{CSV}; charset=utf-8; header=present" if as_csv else JSON
+    if csv is not None:
+        names = [_name(queries, selection.sensor) for selection in selections]
+        headers["Content-Disposition"] = csv.disposition(
+            names[0] if len({*names}) == 1 else "", query.since, query.until or now
+        )
+    content_type = JSON if csv is None else f"{CSV}; charset=utf-8; header=present"
     if query.bucket is not None:
         limit = min(query.limit or MAX_BUCKETS, MAX_BUCKETS // len(selections))
         buckets: list[ApiBucket] = []
+        times: list[int] = []
         for selection in selections:
             found = await queries.buckets(selection, round(query.bucket * 1000), limit)
             buckets += [bucket_json(selection.sensor, each) for each in found]
-        body = _buckets_csv(buckets) if as_csv else _encode(ApiBuckets(bucket=float(query.bucket), buckets=buckets))
+            times += [each.at for each in found]
+        if csv is None:
+            body = _encode(ApiBuckets(bucket=float(query.bucket), buckets=buckets))
+        else:
+            body = csv.encode([ApiBucket.__struct_fields__, *map(csv.cells, buckets, times)])
         respond(request, HTTPStatus.OK, content_type, body, headers)
         return
     extents = [(selection, await queries.extent(selection, query.limit or None)) for selection in selections]
@@ -69,11 +81,16 @@ async def send_readings(
     if request.method != b"HEAD":
         response = StreamedResponse(reactor, request)
         try:
-            async for piece in _csv_pieces(pages) if as_csv else _json_pieces(pages):
+            async for piece in _json_pieces(pages) if csv is None else _csv_pieces(pages, csv):
                 await response.write(piece)
         finally:
             response.close()
     request.finish()
+
+
+def _name(queries: IQueries, sensor: str) -> str:
+    settings = queries.sensor_settings().get(sensor)
+    return (settings and settings.name) or sensor
 
 
 def _selections(query: ReadingsQuery) -> Sequence[Selection]:
@@ -134,34 +151,10 @@ async def _json_pieces(pages: AsyncIterator[Sequence[StoredReading]]) -> AsyncIt
     yield b"]}"
 
 
-async def _csv_pieces(pages: AsyncIterator[Sequence[StoredReading]]) -> AsyncIterator[bytes]:
+async def _csv_pieces(pages: AsyncIterator[Sequence[StoredReading]], csv: CsvFormat) -> AsyncIterator[bytes]:
     """
-    Encode readings as CSV (RFC 4180) with a header row.
+    Encode readings as CSV with a header row.
     """
-    yield _csv([ApiReading.__struct_fields__])
+    yield csv.encode([ApiReading.__struct_fields__])
     async for page in pages:
-        yield _csv([_cells(reading_json(stored)) for stored in page])
-
-
-def _buckets_csv(buckets: Sequence[ApiBucket]) -> bytes:
-    return _csv([ApiBucket.__struct_fields__, *map(_cells, buckets)])
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
-
-
-def _cells(row: msgspec.Struct) -> list[str]:
-    return [_cell(value) for value in msgspec.structs.astuple(row)]
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return format_number(value)
-    return str(value)
+        yield csv.encode([csv.cells(reading_json(stored), stored.reading.at) for stored in page])

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from usbgate.core.fieldline import KEY_PATTERN, RESERVED
 from usbgate.core.messages import TIMEOUT_RANGE
-from usbgate.web.query import BucketWidth, FieldName, QueryTime, SensorId
+from usbgate.web.query import BucketWidth, FieldName, QueryTime, SensorId, ZoneName
 
 JSON = "application/json"
 CSV = "text/csv"
@@ -98,6 +98,21 @@ class ReadingsQuery(Struct, frozen=True, kw_only=True):
         Meta(
             description="Aggregates by intervals of this length, such as `5m`, instead of readings; from 1 s to 366 d."
         ),
+    ] = None
+
+
+class CsvQuery(ReadingsQuery, frozen=True, kw_only=True):
+    """
+    Selects readings, or buckets of them, and how they are spelled as CSV.
+    """
+
+    separator: Annotated[Literal["comma", "semicolon", "tab"], Meta(description="What separates cells.")] = "comma"
+    decimal: Annotated[Literal["point", "comma"], Meta(description="What numbers have before their decimals.")] = (
+        "point"
+    )
+    zone: Annotated[
+        ZoneName | None,
+        Meta(description="A time zone such as `Europe/Paris`: times are local, as spreadsheets read them."),
     ] = None
 
 

@@ -1,12 +1,12 @@
 // The top of the page: alarms until they are acknowledged, and notices of what is wrong.
 
 import { Problem } from "./api.js";
-import { sensorAddress } from "./cards.js";
 import { arrange, el, icon, setAttribute, setText } from "./dom.js";
 import { conditionText, fieldLabel, fieldText, time } from "./format.js";
 import { kept, remember } from "./memory.js";
+import { sensorAddress } from "./sensortext.js";
 import { store } from "./store.js";
-import { problemText, rows, t } from "./words.js";
+import { count, problemText, t } from "./words.js";
 
 /** The alarms, in a live region. Each keeps its element, so that only new ones are announced. */
 export class Alarms {
@@ -40,6 +40,7 @@ export class Alarms {
       made.by = el("input", { type: "text", placeholder: label, "aria-label": label, maxlength: 200, autocomplete: "name" });
       made.by.value = kept("by") ?? "";
       made.button = el("button", { type: "button", click: () => this.acknowledge(alarm.id) }, t("acknowledge"));
+      made.problem = el("p", { class: "trouble", hidden: true });
       made.node = el(
         "div",
         { class: "banner" },
@@ -47,6 +48,7 @@ export class Alarms {
         el("p", {}, el("strong", {}, made.title), " ", made.about),
         made.by,
         made.button,
+        made.problem,
       );
       this.shown.set(alarm.id, made);
     }
@@ -68,10 +70,11 @@ export class Alarms {
   }
 
   async acknowledge(id) {
-    const { by, button, about } = this.shown.get(id);
+    const { by, button, problem: trouble } = this.shown.get(id);
     if (button.getAttribute("aria-disabled")) return;
     setAttribute(button, "aria-disabled", "true");
     setText(button, t("acknowledge.waiting"));
+    trouble.hidden = true;
     try {
       await store.acknowledge(id, by.value.trim());
       remember("by", by.value.trim());
@@ -79,7 +82,8 @@ export class Alarms {
       document.getElementById("main").focus({ preventScroll: true });
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
-      setText(about, problemText(problem));
+      trouble.hidden = false;
+      setText(trouble, problemText(problem));
     } finally {
       setAttribute(button, "aria-disabled", null);
       setText(button, t("acknowledge"));
@@ -117,8 +121,8 @@ function notices() {
     found.push([`uncompared ${device} ${sensor} ${field}`, "stale", about]);
   }
   const { state, backlog, behind } = store.database;
-  if (state === "away") found.push(["database", "stale", t("notice.away", { count: rows(backlog) })]);
-  else if (behind) found.push(["database", "stale", t("notice.behind", { count: rows(backlog) })]);
+  if (state === "away") found.push(["database", "stale", t("notice.away", { count: count("notice.rows", backlog) })]);
+  else if (behind) found.push(["database", "stale", t("notice.behind", { count: count("notice.rows", backlog) })]);
   return found;
 }
 

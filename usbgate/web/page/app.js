@@ -1,12 +1,14 @@
 // Puts the parts of the page together, and shows the view that the address names.
 
 import { Alarms, Notices } from "./alarms.js";
-import { Overview, outcomeText } from "./cards.js";
 import { el, icon, setAttribute, setText } from "./dom.js";
 import { choice, remember } from "./memory.js";
+import { Overview } from "./overview.js";
 import { AlarmsView } from "./pastalarms.js";
 import { SensorView } from "./sensor.js";
+import { outcomeText } from "./sensortext.js";
 import { store } from "./store.js";
+import { Wall } from "./wall.js";
 import { otherLanguage, language, preferredLanguage, setLanguage, t } from "./words.js";
 
 const THEMES = ["auto", "light", "dark"];
@@ -22,18 +24,19 @@ let theme = choice("theme", THEMES) ?? "auto";
 
 function showTop() {
   const logo = el("img", { src: "icon.svg", alt: "", width: 28, height: 28 });
-  const brand = el("a", { class: "brand", href: "#/" }, logo, "usbgate");
+  const brand = el("a", { class: "brand", href: "#/" }, logo, el("span", { class: "long" }, "usbgate"));
   const connection = el("span", { class: "connection", id: "connection" });
   const themeButton = el(
     "button",
     { type: "button", class: "plain", id: "theme", click: nextTheme },
-    el("span", {}, t("theme")),
-    el("span", { id: "chosen" }, t(`theme.${theme}`)),
+    icon(theme),
+    el("span", { class: "long" }, t("theme"), t(`theme.${theme}`)),
   );
   const languageButton = el(
     "button",
     { type: "button", class: "plain", id: "language", lang: otherLanguage(), click: nextLanguage },
-    t("language"),
+    el("span", { class: "long" }, t("language")),
+    el("span", { class: "short", "aria-hidden": "true" }, otherLanguage().toUpperCase()),
   );
   const past = el("a", { class: "button plain", href: "#/alarms" }, t("alarms"));
   top_.replaceChildren(brand, connection, el("div", { class: "choices" }, past, themeButton, languageButton));
@@ -54,6 +57,7 @@ function showConnection() {
   bottom.replaceChildren(
     el("span", {}, ["usbgate", store.version].join(" ").trim()),
     ...devices.map((text) => el("span", {}, text)),
+    el("a", { href: "#/wall/" }, t("wall")),
     el("a", { href: "api/v1/openapi.json" }, t("api")),
   );
 }
@@ -70,7 +74,9 @@ function nextTheme() {
   theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
   remember("theme", theme);
   paint();
-  setText(document.getElementById("chosen"), t(`theme.${theme}`));
+  showTop();
+  showConnection();
+  document.getElementById("theme").focus();
 }
 
 function paint() {
@@ -89,9 +95,11 @@ function nextLanguage() {
 
 function open() {
   view?.close();
-  const [, id] = /^#\/sensor\/(.+)$/.exec(location.hash) ?? [];
-  if (id !== undefined) view = new SensorView(decode(id));
-  else view = location.hash === "#/alarms" ? new AlarmsView() : new Overview();
+  const [, kind, name] = /^#\/([a-z]+)\/?(.*)$/.exec(location.hash) ?? [];
+  if (kind === "sensor") view = new SensorView(decode(name));
+  else if (kind === "wall") view = new Wall(decode(name));
+  else view = kind === "alarms" ? new AlarmsView() : new Overview();
+  document.body.classList.toggle("on-wall", kind === "wall");
   main.replaceChildren(view.node);
   view.update();
   showTitle();
@@ -143,3 +151,11 @@ store.on("sensors", showTitle);
 store.on("asked", (asked) => setText(announcement, outcomeText(asked)));
 setInterval(() => view.tick(), 1000);
 store.start();
+navigator.serviceWorker?.register("worker.js").then(keepFiles, () => {}); // not everywhere, such as in a private window
+
+/** Let the worker keep the files of the page, for when usbgate is away. */
+async function keepFiles() {
+  const { active } = await navigator.serviceWorker.ready;
+  const files = performance.getEntriesByType("resource").map(({ name }) => name);
+  active.postMessage([new URL("./", location.href).href, ...files]);
+}

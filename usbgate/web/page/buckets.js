@@ -14,8 +14,11 @@ export function bySeries(buckets) {
   return found;
 }
 
-/** Add a reading to buckets of `width` ms, and drop those that ended before `since`. */
-export function addReading(buckets, width, at, value, since) {
+/**
+ * Add a reading to buckets of `width` ms, and drop those that ended before `since`. One that is `repeated` may be in its
+ * bucket already, and only widens it.
+ */
+export function addReading(buckets, width, at, value, since, repeated = false) {
   const begin = Math.floor(at / width) * width;
   const last = buckets.at(-1);
   if (last === undefined || begin > last.at) {
@@ -25,6 +28,7 @@ export function addReading(buckets, width, at, value, since) {
     if (bucket === undefined) return; // older than all of them
     bucket.min = Math.min(bucket.min, value);
     bucket.max = Math.max(bucket.max, value);
+    if (repeated) return;
     bucket.avg = (bucket.avg * bucket.count + value) / (bucket.count + 1);
     bucket.count += 1;
   }

@@ -2,11 +2,11 @@
 
 import { Problem, get } from "./api.js";
 import { addReading, bySeries } from "./buckets.js";
-import { isOld } from "./cards.js";
 import { Chart } from "./chart.js";
 import { arrange, el, setText } from "./dom.js";
 import { fieldLabel } from "./format.js";
 import { spansOf } from "./pastalarms.js";
+import { isOld } from "./sensortext.js";
 import { StateBar } from "./states.js";
 import { store } from "./store.js";
 import { problemText, t } from "./words.js";
@@ -15,6 +15,7 @@ const SECOND = 1000; // ms
 const WIDTHS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 604_800];
 const POINTS = 360; // the most intervals in a chart; more would not be visible
 const MAX_STATES = 2_000; // in a bar
+const LAG = 5_000; // ms until a reading is in the database
 
 /** The shortest interval of `WIDTHS`, in ms, of which at most `POINTS` fit into a span. */
 function widthFor(span) {
@@ -33,6 +34,7 @@ export class Charts {
     this.range = range;
     this.charts = new Map(); // by field and device: {field, device, chart, data, heading, node}
     this.alarms = []; // in the period
+    this.recent = []; // reports, with when they were received; the database may not have them yet
     this.loads = 0; // counts loads: only the last one is shown
     this.trouble = el("p", { class: "problem", role: "status", hidden: true });
     this.plots = el("div", { class: "charts" });
@@ -63,6 +65,8 @@ export class Charts {
       this.width = width;
       this.alarms = alarms;
       this.show(series);
+      for (const { report } of this.recent) this.add(report, true);
+      this.draw();
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       this.trouble.hidden = false;
@@ -101,7 +105,6 @@ export class Charts {
       setText(each.heading, several ? `${label} · ${each.device}` : label);
     }
     arrange(this.plots, [...shown.values()].map(({ node }) => node));
-    this.draw();
   }
 
   make(field, device, states) {
@@ -135,8 +138,15 @@ export class Charts {
     this.draw();
   }
 
-  /** Add the readings of a report to what is shown. */
-  addReport({ device, at, values }) {
+  /** Add a report that was just received. */
+  addReport(report) {
+    const now = performance.now();
+    this.recent = [...this.recent.filter(({ received }) => now - received < LAG), { report, received: now }];
+    this.add(report, false);
+  }
+
+  /** Add the readings of a report to what is shown, which may have them already if they are `repeated`. */
+  add({ device, at, values }, repeated) {
     if (this.range.custom || this.width === undefined) return;
     const [from] = this.range.extent();
     for (const [field, value] of Object.entries(values)) {
@@ -150,7 +160,7 @@ export class Charts {
       }
       // A number whose spelling is kept comes as a text: "21.5C".
       const number = Number.parseFloat(value);
-      if (!Number.isNaN(number)) addReading(shown.data, this.width, Date.parse(at), number, from);
+      if (!Number.isNaN(number)) addReading(shown.data, this.width, Date.parse(at), number, from, repeated);
     }
   }
 

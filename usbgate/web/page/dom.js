@@ -73,7 +73,7 @@ export function kindSign(kind) {
   return path && svg("svg", { class: "icon kind", viewBox: "0 0 16 16", "aria-hidden": "true" }, svg("path", { d: path }));
 }
 
-// Each state has its own shape, for people who do not see the colour.
+// Each state has its own shape, for people who do not see the colour; so has each theme.
 const SHAPES = {
   fresh: [["circle", { cx: 8, cy: 8, r: 4.5, class: "full" }]],
   stale: [["circle", { cx: 8, cy: 8, r: 5.5 }], ["path", { d: "M8 5v3.2l2.2 1.4" }]],
@@ -83,10 +83,13 @@ const SHAPES = {
   never: [["path", { d: "M4 8h8" }]],
   alarm: [["path", { d: "M8 2 14.5 13.5h-13z" }], ["path", { d: "M8 6.3v3.4M8 11.6v.2" }]],
   done: [["path", { d: "M3.5 8.5l3 3 6-7" }]],
+  auto: [["circle", { cx: 8, cy: 8, r: 6 }], ["path", { d: "M8 2a6 6 0 0 1 0 12z", class: "full" }]],
+  light: [["circle", { cx: 8, cy: 8, r: 3 }], ["path", { d: "M8 1v1.5M8 13.5V15M1 8h1.5M13.5 8H15M3 3l1 1M12 12l1 1M3 13l1-1M12 4l1-1" }]],
+  dark: [["path", { d: "M13.5 9.5A6 6 0 0 1 6.5 2.5a6 6 0 1 0 7 7z" }]],
   info: [["circle", { cx: 8, cy: 8, r: 6 }], ["path", { d: "M8 7.3v3.6M8 5v.2" }]],
 };
 
-/** Make the icon of a state. */
+/** Make the icon of a state or a theme. */
 export function icon(name) {
   const shapes = SHAPES[name].map(([tag, properties]) => svg(tag, properties));
   return svg("svg", { class: `icon ${name}`, viewBox: "0 0 16 16", "aria-hidden": "true" }, shapes);

@@ -3,6 +3,9 @@
 import { kindWords } from "./kinds.js";
 import { language, locale, t, word } from "./words.js";
 
+const DIGITS = 15; // as many as the spelling of a number can have
+const SMALL = 0.01; // below it, a number needs more decimals
+
 const made = new Map();
 
 // Intl's objects are expensive to make.
@@ -12,17 +15,31 @@ function kept(kind, options) {
   return made.get(key);
 }
 
+/** A number as it is: with all its digits, or with so many decimals. */
 export function number(value, decimals = null) {
-  const options =
-    decimals === null
-      ? { maximumFractionDigits: 6 }
-      : { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
-  return kept(Intl.NumberFormat, options).format(value);
+  if (decimals !== null) {
+    const options = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
+    return kept(Intl.NumberFormat, options).format(value);
+  }
+  const exact = kept(Intl.NumberFormat, { maximumSignificantDigits: DIGITS });
+  const [digits, exponent] = String(value).split("e");
+  return exponent === undefined ? exact.format(value) : `${exact.format(digits)}e${Number(exponent)}`;
 }
 
 /** A computed number, or one on an axis, without needless digits. */
 export function rough(value) {
+  if (Math.abs(value) < SMALL) return number(Number(value.toPrecision(3)));
   return kept(Intl.NumberFormat, { maximumFractionDigits: Math.abs(value) < 1 ? 4 : 2 }).format(value);
+}
+
+/** Compare two names: without case, and with numbers by their size. */
+export function byName(a, b) {
+  return kept(Intl.Collator, { numeric: true }).compare(a, b);
+}
+
+/** A text as it is compared in a search: without case and accents. */
+export function searchText(text) {
+  return text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
 }
 
 /** A text of the configuration, which is for all languages or by language. */
@@ -90,6 +107,16 @@ export function time(at) {
   if (date.toDateString() === now.toDateString()) return kept(Intl.DateTimeFormat, clock).format(date);
   const year = date.getFullYear() === now.getFullYear() ? {} : { year: "numeric" };
   return kept(Intl.DateTimeFormat, { day: "numeric", month: "short", ...year, ...clock }).format(date);
+}
+
+/** A time of day in ms, in hours and minutes. */
+export function clock(at) {
+  return kept(Intl.DateTimeFormat, { hour: "2-digit", minute: "2-digit" }).format(new Date(at));
+}
+
+/** What stands between the digits of a number and its decimals. */
+export function decimalSign() {
+  return kept(Intl.NumberFormat, {}).formatToParts(1.5).find(({ type }) => type === "decimal").value;
 }
 
 /** Whether times within a period of so many ms need their day. */

@@ -22,3 +22,12 @@ export function remember(name, value) {
     // The choice applies until the page is closed.
   }
 }
+
+/** The list of texts that was kept; empty if there is none. */
+export function keptList(name) {
+  try {
+    return JSON.parse(kept(name) ?? "[]");
+  } catch {
+    return [];
+  }
+}

@@ -1,9 +1,9 @@
 // Past alarms: of one sensor, of all sensors in a view of their own, and the times when their conditions held.
 
 import { Problem, get } from "./api.js";
-import { sensorAddress, sensorName } from "./cards.js";
 import { arrange, el, table } from "./dom.js";
 import { conditionText, fieldLabel, fieldText, length, time } from "./format.js";
+import { sensorAddress, sensorName } from "./sensortext.js";
 import { store } from "./store.js";
 import { problemText, t } from "./words.js";
 

@@ -4,7 +4,9 @@ import { el, setAttribute } from "./dom.js";
 import { store } from "./store.js";
 import { t } from "./words.js";
 
-const [HOUR, DAY] = [3_600_000, 86_400_000]; // ms
+const [SECOND, HOUR, DAY] = [1_000, 3_600_000, 86_400_000]; // ms
+const SHORTEST = 10 * SECOND; // that buttons zoom in to at most
+const LONGEST = 5 * 366 * DAY; // and out
 const SPANS = { "1h": HOUR, "24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY };
 
 export class Range {
@@ -29,6 +31,16 @@ export class Range {
       el("label", {}, t("from"), " ", this.from),
       el("label", {}, t("to"), " ", this.to),
       el("button", { type: "submit" }, t("show")),
+    );
+    const move = (text, of) => el("button", { type: "button", click: () => this.move(...of) }, t(text));
+    // For fingers, which scroll where a mouse zooms.
+    this.moves = el(
+      "div",
+      { class: "ranges", role: "group", "aria-label": t("zoom") },
+      move("earlier", [-0.5, 1]),
+      move("zoom.in", [0, 0.5]),
+      move("zoom.out", [0, 2]),
+      move("later", [0.5, 1]),
     );
     this.node = el(
       "div",
@@ -67,8 +79,16 @@ export class Range {
     this.changed();
   }
 
-  zoomOut() {
-    this.choose(this.span);
+  /** Move the period by a part of its length, and change its length by a factor; one that ends now still does. */
+  move(by, factor) {
+    const [from, to] = this.extent();
+    const length = Math.min(Math.max((to - from) * factor, SHORTEST), LONGEST);
+    const now = store.now();
+    const middle = this.custom || by ? (from + to) / 2 + by * (to - from) : to - length / 2;
+    const end = Math.min(middle + length / 2, now);
+    const span = Object.keys(SPANS).find((each) => Math.abs(SPANS[each] - length) < SECOND);
+    if (end === now && span) this.choose(span);
+    else this.zoom(end - length, end);
   }
 
   open(opened) {

@@ -1,12 +1,14 @@
 // The view of one sensor: its card, charts of a chosen period, its past alarms, and its latest requests.
 
-import { Problem, csvAddress, get } from "./api.js";
-import { Card, sensorName } from "./cards.js";
+import { Problem, get } from "./api.js";
+import { Card } from "./card.js";
 import { Charts } from "./charts.js";
+import { CsvDownload } from "./csv.js";
 import { arrange, el, setText, table } from "./dom.js";
 import { duration, time } from "./format.js";
 import { PastAlarms } from "./pastalarms.js";
 import { Range } from "./range.js";
+import { sensorName } from "./sensortext.js";
 import { store } from "./store.js";
 import { problemText, t, word } from "./words.js";
 
@@ -23,8 +25,7 @@ export class SensorView {
     this.name = el("h1", { tabindex: -1 });
     this.place = el("p", { class: "where" });
     this.missing = el("p", { class: "empty" });
-    this.csv = el("a", { class: "button", download: "" }, t("csv"));
-    this.zoomOut = el("button", { type: "button", hidden: true, click: () => this.range.zoomOut() }, t("zoom.out"));
+    this.csv = new CsvDownload(() => ({ sensor: id, ...this.range.query() }));
     this.hint = el("p", { class: "hint" }, t("zoom.hint"));
     this.requests = el("div", { class: "requests" });
     this.known = el(
@@ -36,7 +37,7 @@ export class SensorView {
         { class: "panel", "aria-label": t("chart") },
         this.range.node,
         this.charts.node,
-        el("div", { class: "under" }, this.hint, this.zoomOut, this.csv),
+        el("div", { class: "under" }, this.range.moves, this.hint, this.csv.node),
       ),
       el("section", { class: "panel" }, el("h2", {}, t("alarms.past")), this.alarms.node),
       el("section", { class: "panel" }, el("h2", {}, t("requests")), this.requests),
@@ -75,6 +76,7 @@ export class SensorView {
     this.known.hidden = sensor === undefined;
     this.missing.hidden = sensor !== undefined;
     setText(this.name, sensor ? sensorName(sensor) : this.id);
+    this.name.classList.toggle("named", Boolean(sensor?.name));
     setText(this.missing, store.loaded ? t("missing", { id: this.id }) : t("loading"));
     if (sensor === undefined) return;
     setText(this.place, [sensor.place, sensor.name && sensor.id, sensor.device].filter(Boolean).join(" · "));
@@ -88,8 +90,7 @@ export class SensorView {
 
   load() {
     if (!store.sensors.has(this.id)) return;
-    this.zoomOut.hidden = this.range.custom === null;
-    this.csv.href = csvAddress({ sensor: this.id, ...this.range.query() });
+    this.csv.update();
     this.charts.load().then(() => {
       this.hint.hidden = !this.charts.hasLines;
     });

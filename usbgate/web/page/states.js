@@ -60,6 +60,7 @@ export class StateBar {
   /** Add a reading at a time in ms. */
   add(reading, at) {
     const last = this.states.at(-1);
+    if (last !== undefined && at <= last.until) return; // it is there
     if (last !== undefined) last.until = Math.max(last.until, at);
     if (last === undefined || keyOf(last) !== keyOf(reading)) this.states.push({ ...reading, since: at, until: at });
   }
