@@ -30,6 +30,7 @@ MODULES = {
     "token": "token",
     **dict.fromkeys(("install", "uninstall"), "install"),
     "doctor": "doctor",
+    "database": "database_commands",
 }
 
 

@@ -39,6 +39,9 @@ SETTINGS = {
     "log_min_error_statement": "panic",
 }
 
+LOOPBACK = "127.0.0.1"
+PORT_FILE = "port"  # beside the data folder, written by the server itself
+
 # A fatal message in a server's log; or what it says before it has one.
 _FATAL = re.compile(r"(?:FATAL|PANIC):.*|^postgres: .*")
 
@@ -129,7 +132,8 @@ def find_binaries(folder: Path | None = None) -> Path:
 
 def server_command(binaries: Path, data: Path, sockets: Path) -> list[str]:
     """
-    Return the command that runs a server in the foreground.
+    Return the command that runs a server in the foreground. If there is a file `port` beside the data folder, it also
+    listens on this port of the loopback interface (`usbgate database grant`).
 
     Args:
         binaries: The folder of `postgres`.
@@ -137,8 +141,23 @@ def server_command(binaries: Path, data: Path, sockets: Path) -> list[str]:
         sockets: The folder of its socket; the setting is a list, so quotes, blanks and commas need quoting.
     """
     settings = {**SETTINGS, "unix_socket_directories": '"' + str(sockets).replace('"', '""') + '"'}
+    port = read_port(data.parent)
+    if port is not None:
+        settings |= {"listen_addresses": LOOPBACK, "port": str(port)}
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     return [str(binaries / "postgres"), "-D", str(data), *options]
+
+
+def read_port(folder: Path) -> int | None:
+    """
+    Return the port on which the server of a folder is to listen; None if there is none.
+    """
+    try:
+        with open(open_untrusted(folder / PORT_FILE), "rb") as file:
+            text = file.read(16).strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() and 0 < int(text) < 65536 else None
 
 
 class PidFile(NamedTuple):
