@@ -1,5 +1,5 @@
 """
-The programs in `examples`, with the demo's home.
+The programs in `docs/examples`, with the demo's home.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.support.home import flat
 from tests.support.running import ROOT, free_port
 from tests.support.waiting import LIMIT, eventually
 
-EXAMPLES = ROOT / "examples"
+EXAMPLES = ROOT / "docs" / "examples"
 
 
 def find(program: str) -> str:
