@@ -212,7 +212,14 @@ def build(
     )
     authority = Authority(reactor, clock.wall, TokenFile(settings.state), partial(_reads, settings, gateway))
     factory = ClientFactory(
-        reactor, gateway, authority, settings.max_connections, clock.wall, settings.max_connections_per_address
+        reactor,
+        gateway,
+        authority,
+        settings.max_connections,
+        clock.wall,
+        settings.max_connections_per_address,
+        bytes_per_turn=settings.client_bytes_per_turn,
+        bytes_per_second=settings.client_bytes_per_second,
     )
     daemon = Daemon(start_failed, log_writer)
     EndingSignals(reactor).setServiceParent(daemon)

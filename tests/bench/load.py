@@ -18,6 +18,7 @@ from array import array
 from typing import Any
 
 from tests.bench.asking import Crowd, Timing, ask, connect, connect_all, direct, quantile, together
+from tests.bench.neighbours import besiege
 
 
 def drain(path: str, size: int) -> dict[str, Any]:
@@ -153,7 +154,8 @@ def main(plan: str) -> None:
     Call the function that a JSON text names as `does`, with its other values as arguments.
     """
     arguments = json.loads(plan)
-    does = {function.__name__: function for function in (ask, ask_in_slices, direct, together, drain, watch, hold)}
+    functions = (ask, ask_in_slices, direct, together, drain, watch, hold, besiege)
+    does = {function.__name__: function for function in functions}
     begun, cpu = time.monotonic(), time.process_time()
     results = does[arguments.pop("does")](**arguments)
     print(json.dumps({"lasted": time.monotonic() - begun, **results, "cpu": time.process_time() - cpu}))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from tests.bench.backlog import CATCHING_UP, SLOW_STORE
 from tests.bench.holds import HOLDS
+from tests.bench.hostile import HOSTILE
 from tests.bench.idle import IDLE, START
 from tests.bench.queries import QUERIES
 from tests.bench.roundtrip import COALESCING, ROUND_TRIP, UNDER_FLOW
@@ -18,6 +19,7 @@ _ALL = (
     ROUND_TRIP,
     UNDER_FLOW,
     HOLDS,
+    HOSTILE,
     COALESCING,
     WATCHERS,
     IDLE_CONNECTIONS,

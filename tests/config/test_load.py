@@ -214,6 +214,14 @@ WRONG = [
     ("durability = 61", 'durability: expected a duration from 50ms to 60s such as "5s", got 61'),
     ("journal_limit = 1000000000", 'journal_limit: expected a size from 16MiB to 1TiB such as "1GiB", got 1000000000'),
     ('durability = "1 fortnight"', 'durability: expected a duration from 50ms to 60s such as "5s", got "1 fortnight"'),
+    (
+        'client_bytes_per_turn = "1MiB"',
+        'client_bytes_per_turn: expected a size from 1KiB to 64KiB such as "4KiB", got "1MiB"',
+    ),
+    (
+        'client_bytes_per_second = "4KiB"',
+        'client_bytes_per_second: expected a size from 16KiB to 1GiB such as "1MiB", got "4KiB"',
+    ),
     ('journal_limit = "1GB"', 'journal_limit: expected a size from 16MiB to 1TiB such as "1GiB", got "1GB"'),
     ('journal_limit = "1MiB"', 'journal_limit: expected a size from 16MiB to 1TiB such as "1GiB", got "1MiB"'),
     (
@@ -308,6 +316,7 @@ class ConfigurationTests(SynchronousTestCase):
             'state = "state"\ndatabase = "host=/run dbname=x"\ngateway = "g"\nhttp = "tcp:8080"\n'
             'listen = ["tcp:1", "unix:a.sock:mode=600"]\ndefault_command = "T"\nmax_connections = 5\n'
             'durability = "200ms"\njournal_limit = "2 GiB"\n'
+            'client_bytes_per_turn = "64KiB"\nclient_bytes_per_second = "16 KiB"\n'
             '[device."a:b"]\npath = "./tty"\nbaud = 1200\ndialect = "fields"\nwindow = 1\nbuffer = 127\ntags = true\n'
             'settle = 2\npatience = 3\nsilence = 60\nreset = "never"\nrepeats = "1.5s"\n'
             '[device.net]\npath = "tcp:host:1"\n'
@@ -325,6 +334,8 @@ class ConfigurationTests(SynchronousTestCase):
                 http=HttpSettings(listen="tcp:8080", required=True),
                 default_command="T",
                 max_connections=5,
+                client_bytes_per_turn=64 << 10,
+                client_bytes_per_second=16 << 10,
                 durability=0.2,
                 journal_limit=2 << 30,
                 devices={

@@ -21,10 +21,12 @@ from usbgate.net.broadcast import ISubscriber
 from usbgate.net.sendqueue import STUCK_AFTER
 from usbgate.server.console import SUBSCRIBER_LIMIT
 from usbgate.server.factory import IDLE_AFTER, STOP_LIMIT, ClientFactory, Clients
+from usbgate.server.intake import LINES_AT_ONCE, TURN_TIME
 from usbgate.server.protocol import (
     FIRST_DATA_PATIENCE,
     IN_FLIGHT_LIMIT,
-    LINES_PER_TURN,
+    LINES_PER_SLICE,
+    OVER_LONG_LIMIT,
     UNSENT_LIMIT,
     ClientProtocol,
 )
@@ -229,7 +231,7 @@ class RequestTests(ServerCase):
         begun = b"MSG:J_ID:20_TAG:t_A:" + b"x" * LINE_LIMIT
         expected = "ERROR:limit_MSG:J_ID:20_TAG:t_TEXT:the line is too long"
         self.assertEqual(self.send(begun), [expected])
-        self.assertEqual(self.send(b"y" * 100_000), [])
+        self.assertEqual(self.send(b"y" * (OVER_LONG_LIMIT // 2)), [])
         self.assertEqual(self.send(b"_ID:3\n" + ORIGINALS + b"\n"), [ECHO])
         self.assertEqual(self.send(begun + b"\n" + ORIGINALS + b"\n"), [expected, ECHO])
         self.assertEqual(self.send(b"w" * 2000 + b"\nping\n"), ["ERROR:limit_TEXT:the line is too long", "OK:ping"])
@@ -239,6 +241,22 @@ class RequestTests(ServerCase):
         )
         self.assertEqual({refusal[2] for refusal in self.gateway.refusals}, {"line too long"})
         self.assertEqual(self.factory.counts()["LIMITED"], 4)
+
+    def test_never_ends(self) -> None:
+        """
+        A line that goes on for more than 64 KiB ends the connection, however it is cut; many over-long lines do not.
+        """
+        self.send(b"ping\n")
+        for _ in range(100):
+            self.send(b"y" * 2000 + b"\n" + b"y" * 2000)
+        self.assertTrue(self.transport.connected)
+        self.send(b"\n" + b"y" * LINE_LIMIT)
+        for _ in range(OVER_LONG_LIMIT // 1000):
+            self.send(b"y" * 1000)
+            self.assertTrue(self.transport.connected)
+        self.client.dataReceived(b"y" * 1000)
+        self.turn()
+        self.assertFalse(self.transport.connected)
 
     def test_longest(self) -> None:
         """
@@ -642,6 +660,9 @@ class LimitTests(ServerCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
+LINES = LINES_AT_ONCE + 2 * LINES_PER_SLICE + 1  # all are served in four turns
+
+
 class TurnTests(ServerCase):
     """
     Many lines of one client at once.
@@ -652,10 +673,11 @@ class TurnTests(ServerCase):
 
     def setUp(self) -> None:
         """
-        Use a clock whose turns can be taken one by one, and lines that differ.
+        Use a clock whose turns can be taken one by one, a gateway that takes its time, and lines that differ.
         """
         super().setUp()
-        self.lines = b"".join(b"MSG:J_ID:%d\n" % n for n in range(3 * LINES_PER_TURN + 1))
+        self.gateway.asking = lambda: self.clock.spend(TURN_TIME / LINES_PER_SLICE)
+        self.lines = b"".join(b"MSG:J_ID:%d\n" % n for n in range(LINES))
 
     def sensors(self) -> list[str]:
         """
@@ -665,20 +687,45 @@ class TurnTests(ServerCase):
 
     def test_neighbour_between(self) -> None:
         """
-        A limited number of lines is served per turn, in order, and other clients in between; meanwhile nothing is read.
+        A limited number of lines is served per turn, in order, and other clients in between, whose replies are sent
+        first; meanwhile nothing is read.
+        """
+        neighbour, transport = self.connect()
+        before: list[bytes] = []  # what the neighbour had received at each request
+        takes_time = self.gateway.asking
+
+        def asking() -> None:
+            before.append(transport.value())
+            takes_time()
+
+        self.gateway.asking = asking
+        self.client.dataReceived(self.lines)
+        for turn in range(3):
+            self.assertEqual(self.sensors(), [str(n) for n in range(LINES_AT_ONCE + turn * LINES_PER_SLICE)])
+            self.assertEqual(self.transport.producerState, "paused")
+            neighbour.dataReceived(b"ping\n")
+            before.clear()
+            self.clock.turn()
+            self.assertEqual(transport.value(), b"OK:ping\n" * (turn + 1))
+            self.assertEqual(before[0], transport.value())
+        self.assertEqual(self.transport.producerState, "producing")
+        self.assertEqual(self.received(), [f"MSG:J_ID:{n}" for n in range(LINES)])
+
+    def test_neighbours_together(self) -> None:
+        """
+        Of the chunks of many clients in one turn, only the first line of each is served at once when a number of lines
+        has been served; the others are served in rotation.
         """
         self.client.dataReceived(self.lines)
-        for turn in range(1, 4):
-            self.assertEqual(self.sensors(), [str(n) for n in range(turn * LINES_PER_TURN)])
-            self.assertEqual(self.transport.producerState, "paused")
-            if turn == 1:
-                neighbour, transport = self.connect()
-                neighbour.dataReceived(b"ping\n")
+        neighbour, _ = self.connect()
+        neighbour.dataReceived(b"MSG:J_ID:a\n" * (LINES_PER_SLICE + 1))
+        self.assertEqual(len(self.sensors()), LINES_AT_ONCE + 1)
+        served = []
+        for _ in range(3):
             self.clock.turn()
-            self.assertEqual(transport.value(), b"OK:ping\n")
-        self.assertEqual(self.transport.producerState, "producing")
-        echoes = [f"MSG:J_ID:{n}" for n in range(3 * LINES_PER_TURN + 1)]
-        self.assertEqual(self.received(), echoes)
+            served.append(self.sensors()[-1])
+        mine = [str(LINES_AT_ONCE + turn * LINES_PER_SLICE - 1) for turn in (1, 2)]
+        self.assertEqual(served, [mine[0], "a", mine[1]])
 
     def test_events_now(self) -> None:
         """
@@ -692,11 +739,14 @@ class TurnTests(ServerCase):
 
     def test_no_more_than_a_turn(self) -> None:
         """
-        Reading goes on after exactly as many lines as one turn serves.
+        Reading goes on after exactly as many lines as one turn serves, and as many are served in the next one.
         """
-        self.client.dataReceived(b"".join(self.lines.splitlines(True)[:LINES_PER_TURN]))
-        self.assertEqual(len(self.sensors()), LINES_PER_TURN)
-        self.assertEqual(self.transport.producerState, "producing")
+        lines = b"".join(self.lines.splitlines(True)[:LINES_AT_ONCE])
+        for turn in (1, 2):
+            self.client.dataReceived(lines)
+            self.assertEqual(len(self.sensors()), turn * LINES_AT_ONCE)
+            self.assertEqual(self.transport.producerState, "producing")
+            self.clock.turn()
 
     def test_half_close(self) -> None:
         """
@@ -705,16 +755,16 @@ class TurnTests(ServerCase):
         """
         self.client.dataReceived(self.lines)
         self.client.readConnectionLost()
-        self.assertEqual(len(self.received()), 3 * LINES_PER_TURN + 1)
-        for n in range(3 * LINES_PER_TURN + 1):
+        self.assertEqual(len(self.received()), LINES)
+        for n in range(LINES):
             self.assertTrue(self.transport.connected)
             self.gateway.answer(n)
-        self.assertEqual(len(self.received()), 3 * LINES_PER_TURN + 1)
+        self.assertEqual(len(self.received()), LINES)
         self.assertFalse(self.transport.connected)
         client, transport = self.connect()
-        client.dataReceived(b"x:\n" * (LINES_PER_TURN + 1))
+        client.dataReceived(b"x:\n" * (LINES_AT_ONCE + 1))
         client.readConnectionLost()
-        self.assertEqual(len(self.received(transport)), LINES_PER_TURN + 1)
+        self.assertEqual(len(self.received(transport)), LINES_AT_ONCE + 1)
         self.assertFalse(transport.connected)
 
     def test_hang_up(self) -> None:
@@ -724,10 +774,10 @@ class TurnTests(ServerCase):
         self.client.dataReceived(self.lines)
         self.transport.abortConnection()
         self.clock.turn()  # the transport's own
-        self.assertEqual(self.sensors(), [str(n) for n in range(3 * LINES_PER_TURN + 1)])
+        self.assertEqual(self.sensors(), [str(n) for n in range(LINES)])
         self.assertEqual(self.gateway.gone, [(self.client.holder, len(self.gateway.asked))])
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        for n in range(3 * LINES_PER_TURN + 1):
+        for n in range(LINES):
             self.gateway.answer(n)
         self.assertEqual(self.factory.counts()["CLIENTS"], 0)
 
@@ -738,7 +788,7 @@ class TurnTests(ServerCase):
         self.client.dataReceived(self.lines)
         self.client.abort()
         self.clock.turn()  # the transport's own
-        self.assertEqual(len(self.sensors()), LINES_PER_TURN)
+        self.assertEqual(len(self.sensors()), LINES_AT_ONCE)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_originals_line_behind(self) -> None:
@@ -748,9 +798,73 @@ class TurnTests(ServerCase):
         self.client.dataReceived(self.lines + ORIGINALS)
         self.clock.advance(10 * FIRST_DATA_PATIENCE)
         self.turn()
-        self.assertEqual(len(self.sensors()), 3 * LINES_PER_TURN + 1)
+        self.assertEqual(len(self.sensors()), LINES)
         self.client.dataReceived(b"X\n")
         self.assertEqual(self.gateway.requested[-1].origin, "TOTOX")
+
+
+class BudgetTests(ServerCase):
+    """
+    How much is read of a client in a second.
+    """
+
+    def setUp(self) -> None:
+        """
+        Read 100 bytes a second.
+        """
+        super().setUp()
+        self.clock.advance(7.25)
+        self.factory.intake.bytes_per_second = 100
+        self.client, self.transport = self.connect()
+
+    def test_rest_waits(self) -> None:
+        """
+        A client that has sent its budget is not read from until the second is over; others are.
+        """
+        other, transport = self.connect()
+        self.assertEqual(self.send(b"ping\n" * 19), ["OK:ping"] * 19)
+        self.assertEqual(self.transport.producerState, "producing")
+        self.assertEqual(self.send(b"ping\n"), ["OK:ping"])
+        other.dataReceived(b"ping\n")
+        self.assertEqual(self.received(transport), ["OK:ping"])
+        self.clock.advance(0.7)
+        self.assertEqual((self.transport.producerState, transport.producerState), ("paused", "producing"))
+        self.clock.advance(0.05)
+        self.turn()
+        self.assertEqual(self.transport.producerState, "producing")
+
+    def test_one_timer(self) -> None:
+        """
+        One timer serves all that have used their budgets.
+        """
+        other, transport = self.connect()
+        for client in (self.client, other):
+            client.dataReceived(b"x" * 99 + b"\n")
+        self.turn()
+        self.assertEqual([call.getTime() for call in self.clock.getDelayedCalls()].count(8.0), 1)
+        self.clock.advance(0.75)
+        self.turn()
+        self.assertEqual((self.transport.producerState, transport.producerState), ("producing",) * 2)
+
+    def test_slowly(self) -> None:
+        """
+        A client that sends less than its budget in each second is always read from.
+        """
+        for _ in range(20):
+            self.assertEqual(self.send(b"ping\n" * 8), ["OK:ping"] * 8)
+            self.assertEqual(self.transport.producerState, "producing")
+            self.clock.advance(0.7)
+
+    def test_hang_up(self) -> None:
+        """
+        Requests that were read before the client hangs up are asked, and nothing is left.
+        """
+        self.client.dataReceived(b"MSG:J_ID:20\n" * (LINES_AT_ONCE + 1))
+        self.assertEqual(len(self.gateway.asked), LINES_AT_ONCE)
+        self.transport.abortConnection()
+        self.turn()
+        self.assertEqual(len(self.gateway.asked), LINES_AT_ONCE + 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class WatchTests(ServerCase):

@@ -212,6 +212,25 @@ class TcpTests(TestCase):
         await until(lambda: peer.received == b"OK:ping\n" * 2)
         self.assertTrue(client.transport.getTcpNoDelay())
 
+    async def test_bytes_per_turn(self) -> None:
+        """
+        A limited number of bytes is read at once, of those that wait in the socket.
+        """
+        self.factory.intake.bytes_per_turn = 1000
+        peer = await self.connect()
+        client: Any = next(iter(self.factory.connections))
+        sizes = []
+        received = client.dataReceived
+
+        def read(data: bytes) -> None:
+            sizes.append(len(data))
+            received(data)
+
+        client.dataReceived = read
+        peer.transport.write(b"ping\n" * 2000)
+        await until(lambda: peer.received == b"OK:ping\n" * 2000)
+        self.assertEqual((max(sizes), sum(sizes)), (1000, 10_000))
+
     async def test_slow_reader(self) -> None:
         """
         A client that sends much and reads nothing makes usbgate hold little, and gets everything when it reads.

@@ -60,6 +60,7 @@ class MemoryGateway:
         self.asked: list[tuple[Request, Deferred[Answer]]] = []
         self.refused: list[tuple[Request, str]] = []
         self.holders: list[Holder] = []  # of the requests
+        self.asking: Callable[[], None] = lambda: None  # called with each request
         self.gone: list[tuple[Holder, int]] = []  # each with the number of requests before
         self.readings: list[Reading] = []
         self.last_calls: list[tuple[str | None, str | None]] = []
@@ -143,6 +144,7 @@ class MemoryGateway:
     def ask(self, request: Request, holder: Holder) -> Deferred[Answer]:
         self._break()
         self.holders.append(holder)
+        self.asking()
         asker: Deferred[Answer] = Deferred()
         self.asked.append((request, asker))
         return asker

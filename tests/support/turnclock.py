@@ -12,6 +12,12 @@ class TurnClock(Clock):
     A clock that a test moves one reactor turn at a time.
     """
 
+    def spend(self, seconds: float) -> None:
+        """
+        Let a call take some time.
+        """
+        self.rightNow += seconds
+
     def turn(self) -> None:
         """
         Make the calls that are due now, but not those that they schedule.

@@ -13,6 +13,8 @@ from msgspec import Struct
 from usbgate.config.types import (
     BasePath,
     Buffer,
+    BytesPerSecond,
+    BytesPerTurn,
     Count,
     Database,
     Dialect,
@@ -22,6 +24,7 @@ from usbgate.config.types import (
     Gap,
     Hosts,
     HttpListen,
+    JournalLimit,
     Listens,
     MetricsLimit,
     Origins,
@@ -31,7 +34,6 @@ from usbgate.config.types import (
     SchemaName,
     Settle,
     Silence,
-    Size,
     ViewName,
     Window,
     YesNo,
@@ -127,6 +129,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         default_command: The command of an `ask` without one.
         max_connections: The maximum number of client connections.
         max_connections_per_address: The same for each address but those of this machine.
+        client_bytes_per_turn: The most bytes that are read of a client connection in a reactor turn.
+        client_bytes_per_second: The most bytes that are read of a client connection in a second, on average.
         durability: Seconds that rows may wait for a commit to the journal.
         journal_limit: Bytes of rows that may wait for the database.
         devices: By name, in the order of the configuration; empty if none is configured.
@@ -147,8 +151,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     default_command: CommandName = "J"
     max_connections: Count = 1000
     max_connections_per_address: Count = 250
+    client_bytes_per_turn: BytesPerTurn = 4 << 10
+    client_bytes_per_second: BytesPerSecond = 1 << 20
     durability: Durability = 0.05
-    journal_limit: Size = 1 << 30
+    journal_limit: JournalLimit = 1 << 30
     devices: dict[str, DeviceSettings] = {}
     sensors: dict[str, SensorSettings] = {}
     commands: dict[str, CommandSettings] = {}

@@ -156,11 +156,15 @@ def _or_auto(kind: Kind) -> Kind:
     )
 
 
-def _parse_size(text: str) -> int:
-    size = parse_size(text)
-    if not 16 << 20 <= size <= 1 << 40:
-        raise ValueError(f"out of range: {text!r}")
-    return size
+def _size(least: str, most: str, example: str) -> Kind:
+    # The kind of a size between two others; its value is in bytes.
+    def parse(text: str) -> int:
+        size = parse_size(text)
+        if not parse_size(least) <= size <= parse_size(most):
+            raise ValueError(f"out of range: {text!r}")
+        return size
+
+    return Kind(f'a size from {least} to {most} such as "{example}"', parse=parse)
 
 
 # The types of settings, each with its kind.
@@ -173,7 +177,11 @@ Buffer = Annotated[
     int | None,
     _or_auto(Kind("an integer from 0 to 65536", Annotated[int, Meta(ge=0, le=65536)])),
 ]
-Size = Annotated[int, Kind('a size from 16MiB to 1TiB such as "1GiB"', parse=_parse_size)]  # in bytes
+
+# Sizes, in bytes.
+JournalLimit = Annotated[int, _size("16MiB", "1TiB", "1GiB")]
+BytesPerTurn = Annotated[int, _size("1KiB", "64KiB", "4KiB")]
+BytesPerSecond = Annotated[int, _size("16KiB", "1GiB", "1MiB")]
 
 # Durations, in seconds.
 Settle = Annotated[float | None, _or_auto(duration("0s", "60s", "2s"))]

@@ -10,7 +10,6 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -58,7 +57,7 @@ class Console:
         self._leases: list[Lease] = []
         self._lost_events = 0  # since the client stopped reading
         self._room: Deferred[bool] | None = None
-        self._turn: IDelayedCall | None = None
+        self._awaits_turn = False
 
     @property
     def access(self) -> Access:
@@ -93,9 +92,7 @@ class Console:
         The client is gone: end its subscription and its leases.
         """
         self.unwatch()
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+        self.factory.intake.forget(self._turn_came)
         self.end_leases()
         self._give_room()
 
@@ -167,11 +164,12 @@ class Console:
         if self.connection.closing:
             return succeed(False)
         self._room = Deferred()
-        self._turn = self.factory.reactor.callLater(0, self._turn_came)
+        self._awaits_turn = True
+        self.factory.intake.later(self._turn_came)
         return self._room
 
     def _turn_came(self) -> None:
-        self._turn = None
+        self._awaits_turn = False
         if self.connection.has_room:
             self._give_room()
 
@@ -182,7 +180,7 @@ class Console:
         if self._lost_events:
             lost, self._lost_events = self._lost_events, 0
             self.connection.send_lines(format_line({"EVENT": "dropped", "COUNT": str(lost)}))
-        if self._turn is None:
+        if not self._awaits_turn:
             self._give_room()
 
     def _give_room(self) -> None:

@@ -22,6 +22,7 @@ from usbgate.core.model import Answer, Event, Request
 from usbgate.gateway.interfaces import IGateway
 from usbgate.net.broadcast import Broadcast
 from usbgate.net.places import NoPlace, Places
+from usbgate.server.intake import BYTES_PER_SECOND, BYTES_PER_TURN, Intake
 from usbgate.server.protocol import ClientProtocol
 
 MAX_CONNECTIONS = 1000  # the default; each is a file descriptor and up to 1 MiB of `SUBSCRIBER_LIMIT`
@@ -50,6 +51,7 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         authority: Decides who clients are.
         wall: The wall clock, whole milliseconds since 1970, UTC (`IClock.wall`).
         subscribers: Subscriptions to events.
+        intake: How much of each connection is read and served at a time.
         limited: Refusals because of a limit, since the start.
         connections: The open connections.
     """
@@ -66,6 +68,8 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         wall: Callable[[], int] = _wall,
         max_of_address: int | None = None,
         door: Door = LOCAL,
+        bytes_per_turn: int = BYTES_PER_TURN,
+        bytes_per_second: int = BYTES_PER_SECOND,
     ) -> None:
         """
         Args:
@@ -76,12 +80,15 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
             wall: See above.
             max_of_address: The same for the connections of one address; see `Places`.
             door: What clients may do without a token.
+            bytes_per_turn: The most bytes that are read of a connection in a reactor turn.
+            bytes_per_second: The most bytes that are read of a connection in a second, on average.
         """
         self.reactor = reactor
         self.gateway = gateway
         self.authority = authority
         self.wall = wall
         self.subscribers = Broadcast(reactor, self.subscribe_lines)
+        self.intake = Intake(reactor, self._flush, bytes_per_turn, bytes_per_second)
         self.limited = 0
         self._door = door
         self.connections: set[ClientProtocol] = set()
@@ -268,6 +275,7 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         self._unflushed[client] = None
 
     def _flush(self) -> None:
+        self.intake.new_turn()
         unflushed, self._unflushed = self._unflushed, {}
         for client in unflushed:
             client.flush()

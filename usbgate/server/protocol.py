@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import fail
 from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.protocol import connectionDone
@@ -43,7 +44,8 @@ IN_FLIGHT_LIMIT = 256  # requests per connection, protocol §3: more than any wi
 WORDS_LIMIT = 64  # words waiting per connection, protocol §3: a screenful pasted at once
 UNSENT_LIMIT = 64 * 1024  # bytes; a client that does not read is not read from, protocol §3
 HALF_CLOSED_CHECK = 10.0  # seconds between two checks of a half-closed connection: as long as a keep-alive
-LINES_PER_TURN = 32  # of a connection, 2 ms: 50 clients that sent 200 each at once delayed all others by a second
+LINES_PER_SLICE = 4  # of a connection whose lines wait; then it is another's turn
+OVER_LONG_LIMIT = 64 * 1024  # bytes of one line; who sends that much without a line end is no line client, protocol §3
 _COMMAND = Role.COMMAND
 FIRST_DATA_PATIENCE = 0.25  # seconds in which nothing may follow the original client's line, protocol §3
 
@@ -70,7 +72,6 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
 
     log = Logger()
     transport: ITCPTransport
-    lines_at_once = LINES_PER_TURN
 
     def __init__(self, factory: ClientFactory, address: IAddress | None, door: Door) -> None:
         """
@@ -81,6 +82,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         """
         super().__init__()
         self.factory = factory
+        self._intake = factory.intake
         self.origin = str(getattr(address, "host", "local"))
         self.is_local = is_local(self.origin)
         port = getattr(address, "port", None)
@@ -98,7 +100,11 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         self._nothing_received = True
         self._opening: Opening | None = Opening()  # until the first line has ended
         self._owed = b""  # the line end that the last echo did not have
-        self._resume: IDelayedCall | None = None
+        self._received = 0  # bytes, since `_second`
+        self._second = int(factory.reactor.seconds())  # of the reactor's clock
+        self._over_budget = False  # whether nothing is read until the second is over
+        self._delay: IDelayedCall | None = None  # after a wrong token; nothing is read until its end
+        self._over_long = 0  # bytes of the over-long line that is being discarded
         self._check: LoopingCall | None = None  # of a half-closed connection
 
     # The connection.
@@ -112,6 +118,8 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
             self.transport.setTcpNoDelay(True)  # echo and answer are two writes: 44 ms a round trip without
             keep_alive(self.transport)
         self.admit(self._door.admit(peer_user(self.transport)))
+        if isinstance(self.transport, FileDescriptor):
+            self.transport.bufferSize = self._intake.bytes_per_turn
         refusal = self.factory.add(self)
         if refusal is not None:
             self.send_lines(error_line(refusal, {}))
@@ -132,10 +140,14 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         """
         authority: Authority = self.factory.authority
         access = authority.authenticate(secret, self.origin)
-        if access.refusal is not None and self._resume is None and not self.closing:
-            self.pauseProducing()
-            self._resume = self.factory.reactor.callLater(authority.delay(self.origin), self._resume_if_not_full)
+        if access.refusal is not None and self._delay is None and not self.closing:
+            self._delay = self.factory.reactor.callLater(authority.delay(self.origin), self._delay_over)
+            self.regulate()
         return access
+
+    def _delay_over(self) -> None:
+        self._delay = None
+        self.regulate()
 
     def _token_ended(self) -> None:
         self.send_lines(error_line(Unauthenticated("the token was removed, or has expired"), {}))
@@ -172,12 +184,15 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         """
         self._queue.close()
         self._unfollow()
-        if self._resume is not None:
+        waited = self._intake.forget(self._resume)
+        if self._intake.forget(self._second_over) or waited:
             for line in list(self.waiting):
-                if REQUEST_LINE.match(line) and len(line) <= self.MAX_LENGTH:
+                # Nobody hangs up to try more tokens.
+                if self._delay is None and REQUEST_LINE.match(line) and len(line) <= self.MAX_LENGTH:
                     self._request_received(line, b"")
-            self._resume.cancel()
-            self._resume = None
+        if self._delay is not None:
+            self._delay.cancel()
+            self._delay = None
         if self._check is not None:
             self._check.stop()
         self.setTimeout(None)
@@ -246,6 +261,33 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         if first and not lines and is_original_request(data.removeprefix(BOM_UTF8)):
             self.setTimeout(FIRST_DATA_PATIENCE)
         self.linesReceived(lines)
+        if self.buffer.discarding:
+            self._discarded(text)
+        elif self._over_long:
+            self._over_long = 0
+        self._received += len(data)
+        if self._received >= self._intake.bytes_per_second:
+            self._budget_used()
+
+    def _budget_used(self) -> None:
+        # Bytes are counted since they were last enough for a second, so that nothing is done for each second.
+        second = int(self.factory.reactor.seconds())
+        if second == self._second and not self.closing:
+            self._over_budget = True
+            self._intake.next_second(self._second_over)
+            self.regulate()
+        self._received, self._second = 0, second
+
+    def _second_over(self) -> None:
+        self._over_budget = False
+        self._second = int(self.factory.reactor.seconds())
+        self.regulate()
+
+    def _discarded(self, text: bytes) -> None:
+        begin = text.rfind(b"\n") + 1
+        self._over_long = len(text) - begin + (0 if begin else self._over_long)
+        if self._over_long > OVER_LONG_LIMIT:
+            self.close()
 
     def _end_opening(self) -> None:
         self._opening = None
@@ -275,11 +317,15 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
 
     def linesReceived(self, lines: Sequence[bytes]) -> None:
         """
-        Serve lines.
+        Serve lines: at once, or in later reactor turns, so that other clients are served in between.
         """
+        self.lines_at_once = 1 if len(lines) <= 1 else self._intake.lines_at_once(len(lines))
+        self._serve(lines)
+
+    def _serve(self, lines: Sequence[bytes]) -> None:
         super().linesReceived(lines)
         if self.waiting and not (self.paused or self.closing):
-            self.pauseProducing()  # until the next reactor turn, so that other clients are served in between
+            self.pauseProducing()
             self.regulate()
         if self.half_closed:
             self.close_if_done()
@@ -456,17 +502,21 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
             return
         if not self.paused:
             self.pauseProducing()
-        elif self._resume is None:
-            # In the next reactor turn: the lines that wait may fill the queue again, and others are served in between.
-            self._resume = self.factory.reactor.callLater(0, self._resume_if_not_full)
+        else:
+            # In a later reactor turn: the lines that wait may fill the queue again, and others are served in between.
+            self._intake.later(self._resume)
 
     def _is_full(self) -> bool:
         # The first word is being answered; the others wait.
-        return self._queue.unsent > UNSENT_LIMIT or len(self.console.words) > WORDS_LIMIT
+        return (
+            self._queue.unsent > UNSENT_LIMIT
+            or len(self.console.words) > WORDS_LIMIT
+            or self._over_budget
+            or self._delay is not None
+        )
 
-    def _resume_if_not_full(self) -> None:
-        self._resume = None
-        if not self._is_full():
+    def _resume(self) -> None:
+        if self.paused and not self._is_full():
             self.resumeProducing()
 
     def resumeProducing(self) -> None:
@@ -474,7 +524,8 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         Serve the lines that wait, and then, unless that fills the queue again, read from the transport.
         """
         self.paused = False
-        self.linesReceived([])
+        self.lines_at_once = LINES_PER_SLICE
+        self._serve([])
         if not (self.paused or self.half_closed or self.closing):  # half-closed, it would only read its end again
             self.transport.resumeProducing()  # type: ignore[attr-defined]  # every stream transport is a producer
 

@@ -1,0 +1,121 @@
+"""
+How much is read of line clients, and whose lines are served in a reactor turn, so that nobody waits long for others
+(protocol §3, limits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import floor
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+BYTES_PER_TURN = 4 * 1024  # the default: about 100 requests
+BYTES_PER_SECOND = 1024 * 1024  # the default: twice as much as the requests that a fast computer answers
+
+# Seconds of a reactor turn for all that waits here. A question and its answer take two turns, so a client gets its
+# answer within some 10 ms, however many others send as much as they can. With 3 ms, it took a third longer.
+TURN_TIME = 0.002
+CALLS_PER_TURN = 64
+
+LINES_AT_ONCE = 64  # of all chunks of a reactor turn, beyond the first line of each: about as much time
+
+
+class Intake:
+    """
+    Work for clients that is put off to a later reactor turn, and clients that have sent too much in a second.
+
+    Attributes:
+        bytes_per_turn: The most bytes that are read of a connection in a reactor turn.
+        bytes_per_second: The most bytes that are read of a connection in a second, on average.
+    """
+
+    def __init__(
+        self, reactor: IReactorTime, flush: Callable[[], None], bytes_per_turn: int, bytes_per_second: int
+    ) -> None:
+        """
+        Args:
+            reactor: For later turns and the time.
+            flush: Sends what was written in the last turn, before anything else is done.
+            bytes_per_turn: See above, as for `bytes_per_second`.
+            bytes_per_second: See above.
+        """
+        self.bytes_per_turn = bytes_per_turn
+        self.bytes_per_second = bytes_per_second
+        self._reactor = reactor
+        self._flush = flush
+        self._lines_left = LINES_AT_ONCE
+        # Ordered sets.
+        self._waiting: dict[Callable[[], None], None] = {}
+        self._held: dict[Callable[[], None], None] = {}
+        self._turn: IDelayedCall | None = None
+        self._second: IDelayedCall | None = None
+
+    def lines_at_once(self, lines: int) -> int:
+        """
+        Return how many lines of a chunk may be served at once: one, and more as long as this turn has time.
+        """
+        count = max(1, min(lines, self._lines_left))
+        self._lines_left -= count
+        return count
+
+    def new_turn(self) -> None:
+        """
+        A reactor turn is over.
+        """
+        self._lines_left = LINES_AT_ONCE
+
+    def later(self, call: Callable[[], None]) -> None:
+        """
+        Call in a later reactor turn, after those that wait already. Nothing happens if it waits itself.
+        """
+        self._waiting[call] = None
+        if self._turn is None:
+            self._turn = self._reactor.callLater(0, self._take_turn)
+
+    def next_second(self, call: Callable[[], None]) -> None:
+        """
+        Call when the current second of the reactor's clock is over: one timer for all.
+        """
+        self._held[call] = None
+        if self._second is None:
+            now = self._reactor.seconds()
+            self._second = self._reactor.callLater(floor(now) + 1 - now, self._release)
+
+    def forget(self, call: Callable[[], None]) -> bool:
+        """
+        Don't call.
+
+        Returns:
+            Whether it waited.
+        """
+        waited = call in self._waiting or call in self._held
+        self._waiting.pop(call, None)
+        self._held.pop(call, None)
+        if self._turn is not None and not self._waiting:
+            self._turn.cancel()
+            self._turn = None
+        if self._second is not None and not self._held:
+            self._second.cancel()
+            self._second = None
+        return waited
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        self.new_turn()
+        self._flush()
+        until = self._reactor.seconds() + TURN_TIME
+        for _ in range(CALLS_PER_TURN):
+            if not self._waiting or self._reactor.seconds() >= until:
+                break
+            call = next(iter(self._waiting))
+            del self._waiting[call]
+            call()
+        if self._waiting and self._turn is None:
+            self._turn = self._reactor.callLater(0, self._take_turn)
+
+    def _release(self) -> None:
+        self._second = None
+        held, self._held = self._held, {}
+        for call in held:
+            call()
