@@ -42,6 +42,7 @@ def _measure_watchers(rig: Rig) -> Mapping[str, float]:
         "p99": results["p99"],
         "most": results["most"],
         "daemon_share": cpu / seconds * 100,
+        "daemon_cpu": cpu / results["events"] * 1e6,
         "load_share": results["cpu"] / seconds * 100,
         "peak": peak / 2**20,
     }
@@ -55,6 +56,7 @@ WATCHERS = Row(
         Figure("p50", "median latency", "ms"),
         Figure("p99", "99th percentile", "ms", reach="<= 100"),
         Figure("most", "maximum latency", "ms"),
+        Figure("daemon_cpu", "CPU time of the daemon per event", "µs"),
         Figure("daemon_share", "CPU usage of the daemon, of one core", "%", {"load_share": "the clients"}, "<= 100"),
         Figure("peak", "peak memory of the daemon", "MiB"),
     ],
