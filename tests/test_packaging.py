@@ -63,9 +63,11 @@ class WheelTests(SynchronousTestCase):
 
     def test_contents(self) -> None:
         """
-        It has the data files and the plug-ins, and no module that would hide Twisted's own folder.
+        It has all modules, the data files and the plug-ins, and no module that would hide Twisted's own folder.
         """
         names = {str(path.relative_to(self.site)) for path in self.site.rglob("*") if path.is_file()}
+        modules = {str(path.relative_to(ROOT)) for path in (ROOT / "usbgate").rglob("*.py")}
+        self.assertEqual({name for name in names if name.startswith("usbgate/") and name.endswith(".py")}, modules)
         self.assertLessEqual(
             {
                 "usbgate/py.typed",
@@ -74,7 +76,6 @@ class WheelTests(SynchronousTestCase):
                 "usbgate/cli/systemd/usbgate.service",
                 "usbgate/cli/systemd/user.service",
                 *(f"usbgate/web/page/{name}" for name in TYPES),
-                "usbgate/device/dialects/fields.py",
                 "twisted/plugins/usbgate_plugin.py",
                 "twisted/plugins/usbgate_endpoint.py",
             },
