@@ -27,6 +27,7 @@ from usbgate.access.tokens import TokenFile
 from usbgate.config.devices import only_device
 from usbgate.config.dialects import make_dialect
 from usbgate.config.load import load
+from usbgate.config.moved import moved_database
 from usbgate.config.settings import DeviceSettings, Settings
 from usbgate.config.types import ConfigError
 from usbgate.core.clock import IClock
@@ -328,7 +329,7 @@ def _store(reactor: Any, settings: Settings, gateway: Gateway, name: str) -> tup
     if settings.database == "embedded":
         cluster = Cluster(reactor, settings.state / "postgres")
         cluster.setServiceParent(keepers)
-        where = partial(_embedded, cluster)
+        where = partial(_embedded, cluster, settings.state)
     sink = PostgresSink(
         reactor,
         partial(_once_open, journal, where),
@@ -357,7 +358,10 @@ async def _once_open(journal: Journal, where: Callable[[], Awaitable[str]]) -> s
     return await where()
 
 
-async def _embedded(cluster: Cluster) -> str:
+async def _embedded(cluster: Cluster, state: Path) -> str:
+    # `usbgate database move` may have moved it while this daemon runs.
+    if (moved := moved_database(state)) is not None:
+        return moved
     try:
         return await cluster.ready()
     except ClusterError as error:

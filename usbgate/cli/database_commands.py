@@ -15,7 +15,7 @@ from usbgate.cli.reach import load_settings
 @click.group("database")
 def database_command() -> None:
     """
-    Let a web site or Grafana read the database.
+    Let a web site or Grafana read the database, or move it.
     """
 
 
@@ -58,3 +58,43 @@ def grant_command(config: Path | None, name: str, state: str | None, port: int |
         click.echo(
             f"Only root and the owner of {settings.state} can reach this socket; for others, use --port.", err=True
         )
+
+
+@database_command.command("move")
+@click.argument("url")
+@click.option("--state", metavar="DIR", help="The daemon's state folder, which contains the embedded database.")
+@pass_config
+def move_command(config: Path | None, url: str, state: str | None) -> None:
+    """
+    Move everything from the embedded database to another PostgreSQL server, while the daemon runs.
+
+    URL is postgresql://USER:PASSWORD@HOST/DATABASE, of an existing database in which USER may create a schema. Nothing
+    that comes meanwhile is lost: the daemon stores there from the moment at which all is copied. If the command is
+    interrupted, run it again; it continues where it was. The old database is kept. Until the end, do not run
+    correct-clock or rejected --retry.
+    """
+    from usbgate.cli.database import DatabaseFailed, connected, find_database
+    from usbgate.cli.move import RANGE, Move, await_daemon, keep
+    from usbgate.store.postgres.names import Schema
+
+    settings = load_settings(config, state=state)
+    if settings.database != "embedded":
+        raise click.ClickException("the daemon does not store in the embedded database; nothing to move")
+    target = load_settings(config, database=url, state=state).database
+    try:
+        with connected(find_database(settings)) as old, connected(target) as new:
+            move = Move(old, new, Schema(settings.schema))
+            move.prepare()
+            with click.progressbar(length=move.left, label="copying") as bar:
+                while move.left > RANGE:
+                    move.copy(bar.update)
+                    move.look()
+                move.finish(bar.update, lambda: keep(settings.state, target))
+            connects = await_daemon(new)
+    except DatabaseFailed as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(
+        f"All is there, and the daemon stores there{'' if connects else ' as soon as it connects: see its log'}."
+    )
+    click.echo(f"The old database in {settings.state}/postgres is kept. Restart usbgate, and it no longer runs.")
+    click.echo('To say so in the configuration, too: database = "URL". Roles that may read must be granted anew.')

@@ -14,6 +14,7 @@ from typing import Any
 from usbgate.config.devices import check_paths, check_reset, parse_devices
 from usbgate.config.dialects import check_options
 from usbgate.config.endpoints import absolute_socket
+from usbgate.config.moved import moved_database
 from usbgate.config.settings import (
     COMMAND_KEYS,
     DEVICE_KEYS,
@@ -98,6 +99,8 @@ def load(
         top["database"] = convert("--database", database, TOP_KEYS["database"])
     state = state or (os.path.join(folder, top["state"]) if "state" in top else _usual_state(environ))
     top["state"] = Path(os.path.abspath(state))
+    if top.get("database", "embedded") == "embedded":
+        top["database"] = moved_database(top["state"]) or "embedded"
     return Settings(
         devices=known,
         sensors=sensors,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -131,6 +132,17 @@ def steps_by_version() -> dict[int, str]:
     """
     steps = [path for path in (files(__package__) / "schema").iterdir() if re.fullmatch(r"\d{4}\.sql", path.name)]
     return {int(path.name[:4]): path.read_text("utf-8") for path in sorted(steps, key=lambda path: path.name)}
+
+
+def creation(schema: Schema) -> Iterator[str]:
+    """
+    Yield the statements that create the schema in its newest version, in a database that does not have it.
+    """
+    yield f"create schema if not exists {schema.quoted}"
+    yield schema.sql(_VERSIONS)
+    for number, sql in steps_by_version().items():
+        yield schema.sql(sql)
+        yield schema.sql(f"insert into usbgate.usbgate_schema (version) values ({number})")
 
 
 async def _find(session: Session, schema: Schema, limit: float) -> _Found:
