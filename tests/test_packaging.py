@@ -73,6 +73,7 @@ class WheelTests(SynchronousTestCase):
                 "usbgate/py.typed",
                 "usbgate/store/postgres/schema/0001.sql",
                 "usbgate/cli/demo.toml",
+                "usbgate/cli/demohistory.sql",
                 "usbgate/cli/systemd/usbgate.service",
                 "usbgate/cli/systemd/user.service",
                 *(f"usbgate/web/page/{name}" for name in TYPES),

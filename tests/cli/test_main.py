@@ -426,7 +426,8 @@ class DemoTests(Processes):
 
     def test_demo(self) -> None:
         """
-        The lines it says to try do work; Ctrl-C ends it with status 0, and nothing is left.
+        The lines it says to try do work, and there is a history of 30 days with an alarm; Ctrl-C ends it with status 0
+        and one line, and nothing is left.
         """
         # Somebody has the usual port: then it takes a free one.
         try:
@@ -439,16 +440,26 @@ class DemoTests(Processes):
         (ask,) = [line for line in said if line.endswith(" ask 20")]
         (psql,) = [line for line in said if "bin/psql" in line]
         (port,) = [line.split()[-1] for line in said if line.startswith("nc ")]
+        (smoke,) = [line for line in said if line.startswith("echo MSG:TEST")]
         (page,) = [line for line in said if line.startswith("http://")]
         with urlopen(page + "api/v1/sensors", timeout=30) as answer:
             self.assertIn(b"bedroom temperature", answer.read())
+        assert demo.stdout is not None
+        if "30 days of history are made" not in said:
+            self.assertIn("30 days of history are made\n", demo.stdout)
+        with urlopen(page + "api/v1/readings?sensor=20&since=30d&bucket=1d", timeout=30) as answer:
+            self.assertGreaterEqual(len(json.load(answer)["buckets"]), 30)
+        with urlopen(page + "api/v1/alarms/history", timeout=30) as answer:
+            self.assertIn("Anna", [each["acknowledged"]["by"] for each in json.load(answer)["alarms"]])
         self.assertNotEqual(port, "50007")
-        for line, shown in [(ask, "ID:20_VALUE:"), (psql, "timestamp")]:
+        for line, shown in [(ask, "ID:20_VALUE:"), (psql, "timestamp"), (smoke.replace("-w 5", "-N"), "SMOKE:1")]:
             tried = subprocess.run(line, shell=True, env=ENVIRONMENT, capture_output=True, text=True, timeout=30)
             self.assertEqual(tried.returncode, 0, tried.stderr)
             self.assertIn(shown, tried.stdout)
         demo.send_signal(signal.SIGINT)
-        self.assertEqual(demo.communicate(timeout=30)[1], "")
+        output, errors = demo.communicate(timeout=30)
+        self.assertEqual(errors, "")
+        self.assertEqual(output.splitlines()[-1], "The demo has ended; nothing of it is left.")
         self.assertEqual(demo.returncode, 0)
         self.assert_nothing_left()
 

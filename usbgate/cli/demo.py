@@ -95,11 +95,13 @@ def run(seed: int | None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: ending.set())
     clear()
+    console = Console(highlight=False, soft_wrap=True)
     with TemporaryDirectory(prefix=PREFIX) as folder, closing(hold(Path(folder))), ExitStack() as parts:
         # For root, the database server runs as another user, which must be able to enter.
         os.chmod(folder, 0o711)
         with suppress(_Ended):
-            _Demo(Path(folder), parts, ending, Console(highlight=False, soft_wrap=True)).run(seed, psql)
+            _Demo(Path(folder), parts, ending, console).run(seed, psql)
+    console.print("The demo has ended; nothing of it is left.")
     return 0
 
 
@@ -117,6 +119,7 @@ class _Demo:
         self._ending = ending
         self._console = console
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._history: subprocess.Popen[bytes] | None = None  # what makes it, until it is made
 
     def run(self, seed: int | None, psql: Path) -> None:
         """
@@ -141,12 +144,14 @@ class _Demo:
         connection = self._wait("the daemon", lambda: connect((HOST, port)))
         dsn = self._wait("the database", lambda: self._find_database(psql))
 
+        self._make_history(psql, dsn)
         usbgate = [*_command(), "--config", str(config)]
         self._say("Ready. To try in a browser and in another terminal:\n")
         for line, what in [
             (f"http://{HOST}:{http_port}/", "open the page; the API is under api/v1/"),
             (shlex.join([*usbgate, "ask", "20"]), "ask the thermometer"),
             (shlex.join([*usbgate, "ask", "-s", "L", "-i", "9", "-o", "TOTO", "LEVEL=50"]), "dim the lamp"),
+            (f"echo MSG:TEST_ID:2 | nc -w 5 {HOST} {port}", "set off the smoke detector; its card has a button, too"),
             (f"nc {HOST} {port}", "and type: last, watch, status or help"),
             (shlex.join([str(psql), dsn, "-c", "select * from public.measures limit 10"]), "show stored readings"),
         ]:
@@ -156,10 +161,28 @@ class _Demo:
         with closing(connection):
             self._show(connection)
 
+    def _make_history(self, psql: Path, dsn: str) -> None:
+        # In the background: it takes a second on a PC, and a minute on a Pi.
+        self._say("making 30 days of history in the background …", style="dim")
+        script = self._folder / "history.sql"
+        script.write_bytes((files("usbgate.cli") / "demohistory.sql").read_bytes())
+        zone = f"set time zone {time.localtime().tm_gmtoff / 3600}"  # for the hours of the day
+        command = [str(psql), "-XAtqw", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-c", zone, "-f", str(script)]
+        self._history = self._popen(command)
+
+    def _check_history(self) -> None:
+        if self._history is not None and self._history.poll() is not None:
+            made = self._history.returncode == 0
+            self._say("30 days of history are made" if made else f"no history: see {self._log}", style="dim")
+            self._history = None
+
     def _say(self, text: str, style: str = "") -> None:
         self._console.print(Text(text, style))
 
     def _start(self, name: str, arguments: Sequence[str]) -> None:
+        self._running[name] = self._popen(arguments)
+
+    def _popen(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         # In a session of its own, so that Ctrl-C reaches only us, and we end the parts in order.
         with open(self._log, "ab") as log:
             process = subprocess.Popen(
@@ -171,8 +194,8 @@ class _Demo:
                 start_new_session=True,
                 preexec_fn=end_with_parent(),  # if the demo is killed
             )
-        self._running[name] = process
         self._parts.callback(_end, process)
+        return process
 
     def _check(self) -> None:
         if self._ending.is_set():
@@ -213,6 +236,7 @@ class _Demo:
         connection.send("watch")
         while True:
             self._check()
+            self._check_history()
             try:
                 line = connection.receive(time.monotonic() + TURN)
             except RequestRefused:  # no line in this time

@@ -19,6 +19,9 @@ RATE = 0.5  # unrequested reports per second, slow enough to be read
 # Answers that the home can have under way; a small board drops requests beyond.
 _MEMORY = 256
 
+# How much faster each sensor reports once after the start.
+_FIRST = 10
+
 # Lines returned by one call: after a clock has jumped ahead, nobody wants them all.
 _BURST = 10_000
 
@@ -51,6 +54,7 @@ class Home:
         self._mute = mute
         self._max_delay = max_delay
         self._sensors = furnish()
+        self._first = list(self._sensors)  # those that have not reported yet
         self._answers: list[tuple[float, int, bytes]] = []  # a heap: when, a number that keeps order, the line
         self._numbers = itertools.count()
         self._next_report = math.inf
@@ -114,7 +118,7 @@ class Home:
             if self._answers and self._answers[0][0] <= self._next_report:
                 line = heapq.heappop(self._answers)[2]
             else:
-                sensor = self._random.choices(list(REPORTING), list(REPORTING.values()))[0]
+                sensor = self._reporting()
                 line = format_line({"ID": sensor, **self._sensors[sensor].measure(self._random)}).encode()
                 self._next_report = self._after(self._next_report)
             if line.startswith(b"ID:") and self._random.random() < self._noise:
@@ -122,11 +126,18 @@ class Home:
             lines.append(line + b"\r\n")  # as Arduino's println ends a line
         return lines
 
+    def _reporting(self) -> str:
+        # After the start each sensor once, then at random.
+        if self._first:
+            return self._first.pop(0)
+        return self._random.choices(list(REPORTING), list(REPORTING.values()))[0]
+
     def _send_at(self, when: float, line: bytes) -> None:
         heapq.heappush(self._answers, (when, next(self._numbers), line))
 
     def _after(self, now: float) -> float:
-        return now + self._random.expovariate(self._rate) if self._rate else math.inf
+        rate = self._rate * (_FIRST if self._first else 1)
+        return now + self._random.expovariate(rate) if rate else math.inf
 
     def _garbage(self, line: bytes) -> bytes:
         # None of these parses as a report: a wrong value that looks right would be no garbage.

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from usbgate.core.fieldline import parse_number
 
+_TEST = 3  # reports of a detector under test: some 10 s in the demo
+
 
 class Sensor(Protocol):
     """
@@ -62,7 +64,8 @@ class _Climate:
 
 class _Detector:
     """
-    Smoke or presence: 0 or 1.
+    Smoke or presence: 0 or 1, which changes with this chance from one report to the next. `TEST` makes it 1 for the
+    answer and the next reports.
     """
 
     def __init__(self, field: str, chance: float, sends_command: bool) -> None:
@@ -70,12 +73,21 @@ class _Detector:
         self._field = field
         self._chance = chance
         self._state = "0"
+        self._tested = 0  # reports that are 1
 
     def answer(self, command: str, arguments: Mapping[str, str], random: Random) -> dict[str, str] | None:
-        return {self._field: self._state} if command == "J" else None
+        if command == "TEST":
+            self._tested = _TEST
+        elif command != "J":
+            return None
+        return {self._field: "1" if self._tested else self._state}
 
     def measure(self, random: Random) -> dict[str, str]:
-        self._state = "1" if random.random() < self._chance else "0"
+        if self._tested:
+            self._tested -= 1
+            return {self._field: "1"}
+        if random.random() < self._chance:
+            self._state = "0" if self._state == "1" else "1"
         return {self._field: self._state}
 
 
@@ -118,9 +130,9 @@ def furnish() -> dict[str, Sensor]:
         "21": _Climate({"VALUE": 48.0}, sends_command=False),  # bedroom, % humidity
         "22": _Climate({"TEMP": 23.0, "HUM": 61.0}, sends_command=True, battery=True),  # bathroom
         "23": _Climate({"VALUE": 8.0}, sends_command=True),  # balcony, °C
-        "2": _Detector("SMOKE", 0.03, sends_command=False),
-        "6": _Detector("PRESENCE", 0.5, sends_command=False),  # hall
-        "7": _Detector("PRESENCE", 0.3, sends_command=True),  # kitchen
+        "2": _Detector("SMOKE", 0, sends_command=False),
+        "6": _Detector("PRESENCE", 0.05, sends_command=False),  # hall
+        "7": _Detector("PRESENCE", 0.03, sends_command=True),  # kitchen
         "9": _Actuator(acknowledges=False),  # lamp
         "10": _Actuator(acknowledges=True),  # shutter
     }
