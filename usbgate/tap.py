@@ -211,7 +211,9 @@ def build(
         settings.sensors,
         first_tag=random.getrandbits(32),
     )
-    authority = Authority(reactor, clock.wall, TokenFile(settings.state), partial(_reads, settings, gateway))
+    authority = Authority(
+        reactor, clock.wall, TokenFile(settings.state), partial(_reads, settings, gateway), gateway.refuse
+    )
     factory = ClientFactory(
         reactor,
         gateway,
@@ -276,6 +278,7 @@ def _web(
     web = Web(
         reactor,
         gateway,
+        factory.authority,
         clock.wall,
         hosts=http.hosts,
         cors=http.cors,

@@ -14,8 +14,7 @@ from usbgate.access.authority import ADDRESSES_LIMIT, CHECK_INTERVAL, FIRST_DELA
 from usbgate.access.roles import Access, Role
 from usbgate.access.tokens import TOKENS_FILE, Token, TokenFile, digest
 from usbgate.core.errors import Denied, Unauthenticated
-from usbgate.core.model import Question
-from usbgate.testing import AT
+from usbgate.testing import AT, request
 
 
 class AuthorityCase(SynchronousTestCase):
@@ -90,10 +89,11 @@ class AuthenticationTests(AuthorityCase):
         The role `ask` is enough for a question that only reads; what is denied is counted.
         """
         asker = Access(Role.ASK)
-        self.authority.check_question(asker, Question("20", "J"))
-        self.authority.check_question(Access(Role.COMMAND), Question("20", "ON"))
-        self.assertRaises(Denied, self.authority.check_question, asker, Question("20", "ON"))
-        self.assertRaises(Denied, self.authority.check_question, Access(Role.READ), Question("20", "J"))
+        reading, switching = request("20", "J"), request("20", "ON")
+        self.authority.check_request(asker, reading)
+        self.authority.check_request(Access(Role.COMMAND), switching)
+        self.assertRaises(Denied, self.authority.check_request, asker, switching)
+        self.assertRaises(Denied, self.authority.check_request, Access(Role.READ), reading)
         self.assertEqual(self.authority.denied, 2)
 
     def test_acknowledged_by(self) -> None:

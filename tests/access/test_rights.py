@@ -13,6 +13,7 @@ from usbgate.access.doors import LOCAL, Door
 from usbgate.access.rights import RIGHTS, WORD_ROLES
 from usbgate.access.roles import Role
 from usbgate.server.commands import WORDS
+from usbgate.web.api import Api
 
 SECURITY = (ROOT / "docs" / "security.md").read_text()
 
@@ -24,10 +25,12 @@ class RightsTests(SynchronousTestCase):
 
     def test_complete(self) -> None:
         """
-        The table has every word, once.
+        The table has every word and every call, once.
         """
         self.assertEqual(sorted(word for right in RIGHTS for word in right.words), sorted(WORDS))
         self.assertEqual({name: word.role for name, word in WORDS.items()}, WORD_ROLES)
+        calls = [f"{call.method} {call.path}" for call in Api.calls.documented]
+        self.assertEqual(sorted(call for right in RIGHTS for call in right.calls), sorted(calls))
 
     def test_page(self) -> None:
         """
@@ -36,7 +39,8 @@ class RightsTests(SynchronousTestCase):
         for right in RIGHTS:
             words = ", ".join(f"`{word}`" for word in right.words)
             role = "none" if right.role is Role.NONE else f"`{right.role.spelled}`"
-            self.assertIn(f"| {role} | {right.does} | {words} |\n", SECURITY)
+            calls = ", ".join(f"`{call.replace('/api/v1/', '')}`" for call in right.calls)
+            self.assertIn(f"| {role} | {right.does} | {words} | {calls} |\n", SECURITY)
 
 
 class DoorTests(SynchronousTestCase):

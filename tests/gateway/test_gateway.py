@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 from tests.support.gateway import WALL, GatewayCase, MemoryLink
 from usbgate import __version__
 from usbgate.core.clock import IClock
-from usbgate.core.errors import Busy, Malformed, Offline, RequestError, Stopped, TimedOut, Unknown
+from usbgate.core.errors import Busy, Denied, Malformed, Offline, RequestError, Stopped, TimedOut, Unknown
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.holders import Holder
 from usbgate.core.model import Answer, BoardKind, ClockMark, Event, OwnerRecord, Reading, Report, RequestRecord
@@ -370,6 +370,19 @@ class LiveTests(GatewayCase):
             self.clock.advance(0.1)
         self.assertEqual(len([self.failureResultOf(asked) for asked in asks]), 50)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_refused(self) -> None:
+        """
+        A request that its client may not make is recorded, and not asked.
+        """
+        self.link.listener.link_up()
+        self.events.clear()
+        self.gateway.refuse(request("9", "ON", client="phone@10.0.0.1:5"), Denied())
+        self.assertEqual(self.events, [("journal", 0, ["denied"])])
+        (record,) = self.journal.requests
+        self.assertEqual(
+            (record.client, record.device, record.sensor, record.command), ("phone@10.0.0.1:5", None, "9", "ON")
+        )
 
 
 class TagTests(GatewayCase):

@@ -58,7 +58,7 @@ class AccessCase(SynchronousTestCase):
         """
         Connect a client at a door that gives a role.
         """
-        keeper = authority(self.clock, self.folder)
+        keeper = authority(self.clock, self.folder, self.gateway)
         factory = ClientFactory(self.clock, self.gateway, keeper, wall=lambda: AT, door=Door(role))
         self.client: ClientProtocol = factory.buildProtocol(IPv4Address("TCP", "10.0.0.7", 4711))
         self.transport = PeerTransport(self.clock)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.support.memory_gateway import MemoryGateway
 from usbgate.access.authority import Authority
 from usbgate.access.doors import Door
 from usbgate.access.roles import Role
@@ -17,16 +18,18 @@ from usbgate.testing import AT
 OPEN = Door(Role.ADMIN)
 
 
-def authority(clock: Any, folder: Path = Path("/nonexistent")) -> Authority:
+def authority(clock: Any, folder: Path = Path("/nonexistent"), gateway: MemoryGateway | None = None) -> Authority:
     """
     Return an authority for which the command `J` only reads.
 
     Args:
         clock: For time.
         folder: The state folder; by default there are no tokens.
+        gateway: Records what is refused; None for nobody.
     """
 
     def reads(question: Question) -> bool:
         return question.command == "J"
 
-    return Authority(clock, lambda: AT, TokenFile(folder), reads)
+    refused = (gateway or MemoryGateway()).refuse
+    return Authority(clock, lambda: AT, TokenFile(folder), reads, refused)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from json import dumps, loads
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from twisted.internet import reactor as global_reactor
@@ -21,6 +22,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
+from tests.support.access import OPEN, authority
 from tests.support.memory_gateway import MemoryGateway
 from tests.support.waiting import until
 from usbgate.testing import AT
@@ -131,6 +133,8 @@ class WebTestCase(TestCase):
     cors: tuple[str, ...] = ()
     base_path = ""
     max_connections = 1000
+    door = OPEN
+    state = Path("/nonexistent")
 
     def setUp(self) -> None:
         """
@@ -140,7 +144,9 @@ class WebTestCase(TestCase):
         self.web = Web(
             reactor,
             self.gateway,
+            authority(reactor, self.state, self.gateway),
             lambda: NOW,
+            door=self.door,
             hosts=self.hosts,
             cors=self.cors,
             base_path=self.base_path,

@@ -15,8 +15,8 @@ from twisted.logger import Logger
 from usbgate.access.roles import Access, Role
 from usbgate.access.tokens import Token, TokenFile, TokensUnreadable, digest
 from usbgate.core.containers import BoundedDict
-from usbgate.core.errors import Denied
-from usbgate.core.model import Question
+from usbgate.core.errors import Denied, RequestError
+from usbgate.core.model import Question, Request
 
 CHECK_INTERVAL = 1.0  # seconds until a removed token ends the connections that have it
 
@@ -55,6 +55,7 @@ class Authority:
         wall: Callable[[], int],
         tokens: TokenFile,
         reads: Callable[[Question], bool],
+        refused: Callable[[Request, RequestError], None],
     ) -> None:
         """
         Args:
@@ -62,6 +63,7 @@ class Authority:
             wall: The wall clock (`IClock.wall`).
             tokens: The tokens.
             reads: Returns whether a question only reads, so that the role `ask` is enough.
+            refused: Called with a request that its client may not make, to be recorded.
         """
         self.local: str | None = None
         self.denied = 0
@@ -69,6 +71,7 @@ class Authority:
         self._wall = wall
         self._tokens = tokens
         self._reads = reads
+        self._refused = refused
         self._failures: BoundedDict[str, _Failures] = BoundedDict(ADDRESSES_LIMIT)
         self._followed: dict[object, tuple[Token, Callable[[], None]]] = {}
         self._check: IDelayedCall | None = None
@@ -118,14 +121,22 @@ class Authority:
                 self.denied += 1
             raise
 
-    def check_question(self, access: Access, question: Question) -> None:
+    def check_request(self, access: Access, request: Request) -> None:
         """
-        Check that a client may ask a question.
+        Check that a client may ask what it asks. If not, that is recorded, unless it may do nothing at all: the
+        database must not grow for just anybody.
 
         Raises:
             Denied: It may not; that is counted.
         """
-        self.check(access, Role.ASK if self._reads(question) else Role.COMMAND)
+        if access.role >= Role.COMMAND:
+            return
+        try:
+            self.check(access, Role.ASK if self._reads(request.question) else Role.COMMAND)
+        except Denied as error:
+            if access.role > Role.NONE:
+                self._refused(request, error)
+            raise
 
     def follow(self, access: Access, ended: Callable[[], None]) -> Callable[[], None]:
         """

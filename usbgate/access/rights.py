@@ -1,5 +1,6 @@
 """
-The role that each word of the line protocol requires: the one table for all front ends, which docs/security.md prints.
+The role that each word of the line protocol and each call over HTTP requires: the one table for all front ends, which
+docs/security.md prints.
 """
 
 from __future__ import annotations
@@ -18,23 +19,53 @@ class Right(NamedTuple):
         does: What it does, for people.
         role: The role that is required.
         words: Words of the line protocol.
+        calls: Calls over HTTP: method and path.
     """
 
     does: str
     role: Role
     words: Sequence[str] = ()
+    calls: Sequence[str] = ()
 
 
 RIGHTS: Sequence[Right] = (
-    Right("See that usbgate is there, and authenticate", Role.NONE, ("ping", "help", "auth", "quit")),
-    Right("See the sensors and their newest readings", Role.READ, ("sensors", "last")),
-    Right("See stored readings", Role.READ, ("history",)),
-    Right("Subscribe to events", Role.READ, ("watch", "unwatch")),
-    Right("See alarms", Role.READ, ("alarms",)),
-    Right("See who asked what", Role.READ, ("requests",)),
-    Right("See the state of usbgate and of its devices", Role.READ, ("status", "devices")),
-    Right("Ask a question that only reads", Role.ASK, ("ask",)),
-    Right("Ask any other question, and acknowledge an alarm", Role.COMMAND, ("acknowledge",)),
+    Right(
+        "See that usbgate is there, and authenticate",
+        Role.NONE,
+        ("ping", "help", "auth", "quit"),
+        (
+            *("GET /healthz", "GET /api/v1/openapi.json"),
+            *("GET /api/v1/session", "POST /api/v1/login", "POST /api/v1/logout"),
+        ),
+    ),
+    Right(
+        "See the sensors and their newest readings",
+        Role.READ,
+        ("sensors", "last"),
+        ("GET /api/v1/sensors", "GET /api/v1/sensors/{sensor}"),
+    ),
+    Right(
+        "See stored readings",
+        Role.READ,
+        ("history",),
+        ("GET /api/v1/readings", "GET /api/v1/readings.csv", "GET /api/v1/states"),
+    ),
+    Right("Subscribe to events", Role.READ, ("watch", "unwatch"), ("GET /api/v1/events",)),
+    Right("See alarms", Role.READ, ("alarms",), ("GET /api/v1/alarms", "GET /api/v1/alarms/history")),
+    Right("See who asked what", Role.READ, ("requests",), ("GET /api/v1/requests",)),
+    Right(
+        "See the state of usbgate and of its devices",
+        Role.READ,
+        ("status", "devices"),
+        ("GET /api/v1/status", "GET /api/v1/devices", "GET /metrics"),
+    ),
+    Right("Ask a question that only reads", Role.ASK, ("ask",), ("POST /api/v1/sensors/{sensor}/ask",)),
+    Right(
+        "Ask any other question, and acknowledge an alarm",
+        Role.COMMAND,
+        ("acknowledge",),
+        ("POST /api/v1/alarms/{alarm}/acknowledge",),
+    ),
     Right("Lend a device, see malformed lines and the paths of devices", Role.ADMIN, ("lend", "malformed")),
 )
 
@@ -42,3 +73,4 @@ RIGHTS: Sequence[Right] = (
 DEVICE_PATHS = Role.ADMIN
 
 WORD_ROLES: Mapping[str, Role] = {word: right.role for right in RIGHTS for word in right.words}
+CALL_ROLES: Mapping[str, Role] = {call: right.role for right in RIGHTS for call in right.calls}

@@ -85,8 +85,7 @@ async def ask(console: Console, arguments: Sequence[str]) -> str | None:
     try:
         request = parse_request(_request_fields(command, sensor, options), console.origin, console.client)
         tag = fields.get("TAG")
-        if console.access.role < Role.COMMAND:
-            console.factory.check(console.access, request)
+        console.factory.authority.check_request(console.access, request)
         console.send_lines(answer_line(await console.gateway.ask(request, console.connection.holder), tag))
     except RequestError as error:
         return error_line(error, fields)

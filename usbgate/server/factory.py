@@ -15,10 +15,9 @@ from twisted.logger import Logger
 
 from usbgate.access.authority import Authority
 from usbgate.access.doors import LOCAL, Door
-from usbgate.access.roles import Access, Role
-from usbgate.core.errors import Denied, LimitExceeded, RequestError, Stopped
+from usbgate.core.errors import LimitExceeded, RequestError, Stopped
 from usbgate.core.messages import answer_line, error_line, event_line
-from usbgate.core.model import Answer, Event, Request
+from usbgate.core.model import Answer, Event
 from usbgate.gateway.interfaces import IGateway
 from usbgate.net.broadcast import Broadcast
 from usbgate.net.places import NoPlace, Places
@@ -192,20 +191,6 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
                 self._stop_call = None
             all_closed, self._all_closed = self._all_closed, None
             all_closed.callback(None)
-
-    def check(self, access: Access, request: Request) -> None:
-        """
-        Check that a client may ask what it asks. If not, and if it may do anything at all, record that.
-
-        Raises:
-            Denied: It may not.
-        """
-        try:
-            self.authority.check_question(access, request.question)
-        except Denied as error:
-            if access.role > Role.NONE:  # the database must not grow for just anybody
-                self.gateway.refuse(request, error)
-            raise
 
     def log_refused(self, client: str, reason: str) -> None:
         """

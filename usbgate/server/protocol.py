@@ -401,7 +401,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         self.in_flight += 1
         try:
             if access.role < _COMMAND:
-                self.factory.check(access, request)
+                self.factory.authority.check_request(access, request)
             answer = self.factory.gateway.ask(request, self.holder)
         except Exception:
             answer = fail()

@@ -15,6 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from werkzeug.exceptions import HTTPException
 
+from usbgate.access.authority import Authority
+from usbgate.access.rights import DEVICE_PATHS
 from usbgate.core.errors import (
     Busy,
     LimitExceeded,
@@ -31,7 +33,9 @@ from usbgate.core.messages import parse_request
 from usbgate.core.model import Selection
 from usbgate.gateway.interfaces import IGateway
 from usbgate.web import schema
-from usbgate.web.calls import HttpCalls, client_of, host_of, not_found
+from usbgate.web.calls import HttpCalls, not_found
+from usbgate.web.channel import client_of, host_of
+from usbgate.web.credentials import Credentials
 from usbgate.web.csvformat import SEPARATORS, CsvFormat
 from usbgate.web.events import EventStreams
 from usbgate.web.openapi import document
@@ -47,6 +51,7 @@ from usbgate.web.serialize import (
     past_alarm_json,
     request_json,
     sensors_json,
+    session_json,
     state_json,
     status_json,
 )
@@ -61,6 +66,7 @@ class Api:
 
     Attributes:
         wall: The wall clock (`IClock.wall`).
+        credentials: Finds out who clients are.
     """
 
     app = Klein()
@@ -71,6 +77,8 @@ class Api:
         self,
         reactor: IReactorTime,
         gateway: IGateway,
+        authority: Authority,
+        credentials: Credentials,
         wall: Callable[[], int],
         events: EventStreams,
         clients: Callable[[], Mapping[str, int]],
@@ -80,6 +88,8 @@ class Api:
         Args:
             reactor: For time limits.
             gateway: The gateway.
+            authority: Decides who may ask what.
+            credentials: Finds out who clients are.
             wall: The wall clock (`IClock.wall`).
             events: The streams of events.
             clients: Returns the numbers of clients, by kind.
@@ -88,6 +98,8 @@ class Api:
         self.wall = wall
         self._reactor = reactor
         self._gateway = gateway
+        self._authority = authority
+        self.credentials = credentials
         self._queries = gateway.queries
         self._events = events
         self._clients = clients
@@ -126,6 +138,7 @@ class Api:
         command = body.command if body.command is not None else self._queries.default_command(sensor)
         fields = {"MSG": command, "ID": sensor, **_request_fields(body)}
         asked = parse_request(fields, host_of(request), client_of(request))
+        self._authority.check_request(request.access, asked)
         holder = Holder(host_of(request))  # a connection of HTTP asks one question at a time
         try:
             return answer_json(await self._gateway.ask(asked, holder))
@@ -199,7 +212,11 @@ class Api:
             return
         transport, head = request.channel.hand_over(request)
         last_id = request.getHeader("Last-Event-ID")
-        await self._events.open(transport, head, host_of(request), client_of(request), query.sensor, last_id)
+        unfollow = self._authority.follow(request.access, transport.abortConnection)
+        try:
+            await self._events.open(transport, head, host_of(request), client_of(request), query.sensor, last_id)
+        finally:
+            unfollow()
 
     @calls.get("/api/v1/alarms")
     async def alarms(self, request: Any) -> schema.ApiAlarms:
@@ -225,7 +242,9 @@ class Api:
         """
         Acknowledge an alarm.
         """
-        acknowledged = await self._gateway.acknowledge(alarm, body.by or host_of(request))
+        acknowledged = await self._gateway.acknowledge(
+            alarm, request.access.acknowledge_as(body.by or host_of(request))
+        )
         return alarm_json(acknowledged, self._queries.sensor_settings())
 
     # State.
@@ -235,7 +254,8 @@ class Api:
         """
         All devices.
         """
-        return schema.ApiDevices(devices=[device_json(device) for device in self._queries.devices()])
+        with_path = request.access.role >= DEVICE_PATHS
+        return schema.ApiDevices(devices=[device_json(device, with_path) for device in self._queries.devices()])
 
     @calls.get("/api/v1/status")
     async def status(self, request: Any) -> schema.ApiStatus:
@@ -272,6 +292,32 @@ class Api:
             text.append(piece)
             await deferLater(self._reactor, 0)
         respond(request, HTTPStatus.OK, CONTENT_TYPE, b"".join(text), {"Cache-Control": "no-store"})
+
+    # Who the client is.
+
+    @calls.get("/api/v1/session")
+    async def session(self, request: Any) -> schema.ApiSession:
+        """
+        Who this client is, and its role.
+        """
+        return session_json(request.access)
+
+    @calls.post("/api/v1/login")
+    async def login(self, request: Any, body: schema.ApiLogin) -> schema.ApiSession:
+        """
+        Log in: the browser sends the token from now on.
+        """
+        access = await self.credentials.authenticate(request, body.token)
+        self.credentials.remember(request, body.token)
+        return session_json(access)
+
+    @calls.post("/api/v1/logout")
+    async def logout(self, request: Any, body: schema.ApiLogout) -> schema.ApiSession:
+        """
+        Log out: the browser sends no token from now on.
+        """
+        self.credentials.forget(request)
+        return session_json(self.credentials.without_token(request))
 
     # The page.
 

@@ -20,7 +20,10 @@ from twisted.python.failure import Failure
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
+from usbgate.access.rights import CALL_ROLES
+from usbgate.access.roles import Role
 from usbgate.core.errors import Failed, Malformed, RequestError, Unknown
+from usbgate.web.channel import client_of
 from usbgate.web.problems import HttpProblem, respond, respond_problem, start_problem
 from usbgate.web.query import read_query
 from usbgate.web.schema import JSON, NoQuery
@@ -75,7 +78,8 @@ class HttpCalls:
     - it returns the Struct to send as JSON, or None if it has responded itself.
 
     The first line of its docstring is the summary in the document. What it raises becomes a problem. It is cancelled
-    when its client disconnects. Its class has a `wall`, the wall clock (`IClock.wall`).
+    when its client disconnects. `usbgate.access.rights` has the role that it requires. Its class has a `wall`, the wall
+    clock (`IClock.wall`), and `credentials`.
 
     Attributes:
         documented: The calls of the OpenAPI document, in the order of their declarations.
@@ -119,7 +123,7 @@ class HttpCalls:
         """
         Declare a `GET` of files: any query string is accepted, and the document has no entry for it.
         """
-        return lambda method: self._route("GET", path, method, None, None)
+        return lambda method: self._route("GET", path, method, None, None, is_file=True)
 
     def _document(
         self,
@@ -145,14 +149,18 @@ class HttpCalls:
         method: _Method,
         query: type[msgspec.Struct] | None,
         body: type[msgspec.Struct] | None,
+        is_file: bool = False,
     ) -> _Method:
         reads_query = query not in (None, NoQuery)
+        role = Role.NONE if is_file else CALL_ROLES[f"{verb} {path}"]
 
         @wraps(method)
         async def call(api: Any, request: Any, **segments: str) -> None:
             try:
                 if verb == "POST":
                     check_type(request)
+                if not is_file:
+                    request.access = await api.credentials.admit(request, role)
                 # `Front` has quoted each segment once more, since klein joins them.
                 arguments: dict[str, Any] = {name: unquote(value) for name, value in segments.items()}
                 if query is not None:
@@ -207,18 +215,3 @@ def _read_body(request: Any, kind: type[_Body]) -> _Body:
         return msgspec.json.decode(request.content.read() or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Malformed("invalid body", str(error)) from None
-
-
-def client_of(request: Any) -> str:
-    """
-    Return the peer's address and port; the peer may be a proxy.
-    """
-    port = getattr(request.getClientAddress(), "port", None)
-    return host_of(request) if port is None else f"{host_of(request)}:{port}"
-
-
-def host_of(request: Any) -> str:
-    """
-    Return the peer's address; the peer of a unix socket has none, and is `local`.
-    """
-    return str(getattr(request.getClientAddress(), "host", "local"))

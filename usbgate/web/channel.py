@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
+from usbgate.access.roles import Access, Role
 from usbgate.core.errors import Failed
 from usbgate.net.keepalive import keep_alive
 from usbgate.net.places import NoPlace, Places, is_local
@@ -40,10 +41,12 @@ class BoundedRequest(Request):
 
     Attributes:
         body_size: Bytes of the body, including those that were not kept.
+        access: What its client may do, once that is known.
     """
 
     content: Any
     channel: Any
+    access = Access(Role.NONE)
 
     def gotLength(self, length: int | None) -> None:
         """
@@ -306,3 +309,19 @@ class WebSite(Site):
         self._limit = None
         for channel in list(self.channels):
             channel.transport.abortConnection()
+
+
+def client_of(request: Any) -> str:
+    """
+    Return the peer's address and port, which may be a proxy's, behind the name of its token or user.
+    """
+    port = getattr(request.getClientAddress(), "port", None)
+    access: Access = request.access
+    return access.sign(host_of(request) if port is None else f"{host_of(request)}:{port}")
+
+
+def host_of(request: Any) -> str:
+    """
+    Return the peer's address; the peer of a unix socket has none, and is `local`.
+    """
+    return str(getattr(request.getClientAddress(), "host", "local"))

@@ -62,6 +62,6 @@ class CrossOrigin:
             return None
         return {
             "Access-Control-Allow-Methods": methods,
-            "Access-Control-Allow-Headers": "Content-Type",
+            "Access-Control-Allow-Headers": "Authorization, Content-Type",
             "Access-Control-Max-Age": _MAX_AGE,
         }

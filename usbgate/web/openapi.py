@@ -17,8 +17,8 @@ from usbgate.web.problems import STATUSES
 from usbgate.web.query import QueryValue, SensorId
 from usbgate.web.schema import JSON, ApiProblem
 
-# With what any call can fail: the checks of its head and query, and an error inside.
-_ALWAYS = (400, 403, 405, 421, 500)
+# With what any call can fail: the checks of its head, its client and its query, and an error inside.
+_ALWAYS = (400, 401, 403, 405, 421, 500)
 
 # With what any call with a body can fail.
 _WITH_BODY = (413, 415)
@@ -53,7 +53,11 @@ def document(calls: Sequence[HttpCall]) -> dict[str, Any]:
         },
         "servers": [{"url": "../.."}],
         "paths": paths,
-        "components": {"schemas": {name.removeprefix(_PREFIX): schema for name, schema in components.items()}},
+        "security": [{}, {"token": []}],
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": {name.removeprefix(_PREFIX): schema for name, schema in components.items()},
+        },
     }
     named: dict[str, Any] = _without_prefix(whole)
     return named

@@ -21,6 +21,7 @@ from usbgate.core.errors import (
     Stopped,
     StoreUnavailable,
     TimedOut,
+    Unauthenticated,
     Unknown,
 )
 from usbgate.web.schema import ApiProblem
@@ -34,6 +35,7 @@ STATUSES: Mapping[type[RequestError], HTTPStatus] = {
     LimitExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     Malformed: HTTPStatus.BAD_REQUEST,
     Denied: HTTPStatus.FORBIDDEN,
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
     Unknown: HTTPStatus.NOT_FOUND,
     Failed: HTTPStatus.INTERNAL_SERVER_ERROR,
     StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -58,7 +60,8 @@ class HttpProblem(Exception):
         super().__init__(error.text)
         self.error = error
         self.status = HTTPStatus(status or STATUSES[type(error)])
-        self.headers = headers or {}
+        challenge = {"WWW-Authenticate": 'Bearer realm="usbgate"'} if isinstance(error, Unauthenticated) else {}
+        self.headers = {**challenge, **(headers or {})}
 
     def body(self) -> bytes:
         """
@@ -71,6 +74,7 @@ class HttpProblem(Exception):
                 status=self.status,
                 detail=self.error.text,
                 code=self.error.code,  # type: ignore[arg-type]  # those are the codes
+                role=self.error.role if isinstance(self.error, Denied) else None,
             )
         )
 

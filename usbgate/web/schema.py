@@ -151,11 +151,11 @@ class PastAlarmsQuery(Struct, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=MAX_ALARMS, description="Only the newest alarms; by default 100.")] = 100
 
 
-class ApiProblem(Struct, frozen=True, kw_only=True):
+class ApiProblem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     Why a call failed (RFC 9457), as application/problem+json.
 
-    `code` is an error code of the line protocol.
+    `code` is an error code of the line protocol, `role` the role that would have been required.
     """
 
     type: str
@@ -163,6 +163,30 @@ class ApiProblem(Struct, frozen=True, kw_only=True):
     status: int
     detail: str
     code: Literal["timeout", "offline", "busy", "malformed", "unknown", "denied", "limit", "failed", "stopped"]
+    role: str | None = None
+
+
+class ApiLogin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    The token with which to log in.
+    """
+
+    token: Annotated[str, Meta(min_length=1, max_length=1024)]
+
+
+class ApiLogout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Nothing: an empty object.
+    """
+
+
+class ApiSession(Struct, frozen=True, kw_only=True):
+    """
+    Who the client is: the name of its token, or its user; null if only its address is known.
+    """
+
+    role: Literal["none", "read", "ask", "command", "admin"]
+    name: str | None
 
 
 class ApiField(Struct, frozen=True, kw_only=True):
@@ -424,11 +448,12 @@ class ApiPastAlarms(Struct, frozen=True, kw_only=True):
 
 class ApiDevice(Struct, frozen=True, kw_only=True):
     """
-    A device: its state and since when, its counts, a warning if there is one, and the client that it is lent to.
+    A device: its path (null for all but the role `admin`), its state and since when, its counts, a warning if there is
+    one, and the client that it is lent to.
     """
 
     name: str
-    path: str
+    path: str | None
     state: str
     since: ApiMoment
     counts: dict[str, int]

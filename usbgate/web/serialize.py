@@ -10,6 +10,7 @@ from typing import assert_never
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from usbgate.access.roles import Access
 from usbgate.core.fieldline import format_time, parse_value, plain_text
 from usbgate.core.model import (
     Alarm,
@@ -45,6 +46,7 @@ from usbgate.web.schema import (
     ApiReportEvent,
     ApiRequest,
     ApiSensor,
+    ApiSession,
     ApiSpan,
     ApiState,
     ApiStatus,
@@ -284,13 +286,13 @@ def alarm_json(alarm: Alarm, configured: Mapping[str, SensorSettings]) -> ApiAla
     )
 
 
-def device_json(device: DeviceSummary) -> ApiDevice:
+def device_json(device: DeviceSummary, with_path: bool = True) -> ApiDevice:
     """
     Return a device.
     """
     return ApiDevice(
         name=device.name,
-        path=device.path,
+        path=device.path if with_path else None,
         state=device.state,
         since=format_time(device.since),
         counts={count.key.lower(): count.value for count in device.counts},
@@ -363,6 +365,13 @@ def _journal_json(journal: JournalStatus) -> dict[str, ApiValue]:
     if journal.trouble is not None:
         values["text"] = plain_text(journal.trouble)
     return values
+
+
+def session_json(access: Access) -> ApiSession:
+    """
+    Return who a client is.
+    """
+    return ApiSession(role=access.role.spelled, name=access.who)  # type: ignore[arg-type]  # those are the roles
 
 
 def health_json(queries: IQueries) -> ApiHealth:

@@ -15,11 +15,14 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from usbgate.access.authority import Authority
+from usbgate.access.doors import LOCAL, Door
 from usbgate.gateway.interfaces import IGateway
 from usbgate.net.listeners import Listeners
 from usbgate.web.api import Api
 from usbgate.web.channel import WebSite
 from usbgate.web.cors import CrossOrigin
+from usbgate.web.credentials import Credentials
 from usbgate.web.events import EventStreams
 from usbgate.web.problems import HttpProblem, respond, respond_problem
 from usbgate.web.security import HEADERS, RequestGuard
@@ -93,8 +96,10 @@ class Web(Service):
         self,
         reactor: Any,
         gateway: IGateway,
+        authority: Authority,
         wall: Callable[[], int],
         *,
+        door: Door = LOCAL,
         hosts: Collection[str] = (),
         cors: Collection[str] = (),
         base_path: str = "",
@@ -107,7 +112,9 @@ class Web(Service):
         Args:
             reactor: For time limits.
             gateway: The gateway.
+            authority: Decides who clients are.
             wall: The wall clock (`IClock.wall`).
+            door: What clients may do without a token.
             hosts: Names by which browsers may call us, besides those that `RequestGuard` knows.
             cors: The pages of other sites that may use the API (see `CrossOrigin`).
             base_path: See `Front`.
@@ -118,7 +125,16 @@ class Web(Service):
         """
         self._others = others
         self.events = EventStreams(reactor, gateway, max_connections, max_of_address)
-        api = Api(reactor, gateway, wall, self.events, self.counts, metrics_limit)
+        api = Api(
+            reactor,
+            gateway,
+            authority,
+            Credentials(reactor, authority, door),
+            wall,
+            self.events,
+            self.counts,
+            metrics_limit,
+        )
         cross_origin = CrossOrigin(cors)
         front = Front(RequestGuard(hosts, cross_origin), cross_origin, api.app.resource(), base_path)
         self.site = WebSite(reactor, front, 2 * max_connections, max_of_address)

@@ -1,0 +1,197 @@
+"""
+Who may do what over HTTP: every call, with every role.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.internet.defer import Deferred, succeed
+
+from tests.support.waiting import until
+from tests.support.web import Reply, WebTestCase
+from usbgate.access.doors import Door
+from usbgate.access.rights import CALL_ROLES
+from usbgate.access.roles import ROLES, Role
+from usbgate.access.tokens import Token, TokenFile, digest
+from usbgate.core.holders import Holder
+from usbgate.core.model import Answer, Request
+from usbgate.gateway.interfaces import DeviceSummary
+from usbgate.testing import AT, report
+from usbgate.web.credentials import COOKIE
+
+ASK = "/api/v1/sensors/20/ask"
+
+
+class AccessCase(WebTestCase):
+    """
+    A site whose door gives no role, and a state folder with a token of each role, named for it, whose secret is
+    `secret-ROLE`.
+    """
+
+    door = Door(Role.NONE)
+
+    def setUp(self) -> None:
+        """
+        Make the folder.
+        """
+        self.state = Path(self.mktemp())
+        self.state.mkdir()
+        self.tokens = TokenFile(self.state)
+        for role in ROLES:
+            token = Token(name=role, role=role, sha256=digest(f"secret-{role}"), created=AT)  # type: ignore[arg-type]
+            self.tokens.add(token)
+        super().setUp()
+        self.gateway.known_devices = [DeviceSummary("leonardo", "/dev/ttyACM0", "online", AT)]
+        self.asked: list[Request] = []
+        self.patch(self.gateway, "ask", self.answer)
+
+    def answer(self, request: Request, holder: Holder) -> Deferred[Answer]:
+        """
+        Answer at once.
+        """
+        self.asked.append(request)
+        return succeed(Answer(report(request.question.sensor, V="1"), request.question.command, AT, "leonardo"))
+
+    async def call_as(self, role: Role, call: str, json: object = None) -> Reply:
+        """
+        Make a call with the token of a role; with none for `Role.NONE`.
+        """
+        method, path = call.split()
+        path = path.format(sensor="20", alarm="a1")
+        headers = {} if role is Role.NONE else {"Authorization": f"Bearer secret-{role.spelled}"}
+        if json is None and method == "POST":
+            json = {}
+        return await self.call(method, path, json=json, headers=headers)
+
+
+class MatrixTests(AccessCase):
+    """
+    Every call x every role.
+    """
+
+    async def test_calls(self) -> None:
+        """
+        A call is refused exactly if the role is too low: with 401 if there was no token, else with 403, and with the
+        role that is required.
+        """
+        for call, required in CALL_ROLES.items():
+            for role in Role:
+                if call == "GET /api/v1/events" and role >= required:
+                    continue  # it does not end; see `TokenTests.test_removed`
+                reply = await self.call_as(role, call)
+                denied = reply.code in (401, 403) and call != "POST /api/v1/login"
+                self.assertEqual(denied, role < required, (call, role, reply.code, reply.body))
+                if denied:
+                    self.assertEqual(reply.code, 401 if role is Role.NONE else 403)
+                    self.assertEqual((reply.json["code"], reply.json["role"]), ("denied", required.spelled))
+                    self.assertEqual(reply.header("WWW-Authenticate") is not None, role is Role.NONE)
+
+    async def test_questions(self) -> None:
+        """
+        Questions that only read require `ask`, all others `command`; those that are refused are recorded, and those
+        that are asked have the name of the token.
+        """
+        for command, required in (("J", Role.ASK), ("ON", Role.COMMAND)):
+            for role in Role:
+                reply = await self.call_as(role, f"POST {ASK}", {"command": command})
+                self.assertEqual(reply.code == 200, role >= required, (command, role, reply.body))
+        self.assertEqual([request.question.command for request in self.asked], ["J", "J", "J", "ON", "ON"])
+        self.assertTrue(self.asked[-1].client.startswith("admin@127.0.0.1:"))
+        recorded = [(request.client.partition("@")[0], code) for request, code in self.gateway.refused]
+        self.assertEqual(recorded, [("ask", "denied")])  # the call itself is refused to `read`
+
+    async def test_paths(self) -> None:
+        """
+        Only `admin` sees where devices are.
+        """
+        for role in ROLES.values():
+            reply = await self.call_as(role, "GET /api/v1/devices")
+            self.assertEqual(reply.json["devices"][0]["path"], "/dev/ttyACM0" if role is Role.ADMIN else None)
+
+    async def test_page(self) -> None:
+        """
+        Everybody gets the files of the page.
+        """
+        for path in ("/", "/app.js", "/vendor/uplot.min.js"):
+            self.assertEqual((await self.call("GET", path)).code, 200)
+
+
+class TokenTests(AccessCase):
+    """
+    `Authorization`.
+    """
+
+    async def test_wrong(self) -> None:
+        """
+        A wrong token is refused even where none is required; what is no token of ours is ignored, as the password of a
+        proxy.
+        """
+        wrong = {"Authorization": "Bearer wrong"}
+        for path in ("/healthz", "/api/v1/sensors"):
+            code, kind, text = await self.problem("GET", path, headers=wrong)
+            self.assertEqual((code, kind, text), (401, "denied", "there is no such token, or it has expired"))
+        reply = await self.call("GET", "/healthz", headers={"Authorization": "Basic bWU6c2VjcmV0"})
+        self.assertEqual(reply.code, 200)
+
+    async def test_removed(self) -> None:
+        """
+        A stream of events ends when its token is removed.
+        """
+        client = await self.listen("", "Authorization: bearer secret-read")
+        self.tokens.remove("read")
+        await until(lambda: client.lost)
+        self.assertEqual((await self.call_as(Role.READ, "GET /api/v1/sensors")).code, 401)
+
+
+class CookieTests(AccessCase):
+    """
+    Browsers.
+    """
+
+    async def log_in(self, token: str) -> tuple[Reply, str]:
+        """
+        Log in; return the response, and the cookie with its attributes.
+        """
+        reply = await self.call("POST", "/api/v1/login", json={"token": token})
+        return reply, reply.header("Set-Cookie") or ""
+
+    async def test_session(self) -> None:
+        """
+        A browser that has logged in sends a cookie, which no script can read and no other site can make it send, until
+        it logs out.
+        """
+        before = await self.get("/api/v1/session")
+        self.assertEqual(before, {"role": "none", "name": None})
+        reply, cookie = await self.log_in("secret-command")
+        self.assertEqual(reply.json, {"role": "command", "name": "command"})
+        pair, *attributes = cookie.split("; ")
+        self.assertEqual(sorted(attributes), ["HttpOnly", "Max-Age=34560000", "SameSite=Strict"])
+        sent = {"Cookie": pair}
+        self.assertEqual(await self.get("/api/v1/session", headers=sent), {"role": "command", "name": "command"})
+        reply = await self.call("POST", ASK, json={"command": "ON"}, headers=sent)
+        self.assertEqual((reply.code, self.asked[0].client.partition("@")[0]), (200, "command"))
+        reply = await self.call("POST", "/api/v1/logout", json={}, headers=sent)
+        self.assertEqual(reply.json, {"role": "none", "name": None})
+        self.assertTrue((reply.header("Set-Cookie") or "").startswith(f"{COOKIE}=; Max-Age=0; "))
+
+    async def test_wrong(self) -> None:
+        """
+        Nobody logs in with a wrong token. A cookie whose token was removed is deleted, and the client may do what
+        everybody may.
+        """
+        reply, cookie = await self.log_in("wrong")
+        self.assertEqual((reply.code, cookie), (401, ""))
+        reply = await self.call("GET", "/api/v1/session", headers={"Cookie": f"{COOKIE}=old"})
+        self.assertEqual(reply.json["role"], "none")
+        self.assertIn("Max-Age=0", reply.header("Set-Cookie") or "")
+
+    async def test_other_sites(self) -> None:
+        """
+        A page of another site can't log in, nor command with the cookie.
+        """
+        foreign = {"Origin": "http://evil.example", "Cookie": f"{COOKIE}=secret-command"}
+        for path, body in (("/api/v1/login", {"token": "secret-read"}), (ASK, {"command": "ON"})):
+            reply = await self.call("POST", path, json=body, headers=foreign)
+            self.assertEqual((reply.code, reply.header("Set-Cookie")), (403, None))
+        self.assertEqual(self.asked, [])
