@@ -82,6 +82,8 @@ class WheelTests(SynchronousTestCase):
             },
             names,
         )
+        modules = {str(path.relative_to(ROOT)) for path in (ROOT / "usbgate").rglob("*.py")}
+        self.assertLessEqual(modules, names)
         manual = f"usbgate-{usbgate.__version__}.data/data/share/man/man1"
         self.assertLessEqual({f"{manual}/usbgate.1", f"{manual}/twistd-usbgate.1"}, names)
         self.assertNotIn("twisted/plugins/__init__.py", names)
