@@ -4,12 +4,15 @@ The unit of systemd, etc/systemd/usbgate.service.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+import sys
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.support.running import ROOT
+from tests.support.processes import needs_strace
+from tests.support.running import ROOT, environment
 
 UNIT = ROOT / "etc" / "systemd" / "usbgate.service"
 
@@ -41,10 +44,24 @@ class UnitTests(SynchronousTestCase):
         for line in (
             *("Type=notify", "KillMode=mixed", "StateDirectory=usbgate", "DevicePolicy=closed"),
             *("DeviceAllow=char-ttyACM rw", "DeviceAllow=char-ttyUSB rw"),
-            *("SystemCallFilter=@system-service adjtimex", "SystemCallErrorNumber=EPERM"),
+            "SystemCallErrorNumber=EPERM",
         ):
             self.assertIn(line, lines)
         keys = {line.partition("=")[0] for line in lines}
         self.assertEqual(
             keys & {"ProtectClock", "ProcSubset", "PrivateDevices", "PrivateNetwork", "PrivateUsers"}, set()
         )
+
+    def test_clock(self) -> None:
+        """
+        The system call by which the C library asks for the state of the clock is allowed.
+        """
+        if reason := needs_strace():
+            raise SkipTest(reason)
+        ask = "from usbgate.daemon.clock import is_synchronised; is_synchronised()"
+        trace = ["strace", "-qq", "-e", "trace=/adj", sys.executable, "-c", ask]
+        done = subprocess.run(trace, capture_output=True, text=True, timeout=60, env=environment())
+        called = set(re.findall(r"^(\w+)\(", done.stderr, re.MULTILINE))
+        self.assertTrue(called, done.stderr)
+        allowed = re.findall(r"^SystemCallFilter=(.*)$", UNIT.read_text(), re.MULTILINE)
+        self.assertLessEqual(called, {*" ".join(allowed).split()})
