@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.access import authority
 from tests.support.memory_gateway import MemoryGateway, PeerTransport
-from usbgate.access.authority import CHECK_INTERVAL, LONGEST_DELAY
+from usbgate.access.authority import CHECK_INTERVAL, FIRST_DELAY, LONGEST_DELAY
 from usbgate.access.doors import Door
 from usbgate.access.rights import WORD_ROLES
 from usbgate.access.roles import ROLES, Role
@@ -20,6 +20,7 @@ from usbgate.access.tokens import Token, TokenFile, digest
 from usbgate.core.fieldline import parse
 from usbgate.gateway.interfaces import DeviceSummary
 from usbgate.server.factory import ClientFactory
+from usbgate.server.intake import LINES_AT_ONCE
 from usbgate.server.protocol import ClientProtocol
 from usbgate.testing import AT
 
@@ -202,6 +203,18 @@ class TokenTests(AccessCase):
         self.assertGreaterEqual(len(self.gateway.refusals), 5)
         for _, kept, _ in self.gateway.refusals:
             self.assertNotIn(secret.encode()[:40], kept)
+
+    def test_hang_up(self) -> None:
+        """
+        Of many wrong tokens that wait for their turn when a client hangs up, one is tried.
+        """
+        self.connect(Role.NONE)
+        guesses = [f"{COMMANDING}_AUTH:wrong-{n}" for n in range(5)]
+        self.client.dataReceived("".join(line + "\n" for line in [READING] * LINES_AT_ONCE + guesses).encode())
+        self.assertEqual(self.client.factory.authority.delay("10.0.0.7"), 0.0)
+        self.transport.abortConnection()
+        self.clock.advance(0)
+        self.assertEqual(self.client.factory.authority.delay("10.0.0.7"), FIRST_DELAY)
 
     def test_original_client(self) -> None:
         """

@@ -748,6 +748,15 @@ class TurnTests(ServerCase):
             self.assertEqual(self.transport.producerState, "producing")
             self.clock.turn()
 
+    def test_empty_lines(self) -> None:
+        """
+        A turn is over even if nothing was sent in it.
+        """
+        self.client.dataReceived(b"\n" * (LINES_AT_ONCE + 1))
+        self.clock.turn()
+        self.client.dataReceived(self.lines)
+        self.assertEqual(len(self.sensors()), LINES_AT_ONCE)
+
     def test_half_close(self) -> None:
         """
         Lines that wait for their turn at a half-close are served; the connection is closed once they are answered, at

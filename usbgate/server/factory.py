@@ -87,7 +87,7 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         self.authority = authority
         self.wall = wall
         self.subscribers = Broadcast(reactor, self.subscribe_lines)
-        self.intake = Intake(reactor, self._flush, bytes_per_turn, bytes_per_second)
+        self.intake = Intake(reactor, bytes_per_turn, bytes_per_second)
         self.limited = 0
         self._door = door
         self.connections: set[ClientProtocol] = set()

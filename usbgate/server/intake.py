@@ -30,20 +30,16 @@ class Intake:
         bytes_per_second: The most bytes that are read of a connection in a second, on average.
     """
 
-    def __init__(
-        self, reactor: IReactorTime, flush: Callable[[], None], bytes_per_turn: int, bytes_per_second: int
-    ) -> None:
+    def __init__(self, reactor: IReactorTime, bytes_per_turn: int, bytes_per_second: int) -> None:
         """
         Args:
             reactor: For later turns and the time.
-            flush: Sends what was written in the last turn, before anything else is done.
             bytes_per_turn: See above, as for `bytes_per_second`.
             bytes_per_second: See above.
         """
         self.bytes_per_turn = bytes_per_turn
         self.bytes_per_second = bytes_per_second
         self._reactor = reactor
-        self._flush = flush
         self._lines_left = LINES_AT_ONCE
         # Ordered sets.
         self._waiting: dict[Callable[[], None], None] = {}
@@ -103,7 +99,6 @@ class Intake:
     def _take_turn(self) -> None:
         self._turn = None
         self.new_turn()
-        self._flush()
         until = self._reactor.seconds() + TURN_TIME
         for _ in range(CALLS_PER_TURN):
             if not self._waiting or self._reactor.seconds() >= until:
