@@ -135,7 +135,7 @@ class RecorderTests(SynchronousTestCase):
         """
         self.recorder.restore({}, [Reading(1, "board", "20", "VALUE", 900.0, "900W", None, True)])
         self.assertEqual(len(self.record(says("20", "1.2kW")).unit_changes), 1)
-        self.assertEqual(self.recorder.sensors.items()[0][0], "20")
+        self.assertEqual(self.recorder.sensors.ids(), ["20"])
 
     def test_contested(self) -> None:
         """

@@ -391,7 +391,7 @@ class MemoryTests(SynchronousTestCase):
                     del own[old]
                 own[sensor] = own.get(sensor, False) or asked or sensor.startswith("k")
                 own.move_to_end(sensor)
-            known = {sensor for sensor, _ in self.sensors.items()}
+            known = {*self.sensors.ids()}
             self.assertEqual(known, {*expected["a"], *expected["b"]}, seed)
 
     def test_kept_later(self) -> None:
@@ -404,7 +404,7 @@ class MemoryTests(SynchronousTestCase):
         self.sensors.asked("a2")
         self.report("a", "a21")
         expected = {"a1", "a2", *(f"a{n}" for n in range(4, 22))}
-        self.assertEqual({sensor for sensor, _ in self.sensors.items()}, expected)
+        self.assertEqual({*self.sensors.ids()}, expected)
 
     def test_of_another(self) -> None:
         """
@@ -414,7 +414,7 @@ class MemoryTests(SynchronousTestCase):
         for n in range(20):
             self.report("a", f"a{n}")
         self.report("b", "old")
-        self.assertEqual({sensor for sensor, _ in self.sensors.items()}, {f"a{n}" for n in range(20)})
+        self.assertEqual({*self.sensors.ids()}, {f"a{n}" for n in range(20)})
         self.report("a", "old")
         self.assertIsNone(self.sensors.get("a0"))
         self.assertIsNotNone(self.sensors.get("old"))
@@ -439,4 +439,4 @@ class MemoryTests(SynchronousTestCase):
             self.report("a", f"a{n}")
         self.sensors.restore({}, [reading(1.0, sensor=f"s{n}", device="a", at=n) for n in range(30)])
         expected = [*(f"a{n}" for n in range(5)), *(f"s{n}" for n in range(15, 30))]
-        self.assertEqual(sorted(sensor for sensor, _ in self.sensors.items()), sorted(expected))
+        self.assertEqual(sorted(self.sensors.ids()), sorted(expected))

@@ -262,7 +262,7 @@ class LiveTests(GatewayCase):
             [("21", "VALUE", 5.0), ("20", "VALUE", 2.0), ("20", "TEMP", 3.0)],
         )
         self.assertEqual([r.value for r in self.gateway.queries.last("20", "TEMP")], [3.0])
-        self.assertEqual(self.gateway.queries.last("99", None), [])
+        self.assertEqual([*self.gateway.queries.last("99", None)], [])
         first, second = self.gateway.queries.sensors()
         self.assertEqual((first.sensor, first.reports, second.fields, second.reports), ("21", 1, ["TEMP", "VALUE"], 3))
 
@@ -271,7 +271,7 @@ class LiveTests(GatewayCase):
         Of more sensors than are remembered, readings are stored all the same.
         """
         self.receive(*[(str(n), "1") for n in range(10_050)])
-        self.assertEqual(len(self.gateway.queries.sensors()), 10_000)
+        self.assertEqual(len([*self.gateway.queries.sensors()]), 10_000)
         self.assertEqual(len(self.journal.readings), 10_050)
 
     def test_recall(self) -> None:
@@ -432,7 +432,7 @@ class ThinningTests(GatewayCase):
         self.assertEqual(self.successResultOf(asked).report.values, (("VALUE", "1"),))
         self.assertEqual(self.stored(), [("20", 1.0), *[("21", 1.0)] * 4])
         self.assertEqual(len(watched), 9)
-        self.assertEqual(self.gateway.queries.last("20", None)[0].at, WALL + 3_000)
+        self.assertEqual(next(self.gateway.queries.last("20", None)).at, WALL + 3_000)
         self.receive(("20", "2"))
         self.assertEqual(self.stored()[5:], [("20", 1.0), ("20", 2.0)])
         self.assertEqual(self.journal.readings[-2].at, WALL + 3_000)

@@ -11,7 +11,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.support.turnclock import TurnClock
-from usbgate.net.broadcast import EVENTS_LIMIT, PAUSE_LIMIT, SUBSCRIBERS_PER_TURN, Broadcast, EventBatch, ISubscriber
+from usbgate.net.broadcast import (
+    EVENTS_LIMIT,
+    PAUSE_LIMIT,
+    SUBSCRIBERS_PER_TURN,
+    UNSENT_IN_ALL,
+    Broadcast,
+    EventBatch,
+    ISubscriber,
+    unsent_share,
+)
 
 
 @implementer(ISubscriber)
@@ -168,3 +177,17 @@ class BroadcastTests(SynchronousTestCase):
         for _ in range(EVENTS_LIMIT // 1000 + 1):
             self.publish("20", "x" * 1000)
         self.assertEqual(len(subscriber.events), EVENTS_LIMIT // 1000 + 1)
+
+
+class ShareTests(SynchronousTestCase):
+    """
+    How much may wait for a subscriber that does not read.
+    """
+
+    def test_share(self) -> None:
+        """
+        However many there are, no more than `UNSENT_IN_ALL` waits for all together.
+        """
+        for subscribers in (0, 1, 64, 1000, 5000):
+            self.assertLessEqual(subscribers * unsent_share(subscribers), UNSENT_IN_ALL)
+        self.assertGreater(unsent_share(1000), 60 * 1024)

@@ -4,6 +4,7 @@ The words of the line protocol (protocol §3): what each asks of the gateway, an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from twisted.internet.address import IPv4Address
@@ -17,11 +18,11 @@ from usbgate.core.alarms import Uncompared
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Busy, Failed, Offline, TimedOut
 from usbgate.core.fieldline import LINE_LIMIT, parse
-from usbgate.core.model import Alarm, RequestRecord, StoredAlarm, StoredRequest
+from usbgate.core.model import Alarm, RequestRecord, StoredAlarm, StoredReading, StoredRequest
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import DeviceSummary, Lease, MalformedLine, SensorSummary
-from usbgate.server.commands import WORDS
+from usbgate.server.commands import HISTORY_PAGE, WORDS
 from usbgate.server.factory import ClientFactory
 from usbgate.testing import AT, reading
 
@@ -220,7 +221,7 @@ class ReadingTests(WordCase):
             ("history 20 since=30m limit=5", None, AT - 1_800_000, 5),
             ("history 20 since=90s", None, AT - 90_000, 100),
             ("history 20 since=1.5s", None, AT - 1_500, 100),
-            ("history 20 since=2d limit=10000", None, AT - 172_800_000, 10_000),
+            ("history 20 since=2d limit=500", None, AT - 172_800_000, 500),
             ("history 20 since=9999999d", None, 0, 100),
             ("history 20 since=" + "9" * 400 + "d", None, 0, 100),
             ("history 20 since=2013-03-11T21:02:10.123Z", None, AT, 100),
@@ -260,32 +261,59 @@ class ReadingTests(WordCase):
         self.gateway.historic.errback(Failed("the database cannot be reached"))
         self.assertEqual(self.received(), ["ERROR:failed_TEXT:the database cannot be reached"])
 
+    def ask_long_history(self) -> list[str]:
+        """
+        Ask for most of 10,000 stored readings, beside 20,000 others; return the lines that come until nothing is read.
+        """
+        self.gateway.stored = [StoredReading(n, reading(float(n))) for n in range(10_000)]
+        self.gateway.stored += [StoredReading(n, reading(float(n), sensor="21")) for n in range(10_000, 30_000)]
+        self.transport.stuck = True
+        lines = self.send("history 20 limit=9700")
+        self.clock.pump([0.0] * 1000)
+        return lines
+
     def test_long_history(self) -> None:
         """
-        A long reply is sent in pieces; no more of it is unsent than a client that does not read may have.
+        A long history is fetched and sent as the client reads; no more of it waits for one that does not.
         """
-        self.transport.stuck = True
-        self.send("history 20 limit=10000")
-        assert self.gateway.historic is not None
-        self.gateway.historic.callback([reading(float(n)) for n in range(10_000)])
+        lines = self.ask_long_history()
+        self.assertLess(self.client.unsent, 64 * 1024 + 50 * HISTORY_PAGE * 2)
+        self.assertLess(len(self.gateway.pages), 5)
+        self.transport.stuck = False
+        self.transport.take()
         self.clock.pump([0.0] * 1000)
+        *lines, last_line = lines + self.received()
+        self.assertEqual([line.split("_")[1] for line in lines], [f"VALUE:{n}" for n in range(300, 10_000)])
+        self.assertEqual(last_line, "OK:history")
+
+    def test_long_sensors(self) -> None:
+        """
+        A list of sensors is made as the client reads.
+        """
+        made: list[str] = []
+
+        def sensors() -> Iterator[SensorSummary]:
+            for n in range(10_000):
+                made.append(str(n))
+                yield SensorSummary(str(n), "leonardo", ["VALUE"], AT, 1)
+
+        self.patch(self.gateway, "sensors", sensors)
+        self.transport.stuck = True
+        lines = self.send("sensors")
+        self.clock.pump([0.0] * 1000)
+        self.assertLess(len(made), 2_000)
         self.assertLess(self.client.unsent, 80 * 1024)
         self.transport.stuck = False
         self.transport.take()
         self.clock.pump([0.0] * 1000)
-        *lines, last_line = self.received()
-        self.assertEqual([line.split("_")[1] for line in lines], [f"VALUE:{n}" for n in range(10_000)])
-        self.assertEqual(last_line, "OK:history")
+        self.assertEqual([parse(line.encode())["ID"] for line in (lines + self.received())[:-1]], made)
+        self.assertEqual(len(made), 10_000)
 
     def test_hang_up(self) -> None:
         """
         A long reply ends when the client disconnects.
         """
-        self.transport.stuck = True
-        self.send("history 20 limit=10000")
-        assert self.gateway.historic is not None
-        self.gateway.historic.callback([reading(float(n)) for n in range(10_000)])
-        self.clock.pump([0.0] * 1000)
+        self.ask_long_history()
         self.transport.abortConnection()
         self.assertEqual(self.client.unsent, 0)
         self.assertFalse(self.client.console.is_active)

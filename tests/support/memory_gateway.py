@@ -4,7 +4,7 @@ A gateway in memory that a test controls, and a transport whose peer may stop re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -158,18 +158,21 @@ class MemoryGateway:
     def default_command(self, sensor: str) -> str:
         return "S" if sensor == "2" else "J"
 
-    def last(self, sensor: str | None, field: str | None) -> list[Reading]:
+    def last(self, sensor: str | None, field: str | None) -> Iterator[Reading]:
         self._break()
         self.last_calls.append((sensor, field))
-        return self.readings
+        return iter([each for each in self.readings if sensor in (None, each.sensor)])
 
     def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
         self.history_calls.append((sensor, field, since, limit))
         self.historic = Deferred()
         return self.historic
 
-    def sensors(self) -> list[SensorSummary]:
-        return self.known_sensors
+    def sensors(self) -> Iterator[SensorSummary]:
+        return iter(self.known_sensors)
+
+    def sensor(self, sensor: str) -> SensorSummary | None:
+        return next((each for each in self.known_sensors if each.sensor == sensor), None)
 
     def devices(self) -> list[DeviceSummary]:
         return self.known_devices

@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from unittest import skipIf
 
 from prometheus_client import Metric
@@ -38,6 +39,7 @@ class MetricsTests(SynchronousTestCase):
         self.gateway = MemoryGateway()
         self.gateway.known_devices = [DeviceSummary("leonardo", "/dev/x", "online", AT, LinkCounts(3))]
         self.gateway.known_sensors = [SensorSummary("20", "leonardo", ["BAT", "HUM", "TEMP"], AT, 7)]
+        self.gateway.current_status = replace(self.gateway.current_status, sensors=1)
         self.gateway.presented = {"20": SensorSettings(fields={"TEMP": FieldSettings(unit="°C")})}
         self.gateway.readings = [
             reading(21.5, sensor="20", field="TEMP"),

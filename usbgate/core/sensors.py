@@ -159,11 +159,11 @@ class KnownSensors:
         """
         return sensor in self._sensors or sensor in self._stored
 
-    def items(self) -> list[tuple[str, KnownSensor]]:
+    def ids(self) -> list[str]:
         """
-        List all sensors with their ids.
+        List the ids of all sensors.
         """
-        return list(self._sensors.items())
+        return list(self._sensors)
 
     def reported(
         self, sensor: str, device: str, at: int, readings: Sequence[Reading], answers: bool = False

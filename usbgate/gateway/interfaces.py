@@ -4,7 +4,7 @@ The gateway as its front ends (line port, HTTP, …) see it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -169,18 +169,25 @@ class IQueries(Interface):
         Return the command that `ask` sends to this sensor if none is given.
         """
 
-    def last(sensor: str | None, field: str | None) -> list[Reading]:
+    def last(sensor: str | None, field: str | None) -> Iterator[Reading]:
         """
-        Return the newest readings from memory, in the order of sensors' first appearance.
+        Yield the newest readings from memory, in the order of sensors' first appearance. There may be 640,000, so take
+        some in each reactor turn; each sensor's are those that are the newest when it is its turn.
 
         Args:
             sensor: Only of this sensor; None for all.
             field: Only this field, upper case; None for all.
         """
 
-    def sensors() -> list[SensorSummary]:
+    def sensors() -> Iterator[SensorSummary]:
         """
-        List the known sensors, in the order of their first appearance.
+        Yield the known sensors, in the order of their first appearance. There may be 10,000 of each device, so take
+        some in each reactor turn.
+        """
+
+    def sensor(sensor: str) -> SensorSummary | None:
+        """
+        Return a known sensor; None if it is not known.
         """
 
     def devices() -> list[DeviceSummary]:

@@ -4,7 +4,7 @@ Read-only queries: current state from memory, history from the store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
@@ -92,25 +92,29 @@ class Queries:
         settings = self._sensor_settings.get(sensor)
         return (settings and settings.default_command) or self._default_command
 
-    def last(self, sensor: str | None, field: str | None) -> list[Reading]:
-        if sensor is None:
-            sensors = [known for _, known in self._recorder.sensors.items()]
-        else:
-            known = self._recorder.sensors.get(sensor)
-            sensors = [] if known is None else [known]
-        return [reading for known in sensors for reading in known.readings() if field is None or reading.field == field]
+    def last(self, sensor: str | None, field: str | None) -> Iterator[Reading]:
+        for each in self._recorder.sensors.ids() if sensor is None else (sensor,):
+            known = self._recorder.sensors.get(each)
+            if known is not None:
+                yield from (reading for reading in known.readings() if field in (None, reading.field))
 
-    def sensors(self) -> list[SensorSummary]:
-        return [
-            SensorSummary(
-                sensor=sensor,
-                device=known.device,
-                fields=sorted({reading.field for reading in known.readings()}),
-                seen=known.seen,
-                reports=known.reports,
-            )
-            for sensor, known in self._recorder.sensors.items()
-        ]
+    def sensors(self) -> Iterator[SensorSummary]:
+        for sensor in self._recorder.sensors.ids():
+            summary = self.sensor(sensor)
+            if summary is not None:
+                yield summary
+
+    def sensor(self, sensor: str) -> SensorSummary | None:
+        known = self._recorder.sensors.get(sensor)
+        if known is None:
+            return None
+        return SensorSummary(
+            sensor=sensor,
+            device=known.device,
+            fields=sorted({reading.field for reading in known.readings()}),
+            seen=known.seen,
+            reports=known.reports,
+        )
 
     def devices(self) -> list[DeviceSummary]:
         return [route.summary() for route in self._routing.routes.values()]

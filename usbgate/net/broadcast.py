@@ -26,6 +26,15 @@ PAUSE_LIMIT = 0.03  # seconds; on a busy machine, the pause must not become a de
 
 EVENTS_LIMIT = 256 * 1024  # bytes; when so many wait, they are sent at once
 
+UNSENT_IN_ALL = 64 * 1024 * 1024  # bytes that wait for all subscribers of a front end together, protocol §3
+
+
+def unsent_share(subscribers: int) -> int:
+    """
+    Return how many bytes may wait for each of so many subscribers.
+    """
+    return UNSENT_IN_ALL // max(1, subscribers)
+
 
 class EventBatch:
     """

@@ -17,6 +17,7 @@ from usbgate.access.roles import Role
 from usbgate.core.errors import RequestError, Unknown
 from usbgate.core.fieldline import format_line, is_key, is_sensor_id
 from usbgate.core.messages import alarm_fields, answer_line, error_line, parse_request
+from usbgate.core.model import Selection
 from usbgate.core.units import parse_moment
 from usbgate.server.datalines import (
     device_fields,
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from usbgate.server.console import Console
 
 LIMIT_DEFAULT = 100  # protocol §3
-HISTORY_LIMIT = 10_000  # readings: they are in memory until they are sent, some MB for each client that asks
+HISTORY_LIMIT = 10_000  # readings
+HISTORY_PAGE = 500  # readings: only their lines, 45 kB, wait for a client that does not read
 OTHERS_LIMIT = 1_000  # alarms or requests, as over HTTP
 
 
@@ -132,8 +134,27 @@ async def history(console: Console, arguments: Sequence[str]) -> None:
     _check_sensor(history, sensor)
     field = _parse_field(history, options.pop(0)) if options and "=" not in options[0] else None
     since, limit = _parse_window(history, options, console.factory.wall(), HISTORY_LIMIT)
-    readings = await console.gateway.queries.history(sensor, field, since, limit)
-    await console.send_data(map(reading_fields, readings))
+    if limit <= HISTORY_PAGE:
+        readings = await console.gateway.queries.history(sensor, field, since, limit)
+        await console.send_data(map(reading_fields, readings), held=True)
+    else:
+        await _send_pages(console, Selection(sensor, field, since), limit)
+
+
+async def _send_pages(console: Console, selection: Selection, limit: int) -> None:
+    # Fetch each page when the client has read most of those before it.
+    queries = console.gateway.queries
+    extent = await queries.extent(selection, limit)
+    if extent is None:
+        return
+    first, last = extent
+    while limit:
+        page = await queries.page(selection, first, last, min(HISTORY_PAGE, limit))
+        await console.send_data((reading_fields(stored.reading) for stored in page), held=True)
+        if len(page) < HISTORY_PAGE or not await console.room_made():
+            return
+        limit -= len(page)
+        first = page[-1].seq + 1
 
 
 @word("watch [ID ...]")
@@ -185,7 +206,7 @@ async def alarms(console: Console, arguments: Sequence[str]) -> None:
     if options:
         since, limit = _parse_window(alarms, options, console.factory.wall(), OTHERS_LIMIT)
         stored = await queries.past_alarms(sensor, since, None, limit)
-        await console.send_data(map(past_alarm_fields, reversed(stored)))
+        await console.send_data(map(past_alarm_fields, reversed(stored)), held=True)
     else:
         found = [alarm for alarm in queries.alarms() if sensor in (None, alarm.sensor)]
         await console.send_data(map(alarm_fields, reversed(found)))
@@ -213,7 +234,7 @@ async def requests(console: Console, arguments: Sequence[str]) -> None:
         raise requests.usage_error("unknown option: 'since'")
     _, limit = _parse_window(requests, options, console.factory.wall(), OTHERS_LIMIT)
     stored = await console.gateway.queries.requests(sensor, limit)
-    await console.send_data(map(request_fields, reversed(stored)))
+    await console.send_data(map(request_fields, reversed(stored)), held=True)
 
 
 @word("lend DEVICE")

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -19,7 +19,7 @@ from usbgate.core.errors import Failed, RequestError
 from usbgate.core.fieldline import format_line
 from usbgate.core.messages import data_line, error_line
 from usbgate.gateway.interfaces import Lease
-from usbgate.net.broadcast import EventBatch, ISubscriber
+from usbgate.net.broadcast import EventBatch, ISubscriber, unsent_share
 from usbgate.server import commands
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 # millisecond's work.
 DATA_LINES_PER_TURN = 100
 
-SUBSCRIBER_LIMIT = 1024 * 1024  # bytes unsent; beyond, a subscriber loses events, protocol §3
+# Bytes unsent; beyond, or beyond its share of what may wait for all, a subscriber loses events, protocol §3.
+SUBSCRIBER_LIMIT = 1024 * 1024
 
 
 @implementer(ISubscriber)
@@ -56,8 +57,8 @@ class Console:
         self.words: deque[str | RequestError] = deque()
         self._leases: list[Lease] = []
         self._lost_events = 0  # since the client stopped reading
-        self._room: Deferred[bool] | None = None
-        self._awaits_turn = False
+        self._room: Deferred[None] | None = None
+        self._turn: Deferred[None] | None = None
 
     @property
     def access(self) -> Access:
@@ -92,7 +93,8 @@ class Console:
         The client is gone: end its subscription and its leases.
         """
         self.unwatch()
-        self.factory.intake.forget(self._turn_came)
+        self.factory.intake.forget(self._give_turn)
+        self._give_turn()
         self.end_leases()
         self._give_room()
 
@@ -139,17 +141,19 @@ class Console:
         """
         self.connection.send_lines(*lines)
 
-    async def send_data(self, rows: Iterable[Mapping[str, str]]) -> None:
+    async def send_data(self, rows: Iterable[Mapping[str, str]], *, held: bool = False) -> None:
         """
         Send data lines, as fast as the client reads them; stop when it is gone.
 
         Args:
             rows: The fields of each line. A value that would not read back is changed to plain text.
+            held: Whether what they are made from stays in memory until the last one is made. If so, make all lines even
+                if the client does not read: they are smaller.
         """
         rest = iter(rows)
         while lines := [data_line(fields) for fields in islice(rest, DATA_LINES_PER_TURN)]:
             self.send_lines(*lines)
-            if len(lines) < DATA_LINES_PER_TURN or not await self._room_made():
+            if len(lines) < DATA_LINES_PER_TURN or not await (self._turn_came() if held else self.room_made()):
                 return
 
     def close(self) -> None:
@@ -158,20 +162,32 @@ class Console:
         """
         self.connection.close()
 
-    def _room_made(self) -> Deferred[bool]:
-        # Fires in a later reactor turn, when the client has read most of what was sent to it or is gone; with whether
-        # it is still connected.
-        if self.connection.closing:
-            return succeed(False)
-        self._room = Deferred()
-        self._awaits_turn = True
-        self.factory.intake.later(self._turn_came)
-        return self._room
+    async def room_made(self) -> bool:
+        """
+        Wait for a later reactor turn in which the client has read most of what was sent to it, or is gone.
 
-    def _turn_came(self) -> None:
-        self._awaits_turn = False
-        if self.connection.has_room:
-            self._give_room()
+        Returns:
+            Whether it is still connected.
+        """
+        await self._turn_came()
+        if not (self.connection.closing or self.connection.has_room):
+            self._room = Deferred()
+            await self._room
+            await self._turn_came()
+        return not self.connection.closing
+
+    async def _turn_came(self) -> bool:
+        # Returns whether the client is still connected.
+        if not self.connection.closing:
+            self._turn = Deferred()
+            self.factory.intake.later(self._give_turn)
+            await self._turn
+        return not self.connection.closing
+
+    def _give_turn(self) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.callback(None)
 
     def drained(self) -> None:
         """
@@ -180,13 +196,12 @@ class Console:
         if self._lost_events:
             lost, self._lost_events = self._lost_events, 0
             self.connection.send_lines(format_line({"EVENT": "dropped", "COUNT": str(lost)}))
-        if not self._awaits_turn:
-            self._give_room()
+        self._give_room()
 
     def _give_room(self) -> None:
         room, self._room = self._room, None
         if room is not None:
-            room.callback(not self.connection.closing)
+            room.callback(None)
 
     # The subscription.
 
@@ -210,11 +225,14 @@ class Console:
         """
         Send events, or count them as lost while too much is unsent (protocol §3).
         """
-        if self._lost_events or self.connection.unsent > SUBSCRIBER_LIMIT:
+        if self._lost_events or self.connection.unsent > self._unsent_limit():
             self._lost_events += len(batch)
         else:
             # Now, since `Broadcast` pauses by how long this takes: at the end of the turn, events took all of a core.
             self.connection.send_now(batch.encode(self.connection.delimiter))
+
+    def _unsent_limit(self) -> int:
+        return min(SUBSCRIBER_LIMIT, unsent_share(len(self.factory.subscribers)))
 
     # Leases.
 

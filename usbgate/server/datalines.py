@@ -12,6 +12,8 @@ from usbgate.core.model import Reading, StoredAlarm, StoredRequest
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import DeviceSummary, IQueries, MalformedLine, SensorSummary
 
+_UNCONFIGURED = SensorSettings()
+
 
 def reading_fields(reading: Reading) -> Mapping[str, str]:
     """
@@ -32,10 +34,12 @@ def sensor_fields(queries: IQueries) -> Iterator[Mapping[str, str]]:
     Yield the fields of each sensor: the configured ones in the order of the configuration, then the others in the order
     of their first reports.
     """
-    known = {each.sensor: each for each in queries.sensors()}
     configured = queries.sensor_settings()
-    for sensor in dict.fromkeys([*configured, *known]):
-        yield _sensor_fields(sensor, known.get(sensor), configured.get(sensor, SensorSettings()))
+    for sensor, settings in configured.items():
+        yield _sensor_fields(sensor, queries.sensor(sensor), settings)
+    for known in queries.sensors():
+        if known.sensor not in configured:
+            yield _sensor_fields(known.sensor, known, _UNCONFIGURED)
 
 
 def _sensor_fields(sensor: str, known: SensorSummary | None, settings: SensorSettings) -> Mapping[str, str]:

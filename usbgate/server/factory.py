@@ -24,7 +24,7 @@ from usbgate.net.places import NoPlace, Places
 from usbgate.server.intake import BYTES_PER_SECOND, BYTES_PER_TURN, Intake
 from usbgate.server.protocol import ClientProtocol
 
-MAX_CONNECTIONS = 1000  # the default; each is a file descriptor and up to 1 MiB of `SUBSCRIBER_LIMIT`
+MAX_CONNECTIONS = 1000  # the default; each is a file descriptor and 64 KiB to 1 MiB of unsent data
 
 # Seconds for clients to read what is unsent when usbgate stops; the whole stop must take less than 5 s.
 STOP_LIMIT = 1.5

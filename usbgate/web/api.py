@@ -4,7 +4,7 @@ The calls of the API, one method each, and the page's files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 import msgspec
 from klein import Klein
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from werkzeug.exceptions import HTTPException
 
 from usbgate.access.authority import Authority
@@ -56,8 +55,9 @@ from usbgate.web.serialize import (
     status_json,
 )
 from usbgate.web.static import load_page
+from usbgate.web.streaming import Responses
 
-SENSORS_PER_TURN = 500  # some ms of the reactor's time
+STATES_PER_TURN = 1000  # 2 ms of the reactor's time
 
 
 class Api:
@@ -67,6 +67,7 @@ class Api:
     Attributes:
         wall: The wall clock (`IClock.wall`).
         credentials: Finds out who clients are.
+        responses: Sends long responses.
     """
 
     app = Klein()
@@ -104,22 +105,19 @@ class Api:
         self._events = events
         self._clients = clients
         self._metrics_limit = metrics_limit
+        self.responses = Responses(reactor)
         self._page = load_page()
 
     # Sensors.
 
-    @calls.get("/api/v1/sensors")
-    async def sensors(self, request: Any) -> schema.ApiSensors:
+    @calls.get("/api/v1/sensors", content={JSON: [schema.ApiSensors]})
+    async def sensors(self, request: Any) -> None:
         """
         All sensors with their newest readings.
         """
         now = self.wall()
-        sensors = []
-        for sensor in sensors_json(self._queries, now):
-            sensors.append(sensor)
-            if len(sensors) % SENSORS_PER_TURN == 0:
-                await deferLater(self._reactor, 0)
-        return schema.ApiSensors(now=format_time(now), sensors=sensors)
+        pieces = _sensors_pieces(format_time(now), sensors_json(self._queries, now))
+        await self.responses.stream(request, JSON, pieces, {"Cache-Control": "no-store"})
 
     @calls.get("/api/v1/sensors/{sensor}", errors=[Unknown])
     async def sensor(self, request: Any, sensor: str) -> schema.ApiSensor:
@@ -155,7 +153,7 @@ class Api:
         Stored readings, newest last, or aggregates of them.
         """
         csv = CsvFormat() if wants_csv(request.getHeader("Accept") or "") else None
-        await send_readings(self._reactor, self._queries, request, query, csv, self.wall())
+        await send_readings(self._reactor, self.responses, self._queries, request, query, csv, self.wall())
 
     @calls.get("/api/v1/readings.csv", content={CSV: []}, errors=[StoreUnavailable])
     async def readings_csv(self, request: Any, query: schema.CsvQuery) -> None:
@@ -164,7 +162,7 @@ class Api:
         """
         zone = None if query.zone is None else ZoneInfo(query.zone)
         csv = CsvFormat(SEPARATORS[query.separator], query.decimal == "comma", zone)
-        await send_readings(self._reactor, self._queries, request, query, csv, self.wall())
+        await send_readings(self._reactor, self.responses, self._queries, request, query, csv, self.wall())
 
     @calls.get("/api/v1/states", errors=[StoreUnavailable])
     async def states(self, request: Any, query: schema.StatesQuery) -> schema.ApiStates:
@@ -174,7 +172,7 @@ class Api:
         check_order(query.since, query.until)
         selection = Selection(str(query.sensor), str(query.field), query.since, query.until)
         found = await self._queries.states(selection, query.limit)
-        return schema.ApiStates(states=[state_json(state) for state in found])
+        return schema.ApiStates(states=await self.responses.collect(map(state_json, found), STATES_PER_TURN))
 
     @calls.get("/api/v1/requests", errors=[StoreUnavailable])
     async def requests(self, request: Any, query: schema.RequestsQuery) -> schema.ApiRequests:
@@ -287,11 +285,9 @@ class Api:
         # Imported only where somebody uses it: it takes half a MB.
         from usbgate.web.metrics import CONTENT_TYPE, metrics_pieces
 
-        text = []
-        for piece in metrics_pieces(self._queries, self._clients, self.wall, self._metrics_limit):
-            text.append(piece)
-            await deferLater(self._reactor, 0)
-        respond(request, HTTPStatus.OK, CONTENT_TYPE, b"".join(text), {"Cache-Control": "no-store"})
+        pieces = metrics_pieces(self._queries, self._clients, self.wall, self._metrics_limit)
+        text = b"".join(await self.responses.collect(pieces, 1))
+        await self.responses.send(request, HTTPStatus.OK, CONTENT_TYPE, text, {"Cache-Control": "no-store"})
 
     # Who the client is.
 
@@ -353,6 +349,16 @@ class Api:
             respond(request, HTTPStatus.OK, file.content_type, file.content)
 
     app.handle_errors(HTTPException)(not_found)  # type: ignore[arg-type]  # klein's annotation is too narrow
+
+
+def _sensors_pieces(now: str, sensors: Iterable[schema.ApiSensor]) -> Iterator[bytes]:
+    # An `ApiSensors`, sensor by sensor.
+    yield b'{"now":' + msgspec.json.encode(now) + b',"sensors":['
+    separator = b""
+    for sensor in sensors:
+        yield separator + msgspec.json.encode(sensor)
+        separator = b","
+    yield b"]}"
 
 
 def _request_fields(body: schema.ApiAsk) -> dict[str, str]:

@@ -24,7 +24,7 @@ from usbgate.access.rights import CALL_ROLES
 from usbgate.access.roles import Role
 from usbgate.core.errors import Failed, Malformed, RequestError, Unknown
 from usbgate.web.channel import client_of
-from usbgate.web.problems import HttpProblem, respond, respond_problem, start_problem
+from usbgate.web.problems import HttpProblem, respond_problem, start_problem
 from usbgate.web.query import read_query
 from usbgate.web.schema import JSON, NoQuery
 from usbgate.web.security import check_type
@@ -170,19 +170,23 @@ class HttpCalls:
                 if body is not None:
                     arguments["body"] = _read_body(request, body)
                 answer = await method(api, request, **arguments)
+                if answer is not None:
+                    await _answer(api, request, answer)
             except CancelledError:
                 raise  # the client has disconnected, and klein knows
             except Exception as error:
                 if request.channel is None:  # disconnected, and that was the error
                     raise CancelledError from None
                 await _fail(request, error)
-            else:
-                if answer is not None:
-                    respond(request, HTTPStatus.OK, JSON, msgspec.json.encode(answer), {"Cache-Control": "no-store"})
 
         rule = path.replace("{sensor}", "<id:sensor>").replace("{", "<").replace("}", ">")
         self._app.route(rule, methods=[verb])(call)
         return call
+
+
+async def _answer(api: Any, request: Any, answer: msgspec.Struct) -> None:
+    body = msgspec.json.encode(answer)
+    await api.responses.send(request, HTTPStatus.OK, JSON, body, {"Cache-Control": "no-store"})
 
 
 async def _fail(request: Any, error: Exception) -> None:

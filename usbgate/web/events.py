@@ -17,17 +17,26 @@ from zope.interface import implementer
 from usbgate.core.errors import LimitExceeded
 from usbgate.core.model import Event, ReportEvent
 from usbgate.gateway.interfaces import IGateway
-from usbgate.net.broadcast import Broadcast, EventBatch, ISubscriber
+from usbgate.net.broadcast import (
+    UNSENT_IN_ALL,
+    Broadcast,
+    EventBatch,
+    ISubscriber,
+    unsent_share,
+)
 from usbgate.net.places import NoPlace, Places
 from usbgate.net.sendqueue import STUCK_AFTER, SendQueue
-from usbgate.web.replay import ReplayBuffer
+from usbgate.web.replay import Missed, ReplayBuffer
 from usbgate.web.schema import ApiDroppedEvent
 from usbgate.web.serialize import event_json
 
 UNSENT_LIMIT = 64 * 1024  # bytes; with fewer unsent, a client that lost events gets `dropped`, and events again
-STREAM_LIMIT = 1024 * 1024  # bytes; beyond, a client loses events, as in the line protocol (protocol §3)
 
-# Some 4,000 events: a client that reconnects gets them at once, and must not lose them again.
+# Bytes; beyond, or beyond its share of what may wait for all, a client loses events, as in the line protocol.
+STREAM_LIMIT = 1024 * 1024
+
+# Characters: some 4,000 events. A client that reconnects gets them at once, and must not lose them again; it gets only
+# their number while so much is unsent to all clients that they might fill the memory.
 REPLAY_LIMIT = STREAM_LIMIT // 2
 
 # Seconds for which events are kept when the last client has disconnected; later, none need be made.
@@ -106,13 +115,16 @@ class EventStreams:
         Returns:
             Never fires. Cancel it when the connection is lost.
         """
-        stream = EventStream(self._reactor, transport, head, client)
+        stream = EventStream(self._reactor, transport, head, client, self._unsent_limit)
         # Subscribe first, so that events are numbered from now on.
         self._broadcast.add(stream, () if sensor is None else (sensor,))
         self._streams.take(stream, host)
         if self._heartbeat is None:
             self._heartbeat = self._reactor.callLater(HEARTBEAT, self._beat)
         missed = self._replay.missed(last_id or "", sensor)
+        if missed.frames and sum(each.unsent for each in self._streams) > UNSENT_IN_ALL:
+            lost = None if missed.lost is None else missed.lost + len(missed.frames)
+            missed = Missed(False, lost)
         dropped = [] if missed.complete else [_dropped(missed.lost)]
         # The id at the end is for a client that disconnects before the first event.
         begin = [f": usbgate\nretry: {_RETRY}\n\n", *dropped, *missed.frames, f"id: {self._replay.newest_id}\n\n"]
@@ -130,6 +142,9 @@ class EventStreams:
         if self._linger is not None:
             self._linger.cancel()
             self._end_linger()
+
+    def _unsent_limit(self) -> int:
+        return min(STREAM_LIMIT, unsent_share(len(self._streams)))
 
     def _close(self, stream: EventStream) -> None:
         stream.close()
@@ -193,14 +208,18 @@ class EventStream:
 
     log = Logger()
 
-    def __init__(self, reactor: IReactorTime, transport: Any, head: bytes, client: str) -> None:
+    def __init__(
+        self, reactor: IReactorTime, transport: Any, head: bytes, client: str, limit: Callable[[], int]
+    ) -> None:
         """
         Args:
             reactor: For the time limit.
             transport: The client's connection, which has no producer.
             head: What to send first.
             client: The client's address, for the log.
+            limit: Returns beyond how many unsent bytes events are lost.
         """
+        self._limit = limit
         self._transport = transport
         self._client = client
         self._dropped = 0  # events lost since it stopped reading
@@ -211,10 +230,17 @@ class EventStream:
         """
         Send events, or count them as lost while too much is unsent.
         """
-        if self._dropped or self._queue.unsent > STREAM_LIMIT:
+        if self._dropped or self._queue.unsent > self._limit():
             self._dropped += len(batch)
         else:
             self.send(batch.encode(b""))
+
+    @property
+    def unsent(self) -> int:
+        """
+        Bytes that the client has not read yet.
+        """
+        return self._queue.unsent
 
     def send(self, data: bytes) -> None:
         """

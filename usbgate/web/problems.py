@@ -92,7 +92,8 @@ def respond(
         body: The body.
         headers: More headers.
     """
-    request.write(_start_response(request, status, content_type, body, headers or {}))
+    start_response(request, status, content_type, len(body), headers or {})
+    request.write(body)
     request.finish()
 
 
@@ -109,11 +110,15 @@ def start_problem(request: Any, problem: HttpProblem) -> bytes:
     Set status and headers for a problem, and return the body, for callers that let klein finish the request.
     """
     headers = {"Cache-Control": "no-store", **problem.headers}
-    return _start_response(request, problem.status, CONTENT_TYPE, problem.body(), headers)
-
-
-def _start_response(request: Any, status: int, content_type: str, body: bytes, headers: Mapping[str, str]) -> bytes:
-    request.setResponseCode(status)
-    for name, value in {"Content-Type": content_type, "Content-Length": str(len(body)), **headers}.items():
-        request.setHeader(name, value)
+    body = problem.body()
+    start_response(request, problem.status, CONTENT_TYPE, len(body), headers)
     return body
+
+
+def start_response(request: Any, status: int, content_type: str, length: int, headers: Mapping[str, str]) -> None:
+    """
+    Set the status and the headers of a response whose body has this many bytes.
+    """
+    request.setResponseCode(status)
+    for name, value in {"Content-Type": content_type, "Content-Length": str(length), **headers}.items():
+        request.setHeader(name, value)

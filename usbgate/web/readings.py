@@ -4,7 +4,7 @@ Stored readings as JSON or CSV, fetched page by page while they are sent; and ag
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -15,20 +15,22 @@ from usbgate.core.errors import Malformed
 from usbgate.core.model import Selection, StoredReading
 from usbgate.gateway.interfaces import IQueries
 from usbgate.web.csvformat import CsvFormat
-from usbgate.web.problems import respond
 from usbgate.web.query import check_order
 from usbgate.web.schema import CSV, JSON, MAX_BUCKETS, MAX_SELECTIONS, ApiBucket, ApiBuckets, ApiReading, ReadingsQuery
 from usbgate.web.serialize import bucket_json, reading_json
-from usbgate.web.streaming import StreamedResponse
+from usbgate.web.streaming import Responses, StreamedResponse
 
 # Readings of a page: 5 ms of the reactor's time, in which they are encoded.
 PAGE = 1_000
+
+BUCKETS_PER_TURN = 1_000  # some ms of the reactor's time
 
 _encode = msgspec.json.Encoder().encode
 
 
 async def send_readings(
     reactor: IReactorTime,
+    responses: Responses,
     queries: IQueries,
     request: Any,
     query: ReadingsQuery,
@@ -40,6 +42,7 @@ async def send_readings(
 
     Args:
         reactor: For time limits.
+        responses: Sends long responses.
         queries: The gateway's queries.
         request: The request.
         query: Selects the readings.
@@ -66,13 +69,14 @@ async def send_readings(
         times: list[int] = []
         for selection in selections:
             found = await queries.buckets(selection, round(query.bucket * 1000), limit)
-            buckets += [bucket_json(selection.sensor, each) for each in found]
+            made = (bucket_json(selection.sensor, each) for each in found)
+            buckets += await responses.collect(made, BUCKETS_PER_TURN)
             times += [each.at for each in found]
         if csv is None:
             body = _encode(ApiBuckets(bucket=float(query.bucket), buckets=buckets))
         else:
-            body = csv.encode([ApiBucket.__struct_fields__, *map(csv.cells, buckets, times)])
-        respond(request, HTTPStatus.OK, content_type, body, headers)
+            body = b"".join(await responses.collect(_buckets_csv(csv, buckets, times), 1))
+        await responses.send(request, HTTPStatus.OK, content_type, body, headers)
         return
     extents = [(selection, await queries.extent(selection, query.limit or None)) for selection in selections]
     pages = _pages(queries, extents)
@@ -158,3 +162,10 @@ async def _csv_pieces(pages: AsyncIterator[Sequence[StoredReading]], csv: CsvFor
     yield csv.encode([ApiReading.__struct_fields__])
     async for page in pages:
         yield csv.encode([csv.cells(reading_json(stored), stored.reading.at) for stored in page])
+
+
+def _buckets_csv(csv: CsvFormat, buckets: Sequence[ApiBucket], times: Sequence[int]) -> Iterator[bytes]:
+    yield csv.encode([ApiBucket.__struct_fields__])
+    for start in range(0, len(buckets), BUCKETS_PER_TURN):
+        part = slice(start, start + BUCKETS_PER_TURN)
+        yield csv.encode([*map(csv.cells, buckets[part], times[part])])

@@ -4,7 +4,7 @@ What the gateway returns, as the types of `schema`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import assert_never
 
 from msgspec import Struct
@@ -85,26 +85,35 @@ def sensors_json(queries: IQueries, now: int, only: str | None = None) -> Iterat
 
     Of a sensor that several devices report, the readings are those of the device that is asked.
     """
-    known = {each.sensor: each for each in queries.sensors()}
     configured = queries.sensor_settings()
-    newest: dict[str, list[Reading]] = {}
-    for reading in queries.last(only, None):
-        if reading.sensor in known and reading.device == known[reading.sensor].device:
-            newest.setdefault(reading.sensor, []).append(reading)
     states = {device.name: device.state for device in queries.devices()}
-    alarming = {(alarm.sensor, alarm.field) for alarm in queries.alarms() if alarm.ended is None}
-    for sensor in dict.fromkeys([*configured, *known]):
-        if only in (None, sensor):
-            yield _sensor_json(
-                sensor,
-                known.get(sensor),
-                configured.get(sensor, _UNCONFIGURED),
-                newest.get(sensor, ()),
-                states,
-                {field for of, field in alarming if of == sensor} if alarming else set(),
-                queries.default_command(sensor),
-                now,
-            )
+    alarming: dict[str, set[str]] = {}
+    for alarm in queries.alarms():
+        if alarm.ended is None:
+            alarming.setdefault(alarm.sensor, set()).add(alarm.field)
+    for sensor, known in _all_sensors(queries, configured) if only is None else ((only, queries.sensor(only)),):
+        if known is None and sensor not in configured:
+            return
+        yield _sensor_json(
+            sensor,
+            known,
+            configured.get(sensor, _UNCONFIGURED),
+            () if known is None else [each for each in queries.last(sensor, None) if each.device == known.device],
+            states,
+            alarming.get(sensor, frozenset()),
+            queries.default_command(sensor),
+            now,
+        )
+
+
+def _all_sensors(
+    queries: IQueries, configured: Mapping[str, SensorSettings]
+) -> Iterator[tuple[str, SensorSummary | None]]:
+    for sensor in configured:
+        yield sensor, queries.sensor(sensor)
+    for known in queries.sensors():
+        if known.sensor not in configured:
+            yield known.sensor, known
 
 
 def _sensor_json(
@@ -113,7 +122,7 @@ def _sensor_json(
     settings: SensorSettings,
     newest: Sequence[Reading],
     states: Mapping[str, str],
-    alarming: set[str],
+    alarming: Set[str],
     default_command: str,
     now: int,
 ) -> ApiSensor:
