@@ -24,7 +24,8 @@ from tests.support.running import free_port
 from tests.support.usb import MadeUpUsb
 from usbgate import __version__
 from usbgate.cli import checks
-from usbgate.cli.checks import OK, PROBLEM, WARNING, Daemon, Examination, Finding, Machine
+from usbgate.cli.checks import Examination
+from usbgate.cli.findings import OK, PROBLEM, WARNING, Daemon, Finding, Machine
 from usbgate.cli.main import main
 from usbgate.config.settings import DeviceSettings, Settings
 from usbgate.device.usb import UsbTree
@@ -97,25 +98,25 @@ class CheckTests(SynchronousTestCase):
         """
         if os.geteuid() != 0:
             return  # needs chown
-        self.assert_found(self.examine().devices(), (OK, "may open it", ""))
+        self.assert_found(self.examine().ports.findings(), (OK, "may open it", ""))
         os.chown(self.path, -1, 7)
-        self.assert_found(self.examine().devices(), (PROBLEM, "is not in its group", "sudo usermod -aG"))
+        self.assert_found(self.examine().ports.findings(), (PROBLEM, "is not in its group", "sudo usermod -aG"))
         self.path.chmod(0o600)
-        self.assert_found(self.examine().devices(), (PROBLEM, "its mode is 0600", "chmod 660"))
+        self.assert_found(self.examine().ports.findings(), (PROBLEM, "its mode is 0600", "chmod 660"))
 
     def test_missing(self) -> None:
         """
         A device that is not there, or of which there are two, is a problem; one on the network is not looked at.
         """
         none = {"uno": DeviceSettings(path="usb:1234:5678")}
-        self.assert_found(self.examine(devices=none).devices(), (PROBLEM, "no such device", "plug it in"))
+        self.assert_found(self.examine(devices=none).ports.findings(), (PROBLEM, "no such device", "plug it in"))
         self.usb.plug("1-1.4", "1a86:7523", None, ttyUSB1="1.0")
         (self.usb.dev / "ttyUSB1").touch()
         twins = {"uno": DeviceSettings(path="usb:1a86:7523")}
-        self.assert_found(self.examine(devices=twins).devices(), (PROBLEM, "2 devices match", ""))
-        self.assert_found(self.examine(devices={}).devices(), (PROBLEM, "several serial devices", "choose"))
+        self.assert_found(self.examine(devices=twins).ports.findings(), (PROBLEM, "2 devices match", ""))
+        self.assert_found(self.examine(devices={}).ports.findings(), (PROBLEM, "several serial devices", "choose"))
         network = {"uno": DeviceSettings(path="tcp:host:4000")}
-        self.assert_found(self.examine(devices=network).devices(), (OK, "on the network", ""))
+        self.assert_found(self.examine(devices=network).ports.findings(), (OK, "on the network", ""))
 
     def test_users(self) -> None:
         """
@@ -130,9 +131,9 @@ class CheckTests(SynchronousTestCase):
         os.close(slave)
         machine = Machine(usb=self.machine.usb)
         settings = Settings(state=self.folder, devices={"uno": DeviceSettings(path=path)})
-        found = next(Examination(settings, Daemon(), machine).devices())
+        found = next(Examination(settings, Daemon(), machine).ports.findings())
         self.assertEqual((found.state, found.text), (PROBLEM, f"{path} is in use by sleep (process {other.pid})"))
-        found = next(Examination(settings, Daemon(other.pid), machine).devices())
+        found = next(Examination(settings, Daemon(other.pid), machine).ports.findings())
         self.assertNotIn("in use", found.text)
 
     def test_claimants(self) -> None:
@@ -142,24 +143,26 @@ class CheckTests(SynchronousTestCase):
         self.process(1, "ModemManager")
         self.process(2, "brltty")
         self.assert_found(
-            list(self.examine().devices())[1:],
+            list(self.examine().ports.findings())[1:],
             (WARNING, "ModemManager runs", "usbgate install"),
             (WARNING, "brltty", "apt remove"),
         )
         (self.udev / "c0:0").write_text("E:ID_BUS=usb\nE:ID_MM_PORT_IGNORE=1\n")
-        self.assert_found(list(self.examine().devices())[1:], (WARNING, "brltty", "apt remove"))
+        self.assert_found(list(self.examine().ports.findings())[1:], (WARNING, "brltty", "apt remove"))
 
     def test_speech(self) -> None:
         """
         What a device sends tells whether its speed is right.
         """
+        hidden = Daemon(PID, {}, [device(path=None)])  # as by a daemon that does not trust everybody
+        self.assert_found(self.examine(hidden, devices={}).ports.findings(), (OK, "1000 lines", ""))
         for record, expected in (
             (device(), (OK, "1000 lines, 3 of them malformed", "")),
             (device(counts={"malformed": 500}), (PROBLEM, "500 of 1000 lines could not be read", "check baud")),
             (device(counts={"in": 0}), (WARNING, "no line yet", "check baud")),
             (device(state="offline", warning="no such device"), (WARNING, "it is offline", "no such device")),
         ):
-            found = list(self.examine(Daemon(PID, {}, [record])).devices())
+            found = list(self.examine(Daemon(PID, {}, [record])).ports.findings())
             self.assert_found(found[-1:], expected)
 
     def test_database(self) -> None:

@@ -174,6 +174,14 @@ class CopyTests(StoreCase):
         with self.assertRaisesRegex(DatabaseFailed, "another gateway pi stores there"):
             self.move()
 
+    def test_nothing(self) -> None:
+        """
+        A database in which nothing was stored yet need not be moved.
+        """
+        self.source = self.server.create_database()
+        with self.assertRaisesRegex(DatabaseFailed, "nothing is stored yet"):
+            self.move()
+
     def test_kept(self) -> None:
         """
         The state folder keeps where the embedded database went; a configured one goes before that.

@@ -19,7 +19,7 @@ from usbgate.cli.running import find_process, state_option
 from usbgate.cli.tables import Cell, print_table
 
 if TYPE_CHECKING:
-    from usbgate.cli.checks import Daemon
+    from usbgate.cli.findings import Daemon
     from usbgate.config.settings import Settings
 
 STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
@@ -37,7 +37,8 @@ def doctor_command(config: Path | None, state: str | None, as_json: bool) -> Non
     database, the clock, the disk, open files and versions. It changes nothing and opens no port. As root, it sees other
     users' programs, too. The exit status is 1 if there is a problem; warnings do not count.
     """
-    from usbgate.cli.checks import PROBLEM, Examination
+    from usbgate.cli.checks import Examination
+    from usbgate.cli.findings import PROBLEM
 
     settings = load_settings(config, state=state)
     found = list(Examination(settings, _find_daemon(config, settings)).findings())
@@ -55,7 +56,7 @@ def doctor_command(config: Path | None, state: str | None, as_json: bool) -> Non
 
 
 def _find_daemon(config: Path | None, settings: Settings) -> Daemon:
-    from usbgate.cli.checks import Daemon
+    from usbgate.cli.findings import Daemon
 
     pid, trouble = None, None
     try:

@@ -17,6 +17,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import psycopg2
+
 from usbgate.cli.database import DatabaseFailed
 from usbgate.config.moved import MOVED_FILE
 from usbgate.core.batch import KINDS
@@ -26,7 +28,7 @@ from usbgate.store.postgres.names import Schema
 from usbgate.store.postgres.queries import NEWEST_READINGS
 
 RANGE = 20_000  # numbers to copy in one transaction; about 2 MB of text
-LOCK_LIMIT = 30  # seconds to wait for the daemon's statement that runs
+LOCK_LIMIT = 30  # seconds to wait for a statement of the daemon
 CONNECT_LIMIT = 30.0  # seconds in which the daemon connects to the new database
 POLL = 0.1
 
@@ -71,14 +73,21 @@ class Move:
         Create the tables, or find how far an earlier attempt has come.
 
         Raises:
-            DatabaseFailed: The new database has something else.
+            DatabaseFailed: The new database has something else, or the old one nothing.
         """
+        try:
+            version = self._ask(self._old, _VERSION)
+        except (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName):
+            raise DatabaseFailed(
+                "nothing is stored yet: `database` in the configuration is all there is to do"
+            ) from None
         with self._new, self._new.cursor() as new:
+            new.execute(f"set lock_timeout = '{LOCK_LIMIT}s'")
             new.execute("select to_regclass(%s)", (f"{self._schema.quoted}.usbgate_schema",))
             if new.fetchone()[0] is None:
                 for statement in creation(self._schema):
                     new.execute(statement)
-        if self._ask(self._old, _VERSION) != self._ask(self._new, _VERSION):
+        if self._ask(self._new, _VERSION) != version:
             raise DatabaseFailed(f"the schema {self._schema.name} there has another version; choose an empty database")
         for each in (self._old, self._new):
             self._plan_by_index(each, True)
@@ -201,7 +210,17 @@ class Move:
 def keep(state: Path, url: str) -> None:
     """
     Let the daemon of a state folder store in another database from now on.
+
+    Raises:
+        DatabaseFailed: The folder cannot be written to.
     """
+    try:
+        _write(state, url)
+    except OSError as error:
+        raise DatabaseFailed(f"{state} cannot be written to: {error.strerror}") from None
+
+
+def _write(state: Path, url: str) -> None:
     # Whole or not at all. The daemon's user must be able to read it, nobody else: it may have a password.
     new = state / f"{MOVED_FILE}.{secrets.token_hex(4)}"
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
