@@ -181,11 +181,12 @@ class CloneTests(ReplugCase):
 
     def command(self, daemon: TwistdDaemon, *arguments: str) -> tuple[int, str, str]:
         """
-        Run `usbgate`; return its exit status and its output.
+        Run `usbgate` with all rights; return its exit status and its output.
         """
+        token, *_ = (daemon.state / "local-token").read_text().splitlines()
         run = subprocess.run(
             [sys.executable, "-m", "usbgate.cli", *arguments, "-p", str(daemon.port)],
-            env=environment(),
+            env={**environment(), "USBGATE_TOKEN": token},
             capture_output=True,
             text=True,
             timeout=60,
