@@ -117,7 +117,10 @@ class UsageTests(TestCase):
         self.assertRegex(listed, r"(?m)^  status  .*what\n? *was counted since it started\.$")
         commands = main.list_commands(click.Context(main))
         self.assertEqual(WORDS.keys() - commands, {"auth", "unwatch", "help", "quit"})
-        self.assertEqual(self.run_command()[0], 64)
+        for command in ([], ["token"], ["database"]):
+            status, listed = self.run_command(*command)
+            self.assertEqual(status, 64)
+            self.assertRegex(listed, r"\AUsage: \w+ [^\n]*\n\n(.*\n)+Commands:\n")
 
     def test_config_anywhere(self) -> None:
         """

@@ -27,6 +27,9 @@ ANSWER_LIMIT = 256 * LINE_LIMIT
 TIMEOUT = 10.0  # seconds for an answer, the daemon's own default
 CONNECT_LIMIT = 5.0  # seconds; a host that drops our packets never refuses
 
+# The remedy where the role of this user is too low (docs/security.md).
+GET_RIGHTS = "run this as root or as the daemon's user, or set USBGATE_TOKEN"
+
 # Errors that mean that no daemon listens, not that the address can't be reached.
 _NOT_LISTENING = frozenset([errno.ECONNREFUSED, errno.ENOENT])
 
@@ -37,9 +40,11 @@ class AskError(Exception):
 
     Attributes:
         status: The exit status of the command.
+        remedy: What to do about it, if there is something to say for all commands.
     """
 
     status = 1
+    remedy = ""
 
 
 class NoDaemon(AskError):
@@ -64,6 +69,8 @@ class RequestRefused(AskError):
     def __init__(self, code: str, text: str) -> None:
         super().__init__(f"{code}: {text}")
         self.status = {"timeout": 3, "offline": 4}.get(code, 1)
+        if code == "denied":
+            self.remedy = GET_RIGHTS
 
 
 def spell(address: Address) -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from usbgate.cli.group import pass_config
+from usbgate.cli.group import PlainGroup, pass_config
 from usbgate.cli.reach import load_settings
 
 
-@click.group("database")
+@click.group("database", cls=PlainGroup)
 def database_command() -> None:
     """
     Let a web site or Grafana read the database, or move it.

@@ -65,6 +65,15 @@ class PlainGroup(click.Group):
             self.add_command(getattr(import_module(f"usbgate.cli.{self._modules[name]}"), f"{name}_command"))
         return super().get_command(ctx, name)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """
+        Parse the arguments; if there are none, print the help as it is, and fail.
+        """
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(USAGE)
+        return super().parse_args(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """
         List the commands; click would cut what does not fit into one line.
@@ -91,7 +100,7 @@ class PlainGroup(click.Group):
             print_error(error.format_message())
             status = 1
         except AskError as error:
-            print_error(str(error))
+            print_error(f"{error}; {error.remedy}" if error.remedy else str(error))
             status = error.status
         except click.Abort:
             status = INTERRUPTED

@@ -12,7 +12,7 @@ import click
 
 from usbgate import __version__
 from usbgate.cli.connection import TIMEOUT, send_word
-from usbgate.cli.group import EXIT_STATUS, USAGE, PlainGroup, config_option, pass_config, print_error
+from usbgate.cli.group import EXIT_STATUS, PlainGroup, config_option, pass_config, print_error
 from usbgate.cli.reach import load_settings, port_option, reach_running
 from usbgate.core.fieldline import parse
 
@@ -37,20 +37,15 @@ MODULES = {
 @click.group(
     cls=PlainGroup,
     modules=MODULES,
-    invoke_without_command=True,
     epilog=EXIT_STATUS,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @config_option
 @click.version_option(__version__, prog_name="usbgate")
-@click.pass_context
-def main(context: click.Context) -> None:
+def main() -> None:
     """
     Talk to usbgate, the daemon that owns the serial port. `usbgate ask` and `twistd usbgate` start it.
     """
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help(), err=True)
-        context.exit(USAGE)
 
 
 @main.command("lend", context_settings={"allow_interspersed_args": False})

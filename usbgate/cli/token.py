@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from usbgate.cli.group import Duration, pass_config
+from usbgate.cli.group import Duration, PlainGroup, pass_config
 from usbgate.cli.reach import load_settings
 from usbgate.cli.reader import json_option, print_json, print_nothing
 from usbgate.cli.running import state_option
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ROLES = ("read", "ask", "command", "admin")
 
 
-@click.group("token")
+@click.group("token", cls=PlainGroup)
 def token_command() -> None:
     """
     Add, list and remove tokens, which give a role to whoever has them.
