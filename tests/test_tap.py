@@ -40,6 +40,16 @@ class OptionsTests(SynchronousTestCase):
             ended = self.assertRaises(SystemExit, tap.Options().parseOptions, ["--version"])
         self.assertEqual((ended.code, printed.getvalue()), (0, f"usbgate {__version__}\n"))
 
+    def test_password(self) -> None:
+        """
+        A password on the command line, where everybody can read it, is refused with the remedies, and not shown.
+        """
+        for url in ("postgresql://me:sesame@db/home", "host=db password=sesame", "postgresql://me:ses%ame@db/home"):
+            ended = self.assertRaises(SystemExit, tap.Options().parseOptions, ["--database", url])
+            self.assertNotIn("ame@", str(ended.code))
+            self.assertNotIn("sesame", str(ended.code))
+            self.assertIn("%25" if "%" in url else "PGPASSFILE", str(ended.code))
+
 
 class BuildTests(SynchronousTestCase):
     """

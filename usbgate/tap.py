@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.defer import succeed
 from twisted.logger import Logger
 from twisted.python import usage
 
@@ -31,6 +30,7 @@ from usbgate.config.moved import moved_database
 from usbgate.config.settings import DeviceSettings, Settings
 from usbgate.config.types import ConfigError
 from usbgate.core.clock import IClock
+from usbgate.core.connstring import NO_PASSWORD, has_password
 from usbgate.core.model import Question
 from usbgate.core.rules import Rules
 from usbgate.core.status import JournalStatus, StoreStatus
@@ -54,6 +54,7 @@ from usbgate.store.embedded.cluster import Cluster
 from usbgate.store.embedded.postmaster import BinariesMissing, ClusterError
 from usbgate.store.interfaces import SinkUnavailable
 from usbgate.store.journal.journal import Journal
+from usbgate.store.postgres.session import with_password
 from usbgate.store.postgres.sink import PostgresSink
 
 log = Logger()
@@ -128,6 +129,8 @@ class Options(usage.Options):
                 state=self["state"],
                 http=self["http"],
             )
+            if has_password(self["database"] or ""):
+                raise ConfigError(f"--database {NO_PASSWORD}")
             self.named_devices = self.settings.devices or dict([only_device()])
         except ConfigError as error:
             raise SystemExit(f"usbgate: {error}") from None
@@ -327,7 +330,7 @@ def _store(reactor: Any, settings: Settings, gateway: Gateway, name: str) -> tup
         limit=settings.journal_limit,
     )
     journal.setServiceParent(keepers)
-    where: Callable[[], Awaitable[str]] = partial(succeed, settings.database)
+    where: Callable[[], Awaitable[str]] = partial(_configured, settings.database, settings.password_file)
     cluster: Cluster | None = None
     if settings.database == "embedded":
         cluster = Cluster(reactor, settings.state / "postgres")
@@ -359,6 +362,11 @@ async def _once_open(journal: Journal, where: Callable[[], Awaitable[str]]) -> s
     if not journal.next_number:
         raise SinkUnavailable("the journal cannot be opened yet")
     return await where()
+
+
+async def _configured(url: str, password_file: Path | None) -> str:
+    # Read at each connection: a password that is changed needs no restart.
+    return with_password(url, password_file)
 
 
 async def _embedded(cluster: Cluster, state: Path) -> str:

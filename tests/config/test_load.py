@@ -240,7 +240,25 @@ WRONG = [
     ("max_connections = 0", "max_connections: expected an integer above 0, got 0"),
     (
         'database = "postgre://me:secret@db/flat"',
-        'database: expected "embedded", "none" or "postgresql://user@host/database", got "postgre://me:…@db/flat"',
+        'database: expected "embedded", "none" or "postgresql://user@host/database", got something else',
+    ),
+    (
+        'database = "postgresql://me:se%cret@db/flat"',
+        'database: expected "embedded", "none" or "postgresql://user@host/database", got a % that two '
+        "hexadecimal digits do not follow; a % itself is %25",
+    ),
+    (
+        'database = "postgresql://me:secret@[::1/flat"',
+        'database: expected "embedded", "none" or "postgresql://user@host/database", got a bracket that is '
+        "not around an IPv6 address; one in a password is %5B or %5D",
+    ),
+    (
+        '[database]\npassword_file = "a"',
+        'database.url: missing, expected "postgresql://user@host/database"',
+    ),
+    (
+        '[database]\nurl = "none"',
+        'database.url: expected "postgresql://user@host/database", got "none"',
     ),
     ("devices = 1", "devices: unknown key, did you mean device?"),
     ("stat = 1", "stat: unknown key, did you mean state?"),

@@ -286,9 +286,9 @@ class UnwillingTests(DatabaseCase):
         The next one knows the newest that is stored, and what was in the journal as soon as that is stored, too.
         """
         name = f"usbgate_test_role_{next(_roles)}"
-        self.own.query(self.own.url, f"create role {name} login password 'open'")
+        self.own.query(self.own.url, f"create role {name} login password '{postgresql.PASSWORD}'")
         self.rows(f"grant create on database {self.database.rpartition('/')[2]} to {name}")
-        database = re.sub("//[^@]*@", f"//{name}:open@", self.database)
+        database = re.sub("//[^@]*@", f"//{name}@", self.database)
         daemon = self.start(database=database)
         self.say(100)
         self.all_stored()

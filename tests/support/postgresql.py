@@ -32,7 +32,7 @@ from usbgate.store.embedded.user import make_traversable
 # Connection options for statements of tests, which need not name the schema.
 SEARCH_PATH = "-c search_path=usbgate,public"
 
-_PASSWORD = "sesame"
+PASSWORD = "sesame"
 _START_LIMIT = 30.0  # seconds; a cold disk needs a few
 
 _names = itertools.count(1)
@@ -66,7 +66,8 @@ class Server:
         user, password, host = parts.pop("user"), parts.pop("password", ""), parts.pop("host")
         port, name = parts.pop("port", "5432"), parts.pop("dbname")
         rest = "&".join(f"{key}={value}" for key, value in parts.items())
-        return f"postgresql://{user}:{password}@{host}:{port}/{name}" + (f"?{rest}" if rest else "")
+        who = f"{user}:{password}" if password else user
+        return f"postgresql://{who}@{host}:{port}/{name}" + (f"?{rest}" if rest else "")
 
     def query(self, url: str, sql: str, parameters: tuple[Any, ...] | None = None) -> list[tuple[Any, ...]]:
         """
@@ -106,7 +107,7 @@ class OwnServer(Server):
         atexit.register(self._remove)
         self._binaries = binaries
         secret = self._folder / "password"
-        secret.write_text(_PASSWORD)
+        secret.write_text(PASSWORD)
         if os.getuid() == 0:  # root, as which PostgreSQL does not run
             user = pwd.getpwnam("nobody")
             self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
@@ -129,7 +130,9 @@ class OwnServer(Server):
         if made.returncode:
             raise RuntimeError(made.stderr)
         self._port = free_port()
-        super().__init__(f"postgresql://postgres:{_PASSWORD}@127.0.0.1:{self._port}/postgres")
+        # Daemons inherit it: on a command line, everybody could read it.
+        os.environ["PGPASSWORD"] = PASSWORD
+        super().__init__(f"postgresql://postgres@127.0.0.1:{self._port}/postgres")
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 

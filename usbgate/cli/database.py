@@ -14,6 +14,8 @@ from psycopg2.extensions import make_dsn
 from usbgate.config.settings import Settings
 from usbgate.store.embedded.cluster import DATABASE, USER
 from usbgate.store.embedded.postmaster import PidFile, is_server_of
+from usbgate.store.interfaces import SinkUnavailable
+from usbgate.store.postgres.session import scrub, with_password
 
 CONNECT_LIMIT = 10  # seconds
 
@@ -42,7 +44,8 @@ def connected(dsn: str) -> Iterator[Any]:
     except (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName):
         raise
     except psycopg2.Error as error:
-        raise DatabaseFailed(f"the database cannot be used: {' '.join(str(error).split())}") from None
+        reason = scrub(" ".join(str(error).split()), dsn)
+        raise DatabaseFailed(f"the database cannot be used: {reason}") from None
 
 
 def find_database(settings: Settings) -> str:
@@ -55,7 +58,10 @@ def find_database(settings: Settings) -> str:
     if settings.database == "none":
         raise DatabaseFailed("nothing is stored: the setting `database` is none")
     if settings.database != "embedded":
-        return settings.database
+        try:
+            return with_password(settings.database, settings.password_file)
+        except SinkUnavailable as error:
+            raise DatabaseFailed(str(error)) from None
     data = settings.state / "postgres" / "data"
     server = PidFile.read(data)
     if server is None or not server.ready or not is_server_of(server.pid, data):

@@ -17,6 +17,7 @@ from usbgate.config.endpoints import absolute_socket
 from usbgate.config.moved import moved_database
 from usbgate.config.settings import (
     COMMAND_KEYS,
+    DATABASE_KEYS,
     DEVICE_KEYS,
     FIELD_KEYS,
     HTTP_KEYS,
@@ -70,6 +71,13 @@ def load(
 
     tables = {key: _tables(where, key, table.pop(key, {}), example) for key, example in TABLES.items()}
     web = _http(where, table.pop("http", {}))
+    password_file: Path | None = None
+    if isinstance(table.get("database"), dict):
+        keys = decode(f"{where}database.", table["database"], DATABASE_KEYS)
+        if "url" not in keys:
+            raise ConfigError(f"{where}database.url: missing, expected {DATABASE_KEYS['url'].expected}")
+        table["database"] = keys["url"]
+        password_file = keys.get("password_file") and Path(os.path.join(folder, keys["password_file"]))
     top = decode(where, table, TOP_KEYS, also=(*TABLES, "http"))
     known = {name: _device(where, name, keys, folder) for name, keys in tables["device"].items()}
     sensors = {name: _sensor(where, name, keys) for name, keys in tables["sensor"].items()}
@@ -97,6 +105,7 @@ def load(
         web["listen"] = absolute_socket(convert("--http", http, HTTP_KEYS["listen"]), here)
     if database is not None:
         top["database"] = convert("--database", database, TOP_KEYS["database"])
+        password_file = None
     state = state or (os.path.join(folder, top["state"]) if "state" in top else _usual_state(environ))
     top["state"] = Path(os.path.abspath(state))
     if top.get("database", "embedded") == "embedded":
@@ -106,6 +115,7 @@ def load(
         sensors=sensors,
         commands=commands,
         http=HttpSettings(**web, required="listen" in web),
+        password_file=password_file,
         file=None if file is None else Path(os.path.abspath(file)),
         **top,
     )

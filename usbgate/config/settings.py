@@ -17,9 +17,11 @@ from usbgate.config.types import (
     BytesPerTurn,
     Count,
     Database,
+    DatabaseUrl,
     Dialect,
     Durability,
     Fields,
+    File,
     Folder,
     Gap,
     Hosts,
@@ -93,6 +95,19 @@ class CommandSettings(Struct, frozen=True, kw_only=True):
     reads: YesNo = False
 
 
+class DatabaseSettings(Struct, frozen=True, kw_only=True):
+    """
+    A database: `[database]`, if it is more than `database = "…"`.
+
+    Attributes:
+        url: A libpq connection string.
+        password_file: A file with the password; None if it is elsewhere.
+    """
+
+    url: DatabaseUrl
+    password_file: File | None = None
+
+
 class HttpSettings(Struct, frozen=True, kw_only=True):
     """
     The page and the HTTP API: `http = "…"`, or `[http]`.
@@ -121,6 +136,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     Attributes:
         state: The state folder, absolute.
         database: `embedded`, `none`, or a libpq connection string.
+        password_file: A file with the password of the database; None if it is elsewhere.
         schema: The schema of the database that holds all tables.
         measures: Schema and name of the view `measures`; None for no view.
         gateway: The name under which this daemon stores its rows; None for the one in the state folder, or the host's.
@@ -141,6 +157,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     state: Folder
     database: Database = "embedded"
+    password_file: Path | None = None
     schema: SchemaName = "usbgate"
     measures: ViewName = ("public", "measures")
     gateway: Text | None = None
@@ -161,6 +178,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     file: Path | None = None
 
 
-TOP_KEYS, HTTP_KEYS = keys(Settings), keys(HttpSettings)
+TOP_KEYS, HTTP_KEYS, DATABASE_KEYS = keys(Settings), keys(HttpSettings), keys(DatabaseSettings)
 DEVICE_KEYS, COMMAND_KEYS = keys(DeviceSettings), keys(CommandSettings)
 SENSOR_KEYS, FIELD_KEYS = keys(SensorSettings), keys(FieldSettings)

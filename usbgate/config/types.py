@@ -8,7 +8,6 @@ line that names the file or the option, the key, and what was expected there.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +18,7 @@ from msgspec import Meta
 
 from usbgate.config.dialects import find_dialect
 from usbgate.config.endpoints import parse_client, parse_server
+from usbgate.core.connstring import check_url, is_url
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldnames import read_name
 from usbgate.core.kinds import Kind, duration, kind_of, matching
@@ -83,7 +83,9 @@ def convert(where: str, value: object, kind: Kind, *, strict: bool = True) -> An
         if kind.items is not None:
             held = tuple(convert(where, item, kind.items, strict=strict) for item in held)
         return kind.parse(held)
-    except (ValueError, Malformed):  # msgspec's ValidationError is a ValueError
+    except (ValueError, Malformed) as error:  # msgspec's ValidationError is a ValueError
+        if kind.secret and isinstance(value, str):
+            raise ConfigError(f"{where}: expected {kind.expected}, got {error}") from None
         refuse(where, kind.expected, value)
 
 
@@ -95,8 +97,6 @@ def refuse(where: str, expected: str, value: object) -> NoReturn:
         ConfigError: Always.
     """
     got = json.dumps(value, ensure_ascii=False, default=str)
-    # A misspelled database URL may hold a password.
-    got = re.sub(r"(//[^:@/]*):[^@]*@", r"\1:…@", got)
     raise ConfigError(f"{where}: expected {expected}, got {got if len(got) <= 80 else got[:79] + '…'}")
 
 
@@ -106,9 +106,18 @@ def _parse_dialect(name: str) -> str:
 
 
 def _parse_database(text: str) -> str:
-    if text not in ("embedded", "none") and not text.startswith(("postgresql://", "postgres://")) and "=" not in text:
-        raise ValueError(f"not a connection string: {text!r}")
+    # Errors show nothing of the text, which may hold a password.
+    if is_url(text):
+        check_url(text)
+    elif text not in ("embedded", "none") and "=" not in text:
+        raise ValueError("something else")
     return text
+
+
+def _parse_url(text: str) -> str:
+    if text in ("embedded", "none"):
+        raise ValueError(f'"{text}"')
+    return _parse_database(text)
 
 
 def _parse_schema(name: str) -> str:
@@ -234,7 +243,11 @@ Origins = Annotated[
     ),
 ]
 BasePath = Annotated[str, matching('a path such as "/usbgate"', "(?:/[A-Za-z0-9._~-]+)*")]
-Database = Annotated[str, Kind('"embedded", "none" or "postgresql://user@host/database"', parse=_parse_database)]
+Database = Annotated[
+    str, Kind('"embedded", "none" or "postgresql://user@host/database"', parse=_parse_database, secret=True)
+]
+DatabaseUrl = Annotated[str, Kind('"postgresql://user@host/database"', parse=_parse_url, secret=True)]
+File = Annotated[Path, Kind("a file", Annotated[str, Meta(min_length=1)], Path)]
 SchemaName = Annotated[str, Kind('the name of a schema such as "usbgate"', parse=_parse_schema)]
 ViewName = Annotated[
     tuple[str, str] | None,  # schema and name

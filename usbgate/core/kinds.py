@@ -37,12 +37,14 @@ class Kind:
         holds: What the file has, as msgspec describes it.
         parse: Makes the setting's value of that; raises ValueError or `Malformed` for anything wrong.
         items: The kind of each item, if the setting is a list whose items are named in errors.
+        secret: Whether an error must not show the value.
     """
 
     expected: str
     holds: Any = str
     parse: Callable[[Any], Any] = _as_it_is
     items: Kind | None = None
+    secret: bool = False
 
 
 def kind_of(hint: Any) -> Kind:

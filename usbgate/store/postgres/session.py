@@ -5,7 +5,9 @@ A non-blocking PostgreSQL connection that can be abandoned at any time.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import psycopg2
@@ -18,6 +20,7 @@ from twisted.python.failure import Failure
 from txpostgres import txpostgres
 from zope.interface import implementer
 
+from usbgate.core.connstring import has_password
 from usbgate.store.interfaces import SinkUnavailable
 
 T = TypeVar("T")
@@ -80,7 +83,13 @@ class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no
             psycopg2.Error: The connection failed or was refused.
         """
         connecting = Deferred.fromCoroutine(self._connect(url, application_name))
-        await connecting.addTimeout(limit, self.reactor, _too_slow)
+        try:
+            await connecting.addTimeout(limit, self.reactor, _too_slow)
+        except psycopg2.Error as error:
+            reason = one_line(error)
+            if (scrubbed := scrub(reason, url)) != reason:
+                raise SinkUnavailable(scrubbed) from None
+            raise
         if self.server_version < OLDEST_SERVER:
             major, minor = divmod(self.server_version, 10000)
             raise SinkUnavailable(f"PostgreSQL {major}.{minor % 100} is too old; usbgate needs 13 or later")
@@ -199,6 +208,44 @@ def one_line(error: BaseException) -> str:
     # libpq reports each address it tried in one line, followed by an indented hint.
     lines = [line.strip() for line in str(primary or error).splitlines() if not line.startswith("\t")]
     return "; ".join(dict.fromkeys(filter(None, lines))) or type(error).__name__
+
+
+def scrub(reason: str, url: str) -> str:
+    """
+    Return what libpq says of a connection, without the password.
+
+    Args:
+        reason: What it says; of a malformed connection string, it quotes parts.
+        url: The connection string.
+    """
+    try:
+        options = parse_dsn(url)
+    except psycopg2.Error:
+        return re.sub('".*"?', "…", reason, flags=re.DOTALL) if has_password(url) else reason
+    for secret in filter(None, (options.get("password"), options.get("sslpassword"))):
+        reason = reason.replace(secret, "…")
+    return reason
+
+
+def with_password(url: str, password_file: Path | None) -> str:
+    """
+    Return a connection string with the password that a file has.
+
+    Args:
+        url: The connection string.
+        password_file: The file: the password, and perhaps a line end. None to leave the connection string as it is.
+
+    Raises:
+        SinkUnavailable: The file can't be read, or the connection string is malformed.
+    """
+    if password_file is None:
+        return url
+    try:
+        return str(make_dsn(url, password=password_file.read_text().rstrip("\r\n")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SinkUnavailable(f"the password file {password_file} cannot be read: {error}") from None
+    except psycopg2.Error as error:
+        raise SinkUnavailable(scrub(one_line(error), url)) from None
 
 
 def refusal(error: Exception) -> str | None:
