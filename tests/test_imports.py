@@ -58,6 +58,8 @@ LIBRARY_OWNERS = {
     "twisted.internet.threads": "device.portusers",  # reading /proc blocks for milliseconds, under load for longer
     "klein": "web",
     "prometheus_client": "web",
+    "cryptography": "access.certificates net.tls",
+    "OpenSSL": "net.tls",
     "click": "cli",
     "rich": "cli",
 }
@@ -68,6 +70,7 @@ NOT_IN_CORE = "socket sqlite3 subprocess threading asyncio os twisted serial psy
 # Private names of Twisted that are used, and why.
 PRIVATE_NAMES = {
     ("device.openings", "twisted.python._inotify.INotifyError"): "what the public INotify raises has no public name",
+    ("net.tls", "twisted.internet.endpoints._parse"): "likewise",
     ("config.endpoints", "twisted.internet.endpoints._parse"): "the grammar of endpoint strings has no public function",
 }
 

@@ -5,10 +5,12 @@ The tree of services.
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,6 +19,7 @@ from tests.support.separated import Dialect
 from tests.support.usb import MadeUpUsb
 from usbgate import __version__, tap
 from usbgate.config.settings import DeviceSettings, HttpSettings, Settings
+from usbgate.config.types import ConfigError
 from usbgate.core.model import BoardKind
 from usbgate.core.rules import Rules
 from usbgate.daemon.clock import SystemClock
@@ -96,3 +99,18 @@ class BuildTests(SynchronousTestCase):
         build(MemoryReactorClock(), SystemClock(), settings, devices)
         self.assertEqual(boards, [BoardKind(resets=True), BoardKind()])
         self.assertEqual([(each.settle, each.buffer) for each in rules], [(None, None), (3.0, 127)])
+
+    def test_no_tls(self) -> None:
+        """
+        `ssl:` without the libraries of TLS is one line with the remedy.
+        """
+        missing = patch.dict(sys.modules, {"usbgate.net.tls": None})
+        missing.start()
+        self.addCleanup(missing.stop)
+        for settings in (
+            Settings(state=Path("/s"), database="none", listen=("ssl:1:privateKey=k",)),
+            Settings(state=Path("/s"), database="none", http=HttpSettings(listen="ssl:1:privateKey=k")),
+        ):
+            caught = self.assertRaises(ConfigError, build, MemoryReactorClock(), SystemClock(), settings, {})
+            self.assertIn("TLS is not installed", str(caught))
+            self.assertIn("pip install 'usbgate[tls]'", str(caught))

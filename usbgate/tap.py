@@ -8,7 +8,7 @@ import gc
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -25,6 +25,7 @@ from usbgate.access.localtoken import LocalToken
 from usbgate.access.tokens import TokenFile
 from usbgate.config.devices import only_device
 from usbgate.config.dialects import make_dialect
+from usbgate.config.endpoints import certificate_files
 from usbgate.config.load import load
 from usbgate.config.moved import moved_database
 from usbgate.config.settings import DeviceSettings, Settings
@@ -254,7 +255,7 @@ def build(
         ports.append(port)
     neighbours.setServiceParent(daemon)
     gateway.setServiceParent(daemon)
-    for each in ports:
+    for each in (*ports, *_certificates(reactor, clock, settings)):
         each.setServiceParent(daemon)
     LocalToken(settings.state, authority, lambda: listeners.ports).setServiceParent(daemon)
     SystemdNotifier(reactor, os.environ).setServiceParent(daemon)
@@ -269,6 +270,17 @@ def _reads(settings: Settings, gateway: Gateway, question: Question) -> bool:
     if about is not None and about.reads:
         return True
     return not arguments and command == gateway.queries.default_command(sensor)
+
+
+def _certificates(reactor: Any, clock: IClock, settings: Settings) -> Iterator[IService]:
+    files = certificate_files([*settings.listen, settings.http.listen])
+    if not files:
+        return
+    try:
+        from usbgate.net.tls import ExpiryWatch
+    except ImportError as error:
+        raise ConfigError(f"ssl: TLS is not installed ({error}): pip install 'usbgate[tls]'") from None
+    yield ExpiryWatch(reactor, clock.wall, files)
 
 
 def _web(

@@ -23,6 +23,7 @@ from tests.support.folders import new_folder
 from tests.support.running import free_port
 from tests.support.usb import MadeUpUsb
 from usbgate import __version__
+from usbgate.access.certificates import make_authority, make_server, utc_now
 from usbgate.cli import checks
 from usbgate.cli.checks import Examination
 from usbgate.cli.findings import OK, PROBLEM, WARNING, Daemon, Finding, Machine
@@ -194,6 +195,21 @@ class CheckTests(SynchronousTestCase):
         self.assert_found(self.examine().clock(), (WARNING, "no time server", "timedatectl"))
         self.patch(checks, "time", SimpleNamespace(time=lambda: 1e9))
         self.assert_found(self.examine().clock(), (PROBLEM, "before the release", "timedatectl"))
+
+    def test_certificates(self) -> None:
+        """
+        A certificate that ends within a month needs renewal; without TLS, nothing is looked at.
+        """
+        self.assert_found(self.examine().certificates())
+        file = self.folder / "server.pem"
+        listen = ("tcp:1", f"ssl:2:privateKey={file}")
+        self.assert_found(self.examine(listen=listen).certificates(), (PROBLEM, "No such file", "tls init"))
+        now = utc_now(1.8e9)
+        make_server(self.folder, make_authority(self.folder, [], now), ["pi.local"], now)
+        for days, state in ((0, OK), (825 - 29, WARNING), (826, PROBLEM)):
+            self.patch(checks, "time", SimpleNamespace(time=lambda days=days: 1.8e9 + days * 86_400))
+            remedy = "" if state == OK else "tls init renews"
+            self.assert_found(self.examine(listen=listen).certificates(), (state, "2029-04-19", remedy))
 
     def test_disk(self) -> None:
         """

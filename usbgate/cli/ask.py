@@ -12,6 +12,7 @@ import click
 
 from usbgate.cli.autostart import DaemonStarter, environment, twistd_arguments
 from usbgate.cli.connection import TIMEOUT, Connection, ConnectionLost, ask, ask_word
+from usbgate.cli.encryption import tls_options
 from usbgate.cli.group import EXIT_STATUS, Duration, pass_config
 from usbgate.cli.reach import is_this_machine, load_settings, port_option, reach_or_start, reach_remote
 from usbgate.core.errors import Malformed
@@ -28,6 +29,7 @@ MARGIN = 5.0  # seconds beyond the time limit in which the daemon's `timeout` ar
 @click.option("-o", "origin", metavar="ORIGIN", help="The name of the asker.  [default: this machine's address]")
 @port_option
 @click.option("--host", metavar="HOST", help="The daemon's host. No daemon is started on another machine.")
+@tls_options
 @click.option(
     "--timeout",
     type=Duration(*TIMEOUT_RANGE),
@@ -70,7 +72,7 @@ def ask_command(
         fields["TIMEOUT"] = format_number(timeout)
     request = _request(fields)
     if host is not None and not is_this_machine(host):
-        with closing(reach_remote(host, port)) as connection:
+        with closing(reach_remote(host, port, config)) as connection:
             _print_answer(connection, fields, request.timeout or TIMEOUT, as_json)
         return
     settings = load_settings(config)

@@ -21,6 +21,7 @@ from usbgate.cli.database import DatabaseFailed, connected, find_database
 from usbgate.cli.findings import OK, PROBLEM, WARNING, Daemon, Finding, Machine, split_remedy
 from usbgate.cli.portchecks import PortChecks
 from usbgate.cli.tables import spell_size
+from usbgate.config.endpoints import certificate_files
 from usbgate.config.settings import Settings
 from usbgate.daemon.clock import RELEASED, is_synchronised
 from usbgate.store.embedded.postmaster import BinariesMissing, find_binaries
@@ -30,6 +31,7 @@ WEAR_DAILY = 1e9  # bytes a day that a card of 16 GB stands for more than five y
 WEAR_OLD = 9  # of 11 steps of JEDEC's life time of an eMMC: more than 80 % used
 
 SPARE_FILES = 100  # open files besides those of clients
+EXPIRES_SOON = 30 * 86_400  # seconds in which somebody must renew a certificate
 POSTGRES_LEAST = 130_000  # version 13
 
 
@@ -55,6 +57,7 @@ class Examination:
         yield from self.ports.findings()
         yield from self.database()
         yield from self.clock()
+        yield from self.certificates()
         yield from self.disk()
         yield from self.wear()
         yield from self.files()
@@ -124,6 +127,29 @@ class Examination:
             yield Finding("clock", WARNING, "no time server has set it: new rows have `clock` false", _SET_CLOCK)
         else:
             yield Finding("clock", OK, "it is synchronized")
+
+    def certificates(self) -> Iterator[Finding]:
+        """
+        How long the certificates for TLS are valid.
+        """
+        files = certificate_files([*self._settings.listen, self._settings.http.listen])
+        if not files:
+            return
+        try:
+            from usbgate.access.certificates import CertificateError, end_of
+        except ImportError:
+            yield Finding("TLS", PROBLEM, "TLS is not installed", "pip install 'usbgate[tls]'")
+            return
+        for file in files:
+            try:
+                end = end_of(Path(file))
+            except CertificateError as error:
+                yield Finding("TLS", PROBLEM, str(error), "usbgate tls init makes one; root can read it")
+                continue
+            left = end.timestamp() - time.time()
+            state = PROBLEM if left < 0 else WARNING if left < EXPIRES_SOON else OK
+            remedy = None if state == OK else "usbgate tls init renews its own; the daemon needs no restart"
+            yield Finding("TLS", state, f"{file} {'expired' if left < 0 else 'is valid until'} {end:%Y-%m-%d}", remedy)
 
     def disk(self) -> Iterator[Finding]:
         """

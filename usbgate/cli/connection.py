@@ -12,10 +12,14 @@ import struct
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import LINE_LIMIT, format_line, parse
 from usbgate.core.linebuffer import LineBuffer
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 # A TCP host and port, or the path of a Unix socket.
 Address = tuple[str, int] | str
@@ -93,6 +97,7 @@ class Connection:
         self._address = address
         self._buffer = LineBuffer(ANSWER_LIMIT)
         self._lines: list[bytes] = []
+        self._is_bare = True  # neither TLS nor any answer so far
 
     @property
     def peer(self) -> tuple[str, int] | None:
@@ -104,6 +109,33 @@ class Connection:
         except OSError:
             return None
         return peer[:2] if isinstance(peer, tuple) else None
+
+    def encrypt(self, context: SSLContext, host: str) -> None:
+        """
+        Speak TLS from now on.
+
+        Args:
+            context: How.
+            host: The name or address that the certificate must have.
+
+        Raises:
+            AskError: usbgate does not speak TLS, or its certificate can't be verified.
+        """
+        from ssl import SSLCertVerificationError, SSLError
+
+        try:
+            self._channel.settimeout(CONNECT_LIMIT)
+            self._channel = context.wrap_socket(self._channel, server_hostname=host)
+            self._is_bare = False
+        except SSLCertVerificationError as error:
+            raise AskError(
+                f"the certificate of {spell(self._address)} cannot be verified: {error.verify_message}; --ca names the"
+                " CA to trust, usbgate's own is ca.crt of `usbgate tls init`"
+            ) from None
+        except SSLError as error:
+            raise AskError(f"{spell(self._address)} does not speak TLS: {error.reason or error}") from None
+        except OSError as error:
+            raise AskError(f"{spell(self._address)} does not speak TLS: {error.strerror or error}") from None
 
     def send(self, line: str) -> None:
         """
@@ -135,8 +167,14 @@ class Connection:
                 continue
             except ConnectionError:
                 data = b""
+            except OSError as error:  # of TLS: it also reports here that a certificate of ours is wanted
+                raise ConnectionLost(f"usbgate at {spell(self._address)} refused: {_explain(error)}") from None
             if not data:
-                raise ConnectionLost(f"usbgate at {spell(self._address)} closed the connection before it answered")
+                hint = "; if it expects TLS, use --tls" if self._is_bare and isinstance(self._address, tuple) else ""
+                raise ConnectionLost(
+                    f"usbgate at {spell(self._address)} closed the connection before it answered{hint}"
+                )
+            self._is_bare = False
             self._lines = self._buffer.feed(data)[::-1]
         return self._lines.pop().decode("utf-8", "replace")
 
@@ -145,6 +183,13 @@ class Connection:
         Close the connection.
         """
         self._channel.close()
+
+
+def _explain(error: OSError) -> str:
+    reason = str(getattr(error, "reason", None) or error.strerror or error)
+    if reason.endswith("CERTIFICATE_REQUIRED"):
+        return "it demands a certificate: use --cert, and `usbgate tls client` on its machine to make one"
+    return reason
 
 
 def connect(address: Address, within: float = CONNECT_LIMIT) -> Connection | None:

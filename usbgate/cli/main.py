@@ -28,6 +28,7 @@ MODULES = {
     **dict.fromkeys(("sensors", "devices", "last", "history", "alarms", "requests", "malformed", "ping"), "show"),
     **dict.fromkeys(("stop", "restart"), "running"),
     "token": "token",
+    "tls": "tls",
     **dict.fromkeys(("install", "uninstall"), "install"),
     "doctor": "doctor",
     "database": "database_commands",

@@ -13,6 +13,7 @@ import click
 from usbgate.cli.autostart import DaemonStarter
 from usbgate.cli.connection import Address, Connection, NoDaemon, connect, spell
 from usbgate.cli.credentials import authenticate
+from usbgate.cli.encryption import encrypt
 
 if TYPE_CHECKING:
     from usbgate.config.settings import Settings
@@ -73,14 +74,14 @@ def reach_or_start(settings: Settings, daemon: DaemonStarter, host: str | None, 
     listens = local_addresses(settings.listen)
     address = _choose(listens, host, port)
     if any(_same(address, other) for other in listens):
-        return authenticate(daemon.reach(address), settings.state)
+        return authenticate(_encrypt(daemon.reach(address), address, settings), settings.state)
     connection = connect(address)
     if connection is None:
         raise NoDaemon(
             f"no daemon listens on {spell(address)}, and none is started there,"
             f" since {settings.file or 'the default'} has it listen on {', '.join(settings.listen)}"
         )
-    return authenticate(connection, settings.state)
+    return authenticate(_encrypt(connection, address, settings), settings.state)
 
 
 def reach_running(config: Path | None, host: str | None, port: int | None) -> Connection:
@@ -96,7 +97,7 @@ def reach_running(config: Path | None, host: str | None, port: int | None) -> Co
         NoDaemon: None runs there.
     """
     if host is not None and not is_this_machine(host):
-        return reach_remote(host, port)
+        return reach_remote(host, port, config)
 
     from usbgate.config.endpoints import local_addresses
 
@@ -105,16 +106,17 @@ def reach_running(config: Path | None, host: str | None, port: int | None) -> Co
     connection = connect(address)
     if connection is None:
         raise NoDaemon(f"no daemon listens on {spell(address)}; `usbgate ask` and `twistd usbgate` start one")
-    return authenticate(connection, settings.state)
+    return authenticate(_encrypt(connection, address, settings), settings.state)
 
 
-def reach_remote(host: str, port: int | None) -> Connection:
+def reach_remote(host: str, port: int | None, config: Path | None) -> Connection:
     """
     Connect to a daemon on another machine.
 
     Args:
         host: Its host.
         port: Its port; None for 50007.
+        config: The configuration file of this machine, whose state folder may have a CA; None for the one found.
 
     Raises:
         NoDaemon: None runs there.
@@ -123,7 +125,17 @@ def reach_remote(host: str, port: int | None) -> Connection:
     connection = connect(address)
     if connection is None:
         raise NoDaemon(f"no daemon listens on {spell(address)}, and none is started on another machine")
-    return authenticate(connection, None)
+    return authenticate(encrypt(connection, host, False, lambda: load_settings(config).state), None)
+
+
+def _encrypt(connection: Connection, address: Address, settings: Settings) -> Connection:
+    # The configuration says which ports of this machine speak TLS.
+    from usbgate.config.endpoints import tls_addresses
+
+    if isinstance(address, str):
+        return connection
+    wanted = any(_same(address, other) for other in tls_addresses(settings.listen))
+    return encrypt(connection, address[0], wanted, lambda: settings.state)
 
 
 def _choose(listens: list[Address], host: str | None, port: int | None) -> Address:

@@ -4,6 +4,7 @@ Twisted's endpoint strings, as far as the configuration looks into them.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -13,8 +14,13 @@ from twisted.internet.endpoints import _parse, clientFromString, quoteStringArgu
 # A unix socket whose path is relative.
 _RELATIVE_SOCKET = re.compile(r"unix:(?:address=)?(?=[^/:=\\][^:=]*(?::|$))")
 
+# The parts of `ssl:` (TLS) besides the port: those that name files, and the others. Of Twisted's own, `sslmethod` and
+# `dhParameters` are left out, which can only make it less safe; `clientCA` is ours.
+_TLS_FILES = ("privateKey", "certKey", "extraCertChain", "clientCA")
+_TLS_OTHERS = ("interface", "backlog")
+
 # Where a client connects to reach a server that listens on all interfaces.
-_LOOPBACK = {("tcp", ""): "127.0.0.1", ("tcp6", ""): "::1"}
+_LOOPBACK = {("tcp", ""): "127.0.0.1", ("tcp6", ""): "::1", ("ssl", ""): "127.0.0.1"}
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -48,18 +54,34 @@ def _checked(text: str, from_string: Any) -> str:
             from_string(object(), text)
         except TypeError as error:
             raise ValueError(str(error)) from None
+    elif kind == "ssl" and from_string is serverFromString:
+        (_, *ports), options = _parse(text)
+        if len(ports) != 1 or not options.keys() <= {*_TLS_FILES, *_TLS_OTHERS}:
+            raise ValueError(f"not a port and known options: {text!r}")
+        int(ports[0]), int(options.get("backlog", 1))
     return text
 
 
-def absolute_socket(text: str, folder: str) -> str:
+def absolute_paths(text: str, folder: str, certificate: str) -> str:
     """
-    Return an endpoint string in which the path of a Unix socket, if it is relative, starts from a folder.
+    Return a server endpoint string in which paths (of a Unix socket, of certificates) are absolute.
+
+    Args:
+        text: An endpoint string that `parse_server` has accepted.
+        folder: Where relative paths start.
+        certificate: The file of the private key and the certificate of `ssl:` without `privateKey`.
     """
+    if text.startswith("ssl:"):
+        (kind, port), options = _parse(text)
+        options.setdefault("privateKey", certificate)
+        options.update({key: os.path.join(folder, options[key]) for key in _TLS_FILES if key in options})
+        quoted = (f"{key}={quoteStringArgument(value).replace('=', chr(92) + '=')}" for key, value in options.items())
+        return ":".join([kind, port, *quoted])
     relative = _RELATIVE_SOCKET.match(text)
     if relative is None:
         return text
-    quoted: str = quoteStringArgument(folder + "/")
-    return relative[0] + quoted + text[relative.end() :]
+    start: str = quoteStringArgument(folder + "/")
+    return relative[0] + start + text[relative.end() :]
 
 
 def local_addresses(listen: Iterable[str]) -> list[tuple[str, int] | str]:
@@ -76,9 +98,27 @@ def local_addresses(listen: Iterable[str]) -> list[tuple[str, int] | str]:
         (kind, *arguments), named = _parse(text)
         if kind == "unix":
             found.append(str(named.get("address") or arguments[0]))
-        elif kind in ("tcp", "tcp6"):
+        elif kind in ("tcp", "tcp6", "ssl"):
             port = int(named.get("port") or arguments[0])
             interface = named.get("interface") or (arguments[1] if len(arguments) > 1 else "")
             if port:
                 found.append((_LOOPBACK.get((kind, interface)) or _ANY.get(interface, interface), port))
     return found
+
+
+def tls_addresses(listen: Iterable[str]) -> list[tuple[str, int] | str]:
+    """
+    Return those of `local_addresses` that speak TLS.
+    """
+    return local_addresses(text for text in listen if text.startswith("ssl:"))
+
+
+def certificate_files(listen: Iterable[str]) -> list[str]:
+    """
+    Return the files of the certificates with which servers speak TLS, each once.
+
+    Args:
+        listen: Server endpoint strings of `absolute_paths`.
+    """
+    found = [_parse(text)[1] for text in listen if text.startswith("ssl:")]
+    return list(dict.fromkeys(options.get("certKey") or options["privateKey"] for options in found))

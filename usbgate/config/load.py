@@ -13,7 +13,7 @@ from typing import Any
 
 from usbgate.config.devices import check_paths, check_reset, parse_devices
 from usbgate.config.dialects import check_options
-from usbgate.config.endpoints import absolute_socket
+from usbgate.config.endpoints import absolute_paths
 from usbgate.config.moved import moved_database
 from usbgate.config.settings import (
     COMMAND_KEYS,
@@ -37,6 +37,9 @@ from usbgate.core.settings import FieldSettings, SensorSettings
 
 # Tables of tables, with an example of each.
 TABLES = {"device": "[device.NAME]", "sensor": "[sensor.ID]", "command": "[command.NAME]"}
+
+# In the state folder: the private key and the certificate of this host, which `usbgate tls init` makes.
+CERTIFICATE = "tls/server.pem"
 
 
 def load(
@@ -94,20 +97,22 @@ def load(
         if about.device is not None and known and about.device not in known:
             refuse(f"{where}sensor.{sensor}.device", "one of the devices " + ", ".join(known), about.device)
 
+    state = state or (os.path.join(folder, top["state"]) if "state" in top else _usual_state(environ))
+    top["state"] = Path(os.path.abspath(state))
+    certificate = str(top["state"] / CERTIFICATE)
     if "listen" in top:
-        top["listen"] = tuple(absolute_socket(text, folder) for text in top["listen"])
+        top["listen"] = tuple(absolute_paths(text, folder, certificate) for text in top["listen"])
     if "listen" in web:
-        web["listen"] = absolute_socket(web["listen"], folder)
+        web["listen"] = absolute_paths(web["listen"], folder, certificate)
     here = os.getcwd()
     if listen:
-        top["listen"] = tuple(absolute_socket(convert("--listen", text, kind_of(Listen)), here) for text in listen)
+        listen = [convert("--listen", text, kind_of(Listen)) for text in listen]
+        top["listen"] = tuple(absolute_paths(text, here, certificate) for text in listen)
     if http is not None:
-        web["listen"] = absolute_socket(convert("--http", http, HTTP_KEYS["listen"]), here)
+        web["listen"] = absolute_paths(convert("--http", http, HTTP_KEYS["listen"]), here, certificate)
     if database is not None:
         top["database"] = convert("--database", database, TOP_KEYS["database"])
         password_file = None
-    state = state or (os.path.join(folder, top["state"]) if "state" in top else _usual_state(environ))
-    top["state"] = Path(os.path.abspath(state))
     if top.get("database", "embedded") == "embedded":
         top["database"] = moved_database(top["state"]) or "embedded"
     return Settings(

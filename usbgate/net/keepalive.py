@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import select
 import socket
+from typing import Any
 
 from twisted.internet.interfaces import IFileDescriptor, ITCPTransport
 
@@ -22,12 +23,19 @@ def keep_alive(transport: ITCPTransport) -> None:
     probes for a minute (`tcp_fin_timeout`).
     """
     transport.setTcpKeepAlive(True)
-    handle = transport.getHandle()  # type: ignore[attr-defined]  # Twisted's interface leaves it out
-    # TLS has another handle; the transport of a Unix socket provides ITCPTransport, too.
+    handle = bare(transport).getHandle()
+    # The transport of a Unix socket provides ITCPTransport, too.
     if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6):
         for name, value in _PROBES:
             if hasattr(socket, name):
                 handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def bare(transport: object) -> Any:
+    """
+    Return the transport of the socket, which for TLS is below the transport.
+    """
+    return getattr(transport, "transport", transport)
 
 
 def is_over(transport: object) -> bool:

@@ -5,11 +5,18 @@ Listening on the configured server endpoints, with one factory for all of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IListeningPort,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamServerEndpoint,
+)
 from twisted.internet.tcp import Port
 from twisted.logger import ILogObserver, LogEvent, Logger
 from twisted.python.failure import Failure
@@ -98,7 +105,7 @@ class Listeners(Service):
         """
         Args:
             reactor: For time, and whatever else the endpoints need.
-            endpoints: Twisted server endpoint strings.
+            endpoints: Twisted server endpoint strings; of `ssl:`, those of `tls_endpoint`.
             factory: Builds a protocol for each connection.
             required: Whether an endpoint that can't be listened on ends the start. If not, it is only logged.
         """
@@ -121,7 +128,7 @@ class Listeners(Service):
         self._starting = True
         for description in self._endpoints:
             try:
-                endpoint = serverFromString(self._reactor, description)
+                endpoint = _endpoint(self._reactor, description)
             except (ValueError, TypeError, LookupError, ImportError) as error:
                 raise ListenError(f"cannot listen on {description}: {error}") from None
             listening = maybeDeferred(endpoint.listen, self._factory)
@@ -169,3 +176,12 @@ class Listeners(Service):
             accept_errors.close()
         ports, self.ports = self.ports, []
         return gatherResults([maybeDeferred(port.stopListening) for port in ports]).addCallback(lambda _: None)
+
+
+def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    if not description.startswith("ssl:"):
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+        return endpoint
+    from usbgate.net.tls import tls_endpoint  # only here, since it takes 8 MB and pyOpenSSL
+
+    return tls_endpoint(reactor, description)

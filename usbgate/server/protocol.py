@@ -27,7 +27,7 @@ from usbgate.core.errors import Failed, LimitExceeded, Malformed, RequestError, 
 from usbgate.core.holders import Holder
 from usbgate.core.messages import error_line, salvage, with_tag
 from usbgate.core.model import Answer
-from usbgate.net.keepalive import is_over, keep_alive
+from usbgate.net.keepalive import bare, is_over, keep_alive
 from usbgate.net.linereceiver import BoundedLineReceiver
 from usbgate.net.peeruser import peer_user
 from usbgate.net.places import is_local
@@ -118,8 +118,8 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
             self.transport.setTcpNoDelay(True)  # echo and answer are two writes: 44 ms a round trip without
             keep_alive(self.transport)
         self.admit(self._door.admit(peer_user(self.transport)))
-        if isinstance(self.transport, FileDescriptor):
-            self.transport.bufferSize = self._intake.bytes_per_turn
+        if isinstance(socket := bare(self.transport), FileDescriptor):
+            socket.bufferSize = self._intake.bytes_per_turn
         refusal = self.factory.add(self)
         if refusal is not None:
             self.send_lines(error_line(refusal, {}))

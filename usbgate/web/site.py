@@ -186,4 +186,5 @@ class WebListener(Listeners):
             self.log.info("the page is on {endpoint}", endpoint=description)
             return
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-        self.log.info("the page is at {url}", url=f"http://{shown}:{address.port}{self._base_path}/")
+        scheme = "https" if description.startswith("ssl:") else "http"
+        self.log.info("the page is at {url}", url=f"{scheme}://{shown}:{address.port}{self._base_path}/")

@@ -1,0 +1,36 @@
+"""
+Write files of the state folder that hold secrets.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """
+    Put a new file in place of an old one: whoever reads it gets either. Root writes it for the owner of its folder.
+
+    Args:
+        path: The file.
+        data: What it holds.
+        mode: Its mode, which it has from the beginning; at most these bits, as the umask counts, too.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    draft = f"{path}.new"
+    with suppress(FileNotFoundError):
+        os.unlink(draft)
+    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        if os.geteuid() == 0:
+            owner = os.stat(path.parent)
+            os.fchown(file, owner.st_uid, owner.st_gid)
+        os.write(file, data)
+        os.fsync(file)
+    finally:
+        os.close(file)
+    os.replace(draft, path)
