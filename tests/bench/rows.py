@@ -5,6 +5,7 @@ All rows of the benchmark, in the order in which they are measured.
 from __future__ import annotations
 
 from tests.bench.backlog import CATCHING_UP, SLOW_STORE
+from tests.bench.browsing import BROWSING
 from tests.bench.holds import HOLDS
 from tests.bench.hostile import HOSTILE
 from tests.bench.idle import IDLE, START
@@ -26,6 +27,7 @@ _ALL = (
     IDLE,
     START,
     QUERIES,
+    BROWSING,
     CATCHING_UP,
     SLOW_STORE,
 )
