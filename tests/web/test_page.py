@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from importlib.resources import files
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
@@ -19,7 +20,7 @@ from usbgate.core.alarms import UNCOMPARED_LIMIT
 from usbgate.core.fieldkinds import FIELD_KINDS
 
 if MISSING is None:
-    from playwright.sync_api import expect
+    from playwright.sync_api import ViewportSize, expect
 
     from tests.support.browser import Proxy
     from tests.support.page import DESKTOP, PHONE
@@ -562,38 +563,29 @@ class LookTests(PageCase):
             raise SkipTest("USBGATE_SCREENSHOTS names no folder")
         shown = Home()
         self.addCleanup(shown.stop)
-        tell_a_day(shown)
+        history = (files("usbgate.cli") / "demohistory.sql").read_text("utf-8")
+        postgresql.server().query(shown.database, history)
         shown.say_all()
-        for scheme in ("light", "dark"):
-            for kind, size in (("desktop", DESKTOP), ("phone", PHONE)):
-                page = self.open(url=shown.url, viewport=size, color_scheme=scheme, reduced_motion="reduce")
-                self.live(page)
-                lines = page.locator(".spark .line[d*=L]")
-                expect(lines.nth(1)).to_be_attached()  # of visible cards
-                if scheme == "dark":
-                    shown.say("2", "SMOKE:1")
-                    expect(page.get_by_role("alert")).to_contain_text("smoke detector")
-                page.screenshot(path=f"{folder}/page-{kind}-{scheme}.png")
-        page = self.open("#/sensor/22", url=shown.url, color_scheme="light", reduced_motion="reduce")
-        shown.say("2", "SMOKE:0")
-        self.acknowledge(page)
-        expect(page.get_by_role("alert")).to_be_empty()
-        expect(page.locator("canvas")).to_have_count(2)
-        page.screenshot(path=f"{folder}/page-sensor.png")
-
-
-def tell_a_day(shown: Home) -> None:
-    """
-    Store a day of readings for the home.
-    """
-    sql = """
-        insert into reading
-        select now() - n * interval '1 min', (select name from gateway limit 1), -n * 10 - place, 'arduino', sensor,
-            field, mean + swing * sin((extract(epoch from now()) - n * 60) / 13751)
-                + swing * (random() - 0.5) * random() * 0.6, null, null, true
-        from generate_series(1, 1440) as n, (values
-            (1, '20', 'VALUE', 21.3, 1.1), (2, '21', 'VALUE', 48, -4), (3, '22', 'TEMP', 22.8, 0.8),
-            (4, '22', 'HUM', 60, 5), (5, '23', 'VALUE', 7.4, 4)
-        ) as of (place, sensor, field, mean, swing)
-        """
-    postgresql.server().query(shown.database, sql)
+        wide: ViewportSize = {"width": 1920, "height": 1080}
+        for name, path, language, scheme, size in [
+            ("desktop-light", "", "fr-FR", "light", DESKTOP),
+            ("phone-light", "", "fr-FR", "light", PHONE),
+            ("sensor", "#/sensor/22", "fr-FR", "light", DESKTOP),
+            ("desktop-dark", "", "en-GB", "dark", DESKTOP),
+            ("phone-dark", "#/sensor/2", "en-GB", "dark", PHONE),
+            ("wall", "#/wall/", "en-GB", "dark", wide),
+        ]:
+            page = self.open(
+                *(path, shown.url),
+                **{"locale": language, "viewport": size, "color_scheme": scheme, "reduced_motion": "reduce"},
+                has_touch=size is PHONE,
+            )
+            shown_lines = {"desktop-light": 6, "desktop-dark": 6, "phone-light": 2}.get(name, 0)
+            if scheme == "dark" and name != "wall":
+                shown.say("2", "SMOKE:1")
+                expect(page.get_by_role("alert")).to_contain_text("smoke detector")
+            else:
+                shown.end_alarms()
+            expect(page.locator(".spark .line[d*=L], canvas, .bar, .tile").nth(shown_lines)).to_be_attached()
+            page.wait_for_load_state("networkidle")
+            page.screenshot(path=f"{folder}/page-{name}.png")

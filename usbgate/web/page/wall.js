@@ -18,7 +18,7 @@ class Tile {
     this.state = el("span", { class: "state" });
     this.age = el("span", { class: "age" });
     this.list = el("dl");
-    this.node = el("article", { class: "tile" }, this.title, this.list, el("p", {}, this.state, " ", this.age));
+    this.node = el("article", { class: "tile" }, this.title, this.list, el("p", {}, this.state, this.age));
     this.update();
   }
 
