@@ -575,11 +575,8 @@ class LookTests(PageCase):
             ("phone-dark", "#/sensor/2", "en-GB", "dark", PHONE),
             ("wall", "#/wall/", "en-GB", "dark", wide),
         ]:
-            page = self.open(
-                *(path, shown.url),
-                **{"locale": language, "viewport": size, "color_scheme": scheme, "reduced_motion": "reduce"},
-                has_touch=size is PHONE,
-            )
+            look = {"locale": language, "color_scheme": scheme, "reduced_motion": "reduce"}
+            page = self.open(path, shown.url, viewport=size, has_touch=size is PHONE, **look)
             shown_lines = {"desktop-light": 6, "desktop-dark": 6, "phone-light": 2}.get(name, 0)
             if scheme == "dark" and name != "wall":
                 shown.say("2", "SMOKE:1")

@@ -160,6 +160,7 @@ class PhoneTests(PageCase):
         Nothing is wider than a small phone, in both languages; all that can be pressed has the size of a finger, the
         top bar is one line, and a table of requests fits.
         """
+        flat().device.say(b'ID:77_STATE:<img src="x" onerror="document.title=1">')
         for language in ("en-GB", "fr-FR"):
             page = self.open(viewport=PHONE, locale=language, has_touch=True)
             expect(page.get_by_role("article").first).to_be_visible()
