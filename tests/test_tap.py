@@ -53,6 +53,24 @@ class OptionsTests(SynchronousTestCase):
             self.assertNotIn("sesame", str(ended.code))
             self.assertIn("%25" if "%" in url else "PGPASSFILE", str(ended.code))
 
+    def test_links(self) -> None:
+        """
+        A link that another user has put in place of the state folder, the log or the pid file is refused.
+        """
+        looked_at: list[str] = []
+
+        def refuse(path: Path) -> str | None:
+            looked_at.append(path.name)
+            return f"{path} is bad" if path.name == "twistd.pid" else None
+
+        self.patch(tap, "foreign_link", refuse)
+        options = tap.Options()
+        parent: Any = {"pidfile": "twistd.pid", "rundir": "/somewhere"}
+        options.parent = parent
+        ended = self.assertRaises(SystemExit, options.parseOptions, ["--state", "/state", "--device", "/dev/x"])
+        self.assertEqual(str(ended.code), "usbgate: /somewhere/twistd.pid is bad")
+        self.assertEqual(looked_at, ["state", "twistd.log", "twistd.pid"])
+
 
 class BuildTests(SynchronousTestCase):
     """

@@ -36,6 +36,7 @@ from usbgate.core.model import Question
 from usbgate.core.rules import Rules
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.daemon.clock import SystemClock
+from usbgate.daemon.links import foreign_link
 from usbgate.daemon.logfile import LogWriter, log_file, open_log
 from usbgate.daemon.notify import SystemdNotifier
 from usbgate.daemon.pidfile import remove_stale_pid_file
@@ -135,8 +136,12 @@ class Options(usage.Options):
             self.named_devices = self.settings.devices or dict([only_device()])
         except ConfigError as error:
             raise SystemExit(f"usbgate: {error}") from None
-        # twistd looks at its pid file next, and ends if any process has that number.
         twistd: Mapping[str, Any] = self.parent or {}
+        used = [self.settings.state, *map(Path, filter(None, (log_file(twistd), twistd.get("pidfile"))))]
+        for path in used:
+            if reason := foreign_link(Path(twistd.get("rundir") or "") / path):
+                raise SystemExit(f"usbgate: {reason}")
+        # twistd looks at its pid file next, and ends if any process has that number.
         if pid_file := twistd.get("pidfile"):
             remove_stale_pid_file(Path(pid_file), self.settings.state)
 

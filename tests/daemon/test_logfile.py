@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -45,6 +46,24 @@ class LogFileTests(SynchronousTestCase):
         """
         for options, expected in CASES:
             self.assertEqual(log_file(options), expected, options)
+
+
+class FileTests(SynchronousTestCase):
+    """
+    The file of the log.
+    """
+
+    def test_mode(self) -> None:
+        """
+        Others can't read it, whatever the umask; a file that is there keeps its mode.
+        """
+        self.addCleanup(os.umask, os.umask(0))
+        self.addCleanup(signal.signal, signal.SIGUSR1, signal.getsignal(signal.SIGUSR1))
+        path = Path(self.mktemp())
+        for mode in (0o640, 0o600):
+            open_log(str(path), MemoryReactorClock())
+            self.assertEqual(path.stat().st_mode & 0o777, mode)
+            path.chmod(0o600)
 
 
 class Disk:

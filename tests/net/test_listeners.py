@@ -5,16 +5,23 @@ A port that can't accept connections: a real one, on a clock that is moved by ha
 from __future__ import annotations
 
 import errno
+import grp
+import os
+import shutil
 import socket
+import tempfile
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.tcp import Port
 from twisted.logger import capturedLogs, formatEvent
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from usbgate.net.listeners import ACCEPT_PAUSE, LOG_INTERVAL, Listeners
+from usbgate.core.unixsocket import split_group
+from usbgate.net import listeners as listeners_module
+from usbgate.net.listeners import ACCEPT_PAUSE, LOG_INTERVAL, ListenError, Listeners
 
 
 class FewReactor(Clock):
@@ -119,3 +126,84 @@ class AcceptErrorTests(SynchronousTestCase):
             self.reactor.advance(LOG_INTERVAL)
             self.port.doRead()
         self.assertEqual([*map(formatEvent, logged[1:])], ["60 connections could not be accepted: ENFILE"])
+
+
+class SocketTests(TestCase):
+    """
+    Unix sockets.
+    """
+
+    def test_modes(self) -> None:
+        """
+        The mode is 0660 unless the endpoint names one; the group is the named one.
+        """
+        for endpoint, expected in {
+            "unix:/s": ("unix:/s:mode=660", None),
+            "unix:address=/s": ("unix:address=/s:mode=660", None),
+            "unix:/s:mode=600": ("unix:/s:mode=600", None),
+            "unix:/s:600": ("unix:/s:600", None),
+            "unix:/s:group=www-data:backlog=5": ("unix:/s:backlog=5:mode=660", "www-data"),
+            r"unix:/a\:b:group=a\:b": (r"unix:/a\:b:mode=660", "a:b"),
+            "tcp:1:group=x": ("tcp:1:group=x", None),
+        }.items():
+            self.assertEqual(split_group(endpoint), expected)
+
+    def listen(self, *options: str) -> os.stat_result:
+        """
+        Listen on a Unix socket until the end of the test; return what it is like.
+        """
+        folder = tempfile.mkdtemp()  # short enough for the path of a socket
+        self.addCleanup(shutil.rmtree, folder)
+        listeners = Listeners(reactor, [":".join(["unix", f"{folder}/s", *options])], Factory.forProtocol(Protocol))
+        listeners.privilegedStartService()
+        self.addCleanup(listeners.stopService)
+        return os.stat(f"{folder}/s")
+
+    async def test_listening(self) -> None:
+        """
+        A socket has its mode and its group; an unknown group is one clear line.
+        """
+        own = grp.getgrgid(os.getgid()).gr_name
+        self.assertEqual(self.listen().st_mode & 0o777, 0o660)
+        found = self.listen("mode=600", f"group={own}")
+        self.assertEqual((found.st_mode & 0o777, found.st_gid), (0o600, os.getgid()))
+        error = self.assertRaises(ListenError, self.listen, "group=no-such-group")
+        self.assertIn("the group no-such-group: there is none", str(error))
+        await deferLater(reactor, 0)  # the socket is closed
+
+
+class EverywhereTests(SynchronousTestCase):
+    """
+    What the log says of a port, and errors.
+    """
+
+    def test_log(self) -> None:
+        """
+        Only of a port that listens on all addresses does the log say so.
+        """
+        for interface, expected in (("", True), ("127.0.0.1", False)):
+            listeners = Listeners(FewReactor(), [f"tcp:0:interface={interface}"], Factory.forProtocol(Protocol))
+            with capturedLogs() as events:
+                listeners.privilegedStartService()
+            texts = [formatEvent(event) for event in events]
+            self.assertEqual(any("on all addresses" in text for text in texts), expected, texts)
+            listeners.stopService()
+
+    def test_no_tls(self) -> None:
+        """
+        TLS without pyOpenSSL is one line with the remedy, whatever Twisted raises.
+        """
+
+        def fail(of: object, text: str) -> None:
+            raise NameError("name 'SNIConnectionCreator' is not defined")
+
+        self.patch(listeners_module, "serverFromString", fail)
+        self.patch(listeners_module, "find_spec", lambda name: None)
+        for kind in ("ssl", "tls"):
+            listeners = Listeners(FewReactor(), [f"{kind}:8443"], Factory.forProtocol(Protocol))
+            error = self.assertRaises(ListenError, listeners.privilegedStartService)
+            self.assertEqual(
+                str(error),
+                f"cannot listen on {kind}:8443: TLS needs pyOpenSSL, which is not installed: "
+                "pip install 'usbgate[tls]'",
+            )

@@ -105,7 +105,7 @@ class DaemonStarter:
             return connection
         deadline = time.monotonic() + within
         try:
-            self.state.mkdir(parents=True, exist_ok=True)
+            self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
             attempt = open(self.state / "start.lock", "a+b")  # noqa: SIM115  # closed below
         except OSError as error:
             raise NoDaemon(

@@ -11,6 +11,8 @@ from typing import Any
 
 from twisted.internet.endpoints import _parse, clientFromString, quoteStringArgument, serverFromString
 
+from usbgate.core.unixsocket import split_group
+
 # A unix socket whose path is relative.
 _RELATIVE_SOCKET = re.compile(r"unix:(?:address=)?(?=[^/:=\\][^:=]*(?::|$))")
 
@@ -31,7 +33,8 @@ def parse_server(text: str) -> str:
     Raises:
         ValueError: It is not a server endpoint string.
     """
-    return _checked(text, serverFromString)
+    _checked(split_group(text)[0], serverFromString)
+    return text
 
 
 def parse_client(text: str) -> str:

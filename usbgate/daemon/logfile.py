@@ -58,6 +58,8 @@ def open_log(path: str, reactor: Any) -> LogWriter:
 
 
 def _open_file(path: str) -> LogWriter:
+    # The umask does not say who may read it, since twistd sets one only when it detaches.
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640))
     file = LogFile.fromFullPath(path, maxRotatedFiles=ROTATED)
     writer = LogWriter(file.write, file.rotate)
 

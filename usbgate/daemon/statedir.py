@@ -79,7 +79,7 @@ class StateDirectory(Service):
         # Only this user may read the folder's files. twistd sets a umask only when it detaches.
         os.umask(0o077)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StateDirectoryError(f"the state folder {self._folder} cannot be used: {error.strerror}") from None

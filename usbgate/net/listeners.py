@@ -4,7 +4,10 @@ Listening on the configured server endpoints, with one factory for all of them.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from twisted.application.service import Service
@@ -23,6 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from usbgate.core.errors import StartError
+from usbgate.core.unixsocket import split_group
 
 ACCEPT_PAUSE = 1.0  # seconds without accepting connections after an accept failed
 LOG_INTERVAL = 60.0  # seconds between two log lines about connections that were not accepted
@@ -86,6 +90,31 @@ class _AcceptErrors:
             self._pause = None
 
 
+def listens_everywhere(port: IListeningPort) -> bool:
+    """
+    Return whether a port can be reached by all addresses of this machine, from other machines, too.
+    """
+    return getattr(port.getHost(), "host", None) in ("0.0.0.0", "::")
+
+
+def _explain(description: str, error: Exception) -> str:
+    if description.startswith(("ssl:", "tls:")) and find_spec("OpenSSL") is None:
+        return "TLS needs pyOpenSSL, which is not installed: pip install 'usbgate[tls]'"
+    return str(error) or type(error).__name__
+
+
+def _give_to_group(port: IListeningPort, group: str) -> IListeningPort:
+    # A Unix socket is made with the daemon's umask, which gives others nothing, and then Twisted sets its mode.
+    path = port.getHost().name  # type: ignore[attr-defined]  # the address of a Unix socket
+    try:
+        shutil.chown(path, group=group)
+    except (LookupError, OSError) as error:
+        port.stopListening()
+        why = "there is none" if isinstance(error, LookupError) else f"{error.strerror}; be a member of it"
+        raise ListenError(f"{os.fsdecode(path)}: the socket cannot be given to the group {group}: {why}") from None
+    return port
+
+
 class Listeners(Service):
     """
     Listens on some endpoints while it runs.
@@ -127,11 +156,14 @@ class Listeners(Service):
         failures: list[Failure] = []
         self._starting = True
         for description in self._endpoints:
+            text, group = split_group(description)
             try:
-                endpoint = _endpoint(self._reactor, description)
-            except (ValueError, TypeError, LookupError, ImportError) as error:
-                raise ListenError(f"cannot listen on {description}: {error}") from None
+                endpoint = _endpoint(self._reactor, text)
+            except Exception as error:  # an endpoint of another package may raise anything
+                raise ListenError(f"cannot listen on {description}: {_explain(description, error)}") from None
             listening = maybeDeferred(endpoint.listen, self._factory)
+            if group is not None:
+                listening.addCallback(_give_to_group, group)
             listening.addCallback(self._port_opened, description)
             listening.addErrback(self._port_failed, description, failures)
         self._starting = False
@@ -154,7 +186,8 @@ class Listeners(Service):
             port: The port.
             description: Its endpoint string.
         """
-        self.log.info("listening on {endpoint}", endpoint=description)
+        where = ", on all addresses of this machine" if listens_everywhere(port) else ""
+        self.log.info("listening on {endpoint}{where}", endpoint=description, where=where)
 
     def _port_failed(self, failure: Failure, description: str, failures: list[Failure]) -> None:
         # Twisted's own endpoints fail at once, which ends the start; a plugin's may fail later.

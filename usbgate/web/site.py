@@ -18,7 +18,7 @@ from twisted.web.server import NOT_DONE_YET
 from usbgate.access.authority import Authority
 from usbgate.access.doors import LOCAL, Door
 from usbgate.gateway.interfaces import IGateway
-from usbgate.net.listeners import Listeners
+from usbgate.net.listeners import Listeners, listens_everywhere
 from usbgate.web.api import Api
 from usbgate.web.channel import WebSite
 from usbgate.web.cors import CrossOrigin
@@ -186,5 +186,7 @@ class WebListener(Listeners):
             self.log.info("the page is on {endpoint}", endpoint=description)
             return
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+        where = ", and by all other addresses of this machine" if listens_everywhere(port) else ""
         scheme = "https" if description.startswith("ssl:") else "http"
-        self.log.info("the page is at {url}", url=f"{scheme}://{shown}:{address.port}{self._base_path}/")
+        url = f"{scheme}://{shown}:{address.port}{self._base_path}/"
+        self.log.info("the page is at {url}{where}", url=url, where=where)
