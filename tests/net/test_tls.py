@@ -5,13 +5,17 @@ Contexts of OpenSSL for a server, of files that change.
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from datetime import timedelta
 
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.support.folders import new_folder
+from tests.support.running import ROOT
+from tests.support.waiting import LIMIT
 from usbgate.access.certificates import LIFE, make_authority, make_server, utc_now
 from usbgate.net.tls import EXPIRY_INTERVAL, ExpiryWatch, ServerContexts, TlsError
 
@@ -51,23 +55,23 @@ class ContextTests(FilesCase):
         stays, and the failure is logged once.
         """
         contexts = ServerContexts({"privateKey": str(self.file)})
-        first = contexts.getContext()
-        self.assertIs(contexts.getContext(), first)
+        first = contexts.context()
+        self.assertIs(contexts.context(), first)
         self.renew()
-        second = contexts.getContext()
+        second = contexts.context()
         self.assertIsNot(second, first)
         whole = self.file.read_bytes()
         for broken in (whole[:-200], whole.replace(b"PRIVATE", b"PUBLIC"), b""):
             self.file.write_bytes(broken)
             with capturedLogs() as logged:
-                self.assertIs(contexts.getContext(), second)
-                self.assertIs(contexts.getContext(), second)
+                self.assertIs(contexts.context(), second)
+                self.assertIs(contexts.context(), second)
             self.assertEqual(len(logged), 1, logged)
             self.assertIn("the certificate from before stays in use: ", formatEvent(logged[0]))
         self.file.unlink()
-        self.assertIs(contexts.getContext(), second)
+        self.assertIs(contexts.context(), second)
         self.renew()
-        self.assertIsNot(contexts.getContext(), second)
+        self.assertIsNot(contexts.context(), second)
 
     def test_errors(self) -> None:
         """
@@ -90,7 +94,24 @@ class ContextTests(FilesCase):
         ]:
             self.assertIn(text, str(self.assertRaises(TlsError, ServerContexts, files)))
         key = {"privateKey": str(self.folder / "ca.key"), "certKey": str(authority), "clientCA": str(authority)}
-        ServerContexts(key).getContext()
+        ServerContexts(key).context()
+
+    def test_executable_memory(self) -> None:
+        """
+        No memory is needed that can be both written and executed, which systemd's MemoryDenyWriteExecute denies.
+        """
+        files = {"privateKey": str(self.file), "clientCA": str(self.folder / "ca.crt")}
+        code = f"""
+import ctypes, sys
+if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):  # PR_SET_MDWE, from Linux 6.3 on
+    sys.exit("skip")
+from usbgate.net.tls import ServerContexts
+ServerContexts({files}).serverConnectionForTLS(None)
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=LIMIT)
+        if done.stderr == "skip\n":
+            raise SkipTest("the kernel cannot deny it")
+        self.assertEqual(done.stderr, "")
 
 
 class ExpiryTests(FilesCase):

@@ -8,27 +8,23 @@ It needs pyOpenSSL, so import it only for an endpoint that begins with `ssl:`.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
-from OpenSSL.crypto import Error as CryptoError
+from OpenSSL.crypto import X509
 from twisted.application.internet import TimerService
 from twisted.internet.endpoints import SSL4ServerEndpoint, _parse
-from twisted.internet.error import VerifyError
-from twisted.internet.interfaces import IOpenSSLContextFactory, IReactorTime, IStreamServerEndpoint
-from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate, trustRootFromCertificates
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime, IStreamServerEndpoint
 from twisted.logger import Logger
 from zope.interface import implementer
 
 EXPIRES_SOON = timedelta(days=30)
 EXPIRY_INTERVAL = 12 * 3600.0  # seconds between two looks at the ends of certificates
-
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class TlsError(ValueError):
@@ -54,7 +50,7 @@ def tls_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     return SSL4ServerEndpoint(reactor, int(port), ServerContexts(options), backlog, interface)
 
 
-@implementer(IOpenSSLContextFactory)
+@implementer(IOpenSSLServerConnectionCreator)
 class ServerContexts:
     """
     Makes OpenSSL's context of some files, and makes it anew for the next connection once they have changed. If the new
@@ -75,9 +71,15 @@ class ServerContexts:
         self._seen = self._look()
         self._context = self._make()
 
-    def getContext(self) -> SSL.Context:
+    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
         """
-        Return the context for a new connection; Twisted calls this.
+        Return the connection for a protocol; Twisted calls this.
+        """
+        return SSL.Connection(self.context(), None)
+
+    def context(self) -> SSL.Context:
+        """
+        Return the context for a new connection.
         """
         seen = self._look()
         if seen != self._seen:
@@ -99,24 +101,35 @@ class ServerContexts:
         return found
 
     def _make(self) -> SSL.Context:
+        # Not by Twisted's CertificateOptions: its callbacks need memory that can be written and executed, which
+        # systemd denies us (MemoryDenyWriteExecute).
         files = self._files
-        key = files["privateKey"]
-        data = b"\n".join(_read(each) for each in dict.fromkeys([files.get("certKey", key), key]))
+        certificate = files.get("certKey", files["privateKey"])
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         try:
-            certificates = [Certificate.loadPEM(each) for each in _CERTIFICATE.findall(data)]
-            own = PrivateCertificate.loadPEM(data)
-            chain = [each.original for each in certificates[1:]]  # as a file of Let's Encrypt has it
-            if "extraCertChain" in files:
-                chain += [each.original for each in _load_all(files["extraCertChain"])]
-            options = CertificateOptions(
-                privateKey=own.privateKey.original,
-                certificate=own.original,
-                extraCertChain=chain or None,
-                trustRoot=trustRootFromCertificates(_load_all(files["clientCA"])) if "clientCA" in files else None,
-            )
-            context: SSL.Context = options.getContext()
-        except (SSL.Error, CryptoError, VerifyError):
-            raise TlsError(f"{key} is not a private key with its certificate") from None
+            key = load_pem_private_key(_read(files["privateKey"]), None)
+            _read(certificate)  # for an error that names it
+            context.use_certificate_chain_file(certificate)
+            context.use_privatekey(key)  # type: ignore[arg-type]  # it refuses other kinds
+            context.check_privatekey()
+        except TlsError:
+            raise
+        except (SSL.Error, ValueError, TypeError):  # a TypeError if it is encrypted
+            raise TlsError(f"{files['privateKey']} is not a private key with its certificate") from None
+        for each in _load_all(files["extraCertChain"]) if "extraCertChain" in files else ():
+            context.add_extra_chain_cert(each)
+        if "clientCA" in files:
+            for each in _load_all(files["clientCA"]):
+                store = context.get_cert_store()
+                assert store is not None
+                store.add_cert(X509.from_cryptography(each))
+                context.add_client_ca(each)
+            context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
+            context.set_session_id(b"usbgate")  # without it, OpenSSL refuses sessions of such clients
         return context
 
 
@@ -129,14 +142,13 @@ def _read(path: str) -> bytes:
         raise TlsError(f"{path}: {error.strerror}{remedy}") from None
 
 
-def _load_all(path: str) -> list[Certificate]:
+def _load_all(path: str) -> list[x509.Certificate]:
     try:
-        found = [Certificate.loadPEM(each) for each in _CERTIFICATE.findall(_read(path))]
-    except CryptoError:
-        found = []
-    if not found:
-        raise TlsError(f"{path} has no certificate")
-    return found
+        return x509.load_pem_x509_certificates(_read(path))
+    except TlsError:
+        raise
+    except ValueError:
+        raise TlsError(f"{path} has no certificate") from None
 
 
 class ExpiryWatch(TimerService):
