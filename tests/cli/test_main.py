@@ -25,12 +25,13 @@ from twisted.trial.unittest import SkipTest, TestCase
 
 from tests.support.folders import new_folder
 from tests.support.processes import end, heed_interrupts, is_running, processes_of
-from tests.support.running import ROOT, free_port, usual_ports
+from tests.support.running import ROOT, RUN, TwistdDaemon, free_port, usual_ports
 from tests.support.standin import answering
 from tests.support.waiting import eventually
-from usbgate.cli.leftovers import clear
+from usbgate.cli.leftovers import LOCK, PREFIX, clear
 from usbgate.cli.main import main
 from usbgate.server.commands import WORDS
+from usbgate.store.embedded.postmaster import PidFile
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 USBGATE = [sys.executable, "-m", "usbgate.cli"]
@@ -323,13 +324,14 @@ class ProcessTests(Processes):
             (daemon,) = processes_of(f"--logfile={self.folder}")
             self.assertEqual(os.getsid(daemon) in [client.pid for client in clients], False)
             # The default command is the daemon's to know: no echo, only the answer.
-            self.assertRegex(self.run_to_end(*ask, "21")[1], r"\AID:21_VALUE:.*_MSG:J_AT:.*\n\Z")
-            status, _, complained = self.run_to_end(*ask, "404", "J", "--timeout", "0.2")
-            self.assertEqual(status, 3)
-            self.assertRegex(complained, r"\Ausbgate: timeout: .*\n\Z")
-        status, _, complained = self.run_to_end(*ask, "20", "J")
-        self.assertEqual(status, 4)
-        self.assertRegex(complained, r"\Ausbgate: offline: .*\n\Z")
+            result = CliRunner().invoke(main, [*ask, "21"])
+            self.assertRegex(result.stdout, r"\AID:21_VALUE:.*_MSG:J_AT:.*\n\Z")
+            result = CliRunner().invoke(main, [*ask, "404", "J", "--timeout", "0.2"])
+            self.assertEqual(result.exit_code, 3)
+            self.assertRegex(result.stderr, r"\Ausbgate: timeout: .*\n\Z")
+        result = CliRunner().invoke(main, [*ask, "20", "J"])
+        self.assertEqual(result.exit_code, 4)
+        self.assertRegex(result.stderr, r"\Ausbgate: offline: .*\n\Z")
         self.assertEqual(processes_of(f"--logfile={self.folder}"), [daemon])
 
     def test_daemon_dies(self) -> None:
@@ -479,34 +481,54 @@ class DemoTests(Processes):
 
     def test_demo_killed(self) -> None:
         """
-        When the demo is killed, its processes end by themselves, and the next demo removes its folder; it also ends a
-        database whose daemon was killed, too.
+        When the demo is killed, its processes end by themselves. A demo removes the folders of those that were killed
+        before, but no others.
         """
-        demo, _ = self.start_demo()
-        (left,) = self.folder.iterdir()
-        demo.kill()
-        demo.wait(30)
-        eventually(lambda: processes_of(str(self.folder)) == [], "all processes end", 30)
-        self.assertEqual(list(self.folder.iterdir()), [left])
-        others = [self.folder / "usbgate-demo-new", self.folder / "usbgate-demo-file"]
+        left = self.folder / f"{PREFIX}left"
+        left.mkdir()
+        (left / LOCK).touch()
+        others = [self.folder / f"{PREFIX}new", self.folder / f"{PREFIX}file"]
         others[0].mkdir()  # of a demo that has just started
         others[1].touch()
         demo, _ = self.start_demo()
         self.assertFalse(left.exists())
-        demo.send_signal(signal.SIGSTOP)  # so that it does not notice that the daemon is gone
-        (daemon,) = processes_of(f"--logfile={self.folder}")
-        os.kill(daemon, signal.SIGKILL)
+        (own,) = {*self.folder.iterdir()} - {*others}
         demo.kill()
         demo.wait(30)
+        eventually(lambda: processes_of(str(self.folder)) == [], "all processes end", 30)
+        self.assertEqual({*self.folder.iterdir()}, {own, *others})
         self.patch(tempfile, "tempdir", str(self.folder))
-        eventually(lambda: not is_running(daemon), "the daemon has ended")
 
         def others_are_left() -> bool:
             clear()  # a daemon's lock may last a moment longer than the daemon
             return {*self.folder.iterdir()} == {*others}
 
         eventually(others_are_left, "the next demo removes it")
-        eventually(lambda: processes_of(str(self.folder)) == [], "all processes end", 30)
+
+    def test_both_killed(self) -> None:
+        """
+        The next demo also ends a database whose daemon was killed with its demo, and removes their folder.
+        """
+        folder = self.folder / f"{PREFIX}killed"
+        state = folder / "state"
+        for each in (folder, state):
+            each.mkdir()
+            each.chmod(0o711)
+        (folder / LOCK).touch()
+        daemon = TwistdDaemon(state, "--device", str(self.folder / "none"), program=RUN)
+        self.addCleanup(daemon.kill)
+
+        def is_up() -> bool:
+            server = PidFile.read(state / "postgres" / "data")
+            return server is not None and server.ready
+
+        eventually(is_up, f"the database is up: {daemon.log}", 30)
+        daemon.kill()
+        self.assertNotEqual(processes_of(str(state)), [])
+        self.patch(tempfile, "tempdir", str(self.folder))
+        clear()
+        eventually(lambda: processes_of(str(state)) == [], "the database has ended")
+        self.assert_nothing_left()
 
     def test_daemon_killed(self) -> None:
         """

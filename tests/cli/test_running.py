@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from shutil import rmtree
 
+from click.testing import CliRunner
 from twisted.trial.unittest import TestCase
 
 from tests.support import standin
@@ -16,8 +17,7 @@ from tests.support.folders import new_folder
 from tests.support.processes import end, is_running, processes_of
 from tests.support.running import PtyDevice, environment, free_port
 from tests.support.waiting import eventually
-
-USBGATE = [sys.executable, "-m", "usbgate.cli"]
+from usbgate.cli.main import main
 
 
 class RunningCase(TestCase):
@@ -54,17 +54,10 @@ class RunningCase(TestCase):
 
     def run_command(self, *arguments: str) -> tuple[int, str, str]:
         """
-        Run `usbgate`; return its exit status, its output and its errors.
+        Run `usbgate` in this process; return its exit status, its output and its errors.
         """
-        run = subprocess.run(
-            [*USBGATE, *arguments, "--config", str(self.config)],
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            start_new_session=True,
-        )
-        return run.returncode, run.stdout, run.stderr
+        result = CliRunner().invoke(main, [*arguments, "--config", str(self.config)], env=environment())
+        return result.exit_code, result.stdout, result.stderr
 
     def pid(self) -> int:
         """
@@ -85,7 +78,7 @@ class DaemonTests(RunningCase):
         shown = self.folder / "watched"
         with shown.open("wb") as output:
             process = subprocess.Popen(
-                [*USBGATE, "watch", "--config", str(self.config)],
+                [sys.executable, "-m", "usbgate.cli", "watch", "--config", str(self.config)],
                 env=environment(),
                 stdout=output,
                 start_new_session=True,
@@ -116,12 +109,12 @@ class DaemonTests(RunningCase):
         second = self.pid()
         self.assertEqual(said, f"usbgate runs again (process {second})\n")
         self.assertNotEqual(first, second)
-        self.assertFalse(is_running(first))
+        eventually(lambda: not is_running(first), "it has ended")
         self.assertEqual(self.run_command("ping")[0], 0)
         eventually(lambda: shows("Y"), "a reading is shown again")
         self.assertEqual(watched.read_text().count("has closed the connection"), 1)
         self.assertEqual(self.run_command("stop"), (0, f"usbgate has stopped (process {second})\n", ""))
-        self.assertFalse(is_running(second))
+        eventually(lambda: not is_running(second), "it has ended")
         for verb in ("stop", "restart"):
             none = f"usbgate: no daemon runs with the state folder {self.state}\n"
             self.assertEqual(self.run_command(verb), (5, "", none))

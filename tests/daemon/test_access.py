@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
+
+from click.testing import CliRunner
 
 from tests.support.daemon import RunningCase
 from tests.support.running import environment
 from tests.support.waiting import LIMIT, eventually
 from usbgate.access.tokens import TOKENS_FILE
+from usbgate.cli.main import main
 
 
 class AccessTests(RunningCase):
@@ -22,18 +23,11 @@ class AccessTests(RunningCase):
 
     def usbgate(self, *arguments: str, status: int = 0, **environ: str) -> str:
         """
-        Run `usbgate`; return what it prints.
+        Run `usbgate` in this process; return what it prints.
         """
-        environ = {**environment(), "USBGATE_STATE": str(self.state), **environ}
-        done = subprocess.run(
-            [sys.executable, "-m", "usbgate.cli", *arguments],
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-        )
-        self.assertEqual(done.returncode, status, done.stderr)
-        return (done.stdout + done.stderr).strip()
+        done = CliRunner().invoke(main, arguments, env={**environment(), "USBGATE_STATE": str(self.state), **environ})
+        self.assertEqual(done.exit_code, status, done.output)
+        return done.output.strip()
 
     def test_access(self) -> None:
         """
