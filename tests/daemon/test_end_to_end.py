@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Thread, Timer
 
 from tests.support.daemon import RunningCase, StoreCase, value_of
-from tests.support.running import TWISTD, LineClient, PtyDevice, TwistdDaemon, environment
+from tests.support.running import RUN, LineClient, PtyDevice, TwistdDaemon, environment
 from tests.support.waiting import LIMIT, eventually
 from usbgate.core.fieldline import parse
 from usbgate.daemon.logfile import ROTATED
@@ -349,17 +349,10 @@ class StartTests(RunningCase):
         """
         Start a daemon that ends by itself; give what it said.
         """
-        said = subprocess.run(
-            [*TWISTD, "-n", "--pidfile=", "usbgate", "--http", "none", *options],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            cwd="/",
-            env=environment(),
-        )
-        self.assertEqual(said.returncode, 1, said)
-        self.assertNotIn("Traceback", said.stdout + said.stderr)
-        return said.stdout + said.stderr
+        status, said = self.run_forked(RUN, "-n", "--pidfile=", "usbgate", "--http", "none", *options)
+        self.assertEqual(status, 1, said)
+        self.assertNotIn("Traceback", said)
+        return said
 
     def test_one_daemon_a_state_folder(self) -> None:
         """
@@ -463,7 +456,7 @@ class StartTests(RunningCase):
             (["--device", "serial:/dev/x:baudrate=abc"], "serial:/dev/x:baudrate=abc"),
             (["--device", "/dev/x", "more"], "more"),
         ]
-        # In one process, which does with each what twistd does: to start one takes half a second.
+        # In one process, which does with each what twistd does.
         program = (
             "from usbgate import tap\n"
             f"for arguments in {[options for options, _ in cases]!r}:\n"
@@ -474,15 +467,13 @@ class StartTests(RunningCase):
             "    except SystemExit as error:\n"
             "        print(error)\n"
         )
-        told = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT, env=environment()
-        )
-        self.assertEqual((told.stderr, told.stdout.count("\n")), ("", len(cases)), told)
-        for line, (_, expected) in zip(told.stdout.splitlines(), cases, strict=True):
+        _, told = self.run_forked(program)
+        self.assertEqual(told.count("\n"), len(cases), told)
+        for line, (_, expected) in zip(told.splitlines(), cases, strict=True):
             self.assertTrue(line.startswith("usbgate: "), line)
             self.assertIn(expected, line)
         said = self.refused(*cases[-1][0])
-        self.assertEqual(said, told.stdout.splitlines(keepends=True)[-1])
+        self.assertEqual(said, told.splitlines(keepends=True)[-1])
 
     def test_daemonized(self) -> None:
         """
@@ -517,7 +508,7 @@ class StartTests(RunningCase):
         self.assertEqual(pid_file.read_text(), str(daemon.process.pid))
         self.assertIn(f"removed the pid file {pid_file}: process {os.getppid()} is no daemon", daemon.log)
         for state in (self.state, self.folder / "other"):
-            second = TwistdDaemon(state, *options, twistd=twistd)
+            second = TwistdDaemon(state, *options, twistd=twistd, program=RUN)
             self.assertEqual(second.process.wait(LIMIT), 1)
             self.assertIn(f"Another twistd server is running, PID {daemon.process.pid}", second.log)
             self.assertEqual(pid_file.read_text(), str(daemon.process.pid))
@@ -535,6 +526,7 @@ class StartTests(RunningCase):
             self.state,
             *("--device", str(device.path), "--database", "none"),
             twistd=("-n", "--pidfile=", f"--logfile={log}"),
+            program=RUN,
         )
         self.addCleanup(daemon.stop)
         daemon.ready()
@@ -558,7 +550,7 @@ class StartTests(RunningCase):
             fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, 4096)
             device = self.plug(name=f"tty{reads_again}")
             options = ("--device", str(device.path), "--database", "none")
-            daemon = TwistdDaemon(self.folder / str(reads_again), *options, output=output)
+            daemon = TwistdDaemon(self.folder / str(reads_again), *options, output=output, program=RUN)
             os.close(output)
             self.addCleanup(daemon.kill)
             with os.fdopen(end, "rb") as pipe:
@@ -613,7 +605,7 @@ class StartTests(RunningCase):
             daemon = TwistdDaemon(
                 self.state,
                 *("--device", str(device.path), "--database", "none"),
-                program=(sys.executable, "-c", start),
+                program=start,
             )
             self.addCleanup(daemon.stop)
             self.assertEqual(daemon.process.wait(LIMIT), -status, daemon.log)
@@ -642,6 +634,7 @@ class StartTests(RunningCase):
                 *("--device", "/dev/null", "--database", "none"),
                 port=taken.getsockname()[1],
                 twistd=(f"--pidfile={self.folder}/pid", f"--logfile={self.folder}/log"),
+                program=RUN,
             )
             self.assertEqual(daemon.process.wait(LIMIT), 1)
         eventually(lambda: not (self.folder / "pid").exists(), "no pid file is left")
@@ -673,7 +666,4 @@ class StartTests(RunningCase):
             "assert reactor.seconds is time.monotonic\n"
             "assert [type(each).__name__ for each in service][:2] == ['EndingSignals', 'StateDirectory']\n"
         )
-        said = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT, env=environment()
-        )
-        self.assertEqual((said.returncode, said.stderr), (0, ""))
+        self.assertEqual(self.run_forked(program), (0, ""))

@@ -9,10 +9,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import postgresql
+from tests.support import forkserver, postgresql
 from tests.support.folders import new_folder
-from tests.support.running import RUN, Answer, LineClient, PtyDevice, TwistdDaemon
-from tests.support.waiting import eventually
+from tests.support.running import RUN, Answer, LineClient, PtyDevice, TwistdDaemon, environment
+from tests.support.waiting import LIMIT, eventually
 
 
 def value_of(fields: dict[str, str]) -> list[bytes]:
@@ -51,6 +51,17 @@ class RunningCase(SynchronousTestCase):
         daemon = TwistdDaemon(self.state, *options, port=port, program=RUN)
         self.addCleanup(daemon.stop)
         return daemon.ready()
+
+    def run_forked(self, code: str, *arguments: str) -> tuple[int, str]:
+        """
+        Run code in a forked process, which has imported the daemon's modules; return its exit status and its output.
+        """
+        with (self.folder / "forked.log").open("w+b") as output:
+            process = forkserver.fork(code, arguments, environment(), output.fileno())
+            self.addCleanup(process.kill)
+            status = process.wait(LIMIT)
+            output.seek(0)
+            return status, output.read().decode()
 
     def connect(self, daemon: TwistdDaemon) -> LineClient:
         """
