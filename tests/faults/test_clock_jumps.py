@@ -6,16 +6,18 @@ the times can be corrected afterwards.
 from __future__ import annotations
 
 import select
-import subprocess
 import sys
 import time
 from datetime import datetime
 from typing import Any
 
+from click.testing import CliRunner
+
 from tests.faults.ledger import LedgerCase
 from tests.faults.wrong_clock import WrongClock
 from tests.support.running import LineClient, TwistdDaemon, environment
 from tests.support.waiting import eventually
+from usbgate.cli.main import main
 from usbgate.core.fieldline import parse
 from usbgate.daemon.clock import RELEASED
 
@@ -99,16 +101,9 @@ class JumpTests(LedgerCase):
         """
         Run `usbgate correct-clock`; return its output.
         """
-        ran = subprocess.run(
-            [sys.executable, "-m", "usbgate.cli", "correct-clock", *(options or ["--database", self.database])],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            cwd=self.folder,
-            env={**environment(), "HOME": str(self.folder)},
-            timeout=60,
-        )
-        self.assertEqual((ran.returncode, ran.stderr), (0, ""))
+        arguments = ["correct-clock", *(options or ["--database", self.database])]
+        ran = CliRunner().invoke(main, arguments, env={**environment(), "HOME": str(self.folder)})
+        self.assertEqual((ran.exit_code, ran.stderr), (0, ""))
         return ran.stdout
 
     def begin(self) -> None:

@@ -10,8 +10,6 @@ import re
 import shutil
 import socket
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,12 +18,14 @@ from typing import Any
 from unittest import SkipTest
 
 import psycopg2
+from click.testing import CliRunner
 
 from tests.faults.ledger import FULL, LedgerCase
 from tests.support import postgresql
 from tests.support.postgresql import OwnServer
 from tests.support.running import RUN, LineClient, TwistdDaemon, environment
 from tests.support.waiting import eventually
+from usbgate.cli.main import main
 
 _roles = itertools.count(1)
 
@@ -356,15 +356,7 @@ class UnwillingTests(DatabaseCase):
         Run `usbgate rejected`; return the lines of its output.
         """
         where = ["--state", str(self.state), "--database", self.database]
-        ran = subprocess.run(
-            [sys.executable, "-m", "usbgate.cli", "rejected", *where, *options],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            cwd=self.folder,
-            env={**environment(), "HOME": str(self.folder)},
-            timeout=60,
-        )
+        ran = CliRunner().invoke(main, ["rejected", *where, *options], env=environment())
         self.assertEqual(ran.stderr, "")
         return ran.stdout.splitlines()
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import subprocess
-import sys
 import time
+
+from click.testing import CliRunner
 
 from tests.faults.ledger import measured, processor_time
 from tests.support.daemon import RunningCase
 from tests.support.running import RUN, LineClient, PtyDevice, TwistdDaemon, environment
 from tests.support.usb import MadeUpUsb
 from tests.support.waiting import eventually
+from usbgate.cli.main import main
 from usbgate.core.fieldline import parse
 from usbgate.device.reconnect import reopen_policy
 
@@ -184,15 +185,9 @@ class CloneTests(ReplugCase):
         Run `usbgate` with all rights; return its exit status and its output.
         """
         token, *_ = (daemon.state / "local-token").read_text().splitlines()
-        run = subprocess.run(
-            [sys.executable, "-m", "usbgate.cli", *arguments, "-p", str(daemon.port)],
-            env={**environment(), "USBGATE_TOKEN": token},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            start_new_session=True,
-        )
-        return run.returncode, run.stdout, run.stderr
+        options = ["-p", str(daemon.port)]
+        run = CliRunner().invoke(main, [*arguments, *options], env={**environment(), "USBGATE_TOKEN": token})
+        return run.exit_code, run.stdout, run.stderr
 
     def test_clones(self) -> None:
         """

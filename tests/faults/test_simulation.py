@@ -118,11 +118,15 @@ class TestSabotage(SimulationCase):
     A daemon that breaks a promise is found: the worlds themselves work.
     """
 
-    def assert_found(self, *promises: str) -> None:
+    def assert_found(self, *promises: str, first: int = 0) -> None:
         """
         Check that one of the first worlds fails for one of these reasons.
+
+        Args:
+            promises: The reasons.
+            first: The seed to begin with, which saves the time of worlds in which nothing is found.
         """
-        for seed in range(100):
+        for seed in range(first, first + 100):
             try:
                 self.run_world(seed, Counter())
             except self.failureException as error:
@@ -149,7 +153,7 @@ class TestSabotage(SimulationCase):
                     known.asked.remember(reading)
 
         self.patch(KnownSensors, "restore", restore)
-        self.assert_found("`last` is the newest")
+        self.assert_found("`last` is the newest", first=40)
 
     def test_backlog_is_not_restored(self) -> None:
         """
