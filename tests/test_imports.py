@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "access": "core",
     "server": "core net access gateway.interfaces",
     "web": "core net access gateway.interfaces",
-    "config": "core device.usb",
+    "config": "core access device.usb",
     "daemon": "core",
     "simulator": "core",
     "cli": "core access config daemon device server simulator store",  # of the command itself: see `CliTests`

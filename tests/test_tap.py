@@ -12,20 +12,24 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.address import IPv4Address
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.separated import Dialect
 from tests.support.usb import MadeUpUsb
 from usbgate import __version__, tap
+from usbgate.access.doors import Door
+from usbgate.access.roles import Role
 from usbgate.config.settings import DeviceSettings, HttpSettings, Settings
-from usbgate.config.types import ConfigError
+from usbgate.config.types import ConfigError, ListenAddress
 from usbgate.core.model import BoardKind
 from usbgate.core.rules import Rules
 from usbgate.daemon.clock import SystemClock
 from usbgate.device.link import Link
 from usbgate.device.usb import UsbTree
 from usbgate.gateway.gateway import Gateway
+from usbgate.net.listeners import Listeners
 from usbgate.tap import build
 
 
@@ -71,6 +75,15 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(str(ended.code), "usbgate: /somewhere/twistd.pid is bad")
         self.assertEqual(looked_at, ["state", "twistd.log", "twistd.pid"])
 
+    def test_exposed(self) -> None:
+        """
+        An address that other machines can reach ends the start.
+        """
+        for option in ("--listen", "--http"):
+            options = ["--state", self.mktemp(), option, "tcp:1"]
+            ended = self.assertRaises(SystemExit, tap.Options().parseOptions, options)
+            self.assertRegex(str(ended.code), r"\Ausbgate: [a-z.]*listen: other machines can reach tcp:1\. [^\n]+\Z")
+
 
 class BuildTests(SynchronousTestCase):
     """
@@ -88,7 +101,7 @@ class BuildTests(SynchronousTestCase):
             )
             for name, separator in [("one", "|"), ("other", ",")]
         }
-        settings = Settings(state=Path(self.mktemp()), database="none", http=HttpSettings(listen="none"))
+        settings = Settings(state=Path(self.mktemp()), database="none", http=HttpSettings(listen=ListenAddress("none")))
         build(MemoryReactorClock(), SystemClock(), settings, devices)
         self.assertEqual(Dialect.separators, ["|", ","])
 
@@ -113,7 +126,7 @@ class BuildTests(SynchronousTestCase):
             "automatic": DeviceSettings(path="/dev/one"),
             "configured": DeviceSettings(path="/dev/two", reset="never", settle=3.0, buffer=127),
         }
-        settings = Settings(state=Path(self.mktemp()), database="none", http=HttpSettings(listen="none"))
+        settings = Settings(state=Path(self.mktemp()), database="none", http=HttpSettings(listen=ListenAddress("none")))
         build(MemoryReactorClock(), SystemClock(), settings, devices)
         self.assertEqual(boards, [BoardKind(resets=True), BoardKind()])
         self.assertEqual([(each.settle, each.buffer) for each in rules], [(None, None), (3.0, 127)])
@@ -126,9 +139,31 @@ class BuildTests(SynchronousTestCase):
         missing.start()
         self.addCleanup(missing.stop)
         for settings in (
-            Settings(state=Path("/s"), database="none", listen=("ssl:1:privateKey=k",)),
-            Settings(state=Path("/s"), database="none", http=HttpSettings(listen="ssl:1:privateKey=k")),
+            Settings(state=Path("/s"), database="none", listen=(ListenAddress("ssl:1:privateKey=k"),)),
+            Settings(state=Path("/s"), database="none", http=HttpSettings(listen=ListenAddress("ssl:1:privateKey=k"))),
         ):
             caught = self.assertRaises(ConfigError, build, MemoryReactorClock(), SystemClock(), settings, {})
             self.assertIn("TLS is not installed", str(caught))
             self.assertIn("pip install 'usbgate[tls]'", str(caught))
+
+    def test_doors(self) -> None:
+        """
+        Each address for line clients has the role that it is given.
+        """
+        listen = (
+            ListenAddress("tcp:1:interface=127.0.0.1", Door(Role.READ)),
+            ListenAddress("tcp:2:interface=127.0.0.1"),
+        )
+        http = HttpSettings(listen=ListenAddress("none"))
+        settings = Settings(state=Path(self.mktemp()), database="none", http=http, listen=listen)
+        reactor = MemoryReactorClock()
+        daemon = build(reactor, SystemClock(), settings, {"board": DeviceSettings(path="/dev/none")})
+        for service in daemon:
+            if isinstance(service, Listeners):
+                service.privilegedStartService()
+        roles = {}
+        for port, factory, *_ in reactor.tcpServers:
+            client: Any = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 4711))
+            client.makeConnection(StringTransport())
+            roles[port] = client.access.role
+        self.assertEqual(roles, {1: Role.READ, 2: Role.COMMAND})

@@ -25,11 +25,12 @@ from usbgate.access.localtoken import LocalToken
 from usbgate.access.tokens import TokenFile
 from usbgate.config.devices import only_device
 from usbgate.config.dialects import make_dialect
-from usbgate.config.endpoints import certificate_files
+from usbgate.config.endpoints import certificate_files, is_exposed
+from usbgate.config.exposure import check_exposure
 from usbgate.config.load import load
 from usbgate.config.moved import moved_database
 from usbgate.config.settings import DeviceSettings, Settings
-from usbgate.config.types import ConfigError
+from usbgate.config.types import ConfigError, ListenAddress
 from usbgate.core.clock import IClock
 from usbgate.core.connstring import NO_PASSWORD, has_password
 from usbgate.core.model import Question
@@ -133,6 +134,7 @@ class Options(usage.Options):
             )
             if has_password(self["database"] or ""):
                 raise ConfigError(f"--database {NO_PASSWORD}")
+            check_exposure(self.settings, log.warn)
             self.named_devices = self.settings.devices or dict([only_device()])
         except ConfigError as error:
             raise SystemExit(f"usbgate: {error}") from None
@@ -252,9 +254,12 @@ def build(
         link = _link(reactor, name, device, usb)
         gateway.add_link(link, _rules(settings, device), partial(_warning, link, usb, device.path))
         link.setServiceParent(neighbours)
-    listeners = Listeners(reactor, settings.listen, factory)
-    ports: list[IService] = [listeners]
-    if settings.http.listen != "none":
+    listeners = [
+        Listeners(reactor, [each.endpoint], factory.behind(each.door), local_only=_local_only(each))
+        for each in settings.listen
+    ]
+    ports: list[IService] = [*listeners]
+    if settings.http.listen.endpoint != "none":
         web, port = _web(reactor, clock, settings, gateway, factory)
         web.setServiceParent(neighbours)
         ports.append(port)
@@ -262,7 +267,9 @@ def build(
     gateway.setServiceParent(daemon)
     for each in (*ports, *_certificates(reactor, clock, settings)):
         each.setServiceParent(daemon)
-    LocalToken(settings.state, authority, lambda: listeners.ports).setServiceParent(daemon)
+    LocalToken(settings.state, authority, lambda: [port for each in listeners for port in each.ports]).setServiceParent(
+        daemon
+    )
     SystemdNotifier(reactor, os.environ).setServiceParent(daemon)
     return daemon
 
@@ -278,7 +285,7 @@ def _reads(settings: Settings, gateway: Gateway, question: Question) -> bool:
 
 
 def _certificates(reactor: Any, clock: IClock, settings: Settings) -> Iterator[IService]:
-    files = certificate_files([*settings.listen, settings.http.listen])
+    files = certificate_files([*settings.endpoints, settings.http.listen.endpoint])
     if not files:
         return
     try:
@@ -300,6 +307,7 @@ def _web(
         gateway,
         factory.authority,
         clock.wall,
+        door=http.listen.door,
         hosts=http.hosts,
         cors=http.cors,
         base_path=http.base_path,
@@ -308,7 +316,13 @@ def _web(
         metrics_limit=http.metrics_limit,
         others=factory.counts,
     )
-    return web, WebListener(reactor, http.listen, web, http.base_path, settings.http.required)
+    endpoint, local_only = http.listen.endpoint, _local_only(http.listen)
+    return web, WebListener(reactor, endpoint, web, http.base_path, http.required, local_only)
+
+
+def _local_only(address: ListenAddress) -> bool:
+    # What `check_exposure` can't know before it listens.
+    return is_exposed(address.endpoint) is None and not address.door.insecure
 
 
 def _link(reactor: Any, name: str, device: DeviceSettings, usb: UsbTree) -> Link:

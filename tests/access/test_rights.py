@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.running import ROOT
 from usbgate.access.doors import LOCAL, Door
 from usbgate.access.rights import RIGHTS, WORD_ROLES
-from usbgate.access.roles import Role
+from usbgate.access.roles import Access, Role
 from usbgate.server.commands import WORDS
 from usbgate.web.api import Api
 
@@ -45,17 +45,37 @@ class RightsTests(SynchronousTestCase):
 
 class DoorTests(SynchronousTestCase):
     """
-    `Door`.
+    `Door`: who has which role without a token.
     """
+
+    def test_roles(self) -> None:
+        """
+        Clients on this machine may command, and all may at an insecure door; behind a proxy, none may do anything. A
+        configured role is that of all.
+        """
+        cases = [
+            (Door(), Role.COMMAND, Role.NONE),
+            (Door(insecure=True), Role.COMMAND, Role.COMMAND),
+            (Door(proxied=True), Role.NONE, Role.NONE),
+            (Door(proxied=True, insecure=True), Role.NONE, Role.NONE),
+            (Door(Role.READ), Role.READ, Role.READ),
+            (Door(Role.READ, proxied=True), Role.READ, Role.READ),
+        ]
+        for door, here, elsewhere in cases:
+            for is_local, role in ((True, here), (False, elsewhere)):
+                access = door.admit(is_local, None)
+                self.assertEqual((access.role, access.sign("10.0.0.1:5")), (role, "10.0.0.1:5"), door)
+            self.assertEqual(door.is_open, door.insecure and elsewhere >= Role.COMMAND)
 
     def test_users(self) -> None:
         """
-        The daemon's own user and root may do everything, others have the role of the door; all are recorded.
+        On a Unix socket, the daemon's own user and root may do everything, others have the role of the door; all are
+        recorded. But a proxy's user is not the client's.
         """
         for door in (LOCAL, Door(Role.READ)):
             for user in (os.geteuid(), 0):
-                access = door.admit(user)
+                access = door.admit(True, user)
                 self.assertEqual((access.role, access.sign("local")), (Role.ADMIN, f"uid{user}@local"))
-            self.assertEqual(door.admit(4711).role, door.role)
-            access = door.admit(None)
-            self.assertEqual((access.role, access.sign("10.0.0.1:5")), (door.role, "10.0.0.1:5"))
+            access = door.admit(True, 4711)
+            self.assertEqual((access.role, access.sign("local")), (door.admit(True, None).role, "uid4711@local"))
+        self.assertEqual(Door(proxied=True).admit(True, 0), Access(Role.NONE))

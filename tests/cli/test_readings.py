@@ -86,5 +86,6 @@ class RowsTests(SynchronousTestCase):
         settings = load(file, environ={})
         self.assertEqual({*settings.sensors}, {*furnish()})
         self.assertEqual(
-            (settings.listen, settings.http.listen), (("tcp:1:interface=127.0.0.1",), "tcp:2:interface=127.0.0.1")
+            (settings.endpoints, settings.http.listen.endpoint),
+            (("tcp:1:interface=127.0.0.1",), "tcp:2:interface=127.0.0.1"),
         )

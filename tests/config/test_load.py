@@ -24,7 +24,7 @@ from usbgate.config.settings import (
     HttpSettings,
     Settings,
 )
-from usbgate.config.types import ConfigError
+from usbgate.config.types import ConfigError, ListenAddress
 from usbgate.core.alarms import Condition
 from usbgate.core.kinds import FieldKindName, ValueTexts, kind_of
 from usbgate.core.model import Button
@@ -37,8 +37,14 @@ PLACE = (
     "a path that starts with / or ., a USB device such as usb:2341:8036[:SERIAL] or usb-port:1-1.3,"
     " or a Twisted client endpoint such as tcp:host:port"
 )
-LISTEN = "a Twisted server endpoint such as tcp:50007:interface=127.0.0.1"
-HTTP = '"none" or a Twisted server endpoint such as tcp:8080:interface=127.0.0.1'
+LISTEN = (
+    "a Twisted server endpoint such as tcp:50007:interface=127.0.0.1,"
+    ' or a table such as { endpoint = "unix:/run/usbgate.sock", role = "read" }'
+)
+HTTP = (
+    '"none", a Twisted server endpoint such as tcp:8080:interface=127.0.0.1,'
+    ' or a table such as { endpoint = "tcp:8080:interface=127.0.0.1", role = "read" }'
+)
 BUTTONS = 'commands by label such as { "Lamp on" = "ON", "Half" = "L LEVEL=50" }'
 FIELDS = 'names of fields such as ["TEMP", "HUM"]'
 BUFFER = '"auto" or an integer from 0 to 65536'
@@ -193,6 +199,11 @@ WRONG = [
     ('[command.L]\nfields = "TEMP"', 'command.L.fields: expected names of fields such as ["TEMP", "HUM"], got "TEMP"'),
     ("listen = []", 'listen: expected a list such as ["tcp:50007:interface=127.0.0.1"], got []'),
     ('listen = ["50007"]', f'listen: expected {LISTEN}, got "50007"'),
+    (
+        'listen = [{ endpoint = "tcp:1", role = "king" }]',
+        f'listen: expected {LISTEN}, got {{"endpoint": "tcp:1", "role": "king"}}',
+    ),
+    ('listen = [{ role = "read" }]', f'listen: expected {LISTEN}, got {{"role": "read"}}'),
     ('listen = ["tcp:50007:interfaces=::"]', f'listen: expected {LISTEN}, got "tcp:50007:interfaces=::"'),
     ('state = ""', 'state: expected a folder, got ""'),
     ('gateway = "a_b:c"', f'gateway: expected {TEXT}, got "a_b:c"'),
@@ -348,8 +359,8 @@ class ConfigurationTests(SynchronousTestCase):
                 state=self.folder / "state",
                 database="host=/run dbname=x",
                 gateway="g",
-                listen=("tcp:1", f"unix:{self.folder}/a.sock:mode=600"),
-                http=HttpSettings(listen="tcp:8080", required=True),
+                listen=(ListenAddress("tcp:1"), ListenAddress(f"unix:{self.folder}/a.sock:mode=600")),
+                http=HttpSettings(listen=ListenAddress("tcp:8080"), required=True),
                 default_command="T",
                 max_connections=5,
                 client_bytes_per_turn=64 << 10,
@@ -458,7 +469,7 @@ class ConfigurationTests(SynchronousTestCase):
             Settings(
                 state=Path.cwd() / "here",
                 database="postgres://db",
-                listen=("tcp:3",),
+                listen=(ListenAddress("tcp:3"),),
                 default_command="T",
                 devices={
                     "sim": DeviceSettings(path=str(Path.cwd() / "sim"), baud=1200),
@@ -574,7 +585,7 @@ class ShippedFileTests(SynchronousTestCase):
         self.assertEqual(
             settings.http,
             HttpSettings(
-                listen="tcp:8080:interface=127.0.0.1",
+                listen=ListenAddress("tcp:8080:interface=127.0.0.1"),
                 hosts=("house.example",),
                 cors=("https://house.example",),
                 base_path="/usbgate",

@@ -156,7 +156,7 @@ class TlsTests(RunningCase):
         """
         A daemon that has no certificate does not start, and says what to do.
         """
-        listen = ("--device", "/dev/null", "--listen", f"ssl:{free_port()}")
+        listen = ("--device", "/dev/null", "--listen", f"ssl:{free_port()}:interface=127.0.0.1")
         daemon = TwistdDaemon(self.state, "--database", "none", *listen, program=RUN)
         self.addCleanup(daemon.stop)
         self.assertEqual(daemon.process.wait(LIMIT), 1)

@@ -207,3 +207,27 @@ class EverywhereTests(SynchronousTestCase):
                 f"cannot listen on {kind}:8443: TLS needs pyOpenSSL, which is not installed: "
                 "pip install 'usbgate[tls]'",
             )
+
+
+class LocalOnlyTests(SynchronousTestCase):
+    """
+    `local_only`.
+    """
+
+    def test_refused(self) -> None:
+        """
+        A port that turns out to be one that other machines can reach ends the start, and is closed.
+        """
+        for interface, refused in (("127.0.0.1", False), ("0.0.0.0", True)):
+            reactor = FewReactor()
+            endpoint = f"tcp:0:interface={interface}"
+            ports = Listeners(reactor, [endpoint], Factory.forProtocol(Protocol), local_only=True)
+            if refused:
+                error = self.assertRaises(ListenError, ports.privilegedStartService)
+                self.assertIn("other machines can reach it", str(error))
+            else:
+                ports.privilegedStartService()
+            stopped = ports.stopService()
+            reactor.advance(0)
+            self.successResultOf(stopped)
+            self.assertEqual(reactor.readers, set())

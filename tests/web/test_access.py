@@ -144,6 +144,50 @@ class TokenTests(AccessCase):
         self.assertEqual((await self.call_as(Role.READ, "GET /api/v1/sensors")).code, 401)
 
 
+class ProxiedTests(AccessCase):
+    """
+    Behind a reverse proxy, as the configuration says.
+    """
+
+    door = Door(proxied=True)
+
+    async def test_forwarded(self) -> None:
+        """
+        Without a token, nobody may do anything, though the proxy is on this machine. Its word says who the client is:
+        its last one, since those before it are the client's; and whether the client is encrypted.
+        """
+        self.assertEqual((await self.call("GET", "/api/v1/sensors")).code, 401)
+        token = {"Authorization": "Bearer secret-ask"}
+        for header, host in (
+            ({"X-Forwarded-For": "1.2.3.4, 203.0.113.9"}, "203.0.113.9"),
+            ({"Forwarded": 'for=1.2.3.4, for="[2001:db8::1]:4711";proto=https'}, "2001:db8::1"),
+            ({"Forwarded": "proto=http;for=203.0.113.9"}, "203.0.113.9"),
+            ({"X-Forwarded-For": "nonsense"}, "127.0.0.1"),
+        ):
+            await self.call("POST", ASK, json={}, headers={**token, **header})
+            self.assertEqual(self.asked[-1].origin, host)
+        secure = {"X-Forwarded-Proto": "https"}
+        for headers, expected in ((secure, True), ({}, False)):
+            reply = await self.call("POST", "/api/v1/login", json={"token": "secret-read"}, headers=headers)
+            self.assertEqual("Secure" in (reply.header("Set-Cookie") or "").split("; "), expected)
+
+
+class NotProxiedTests(AccessCase):
+    """
+    A door without a proxy.
+    """
+
+    door = Door(Role.COMMAND)
+
+    async def test_not_believed(self) -> None:
+        """
+        Nobody's word is believed.
+        """
+        headers = {"X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.9"}
+        await self.call("POST", ASK, json={}, headers=headers)
+        self.assertEqual(self.asked[-1].origin, "127.0.0.1")
+
+
 class CookieTests(AccessCase):
     """
     Browsers.
@@ -162,17 +206,19 @@ class CookieTests(AccessCase):
         it logs out.
         """
         before = await self.get("/api/v1/session")
-        self.assertEqual(before, {"role": "none", "name": None})
+        self.assertEqual(before, {"role": "none", "name": None, "open": False})
         reply, cookie = await self.log_in("secret-command")
-        self.assertEqual(reply.json, {"role": "command", "name": "command"})
+        self.assertEqual(reply.json, {"role": "command", "name": "command", "open": False})
         pair, *attributes = cookie.split("; ")
         self.assertEqual(sorted(attributes), ["HttpOnly", "Max-Age=34560000", "SameSite=Strict"])
         sent = {"Cookie": pair}
-        self.assertEqual(await self.get("/api/v1/session", headers=sent), {"role": "command", "name": "command"})
+        self.assertEqual(
+            await self.get("/api/v1/session", headers=sent), {"role": "command", "name": "command", "open": False}
+        )
         reply = await self.call("POST", ASK, json={"command": "ON"}, headers=sent)
         self.assertEqual((reply.code, self.asked[0].client.partition("@")[0]), (200, "command"))
         reply = await self.call("POST", "/api/v1/logout", json={}, headers=sent)
-        self.assertEqual(reply.json, {"role": "none", "name": None})
+        self.assertEqual(reply.json, {"role": "none", "name": None, "open": False})
         self.assertTrue((reply.header("Set-Cookie") or "").startswith(f"{COOKIE}=; Max-Age=0; "))
 
     async def test_wrong(self) -> None:

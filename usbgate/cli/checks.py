@@ -132,7 +132,7 @@ class Examination:
         """
         How long the certificates for TLS are valid.
         """
-        files = certificate_files([*self._settings.listen, self._settings.http.listen])
+        files = certificate_files([*self._settings.endpoints, self._settings.http.listen.endpoint])
         if not files:
             return
         try:

@@ -71,7 +71,7 @@ def reach_or_start(settings: Settings, daemon: DaemonStarter, host: str | None, 
     """
     from usbgate.config.endpoints import local_addresses
 
-    listens = local_addresses(settings.listen)
+    listens = local_addresses(settings.endpoints)
     address = _choose(listens, host, port)
     if any(_same(address, other) for other in listens):
         return authenticate(_encrypt(daemon.reach(address), address, settings), settings.state)
@@ -79,7 +79,7 @@ def reach_or_start(settings: Settings, daemon: DaemonStarter, host: str | None, 
     if connection is None:
         raise NoDaemon(
             f"no daemon listens on {spell(address)}, and none is started there,"
-            f" since {settings.file or 'the default'} has it listen on {', '.join(settings.listen)}"
+            f" since {settings.file or 'the default'} has it listen on {', '.join(settings.endpoints)}"
         )
     return authenticate(_encrypt(connection, address, settings), settings.state)
 
@@ -102,7 +102,7 @@ def reach_running(config: Path | None, host: str | None, port: int | None) -> Co
     from usbgate.config.endpoints import local_addresses
 
     settings = load_settings(config)
-    address = _choose(local_addresses(settings.listen), host, port)
+    address = _choose(local_addresses(settings.endpoints), host, port)
     connection = connect(address)
     if connection is None:
         raise NoDaemon(f"no daemon listens on {spell(address)}; `usbgate ask` and `twistd usbgate` start one")
@@ -134,7 +134,7 @@ def _encrypt(connection: Connection, address: Address, settings: Settings) -> Co
 
     if isinstance(address, str):
         return connection
-    wanted = any(_same(address, other) for other in tls_addresses(settings.listen))
+    wanted = any(_same(address, other) for other in tls_addresses(settings.endpoints))
     return encrypt(connection, address[0], wanted, lambda: settings.state)
 
 

@@ -167,7 +167,7 @@ def _find_address(settings: Settings, process: Process) -> Address:
 
     options = [each.partition("=")[2] for each in process.arguments if each.startswith("--listen=")]
     options += [value for option, value in pairwise(process.arguments) if option == "--listen"]
-    addresses = local_addresses(options or settings.listen)
+    addresses = local_addresses(options or settings.endpoints)
     if not addresses:
         raise AskError("the daemon was not restarted: which port it will listen on is not known")
     return addresses[0]

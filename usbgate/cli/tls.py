@@ -22,7 +22,8 @@ folder_option = click.option(
 )
 
 HOW_TO = """
-Let usbgate listen with it (usbgate.toml), then restart it:
+Make a token for each who may connect: usbgate token add NAME --role command
+Let usbgate listen with the certificate (usbgate.toml), then restart it:
     listen = ["tcp:50007:interface=127.0.0.1", "ssl:50008{key}"]
     [http]
     listen = "ssl:8443{key}"

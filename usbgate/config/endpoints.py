@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.endpoints import _parse, clientFromString, quoteStringArgument, serverFromString
@@ -85,6 +86,32 @@ def absolute_paths(text: str, folder: str, certificate: str) -> str:
         return text
     start: str = quoteStringArgument(folder + "/")
     return relative[0] + start + text[relative.end() :]
+
+
+def is_exposed(text: str) -> bool | None:
+    """
+    Return whether other machines can reach a server; None if that can't be told before it listens.
+
+    Args:
+        text: A server endpoint string.
+    """
+    (kind, *arguments), named = _parse(text)
+    if kind == "unix":
+        return False
+    if kind not in ("tcp", "tcp6", "ssl"):
+        return None
+    interface = named.get("interface") or (arguments[1] if kind != "ssl" and len(arguments) > 1 else "")
+    try:
+        return not ip_address(interface).is_loopback
+    except ValueError:  # all, or a name
+        return interface != "localhost"
+
+
+def is_encrypted(text: str) -> bool:
+    """
+    Return whether a server speaks TLS.
+    """
+    return text.startswith("ssl:")
 
 
 def local_addresses(listen: Iterable[str]) -> list[tuple[str, int] | str]:

@@ -28,7 +28,7 @@ from usbgate.config.settings import (
     HttpSettings,
     Settings,
 )
-from usbgate.config.types import ConfigError, Listen, convert, decode, refuse
+from usbgate.config.types import ConfigError, Listen, ListenAddress, convert, decode, refuse
 from usbgate.core.fieldkinds import FIELD_KINDS
 from usbgate.core.fieldline import fold, is_sensor_id
 from usbgate.core.fieldnames import read_name
@@ -101,15 +101,15 @@ def load(
     top["state"] = Path(os.path.abspath(state))
     certificate = str(top["state"] / CERTIFICATE)
     if "listen" in top:
-        top["listen"] = tuple(absolute_paths(text, folder, certificate) for text in top["listen"])
+        top["listen"] = tuple(_from(folder, each, certificate) for each in top["listen"])
     if "listen" in web:
-        web["listen"] = absolute_paths(web["listen"], folder, certificate)
+        web["listen"] = _from(folder, web["listen"], certificate)
     here = os.getcwd()
     if listen:
-        listen = [convert("--listen", text, kind_of(Listen)) for text in listen]
-        top["listen"] = tuple(absolute_paths(text, here, certificate) for text in listen)
+        addresses = [convert("--listen", text, kind_of(Listen)) for text in listen]
+        top["listen"] = tuple(_from(here, each, certificate) for each in addresses)
     if http is not None:
-        web["listen"] = absolute_paths(convert("--http", http, HTTP_KEYS["listen"]), here, certificate)
+        web["listen"] = _from(here, convert("--http", http, HTTP_KEYS["listen"]), certificate)
     if database is not None:
         top["database"] = convert("--database", database, TOP_KEYS["database"])
         password_file = None
@@ -124,6 +124,10 @@ def load(
         file=None if file is None else Path(os.path.abspath(file)),
         **top,
     )
+
+
+def _from(folder: str, address: ListenAddress, certificate: str) -> ListenAddress:
+    return address._replace(endpoint=absolute_paths(address.endpoint, folder, certificate))
 
 
 def find_file(environ: Mapping[str, str] = os.environ) -> Path | None:

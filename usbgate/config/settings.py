@@ -27,6 +27,7 @@ from usbgate.config.types import (
     Hosts,
     HttpListen,
     JournalLimit,
+    ListenAddress,
     Listens,
     MetricsLimit,
     Origins,
@@ -113,7 +114,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     The page and the HTTP API: `http = "…"`, or `[http]`.
 
     Attributes:
-        listen: A Twisted server endpoint string, or `none`.
+        listen: Where it listens; the endpoint may be `none`.
         hosts: Host names that browsers may use besides the machine's own.
         cors: The origins of pages of other sites that may use the API; `*` for all, which then may read only.
         base_path: The path prefix that a reverse proxy leaves on.
@@ -121,7 +122,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
         required: Whether usbgate fails to start if the address is in use. It does if `listen` was configured.
     """
 
-    listen: HttpListen = "tcp:8080:interface=127.0.0.1"
+    listen: HttpListen = ListenAddress("tcp:8080:interface=127.0.0.1")
     hosts: Hosts = ()
     cors: Origins = ()
     base_path: BasePath = ""
@@ -140,7 +141,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         schema: The schema of the database that holds all tables.
         measures: Schema and name of the view `measures`; None for no view.
         gateway: The name under which this daemon stores its rows; None for the one in the state folder, or the host's.
-        listen: Twisted server endpoint strings for line clients.
+        listen: Where line clients connect.
         http: The page and the HTTP API.
         default_command: The command of an `ask` without one.
         max_connections: The maximum number of client connections.
@@ -163,7 +164,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     gateway: Text | None = None
     # With Twisted's own backlog of 50, a burst of 1,500 connections took 28 s: clients that the kernel has no room for
     # try again after 1 s, then 2, 4, … With 511 it took 1.5 s.
-    listen: Listens = ("tcp:50007:interface=127.0.0.1:backlog=511",)
+    listen: Listens = (ListenAddress("tcp:50007:interface=127.0.0.1:backlog=511"),)
     http: HttpSettings = HttpSettings()
     default_command: CommandName = "J"
     max_connections: Count = 1000
@@ -176,6 +177,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     sensors: dict[str, SensorSettings] = {}
     commands: dict[str, CommandSettings] = {}
     file: Path | None = None
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """
+        Where line clients connect, as Twisted server endpoint strings.
+        """
+        return tuple(each.endpoint for each in self.listen)
 
 
 TOP_KEYS, HTTP_KEYS, DATABASE_KEYS = keys(Settings), keys(HttpSettings), keys(DatabaseSettings)

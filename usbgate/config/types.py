@@ -11,11 +11,13 @@ import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
+from usbgate.access.doors import LOCAL, Door
+from usbgate.access.roles import ROLES
 from usbgate.config.dialects import find_dialect
 from usbgate.config.endpoints import parse_client, parse_server
 from usbgate.core.connstring import check_url, is_url
@@ -144,8 +146,31 @@ def _parse_fields(names: Sequence[str]) -> frozenset[str]:
     return fields
 
 
-def _parse_http_listen(text: str) -> str:
-    return text if text == "none" else parse_server(text)
+class ListenAddress(NamedTuple):
+    """
+    Where usbgate listens: a Twisted server endpoint string, or `none`; and what clients may do there without a token.
+    """
+
+    endpoint: str
+    door: Door = LOCAL
+
+
+class _ListenTable(msgspec.Struct, forbid_unknown_fields=True):
+    endpoint: str
+    role: Literal["read", "ask", "command", "admin"] | None = None
+    proxied: bool = False
+    insecure: bool = False
+
+
+def _parse_listen(held: str | _ListenTable) -> ListenAddress:
+    if isinstance(held, str):
+        return ListenAddress(parse_server(held))
+    role = None if held.role is None else ROLES[held.role]
+    return ListenAddress(parse_server(held.endpoint), Door(role, held.proxied, held.insecure))
+
+
+def _parse_http_listen(held: str | _ListenTable) -> ListenAddress:
+    return ListenAddress("none") if held == "none" else _parse_listen(held)
 
 
 def _parse_place(text: str) -> str:
@@ -215,18 +240,31 @@ Fields = Annotated[
     Kind('names of fields such as ["TEMP", "HUM"]', tuple[str, ...], _parse_fields),
 ]
 
-Listen = Annotated[str, Kind("a Twisted server endpoint such as tcp:50007:interface=127.0.0.1", parse=parse_server)]
+Listen = Annotated[
+    ListenAddress,
+    Kind(
+        "a Twisted server endpoint such as tcp:50007:interface=127.0.0.1,"
+        ' or a table such as { endpoint = "unix:/run/usbgate.sock", role = "read" }',
+        str | _ListenTable,
+        _parse_listen,
+    ),
+]
 Listens = Annotated[
-    tuple[str, ...],
+    tuple[ListenAddress, ...],
     Kind(
         'a list such as ["tcp:50007:interface=127.0.0.1"]',
-        Annotated[tuple[str, ...], Meta(min_length=1)],
+        Annotated[tuple[str | dict[str, object], ...], Meta(min_length=1)],
         items=kind_of(Listen),
     ),
 ]
 HttpListen = Annotated[
-    str,
-    Kind('"none" or a Twisted server endpoint such as tcp:8080:interface=127.0.0.1', parse=_parse_http_listen),
+    ListenAddress,
+    Kind(
+        '"none", a Twisted server endpoint such as tcp:8080:interface=127.0.0.1,'
+        ' or a table such as { endpoint = "tcp:8080:interface=127.0.0.1", role = "read" }',
+        str | _ListenTable,
+        _parse_http_listen,
+    ),
 ]
 Hosts = Annotated[
     tuple[str, ...],

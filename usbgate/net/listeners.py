@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from usbgate.core.errors import StartError
 from usbgate.core.unixsocket import split_group
+from usbgate.net.places import is_local
 
 ACCEPT_PAUSE = 1.0  # seconds without accepting connections after an accept failed
 LOG_INTERVAL = 60.0  # seconds between two log lines about connections that were not accepted
@@ -129,7 +130,12 @@ class Listeners(Service):
     log = Logger()
 
     def __init__(
-        self, reactor: IReactorTime, endpoints: Sequence[str], factory: IProtocolFactory, required: bool = True
+        self,
+        reactor: IReactorTime,
+        endpoints: Sequence[str],
+        factory: IProtocolFactory,
+        required: bool = True,
+        local_only: bool = False,
     ) -> None:
         """
         Args:
@@ -137,11 +143,13 @@ class Listeners(Service):
             endpoints: Twisted server endpoint strings; of `ssl:`, those of `tls_endpoint`.
             factory: Builds a protocol for each connection.
             required: Whether an endpoint that can't be listened on ends the start. If not, it is only logged.
+            local_only: Whether a port that other machines can reach ends the start.
         """
         self._reactor = reactor
         self._endpoints = endpoints
         self._factory = factory
         self._required = required
+        self._local_only = local_only
         self.ports: list[IListeningPort] = []
         self._accept_errors: list[_AcceptErrors] = []
         self._starting = False
@@ -172,6 +180,8 @@ class Listeners(Service):
 
     def _port_opened(self, port: IListeningPort, description: str) -> None:
         self.ports.append(port)
+        if self._local_only and not is_local(str(getattr(port.getHost(), "host", ""))):
+            raise ListenError(f"{description}: other machines can reach it (docs/security.md)")
         if isinstance(port, Port):
             accept_errors = _AcceptErrors(self._reactor, port)
             self._accept_errors.append(accept_errors)

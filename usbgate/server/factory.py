@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
-from twisted.internet.protocol import ServerFactory
+from twisted.internet.protocol import Factory, ServerFactory
 from twisted.logger import Logger
 
 from usbgate.access.authority import Authority
@@ -111,6 +111,12 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         Build the protocol of a new connection.
         """
         return ClientProtocol(self, addr, self._door)
+
+    def behind(self, door: Door) -> Factory:
+        """
+        Return a factory for the connections of another door.
+        """
+        return DoorFactory(self, door)
 
     def add(self, client: ClientProtocol) -> RequestError | None:
         """
@@ -285,6 +291,29 @@ class ClientFactory(ServerFactory["ClientProtocol"]):
         self._stop_call = None
         for client in list(self.connections):
             client.abort()
+
+
+class DoorFactory(Factory):
+    """
+    Builds the connections of one door.
+    """
+
+    noisy = False
+
+    def __init__(self, factory: ClientFactory, door: Door) -> None:
+        """
+        Args:
+            factory: All connections.
+            door: What clients may do there without a token.
+        """
+        self._factory = factory
+        self._door = door
+
+    def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:
+        """
+        Build the protocol of a new connection.
+        """
+        return ClientProtocol(self._factory, addr, self._door)
 
 
 class Clients(Service):

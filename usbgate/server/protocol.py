@@ -117,7 +117,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)  # echo and answer are two writes: 44 ms a round trip without
             keep_alive(self.transport)
-        self.admit(self._door.admit(peer_user(self.transport)))
+        self.admit(self._door.admit(self.is_local, peer_user(self.transport)))
         if isinstance(socket := bare(self.transport), FileDescriptor):
             socket.bufferSize = self._intake.bytes_per_turn
         refusal = self.factory.add(self)

@@ -296,7 +296,7 @@ class Api:
         """
         Who this client is, and its role.
         """
-        return session_json(request.access)
+        return session_json(request.access, self.credentials.door.is_open)
 
     @calls.post("/api/v1/login")
     async def login(self, request: Any, body: schema.ApiLogin) -> schema.ApiSession:
@@ -305,7 +305,7 @@ class Api:
         """
         access = await self.credentials.authenticate(request, body.token)
         self.credentials.remember(request, body.token)
-        return session_json(access)
+        return session_json(access, self.credentials.door.is_open)
 
     @calls.post("/api/v1/logout")
     async def logout(self, request: Any, body: schema.ApiLogout) -> schema.ApiSession:
@@ -313,7 +313,7 @@ class Api:
         Log out: the browser sends no token from now on.
         """
         self.credentials.forget(request)
-        return session_json(self.credentials.without_token(request))
+        return session_json(self.credentials.without_token(request), self.credentials.door.is_open)
 
     # The page.
 

@@ -42,11 +42,13 @@ class BoundedRequest(Request):
     Attributes:
         body_size: Bytes of the body, including those that were not kept.
         access: What its client may do, once that is known.
+        forwarded_for: The address of its client, according to a proxy that is believed; None if there is none.
     """
 
     content: Any
     channel: Any
     access = Access(Role.NONE)
+    forwarded_for: str | None = None
 
     def gotLength(self, length: int | None) -> None:
         """
@@ -315,13 +317,15 @@ def client_of(request: Any) -> str:
     """
     Return the peer's address and port, which may be a proxy's, behind the name of its token or user.
     """
-    port = getattr(request.getClientAddress(), "port", None)
+    port = None if request.forwarded_for else getattr(request.getClientAddress(), "port", None)
     access: Access = request.access
     return access.sign(host_of(request) if port is None else f"{host_of(request)}:{port}")
 
 
 def host_of(request: Any) -> str:
     """
-    Return the peer's address; the peer of a unix socket has none, and is `local`.
+    Return the client's address, as the proxy says, or else the peer's; that of a Unix socket has none, and is `local`.
     """
+    if request.forwarded_for:
+        return str(request.forwarded_for)
     return str(getattr(request.getClientAddress(), "host", "local"))

@@ -6,6 +6,7 @@ in.
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -25,12 +26,18 @@ COOKIE_AGE = 400 * 86_400  # seconds: browsers keep none longer
 # there. `SameSite=Strict`: no other site can make a browser send it.
 _ATTRIBUTES = "HttpOnly; SameSite=Strict"
 
+# RFC 7239: `for=192.0.2.60`, `for="[2001:db8::1]:4711"`.
+_FORWARDED = re.compile(r'(?:^|;)\s*for=(?:"?([0-9.]+)(?::\d+)?"?|"\[([0-9A-Fa-f:.]+)\](?::\d+)?")', re.IGNORECASE)
+
 _BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE)
 
 
 class Credentials:
     """
     Finds out who clients are.
+
+    Attributes:
+        door: What clients may do without a token.
     """
 
     def __init__(self, reactor: IReactorTime, authority: Authority, door: Door) -> None:
@@ -38,11 +45,11 @@ class Credentials:
         Args:
             reactor: For delays after a wrong token.
             authority: Knows the tokens.
-            door: What clients may do without a token.
+            door: See the attribute.
         """
         self._reactor = reactor
         self._authority = authority
-        self._door = door
+        self.door = door
 
     async def admit(self, request: Any, role: Role) -> Access:
         """
@@ -56,6 +63,8 @@ class Credentials:
             Unauthenticated: It has sent no token and its role is too low, or its token is wrong.
             Denied: Its role is too low.
         """
+        if self.door.proxied:
+            request.forwarded_for = _forwarded_for(request)
         # Another scheme is a proxy's own password.
         bearer = _BEARER.fullmatch((request.getHeader("Authorization") or "").strip())
         cookie = request.getCookie(COOKIE.encode())
@@ -91,13 +100,15 @@ class Credentials:
         """
         Return what the client of a request may do without its token.
         """
-        return self._door.admit(peer_user(request.channel.transport))
+        channel = request.channel
+        return self.door.admit(channel.is_local, peer_user(channel.transport))
 
     def remember(self, request: Any, secret: str) -> None:
         """
         Let a browser send this token from now on. No script can read it.
         """
-        secure = "; Secure" if request.isSecure() else ""
+        encrypted = request.isSecure() or (self.door.proxied and request.getHeader("X-Forwarded-Proto") == "https")
+        secure = "; Secure" if encrypted else ""
         _set_cookie(request, f"{COOKIE}={secret}; Max-Age={COOKIE_AGE}; {_ATTRIBUTES}{secure}")
 
     def forget(self, request: Any) -> None:
@@ -105,6 +116,20 @@ class Credentials:
         Let a browser send no token from now on.
         """
         _set_cookie(request, f"{COOKIE}=; Max-Age=0; {_ATTRIBUTES}")
+
+
+def _forwarded_for(request: Any) -> str | None:
+    # The last address: it is from the proxy before us, and those before it may be the client's invention.
+    header = (request.requestHeaders.getRawHeaders("X-Forwarded-For") or [""])[-1]
+    found = header.rpartition(",")[2].strip()
+    if not found:
+        elements = (request.requestHeaders.getRawHeaders("Forwarded") or [""])[-1].rpartition(",")[2]
+        match = _FORWARDED.search(elements)
+        found = "" if match is None else match[1] or match[2]
+    try:
+        return str(ip_address(found))
+    except ValueError:
+        return None
 
 
 def _set_cookie(request: Any, text: str) -> None:

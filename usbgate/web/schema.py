@@ -182,11 +182,13 @@ class ApiLogout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class ApiSession(Struct, frozen=True, kw_only=True):
     """
-    Who the client is: the name of its token, or its user; null if only its address is known.
+    Who the client is: the name of its token, or its user; null if only its address is known. `open` is whether
+    everybody on the network may command.
     """
 
     role: Literal["none", "read", "ask", "command", "admin"]
     name: str | None
+    open: bool
 
 
 class ApiField(Struct, frozen=True, kw_only=True):

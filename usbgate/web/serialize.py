@@ -376,11 +376,11 @@ def _journal_json(journal: JournalStatus) -> dict[str, ApiValue]:
     return values
 
 
-def session_json(access: Access) -> ApiSession:
+def session_json(access: Access, is_open: bool) -> ApiSession:
     """
-    Return who a client is.
+    Return who a client is, and whether everybody on the network may command.
     """
-    return ApiSession(role=access.role.spelled, name=access.who)  # type: ignore[arg-type]  # those are the roles
+    return ApiSession(role=access.role.spelled, name=access.who, open=is_open)  # type: ignore[arg-type]  # those are the roles
 
 
 def health_json(queries: IQueries) -> ApiHealth:

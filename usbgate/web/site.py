@@ -164,7 +164,9 @@ class WebListener(Listeners):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, endpoint: str, web: Web, base_path: str, required: bool) -> None:
+    def __init__(
+        self, reactor: Any, endpoint: str, web: Web, base_path: str, required: bool, local_only: bool = False
+    ) -> None:
         """
         Args:
             reactor: Listens.
@@ -172,8 +174,9 @@ class WebListener(Listeners):
             web: What to serve.
             base_path: See `Front`.
             required: Whether usbgate must not start if it cannot listen here.
+            local_only: See `Listeners`.
         """
-        super().__init__(reactor, [endpoint], web.site, required=required)
+        super().__init__(reactor, [endpoint], web.site, required=required, local_only=local_only)
         self._base_path = base_path
 
     def log_listening(self, port: IListeningPort, description: str) -> None:

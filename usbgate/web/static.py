@@ -36,6 +36,7 @@ TYPES: Mapping[str, str] = {
             "french.js",
             "kinds.js",
             "listeners.js",
+            "login.js",
             "marks.js",
             "memory.js",
             "overview.js",

@@ -2,6 +2,7 @@
 
 import { Alarms, Notices } from "./alarms.js";
 import { el, icon, setAttribute, setText } from "./dom.js";
+import { logOut, loginForm, session } from "./login.js";
 import { choice, remember } from "./memory.js";
 import { Overview } from "./overview.js";
 import { AlarmsView } from "./pastalarms.js";
@@ -18,6 +19,7 @@ const [top_, main, bottom, announcement, skip, alarmRegion, noticeRegion] = [
 ].map((id) => document.getElementById(id));
 
 let view = null;
+let user = null; // see `session`
 let theme = choice("theme", THEMES) ?? "auto";
 
 // The frame around the views.
@@ -57,8 +59,10 @@ function showConnection() {
   bottom.replaceChildren(
     el("span", {}, ["usbgate", store.version].join(" ").trim()),
     ...devices.map((text) => el("span", {}, text)),
+    user?.open ? el("span", { class: "problem" }, t("open")) : "",
     el("a", { href: "#/wall/" }, t("wall")),
     el("a", { href: "api/v1/openapi.json" }, t("api")),
+    user?.name ? el("button", { type: "button", class: "plain", id: "logout", click: logOut }, t("logout", user)) : "",
   );
 }
 
@@ -146,16 +150,30 @@ skip.addEventListener("click", (event) => {
 window.addEventListener("hashchange", go);
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
 store.on("state", showConnection);
+store.on("denied", async () => (await session())?.role === "none" && location.reload()); // its token was removed
 store.on("alarms", showTitle);
 store.on("sensors", showTitle);
 store.on("asked", (asked) => setText(announcement, outcomeText(asked)));
 setInterval(() => view.tick(), 1000);
-store.start();
+begin();
 navigator.serviceWorker?.register("worker.js").then(keepFiles, () => {}); // not everywhere, such as in a private window
+
+/** Begin; show somebody who may see nothing the form to log in instead. */
+async function begin() {
+  user = await session();
+  if (user?.role === "none") {
+    main.replaceChildren(loginForm());
+    main.querySelector("input").focus();
+    return;
+  }
+  showConnection();
+  store.start();
+}
 
 /** Let the worker keep the files of the page, for when usbgate is away. */
 async function keepFiles() {
   const { active } = await navigator.serviceWorker.ready;
   const files = performance.getEntriesByType("resource").map(({ name }) => name);
-  active.postMessage([new URL("./", location.href).href, ...files]);
+  // Each once: the cache refuses them all if one is named twice, as the icon may be.
+  active.postMessage([...new Set([new URL("./", location.href).href, ...files])]);
 }

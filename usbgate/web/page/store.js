@@ -12,7 +12,7 @@ const BEHIND = 60_000; // ms that the oldest row may wait before a notice is sho
 /**
  * Its listeners: "sensors" (the set changed), "sensor" (with its id), "reading" (with its event), "alarms", "alarm"
  * (with one that changed), "state" (of devices, database or connection), "gap" (events were missed), "asked" (a request
- * ended).
+ * ended), "denied" (nothing may be seen).
  */
 class Store extends Listeners {
   constructor() {
@@ -129,6 +129,7 @@ class Store extends Listeners {
       );
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
+      if (problem.code === "denied") this.emit("denied");
       if (problem.code !== "unreachable") return;
       dropAsks();
       this.contact.unreachable();
