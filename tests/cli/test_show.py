@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.running import environment
 from tests.support.standin import replying
 from usbgate.cli.main import main
-from usbgate.cli.tables import spell_duration, spell_size
+from usbgate.cli.tables import plain, spell_duration, spell_size, styled
 from usbgate.core.counts import LinkCounts
 from usbgate.core.fieldline import format_time
 
@@ -432,3 +432,17 @@ class SpellingTests(SynchronousTestCase):
             (2e9, "2 GB"),
         ]:
             self.assertEqual(spell_size(size), text)
+
+
+class UnseenTests(SynchronousTestCase):
+    """
+    Texts with characters that are not seen.
+    """
+
+    def test_escaped(self) -> None:
+        """
+        A table shows them escaped, on a terminal and elsewhere.
+        """
+        for cell in ("a\u202eb", ("a\u202eb", "bold")):
+            self.assertEqual(plain(cell), r"a\u202eb")
+            self.assertEqual(styled(cell).plain, r"a\u202eb")

@@ -239,6 +239,14 @@ class LogWriterTests(SynchronousTestCase):
                     self.assertRegex(line, rf"\] {n}\.+\n$")
                     self.assertGreater(len(line), 10_000)
 
+    def test_unseen(self) -> None:
+        """
+        Nothing in the log commands a terminal, or is not seen.
+        """
+        written: list[bytes] = []
+        Logger(observer=LogWriter(written.append)).info("a{b}", b="\x1b[2J\u202e")
+        self.assertTrue(b"".join(written).endswith(rb" a\x1b[2J\u202e" + b"\n"), written)
+
     def test_any_text(self) -> None:
         """
         Text that is not Unicode is written, escaped.

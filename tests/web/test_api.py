@@ -729,3 +729,22 @@ class OtherTests(WebTestCase):
         for count in counts:
             kind = f'usbgate_lines_total{{device="uno",kind="{count.key.lower()}"}}'
             self.assertEqual(f"{kind} {count.value:.1f}" in lines, count.lines, count)
+
+
+class CsvTests(WebTestCase):
+    """
+    CSV for spreadsheets.
+    """
+
+    async def test_formulas(self) -> None:
+        """
+        A text that a spreadsheet takes for a formula is defused, a number is not, and the query may ask for neither.
+        """
+        row = reading(-1.5, sensor="=A1")._replace(text="@SUM(1)")
+        self.gateway.stored = [StoredReading(7, row)]
+        for query, expected in (
+            ("", "'=A1,VALUE,leonardo,-1.5,'@SUM(1),"),
+            ("&formulas=kept", "=A1,VALUE,leonardo,-1.5,@SUM(1),"),
+        ):
+            reply = await self.call("GET", f"/api/v1/readings.csv?sensor=%3DA1{query}")
+            self.assertIn(f",{expected}", reply.body.decode())

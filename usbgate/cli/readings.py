@@ -11,6 +11,7 @@ from rich.text import Text
 from usbgate.cli.reader import Reader
 from usbgate.cli.records import Record, alarm_record, event_record
 from usbgate.cli.show import STATE_STYLES, TROUBLE
+from usbgate.core.display import shown
 from usbgate.core.fieldline import parse_value
 
 ALARM_STYLE = "bold white on red"
@@ -37,6 +38,12 @@ class ReadingRows:
         Return a row for each reading in a line of `watch`, or for a change of an alarm or of a device's state; none for
         any other line.
         """
+        rows = self._rows(line)
+        for row in rows:
+            row.plain = shown(row.plain)
+        return rows
+
+    def _rows(self, line: str) -> list[Text]:
         event = event_record(line)
         if event is None:
             return []

@@ -35,6 +35,7 @@ from usbgate.cli.records import (
     request_record,
 )
 from usbgate.cli.tables import Cell, count, print_table, spell_age, spell_time
+from usbgate.core.display import defused
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -196,7 +197,8 @@ def history_command(
     elif as_csv:
         writer = csv.DictWriter(sys.stdout, ("at", "sensor", "field", "device", "value", "text", "command"))
         writer.writeheader()
-        writer.writerows(readings)
+        for each in readings:
+            writer.writerow({key: defused(cell) if isinstance(cell, str) else cell for key, cell in each.items()})
     elif not readings:
         print_nothing("no reading is stored" + (f" since {since}" if since else ""))
     else:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from usbgate.core.display import shown
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -88,14 +90,14 @@ def styled(cell: Cell) -> Text:
     """
     from rich.text import Text
 
-    return Text(cell) if isinstance(cell, str) else Text(*cell)
+    return Text(shown(cell)) if isinstance(cell, str) else Text(shown(cell[0]), cell[1])
 
 
 def plain(cell: Cell) -> str:
     """
     Return the text of a cell.
     """
-    return cell if isinstance(cell, str) else cell[0]
+    return shown(cell if isinstance(cell, str) else cell[0])
 
 
 def _print_plain(titles: Sequence[str], rows: Iterable[Sequence[Cell]], right: Collection[str]) -> None:

@@ -23,6 +23,8 @@ from twisted.logger import ILogObserver, LogEvent, Logger, formatEventAsClassicL
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
+from usbgate.core.display import shown_lines
+
 ROTATED = 9  # rotated files of 1 MB, besides the current one
 
 QUEUE_LIMIT = 1024 * 1024  # bytes that wait to be written: as much as a log file holds, some 10,000 lines
@@ -133,7 +135,7 @@ class LogWriter:
         text = formatEventAsClassicLogText(event)
         if text is None:
             return
-        line = text.encode("utf-8", "backslashreplace")
+        line = shown_lines(text).encode("utf-8", "backslashreplace")
         with self._changed:
             # After a loss, half of the queue is emptied first: else each line would stand alone between two losses.
             limit = QUEUE_LIMIT // 2 if self._dropped else QUEUE_LIMIT

@@ -161,7 +161,7 @@ class Api:
         The same as CSV, with a header row.
         """
         zone = None if query.zone is None else ZoneInfo(query.zone)
-        csv = CsvFormat(SEPARATORS[query.separator], query.decimal == "comma", zone)
+        csv = CsvFormat(SEPARATORS[query.separator], query.decimal == "comma", zone, query.formulas == "kept")
         await send_readings(self._reactor, self.responses, self._queries, request, query, csv, self.wall())
 
     @calls.get("/api/v1/states", errors=[StoreUnavailable])

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from usbgate.core.display import defused
 from usbgate.core.fieldline import format_number, format_time
 
 _FAR = 100_000_000_000_000  # ms since 1970, in the year 5138; far from the first and the last year of a `datetime`
@@ -30,11 +31,13 @@ class CsvFormat:
         separator: What separates cells.
         decimal_comma: Whether numbers have a comma instead of a point.
         zone: The zone of times, which are then spelled without it, as spreadsheets need them; None for RFC 3339.
+        formulas: Whether texts that a spreadsheet takes for formulas are left as they are.
     """
 
     separator: str = ","
     decimal_comma: bool = False
     zone: tzinfo | None = None
+    formulas: bool = False
 
     def encode(self, rows: Iterable[Sequence[str]]) -> bytes:
         """
@@ -67,7 +70,7 @@ class CsvFormat:
         if isinstance(value, float):
             number = format_number(value)
             return number.replace(".", ",") if self.decimal_comma else number
-        return str(value)
+        return str(value) if self.formulas else defused(str(value))
 
     def disposition(self, name: str, since: int | None, until: int | None) -> str:
         """

@@ -110,6 +110,10 @@ class CsvQuery(ReadingsQuery, frozen=True, kw_only=True):
     decimal: Annotated[Literal["point", "comma"], Meta(description="What numbers have before their decimals.")] = (
         "point"
     )
+    formulas: Annotated[
+        Literal["defused", "kept"],
+        Meta(description="Whether a `'` is put before texts that spreadsheets take for formulas."),
+    ] = "defused"
     zone: Annotated[
         ZoneName | None,
         Meta(description="A time zone such as `Europe/Paris`: times are local, as spreadsheets read them."),

@@ -23,8 +23,20 @@ function build(node, properties, children) {
     if (typeof value === "function") node.addEventListener(name, value);
     else node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  const given = children.flat().filter((child) => child !== null && child !== undefined);
+  node.append(...given.map((child) => (child instanceof Node ? child : visible(child))));
   return node;
+}
+
+/**
+ * A text with characters that are not seen, or that turn the direction of writing, as escapes: an id that only looks
+ * like another must not pass for it.
+ */
+export function visible(text) {
+  return String(text).replace(
+    /[\0-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g,
+    (found) => `\\u${found.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }
 
 /** Set styles; the Content Security Policy forbids the attribute. */
@@ -35,7 +47,8 @@ export function placed(node, styles) {
 
 /** Set a text if it changed, so that screen readers and the layout notice changes only. */
 export function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
+  const shown = visible(text);
+  if (node.textContent !== shown) node.textContent = shown;
 }
 
 /** Set an attribute if it changed; remove it for null or false. */
