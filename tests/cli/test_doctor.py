@@ -29,6 +29,7 @@ from usbgate.cli.checks import Examination
 from usbgate.cli.findings import OK, PROBLEM, WARNING, Daemon, Finding, Machine
 from usbgate.cli.main import main
 from usbgate.config.settings import DeviceSettings, Settings
+from usbgate.config.types import ListenAddress
 from usbgate.device.usb import UsbTree
 
 PID = 4711  # of the daemon
@@ -202,7 +203,7 @@ class CheckTests(SynchronousTestCase):
         """
         self.assert_found(self.examine().certificates())
         file = self.folder / "server.pem"
-        listen = ("tcp:1", f"ssl:2:privateKey={file}")
+        listen = (ListenAddress("tcp:1"), ListenAddress(f"ssl:2:privateKey={file}"))
         self.assert_found(self.examine(listen=listen).certificates(), (PROBLEM, "No such file", "tls init"))
         now = utc_now(1.8e9)
         make_server(self.folder, make_authority(self.folder, [], now), ["pi.local"], now)

@@ -11,7 +11,7 @@ import ssl
 import subprocess
 from contextlib import closing
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from click.testing import CliRunner
 
@@ -98,11 +98,16 @@ class TlsTests(RunningCase):
 
     def https(self, port: int) -> None:
         """
-        The HTTP API speaks TLS.
+        The HTTP API speaks TLS, and the cookie of a login is never sent without it.
         """
         context = ssl.create_default_context(cafile=self.ca)
         with urlopen(f"https://localhost:{port}/healthz", timeout=LIMIT, context=context) as response:
             self.assertIn("status", json.load(response))
+        token = self.usbgate("token", "add", "browser", "--role", "read")
+        body = json.dumps({"token": token}).encode()
+        login = Request(f"https://localhost:{port}/api/v1/login", body, {"Content-Type": "application/json"})
+        with urlopen(login, timeout=LIMIT, context=context) as response:
+            self.assertIn("; Secure", response.headers["Set-Cookie"])
 
     def commands(self, plain: int, encrypted: int) -> None:
         """

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import IProtocolNegotiationFactory
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -142,3 +143,15 @@ class PlaceTests(ChannelCase):
         channel, transport = self.connect("127.0.0.1")
         channel.dataReceived(WHOLE)
         self.assertIn(b"answer", transport.value())
+
+
+class TlsTests(ChannelCase):
+    """
+    Connections over TLS.
+    """
+
+    def test_no_negotiation(self) -> None:
+        """
+        No protocol is negotiated: Twisted would set callbacks, for which systemd may deny the memory.
+        """
+        self.assertFalse(IProtocolNegotiationFactory.providedBy(self.site))

@@ -40,7 +40,7 @@ def _wall() -> int:
     return int(time.time() * 1000)
 
 
-class ClientFactory(ServerFactory["ClientProtocol"]):
+class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 24.11 does not have
     """
     The connections of line clients, and what they share.
 

@@ -8,11 +8,12 @@ from io import BytesIO
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
+from zope.interface import implementer_only
 
 from usbgate.access.roles import Access, Role
 from usbgate.core.errors import Failed
@@ -193,6 +194,9 @@ class Channel(HTTPChannel):
             self.loseConnection()
 
 
+# Not of IProtocolNegotiationFactory, as Site is: over TLS we have only HTTP/1.1, and older versions of Twisted would
+# negotiate it with callbacks, which need memory that systemd denies us (see `usbgate.net.tls`).
+@implementer_only(IProtocolFactory)
 class WebSite(Site):
     """
     All connections.
@@ -236,12 +240,6 @@ class WebSite(Site):
         """
         Write no access log.
         """
-
-    def acceptableProtocols(self) -> list[bytes]:
-        """
-        Return HTTP/1.1 as the only protocol over TLS; Twisted calls this.
-        """
-        return [b"http/1.1"]
 
     def opened(self, channel: Channel) -> None:
         """
