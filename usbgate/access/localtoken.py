@@ -8,7 +8,6 @@ sends the token to another program: the first line is the token, the others are 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from usbgate.access.authority import Authority
+from usbgate.access.files import replace_file
 from usbgate.access.tokens import digest, new_secret
 
 LOCAL_FILE = "local-token"
@@ -52,16 +52,8 @@ class LocalToken(Service):
         addresses = [port.getHost() for port in self._ports()]
         known = [each for each in addresses if isinstance(each, IPv4Address | IPv6Address)]
         text = "\n".join([secret, *(f"{each.host} {each.port}" for each in known), ""])
-        draft = f"{self._file}.new"
         try:
-            with suppress(FileNotFoundError):
-                os.unlink(draft)
-            file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(file, text.encode())
-            finally:
-                os.close(file)
-            os.replace(draft, self._file)
+            replace_file(self._file, text.encode())
         except OSError as error:  # a full disk is no reason not to start
             self.log.warn("{file} cannot be written: {reason}", file=self._file, reason=error.strerror)
         else:

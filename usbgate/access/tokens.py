@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Literal
 
 import msgspec
 
+from usbgate.access.files import replace_file
 from usbgate.access.roles import ROLES, Role
 
 TOKENS_FILE = "tokens.json"
@@ -203,20 +204,7 @@ class TokenFile:
             os.close(lock)
 
     def _write(self, tokens: Sequence[Token]) -> None:
-        # A new file in place of the old one: the daemon reads either. Root writes it for the user of the daemon.
-        draft = f"{self._path}.new"
         try:
-            with suppress(FileNotFoundError):
-                os.unlink(draft)
-            file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                if os.geteuid() == 0:
-                    owner = os.stat(self._path.parent)
-                    os.fchown(file, owner.st_uid, owner.st_gid)
-                os.write(file, msgspec.json.format(msgspec.json.encode(tokens)) + b"\n")
-                os.fsync(file)
-            finally:
-                os.close(file)
-            os.replace(draft, self._path)
+            replace_file(self._path, msgspec.json.format(msgspec.json.encode(tokens)) + b"\n")
         except OSError as error:
             raise TokensUnreadable(f"{self._path} cannot be written: {error.strerror}") from None

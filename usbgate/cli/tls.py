@@ -28,6 +28,8 @@ Let usbgate listen with the certificate (usbgate.toml), then restart it:
     [http]
     listen = "ssl:8443{key}"
 
+Other machines have no right without a token: usbgate token add NAME --role command
+
 Let others trust it: copy {ca} there, and compare the fingerprint:
     openssl x509 -in ca.crt -noout -fingerprint -sha256
     usbgate    usbgate status --host {host} -p 50008 --ca ca.crt, or as ~/.config/usbgate/ca.crt with --tls
