@@ -42,7 +42,7 @@ from usbgate.daemon.logfile import LogWriter, log_file, open_log
 from usbgate.daemon.notify import SystemdNotifier
 from usbgate.daemon.pidfile import remove_stale_pid_file
 from usbgate.daemon.service import Daemon
-from usbgate.daemon.signals import EndingSignals
+from usbgate.daemon.signals import Signals
 from usbgate.daemon.statedir import StateDirectory, gateway_name
 from usbgate.device.endpoint import open_device
 from usbgate.device.interfaces import IDialect
@@ -236,7 +236,7 @@ def build(
         bytes_per_second=settings.client_bytes_per_second,
     )
     daemon = Daemon(start_failed, log_writer)
-    EndingSignals(reactor).setServiceParent(daemon)
+    Signals(reactor, daemon.reopen_log).setServiceParent(daemon)
     own_name = gateway_name(settings.state, settings.gateway)
     StateDirectory(settings.state, own_name).setServiceParent(daemon)
     # Clients, devices and the database are closed at the same time: each has a limit of its own, and everything must

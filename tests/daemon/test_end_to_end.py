@@ -534,8 +534,12 @@ class StartTests(RunningCase):
         self.assertEqual((self.folder / "log.1").read_text()[:4], "old\n")
         left = {path.name for path in self.folder.glob("log.*")}
         self.assertEqual(left, {f"log.{number}" for number in range(1, ROTATED + 1)})
-        daemon.process.send_signal(signal.SIGUSR1)
-        eventually(lambda: "is open" in (self.folder / "log.1").read_text(), "it is rotated")
+        client = LineClient(daemon.port)
+        self.addCleanup(client.close)
+        for number in (signal.SIGUSR1, signal.SIGHUP):
+            log.rename(self.folder / "moved")
+            daemon.process.send_signal(number)
+            eventually(lambda: client.word("ping") and log.exists(), "it is reopened")
         self.assertEqual({path.name for path in self.folder.glob("log.*")}, left)
         daemon.stop()
         self.assertIn("Server Shut Down", log.read_text())
@@ -574,10 +578,10 @@ class StartTests(RunningCase):
 
     def test_signals(self) -> None:
         """
-        A closed terminal stops it as SIGTERM does, and more signals while it stops change nothing.
+        SIGTERM and Ctrl-C stop it, and more signals while it stops change nothing.
         """
         device = self.plug()
-        for first in (signal.SIGHUP, signal.SIGINT):
+        for first in (signal.SIGTERM, signal.SIGINT):
             daemon = self.run_daemon("--device", str(device.path), "--database", "none")
             for number in (first, signal.SIGTERM, signal.SIGINT):
                 daemon.process.send_signal(number)
@@ -590,7 +594,7 @@ class StartTests(RunningCase):
         A signal that comes when the parts are started and the reactor does not run yet stops it in good order, too.
         """
         device = self.plug()
-        for number, status in ((signal.SIGHUP, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)):
+        for number, status in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)):
             start = (
                 "import os\n"
                 "from twisted.internet import reactor\n"
@@ -664,6 +668,6 @@ class StartTests(RunningCase):
             "assert not reactor.getDelayedCalls()\n"
             "import time\n"
             "assert reactor.seconds is time.monotonic\n"
-            "assert [type(each).__name__ for each in service][:2] == ['EndingSignals', 'StateDirectory']\n"
+            "assert [type(each).__name__ for each in service][:2] == ['Signals', 'StateDirectory']\n"
         )
         self.assertEqual(self.run_forked(program), (0, ""))

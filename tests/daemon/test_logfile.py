@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -58,7 +57,6 @@ class FileTests(SynchronousTestCase):
         Others can't read it, whatever the umask; a file that is there keeps its mode.
         """
         self.addCleanup(os.umask, os.umask(0))
-        self.addCleanup(signal.signal, signal.SIGUSR1, signal.getsignal(signal.SIGUSR1))
         path = Path(self.mktemp())
         for mode in (0o640, 0o600):
             open_log(str(path), MemoryReactorClock())
@@ -78,7 +76,7 @@ class Disk:
         self.works = Event()
         self.works.set()
         self.is_full = False
-        self.writer = LogWriter(self.write, lambda: self.written.append("rotated"))
+        self.writer = LogWriter(self.write, lambda: self.written.append("reopened"))
         self.log = Logger(namespace="test", observer=self.writer)
 
     def write(self, data: bytes) -> None:
@@ -210,15 +208,15 @@ class LogWriterTests(SynchronousTestCase):
             disk.log.info("{n}", n=n)
             self.assertEqual(len(disk.written), n + 1)
 
-    def test_rotate(self) -> None:
+    def test_reopen(self) -> None:
         """
-        Rotating does not wait for a disk that hangs either.
+        Reopening does not wait for a disk that hangs either.
         """
         self.disk.writer.start()
         with self.disk.hanging():
-            self.disk.writer.rotate()
+            self.disk.writer.reopen()
             self.log.info("behind")
-        self.assertEqual(self.disk.texts(), ["being written", "rotated", "behind"])
+        self.assertEqual(self.disk.texts(), ["being written", "reopened", "behind"])
 
     def test_pipe(self) -> None:
         """

@@ -10,13 +10,11 @@ from __future__ import annotations
 import atexit
 import os
 import select
-import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from threading import Condition, Thread
-from types import FrameType
 from typing import Any
 
 from twisted.logger import ILogObserver, LogEvent, Logger, formatEventAsClassicLogText
@@ -47,7 +45,7 @@ def log_file(twistd: Mapping[str, Any]) -> str | None:
 
 def open_log(path: str, reactor: Any) -> LogWriter:
     """
-    Open the log as twistd does: a file is rotated at 1 MB and at SIGUSR1, but only `ROTATED` old files are kept.
+    Open the log as twistd does: a file is rotated at 1 MB, but only `ROTATED` old files are kept.
 
     Args:
         path: See `log_file`.
@@ -63,14 +61,7 @@ def _open_file(path: str) -> LogWriter:
     # The umask does not say who may read it, since twistd sets one only when it detaches.
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640))
     file = LogFile.fromFullPath(path, maxRotatedFiles=ROTATED)
-    writer = LogWriter(file.write, file.rotate)
-
-    def rotate(number: int, frame: FrameType | None) -> None:
-        writer.rotate()
-
-    if signal.getsignal(signal.SIGUSR1) in (None, signal.SIG_DFL):
-        signal.signal(signal.SIGUSR1, rotate)
-    return writer
+    return LogWriter(file.write, file.reopen)
 
 
 class _DescriptorWriter:
@@ -96,19 +87,19 @@ class LogWriter:
     Before `start`, lines are written at once: twistd forks in between, and a thread would stay behind.
     """
 
-    def __init__(self, write: Callable[[bytes], object], rotate: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, write: Callable[[bytes], object], reopen: Callable[[], object] = lambda: None) -> None:
         """
         Args:
             write: Writes some lines; may block, or raise an OSError.
-            rotate: Rotates the file.
+            reopen: Opens the file anew.
         """
         self._write = write
-        self._rotate = rotate
+        self._reopen = reopen
         self._changed = Condition()  # reentrant: a signal's handler may log
         self._queue: deque[bytes] = deque()
         self._size = 0  # bytes of what is in the queue or being written
         self._dropped = 0  # lines for which there was no room, not logged yet
-        self._must_rotate = False
+        self._must_reopen = False
         self._runs = False
         self._ends_at: float | None = None  # monotonic
 
@@ -153,12 +144,12 @@ class LogWriter:
         elif self._ends_at is not None:
             self.finish()
 
-    def rotate(self) -> None:
+    def reopen(self) -> None:
         """
-        Rotate the file before the next line.
+        Open the file anew before the next line.
         """
         with self._changed:
-            self._must_rotate = True
+            self._must_reopen = True
             self._changed.notify_all()
 
     def drain(self, limit: float) -> bool:
@@ -178,17 +169,17 @@ class LogWriter:
         failed = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._must_rotate)
+                self._changed.wait_for(lambda: self._queue or self._must_reopen)
             failed = self._write_next(failed)
 
     def _write_next(self, failed: int) -> int:
-        # Rotate, or write the next line and what is to be said of lines before and behind it. Takes and returns how
+        # Reopen, or write the next line and what is to be said of lines before and behind it. Takes and returns how
         # many lines could not be written.
         with self._changed:
-            must_rotate, self._must_rotate = self._must_rotate, False
+            must_reopen, self._must_reopen = self._must_reopen, False
             line = self._queue.popleft() if self._queue else b""
-        if must_rotate:
-            self._try(lambda: self._rotate())
+        if must_reopen:
+            self._try(lambda: self._reopen())
         if not line:
             return failed
         is_written = self._try(lambda: self._write(_loss(failed) + line if failed else line))

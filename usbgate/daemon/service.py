@@ -47,6 +47,13 @@ class Daemon(MultiService):
             self._log = self._open_log()
             parent.setComponent(ILogObserver, self._log)
 
+    def reopen_log(self) -> None:
+        """
+        Open the log file anew, for programs such as logrotate, which move it away. Other logs have no file.
+        """
+        if self._log is not None:
+            self._log.reopen()
+
     def privilegedStartService(self) -> None:
         """
         Start what needs root's privileges, or must come first: the lock and the ports.

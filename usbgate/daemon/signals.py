@@ -1,10 +1,12 @@
 """
-The signals that stop the daemon.
+The signals that stop the daemon, and those that have it reopen its log.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -13,20 +15,39 @@ from twisted.application.service import Service
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class EndingSignals(Service):
+def has_terminal() -> bool:
     """
-    Stops the reactor at the first SIGINT, SIGTERM or SIGHUP, which a terminal sends when it is closed.
+    Return whether this process has a controlling terminal that is still there (tty(4)).
+    """
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+class Signals(Service):
+    """
+    Stops the reactor at the first SIGINT or SIGTERM, or at a SIGHUP because the daemon's terminal was closed. Any other
+    SIGHUP, and SIGUSR1, reopen the log.
 
     Twisted installs its handlers only when the reactor runs, so that a signal while services start would kill the
     process. And a second Ctrl-C would make them log a traceback.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(
+        self, reactor: Any, reopen_log: Callable[[], None], has_terminal: Callable[[], bool] = has_terminal
+    ) -> None:
         """
         Args:
             reactor: A `ReactorBase`.
+            reopen_log: Reopens the log.
+            has_terminal: See above.
         """
         self._reactor = reactor
+        self._reopen_log = reopen_log
+        self._has_terminal = has_terminal
+        self._began_on_terminal = False
         self._runs = False
         self._received: int | None = None
 
@@ -34,7 +55,10 @@ class EndingSignals(Service):
         """
         Install the handlers. A signal that arrives before the reactor runs stops it as soon as it does.
         """
+        self._began_on_terminal = self._has_terminal()
         self._install()
+        if signal.getsignal(signal.SIGUSR1) in (None, signal.SIG_DFL):
+            signal.signal(signal.SIGUSR1, lambda number, frame: self._reopen_log())
         self._reactor.callWhenRunning(self._reactor_runs)
 
     def _install(self) -> None:
@@ -50,7 +74,9 @@ class EndingSignals(Service):
             self._stop(self._received)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._received is None:
+        if number == signal.SIGHUP and not (self._began_on_terminal and not self._has_terminal()):
+            self._reopen_log()
+        elif self._received is None:
             self._received = number
             if self._runs:
                 self._stop(number)

@@ -1,0 +1,86 @@
+"""
+Signals.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from usbgate.daemon.signals import Signals
+
+
+class SignalReactor:
+    """
+    Records how it is stopped.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def callWhenRunning(self, call: object) -> None:
+        """
+        Run at once.
+        """
+        assert callable(call)
+        call()
+
+    def sigTerm(self, number: int) -> None:
+        """
+        Stop.
+        """
+        self.events.append("stop")
+
+    sigInt = sigTerm
+
+    def reopen(self) -> None:
+        """
+        The log is reopened.
+        """
+        self.events.append("reopen")
+
+
+class SignalTests(SynchronousTestCase):
+    """
+    What each signal does.
+    """
+
+    def receive(self, *numbers: int, terminal: tuple[bool, bool] = (False, False)) -> list[str]:
+        """
+        Send signals to a service; return what it did.
+
+        Args:
+            numbers: The signals.
+            terminal: Whether there is a terminal at the start, and whether there still is one then.
+        """
+        for each in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            self.addCleanup(signal.signal, each, signal.getsignal(each))
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        states = iter(terminal)
+        reactor = SignalReactor()
+        Signals(reactor, reactor.reopen, lambda: next(states)).privilegedStartService()
+        for number in numbers:
+            os.kill(os.getpid(), number)
+        return reactor.events
+
+    def test_reopen(self) -> None:
+        """
+        SIGHUP and SIGUSR1 reopen the log and end nothing, also on a terminal that is there.
+        """
+        self.assertEqual(self.receive(signal.SIGHUP, signal.SIGUSR1, signal.SIGHUP), ["reopen"] * 3)
+        self.assertEqual(self.receive(signal.SIGHUP, terminal=(True, True)), ["reopen"])
+
+    def test_closed_terminal(self) -> None:
+        """
+        SIGHUP stops a daemon whose terminal was closed.
+        """
+        self.assertEqual(self.receive(signal.SIGHUP, terminal=(True, False)), ["stop"])
+
+    def test_stop(self) -> None:
+        """
+        The first of SIGTERM and SIGINT stops it; more change nothing.
+        """
+        self.assertEqual(self.receive(signal.SIGUSR1, signal.SIGTERM, signal.SIGINT), ["reopen", "stop"])
