@@ -85,6 +85,26 @@ class OptionsTests(SynchronousTestCase):
             self.assertRegex(str(ended.code), r"\Ausbgate: [a-z.]*listen: other machines can reach tcp:1\. [^\n]+\Z")
 
 
+class ReloadTests(SynchronousTestCase):
+    """
+    SIGHUP.
+    """
+
+    def test_reload(self) -> None:
+        """
+        A configuration that is wrong now changes nothing; one that is right shows its names.
+        """
+        file = Path(self.mktemp())
+        file.write_text('[sensor.20]\nname = "a"\n')
+        options = tap.Options()
+        options.parseOptions(["--config", str(file), "--device", "/dev/x", "--state", "/state"])
+        sensors = options.settings.sensors
+        for text, name in (("[sensor.20", "a"), ('[sensor.20]\nname = "b"\n', "b")):
+            file.write_text(text)
+            tap.reload_sensors(sensors, options.load_again)
+            self.assertEqual(sensors["20"].name, name)
+
+
 class BuildTests(SynchronousTestCase):
     """
     What the settings say reaches the parts.

@@ -35,6 +35,7 @@ from usbgate.core.clock import IClock
 from usbgate.core.connstring import NO_PASSWORD, has_password
 from usbgate.core.model import Question
 from usbgate.core.rules import Rules
+from usbgate.core.settings import SensorSettings, show_anew
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.daemon.clock import SystemClock
 from usbgate.daemon.links import foreign_link
@@ -124,14 +125,7 @@ class Options(usage.Options):
         Read the configuration while still in the foreground, so that errors reach the terminal.
         """
         try:
-            self.settings = load(
-                Path(self["config"]) if self["config"] else None,
-                devices=self.devices,
-                listen=self.listen,
-                database=self["database"],
-                state=self["state"],
-                http=self["http"],
-            )
+            self.settings = self._load(Path(self["config"]) if self["config"] else None)
             if has_password(self["database"] or ""):
                 raise ConfigError(f"--database {NO_PASSWORD}")
             check_exposure(self.settings, log.warn)
@@ -146,6 +140,25 @@ class Options(usage.Options):
         # twistd looks at its pid file next, and ends if any process has that number.
         if pid_file := twistd.get("pidfile"):
             remove_stale_pid_file(Path(pid_file), self.settings.state)
+
+    def load_again(self) -> Settings:
+        """
+        Read the configuration anew.
+
+        Raises:
+            ConfigError: It is wrong now.
+        """
+        return self._load(self.settings.file)
+
+    def _load(self, file: Path | None) -> Settings:
+        return load(
+            file,
+            devices=self.devices,
+            listen=self.listen,
+            database=self["database"],
+            state=self["state"],
+            http=self["http"],
+        )
 
 
 def makeService(options: Options) -> IService:
@@ -167,6 +180,7 @@ def makeService(options: Options) -> IService:
             options.named_devices,
             partial(_report_to_twistd, twistd),
             None if path is None else partial(open_log, path, reactor),
+            options.load_again,
         )
     except BinariesMissing as error:
         raise SystemExit(f"usbgate: {error}; or set `database` in the configuration") from None
@@ -197,6 +211,7 @@ def build(
     devices: Mapping[str, DeviceSettings],
     start_failed: Callable[[str], None] = lambda reason: None,
     log_writer: Callable[[], LogWriter] | None = None,
+    load_again: Callable[[], Settings] | None = None,
 ) -> Daemon:
     """
     Put all parts together, in the order in which they start; they stop in the opposite order.
@@ -210,6 +225,7 @@ def build(
         devices: The devices to serve, by name; at least one.
         start_failed: See `Daemon`.
         log_writer: See `open_log` of `Daemon`.
+        load_again: Reads the configuration anew; None to keep what there is.
 
     Raises:
         ConfigError: A device or its dialect cannot be made as configured.
@@ -236,7 +252,7 @@ def build(
         bytes_per_second=settings.client_bytes_per_second,
     )
     daemon = Daemon(start_failed, log_writer)
-    Signals(reactor, daemon.reopen_log).setServiceParent(daemon)
+    Signals(reactor, daemon.reopen_log, partial(reload_sensors, settings.sensors, load_again)).setServiceParent(daemon)
     own_name = gateway_name(settings.state, settings.gateway)
     StateDirectory(settings.state, own_name).setServiceParent(daemon)
     # Clients, devices and the database are closed at the same time: each has a limit of its own, and everything must
@@ -293,6 +309,29 @@ def _certificates(reactor: Any, clock: IClock, settings: Settings) -> Iterator[I
     except ImportError as error:
         raise ConfigError(f"ssl: TLS is not installed ({error}): pip install 'usbgate[tls]'") from None
     yield ExpiryWatch(reactor, clock.wall, files)
+
+
+def reload_sensors(sensors: dict[str, SensorSettings], load_again: Callable[[], Settings] | None) -> None:
+    """
+    Read the configuration anew, and show sensors by it (see `show_anew`); if it is wrong now, only log that.
+
+    Args:
+        sensors: The settings of sensors, which all parts share.
+        load_again: See `build`.
+    """
+    if load_again is None:
+        return
+    try:
+        loaded = load_again().sensors
+    except ConfigError as error:
+        log.warn("the configuration is not read anew: {error}", error=str(error))
+        return
+    shown = show_anew(sensors, loaded)
+    sensors.update(shown)
+    if shown == loaded:
+        log.info("the names, units and commands of sensors were read anew")
+    else:
+        log.info("the names, units and commands of sensors were read anew; alarms and new sensors need a restart")
 
 
 def _web(

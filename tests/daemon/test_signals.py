@@ -27,6 +27,19 @@ class SignalReactor:
         assert callable(call)
         call()
 
+    def callFromThread(self, call: object) -> None:
+        """
+        Call at once.
+        """
+        assert callable(call)
+        call()
+
+    def reload(self) -> None:
+        """
+        The configuration is read anew.
+        """
+        self.events.append("reload")
+
     def sigTerm(self, number: int) -> None:
         """
         Stop.
@@ -61,17 +74,17 @@ class SignalTests(SynchronousTestCase):
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         states = iter(terminal)
         reactor = SignalReactor()
-        Signals(reactor, reactor.reopen, lambda: next(states)).privilegedStartService()
+        Signals(reactor, reactor.reopen, reactor.reload, lambda: next(states)).privilegedStartService()
         for number in numbers:
             os.kill(os.getpid(), number)
         return reactor.events
 
     def test_reopen(self) -> None:
         """
-        SIGHUP and SIGUSR1 reopen the log and end nothing, also on a terminal that is there.
+        SIGHUP and SIGUSR1 reopen the log and end nothing, also on a terminal that is there; SIGHUP reloads.
         """
-        self.assertEqual(self.receive(signal.SIGHUP, signal.SIGUSR1, signal.SIGHUP), ["reopen"] * 3)
-        self.assertEqual(self.receive(signal.SIGHUP, terminal=(True, True)), ["reopen"])
+        self.assertEqual(self.receive(signal.SIGHUP, signal.SIGUSR1), ["reopen", "reload", "reopen"])
+        self.assertEqual(self.receive(signal.SIGHUP, terminal=(True, True)), ["reopen", "reload"])
 
     def test_closed_terminal(self) -> None:
         """

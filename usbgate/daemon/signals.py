@@ -1,5 +1,5 @@
 """
-The signals that stop the daemon, and those that have it reopen its log.
+The signals that stop the daemon, and those that have it reopen its log and read its configuration anew.
 """
 
 from __future__ import annotations
@@ -29,23 +29,29 @@ def has_terminal() -> bool:
 class Signals(Service):
     """
     Stops the reactor at the first SIGINT or SIGTERM, or at a SIGHUP because the daemon's terminal was closed. Any other
-    SIGHUP, and SIGUSR1, reopen the log.
+    SIGHUP, and SIGUSR1, reopen the log; that SIGHUP has the configuration read anew, too.
 
     Twisted installs its handlers only when the reactor runs, so that a signal while services start would kill the
     process. And a second Ctrl-C would make them log a traceback.
     """
 
     def __init__(
-        self, reactor: Any, reopen_log: Callable[[], None], has_terminal: Callable[[], bool] = has_terminal
+        self,
+        reactor: Any,
+        reopen_log: Callable[[], None],
+        reload: Callable[[], None] = lambda: None,
+        has_terminal: Callable[[], bool] = has_terminal,
     ) -> None:
         """
         Args:
             reactor: A `ReactorBase`.
             reopen_log: Reopens the log.
+            reload: Reads the configuration anew, at a SIGHUP.
             has_terminal: See above.
         """
         self._reactor = reactor
         self._reopen_log = reopen_log
+        self._reload = reload
         self._has_terminal = has_terminal
         self._began_on_terminal = False
         self._runs = False
@@ -76,6 +82,7 @@ class Signals(Service):
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP and not (self._began_on_terminal and not self._has_terminal()):
             self._reopen_log()
+            self._reactor.callFromThread(self._reload)  # in a turn of its own, not within whatever runs now
         elif self._received is None:
             self._received = number
             if self._runs:

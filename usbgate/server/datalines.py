@@ -35,7 +35,7 @@ def sensor_fields(queries: IQueries) -> Iterator[Mapping[str, str]]:
     of their first reports.
     """
     configured = queries.sensor_settings()
-    for sensor, settings in configured.items():
+    for sensor, settings in list(configured.items()):
         yield _sensor_fields(sensor, queries.sensor(sensor), settings)
     for known in queries.sensors():
         if known.sensor not in configured:

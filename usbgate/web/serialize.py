@@ -109,7 +109,7 @@ def sensors_json(queries: IQueries, now: int, only: str | None = None) -> Iterat
 def _all_sensors(
     queries: IQueries, configured: Mapping[str, SensorSettings]
 ) -> Iterator[tuple[str, SensorSummary | None]]:
-    for sensor in configured:
+    for sensor in list(configured):
         yield sensor, queries.sensor(sensor)
     for known in queries.sensors():
         if known.sensor not in configured:
