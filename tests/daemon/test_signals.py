@@ -20,7 +20,7 @@ class SignalReactor:
     def __init__(self) -> None:
         self.events: list[str] = []
 
-    def callWhenRunning(self, call: object) -> None:
+    def addSystemEventTrigger(self, phase: str, event: str, call: object) -> None:
         """
         Run at once.
         """

@@ -320,7 +320,7 @@ class ChartTests(PageCase):
         row = page.get_by_role("region", name="Past alarms").get_by_role("row").nth(1)
         expect(row).to_contain_text(re.compile(r"temperature > 60\s°C.*90.5\s°C.*Anna"))
         page.get_by_role("link", name="Alarms", exact=True).click()
-        row = page.get_by_role("row").filter(has=page.get_by_role("link", name="boiler"))
+        row = page.get_by_role("row").filter(has=page.get_by_role("link", name="boiler")).first
         expect(row).to_contain_text(re.compile(r"temperature > 60\s°C.*90.5\s°C.*Anna"))
 
     def test_lines(self) -> None:

@@ -65,7 +65,8 @@ class Signals(Service):
         self._install()
         if signal.getsignal(signal.SIGUSR1) in (None, signal.SIG_DFL):
             signal.signal(signal.SIGUSR1, lambda number, frame: self._reopen_log())
-        self._reactor.callWhenRunning(self._reactor_runs)
+        # Directly after Twisted has installed its handlers, before anything that waits for the reactor to run.
+        self._reactor.addSystemEventTrigger("during", "startup", self._reactor_runs)
 
     def _install(self) -> None:
         for number in ENDING:
