@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -20,7 +21,7 @@ from tests.bench.database import GATEWAY, Database
 from tests.bench.device import Device
 from tests.bench.running import Daemon, Load
 from tests.support import postgresql
-from tests.support.running import TWISTD
+from tests.support.running import RUN
 
 T = TypeVar("T")
 
@@ -163,7 +164,9 @@ class Rig:
             + "[device.bench]\n"
             + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
         )
-        program = TWISTD if trace is None else (*TWISTD[:2], f"from tests.bench.traced import run; run({str(trace)!r})")
+        code = RUN if trace is None else f"from tests.bench.traced import run; run({str(trace)!r})"
+        # A quick one is forked, which saves the time of its imports.
+        program = code if self.quick else (sys.executable, "-c", code)
         daemon = Daemon(state, "--config", str(config), http=http, program=program)
         try:
             if wait:

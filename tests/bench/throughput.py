@@ -142,7 +142,7 @@ def synced(rig: Rig, seconds: float = 1.0) -> float:
 
 
 def _measure(rig: Rig) -> Mapping[str, float]:
-    lines = rig.size(2_000_000, 20_000)
+    lines = rig.size(2_000_000, 5_000)
     with rig.database() as database:
         rig.progress(f"{lines:,} readings from the tty into PostgreSQL")
         found = stored(rig, database, lines, 40)

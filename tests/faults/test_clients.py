@@ -554,8 +554,8 @@ class GreedyTests(ClientsCase):
         """
         requests = [b"MSG:L_ID:%d_ORIGIN:greedy_A:%s_TIMEOUT:3600\n" % (n // 63, b"x" * 900) for n in range(249)]
         requests.append(b"MSG:L_ID:4_ORIGIN:greedy_TIMEOUT:3600\n")  # whose echo is no other's
-        times = 400 if FULL else 100
-        with self.beside(growth=60.0):  # MB; without a bound it grows by one for each 250
+        times = 400 if FULL else 50
+        with self.beside(growth=60.0 if FULL else 30.0):  # MB; without a bound it grows by one for each 250
             for _ in range(times):
                 greedy = self.open()
                 self.ask_much(greedy, requests)

@@ -19,14 +19,14 @@ import psycopg2
 
 from tests.faults.ledger import FULL
 from tests.support.database import PostgresTestCase
-from tests.support.gates import Crash, Gate
+from tests.support.gates import UNLIMITED, Crash, Gate
 from tests.support.postgresql import SEARCH_PATH
 from usbgate.store.interfaces import SinkUnavailable
 from usbgate.store.journal import journal as journal_module
 from usbgate.store.journal import readahead
 from usbgate.store.postgres import sink as postgres
 
-WORLDS = int(os.environ.get("USBGATE_WORLDS", "2000" if FULL else "25"))
+WORLDS = int(os.environ.get("USBGATE_WORLDS", "2000" if FULL else "12"))
 FIRST_SEED = int(os.environ.get("USBGATE_FIRST_SEED", "0"))
 UNLUCKY = 29  # readings with multiples of this value are refused by the database
 BATCH = 320  # approximate bytes of a batch in the journal
@@ -92,7 +92,7 @@ class ChainCase(PostgresTestCase):
         folder.mkdir(parents=True)
         return folder
 
-    def gate(self, name: str = "pi", copy: Path | None = None, limit: int = 1 << 30) -> Gate:
+    def gate(self, name: str = "pi", copy: Path | None = None, limit: int = UNLIMITED) -> Gate:
         """
         Start a gateway, perhaps on a copy of another's folder.
         """
@@ -335,7 +335,7 @@ class World:
         # What goes wrong besides crashes, and how often.
         self.mishaps = self.random.choice([(), (), FOLDERS, DATABASES, FOLDERS + DATABASES])
         self.clumsy = self.random.choice([0.1, 0.3])
-        self.limit = 1 << 30 if self.random.random() < 0.5 else 6 * BATCH
+        self.limit = UNLIMITED if self.random.random() < 0.5 else 6 * BATCH
         case.step = lambda: None
         self.gates = [case.gate(limit=self.limit)]
         self.values = itertools.count(1)

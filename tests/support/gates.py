@@ -27,6 +27,8 @@ from usbgate.store.postgres.names import Schema
 from usbgate.store.postgres.sink import Limits, PostgresSink
 from usbgate.testing import readings, rows_of
 
+UNLIMITED = 1 << 30  # bytes of a journal that never drops rows
+
 
 class Crash(Exception):
     """
@@ -87,7 +89,7 @@ class Gate:
     """
 
     def __init__(
-        self, folder: Path, url: str, name: str, step: Callable[[], None] = lambda: None, limit: int = 1 << 30
+        self, folder: Path, url: str, name: str, step: Callable[[], None] = lambda: None, limit: int = UNLIMITED
     ) -> None:
         """
         Start it on a folder, which may hold a journal.
@@ -120,11 +122,12 @@ class Gate:
         """
         Put readings with these values in the journal, as one batch.
         """
-        waiting = self.waiting()
+        waiting = self.waiting() if self._limit < UNLIMITED else set()
         self.journal.append([reading for value in values for reading in readings(value, 1)])
         self.journal.flush()
         await until(lambda: self.journal.unwritten == 0)
-        self.lost |= waiting - self.waiting()
+        if waiting:
+            self.lost |= waiting - self.waiting()
 
     async def send(self) -> None:
         """
