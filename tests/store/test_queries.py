@@ -7,11 +7,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import closing
+from functools import cache
 from typing import Any
 
 import psycopg2
 from zope.interface.verify import verifyObject
 
+from tests.support import postgresql
 from tests.support.database import PostgresTestCase, numbered, numbered_request
 from tests.support.postgresql import SEARCH_PATH
 from usbgate.core import batch
@@ -19,6 +21,7 @@ from usbgate.core.model import Reading, Selection, StoredReading, StoredState
 from usbgate.store.interfaces import IStore
 from usbgate.store.postgres import queries
 from usbgate.store.postgres.insert import select_stored
+from usbgate.store.postgres.migrations import creation
 from usbgate.store.postgres.names import Schema
 from usbgate.store.postgres.sink import PostgresSink
 from usbgate.testing import AT, MemorySink
@@ -151,23 +154,38 @@ class ArchiveTests(PostgresTestCase):
             self.assertEqual(await sink.requests(sensor, 3), expected[:3])
 
 
+@cache
+def filled() -> str:
+    """
+    Store 100,000 readings of 40 sensors of two gateways, by turns, in a database for all tests of this process; there
+    are no statistics. Return its name.
+    """
+    server = postgresql.server()
+    url = server.create_database()
+    for statement in creation(Schema()):
+        server.query(url, statement)
+    server.query(
+        url,
+        "alter table reading set (autovacuum_enabled = off);"
+        " insert into reading select timestamptz 'epoch' + (1.7e9 + n) * interval '1 s',"
+        " case n / 1000 % 2 when 0 then 'pi' else 'attic' end, n + n / 1000 % 2 * 1e9, 'd', (n % 40)::text,"
+        " (array['VALUE', 'TEMP'])[n / 40 % 2 + 1], n, null, null, true from generate_series(1, 100000) as n;"
+        " select brin_summarize_new_values('reading_by_number')",
+    )
+    return url.rpartition("/")[2]
+
+
 class BlocksTests(PostgresTestCase):
     """
     However much is stored, and whether PostgreSQL has statistics of it or not, a question reads little of it.
     """
 
-    async def fill(self) -> None:
+    def setUp(self) -> None:
         """
-        Store 100,000 readings of 40 sensors of two gateways, by turns; there are no statistics.
+        Copy the filled database.
         """
-        await self.connected()
-        self.query(
-            "alter table reading set (autovacuum_enabled = off);"
-            " insert into reading select timestamptz 'epoch' + (1.7e9 + n) * interval '1 s',"
-            " case n / 1000 % 2 when 0 then 'pi' else 'attic' end, n + n / 1000 % 2 * 1e9, 'd', (n % 40)::text,"
-            " (array['VALUE', 'TEMP'])[n / 40 % 2 + 1], n, null, null, true from generate_series(1, 100000) as n;"
-            " select brin_summarize_new_values('reading_by_number')"
-        )
+        super().setUp()
+        self.url = self.server().create_database(template=filled())
 
     def blocks(self, sql: str, parameters: Any = None, settings: str = "") -> tuple[int, set[str]]:
         """
@@ -198,7 +216,6 @@ class BlocksTests(PostgresTestCase):
         """
         The daemon's questions read a bounded number of blocks, by the two indexes of a series.
         """
-        await self.fill()
         hour = Selection("7", None, since=1_700_100_000_000 - 3_600_000)
         day = Selection("7", "VALUE", since=1_700_100_000_000 - 3_600_000, until=1_700_100_000_000)
         questions: list[queries.Query[Any]] = [
@@ -229,7 +246,7 @@ class BlocksTests(PostgresTestCase):
         """
         Questions that a web site asks, in a session with PostgreSQL's own settings, use the index that is for them.
         """
-        await self.fill()
+        await self.connected()  # which makes the view
         hour = '"timestamp" >= to_timestamp(1700050000) and "timestamp" < to_timestamp(1700053600)'
         questions = [
             ("select value from measures where id = '7' order by \"timestamp\" desc limit 1", "id"),
@@ -252,7 +269,6 @@ class BlocksTests(PostgresTestCase):
         """
         The readings of a gateway with some numbers are found by number, also beside another gateway's.
         """
-        await self.fill()
         self.query("vacuum analyze reading")
         for name, first, last in [("pi", 98_000, 98_999), ("attic", 1_000_001_000, 1_000_001_999)]:
             sql = f"select * from reading where gateway = '{name}' and seq between {first} and {last} order by seq"
@@ -264,7 +280,6 @@ class BlocksTests(PostgresTestCase):
         """
         Stored readings are found by the series and the numbers of a batch.
         """
-        await self.fill()
         rows = [numbered(n, sensor=str(n % 40)) for n in range(98_001, 99_000)]
         sql, parameters = select_stored(batch.encode(98_001, rows), Schema(), "pi", 0)
         for state in self.both():
@@ -276,7 +291,6 @@ class BlocksTests(PostgresTestCase):
         """
         The newest requests are the end of an index.
         """
-        await self.fill()
         self.query(
             "insert into request select now(), 'pi', n, 'o', 'c', 'd', '20', 'J', null, 'answered', 1, true"
             " from generate_series(1, 20000) as n"

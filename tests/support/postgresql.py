@@ -49,12 +49,13 @@ class Server:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def create_database(self, encoding: str = "UTF8") -> str:
+    def create_database(self, encoding: str = "UTF8", template: str = "template0") -> str:
         """
-        Create an empty database; return its URL. Without `SEARCH_PATH`, only names with a schema are found in it.
+        Create an empty database, or a copy of another; return its URL. Without `SEARCH_PATH`, only names with a schema
+        are found in it.
         """
         name = f"usbgate_test_{os.getpid()}_{next(_names)}"
-        self.query(self.url, f"create database {name} encoding '{encoding}' template template0")
+        self.query(self.url, f"create database {name} encoding '{encoding}' template {template}")
         self.query(self.url, f"alter database {name} set search_path = nowhere")
         return self.url_of(name)
 
