@@ -34,7 +34,7 @@ from usbgate.core.rules import Rules
 
 WORLDS = int(os.environ.get("USBGATE_WORLDS", "10000" if os.environ.get("USBGATE_FAULTS") == "full" else "1000"))
 FIRST_SEED = int(os.environ.get("USBGATE_FIRST_SEED", "0"))
-EXAMPLES = max(1, WORLDS // 3)  # hypothesis spends more on one
+EXAMPLES = max(1, WORLDS // 5)  # hypothesis spends more on one
 
 SENSORS = ("20", "21")
 

@@ -55,8 +55,9 @@ class Server:
         are found in it.
         """
         name = f"usbgate_test_{os.getpid()}_{next(_names)}"
-        self.query(self.url, f"create database {name} encoding '{encoding}' template {template}")
-        self.query(self.url, f"alter database {name} set search_path = nowhere")
+        with self._cursor(self.url) as cursor:
+            cursor.execute(f"create database {name} encoding '{encoding}' template {template}")
+            cursor.execute(f"alter database {name} set search_path = nowhere")
         return self.url_of(name)
 
     def url_of(self, database: str, **options: str) -> str:
@@ -74,12 +75,17 @@ class Server:
         """
         Run a statement in a new connection; return its rows.
         """
+        with self._cursor(url) as cursor:
+            cursor.execute(sql, parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def _cursor(self, url: str) -> Iterator[Any]:
         connection = psycopg2.connect(make_dsn(url, connect_timeout=10, options=SEARCH_PATH))
         try:
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute(sql, parameters)
-                return cursor.fetchall() if cursor.description else []
+                yield cursor
         finally:
             connection.close()
 
