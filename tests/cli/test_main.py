@@ -186,12 +186,16 @@ class UsageTests(TestCase):
 
     def test_words_start_nothing(self) -> None:
         """
-        Where no daemon runs, none is started to tell something.
+        Where no daemon runs, none is started to tell something; nor is a state folder made.
         """
         state = Path(self.mktemp()).absolute()
         status, said = self.run_command("devices", "-p", str(free_port()), USBGATE_STATE=str(state))
         self.assertEqual(status, 5)
         self.assertRegex(said, r"\Ausbgate: no daemon listens on [^\n]+\n\Z")
+        status, said = self.run_command("token", "list", USBGATE_STATE=str(state))
+        self.assertEqual((status, said), (0, "there are no tokens; `usbgate token add` makes one\n"))
+        status, said = self.run_command("token", "remove", "phone", USBGATE_STATE=str(state))
+        self.assertEqual((status, said.count("\n")), (1, 1), said)
         self.assertFalse(state.exists())
 
     def test_other_host(self) -> None:

@@ -152,6 +152,10 @@ WRONG = [
     ),
     ("[sensor.20]\nfields = {}", "sensor.20.fields: unknown key, did you mean field?"),
     ("[sensor.20]\nfield = 5", "sensor.20.field: expected tables such as [sensor.ID.field.NAME], got 5"),
+    (
+        '[sensor.20.field.TEMP]\nkind = "temprature"',
+        "sensor.20.field.TEMP.kind: temprature: unknown name, did you mean temperature?",
+    ),
     ("[sensor.20.field.TEMP]\nunits = 5", "sensor.20.field.TEMP.units: unknown key, did you mean unit?"),
     ('[sensor.20.field."A B"]', 'sensor.20.field.A B: expected the name of a field such as TEMP, got "A B"'),
     (
@@ -159,8 +163,8 @@ WRONG = [
         'sensor.20.field.TEMP.alarm: expected a condition such as "> 60", "== 1" or "!= OK", got "60"',
     ),
     (
-        '[sensor.20.field.TEMP]\nkind = "temprature"',
-        f'sensor.20.field.TEMP.kind: expected {kind_of(FieldKindName).expected}, got "temprature"',
+        '[sensor.20.field.TEMP]\nkind = "blood"',
+        f'sensor.20.field.TEMP.kind: expected {kind_of(FieldKindName).expected}, got "blood"',
     ),
     *[
         (

@@ -55,7 +55,7 @@ def add_command(config: Path | None, state: str | None, name: str, role: str, ex
     end = None if expires is None else now + round(expires * 1000)
     token = Token(name=name, role=role, sha256=digest(secret), created=now, expires=end)  # type: ignore[arg-type]  # click has checked the role
     try:
-        _tokens(config, state).add(token)
+        _tokens(config, state, create=True).add(token)
     except (ValueError, TokensUnreadable) as error:
         raise click.ClickException(str(error)) from None
     click.echo(secret)
@@ -127,12 +127,13 @@ def _spell_end(token: Token, now: int) -> Cell:
     return end if token.is_valid(now) else (f"{end} (expired)", "red")
 
 
-def _tokens(config: Path | None, state: str | None) -> TokenFile:
+def _tokens(config: Path | None, state: str | None, create: bool = False) -> TokenFile:
     from usbgate.access.tokens import TokenFile
 
     folder = load_settings(config, state=state).state
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if create:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise click.ClickException(f"the state folder {folder} cannot be used: {error.strerror}") from None
     return TokenFile(folder)

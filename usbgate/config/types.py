@@ -88,6 +88,8 @@ def convert(where: str, value: object, kind: Kind, *, strict: bool = True) -> An
     except (ValueError, Malformed) as error:  # msgspec's ValidationError is a ValueError
         if kind.secret and isinstance(value, str):
             raise ConfigError(f"{where}: expected {kind.expected}, got {error}") from None
+        if near := get_close_matches(str(value), kind.names, 1):
+            raise ConfigError(f"{where}: {value}: unknown name, did you mean {near[0]}?") from None
         refuse(where, kind.expected, value)
 
 

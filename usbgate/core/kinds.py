@@ -5,7 +5,7 @@ Kinds of settings: how each is parsed, and what an error says was expected. The 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Annotated, Any
@@ -38,6 +38,7 @@ class Kind:
         parse: Makes the setting's value of that; raises ValueError or `Malformed` for anything wrong.
         items: The kind of each item, if the setting is a list whose items are named in errors.
         secret: Whether an error must not show the value.
+        names: All values, if there are so many that an error had better suggest the nearest one.
     """
 
     expected: str
@@ -45,6 +46,7 @@ class Kind:
     parse: Callable[[Any], Any] = _as_it_is
     items: Kind | None = None
     secret: bool = False
+    names: Sequence[str] = ()
 
 
 def kind_of(hint: Any) -> Kind:
@@ -163,7 +165,12 @@ Buttons = Annotated[
     Kind('commands by label such as { "Lamp on" = "ON", "Half" = "L LEVEL=50" }', dict[str, str], _parse_buttons),
 ]
 FieldKindName = Annotated[
-    str, Kind("one of Home Assistant's device classes " + ", ".join(sorted(FIELD_KINDS)), parse=_parse_field_kind)
+    str,
+    Kind(
+        "one of Home Assistant's device classes " + ", ".join(sorted(FIELD_KINDS)),
+        parse=_parse_field_kind,
+        names=tuple(FIELD_KINDS),
+    ),
 ]
 Texts = Annotated[
     str | Mapping[str, str],  # for all languages, or by language
