@@ -71,7 +71,7 @@ class SystemdNotifier(Service):
             if not self._logged:
                 self._logged = True
                 log.warn(
-                    "systemd cannot be told {state} ({address}): {reason}",
+                    "systemd cannot be notified of {state} ({address}): {reason}",
                     state=state.decode(),
                     address=self._address.replace("\0", "@"),
                     reason=error.strerror or str(error),

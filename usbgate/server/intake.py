@@ -9,6 +9,7 @@ from collections.abc import Callable
 from math import floor
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 BYTES_PER_TURN = 4 * 1024  # the default: about 100 requests
 BYTES_PER_SECOND = 1024 * 1024  # the default: twice as much as the requests that a fast computer answers
@@ -29,6 +30,8 @@ class Intake:
         bytes_per_turn: The most bytes that are read of a connection in a reactor turn.
         bytes_per_second: The most bytes that are read of a connection in a second, on average.
     """
+
+    log = Logger()
 
     def __init__(self, reactor: IReactorTime, bytes_per_turn: int, bytes_per_second: int) -> None:
         """
@@ -105,12 +108,20 @@ class Intake:
                 break
             call = next(iter(self._waiting))
             del self._waiting[call]
-            call()
+            self._call(call)
         if self._waiting and self._turn is None:
             self._turn = self._reactor.callLater(0, self._take_turn)
 
     def _release(self) -> None:
         self._second = None
-        held, self._held = self._held, {}
-        for call in held:
+        for call in list(self._held):
+            if call in self._held:  # not forgotten meanwhile
+                del self._held[call]
+                self._call(call)
+
+    def _call(self, call: Callable[[], None]) -> None:
+        # What goes wrong with one client must not stop the others.
+        try:
             call()
+        except Exception:
+            self.log.failure("unexpected error while serving a client")

@@ -65,7 +65,7 @@ export const FRENCH = {
   "alarm.peak": "Valeur extrême",
   "alarm.by": "Acquittée par",
   "alarm.lasts": "en cours",
-  "alarm.unseen": "personne encore",
+  "alarm.unseen": "pas encore",
   sensor: "Capteur",
   "alarm.title": "Alarme\u202f: {name}",
   "alarm.since": "depuis {time}",
