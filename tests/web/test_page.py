@@ -407,6 +407,7 @@ class StateTests(PageCase):
         """
         flat().say("2", "SMOKE:0")
         page = self.show("#/sensor/2")
+        expect(page.locator(".segment").last).to_be_visible()  # the bar is loaded
         flat().say("2", "SMOKE:1")
         expect(page.locator(".segment.alarm").last).to_be_visible()
         expect(page.locator(".flags .flag").last).to_have_text(re.compile("[0-9]{2}:[0-9]{2}|^$"))
