@@ -5,6 +5,7 @@ Query strings, read into the Structs that `schema` declares.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin
 from zoneinfo import ZoneInfo
@@ -22,7 +23,7 @@ _AGE = r"^[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d|w)?$"
 _REASON_LIMIT = 200  # characters of a reason, which may quote what the client sent
 
 
-class QueryValue:
+class QueryValue(ABC):
     """
     A parameter whose grammar is ours, not JSON's.
 
@@ -33,6 +34,7 @@ class QueryValue:
     SCHEMA: ClassVar[Mapping[str, Any]]
 
     @classmethod
+    @abstractmethod
     def parse(cls, text: str, now: int) -> Self:
         """
         Read the parameter's text.
@@ -44,7 +46,6 @@ class QueryValue:
         Raises:
             ValueError: The text is not such a value.
         """
-        raise NotImplementedError
 
 
 class SensorId(str, QueryValue):
