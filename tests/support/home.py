@@ -33,6 +33,10 @@ name = "garage"
 field.GATE = { label = { en = "gate", fr = "portail" }, values = { 0 = "shut", 1 = { en = "open", fr = "ouvert" } } }
 field.SW = { kind = "switch" }
 
+[sensor.95]
+name = "cellar door"
+field.OPEN = { kind = "door" }
+
 [sensor.99]
 name = "cellar"
 timeout = 0.3

@@ -20,7 +20,7 @@ from usbgate.core.alarms import UNCOMPARED_LIMIT
 from usbgate.core.fieldkinds import FIELD_KINDS
 
 if MISSING is None:
-    from playwright.sync_api import ViewportSize, expect
+    from playwright.sync_api import Route, ViewportSize, expect
 
     from tests.support.browser import Proxy
     from tests.support.page import DESKTOP, PHONE
@@ -407,13 +407,39 @@ class StateTests(PageCase):
         """
         flat().say("2", "SMOKE:0")
         page = self.show("#/sensor/2")
-        expect(page.locator(".segment").last).to_be_visible()  # the bar is loaded
         flat().say("2", "SMOKE:1")
         expect(page.locator(".segment.alarm").last).to_be_visible()
         expect(page.locator(".flags .flag").last).to_have_text(re.compile("[0-9]{2}:[0-9]{2}|^$"))
         self.acknowledge(page)
         flat().say("2", "SMOKE:0")
         expect(page.get_by_role("alert")).to_be_empty()
+
+    def test_first_report(self) -> None:
+        """
+        A sensor that reports for the first time while its view is open has a bar, not a line.
+        """
+        page = self.show("#/sensor/95")
+        held: list[Route] = []
+        page.route("**/api/v1/sensors**", lambda route: held.append(route))  # the answer says that the field has states
+        flat().say("95", "OPEN:1")
+        expect(page.locator(".charts").get_by_role("heading")).to_have_text("OPEN")
+        for route in held:
+            route.continue_()
+        page.unroute("**/api/v1/sensors**")
+        expect(page.get_by_role("img", name=re.compile("door: open"))).to_be_visible()
+        expect(page.locator(".segment")).to_have_count(1)
+
+    def test_not_stored_yet(self) -> None:
+        """
+        What was reported just before the view was opened is in the bar, although it is not stored yet.
+        """
+        page = self.show()
+        page.route("**/api/v1/states?*", lambda route: route.fulfill(json={"states": []}))
+        self.addCleanup(page.unroute, "**/api/v1/states?*")
+        flat().say("95", "OPEN:0")
+        expect(self.card(page, "cellar door").locator(".reading")).to_have_text("closed")
+        page.evaluate("location.hash = '#/sensor/95'")
+        expect(page.get_by_role("img", name=re.compile("door: closed"))).to_be_visible()
 
     def test_words(self) -> None:
         """

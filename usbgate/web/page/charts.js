@@ -7,7 +7,7 @@ import { arrange, el, setText } from "./dom.js";
 import { fieldLabel } from "./format.js";
 import { spansOf } from "./pastalarms.js";
 import { isOld } from "./sensortext.js";
-import { StateBar } from "./states.js";
+import { StateBar, addState } from "./states.js";
 import { store } from "./store.js";
 import { problemText, t } from "./words.js";
 
@@ -66,6 +66,9 @@ export class Charts {
       this.alarms = alarms;
       this.show(series);
       for (const { report } of this.recent) this.add(report, true);
+      // A report that came just before this view was made is not in the database yet, nor among the recent ones.
+      const { device, fields } = store.sensors.get(this.id) ?? sensor;
+      for (const { field, value, text, at } of fields) this.add({ device, at, values: { [field]: text ?? value } }, true);
       this.draw();
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
@@ -155,7 +158,7 @@ export class Charts {
       this.grown = true;
       const isNumber = typeof value === "number";
       if (shown.states) {
-        shown.chart.add({ value: isNumber ? value : null, text: isNumber ? null : value }, Date.parse(at));
+        addState(shown.data, { value: isNumber ? value : null, text: isNumber ? null : value }, Date.parse(at));
         continue;
       }
       // A number whose spelling is kept comes as a text: "21.5C".

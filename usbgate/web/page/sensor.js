@@ -81,7 +81,8 @@ export class SensorView {
     if (sensor === undefined) return;
     setText(this.place, [sensor.place, sensor.name && sensor.id, sensor.device].filter(Boolean).join(" · "));
     this.card.update();
-    const fields = sensor.fields.map((field) => field.field).join(" ");
+    // Of a field that was just reported for the first time, it is not known yet whether it has states.
+    const fields = sensor.fields.map(({ field, states }) => `${field} ${states}`).join(" ");
     if (fields !== this.fields) {
       this.fields = fields;
       this.load();

@@ -27,6 +27,14 @@ function meets(key, condition) {
     || (value === limit && compare?.[1] === "=");
 }
 
+/** Add a reading at a time in ms to the states of a bar, unless they have it. */
+export function addState(states, reading, at) {
+  const last = states.at(-1);
+  if (last !== undefined && at <= last.until) return;
+  if (last !== undefined) last.until = at;
+  if (last === undefined || keyOf(last) !== keyOf(reading)) states.push({ ...reading, since: at, until: at });
+}
+
 export class StateBar {
   constructor() {
     this.field = null;
@@ -55,14 +63,6 @@ export class StateBar {
     this.range = [from, to];
     this.current = current;
     this.draw();
-  }
-
-  /** Add a reading at a time in ms. */
-  add(reading, at) {
-    const last = this.states.at(-1);
-    if (last !== undefined && at <= last.until) return; // it is there
-    if (last !== undefined) last.until = Math.max(last.until, at);
-    if (last === undefined || keyOf(last) !== keyOf(reading)) this.states.push({ ...reading, since: at, until: at });
   }
 
   draw() {
