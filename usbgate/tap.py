@@ -39,7 +39,7 @@ from usbgate.core.settings import SensorSettings, show_anew
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.daemon.clock import SystemClock
 from usbgate.daemon.links import foreign_link
-from usbgate.daemon.logfile import LogWriter, log_file, open_log
+from usbgate.daemon.logfile import LogWriter, log_file, log_opener
 from usbgate.daemon.notify import SystemdNotifier
 from usbgate.daemon.pidfile import remove_stale_pid_file
 from usbgate.daemon.service import Daemon
@@ -171,7 +171,6 @@ def makeService(options: Options) -> IService:
     # takes an hour. Set before anything is scheduled.
     reactor.seconds = time.monotonic  # type: ignore[method-assign]  # that is the point
     twistd: Mapping[str, Any] = options.parent or {}
-    path = log_file(twistd)
     try:
         daemon = build(
             reactor,
@@ -179,7 +178,7 @@ def makeService(options: Options) -> IService:
             options.settings,
             options.named_devices,
             partial(_report_to_twistd, twistd),
-            None if path is None else partial(open_log, path, reactor),
+            log_opener(twistd, reactor),
             options.load_again,
         )
     except BinariesMissing as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import syslog
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.waiting import LIMIT, eventually
-from usbgate.daemon.logfile import DRAIN_LIMIT, QUEUE_LIMIT, LogWriter, log_file, open_log
+from usbgate.daemon.logfile import DRAIN_LIMIT, QUEUE_LIMIT, LogWriter, log_file, log_opener, open_log
 
 # What twistd was told, and the file to which it then logs.
 CASES: list[tuple[dict[str, object], str | None]] = [
@@ -62,6 +63,44 @@ class FileTests(SynchronousTestCase):
             open_log(str(path), MemoryReactorClock())
             self.assertEqual(path.stat().st_mode & 0o777, mode)
             path.chmod(0o600)
+
+
+class SyslogTests(SynchronousTestCase):
+    """
+    `twistd --syslog`, with calls of syslog(3) recorded.
+    """
+
+    def test_lines(self) -> None:
+        """
+        Each line of an event is sent with its namespace and without its time, in a thread of its own.
+        """
+        sent: list[tuple[str, int]] = []
+        opened: list[str] = []
+        third = Event()
+
+        def send(line: str) -> None:
+            sent.append((line, get_ident()))
+            if len(sent) == 3:
+                third.set()
+
+        self.patch(syslog, "openlog", opened.append)
+        self.patch(syslog, "syslog", send)
+        opener = log_opener({"nodaemon": True, "syslog": True, "prefix": "gate"}, MemoryReactorClock())
+        assert opener is not None
+        writer = opener()
+        writer.start()
+        Logger(namespace="test", observer=writer).info("one\ntwo")
+        Logger(namespace="test", observer=writer).info("three")
+        self.assertTrue(third.wait(10.0))
+        self.assertEqual(opened, ["gate"])
+        self.assertEqual([line for line, _ in sent], ["[test#info] one", "\ttwo", "[test#info] three"])
+        self.assertNotIn(get_ident(), {thread for _, thread in sent})
+
+    def test_logger(self) -> None:
+        """
+        A logger of the user's own is left alone.
+        """
+        self.assertIsNone(log_opener({"nodaemon": True, "syslog": True, "logger": print}, MemoryReactorClock()))
 
 
 class Disk:

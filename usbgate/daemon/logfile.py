@@ -1,5 +1,5 @@
 """
-The log, written beside the reactor and into files of bounded size.
+The log, written beside the reactor: to files of bounded size, to standard output, or to syslog.
 
 twistd writes each line at once, and stands still with all its clients where that takes long: on a pipe that nobody
 reads any more, a terminal at Ctrl-S, a disk that hangs. It also never deletes the files that it has rotated.
@@ -11,9 +11,11 @@ import atexit
 import os
 import select
 import sys
+import syslog
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from threading import Condition, Thread
 from typing import Any
 
@@ -43,15 +45,51 @@ def log_file(twistd: Mapping[str, Any]) -> str | None:
     return None if path == "-" and not twistd.get("nodaemon") else str(path)  # twistd refuses that
 
 
+def log_opener(twistd: Mapping[str, Any], reactor: Any) -> Callable[[], LogWriter] | None:
+    """
+    Return what opens the log that twistd's options ask for; None if it is not ours, but a `--logger` of the user.
+
+    Args:
+        twistd: Its options; empty if another program runs usbgate.
+        reactor: When it has stopped, the last lines are waited for.
+    """
+    if twistd and twistd.get("syslog") and not twistd.get("logger"):
+        return partial(_open_syslog, twistd.get("prefix") or "", reactor)
+    path = log_file(twistd)
+    return None if path is None else partial(open_log, path, reactor)
+
+
 def open_log(path: str, reactor: Any) -> LogWriter:
     """
     Open the log as twistd does: a file is rotated at 1 MB, but only `ROTATED` old files are kept.
 
     Args:
         path: See `log_file`.
-        reactor: When it has stopped, the last lines are waited for.
+        reactor: See `log_opener`.
     """
     writer = LogWriter(_DescriptorWriter(sys.stdout.fileno())) if path == "-" else _open_file(path)
+    return _finished(writer, reactor)
+
+
+def _open_syslog(prefix: str, reactor: Any) -> LogWriter:
+    """
+    Open syslog, which waits where its daemon does not read.
+
+    Args:
+        prefix: Stands before each line.
+        reactor: See `log_opener`.
+    """
+    syslog.openlog(prefix)
+    return _finished(LogWriter(_write_syslog), reactor)
+
+
+def _write_syslog(data: bytes) -> None:
+    for line in data.decode().rstrip("\n").split("\n"):
+        # syslog has a time of its own. A following line of one text is indented, and has none.
+        syslog.syslog(line if line.startswith("\t") else line.partition(" ")[2])
+
+
+def _finished(writer: LogWriter, reactor: Any) -> LogWriter:
     # twistd ends the process by a signal, which nothing registered by atexit survives.
     reactor.addSystemEventTrigger("after", "shutdown", writer.finish)
     return writer
