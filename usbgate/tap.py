@@ -127,7 +127,7 @@ class Options(usage.Options):
         try:
             self.settings = self._load(Path(self["config"]) if self["config"] else None)
             if has_password(self["database"] or ""):
-                raise ConfigError(f"--database {NO_PASSWORD}")
+                raise ConfigError(f"--database {NO_PASSWORD}, or the configuration ([database])")
             check_exposure(self.settings, log.warn)
             self.named_devices = self.settings.devices or dict([only_device()])
         except ConfigError as error:

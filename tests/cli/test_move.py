@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event, Thread
 
 from click.testing import CliRunner
+from psycopg2.extensions import parse_dsn
 
 from tests.support import postgresql
 from tests.support.daemon import RunningCase, StoreCase
@@ -17,7 +19,7 @@ from tests.support.waiting import eventually
 from usbgate.cli import move
 from usbgate.cli.database import DatabaseFailed, connected
 from usbgate.cli.main import main
-from usbgate.cli.move import Move
+from usbgate.cli.move import Move, complete
 from usbgate.config.load import load
 from usbgate.store.embedded.postmaster import PidFile
 from usbgate.store.postgres.migrations import creation
@@ -181,6 +183,23 @@ class CopyTests(StoreCase):
         self.source = self.server.create_database()
         with self.assertRaisesRegex(DatabaseFailed, "nothing is stored yet"):
             self.move()
+
+    def test_password(self) -> None:
+        """
+        A password on the command line, which everybody can read, is refused with the remedies, here and by the other
+        commands; nothing shows it. The daemon gets the one that was asked for, or that came from elsewhere.
+        """
+        for command in (["database", "move"], ["correct-clock", "--database"], ["rejected", "--database"]):
+            result = CliRunner().invoke(main, [*command, "postgresql://me:ses%ame@db/home"])
+            self.assertEqual(result.exit_code, 1)
+            self.assertIn("has a password, which every user", result.stderr)
+            self.assertIn("PGPASSFILE", result.stderr)
+            self.assertNotIn("ame@", result.output)
+        url, expected = self.database, parse_dsn(self.database)
+        if "password" not in expected and (used := os.environ.get("PGPASSWORD")):
+            expected["password"] = used
+        with connected(url) as there:
+            self.assertEqual(parse_dsn(complete(url, there)), expected)
 
     def test_kept(self) -> None:
         """

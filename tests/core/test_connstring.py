@@ -12,8 +12,12 @@ WITH = [
     "postgresql://me:secret@db/home",
     "postgres://me:sec%ret@[::1/home",
     "postgresql://me:a@b@db/home",
+    "postgresql://me:a#b?c@db/home",
+    "postgresql://me:a/b@db/home",
+    "postgresql://me:1/b@db/home",
     "postgresql://db/home?user=me&password=secret",
     "postgresql://db/home?sslpassword=secret",
+    "postgresql://db/home?user=me&p%61ssword=secret",
     "host=db password=secret",
     "host=db PASSWORD = 'secret'",
 ]
@@ -53,6 +57,9 @@ class CheckTests(SynchronousTestCase):
         """
         for good in (*WITHOUT, "postgresql://me:s%25e%5B@[fe80::1]:5432,[::1]/home", "postgresql://a,b:2/home"):
             check_url(good)
-        for bad in ("postgresql://me:se%cret@db/x", "postgresql://me:secret@[::1/x", "postgresql://me:secret@a]b/x"):
-            error = self.assertRaises(ValueError, check_url, bad)
+        for bad in (
+            *("me:se%cret@db/x", "me:se%00cret@db/x", "me:secret@[::1/x", "me:secret@a]b/x", "me:secret@[::1]:p/x"),
+            *("me:se@cret@db/x", "me:se/cret@db/x", "me:1/cret@db/x", "me:secret@a,db:p/x"),
+        ):
+            error = self.assertRaises(ValueError, check_url, f"postgresql://{bad}")
             self.assertNotIn("cret", str(error))

@@ -10,6 +10,7 @@ import click
 
 from usbgate.cli.group import PlainGroup, pass_config
 from usbgate.cli.reach import load_settings
+from usbgate.core.connstring import NO_PASSWORD, has_password
 
 
 @click.group("database", cls=PlainGroup)
@@ -63,24 +64,32 @@ def grant_command(config: Path | None, name: str, state: str | None, port: int |
 @database_command.command("move")
 @click.argument("url")
 @click.option("--state", metavar="DIR", help="The daemon's state folder, which contains the embedded database.")
+@click.option("-W", "--password", "ask", is_flag=True, help="Ask for the password of USER.")
 @pass_config
-def move_command(config: Path | None, url: str, state: str | None) -> None:
+def move_command(config: Path | None, url: str, state: str | None, ask: bool) -> None:
     """
     Move everything from the embedded database to another PostgreSQL server, while the daemon runs.
 
-    URL is postgresql://USER:PASSWORD@HOST/DATABASE, of an existing database in which USER may create a schema. Nothing
-    that comes meanwhile is lost: the daemon stores there from the moment at which all is copied. If the command is
+    URL is postgresql://USER@HOST/DATABASE, of an existing database in which USER may create a schema. Its password is
+    asked for with -W, or comes from ~/.pgpass, PGPASSFILE or PGPASSWORD; the daemon keeps it with the URL. Nothing that
+    comes meanwhile is lost: the daemon stores there from the moment at which all is copied. If the command is
     interrupted, run it again; it continues where it was. The old database is kept. Until the end, do not run
     correct-clock or rejected --retry.
     """
+    from psycopg2.extensions import make_dsn
+
     from usbgate.cli.database import DatabaseFailed, connected, find_database
-    from usbgate.cli.move import RANGE, Move, await_daemon, keep
+    from usbgate.cli.move import RANGE, Move, await_daemon, complete, keep
     from usbgate.store.postgres.names import Schema
 
+    if has_password(url):
+        raise click.ClickException(f"the URL {NO_PASSWORD}, or use -W")
     settings = load_settings(config, state=state)
     if settings.database != "embedded":
         raise click.ClickException("the daemon does not store in the embedded database; nothing to move")
     target = load_settings(config, database=url, state=state).database
+    if ask:
+        target = make_dsn(target, password=click.prompt("Password", hide_input=True))
     try:
         with connected(find_database(settings)) as old, connected(target) as new:
             move = Move(old, new, Schema(settings.schema))
@@ -89,7 +98,7 @@ def move_command(config: Path | None, url: str, state: str | None) -> None:
                 while move.left > RANGE:
                     move.copy(bar.update)
                     move.look()
-                move.finish(bar.update, lambda: keep(settings.state, target))
+                move.finish(bar.update, lambda: keep(settings.state, complete(target, new)))
             connects = await_daemon(new)
     except DatabaseFailed as error:
         raise click.ClickException(str(error)) from None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
+from psycopg2.extensions import make_dsn
 
 from usbgate.cli.database import DatabaseFailed
 from usbgate.config.moved import MOVED_FILE
@@ -205,6 +206,15 @@ class Move:
             cursor.execute(self._schema.sql(sql), parameters)
             rows: list[tuple[Any, ...]] = cursor.fetchall()
         return rows
+
+
+def complete(url: str, connection: Any) -> str:
+    """
+    Return the connection string of a database with the password with which somebody has connected there: the daemon has
+    neither the environment nor the password file of this process.
+    """
+    password = connection.info.password
+    return str(make_dsn(url, password=password)) if password else url
 
 
 def keep(state: Path, url: str) -> None:

@@ -14,6 +14,7 @@ from usbgate.cli.autostart import DaemonStarter
 from usbgate.cli.connection import Address, Connection, NoDaemon, connect, spell
 from usbgate.cli.credentials import authenticate
 from usbgate.cli.encryption import encrypt
+from usbgate.core.connstring import NO_PASSWORD, has_password
 
 if TYPE_CHECKING:
     from usbgate.config.settings import Settings
@@ -34,8 +35,10 @@ def load_settings(config: Path | None, database: str | None = None, state: str |
     Load the configuration; see `usbgate.config.load.load`.
 
     Raises:
-        ClickException: It is wrong.
+        ClickException: It is wrong, or `database`, an option of the command line, has a password.
     """
+    if has_password(database or ""):
+        raise click.ClickException(f"--database {NO_PASSWORD}, or the configuration ([database])")
     # Only here: the configuration needs Twisted, and a request to another machine does not.
     from usbgate.config.load import load
     from usbgate.config.types import ConfigError

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from usbgate.config.types import ConfigError
 
-MOVED_FILE = "database"  # the URL, in UTF-8, in one line
+MOVED_FILE = "database"  # the connection string, with the password, in UTF-8, in one line
 
 
 def moved_database(state: Path) -> str | None:
     """
-    Return the URL of the database that has taken the place of the embedded one; None if it was not moved.
+    Return the connection string of the database that has taken the place of the embedded one; None if it was not moved.
 
     Raises:
         ConfigError: The file cannot be read; without it, readings would be stored in the old place.
