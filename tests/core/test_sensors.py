@@ -130,6 +130,7 @@ class World:
         """
         device = self.random.choice(sorted(self.model.devices))
         answers = self.random.random() < 0.1
+        self.sensors.chunks += 1
         self.sensors.reported("9", device, 1, [reading(1.0, sensor="9", device=device)], answers)
         self.model.report(device, answers)
         self.newest = device
@@ -264,6 +265,7 @@ class OwnerTests(SynchronousTestCase):
         Report the sensor some times; the value is the device's name.
         """
         for _ in range(times):
+            self.sensors.chunks += 1
             self.sensors.reported(sensor, device, 1, [reading(device, sensor=sensor, device=device)], **others)
 
     def test_one_line_takes_nothing(self) -> None:
@@ -366,6 +368,7 @@ class MemoryTests(SynchronousTestCase):
         """
         Report a sensor.
         """
+        self.sensors.chunks += 1
         self.sensors.reported(sensor, device, 1, [], answers)
 
     def test_oldest_heard(self) -> None:

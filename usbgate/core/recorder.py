@@ -156,6 +156,7 @@ class Recorder:
         at, _, trusted = stamp
         on_change = self._on_change
         mixed = self._units.mixed
+        self.sensors.chunks += 1
         for report, question in handed:
             sensor, _, _, values, _ = report
             command = question.command if question is not None else None

@@ -28,11 +28,11 @@ class Reporter:
         newest: Its newest reading of each field.
         restored: The fields whose newest reading comes from the database.
         reports: Its reports since usbgate started, while they count for owning the sensor.
-        last_report: The number of its last report, among those of all sensors; 0 if it is only known from the database.
+        last_report: The number of the chunk with its last report; 0 if it is only known from the database.
     """
 
     newest: dict[str, Reading] = field(default_factory=dict)
-    restored: set[str] = field(default_factory=set)
+    restored: frozenset[str] = frozenset()
     reports: int = 0
     last_report: int = 0
 
@@ -43,7 +43,7 @@ class Reporter:
         if reading.field in self.newest or len(self.newest) < FIELDS_REMEMBERED:
             self.newest[reading.field] = reading
             if self.restored:
-                self.restored.discard(reading.field)
+                self.restored -= {reading.field}
 
     def restore(self, reading: Reading) -> None:
         """
@@ -52,7 +52,7 @@ class Reporter:
         if reading.field in self.restored or reading.field not in self.newest:
             self.remember(reading)
             if reading.field in self.newest:
-                self.restored.add(reading.field)
+                self.restored |= {reading.field}
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class KnownSensor:
     @property
     def last_report(self) -> int:
         """
-        The number of its last report, as in `Reporter`.
+        The number of the chunk with its last report, as in `Reporter`.
         """
         return max(reporter.last_report for reporter in self.reporters.values())
 
@@ -122,6 +122,7 @@ class KnownSensors:
         is_absent: Returns whether a device has been offline for so long that others may own its sensors.
         changes: Changes of owners, to be stored; whoever stores them clears the list. While there is one device, the
             readings say all, and none is made.
+        chunks: Chunks of reports so far; whoever reports counts them. All sensors of a chunk share its number.
     """
 
     def __init__(
@@ -135,12 +136,12 @@ class KnownSensors:
         self.devices: set[str] = set()
         self.is_absent: Callable[[str], bool] = lambda device: False
         self.changes: list[OwnerChange] = []
+        self.chunks = 0
         self._configured = configured or {}
         self._kept = kept
         self._sensors: dict[str, KnownSensor] = {}
         self._counts: Counter[str] = Counter()  # sensors by the device that is asked
         self._stored: Mapping[str, str] = {}  # owners by sensor, also of sensors that are not known
-        self._reports = 0
         self._forgettable: dict[str, list[tuple[int, str]]] = {}  # by device, the oldest at the end
         self._look_again: dict[str, int] = {}
 
@@ -186,7 +187,6 @@ class KnownSensors:
             known = self._add(sensor, device, at)
             if known is None:
                 return None
-        self._reports = last_report = self._reports + 1
         known.seen = at
         known.reports += 1
         if answers:
@@ -200,7 +200,7 @@ class KnownSensors:
                     self._own(sensor, known, device, "claimed")
         else:
             reporter = self._reported_by_another(sensor, known, device, answers)
-        reporter.last_report = last_report
+        reporter.last_report = self.chunks
         for reading in readings:
             reporter.remember(reading)
         return None if asked == device else asked
@@ -269,7 +269,7 @@ class KnownSensors:
         reporter = _reporter(known, device) if device in self.devices else known.asked
         for each in known.reporters.values():
             if each is not reporter and reading.field in each.restored:  # another device's, which is older
-                each.restored.discard(reading.field)
+                each.restored -= {reading.field}
                 del each.newest[reading.field]
         reporter.restore(reading)
 
@@ -365,7 +365,7 @@ class KnownSensors:
                     del self._sensors[sensor]
                     self._counts[asked] -= 1
                     return True
-            if self._reports < self._look_again.get(asked, 0):
+            if self.chunks < self._look_again.get(asked, 0):
                 return False
             self._find_forgettable(asked)
         return False
@@ -380,7 +380,7 @@ class KnownSensors:
         found.sort(key=lambda each: each[0])
         self._forgettable[asked] = found[:FORGOTTEN_AT_ONCE][::-1]
         if not found:  # not again for each report
-            self._look_again[asked] = self._reports + SENSORS_REMEMBERED
+            self._look_again[asked] = self.chunks + SENSORS_REMEMBERED
 
 
 def _reporter(known: KnownSensor, device: str) -> Reporter:
