@@ -33,7 +33,7 @@ from usbgate.config.settings import DeviceSettings, Settings
 from usbgate.config.types import ConfigError, ListenAddress
 from usbgate.core.clock import IClock
 from usbgate.core.connstring import NO_PASSWORD, has_password
-from usbgate.core.model import Question
+from usbgate.core.model import DeviceWarning, Question
 from usbgate.core.rules import Rules
 from usbgate.core.settings import SensorSettings, show_anew
 from usbgate.core.status import JournalStatus, StoreStatus
@@ -267,7 +267,7 @@ def build(
     usb = UsbTree()
     for name, device in devices.items():
         link = _link(reactor, name, device, usb)
-        gateway.add_link(link, _rules(settings, device), partial(_warning, link, usb, device.path))
+        gateway.add_link(link, _rules(settings, device), partial(_warnings, link, usb, device.path))
         link.setServiceParent(neighbours)
     listeners = [
         Listeners(reactor, [each.endpoint], factory.behind(each.door), local_only=_local_only(each))
@@ -385,8 +385,8 @@ def _link(reactor: Any, name: str, device: DeviceSettings, usb: UsbTree) -> Link
     )
 
 
-def _warning(link: Link, usb: UsbTree, path: str) -> str | None:
-    return "; ".join(text for text in (link.warning, usb.ambiguity(path)) if text is not None) or None
+def _warnings(link: Link, usb: UsbTree, path: str) -> list[DeviceWarning]:
+    return [each for each in (link.warning, usb.ambiguity(path)) if each is not None]
 
 
 def _store(reactor: Any, settings: Settings, gateway: Gateway, name: str) -> tuple[MultiService, Delivery]:

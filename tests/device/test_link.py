@@ -22,7 +22,7 @@ from tests.support.links import REPORT, LinkCase, MemoryEndpoint, texts
 from tests.support.separated import Dialect as SeparatedDialect
 from tests.support.waiting import until
 from usbgate.core.fieldline import LINE_LIMIT, checksum
-from usbgate.core.model import BoardKind, Report, Send
+from usbgate.core.model import BoardKind, DeviceWarning, Report, Send
 from usbgate.device.dialects.fields import Dialect
 from usbgate.device.endpoint import SerialEndpoint, open_device
 from usbgate.device.errors import NoSuchDevice
@@ -558,7 +558,9 @@ class PtyTests(unittest.TestCase):
         other.startService()
         await until(lambda: len(self.listener.calls) > 1)
         self.assertIn("usbgate itself has it open", self.listener.calls[1][1])
-        self.assertEqual((self.link.warning, other.warning), (None, self.listener.calls[1][1]))
+        self.assertIsNone(self.link.warning)
+        busy = DeviceWarning("port open under another name", self.link.path, self.listener.calls[1][1])
+        self.assertEqual(other.warning, busy)
         await self.link.stopService()
         await until(lambda: self.listener.calls[2:] == [("up",)])
         self.assertIsNone(other.warning)

@@ -141,7 +141,10 @@ class WatchTests(unittest.SynchronousTestCase):
         )
         self.users = ["cat (process 1)", "screen (process 2)"]
         self.assertEqual(self.pass_time(60), [])
-        self.assertTrue((self.watch.warning or "").endswith("stop it: cat (process 1), screen (process 2)"))
+        warning = self.watch.warning
+        assert warning is not None
+        self.assertEqual(warning[:2], ("port shared", "cat (process 1), screen (process 2)"))
+        self.assertTrue(warning.text.endswith("stop it: cat (process 1), screen (process 2)"))
         self.users = []
         self.assertEqual(texts(self.pass_time(120)), ["board: no other program has the port open any more"])
         self.assertIsNone(self.watch.warning)
@@ -224,7 +227,7 @@ class LinkTests(unittest.TestCase):
             link.startService()
             await until(lambda: looks)
             self.assertEqual(looks.pop().st_rdev, os.stat(board.tty).st_rdev)
-            self.assertIn("cat (process 1)", link.warning or "")
+            self.assertEqual(link.warning and link.warning.about, "cat (process 1)")
             if data is None:
                 os.close(os.open(board.tty, os.O_RDONLY | os.O_NOCTTY))
             else:

@@ -10,7 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.usb import MadeUpUsb
-from usbgate.core.model import BoardKind
+from usbgate.core.model import BoardKind, DeviceWarning
 from usbgate.device.usb import UsbIds, UsbPort, UsbTree, is_usb, parse_usb
 
 # A place, and what it means.
@@ -160,6 +160,14 @@ class FindingTests(SynchronousTestCase):
         """
         self.assertEqual(UsbTree(self.mktemp()).find(UsbPort("1-1", None)), [])
 
+    def text(self, place: str) -> str:
+        """
+        Return the text of the warning that a place is ambiguous.
+        """
+        warning = self.tree.ambiguity(place)
+        assert warning is not None
+        return warning.text
+
     def test_ambiguity(self) -> None:
         """
         A name that matches two devices gives a warning with an unambiguous name for each; any other name gives none.
@@ -170,7 +178,8 @@ class FindingTests(SynchronousTestCase):
             " usb-port:1-1.3 (ttyUSB1, 1a86:7523), usb-port:1-1.4 (ttyUSB0, 1a86:7523)"
         )
         for place in (by_id, "usb:1a86:7523", "usb:1a86:7523:0001"):
-            self.assertEqual(self.tree.ambiguity(place), line)
+            warning = self.tree.ambiguity(place)
+            self.assertEqual(warning, DeviceWarning("name not unique", line.partition("instead: ")[2], line))
         leonardo = str(self.usb.name_by_id("usb-Arduino_LLC_Arduino_Leonardo-if00", "ttyACM0"))
         for place in (
             *(leonardo, leonardo + "-gone", str(self.usb.name_by_id("stale", "ttyACM7"))),
@@ -193,13 +202,11 @@ class FindingTests(SynchronousTestCase):
         none = str(self.usb.name_by_id("usb-FT-if10", "ttyUSB8"))
         self.assertIsNone(self.tree.ambiguity(none))
         self.usb.plug("1-5", "0403:6011", "FT4", ttyUSB9="1.2", ttyUSB10="1.10")
-        self.assertIn(
-            "usb-port:1-1.2:1.10 (ttyUSB2, 0403:6011), usb-port:1-5:1.10 (ttyUSB10,", str(self.tree.ambiguity(by_id))
-        )
+        self.assertIn("usb-port:1-1.2:1.10 (ttyUSB2, 0403:6011), usb-port:1-5:1.10 (ttyUSB10,", self.text(by_id))
         first = str(self.usb.name_by_id("usb-FT4-if02", "ttyUSB9"))
-        self.assertIn("usb-port:1-1.2 (ttyUSB3, 0403:6011), usb-port:1-5 (ttyUSB9,", str(self.tree.ambiguity(first)))
+        self.assertIn("usb-port:1-1.2 (ttyUSB3, 0403:6011), usb-port:1-5 (ttyUSB9,", self.text(first))
         self.usb.plug("1-6", "0403:6011", None, ttyUSB11="1.2", ttyUSB12="1.10")
-        self.assertRegex(str(self.tree.ambiguity(none)), "^2 devices .*usb-port:1-4:1.10.*usb-port:1-6:1.10")
+        self.assertRegex(self.text(none), "^2 devices .*usb-port:1-4:1.10.*usb-port:1-6:1.10")
 
     def test_many(self) -> None:
         """
@@ -208,7 +215,7 @@ class FindingTests(SynchronousTestCase):
         for number in range(10):
             self.usb.plug(f"1-1.1.{number}", "dead:beef", None, **{f"ttyACM{20 + number}": "1.0"})
         self.assertRegex(
-            str(self.tree.ambiguity("usb:dead:beef")),
+            self.text("usb:dead:beef"),
             r"^10 devices .* usb-port:1-1.1.7 \(ttyACM27, dead:beef\), 2 more$",
         )
 

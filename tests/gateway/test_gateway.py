@@ -17,7 +17,17 @@ from usbgate.core.clock import IClock
 from usbgate.core.errors import Busy, Denied, Malformed, Offline, RequestError, Stopped, TimedOut, Unknown
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.holders import Holder
-from usbgate.core.model import Answer, BoardKind, ClockMark, Event, OwnerRecord, Reading, Report, RequestRecord
+from usbgate.core.model import (
+    Answer,
+    BoardKind,
+    ClockMark,
+    DeviceWarning,
+    Event,
+    OwnerRecord,
+    Reading,
+    Report,
+    RequestRecord,
+)
 from usbgate.core.rules import Rules
 from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
@@ -186,9 +196,10 @@ class LiveTests(GatewayCase):
         self.assertEqual(lines, ["EVENT:device_DEV:leonardo_STATE:online", "EVENT:device_DEV:leonardo_STATE:offline"])
         [device] = self.gateway.queries.devices()
         self.assertEqual((device.name, device.path, device.state), ("leonardo", "/dev/leonardo", "offline"))
-        self.assertIsNone(device.warning)
-        self.gateway.add_link(MemoryLink("clone", self.events), self.rules, lambda: "there are two of it")
-        self.assertEqual([device.warning for device in self.gateway.queries.devices()], [None, "there are two of it"])
+        self.assertEqual(device.warnings, ())
+        warning = DeviceWarning("name not unique", "two", "there are two of it")
+        self.gateway.add_link(MemoryLink("clone", self.events), self.rules, lambda: [warning])
+        self.assertEqual([device.warnings for device in self.gateway.queries.devices()], [(), [warning]])
 
     def test_device_takes_nothing(self) -> None:
         """

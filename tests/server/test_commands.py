@@ -18,7 +18,7 @@ from usbgate.core.alarms import Uncompared
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Busy, Failed, Offline, TimedOut
 from usbgate.core.fieldline import LINE_LIMIT, parse
-from usbgate.core.model import Alarm, RequestRecord, StoredAlarm, StoredReading, StoredRequest
+from usbgate.core.model import Alarm, DeviceWarning, RequestRecord, StoredAlarm, StoredReading, StoredRequest
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import DeviceSummary, Lease, MalformedLine, SensorSummary
@@ -348,6 +348,7 @@ class OtherTests(WordCase):
         Each device is one line; a path that would not read back is changed to plain text.
         """
         counts = LinkCounts(lines_in=5, lines_out=4, fields_left_out=1)
+        warnings = [DeviceWarning("port shared", "cat", "stop cat"), DeviceWarning("name not unique", "x", "say x")]
         self.gateway.known_devices = [
             DeviceSummary(
                 "uno",
@@ -357,7 +358,7 @@ class OtherTests(WordCase):
                 counts,
             ),
             DeviceSummary("b", "/dev/\ud800", "offline", AT),
-            DeviceSummary("c", "usb:2341:8036:85_3:2", "offline", AT, warning="say usb-port:1-1.3 (ttyUSB0)"),
+            DeviceSummary("c", "usb:2341:8036:85_3:2", "offline", AT, warnings=warnings),
         ]
         received = self.send("devices")
         self.assertEqual(
@@ -371,7 +372,7 @@ class OtherTests(WordCase):
             [
                 f"DEV:c_PATH:usb:2341:8036:85 3:2_STATE:offline_SINCE:{AT_TEXT}"
                 + "".join(f"_{count.key}:0" for count in counts)
-                + "_TEXT:say usb-port:1-1.3 (ttyUSB0)",
+                + "_TEXT:stop cat; say x",
                 "OK:devices",
             ],
         )

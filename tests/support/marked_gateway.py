@@ -13,7 +13,7 @@ from tests.support.reference import check_request
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Offline
 from usbgate.core.holders import Holder
-from usbgate.core.model import Answer, Reading, Request
+from usbgate.core.model import Answer, DeviceWarning, Reading, Request
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import DeviceSummary, Lease, MalformedLine, SensorSummary
 from usbgate.testing import AT, reading
@@ -34,7 +34,8 @@ class MarkedGateway(MemoryGateway):
         self.readings = [reading(), reading("a_B:1", field="OK"), reading(1e22, sensor="é")]
         self.known_sensors = [SensorSummary("20", "leonardo", ["A", "B"], AT, 3)]
         self.presented = {"20": SensorSettings(name="the_name:1_X:2")}
-        self.known_devices = [DeviceSummary("leonardo", "/dev/a_b:c", "online", AT, LinkCounts(3), "two\nlines")]
+        warnings = [DeviceWarning("port shared", "x", "two\nlines")]
+        self.known_devices = [DeviceSummary("leonardo", "/dev/a_b:c", "online", AT, LinkCounts(3), warnings)]
         self.kept_malformed = [MalformedLine(AT, "leonardo", "no key", b"_\x00:")]
 
     def ask(self, request: Request, holder: Holder) -> Deferred[Answer]:

@@ -150,6 +150,33 @@ class ExactTests(PageCase):
         expect(card.locator(".value")).to_have_text(["1e-9", "1e-9", "123,456.789012"])
 
 
+class WordsTests(PageCase):
+    """
+    How failures are worded; `test_words` checks that both languages have all words.
+    """
+
+    def test_problem(self) -> None:
+        """
+        A problem of the API is shown in words of the page: by its reason if there is one, else by its code; only of a
+        request that usbgate did not understand, the technical detail is shown.
+        """
+        page = self.show("#/sensor/20")
+        card = page.locator(".card")
+        needs = "You are not allowed to do this: it requires the role “command”."
+        problems = [
+            ("failed", {}, "Something went wrong in usbgate. Its log has the details."),
+            ("denied", {"reason": "role too low", "role": "command"}, needs),
+            ("malformed", {"reason": "line too long"}, "This request is too long for the device."),
+            ("malformed", {"reason": "new"}, "usbgate could not understand this request. Technical detail: x: y"),
+            ("new", {}, "Something went wrong in usbgate. Its log has the details."),
+        ]
+        bodies = [json.dumps({"code": code, "detail": "x: y", **more}) for code, more, _ in problems]
+        page.route("**/ask", lambda route: route.fulfill(status=400, body=bodies.pop(0)), times=len(bodies))
+        for _, _, text in problems:
+            card.locator(".refresh").click()
+            expect(card.locator(".problem")).to_have_text(text)
+
+
 class PhoneTests(PageCase):
     """
     A phone, with fingers.

@@ -63,12 +63,12 @@ class Access:
             Denied: It does not.
         """
         if self.refusal is not None:
-            raise Unauthenticated(self.refusal, role.spelled)
+            raise Unauthenticated(self.refusal, "no such token", role.spelled)
         if self.role < role:
             text = f"this requires the role {role.spelled}"
             if self.token is None:
-                raise Unauthenticated(f"{text}: authenticate with a token", role.spelled)
-            raise Denied(f"{text}; the role of {self.who} is {self.role.spelled}", role.spelled)
+                raise Unauthenticated(f"{text}: authenticate with a token", "token required", role.spelled)
+            raise Denied(f"{text}; the role of {self.who} is {self.role.spelled}", "role too low", role.spelled)
 
     def sign(self, client: str) -> str:
         """

@@ -230,7 +230,7 @@ class Alarms:
         check_value("by", by)
         found = next((each for each in self._open.values() if each.alarm == alarm), None)
         if found is None:
-            raise Unknown(f"no open alarm has the id {alarm}")
+            raise Unknown(f"no open alarm has the id {alarm}", "no such alarm")
         changes = []
         if found.acknowledged is None:
             found = found._replace(acknowledged=at, by=by)

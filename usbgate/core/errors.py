@@ -11,12 +11,14 @@ class RequestError(Exception):
     """
     A request failed; `text` is the reason, for a person to read.
 
-    Each subclass is one code of the protocol (§3); its docstring is the default text.
+    Each subclass is one code of the protocol (§3); its docstring is the default text. `reason`, if it is not None, is
+    one of a few fixed phrases that say more than the code, for front ends that have words of their own.
     """
 
     code: ClassVar[str]
 
-    def __init__(self, text: str = "") -> None:
+    def __init__(self, text: str = "", reason: str | None = None) -> None:
+        self.reason = reason
         self.text = text or " ".join((type(self).__doc__ or "").split()).rstrip(".")
         super().__init__(self.text)
 
@@ -53,10 +55,10 @@ class Malformed(RequestError):
     """
 
     code = "malformed"
+    reason: str
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        self.reason = reason
-        super().__init__(f"{reason}: {detail}" if detail else reason)
+        super().__init__(f"{reason}: {detail}" if detail else reason, reason)
 
 
 class Unknown(RequestError):
@@ -76,9 +78,14 @@ class Denied(RequestError):
 
     code = "denied"
 
-    def __init__(self, text: str = "The client is not permitted to do that", role: str | None = None) -> None:
+    def __init__(
+        self,
+        text: str = "The client is not permitted to do that",
+        reason: str | None = None,
+        role: str | None = None,
+    ) -> None:
         self.role = role
-        super().__init__(text)
+        super().__init__(text, reason)
 
 
 class Unauthenticated(Denied):

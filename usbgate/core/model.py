@@ -114,6 +114,21 @@ class BoardKind(NamedTuple):
 UNKNOWN_BOARD = BoardKind()
 
 
+class DeviceWarning(NamedTuple):
+    """
+    What a person should know of a device and can do about it.
+
+    Attributes:
+        reason: One of a few fixed phrases, for front ends that have words of their own.
+        about: What it is about: programs, a path, a name, or ports.
+        text: The whole, as one line in English.
+    """
+
+    reason: str
+    about: str
+    text: str
+
+
 class Answer(NamedTuple):
     """
     A report that answers a question.

@@ -10,6 +10,7 @@ import os
 import pwd
 import stat
 from contextlib import suppress
+from typing import ClassVar
 
 
 class DeviceError(Exception):
@@ -45,9 +46,15 @@ class AmbiguousDevice(DeviceError):
 class DeviceBusy(DeviceError):
     """
     Another program holds the port.
+
+    Attributes:
+        reason, about: As in `DeviceWarning`.
     """
 
+    reason: ClassVar[str] = "port in use"
+
     def __init__(self, path: str) -> None:
+        self.about = path
         super().__init__(
             path,
             f"in use by another program; stop it (ModemManager, brltty, a serial monitor?): `fuser -v {path}` names it",
@@ -59,12 +66,15 @@ class SecondName(DeviceBusy):
     usbgate itself has the port open, under another name.
     """
 
+    reason = "port open under another name"
+
     def __init__(self, path: str, other: str) -> None:
         """
         Args:
             path: The device, as the configuration spells it.
             other: The name under which it is open.
         """
+        self.about = other
         DeviceError.__init__(
             self, path, f"usbgate itself has it open, as {other}; remove one of the two devices from the configuration"
         )

@@ -20,7 +20,7 @@ from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.linebuffer import DeviceLineBuffer
-from usbgate.core.model import UNKNOWN_BOARD, BoardKind, Report, Request, Send
+from usbgate.core.model import UNKNOWN_BOARD, BoardKind, DeviceWarning, Report, Request, Send
 from usbgate.device.diagnostics import GARBLED_BYTES, Diagnostics
 from usbgate.device.filters import EchoFilter, RepeatFilter
 from usbgate.device.interfaces import IDeviceLink, IDialect, ILinkListener, IResettable, ISharedPort
@@ -221,7 +221,7 @@ class Link(Service):
         )
 
     @property
-    def warning(self) -> str | None:
+    def warning(self) -> DeviceWarning | None:
         """
         What a person should know of the port: who else has it open.
         """

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from usbgate.core.model import DeviceWarning
 from usbgate.device.interfaces import ISharedPort
 
 INTERVAL = 60.0  # seconds between two looks
@@ -42,7 +43,7 @@ class PortWatch:
             path: Its path as the configuration spells it, for the log.
             find_users: Finds the other programs that have a tty open; None to look for none.
         """
-        self.warning: str | None = None
+        self.warning: DeviceWarning | None = None
         self._reactor = reactor
         self._device = device
         self._path = path
@@ -107,10 +108,11 @@ class PortWatch:
         if port is not self._port:  # closed meanwhile
             return
         if users:
-            text = f"another program has the port open and may take lines away, stop it: {', '.join(users)}"
+            named = ", ".join(users)
+            text = f"another program has the port open and may take lines away, stop it: {named}"
             if self.warning is None:
                 self.log.warn("{device}: {text} ({path})", device=self._device, text=text, path=self._path)
-            self.warning = text
+            self.warning = DeviceWarning("port shared", named, text)
         elif self.warning is not None:
             self.warning = None
             self.log.info("{device}: no other program has the port open any more", device=self._device)

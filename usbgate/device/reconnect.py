@@ -15,6 +15,7 @@ from twisted.logger import FilteringLogObserver, Logger, LogLevel, LogLevelFilte
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from usbgate.core.model import DeviceWarning
 from usbgate.device.errors import DeviceBusy
 
 # A replugged device is back within 0.8 s. Twisted's own policy waits up to 60 s, and its jitter alone up to 1 s.
@@ -86,7 +87,7 @@ class Reconnector:
             failed: Called with the reason if the first attempt after `start` fails; later failures are only logged.
             retry: Returns the seconds to wait before the nth attempt in a row.
         """
-        self.warning: str | None = None
+        self.warning: DeviceWarning | None = None
         self._reactor = reactor
         self._device = device
         self._path = path
@@ -201,7 +202,8 @@ class Reconnector:
         if not self.running:  # the attempt was cancelled
             return
         reason = failure.getErrorMessage()
-        self.warning = reason if failure.check(DeviceBusy) else None
+        error = failure.value
+        self.warning = DeviceWarning(error.reason, error.about, reason) if isinstance(error, DeviceBusy) else None
         if failure.type not in self._logged:
             # One line for each kind of failure: that another program grabs a replugged device is news.
             self._logged.add(failure.type)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from usbgate.core.model import UNKNOWN_BOARD, BoardKind
+from usbgate.core.model import UNKNOWN_BOARD, BoardKind, DeviceWarning
 
 # The prefixes of USB devices; everything else is a path, or an endpoint string.
 PREFIXES = ("usb:", "usb-port:")
@@ -227,7 +227,7 @@ class UsbTree:
         native = name.startswith("ttyACM") and not resets and ids not in _OTHER_BRIDGES
         return BoardKind(resets and not keep_dtr, native)
 
-    def ambiguity(self, place: str) -> str | None:
+    def ambiguity(self, place: str) -> DeviceWarning | None:
         """
         Return a warning if a place matches several devices that are plugged in.
 
@@ -238,7 +238,7 @@ class UsbTree:
             place: As the configuration spells it.
 
         Returns:
-            One line that names the matching devices without ambiguity, or None.
+            A warning that names the matching devices without ambiguity, or None.
         """
         if is_usb(place):
             same = self.find(parse_usb(place))
@@ -246,7 +246,9 @@ class UsbTree:
             same = self._same_descriptor(place)
         else:
             return None
-        return self.describe_ambiguity(same) if len(same) > 1 else None
+        if len(same) < 2:
+            return None
+        return DeviceWarning("name not unique", self.describe(same), self.describe_ambiguity(same))
 
     def describe_ambiguity(self, same: Sequence[UsbTty]) -> str:
         """

@@ -28,6 +28,7 @@ from usbgate.core.model import (
     Answer,
     BoardKind,
     DeviceEvent,
+    DeviceWarning,
     Event,
     Report,
     Request,
@@ -101,17 +102,19 @@ class Gateway(Service):
         self._stopping = False
         self._passed: set[tuple[str, str]] = set()  # from one device to another: logged
 
-    def add_link(self, link: IDeviceLink, rules: Rules, warning: Callable[[], str | None] = lambda: None) -> None:
+    def add_link(
+        self, link: IDeviceLink, rules: Rules, warnings: Callable[[], Sequence[DeviceWarning]] = tuple
+    ) -> None:
         """
         Add a device, before its link is started.
 
         Args:
             link: The link.
             rules: The configuration of asking over it.
-            warning: Returns `DeviceSummary.warning`.
+            warnings: Returns `DeviceSummary.warnings`.
         """
         self._recorder.add_device(link.name)
-        route = self._routing.add(link, rules, warning, self._clock.wall())
+        route = self._routing.add(link, rules, warnings, self._clock.wall())
         self._holders.links.append(route.pending.queues)
         link.listener = _LinkListener(self, route)
 
@@ -239,7 +242,7 @@ class Gateway(Service):
         if self._stopping:
             return fail(Stopped())
         if route is None:
-            return fail(Unknown(f"no such device: {device}"))
+            return fail(Unknown(f"no such device: {device}", "no such device"))
         if route.lease is not None:
             return fail(Busy(f"{device} is lent already"))
         route.lease = lease = object()

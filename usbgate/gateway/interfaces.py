@@ -19,6 +19,7 @@ from usbgate.core.model import (
     Alarm,
     Answer,
     Bucket,
+    DeviceWarning,
     Event,
     Reading,
     Request,
@@ -84,7 +85,7 @@ class DeviceSummary:
         state: `starting`, `settling`, `online`, `silent`, `offline` or `lent`.
         since: Since when: whole milliseconds since 1970, UTC.
         counts: What is counted of its link.
-        warning: What a person should know of it and can do about it; None where all is well.
+        warnings: What a person should know of it and can do about it.
         lent_to: The client that it is lent to; None while it is not lent.
     """
 
@@ -93,7 +94,7 @@ class DeviceSummary:
     state: str
     since: int
     counts: LinkCounts = field(default_factory=LinkCounts)
-    warning: str | None = None
+    warnings: Sequence[DeviceWarning] = ()
     lent_to: str | None = None
 
 

@@ -183,8 +183,8 @@ class Queries:
 
 async def _fetch(store: IStore | None, query: Callable[[IStore], Deferred[_T]]) -> _T:
     if store is None:
-        raise StoreUnavailable("nothing is stored: the setting `database` is none")
+        raise StoreUnavailable("nothing is stored: the setting `database` is none", "nothing is stored")
     try:
         return await query(store)
     except SinkUnavailable as error:
-        raise StoreUnavailable(f"the database cannot be queried: {error}") from None
+        raise StoreUnavailable(f"the database cannot be queried: {error}", "database away") from None

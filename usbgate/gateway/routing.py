@@ -4,7 +4,7 @@ The devices, the requests over each of them, and which one serves a sensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from usbgate.core.errors import Unknown
 from usbgate.core.fieldline import LINE_LIMIT
-from usbgate.core.model import Answer, Request
+from usbgate.core.model import Answer, DeviceWarning, Request
 from usbgate.core.pending import PendingRequests
 from usbgate.core.rules import Rules
 from usbgate.core.sensors import KnownSensors
@@ -37,7 +37,7 @@ class Route:
         pending: The requests over it.
         room: Bytes that a request may have.
         state: See `DeviceSummary`, as is `since`.
-        warning: Returns `DeviceSummary.warning`.
+        warnings: Returns `DeviceSummary.warnings`.
         offline_since: When the link was lost, in monotonic seconds; None while there is one.
         link_state: `pending.state` when `state` was derived from it.
         silent: Whether the device is silent.
@@ -50,7 +50,7 @@ class Route:
     room: int
     state: str
     since: int
-    warning: Callable[[], str | None]
+    warnings: Callable[[], Sequence[DeviceWarning]]
     offline_since: float | None
     link_state: str = ""
     silent: bool = False
@@ -89,7 +89,7 @@ class Route:
         """
         link = self.link
         return DeviceSummary(
-            link.name, link.path, self.state, self.since, replace(link.counts), self.warning(), self.lent_to
+            link.name, link.path, self.state, self.since, replace(link.counts), self.warnings(), self.lent_to
         )
 
 
@@ -128,20 +128,22 @@ class Routing:
         self._stopped = False
         sensors.is_absent = self._is_absent
 
-    def add(self, link: IDeviceLink, rules: Rules, warning: Callable[[], str | None], since: int) -> Route:
+    def add(
+        self, link: IDeviceLink, rules: Rules, warnings: Callable[[], Sequence[DeviceWarning]], since: int
+    ) -> Route:
         """
         Add a device (see `Gateway.add_link`).
 
         Args:
             link: Its link.
             rules: The configuration of asking over it.
-            warning: Returns `DeviceSummary.warning`.
+            warnings: Returns `DeviceSummary.warnings`.
             since: The wall clock: whole milliseconds since 1970, UTC.
         """
         pending: PendingRequests[Deferred[Answer]] = PendingRequests(link.name, rules, link.size, self._first_tag)
         room = LINE_LIMIT - TAG_ROOM if rules.tags else LINE_LIMIT
         route = self.routes[link.name] = Route(
-            link, pending, room, pending.state, since, warning, self._reactor.seconds(), pending.state
+            link, pending, room, pending.state, since, warnings, self._reactor.seconds(), pending.state
         )
         return route
 
@@ -157,7 +159,7 @@ class Routing:
         settings = self._sensor_settings.get(sensor)
         if name is not None:
             if name not in self.routes:
-                raise Unknown(f"no such device: {name}")
+                raise Unknown(f"no such device: {name}", "no such device")
             return self.routes[name], settings is not None or self._sensors.knows(sensor)
         if settings is not None and settings.device in self.routes:
             return self.routes[settings.device], True
@@ -166,7 +168,7 @@ class Routing:
             return self.routes[owner], True
         if len(self.routes) == 1:
             return next(iter(self.routes.values())), settings is not None or owner is not None
-        raise Unknown(f"the device of sensor {sensor} is not known: name one with DEV")
+        raise Unknown(f"the device of sensor {sensor} is not known: name one with DEV", "device not known")
 
     def _is_absent(self, device: str) -> bool:
         route = self.routes[device]

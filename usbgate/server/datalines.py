@@ -67,7 +67,7 @@ def device_fields(device: DeviceSummary, with_path: bool) -> Mapping[str, str]:
         "STATE": device.state,
         "SINCE": format_time(device.since),
         **{count.key: str(count.value) for count in device.counts},
-        **({"TEXT": device.warning} if device.warning else {}),
+        **({"TEXT": "; ".join(each.text for each in device.warnings)} if device.warnings else {}),
     }
 
 

@@ -126,7 +126,7 @@ class Api:
         """
         for found in sensors_json(self._queries, self.wall(), sensor):
             return found
-        raise Unknown(f"no such sensor: {sensor[:80]}")
+        raise Unknown(f"no such sensor: {sensor[:80]}", "no such sensor")
 
     @calls.post("/api/v1/sensors/{sensor}/ask", errors=[Unknown, Busy, Offline, TimedOut])
     async def ask(self, request: Any, sensor: str, body: schema.ApiAsk) -> schema.ApiAnswer:

@@ -93,7 +93,7 @@ class Credentials:
         access = self._authority.authenticate(secret, host)
         if access.refusal is not None:
             await deferLater(self._reactor, self._authority.delay(host))
-            raise Unauthenticated(access.refusal)
+            raise Unauthenticated(access.refusal, "no such token")
         return access
 
     def without_token(self, request: Any) -> Access:

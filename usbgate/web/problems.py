@@ -74,6 +74,7 @@ class HttpProblem(Exception):
                 status=self.status,
                 detail=self.error.text,
                 code=self.error.code,  # type: ignore[arg-type]  # those are the codes
+                reason=self.error.reason,
                 role=self.error.role if isinstance(self.error, Denied) else None,
             )
         )

@@ -20,6 +20,7 @@ _Query = TypeVar("_Query", bound=msgspec.Struct)
 
 _AGE = r"^[0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h|d|w)?$"
 
+_INVALID = "invalid query"
 _REASON_LIMIT = 200  # characters of a reason, which may quote what the client sent
 
 
@@ -165,23 +166,23 @@ def read_query(kind: type[_Query], arguments: Mapping[bytes, list[bytes]], now: 
         except UnicodeDecodeError:
             raise Malformed("not UTF-8", "the query") from None
         if name not in known:
-            raise Malformed(f"{name[:40]}: unknown parameter (known: {', '.join(sorted(known)) or 'none'})")
+            raise Malformed(_INVALID, f"{name[:40]}: unknown parameter (known: {', '.join(sorted(known)) or 'none'})")
         if name in lists:
             texts[name] = spelled
         elif len(spelled) == 1:
             texts[name] = spelled[0]
         else:
-            raise Malformed(f"{name}: given twice")
+            raise Malformed(_INVALID, f"{name}: given twice")
     for name, required in known.items():
         if required and name not in texts:
-            raise Malformed(f"{name}: required")
+            raise Malformed(_INVALID, f"{name}: required")
     try:
         return msgspec.convert(texts, kind, strict=False, dec_hook=lambda value, text: value.parse(text, now))
     except msgspec.ValidationError as error:
         reason, _, name = str(error).removesuffix("`").rpartition(" - at `$.")
         name = name.partition("[")[0]  # of a list, the value that is wrong is in the reason
         reason = reason.partition(", got ")[0]
-        raise Malformed(f"{name}: {reason[:1].lower()}{reason[1:_REASON_LIMIT]}") from None
+        raise Malformed(_INVALID, f"{name}: {reason[:1].lower()}{reason[1:_REASON_LIMIT]}") from None
 
 
 def _is_list(annotation: Any) -> bool:

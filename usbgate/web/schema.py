@@ -159,7 +159,8 @@ class ApiProblem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     Why a call failed (RFC 9457), as application/problem+json.
 
-    `code` is an error code of the line protocol, `role` the role that would have been required.
+    `code` is an error code of the line protocol, `reason` one of a few fixed phrases that say more, `role` the role
+    that would have been required.
     """
 
     type: str
@@ -167,6 +168,7 @@ class ApiProblem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: int
     detail: str
     code: Literal["timeout", "offline", "busy", "malformed", "unknown", "denied", "limit", "failed", "stopped"]
+    reason: str | None = None
     role: str | None = None
 
 
@@ -452,10 +454,21 @@ class ApiPastAlarms(Struct, frozen=True, kw_only=True):
     alarms: list[ApiPastAlarm]
 
 
+class ApiWarning(Struct, frozen=True, kw_only=True):
+    """
+    What a person should know of a device and can do about it: `text` in English, or `reason`, one of a few fixed
+    phrases, and `about`, such as the names of programs.
+    """
+
+    reason: str
+    about: str
+    text: str
+
+
 class ApiDevice(Struct, frozen=True, kw_only=True):
     """
-    A device: its path (null for all but the role `admin`), its state and since when, its counts, a warning if there is
-    one, and the client that it is lent to.
+    A device: its path (null for all but the role `admin`), its state and since when, its counts, what is wrong with it,
+    and the client that it is lent to.
     """
 
     name: str
@@ -463,7 +476,7 @@ class ApiDevice(Struct, frozen=True, kw_only=True):
     state: str
     since: ApiMoment
     counts: dict[str, int]
-    warning: str | None
+    warnings: list[ApiWarning]
     lent_to: str | None
 
 

@@ -108,7 +108,8 @@ class RequestGuard:
             raise HttpProblem(Malformed("no Host, or more than one"))
         if not self.is_ours(hosts[0]):
             raise HttpProblem(
-                Denied("this host is not allowed: add it to hosts in [http]"), HTTPStatus.MISDIRECTED_REQUEST
+                Denied("this host is not allowed: add it to hosts in [http]", "host not allowed"),
+                HTTPStatus.MISDIRECTED_REQUEST,
             )
 
     def _check_origin(self, request: Any) -> None:
@@ -120,7 +121,8 @@ class RequestGuard:
             except ValueError:
                 parts = urlsplit("")
             if parts.scheme not in ("http", "https") or not self.is_ours(parts.netloc):
-                raise HttpProblem(Denied("this origin is not allowed: add its host to hosts, or it to cors, in [http]"))
+                text = "this origin is not allowed: add its host to hosts, or it to cors, in [http]"
+                raise HttpProblem(Denied(text, "origin not allowed"))
 
 
 def check_type(request: Any) -> None:

@@ -55,6 +55,7 @@ from usbgate.web.schema import (
     ApiTexts,
     ApiUncompared,
     ApiValue,
+    ApiWarning,
 )
 
 _UNCONFIGURED = SensorSettings()
@@ -305,7 +306,7 @@ def device_json(device: DeviceSummary, with_path: bool = True) -> ApiDevice:
         state=device.state,
         since=format_time(device.since),
         counts={count.key.lower(): count.value for count in device.counts},
-        warning=device.warning,
+        warnings=[ApiWarning(reason=each.reason, about=each.about, text=each.text) for each in device.warnings],
         lent_to=device.lent_to,
     )
 

@@ -6,7 +6,7 @@ import { conditionText, fieldLabel, fieldText, time } from "./format.js";
 import { kept, remember } from "./memory.js";
 import { sensorAddress } from "./sensortext.js";
 import { store } from "./store.js";
-import { count, problemText, t } from "./words.js";
+import { count, problemText, t, warningText } from "./words.js";
 
 /** The alarms, in a live region. Each keeps its element, so that only new ones are announced. */
 export class Alarms {
@@ -106,14 +106,14 @@ function notices() {
     return found; // nothing else is known
   }
   for (const each of store.devices.values()) {
-    const { name, state, since, warning, lent_to: client } = each;
+    const { name, state, since, warnings, lent_to: client } = each;
     if (["offline", "silent", "lent"].includes(state)) {
       const shape = state === "lent" ? "info" : "offline";
       const at = time(state === "silent" ? store.lastReport(each) : Date.parse(since));
       const key = state === "lent" && client ? "notice.lent.to" : `notice.${state}`;
       found.push([`device ${name}`, shape, t(key, { device: name, client, time: at })]);
     }
-    if (warning) found.push([`warning ${name}`, "info", t("notice.warning", { device: name, text: warning })]);
+    for (const warning of warnings) found.push([`warning ${name} ${warning.reason}`, "info", warningText(name, warning)]);
   }
   for (const { device, sensor, field, condition, text } of store.uncompared) {
     const name = store.sensors.get(sensor)?.name ?? sensor;

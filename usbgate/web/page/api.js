@@ -6,11 +6,14 @@ const LIMIT = 20_000; // ms for a call that asks no device
 // A browser opens 6 connections to a host. Events take one; requests to devices leave some for other calls.
 const MAX_ASKS = 3;
 
-/** Why a call failed: `code` is one of usbgate's, or "unreachable" without a response of usbgate. */
+/**
+ * Why a call failed: `code` is one of usbgate's, or "unreachable" without a response of usbgate; `reason` is a phrase
+ * that says more, or undefined; `role` is the role that would be required.
+ */
 export class Problem extends Error {
-  constructor(code, detail) {
+  constructor(code, detail, { reason, role } = {}) {
     super(detail);
-    this.code = code;
+    Object.assign(this, { code, reason, role });
   }
 }
 
@@ -24,7 +27,7 @@ async function call(path, options) {
     // Includes the HTML error page of a proxy.
     throw new Problem("unreachable", response ? `HTTP ${response.status}` : String(error.message));
   }
-  if (!response.ok) throw new Problem(body.code ?? "failed", body.detail ?? response.statusText);
+  if (!response.ok) throw new Problem(body.code ?? "failed", body.detail ?? response.statusText, body);
   return body;
 }
 

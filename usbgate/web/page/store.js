@@ -219,7 +219,7 @@ class Store extends Listeners {
   }
 
   setDevice({ device: name, state, since }) {
-    const device = this.devices.get(name) ?? { name, warning: null, lent_to: null };
+    const device = this.devices.get(name) ?? { name, warnings: [], lent_to: null };
     this.devices.set(name, { ...device, state, since });
     for (const sensor of this.sensors.values()) {
       if (sensor.device !== name) continue;

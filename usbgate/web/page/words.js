@@ -44,10 +44,16 @@ export function word(key, otherwise) {
   return Object.hasOwn(LANGUAGES[chosen], key) ? LANGUAGES[chosen][key] : otherwise;
 }
 
-/** The text for a problem. */
-export function problemText(problem) {
-  const key = `problem.${problem.code}`;
-  return key in LANGUAGES[chosen] ? t(key, { detail: problem.message }) : problem.message;
+/** The text for a problem: for its reason, if there is one, else for its code. */
+export function problemText({ code, reason, role, message }) {
+  const keys = [`problem.${code}.${reason}`, `problem.${code}`, "problem.failed"];
+  return t(keys.find((key) => Object.hasOwn(LANGUAGES[chosen], key)), { detail: message, role });
+}
+
+/** The text for a warning about a device. */
+export function warningText(device, { reason, about, text }) {
+  const key = `warning.${reason}`;
+  return Object.hasOwn(LANGUAGES[chosen], key) ? t(key, { device, about }) : `${device}: ${text}`;
 }
 
 /** The text for a number of things, such as "notice.rows". */
