@@ -505,7 +505,7 @@ class World:
         here = {protocol for protocol, peer in self.peers.items() if peer.transport.open}
         demand(self.factory.connections == here, "connections are forgotten", self.factory.connections, here)
         for protocol in here:
-            demand(protocol.in_flight == 0, "no request is in flight", protocol.in_flight)
+            demand(protocol.requests.in_flight == 0, "no request is in flight", protocol.requests.in_flight)
             demand(protocol.unsent == 0, "all was sent", protocol.unsent)
         watchers = self.factory.subscribers
         subscribed = {protocol for protocol in here if protocol.console in watchers}

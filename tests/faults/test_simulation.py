@@ -31,7 +31,7 @@ from usbgate.core.recorder import Entry, Recorder
 from usbgate.core.sensors import KnownSensors
 from usbgate.net import sendqueue
 from usbgate.net.broadcast import EventBatch
-from usbgate.server import commands, console, protocol
+from usbgate.server import commands, console, protocol, requests
 from usbgate.store.interfaces import Reject
 from usbgate.store.restoration import Restoration
 
@@ -70,7 +70,7 @@ class SimulationCase(SynchronousTestCase):
         """
         Make some limits so small that a world reaches them with some hundred lines.
         """
-        self.patch(protocol, "IN_FLIGHT_LIMIT", 8)
+        self.patch(requests, "IN_FLIGHT_LIMIT", 8)
         self.patch(protocol, "WORDS_LIMIT", 6)
         self.patch(protocol.ClientProtocol, "lines_at_once", 3)
         self.patch(protocol, "UNSENT_LIMIT", 300)

@@ -24,12 +24,12 @@ from usbgate.server.factory import IDLE_AFTER, STOP_LIMIT, ClientFactory, Client
 from usbgate.server.intake import LINES_AT_ONCE, TURN_TIME
 from usbgate.server.protocol import (
     FIRST_DATA_PATIENCE,
-    IN_FLIGHT_LIMIT,
     LINES_PER_SLICE,
     OVER_LONG_LIMIT,
     UNSENT_LIMIT,
     ClientProtocol,
 )
+from usbgate.server.requests import IN_FLIGHT_LIMIT
 from usbgate.testing import AT
 
 
@@ -132,7 +132,7 @@ class RequestTests(ServerCase):
         (request,) = self.gateway.requested
         self.assertEqual((request.origin, request.client, request.timeout), ("10.0.0.7", "10.0.0.7:4711", 3.0))
         local = self.factory.buildProtocol(UNIXAddress(None))
-        self.assertEqual((local.origin, local.client), ("local", "local"))
+        self.assertEqual((local.peer.origin, local.peer.name), ("local", "local"))
 
     def test_tags(self) -> None:
         """
@@ -169,7 +169,7 @@ class RequestTests(ServerCase):
         self.gateway.fail(0, ZeroDivisionError("secret"))
         self.assertNotIn("secret", "".join(self.received()))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
-        self.assertEqual(self.client.in_flight, 0)
+        self.assertEqual(self.client.requests.in_flight, 0)
 
     def test_malformed(self) -> None:
         """
@@ -297,9 +297,9 @@ class RequestTests(ServerCase):
         self.gateway.fail(1, Offline())
         self.turn()
         self.assertEqual(len(self.gateway.asked), 2)
-        self.assertEqual(self.gateway.holders, [self.client.holder] * 2)
-        self.assertEqual(self.gateway.gone, [(self.client.holder, 2)])
-        self.assertEqual(self.client.holder.host, "10.0.0.7")
+        self.assertEqual(self.gateway.holders, [self.client.requests.holder] * 2)
+        self.assertEqual(self.gateway.gone, [(self.client.requests.holder, 2)])
+        self.assertEqual(self.client.requests.holder.host, "10.0.0.7")
         self.assertEqual(self.factory.counts()["CLIENTS"], 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -784,7 +784,7 @@ class TurnTests(ServerCase):
         self.transport.abortConnection()
         self.clock.turn()  # the transport's own
         self.assertEqual(self.sensors(), [str(n) for n in range(LINES)])
-        self.assertEqual(self.gateway.gone, [(self.client.holder, len(self.gateway.asked))])
+        self.assertEqual(self.gateway.gone, [(self.client.requests.holder, len(self.gateway.asked))])
         self.assertEqual(self.clock.getDelayedCalls(), [])
         for n in range(LINES):
             self.gateway.answer(n)

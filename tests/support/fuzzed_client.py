@@ -29,6 +29,7 @@ from usbgate.core.fieldline import LINE_LIMIT, parse
 from usbgate.core.model import ReportEvent
 from usbgate.server import console
 from usbgate.server import protocol as server
+from usbgate.server import requests as server_requests
 from usbgate.server.factory import ClientFactory
 from usbgate.testing import AT
 
@@ -37,7 +38,7 @@ Step = bytes | str
 
 # Limits by module, so small that a client reaches them with some hundred bytes.
 SMALL_LIMITS = [
-    ("usbgate.server.protocol", "IN_FLIGHT_LIMIT", 4),
+    ("usbgate.server.requests", "IN_FLIGHT_LIMIT", 4),
     ("usbgate.server.protocol", "WORDS_LIMIT", 4),
     ("usbgate.server.protocol", "UNSENT_LIMIT", 300),
     ("usbgate.server.console", "SUBSCRIBER_LIMIT", 900),
@@ -162,10 +163,10 @@ class FuzzedClient:
         protocol = self.protocol
         assert len(protocol.buffer.rest) <= LINE_LIMIT + 1
         assert len(protocol.console.words) <= server.WORDS_LIMIT + 1  # one of them is being answered
-        assert protocol.in_flight <= server.IN_FLIGHT_LIMIT
+        assert protocol.requests.in_flight <= server_requests.IN_FLIGHT_LIMIT
         # Nothing is read while lines wait.
         assert sum(map(len, protocol.waiting)) <= self._largest + LINE_LIMIT + 1
-        answers = (server.IN_FLIGHT_LIMIT + 2) * 3 * LINE_LIMIT
+        answers = (server_requests.IN_FLIGHT_LIMIT + 2) * 3 * LINE_LIMIT
         assert protocol.unsent <= console.SUBSCRIBER_LIMIT + answers + _LONGEST_REPLY, protocol.unsent
 
     def settle(self) -> None:
@@ -201,7 +202,7 @@ class FuzzedClient:
         self._check_heard(expected, whole)
         if self.transport.connected:
             assert not self.protocol.half_closed or self.protocol.console in self.factory.subscribers
-            assert self.protocol.in_flight == 0
+            assert self.protocol.requests.in_flight == 0
             self.transport.abortConnection()
         else:
             assert not whole or self.protocol.half_closed

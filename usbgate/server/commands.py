@@ -88,7 +88,7 @@ async def ask(console: Console, arguments: Sequence[str]) -> str | None:
         request = parse_request(_request_fields(command, sensor, options), console.origin, console.client)
         tag = fields.get("TAG")
         console.factory.authority.check_request(console.access, request)
-        console.send_lines(answer_line(await console.gateway.ask(request, console.connection.holder), tag))
+        console.send_lines(answer_line(await console.gateway.ask(request, console.connection.requests.holder), tag))
     except RequestError as error:
         return error_line(error, fields)
     return format_line({"OK": "ask", "TAG": tag}) if tag else None
@@ -273,9 +273,9 @@ async def auth(console: Console, arguments: Sequence[str]) -> None:
     """
     if len(arguments) != 1:
         raise auth.usage_error()
-    access = console.connection.authenticate(arguments[0])
+    access = console.connection.peer.authenticate(arguments[0])
     access.check(Role.NONE)
-    console.connection.admit(access)
+    console.connection.peer.admit(access)
     await console.send_data([{"NAME": access.who or "", "ROLE": access.role.spelled}])
 
 

@@ -53,7 +53,7 @@ class Console:
         self.connection = connection
         self.factory = connection.factory
         self.gateway = connection.factory.gateway
-        self.origin = connection.origin
+        self.origin = connection.peer.origin
         self.words: deque[str | RequestError] = deque()
         self._leases: list[Lease] = []
         self._lost_events = 0  # since the client stopped reading
@@ -65,14 +65,14 @@ class Console:
         """
         What the client may do.
         """
-        return self.connection.access
+        return self.connection.peer.access
 
     @property
     def client(self) -> str:
         """
         Who the client is, for the log and for the record of requests.
         """
-        return self.connection.client
+        return self.connection.peer.name
 
     @property
     def is_active(self) -> bool:

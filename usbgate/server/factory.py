@@ -128,7 +128,7 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
         refusal: RequestError | None = Stopped() if self._stopping else self._take_place(client)
         if refusal is None:
             self._accepted += 1
-            self._silent[client.is_local][client] = None
+            self._silent[client.peer.is_local][client] = None
         self.connections.add(client)
         return refusal
 
@@ -136,9 +136,9 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
         places = self._places
         if len(places) >= places.most // 2:
             self._look_for_idle()
-        refusal = places.take(client, client.origin)
-        if refusal is NoPlace.IN_ALL and self._make_room(client.is_local):
-            refusal = places.take(client, client.origin)
+        refusal = places.take(client, client.peer.origin)
+        if refusal is NoPlace.IN_ALL and self._make_room(client.peer.is_local):
+            refusal = places.take(client, client.peer.origin)
         if refusal is None:
             return None
         self.limited += 1
@@ -155,7 +155,7 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
             idle.clear()
         for client in self._places:
             if client.is_idle and not client.sent_data:
-                self._idle[client.is_local][client] = None
+                self._idle[client.peer.is_local][client] = None
             client.sent_data = False
 
     def _make_room(self, local: bool) -> bool:
@@ -181,7 +181,7 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
         """
         Let a connection make room only if it is idle for `IDLE_AFTER`, now that it has sent a line.
         """
-        self._silent[client.is_local].pop(client, None)
+        self._silent[client.peer.is_local].pop(client, None)
 
     def remove(self, client: ClientProtocol) -> None:
         """
@@ -190,7 +190,7 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
         self.connections.discard(client)
         self._places.leave(client)
         for candidates in (self._silent, self._idle):
-            candidates[client.is_local].pop(client, None)
+            candidates[client.peer.is_local].pop(client, None)
         if self._all_closed is not None and not self.connections:
             if self._stop_call is not None:
                 self._stop_call.cancel()
@@ -224,7 +224,7 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
         return {
             "CLIENTS": len(self.connections),
             "WATCHERS": len(self.subscribers),
-            "WAITING": sum(client.in_flight for client in self.connections),
+            "WAITING": sum(client.requests.in_flight for client in self.connections),
             "ACCEPTED": self._accepted,
             "LIMITED": self.limited,
             "DENIED": self.authority.denied,

@@ -24,7 +24,7 @@ LINES_AT_ONCE = 64  # of all chunks of a reactor turn, beyond the first line of 
 
 class Intake:
     """
-    Work for clients that is put off to a later reactor turn, and clients that have sent too much in a second.
+    What all connections share: work that is put off to a later reactor turn, and the budgets that are used up.
 
     Attributes:
         bytes_per_turn: The most bytes that are read of a connection in a reactor turn.
@@ -125,3 +125,56 @@ class Intake:
             call()
         except Exception:
             self.log.failure("unexpected error while serving a client")
+
+
+class ByteBudget:
+    """
+    How much one connection may send in a second.
+
+    It looks at the time only when a second's bytes were read, so nothing is done for each second.
+
+    Attributes:
+        left: Bytes until the next `check`. The connection subtracts what it reads, and checks when none are left.
+        is_spent: Whether nothing is to be read until the second is over.
+    """
+
+    def __init__(self, reactor: IReactorTime, intake: Intake, changed: Callable[[], None]) -> None:
+        """
+        Args:
+            reactor: For the time.
+            intake: For the bytes of a second, and its end.
+            changed: Called whenever `is_spent` changes.
+        """
+        self.left = intake.bytes_per_second
+        self.is_spent = False
+        self._reactor = reactor
+        self._intake = intake
+        self._changed = changed
+        self._second = int(reactor.seconds())  # of the reactor's clock
+
+    def check(self) -> None:
+        """
+        Have nothing read until the second is over, if the bytes were sent within it.
+        """
+        self.left = self._intake.bytes_per_second
+        second = int(self._reactor.seconds())
+        if second != self._second:
+            self._second = second
+        else:
+            self.is_spent = True
+            self._intake.next_second(self._second_over)
+            self._changed()
+
+    def _second_over(self) -> None:
+        self.is_spent = False
+        self._second = int(self._reactor.seconds())
+        self._changed()
+
+    def close(self) -> bool:
+        """
+        Forget the connection.
+
+        Returns:
+            Whether nothing was to be read from it.
+        """
+        return self._intake.forget(self._second_over)

@@ -9,6 +9,7 @@ from codecs import BOM_UTF8
 
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import LINE_LIMIT
+from usbgate.server.requests import is_original_request
 
 _EMPTY_LINES = re.compile(rb"(?:\r?\n)*")
 
@@ -30,19 +31,23 @@ class Opening:
 
     Attributes:
         is_over: Whether that line has ended, so that nothing more is to be judged.
+        is_original: Whether the first chunk, without a line end, can be a request of the original client.
     """
 
     def __init__(self) -> None:
         self.is_over = False
+        self.is_original = False
         self._line = b""  # the first line so far, or the beginning of a byte order mark
+        self._is_first = True
         self._has_begun = False  # what may be a byte order mark is behind us
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, chunk: bytes, data: bytes) -> bytes:
         """
         Judge a chunk, however the stream is cut.
 
         Args:
-            data: The chunk without Telnet commands.
+            chunk: The chunk.
+            data: The same without Telnet commands.
 
         Returns:
             The chunk without a byte order mark. The beginning of one is kept for the next chunk.
@@ -50,6 +55,8 @@ class Opening:
         Raises:
             Malformed: This is no line client; the reason says what it is.
         """
+        self.is_original = self._is_first and b"\n" not in chunk and is_original_request(chunk.removeprefix(BOM_UTF8))
+        self._is_first = False
         if not self._has_begun:
             data, self._line = self._line + data, b""
             if len(data) < len(BOM_UTF8) and BOM_UTF8.startswith(data):

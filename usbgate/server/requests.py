@@ -1,17 +1,31 @@
 """
-Request lines (protocol §3): which lines are requests, and what they ask.
+Request lines (protocol §3): which lines are requests, what they ask, and how they are answered.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from usbgate.core.errors import Malformed
+from twisted.internet.defer import fail
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from usbgate.access.roles import Access, Role
+from usbgate.core.errors import Failed, LimitExceeded, Malformed, RequestError
 from usbgate.core.fieldline import KEY_PATTERN, join_fields, parse
-from usbgate.core.messages import parse_request
-from usbgate.core.model import Request
+from usbgate.core.holders import Holder
+from usbgate.core.messages import error_line, parse_request, salvage, with_tag
+from usbgate.core.model import Answer, Request
+
+if TYPE_CHECKING:
+    from usbgate.server.protocol import ClientProtocol
+
+IN_FLIGHT_LIMIT = 256  # requests per connection, protocol §3: more than any window, so that no device waits for them
+_COMMAND = Role.COMMAND
 
 # Programs send the same lines again and again, so parsed lines are cached: this many, of up to this many bytes each,
 # are 10 MB at most.
@@ -75,3 +89,95 @@ def _read(line: bytes, origin: str, client: str) -> ReadRequest:
 
 
 _read_cached = lru_cache(CACHED_LINES)(_read)
+
+
+class Requests:
+    """
+    Asks the requests of one connection, and answers each as soon as its answer is there.
+
+    Attributes:
+        holder: The connection, as one that holds places in the queues.
+        in_flight: Requests that are not answered yet.
+    """
+
+    log = Logger()
+
+    def __init__(self, connection: ClientProtocol) -> None:
+        self.holder = Holder(connection.peer.origin)
+        self.in_flight = 0
+        self._connection = connection
+        self._peer = connection.peer
+        self._factory = connection.factory
+        self._gateway = connection.factory.gateway
+
+    def receive(self, line: bytes, line_end: bytes) -> None:
+        """
+        Echo a request and ask the gateway; do nothing once the connection is closing.
+
+        Args:
+            line: The line without its end.
+            line_end: How the client ended it, and how its echo ends.
+        """
+        connection, peer = self._connection, self._peer
+        if connection.closing:
+            return
+        access = peer.access
+        try:
+            fields, request, echo = read_request(line, peer.origin, peer.name)
+        except Malformed as error:
+            found = self._read_with_token(line)
+            if found is None:
+                connection.record_malformed(line, error)
+                connection.send_lines(error_line(error, salvage(line)))
+                return
+            (fields, request, echo), access = found
+        connection.echo(echo, line_end)
+        if self.in_flight >= IN_FLIGHT_LIMIT:
+            self._factory.limited += 1
+            limit = LimitExceeded(f"more than {IN_FLIGHT_LIMIT} requests in flight on this connection")
+            connection.send_lines(error_line(limit, fields))
+            return
+        self.in_flight += 1
+        try:
+            if access.role < _COMMAND:
+                self._factory.authority.check_request(access, request)
+            answer = self._gateway.ask(request, self.holder)
+        except Exception:
+            answer = fail()
+        answer.addCallbacks(self._answered, self._failed, (fields,), errbackArgs=(fields,))
+
+    def _read_with_token(self, line: bytes) -> tuple[ReadRequest, Access] | None:
+        # A request line with a token, and what that permits; None if the line has none or is no request besides.
+        found = take_token(line)
+        if found is None:
+            return None
+        secret, rest = found
+        access = self._peer.authenticate(secret)
+        with suppress(Malformed):
+            return read_request(rest, self._peer.origin, self._peer.sign(access)), access
+        return None
+
+    def _answered(self, answer: Answer, fields: Mapping[str, str]) -> None:
+        try:
+            line = self._factory.encode(answer)
+        except Exception:  # a dialect of another package may give anything
+            self._failed(Failure(), fields)
+        else:
+            self._reply(with_tag(line, fields["TAG"]) if "TAG" in fields else line)
+
+    def _failed(self, failure: Failure, fields: Mapping[str, str]) -> None:
+        error = failure.value
+        if not isinstance(error, RequestError):
+            self.log.failure("unexpected error in a request of {client}", failure=failure, client=self._peer.name)
+            error = Failed()
+        self._reply(error_line(error, fields).encode())
+
+    def _reply(self, line: bytes) -> None:
+        self.in_flight -= 1
+        self._connection.reply(line)
+
+    def connection_lost(self) -> None:
+        """
+        The client is gone. Its requests go on; their answers are discarded.
+        """
+        self._gateway.disconnected(self.holder)

@@ -1,0 +1,98 @@
+"""
+Who a client is: its address, its user or its token, and what that permits (protocol §3, roles).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+
+from usbgate.access.authority import Authority
+from usbgate.access.roles import Access, Role
+from usbgate.net.places import is_local
+
+
+class Peer:
+    """
+    The other end of one connection.
+
+    Attributes:
+        origin: Its host, or `local` on a Unix socket: `ORIGIN` of requests that have none.
+        is_local: Whether it is on this machine.
+        name: Its host and port, behind the name of its token or user, for the log and for the record of requests.
+        access: What it may do; at first, nothing.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        authority: Authority,
+        address: IAddress | None,
+        delayed: Callable[[], None],
+        token_ended: Callable[[], None],
+    ) -> None:
+        """
+        Args:
+            reactor: For the delay.
+            authority: Knows the tokens.
+            address: The peer's address.
+            delayed: Called whenever `is_delayed` changes.
+            token_ended: Called when its token was removed, or has expired.
+        """
+        self.origin = str(getattr(address, "host", "local"))
+        self.is_local = is_local(self.origin)
+        port = getattr(address, "port", None)
+        self.name = self._address = self.origin if port is None else f"{self.origin}:{port}"
+        self.access = Access(Role.NONE)
+        self._reactor = reactor
+        self._authority = authority
+        self._delayed = delayed
+        self._token_ended = token_ended
+        self._unfollow: Callable[[], None] = lambda: None
+        self._delay: IDelayedCall | None = None
+
+    @property
+    def is_delayed(self) -> bool:
+        """
+        Whether it has sent a wrong token a short while ago, so that nothing more is read from it.
+        """
+        return self._delay is not None
+
+    def admit(self, access: Access) -> None:
+        """
+        Let it do something else from now on.
+        """
+        self._unfollow()
+        self._unfollow = self._authority.follow(access, self._token_ended)
+        self.access = access
+        self.name = self.sign(access)
+
+    def sign(self, access: Access) -> str:
+        """
+        Return its name, if it did something with other rights than its own.
+        """
+        return access.sign(self._address)
+
+    def authenticate(self, secret: str) -> Access:
+        """
+        Return what a token permits. A wrong one makes it `is_delayed`.
+        """
+        access = self._authority.authenticate(secret, self.origin)
+        if access.refusal is not None and self._delay is None:
+            self._delay = self._reactor.callLater(self._authority.delay(self.origin), self._delay_over)
+            self._delayed()
+        return access
+
+    def _delay_over(self) -> None:
+        self._delay = None
+        self._delayed()
+
+    def connection_lost(self) -> None:
+        """
+        It is gone.
+        """
+        self._unfollow()
+        if self._delay is not None:
+            self._delay.cancel()
+            self._delay = None
