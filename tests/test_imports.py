@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "device": "core net",
     "store": "core",
     "gateway": "core device.interfaces store.interfaces",
-    "access": "core",
+    "access": "core gateway.interfaces",
     "server": "core net access gateway.interfaces",
     "web": "core net access gateway.interfaces",
     "config": "core access device.usb",

@@ -287,7 +287,7 @@ class MemorySinkTests(SynchronousTestCase):
             self.successResultOf(self.sink.buckets(everything, 1000, 9)),
             [Bucket(AT // 1000 * 1000, "leonardo", "VALUE", 0.0, 0.5, 1.0, 2)],
         )
-        self.assertEqual(self.successResultOf(self.sink.requests("20", 9)), [StoredRequest(3, request_record())])
+        self.assertEqual(self.successResultOf(self.sink.requests(["20"], 9)), [StoredRequest(3, request_record())])
 
     def test_unavailable(self) -> None:
         """

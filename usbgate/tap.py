@@ -238,7 +238,12 @@ def build(
         first_tag=random.getrandbits(32),
     )
     authority = Authority(
-        reactor, clock.wall, TokenFile(settings.state), partial(_reads, settings, gateway), gateway.refuse
+        reactor,
+        clock.wall,
+        TokenFile(settings.state),
+        partial(_reads, settings, gateway),
+        gateway.refuse,
+        [client.rule for client in settings.clients],
     )
     factory = ClientFactory(
         reactor,

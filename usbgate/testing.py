@@ -447,14 +447,14 @@ class MemorySink:
         return self._answer(lambda: self.stored_states[-limit:])
 
     def past_alarms(
-        self, sensor: str | None, since: int | None, until: int | None, limit: int
+        self, sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
     ) -> Deferred[list[StoredAlarm]]:
         return self._answer(lambda: self.stored_alarms[:limit])
 
-    def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
+    def requests(self, sensors: Sequence[str] | None, limit: int) -> Deferred[list[StoredRequest]]:
         def newest() -> list[StoredRequest]:
             found = [StoredRequest(*each) for each in self._rows(RequestRecord).items()]
-            return [each for each in reversed(found) if sensor in (None, each.record.sensor)][:limit]
+            return [each for each in reversed(found) if sensors is None or each.record.sensor in sensors][:limit]
 
         return self._answer(newest)
 

@@ -5,13 +5,16 @@ The table of rights, and what docs/security.md prints of it.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from ipaddress import ip_network
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.running import ROOT
-from usbgate.access.doors import LOCAL, Door
+from usbgate.access.doors import LOCAL, Door, Rule
 from usbgate.access.rights import RIGHTS, WORD_ROLES
-from usbgate.access.roles import Access, Role
+from usbgate.access.roles import Role
+from usbgate.core.errors import Unauthenticated
 from usbgate.server.commands import WORDS
 from usbgate.web.api import Api
 
@@ -43,6 +46,30 @@ class RightsTests(SynchronousTestCase):
             self.assertIn(f"| {role} | {right.does} | {words} | {calls} |\n", SECURITY)
 
 
+# Who connects where without a token, as docs/security.md has it, and what role that gives.
+OWN, OTHER = os.geteuid(), 4711
+LAN = Rule(Role.READ, [ip_network("192.168.1.0/24"), ip_network("127.0.0.1")])
+USER = Rule(Role.ASK, users=frozenset([OTHER, 0]))
+DOORS: Sequence[tuple[str, Door, tuple[bool, int | None, str], Sequence[Rule], Role]] = (
+    ("any, with `proxied`", Door(proxied=True), (True, 0, "local"), [USER], Role.NONE),
+    ("any, with `proxied`", Door(proxied=True), (False, None, "192.168.1.2"), [LAN], Role.NONE),
+    ("a Unix socket, as the daemon's user or root", LOCAL, (True, OWN, "local"), [USER], Role.ADMIN),
+    ("a Unix socket, as the daemon's user or root", Door(Role.READ), (True, 0, "local"), [USER], Role.ADMIN),
+    ("any, as a `[[client]]`", LOCAL, (False, None, "192.168.1.2"), [LAN, USER], Role.READ),
+    ("any, as a `[[client]]`", LOCAL, (False, None, "::ffff:192.168.1.2"), [LAN], Role.READ),
+    ("any, as a `[[client]]`", Door(Role.ADMIN), (True, None, "127.0.0.1"), [USER, LAN], Role.READ),
+    ("any, as a `[[client]]`", LOCAL, (True, OTHER, "local"), [LAN, USER], Role.ASK),
+    ("any, as a `[[client]]`", Door(insecure=True), (False, None, "192.168.1.2"), [LAN], Role.READ),
+    ("any, with `role`", Door(Role.ASK), (False, None, "192.168.2.2"), [LAN], Role.ASK),
+    ("any, with `role`", Door(Role.ASK), (True, OTHER, "local"), [], Role.ASK),
+    ("on this machine", LOCAL, (True, None, "127.0.0.2"), [LAN], Role.COMMAND),
+    ("on this machine", LOCAL, (True, OTHER, "local"), [LAN], Role.COMMAND),
+    ("elsewhere, with `insecure`", Door(insecure=True), (False, None, "192.168.2.2"), [LAN], Role.COMMAND),
+    ("elsewhere", LOCAL, (False, None, "192.168.2.2"), [LAN], Role.NONE),
+    ("elsewhere", LOCAL, (False, None, "fe80::1%eth0"), [LAN], Role.NONE),
+)
+
+
 class DoorTests(SynchronousTestCase):
     """
     `Door`: who has which role without a token.
@@ -50,32 +77,33 @@ class DoorTests(SynchronousTestCase):
 
     def test_roles(self) -> None:
         """
-        Clients on this machine may command, and all may at an insecure door; behind a proxy, none may do anything. A
-        configured role is that of all.
+        Who connects where; the user of a Unix socket is recorded, except a proxy's.
         """
-        cases = [
-            (Door(), Role.COMMAND, Role.NONE),
-            (Door(insecure=True), Role.COMMAND, Role.COMMAND),
-            (Door(proxied=True), Role.NONE, Role.NONE),
-            (Door(proxied=True, insecure=True), Role.NONE, Role.NONE),
-            (Door(Role.READ), Role.READ, Role.READ),
-            (Door(Role.READ, proxied=True), Role.READ, Role.READ),
-        ]
-        for door, here, elsewhere in cases:
-            for is_local, role in ((True, here), (False, elsewhere)):
-                access = door.admit(is_local, None)
-                self.assertEqual((access.role, access.sign("10.0.0.1:5")), (role, "10.0.0.1:5"), door)
-            self.assertEqual(door.is_open, door.insecure and elsewhere >= Role.COMMAND)
+        for where, door, (is_local, user, host), rules, role in DOORS:
+            access = door.admit(is_local, user, host, rules)
+            who = None if user is None or door.proxied else f"uid{user}"
+            self.assertEqual((access.role, access.who), (role, who), (where, door, host))
+            self.assertEqual(door.is_open, door.insecure)
 
-    def test_users(self) -> None:
+    def test_page(self) -> None:
         """
-        On a Unix socket, the daemon's own user and root may do everything, others have the role of the door; all are
-        recorded. But a proxy's user is not the client's.
+        docs/security.md prints it, in the order in which it counts.
         """
-        for door in (LOCAL, Door(Role.READ)):
-            for user in (os.geteuid(), 0):
-                access = door.admit(True, user)
-                self.assertEqual((access.role, access.sign("local")), (Role.ADMIN, f"uid{user}@local"))
-            access = door.admit(True, 4711)
-            self.assertEqual((access.role, access.sign("local")), (door.admit(True, None).role, "uid4711@local"))
-        self.assertEqual(Door(proxied=True).admit(True, 0), Access(Role.NONE))
+        rows = dict.fromkeys(
+            (where, "that of the table" if "client" in where else "that one" if "`role`" in where else role.spelled)
+            for where, _, _, _, role in DOORS
+        )
+        table = "".join(
+            f"| {where} | {role if ' ' in role or role == 'none' else f'`{role}`'} |\n" for where, role in rows
+        )
+        self.assertIn(f"| where | role |\n| --- | --- |\n{table}", SECURITY)
+
+    def test_sensors(self) -> None:
+        """
+        A rule may limit the sensors.
+        """
+        rule = Rule(Role.COMMAND, [ip_network("::1")], sensors=frozenset(["20"]))
+        access = LOCAL.admit(True, None, "::1", [rule])
+        access.check_sensor("20")
+        self.assertRaises(Unauthenticated, access.check_sensor, "99")
+        self.assertTrue(access.is_restricted)

@@ -198,6 +198,20 @@ class UsageTests(TestCase):
         self.assertEqual((status, said.count("\n")), (1, 1), said)
         self.assertFalse(state.exists())
 
+    def test_sensors_of_a_token(self) -> None:
+        """
+        A token may be for some sensors only.
+        """
+        state = {"USBGATE_STATE": str(Path(self.mktemp()).absolute())}
+        for sensors, role in (("20,a b", "read"), ("", "read"), ("20", "admin")):
+            status, said = self.run_command("token", "add", "kids", "--role", role, "--sensors", sensors, **state)
+            self.assertEqual((status, said.count("--sensors: ")), (64, 1), said)
+        self.run_command("token", "add", "kids", "--role", "read", "--sensors", "20, 21", **state)
+        status, said = self.run_command("token", "list", "--json", **state)
+        self.assertEqual([token["sensors"] for token in json.loads(said)], [["20", "21"]])
+        status, said = self.run_command("token", "list", **state)
+        self.assertRegex(said, r"\ANAME +ROLE +SENSORS +CREATED +EXPIRES\nkids +read +20,21 ")
+
     def test_other_host(self) -> None:
         """
         No daemon is started for another host.

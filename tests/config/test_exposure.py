@@ -4,6 +4,7 @@ What other machines can reach.
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,7 +14,7 @@ from usbgate.access.roles import Role
 from usbgate.access.tokens import TOKENS_FILE, Token, TokenFile, digest
 from usbgate.config.endpoints import is_exposed
 from usbgate.config.exposure import check_exposure
-from usbgate.config.settings import HttpSettings, Settings
+from usbgate.config.settings import ClientSettings, HttpSettings, Settings
 from usbgate.config.types import ConfigError, ListenAddress
 from usbgate.testing import AT
 
@@ -31,7 +32,9 @@ class ExposureTests(SynchronousTestCase):
         self.state.mkdir()
         self.warnings: list[str] = []
 
-    def check(self, endpoint: str, door: Door = LOCAL, http: bool = False) -> None:
+    def check(
+        self, endpoint: str, door: Door = LOCAL, http: bool = False, clients: tuple[ClientSettings, ...] = ()
+    ) -> None:
         """
         Check a configuration with one address.
         """
@@ -39,6 +42,7 @@ class ExposureTests(SynchronousTestCase):
         settings = Settings(state=self.state)
         settings = Settings(
             state=self.state,
+            clients=clients,
             listen=settings.listen if http else (address,),
             http=HttpSettings(listen=address if http else ListenAddress("none")),
         )
@@ -59,13 +63,19 @@ class ExposureTests(SynchronousTestCase):
 
     def test_encrypted(self) -> None:
         """
-        With TLS and a token, other machines may connect; with one of both they may not.
+        With TLS and a token, or a table about addresses, other machines may connect; with one of both they may not.
         """
         encrypted = "ssl:443:privateKey=key.pem:certKey=cert.pem"
         self.assertRaises(ConfigError, self.check, encrypted)
         TokenFile(self.state).add(Token(name="phone", role="read", sha256=digest("s"), created=AT))
         self.check(encrypted)
         self.assertRaises(ConfigError, self.check, "tcp:50007")
+        TokenFile(self.state).remove("phone")
+        here = ClientSettings(role=Role.READ, addresses=(ip_network("10.0.0.0/8"),))
+        self.check(encrypted, clients=(here,))
+        for clients in ((), (ClientSettings(role=Role.READ, users=frozenset([7])),)):
+            self.assertRaises(ConfigError, self.check, encrypted, clients=clients)
+        self.assertRaises(ConfigError, self.check, "tcp:50007", clients=(here,))
         (self.state / TOKENS_FILE).write_bytes(b"nonsense")
         self.assertRaises(ConfigError, self.check, encrypted)
 

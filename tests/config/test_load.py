@@ -11,8 +11,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from usbgate.access.roles import Role
 from usbgate.config.load import TABLES, find_file, load
 from usbgate.config.settings import (
+    CLIENT_KEYS,
     COMMAND_KEYS,
     DEVICE_KEYS,
     FIELD_KEYS,
@@ -41,6 +43,7 @@ LISTEN = (
     "a Twisted server endpoint such as tcp:50007:interface=127.0.0.1,"
     ' or a table such as { endpoint = "unix:/run/usbgate.sock", role = "read" }'
 )
+CLIENT_ROLES = '"none", "read", "ask", "command" or "admin"'
 HTTP = (
     '"none", a Twisted server endpoint such as tcp:8080:interface=127.0.0.1,'
     ' or a table such as { endpoint = "tcp:8080:interface=127.0.0.1", role = "read" }'
@@ -206,6 +209,40 @@ WRONG = [
     (
         'listen = [{ endpoint = "tcp:1", role = "king" }]',
         f'listen: expected {LISTEN}, got {{"endpoint": "tcp:1", "role": "king"}}',
+    ),
+    (
+        'listen = [{ endpoint = "tcp:1", role = "read", proxied = true }]',
+        "listen: role with proxied: behind a proxy, nobody has a role without a token",
+    ),
+    (
+        'http.listen = { endpoint = "tcp:1", role = "read", proxied = true }',
+        "http.listen: role with proxied: behind a proxy, nobody has a role without a token",
+    ),
+    ('client = "10.0.0.1"', 'client: expected tables [[client]], got "10.0.0.1"'),
+    ('[[client]]\naddresses = ["10.0.0.1"]', f"client 1: role: missing, expected {CLIENT_ROLES}"),
+    ('[[client]]\nrole = "read"', "client 1: for whom? expected addresses or users"),
+    ('[[client]]\nusers = [0]\nrole = "king"', f'client 1: role: expected {CLIENT_ROLES}, got "king"'),
+    (
+        '[[client]]\nusers = [0]\nrole = "none"\n[[client]]\nrol = "read"',
+        "client 2: rol: unknown key, did you mean role?",
+    ),
+    (
+        '[[client]]\naddresses = ["10.0.0.1/24"]\nrole = "read"',
+        "client 1: addresses: expected addresses and networks such as "
+        '["192.168.1.0/24", "10.0.0.7"], got ["10.0.0.1/24"]',
+    ),
+    (
+        '[[client]]\nusers = ["no-such-user"]\nrole = "read"',
+        "client 1: users: expected names or numbers of users of this machine such as "
+        '["www-data", 1001], got ["no-such-user"]',
+    ),
+    (
+        '[[client]]\nusers = [7]\nrole = "read"\nsensors = []',
+        'client 1: sensors: expected sensor ids such as ["20", "21"], got []',
+    ),
+    (
+        '[[client]]\nusers = [7]\nrole = "admin"\nsensors = ["20"]',
+        "client 1: sensors: the role admin is for all sensors",
     ),
     ('listen = [{ role = "read" }]', f'listen: expected {LISTEN}, got {{"role": "read"}}'),
     ('listen = ["tcp:50007:interfaces=::"]', f'listen: expected {LISTEN}, got "tcp:50007:interfaces=::"'),
@@ -597,7 +634,9 @@ class ShippedFileTests(SynchronousTestCase):
                 required=True,
             ),
         )
+        (client,) = settings.clients
+        self.assertEqual((client.role, client.users, client.sensors), (Role.READ, {0, 1001}, {"20", "21"}))
+        self.assertEqual([*map(str, client.addresses)], ["192.168.1.0/24", "10.0.0.7/32"])
         named = set(re.findall(r"(?m)^#(\w+) = ", self.text)) | set(re.findall(r"(?m)^#\[(\w+)\.", self.text))
-        self.assertEqual(
-            named, {*TOP_KEYS, *TABLES, *HTTP_KEYS, *DEVICE_KEYS, *OPTIONS, *SENSOR_KEYS, *FIELD_KEYS, *COMMAND_KEYS}
-        )
+        of_tables = {*HTTP_KEYS, *DEVICE_KEYS, *OPTIONS, *SENSOR_KEYS, *FIELD_KEYS, *COMMAND_KEYS, *CLIENT_KEYS}
+        self.assertEqual(named, {*TOP_KEYS, *TABLES, *of_tables})

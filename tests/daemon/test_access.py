@@ -57,7 +57,7 @@ class AccessTests(RunningCase):
         self.assertEqual(client.receive(), "MSG:J_ID:20")
         self.assertTrue(client.receive().startswith("ID:20_VALUE:456_"))
         self.assertEqual(device.received, [b"MSG:J_ID:20_ORIGIN:127.0.0.1"])
-        self.assertRegex(self.usbgate("token", "list"), r"\ANAME +ROLE +CREATED +EXPIRES\nphone +admin ")
+        self.assertRegex(self.usbgate("token", "list"), r"\ANAME +ROLE +SENSORS +CREATED +EXPIRES\nphone +admin ")
         elsewhere = self.usbgate("malformed", *port, status=1, USBGATE_STATE=self.mktemp())
         self.assertRegex(elsewhere, r"\Ausbgate: denied: .*; run this as root or as the daemon's user, or set USBGATE_")
         self.assertIn("no such token", self.usbgate("ping", *port, status=1, USBGATE_TOKEN="wrong"))

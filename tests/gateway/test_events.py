@@ -140,7 +140,7 @@ class EventTests(GatewayCase):
         self.assertEqual(self.successResultOf(queries.states(selection, 5)), self.store.stored_states)
         alarm = Alarm("a1", "leonardo", "20", "VALUE", "== 1", 1.0, None, AT)
         self.store.stored_alarms = [StoredAlarm(alarm, 1.0, ((AT, None),))]
-        self.assertEqual(self.successResultOf(queries.past_alarms("20", None, None, 5)), self.store.stored_alarms)
+        self.assertEqual(self.successResultOf(queries.past_alarms(["20"], None, None, 5)), self.store.stored_alarms)
         self.assertEqual(self.successResultOf(queries.history("20", None, None, 1)), [reading(3.0)])
         self.store.unavailable = "no route"
         failure = self.failureResultOf(queries.extent(selection, None), StoreUnavailable)

@@ -4,6 +4,9 @@ Who may do what over the line protocol (protocol §3): every word and every kind
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 
 from twisted.internet.address import IPv4Address
@@ -11,14 +14,17 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.access import authority
-from tests.support.memory_gateway import MemoryGateway, PeerTransport
+from tests.support.memory_gateway import MemoryGateway, PeerTransport, report_event
 from usbgate.access.authority import CHECK_INTERVAL, FIRST_DELAY, LONGEST_DELAY
-from usbgate.access.doors import Door
+from usbgate.access.doors import Door, Rule
 from usbgate.access.rights import WORD_ROLES
 from usbgate.access.roles import ROLES, Role
 from usbgate.access.tokens import Token, TokenFile, digest
+from usbgate.core.alarms import Uncompared
 from usbgate.core.fieldline import parse
-from usbgate.gateway.interfaces import DeviceSummary
+from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Reading
+from usbgate.core.settings import SensorSettings
+from usbgate.gateway.interfaces import DeviceSummary, Lease, SensorSummary
 from usbgate.server.factory import ClientFactory
 from usbgate.server.intake import LINES_AT_ONCE
 from usbgate.server.protocol import ClientProtocol
@@ -41,6 +47,8 @@ class AccessCase(SynchronousTestCase):
     A state folder with a token of each role, named for it, whose secret is `secret-ROLE`.
     """
 
+    rules: Sequence[Rule] = ()
+
     def setUp(self) -> None:
         """
         Make both.
@@ -59,7 +67,7 @@ class AccessCase(SynchronousTestCase):
         """
         Connect a client at a door that gives a role.
         """
-        keeper = authority(self.clock, self.folder, self.gateway)
+        keeper = authority(self.clock, self.folder, self.gateway, self.rules)
         factory = ClientFactory(self.clock, self.gateway, keeper, wall=lambda: AT, door=Door(role))
         self.client: ClientProtocol = factory.buildProtocol(IPv4Address("TCP", "10.0.0.7", 4711))
         self.transport = PeerTransport(self.clock)
@@ -128,6 +136,102 @@ class MatrixTests(AccessCase):
         for role in Role:
             self.connect(role)
             self.assertEqual("/dev/ttyACM0" in "".join(self.send("devices")), role is Role.ADMIN)
+
+
+ALARMS = [Alarm(f"a{sensor}", "leonardo", sensor, "T", "> 1", 2.0, None, AT) for sensor in ("20", "99")]
+
+# Whatever names a sensor that the token does not permit.
+OUTSIDE = (
+    *("last 99", "history 99", "history 99 limit=5000", "watch 20 99", "alarms 99", "alarms 99 limit=5", "requests 99"),
+    *("ask 99", "ask 99 J", "acknowledge a99", "MSG:J_ID:99", "MSG:ON_ID:99"),
+)
+
+
+class SensorsTests(AccessCase):
+    """
+    A token, or an address, that may use the sensor 20 only; there is another one, 99.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make both sensors known.
+        """
+        super().setUp()
+        self.gateway.known_sensors = [SensorSummary(each, "leonardo", ["T"], AT, 1) for each in ("20", "99")]
+        self.gateway.readings = [Reading(AT, "leonardo", each, "T", 1.0, None, None, True) for each in ("20", "99")]
+        self.gateway.presented = {each: SensorSettings(name=f"n{each}") for each in ("99", "20")}
+        self.gateway.raised = ALARMS
+        unsure = {"leonardo": ["99"], "uno": ["20", "99"]}
+        uncompared = [Uncompared("leonardo", each, "T", "> 1", 20, "x") for each in ("20", "99")]
+        self.gateway.current_status = replace(self.gateway.current_status, unsure=unsure, uncompared=uncompared)
+        token = Token(name="kids", role="command", sha256=digest("secret-kids"), created=AT, sensors=("20",))
+        self.tokens.add(token)
+
+    def check_limited(self) -> None:
+        """
+        Check that nothing is shown of the other sensor, and that it is denied when it is named.
+        """
+        for line in ("sensors", "last", "alarms", "status"):
+            received = self.send(line)
+            self.assertTrue(any("ID:20" in each or "SENSORS:20_" in each for each in received), received)
+            self.assertNotIn("99", "".join(received))
+        self.assertEqual([line for line in self.send("status") if line.startswith("DEV:leonardo_UNSURE")], [])
+        for line in OUTSIDE:
+            answer = self.send(line)[-1]
+            self.assertTrue(answer.startswith("ERROR:denied_"), (line, answer))
+        self.assertEqual((self.gateway.asked, self.gateway.acknowledged, self.gateway.history_calls), ([], [], []))
+        self.assertNotIn("MSG:S", "".join(self.send("ask 99")))  # its default command
+        self.send("requests", "alarms limit=7")
+        self.assertEqual(
+            (self.gateway.request_calls, self.gateway.alarm_calls), ([("20", 100)], [("20", None, None, 7)])
+        )
+        self.assertEqual(self.send("acknowledge a20")[-1], "OK:acknowledge")
+        self.send("MSG:ON_ID:20")
+        self.assertEqual(len(self.gateway.asked), 1)
+        self.assertEqual(self.send("watch"), ["OK:watch"])
+        changes = [AlarmEvent(alarm, "raised", AT) for alarm in ALARMS]
+        self.gateway.publish(report_event("99"), report_event("20"), *changes, DeviceEvent("leonardo", "offline", AT))
+        self.clock.advance(1)
+        events = [parse(line.encode()) for line in self.send()]
+        self.assertEqual(
+            [(each["EVENT"], each.get("ID")) for each in events], [("reading", "20"), ("alarm", "20"), ("device", None)]
+        )
+
+    def test_token(self) -> None:
+        """
+        The token of a connection.
+        """
+        self.connect(Role.ADMIN)
+        self.assertEqual(self.send("auth secret-kids"), ["NAME:kids_ROLE:command_SENSORS:20", "OK:auth"])
+        self.check_limited()
+
+    def test_address(self) -> None:
+        """
+        The address of a client, by a `[[client]]` table.
+        """
+        self.rules = [Rule(Role.COMMAND, [ip_network("10.0.0.0/8")], sensors=frozenset(["20"]))]
+        self.connect(Role.ADMIN)
+        self.check_limited()
+
+    def test_request_line(self) -> None:
+        """
+        The token of a request line limits that line only.
+        """
+        self.connect(Role.ADMIN)
+        self.assertTrue(self.send("MSG:J_ID:99_AUTH:secret-kids")[-1].startswith("ERROR:denied_MSG:J_ID:99_"))
+        self.send("MSG:J_ID:99")
+        self.assertEqual(len(self.gateway.asked), 1)
+
+    def test_ended(self) -> None:
+        """
+        `auth` ends what the connection had begun by other rights: its subscription, and its leases.
+        """
+        self.connect(Role.ADMIN)
+        self.send("watch", "lend leonardo")
+        ended: list[int] = []
+        self.gateway.lendings[0][2].callback(Lease("leonardo", "/dev/ttyACM0", lambda: ended.append(1)))
+        self.send("auth secret-kids")
+        self.assertEqual((ended, self.gateway.subscribers), ([1], []))
 
 
 class TokenTests(AccessCase):

@@ -4,12 +4,13 @@ An authority for tests: with a door that lets everybody do everything, and with 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.support.memory_gateway import MemoryGateway
 from usbgate.access.authority import Authority
-from usbgate.access.doors import Door
+from usbgate.access.doors import Door, Rule
 from usbgate.access.roles import Role
 from usbgate.access.tokens import TokenFile
 from usbgate.core.model import Question
@@ -18,7 +19,12 @@ from usbgate.testing import AT
 OPEN = Door(Role.ADMIN)
 
 
-def authority(clock: Any, folder: Path = Path("/nonexistent"), gateway: MemoryGateway | None = None) -> Authority:
+def authority(
+    clock: Any,
+    folder: Path = Path("/nonexistent"),
+    gateway: MemoryGateway | None = None,
+    rules: Sequence[Rule] = (),
+) -> Authority:
     """
     Return an authority for which the command `J` only reads.
 
@@ -26,10 +32,11 @@ def authority(clock: Any, folder: Path = Path("/nonexistent"), gateway: MemoryGa
         clock: For time.
         folder: The state folder; by default there are no tokens.
         gateway: Records what is refused; None for nobody.
+        rules: What some clients may do without a token.
     """
 
     def reads(question: Question) -> bool:
         return question.command == "J"
 
     refused = (gateway or MemoryGateway()).refuse
-    return Authority(clock, lambda: AT, TokenFile(folder), reads, refused)
+    return Authority(clock, lambda: AT, TokenFile(folder), reads, refused, rules)

@@ -4,7 +4,7 @@ A gateway in memory that a test controls, and a transport whose peer may stop re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -233,13 +233,13 @@ class MemoryGateway:
         return succeed(self.stored_states)
 
     def past_alarms(
-        self, sensor: str | None, since: int | None, until: int | None, limit: int
+        self, sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
     ) -> Deferred[list[StoredAlarm]]:
-        self.alarm_calls.append((sensor, since, until, limit))
+        self.alarm_calls.append((None if sensors is None else ",".join(sensors), since, until, limit))
         return succeed(self.stored_alarms)
 
-    def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
-        self.request_calls.append((sensor, limit))
+    def requests(self, sensors: Sequence[str] | None, limit: int) -> Deferred[list[StoredRequest]]:
+        self.request_calls.append((None if sensors is None else ",".join(sensors), limit))
         return succeed(self.stored_requests)
 
     def alarms(self) -> list[Alarm]:

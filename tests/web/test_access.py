@@ -4,19 +4,25 @@ Who may do what over HTTP: every call, with every role.
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from twisted.internet.defer import Deferred, succeed
 
+from tests.support.memory_gateway import report_event
 from tests.support.waiting import until
-from tests.support.web import Reply, WebTestCase
+from tests.support.web import RawClient, Reply, WebTestCase
 from usbgate.access.doors import Door
 from usbgate.access.rights import CALL_ROLES
 from usbgate.access.roles import ROLES, Role
 from usbgate.access.tokens import Token, TokenFile, digest
+from usbgate.core.alarms import Uncompared
 from usbgate.core.holders import Holder
-from usbgate.core.model import Answer, Request
-from usbgate.gateway.interfaces import DeviceSummary
+from usbgate.core.model import Alarm, AlarmEvent, Answer, Reading, Request
+from usbgate.core.settings import SensorSettings
+from usbgate.gateway.interfaces import DeviceSummary, SensorSummary
 from usbgate.testing import AT, report
 from usbgate.web.credentials import COOKIE
 
@@ -117,6 +123,86 @@ class MatrixTests(AccessCase):
             self.assertEqual((await self.call("GET", path)).code, 200)
 
 
+def _has_reading(client: RawClient) -> bool:
+    return b"event: reading" in client.received
+
+
+class SensorsTests(AccessCase):
+    """
+    A token that may use the sensor 20 only; there is another one, 99.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make both sensors known.
+        """
+        super().setUp()
+        self.gateway.known_sensors = [SensorSummary(each, "leonardo", ["T"], AT, 1) for each in ("20", "99")]
+        self.gateway.readings = [Reading(AT, "leonardo", each, "T", 1.0, None, None, True) for each in ("20", "99")]
+        self.gateway.presented = {each: SensorSettings(name=f"n{each}") for each in ("99", "20")}
+        self.gateway.raised = [Alarm(f"a{each}", "leonardo", each, "T", "> 1", 2.0, None, AT) for each in ("20", "99")]
+        uncompared = [Uncompared("leonardo", each, "T", "> 1", 20, "x") for each in ("20", "99")]
+        self.gateway.current_status = replace(self.gateway.current_status, uncompared=uncompared)
+        token = Token(name="kids", role="command", sha256=digest("secret-kids"), created=AT, sensors=("20",))
+        self.tokens.add(token)
+
+    async def call_limited(self, method: str, path: str) -> Reply:
+        """
+        Make a call with the token.
+        """
+        json: dict[str, str] | None = {} if method == "POST" else None
+        return await self.call(method, path, json=json, headers={"Authorization": "Bearer secret-kids"})
+
+    async def test_listed(self) -> None:
+        """
+        Nothing is shown of the other sensor.
+        """
+        for path in ("/api/v1/sensors", "/api/v1/alarms", "/api/v1/status", "/metrics", "/api/v1/session"):
+            reply = await self.call_limited("GET", path)
+            self.assertEqual(reply.code, 200)
+            self.assertIn(b'"20"', reply.body)
+            self.assertNotIn(b"99", reply.body)
+        for path in ("/api/v1/requests", "/api/v1/alarms/history"):
+            self.assertEqual((await self.call_limited("GET", path)).code, 200)
+        self.assertEqual(
+            (self.gateway.request_calls, self.gateway.alarm_calls), ([("20", 100)], [("20", None, None, 100)])
+        )
+
+    async def test_named(self) -> None:
+        """
+        The other sensor is denied where it is named, and nothing is done.
+        """
+        for method, path in (
+            *(("GET", "sensors/99"), ("GET", "readings?sensor=99"), ("GET", "readings?sensor=20&sensor=99")),
+            *(("GET", "readings.csv?sensor=99"), ("GET", "readings?sensor=99&bucket=1h")),
+            *(("GET", "states?sensor=99&field=T"), ("GET", "requests?sensor=99"), ("GET", "events?sensor=99")),
+            *(("GET", "alarms/history?sensor=99"), ("POST", "sensors/99/ask"), ("POST", "alarms/a99/acknowledge")),
+        ):
+            reply = await self.call_limited(method, f"/api/v1/{path}")
+            self.assertEqual((reply.code, reply.json["code"]), (403, "denied"), (path, reply.body))
+        self.assertEqual((self.asked, self.gateway.acknowledged, self.gateway.request_calls), ([], [], []))
+        self.assertEqual(
+            [(request.question.sensor, code) for request, code in self.gateway.refused], [("99", "denied")]
+        )
+        for method, path in (("POST", "sensors/20/ask"), ("POST", "alarms/a20/acknowledge"), ("GET", "sensors/20")):
+            self.assertEqual((await self.call_limited(method, f"/api/v1/{path}")).code, 200)
+
+    async def test_events(self) -> None:
+        """
+        Nor are there events of it, neither new ones nor those that were missed.
+        """
+        for query in ("", "?sensor=20"):
+            client = await self.listen(query, "Authorization: bearer secret-kids")
+            changes = [AlarmEvent(alarm, "raised", AT) for alarm in self.gateway.raised]
+            self.gateway.publish(report_event("99"), *changes, report_event("20"))
+            await until(partial(_has_reading, client))
+            (first, *_) = re.findall(rb"id: (.*)", client.received)
+            again = await self.listen(query, "Authorization: bearer secret-kids", f"Last-Event-ID: {first.decode()}")
+            for each in (client, again):
+                self.assertIn(b"event: alarm", each.received)
+                self.assertNotIn(b'"99"', each.received)
+
+
 class TokenTests(AccessCase):
     """
     `Authorization`.
@@ -206,19 +292,20 @@ class CookieTests(AccessCase):
         it logs out.
         """
         before = await self.get("/api/v1/session")
-        self.assertEqual(before, {"role": "none", "name": None, "open": False})
+        self.assertEqual(before, {"role": "none", "name": None, "sensors": None, "open": False})
         reply, cookie = await self.log_in("secret-command")
-        self.assertEqual(reply.json, {"role": "command", "name": "command", "open": False})
+        self.assertEqual(reply.json, {"role": "command", "name": "command", "sensors": None, "open": False})
         pair, *attributes = cookie.split("; ")
         self.assertEqual(sorted(attributes), ["HttpOnly", "Max-Age=34560000", "SameSite=Strict"])
         sent = {"Cookie": pair}
         self.assertEqual(
-            await self.get("/api/v1/session", headers=sent), {"role": "command", "name": "command", "open": False}
+            await self.get("/api/v1/session", headers=sent),
+            {"role": "command", "name": "command", "sensors": None, "open": False},
         )
         reply = await self.call("POST", ASK, json={"command": "ON"}, headers=sent)
         self.assertEqual((reply.code, self.asked[0].client.partition("@")[0]), (200, "command"))
         reply = await self.call("POST", "/api/v1/logout", json={}, headers=sent)
-        self.assertEqual(reply.json, {"role": "none", "name": None, "open": False})
+        self.assertEqual(reply.json, {"role": "none", "name": None, "sensors": None, "open": False})
         self.assertTrue((reply.header("Set-Cookie") or "").startswith(f"{COOKIE}=; Max-Age=0; "))
 
     async def test_wrong(self) -> None:

@@ -60,7 +60,8 @@ class Client:
     ) -> None:
         self.transport = PeerTransport(clock)
         self.transport.protocol = Protocol()
-        self.stream: Deferred[None] = events.open(self.transport, HEAD, "10.0.0.7", "me", sensor, last_id)
+        sensors = frozenset(() if sensor is None else (sensor,))
+        self.stream: Deferred[None] = events.open(self.transport, HEAD, "10.0.0.7", "me", sensors, last_id)
         self.stream.addErrback(lambda failure: None)
 
     @property
@@ -190,11 +191,16 @@ class StreamTests(SynchronousTestCase):
 
     def test_one_sensor(self) -> None:
         """
-        With `sensor`, a client gets the readings of that sensor only, and all other events.
+        With `sensor`, a client gets the readings and alarms of that sensor only, and all events that are about none.
         """
         client = self.client(sensor="21")
-        self.happen(reading_event(1), reading_event(2, "21"), StoreEvent("away", 0), reading_event(3))
-        self.assertEqual(values(client.received), [2.0, ("store", {"state": "away", "backlog": 0})])
+        alarms = [
+            AlarmEvent(Alarm("a1", "leonardo", each, "T", "> 1", 2.0, None, AT), "raised", AT) for each in ("20", "21")
+        ]
+        self.happen(reading_event(1), reading_event(2, "21"), StoreEvent("away", 0), *alarms, reading_event(3))
+        reading, store, (kind, alarm) = values(client.received)
+        self.assertEqual((reading, store), (2.0, ("store", {"state": "away", "backlog": 0})))
+        self.assertEqual((kind, alarm["sensor"]), ("alarm", "21"))
 
     def test_resume(self) -> None:
         """

@@ -5,18 +5,22 @@ while they are connected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from hmac import compare_digest
 from typing import NamedTuple
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from usbgate.access.doors import Door, Rule
+from usbgate.access.limited import LimitedQueries
 from usbgate.access.roles import Access, Role
 from usbgate.access.tokens import Token, TokenFile, TokensUnreadable, digest
 from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import Denied, RequestError
-from usbgate.core.model import Question, Request
+from usbgate.core.model import Alarm, Question, Request
+from usbgate.gateway.interfaces import IQueries
 
 CHECK_INTERVAL = 1.0  # seconds until a removed token ends the connections that have it
 
@@ -45,6 +49,7 @@ class Authority:
         local: The hash of the local token, with which a program of the daemon's own user may do everything; None for
             none.
         denied: How often a client was not permitted to do something, or sent a wrong token, since the start.
+        rules: What some clients may do without a token.
     """
 
     log = Logger()
@@ -56,6 +61,7 @@ class Authority:
         tokens: TokenFile,
         reads: Callable[[Question], bool],
         refused: Callable[[Request, RequestError], None],
+        rules: Sequence[Rule] = (),
     ) -> None:
         """
         Args:
@@ -64,9 +70,11 @@ class Authority:
             tokens: The tokens.
             reads: Returns whether a question only reads, so that the role `ask` is enough.
             refused: Called with a request that its client may not make, to be recorded.
+            rules: See the attribute.
         """
         self.local: str | None = None
         self.denied = 0
+        self.rules = rules
         self._reactor = reactor
         self._wall = wall
         self._tokens = tokens
@@ -77,6 +85,12 @@ class Authority:
         self._check: IDelayedCall | None = None
         self._unlogged = 0
         self._logged = float("-inf")
+
+    def admit(self, door: Door, is_local: bool, user: int | None, host: str) -> Access:
+        """
+        Return what a client may do that has sent no token (see `Door.admit`).
+        """
+        return door.admit(is_local, user, host, self.rules)
 
     def authenticate(self, secret: str, host: str) -> Access:
         """
@@ -98,7 +112,8 @@ class Authority:
             self._fail(host)
             return Access(Role.NONE, refusal="there is no such token, or it has expired")
         self._failures.pop(host, None)
-        return Access(token.level, token.name, token)
+        sensors = None if token.sensors is None else frozenset(token.sensors)
+        return Access(token.level, token.name, token, sensors=sensors)
 
     def delay(self, host: str) -> float:
         """
@@ -121,6 +136,44 @@ class Authority:
                 self.denied += 1
             raise
 
+    def check_sensor(self, access: Access, sensor: str) -> None:
+        """
+        Check that a client may use a sensor.
+
+        Raises:
+            Denied: It may not; that is counted.
+        """
+        try:
+            access.check_sensor(sensor)
+        except Denied:
+            self.denied += 1
+            raise
+
+    def check_alarm(self, access: Access, alarm: str, alarms: Iterable[Alarm]) -> None:
+        """
+        Check that a client may acknowledge an alarm.
+
+        Args:
+            access: What it may do.
+            alarm: The id of the alarm.
+            alarms: All alarms that are open.
+
+        Raises:
+            Denied: It may not; that is counted.
+        """
+        if access.sensors is not None:
+            for each in alarms:
+                if each.alarm == alarm:
+                    self.check_sensor(access, each.sensor)
+
+    def queries(self, access: Access, queries: IQueries) -> IQueries:
+        """
+        Return queries that show a client only what it may see (see `LimitedQueries`).
+        """
+        if access.sensors is None:
+            return queries
+        return LimitedQueries(queries, access.sensors, partial(self.check_sensor, access))
+
     def check_request(self, access: Access, request: Request) -> None:
         """
         Check that a client may ask what it asks. If not, that is recorded, unless it may do nothing at all: the
@@ -129,10 +182,12 @@ class Authority:
         Raises:
             Denied: It may not; that is counted.
         """
-        if access.role >= Role.COMMAND:
+        if not access.is_restricted:
             return
         try:
-            self.check(access, Role.ASK if self._reads(request.question) else Role.COMMAND)
+            if access.role < Role.COMMAND:
+                self.check(access, Role.ASK if self._reads(request.question) else Role.COMMAND)
+            self.check_sensor(access, request.question.sensor)
         except Denied as error:
             if access.role > Role.NONE:
                 self._refused(request, error)

@@ -4,7 +4,7 @@ Roles, and what one client may do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,9 @@ class Role(IntEnum):
 ROLES = {role.spelled: role for role in Role if role is not Role.NONE}
 
 
+OTHER_SENSOR = "sensor not permitted"  # the reason of an error
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """
@@ -47,12 +50,19 @@ class Access:
         who: The name of its token, or its user on a Unix socket; None if only its address is known.
         token: Its token; None if its role is that of its address. The local token is None, too: it never ends.
         refusal: Why the token that it has sent permits nothing; None if it has sent none, or a valid one.
+        sensors: The only sensors that it may use; None for all.
+        is_restricted: Whether there are questions that it may not ask.
     """
 
     role: Role
     who: str | None = None
     token: Token | None = None
     refusal: str | None = None
+    sensors: frozenset[str] | None = None
+    is_restricted: bool = field(init=False)  # computed once, since each request looks at it
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_restricted", self.role < Role.COMMAND or self.sensors is not None)
 
     def check(self, role: Role) -> None:
         """
@@ -69,6 +79,20 @@ class Access:
             if self.token is None:
                 raise Unauthenticated(f"{text}: authenticate with a token", "token required", role.spelled)
             raise Denied(f"{text}; the role of {self.who} is {self.role.spelled}", "role too low", role.spelled)
+
+    def check_sensor(self, sensor: str) -> None:
+        """
+        Check that the client may use a sensor.
+
+        Raises:
+            Unauthenticated: It may not, and has sent no token.
+            Denied: It may not.
+        """
+        if self.sensors is None or sensor in self.sensors:
+            return
+        if self.token is None:
+            raise Unauthenticated("this client may not use that sensor without a token", OTHER_SENSOR, sensor=sensor)
+        raise Denied(f"the token {self.who} does not permit that sensor", OTHER_SENSOR, sensor=sensor)
 
     def sign(self, client: str) -> str:
         """

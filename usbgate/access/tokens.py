@@ -25,7 +25,7 @@ from usbgate.access.roles import ROLES, Role
 
 TOKENS_FILE = "tokens.json"
 TOKENS_LIMIT = 256  # each authentication compares with all of them: 0.1 ms
-SIZE_LIMIT = 256 * TOKENS_LIMIT  # bytes of the file
+SIZE_LIMIT = 4096 * TOKENS_LIMIT  # bytes of the file; a token without sensors takes 200
 
 # Part of `client` of the table `request`, before an `@`: not that of the local token, nor that of a user.
 NAME = re.compile(r"(?!local\Z|uid\d+\Z)[A-Za-z0-9.-]{1,32}")
@@ -50,6 +50,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
         sha256: The hash of the secret, in hexadecimal digits.
         created: When: whole milliseconds since 1970, UTC.
         expires: When it is no longer valid; None for never.
+        sensors: The only sensors that it permits to use; None for all.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     created: int
     expires: int | None = None
+    sensors: tuple[str, ...] | None = None
 
     @property
     def level(self) -> Role:
@@ -152,7 +154,7 @@ class TokenFile:
         Add a token.
 
         Raises:
-            ValueError: There is one of this name, or there are too many.
+            ValueError: There is one of this name, or there are too many, or they have too many sensors.
             TokensUnreadable: The file can't be read or written.
         """
         with self._changing():
@@ -204,7 +206,10 @@ class TokenFile:
             os.close(lock)
 
     def _write(self, tokens: Sequence[Token]) -> None:
+        data = msgspec.json.format(msgspec.json.encode(tokens)) + b"\n"
+        if len(data) > SIZE_LIMIT:
+            raise ValueError("the tokens have too many sensors")
         try:
-            replace_file(self._path, msgspec.json.format(msgspec.json.encode(tokens)) + b"\n")
+            replace_file(self._path, data)
         except OSError as error:
             raise TokensUnreadable(f"{self._path} cannot be written: {error.strerror}") from None

@@ -34,17 +34,21 @@ def token_command() -> None:
 @token_command.command("add")
 @click.argument("name")
 @click.option("--role", type=click.Choice(ROLES), required=True, help="What it permits; each includes those before.")
+@click.option("--sensors", metavar="ID,…", help="Only for these sensors, such as 20,21.  [default: all]")
 @click.option("--expires", type=Duration(1), metavar="DURATION", help="For how long, such as 90d.  [default: for ever]")
 @state_option
 @pass_config
-def add_command(config: Path | None, state: str | None, name: str, role: str, expires: float | None) -> None:
+def add_command(
+    config: Path | None, state: str | None, name: str, role: str, sensors: str | None, expires: float | None
+) -> None:
     """
     Make a token, and print it, once: only its hash is kept.
 
     \b
         usbgate token add phone --role command --expires 90d
 
-    NAME says who has it: the record of requests shows it.
+    NAME says who has it: the record of requests shows it. With --sensors, other sensors are neither listed nor
+    answered.
     """
     from usbgate.access.tokens import NAME, Token, TokensUnreadable, digest, new_secret
 
@@ -53,7 +57,14 @@ def add_command(config: Path | None, state: str | None, name: str, role: str, ex
     secret = new_secret()
     now = round(time.time() * 1000)
     end = None if expires is None else now + round(expires * 1000)
-    token = Token(name=name, role=role, sha256=digest(secret), created=now, expires=end)  # type: ignore[arg-type]  # click has checked the role
+    token = Token(
+        name=name,
+        role=role,  # type: ignore[arg-type]  # click has checked it
+        sha256=digest(secret),
+        created=now,
+        expires=end,
+        sensors=None if sensors is None else _parse_sensors(sensors, role),
+    )
     try:
         _tokens(config, state, create=True).add(token)
     except (ValueError, TokensUnreadable) as error:
@@ -80,6 +91,7 @@ def list_command(config: Path | None, state: str | None, as_json: bool) -> None:
         {
             "name": each.name,
             "role": each.role,
+            "sensors": each.sensors,
             "created": format_time(each.created),
             "expires": None if each.expires is None else format_time(each.expires),
         }
@@ -91,8 +103,10 @@ def list_command(config: Path | None, state: str | None, as_json: bool) -> None:
         print_nothing("there are no tokens; `usbgate token add` makes one")
     else:
         now = round(time.time() * 1000)
-        rows = [(each.name, each.role, _spell(each.created), _spell_end(each, now)) for each in tokens]
-        print_table(("NAME", "ROLE", "CREATED", "EXPIRES"), rows)
+        rows = [
+            (each.name, each.role, _spell_sensors(each), _spell(each.created), _spell_end(each, now)) for each in tokens
+        ]
+        print_table(("NAME", "ROLE", "SENSORS", "CREATED", "EXPIRES"), rows)
 
 
 @token_command.command("remove")
@@ -112,6 +126,22 @@ def remove_command(config: Path | None, state: str | None, name: str) -> None:
     except TokensUnreadable as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{name} is removed")
+
+
+def _parse_sensors(text: str, role: str) -> tuple[str, ...]:
+    from usbgate.core.fieldline import is_sensor_id
+
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if not is_sensor_id(name):
+            raise click.UsageError(f"--sensors: not a sensor id: {name!r}")
+    if role == "admin":
+        raise click.UsageError("--sensors: the role admin is for all sensors")
+    return names
+
+
+def _spell_sensors(token: Token) -> str:
+    return "all" if token.sensors is None else ",".join(token.sensors)
 
 
 def _spell(at: int) -> str:

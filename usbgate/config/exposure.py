@@ -14,7 +14,7 @@ from usbgate.config.types import ConfigError, ListenAddress
 
 def check_exposure(settings: Settings, warn: Callable[[str], None]) -> None:
     """
-    Check that what other machines can reach is encrypted and requires a token.
+    Check that what other machines can reach is encrypted and requires a token, or an address of a `[[client]]`.
 
     Args:
         settings: The configuration.
@@ -29,7 +29,7 @@ def check_exposure(settings: Settings, warn: Callable[[str], None]) -> None:
         if address.door.insecure:
             everybody = "everybody there can command" if address.door.is_open else "everybody there can read tokens"
             warn(f"{address.endpoint} is insecure: other machines can reach it, and {everybody}")
-        elif not (is_encrypted(address.endpoint) and _has_tokens(settings)):
+        elif not (is_encrypted(address.endpoint) and (_has_tokens(settings) or _has_rules(settings))):
             raise ConfigError(f"{key}: other machines can reach {address.endpoint}. {_ways_out(address)}")
 
 
@@ -38,6 +38,10 @@ def _has_tokens(settings: Settings) -> bool:
         return bool(TokenFile(settings.state).tokens)
     except TokensUnreadable as error:
         raise ConfigError(str(error)) from None
+
+
+def _has_rules(settings: Settings) -> bool:
+    return any(client.addresses for client in settings.clients)
 
 
 def _ways_out(address: ListenAddress) -> str:

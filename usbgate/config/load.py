@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from usbgate.access.roles import Role
 from usbgate.config.devices import check_paths, check_reset, parse_devices
 from usbgate.config.dialects import check_options
 from usbgate.config.endpoints import absolute_paths
 from usbgate.config.moved import moved_database
 from usbgate.config.settings import (
+    CLIENT_KEYS,
     COMMAND_KEYS,
     DATABASE_KEYS,
     DEVICE_KEYS,
@@ -23,6 +25,7 @@ from usbgate.config.settings import (
     HTTP_KEYS,
     SENSOR_KEYS,
     TOP_KEYS,
+    ClientSettings,
     CommandSettings,
     DeviceSettings,
     HttpSettings,
@@ -73,6 +76,7 @@ def load(
     where = f"{file}: "
 
     tables = {key: _tables(where, key, table.pop(key, {}), example) for key, example in TABLES.items()}
+    clients = _clients(where, table.pop("client", []))
     web = _http(where, table.pop("http", {}))
     password_file: Path | None = None
     if isinstance(table.get("database"), dict):
@@ -81,7 +85,7 @@ def load(
             raise ConfigError(f"{where}database.url: missing, expected {DATABASE_KEYS['url'].expected}")
         table["database"] = keys["url"]
         password_file = keys.get("password_file") and Path(os.path.join(folder, keys["password_file"]))
-    top = decode(where, table, TOP_KEYS, also=(*TABLES, "http"))
+    top = decode(where, table, TOP_KEYS, also=(*TABLES, "client", "http"))
     known = {name: _device(where, name, keys, folder) for name, keys in tables["device"].items()}
     sensors = {name: _sensor(where, name, keys) for name, keys in tables["sensor"].items()}
     commands = {name: _command(where, name, keys) for name, keys in tables["command"].items()}
@@ -100,6 +104,9 @@ def load(
     state = state or (os.path.join(folder, top["state"]) if "state" in top else _usual_state(environ))
     top["state"] = Path(os.path.abspath(state))
     certificate = str(top["state"] / CERTIFICATE)
+    for key, address in (*(("listen", each) for each in top.get("listen", ())), ("http.listen", web.get("listen"))):
+        if address is not None and address.door.proxied and address.door.role is not None:
+            raise ConfigError(f"{where}{key}: role with proxied: behind a proxy, nobody has a role without a token")
     if "listen" in top:
         top["listen"] = tuple(_from(folder, each, certificate) for each in top["listen"])
     if "listen" in web:
@@ -116,6 +123,7 @@ def load(
     if top.get("database", "embedded") == "embedded":
         top["database"] = moved_database(top["state"]) or "embedded"
     return Settings(
+        clients=clients,
         devices=known,
         sensors=sensors,
         commands=commands,
@@ -160,6 +168,24 @@ def _tables(where: str, key: str, value: object, example: str) -> dict[str, dict
         if not isinstance(keys, dict):
             refuse(f"{where}{key}.{name}", f"a table such as {example}", keys)
     return value
+
+
+def _clients(where: str, value: object) -> tuple[ClientSettings, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        refuse(f"{where}client", "tables [[client]]", value)
+    return tuple(_client(f"{where}client {number}: ", table) for number, table in enumerate(value, 1))
+
+
+def _client(where: str, table: Mapping[str, Any]) -> ClientSettings:
+    keys = decode(where, table, CLIENT_KEYS)
+    if "role" not in keys:
+        raise ConfigError(f"{where}role: missing, expected {CLIENT_KEYS['role'].expected}")
+    if not (keys.get("addresses") or keys.get("users")):
+        raise ConfigError(f"{where}for whom? expected addresses or users")
+    client = ClientSettings(**keys)
+    if client.sensors is not None and client.role is Role.ADMIN:
+        raise ConfigError(f"{where}sensors: the role admin is for all sensors")
+    return client
 
 
 def _http(where: str, value: object) -> dict[str, Any]:

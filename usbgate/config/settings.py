@@ -10,11 +10,13 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from usbgate.access.doors import Rule
 from usbgate.config.types import (
     BasePath,
     Buffer,
     BytesPerSecond,
     BytesPerTurn,
+    ClientRole,
     Count,
     Database,
     DatabaseUrl,
@@ -30,13 +32,16 @@ from usbgate.config.types import (
     ListenAddress,
     Listens,
     MetricsLimit,
+    Networks,
     Origins,
     Place,
     Repeats,
     Reset,
     SchemaName,
+    Sensors,
     Settle,
     Silence,
+    Users,
     ViewName,
     Window,
     YesNo,
@@ -96,6 +101,30 @@ class CommandSettings(Struct, frozen=True, kw_only=True):
     reads: YesNo = False
 
 
+class ClientSettings(Struct, frozen=True, kw_only=True):
+    """
+    What some clients may do without a token: `[[client]]`.
+
+    Attributes:
+        addresses: The networks from which they connect.
+        users: The numbers of their users, on a Unix socket.
+        role: Their role.
+        sensors: The only sensors that they may use; None for all.
+    """
+
+    addresses: Networks = ()
+    users: Users = frozenset()
+    role: ClientRole
+    sensors: Sensors | None = None
+
+    @property
+    def rule(self) -> Rule:
+        """
+        The same as the front ends read it.
+        """
+        return Rule(self.role, self.addresses, self.users, self.sensors)
+
+
 class DatabaseSettings(Struct, frozen=True, kw_only=True):
     """
     A database: `[database]`, if it is more than `database = "…"`.
@@ -150,6 +179,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         client_bytes_per_second: The most bytes that are read of a client connection in a second, on average.
         durability: Seconds that rows may wait for a commit to the journal.
         journal_limit: Bytes of rows that may wait for the database.
+        clients: Who may do what without a token; the first that is for a client counts.
         devices: By name, in the order of the configuration; empty if none is configured.
         sensors: By id.
         commands: By name, which is found without case.
@@ -173,6 +203,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     client_bytes_per_second: BytesPerSecond = 1 << 20
     durability: Durability = 0.05
     journal_limit: JournalLimit = 1 << 30
+    clients: tuple[ClientSettings, ...] = ()
     devices: dict[str, DeviceSettings] = {}
     sensors: dict[str, SensorSettings] = {}
     commands: dict[str, CommandSettings] = {}
@@ -187,5 +218,5 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 TOP_KEYS, HTTP_KEYS, DATABASE_KEYS = keys(Settings), keys(HttpSettings), keys(DatabaseSettings)
-DEVICE_KEYS, COMMAND_KEYS = keys(DeviceSettings), keys(CommandSettings)
+DEVICE_KEYS, COMMAND_KEYS, CLIENT_KEYS = keys(DeviceSettings), keys(CommandSettings), keys(ClientSettings)
 SENSOR_KEYS, FIELD_KEYS = keys(SensorSettings), keys(FieldSettings)

@@ -10,18 +10,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from pwd import getpwnam
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
 from usbgate.access.doors import LOCAL, Door
-from usbgate.access.roles import ROLES
+from usbgate.access.roles import ROLES, Role
 from usbgate.config.dialects import find_dialect
 from usbgate.config.endpoints import parse_client, parse_server
 from usbgate.core.connstring import check_url, is_url
 from usbgate.core.errors import Malformed
+from usbgate.core.fieldline import is_sensor_id
 from usbgate.core.fieldnames import read_name
 from usbgate.core.kinds import Kind, duration, kind_of, matching
 from usbgate.core.units import parse_size
@@ -175,6 +178,27 @@ def _parse_http_listen(held: str | _ListenTable) -> ListenAddress:
     return ListenAddress("none") if held == "none" else _parse_listen(held)
 
 
+def _parse_networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(map(ip_network, texts))
+
+
+def _parse_users(users: Sequence[str | int]) -> frozenset[int]:
+    return frozenset(each if isinstance(each, int) else _user_number(each) for each in users)
+
+
+def _user_number(name: str) -> int:
+    try:
+        return getpwnam(name).pw_uid
+    except KeyError:
+        raise ValueError(f"no such user: {name}") from None
+
+
+def _parse_sensors(names: Sequence[str]) -> frozenset[str]:
+    if not all(map(is_sensor_id, names)):
+        raise ValueError(f"not all are sensor ids: {names!r}")
+    return frozenset(names)
+
+
 def _parse_place(text: str) -> str:
     if is_usb(text):
         parse_usb(text)
@@ -266,6 +290,30 @@ HttpListen = Annotated[
         ' or a table such as { endpoint = "tcp:8080:interface=127.0.0.1", role = "read" }',
         str | _ListenTable,
         _parse_http_listen,
+    ),
+]
+ClientRole = Annotated[
+    Role,
+    Kind(
+        '"none", "read", "ask", "command" or "admin"',
+        Literal["none", "read", "ask", "command", "admin"],
+        lambda name: Role[name.upper()],
+    ),
+]
+Networks = Annotated[
+    tuple[IPv4Network | IPv6Network, ...],
+    Kind('addresses and networks such as ["192.168.1.0/24", "10.0.0.7"]', tuple[str, ...], _parse_networks),
+]
+Users = Annotated[
+    frozenset[int],
+    Kind('names or numbers of users of this machine such as ["www-data", 1001]', tuple[str | int, ...], _parse_users),
+]
+Sensors = Annotated[
+    frozenset[str],
+    Kind(
+        'sensor ids such as ["20", "21"]',
+        Annotated[tuple[str, ...], Meta(min_length=1)],
+        _parse_sensors,
     ),
 ]
 Hosts = Annotated[

@@ -73,7 +73,8 @@ class Denied(RequestError):
     """
     The client is not permitted to do that.
 
-    `role` is the role that it would need; None if no role would help.
+    `role` is the role that it would need; None if no role would help. `sensor` is the sensor that it may not use; None
+    if it is about none.
     """
 
     code = "denied"
@@ -83,8 +84,10 @@ class Denied(RequestError):
         text: str = "The client is not permitted to do that",
         reason: str | None = None,
         role: str | None = None,
+        sensor: str | None = None,
     ) -> None:
         self.role = role
+        self.sensor = sensor
         super().__init__(text, reason)
 
 

@@ -247,13 +247,13 @@ class IQueries(Interface):
         """
 
     def past_alarms(
-        sensor: str | None, since: int | None, until: int | None, limit: int
+        sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
     ) -> Deferred[list[StoredAlarm]]:
         """
         Fetch stored alarms (see `IStore.past_alarms`); fails with `StoreUnavailable`, whose text says why.
         """
 
-    def requests(sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
+    def requests(sensors: Sequence[str] | None, limit: int) -> Deferred[list[StoredRequest]]:
         """
         Fetch requests that ended (see `IStore.requests`); fails with `StoreUnavailable`, whose text says why.
         """

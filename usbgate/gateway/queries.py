@@ -170,12 +170,12 @@ class Queries:
         return self._fetch(lambda store: store.states(selection, limit))
 
     def past_alarms(
-        self, sensor: str | None, since: int | None, until: int | None, limit: int
+        self, sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
     ) -> Deferred[list[StoredAlarm]]:
-        return self._fetch(lambda store: store.past_alarms(sensor, since, until, limit))
+        return self._fetch(lambda store: store.past_alarms(sensors, since, until, limit))
 
-    def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
-        return self._fetch(lambda store: store.requests(sensor, limit))
+    def requests(self, sensors: Sequence[str] | None, limit: int) -> Deferred[list[StoredRequest]]:
+        return self._fetch(lambda store: store.requests(sensors, limit))
 
     def _fetch(self, query: Callable[[IStore], Deferred[_T]]) -> Deferred[_T]:
         return Deferred.fromCoroutine(_fetch(self._store, query))

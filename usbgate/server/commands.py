@@ -80,7 +80,7 @@ async def ask(console: Console, arguments: Sequence[str]) -> str | None:
         raise ask.usage_error()
     sensor, *options = arguments
     has_command = bool(options) and "=" not in options[0]
-    command = options.pop(0) if has_command else console.gateway.queries.default_command(sensor)
+    command = options.pop(0) if has_command else console.queries.default_command(sensor)
     # An error repeats the request's fields, including those behind the wrong option.
     fields = {name.upper(): value for name, _, value in (option.partition("=") for option in options)}
     fields |= {"MSG": command, "ID": sensor}
@@ -118,7 +118,7 @@ async def last(console: Console, arguments: Sequence[str]) -> None:
         raise last.usage_error()
     sensor = arguments[0] if arguments else None
     field = _parse_field(last, arguments[1]) if len(arguments) > 1 else None
-    await console.send_data(map(reading_fields, console.gateway.queries.last(sensor, field)))
+    await console.send_data(map(reading_fields, console.queries.last(sensor, field)))
 
 
 @word("history ID [FIELD] [since=1h] [limit=100]")
@@ -135,7 +135,7 @@ async def history(console: Console, arguments: Sequence[str]) -> None:
     field = _parse_field(history, options.pop(0)) if options and "=" not in options[0] else None
     since, limit = _parse_window(history, options, console.factory.wall(), HISTORY_LIMIT)
     if limit <= HISTORY_PAGE:
-        readings = await console.gateway.queries.history(sensor, field, since, limit)
+        readings = await console.queries.history(sensor, field, since, limit)
         await console.send_data(map(reading_fields, readings), held=True)
     else:
         await _send_pages(console, Selection(sensor, field, since), limit)
@@ -143,7 +143,7 @@ async def history(console: Console, arguments: Sequence[str]) -> None:
 
 async def _send_pages(console: Console, selection: Selection, limit: int) -> None:
     # Fetch each page when the client has read most of those before it.
-    queries = console.gateway.queries
+    queries = console.queries
     extent = await queries.extent(selection, limit)
     if extent is None:
         return
@@ -166,7 +166,8 @@ async def watch(console: Console, arguments: Sequence[str]) -> None:
     """
     for sensor in arguments:
         _check_sensor(watch, sensor)
-    console.watch(arguments)
+        console.factory.authority.check_sensor(console.access, sensor)
+    console.watch(arguments or console.access.sensors or ())
 
 
 @word("unwatch")
@@ -182,7 +183,7 @@ async def sensors(console: Console, arguments: Sequence[str]) -> None:
     """
     List the configured sensors and those that have sent a report.
     """
-    await console.send_data(sensor_fields(console.gateway.queries))
+    await console.send_data(sensor_fields(console.queries))
 
 
 @word("devices")
@@ -190,7 +191,7 @@ async def devices(console: Console, arguments: Sequence[str]) -> None:
     """
     List the devices, their states and counts.
     """
-    devices = console.gateway.queries.devices()
+    devices = console.queries.devices()
     await console.send_data(device_fields(each, console.access.role >= DEVICE_PATHS) for each in devices)
 
 
@@ -202,12 +203,14 @@ async def alarms(console: Console, arguments: Sequence[str]) -> None:
     With since or limit, list stored alarms, those that are over included.
     """
     sensor, options = _split_sensor(alarms, arguments)
-    queries = console.gateway.queries
+    queries = console.queries
     if options:
         since, limit = _parse_window(alarms, options, console.factory.wall(), OTHERS_LIMIT)
-        stored = await queries.past_alarms(sensor, since, None, limit)
+        stored = await queries.past_alarms(None if sensor is None else [sensor], since, None, limit)
         await console.send_data(map(past_alarm_fields, reversed(stored)), held=True)
     else:
+        if sensor is not None:
+            console.factory.authority.check_sensor(console.access, sensor)
         found = [alarm for alarm in queries.alarms() if sensor in (None, alarm.sensor)]
         await console.send_data(map(alarm_fields, reversed(found)))
 
@@ -220,6 +223,7 @@ async def acknowledge(console: Console, arguments: Sequence[str]) -> None:
     if not arguments:
         raise acknowledge.usage_error()
     alarm, *who = arguments
+    console.factory.authority.check_alarm(console.access, alarm, console.gateway.queries.alarms())
     by = " ".join(who) or console.origin
     await console.send_data([alarm_fields(await console.gateway.acknowledge(alarm, console.access.acknowledge_as(by)))])
 
@@ -233,7 +237,7 @@ async def requests(console: Console, arguments: Sequence[str]) -> None:
     if any(option.lower().startswith("since=") for option in options):
         raise requests.usage_error("unknown option: 'since'")
     _, limit = _parse_window(requests, options, console.factory.wall(), OTHERS_LIMIT)
-    stored = await console.gateway.queries.requests(sensor, limit)
+    stored = await console.queries.requests(None if sensor is None else [sensor], limit)
     await console.send_data(map(request_fields, reversed(stored)), held=True)
 
 
@@ -254,7 +258,7 @@ async def status(console: Console, arguments: Sequence[str]) -> None:
     """
     Show the state of usbgate.
     """
-    queries = console.gateway.queries
+    queries = console.queries
     await console.send_data(status_fields(queries.status(), queries.totals(), console.factory.counts()))
 
 
@@ -263,20 +267,24 @@ async def malformed(console: Console, arguments: Sequence[str]) -> None:
     """
     Show the last malformed or damaged lines with their reasons.
     """
-    await console.send_data(map(malformed_fields, console.gateway.queries.malformed_lines()))
+    await console.send_data(map(malformed_fields, console.queries.malformed_lines()))
 
 
 @word("auth TOKEN")
 async def auth(console: Console, arguments: Sequence[str]) -> None:
     """
     Authenticate: from now on, this connection may do what the token permits, instead of what its address does.
+
+    Its subscription and its leases end.
     """
     if len(arguments) != 1:
         raise auth.usage_error()
     access = console.connection.peer.authenticate(arguments[0])
     access.check(Role.NONE)
+    console.end()
     console.connection.peer.admit(access)
-    await console.send_data([{"NAME": access.who or "", "ROLE": access.role.spelled}])
+    sensors = {} if access.sensors is None else {"SENSORS": ",".join(sorted(access.sensors))}
+    await console.send_data([{"NAME": access.who or "", "ROLE": access.role.spelled, **sensors}])
 
 
 @word("ping")

@@ -13,12 +13,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from usbgate.access.authority import Authority
 from usbgate.access.roles import Access
 from usbgate.access.tokens import redact
 from usbgate.core.errors import Failed, RequestError
 from usbgate.core.fieldline import format_line
 from usbgate.core.messages import data_line, error_line
-from usbgate.gateway.interfaces import Lease
+from usbgate.gateway.interfaces import IQueries, Lease
 from usbgate.net.broadcast import EventBatch, ISubscriber, unsent_share
 from usbgate.server import commands
 
@@ -66,6 +67,14 @@ class Console:
         What the client may do.
         """
         return self.connection.peer.access
+
+    @property
+    def queries(self) -> IQueries:
+        """
+        The queries of what the client may see.
+        """
+        authority: Authority = self.factory.authority
+        return authority.queries(self.access, self.gateway.queries)
 
     @property
     def client(self) -> str:
@@ -233,6 +242,13 @@ class Console:
 
     def _unsent_limit(self) -> int:
         return min(SUBSCRIBER_LIMIT, unsent_share(len(self.factory.subscribers)))
+
+    def end(self) -> None:
+        """
+        End what the client has begun: its subscription and its leases.
+        """
+        self.unwatch()
+        self.end_leases()
 
     # Leases.
 

@@ -94,7 +94,8 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)  # echo and answer are two writes: 44 ms a round trip without
             keep_alive(self.transport)
-        self.peer.admit(self._door.admit(self.peer.is_local, peer_user(self.transport)))
+        user = peer_user(self.transport)
+        self.peer.admit(self.factory.authority.admit(self._door, self.peer.is_local, user, self.peer.origin))
         if isinstance(socket := bare(self.transport), FileDescriptor):
             socket.bufferSize = self._intake.bytes_per_turn
         refusal = self.factory.add(self)

@@ -14,7 +14,7 @@ from twisted.internet.defer import fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from usbgate.access.roles import Access, Role
+from usbgate.access.roles import Access
 from usbgate.core.errors import Failed, LimitExceeded, Malformed, RequestError
 from usbgate.core.fieldline import KEY_PATTERN, join_fields, parse
 from usbgate.core.holders import Holder
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from usbgate.server.protocol import ClientProtocol
 
 IN_FLIGHT_LIMIT = 256  # requests per connection, protocol §3: more than any window, so that no device waits for them
-_COMMAND = Role.COMMAND
 
 # Programs send the same lines again and again, so parsed lines are cached: this many, of up to this many bytes each,
 # are 10 MB at most.
@@ -139,7 +138,7 @@ class Requests:
             return
         self.in_flight += 1
         try:
-            if access.role < _COMMAND:
+            if access.is_restricted:
                 self._factory.authority.check_request(access, request)
             answer = self._gateway.ask(request, self.holder)
         except Exception:

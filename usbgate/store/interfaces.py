@@ -290,13 +290,13 @@ class IStore(Interface):
         """
 
     def past_alarms(
-        sensor: str | None, since: int | None, until: int | None, limit: int
+        sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
     ) -> Deferred[list[StoredAlarm]]:
         """
         Fetch alarms of this gateway, open and closed, newest first.
 
         Args:
-            sensor: Only of this sensor; None for all.
+            sensors: Only of these sensors; None for all.
             since: Only those that had not ended at this time: whole milliseconds since 1970, UTC; None for all.
             until: Only those raised before this time; None for all.
             limit: Maximum number of alarms, above 0.
@@ -305,12 +305,12 @@ class IStore(Interface):
             Fails with `SinkUnavailable`.
         """
 
-    def requests(sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
+    def requests(sensors: Sequence[str] | None, limit: int) -> Deferred[list[StoredRequest]]:
         """
         Fetch completed requests of this gateway, newest first, by number.
 
         Args:
-            sensor: Only requests for this sensor; None for all.
+            sensors: Only requests for these sensors; None for all.
             limit: Maximum number of rows, above 0.
 
         Returns:

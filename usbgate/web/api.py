@@ -4,7 +4,7 @@ The calls of the API, one method each, and the page's files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from http import HTTPStatus
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -30,7 +30,7 @@ from usbgate.core.fieldline import RESERVED, format_number, format_time, is_key
 from usbgate.core.holders import Holder
 from usbgate.core.messages import parse_request
 from usbgate.core.model import Selection
-from usbgate.gateway.interfaces import IGateway
+from usbgate.gateway.interfaces import IGateway, IQueries
 from usbgate.web import schema
 from usbgate.web.calls import HttpCalls, not_found
 from usbgate.web.channel import client_of, host_of
@@ -108,6 +108,9 @@ class Api:
         self.responses = Responses(reactor)
         self._page = load_page()
 
+    def _queries_of(self, request: Any) -> IQueries:
+        return self._authority.queries(request.access, self._queries)
+
     # Sensors.
 
     @calls.get("/api/v1/sensors", content={JSON: [schema.ApiSensors]})
@@ -116,7 +119,7 @@ class Api:
         All sensors with their newest readings.
         """
         now = self.wall()
-        pieces = _sensors_pieces(format_time(now), sensors_json(self._queries, now))
+        pieces = _sensors_pieces(format_time(now), sensors_json(self._queries_of(request), now))
         await self.responses.stream(request, JSON, pieces, {"Cache-Control": "no-store"})
 
     @calls.get("/api/v1/sensors/{sensor}", errors=[Unknown])
@@ -124,7 +127,7 @@ class Api:
         """
         One sensor.
         """
-        for found in sensors_json(self._queries, self.wall(), sensor):
+        for found in sensors_json(self._queries_of(request), self.wall(), sensor):
             return found
         raise Unknown(f"no such sensor: {sensor[:80]}", "no such sensor")
 
@@ -133,7 +136,7 @@ class Api:
         """
         Ask a sensor, and wait for its answer.
         """
-        command = body.command if body.command is not None else self._queries.default_command(sensor)
+        command = body.command if body.command is not None else self._queries_of(request).default_command(sensor)
         fields = {"MSG": command, "ID": sensor, **_request_fields(body)}
         asked = parse_request(fields, host_of(request), client_of(request))
         self._authority.check_request(request.access, asked)
@@ -153,7 +156,8 @@ class Api:
         Stored readings, newest last, or aggregates of them.
         """
         csv = CsvFormat() if wants_csv(request.getHeader("Accept") or "") else None
-        await send_readings(self._reactor, self.responses, self._queries, request, query, csv, self.wall())
+        queries = self._queries_of(request)
+        await send_readings(self._reactor, self.responses, queries, request, query, csv, self.wall())
 
     @calls.get("/api/v1/readings.csv", content={CSV: []}, errors=[StoreUnavailable])
     async def readings_csv(self, request: Any, query: schema.CsvQuery) -> None:
@@ -162,7 +166,8 @@ class Api:
         """
         zone = None if query.zone is None else ZoneInfo(query.zone)
         csv = CsvFormat(SEPARATORS[query.separator], query.decimal == "comma", zone, query.formulas == "kept")
-        await send_readings(self._reactor, self.responses, self._queries, request, query, csv, self.wall())
+        queries = self._queries_of(request)
+        await send_readings(self._reactor, self.responses, queries, request, query, csv, self.wall())
 
     @calls.get("/api/v1/states", errors=[StoreUnavailable])
     async def states(self, request: Any, query: schema.StatesQuery) -> schema.ApiStates:
@@ -171,7 +176,7 @@ class Api:
         """
         check_order(query.since, query.until)
         selection = Selection(str(query.sensor), str(query.field), query.since, query.until)
-        found = await self._queries.states(selection, query.limit)
+        found = await self._queries_of(request).states(selection, query.limit)
         return schema.ApiStates(states=await self.responses.collect(map(state_json, found), STATES_PER_TURN))
 
     @calls.get("/api/v1/requests", errors=[StoreUnavailable])
@@ -179,7 +184,8 @@ class Api:
         """
         Completed requests, newest first.
         """
-        found = await self._queries.requests(query.sensor, query.limit)
+        sensors = None if query.sensor is None else [str(query.sensor)]
+        found = await self._queries_of(request).requests(sensors, query.limit)
         return schema.ApiRequests(requests=[request_json(each) for each in found])
 
     # Events and alarms.
@@ -201,6 +207,10 @@ class Api:
         """
         Events as they happen (server-sent events): reading, device, store, alarm, dropped.
         """
+        sensors: Set[str] = request.access.sensors or frozenset()
+        if query.sensor is not None:
+            self._authority.check_sensor(request.access, query.sensor)
+            sensors = {str(query.sensor)}
         self._events.admit(host_of(request))
         headers = {"Content-Type": EVENT_STREAM, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         for name, value in headers.items():
@@ -212,7 +222,7 @@ class Api:
         last_id = request.getHeader("Last-Event-ID")
         unfollow = self._authority.follow(request.access, transport.abortConnection)
         try:
-            await self._events.open(transport, head, host_of(request), client_of(request), query.sensor, last_id)
+            await self._events.open(transport, head, host_of(request), client_of(request), sensors, last_id)
         finally:
             unfollow()
 
@@ -221,8 +231,9 @@ class Api:
         """
         Alarms that are active or not acknowledged yet.
         """
-        configured = self._queries.sensor_settings()
-        return schema.ApiAlarms(alarms=[alarm_json(alarm, configured) for alarm in self._queries.alarms()])
+        queries = self._queries_of(request)
+        configured = queries.sensor_settings()
+        return schema.ApiAlarms(alarms=[alarm_json(alarm, configured) for alarm in queries.alarms()])
 
     @calls.get("/api/v1/alarms/history", errors=[StoreUnavailable])
     async def past_alarms(self, request: Any, query: schema.PastAlarmsQuery) -> schema.ApiPastAlarms:
@@ -230,8 +241,8 @@ class Api:
         Alarms from the store, open and closed.
         """
         check_order(query.since, query.until)
-        sensor = None if query.sensor is None else str(query.sensor)
-        found = await self._queries.past_alarms(sensor, query.since, query.until, query.limit)
+        sensors = None if query.sensor is None else [str(query.sensor)]
+        found = await self._queries_of(request).past_alarms(sensors, query.since, query.until, query.limit)
         configured = self._queries.sensor_settings()
         return schema.ApiPastAlarms(alarms=[past_alarm_json(stored, configured) for stored in found])
 
@@ -240,6 +251,7 @@ class Api:
         """
         Acknowledge an alarm.
         """
+        self._authority.check_alarm(request.access, alarm, self._queries.alarms())
         acknowledged = await self._gateway.acknowledge(
             alarm, request.access.acknowledge_as(body.by or host_of(request))
         )
@@ -260,7 +272,7 @@ class Api:
         """
         The state of usbgate.
         """
-        return status_json(self._queries, self._clients())
+        return status_json(self._queries_of(request), self._clients())
 
     @calls.get("/api/v1/openapi.json", content={JSON: []}, any_query=True)
     async def openapi(self, request: Any) -> None:
@@ -285,7 +297,7 @@ class Api:
         # Imported only where somebody uses it: it takes half a MB.
         from usbgate.web.metrics import CONTENT_TYPE, metrics_pieces
 
-        pieces = metrics_pieces(self._queries, self._clients, self.wall, self._metrics_limit)
+        pieces = metrics_pieces(self._queries_of(request), self._clients, self.wall, self._metrics_limit)
         text = b"".join(await self.responses.collect(pieces, 1))
         await self.responses.send(request, HTTPStatus.OK, CONTENT_TYPE, text, {"Cache-Control": "no-store"})
 

@@ -101,7 +101,7 @@ class Credentials:
         Return what the client of a request may do without its token.
         """
         channel = request.channel
-        return self.door.admit(channel.is_local, peer_user(channel.transport))
+        return self._authority.admit(self.door, channel.is_local, peer_user(channel.transport), channel.host)
 
     def remember(self, request: Any, secret: str) -> None:
         """

@@ -5,7 +5,7 @@ subscribers of the line protocol do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from usbgate.core.errors import LimitExceeded
-from usbgate.core.model import Event, ReportEvent
+from usbgate.core.model import AlarmEvent, Event, ReportEvent
 from usbgate.gateway.interfaces import IGateway
 from usbgate.net.broadcast import (
     UNSENT_IN_ALL,
@@ -99,7 +99,7 @@ class EventStreams:
             raise LimitExceeded(f"more than {self._streams.most} streams of events")
 
     def open(
-        self, transport: Any, head: bytes, host: str, client: str, sensor: str | None, last_id: str | None
+        self, transport: Any, head: bytes, host: str, client: str, sensors: Set[str], last_id: str | None
     ) -> Deferred[None]:
         """
         Send a client the events that it missed, and all events from now on.
@@ -109,7 +109,7 @@ class EventStreams:
             head: What to send first.
             host: Its address.
             client: Its address and port, for the log.
-            sensor: Readings of this sensor only, and all other events; None for all readings.
+            sensors: Readings and alarms of these sensors only, and all other events; of all, if empty.
             last_id: The id of the last event that it has seen; None for none.
 
         Returns:
@@ -117,11 +117,11 @@ class EventStreams:
         """
         stream = EventStream(self._reactor, transport, head, client, self._unsent_limit)
         # Subscribe first, so that events are numbered from now on.
-        self._broadcast.add(stream, () if sensor is None else (sensor,))
+        self._broadcast.add(stream, sensors)
         self._streams.take(stream, host)
         if self._heartbeat is None:
             self._heartbeat = self._reactor.callLater(HEARTBEAT, self._beat)
-        missed = self._replay.missed(last_id or "", sensor)
+        missed = self._replay.missed(last_id or "", sensors)
         if missed.frames and sum(each.unsent for each in self._streams) > UNSENT_IN_ALL:
             lost = None if missed.lost is None else missed.lost + len(missed.frames)
             missed = Missed(False, lost)
@@ -185,10 +185,20 @@ class EventStreams:
         self._replay.restart()  # a client that reconnects later has missed an unknown number of events
 
     def _deliver(self, event: Event) -> None:
-        sensor = event.sensor if isinstance(event, ReportEvent) else None
+        sensor = _sensor(event)
         frame = self._replay.add(sensor, _frame(*event_json(event, self._gateway.queries.sensor_settings())))
         if self._publish is not None:
             self._publish(sensor, frame)
+
+
+def _sensor(event: Event) -> str | None:
+    match event:
+        case ReportEvent():
+            return event.sensor
+        case AlarmEvent():
+            return event.alarm.sensor
+        case _:
+            return None
 
 
 def _frame(name: str, data: msgspec.Struct) -> str:

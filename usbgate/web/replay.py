@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from secrets import token_hex
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ class ReplayBuffer:
         Number an event and keep it.
 
         Args:
-            sensor: The sensor whose readings it has; None for another event.
+            sensor: The sensor that it is about; None for none.
             text: The event without its id.
 
         Returns:
@@ -74,13 +74,13 @@ class ReplayBuffer:
             self._size -= len(self._kept.popleft()[2])
         return frame
 
-    def missed(self, last_id: str, sensor: str | None) -> Missed:
+    def missed(self, last_id: str, sensors: Set[str]) -> Missed:
         """
         Return the events after one.
 
         Args:
             last_id: The id of the last event that the client has received; ignored if it is not an id.
-            sensor: Leave out the readings of all other sensors; None for all events.
+            sensors: Leave out what is about other sensors; all events, if empty.
         """
         seen = _ID.fullmatch(last_id)
         if seen is None:
@@ -89,10 +89,12 @@ class ReplayBuffer:
         if run != self._run or number > self._newest:
             return Missed(False, None)
         first = self._kept[0][0] if self._kept else self._newest + 1
-        # Nobody knows how many of those that are gone were about this sensor.
-        lost = None if sensor is not None else max(0, first - 1 - number)
+        # Nobody knows how many of those that are gone were about these sensors.
+        lost = None if sensors else max(0, first - 1 - number)
         frames = [
-            frame for each, about, frame in self._kept if each > number and (sensor is None or about in (None, sensor))
+            frame
+            for each, about, frame in self._kept
+            if each > number and (not sensors or about is None or about in sensors)
         ]
         return Missed(number >= first - 1, lost, frames)
 

@@ -188,12 +188,13 @@ class ApiLogout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class ApiSession(Struct, frozen=True, kw_only=True):
     """
-    Who the client is: the name of its token, or its user; null if only its address is known. `open` is whether
-    everybody on the network may command.
+    Who the client is: the name of its token, or its user; null if only its address is known. `sensors` are those that
+    it may use; null for all. `open` is whether everybody on the network may command.
     """
 
     role: Literal["none", "read", "ask", "command", "admin"]
     name: str | None
+    sensors: list[str] | None
     open: bool
 
 

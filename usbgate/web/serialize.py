@@ -381,7 +381,12 @@ def session_json(access: Access, is_open: bool) -> ApiSession:
     """
     Return who a client is, and whether everybody on the network may command.
     """
-    return ApiSession(role=access.role.spelled, name=access.who, open=is_open)  # type: ignore[arg-type]  # those are the roles
+    return ApiSession(
+        role=access.role.spelled,  # type: ignore[arg-type]  # those are the roles
+        name=access.who,
+        sensors=None if access.sensors is None else sorted(access.sensors),
+        open=is_open,
+    )
 
 
 def health_json(queries: IQueries) -> ApiHealth:

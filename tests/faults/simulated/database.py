@@ -4,7 +4,7 @@ A database in memory, and one daemon's connection to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -230,14 +230,14 @@ class SimulatedSink:
         raise NotImplementedError
 
     def past_alarms(
-        self, sensor: str | None, since: int | None, until: int | None, limit: int
+        self, sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
     ) -> Deferred[list[StoredAlarm]]:
         """
         See `IStore`; not used here.
         """
         raise NotImplementedError
 
-    def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
+    def requests(self, sensors: Sequence[str] | None, limit: int) -> Deferred[list[StoredRequest]]:
         """
         See `IStore`; not used here.
         """

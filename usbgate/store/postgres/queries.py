@@ -7,7 +7,7 @@ number, and by the id of the web site's view and time. Queries without a time ra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from usbgate.core.model import (
@@ -198,12 +198,14 @@ _STATES = f"""
     ) as state order by at desc, device desc, field desc limit %(limit)s
 """
 
+_ANY_SENSOR = "(%(sensors)s::text[] is null or sensor = any(%(sensors)s))"
+
 # An alarm that was merged into another one (`joined`) is left out. The `next` of `raised` is `ended`. Bounds: the spans
 # of an alarm, of which the newest are returned, and the readings in which its extreme is looked for.
 _PAST_ALARMS = f"""
     with change as (
         select *, lead(at) over (partition by alarm, event = 'acknowledged' order by seq) as next
-        from usbgate.alarm_event where gateway = %(gateway)s and (%(sensor)s::text is null or sensor = %(sensor)s)
+        from usbgate.alarm_event where gateway = %(gateway)s and {_ANY_SENSOR}
     ), past as (
         select alarm, min(device) as device, min(sensor) as sensor, min(field) as field, min(condition) as condition,
             (array_agg(value order by seq))[1] as value, (array_agg(text order by seq))[1] as text,
@@ -238,7 +240,7 @@ _PAST_ALARMS = f"""
 _REQUESTS = f"""
     select seq, {_AT}, origin, client, device, sensor, command, arguments, outcome, latency_ms, coalesce(clock, false)
     from usbgate.request
-    where gateway = %(gateway)s and (%(sensor)s::text is null or sensor = %(sensor)s) order by seq desc limit %(limit)s
+    where gateway = %(gateway)s and {_ANY_SENSOR} order by seq desc limit %(limit)s
 """
 
 
@@ -333,7 +335,7 @@ def states(gateway: str, selection: Selection, limit: int) -> Query[StoredState]
 
 
 def past_alarms(
-    gateway: str, sensor: str | None, since: int | None, until: int | None, limit: int
+    gateway: str, sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
 ) -> Query[StoredAlarm]:
     """
     Query alarms (see `IStore.past_alarms`).
@@ -343,10 +345,11 @@ def past_alarms(
         *alarm, peak, starts, ends = row
         return StoredAlarm(Alarm._make(alarm), peak, tuple(zip(starts, ends, strict=True)))
 
-    return Query(_PAST_ALARMS, {"gateway": gateway, "sensor": sensor, "limit": limit, **_times(since, until)}, make)
+    parameters = {"gateway": gateway, "sensors": _array(sensors), "limit": limit, **_times(since, until)}
+    return Query(_PAST_ALARMS, parameters, make)
 
 
-def requests(gateway: str, sensor: str | None, limit: int) -> Query[StoredRequest]:
+def requests(gateway: str, sensors: Sequence[str] | None, limit: int) -> Query[StoredRequest]:
     """
     Query requests (see `IStore.requests`).
     """
@@ -354,7 +357,11 @@ def requests(gateway: str, sensor: str | None, limit: int) -> Query[StoredReques
     def make(row: tuple[Any, ...]) -> StoredRequest:
         return StoredRequest(row[0], RequestRecord._make(row[1:]))
 
-    return Query(_REQUESTS, {"gateway": gateway, "sensor": sensor, "limit": limit}, make)
+    return Query(_REQUESTS, {"gateway": gateway, "sensors": _array(sensors), "limit": limit}, make)
+
+
+def _array(texts: Sequence[str] | None) -> list[str] | None:
+    return None if texts is None else list(texts)  # psycopg2 makes an array of a list only
 
 
 def _newest(field: str, since: bool) -> str:

@@ -5,7 +5,7 @@ Readings and requests in PostgreSQL (protocol §5).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg2
@@ -197,12 +197,12 @@ class PostgresSink:
         return self._rows(queries.states(self._gateway, selection, limit)).addCallback(_reversed)
 
     def past_alarms(
-        self, sensor: str | None, since: int | None, until: int | None, limit: int
+        self, sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
     ) -> Deferred[list[StoredAlarm]]:
-        return self._rows(queries.past_alarms(self._gateway, sensor, since, until, limit))
+        return self._rows(queries.past_alarms(self._gateway, sensors, since, until, limit))
 
-    def requests(self, sensor: str | None, limit: int) -> Deferred[list[StoredRequest]]:
-        return self._rows(queries.requests(self._gateway, sensor, limit))
+    def requests(self, sensors: Sequence[str] | None, limit: int) -> Deferred[list[StoredRequest]]:
+        return self._rows(queries.requests(self._gateway, sensors, limit))
 
     def _rows(self, query: queries.Query[T]) -> Deferred[list[T]]:
         async def read(session: Session) -> list[T]:

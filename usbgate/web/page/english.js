@@ -57,6 +57,7 @@ export const ENGLISH = {
   "problem.denied.token required": "Log in to do this: it requires the role “{role}”.",
   "problem.denied.role too low": "You are not allowed to do this: it requires the role “{role}”.",
   "problem.denied.no such token": "Your token is not valid any more. Log in again.",
+  "problem.denied.sensor not permitted": "You are not allowed to use this sensor.",
   "problem.denied.origin not allowed": "usbgate accepts no commands from this address of the page. Its owner can add the address to `hosts` in the configuration.",
   "problem.denied.host not allowed": "usbgate does not accept this address of the page. Its owner can add the address to `hosts` in the configuration.",
   "problem.unknown": "usbgate does not know this any more. Reload the page.",

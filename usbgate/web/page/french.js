@@ -57,6 +57,7 @@ export const FRENCH = {
   "problem.denied.token required": "Connectez-vous pour faire cela\u202f: le rôle «\u202f{role}\u202f» est nécessaire.",
   "problem.denied.role too low": "Vous n’avez pas le droit de faire cela\u202f: le rôle «\u202f{role}\u202f» est nécessaire.",
   "problem.denied.no such token": "Votre jeton n’est plus valable. Reconnectez-vous.",
+  "problem.denied.sensor not permitted": "Vous n’avez pas le droit d’utiliser ce capteur.",
   "problem.denied.origin not allowed": "usbgate n’accepte pas de commande depuis cette adresse de la page. Son propriétaire peut l’ajouter à `hosts` dans la configuration.",
   "problem.denied.host not allowed": "usbgate n’accepte pas cette adresse de la page. Son propriétaire peut l’ajouter à `hosts` dans la configuration.",
   "problem.unknown": "usbgate ne connaît plus cet élément. Rechargez la page.",
