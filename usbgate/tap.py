@@ -22,6 +22,7 @@ from twisted.python import usage
 from usbgate import __version__
 from usbgate.access.authority import Authority
 from usbgate.access.localtoken import LocalToken
+from usbgate.access.sessions import Sessions
 from usbgate.access.tokens import TokenFile
 from usbgate.config.devices import only_device
 from usbgate.config.dialects import make_dialect
@@ -241,6 +242,7 @@ def build(
         reactor,
         clock.wall,
         TokenFile(settings.state),
+        Sessions(settings.state, clock.wall),
         partial(_reads, settings, gateway),
         gateway.refuse,
         [client.rule for client in settings.clients],

@@ -12,6 +12,7 @@ from tests.support.memory_gateway import MemoryGateway
 from usbgate.access.authority import Authority
 from usbgate.access.doors import Door, Rule
 from usbgate.access.roles import Role
+from usbgate.access.sessions import Sessions
 from usbgate.access.tokens import TokenFile
 from usbgate.core.model import Question
 from usbgate.testing import AT
@@ -39,4 +40,4 @@ def authority(
         return question.command == "J"
 
     refused = (gateway or MemoryGateway()).refuse
-    return Authority(clock, lambda: AT, TokenFile(folder), reads, refused, rules)
+    return Authority(clock, lambda: AT, TokenFile(folder), Sessions(folder, lambda: AT), reads, refused, rules)

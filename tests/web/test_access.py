@@ -127,6 +127,10 @@ def _has_reading(client: RawClient) -> bool:
     return b"event: reading" in client.received
 
 
+def _is_lost(client: RawClient) -> bool:
+    return client.lost
+
+
 class SensorsTests(AccessCase):
     """
     A token that may use the sensor 20 only; there is another one, 99.
@@ -288,14 +292,15 @@ class CookieTests(AccessCase):
 
     async def test_session(self) -> None:
         """
-        A browser that has logged in sends a cookie, which no script can read and no other site can make it send, until
-        it logs out.
+        A browser that has logged in sends a cookie, which no script can read and no other site can make it send. It is
+        not the token, and of no use once the browser has logged out.
         """
         before = await self.get("/api/v1/session")
         self.assertEqual(before, {"role": "none", "name": None, "sensors": None, "open": False})
         reply, cookie = await self.log_in("secret-command")
         self.assertEqual(reply.json, {"role": "command", "name": "command", "sensors": None, "open": False})
         pair, *attributes = cookie.split("; ")
+        self.assertRegex(pair, f"^{COOKIE}=[0-9a-f]{{64}}$")
         self.assertEqual(sorted(attributes), ["HttpOnly", "Max-Age=34560000", "SameSite=Strict"])
         sent = {"Cookie": pair}
         self.assertEqual(
@@ -307,10 +312,37 @@ class CookieTests(AccessCase):
         reply = await self.call("POST", "/api/v1/logout", json={}, headers=sent)
         self.assertEqual(reply.json, {"role": "none", "name": None, "sensors": None, "open": False})
         self.assertTrue((reply.header("Set-Cookie") or "").startswith(f"{COOKIE}=; Max-Age=0; "))
+        self.assertEqual((await self.get("/api/v1/session", headers=sent))["role"], "none")
+        bearer = {"Authorization": f"Bearer {pair.partition('=')[2]}"}
+        self.assertEqual((await self.call("GET", "/api/v1/session", headers=bearer)).code, 401)
+
+    async def test_ended(self) -> None:
+        """
+        When a browser logs out, or its token is removed, its streams of events end, too, and the cookie gives nothing.
+        """
+        for end in (self.log_out, self.remove_token):
+            _, cookie = await self.log_in("secret-read")
+            sent = {"Cookie": cookie.partition("; ")[0]}
+            client = await self.listen("", f"Cookie: {sent['Cookie']}")
+            await end(sent)
+            await until(partial(_is_lost, client))
+            self.assertEqual((await self.call("GET", "/api/v1/sensors", headers=sent)).code, 401)
+
+    async def log_out(self, sent: dict[str, str]) -> None:
+        """
+        Log a browser out.
+        """
+        await self.call("POST", "/api/v1/logout", json={}, headers=sent)
+
+    async def remove_token(self, sent: dict[str, str]) -> None:
+        """
+        Remove its token.
+        """
+        self.tokens.remove("read")
 
     async def test_wrong(self) -> None:
         """
-        Nobody logs in with a wrong token. A cookie whose token was removed is deleted, and the client may do what
+        Nobody logs in with a wrong token. A cookie whose session has ended is deleted, and the client may do what
         everybody may.
         """
         reply, cookie = await self.log_in("wrong")
@@ -323,7 +355,8 @@ class CookieTests(AccessCase):
         """
         A page of another site can't log in, nor command with the cookie.
         """
-        foreign = {"Origin": "http://evil.example", "Cookie": f"{COOKIE}=secret-command"}
+        _, cookie = await self.log_in("secret-command")
+        foreign = {"Origin": "http://evil.example", "Cookie": cookie.partition("; ")[0]}
         for path, body in (("/api/v1/login", {"token": "secret-read"}), (ASK, {"command": "ON"})):
             reply = await self.call("POST", path, json=body, headers=foreign)
             self.assertEqual((reply.code, reply.header("Set-Cookie")), (403, None))

@@ -5,7 +5,9 @@ while they are connected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from hmac import compare_digest
 from typing import NamedTuple
@@ -16,6 +18,7 @@ from twisted.logger import Logger
 from usbgate.access.doors import Door, Rule
 from usbgate.access.limited import LimitedQueries
 from usbgate.access.roles import Access, Role
+from usbgate.access.sessions import Sessions
 from usbgate.access.tokens import Token, TokenFile, TokensUnreadable, digest
 from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import Denied, RequestError
@@ -33,6 +36,14 @@ FORGET_AFTER = 60.0  # seconds after which a failure no longer counts
 ADDRESSES_LIMIT = 1024  # of failures that are remembered: 200 kB
 
 LOG_INTERVAL = 60.0  # seconds between two log lines about failures
+
+
+_LOCAL = Access(Role.ADMIN, "local")
+
+
+def _of_token(token: Token) -> Access:
+    sensors = None if token.sensors is None else frozenset(token.sensors)
+    return Access(token.level, token.name, token, sensors=sensors)
 
 
 class _Failures(NamedTuple):
@@ -59,6 +70,7 @@ class Authority:
         reactor: IReactorTime,
         wall: Callable[[], int],
         tokens: TokenFile,
+        sessions: Sessions,
         reads: Callable[[Question], bool],
         refused: Callable[[Request, RequestError], None],
         rules: Sequence[Rule] = (),
@@ -68,6 +80,7 @@ class Authority:
             reactor: For time.
             wall: The wall clock (`IClock.wall`).
             tokens: The tokens.
+            sessions: The sessions of browsers.
             reads: Returns whether a question only reads, so that the role `ask` is enough.
             refused: Called with a request that its client may not make, to be recorded.
             rules: See the attribute.
@@ -78,10 +91,11 @@ class Authority:
         self._reactor = reactor
         self._wall = wall
         self._tokens = tokens
+        self._sessions = sessions
         self._reads = reads
         self._refused = refused
         self._failures: BoundedDict[str, _Failures] = BoundedDict(ADDRESSES_LIMIT)
-        self._followed: dict[object, tuple[Token, Callable[[], None]]] = {}
+        self._followed: dict[object, tuple[Access, Callable[[], None]]] = {}
         self._check: IDelayedCall | None = None
         self._unlogged = 0
         self._logged = float("-inf")
@@ -102,7 +116,7 @@ class Authority:
             host: Its address.
         """
         if self.local is not None and compare_digest(self.local, digest(secret)):
-            return Access(Role.ADMIN, "local")
+            return _LOCAL
         token = None
         try:
             token = self._tokens.find(secret, self._wall())
@@ -112,8 +126,46 @@ class Authority:
             self._fail(host)
             return Access(Role.NONE, refusal="there is no such token, or it has expired")
         self._failures.pop(host, None)
-        sensors = None if token.sensors is None else frozenset(token.sensors)
-        return Access(token.level, token.name, token, sensors=sensors)
+        return _of_token(token)
+
+    def log_in(self, secret: str, host: str) -> tuple[Access, str]:
+        """
+        Begin the session of a browser.
+
+        Args:
+            secret: A token.
+            host: The address of the browser.
+
+        Returns:
+            What it may do (as `authenticate`), and the secret of the session; empty if the token is wrong.
+        """
+        access = self.authenticate(secret, host)
+        if access.refusal is not None:
+            return access, ""
+        with suppress(TokensUnreadable):
+            self._sessions.keep({str(self.local), *(token.sha256 for token in self._tokens.tokens)})
+        return access, self._sessions.begin(digest(secret))
+
+    def resume(self, secret: str) -> Access | None:
+        """
+        Return what a browser may do that sends the secret of a session; None if there is no such session, or if it has
+        ended, or its token has.
+        """
+        session = self._sessions.find(secret)
+        if session is None:
+            return None
+        if session.token == self.local:
+            return replace(_LOCAL, session=session)
+        for token in self._valid_tokens():
+            if token.sha256 == session.token:
+                return replace(_of_token(token), session=session)
+        return None
+
+    def log_out(self, secret: str) -> None:
+        """
+        End the session with this secret, if there is one.
+        """
+        self._sessions.end(secret)
 
     def delay(self, host: str) -> float:
         """
@@ -195,15 +247,15 @@ class Authority:
 
     def follow(self, access: Access, ended: Callable[[], None]) -> Callable[[], None]:
         """
-        Call `ended` once if the token of a client is removed, or expires.
+        Call `ended` once if the token of a client is removed, or expires, or its session ends.
 
         Returns:
             What to call when the client is gone.
         """
-        if access.token is None:
+        if access.token is None and access.session is None:
             return lambda: None
         key = object()
-        self._followed[key] = access.token, ended
+        self._followed[key] = access, ended
         if self._check is None:
             self._check = self._reactor.callLater(CHECK_INTERVAL, self._check_followed)
         return lambda: self._unfollow([key])
@@ -217,16 +269,24 @@ class Authority:
 
     def _check_followed(self) -> None:
         self._check = self._reactor.callLater(CHECK_INTERVAL, self._check_followed)
-        now = self._wall()
-        try:
-            valid = {token for token in self._tokens.tokens if token.is_valid(now)}
-        except TokensUnreadable as error:
-            self._log_failure("", str(error))
-            valid = set()
-        over = {key: ended for key, (token, ended) in self._followed.items() if token not in valid}
+        valid = self._valid_tokens()
+        over = {key: ended for key, (access, ended) in self._followed.items() if not self._holds(access, valid)}
         self._unfollow(over)
         for ended in over.values():
             ended()
+
+    def _holds(self, access: Access, valid: Set[Token]) -> bool:
+        if access.session is not None and not self._sessions.is_open(access.session):
+            return False
+        return access.token is None or access.token in valid
+
+    def _valid_tokens(self) -> Set[Token]:
+        now = self._wall()
+        try:
+            return {token for token in self._tokens.tokens if token.is_valid(now)}
+        except TokensUnreadable as error:
+            self._log_failure("", str(error))
+            return set()
 
     def _fail(self, host: str) -> None:
         self.denied += 1

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+def replace_file(path: Path, data: bytes, mode: int = 0o600, durable: bool = True) -> None:
     """
     Put a new file in place of an old one: whoever reads it gets either. Root writes it for the owner of its folder.
 
@@ -17,6 +17,7 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
         path: The file.
         data: What it holds.
         mode: Its mode, which it has from the beginning; at most these bits, as the umask counts, too.
+        durable: Whether to wait until it is on the disk, so that it survives a power cut.
 
     Raises:
         OSError: It cannot be written.
@@ -30,7 +31,8 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
             owner = os.stat(path.parent)
             os.fchown(file, owner.st_uid, owner.st_gid)
         os.write(file, data)
-        os.fsync(file)
+        if durable:
+            os.fsync(file)
     finally:
         os.close(file)
     os.replace(draft, path)

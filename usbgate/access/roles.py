@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from usbgate.core.errors import Denied, Unauthenticated
 
 if TYPE_CHECKING:
+    from usbgate.access.sessions import Session
     from usbgate.access.tokens import Token
 
 
@@ -51,6 +52,7 @@ class Access:
         token: Its token; None if its role is that of its address. The local token is None, too: it never ends.
         refusal: Why the token that it has sent permits nothing; None if it has sent none, or a valid one.
         sensors: The only sensors that it may use; None for all.
+        session: The session of the browser that it is; None for none.
         is_restricted: Whether there are questions that it may not ask.
     """
 
@@ -59,6 +61,7 @@ class Access:
     token: Token | None = None
     refusal: str | None = None
     sensors: frozenset[str] | None = None
+    session: Session | None = None
     is_restricted: bool = field(init=False)  # computed once, since each request looks at it
 
     def __post_init__(self) -> None:

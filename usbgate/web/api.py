@@ -313,18 +313,17 @@ class Api:
     @calls.post("/api/v1/login")
     async def login(self, request: Any, body: schema.ApiLogin) -> schema.ApiSession:
         """
-        Log in: the browser sends the token from now on.
+        Log in: a session begins, which the browser keeps in a cookie.
         """
-        access = await self.credentials.authenticate(request, body.token)
-        self.credentials.remember(request, body.token)
+        access = await self.credentials.log_in(request, body.token)
         return session_json(access, self.credentials.door.is_open)
 
     @calls.post("/api/v1/logout")
     async def logout(self, request: Any, body: schema.ApiLogout) -> schema.ApiSession:
         """
-        Log out: the browser sends no token from now on.
+        Log out: the session ends.
         """
-        self.credentials.forget(request)
+        self.credentials.log_out(request)
         return session_json(self.credentials.without_token(request), self.credentials.door.is_open)
 
     # The page.

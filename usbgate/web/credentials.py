@@ -15,12 +15,12 @@ from twisted.internet.task import deferLater
 from usbgate.access.authority import Authority
 from usbgate.access.doors import Door
 from usbgate.access.roles import Access, Role
+from usbgate.access.sessions import SESSION_LIFE
 from usbgate.core.errors import Unauthenticated
 from usbgate.net.peeruser import peer_user
 from usbgate.web.channel import host_of
 
 COOKIE = "usbgate"
-COOKIE_AGE = 400 * 86_400  # seconds: browsers keep none longer
 
 # No `Path`: browsers then take the folder of the call, as they see it behind a proxy, and send it to no other program
 # there. `SameSite=Strict`: no other site can make a browser send it.
@@ -72,11 +72,9 @@ class Credentials:
         if bearer is not None:
             access = await self.authenticate(request, bearer[1])
         elif cookie:
-            access = self._authority.authenticate(cookie.decode("ascii", "replace"), host_of(request))
-            if access.refusal is not None:
-                # Its token was removed. Without it, the client may still do what anybody may.
-                self.forget(request)
-                access = None
+            access = self._authority.resume(cookie.decode("ascii", "replace"))
+            if access is None:  # its session has ended; without it, the client may still do what anybody may
+                self._set_cookie(request, "", 0)
         if access is None:
             access = self.without_token(request)
         self._authority.check(access, role)
@@ -91,10 +89,38 @@ class Credentials:
         """
         host = host_of(request)
         access = self._authority.authenticate(secret, host)
+        await self._check(access, host)
+        return access
+
+    async def log_in(self, request: Any, secret: str) -> Access:
+        """
+        Begin a session: the browser sends its secret from now on. No script can read it.
+
+        Args:
+            request: The request of the browser; a session that it has already ends.
+            secret: A token.
+
+        Raises:
+            Unauthenticated: The token is wrong; raised only after a while.
+        """
+        host = host_of(request)
+        access, session = self._authority.log_in(secret, host)
+        await self._check(access, host)
+        self._end_session(request)
+        self._set_cookie(request, session, SESSION_LIFE)
+        return access
+
+    def log_out(self, request: Any) -> None:
+        """
+        End the session of a browser.
+        """
+        self._end_session(request)
+        self._set_cookie(request, "", 0)
+
+    async def _check(self, access: Access, host: str) -> None:
         if access.refusal is not None:
             await deferLater(self._reactor, self._authority.delay(host))
             raise Unauthenticated(access.refusal, "no such token")
-        return access
 
     def without_token(self, request: Any) -> Access:
         """
@@ -103,19 +129,15 @@ class Credentials:
         channel = request.channel
         return self._authority.admit(self.door, channel.is_local, peer_user(channel.transport), channel.host)
 
-    def remember(self, request: Any, secret: str) -> None:
-        """
-        Let a browser send this token from now on. No script can read it.
-        """
+    def _end_session(self, request: Any) -> None:
+        if cookie := request.getCookie(COOKIE.encode()):
+            self._authority.log_out(cookie.decode("ascii", "replace"))
+
+    def _set_cookie(self, request: Any, value: str, age: int) -> None:
         encrypted = request.isSecure() or (self.door.proxied and request.getHeader("X-Forwarded-Proto") == "https")
         secure = "; Secure" if encrypted else ""
-        _set_cookie(request, f"{COOKIE}={secret}; Max-Age={COOKIE_AGE}; {_ATTRIBUTES}{secure}")
-
-    def forget(self, request: Any) -> None:
-        """
-        Let a browser send no token from now on.
-        """
-        _set_cookie(request, f"{COOKIE}=; Max-Age=0; {_ATTRIBUTES}")
+        text = f"{COOKIE}={value}; Max-Age={age}; {_ATTRIBUTES}{secure}"
+        request.responseHeaders.addRawHeader("Set-Cookie", text)
 
 
 def _forwarded_for(request: Any) -> str | None:
@@ -130,7 +152,3 @@ def _forwarded_for(request: Any) -> str | None:
         return str(ip_address(found))
     except ValueError:
         return None
-
-
-def _set_cookie(request: Any, text: str) -> None:
-    request.responseHeaders.addRawHeader("Set-Cookie", text)
