@@ -182,7 +182,7 @@ def missing_from_journal(path: Path, said: str) -> list[int]:
     numbers = [int(n) for n in batch.of(Reading)[0].split("\n")] if batch else []
     if batch is not None:  # the rows are what they were, under the numbers that they had
         assert [float(n) for n in numbers] == [float(value) for value in batch.of(Reading)[5].split("\n")]
-        assert numbers[-1] == file.n, (numbers[-1], file.n)
+        assert numbers[-1] == file.head.n, (numbers[-1], file.head.n)
     missing = missing_from([range(confirmed + 1, committed + 1)], numbers)
     # If its newest number were lost, it would assign that one again.
-    return missing or list(range(file.n + 1, committed + 1))
+    return missing or list(range(file.head.n + 1, committed + 1))

@@ -159,7 +159,7 @@ class PresenceCase(JournalCase):
         file.check()
         batch, _ = file.read(0, 1_000_000)
         file.close()
-        return [] if batch is None else values(batch), file.lost
+        return [] if batch is None else values(batch), file.head.lost
 
 
 class LostTests(PresenceCase):

@@ -1,5 +1,5 @@
 """
-The journal file: unconfirmed batches and rejected rows, in SQLite.
+The journal file, in SQLite: how it is opened, checked, replaced if it is damaged or lost, and written.
 
 This module is synchronous: every call blocks until the disk I/O is done.
 """
@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
 from twisted.logger import Logger
 
-from usbgate.core.batch import START, Batch, Mark, link, merge
+from usbgate.core.batch import Batch, Mark, link
 from usbgate.core.errors import StartError
 from usbgate.store.interfaces import Refusal
-from usbgate.store.journal import chain
+from usbgate.store.journal import tables
 from usbgate.store.journal.damage import Unreadable, is_damage, primary_code, quick_check, set_aside
 from usbgate.store.journal.presence import Displaced, Presence, Touched
-from usbgate.store.journal.rejected import rejected_row
+from usbgate.store.journal.tables import ROW_BYTES, Head
 
 FORMAT = 1  # PRAGMA user_version of the file; a new, empty file has 0
 
@@ -35,27 +35,6 @@ LARGE = 4096
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # disk errors that may be transient
 
 LIMIT = 1 << 30  # bytes; days of a busy device
-ROW_BYTES = 32  # approximate SQLite overhead per batch
-DROP_MOST = 10_000  # batches dropped per commit, to keep it short; the next commit continues
-
-# `count` stands before `payload`, so that counting the backlog does not read the payloads' pages.
-_SCHEMA = """
-create table if not exists journal (
-    uuid text not null, n integer not null, lost integer not null, base integer, chain text not null,
-    done integer not null, done_chain text not null);
-create table if not exists batch (
-    last integer primary key, first integer not null, count integer not null, chain text not null,
-    payload blob not null);
-create table if not exists rejected (
-    n integer primary key,
-    seq integer not null,
-    at text not null default (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-    reason text not null,
-    kind text not null,
-    row text not null);
-"""
-
-_HEAD = "uuid, n, lost, base, chain, done, done_chain"
 
 
 class JournalError(StartError):
@@ -89,14 +68,9 @@ class JournalFile:
 
     Attributes:
         path: Path of the file; SQLite keeps a `-wal` and a `-shm` file beside it.
-        uuid: Unique id of this journal; generated with the file and stored in it.
-        base: What is added to its numbers in the database; None until it first reached one.
-        n: Number of the newest row ever written.
-        chain: The running hash over all batches ever written.
-        done: The last confirmed position.
+        head: What it knows of itself. It keeps the values of a lost file for the one that takes its place.
         backlog: Rows in the file when it was opened.
         rejected: Rejected rows kept in the file.
-        lost: Rows lost since the file was created.
         bytes_written: Payload bytes committed since it was opened.
         content: Bytes of the batches in the file.
         checked: Whether `check` has completed.
@@ -109,13 +83,9 @@ class JournalFile:
     def __init__(self, path: Path, limit: int = LIMIT) -> None:
         self.path = path
         self._limit = limit
-        self.uuid = ""
-        self.base: int | None = None
-        self.n = 0
-        self.chain, self.done = START.chain, START
+        self.head = Head()
         self.backlog = 0
         self.rejected = 0
-        self.lost = 0
         self.bytes_written = 0
         self.content = 0
         self.checked = False
@@ -124,15 +94,6 @@ class JournalFile:
         self._version = 0  # changes when another process changes the file
         self._presence = Presence(path)
         self._connection: sqlite3.Connection | None = None
-
-    @property
-    def _head(self) -> tuple[str, int, int, int | None, str, int, str]:
-        return self.uuid, self.n, self.lost, self.base, self.chain, *self.done
-
-    @_head.setter
-    def _head(self, head: tuple[str, int, int, int | None, str, int, str]) -> None:
-        self.uuid, self.n, self.lost, self.base, self.chain, done, done_chain = head
-        self.done = Mark(done, done_chain)
 
     def open(self) -> None:
         """
@@ -174,21 +135,18 @@ class JournalFile:
             raise JournalError(f"the journal {self.path} was created by another version of usbgate (format {found})")
         db.execute("pragma journal_mode = wal")
         db.execute("pragma synchronous = full")
-        db.executescript(_SCHEMA + chain.SCHEMA)
+        db.executescript(tables.SCHEMA)
         db.execute("begin immediate")
-        row = db.execute(f"select {_HEAD} from journal").fetchone()
-        if row is None:
-            # A replacement file keeps the identity and the numbering.
-            self.uuid = self.uuid or str(uuid4())
-            row = self._head
-            db.execute(f"insert into journal ({_HEAD}) values (?, ?, ?, ?, ?, ?, ?)", row)
-        db.execute("update journal set n = n")  # checks that the file is writable
+        head = tables.load(db) or self.head  # a replacement file keeps the identity and the numbering
+        if not head.uuid:
+            head = head._replace(uuid=str(uuid4()))
+        tables.save(db, head)  # checks that the file is writable, too
         db.execute(f"pragma user_version = {FORMAT}")
         db.execute("commit")
-        self._head = row
+        self.head = head
         (self.backlog,) = db.execute("select coalesce(sum(count), 0) from batch").fetchone()
-        self.content = self._measure(db)
-        self.rejected = db.execute("select count(*) from rejected").fetchone()[0]
+        self.content = tables.measure(db)
+        self.rejected = tables.count_rejected(db)
         if not self.backlog and db.execute("pragma page_count").fetchone()[0] > LARGE:
             db.execute("vacuum")
             db.execute("pragma wal_checkpoint(truncate)")  # makes the file small now, so that it never shrinks later
@@ -215,16 +173,16 @@ class JournalFile:
         # SQLite also reports damage when a single read fails at the wrong moment: the file and its rows are given up
         # only if the damage is confirmed.
         if not final:
-            known = self._head
+            known = self.head
             try:
                 quick_check(self._open())
-                if not known[0] or known[:2] == self._head[:2]:
+                if not known.uuid or (known.uuid, known.n) == (self.head.uuid, self.head.n):
                     return
             except sqlite3.DatabaseError as confirmed:
                 if not is_damage(confirmed):
                     raise
             self.close()
-            self._head = known
+            self.head = known
         aside = set_aside(self.path)
         self.replaced = self.incomplete = True
         self.log.error(
@@ -259,7 +217,7 @@ class JournalFile:
         db = self.reopen()
         (version,) = db.execute("pragma data_version").fetchone()
         if version != self._version:
-            (self.rejected,) = db.execute("select count(*) from rejected").fetchone()
+            self.rejected = tables.count_rejected(db)
             self._version = version
 
     def check(self) -> None:
@@ -301,46 +259,30 @@ class JournalFile:
         Raises:
             sqlite3.Error: Nothing was committed.
         """
-        linked = link(batches, self.chain)
-        n, newest = (linked[-1][0].last, linked[-1][0].chain) if linked else (self.n, self.chain)
-        size = sum(len(packed) for _, packed in linked)
+        head = self.head
+        linked = link(batches, head.chain)
+        if linked:
+            newest = linked[-1][0]
+            head = head._replace(n=newest.last, chain=newest.chain)
+        size = sum(len(payload) for _, payload in linked)
         content = self.content + size + ROW_BYTES * len(linked)
         dropped: list[tuple[int, int]] = []
-        done = max(confirmed, self.done)
+        done = max(confirmed, head.done)
         with self._transaction() as db:
-            if done != self.done:
-                (freed,) = db.execute(
-                    "select coalesce(sum(length(payload) + ?), 0) from batch where last <= ?", (ROW_BYTES, done.n)
-                ).fetchone()
-                self._forget(db, done)
+            if done != head.done:
+                content -= tables.forget(db, done.n)
+            if batches and content > self._limit:  # before the new ones are inserted, so that these are never dropped
+                dropped, freed = tables.drop(db, max(kept, done.n), content - self._limit)
                 content -= freed
-            if batches and content > self._limit:
-                dropped, freed = self._drop(db, max(kept, done.n), content - self._limit)
-                content -= freed
-            db.executemany(
-                "insert into batch values (?, ?, ?, ?, ?)",
-                [(batch.last, batch.first, batch.rows, batch.chain, packed) for batch, packed in linked],
-            )
-            lost += self.lost + sum(rows for _, rows in dropped)
-            db.execute("update journal set n = ?, lost = ?, chain = ?", (n, lost, newest))
-        self.n, self.chain, self.done, self.lost = n, newest, done, lost
+            tables.insert(db, linked)
+            head = head._replace(lost=head.lost + lost + sum(rows for _, rows in dropped), done=done)
+            tables.save(db, head)
+        self.head, self.content = head, content
         self.bytes_written += size
-        self.content = content
         return Written([batch for batch, _ in linked], dropped)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        db = self.reopen()
-        db.execute("begin immediate")
-        try:
-            yield db
-            db.execute("commit")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("rollback")
-            raise
-        finally:
-            self._presence.changed()
+    def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        return tables.transaction(self.reopen(), self._presence.changed)
 
     def restore(self, batches: Sequence[Batch]) -> None:
         """
@@ -349,30 +291,12 @@ class JournalFile:
         Raises:
             sqlite3.Error: Nothing was committed.
         """
-        packed = [(batch.last, batch.first, batch.rows, batch.chain, batch.to_bytes()) for batch in batches]
+        packed = [(batch, batch.to_bytes()) for batch in batches]
         with self._transaction() as db:
-            db.executemany("insert or ignore into batch values (?, ?, ?, ?, ?)", packed)
-            content = self._measure(db)
+            tables.insert(db, packed, again=True)
+            content = tables.measure(db)
         self.content = content
         self.incomplete = False
-
-    def _drop(self, db: sqlite3.Connection, kept: int, excess: int) -> tuple[list[tuple[int, int]], int]:
-        # Called before the new batches are inserted, so that they are never dropped.
-        dropped: list[tuple[int, int]] = []
-        freed = 0
-        oldest = db.execute(
-            "select last, count, length(payload) + ? from batch where last > ? order by last limit ?",
-            (ROW_BYTES, kept, DROP_MOST),
-        )
-        with closing(oldest):
-            for last, rows, size in oldest:
-                dropped.append((last, rows))
-                freed += size
-                if freed >= excess:
-                    break
-        if dropped:
-            chain.drop(db, kept, dropped[-1][0])
-        return dropped, freed
 
     def reject(self, rows: Sequence[Refusal]) -> None:
         """
@@ -381,14 +305,9 @@ class JournalFile:
         Raises:
             sqlite3.Error: Nothing was committed.
         """
-        base = self.base or 0
         with self._transaction() as db:
-            db.executemany(
-                "insert into rejected (n, seq, reason, kind, row) values (?, ?, ?, ?, ?) "
-                "on conflict (n) do update set seq = excluded.seq",
-                [rejected_row(base, *each) for each in rows],
-            )
-            (rejected,) = db.execute("select count(*) from rejected").fetchone()
+            tables.reject(db, self.head.base or 0, rows)
+            rejected = tables.count_rejected(db)
         self.rejected = rejected
 
     def is_known(self, mark: Mark) -> bool:
@@ -398,7 +317,7 @@ class JournalFile:
         Raises:
             sqlite3.Error: The file can't be read.
         """
-        return mark == self.done or (mark.n > self.done.n and chain.is_known(self.reopen(), mark))
+        return mark == self.head.done or (mark.n > self.head.done.n and tables.is_known(self.reopen(), mark))
 
     def batches_to(self, number: int) -> list[tuple[int, int]]:
         """
@@ -417,8 +336,8 @@ class JournalFile:
             sqlite3.Error: Nothing was committed.
         """
         with self._transaction() as db:
-            deleted = chain.discard(db, numbers)
-            content = self._measure(db)
+            deleted = tables.discard(db, numbers)
+            content = tables.measure(db)
         self.content = content
         return deleted
 
@@ -429,20 +348,11 @@ class JournalFile:
         Raises:
             sqlite3.Error: Nothing was committed.
         """
+        head = self.head._replace(uuid=uuid, base=base, done=done)
         with self._transaction() as db:
-            db.execute("update journal set uuid = ?, base = ?", (uuid, base))
-            self._forget(db, done)
-            content = self._measure(db)
-        self.uuid, self.base, self.done, self.content = uuid, base, done, content
-
-    def _forget(self, db: sqlite3.Connection, done: Mark) -> None:
-        db.execute("update journal set done = ?, done_chain = ?", done)
-        db.execute("delete from batch where last <= ?", (done.n,))
-        db.execute("delete from dropped where last <= ?", (done.n,))
-
-    def _measure(self, db: sqlite3.Connection) -> int:
-        size = db.execute("select coalesce(sum(length(payload) + ?), 0) from batch", (ROW_BYTES,))
-        return int(size.fetchone()[0])
+            content = self.content - tables.forget(db, done.n)
+            tables.save(db, head)
+        self.head, self.content = head, content
 
     def read(self, after: int, most: int) -> tuple[Batch | None, bool]:
         """
@@ -459,17 +369,7 @@ class JournalFile:
             Unreadable: A payload is not a valid batch.
             sqlite3.Error: The file can't be read.
         """
-        db = self.reopen()
-        batches: list[Batch] = []
-        rows = 0
-        query = "select count, last, chain, payload from batch where last > ? order by last"
-        with closing(db.execute(query, (after,))) as found:
-            for count, *packed in found:
-                rows += count
-                if batches and rows > most:
-                    return merge(batches), False
-                batches.append(chain.unpack(*packed))
-        return (merge(batches) if batches else None), True
+        return tables.read(self.reopen(), after, most)
 
     def close(self) -> None:
         """

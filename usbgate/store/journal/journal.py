@@ -125,7 +125,7 @@ class Journal(Service):
     @property
     def identity(self) -> Identity:
         sent = max(self._found, self._cache.pinned)
-        return Identity(self._file.uuid, self._file.base, self._cache.confirmed, sent)
+        return Identity(self._file.head.uuid, self._file.head.base, self._cache.confirmed, sent)
 
     @property
     def rejected(self) -> int:
@@ -166,12 +166,12 @@ class Journal(Service):
         self._writer.start()
 
     def _begin(self) -> None:
-        self.next_number = self._file.n + 1
-        self._found = self._file.n
-        self._cache.confirm_to(self._file.done)
+        self.next_number = self._file.head.n + 1
+        self._found = self._file.head.n
+        self._cache.confirm_to(self._file.head.done)
         self._cache.behind = self._file.backlog > 0
         self.backlog += self._file.backlog
-        self.health.add_lost(self._file.lost)
+        self.health.add_lost(self._file.head.lost)
 
     def stopService(self) -> Deferred[None]:
         """
