@@ -19,9 +19,10 @@ from twisted.internet.tcp import Port
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from usbgate.core.loglimit import LOG_INTERVAL
 from usbgate.core.unixsocket import split_group
 from usbgate.net import listeners as listeners_module
-from usbgate.net.listeners import ACCEPT_PAUSE, LOG_INTERVAL, ListenError, Listeners
+from usbgate.net.listeners import ACCEPT_PAUSE, ListenError, Listeners
 
 
 class FewReactor(Clock):

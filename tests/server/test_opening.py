@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.access import OPEN, authority
 from tests.support.memory_gateway import ECHO, ORIGINALS, MemoryGateway, PeerTransport
 from usbgate.core.fieldline import LINE_LIMIT
-from usbgate.server.factory import REFUSED_INTERVAL, ClientFactory
+from usbgate.core.loglimit import LOG_INTERVAL
+from usbgate.server.factory import ClientFactory
 from usbgate.server.protocol import FIRST_DATA_PATIENCE, ClientProtocol
 
 # What a browser sends behind the first line on behalf of a page, and what else may follow.
@@ -168,7 +169,7 @@ class OpeningTests(SynchronousTestCase):
         with capturedLogs() as logs:
             for _ in range(1000):
                 self.connect()[0].dataReceived(b"GET / HTTP/1.1\r\n")
-            self.clock.advance(REFUSED_INTERVAL)
+            self.clock.advance(LOG_INTERVAL)
             self.connect()[0].dataReceived(b"SSH-2.0-x\r\n")
         text = "closed {} connection(s) that did not begin as a line client's, the last from 10.0.0.7:4711: {}"
         self.assertEqual([formatEvent(event) for event in logs], [text.format(1, "HTTP"), text.format(1000, "SSH")])

@@ -22,6 +22,7 @@ from usbgate.access.sessions import Sessions
 from usbgate.access.tokens import Token, TokenFile, TokensUnreadable, digest
 from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import Denied, RequestError
+from usbgate.core.loglimit import LogLimit
 from usbgate.core.model import Alarm, Question, Request
 from usbgate.gateway.interfaces import IQueries
 
@@ -34,8 +35,6 @@ FIRST_DELAY = 0.1  # seconds
 LONGEST_DELAY = 5.0  # seconds
 FORGET_AFTER = 60.0  # seconds after which a failure no longer counts
 ADDRESSES_LIMIT = 1024  # of failures that are remembered: 200 kB
-
-LOG_INTERVAL = 60.0  # seconds between two log lines about failures
 
 
 _LOCAL = Access(Role.ADMIN, "local")
@@ -97,8 +96,7 @@ class Authority:
         self._failures: BoundedDict[str, _Failures] = BoundedDict(ADDRESSES_LIMIT)
         self._followed: dict[object, tuple[Access, Callable[[], None]]] = {}
         self._check: IDelayedCall | None = None
-        self._unlogged = 0
-        self._logged = float("-inf")
+        self._log_limit = LogLimit()
 
     def admit(self, door: Door, is_local: bool, user: int | None, host: str) -> Access:
         """
@@ -297,13 +295,8 @@ class Authority:
         self._log_failure(host, "no such token")
 
     def _log_failure(self, host: str, why: str) -> None:
-        self._unlogged += 1
-        now = self._reactor.seconds()
-        if now - self._logged >= LOG_INTERVAL:
+        count = self._log_limit.add(self._reactor.seconds())
+        if count:
             self.log.warn(
-                "{count} failed authentication(s), the last from {host}: {why}",
-                count=self._unlogged,
-                host=host,
-                why=why,
+                "{count} failed authentication(s), the last from {host}: {why}", count=count, host=host, why=why
             )
-            self._logged, self._unlogged = now, 0

@@ -10,10 +10,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from usbgate.core.clock import IClock
+from usbgate.core.loglimit import LogLimit
 from usbgate.gateway.interfaces import MalformedLine
 
 KEPT = 100  # protocol §1
-LOG_INTERVAL = 60.0  # seconds: enough to see that it goes on, too little to fill a disk
 
 
 class MalformedLines:
@@ -32,8 +32,7 @@ class MalformedLines:
         self.kept: deque[MalformedLine] = deque(maxlen=KEPT)
         self._reactor = reactor
         self._clock = clock
-        self._logged = float("-inf")
-        self._unlogged = 0
+        self._log_limit = LogLimit()
 
     def add(self, source: str, line: bytes, reason: str) -> None:
         """
@@ -47,14 +46,11 @@ class MalformedLines:
         reason = reason.partition(":")[0]
         self.reasons[reason] += 1
         self.kept.append(MalformedLine(self._clock.wall(), source, reason, line))
-        self._unlogged += 1
-        now = self._reactor.seconds()
-        if now - self._logged >= LOG_INTERVAL:
+        count = self._log_limit.add(self._reactor.seconds())
+        if count:
             self.log.warn(
                 "{count} malformed or damaged line(s), the last from {source}: {reason}",
-                count=self._unlogged,
+                count=count,
                 source=source,
                 reason=reason,
             )
-            self._logged = now
-            self._unlogged = 0

@@ -26,11 +26,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from usbgate.core.errors import StartError
+from usbgate.core.loglimit import LogLimit
 from usbgate.core.unixsocket import split_group
 from usbgate.net.places import is_local
 
 ACCEPT_PAUSE = 1.0  # seconds without accepting connections after an accept failed
-LOG_INTERVAL = 60.0  # seconds between two log lines about connections that were not accepted
 
 
 class ListenError(StartError):
@@ -43,7 +43,7 @@ class ListenError(StartError):
 class _AcceptErrors:
     """
     Stands in for the log of one Twisted port, which writes three lines for each connection that it can't accept and
-    would fill the disk: logs their count once in `LOG_INTERVAL`.
+    would fill the disk: logs their count once a minute.
 
     When file descriptors run out, the port closes new connections by means of one that it keeps in reserve. Where that
     fails, too, it would try again at once, for ever; so the port pauses for `ACCEPT_PAUSE`.
@@ -55,8 +55,7 @@ class _AcceptErrors:
         self._reactor = reactor
         self._port = port
         self._pause: IDelayedCall | None = None
-        self._count = 0
-        self._logged_at: float | None = None
+        self._log_limit = LogLimit()
 
     def __call__(self, event: LogEvent) -> None:
         """
@@ -68,15 +67,13 @@ class _AcceptErrors:
             self._pause = self._reactor.callLater(ACCEPT_PAUSE, self._resume)
         if error is None and "address" not in event:
             return
-        self._count += 1
-        now = self._reactor.seconds()
-        if self._logged_at is None or now - self._logged_at >= LOG_INTERVAL:
+        count = self._log_limit.add(self._reactor.seconds())
+        if count:
             self.log.warn(
                 "{count} connections could not be accepted: {why}",
-                count=self._count,
+                count=count,
                 why="too many open files" if error in (None, "EMFILE") else error,
             )
-            self._count, self._logged_at = 0, now
 
     def _resume(self) -> None:
         self._pause = None

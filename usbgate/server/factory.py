@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from usbgate.access.authority import Authority
 from usbgate.access.doors import LOCAL, Door
 from usbgate.core.errors import LimitExceeded, RequestError, Stopped
+from usbgate.core.loglimit import LogLimit
 from usbgate.core.messages import answer_line, error_line, event_line
 from usbgate.core.model import Answer, Event
 from usbgate.gateway.interfaces import IGateway
@@ -32,8 +33,6 @@ STOP_LIMIT = 1.5
 # Seconds without data after which a client makes room for others, while all places are taken. A client that asks rarely
 # can connect again.
 IDLE_AFTER = 60.0
-
-REFUSED_INTERVAL = 60.0  # seconds between two log lines about connections of other programs: a page can open many
 
 
 def _wall() -> int:
@@ -100,8 +99,7 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
         self._accepted = 0
         self._unflushed: dict[ClientProtocol, None] = {}  # an ordered set
         self._encoded: tuple[Answer | None, bytes] = (None, b"")  # the latest
-        self._refused = 0  # not logged yet
-        self._refused_logged = float("-inf")
+        self._refused = LogLimit()
         self._stopping = False
         self._all_closed: Deferred[None] | None = None
         self._stop_call: IDelayedCall | None = None
@@ -200,22 +198,20 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
 
     def log_refused(self, client: str, reason: str) -> None:
         """
-        Log, at most once a minute, that a connection was closed because its first line is not a line client's.
+        Log, once a minute, that a connection was closed because its first line is not a line client's.
 
         Args:
             client: The client's host and port.
             reason: What its first line is instead.
         """
-        self._refused += 1
-        now = self.reactor.seconds()
-        if now - self._refused_logged >= REFUSED_INTERVAL:
+        count = self._refused.add(self.reactor.seconds())
+        if count:
             self.log.warn(
                 "closed {count} connection(s) that did not begin as a line client's, the last from {client}: {reason}",
-                count=self._refused,
+                count=count,
                 client=client,
                 reason=reason,
             )
-            self._refused_logged, self._refused = now, 0
 
     def counts(self) -> Mapping[str, int]:
         """

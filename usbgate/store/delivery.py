@@ -18,13 +18,13 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from usbgate.core.batch import Batch
+from usbgate.core.loglimit import LogLimit
 from usbgate.core.status import StoreStatus
 from usbgate.store.interfaces import IOutbox, ISink, Refusal, SinkUnavailable
 from usbgate.store.restoration import Restoration
 
 BACK_OFF_FIRST, BACK_OFF_MOST = 0.5, 30.0  # seconds
 STOP_PATIENCE = 1.5  # seconds a statement in flight may take to finish on stop
-REFUSED_INTERVAL = 60.0  # minimum seconds between log lines about refused rows
 
 
 class Delivery(Service):
@@ -75,8 +75,7 @@ class Delivery(Service):
         self._away_since: float | None = None
         self._failure_logged = False  # whether an unexpected exception was logged since the store last worked
         self._batch: Batch | None = None  # in flight, or to be sent again
-        self._refused = 0  # rows refused since that was last logged
-        self._refused_logged_at = float("-inf")
+        self._refused = LogLimit()  # of rows
 
     def startService(self) -> None:
         """
@@ -203,16 +202,14 @@ class Delivery(Service):
         return self._outbox.reject(rows).addCallback(self._rejected, rows)
 
     def _rejected(self, _: None, rows: Sequence[Refusal]) -> None:
-        self._refused += len(rows)
-        now = self._clock.seconds()
-        if now - self._refused_logged_at >= REFUSED_INTERVAL:
+        count = self._refused.add(self._clock.seconds(), len(rows))
+        if count:
             self.log.warn(
                 "the store refused {count} rows, which were set aside; the last, number {n}: {reason}",
-                count=self._refused,
+                count=count,
                 n=rows[-1].row.first,
                 reason=rows[-1].reason,
             )
-            self._refused, self._refused_logged_at = 0, now
 
     def _available(self) -> None:
         """

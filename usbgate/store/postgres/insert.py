@@ -4,7 +4,7 @@ The statements that insert a batch, or look for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from usbgate.core.batch import KINDS, NULL_CELL, Batch
 from usbgate.store.postgres.names import Schema
@@ -40,9 +40,7 @@ def insert(batch: Batch, schema: Schema, gateway: str, base: int) -> tuple[str, 
     """
     statements: list[str] = []
     parameters: list[object] = []
-    for table, columns in _tables(batch):
-        rows, values = _rows(columns)
-        names = list(columns)[1:]
+    for table, names, rows, values in _sources(batch):
         statements.append(
             f"insert into {schema.quoted}.{table} (gateway, seq, {', '.join(names)}) "
             f"select %s, %s + r.n, {', '.join('r.' + name for name in names)} from {rows}{_ORDER.get(table, '')}"
@@ -54,19 +52,12 @@ def insert(batch: Batch, schema: Schema, gateway: str, base: int) -> tuple[str, 
 def select_stored(batch: Batch, schema: Schema, gateway: str, base: int) -> tuple[str, list[object]]:
     """
     Return a query of the numbers in the database of those rows of a batch that are stored already, with the same
-    content except for a corrected time; with its parameters.
-
-    Args:
-        batch: The rows, at least one.
-        schema: The schema of the tables.
-        gateway: The gateway's name in the database.
-        base: Offset to add to the journal's numbers.
+    content except for a corrected time; with its parameters. The arguments are those of `insert`.
     """
     queries: list[str] = []
     parameters: list[object] = []
-    for table, columns in _tables(batch):
-        rows, values = _rows(columns)
-        same = [name for name in list(columns)[1:] if name not in _CORRECTED]
+    for table, names, rows, values in _sources(batch):
+        same = [name for name in names if name not in _CORRECTED]
         stored, given = (", ".join(f"{row}.{name}" for name in same) for row in ("stored", "r"))
         series = _SAME_SERIES.format(schema=schema.quoted) if table == "reading" else ""
         queries.append(
@@ -76,10 +67,11 @@ def select_stored(batch: Batch, schema: Schema, gateway: str, base: int) -> tupl
     return " union all ".join(queries), parameters
 
 
-def _tables(batch: Batch) -> Iterator[tuple[str, dict[str, str]]]:
+def _sources(batch: Batch) -> Iterator[tuple[str, Sequence[str], str, list[object]]]:
+    # Each table, its columns except the number, and its rows (see `_rows`).
     for kind, columns in zip(KINDS, batch.parts, strict=True):
         if columns:
-            yield kind.table, dict(zip(kind.columns, columns, strict=True))
+            yield kind.table, kind.columns[1:], *_rows(dict(zip(kind.columns, columns, strict=True)))
 
 
 def _rows(columns: Mapping[str, str]) -> tuple[str, list[object]]:
