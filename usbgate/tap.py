@@ -246,6 +246,7 @@ def build(
         partial(_reads, settings, gateway),
         gateway.refuse,
         [client.rule for client in settings.clients],
+        settings.max_connections_per_address,
     )
     factory = ClientFactory(
         reactor,
@@ -256,6 +257,7 @@ def build(
         settings.max_connections_per_address,
         bytes_per_turn=settings.client_bytes_per_turn,
         bytes_per_second=settings.client_bytes_per_second,
+        requests_per_second=settings.client_requests_per_second,
     )
     daemon = Daemon(start_failed, log_writer)
     Signals(reactor, daemon.reopen_log, partial(reload_sensors, settings.sensors, load_again)).setServiceParent(daemon)
@@ -358,6 +360,7 @@ def _web(
         base_path=http.base_path,
         max_connections=settings.max_connections,
         max_of_address=settings.max_connections_per_address,
+        requests_per_second=http.requests_per_second,
         metrics_limit=http.metrics_limit,
         others=factory.counts,
     )

@@ -25,6 +25,7 @@ from usbgate.core.fieldline import parse
 from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Reading
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import DeviceSummary, Lease, SensorSummary
+from usbgate.net.rates import Rates
 from usbgate.server.factory import ClientFactory
 from usbgate.server.intake import LINES_AT_ONCE
 from usbgate.server.protocol import ClientProtocol
@@ -48,6 +49,7 @@ class AccessCase(SynchronousTestCase):
     """
 
     rules: Sequence[Rule] = ()
+    most_of_token: int | None = None
 
     def setUp(self) -> None:
         """
@@ -63,13 +65,13 @@ class AccessCase(SynchronousTestCase):
         self.gateway = MemoryGateway()
         self.gateway.known_devices = [DeviceSummary("leonardo", "/dev/ttyACM0", "online", AT)]
 
-    def connect(self, role: Role) -> None:
+    def connect(self, role: Role, host: str = "10.0.0.7") -> None:
         """
         Connect a client at a door that gives a role.
         """
-        keeper = authority(self.clock, self.folder, self.gateway, self.rules)
+        keeper = authority(self.clock, self.folder, self.gateway, self.rules, self.most_of_token)
         factory = ClientFactory(self.clock, self.gateway, keeper, wall=lambda: AT, door=Door(role))
-        self.client: ClientProtocol = factory.buildProtocol(IPv4Address("TCP", "10.0.0.7", 4711))
+        self.client: ClientProtocol = factory.buildProtocol(IPv4Address("TCP", host, 4711))
         self.transport = PeerTransport(self.clock)
         self.transport.protocol = self.client
         self.client.makeConnection(self.transport)
@@ -329,6 +331,29 @@ class TokenTests(AccessCase):
         self.clock.advance(0.25)
         self.assertEqual(self.transport.value(), f"{COMMANDING}_ORIGIN:TOTO".encode())
         self.assertEqual(len(self.gateway.requested), 1)
+
+    def test_limits(self) -> None:
+        """
+        All with one token share a limit of requests, and of connections; the local token has none.
+        """
+        self.connect(Role.ADMIN, "127.0.0.1")
+        self.client.factory.rates = Rates(self.clock, 1.0)
+        self.send("auth secret-command")
+        token = f"{COMMANDING}_AUTH:secret-command"
+        received = self.send(*[COMMANDING] * 6, *[token] * 6)
+        self.assertEqual(len([line for line in received if line.startswith("ERROR:limit_")]), 2)
+        self.assertEqual(len(self.gateway.asked), 10)
+        self.most_of_token = 2
+        self.connect(Role.READ)
+        first = self.client
+        for number in range(3):
+            client = first.factory.buildProtocol(IPv4Address("TCP", "10.0.0.7", 4712 + number))
+            self.client, self.transport = client, PeerTransport(self.clock)
+            client.makeConnection(self.transport)
+            limited = ["ERROR:limit_TEXT:more than 2 connections with this token"]
+            self.assertEqual(self.send("auth secret-command")[-1:], limited if number == 2 else ["OK:auth"])
+            self.addCleanup(self.client.connectionLost)
+        self.assertTrue(self.send("MSG:ON_ID:9")[-1].startswith("ERROR:denied_"))  # the role is as before
 
     def test_removed(self) -> None:
         """

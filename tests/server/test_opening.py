@@ -91,7 +91,7 @@ class OpeningTests(SynchronousTestCase):
         """
         Connect a client.
         """
-        client = self.factory.buildProtocol(IPv4Address("TCP", "10.0.0.7", 4711))
+        client = self.factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 4711))
         transport = PeerTransport(self.clock)
         transport.protocol = client
         client.makeConnection(transport)
@@ -118,7 +118,7 @@ class OpeningTests(SynchronousTestCase):
                 self.clock.advance(FIRST_DATA_PATIENCE)
                 self.assertEqual((transport.value(), transport.connected), (b"", False), chunks)
                 source, line, recorded = self.gateway.refusals.pop()
-                self.assertEqual((source, recorded), ("client 10.0.0.7", reason), chunks)
+                self.assertEqual((source, recorded), ("client 127.0.0.1", reason), chunks)
                 self.assertLessEqual(len(line), LINE_LIMIT)
                 self.assertNotIn(b"MSG:ON", line)
         self.assertEqual((self.gateway.asked, self.gateway.refusals), ([], []))
@@ -171,5 +171,5 @@ class OpeningTests(SynchronousTestCase):
                 self.connect()[0].dataReceived(b"GET / HTTP/1.1\r\n")
             self.clock.advance(LOG_INTERVAL)
             self.connect()[0].dataReceived(b"SSH-2.0-x\r\n")
-        text = "closed {} connection(s) that did not begin as a line client's, the last from 10.0.0.7:4711: {}"
+        text = "closed {} connection(s) that did not begin as a line client's, the last from 127.0.0.1:4711: {}"
         self.assertEqual([formatEvent(event) for event in logs], [text.format(1, "HTTP"), text.format(1000, "SSH")])

@@ -18,6 +18,7 @@ from usbgate.core.fieldline import LINE_LIMIT, parse
 from usbgate.core.model import DeviceEvent
 from usbgate.gateway.interfaces import IGateway
 from usbgate.net.broadcast import ISubscriber
+from usbgate.net.rates import Rates
 from usbgate.net.sendqueue import STUCK_AFTER
 from usbgate.server.console import SUBSCRIBER_LIMIT
 from usbgate.server.factory import IDLE_AFTER, STOP_LIMIT, ClientFactory, Clients
@@ -591,6 +592,7 @@ class LimitTests(ServerCase):
         """
         A client that does not read is not read from; when it reads again, its lines are served in order.
         """
+        self.factory.rates = Rates(self.clock, 1000.0)
         self.transport.stuck = True
         self.client.dataReceived(b"help\n" * 2000 + ORIGINALS + b"\n")
         self.turn()
@@ -824,13 +826,13 @@ class BudgetTests(ServerCase):
         super().setUp()
         self.clock.advance(7.25)
         self.factory.intake.bytes_per_second = 100
-        self.client, self.transport = self.connect()
+        self.client, self.transport = self.connect("127.0.0.1")
 
     def test_rest_waits(self) -> None:
         """
         A client that has sent its budget is not read from until the second is over; others are.
         """
-        other, transport = self.connect()
+        other, transport = self.connect("127.0.0.1")
         self.assertEqual(self.send(b"ping\n" * 19), ["OK:ping"] * 19)
         self.assertEqual(self.transport.producerState, "producing")
         self.assertEqual(self.send(b"ping\n"), ["OK:ping"])
@@ -846,7 +848,7 @@ class BudgetTests(ServerCase):
         """
         One timer serves all that have used their budgets.
         """
-        other, transport = self.connect()
+        other, transport = self.connect("127.0.0.1")
         for client in (self.client, other):
             client.dataReceived(b"x" * 99 + b"\n")
         self.turn()
@@ -874,6 +876,66 @@ class BudgetTests(ServerCase):
         self.turn()
         self.assertEqual(len(self.gateway.asked), LINES_AT_ONCE + 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_shared(self) -> None:
+        """
+        Of another machine, all connections share a budget, and none with another address.
+        """
+        self.factory = ClientFactory(self.clock, self.gateway, authority(self.clock))
+        self.factory.intake.bytes = Rates(self.clock, 100, 1.0)
+        self.factory.intake.bytes_per_turn = 50
+        (first, paused), (second, other), (_, elsewhere) = map(self.connect, ("10.0.0.7", "10.0.0.7", "10.0.0.8"))
+        first.dataReceived(b"ping\n" * 15)
+        second.dataReceived(b"ping\n" * 15)
+        self.turn()
+        states = [each.producerState for each in (paused, other, elsewhere)]
+        self.assertEqual(states, ["producing", "paused", "producing"])
+        first.dataReceived(b"ping\n" * 15)
+        self.assertEqual(paused.producerState, "paused")
+        for _ in range(6):
+            self.clock.advance(0.75)
+            self.turn()
+        self.assertEqual({each.producerState for each in (paused, other)}, {"producing"})
+        self.assertEqual([each.value().count(b"OK:ping") for each in (paused, other)], [30, 15])
+        for each in (paused, other, elsewhere):
+            each.abortConnection()
+
+
+class RateTests(ServerCase):
+    """
+    How many requests and words one address may send in a second.
+    """
+
+    def setUp(self) -> None:
+        """
+        Let each have ten at once, and one a second.
+        """
+        super().setUp()
+        self.factory.rates = Rates(self.clock, 1.0)
+
+    def test_address(self) -> None:
+        """
+        Beyond the limit, there is an error, a request's behind its echo, and nothing is done; later, there is room.
+        """
+        self.send(b"ping\n" * 5 + b"MSG:J_ID:20\n" * 5)
+        other, transport = self.connect()
+        other.dataReceived(b"MSG:J_ID:20_TAG:7\nping\n")
+        text = "TEXT:more than 1 requests in a second of this address"
+        echo = "MSG:J_ID:20_TAG:7"
+        self.assertEqual(self.received(transport), [echo, f"ERROR:limit_{echo}_{text}", f"ERROR:limit_{text}"])
+        self.assertEqual((len(self.gateway.asked), self.factory.counts()["LIMITED"]), (5, 2))
+        self.clock.advance(1)
+        self.assertEqual(self.send(b"ping\n" * 2), ["OK:ping", f"ERROR:limit_{text}"])
+
+    def test_others(self) -> None:
+        """
+        Other addresses have limits of their own, and this machine, which all its users share, has none.
+        """
+        self.send(b"ping\n" * 10)
+        for host, count in (("10.0.0.8", 10), ("127.0.0.1", 50)):
+            client, transport = self.connect(host)
+            client.dataReceived(b"ping\n" * 50)
+            self.assertEqual(self.received(transport).count("OK:ping"), count)
 
 
 class WatchTests(ServerCase):

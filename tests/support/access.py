@@ -25,6 +25,7 @@ def authority(
     folder: Path = Path("/nonexistent"),
     gateway: MemoryGateway | None = None,
     rules: Sequence[Rule] = (),
+    most_of_token: int | None = None,
 ) -> Authority:
     """
     Return an authority for which the command `J` only reads.
@@ -34,10 +35,12 @@ def authority(
         folder: The state folder; by default there are no tokens.
         gateway: Records what is refused; None for nobody.
         rules: What some clients may do without a token.
+        most_of_token: See `Authority`.
     """
 
     def reads(question: Question) -> bool:
         return question.command == "J"
 
     refused = (gateway or MemoryGateway()).refuse
-    return Authority(clock, lambda: AT, TokenFile(folder), Sessions(folder, lambda: AT), reads, refused, rules)
+    sessions = Sessions(folder, lambda: AT)
+    return Authority(clock, lambda: AT, TokenFile(folder), sessions, reads, refused, rules, most_of_token)

@@ -133,6 +133,7 @@ class WebTestCase(TestCase):
     cors: tuple[str, ...] = ()
     base_path = ""
     max_connections = 1000
+    requests_per_second = 50.0
     door = OPEN
     state = Path("/nonexistent")
 
@@ -151,6 +152,7 @@ class WebTestCase(TestCase):
             cors=self.cors,
             base_path=self.base_path,
             max_connections=self.max_connections,
+            requests_per_second=self.requests_per_second,
             others=lambda: {"CLIENTS": 3},
         )
         self.listening = WebListener(reactor, "tcp:0:interface=127.0.0.1", self.web, self.base_path, True)

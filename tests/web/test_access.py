@@ -240,6 +240,24 @@ class ProxiedTests(AccessCase):
     """
 
     door = Door(proxied=True)
+    requests_per_second = 1.0
+
+    async def test_rates(self) -> None:
+        """
+        Each client behind the proxy, and each token, may make so many requests; beyond, there is 429, and when to try
+        again. Files of the page count, too. All others go on.
+        """
+        here, there = ({"X-Forwarded-For": f"203.0.113.{number}"} for number in (9, 10))
+        for path in ("/", "/healthz") * 5:
+            self.assertEqual((await self.call("GET", path, headers=here)).code, 200)
+        for path in ("/", "/healthz"):
+            reply = await self.call("GET", path, headers=here)
+            self.assertEqual((reply.code, reply.header("Retry-After"), reply.json["code"]), (429, "1", "limit"))
+        for number in range(11):
+            token = {"Authorization": "Bearer secret-read", "X-Forwarded-For": f"198.51.100.{number}"}
+            reply = await self.call("GET", "/api/v1/sensors", headers=token)
+            self.assertEqual(reply.code, 429 if number == 10 else 200)
+        self.assertEqual((await self.call("GET", "/healthz", headers=there)).code, 200)
 
     async def test_forwarded(self) -> None:
         """

@@ -5,6 +5,8 @@ while they are connected.
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
@@ -21,7 +23,7 @@ from usbgate.access.roles import Access, Role
 from usbgate.access.sessions import Sessions
 from usbgate.access.tokens import Token, TokenFile, TokensUnreadable, digest
 from usbgate.core.containers import BoundedDict
-from usbgate.core.errors import Denied, RequestError
+from usbgate.core.errors import Denied, LimitExceeded, RequestError
 from usbgate.core.loglimit import LogLimit
 from usbgate.core.model import Alarm, Question, Request
 from usbgate.gateway.interfaces import IQueries
@@ -35,7 +37,6 @@ FIRST_DELAY = 0.1  # seconds
 LONGEST_DELAY = 5.0  # seconds
 FORGET_AFTER = 60.0  # seconds after which a failure no longer counts
 ADDRESSES_LIMIT = 1024  # of failures that are remembered: 200 kB
-
 
 _LOCAL = Access(Role.ADMIN, "local")
 
@@ -73,6 +74,7 @@ class Authority:
         reads: Callable[[Question], bool],
         refused: Callable[[Request, RequestError], None],
         rules: Sequence[Rule] = (),
+        most_of_token: int | None = None,
     ) -> None:
         """
         Args:
@@ -83,6 +85,7 @@ class Authority:
             reads: Returns whether a question only reads, so that the role `ask` is enough.
             refused: Called with a request that its client may not make, to be recorded.
             rules: See the attribute.
+            most_of_token: The most clients with one token that are connected; None for no limit.
         """
         self.local: str | None = None
         self.denied = 0
@@ -94,8 +97,10 @@ class Authority:
         self._reads = reads
         self._refused = refused
         self._failures: BoundedDict[str, _Failures] = BoundedDict(ADDRESSES_LIMIT)
+        self._most_of_token = sys.maxsize if most_of_token is None else most_of_token
         self._followed: dict[object, tuple[Access, Callable[[], None]]] = {}
         self._check: IDelayedCall | None = None
+        self._clients: Counter[Token | None] = Counter()  # that are followed, by token
         self._log_limit = LogLimit()
 
     def admit(self, door: Door, is_local: bool, user: int | None, host: str) -> Access:
@@ -249,9 +254,15 @@ class Authority:
 
         Returns:
             What to call when the client is gone.
+
+        Raises:
+            LimitExceeded: There are too many clients with this token already.
         """
         if access.token is None and access.session is None:
             return lambda: None
+        if access.token is not None and self._clients[access.token] >= self._most_of_token:
+            raise LimitExceeded(f"more than {self._most_of_token} connections with this token")
+        self._clients[access.token] += 1
         key = object()
         self._followed[key] = access, ended
         if self._check is None:
@@ -260,7 +271,11 @@ class Authority:
 
     def _unfollow(self, keys: Collection[object]) -> None:
         for key in keys:
-            self._followed.pop(key, None)
+            if (found := self._followed.pop(key, None)) is not None:
+                token = found[0].token
+                self._clients[token] -= 1
+                if not self._clients[token]:
+                    del self._clients[token]
         if not self._followed and self._check is not None:
             self._check.cancel()
             self._check = None

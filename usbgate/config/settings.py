@@ -35,6 +35,7 @@ from usbgate.config.types import (
     Networks,
     Origins,
     Place,
+    Rate,
     Repeats,
     Reset,
     SchemaName,
@@ -147,6 +148,8 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
         hosts: Host names that browsers may use besides the machine's own.
         cors: The origins of pages of other sites that may use the API; `*` for all, which then may read only.
         base_path: The path prefix that a reverse proxy leaves on.
+        requests_per_second: The most requests in a second, on average, of each address but those of this machine, and
+            with each token.
         metrics_limit: The maximum number of readings, of sensors and of alarms in the metrics.
         required: Whether usbgate fails to start if the address is in use. It does if `listen` was configured.
     """
@@ -155,6 +158,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     hosts: Hosts = ()
     cors: Origins = ()
     base_path: BasePath = ""
+    requests_per_second: Rate = 50.0
     metrics_limit: MetricsLimit = 1000
     required: bool = False
 
@@ -174,9 +178,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         http: The page and the HTTP API.
         default_command: The command of an `ask` without one.
         max_connections: The maximum number of client connections.
-        max_connections_per_address: The same for each address but those of this machine.
+        max_connections_per_address: The same for each address but those of this machine, and for each token.
         client_bytes_per_turn: The most bytes that are read of a client connection in a reactor turn.
-        client_bytes_per_second: The most bytes that are read of a client connection in a second, on average.
+        client_bytes_per_second: The most bytes that are read in a second, on average, of each address but those of this
+            machine, and with each token; and of other connections each.
+        client_requests_per_second: The same for requests and words; there is no limit for other connections.
         durability: Seconds that rows may wait for a commit to the journal.
         journal_limit: Bytes of rows that may wait for the database.
         clients: Who may do what without a token; the first that is for a client counts.
@@ -201,6 +207,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_connections_per_address: Count = 250
     client_bytes_per_turn: BytesPerTurn = 4 << 10
     client_bytes_per_second: BytesPerSecond = 1 << 20
+    client_requests_per_second: Rate = 100.0
     durability: Durability = 0.05
     journal_limit: JournalLimit = 1 << 30
     clients: tuple[ClientSettings, ...] = ()

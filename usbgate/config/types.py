@@ -232,6 +232,7 @@ Folder = Annotated[Path, Kind("a folder", Annotated[str, Meta(min_length=1)], Pa
 YesNo = Annotated[bool, Kind("true or false", bool)]
 Count = Annotated[int, Kind("an integer above 0", Annotated[int, Meta(gt=0)])]
 Window = Annotated[int, Kind("an integer from 1 to 64", Annotated[int, Meta(ge=1, le=64)])]
+Rate = Annotated[float, Kind("a number from 0.1 to 100000", Annotated[float, Meta(ge=0.1, le=100_000)])]
 MetricsLimit = Annotated[int, Kind("an integer from 0 to 10000", Annotated[int, Meta(ge=0, le=10_000)])]
 Buffer = Annotated[
     int | None,

@@ -99,10 +99,16 @@ class Unauthenticated(Denied):
 
 class LimitExceeded(RequestError):
     """
-    The line is too long, or there are too many connections or requests in flight.
+    The line is too long, or there are too many connections, or requests in flight or in a second.
+
+    `wait` is after how many seconds to try again; None if that is not known.
     """
 
     code = "limit"
+
+    def __init__(self, text: str = "", reason: str | None = None, wait: int | None = None) -> None:
+        self.wait = wait
+        super().__init__(text, reason)
 
 
 class Failed(RequestError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from usbgate.access.rights import DEVICE_PATHS
 from usbgate.access.roles import Role
-from usbgate.core.errors import RequestError, Unknown
+from usbgate.core.errors import LimitExceeded, RequestError, Unknown
 from usbgate.core.fieldline import format_line, is_key, is_sensor_id
 from usbgate.core.messages import alarm_fields, answer_line, error_line, parse_request
 from usbgate.core.model import Selection
@@ -52,11 +52,14 @@ async def answer(console: Console, line: str) -> None:
     name, *arguments = line.split()
     try:
         found = _find(name)
+        console.factory.rates.check(console.connection.peer.payers)
         console.factory.authority.check(console.access, found.role)
         if arguments and not found.takes_arguments:
             raise found.usage_error()
         closing_line = await found.run(console, arguments) or format_line({"OK": found.name})
     except RequestError as error:
+        if isinstance(error, LimitExceeded):
+            console.factory.limited += 1
         closing_line = error_line(error, {})
     console.send_lines(closing_line)
 
@@ -281,8 +284,7 @@ async def auth(console: Console, arguments: Sequence[str]) -> None:
         raise auth.usage_error()
     access = console.connection.peer.authenticate(arguments[0])
     access.check(Role.NONE)
-    console.end()
-    console.connection.peer.admit(access)
+    console.connection.admit(access)
     sensors = {} if access.sensors is None else {"SENSORS": ",".join(sorted(access.sensors))}
     await console.send_data([{"NAME": access.who or "", "ROLE": access.role.spelled, **sensors}])
 

@@ -22,10 +22,13 @@ from usbgate.core.model import Answer, Event
 from usbgate.gateway.interfaces import IGateway
 from usbgate.net.broadcast import Broadcast
 from usbgate.net.places import NoPlace, Places
+from usbgate.net.rates import Rates
 from usbgate.server.intake import BYTES_PER_SECOND, BYTES_PER_TURN, Intake
 from usbgate.server.protocol import ClientProtocol
 
 MAX_CONNECTIONS = 1000  # the default; each is a file descriptor and 64 KiB to 1 MiB of unsent data
+
+REQUESTS_PER_SECOND = 100  # the default: about what a board at 9,600 baud answers, 30 lines, three times
 
 # Seconds for clients to read what is unsent when usbgate stops; the whole stop must take less than 5 s.
 STOP_LIMIT = 1.5
@@ -50,6 +53,7 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
         wall: The wall clock, whole milliseconds since 1970, UTC (`IClock.wall`).
         subscribers: Subscriptions to events.
         intake: How much of each connection is read and served at a time.
+        rates: How many requests each address and each token may make.
         limited: Refusals because of a limit, since the start.
         connections: The open connections.
     """
@@ -68,6 +72,7 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
         door: Door = LOCAL,
         bytes_per_turn: int = BYTES_PER_TURN,
         bytes_per_second: int = BYTES_PER_SECOND,
+        requests_per_second: float = REQUESTS_PER_SECOND,
     ) -> None:
         """
         Args:
@@ -79,7 +84,9 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
             max_of_address: The same for the connections of one address; see `Places`.
             door: What clients may do without a token.
             bytes_per_turn: The most bytes that are read of a connection in a reactor turn.
-            bytes_per_second: The most bytes that are read of a connection in a second, on average.
+            bytes_per_second: The most bytes that are read of a connection in a second, on average; or of one address
+                elsewhere, or with one token.
+            requests_per_second: The most requests and words in a second of one address elsewhere, or with one token.
         """
         self.reactor = reactor
         self.gateway = gateway
@@ -87,6 +94,7 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
         self.wall = wall
         self.subscribers = Broadcast(reactor, self.subscribe_lines)
         self.intake = Intake(reactor, bytes_per_turn, bytes_per_second)
+        self.rates = Rates(reactor, requests_per_second)
         self.limited = 0
         self._door = door
         self.connections: set[ClientProtocol] = set()

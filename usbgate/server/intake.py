@@ -5,11 +5,13 @@ How much is read of line clients, and whose lines are served in a reactor turn, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import floor
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+
+from usbgate.net.rates import Rates
 
 BYTES_PER_TURN = 4 * 1024  # the default: about 100 requests
 BYTES_PER_SECOND = 1024 * 1024  # the default: twice as much as the requests that a fast computer answers
@@ -29,6 +31,7 @@ class Intake:
     Attributes:
         bytes_per_turn: The most bytes that are read of a connection in a reactor turn.
         bytes_per_second: The most bytes that are read of a connection in a second, on average.
+        bytes: The same for each address and each token.
     """
 
     log = Logger()
@@ -42,6 +45,7 @@ class Intake:
         """
         self.bytes_per_turn = bytes_per_turn
         self.bytes_per_second = bytes_per_second
+        self.bytes = Rates(reactor, bytes_per_second, 1.0)
         self._reactor = reactor
         self._lines_left = LINES_AT_ONCE
         # Ordered sets.
@@ -129,9 +133,10 @@ class Intake:
 
 class ByteBudget:
     """
-    How much one connection may send in a second.
+    How much may be read of one connection in a second; or, once it is `shared`, of all with the same payers.
 
-    It looks at the time only when a second's bytes were read, so nothing is done for each second.
+    Of a connection of its own, it looks at the time only when a second's bytes were read, so nothing is done for each
+    second.
 
     Attributes:
         left: Bytes until the next `check`. The connection subtracts what it reads, and checks when none are left.
@@ -150,12 +155,23 @@ class ByteBudget:
         self._reactor = reactor
         self._intake = intake
         self._changed = changed
+        self._payers: Sequence[str] = ()
         self._second = int(reactor.seconds())  # of the reactor's clock
+
+    def share(self, payers: Sequence[str]) -> None:
+        """
+        Share the budget of an address or of a token from now on; with no payers, have one of its own.
+        """
+        self._payers = payers
+        self.left = 0 if payers else self._intake.bytes_per_second
 
     def check(self) -> None:
         """
         Have nothing read until the second is over, if the bytes were sent within it.
         """
+        if self._payers:
+            self._take_share()
+            return
         self.left = self._intake.bytes_per_second
         second = int(self._reactor.seconds())
         if second != self._second:
@@ -165,7 +181,22 @@ class ByteBudget:
             self._intake.next_second(self._second_over)
             self._changed()
 
+    def _take_share(self) -> None:
+        amount = self._intake.bytes_per_turn
+        spent, self.is_spent = self.is_spent, False
+        while self.left <= 0 and not self.is_spent:
+            self.is_spent = self._intake.bytes.take(self._payers, amount) > 0
+            if not self.is_spent:
+                self.left += amount
+        if self.is_spent:
+            self._intake.next_second(self._second_over)
+        if self.is_spent != spent:
+            self._changed()
+
     def _second_over(self) -> None:
+        if self._payers:
+            self._take_share()
+            return
         self.is_spent = False
         self._second = int(self._reactor.seconds())
         self._changed()

@@ -4,13 +4,14 @@ Who a client is: its address, its user or its token, and what that permits (prot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
 from usbgate.access.authority import Authority
 from usbgate.access.roles import Access, Role
 from usbgate.net.places import is_local
+from usbgate.net.rates import payers
 
 
 class Peer:
@@ -22,6 +23,7 @@ class Peer:
         is_local: Whether it is on this machine.
         name: Its host and port, behind the name of its token or user, for the log and for the record of requests.
         access: What it may do; at first, nothing.
+        payers: For whom what it does counts (see `Rates`).
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Peer:
         port = getattr(address, "port", None)
         self.name = self._address = self.origin if port is None else f"{self.origin}:{port}"
         self.access = Access(Role.NONE)
+        self.payers: Sequence[str] = ()
         self._reactor = reactor
         self._authority = authority
         self._delayed = delayed
@@ -62,17 +65,28 @@ class Peer:
     def admit(self, access: Access) -> None:
         """
         Let it do something else from now on.
+
+        Raises:
+            LimitExceeded: There are too many connections with this token; nothing has changed.
         """
+        unfollow = self._authority.follow(access, self._token_ended)
         self._unfollow()
-        self._unfollow = self._authority.follow(access, self._token_ended)
+        self._unfollow = unfollow
         self.access = access
         self.name = self.sign(access)
+        self.payers = self.payers_of(access)
 
     def sign(self, access: Access) -> str:
         """
         Return its name, if it did something with other rights than its own.
         """
         return access.sign(self._address)
+
+    def payers_of(self, access: Access) -> Sequence[str]:
+        """
+        Return for whom something counts that it does with these rights.
+        """
+        return payers(self.origin, None if access.token is None else access.token.name)
 
     def authenticate(self, secret: str) -> Access:
         """

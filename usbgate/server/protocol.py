@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from usbgate.access.doors import Door
+from usbgate.access.roles import Access
 from usbgate.access.tokens import redact
 from usbgate.core.errors import LimitExceeded, Malformed, RequestError, Stopped, Unauthenticated
 from usbgate.core.messages import error_line, salvage
@@ -95,13 +96,24 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
             self.transport.setTcpNoDelay(True)  # echo and answer are two writes: 44 ms a round trip without
             keep_alive(self.transport)
         user = peer_user(self.transport)
-        self.peer.admit(self.factory.authority.admit(self._door, self.peer.is_local, user, self.peer.origin))
+        self.admit(self.factory.authority.admit(self._door, self.peer.is_local, user, self.peer.origin))
         if isinstance(socket := bare(self.transport), FileDescriptor):
             socket.bufferSize = self._intake.bytes_per_turn
         refusal = self.factory.add(self)
         if refusal is not None:
             self.send_lines(error_line(refusal, {}))
             self.close()
+
+    def admit(self, access: Access) -> None:
+        """
+        Let the client do something else from now on. What it had begun by its rights before ends.
+
+        Raises:
+            LimitExceeded: See `Peer.admit`; nothing has changed.
+        """
+        self.peer.admit(access)
+        self.console.end()
+        self._budget.share(self.peer.payers)
 
     def _token_ended(self) -> None:
         self.send_lines(error_line(Unauthenticated("the token was removed, or has expired"), {}))

@@ -131,10 +131,14 @@ class Requests:
                 return
             (fields, request, echo), access = found
         connection.echo(echo, line_end)
-        if self.in_flight >= IN_FLIGHT_LIMIT:
+        try:
+            if self.in_flight >= IN_FLIGHT_LIMIT:
+                raise LimitExceeded(f"more than {IN_FLIGHT_LIMIT} requests in flight on this connection")
+            if of := peer.payers if access is peer.access else peer.payers_of(access):
+                self._factory.rates.check(of)
+        except LimitExceeded as error:
             self._factory.limited += 1
-            limit = LimitExceeded(f"more than {IN_FLIGHT_LIMIT} requests in flight on this connection")
-            connection.send_lines(error_line(limit, fields))
+            connection.send_lines(error_line(error, fields))
             return
         self.in_flight += 1
         try:

@@ -218,10 +218,10 @@ class Api:
         if request.method == b"HEAD":
             request.finish()
             return
-        transport, head = request.channel.hand_over(request)
         last_id = request.getHeader("Last-Event-ID")
-        unfollow = self._authority.follow(request.access, transport.abortConnection)
+        unfollow = self._authority.follow(request.access, request.channel.transport.abortConnection)
         try:
+            transport, head = request.channel.hand_over(request)
             await self._events.open(transport, head, host_of(request), client_of(request), sensors, last_id)
         finally:
             unfollow()

@@ -159,7 +159,9 @@ class HttpCalls:
             try:
                 if verb == "POST":
                     check_type(request)
-                if not is_file:
+                if is_file:
+                    api.credentials.count(request)
+                else:
                     request.access = await api.credentials.admit(request, role)
                 # `Front` has quoted each segment once more, since klein joins them.
                 arguments: dict[str, Any] = {name: unquote(value) for name, value in segments.items()}

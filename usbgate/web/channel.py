@@ -32,6 +32,8 @@ REQUEST_LIMIT = 60
 # The response to a connection of an address that has too many.
 TOO_MANY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 10\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
+LOCAL_HOST = "local"  # the address of those who connect to a Unix socket
+
 # Seconds for clients to read their last responses when usbgate stops; all of it has to stop within 5 s.
 STOP_LIMIT = 1.5
 
@@ -115,7 +117,7 @@ class Channel(HTTPChannel):
         """
         Set keep-alive, and register with the site.
         """
-        self.host = str(getattr(self.transport.getPeer(), "host", "local"))
+        self.host = str(getattr(self.transport.getPeer(), "host", LOCAL_HOST))
         self.is_local = is_local(self.host)
         super().connectionMade()
         if ITCPTransport.providedBy(self.transport):
@@ -326,4 +328,4 @@ def host_of(request: Any) -> str:
     """
     if request.forwarded_for:
         return str(request.forwarded_for)
-    return str(getattr(request.getClientAddress(), "host", "local"))
+    return str(getattr(request.getClientAddress(), "host", LOCAL_HOST))

@@ -18,7 +18,8 @@ from usbgate.access.roles import Access, Role
 from usbgate.access.sessions import SESSION_LIFE
 from usbgate.core.errors import Unauthenticated
 from usbgate.net.peeruser import peer_user
-from usbgate.web.channel import host_of
+from usbgate.net.rates import Rates, payers
+from usbgate.web.channel import LOCAL_HOST, host_of
 
 COOKIE = "usbgate"
 
@@ -40,13 +41,15 @@ class Credentials:
         door: What clients may do without a token.
     """
 
-    def __init__(self, reactor: IReactorTime, authority: Authority, door: Door) -> None:
+    def __init__(self, reactor: IReactorTime, authority: Authority, door: Door, rates: Rates) -> None:
         """
         Args:
             reactor: For delays after a wrong token.
             authority: Knows the tokens.
             door: See the attribute.
+            rates: How many requests each address and each token may make.
         """
+        self._rates = rates
         self._reactor = reactor
         self._authority = authority
         self.door = door
@@ -60,11 +63,11 @@ class Credentials:
             role: The role that it requires.
 
         Raises:
+            LimitExceeded: It makes too many requests.
             Unauthenticated: It has sent no token and its role is too low, or its token is wrong.
             Denied: Its role is too low.
         """
-        if self.door.proxied:
-            request.forwarded_for = _forwarded_for(request)
+        self.count(request)
         # Another scheme is a proxy's own password.
         bearer = _BEARER.fullmatch((request.getHeader("Authorization") or "").strip())
         cookie = request.getCookie(COOKIE.encode())
@@ -77,8 +80,21 @@ class Credentials:
                 self._set_cookie(request, "", 0)
         if access is None:
             access = self.without_token(request)
+        elif access.token is not None:
+            self._rates.check(payers(LOCAL_HOST, access.token.name))  # its address has been counted
         self._authority.check(access, role)
         return access
+
+    def count(self, request: Any) -> None:
+        """
+        Count a request for the address of its client, which is known from now on (`host_of`).
+
+        Raises:
+            LimitExceeded: There were too many.
+        """
+        if self.door.proxied:
+            request.forwarded_for = _forwarded_for(request)
+        self._rates.check(payers(host_of(request), None))
 
     async def authenticate(self, request: Any, secret: str) -> Access:
         """

@@ -28,6 +28,8 @@ from usbgate.web.schema import ApiProblem
 
 CONTENT_TYPE = "application/problem+json"
 
+RETRY_AFTER = 10  # seconds, where it is not known when there will be room
+
 STATUSES: Mapping[type[RequestError], HTTPStatus] = {
     TimedOut: HTTPStatus.GATEWAY_TIMEOUT,
     Offline: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -60,8 +62,12 @@ class HttpProblem(Exception):
         super().__init__(error.text)
         self.error = error
         self.status = HTTPStatus(status or STATUSES[type(error)])
-        challenge = {"WWW-Authenticate": 'Bearer realm="usbgate"'} if isinstance(error, Unauthenticated) else {}
-        self.headers = {**challenge, **(headers or {})}
+        usual: dict[str, str] = {}
+        if isinstance(error, Unauthenticated):
+            usual["WWW-Authenticate"] = 'Bearer realm="usbgate"'
+        elif self.status is HTTPStatus.TOO_MANY_REQUESTS:
+            usual["Retry-After"] = str((error.wait if isinstance(error, LimitExceeded) else None) or RETRY_AFTER)
+        self.headers = {**usual, **(headers or {})}
 
     def body(self) -> bytes:
         """

@@ -19,6 +19,7 @@ from usbgate.access.authority import Authority
 from usbgate.access.doors import LOCAL, Door
 from usbgate.gateway.interfaces import IGateway
 from usbgate.net.listeners import Listeners, listens_everywhere
+from usbgate.net.rates import Rates
 from usbgate.web.api import Api
 from usbgate.web.channel import WebSite
 from usbgate.web.cors import CrossOrigin
@@ -26,6 +27,9 @@ from usbgate.web.credentials import Credentials
 from usbgate.web.events import EventStreams
 from usbgate.web.problems import HttpProblem, respond, respond_problem
 from usbgate.web.security import HEADERS, RequestGuard
+
+# The default: the page takes 60 when it is opened, and then some each minute; several people can be behind one address.
+REQUESTS_PER_SECOND = 50
 
 
 class Front(Resource):
@@ -105,6 +109,7 @@ class Web(Service):
         base_path: str = "",
         max_connections: int = 1000,
         max_of_address: int | None = None,
+        requests_per_second: float = REQUESTS_PER_SECOND,
         metrics_limit: int = 1000,
         others: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
@@ -120,6 +125,7 @@ class Web(Service):
             base_path: See `Front`.
             max_connections: The most streams of events, and the most other connections.
             max_of_address: The most of both of one address; see `Places`.
+            requests_per_second: The most requests in a second of one address, and with one token.
             metrics_limit: See `Api`.
             others: Returns the numbers of the other front ends' clients, by kind.
         """
@@ -129,7 +135,7 @@ class Web(Service):
             reactor,
             gateway,
             authority,
-            Credentials(reactor, authority, door),
+            Credentials(reactor, authority, door, Rates(reactor, requests_per_second)),
             wall,
             self.events,
             self.counts,
