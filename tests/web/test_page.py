@@ -533,7 +533,7 @@ class LookTests(PageCase):
         expect(changes.get_by_role("row").nth(1)).to_contain_text("LOW")
         page.get_by_text("CSV…").click()
         page.get_by_label("Separator").select_option("semicolon (;)")
-        page.get_by_label("Decimals").select_option("1,5")
+        page.get_by_label("Decimal mark").select_option("1,5")
         with page.expect_download() as download:
             page.get_by_role("link", name="Download CSV").click()
         self.assertRegex(download.value.suggested_filename, r"^bathroom-climate-[0-9-]{15}-to-[0-9-]{15}\.csv$")

@@ -185,7 +185,7 @@ class PhoneTests(PageCase):
     def test_phone(self) -> None:
         """
         Nothing is wider than a small phone, in both languages; all that can be pressed has the size of a finger, the
-        top bar is one line, and a table of requests fits.
+        top bar is one line, a past alarm has labels, and a table of requests fits.
         """
         flat().device.say(b'ID:77_STATE:<img src="x" onerror="document.title=1">')
         for language in ("en-GB", "fr-FR"):
@@ -199,7 +199,12 @@ class PhoneTests(PageCase):
             expect(page.get_by_role("alert")).to_be_empty()
             self.assertLess(page.locator("#top").bounding_box()["height"], 70)  # type: ignore[index]  # it is visible
             page.locator("#top").get_by_role("link").last.click()
+            alarm = page.locator(".past tbody tr").first
+            expect(alarm).to_be_visible()
             self.check_size(page)
+            names = page.locator(".past th").all_text_contents()
+            labels = "cells => cells.map(cell => JSON.parse(getComputedStyle(cell, '::before').content))"
+            self.assertEqual(alarm.locator("td").evaluate_all(labels), names)
             page.goto(f"{flat().url}#/sensor/22")
             expect(page.locator("canvas").first).to_be_visible()
             page.locator(".refresh").click()
@@ -208,6 +213,18 @@ class PhoneTests(PageCase):
             self.check_size(page)
             region = page.locator(".requests .scroll")
             self.assertEqual(*region.evaluate("node => [node.scrollWidth, node.clientWidth]"))
+            self.check_wall(page)
+
+    def check_wall(self, page: Page) -> None:
+        """
+        Check that no value of a wall display is cut, on screens of three sizes.
+        """
+        page.goto(f"{flat().url}#/wall/")
+        expect(page.locator(".tile").first).to_be_visible()
+        for width, height in [(390, 844), (1440, 900), (1920, 1080)]:
+            page.set_viewport_size({"width": width, "height": height})
+            cut = "nodes => nodes.filter(node => node.scrollWidth > node.clientWidth).map(node => node.textContent)"
+            self.assertEqual(page.locator(".tile .value").evaluate_all(cut), [], (width, height))
 
     def check_size(self, page: Page) -> None:
         """

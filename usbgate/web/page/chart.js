@@ -3,7 +3,7 @@
 
 import { middle, summary, withoutGaps } from "./buckets.js";
 import { el, placed, setText } from "./dom.js";
-import { conditionText, fieldLabel, number, rough, tick, time, withUnit } from "./format.js";
+import { conditionText, day, fieldLabel, number, rough, tick, time, withUnit } from "./format.js";
 import { marks } from "./marks.js";
 import { t } from "./words.js";
 
@@ -90,7 +90,7 @@ export class Chart {
     const sums = summary(this.buckets);
     if (sums === null) return;
     const [min, avg, max] = [sums.min, sums.avg, sums.max].map((value) => this.text(value));
-    const parts = [`${t("least")} ${min}`, `${t("mean")} ${avg}`, `${t("most")} ${max}`];
+    const parts = [`${t("least")}\u00a0${min}`, `${t("mean")}\u00a0${avg}`, `${t("most")}\u00a0${max}`];
     if (this.field.alarm) parts.push(`${t("state.alarm")} ${conditionText(this.field, this.field.alarm)}`);
     setText(this.readout, parts.join(" · "));
   }
@@ -140,7 +140,7 @@ export class Chart {
         scales: { x: { time: true }, y: { range: () => this.extent() } },
         series: [{}, { stroke: accent, width: 2, points: { size: 5, fill: accent } }],
         axes: [
-          { ...axis, size: 32, values: (_, splits, __, ___, step) => times(splits, step) },
+          { ...axis, size: timesHeight, values: (_, splits, __, ___, step) => times(splits, step) },
           { ...axis, size: 64, values: (_, splits, __, ___, step) => splits.map((value) => this.label(value, step)) },
         ],
         hooks: {
@@ -221,6 +221,14 @@ export class Chart {
   }
 }
 
+/** The height in px of the labels of an axis. */
+function timesHeight(_, labels) {
+  return labels?.[0]?.includes("\n") ? 46 : 32;
+}
+
+/** The labels of an axis; if none is a day, the first one has the day in a second line. */
 function times(splits, step) {
-  return splits.map((at, index) => tick(at * 1000, step, index === 0));
+  const labels = splits.map((at) => tick(at * 1000, step));
+  if (splits.length && !splits.some((at, n) => labels[n] === day(at * 1000))) labels[0] += `\n${day(splits[0] * 1000)}`;
+  return labels;
 }

@@ -75,7 +75,7 @@ export function table(label, names, rows) {
       "table",
       {},
       el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col" }, name)))),
-      el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell) => el("td", {}, cell))))),
+      el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, n) => el("td", { "data-label": names[n] }, cell))))),
     ),
   );
 }

@@ -144,13 +144,16 @@ export function length(ms) {
   return parts.join(" ");
 }
 
-/** A time in ms on an axis whose labels are `seconds` apart. */
-export function tick(at, seconds, first) {
+/** A day, from a time in ms. */
+export function day(at) {
+  return kept(Intl.DateTimeFormat, { day: "numeric", month: "short" }).format(new Date(at));
+}
+
+/** A time in ms on an axis whose labels are `seconds` apart: a day, or a time of day. */
+export function tick(at, seconds) {
   const date = new Date(at);
   const midnight = date.getHours() === 0 && date.getMinutes() === 0;
-  if (seconds >= 86_400 || (midnight && seconds >= 60) || (first && seconds >= 10_800)) {
-    return kept(Intl.DateTimeFormat, { day: "numeric", month: "short" }).format(date);
-  }
+  if (seconds >= 86_400 || (midnight && seconds >= 60)) return day(at);
   const clock = { hour: "2-digit", minute: "2-digit" };
   return kept(Intl.DateTimeFormat, seconds < 60 ? { ...clock, second: "2-digit" } : clock).format(date);
 }

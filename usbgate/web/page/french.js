@@ -137,7 +137,7 @@ export const FRENCH = {
   "csv.separator.comma": "virgule (,)",
   "csv.separator.semicolon": "point-virgule (;)",
   "csv.separator.tab": "tabulation",
-  "csv.decimal": "Décimales",
+  "csv.decimal": "Séparateur décimal",
   "csv.decimal.point": "1.5",
   "csv.decimal.comma": "1,5",
   "csv.times": "Heures",

@@ -39,14 +39,17 @@ class Tile {
   }
 
   row(field, alone) {
-    const unit = fieldUnit(field);
-    const text = fieldValue(field);
-    return el(
+    const [label, unit, text] = [fieldLabel(field), fieldUnit(field), fieldValue(field)];
+    const row = el(
       "div",
       { class: field.value === null || field.states ? "text" : null },
-      el("dt", { class: alone ? "unseen" : null }, fieldLabel(field)),
+      el("dt", { class: alone ? "unseen" : null }, label),
       el("dd", {}, kindSign(field.kind), el("span", { class: "value" }, text), unit && el("span", { class: "unit" }, unit)),
     );
+    // Their widths in characters, a unit being half as large as its value.
+    row.style.setProperty("--value", text.length + (unit?.length ?? 0) / 2);
+    row.style.setProperty("--label", alone ? 0 : label.length);
+    return row;
   }
 
   tick() {
