@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from twisted.application.service import Service
 from twisted.internet.address import IPv4Address
 from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.separated import Dialect
 from tests.support.usb import MadeUpUsb
 from usbgate import __version__, tap
+from usbgate.access.authority import Authority
 from usbgate.access.doors import Door
 from usbgate.access.roles import Role
 from usbgate.config.settings import DeviceSettings, HttpSettings, Settings
@@ -92,17 +95,57 @@ class ReloadTests(SynchronousTestCase):
 
     def test_reload(self) -> None:
         """
-        A configuration that is wrong now changes nothing; one that is right shows its names.
+        A configuration that is wrong now changes nothing, and is logged in one line; one that is right is taken over.
         """
         file = Path(self.mktemp())
         file.write_text('[sensor.20]\nname = "a"\n')
         options = tap.Options()
         options.parseOptions(["--config", str(file), "--device", "/dev/x", "--state", "/state"])
-        sensors = options.settings.sensors
-        for text, name in (("[sensor.20", "a"), ('[sensor.20]\nname = "b"\n', "b")):
-            file.write_text(text)
-            tap.reload_sensors(sensors, options.load_again)
-            self.assertEqual(sensors["20"].name, name)
+        taken: list[Settings] = []
+        for wrong in ("[sensor.20", '[sensor.20]\nname = "b"\nstale = "now"\n', '[[client]]\nrole = "read"\n'):
+            file.write_text(wrong)
+            with capturedLogs() as logs:
+                tap.reload(options.load_again, taken.append)
+            (event,) = logs
+            begin = f"the configuration is not read anew, all stays as it was: {file.absolute()}: "
+            self.assertTrue((formatEvent(event) or "").startswith(begin), event)
+        self.assertEqual(taken, [])
+        file.write_text('[sensor.20]\nname = "b"\n')
+        tap.reload(options.load_again, taken.append)
+        self.assertEqual(taken[0].sensors["20"].name, "b")
+
+    def test_taken_over(self) -> None:
+        """
+        At SIGHUP, sensors and clients are those of the file: names, alarms, patience, rights, and new sensors.
+        """
+        file = Path(self.mktemp())
+        file.write_text('[sensor.20]\nname = "a"\n')
+        options = tap.Options()
+        options.parseOptions(["--config", str(file), "--device", "/dev/x", "--database", "none", "--http", "none"])
+        settings, reactor = options.settings, MemoryReactorClock()
+        reloads: list[Callable[[], None]] = []
+        authorities: list[Authority] = []
+
+        class Signalled(Service):
+            def __init__(self, reactor: object, reopen: object, reload: Callable[[], None]) -> None:
+                reloads.append(reload)
+
+        class Kept(Authority):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                authorities.append(self)
+
+        self.patch(tap, "Signals", Signalled)
+        self.patch(tap, "Authority", Kept)
+        build(reactor, SystemClock(), settings, options.named_devices, load_again=options.load_again)
+        file.write_text(
+            '[sensor.20]\nname = "b"\n[sensor.21]\npatience = 7\nfield.T.alarm = "> 60"\n'
+            '[[client]]\nusers = [7]\nrole = "read"\n'
+        )
+        reloads[0]()
+        self.assertEqual((settings.sensors["20"].name, settings.sensors["21"].patience), ("b", 7.0))
+        (rule,) = authorities[0].rules
+        self.assertEqual((rule.role, rule.users), (Role.READ, {7}))
 
 
 class BuildTests(SynchronousTestCase):
@@ -185,5 +228,5 @@ class BuildTests(SynchronousTestCase):
         for port, factory, *_ in reactor.tcpServers:
             client: Any = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 4711))
             client.makeConnection(StringTransport())
-            roles[port] = client.access.role
+            roles[port] = client.peer.access.role
         self.assertEqual(roles, {1: Role.READ, 2: Role.COMMAND})

@@ -36,7 +36,7 @@ from usbgate.core.clock import IClock
 from usbgate.core.connstring import NO_PASSWORD, has_password
 from usbgate.core.model import DeviceWarning, Question
 from usbgate.core.rules import Rules
-from usbgate.core.settings import SensorSettings, show_anew
+from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.daemon.clock import SystemClock
 from usbgate.daemon.links import foreign_link
@@ -259,8 +259,18 @@ def build(
         bytes_per_second=settings.client_bytes_per_second,
         requests_per_second=settings.client_requests_per_second,
     )
+    patience = _sensor_patience(settings.sensors)  # shared by all devices
+
+    def take_over(loaded: Settings) -> None:
+        settings.sensors.clear()  # all parts share it
+        settings.sensors.update(loaded.sensors)
+        patience.clear()
+        patience.update(_sensor_patience(loaded.sensors))
+        gateway.sensors_changed()
+        authority.rules = [client.rule for client in loaded.clients]
+
     daemon = Daemon(start_failed, log_writer)
-    Signals(reactor, daemon.reopen_log, partial(reload_sensors, settings.sensors, load_again)).setServiceParent(daemon)
+    Signals(reactor, daemon.reopen_log, partial(reload, load_again, take_over)).setServiceParent(daemon)
     own_name = gateway_name(settings.state, settings.gateway)
     StateDirectory(settings.state, own_name).setServiceParent(daemon)
     # Clients, devices and the database are closed at the same time: each has a limit of its own, and everything must
@@ -276,7 +286,7 @@ def build(
     usb = UsbTree()
     for name, device in devices.items():
         link = _link(reactor, name, device, usb)
-        gateway.add_link(link, _rules(settings, device), partial(_warnings, link, usb, device.path))
+        gateway.add_link(link, _rules(settings, device, patience), partial(_warnings, link, usb, device.path))
         link.setServiceParent(neighbours)
     listeners = [
         Listeners(reactor, [each.endpoint], factory.behind(each.door), local_only=_local_only(each))
@@ -319,27 +329,23 @@ def _certificates(reactor: Any, clock: IClock, settings: Settings) -> Iterator[I
     yield ExpiryWatch(reactor, clock.wall, files)
 
 
-def reload_sensors(sensors: dict[str, SensorSettings], load_again: Callable[[], Settings] | None) -> None:
+def reload(load_again: Callable[[], Settings] | None, take_over: Callable[[Settings], None]) -> None:
     """
-    Read the configuration anew, and show sensors by it (see `show_anew`); if it is wrong now, only log that.
+    Read the configuration anew; if anything is wrong with it now, only log that.
 
     Args:
-        sensors: The settings of sensors, which all parts share.
         load_again: See `build`.
+        take_over: Called with what it is now.
     """
     if load_again is None:
         return
     try:
-        loaded = load_again().sensors
+        loaded = load_again()
     except ConfigError as error:
-        log.warn("the configuration is not read anew: {error}", error=str(error))
+        log.warn("the configuration is not read anew, all stays as it was: {error}", error=str(error))
         return
-    shown = show_anew(sensors, loaded)
-    sensors.update(shown)
-    if shown == loaded:
-        log.info("the names, units and commands of sensors were read anew")
-    else:
-        log.info("the names, units and commands of sensors were read anew; alarms and new sensors need a restart")
+    take_over(loaded)
+    log.info("[sensor] and [[client]] were read anew")
 
 
 def _web(
@@ -458,16 +464,18 @@ async def _embedded(cluster: Cluster, state: Path) -> str:
         raise SinkUnavailable(str(error)) from None
 
 
-def _rules(settings: Settings, device: DeviceSettings) -> Rules:
+def _sensor_patience(sensors: Mapping[str, SensorSettings]) -> dict[str, float]:
+    return {sensor: about.patience for sensor, about in sensors.items() if about.patience is not None}
+
+
+def _rules(settings: Settings, device: DeviceSettings, sensor_patience: Mapping[str, float]) -> Rules:
     return Rules(
         window=device.window,
         buffer=device.buffer,
         tags=device.tags,
         settle=device.settle,
         patience=device.patience,
-        sensor_patience={
-            sensor: about.patience for sensor, about in settings.sensors.items() if about.patience is not None
-        },
+        sensor_patience=sensor_patience,
         once=frozenset(name for name, about in settings.commands.items() if not about.coalesce),
         fields={name: about.fields for name, about in settings.commands.items() if about.fields},
     )

@@ -209,6 +209,29 @@ class Alarms:
         unlogged, self._unlogged = self._unlogged, []
         return unlogged
 
+    def configure(self, conditions: Mapping[tuple[str, str], Condition], at: int, clock: bool) -> list[Change]:
+        """
+        Compare with other conditions from the next reading on. Active alarms that have no condition any more end.
+
+        Args:
+            conditions: By sensor and field (upper case).
+            at: When: whole milliseconds since 1970, UTC.
+            clock: Whether the clock is known to be right.
+
+        Returns:
+            The changes, to be stored and published.
+        """
+        before, self.conditions = self.conditions, conditions
+        for key in [*self._uncompared, *self._logged]:
+            if before.get(key[1:]) != conditions.get(key[1:]):
+                self._uncompared.pop(key, None)
+                self._logged.discard(key)
+        changes: list[Change] = []
+        for alarm in list(self._open.values()):
+            if alarm.ended is None and (alarm.sensor, alarm.field) not in conditions:
+                changes += self._go_on(alarm, alarm._replace(ended=at), at, clock)
+        return changes
+
     def acknowledge(self, alarm: str, by: str, at: int, clock: bool) -> tuple[Alarm, list[Change]]:
         """
         Record that somebody has seen an alarm; the first one counts. It ends, too, if its device is not configured.

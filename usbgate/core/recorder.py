@@ -13,7 +13,7 @@ from itertools import accumulate
 from math import inf
 from typing import Any, NamedTuple
 
-from usbgate.core.alarms import Alarms, Change, Uncompared
+from usbgate.core.alarms import Alarms, Change, Condition, Uncompared
 from usbgate.core.clockmarks import ClockWatch, Stamp
 from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import RequestError
@@ -58,6 +58,23 @@ class LatencyHistogram:
         return list(zip((*BOUNDS, inf), accumulate(self._counts), strict=True))
 
 
+def _store_every(settings: Mapping[str, SensorSettings]) -> dict[str, float]:
+    return {sensor: each.store for sensor, each in settings.items() if each.store is not None}
+
+
+def _conditions(settings: Mapping[str, SensorSettings]) -> dict[tuple[str, str], Condition]:
+    return {
+        (sensor, field): each.alarm
+        for sensor, of_sensor in settings.items()
+        for field, each in of_sensor.fields.items()
+        if each.alarm is not None
+    }
+
+
+def _devices(settings: Mapping[str, SensorSettings]) -> dict[str, str]:
+    return {sensor: each.device for sensor, each in settings.items() if each.device is not None}
+
+
 class Entry(NamedTuple):
     """
     What was recorded at one moment.
@@ -100,23 +117,34 @@ class Recorder:
             boot: See `IClock.boot`.
             new_alarm_id: See `Alarms`.
         """
-        store_every = {sensor: each.store for sensor, each in settings.items() if each.store is not None}
-        conditions = {
-            (sensor, field): each.alarm
-            for sensor, of_sensor in settings.items()
-            for field, each in of_sensor.fields.items()
-            if each.alarm is not None
-        }
-        self.alarms = Alarms(conditions, new_alarm_id)
-        devices = {sensor: each.device for sensor, each in settings.items() if each.device is not None}
-        self.sensors = KnownSensors(devices, lambda: {*settings, *self.alarms.sensors()})
+        self._settings = settings
+        self.alarms = Alarms(_conditions(settings), new_alarm_id)
+        self.sensors = KnownSensors(_devices(settings), lambda: {*settings, *self.alarms.sensors()})
         self.readings = 0
         self.outcomes: Counter[str] = Counter()
         self.latencies = LatencyHistogram()
         self._clock_watch = ClockWatch(boot)
-        self._on_change = OnChangeFilter(store_every) if store_every else None
+        self._store_every = _store_every(settings)
+        self._on_change = OnChangeFilter(self._store_every) if self._store_every else None
         self._contested: BoundedDict[str, None] = BoundedDict(CONTESTED_REMEMBERED)
         self._units = FieldUnits()
+
+    def configure(self, stamp: Stamp) -> Entry:
+        """
+        Take over the settings of sensors after they have changed.
+
+        Returns:
+            What is to be stored, and published, now.
+        """
+        held: Sequence[Reading] = ()
+        if (store_every := _store_every(self._settings)) != self._store_every:
+            held = self.end_on_change()
+            self._store_every = store_every
+            self._on_change = OnChangeFilter(store_every) if store_every else None
+        self.sensors.configure(_devices(self._settings))
+        changes = self.alarms.configure(_conditions(self._settings), stamp.at, stamp.trusted)
+        entry = self.record_changes(changes, stamp)
+        return entry._replace(runs=(held, *entry.runs))
 
     def add_device(self, device: str) -> None:
         """

@@ -145,6 +145,19 @@ class KnownSensors:
         self._forgettable: dict[str, list[tuple[int, str]]] = {}  # by device, the oldest at the end
         self._look_again: dict[str, int] = {}
 
+    def configure(self, configured: Mapping[str, str]) -> None:
+        """
+        Take over the devices of sensors that the configuration names now.
+        """
+        self._configured = configured
+        for sensor, known in self._sensors.items():
+            device = configured.get(sensor)
+            if device is not None and device in self.devices:
+                self._ask(known, device)
+                known.owned = "configured"
+            elif known.owned == "configured":
+                known.owned = ""  # until a device claims it
+
     def __len__(self) -> int:
         return len(self._sensors)
 

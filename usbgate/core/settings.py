@@ -6,10 +6,7 @@ Each attribute with a type of `usbgate.core.kinds` is a key of the file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from msgspec import Struct
-from msgspec.structs import replace
 
 from usbgate.core.fieldkinds import FIELD_KINDS
 from usbgate.core.kinds import (
@@ -83,28 +80,3 @@ class SensorSettings(Struct, frozen=True, kw_only=True):
     stale: Stale = 3600.0
     commands: Buttons = ()
     fields: dict[str, FieldSettings] = {}
-
-
-_SENSOR_SHOWN = ("name", "place", "default_command", "timeout", "stale", "commands")
-
-
-def show_anew(old: Mapping[str, SensorSettings], new: Mapping[str, SensorSettings]) -> dict[str, SensorSettings]:
-    """
-    Return the settings of sensors after the configuration was read anew: what is shown of them, and how they are asked
-    by default, is new. The others, such as alarms, and which sensors there are, hold until the next start.
-
-    Args:
-        old: The settings so far, by id.
-        new: Those of the configuration now.
-    """
-    return {sensor: _show_anew(each, new.get(sensor, SensorSettings())) for sensor, each in old.items()}
-
-
-def _show_anew(old: SensorSettings, new: SensorSettings) -> SensorSettings:
-    fields = {
-        field: replace(
-            new.fields.get(field, FieldSettings()), alarm=old.fields[field].alarm if field in old.fields else None
-        )
-        for field in {**old.fields, **new.fields}
-    }
-    return replace(old, **{key: getattr(new, key) for key in _SENSOR_SHOWN}, fields=fields)

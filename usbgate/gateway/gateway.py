@@ -157,6 +157,14 @@ class Gateway(Service):
             else:
                 route.link.resume()
 
+    def sensors_changed(self) -> None:
+        """
+        Take over the settings of sensors after they have changed.
+        """
+        entry = self._recorder.configure(self.stamp())
+        self._append(entry.runs)
+        self._events.publish_changes(entry.changes)
+
     async def restore(self) -> None:
         """
         Load the newest readings from the database, for `last` and for routing, and the alarms that are open.
