@@ -430,7 +430,7 @@ class DemoTests(Processes):
         """
         Start it, and read up to its first readings.
         """
-        demo = self.start("demo", "--seed", "1", TMPDIR=str(self.folder))
+        demo = self.start("demo", "--seed", "1", TMPDIR=str(self.folder), LC_ALL="C.UTF-8")
         said: list[str] = []
         assert demo.stdout is not None
         for line in demo.stdout:

@@ -4,6 +4,7 @@ The lines of `watch`, as people see them.
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.standin import replying
 from usbgate.cli.connection import connect
 from usbgate.cli.demo import configuration
+from usbgate.cli.demotexts import FRENCH, is_french
 from usbgate.cli.reader import Reader
 from usbgate.cli.readings import ReadingRows
 from usbgate.config.load import load
@@ -27,9 +29,12 @@ class RowsTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Have one sensor with a name and units, and one with an active alarm.
+        Have one sensor with a name and units, one with a long id, and one with an active alarm.
         """
-        sensors = [f"ID:22_DEV:uno_SEEN:{AT}_REPORTS:1_NAME:bathroom climate_UNITS:TEMP=°C,HUM=%"]
+        sensors = [
+            f"ID:22_DEV:uno_SEEN:{AT}_REPORTS:1_NAME:bathroom climate_UNITS:TEMP=°C,HUM=%",
+            f"ID:28:FF:4C_DEV:uno_SEEN:{AT}_REPORTS:1",
+        ]
         with replying({"sensors": sensors, "alarms": [ALARM]}) as (port, _):
             connection = connect(("127.0.0.1", port))
             assert connection is not None
@@ -44,13 +49,16 @@ class RowsTests(SynchronousTestCase):
 
     def test_readings(self) -> None:
         """
-        There is a row for each reading, with the sensor's name and the unit of a number.
+        There is a row for each reading, with the sensor's name and the unit of a number. All columns are aligned, as
+        wide as the known ids and names are.
         """
         temp, hum = self.rows(f"EVENT:reading_ID:22_TEMP:23.1_HUM:wet_MSG:J_AT:{AT}")
         self.assertRegex(temp, r"^\d\d:\d\d:10 +22 bathroom climate +TEMP +23.1 °C +answers J <dim>$")
         self.assertRegex(hum, r" HUM +wet  answers")
         (unknown,) = self.rows(f"EVENT:reading_ID:6_X:1_AT:{AT}")
         self.assertRegex(unknown, r"^\d\d:\d\d:10 +6 +X +1 <bold>$")
+        (long,) = self.rows(f"EVENT:reading_ID:28:FF:4C_X:1_AT:{AT}")
+        self.assertEqual({row.index(field) for row, field in [(temp, "TEMP"), (unknown, "X"), (long, "X")]}, {37})
 
     def test_alarms(self) -> None:
         """
@@ -89,3 +97,20 @@ class RowsTests(SynchronousTestCase):
             (settings.endpoints, settings.http.listen.endpoint),
             (("tcp:1:interface=127.0.0.1",), "tcp:2:interface=127.0.0.1"),
         )
+
+    def test_french(self) -> None:
+        """
+        In a French locale, each name, place and button of the demo is French, and nothing else differs.
+        """
+        locales = [{}, {"LANG": "fr_FR.UTF-8"}, {"LANG": "fr_CA", "LC_ALL": "C"}, {"LANG": "C", "LC_MESSAGES": "fr_CH"}]
+        self.assertEqual([is_french(each) for each in locales], [False, True, False, True])
+        both = [tomllib.loads(configuration(1, 2, french)) for french in (False, True)]
+        texts: list[list[str]] = [[], []]
+        for configured, found in zip(both, texts, strict=True):
+            for sensor in configured["sensor"].values():
+                commands = sensor.pop("commands", {})
+                found += [sensor.pop("name"), sensor.pop("place"), *commands]
+                sensor["commands"] = list(commands.values())
+        self.assertEqual(*both)
+        for english, french in zip(*texts, strict=True):
+            self.assertEqual(FRENCH[english], french)

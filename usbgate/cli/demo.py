@@ -27,6 +27,7 @@ from rich.text import Text
 
 from usbgate.cli.autostart import TWISTD, environment
 from usbgate.cli.connection import AskError, Connection, RequestRefused, connect
+from usbgate.cli.demotexts import in_french, is_french
 from usbgate.cli.leftovers import PREFIX, clear, end_database, end_with_parent, hold
 from usbgate.cli.reach import PORT
 from usbgate.cli.reader import Reader
@@ -61,16 +62,17 @@ class _Ended(Exception):
     """
 
 
-def configuration(port: int, http_port: int) -> str:
+def configuration(port: int, http_port: int, french: bool = False) -> str:
     """
     Return the text of the demo's configuration file.
 
     Args:
         port: For line clients.
         http_port: For browsers.
+        french: Whether the sensors have French names.
     """
-    template = Template((files("usbgate.cli") / "demo.toml").read_text("utf-8"))
-    return template.substitute(port=port, http_port=http_port)
+    text = Template((files("usbgate.cli") / "demo.toml").read_text("utf-8")).substitute(port=port, http_port=http_port)
+    return in_french(text) if french else text
 
 
 def run(seed: int | None) -> int:
@@ -131,7 +133,7 @@ class _Demo:
         port, http_port = _choose_port(PORT), _choose_port(HTTP_PORT)
         device = self._folder / "arduino"
         config = self._folder / "usbgate.toml"
-        config.write_text(configuration(port, http_port), encoding="utf-8")
+        config.write_text(configuration(port, http_port, is_french(os.environ)), encoding="utf-8")
         self._state.mkdir(mode=0o711)
 
         self._say("starting a simulated Arduino, the daemon and its database …", style="dim")

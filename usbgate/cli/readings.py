@@ -4,6 +4,7 @@ Show what `watch` sends to a person.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from rich.text import Text
@@ -15,6 +16,8 @@ from usbgate.core.display import shown
 from usbgate.core.fieldline import parse_value
 
 ALARM_STYLE = "bold white on red"
+
+COLUMN_LIMIT = 30  # characters of an id or a name, so that a row fits 80 columns
 
 
 class ReadingRows:
@@ -31,6 +34,8 @@ class ReadingRows:
         """
         self._reader = reader
         alarms = map(alarm_record, reader.fetch("alarms"))
+        self._id_width = _width(reader.sensors, 3)
+        self._name_width = _width(map(reader.name, reader.sensors), 0)
         self._alarming = {(each["sensor"], each["field"]) for each in alarms if each["ended"] is None}
 
     def rows(self, line: str) -> list[Text]:
@@ -82,4 +87,10 @@ class ReadingRows:
 
     def _start(self, at: str, sensor: str) -> Text:
         row = Text().append(f"{datetime.fromisoformat(at).astimezone():%H:%M:%S}  ", "dim")
-        return row.append(f"{sensor:>3} {self._reader.name(sensor):<20}  ", "cyan")
+        name = self._reader.name(sensor)
+        return row.append(f"{sensor:>{self._id_width}} {name:<{self._name_width}}  ", "cyan")
+
+
+def _width(texts: Iterable[str], least: int) -> int:
+    # Of a column with these texts; a longer one shifts its row.
+    return max([least, *(len(text) for text in texts if len(text) <= COLUMN_LIMIT)])
