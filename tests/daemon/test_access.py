@@ -58,10 +58,25 @@ class AccessTests(RunningCase):
         self.assertTrue(client.receive().startswith("ID:20_VALUE:456_"))
         self.assertEqual(device.received, [b"MSG:J_ID:20_ORIGIN:127.0.0.1"])
         self.assertRegex(self.usbgate("token", "list"), r"\ANAME +ROLE +SENSORS +CREATED +EXPIRES\nphone +admin ")
-        elsewhere = self.usbgate("malformed", *port, status=1, USBGATE_STATE=self.mktemp())
-        self.assertRegex(elsewhere, r"\Ausbgate: denied: .*; run this as root or as the daemon's user, or set USBGATE_")
+        denied = self.usbgate("malformed", *port, status=1, USBGATE_STATE=self.mktemp())
+        self.assertRegex(
+            denied,
+            r"\Ausbgate: denied: .*; run this as root or as the daemon's user, or send a token: --token-file, ",
+        )
         self.assertIn("no such token", self.usbgate("ping", *port, status=1, USBGATE_TOKEN="wrong"))
         self.assertEqual(self.usbgate("ping", *port, USBGATE_TOKEN=secret), "usbgate replies")
+        elsewhere = {"USBGATE_STATE": self.mktemp()}
+        file = self.folder / "token"
+        wrong = ("wrong", "no such token.*from .*/token"), ("", "/token has no token")
+        for text, printed in ((f"{secret}\n", "no line was malformed"), *wrong):
+            file.write_text(text)
+            given = ("malformed", *port, "--token-file", str(file))
+            status = int((text, printed) in wrong)
+            self.assertRegex(self.usbgate(*given, status=status, USBGATE_TOKEN="wrong", **elsewhere), printed)
+        own = self.folder / "usbgate"
+        own.mkdir()
+        (own / "token").write_text(secret)
+        self.usbgate("malformed", *port, XDG_CONFIG_HOME=str(self.folder), **elsewhere)
 
         self.assertEqual(self.usbgate("token", "remove", "phone"), "phone is removed")
         eventually(lambda: client.receive().startswith("ERROR:denied_TEXT:the token was removed"), "it gets an error")

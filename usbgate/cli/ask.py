@@ -12,6 +12,7 @@ import click
 
 from usbgate.cli.autostart import DaemonStarter, environment, twistd_arguments
 from usbgate.cli.connection import TIMEOUT, Connection, ConnectionLost, ask, ask_word
+from usbgate.cli.credentials import token_option
 from usbgate.cli.encryption import tls_options
 from usbgate.cli.group import EXIT_STATUS, Duration, pass_config
 from usbgate.cli.reach import is_this_machine, load_settings, port_option, reach_or_start, reach_remote
@@ -30,6 +31,7 @@ MARGIN = 5.0  # seconds beyond the time limit in which the daemon's `timeout` ar
 @port_option
 @click.option("--host", metavar="HOST", help="The daemon's host. No daemon is started on another machine.")
 @tls_options
+@token_option
 @click.option(
     "--timeout",
     type=Duration(*TIMEOUT_RANGE),

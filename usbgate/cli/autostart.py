@@ -59,6 +59,7 @@ def environment(state: Path) -> dict[str, str]:
         state: The state folder, absolute.
     """
     environ = {**os.environ, "USBGATE_STATE": str(state)}
+    environ.pop("USBGATE_TOKEN", None)  # of whoever starts it
     root = str(Path(__file__).resolve().parents[2])
     if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):  # a source tree
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environ.get("PYTHONPATH")]))

@@ -32,7 +32,7 @@ TIMEOUT = 10.0  # seconds for an answer, the daemon's own default
 CONNECT_LIMIT = 5.0  # seconds; a host that drops our packets never refuses
 
 # The remedy where the role of this user is too low (docs/security.md).
-GET_RIGHTS = "run this as root or as the daemon's user, or set USBGATE_TOKEN"
+GET_RIGHTS = "run this as root or as the daemon's user, or send a token: --token-file, or USBGATE_TOKEN"
 
 # Errors that mean that no daemon listens, not that the address can't be reached.
 _NOT_LISTENING = frozenset([errno.ECONNREFUSED, errno.ENOENT])

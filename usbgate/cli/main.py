@@ -12,6 +12,7 @@ import click
 
 from usbgate import __version__
 from usbgate.cli.connection import TIMEOUT, send_word
+from usbgate.cli.credentials import token_option
 from usbgate.cli.group import EXIT_STATUS, PlainGroup, config_option, pass_config, print_error
 from usbgate.cli.reach import load_settings, port_option, reach_running
 from usbgate.core.fieldline import parse
@@ -51,6 +52,7 @@ def main() -> None:
 
 @main.command("lend", context_settings={"allow_interspersed_args": False})
 @port_option
+@token_option
 @click.argument("device")
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- PROGRAM [ARGUMENT]...")
 @pass_config

@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from usbgate.cli.connection import ANSWER_LIMIT, TIMEOUT, AskError, Connection, send_word
+from usbgate.cli.credentials import token_option
 from usbgate.cli.encryption import tls_options
 from usbgate.cli.group import OneWord
 from usbgate.cli.reach import port_option, reach_running
@@ -30,7 +31,7 @@ def daemon_options(command: _Command) -> _Command:
     Add the options that say where the daemon is.
     """
     host = click.option("--host", metavar="HOST", help="The daemon's host.  [default: this machine]")
-    return port_option(host(tls_options(command)))
+    return port_option(host(tls_options(token_option(command))))
 
 
 def complete_sensor(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
