@@ -44,7 +44,7 @@ WITHIN = {
     "store.journal": "store.interfaces",
     "store.postgres": "store.interfaces",
     "store.embedded": "",
-    "device.dialects": "device.interfaces",
+    "device.dialects": "device.interfaces device.dialect device.framing device.options",
 }
 
 # Libraries that only these may import; all others may be used everywhere above the core.

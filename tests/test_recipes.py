@@ -17,13 +17,13 @@ from tests.support.access import OPEN, authority
 from tests.support.memory_gateway import MemoryGateway, PeerTransport
 from tests.support.running import ROOT
 from tests.support.turnclock import TurnClock
-from usbgate.config.dialects import make_dialect
 from usbgate.core.alarms import Uncompared
 from usbgate.core.counts import LinkCounts
 from usbgate.core.messages import event_line
 from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Event, ReportEvent, StoreEvent
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.device import dialects
+from usbgate.device.finddialect import make_dialect
 from usbgate.device.interfaces import IDialect
 from usbgate.gateway.interfaces import DeviceSummary, Status
 from usbgate.server.factory import ClientFactory
@@ -184,12 +184,16 @@ class DialectTests(SynchronousTestCase):
 
     def test_provided(self) -> None:
         """
-        Each module of `device/dialects` has a dialect, a module of tests, and its name in the configuration's example.
+        Each module of `device/dialects` has a dialect, a module of tests and a recording; the configuration's example
+        and the documentation name it.
         """
         names = [module.name for module in iter_modules(dialects.__path__)]
         self.assertIn("fields", names)
         example = (ROOT / "etc" / "usbgate.toml").read_text()
+        page = (ROOT / "docs" / "dialects.md").read_text()
         for name in names:
             verifyObject(IDialect, make_dialect(name, {}))
             self.assertTrue((ROOT / "tests" / "device" / f"test_{name}.py").exists(), name)
+            self.assertTrue(list((ROOT / "tests" / "device" / "dialects").glob(f"{name}.*.raw")), name)
             self.assertIn(f'"{name}"', example)
+            self.assertIn(f"`{name}`", page)

@@ -8,9 +8,9 @@ import io
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from math import inf
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address
@@ -18,7 +18,7 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.separated import Dialect
+from tests.support import separated
 from tests.support.usb import MadeUpUsb
 from usbgate import __version__, tap
 from usbgate.access.authority import Authority
@@ -29,11 +29,29 @@ from usbgate.config.types import ConfigError, ListenAddress
 from usbgate.core.model import BoardKind
 from usbgate.core.rules import Rules
 from usbgate.daemon.clock import SystemClock
+from usbgate.device.interfaces import IDialect
 from usbgate.device.link import Link
 from usbgate.device.usb import UsbTree
 from usbgate.gateway.gateway import Gateway
 from usbgate.net.listeners import Listeners
 from usbgate.tap import build
+
+# A dialect, its options, and the error.
+WRONG_DIALECTS: list[tuple[str, dict[str, object], str]] = [
+    ("klingon", {}, "device.board.dialect: there is no module usbgate.device.dialects.klingon"),
+    ("no.module", {}, "device.board.dialect: there is no module no.module"),
+    ("tests.test_tap", {}, "device.board.dialect: tests.test_tap has no class Dialect"),
+    ("fields", {"bauds": 1}, "device.board.bauds: unknown key, did you mean baud?"),
+    ("fields", {"silent": "1m"}, "device.board.silent: unknown key, did you mean silence?"),
+    ("fields", {"colour": 1}, "device.board.colour: unknown key, expected checksum or names or join"),
+    ("fields", {"checksum": 1}, "device.board.checksum: expected true or false, got 1"),
+    ("fields", {"names": ["A B"]}, "device.board.names: expected names such as [\"TEMP_IN\"], got ['A B']"),
+    ("fields", {"names": ["TEMP_IN", "temp-in"]}, "device.board.names: two are the same: ['TEMP_IN', 'temp-in']"),
+    ("fields", {"names": ["msg"]}, "device.board.names: msg is reserved"),
+    ("fields", {"names": 1}, 'device.board.names: expected texts such as ["A", "B"], got 1'),
+    ("fields", {"join": "no"}, "device.board.join: expected true or false, got 'no'"),
+    ("tests.support.separated", {"separator": 1}, "device.board.separator: expected a text, got 1"),
+]
 
 
 class OptionsTests(SynchronousTestCase):
@@ -157,7 +175,7 @@ class BuildTests(SynchronousTestCase):
         """
         Each device has a dialect of its own, made with the device's options.
         """
-        self.patch(Dialect, "separators", [])
+        self.patch(separated.Dialect, "separators", [])
         devices = {
             name: DeviceSettings(
                 path=f"/dev/{name}", dialect="tests.support.separated", options={"separator": separator}
@@ -166,7 +184,51 @@ class BuildTests(SynchronousTestCase):
         }
         settings = Settings(state=Path(self.mktemp()), database="none", http=HttpSettings(listen=ListenAddress("none")))
         build(MemoryReactorClock(), SystemClock(), settings, devices)
-        self.assertEqual(Dialect.separators, ["|", ","])
+        self.assertEqual(separated.Dialect.separators, ["|", ","])
+
+    def test_dialect(self) -> None:
+        """
+        A dialect knows its device, and what it says of the port holds unless something else is configured.
+        """
+        made: list[Any] = []
+        stores: list[float] = []
+
+        def link(reactor: Any, endpoint: Any, name: str, path: str, dialect: IDialect, **others: Any) -> Link:
+            made.append((repr(endpoint), dialect.device, dialect.tags))
+            return Link(reactor, endpoint, name, path, dialect, **others)
+
+        self.patch(tap, "Link", link)
+        self.patch(Gateway, "add_link", lambda gateway, link, rules, warning, store: stores.append(store))
+        devices = {
+            "one": DeviceSettings(path="/dev/one", dialect="tests.support.separated", tags=True),
+            "other": DeviceSettings(
+                path="/dev/other",
+                dialect="tests.support.separated",
+                baud=9600,
+                store=0.0,
+                given=frozenset({"baud", "store"}),
+            ),
+        }
+        settings = Settings(state=Path(self.mktemp()), database="none", http=HttpSettings(listen=ListenAddress("none")))
+        build(MemoryReactorClock(), SystemClock(), settings, devices)
+        self.assertEqual(
+            made,
+            [
+                ("<SerialEndpoint /dev/one at 1200 baud>", "one", True),
+                ("<SerialEndpoint /dev/other at 9600 baud>", "other", False),
+            ],
+        )
+        self.assertEqual(stores, [inf, 0.0])
+
+    def test_wrong_dialects(self) -> None:
+        """
+        What is wrong with a dialect or its options is one line that names the device and the key.
+        """
+        settings = Settings(state=Path(self.mktemp()), database="none", http=HttpSettings(listen=ListenAddress("none")))
+        for dialect, options, text in WRONG_DIALECTS:
+            devices = {"board": DeviceSettings(path="/dev/board", dialect=dialect, options=options)}
+            error = self.assertRaises(ConfigError, build, MemoryReactorClock(), SystemClock(), settings, devices)
+            self.assertEqual(str(error), text)
 
     def test_boards(self) -> None:
         """
@@ -184,7 +246,7 @@ class BuildTests(SynchronousTestCase):
             return Link(*arguments, **others)
 
         self.patch(tap, "Link", link)
-        self.patch(Gateway, "add_link", lambda gateway, link, its_rules, warning: rules.append(its_rules))
+        self.patch(Gateway, "add_link", lambda gateway, link, its_rules, *others: rules.append(its_rules))
         devices = {
             "automatic": DeviceSettings(path="/dev/one"),
             "configured": DeviceSettings(path="/dev/two", reset="never", settle=3.0, buffer=127),
@@ -198,9 +260,14 @@ class BuildTests(SynchronousTestCase):
         """
         `ssl:` without the libraries of TLS is one line with the remedy.
         """
-        missing = patch.dict(sys.modules, {"usbgate.net.tls": None})
-        missing.start()
-        self.addCleanup(missing.stop)
+        name = "usbgate.net.tls"
+        before = sys.modules.get(name)
+        # Not `patch.dict`, which forgets what is imported meanwhile: klein can't be imported twice.
+        sys.modules[name] = None  # type: ignore[assignment]
+        if before is None:
+            self.addCleanup(sys.modules.pop, name)
+        else:
+            self.addCleanup(sys.modules.update, {name: before})
         for settings in (
             Settings(state=Path("/s"), database="none", listen=(ListenAddress("ssl:1:privateKey=k"),)),
             Settings(state=Path("/s"), database="none", http=HttpSettings(listen=ListenAddress("ssl:1:privateKey=k"))),

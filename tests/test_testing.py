@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
@@ -17,8 +16,10 @@ from usbgate.core.batch import encode, merge
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import parse
 from usbgate.core.messages import parse_request
-from usbgate.core.model import Bucket, Report, Request, Selection, StoredReading, StoredRequest
-from usbgate.device.interfaces import IDialect
+from usbgate.core.model import Bucket, Reply, Report, Request, Selection, StoredReading, StoredRequest
+from usbgate.device.dialect import DialectBase
+from usbgate.device.framing import FramingBase
+from usbgate.device.interfaces import Decoded, IFraming
 from usbgate.store.interfaces import IJournal, IOutbox, ISink, IStore, Refusal, SinkUnavailable
 from usbgate.testing import (
     AT,
@@ -26,12 +27,14 @@ from usbgate.testing import (
     MemorySink,
     acknowledgement,
     check_dialect,
+    check_recording,
     reading,
     readings,
     report,
     request,
     request_record,
     rows_of,
+    transcript,
 )
 
 
@@ -57,26 +60,26 @@ class BuilderTests(SynchronousTestCase):
         self.assertEqual(rows_of(joined), dict(enumerate([*stored, *records], 3)) | {12: reading(5.0, at=AT + 5)})
 
 
-@implementer(IDialect)
-class OneReport:
+class OneReport(DialectBase):
     """
     A dialect that reads the same in every line.
     """
 
-    line_starts = ()
-    echo_mark = None
-    left_out = 0
-    tags = False
-
-    def __init__(self, meaning: Report | str, written: bytes = b"?") -> None:
-        self.notices: list[str] = []
+    def __init__(self, meaning: Decoded, written: bytes = b"?\n") -> None:
+        super().__init__()
         self.meaning = meaning
         self.written = written
 
-    def decode(self, line: bytes) -> Report | str:
+    def decode(self, frame: bytes) -> Decoded:
+        """
+        Read nothing of it.
+        """
         return self.meaning
 
     def encode(self, request: Request, tag: str | None) -> bytes:
+        """
+        Write always the same.
+        """
         return self.written
 
 
@@ -85,8 +88,34 @@ class Failing(OneReport):
     A dialect that fails on bytes that are no text.
     """
 
-    def decode(self, line: bytes) -> Report | str:
-        return line.decode()
+    def decode(self, frame: bytes) -> Decoded:
+        """
+        Fail.
+        """
+        return frame.decode()
+
+
+class Chunks(OneReport):
+    """
+    A dialect that takes each chunk for a frame.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def framing(self) -> IFraming:
+        """
+        Do not cut.
+        """
+        framing = FramingBase(10_000)
+        framing.feed = lambda data: [data]  # type: ignore[method-assign]
+        return framing
+
+    def decode(self, frame: bytes) -> Decoded:
+        """
+        Report the length.
+        """
+        return report(LENGTH=str(len(frame)))
 
 
 class CheckDialectTests(SynchronousTestCase):
@@ -98,7 +127,9 @@ class CheckDialectTests(SynchronousTestCase):
         """
         A dialect that keeps the promises passes.
         """
-        for meaning in (report(VALUE="1", STATE="on"), acknowledgement(), "log text"):
+        meanings: list[Decoded] = [report(VALUE="1", STATE="on"), acknowledgement(), "log text", Reply(b"!"), ()]
+        meanings.append([report(), "text"])
+        for meaning in meanings:
             check_dialect(OneReport(meaning), [(b"any", meaning)])
 
     def test_example(self) -> None:
@@ -146,9 +177,10 @@ class CheckDialectTests(SynchronousTestCase):
 
     def test_encode(self) -> None:
         """
-        A request that becomes more than one line is found.
+        A request that becomes more than one line, or one without an end, is found.
         """
-        self.assertRaises(AssertionError, check_dialect, OneReport("a", b"a\nb"), [])
+        for written in (b"a\nb\n", b"a"):
+            self.assertRaises(AssertionError, check_dialect, OneReport("a", written), [])
 
     def test_refused(self) -> None:
         """
@@ -159,7 +191,34 @@ class CheckDialectTests(SynchronousTestCase):
         check_dialect(dialect, [], [b"any"])
         self.assertRaises(Malformed, check_dialect, dialect, [(b"any", "a")])
 
-    def refuse(self, line: bytes) -> Report | str:
+    def test_recordings(self) -> None:
+        """
+        A recording must become the same however it is cut; with checksums, nothing may be made of a cut frame.
+        """
+        data = b"20;VALUE;456\n7;TEMP;21.5\n7;TEMP;22\n"
+        right = ["partial", "ID:7_TEMP:21.5", "ID:7_TEMP:22"]
+        check_recording(separated.Dialect, data, right)
+        self.assertRaises(AssertionError, check_recording, separated.Dialect, data, right[1:])
+        self.assertRaises(AssertionError, check_recording, separated.Dialect, data, right, checksums=True)
+        self.assertRaises(AssertionError, check_recording, Chunks, data, transcript(Chunks(), data))
+
+    def test_transcript(self) -> None:
+        """
+        All that a frame can become is spelled.
+        """
+        meanings: list[tuple[Decoded, list[str]]] = [
+            (report("7", "J", T="1")._replace(left_out=("empty value",)), ["ID:7_T:1_MSG:J left out: empty value"]),
+            (report("7", None, "3f", TEMP="1"), ["ID:7_TEMP:1_TAG:3f"]),
+            (["hi", Reply(b"\x00")], ["text: hi", "reply: b'\\x00'"]),
+            ((), []),
+        ]
+        for meaning, lines in meanings:
+            self.assertEqual(transcript(OneReport(meaning), b"x\n\ny\n"), ["partial", *lines])
+        self.assertEqual(
+            transcript(OneReport(()), b"x\n" + b"y" * 2000 + b"\n"), ["partial", "malformed: line too long"]
+        )
+
+    def refuse(self, frame: bytes) -> Decoded:
         """
         Refuse any line.
         """

@@ -24,13 +24,12 @@ from usbgate.access.authority import Authority
 from usbgate.access.localtoken import LocalToken
 from usbgate.access.sessions import Sessions
 from usbgate.access.tokens import TokenFile
-from usbgate.config.devices import only_device
-from usbgate.config.dialects import make_dialect
+from usbgate.config.devices import only_device, with_defaults
 from usbgate.config.endpoints import certificate_files, is_exposed
 from usbgate.config.exposure import check_exposure
 from usbgate.config.load import load
 from usbgate.config.moved import moved_database
-from usbgate.config.settings import DeviceSettings, Settings
+from usbgate.config.settings import DEVICE_KEYS, DeviceSettings, Settings
 from usbgate.config.types import ConfigError, ListenAddress
 from usbgate.core.clock import IClock
 from usbgate.core.connstring import NO_PASSWORD, has_password
@@ -39,6 +38,7 @@ from usbgate.core.rules import Rules
 from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.daemon.clock import SystemClock
+from usbgate.daemon.kept import KeptTable
 from usbgate.daemon.links import foreign_link
 from usbgate.daemon.logfile import LogWriter, log_file, log_opener
 from usbgate.daemon.notify import SystemdNotifier
@@ -47,9 +47,10 @@ from usbgate.daemon.service import Daemon
 from usbgate.daemon.signals import Signals
 from usbgate.daemon.statedir import StateDirectory, gateway_name
 from usbgate.device.endpoint import open_device
-from usbgate.device.interfaces import IDialect
+from usbgate.device.finddialect import make_dialect
 from usbgate.device.link import Link
 from usbgate.device.portusers import find_users_in_thread
+from usbgate.device.serialport import PortSettings
 from usbgate.device.usb import UsbTree
 from usbgate.gateway.gateway import Gateway
 from usbgate.net.listeners import Listeners
@@ -284,9 +285,10 @@ def build(
         delivery.setServiceParent(neighbours)
     Clients(factory).setServiceParent(neighbours)
     usb = UsbTree()
-    for name, device in devices.items():
-        link = _link(reactor, name, device, usb)
-        gateway.add_link(link, _rules(settings, device, patience), partial(_warnings, link, usb, device.path))
+    for name, configured in devices.items():
+        link, device = _link(reactor, name, configured, usb, settings.state)
+        rules = _rules(settings, device, patience)
+        gateway.add_link(link, rules, partial(_warnings, link, usb, device.path), device.store)
         link.setServiceParent(neighbours)
     listeners = [
         Listeners(reactor, [each.endpoint], factory.behind(each.door), local_only=_local_only(each))
@@ -379,14 +381,24 @@ def _local_only(address: ListenAddress) -> bool:
     return is_exposed(address.endpoint) is None and not address.door.insecure
 
 
-def _link(reactor: Any, name: str, device: DeviceSettings, usb: UsbTree) -> Link:
+def _link(
+    reactor: Any, name: str, configured: DeviceSettings, usb: UsbTree, state: Path
+) -> tuple[Link, DeviceSettings]:
+    # The link, and what is configured of the device, completed by its dialect.
     try:
-        endpoint = open_device(reactor, device.path, device.baud, usb, keep_dtr=device.reset == "never")
-        dialect: IDialect = make_dialect(device.dialect, device.options)
-        dialect.tags = device.tags
-    except (ValueError, TypeError, LookupError, ImportError, AttributeError) as error:
-        raise ConfigError(f"device {name}: {device.path}: {error}") from None
-    return Link(
+        dialect = make_dialect(configured.dialect, configured.options, DEVICE_KEYS)
+        device = with_defaults(configured, dialect.defaults)
+    except (ValueError, ConfigError) as error:
+        raise ConfigError(f"device.{name}.{error}") from None
+    settings = PortSettings(device.baud, device.line, device.flow, keep_dtr=device.reset == "never")
+    try:
+        endpoint = open_device(reactor, device.path, settings, usb)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"device.{name}.path: {device.path}: {error}") from None
+    dialect.device = name
+    dialect.tags = device.tags
+    dialect.kept = KeptTable(state / "kept" / f"{name}.json")
+    link = Link(
         reactor,
         endpoint,
         name,
@@ -399,6 +411,7 @@ def _link(reactor: Any, name: str, device: DeviceSettings, usb: UsbTree) -> Link
         describe=partial(usb.describe_board, keep_dtr=device.reset == "never"),
         find_users=find_users_in_thread,
     )
+    return link, device
 
 
 def _warnings(link: Link, usb: UsbTree, path: str) -> list[DeviceWarning]:

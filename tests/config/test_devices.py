@@ -5,12 +5,15 @@ Devices on the command line.
 from __future__ import annotations
 
 import os
+import re
+from math import inf
 from pathlib import Path
 
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
-from usbgate.config.devices import only_device, parse_device, parse_devices
-from usbgate.config.settings import DeviceSettings
+from usbgate.config.devices import only_device, parse_device, parse_devices, with_defaults
+from usbgate.config.settings import DEVICE_KEYS, DeviceSettings
 from usbgate.config.types import ConfigError
 
 PLACE = (
@@ -33,13 +36,10 @@ WRONG_SPECS = [
         " the time without a line after which it is reset",
     ),
     ("/dev/x,baud=1,baud=2", "--device /dev/x,baud=1,baud=2: baud: given twice"),
-    ("/dev/x,checksum=1", "--device /dev/x,checksum=1: checksum: expected true or false, got '1'"),
-    ("/dev/x,checksun=true", "--device /dev/x,checksun=true: checksun: unknown key, did you mean checksum?"),
     (
         "/dev/x,buffer=big",
         '--device /dev/x,buffer=big: buffer: expected "auto" or an integer from 0 to 65536, got "big"',
     ),
-    ("/dev/x,bauds=1", "--device /dev/x,bauds=1: bauds: unknown key, did you mean baud?"),
     (
         "/dev/x,name=a b",
         '--device /dev/x,name=a b: name: expected letters, digits, dot, colon and hyphen, got "a b"',
@@ -74,10 +74,8 @@ SPECS = [
         "t",
         DeviceSettings(path="/dev/t", dialect="tests.support.separated", options={"separator": "|"}),
     ),
-    ("/dev/t,separator=|", "t-separator--", DeviceSettings(path="/dev/t,separator=|")),
-    ("/tmp/a,b=c", "a-b-c", DeviceSettings(path="/tmp/a,b=c")),
-    ("/tmp/a,b=c,dialect=fields", "a-b-c", DeviceSettings(path="/tmp/a,b=c")),
-    ("/tmp/a,baud=1,b=c", "a-baud-1-b-c", DeviceSettings(path="/tmp/a,baud=1,b=c")),
+    ("/dev/t,bauds=1,names=A B", "t", DeviceSettings(path="/dev/t", options={"bauds": "1", "names": "A B"})),
+    ("/tmp/a,b:c,flow=rts/cts,line=7E1", "a-b:c", DeviceSettings(path="/tmp/a,b:c", flow="rts/cts", line="7E1")),
     ("usb:2341:8036,baud=1200", "usb:2341:8036", DeviceSettings(path="usb:2341:8036", baud=1200)),
     ("usb:303A:1001:7C:DF_1", "usb:303A:1001:7C:DF-1", DeviceSettings(path="usb:303A:1001:7C:DF_1")),
     ("usb-port:1-1.3", "usb-port:1-1.3", DeviceSettings(path="usb-port:1-1.3")),
@@ -96,7 +94,26 @@ class DevicesTests(SynchronousTestCase):
         """
         for spec, name, device in SPECS:
             with self.subTest(spec=spec):
-                self.assertEqual(parse_device(spec), (name, device or DeviceSettings(path=spec)))
+                found, parsed = parse_device(spec)
+                self.assertEqual(parsed.given, set(re.findall(",([a-z]+)=", spec)) & DEVICE_KEYS.keys())
+                parsed = replace(parsed, given=frozenset())
+                self.assertEqual((found, parsed), (name, device or DeviceSettings(path=spec)))
+
+    def test_defaults(self) -> None:
+        """
+        What a dialect says of its devices holds unless something else is configured; a wrong default is an error.
+        """
+        defaults = {"baud": 1200, "line": "7E1", "store": "on change", "window": 1}
+        _, device = parse_device("/dev/t,baud=9600,window=4")
+        completed = with_defaults(device, defaults)
+        self.assertEqual((completed.baud, completed.window), (9600, 4))
+        self.assertEqual((completed.line, completed.store), ("7E1", inf))
+        for wrong, text in [
+            ({"line": "7"}, "^line: expected data bits"),
+            ({"path": "/dev/x"}, "^path: unknown key"),
+            ({"reset": "silent"}, "^reset: .*requires silence"),
+        ]:
+            self.assertRaisesRegex(ConfigError, text, with_defaults, device, wrong)
 
     def test_wrong_specs(self) -> None:
         """

@@ -41,6 +41,15 @@ class ThinningTests(SynchronousTestCase):
         self.assertEqual(kept, [True, False, True, False, True])
         self.assertEqual(thinned.end(), [])
 
+    def test_devices(self) -> None:
+        """
+        A device's rule holds for its sensors that have none; a rule of 0 keeps all.
+        """
+        thinned = OnChangeFilter({"20": 0.0, "21": 10.0}, {"leonardo": inf})
+        for sensor, device, kept in [("20", "leonardo", 2), ("21", "uno", 1), ("22", "leonardo", 1), ("22", "uno", 2)]:
+            each = reading(1.0, sensor=sensor, device=device)
+            self.assertEqual(len([*thinned.keep([each], 0.0), *thinned.keep([each], 1.0)]), kept, (sensor, device))
+
     def test_series(self) -> None:
         """
         Fields, devices and texts have runs of their own; sensors without a rule are left alone.

@@ -28,7 +28,7 @@ from tests.support.usb import MadeUpUsb
 from tests.support.waiting import until
 from usbgate.device.endpoint import SerialEndpoint, UsbEndpoint, open_device
 from usbgate.device.errors import AmbiguousDevice, DeviceBusy, DeviceError, NoSuchDevice, NotPermitted, SecondName
-from usbgate.device.serialport import SerialTransport
+from usbgate.device.serialport import PortSettings, SerialTransport
 from usbgate.device.usb import UsbTree
 
 reactor: Any = global_reactor
@@ -162,8 +162,8 @@ class OpeningTests(PortCase):
         for endpoint in (
             SerialEndpoint(reactor, plain),
             SerialEndpoint(reactor, "/"),
-            SerialEndpoint(reactor, self.board.path, -1),
-            SerialEndpoint(reactor, self.board.path, 1 << 40),
+            SerialEndpoint(reactor, self.board.path, PortSettings(-1)),
+            SerialEndpoint(reactor, self.board.path, PortSettings(1 << 40)),
         ):
             error = await self.assertFailure(endpoint.connect(Factory.forProtocol(RecordingProtocol)), DeviceError)
             self.assertIs(type(error), DeviceError)
@@ -262,7 +262,7 @@ class SpecTests(PortCase):
         A text that starts like a path is one; everything else is an endpoint string.
         """
         for spec in ("/dev/serial/by-path/pci-0:1.2:1.0", "./board"):
-            self.assertIsInstance(open_device(reactor, spec, 9600), SerialEndpoint)
+            self.assertIsInstance(open_device(reactor, spec, PortSettings(9600)), SerialEndpoint)
         self.assertIsInstance(open_device(reactor, "tcp:127.0.0.1:2000"), TCP4ClientEndpoint)
         for spec in ("usb:2341:8036", "usb-port:1-1.3"):
             self.assertIsInstance(open_device(reactor, spec), UsbEndpoint)
@@ -276,7 +276,7 @@ class SpecTests(PortCase):
         """
         usb = MadeUpUsb(Path(self.mktemp()))
         tree = UsbTree(str(usb.sysfs), str(usb.dev))
-        endpoint = open_device(reactor, "usb:2341:8036:85", 115200, tree)
+        endpoint = open_device(reactor, "usb:2341:8036:85", PortSettings(115200), tree)
         error = await self.assertFailure(endpoint.connect(Factory.forProtocol(RecordingProtocol)), NoSuchDevice)
         self.assertEqual(str(error), "usb:2341:8036:85: no such device; plug it in; USB serial devices present: none")
         usb.plug("1-2", "2341:8036", "86", ttyACM0="1.0")

@@ -254,8 +254,8 @@ class DialectTests(SynchronousTestCase):
         """
         request = Request(Question("9", "L"), {}, b"ID:9_MSG:L_LEVEL:50_ORIGIN:x", "x", "x")
         dialect = Dialect()
-        self.assertEqual(dialect.encode(request, None), b"ID:9_MSG:L_LEVEL:50_ORIGIN:x")
-        self.assertEqual(dialect.encode(request, "3f"), b"ID:9_MSG:L_LEVEL:50_ORIGIN:x_TAG:3f")
+        self.assertEqual(dialect.encode(request, None), b"ID:9_MSG:L_LEVEL:50_ORIGIN:x\n")
+        self.assertEqual(dialect.encode(request, "3f"), b"ID:9_MSG:L_LEVEL:50_ORIGIN:x_TAG:3f\n")
 
     def test_encode_names(self) -> None:
         """
@@ -268,8 +268,8 @@ class DialectTests(SynchronousTestCase):
             ({"names": "TEMP_IN TEMP_OUT"}, b"MSG:L_ID:9_TEMP_IN:5_TEMP_OUT:6_ORIGIN:x"),
         ]
         for options, line in written:
-            self.assertEqual(Dialect(options).encode(request, None), line)
-            self.assertEqual(Dialect(options).encode(request, "3f"), line + b"_TAG:3f")
+            self.assertEqual(Dialect(options).encode(request, None), line + b"\n")
+            self.assertEqual(Dialect(options).encode(request, "3f"), line + b"_TAG:3f\n")
 
     def test_names(self) -> None:
         """
@@ -318,7 +318,7 @@ class DialectTests(SynchronousTestCase):
         request = Request(Question("20", "J"), {}, b"MSG:J_ID:20_ORIGIN:TOTO", "TOTO", "x")
         dialect = Dialect({"checksum": True})
         for tag, body in [(None, request.line), ("3f", request.line + b"_TAG:3f")]:
-            self.assertEqual(dialect.encode(request, tag), body + checksum(body))
+            self.assertEqual(dialect.encode(request, tag), body + checksum(body) + b"\n")
 
 
 # Lines that are two, wherever the first was torn.

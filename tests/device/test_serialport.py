@@ -18,7 +18,7 @@ from tests.support.waiting import until
 from usbgate.device import serialport
 from usbgate.device.endpoint import SerialEndpoint
 from usbgate.device.interfaces import IResettable, ISharedPort
-from usbgate.device.serialport import LockedSerial, SerialTransport
+from usbgate.device.serialport import LockedSerial, PortSettings, SerialTransport
 
 reactor: Any = global_reactor
 
@@ -146,7 +146,7 @@ class ResetTests(PortCase):
         """
         With `keep_dtr` DTR does not change at opening, nor does the kernel lower it when the port is closed.
         """
-        self.endpoint = SerialEndpoint(reactor, self.board.path, keep_dtr=True)
+        self.endpoint = SerialEndpoint(reactor, self.board.path, PortSettings(keep_dtr=True))
         await self.open()
         self.assertEqual(FakeSerial.made[0].levels, [])
         self.assertFalse(termios.tcgetattr(self.board.master)[2] & termios.HUPCL)
@@ -178,7 +178,7 @@ class ResetTests(PortCase):
         A pty has no DTR: keeping it and resetting by it do nothing, and the port works.
         """
         self.patch(SerialTransport, "_serialFactory", LockedSerial)
-        self.endpoint = SerialEndpoint(reactor, self.board.path, keep_dtr=True)
+        self.endpoint = SerialEndpoint(reactor, self.board.path, PortSettings(keep_dtr=True))
         protocol, transport = await self.open()
         verifyObject(IResettable, transport)
         self.assertFalse(transport.reset())
@@ -238,7 +238,7 @@ class SharedTests(PortCase):
         """
         A speed for which there is no constant is set again, too.
         """
-        self.endpoint = SerialEndpoint(reactor, self.board.path, 12_345)
+        self.endpoint = SerialEndpoint(reactor, self.board.path, PortSettings(12_345))
         _, transport = await self.open()
         before = fcntl.ioctl(self.board.master, TCGETS2, bytes(44))
         attributes = termios.tcgetattr(self.board.master)

@@ -448,6 +448,17 @@ class ThinningTests(GatewayCase):
         self.assertEqual(self.stored()[5:], [("20", 1.0), ("20", 2.0)])
         self.assertEqual(self.journal.readings[-2].at, WALL + 3_000)
 
+    def test_device(self) -> None:
+        """
+        What is said of a device goes for its sensors that say nothing else.
+        """
+        meter = MemoryLink("meter", self.events)
+        self.gateway.add_link(meter, Rules(), store=300.0)
+        for _ in range(2):
+            self.receive(("30", "1"), link=meter)
+            self.receive(("31", "1"))
+        self.assertEqual(self.stored(), [("30", 1.0), ("31", 1.0), ("31", 1.0)])
+
     def test_time(self) -> None:
         """
         An equal reading is stored, too, when the one before it is old enough by the clock that does not step.

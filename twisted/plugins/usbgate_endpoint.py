@@ -28,8 +28,9 @@ class SerialParser:
         """
         # Every `twistd` reads this file; only who asks for a serial port pays for loading pyserial.
         from usbgate.device.endpoint import SerialEndpoint
+        from usbgate.device.serialport import PortSettings
 
-        return SerialEndpoint(reactor, path, int(baudrate))
+        return SerialEndpoint(reactor, path, PortSettings(int(baudrate)))
 
 
 serial_parser = SerialParser()

@@ -7,17 +7,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
-from usbgate.config.dialects import check_options, option_names
+from msgspec.structs import replace
+
 from usbgate.config.settings import DEVICE_KEYS, DeviceSettings
-from usbgate.config.types import ConfigError, convert, refuse
+from usbgate.config.types import ConfigError, convert, decode, refuse
 from usbgate.core.kinds import DeviceName, kind_of
 
-DEFAULT_DIALECT = DeviceSettings(path="").dialect
-
 _PATH = DEVICE_KEYS["path"]
+_DEFAULT_KEYS = {key: kind for key, kind in DEVICE_KEYS.items() if key not in ("path", "dialect")}
+_KEY_AT_END = re.compile("(.*),([A-Za-z][A-Za-z0-9_-]*)=([^,]*)")
 _SPEC_KEYS = {**{key: kind for key, kind in DEVICE_KEYS.items() if key != "path"}, "name": kind_of(DeviceName)}
 
 
@@ -25,7 +25,8 @@ def parse_device(spec: str) -> tuple[str, DeviceSettings]:
     """
     Parse the SPEC of `--device`: a path, USB device or Twisted client endpoint string, then `,key=value` for its keys.
 
-    Known keys, and options of the dialect, are taken off the end, since a path may itself have commas and colons.
+    Keys that usbgate does not know are options of the dialect, which checks them; their values are texts, or true or
+    false. What stands before the keys may itself have commas and colons.
 
     Returns:
         The device's name, which is given or made from the path, and the device.
@@ -36,27 +37,20 @@ def parse_device(spec: str) -> tuple[str, DeviceSettings]:
     where = f"--device {spec}"
     place = spec
     given: dict[str, str] = {}
-    options = _options(where, spec)
-    while True:
-        rest, comma, last = place.rpartition(",")
-        key, equals, value = last.partition("=")
-        if not comma or not equals:
-            break
-        if key not in _SPEC_KEYS and key not in options:
-            if near := get_close_matches(key, [*_SPEC_KEYS, *options], 1, 0.7):
-                raise ConfigError(f"{where}: {key}: unknown key, did you mean {near[0]}?")
-            break
+    while match := _KEY_AT_END.fullmatch(place):
+        place, key, value = match.groups()
         if key in given:
             raise ConfigError(f"{where}: {key}: given twice")
         given[key] = value
-        place = rest
-    chosen: dict[str, object] = {
-        key: {"true": True, "false": False}.get(given[key], given[key]) for key in options if key in given
+    options: dict[str, object] = {
+        key: {"true": True, "false": False}.get(value, value)
+        for key, value in reversed(given.items())
+        if key not in _SPEC_KEYS
     }
     keys = {
         key: convert(f"{where}: {key}", value, _SPEC_KEYS[key], strict=False)
         for key, value in given.items()
-        if key not in chosen
+        if key not in options
     }
     place = convert(where, place, _PATH)
     if place.startswith(("/", ".")):
@@ -67,20 +61,26 @@ def parse_device(spec: str) -> tuple[str, DeviceSettings]:
     name = keys.pop("name", None) or re.sub("[^A-Za-z0-9.:-]", "-", name)
     if not name:
         refuse(where, _PATH.expected, spec)
-    device = DeviceSettings(path=place, **keys, options=chosen)
+    device = DeviceSettings(path=place, **keys, options=options, given=frozenset(keys))
     check_reset(device, f"{where}: ")
-    if chosen:
-        try:
-            check_options(device.dialect, chosen, DEVICE_KEYS)
-        except ValueError as error:
-            raise ConfigError(f"{where}: {error}") from None
     return name, device
 
 
-def _options(where: str, spec: str) -> Sequence[str]:
-    named = re.search(",dialect=([^,]*)", spec)
-    dialect = convert(f"{where}: dialect", named[1], _SPEC_KEYS["dialect"]) if named else DEFAULT_DIALECT
-    return option_names(dialect)
+def with_defaults(device: DeviceSettings, defaults: Mapping[str, object]) -> DeviceSettings:
+    """
+    Complete what is configured of a device by the defaults of its dialect.
+
+    Args:
+        device: What is configured.
+        defaults: Keys and values as in the file (`IDialect.defaults`).
+
+    Raises:
+        ConfigError: A default is wrong, or does not go with what is configured; the text begins with the key.
+    """
+    known = decode("", defaults, _DEFAULT_KEYS)
+    completed = replace(device, **{key: value for key, value in known.items() if key not in device.given})
+    check_reset(completed, "")
+    return completed
 
 
 def parse_devices(specs: Sequence[str]) -> dict[str, DeviceSettings]:

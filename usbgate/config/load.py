@@ -13,7 +13,6 @@ from typing import Any
 
 from usbgate.access.roles import Role
 from usbgate.config.devices import check_paths, check_reset, parse_devices
-from usbgate.config.dialects import check_options
 from usbgate.config.endpoints import absolute_paths
 from usbgate.config.moved import moved_database
 from usbgate.config.settings import (
@@ -202,13 +201,8 @@ def _device(where: str, name: str, table: Mapping[str, Any], folder: str) -> Dev
         raise ConfigError(f"{where}device.{name}.path: missing, expected {DEVICE_KEYS['path'].expected}")
     if keys["path"].startswith(("/", ".")):
         keys["path"] = os.path.abspath(os.path.join(folder, keys["path"]))
-    device = DeviceSettings(**keys, options=options)
+    device = DeviceSettings(**keys, options=options, given=frozenset(keys))
     check_reset(device, f"{where}device.{name}.")
-    if options:
-        try:
-            check_options(device.dialect, options, DEVICE_KEYS)
-        except ValueError as error:
-            raise ConfigError(f"{where}device.{name}.{error}") from None
     return device
 
 

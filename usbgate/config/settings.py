@@ -24,11 +24,13 @@ from usbgate.config.types import (
     Durability,
     Fields,
     File,
+    FlowControl,
     Folder,
     Gap,
     Hosts,
     HttpListen,
     JournalLimit,
+    LineFormat,
     ListenAddress,
     Listens,
     MetricsLimit,
@@ -48,7 +50,7 @@ from usbgate.config.types import (
     YesNo,
     keys,
 )
-from usbgate.core.kinds import CommandName, Text, Wait
+from usbgate.core.kinds import CommandName, StoreEvery, Text, Wait
 from usbgate.core.settings import FieldSettings, SensorSettings
 
 
@@ -58,7 +60,9 @@ class DeviceSettings(Struct, frozen=True, kw_only=True):
 
     Attributes:
         path: An absolute path, a USB device (`usbgate.device.usb`), or a Twisted client endpoint string.
-        baud: Bits per second; unused with an endpoint string.
+        baud: Bits per second; unused with an endpoint string, as are `line` and `flow`.
+        line: Data bits, parity and stop bits, such as `8N1`.
+        flow: Flow control.
         dialect: A module of `usbgate.device.dialects`, or a dotted module name.
         options: The options of the dialect: the other keys of the table, with the values of the file.
         window: The maximum number of questions on the wire at a time.
@@ -70,10 +74,14 @@ class DeviceSettings(Struct, frozen=True, kw_only=True):
         reset: When DTR may reset the board: `never`, `open` or `silent`.
         gap: Seconds of quiet after which what has come of a line is a line; None if only a line end ends it.
         repeats: Seconds in which an identical line is only counted; None to accept every line.
+        store: Seconds after which an unchanged reading is stored as well, infinity for never; 0 stores all readings.
+        given: The keys that are configured; the defaults of the dialect do not replace these.
     """
 
     path: Place
     baud: Count = 9600
+    line: LineFormat = "8N1"
+    flow: FlowControl = "none"
     dialect: Dialect = "fields"
     options: dict[str, object] = {}
     window: Window = 4
@@ -85,6 +93,8 @@ class DeviceSettings(Struct, frozen=True, kw_only=True):
     reset: Reset = "open"
     gap: Gap | None = None
     repeats: Repeats | None = None
+    store: StoreEvery = 0.0
+    given: frozenset[str] = frozenset()
 
 
 class CommandSettings(Struct, frozen=True, kw_only=True):

@@ -20,7 +20,6 @@ from msgspec import Meta
 
 from usbgate.access.doors import LOCAL, Door
 from usbgate.access.roles import ROLES, Role
-from usbgate.config.dialects import find_dialect
 from usbgate.config.endpoints import parse_client, parse_server
 from usbgate.core.connstring import check_url, is_url
 from usbgate.core.errors import Malformed
@@ -105,11 +104,6 @@ def refuse(where: str, expected: str, value: object) -> NoReturn:
     """
     got = json.dumps(value, ensure_ascii=False, default=str)
     raise ConfigError(f"{where}: expected {expected}, got {got if len(got) <= 80 else got[:79] + '…'}")
-
-
-def _parse_dialect(name: str) -> str:
-    find_dialect(name)
-    return name
 
 
 def _parse_database(text: str) -> str:
@@ -259,7 +253,14 @@ Place = Annotated[
         parse=_parse_place,
     ),
 ]
-Dialect = Annotated[str, Kind('the name of a dialect such as "fields"', parse=_parse_dialect)]
+Dialect = Annotated[
+    str, matching('the name of a dialect such as "fields", or of a module', r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+]
+LineFormat = Annotated[
+    str,
+    matching('data bits, parity (N, E, O, M or S) and stop bits such as "8N1" or "7E1"', r"[5-8][NEOMS](?:1|1\.5|2)"),
+]
+FlowControl = Annotated[str, matching('"none", "rts/cts", "dsr/dtr" or "xon/xoff"', "none|rts/cts|dsr/dtr|xon/xoff")]
 Reset = Annotated[str, matching('"never", "open" or "silent"', "never|open|silent")]
 
 Fields = Annotated[

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-from usbgate.core.fieldline import CONTROL_CHARACTER, EMPTY_VALUE, NO_KEY, NOT_UTF8
+from usbgate.core.fieldline import CONTROL_CHARACTER, EMPTY_VALUE, NO_KEY, NO_VALUE, NOT_UTF8, WRONG_CHECKSUM
 
 
 class Count(NamedTuple):
@@ -52,6 +52,8 @@ class LinkCounts:
     fields_not_utf8: int = _count("NOTUTF8", "Fields left out because their value was not UTF-8.", lines=False)
     fields_control: int = _count("CONTROL", "Fields left out because of a control character.", lines=False)
     fields_no_key: int = _count("NOKEY", "Fields left out because their name was not possible.", lines=False)
+    fields_no_value: int = _count("NOVALUE", "Fields left out because their value was not possible.", lines=False)
+    fields_checksum: int = _count("CHECKSUM", "Fields left out because their checksum was wrong.", lines=False)
     reconnects: int = _count("RECONNECTS", "Openings of the device after it had been disconnected.", lines=False)
 
     def field_left_out(self, reason: str) -> None:
@@ -76,4 +78,6 @@ DAMAGES = {
     NOT_UTF8: "fields_not_utf8",
     CONTROL_CHARACTER: "fields_control",
     NO_KEY: "fields_no_key",
+    NO_VALUE: "fields_no_value",
+    WRONG_CHECKSUM: "fields_checksum",
 }

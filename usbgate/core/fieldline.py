@@ -30,6 +30,8 @@ EMPTY_VALUE = "empty value"
 NOT_UTF8 = "not UTF-8"
 CONTROL_CHARACTER = "control character"
 NO_KEY = "no key"
+NO_VALUE = "not a value"
+WRONG_CHECKSUM = "wrong checksum"
 
 # Unicode's category Cc, whole.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")

@@ -83,6 +83,8 @@ def _within(value: float, least: float, most: float) -> float:
 
 
 def _parse_store(text: str) -> float:
+    if text == "all":
+        return 0.0
     match = re.fullmatch(r"on change(?:, *at least every (.+))?", text)
     if match is None:
         raise ValueError(f"neither on change nor with a duration: {text!r}")
@@ -155,7 +157,7 @@ Stale = Annotated[float, duration("1s", "366d", "1h")]
 StoreEvery = Annotated[
     float,
     Kind(
-        '"on change", or "on change, at least every 5m" with a duration from 1s to 366d',
+        '"all", "on change", or "on change, at least every 5m" with a duration from 1s to 366d',
         parse=_parse_store,
     ),
 ]

@@ -15,7 +15,7 @@ make = tuple.__new__
 
 class Report(NamedTuple):
     """
-    One line of a device, decoded (protocol §2).
+    What a device reports in one line, or another frame, decoded (protocol §2).
 
     `values` holds the measurements in the order and the spelling of the device, keys in upper case; it is empty for an
     acknowledgement, which has a `command`. Values are text here; `core.fieldline.parse_value` makes numbers of them.
@@ -27,6 +27,14 @@ class Report(NamedTuple):
     tag: str | None
     values: tuple[tuple[str, str], ...]
     left_out: tuple[str, ...] = ()
+
+
+class Reply(NamedTuple):
+    """
+    What a dialect answers to a device that asks usbgate something: bytes, written at once and as they are.
+    """
+
+    data: bytes
 
 
 class Reading(NamedTuple):

@@ -28,13 +28,15 @@ class OnChangeFilter:
     one device reports it.
     """
 
-    def __init__(self, rules: Mapping[str, float]) -> None:
+    def __init__(self, rules: Mapping[str, float], device_rules: Mapping[str, float] = {}) -> None:
         """
         Args:
             rules: The sensors to filter; for each, seconds after which an equal reading is kept, too (infinity for
-                never).
+                never, 0 to keep all).
+            device_rules: The same for all other sensors of these devices.
         """
         self._rules = rules
+        self._device_rules = device_rules
         self._runs: BoundedDict[tuple[str, str, str], _Run] = BoundedDict(SERIES)
 
     def keep(self, readings: Sequence[Reading], now: float) -> Sequence[Reading]:
@@ -45,9 +47,13 @@ class OnChangeFilter:
             readings: The readings, all of one sensor.
             now: Monotonic seconds.
         """
-        if not readings or readings[0].sensor not in self._rules:
+        if not readings:
             return readings
-        most = self._rules[readings[0].sensor]
+        most = self._rules.get(readings[0].sensor)
+        if most is None:
+            most = self._device_rules.get(readings[0].device, 0.0)
+        if not most:
+            return readings
         kept: list[Reading] = []
         for reading in readings:
             key = (reading.device, reading.sensor, reading.field)

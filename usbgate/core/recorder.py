@@ -125,7 +125,8 @@ class Recorder:
         self.latencies = LatencyHistogram()
         self._clock_watch = ClockWatch(boot)
         self._store_every = _store_every(settings)
-        self._on_change = OnChangeFilter(self._store_every) if self._store_every else None
+        self._store_every_of_devices: dict[str, float] = {}
+        self._on_change = self._new_filter()
         self._contested: BoundedDict[str, None] = BoundedDict(CONTESTED_REMEMBERED)
         self._units = FieldUnits()
 
@@ -140,18 +141,29 @@ class Recorder:
         if (store_every := _store_every(self._settings)) != self._store_every:
             held = self.end_on_change()
             self._store_every = store_every
-            self._on_change = OnChangeFilter(store_every) if store_every else None
+            self._on_change = self._new_filter()
         self.sensors.configure(_devices(self._settings))
         changes = self.alarms.configure(_conditions(self._settings), stamp.at, stamp.trusted)
         entry = self.record_changes(changes, stamp)
         return entry._replace(runs=(held, *entry.runs))
 
-    def add_device(self, device: str) -> None:
+    def add_device(self, device: str, store: float = 0.0) -> None:
         """
         Add a device, before it reports.
+
+        Args:
+            device: Its name.
+            store: Seconds after which an unchanged reading of it is stored as well, infinity for never; 0 stores all.
         """
+        self._store_every_of_devices[device] = store
+        if store and self._on_change is None:
+            self._on_change = self._new_filter()
         self.sensors.devices.add(device)
         self.alarms.devices.add(device)
+
+    def _new_filter(self) -> OnChangeFilter | None:
+        rules, device_rules = self._store_every, self._store_every_of_devices
+        return OnChangeFilter(rules, device_rules) if any((*rules.values(), *device_rules.values())) else None
 
     def record(
         self,

@@ -64,7 +64,8 @@ class SensorSettings(Struct, frozen=True, kw_only=True):
         default_command: The command of an `ask` without one.
         timeout: Seconds until a request fails.
         patience: Seconds to wait for an answer before asking again; None for the device's setting.
-        store: Seconds after which an unchanged reading is stored as well, infinity for never; None stores all readings.
+        store: Seconds after which an unchanged reading is stored as well, infinity for never; 0 stores all readings,
+            None goes by the device.
         stale: Seconds after which its newest reading is out of date.
         commands: The buttons that the page shows.
         fields: Its fields, by key in upper case.

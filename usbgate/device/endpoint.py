@@ -15,10 +15,10 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from usbgate.device.errors import AmbiguousDevice, NoSuchDevice, SecondName, device_error
-from usbgate.device.serialport import SerialTransport
+from usbgate.device.serialport import PortSettings, SerialTransport
 from usbgate.device.usb import UsbTree, is_usb, parse_usb
 
-DEFAULT_BAUD = 9600  # of the original firmware
+DEFAULT_SETTINGS = PortSettings()
 
 
 @implementer(IAddress)
@@ -37,24 +37,22 @@ class SerialAddress:
 @implementer(IStreamClientEndpoint)
 class SerialEndpoint:
     """
-    A client endpoint that opens a serial port: raw, 8N1, no flow control, CLOCAL, locked against other programs.
+    A client endpoint that opens a serial port: raw, CLOCAL, locked against other programs.
     """
 
-    def __init__(self, reactor: IReactorTime, path: str, baudrate: int = DEFAULT_BAUD, keep_dtr: bool = False) -> None:
+    def __init__(self, reactor: IReactorTime, path: str, settings: PortSettings = DEFAULT_SETTINGS) -> None:
         """
         Args:
             reactor: Must also provide `IReactorFDSet`.
             path: The device; may be a symlink, which is resolved at each opening.
-            baudrate: Bits per second.
-            keep_dtr: See `SerialTransport`.
+            settings: How the port is set.
         """
         self._reactor = reactor
         self._path = path
-        self._baudrate = baudrate
-        self._keep_dtr = keep_dtr
+        self._settings = settings
 
     def __repr__(self) -> str:
-        return f"<SerialEndpoint {self._path} at {self._baudrate} baud>"
+        return f"<SerialEndpoint {self._path} at {self._settings.baud} baud>"
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -71,7 +69,7 @@ class SerialEndpoint:
         if (other := SerialTransport.open_at(path)) is not None:
             raise SecondName(path, other.path)
         try:
-            transport = SerialTransport(path, self._reactor, self._baudrate, self._keep_dtr)
+            transport = SerialTransport(path, self._reactor, self._settings)
         except (OSError, ValueError, OverflowError, termios.error) as error:
             raise device_error(path, error) from error
         protocol = factory.buildProtocol(SerialAddress(path))
@@ -90,7 +88,7 @@ class UsbEndpoint(SerialEndpoint):
     A serial port of a USB device, looked up at each opening: its tty may have another name each time.
     """
 
-    def __init__(self, reactor: IReactorTime, place: str, baudrate: int, usb: UsbTree, keep_dtr: bool = False) -> None:
+    def __init__(self, reactor: IReactorTime, place: str, settings: PortSettings, usb: UsbTree) -> None:
         """
         Args:
             reactor: Must also provide `IReactorFDSet`.
@@ -102,7 +100,7 @@ class UsbEndpoint(SerialEndpoint):
         Raises:
             ValueError: The place has another form.
         """
-        super().__init__(reactor, place, baudrate, keep_dtr)
+        super().__init__(reactor, place, settings)
         self._wanted = parse_usb(place)
         self._usb = usb
 
@@ -119,9 +117,8 @@ class UsbEndpoint(SerialEndpoint):
 def open_device(
     reactor: IReactorTime,
     spec_path: str,
-    baud: int = DEFAULT_BAUD,
+    settings: PortSettings = DEFAULT_SETTINGS,
     usb: UsbTree | None = None,
-    keep_dtr: bool = False,
 ) -> IStreamClientEndpoint:
     """
     Return the endpoint for a device as the configuration spells it.
@@ -130,17 +127,16 @@ def open_device(
         reactor: The reactor.
         spec_path: A path (starts with `/` or `.`), a USB device (`usb:…`, `usb-port:…`), or any Twisted client
             endpoint string (`tcp:host:port`).
-        baud: Bits per second, for a path and a USB device.
+        settings: How the port is set, for a path and a USB device.
         usb: The USB devices; None for those of this machine.
-        keep_dtr: See `SerialTransport`; for a path and a USB device.
 
     Raises:
         ValueError: There is no such kind of endpoint.
         TypeError: The endpoint has other arguments.
     """
     if spec_path.startswith(("/", ".")):
-        return SerialEndpoint(reactor, spec_path, baud, keep_dtr)
+        return SerialEndpoint(reactor, spec_path, settings)
     if is_usb(spec_path):
-        return UsbEndpoint(reactor, spec_path, baud, usb or UsbTree(), keep_dtr)
+        return UsbEndpoint(reactor, spec_path, settings, usb or UsbTree())
     endpoint: IStreamClientEndpoint = clientFromString(reactor, spec_path)
     return endpoint

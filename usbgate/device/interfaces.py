@@ -1,64 +1,122 @@
 """
-The interfaces of dialects, links and their listeners.
+The interfaces of dialects and their framing, of links and their listeners.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import TypeAlias
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from usbgate.core.counts import LinkCounts
-from usbgate.core.model import UNKNOWN_BOARD, BoardKind, Report, Request, Send
+from usbgate.core.model import UNKNOWN_BOARD, BoardKind, Reply, Report, Request, Send
+
+# What a frame becomes.
+Decoded: TypeAlias = Report | str | Reply | Sequence[Report | str | Reply]
+
+
+class IFraming(Interface):
+    """
+    Cuts what one opening of a device sends into frames: bytes in, whole frames out. Its memory is bounded, whatever is
+    sent. `usbgate.device.framing` has those of lines and of silence.
+    """
+
+    limit: int = Attribute("The most bytes of a frame. An over-long one is returned once, cut to one byte more.")
+    gap: float | None = Attribute(
+        "Seconds of silence that end a frame; None if silence ends none. The setting `gap` goes before it."
+    )
+    ends: bytes = Attribute(
+        "The bytes that end lines, such as CR and LF, which are no part of a frame; empty for frames that are no lines."
+    )
+    rest: bytes = Attribute("What has come of a frame that has not ended.")
+    discarding: bool = Attribute("Whether the rest of an over-long frame is being dropped.")
+    noise: int = Attribute("Bytes dropped between frames since the last `take_noise`.")
+
+    def feed(data: bytes) -> Sequence[bytes]:
+        """
+        Take a chunk, cut anywhere, and return the frames that it completes, in order. Empty ones are ignored.
+        """
+
+    def end() -> Sequence[bytes]:
+        """
+        Return the frames that silence ends: nothing has come for `gap` seconds.
+        """
+
+    def is_partial(frame: bytes) -> bool:
+        """
+        Return whether the first frame after the opening may be the tail of one that was sent before we listened. It is
+        then dropped, and counted as partial.
+        """
+
+    def take_noise() -> tuple[int, int]:
+        """
+        Return `noise`, and how many frames were nothing else, and begin to count again.
+        """
 
 
 class IDialect(Interface):
     """
-    Parses the lines of one kind of device and writes requests to it (protocol §2, last point). One instance per link.
+    Knows how one kind of device spells what it sends and receives (protocol §2, last point). One instance per link.
 
-    The class is named `Dialect`. Its constructor has one argument, `options: Mapping[str, object] = {}`: the keys of
-    `[device.NAME]` that usbgate itself does not know, with the values of the file. It raises `ValueError` for an option
-    that it does not know, or a value that it can't use; the message begins with the key and names the possible values.
-    If the module lists the names of its options as `OPTIONS`, `--device` accepts them, as `true`, `false` or a text.
+    The class is named `Dialect`, and is best derived from `usbgate.device.dialect.DialectBase`, which has all but
+    `decode`. Its constructor has one argument, `options: Mapping[str, object] = {}`: the keys of `[device.NAME]` that
+    usbgate itself does not know, with the values of the file, or as text from `--device`. It raises `ValueError` for an
+    option that it does not know, or a value that it can't use; the message begins with the option and names the
+    possible values (`usbgate.device.options` does that).
+
+    It does no I/O. usbgate sets `device`, `tags` and `kept` before it calls anything.
     """
 
-    line_starts: Sequence[bytes] = Attribute(
-        "The possible beginnings of a line. The first line after opening may be the tail of a line that was sent before"
-        " we listened: it is dropped, and counted as partial, unless it has one of these beginnings. If no"
-        ' beginning is certain, choose between `(b"",)` (the first line always counts) and `()` (it never counts).'
+    defaults: Mapping[str, object] = Attribute(
+        "Keys of `[device.NAME]` with values as in the file, such as `baud`, `line`, `window` and `store`: what holds"
+        " for these devices where the configuration says nothing else."
     )
     echo_mark: bytes | None = Attribute(
-        "What every line that `encode` writes holds, for a dialect of field lines: a received line that holds this and"
-        " a whole written line is an echo, unless a further `_KEY:` follows. If None, only an equal line is an echo."
+        "What every message that `encode` returns holds, for a dialect of field lines: a frame that holds this and a"
+        " whole message is an echo, unless a further `_KEY:` follows. If None, only an equal frame is an echo."
     )
-    tags: bool = Attribute(
-        "Whether the device returns usbgate's tags, as configured; usbgate sets it. If not, no report has a `tag`."
+    device: str = Attribute("The device's name, which is the sensor of a device that has only one and names none.")
+    tags: bool = Attribute("Whether the device returns usbgate's tags, as configured. If not, no report has a `tag`.")
+    kept: MutableMapping[str, str] = Attribute(
+        "A small table of the dialect's own that outlives restarts. To set an item writes a file: do it rarely."
     )
     left_out: int = Attribute("How many fields were left out because usbgate gives their keys another meaning.")
     notices: list[str] = Attribute(
-        "What a person should know about the lines received so far, each once. The link logs them and clears the list."
+        "What a person should know about the frames received so far, each once. The link logs them and clears the list."
     )
 
-    def decode(line: bytes) -> Report | str:
+    def framing() -> IFraming:
         """
-        Parse one line of the device.
+        Return the framing of an opening that begins now.
+        """
+
+    def opened() -> bytes:
+        """
+        Return what to write to a device that was opened; if opening it resets the board, it is written when the board
+        has started. Forget what was said before: the device may be another one.
+        """
+
+    def decode(frame: bytes) -> Decoded:
+        """
+        Decode a frame.
 
         Args:
-            line: The line without its end; it begins with a printable ASCII character and has at most 1,024 bytes.
+            frame: A frame of `framing`, not empty, and no longer than its limit.
 
         Returns:
-            A report, without those fields that are damaged, or a `str` if the line is the firmware's own text for the
-            log.
+            A report, without those fields that are damaged; a `str` for the log: the firmware's own text; a `Reply` to
+            a question of the device; or several of these in order, perhaps none.
 
         Raises:
-            Malformed: It is neither.
+            Malformed: It is none of them.
         """
 
     def encode(request: Request, tag: str | None) -> bytes:
         """
-        Write one request. May be called again for the same request, for the length of its line.
+        Encode a request. May be called again for the same request, for the length of the message.
 
         Args:
             request: The request. `fields` has all that the device may be sent, in the client's order: `MSG`, `ID`,
@@ -66,8 +124,9 @@ class IDialect(Interface):
             tag: usbgate's own tag, if the device is configured to return one; it comes back as `Report.tag`.
 
         Returns:
-            The line without its end. A request that cannot be written is best refused with an exception: it is logged,
-            and the request times out.
+            The message with its end. If it is empty, nothing is written, and the sensor's next report answers: for
+            devices that only send. A request that cannot be written is best refused with `Malformed`: it is logged, and
+            the request times out.
         """
 
 
@@ -129,7 +188,7 @@ class IDeviceLink(Interface):
 
     def size(request: Request, tag: str | None) -> int:
         """
-        Return the bytes of a message as `send` writes it, with its line end.
+        Return the bytes of a message as `send` writes it.
         """
 
     def pause() -> None:
@@ -205,7 +264,7 @@ class ILinkListener(Interface):
         A line was malformed, or partial, or fields of it were left out.
 
         Args:
-            line: Its first 1,024 bytes.
+            line: The first bytes of it, or of another frame; at most 1,024.
             reason: Why, such as "no key: 'x'"; "partial" for a first line that began before the opening; such as
                 "field left out, empty value" for a line of which the rest is reported.
         """

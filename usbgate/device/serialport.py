@@ -13,7 +13,7 @@ import termios
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from weakref import WeakSet
 
 import serial
@@ -38,6 +38,25 @@ LINGER = 0.5
 RESET_PULSE = 0.1
 
 SPEEDS = {getattr(termios, name): int(name[1:]) for name in dir(termios) if re.fullmatch("B[0-9]+", name)}
+
+
+class PortSettings(NamedTuple):
+    """
+    How a port is set.
+
+    Attributes:
+        baud: Bits per second.
+        line: Data bits, parity (N, E, O, M or S) and stop bits.
+        flow: Flow control: `none`, `rts/cts`, `dsr/dtr` or `xon/xoff`.
+        keep_dtr: Leave DTR as it is when the port is closed. A board resets when DTR rises, and the kernel raises it at
+            every opening, so it must not fall at closing. (pyserial's `dtr = False` would lower it just after the
+            opening, so that the next opening resets the board again.)
+    """
+
+    baud: int = 9600  # of the original firmware
+    line: str = "8N1"
+    flow: str = "none"
+    keep_dtr: bool = False
 
 
 class LockedSerial(serial.Serial):
@@ -77,7 +96,7 @@ class SerialTransport(SerialPort):
     _serialFactory = LockedSerial
     _open_ports: ClassVar[WeakSet[SerialTransport]] = WeakSet()  # of this process, as locks are
 
-    def __init__(self, path: str, reactor: IReactorTime, baudrate: int, keep_dtr: bool = False) -> None:
+    def __init__(self, path: str, reactor: IReactorTime, settings: PortSettings) -> None:
         """
         Open the port, without a protocol: `begin` sets it.
 
@@ -87,10 +106,7 @@ class SerialTransport(SerialPort):
         Args:
             path: The device.
             reactor: Must also provide `IReactorFDSet`.
-            baudrate: Bits per second.
-            keep_dtr: Leave DTR as it is when the port is closed. A board resets when DTR rises, and the kernel raises
-                it at every opening, so it must not fall at closing. (pyserial's `dtr = False` would lower it just
-                after the opening, so that the next opening resets the board again.)
+            settings: How it is set.
 
         Raises:
             Exception: OSError, termios.error or ValueError, as pyserial does.
@@ -100,10 +116,20 @@ class SerialTransport(SerialPort):
         self._clock = reactor
         self._closing: IDelayedCall | None = None
         self._resetting: IDelayedCall | None = None
-        if keep_dtr:  # with dsrdtr pyserial leaves DTR alone at opening; it has no other meaning on Linux
+        if settings.keep_dtr:  # with dsrdtr pyserial leaves DTR alone at opening; it has no other meaning on Linux
             self._serialFactory = partial(self._serialFactory, dsrdtr=True)  # type: ignore[assignment]  # it makes one
-        super().__init__(Protocol(), path, reactor, baudrate=baudrate)
-        if keep_dtr:
+        super().__init__(
+            Protocol(),
+            path,
+            reactor,
+            baudrate=settings.baud,
+            bytesize=int(settings.line[0]),
+            parity=settings.line[1],
+            stopbits=float(settings.line[2:]),
+            xonxoff=settings.flow == "xon/xoff",
+            rtscts=settings.flow == "rts/cts",
+        )
+        if settings.keep_dtr:
             self._keep_dtr()
         self._settings = self._read_settings()
         self._open_ports.add(self)

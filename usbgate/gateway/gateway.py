@@ -103,7 +103,11 @@ class Gateway(Service):
         self._passed: set[tuple[str, str]] = set()  # from one device to another: logged
 
     def add_link(
-        self, link: IDeviceLink, rules: Rules, warnings: Callable[[], Sequence[DeviceWarning]] = tuple
+        self,
+        link: IDeviceLink,
+        rules: Rules,
+        warnings: Callable[[], Sequence[DeviceWarning]] = tuple,
+        store: float = 0.0,
     ) -> None:
         """
         Add a device, before its link is started.
@@ -112,8 +116,9 @@ class Gateway(Service):
             link: The link.
             rules: The configuration of asking over it.
             warnings: Returns `DeviceSummary.warnings`.
+            store: See `Recorder.add_device`.
         """
-        self._recorder.add_device(link.name)
+        self._recorder.add_device(link.name, store)
         route = self._routing.add(link, rules, warnings, self._clock.wall())
         self._holders.links.append(route.pending.queues)
         link.listener = _LinkListener(self, route)

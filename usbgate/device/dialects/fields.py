@@ -10,8 +10,6 @@ from itertools import islice
 from string import ascii_letters, digits
 from typing import NamedTuple
 
-from zope.interface import implementer
-
 from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import (
@@ -29,7 +27,9 @@ from usbgate.core.fieldline import (
 )
 from usbgate.core.fieldnames import FieldNames, has_parts, read_name
 from usbgate.core.model import Report, Request, make
-from usbgate.device.interfaces import IDialect
+from usbgate.device.dialect import DialectBase
+from usbgate.device.framing import LineFraming
+from usbgate.device.options import DialectOptions
 
 # Fields with these keys are left out of a device's lines, and counted.
 _LEFT_OUT = NOT_MEASUREMENTS - {"MSG", "ID"}
@@ -37,12 +37,9 @@ _LEFT_OUT = NOT_MEASUREMENTS - {"MSG", "ID"}
 # A value of only these characters needs no further check.
 _PLAIN = (ascii_letters + digits + "+-.").encode()
 
-OPTIONS = ("checksum", "names", "join")  # that `--device` accepts, too
+LINE_STARTS = (b"ID:", b"MSG:", b"TAG:", b"#")
 
 _CHECKSUM = re.compile(rb"\*[0-9A-Fa-f]{2}")
-
-# Names with `-` of all sensors that are remembered; two spellings of one that was forgotten are not noticed.
-NAMES_REMEMBERED = 4096
 
 # Bytes of the shapes remembered: 25,000 of short lines, 3,600 of the longest.
 SHAPES_LIMIT = 8 << 20
@@ -98,38 +95,35 @@ class _Shape(NamedTuple):
     field: str
 
 
-@implementer(IDialect)
-class Dialect:
+class Dialect(DialectBase):
     """
     Reads `ID:20_VALUE:456`, writes `MSG:J_ID:20_ORIGIN:TOTO`. The options are those of protocol §2: `checksum`, `names`
     and `join`.
     """
 
-    line_starts = (b"ID:", b"MSG:", b"TAG:", b"#")
-    echo_mark = b"ORIGIN:"
+    echo_mark: bytes | None = b"ORIGIN:"
 
     def __init__(self, options: Mapping[str, object] = {}) -> None:
-        for key in options:
-            if key not in OPTIONS:
-                raise ValueError(f"{key}: unknown key, expected {' or '.join(OPTIONS)}")
-        self.tags = False
-        self._checksum = _flag(options, "checksum", False)
-        listed = _names(options)
-        self._names = FieldNames(listed, _flag(options, "join", True))
+        super().__init__(options)
         self._join_noticed = False
-        self._written_names = {read_name(name): name for name in listed}
-        # How each name with `-` was spelled, by sensor and name.
-        self._spelled: BoundedDict[tuple[str, str], str] = BoundedDict(NAMES_REMEMBERED)
-        self._conflict_noticed = False
-        self.left_out = 0
-        self.notices: list[str] = []
         self._checksum_noticed = self._checksum
         self._shapes: dict[bytes, _Shape] = {}  # by the line without its value, the head
         self._shapes_size = 0  # bytes
         self._usual_keys: set[str] = set()  # keys that do not end in ID, besides `ID` itself
         self._id_names: BoundedDict[tuple[str, bytes], None] = BoundedDict(ID_NAMES_LIMIT)
 
-    def decode(self, line: bytes) -> Report | str:
+    def configure(self, options: DialectOptions) -> None:
+        self._checksum = options.flag("checksum", False)
+        listed = options.texts("names")
+        _check_names(listed)
+        self._names = FieldNames(listed, options.flag("join", True))
+        self._written_names = {read_name(name): name for name in listed}
+
+    def framing(self) -> LineFraming:
+        return LineFraming(LINE_STARTS)
+
+    def decode(self, frame: bytes) -> Report | str:
+        line = frame
         if self._checksum and not line.startswith(b"#"):
             line = self._check(line)
         # Most lines differ from an earlier one in their last value only, or in the one before `_MSG:J`.
@@ -186,9 +180,11 @@ class Dialect:
         if not is_sensor_id(sensor):
             raise Malformed("not a sensor id", repr(sensor))
         if names:
-            self._check_names(sensor, names)
+            self._check_id_names(sensor, names)
         if b"-" in line:
-            self._check_spelling(sensor, fields, spelled)
+            for key in fields:
+                if "-" in key:
+                    self._check_spelling(sensor, key, spelled.get(key, key))
         command = fields.pop("MSG", None)
         tag = fields.pop("TAG", None) if self.tags else None
         if not fields and command is None:
@@ -215,7 +211,7 @@ class Dialect:
             self._usual_keys.clear()
         self._usual_keys.update(key for key in keys if key == "ID" or not key.endswith("ID"))
 
-    def _check_names(self, sensor: str, names: Sequence[bytes]) -> None:
+    def _check_id_names(self, sensor: str, names: Sequence[bytes]) -> None:
         # `ID:31_TEM` and `ID:2_SMOKE:1` make `ID:31_TEMID:2_SMOKE:1`. A tear hardly comes twice in the same place.
         new = [name for name in names if (sensor, name) not in self._id_names]
         for name in names:
@@ -242,19 +238,6 @@ class Dialect:
             )
         return joined
 
-    def _check_spelling(self, sensor: str, fields: Iterable[str], spelled: Mapping[str, str]) -> None:
-        for key in fields:
-            if "-" not in key:
-                continue
-            now = spelled.get(key, key)
-            before = self._spelled.get((sensor, key), now)
-            if before != now:
-                if not self._conflict_noticed:
-                    self._conflict_noticed = True
-                    self.notices.append(f"sensor {sensor} has {before} and {now}, which are the same name: refused")
-                raise Malformed("two names that are the same", f"{before} {now}")
-            self._spelled.remember((sensor, key), now)
-
     def encode(self, request: Request, tag: str | None) -> bytes:
         # `parse_request` has checked the values.
         line = request.line
@@ -263,7 +246,7 @@ class Dialect:
             line = join_fields(fields).encode()
         if tag is not None:
             line = b"%b_TAG:%b" % (line, tag.encode())
-        return line + checksum(line) if self._checksum else line
+        return b"%b%b\n" % (line, checksum(line)) if self._checksum else line + b"\n"
 
 
 def _try_parse(line: bytes) -> tuple[dict[str, str], Malformed | None]:
@@ -273,21 +256,10 @@ def _try_parse(line: bytes) -> tuple[dict[str, str], Malformed | None]:
         return {}, error
 
 
-def _flag(options: Mapping[str, object], key: str, usual: bool) -> bool:
-    value = options.get(key, usual)
-    if not isinstance(value, bool):
-        raise ValueError(f"{key}: expected true or false, got {value!r}")
-    return value
-
-
-def _names(options: Mapping[str, object]) -> list[str]:
-    # `--device` has the names in one text.
-    value = options.get("names", [])
-    names = value.split() if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) and read_name(name) for name in names):
-        raise ValueError(f'names: expected names such as ["TEMP_IN"], got {value!r}')
+def _check_names(names: Sequence[str]) -> None:
+    if not all(map(read_name, names)):
+        raise ValueError(f'names: expected names such as ["TEMP_IN"], got {names!r}')
     if wrong := [name for name in names if read_name(name) in RESERVED]:
         raise ValueError(f"names: {wrong[0]} is reserved")
     if len(set(map(read_name, names))) < len(names):
-        raise ValueError(f"names: two are the same: {value!r}")
-    return names
+        raise ValueError(f"names: two are the same: {names!r}")

@@ -1,0 +1,69 @@
+"""
+The dialect of boards that print names and values: `temp=21.5,hum=48`, `T:21.5 H:48` (docs/dialects.md).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from usbgate.core.errors import Malformed
+from usbgate.core.fieldline import NO_KEY, UNITS
+from usbgate.core.model import Report
+from usbgate.device.dialect import DialectBase
+from usbgate.device.options import DialectOptions
+
+_SEPARATORS = re.compile(r"[,;|\t]")
+_PAIR = re.compile(r"\s*([A-Za-z_][^=:]*)[=:](.*)")
+_UNITS = frozenset(UNITS)
+
+
+class Dialect(DialectBase):
+    """
+    Reads lines of `NAME=VALUE` or `NAME:VALUE`, with commas, semicolons, bars, tabs or blanks between. A line without
+    any is text.
+
+    The options are `sensor`, the id of the board's only sensor (by default the device's name), and `id`, the name of
+    the value that is the sensor's id instead, in lines that have it.
+    """
+
+    def configure(self, options: DialectOptions) -> None:
+        self._sensor = options.sensor("sensor", "")
+        self._id = options.text("id", "id").lower()
+
+    def decode(self, frame: bytes) -> Report | str:
+        try:
+            text = frame.decode()
+        except UnicodeDecodeError:
+            raise Malformed("not UTF-8") from None
+        if text.startswith("#") or not _PAIR.search(text):
+            return text.removeprefix("#").strip()
+        sensor = self._sensor or self.device
+        values: list[tuple[str, str]] = []
+        damages: list[str] = []
+        for part in _parts(text):
+            pair = _PAIR.fullmatch(part)
+            if pair is None:
+                damages.append(NO_KEY)
+                continue
+            name, value = pair[1].strip(), pair[2].strip().strip('"')
+            if name.lower() == self._id:
+                sensor = value
+            else:
+                values.append((name, value))
+        return self.report(sensor, values, left_out=damages)
+
+
+def _parts(text: str) -> Iterator[str]:
+    if _SEPARATORS.search(text):
+        yield from filter(str.strip, _SEPARATORS.split(text))
+        return
+    # Between blanks, what is no pair belongs to the value before it: `Humidity: 48 % Temperature: 21.5 C`.
+    part = ""
+    for word in text.split():
+        if part and _PAIR.fullmatch(word):
+            yield part
+            part = word
+        else:
+            part += word if word in _UNITS else f" {word}"
+    yield part

@@ -1,0 +1,182 @@
+"""
+Checks of dialects: what single frames become, and what a recording of a device does, however it is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from random import Random
+
+from zope.interface.verify import verifyObject
+
+from usbgate.core.counts import DAMAGES
+from usbgate.core.errors import Malformed
+from usbgate.core.fieldline import NOT_MEASUREMENTS, format_line, is_key, is_sensor_id, reads_back
+from usbgate.core.model import Reply, Report
+from usbgate.device.interfaces import Decoded, IDialect, IFraming
+from usbgate.testing.builders import request
+
+# Frames that no dialect may fail on in any other way than by `Malformed`.
+_GARBAGE = (b"\x00", b"\xff\xfe", b":", b"_", b"ID:", b"\xc3\xa9", b"1" * 1024, b"\r", b"ID:20_VALUE:\xff")
+
+CUTS = 40  # places at which a recording is cut
+
+
+def check_dialect(dialect: IDialect, frames: Iterable[tuple[bytes, Decoded]], malformed: Iterable[bytes] = ()) -> None:
+    """
+    Check a dialect against frames of its device, and against what `IDialect` demands of any.
+
+    Args:
+        dialect: A new instance.
+        frames: Frames (lines without their ends), each with what it must become.
+        malformed: Frames that must raise `Malformed`.
+
+    Raises:
+        AssertionError: The dialect is wrong; the message has the frame.
+        zope.interface.Invalid: It does not provide `IDialect`.
+    """
+    verifyObject(IDialect, dialect)
+    verifyObject(IFraming, dialect.framing())
+    for frame, expected in frames:
+        found = dialect.decode(frame)
+        assert found == expected, f"{frame!r} became {found!r}, not {expected!r}"
+        _check_decoded(frame, found)
+    for frame in malformed:
+        assert _decode(dialect, frame) is None, f"{frame!r} is not refused"
+    for frame in _GARBAGE:
+        _check_decoded(frame, _decode(dialect, frame))
+    assert isinstance(dialect.opened(), bytes), "opened: not bytes"
+    ends = dialect.framing().ends
+    for each in (request(), request("9", "L", LEVEL="50")):
+        for tag in (None, "3f"):
+            try:
+                written = dialect.encode(each, tag)
+            except Malformed:
+                continue
+            assert isinstance(written, bytes), f"{each!r} becomes {written!r}"
+            line = written.rstrip(ends)
+            assert not set(ends) & set(line), f"{each!r} becomes more than one line: {written!r}"
+            assert not ends or not written or line != written, f"{each!r} has no line end: {written!r}"
+
+
+def _decode(dialect: IDialect, frame: bytes) -> Decoded | None:
+    try:
+        return dialect.decode(frame)
+    except Malformed:
+        return None
+
+
+def _each(decoded: Decoded) -> Sequence[Report | str | Reply]:
+    return (decoded,) if isinstance(decoded, Report | str | Reply) else decoded
+
+
+def _check_decoded(frame: bytes, decoded: Decoded | None) -> None:
+    for found in () if decoded is None else _each(decoded):
+        if not isinstance(found, Report):
+            assert isinstance(found, str | Reply), f"{frame!r} became {found!r}"
+            continue
+        assert is_sensor_id(found.sensor), f"{frame!r}: not a sensor id: {found.sensor!r}"
+        assert found.values or found.command is not None, f"{frame!r}: neither values nor a command"
+        for key, value in found.values:
+            assert is_key(key), f"{frame!r}: not a key: {key!r}"
+            assert key == key.upper(), f"{frame!r}: not in upper case: {key!r}"
+            assert key not in NOT_MEASUREMENTS, f"{frame!r}: usbgate uses this key itself: {key!r}"
+            assert reads_back(value), f"{frame!r}: not a value: {value!r}"
+        for reason in found.left_out:
+            assert reason in DAMAGES, f"{frame!r}: not a reason to leave a field out: {reason!r}"
+
+
+def transcript(dialect: IDialect, data: bytes, size: int = 0) -> list[str]:
+    """
+    Return what a dialect makes of all that a device sends, as usbgate reads it after opening the port.
+
+    Args:
+        dialect: A new instance.
+        data: What is sent; behind it, the device is silent.
+        size: Bytes that are read at a time; 0 for all at once.
+
+    Returns:
+        Lines: `ID:20_TEMP:21.5` for a report, with the reasons behind it if fields are left out; `text: …`;
+        `reply: b'…'`; `malformed: …` with the reason; `partial` for a first frame that does not count.
+    """
+    return list(_transcribe(dialect, data, size or len(data) or 1))
+
+
+def _transcribe(dialect: IDialect, data: bytes, size: int) -> Iterator[str]:
+    framing = dialect.framing()
+    is_first = True
+    for frame in _frames(framing, data, size):
+        if is_first:
+            is_first = False
+            if frame and framing.is_partial(frame):
+                yield "partial"
+                continue
+        if not frame:
+            continue
+        if len(frame) > framing.limit:
+            yield f"malformed: {'line' if framing.ends else 'frame'} too long"
+            continue
+        try:
+            decoded = dialect.decode(frame)
+        except Malformed as error:
+            yield f"malformed: {error.reason}"
+            continue
+        yield from map(_spell, _each(decoded))
+
+
+def _frames(framing: IFraming, data: bytes, size: int) -> Iterator[bytes]:
+    for start in range(0, len(data), size):
+        yield from framing.feed(data[start : start + size])
+    if framing.gap is not None:
+        yield from framing.end()
+
+
+def _spell(found: Report | str | Reply) -> str:
+    if isinstance(found, str):
+        return f"text: {found}"
+    if isinstance(found, Reply):
+        return f"reply: {found.data!r}"
+    fields = {"ID": found.sensor, **dict(found.values)}
+    for key, value in (("MSG", found.command), ("TAG", found.tag)):
+        if value is not None:
+            fields[key] = value
+    return format_line(fields) + (f" left out: {', '.join(found.left_out)}" if found.left_out else "")
+
+
+def check_recording(
+    make: Callable[[], IDialect], data: bytes, expected: Sequence[str], *, checksums: bool = False
+) -> None:
+    """
+    Check what a dialect makes of a recording: read whole, in pieces of any size and byte by byte; behind noise; and
+    behind a part of itself, as if the device had been unplugged, or its port opened, at any byte.
+
+    Args:
+        make: Makes a new dialect.
+        data: What the device has sent, at least one whole frame, from the beginning of one to the end of one.
+        expected: What `transcript` must return.
+        checksums: Whether the frames have checksums: then nothing may be reported of one that was cut.
+
+    Raises:
+        AssertionError: The dialect is wrong; the message says where.
+    """
+    for size in (0, 1, 2, 7, 64):
+        found = transcript(make(), data, size)
+        assert found == list(expected), f"read by {size or 'all'}: {_difference(found, expected)}"
+    twice = transcript(make(), data * 2)
+    again = twice[len(expected) :]
+    assert again, "nothing is reported when the recording is read a second time"
+    known = set(expected) | set(twice)
+    random = Random(0)
+    for place in sorted({random.randrange(len(data)) for _ in range(CUTS)}):
+        for start in (data[place:], data[:place], random.randbytes(place % 300)):
+            found = transcript(make(), start + data * 2, 1 + place % 50)
+            assert found[-len(again) :] == again, f"behind {start[-40:]!r}: {_difference(found[-len(again) :], again)}"
+            invented = [line for line in found if line.startswith("ID:") and line not in known]
+            assert not (checksums and invented), f"behind {start[-40:]!r}: {invented[0]}"
+
+
+def _difference(found: Sequence[str], expected: Sequence[str]) -> str:
+    for number, (one, other) in enumerate(zip(found, expected, strict=False)):
+        if one != other:
+            return f"line {number + 1} is {one!r}, not {other!r}"
+    return f"{len(found)} lines, not {len(expected)}: {(found or expected)[-1] if found or expected else ''!r}"
