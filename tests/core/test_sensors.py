@@ -5,7 +5,7 @@ Which device owns a sensor, and which sensors are remembered, also in random wor
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -166,7 +166,7 @@ class World:
         model = self.model
         if owner is not None:
             assert before == {"9": owner}, "the owner is stored"
-        self.sensors.restore(before, [] if newest is None else [reading(1.0, sensor="9", device=newest)])
+        list(self.sensors.restore(before, [] if newest is None else [reading(1.0, sensor="9", device=newest)]))
         if before:
             if model.owner is None or not model.passed:
                 if model.asked != before["9"]:
@@ -221,9 +221,9 @@ class OwnerWorlds(SynchronousTestCase):
         """
         really = KnownSensors.restore
 
-        def claims_are_kept(self: KnownSensors, owners: dict[str, str], *readings: list[object]) -> None:
+        def claims_are_kept(self: KnownSensors, owners: dict[str, str], *readings: list[object]) -> Iterator[None]:
             known = self.get("9")
-            really(self, {} if known is not None and known.owned else owners, *readings)  # type: ignore[arg-type]
+            return really(self, {} if known is not None and known.owned else owners, *readings)  # type: ignore[arg-type]
 
         parts: list[Callable[[], object]] = [
             lambda: self.patch(rules, "REPORTS_TO_OWN", 2),
@@ -232,7 +232,7 @@ class OwnerWorlds(SynchronousTestCase):
             lambda: self.patch(KnownSensors, "may_pass", lambda self, known: True),
             lambda: self.patch(KnownSensors, "may_pass", lambda self, known: known.failed),
             lambda: self.patch(KnownSensors, "pass_on", lambda *_: None),
-            lambda: self.patch(KnownSensors, "restore", lambda *_: None),
+            lambda: self.patch(KnownSensors, "restore", lambda *_: ()),
             lambda: self.patch(KnownSensors, "restore", claims_are_kept),
         ]
         for take_out in parts:
@@ -337,7 +337,7 @@ class OwnerTests(SynchronousTestCase):
         A stored owner is asked before it is heard again, and whoever reported first meanwhile.
         """
         self.report("b", 5, answers=True)
-        self.sensors.restore({"9": "a", "7": "a"}, [])
+        list(self.sensors.restore({"9": "a", "7": "a"}, []))
         self.assertEqual((self.sensors.asked("9"), self.sensors.asked("7")), ("a", "a"))
         self.report("b", 5, sensor="7")
         self.assertEqual(self.sensors.asked("7"), "a")
@@ -413,7 +413,7 @@ class MemoryTests(SynchronousTestCase):
         """
         A device that reports a sensor of another one, which was forgotten, pushes out none of that one's.
         """
-        self.sensors.restore({"old": "a"}, [])
+        list(self.sensors.restore({"old": "a"}, []))
         for n in range(20):
             self.report("a", f"a{n}")
         self.report("b", "old")
@@ -440,6 +440,6 @@ class MemoryTests(SynchronousTestCase):
         """
         for n in range(5):
             self.report("a", f"a{n}")
-        self.sensors.restore({}, [reading(1.0, sensor=f"s{n}", device="a", at=n) for n in range(30)])
+        list(self.sensors.restore({}, [reading(1.0, sensor=f"s{n}", device="a", at=n) for n in range(30)]))
         expected = [*(f"a{n}" for n in range(5)), *(f"s{n}" for n in range(15, 30))]
         self.assertEqual(sorted(self.sensors.ids()), sorted(expected))

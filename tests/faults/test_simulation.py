@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -146,8 +146,8 @@ class TestSabotage(SimulationCase):
         """
         really = KnownSensors.restore
 
-        def restore(sensors: KnownSensors, owners: dict[str, str], readings: list[Reading]) -> None:
-            really(sensors, owners, readings)
+        def restore(sensors: KnownSensors, owners: dict[str, str], readings: list[Reading]) -> Iterator[None]:
+            yield from really(sensors, owners, readings)
             for reading in readings:
                 if known := sensors.get(reading.sensor):
                     known.asked.remember(reading)

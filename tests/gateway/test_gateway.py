@@ -29,6 +29,7 @@ from usbgate.core.model import (
     RequestRecord,
 )
 from usbgate.core.rules import Rules
+from usbgate.core.sensors import RESTORED_AT_ONCE
 from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.device.interfaces import IDeviceLink, ILinkListener
@@ -300,6 +301,20 @@ class LiveTests(GatewayCase):
         self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
         self.assertEqual([r.value for r in self.gateway.queries.last(None, None)], [9.0, 2.0, 3.0])
         self.assertEqual([s.device for s in self.gateway.queries.sensors()], ["leonardo", "old"])
+
+    def test_recall_many(self) -> None:
+        """
+        So many readings are taken over in a reactor turn, and those that come meanwhile are newer.
+        """
+        self.store.add([Reading(n, "old", str(n), "VALUE", 1.0, None, None, True) for n in range(2500)])
+        restored = Deferred.fromCoroutine(self.gateway.restore())
+        self.assertEqual(len([*self.gateway.queries.last(None, None)]), RESTORED_AT_ONCE)
+        self.receive(("0", "9"), ("2499", "9"))
+        self.clock.advance(0)
+        self.successResultOf(restored)
+        values = {r.sensor: r.value for r in self.gateway.queries.last(None, None)}
+        self.assertEqual(len(values), 2500)
+        self.assertEqual([sensor for sensor, value in values.items() if value == 9.0], ["0", "2499"])
 
     def test_recall_again(self) -> None:
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from math import inf
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from usbgate.core.fieldline import join_fields, parse_value
 from usbgate.core.fieldunits import FieldUnits, UnitChange
 from usbgate.core.model import Answer, ClockMark, OwnerRecord, Question, Reading, Report, RequestRecord, Row, make
 from usbgate.core.onchange import OnChangeFilter
-from usbgate.core.sensors import KnownSensors, OwnerChange
+from usbgate.core.sensors import RESTORED_AT_ONCE, KnownSensors, OwnerChange
 from usbgate.core.settings import SensorSettings
 
 CONTESTED_REMEMBERED = 1000  # sensors for which the two-devices warning was already given
@@ -228,16 +228,19 @@ class Recorder:
             runs = self._runs(held, marks, *runs)
         return Entry(runs, changes, contested, unit_changes, self.alarms.take_unlogged(), owner_changes)
 
-    def restore(self, owners: Mapping[str, str], readings: Sequence[Reading]) -> None:
+    def restore(self, owners: Mapping[str, str], readings: Sequence[Reading]) -> Iterator[None]:
         """
-        Take over what the database has.
+        Take over what the database has. Yield now and then, so that other work gets its turn.
 
         Args:
             owners: The devices that own sensors, by sensor.
             readings: The newest of each field, oldest first.
         """
-        self.sensors.restore(owners, readings)
-        self._units.restore(readings)
+        yield from self.sensors.restore(owners, readings)
+        for start in range(0, len(readings), RESTORED_AT_ONCE):
+            if start:
+                yield
+            self._units.restore(readings[start : start + RESTORED_AT_ONCE])
 
     def record_changes(self, changes: Sequence[Change], stamp: Stamp) -> Entry:
         """

@@ -7,7 +7,7 @@ Pure rules; times come in.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from usbgate.core.model import Reading
 SENSORS_REMEMBERED = 10_000  # of one device, protocol §3; more are stored, not remembered
 FIELDS_REMEMBERED = 64  # of one sensor; a line has room for more, but a device with more is broken
 REPORTS_TO_OWN = 3  # a line that a collision or a reset made up comes once, perhaps twice
+RESTORED_AT_ONCE = 1000  # readings: 2 ms
 FORGOTTEN_AT_ONCE = 100  # chosen by one look at all sensors of a device, which takes milliseconds
 
 
@@ -240,9 +241,10 @@ class KnownSensors:
             if self.may_pass(known):
                 self.pass_on(sensor, known)
 
-    def restore(self, owners: Mapping[str, str], readings: Sequence[Reading]) -> None:
+    def restore(self, owners: Mapping[str, str], readings: Sequence[Reading]) -> Iterator[None]:
         """
-        Fill in readings of the database if none was received since; they replace those restored before.
+        Fill in readings of the database if none was received since; they replace those restored before. Yield after
+        each `RESTORED_AT_ONCE` readings: others may be received meanwhile.
 
         A stored owner also replaces one that was found since usbgate started: a device that happens to report first
         after a restart must not take the sensors of another.
@@ -257,11 +259,15 @@ class KnownSensors:
             if sensor in owners and known.owned in ("", "claimed", "stored"):
                 self._ask(known, owners[sensor])
                 known.owned = "stored"
-        for reading in readings:
+        for number, reading in enumerate(readings, 1):
             self._restore(reading, derived)
+            if number % RESTORED_AT_ONCE == 0:
+                yield
         if len(self.devices) > 1:
             self.changes += [
-                OwnerChange(sensor, known.device, "claimed", known.device) for sensor, known in derived.items()
+                OwnerChange(sensor, known.device, "claimed", known.device)
+                for sensor, known in derived.items()
+                if known.owned == "stored" and self._sensors.get(sensor) is known  # not passed on or forgotten since
             ]
 
     def _restore(self, reading: Reading, derived: dict[str, KnownSensor]) -> None:

@@ -13,6 +13,7 @@ from uuid import uuid4
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -97,6 +98,7 @@ class Gateway(Service):
         self._states = StateEvents(reactor, self._events.publish)
         self._holders = Holders()
         self._replies = Replies(reactor, self._record_late)
+        self._reactor = reactor
         self._journal: IJournal | None = None
         self._store: IStore | None = None
         self._stopping = False
@@ -179,7 +181,8 @@ class Gateway(Service):
         """
         if self._store is not None:
             owners = await self._store.owners()
-            self._recorder.restore(owners, await self._store.latest())
+            for _ in self._recorder.restore(owners, await self._store.latest()):
+                await deferLater(self._reactor, 0)
             stored = await self._store.alarms()
             stamp = self.stamp()
             self._take_changes(self._recorder.alarms.restore(stored, stamp.at, stamp.trusted), stamp)
