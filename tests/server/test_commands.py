@@ -279,6 +279,7 @@ class ReadingTests(WordCase):
         lines = self.ask_long_history()
         self.assertLess(self.client.unsent, 64 * 1024 + 50 * HISTORY_PAGE * 2)
         self.assertLess(len(self.gateway.pages), 5)
+        self.assertEqual(self.gateway.pages_kept, 0)
         self.transport.stuck = False
         self.transport.take()
         self.clock.pump([0.0] * 1000)

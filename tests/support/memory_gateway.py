@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+from weakref import ref
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -48,6 +49,12 @@ AT_TEXT = "2013-03-11T21:02:10.123Z"
 ORIGINALS = b"MSG:J_ID:20_ORIGIN:TOTO"
 ECHO = "MSG:J_ID:20_ORIGIN:TOTO"
 ANSWER = f"ID:20_VALUE:456_MSG:J_AT:{AT_TEXT}"
+
+
+class _Page(list[StoredReading]):
+    """
+    A list to which there can be weak references.
+    """
 
 
 @implementer(IGateway, IQueries)
@@ -96,6 +103,7 @@ class MemoryGateway:
         self.presented: dict[str, SensorSettings] = {}
         self.stored: list[StoredReading] = []
         self.pages: list[tuple[Selection, int, int, int]] = []
+        self._page_references: list[ref[_Page]] = []
         self.page_fails: Exception | None = None
         self.stored_buckets: list[Bucket] = []
         self.bucket_calls: list[tuple[Selection, int, int]] = []
@@ -222,7 +230,16 @@ class MemoryGateway:
         self.pages.append((selection, first, last, limit))
         if self.page_fails is not None and len(self.pages) > 1:
             return fail(self.page_fails)
-        return succeed([each for each in self._selected(selection) if first <= each.seq <= last][:limit])
+        found = _Page([each for each in self._selected(selection) if first <= each.seq <= last][:limit])
+        self._page_references.append(ref(found))
+        return succeed(found)
+
+    @property
+    def pages_kept(self) -> int:
+        """
+        How many pages of readings somebody still has.
+        """
+        return sum(reference() is not None for reference in self._page_references)
 
     def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
         self.bucket_calls.append((selection, width, limit))

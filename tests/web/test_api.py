@@ -547,6 +547,7 @@ class HistoryTests(WebTestCase):
             for _ in range(20):
                 await self.call("GET", "/healthz")
         self.assertLess(seen, 60)
+        self.assertEqual(self.gateway.pages_kept, 0)
         client.transport.resumeProducing()
         await until(lambda: client.lost)
         self.assertEqual(
@@ -570,15 +571,19 @@ class HistoryTests(WebTestCase):
 
     async def test_hung_up(self) -> None:
         """
-        When a client disconnects, no more pages are fetched, and nothing is logged.
+        When a client disconnects, no more pages are fetched, what is unsent is freed at once, and nothing is logged.
         """
         self.store(60_000)
         client = await self.connect()
         client.say("GET /api/v1/readings?sensor=20 HTTP/1.1\nHost: localhost")
         await until(lambda: client.received)
+        client.transport.pauseProducing()
+        (transport,) = [channel.transport for channel in self.web.site.channels]
+        await until(lambda: transport.dataBuffer)
         client.transport.abortConnection()
         await until(lambda: not self.web.site.channels)
         self.assertLess(len(self.gateway.pages), 60)
+        self.assertEqual(transport.dataBuffer, b"")
 
     async def test_requests(self) -> None:
         """

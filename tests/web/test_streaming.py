@@ -4,7 +4,7 @@ Long responses: sent as they are read, and bounded in all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -26,6 +26,7 @@ class SlowRequest:
     def __init__(self) -> None:
         self.written = 0
         self.finished = False
+        self.aborted = False
         self.headers: dict[str, str] = {}
         self.producer: Any = None
 
@@ -88,9 +89,9 @@ class SlowRequest:
 
     def abortConnection(self) -> None:
         """
-        Nobody is disconnected in these tests.
+        The client is disconnected.
         """
-        raise AssertionError("disconnected")
+        self.aborted = True
 
 
 class ResponsesTests(SynchronousTestCase):
@@ -133,6 +134,34 @@ class ResponsesTests(SynchronousTestCase):
         self.successResultOf(sent)
         self.assertTrue(self.request.finished)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_large_pieces(self) -> None:
+        """
+        Pieces that wait for their clients are counted, too: who does not read the next one is disconnected, and nothing
+        else begins, until others have read theirs.
+        """
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(3):
+                yield b"x" * (HELD_IN_ALL // 8)
+
+        def stream(request: SlowRequest) -> Deferred[None]:
+            return Deferred.fromCoroutine(self.responses.stream_fetched(request, "text/plain", pieces(), {}))
+
+        slow = [SlowRequest() for _ in range(9)]
+        streaming = [*map(stream, slow)]
+        self.assertEqual([request.aborted for request in slow], [False] * 8 + [True])
+        streaming[8].cancel()  # as the request does when the connection is lost
+        self.failureResultOf(streaming[8], CancelledError)
+        self.failureResultOf(self.send(PIECE + 1), LimitExceeded)
+        streaming[0].cancel()
+        self.failureResultOf(streaming[0], CancelledError)
+        for _ in range(3):
+            slow[1].read()
+        self.successResultOf(streaming[1])
+        stream(self.request)
+        self.assertFalse(self.request.aborted)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 7)
 
     def test_held(self) -> None:
         """

@@ -154,10 +154,13 @@ async def _send_pages(console: Console, selection: Selection, limit: int) -> Non
     while limit:
         page = await queries.page(selection, first, last, min(HISTORY_PAGE, limit))
         await console.send_data((reading_fields(stored.reading) for stored in page), held=True)
-        if len(page) < HISTORY_PAGE or not await console.room_made():
+        if len(page) < HISTORY_PAGE:
             return
         limit -= len(page)
         first = page[-1].seq + 1
+        del page  # larger than its lines, which alone wait for the client
+        if not await console.room_made():
+            return
 
 
 @word("watch [ID ...]")

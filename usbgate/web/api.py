@@ -97,7 +97,6 @@ class Api:
             metrics_limit: The most readings, the most sensors and the most alarms in the metrics.
         """
         self.wall = wall
-        self._reactor = reactor
         self._gateway = gateway
         self._authority = authority
         self.credentials = credentials
@@ -157,7 +156,7 @@ class Api:
         """
         csv = CsvFormat() if wants_csv(request.getHeader("Accept") or "") else None
         queries = self._queries_of(request)
-        await send_readings(self._reactor, self.responses, queries, request, query, csv, self.wall())
+        await send_readings(self.responses, queries, request, query, csv, self.wall())
 
     @calls.get("/api/v1/readings.csv", content={CSV: []}, errors=[StoreUnavailable])
     async def readings_csv(self, request: Any, query: schema.CsvQuery) -> None:
@@ -167,7 +166,7 @@ class Api:
         zone = None if query.zone is None else ZoneInfo(query.zone)
         csv = CsvFormat(SEPARATORS[query.separator], query.decimal == "comma", zone, query.formulas == "kept")
         queries = self._queries_of(request)
-        await send_readings(self._reactor, self.responses, queries, request, query, csv, self.wall())
+        await send_readings(self.responses, queries, request, query, csv, self.wall())
 
     @calls.get("/api/v1/states", errors=[StoreUnavailable])
     async def states(self, request: Any, query: schema.StatesQuery) -> schema.ApiStates:

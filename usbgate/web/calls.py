@@ -173,7 +173,9 @@ class HttpCalls:
                     arguments["body"] = _read_body(request, body)
                 answer = await method(api, request, **arguments)
                 if answer is not None:
-                    await _answer(api, request, answer)
+                    encoded = msgspec.json.encode(answer)
+                    del answer  # larger than its encoding, which alone waits for the client
+                    await api.responses.send(request, HTTPStatus.OK, JSON, encoded, {"Cache-Control": "no-store"})
             except CancelledError:
                 raise  # the client has disconnected, and klein knows
             except Exception as error:
@@ -184,11 +186,6 @@ class HttpCalls:
         rule = path.replace("{sensor}", "<id:sensor>").replace("{", "<").replace("}", ">")
         self._app.route(rule, methods=[verb])(call)
         return call
-
-
-async def _answer(api: Any, request: Any, answer: msgspec.Struct) -> None:
-    body = msgspec.json.encode(answer)
-    await api.responses.send(request, HTTPStatus.OK, JSON, body, {"Cache-Control": "no-store"})
 
 
 async def _fail(request: Any, error: Exception) -> None:

@@ -4,12 +4,11 @@ Stored readings as JSON or CSV, fetched page by page while they are sent; and ag
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from twisted.internet.interfaces import IReactorTime
 
 from usbgate.core.errors import Malformed
 from usbgate.core.model import Selection, StoredReading
@@ -18,7 +17,7 @@ from usbgate.web.csvformat import CsvFormat
 from usbgate.web.query import check_order
 from usbgate.web.schema import CSV, JSON, MAX_BUCKETS, MAX_SELECTIONS, ApiBucket, ApiBuckets, ApiReading, ReadingsQuery
 from usbgate.web.serialize import bucket_json, reading_json
-from usbgate.web.streaming import Responses, StreamedResponse
+from usbgate.web.streaming import Responses
 
 # Readings of a page: 5 ms of the reactor's time, in which they are encoded.
 PAGE = 1_000
@@ -29,7 +28,6 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def send_readings(
-    reactor: IReactorTime,
     responses: Responses,
     queries: IQueries,
     request: Any,
@@ -41,7 +39,6 @@ async def send_readings(
     Respond with readings, or with aggregates of them.
 
     Args:
-        reactor: For time limits.
         responses: Sends long responses.
         queries: The gateway's queries.
         request: The request.
@@ -52,6 +49,7 @@ async def send_readings(
     Raises:
         Malformed: `since` is later than `until`, or there are too many selections.
         StoreUnavailable: The store can't be queried; the response may have begun.
+        LimitExceeded: Too much waits for other clients.
     """
     check_order(query.since, query.until)
     selections = _selections(query)
@@ -64,32 +62,34 @@ async def send_readings(
         )
     content_type = JSON if csv is None else f"{CSV}; charset=utf-8; header=present"
     if query.bucket is not None:
-        limit = min(query.limit or MAX_BUCKETS, MAX_BUCKETS // len(selections))
-        buckets: list[ApiBucket] = []
-        times: list[int] = []
-        for selection in selections:
-            found = await queries.buckets(selection, round(query.bucket * 1000), limit)
-            made = (bucket_json(selection.sensor, each) for each in found)
-            buckets += await responses.collect(made, BUCKETS_PER_TURN)
-            times += [each.at for each in found]
-        if csv is None:
-            body = _encode(ApiBuckets(bucket=float(query.bucket), buckets=buckets))
-        else:
-            body = b"".join(await responses.collect(_buckets_csv(csv, buckets, times), 1))
+        # What it is made from is not kept while the client reads.
+        body = await _buckets(responses, queries, selections, query.bucket, query.limit, csv)
         await responses.send(request, HTTPStatus.OK, content_type, body, headers)
         return
     extents = [(selection, await queries.extent(selection, query.limit or None)) for selection in selections]
-    pages = _pages(queries, extents)
-    for name, value in {"Content-Type": content_type, **headers}.items():
-        request.setHeader(name, value)
-    if request.method != b"HEAD":
-        response = StreamedResponse(reactor, request)
-        try:
-            async for piece in _json_pieces(pages) if csv is None else _csv_pieces(pages, csv):
-                await response.write(piece)
-        finally:
-            response.close()
-    request.finish()
+    pieces = _json_pieces(queries, extents) if csv is None else _csv_pieces(queries, extents, csv)
+    await responses.stream_fetched(request, content_type, pieces, headers)
+
+
+async def _buckets(
+    responses: Responses,
+    queries: IQueries,
+    selections: Sequence[Selection],
+    width: float,
+    most: int | None,
+    csv: CsvFormat | None,
+) -> bytes:
+    limit = min(most or MAX_BUCKETS, MAX_BUCKETS // len(selections))
+    buckets: list[ApiBucket] = []
+    times: list[int] = []
+    for selection in selections:
+        found = await queries.buckets(selection, round(width * 1000), limit)
+        made = (bucket_json(selection.sensor, each) for each in found)
+        buckets += await responses.collect(made, BUCKETS_PER_TURN)
+        times += [each.at for each in found]
+    if csv is None:
+        return _encode(ApiBuckets(bucket=float(width), buckets=buckets))
+    return b"".join(await responses.collect(_buckets_csv(csv, buckets, times), 1))
 
 
 def _name(queries: IQueries, sensor: str) -> str:
@@ -118,14 +118,17 @@ def wants_csv(accept: str) -> bool:
 
 
 async def _pages(
-    queries: IQueries, extents: Sequence[tuple[Selection, tuple[int, int] | None]]
-) -> AsyncIterator[list[StoredReading]]:
+    queries: IQueries,
+    extents: Sequence[tuple[Selection, tuple[int, int] | None]],
+    encode: Callable[[Sequence[StoredReading]], bytes],
+) -> AsyncIterator[bytes]:
     """
-    Fetch readings, one selection after the other, each oldest first.
+    Fetch and encode readings, one selection after the other, each oldest first.
 
     Args:
         queries: The gateway's queries.
         extents: The selections, each with the numbers of the first and the last reading; None for none.
+        encode: Encodes a page.
 
     Raises:
         StoreUnavailable: The store can't be queried.
@@ -136,32 +139,41 @@ async def _pages(
         first, last = extent
         while first <= last:
             page = await queries.page(selection, first, last, PAGE)
-            if page:
-                yield page
-            if len(page) < PAGE:
+            if not page:
                 break
-            first = page[-1].seq + 1
+            piece, first, is_last = encode(page), page[-1].seq + 1, len(page) < PAGE
+            del page  # three times as large as its encoding, which alone waits for the client
+            yield piece
+            if is_last:
+                break
 
 
-async def _json_pieces(pages: AsyncIterator[Sequence[StoredReading]]) -> AsyncIterator[bytes]:
+async def _json_pieces(
+    queries: IQueries, extents: Sequence[tuple[Selection, tuple[int, int] | None]]
+) -> AsyncIterator[bytes]:
     """
     Encode readings as one `ApiReadings`.
     """
-    yield b'{"readings":['
-    separator = b""
-    async for page in pages:
-        yield separator + _encode([reading_json(stored) for stored in page])[1:-1]
+    separator = b'{"readings":['
+    async for piece in _pages(queries, extents, lambda page: _encode([*map(reading_json, page)])[1:-1]):
+        yield separator + piece
         separator = b","
-    yield b"]}"
+    yield b"]}" if separator == b"," else separator + b"]}"
 
 
-async def _csv_pieces(pages: AsyncIterator[Sequence[StoredReading]], csv: CsvFormat) -> AsyncIterator[bytes]:
+async def _csv_pieces(
+    queries: IQueries, extents: Sequence[tuple[Selection, tuple[int, int] | None]], csv: CsvFormat
+) -> AsyncIterator[bytes]:
     """
     Encode readings as CSV with a header row.
     """
     yield csv.encode([ApiReading.__struct_fields__])
-    async for page in pages:
-        yield csv.encode([csv.cells(reading_json(stored), stored.reading.at) for stored in page])
+
+    def encode(page: Sequence[StoredReading]) -> bytes:
+        return csv.encode([csv.cells(reading_json(stored), stored.reading.at) for stored in page])
+
+    async for piece in _pages(queries, extents, encode):
+        yield piece
 
 
 def _buckets_csv(csv: CsvFormat, buckets: Sequence[ApiBucket], times: Sequence[int]) -> Iterator[bytes]:
