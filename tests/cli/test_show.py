@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from click.testing import CliRunner
@@ -23,7 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.running import environment
 from tests.support.standin import replying
 from usbgate.cli.main import main
-from usbgate.cli.tables import plain, spell_duration, spell_size, styled
+from usbgate.cli.tables import plain, spell_duration, spell_size, spell_time_briefly, styled
 from usbgate.core.counts import LinkCounts
 from usbgate.core.fieldline import format_time
 
@@ -63,6 +64,7 @@ REPLIES = {
     "requests": [REQUEST],
     "malformed": [f"AT:{AT}_FROM:uno_REASON:no key_TEXT:x y"],
     "history 22": [TEMP, BAT],
+    "history 31": [f"ID:31_X:1_AT:{AT}_DEV:uno"],
 }
 
 
@@ -173,7 +175,7 @@ class TableTests(ShowCase):
         self.assertRegex(alarm, r"^a1 +22 climate  TEMP   21.5 °C  > 20 +20.* active  nobody$")
         stored = {"alarms 22 since=7d limit=1000": [OLD_ALARM, ALARM]}
         _, old, _ = self.show("alarms", "22", "--since", "7d", **stored).splitlines()
-        self.assertRegex(old, r" ended 3 d 4 h ago  Zoé 3 d 4 h ago$")
+        self.assertRegex(old, r" ended 3 d ago  Zoé 3 d ago$")
 
     def test_requests(self) -> None:
         """
@@ -398,6 +400,14 @@ class TerminalTests(SynchronousTestCase):
             for word in ("ALARM", "climate", "LIMIT", "nobody"):
                 self.assertIn(word, shown)
 
+    def test_empty_column(self) -> None:
+        """
+        A column that is empty in all rows is left out.
+        """
+        shown = self.on_terminal("history", "31")
+        self.assertIn("VALUE", shown)
+        self.assertNotIn("ANSWERED", shown)
+
     def test_without_utf8(self) -> None:
         """
         A terminal that has no degree sign shows something else in its place.
@@ -419,6 +429,14 @@ class SpellingTests(SynchronousTestCase):
             *((3661, "1 h 1 min"), (86_400, "1 d"), (90_000, "1 d 1 h"), (86_460, "1 d"), (864_000, "10 d")),
         ]:
             self.assertEqual(spell_duration(seconds), text)
+
+    def test_time(self) -> None:
+        """
+        A time of today is shown without the day.
+        """
+        now = datetime.now().astimezone()
+        self.assertEqual(spell_time_briefly(now.isoformat()), f"{now:%H:%M:%S}")
+        self.assertRegex(spell_time_briefly(AT), r"^2013-03-1\d \d\d:\d\d:10$")
 
     def test_sizes(self) -> None:
         """

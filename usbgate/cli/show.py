@@ -34,7 +34,7 @@ from usbgate.cli.records import (
     reading_record,
     request_record,
 )
-from usbgate.cli.tables import Cell, count, print_table, spell_age, spell_time
+from usbgate.cli.tables import Cell, count, print_table, spell_age, spell_time, spell_time_briefly
 from usbgate.core.display import defused
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -265,9 +265,9 @@ def _alarm_row(alarm: Record, reader: Reader) -> Sequence[Cell]:
         alarm["field"],
         reader.spell_value(alarm),
         alarm["condition"],
-        spell_time(alarm["since"]),
-        ("active", TROUBLE) if alarm["ended"] is None else f"ended {spell_age(alarm['ended'])} ago",
-        ("nobody", "yellow") if seen is None else f"{seen['by']} {spell_age(seen['at'])} ago",
+        spell_time_briefly(alarm["since"]),
+        ("active", TROUBLE) if alarm["ended"] is None else f"ended {spell_age(alarm['ended'], 1)} ago",
+        ("nobody", "yellow") if seen is None else f"{seen['by']} {spell_age(seen['at'], 1)} ago",
     )
 
 

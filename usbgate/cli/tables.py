@@ -30,7 +30,8 @@ _SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[Cell]], right: Collection[str] = ()) -> None:
     """
-    Print a table; on a terminal that is too narrow for it, the cells of each row one below the other.
+    Print a table; on a terminal, without columns that are empty in all rows, and if it is too narrow, with the cells of
+    each row one below the other.
 
     Args:
         titles: A title for each column; if all are empty, no title is printed.
@@ -49,8 +50,14 @@ def _print_rich(titles: Sequence[str], rows: Iterable[Sequence[Cell]], right: Co
     from rich.text import Text
 
     console = Console(highlight=False)
-    lines = list(rows)
-    columns = [[title, *map(plain, cells)] for title, cells in zip(titles, zip(*lines, strict=True), strict=True)]
+    filled = [
+        (title, cells)
+        for title, cells in zip(titles, zip(*rows, strict=True), strict=True)
+        if not title or any(map(plain, cells))
+    ]
+    titles = [title for title, _ in filled]
+    lines = list(zip(*(cells for _, cells in filled), strict=True))
+    columns = [[title, *map(plain, cells)] for title, cells in filled]
     widths = _fit(columns, console.width - len(_GAP) * len(columns))
     if widths is None:
         for line in lines:
@@ -120,16 +127,24 @@ def spell_time(text: str) -> str:
     return f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-def spell_age(text: str) -> str:
+def spell_time_briefly(text: str) -> str:
     """
-    Return how long ago a time of a data line was, in its two largest units.
+    Return a time of a data line as local time, to the second, without the day if that is today.
     """
-    return spell_duration(time.time() - datetime.fromisoformat(text).timestamp())
+    at = datetime.fromisoformat(text).astimezone()
+    return f"{at:%H:%M:%S}" if at.date() == datetime.now().date() else spell_time(text)
 
 
-def spell_duration(seconds: float) -> str:
+def spell_age(text: str, units: int = 2) -> str:
     """
-    Return a duration in its two largest units: `3 h 12 min`; 0 s for anything shorter.
+    Return how long ago a time of a data line was, in its largest units.
+    """
+    return spell_duration(time.time() - datetime.fromisoformat(text).timestamp(), units)
+
+
+def spell_duration(seconds: float, units: int = 2) -> str:
+    """
+    Return a duration in its largest units: `3 h 12 min`; 0 s for anything shorter.
     """
     left = max(0, int(seconds))
     parts: list[str] = []
@@ -137,7 +152,7 @@ def spell_duration(seconds: float) -> str:
         count, left = divmod(left, size)
         if count or parts or unit == "s":
             parts.append(f"{count} {unit}")
-    return " ".join(part for part in parts[:2] if parts.index(part) == 0 or not part.startswith("0 "))
+    return " ".join(part for part in parts[:units] if parts.index(part) == 0 or not part.startswith("0 "))
 
 
 def spell_size(size: float) -> str:
