@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 
 import psycopg2
 from click.testing import CliRunner, Result
@@ -25,6 +26,12 @@ class GrantCase(RunningCase):
         Run the command.
         """
         return CliRunner().invoke(main, ["database", "grant", *arguments], env={"XDG_CONFIG_HOME": "/nonexistent"})
+
+    def revoke(self, *arguments: str) -> Result:
+        """
+        Remove a role.
+        """
+        return CliRunner().invoke(main, ["database", "revoke", *arguments], env={"XDG_CONFIG_HOME": "/nonexistent"})
 
     def granted(self, *arguments: str) -> str:
         """
@@ -65,7 +72,8 @@ class EmbeddedTests(GrantCase):
     def test_granted(self) -> None:
         """
         A role reads by the socket, or by a port with its password; nobody else comes over the port. The server restarts
-        for that and nothing is lost. The port is kept when the daemon starts again.
+        for that and nothing is lost. The port is kept when the daemon starts again. A role that is removed reads
+        nothing more, nor does its open connection.
         """
         device = self.plug()
         daemon = self.run_daemon("--device", str(device.path))
@@ -104,6 +112,19 @@ class EmbeddedTests(GrantCase):
 
         eventually(is_up, "the server listens on its port again")
 
+        self.granted("grafana", *state)
+        with closing(psycopg2.connect(again)) as open_session:
+            result = self.revoke("web", *state)
+            self.assertEqual(result.output, "web can no longer read. Others can: grafana.\n")
+            with self.assertRaises(psycopg2.OperationalError):
+                open_session.cursor().execute("select 1")
+        with self.assertRaises(psycopg2.OperationalError):
+            self.read(again, "select 1")
+        result = self.revoke("web", *state)
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("no role web that `database grant` has created; it has created: grafana", result.output)
+        self.assertIn(f"Nobody needs port {port} any more", self.revoke("grafana", *state).output)
+
 
 class OwnServerTests(GrantCase, StoreCase):
     """
@@ -136,3 +157,5 @@ class OwnServerTests(GrantCase, StoreCase):
         self.addCleanup(self.server.query, self.database, f"drop role if exists {role}")
         dsn = self.granted(role, *arguments)
         self.assert_reads_only(dsn)
+        self.assertEqual(self.revoke(foreign, *arguments).exit_code, 1)
+        self.assertEqual(self.revoke(role, *arguments).exit_code, 0)

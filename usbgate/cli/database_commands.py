@@ -61,6 +61,29 @@ def grant_command(config: Path | None, name: str, state: str | None, port: int |
         )
 
 
+@database_command.command("revoke")
+@click.argument("name")
+@click.option("--state", metavar="DIR", help="The daemon's state folder, which contains the embedded database.")
+@pass_config
+def revoke_command(config: Path | None, name: str, state: str | None) -> None:
+    """
+    Remove the role NAME, which `usbgate database grant` created, and end its connections.
+    """
+    from usbgate.cli.database import DatabaseFailed, find_database
+    from usbgate.cli.grant import revoke
+    from usbgate.store.embedded.postmaster import PORT_FILE, read_port
+
+    settings = load_settings(config, state=state)
+    try:
+        left = revoke(find_database(settings), name)
+    except DatabaseFailed as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{name} can no longer read." + (f" Others can: {', '.join(left)}." if left else ""))
+    folder = settings.state / "postgres"
+    if not left and settings.database == "embedded" and (port := read_port(folder)) is not None:
+        click.echo(f"Nobody needs port {port} any more: to close it, rm {folder / PORT_FILE}, and restart usbgate.")
+
+
 @database_command.command("move")
 @click.argument("url")
 @click.option("--state", metavar="DIR", help="The daemon's state folder, which contains the embedded database.")

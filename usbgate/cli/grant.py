@@ -1,5 +1,5 @@
 """
-Roles that may only read (`usbgate database grant`, protocol §5). Everything here blocks.
+Roles that may only read (`usbgate database grant` and `revoke`, protocol §5). Everything here blocks.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ _IS_READER = """
     select 1 from pg_auth_members join pg_roles as r on r.oid = roleid join pg_roles as m on m.oid = member
     where r.rolname = %s and m.rolname = %s
 """
+_READER_NAMES = """
+    select m.rolname from pg_auth_members join pg_roles as r on r.oid = roleid join pg_roles as m on m.oid = member
+    where r.rolname = %s order by 1
+"""
+_END_SESSIONS = "select pg_terminate_backend(pid) from pg_stat_activity where usename = %s"
 
 
 def grant(dsn: str, schema: Schema, measures: str | None, name: str, with_password: bool) -> str:
@@ -100,6 +105,33 @@ def _statements(
         cursor.execute("select to_regclass(%s)", (view,))
         if cursor.fetchone()[0] is not None:
             yield f"grant select on {view} to {readers}", None
+
+
+def revoke(dsn: str, name: str) -> list[str]:
+    """
+    Remove a role that `grant` created, and end its sessions.
+
+    Args:
+        dsn: The database, for a role that may remove others.
+        name: The role.
+
+    Returns:
+        The roles that are left.
+
+    Raises:
+        DatabaseFailed: The database cannot be used, there is no such role, or it owns something there.
+    """
+    with connected(dsn) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(_READER_NAMES, (READERS,))
+        names = [row[0] for row in cursor.fetchall()]
+        if name not in names:
+            there = f"it has created: {', '.join(names)}" if names else "it has created none that is left"
+            raise DatabaseFailed(f"there is no role {name} that `database grant` has created; {there}")
+        cursor.execute(f"alter role {quoted(name)} nologin")
+        connection.commit()  # so that it can't come back in between
+        cursor.execute(_END_SESSIONS, (name,))
+        cursor.execute(f"drop role {quoted(name)}")
+    return [other for other in names if other != name]
 
 
 def open_port(settings: Settings, dsn: str, port: int) -> str:
