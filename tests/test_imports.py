@@ -33,7 +33,8 @@ MAY_IMPORT = {
     "simulator": "core",
     "cli": "core access config daemon device server simulator store",  # of the command itself: see `CliTests`
     "testing": "core device.interfaces store.interfaces",
-    "tap": "core net device store gateway access server web config daemon",
+    "assembly": "core net device store gateway access server web config daemon",
+    "tap": "assembly core store config daemon",
 }
 
 # Within these packages, one part may import another only as said here.

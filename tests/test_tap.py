@@ -24,6 +24,9 @@ from usbgate import __version__, tap
 from usbgate.access.authority import Authority
 from usbgate.access.doors import Door
 from usbgate.access.roles import Role
+from usbgate.assembly import daemon as daemon_module
+from usbgate.assembly import devices as devices_module
+from usbgate.assembly.daemon import build
 from usbgate.config.settings import DeviceSettings, HttpSettings, Settings
 from usbgate.config.types import ConfigError, ListenAddress
 from usbgate.core.model import BoardKind
@@ -34,7 +37,6 @@ from usbgate.device.link import Link
 from usbgate.device.usb import UsbTree
 from usbgate.gateway.gateway import Gateway
 from usbgate.net.listeners import Listeners
-from usbgate.tap import build
 
 # A dialect, its options, and the error.
 WRONG_DIALECTS: list[tuple[str, dict[str, object], str]] = [
@@ -123,13 +125,13 @@ class ReloadTests(SynchronousTestCase):
         for wrong in ("[sensor.20", '[sensor.20]\nname = "b"\nstale = "now"\n', '[[client]]\nrole = "read"\n'):
             file.write_text(wrong)
             with capturedLogs() as logs:
-                tap.reload(options.load_again, taken.append)
+                daemon_module.reload(options.load_again, taken.append)
             (event,) = logs
             begin = f"the configuration is not read anew, all stays as it was: {file.absolute()}: "
             self.assertTrue((formatEvent(event) or "").startswith(begin), event)
         self.assertEqual(taken, [])
         file.write_text('[sensor.20]\nname = "b"\n')
-        tap.reload(options.load_again, taken.append)
+        daemon_module.reload(options.load_again, taken.append)
         self.assertEqual(taken[0].sensors["20"].name, "b")
 
     def test_taken_over(self) -> None:
@@ -153,8 +155,8 @@ class ReloadTests(SynchronousTestCase):
                 super().__init__(*arguments)
                 authorities.append(self)
 
-        self.patch(tap, "Signals", Signalled)
-        self.patch(tap, "Authority", Kept)
+        self.patch(daemon_module, "Signals", Signalled)
+        self.patch(daemon_module, "Authority", Kept)
         build(reactor, SystemClock(), settings, options.named_devices, load_again=options.load_again)
         file.write_text(
             '[sensor.20]\nname = "b"\n[sensor.21]\npatience = 7\nfield.T.alarm = "> 60"\n'
@@ -197,7 +199,7 @@ class BuildTests(SynchronousTestCase):
             made.append((repr(endpoint), dialect.device, dialect.tags))
             return Link(reactor, endpoint, name, path, dialect, **others)
 
-        self.patch(tap, "Link", link)
+        self.patch(devices_module, "Link", link)
         self.patch(Gateway, "add_link", lambda gateway, link, rules, warning, store: stores.append(store))
         devices = {
             "one": DeviceSettings(path="/dev/one", dialect="tests.support.separated", tags=True),
@@ -237,7 +239,7 @@ class BuildTests(SynchronousTestCase):
         """
         usb = MadeUpUsb(Path(self.mktemp()))
         usb.plug("1-2", "2341:0043", None, ttyACM0="1.0")
-        self.patch(tap, "UsbTree", lambda: UsbTree(str(usb.sysfs), str(usb.dev)))
+        self.patch(devices_module, "UsbTree", lambda: UsbTree(str(usb.sysfs), str(usb.dev)))
         boards: list[BoardKind] = []
         rules: list[Rules] = []
 
@@ -245,7 +247,7 @@ class BuildTests(SynchronousTestCase):
             boards.append(describe("/dev/ttyACM0"))
             return Link(*arguments, **others)
 
-        self.patch(tap, "Link", link)
+        self.patch(devices_module, "Link", link)
         self.patch(Gateway, "add_link", lambda gateway, link, its_rules, *others: rules.append(its_rules))
         devices = {
             "automatic": DeviceSettings(path="/dev/one"),

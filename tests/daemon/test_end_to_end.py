@@ -453,6 +453,8 @@ class StartTests(RunningCase):
             (["--config", "/nowhere/usbgate.toml"], "/nowhere/usbgate.toml"),
             (["--database", "mysql"], "--database"),
             (["--device", "foo:bar"], "foo:bar"),
+            (["--device", "/dev/x,colour=1"], "--device: device.x.colour: unknown key"),
+            (["--device", "/dev/x,dialect=klingon"], "--device: device.x.dialect: there is no module"),
             (["--device", "serial:/dev/x:baudrate=abc"], "serial:/dev/x:baudrate=abc"),
             (["--device", "/dev/x", "more"], "more"),
         ]

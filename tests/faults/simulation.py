@@ -129,7 +129,7 @@ class World:
 
     def start(self) -> None:
         """
-        Start the daemon on what the last one left: the tree of services of `usbgate.tap`.
+        Start the daemon on what the last one left: the tree of services of `usbgate.assembly.daemon`.
         """
         self.lives += 1
         self.note("starts")

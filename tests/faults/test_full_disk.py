@@ -249,7 +249,7 @@ class RingTests(LedgerCase):
 SMALL_RING = """
 from functools import partial
 from twisted.scripts.twistd import run
-from usbgate import tap
-tap.Journal = partial(tap.Journal, unsynced_limit=200_000)
+from usbgate.assembly import storage
+storage.Journal = partial(storage.Journal, unsynced_limit=200_000)
 run()
 """

@@ -28,6 +28,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.folders import new_folder
 from tests.support.waiting import until
+from usbgate.assembly.daemon import build
 from usbgate.config.load import load
 from usbgate.daemon.clock import SystemClock
 from usbgate.store.delivery import Delivery
@@ -46,7 +47,6 @@ from usbgate.store.embedded.postmaster import (
 from usbgate.store.embedded.process import Child, ProgramFailed, Programs
 from usbgate.store.embedded.user import choose_account
 from usbgate.store.postgres.session import one_line
-from usbgate.tap import build
 
 BOUND = 30.0  # seconds for anything to come true
 

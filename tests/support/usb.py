@@ -86,8 +86,8 @@ class MadeUpUsb:
         """
         Return the program of a daemon that looks for its devices here.
         """
-        tree = f"partial(usbgate.tap.UsbTree, {str(self.sysfs)!r}, {str(self.dev)!r})"
-        return f"from functools import partial; import usbgate.tap; usbgate.tap.UsbTree = {tree}; {RUN}"
+        tree = f"partial(devices.UsbTree, {str(self.sysfs)!r}, {str(self.dev)!r})"
+        return f"from functools import partial; from usbgate.assembly import devices; devices.UsbTree = {tree}; {RUN}"
 
     def name_by_id(self, name: str, tty: str | None) -> Path:
         """

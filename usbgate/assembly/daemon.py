@@ -1,0 +1,208 @@
+"""
+The tree of services, read from top to bottom.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from twisted.application.service import IService, MultiService
+from twisted.logger import Logger
+
+from usbgate.access.authority import Authority
+from usbgate.access.localtoken import LocalToken
+from usbgate.access.sessions import Sessions
+from usbgate.access.tokens import TokenFile
+from usbgate.assembly.devices import make_links, sensor_patience
+from usbgate.assembly.storage import make_store
+from usbgate.config.endpoints import certificate_files, is_exposed
+from usbgate.config.settings import DeviceSettings, Settings
+from usbgate.config.types import ConfigError, ListenAddress
+from usbgate.core.clock import IClock
+from usbgate.core.model import Question
+from usbgate.daemon.logfile import LogWriter
+from usbgate.daemon.notify import SystemdNotifier
+from usbgate.daemon.service import Daemon
+from usbgate.daemon.signals import Signals
+from usbgate.daemon.statedir import StateDirectory, gateway_name
+from usbgate.gateway.gateway import Gateway
+from usbgate.net.listeners import Listeners
+from usbgate.server.factory import ClientFactory, Clients
+
+log = Logger()
+
+
+def build(
+    reactor: Any,
+    clock: IClock,
+    settings: Settings,
+    devices: Mapping[str, DeviceSettings],
+    start_failed: Callable[[str], None] = lambda reason: None,
+    log_writer: Callable[[], LogWriter] | None = None,
+    load_again: Callable[[], Settings] | None = None,
+) -> Daemon:
+    """
+    Put all parts together, in the order in which they start; they stop in the opposite order.
+
+    Nothing is opened yet.
+
+    Args:
+        reactor: The reactor.
+        clock: The wall clock.
+        settings: The configuration.
+        devices: The devices to serve, by name; at least one.
+        start_failed: See `Daemon`.
+        log_writer: See `open_log` of `Daemon`.
+        load_again: Reads the configuration anew; None to keep what there is.
+
+    Raises:
+        ConfigError: A device or its dialect cannot be made as configured.
+        BinariesMissing: PostgreSQL is not installed.
+    """
+    gateway = Gateway(
+        reactor,
+        clock,
+        settings.default_command,
+        settings.sensors,
+        first_tag=random.getrandbits(32),
+    )
+    authority = Authority(
+        reactor,
+        clock.wall,
+        TokenFile(settings.state),
+        Sessions(settings.state, clock.wall),
+        partial(_reads, settings, gateway),
+        gateway.refuse,
+        [client.rule for client in settings.clients],
+        settings.max_connections_per_address,
+    )
+    factory = ClientFactory(
+        reactor,
+        gateway,
+        authority,
+        settings.max_connections,
+        clock.wall,
+        settings.max_connections_per_address,
+        bytes_per_turn=settings.client_bytes_per_turn,
+        bytes_per_second=settings.client_bytes_per_second,
+        requests_per_second=settings.client_requests_per_second,
+    )
+    patience = sensor_patience(settings.sensors)  # shared by all devices
+
+    def take_over(loaded: Settings) -> None:
+        settings.sensors.clear()  # all parts share it
+        settings.sensors.update(loaded.sensors)
+        patience.clear()
+        patience.update(sensor_patience(loaded.sensors))
+        gateway.sensors_changed()
+        authority.rules = [client.rule for client in loaded.clients]
+
+    daemon = Daemon(start_failed, log_writer)
+    Signals(reactor, daemon.reopen_log, partial(reload, load_again, take_over)).setServiceParent(daemon)
+    own_name = gateway_name(settings.state, settings.gateway)
+    StateDirectory(settings.state, own_name).setServiceParent(daemon)
+    # Clients, devices and the database are closed at the same time: each has a limit of its own, and everything must
+    # stop within 5 s.
+    neighbours = MultiService()
+    if settings.database == "none":
+        log.warn("nothing is stored: the setting `database` is none")
+    else:
+        keepers, delivery = make_store(reactor, settings, gateway, own_name)
+        keepers.setServiceParent(daemon)
+        delivery.setServiceParent(neighbours)
+    Clients(factory).setServiceParent(neighbours)
+    for link in make_links(reactor, settings, devices, gateway, patience):
+        link.setServiceParent(neighbours)
+    listeners = [
+        Listeners(reactor, [each.endpoint], factory.behind(each.door), local_only=_local_only(each))
+        for each in settings.listen
+    ]
+    ports: list[IService] = [*listeners]
+    if settings.http.listen.endpoint != "none":
+        web, port = _web(reactor, clock, settings, gateway, factory)
+        web.setServiceParent(neighbours)
+        ports.append(port)
+    neighbours.setServiceParent(daemon)
+    gateway.setServiceParent(daemon)
+    for each in (*ports, *_certificates(reactor, clock, settings)):
+        each.setServiceParent(daemon)
+    LocalToken(settings.state, authority, lambda: [port for each in listeners for port in each.ports]).setServiceParent(
+        daemon
+    )
+    SystemdNotifier(reactor, os.environ).setServiceParent(daemon)
+    return daemon
+
+
+def _reads(settings: Settings, gateway: Gateway, question: Question) -> bool:
+    # A sensor's default command reads, as does what the configuration lists. As it is spelled: to a board, `l` may be
+    # another command than `L`.
+    sensor, command, arguments = question
+    about = settings.commands.get(command)
+    if about is not None and about.reads:
+        return True
+    return not arguments and command == gateway.queries.default_command(sensor)
+
+
+def _certificates(reactor: Any, clock: IClock, settings: Settings) -> Iterator[IService]:
+    files = certificate_files([*settings.endpoints, settings.http.listen.endpoint])
+    if not files:
+        return
+    try:
+        from usbgate.net.tls import ExpiryWatch
+    except ImportError as error:
+        raise ConfigError(f"ssl: TLS is not installed ({error}): pip install 'usbgate[tls]'") from None
+    yield ExpiryWatch(reactor, clock.wall, files)
+
+
+def reload(load_again: Callable[[], Settings] | None, take_over: Callable[[Settings], None]) -> None:
+    """
+    Read the configuration anew; if anything is wrong with it now, only log that.
+
+    Args:
+        load_again: See `build`.
+        take_over: Called with what it is now.
+    """
+    if load_again is None:
+        return
+    try:
+        loaded = load_again()
+    except ConfigError as error:
+        log.warn("the configuration is not read anew, all stays as it was: {error}", error=str(error))
+        return
+    take_over(loaded)
+    log.info("[sensor] and [[client]] were read anew")
+
+
+def _web(
+    reactor: Any, clock: IClock, settings: Settings, gateway: Gateway, factory: ClientFactory
+) -> tuple[IService, IService]:
+    # Imported only if needed, since it takes time and memory.
+    from usbgate.web.site import Web, WebListener
+
+    http = settings.http
+    web = Web(
+        reactor,
+        gateway,
+        factory.authority,
+        clock.wall,
+        door=http.listen.door,
+        hosts=http.hosts,
+        cors=http.cors,
+        base_path=http.base_path,
+        max_connections=settings.max_connections,
+        max_of_address=settings.max_connections_per_address,
+        requests_per_second=http.requests_per_second,
+        metrics_limit=http.metrics_limit,
+        others=factory.counts,
+    )
+    endpoint, local_only = http.listen.endpoint, _local_only(http.listen)
+    return web, WebListener(reactor, endpoint, web, http.base_path, http.required, local_only)
+
+
+def _local_only(address: ListenAddress) -> bool:
+    # What `check_exposure` can't know before it listens.
+    return is_exposed(address.endpoint) is None and not address.door.insecure
