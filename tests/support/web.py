@@ -142,10 +142,11 @@ class WebTestCase(TestCase):
         Listen.
         """
         self.gateway = MemoryGateway()
+        self.authority = authority(reactor, self.state, self.gateway)
         self.web = Web(
             reactor,
             self.gateway,
-            authority(reactor, self.state, self.gateway),
+            self.authority,
             lambda: NOW,
             door=self.door,
             hosts=self.hosts,

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from tests.support.memory_gateway import report_event
 from tests.support.waiting import until
 from tests.support.web import RawClient, Reply, WebTestCase
+from usbgate.access.authority import FIRST_DELAY
 from usbgate.access.doors import Door
 from usbgate.access.rights import CALL_ROLES
 from usbgate.access.roles import ROLES, Role
@@ -270,14 +271,31 @@ class ProxiedTests(AccessCase):
             ({"X-Forwarded-For": "1.2.3.4, 203.0.113.9"}, "203.0.113.9"),
             ({"Forwarded": 'for=1.2.3.4, for="[2001:db8::1]:4711";proto=https'}, "2001:db8::1"),
             ({"Forwarded": "proto=http;for=203.0.113.9"}, "203.0.113.9"),
+            ({"Forwarded": 'for="1.2.3.4, for=203.0.113.9'}, "203.0.113.9"),
+            ({"Forwarded": 'for=1.2.3.4, host="for=1.2.3.4;for=1.2.3.4";For="203.0.113.9:80"'}, "203.0.113.9"),
+            ({"X-Forwarded-For": "203.0.113.9:4711", "Forwarded": "for=1.2.3.4"}, "203.0.113.9"),
+            ({"X-Forwarded-For": "[2001:db8::1]:4711"}, "2001:db8::1"),
+            ({"X-Forwarded-For": "2001:db8::1"}, "2001:db8::1"),
             ({"X-Forwarded-For": "nonsense"}, "127.0.0.1"),
+            ({"Forwarded": "for=unknown"}, "127.0.0.1"),
         ):
             await self.call("POST", ASK, json={}, headers={**token, **header})
             self.assertEqual(self.asked[-1].origin, host)
+            self.assertEqual(self.asked[-1].client.partition(":")[0], f"ask@{host.partition(':')[0]}")
         secure = {"X-Forwarded-Proto": "https"}
         for headers, expected in ((secure, True), ({}, False)):
             reply = await self.call("POST", "/api/v1/login", json={"token": "secret-read"}, headers=headers)
             self.assertEqual("Secure" in (reply.header("Set-Cookie") or "").split("; "), expected)
+
+    async def test_failures(self) -> None:
+        """
+        Wrong tokens delay only the client that sends them, not all others behind the proxy.
+        """
+        for last in (9, 9, 10):
+            headers = {"Authorization": "Bearer wrong", "X-Forwarded-For": f"203.0.113.{last}"}
+            self.assertEqual((await self.call("GET", "/healthz", headers=headers)).code, 401)
+        delays = [self.authority.delay(host) for host in ("203.0.113.9", "203.0.113.10", "127.0.0.1")]
+        self.assertEqual(delays, [2 * FIRST_DELAY, FIRST_DELAY, 0])
 
 
 class NotProxiedTests(AccessCase):
@@ -289,11 +307,15 @@ class NotProxiedTests(AccessCase):
 
     async def test_not_believed(self) -> None:
         """
-        Nobody's word is believed.
+        Nobody's word is believed: not for what is recorded, nor for the delay after a wrong token.
         """
         headers = {"X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.9"}
         await self.call("POST", ASK, json={}, headers=headers)
         self.assertEqual(self.asked[-1].origin, "127.0.0.1")
+        self.assertTrue(self.asked[-1].client.startswith("127.0.0.1:"))
+        await self.call("GET", "/healthz", headers={"Authorization": "Bearer wrong", **headers})
+        delays = [self.authority.delay(host) for host in ("127.0.0.1", "203.0.113.9")]
+        self.assertEqual(delays, [FIRST_DELAY, 0])
 
 
 class CookieTests(AccessCase):

@@ -27,8 +27,13 @@ COOKIE = "usbgate"
 # there. `SameSite=Strict`: no other site can make a browser send it.
 _ATTRIBUTES = "HttpOnly; SameSite=Strict"
 
-# RFC 7239: `for=192.0.2.60`, `for="[2001:db8::1]:4711"`.
-_FORWARDED = re.compile(r'(?:^|;)\s*for=(?:"?([0-9.]+)(?::\d+)?"?|"\[([0-9A-Fa-f:.]+)\](?::\d+)?")', re.IGNORECASE)
+# RFC 7239: elements between commas, which are pairs between semicolons. A proxy appends its own, which is well-formed,
+# to whatever the client has sent.
+_LAST_ELEMENT = re.compile(r'(?:^|,)((?:"[^"]*"|[^",])*)$')
+_PAIR = re.compile(r'\s*([^=;"]+)=(?:"([^"]*)"|([^;"]*))(?:;|$)')
+
+# `192.0.2.60`, `192.0.2.60:4711`, `[2001:db8::1]`, `[2001:db8::1]:4711`, `2001:db8::1`.
+_NODE = re.compile(r"([0-9.]+)(?::[0-9]+)?|\[([0-9A-Fa-f:.]+)\](?::[0-9]+)?|([0-9A-Fa-f:.]+)")
 
 _BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE)
 
@@ -161,10 +166,11 @@ def _forwarded_for(request: Any) -> str | None:
     header = (request.requestHeaders.getRawHeaders("X-Forwarded-For") or [""])[-1]
     found = header.rpartition(",")[2].strip()
     if not found:
-        elements = (request.requestHeaders.getRawHeaders("Forwarded") or [""])[-1].rpartition(",")[2]
-        match = _FORWARDED.search(elements)
-        found = "" if match is None else match[1] or match[2]
+        element = _LAST_ELEMENT.search((request.requestHeaders.getRawHeaders("Forwarded") or [""])[-1])
+        pairs = _PAIR.findall(element[1]) if element is not None else ()
+        found = next((quoted or plain for name, quoted, plain in pairs if name.lower() == "for"), "")
+    node = _NODE.fullmatch(found)
     try:
-        return str(ip_address(found))
+        return None if node is None else str(ip_address(node[1] or node[2] or node[3]))
     except ValueError:
         return None
