@@ -55,13 +55,15 @@ STATUS = [
     "CLIENTS:3_WATCHERS:2_WAITING:1_ACCEPTED:27_LIMITED:1",
 ]
 
+ACTION = f"AT:{AT}_MSG:token add_ARGUMENTS:NAME:phone_ORIGIN:uid0_CLIENT:uid0@local_OUTCOME:done_TOOK:0.0000"
+
 REPLIES = {
     "sensors": SENSORS,
     "last": [TEMP, BAT],
     "alarms": [ALARM],
     "devices": [DEVICE],
     "status": STATUS,
-    "requests": [REQUEST],
+    "requests": [ACTION, REQUEST],
     "malformed": [f"AT:{AT}_FROM:uno_REASON:no key_TEXT:x y"],
     "history 22": [TEMP, BAT],
     "history 31": [f"ID:31_X:1_AT:{AT}_DEV:uno"],
@@ -179,10 +181,11 @@ class TableTests(ShowCase):
 
     def test_requests(self) -> None:
         """
-        A request is there with who asked it and how long it took.
+        A request is there with who asked it and how long it took; what is no question has no sensor.
         """
-        _, request = self.show("requests").splitlines()
-        self.assertRegex(request, r"  22  L        LEVEL:50   TOTO      answered  44.6 ms  uno$")
+        _, action, request = self.show("requests").splitlines()
+        self.assertRegex(action, r" {6}token add  NAME:phone  uid0      done       0.0 ms$")
+        self.assertRegex(request, r"  22  L          LEVEL:50    TOTO      answered  44.6 ms  uno$")
 
     def test_malformed(self) -> None:
         """
@@ -308,7 +311,8 @@ class JsonTests(ShowCase):
         self.assertEqual((device["counts"]["in"], device["warning"]), (5, "another program has it open"))
         (alarm,) = self.json("alarms")
         self.assertEqual((alarm["value"], alarm["ended"], alarm["acknowledged"]), (21.5, None, None))
-        (request,) = self.json("requests")
+        action, request = self.json("requests")
+        self.assertIsNone(action["sensor"])
         self.assertEqual((request["latency_ms"], request["arguments"]), (44.6, "LEVEL:50"))
         self.assertEqual(self.json("malformed"), [{"at": AT, "source": "uno", "reason": "no key", "text": "x y"}])
 

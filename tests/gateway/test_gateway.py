@@ -18,6 +18,7 @@ from usbgate.core.errors import Busy, Denied, Malformed, Offline, RequestError, 
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.holders import Holder
 from usbgate.core.model import (
+    Action,
     Answer,
     BoardKind,
     ClockMark,
@@ -409,6 +410,22 @@ class LiveTests(GatewayCase):
         self.assertEqual(
             (record.client, record.device, record.sensor, record.command), ("phone@10.0.0.1:5", None, "9", "ON")
         )
+
+    def test_action(self) -> None:
+        """
+        What somebody does besides asking is recorded, and counted as no request.
+        """
+        details = {"ALARM": "a1", "BY": "Zoé_X:1"}
+        self.gateway.record(Action("acknowledge", "phone@10.0.0.1:5", "10.0.0.1", details, "leonardo"))
+        (record,) = self.journal.requests
+        self.assertEqual(
+            record,
+            RequestRecord(
+                *(WALL, "10.0.0.1", "phone@10.0.0.1:5", "leonardo", None, "acknowledge"),
+                *("ALARM:a1_BY:Zoé X:1", "done", 0.0, True),
+            ),
+        )
+        self.assertEqual(self.gateway.queries.totals().outcomes, {})
 
 
 class TagTests(GatewayCase):

@@ -22,7 +22,7 @@ from usbgate.access.roles import ROLES, Role
 from usbgate.access.tokens import Token, TokenFile, digest
 from usbgate.core.alarms import Uncompared
 from usbgate.core.fieldline import parse
-from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Reading
+from usbgate.core.model import Action, Alarm, AlarmEvent, DeviceEvent, Reading
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import DeviceSummary, Lease, SensorSummary
 from usbgate.net.rates import Rates
@@ -374,6 +374,33 @@ class TokenTests(AccessCase):
         self.send(COMMANDING, "ask 9 ON")
         self.assertEqual(self.gateway.refused, [])
         self.send("auth secret-ask", COMMANDING, "ask 9 OFF")
+        self.assertEqual(self.gateway.actions, [])
         recorded = [(request.client, request.question.command, code) for request, code in self.gateway.refused]
         self.assertEqual(recorded, [("ask@10.0.0.7:4711", "ON", "denied"), ("ask@10.0.0.7:4711", "OFF", "denied")])
         self.assertIn("_DENIED:4", self.send("status")[-2])
+        self.send("lend leonardo", "Noise", "auth wrong")
+        actions = [(action.command, action.client, action.outcome, action.details) for action in self.gateway.actions]
+        client = "ask@10.0.0.7:4711"
+        self.assertEqual(actions, [(command, client, "denied", {}) for command in ("lend", "malformed", "auth")])
+
+    def test_actions(self) -> None:
+        """
+        What somebody does besides asking is recorded, with who it is; and which sensor was denied.
+        """
+        self.gateway.raised = ALARMS
+        self.tokens.add(Token(name="kids", role="command", sha256=digest("secret-kids"), created=AT, sensors=("20",)))
+        self.connect(Role.ADMIN)
+        self.send("acknowledge a20 Zoé", "acknowledge a7", "lend leonardo")
+        self.gateway.lendings[0][2].callback(Lease("leonardo", "/dev/ttyACM0", lambda: None))
+        self.send("auth secret-kids", "acknowledge a20 Zoé", "last 99")
+        here, kids = "10.0.0.7:4711", "kids@10.0.0.7:4711"
+        acknowledged = {"ALARM": "a20", "ID": "20", "BY": "Zoé"}
+        self.assertEqual(
+            self.gateway.actions,
+            [
+                Action("acknowledge", here, "10.0.0.7", acknowledged, "leonardo"),
+                Action("lend", here, "10.0.0.7", {}, "leonardo"),
+                Action("acknowledge", kids, "10.0.0.7", {**acknowledged, "BY": "Zoé (kids)"}, "leonardo"),
+                Action("last", kids, "10.0.0.7", {"ID": "99"}, None, "denied"),
+            ],
+        )

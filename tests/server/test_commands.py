@@ -569,9 +569,12 @@ class AlarmTests(WordCase):
         first = RequestRecord(AT, "TOTO", "10.0.0.7:1", "uno", "9", "L", "LEVEL:50_X:1", "answered", 12.34, True)
         last = first._replace(device=None, arguments=None, outcome="unknown")
         self.gateway.stored_requests = [StoredRequest(2, last), StoredRequest(1, first)]
+        action = first._replace(sensor=None, command="lend", arguments=None, outcome="done", latency_ms=0.0)
+        self.gateway.stored_requests.append(StoredRequest(0, action))
         self.assertEqual(
             self.send("requests"),
             [
+                f"AT:{AT_TEXT}_MSG:lend_ORIGIN:TOTO_CLIENT:10.0.0.7:1_DEV:uno_OUTCOME:done_TOOK:0.0000",
                 f"AT:{AT_TEXT}_MSG:L_ID:9_ARGUMENTS:LEVEL:50 X:1_ORIGIN:TOTO_CLIENT:10.0.0.7:1_DEV:uno"
                 "_OUTCOME:answered_TOOK:0.0123",
                 f"AT:{AT_TEXT}_MSG:L_ID:9_ORIGIN:TOTO_CLIENT:10.0.0.7:1_OUTCOME:unknown_TOOK:0.0123",

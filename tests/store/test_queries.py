@@ -145,13 +145,16 @@ class ArchiveTests(PostgresTestCase):
 
     async def test_requests(self) -> None:
         """
-        Requests are returned newest first, of one sensor or of all.
+        Requests are returned newest first, of some sensors or of all; what is about no sensor is among all.
         """
         sink = await self.stored(self.rows(), requests=20)
-        for sensor, numbers in [(None, range(20)), ("1", range(1, 20, 2)), ("5", ())]:
-            expected: list[Any] = [(91 + n, numbered_request(n, sensor=str(n % 2))) for n in reversed(numbers)]
-            self.assertEqual(await sink.requests(sensor, 1000), expected)
-            self.assertEqual(await sink.requests(sensor, 3), expected[:3])
+        action = numbered_request(20, sensor=None, command="lend")
+        await sink.store(batch.encode(111, [], [action]), self.reject)
+        requests = [*(numbered_request(n, sensor=str(n % 2)) for n in range(20)), action]
+        for sensors, numbers in [(None, range(21)), (["1"], range(1, 20, 2)), (["0", "1"], range(20)), (["5"], ())]:
+            expected: list[Any] = [(91 + n, requests[n]) for n in reversed(numbers)]
+            self.assertEqual(await sink.requests(sensors, 1000), expected)
+            self.assertEqual(await sink.requests(sensors, 3), expected[:3])
 
 
 @cache

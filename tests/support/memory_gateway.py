@@ -16,6 +16,7 @@ from zope.interface import implementer
 from usbgate.core.errors import RequestError, Unknown
 from usbgate.core.holders import Holder
 from usbgate.core.model import (
+    Action,
     Alarm,
     Answer,
     Bucket,
@@ -65,6 +66,7 @@ class MemoryGateway:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Request, Deferred[Answer]]] = []
+        self.actions: list[Action] = []
         self.refused: list[tuple[Request, str]] = []
         self.holders: list[Holder] = []  # of the requests
         self.asking: Callable[[], None] = lambda: None  # called with each request
@@ -159,6 +161,9 @@ class MemoryGateway:
 
     def refuse(self, request: Request, error: RequestError) -> None:
         self.refused.append((request, error.code))
+
+    def record(self, action: Action) -> None:
+        self.actions.append(action)
 
     def disconnected(self, holder: Holder) -> None:
         self.gone.append((holder, len(self.asked)))

@@ -186,11 +186,21 @@ class SensorsTests(AccessCase):
             reply = await self.call_limited(method, f"/api/v1/{path}")
             self.assertEqual((reply.code, reply.json["code"]), (403, "denied"), (path, reply.body))
         self.assertEqual((self.asked, self.gateway.acknowledged, self.gateway.request_calls), ([], [], []))
+        self.assertEqual(len(self.gateway.actions), 10)
+        action = self.gateway.actions[0]
+        self.assertTrue(action.client.startswith("kids@127.0.0.1:"), action)
+        self.assertEqual(action[2:], ("127.0.0.1", {"ID": "99"}, None, "denied"))
+        self.assertEqual(action.command, "GET /api/v1/sensors/{sensor}")
+        self.gateway.actions.clear()
         self.assertEqual(
             [(request.question.sensor, code) for request, code in self.gateway.refused], [("99", "denied")]
         )
         for method, path in (("POST", "sensors/20/ask"), ("POST", "alarms/a20/acknowledge"), ("GET", "sensors/20")):
             self.assertEqual((await self.call_limited(method, f"/api/v1/{path}")).code, 200)
+        (action,) = self.gateway.actions
+        details = {"ALARM": "a20", "ID": "20", "BY": "127.0.0.1 (kids)"}
+        self.assertEqual(action[2:], ("127.0.0.1", details, "leonardo", "done"))
+        self.assertEqual(action.command, "acknowledge")
 
     async def test_events(self) -> None:
         """

@@ -246,6 +246,7 @@ class Authority:
         except Denied as error:
             if access.role > Role.NONE:
                 self._refused(request, error)
+                error.is_recorded = True
             raise
 
     def follow(self, access: Access, ended: Callable[[], None]) -> Callable[[], None]:

@@ -11,8 +11,9 @@ import fcntl
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
@@ -22,8 +23,11 @@ import msgspec
 
 from usbgate.access.files import replace_file
 from usbgate.access.roles import ROLES, Role
+from usbgate.core.fieldline import format_time
 
 TOKENS_FILE = "tokens.json"
+CHANGES_FILE = "token-changes"
+CHANGES_LIMIT = 1 << 20  # bytes; more, and no daemon has run for very long
 TOKENS_LIMIT = 256  # each authentication compares with all of them: 0.1 ms
 SIZE_LIMIT = 4096 * TOKENS_LIMIT  # bytes of the file; a token without sensors takes 200
 
@@ -74,6 +78,23 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
         return self.expires is None or now < self.expires
 
 
+class TokenChange(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A change of the tokens, until it is recorded.
+
+    Attributes:
+        at: When: whole milliseconds since 1970, UTC.
+        user: The number of the user who made it.
+        command: `token add` or `token remove`.
+        details: The token, as fields.
+    """
+
+    at: int
+    user: int
+    command: str
+    details: dict[str, str]
+
+
 def new_secret() -> str:
     """
     Return a new random secret: hexadecimal digits, which need no quoting in any protocol.
@@ -95,6 +116,13 @@ def redact(line: bytes) -> bytes:
     return _SECRET.sub(lambda found: (found[1] or b"") + "…".encode(), line)
 
 
+def _give_to_owner(file: int, folder: Path) -> None:
+    # The daemon must be able to use what root has made.
+    if os.geteuid() == 0:
+        owner = os.stat(folder)
+        os.fchown(file, owner.st_uid, owner.st_gid)
+
+
 class TokenFile:
     """
     The tokens of a state folder.
@@ -106,6 +134,7 @@ class TokenFile:
             folder: The state folder.
         """
         self._path = folder / TOKENS_FILE
+        self._changes = folder / CHANGES_FILE
         self._seen: tuple[int, int, int] | None = None
         self._tokens: Sequence[Token] = ()
 
@@ -164,6 +193,12 @@ class TokenFile:
             if len(tokens) >= TOKENS_LIMIT:
                 raise ValueError(f"there are {TOKENS_LIMIT} tokens already; remove one first")
             self._write([*tokens, token])
+            details = {"NAME": token.name, "ROLE": token.role}
+            if token.sensors is not None:
+                details["SENSORS"] = ",".join(token.sensors)
+            if token.expires is not None:
+                details["EXPIRES"] = format_time(token.expires)
+            self._note("token add", details)
 
     def remove(self, name: str) -> None:
         """
@@ -179,6 +214,41 @@ class TokenFile:
             if len(rest) == len(tokens):
                 raise KeyError(name)
             self._write(rest)
+            self._note("token remove", {"NAME": name})
+
+    def take_changes(self) -> Sequence[TokenChange]:
+        """
+        Return the changes since the last call, by whichever process; none while a change is being made.
+
+        Raises:
+            TokensUnreadable: They can't be read, and are dropped.
+        """
+        if not os.path.exists(self._changes):
+            return ()
+        try:
+            with self._changing(wait=False), open(self._changes, "rb") as file:
+                lines = file.read(CHANGES_LIMIT).splitlines()
+                os.unlink(self._changes)
+        except BlockingIOError:
+            return ()
+        except OSError as error:
+            raise TokensUnreadable(f"{self._changes} cannot be read: {error.strerror}") from None
+        try:
+            return [msgspec.json.decode(line, type=TokenChange) for line in lines]
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise TokensUnreadable(f"{self._changes} cannot be read: {error}") from None
+
+    def _note(self, command: str, details: dict[str, str]) -> None:
+        # For the daemon that runs, or for the next one: see `TokenAudit`.
+        change = TokenChange(at=int(time.time() * 1000), user=os.getuid(), command=command, details=details)
+        with suppress(OSError):
+            file = os.open(self._changes, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                _give_to_owner(file, self._path.parent)
+                if os.fstat(file).st_size < CHANGES_LIMIT // 2:
+                    os.write(file, msgspec.json.encode(change) + b"\n")
+            finally:
+                os.close(file)
 
     def _read(self) -> Sequence[Token]:
         try:
@@ -193,14 +263,15 @@ class TokenFile:
             raise TokensUnreadable(f"{self._path} cannot be read: {error}") from None
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
+    def _changing(self, wait: bool = True) -> Iterator[None]:
         # Two commands at a time must not undo each other's change.
         try:
             lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            _give_to_owner(lock, self._path.parent)
         except OSError as error:
             raise TokensUnreadable(f"{self._path} cannot be written: {error.strerror}") from None
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         finally:
             os.close(lock)

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from usbgate.access.authority import Authority
 from usbgate.access.localtoken import LocalToken
 from usbgate.access.sessions import Sessions
+from usbgate.access.tokenaudit import TokenAudit
 from usbgate.access.tokens import TokenFile
 from usbgate.assembly.devices import make_links, sensor_patience
 from usbgate.assembly.storage import make_store
@@ -70,10 +71,11 @@ def build(
         settings.sensors,
         first_tag=random.getrandbits(32),
     )
+    tokens = TokenFile(settings.state)
     authority = Authority(
         reactor,
         clock.wall,
-        TokenFile(settings.state),
+        tokens,
         Sessions(settings.state, clock.wall),
         partial(_reads, settings, gateway),
         gateway.refuse,
@@ -128,6 +130,7 @@ def build(
         ports.append(port)
     neighbours.setServiceParent(daemon)
     gateway.setServiceParent(daemon)
+    TokenAudit(reactor, tokens, gateway.record).setServiceParent(daemon)
     for each in (*ports, *_certificates(reactor, clock, settings)):
         each.setServiceParent(daemon)
     LocalToken(settings.state, authority, lambda: [port for each in listeners for port in each.ports]).setServiceParent(

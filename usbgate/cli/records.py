@@ -96,7 +96,7 @@ def request_record(fields: Mapping[str, str]) -> Record:
         "origin": fields["ORIGIN"],
         "client": fields["CLIENT"],
         "device": fields.get("DEV"),
-        "sensor": fields["ID"],
+        "sensor": fields.get("ID"),
         "command": fields["MSG"],
         "arguments": fields.get("ARGUMENTS"),
         "outcome": fields["OUTCOME"],

@@ -281,7 +281,7 @@ def requests_command(
     config: Path | None, sensor: str | None, limit: int | None, port: int | None, host: str | None, as_json: bool
 ) -> None:
     """
-    Show the stored requests, newest last: who asked what, and how it ended.
+    Show the stored requests, newest last: who asked what, and how it ended; and what else somebody did, or was denied.
 
     Without --limit, the newest 100.
     """
@@ -297,11 +297,11 @@ def requests_command(
         rows = [
             (
                 spell_time(each["at"]),
-                each["sensor"],
+                each["sensor"] or "",
                 each["command"],
                 each["arguments"] or "",
                 each["origin"],
-                (each["outcome"], "" if each["outcome"] in ("answered", "recent") else "yellow"),
+                (each["outcome"], "" if each["outcome"] in ("answered", "recent", "done") else "yellow"),
                 f"{each['latency_ms']:,.1f} ms",
                 each["device"] or "",
             )

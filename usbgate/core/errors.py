@@ -74,7 +74,7 @@ class Denied(RequestError):
     The client is not permitted to do that.
 
     `role` is the role that it would need; None if no role would help. `sensor` is the sensor that it may not use; None
-    if it is about none.
+    if it is about none. `is_recorded` is whether it is recorded already.
     """
 
     code = "denied"
@@ -88,6 +88,7 @@ class Denied(RequestError):
     ) -> None:
         self.role = role
         self.sensor = sensor
+        self.is_recorded = False
         super().__init__(text, reason)
 
 

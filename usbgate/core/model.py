@@ -203,19 +203,41 @@ class StoreEvent(NamedTuple):
     backlog: int
 
 
+class Action(NamedTuple):
+    """
+    What somebody did besides asking a sensor, or was not permitted to do; to be recorded (protocol §5).
+
+    Attributes:
+        command: What: a word, or `token add` and such, or a call over HTTP.
+        client: Who: the client's address, behind the name of its token or its user.
+        origin: Who, as the client says, or its address.
+        details: What it was about, as fields.
+        device: The device that it was about; None for none.
+        outcome: `done`, or the code of an error.
+    """
+
+    command: str
+    client: str
+    origin: str
+    details: Mapping[str, str] = {}
+    device: str | None = None
+    outcome: str = "done"
+
+
 class RequestRecord(NamedTuple):
     """
-    One request that ended: the columns of table `request` that are not the gateway's own (protocol §5).
+    One request that ended, or one `Action`: the columns of table `request` that are not the gateway's own (protocol
+    §5).
     """
 
     at: int  # when it was accepted, by the clock at its end: whole milliseconds since 1970, UTC
     origin: str
     client: str
     device: str | None
-    sensor: str
+    sensor: str | None  # None for what was no question
     command: str
     arguments: str | None  # as a field line
-    outcome: str  # "answered", "recent" or an error code
+    outcome: str  # "answered", "recent", "done" or an error code
     latency_ms: float
     clock: bool  # whether the wall clock was known to be right
 

@@ -18,9 +18,20 @@ from usbgate.core.clockmarks import ClockWatch, Stamp
 from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import RequestError
 from usbgate.core.exchanges import Asker, Ended
-from usbgate.core.fieldline import join_fields, parse_value
+from usbgate.core.fieldline import join_fields, parse_value, plain_text
 from usbgate.core.fieldunits import FieldUnits, UnitChange
-from usbgate.core.model import Answer, ClockMark, OwnerRecord, Question, Reading, Report, RequestRecord, Row, make
+from usbgate.core.model import (
+    Action,
+    Answer,
+    ClockMark,
+    OwnerRecord,
+    Question,
+    Reading,
+    Report,
+    RequestRecord,
+    Row,
+    make,
+)
 from usbgate.core.onchange import OnChangeFilter
 from usbgate.core.sensors import RESTORED_AT_ONCE, KnownSensors, OwnerChange
 from usbgate.core.settings import SensorSettings
@@ -249,6 +260,20 @@ class Recorder:
         owner_changes, owners = self._take_owners(stamp)
         runs = self._runs(*self._before(stamp), [change.record for change in changes], owners)
         return Entry(runs, changes, owner_changes=owner_changes)
+
+    def record_action(self, action: Action, stamp: Stamp) -> Sequence[Sequence[Row]]:
+        """
+        Record what somebody did.
+
+        Returns:
+            Rows to store, in this order.
+        """
+        details = join_fields({key: plain_text(value) for key, value in action.details.items()}) or None
+        command, client, device, outcome = action.command, action.client, action.device, action.outcome
+        record = RequestRecord(
+            stamp.at, action.origin, client, device, None, command, details, outcome, 0.0, stamp.trusted
+        )
+        return self._runs(*self._before(stamp), [record])
 
     def end_on_change(self) -> Sequence[Reading]:
         """

@@ -25,6 +25,7 @@ from usbgate.core.exchanges import Asker, Moves
 from usbgate.core.holders import Holder, Holders
 from usbgate.core.model import (
     UNKNOWN_BOARD,
+    Action,
     Alarm,
     Answer,
     BoardKind,
@@ -229,6 +230,9 @@ class Gateway(Service):
         now = self.seconds()
         asker: Asker[Deferred[Answer]] = Asker(request, now, Deferred(), Holder(request.origin))
         self._record_late([(error, (asker,))], None, now)
+
+    def record(self, action: Action) -> None:
+        self._append(self._recorder.record_action(action, self.stamp()))
 
     def disconnected(self, holder: Holder) -> None:
         self._withdraw(self._holders.disconnected(holder))

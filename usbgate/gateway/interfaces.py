@@ -16,6 +16,7 @@ from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import RequestError
 from usbgate.core.holders import Holder
 from usbgate.core.model import (
+    Action,
     Alarm,
     Answer,
     Bucket,
@@ -282,6 +283,11 @@ class IGateway(Interface):
     def refuse(request: Request, error: RequestError) -> None:
         """
         Record a request that its client may not make (§5); it is not asked.
+        """
+
+    def record(action: Action) -> None:
+        """
+        Record what somebody did besides asking, or was not permitted to do (§5).
         """
 
     def disconnected(holder: Holder) -> None:

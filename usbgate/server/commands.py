@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from usbgate.access.rights import DEVICE_PATHS
 from usbgate.access.roles import Role
-from usbgate.core.errors import LimitExceeded, RequestError, Unknown
+from usbgate.core.errors import Denied, LimitExceeded, RequestError, Unknown
 from usbgate.core.fieldline import format_line, is_key, is_sensor_id
 from usbgate.core.messages import alarm_fields, answer_line, error_line, parse_request
 from usbgate.core.model import Selection
@@ -60,8 +60,14 @@ async def answer(console: Console, line: str) -> None:
     except RequestError as error:
         if isinstance(error, LimitExceeded):
             console.factory.limited += 1
+        if isinstance(error, Denied) and console.access.role > Role.NONE:
+            console.record(_find(name).name, error.code, **_named(error))
         closing_line = error_line(error, {})
     console.send_lines(closing_line)
+
+
+def _named(error: Denied) -> dict[str, str]:
+    return {} if error.sensor is None else {"ID": error.sensor}
 
 
 def _find(name: str) -> Word:
@@ -231,7 +237,10 @@ async def acknowledge(console: Console, arguments: Sequence[str]) -> None:
     alarm, *who = arguments
     console.factory.authority.check_alarm(console.access, alarm, console.gateway.queries.alarms())
     by = " ".join(who) or console.origin
-    await console.send_data([alarm_fields(await console.gateway.acknowledge(alarm, console.access.acknowledge_as(by)))])
+    by = console.access.acknowledge_as(by)
+    acknowledged = await console.gateway.acknowledge(alarm, by)
+    console.record("acknowledge", device=acknowledged.device, ALARM=alarm, ID=acknowledged.sensor, BY=by)
+    await console.send_data([alarm_fields(acknowledged)])
 
 
 @word("requests [ID] [limit=100]")
@@ -255,6 +264,7 @@ async def lend(console: Console, arguments: Sequence[str]) -> None:
     if len(arguments) != 1:
         raise lend.usage_error()
     lease = await console.gateway.lend(arguments[0], console.client)
+    console.record("lend", device=lease.device)
     console.keep(lease)
     await console.send_data([{"DEV": lease.device, "PORT": lease.port}])
 

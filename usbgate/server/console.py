@@ -19,6 +19,7 @@ from usbgate.access.tokens import redact
 from usbgate.core.errors import Failed, RequestError
 from usbgate.core.fieldline import format_line
 from usbgate.core.messages import data_line, error_line
+from usbgate.core.model import Action
 from usbgate.gateway.interfaces import IQueries, Lease
 from usbgate.net.broadcast import EventBatch, ISubscriber, unsent_share
 from usbgate.server import commands
@@ -249,6 +250,12 @@ class Console:
         """
         self.unwatch()
         self.end_leases()
+
+    def record(self, command: str, outcome: str = "done", device: str | None = None, **details: str) -> None:
+        """
+        Record what the client did, or was denied, besides asking.
+        """
+        self.gateway.record(Action(command, self.client, self.origin, details, device, outcome))
 
     # Leases.
 

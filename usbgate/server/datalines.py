@@ -87,7 +87,7 @@ def request_fields(stored: StoredRequest) -> Mapping[str, str]:
     return {
         "AT": format_time(record.at),
         "MSG": record.command,
-        "ID": record.sensor,
+        **({"ID": record.sensor} if record.sensor is not None else {}),
         **({"ARGUMENTS": plain_text(record.arguments)} if record.arguments else {}),
         "ORIGIN": record.origin,
         "CLIENT": record.client,

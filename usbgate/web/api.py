@@ -16,8 +16,10 @@ from werkzeug.exceptions import HTTPException
 
 from usbgate.access.authority import Authority
 from usbgate.access.rights import DEVICE_PATHS
+from usbgate.access.roles import Role
 from usbgate.core.errors import (
     Busy,
+    Denied,
     LimitExceeded,
     Malformed,
     Offline,
@@ -29,7 +31,7 @@ from usbgate.core.errors import (
 from usbgate.core.fieldline import RESERVED, format_number, format_time, is_key
 from usbgate.core.holders import Holder
 from usbgate.core.messages import parse_request
-from usbgate.core.model import Selection
+from usbgate.core.model import Action, Selection
 from usbgate.gateway.interfaces import IGateway, IQueries
 from usbgate.web import schema
 from usbgate.web.calls import HttpCalls, not_found
@@ -106,6 +108,15 @@ class Api:
         self._metrics_limit = metrics_limit
         self.responses = Responses(reactor)
         self._page = load_page()
+
+    def denied(self, request: Any, call: str, error: Denied) -> None:
+        """
+        Record that a client was not permitted to make a call, unless it may do nothing at all.
+        """
+        if request.access.role > Role.NONE and not error.is_recorded:
+            details = {} if error.sensor is None else {"ID": error.sensor}
+            action = Action(call, client_of(request), host_of(request), details, outcome=error.code)
+            self._gateway.record(action)
 
     def _queries_of(self, request: Any) -> IQueries:
         return self._authority.queries(request.access, self._queries)
@@ -251,9 +262,10 @@ class Api:
         Acknowledge an alarm.
         """
         self._authority.check_alarm(request.access, alarm, self._queries.alarms())
-        acknowledged = await self._gateway.acknowledge(
-            alarm, request.access.acknowledge_as(body.by or host_of(request))
-        )
+        by = request.access.acknowledge_as(body.by or host_of(request))
+        acknowledged = await self._gateway.acknowledge(alarm, by)
+        details = {"ALARM": alarm, "ID": acknowledged.sensor, "BY": by}
+        self._gateway.record(Action("acknowledge", client_of(request), host_of(request), details, acknowledged.device))
         return alarm_json(acknowledged, self._queries.sensor_settings())
 
     # State.

@@ -22,7 +22,7 @@ from werkzeug.routing import BaseConverter
 
 from usbgate.access.rights import CALL_ROLES
 from usbgate.access.roles import Role
-from usbgate.core.errors import Failed, Malformed, RequestError, Unknown
+from usbgate.core.errors import Denied, Failed, Malformed, RequestError, Unknown
 from usbgate.web.channel import client_of
 from usbgate.web.problems import HttpProblem, respond_problem, start_problem
 from usbgate.web.query import read_query
@@ -79,7 +79,7 @@ class HttpCalls:
 
     The first line of its docstring is the summary in the document. What it raises becomes a problem. It is cancelled
     when its client disconnects. `usbgate.access.rights` has the role that it requires. Its class has a `wall`, the wall
-    clock (`IClock.wall`), and `credentials`.
+    clock (`IClock.wall`), `credentials`, and `denied`, which records what was denied.
 
     Attributes:
         documented: The calls of the OpenAPI document, in the order of their declarations.
@@ -162,7 +162,7 @@ class HttpCalls:
                 if is_file:
                     api.credentials.count(request)
                 else:
-                    request.access = await api.credentials.admit(request, role)
+                    await api.credentials.admit(request, role)
                 # `Front` has quoted each segment once more, since klein joins them.
                 arguments: dict[str, Any] = {name: unquote(value) for name, value in segments.items()}
                 if query is not None:
@@ -181,6 +181,8 @@ class HttpCalls:
             except Exception as error:
                 if request.channel is None:  # disconnected, and that was the error
                     raise CancelledError from None
+                if isinstance(error, Denied):
+                    api.denied(request, f"{verb} {path}", error)
                 await _fail(request, error)
 
         rule = path.replace("{sensor}", "<id:sensor>").replace("{", "<").replace("}", ">")

@@ -59,12 +59,12 @@ class Credentials:
         self._authority = authority
         self.door = door
 
-    async def admit(self, request: Any, role: Role) -> Access:
+    async def admit(self, request: Any, role: Role) -> None:
         """
-        Return what the client of a request may do.
+        Find out what the client of a request may do.
 
         Args:
-            request: The request.
+            request: The request; its `access` is set.
             role: The role that it requires.
 
         Raises:
@@ -87,8 +87,8 @@ class Credentials:
             access = self.without_token(request)
         elif access.token is not None:
             self._rates.check(payers(LOCAL_HOST, access.token.name))  # its address has been counted
+        request.access = access
         self._authority.check(access, role)
-        return access
 
     def count(self, request: Any) -> None:
         """

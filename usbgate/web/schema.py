@@ -361,7 +361,8 @@ class ApiBuckets(Struct, frozen=True, kw_only=True):
 
 class ApiRequest(Struct, frozen=True, kw_only=True):
     """
-    A completed request: `outcome` is `answered`, `recent`, or the code of a problem.
+    A completed request: `outcome` is `answered`, `recent`, or the code of a problem. Or, with a `sensor` that is null,
+    what somebody did (`done`) or was denied.
     """
 
     seq: int
@@ -369,7 +370,7 @@ class ApiRequest(Struct, frozen=True, kw_only=True):
     origin: str
     client: str
     device: str | None
-    sensor: str
+    sensor: str | None
     command: str
     arguments: str | None
     outcome: str

@@ -71,7 +71,7 @@ create table usbgate.request (
     origin text not null,
     client text not null,
     device text,
-    sensor text collate "C" not null,
+    sensor text collate "C",
     command text not null,
     arguments text,
     outcome text not null,
@@ -164,17 +164,17 @@ comment on column usbgate.reading.text is 'The value as the device spelled it; n
 comment on column usbgate.reading.command is 'The command that it answered; null if it was unsolicited';
 comment on column usbgate.reading.clock is 'False while the clock may have been wrong; at may be corrected later';
 
-comment on table usbgate.request is 'One row for each request that has ended, whatever became of it.';
+comment on table usbgate.request is 'One row for each request that has ended, whatever became of it, and for what else somebody did or was denied.';
 comment on column usbgate.request.at is 'When it was accepted, by the clock as it was when it ended';
 comment on column usbgate.request.gateway is 'The gateway that stored it';
 comment on column usbgate.request.seq is 'Its number: the order in which rows of this gateway arrived';
 comment on column usbgate.request.origin is 'Who asked, as the client names itself, or its address';
 comment on column usbgate.request.client is 'The address of the client, or local for a Unix socket, behind the name of its token or its user and an @';
 comment on column usbgate.request.device is 'The name of the device for which it was meant; null if none was determined';
-comment on column usbgate.request.sensor is 'The id of the sensor that was asked';
-comment on column usbgate.request.command is 'The command';
+comment on column usbgate.request.sensor is 'The id of the sensor that was asked; null for what was no question';
+comment on column usbgate.request.command is 'The command, or what was done or denied, such as acknowledge or token add';
 comment on column usbgate.request.arguments is 'The arguments, such as LEVEL:50; null if there were none';
-comment on column usbgate.request.outcome is 'answered, recent (from memory), or the code of an error such as timeout';
+comment on column usbgate.request.outcome is 'answered, recent (from memory), done, or the code of an error such as timeout';
 comment on column usbgate.request.latency_ms is 'Milliseconds from its acceptance to its end';
 comment on column usbgate.request.clock is 'False while the clock may have been wrong when it ended';
 
