@@ -7,16 +7,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from ipaddress import ip_network
+from typing import get_args
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.access import EVENTS
 from tests.support.running import ROOT
 from usbgate.access.doors import LOCAL, Door, Rule
 from usbgate.access.rights import RIGHTS, WORD_ROLES
 from usbgate.access.roles import Role
 from usbgate.core.errors import Unauthenticated
+from usbgate.core.model import Event
 from usbgate.server.commands import WORDS
 from usbgate.web.api import Api
+from usbgate.web.serialize import event_json
 
 SECURITY = (ROOT / "docs" / "security.md").read_text()
 
@@ -28,12 +32,15 @@ class RightsTests(SynchronousTestCase):
 
     def test_complete(self) -> None:
         """
-        The table has every word and every call, once.
+        The table has every word and every call, once, and every kind of event.
         """
         self.assertEqual(sorted(word for right in RIGHTS for word in right.words), sorted(WORDS))
         self.assertEqual({name: word.role for name, word in WORDS.items()}, WORD_ROLES)
         calls = [f"{call.method} {call.path}" for call in Api.calls.documented]
         self.assertEqual(sorted(call for right in RIGHTS for call in right.calls), sorted(calls))
+        topics = {event_json(event, {})[0] for event in EVENTS}
+        self.assertEqual({topic for right in RIGHTS for topic in right.topics}, topics)
+        self.assertEqual(len(EVENTS), len(get_args(Event)))
 
     def test_page(self) -> None:
         """
@@ -43,7 +50,8 @@ class RightsTests(SynchronousTestCase):
             words = ", ".join(f"`{word}`" for word in right.words)
             role = "none" if right.role is Role.NONE else f"`{right.role.spelled}`"
             calls = ", ".join(f"`{call.replace('/api/v1/', '')}`" for call in right.calls)
-            self.assertIn(f"| {role} | {right.does} | {words} | {calls} |\n", SECURITY)
+            topics = ": " + ", ".join(f"`{topic}`" for topic in right.topics) if right.topics else ""
+            self.assertIn(f"| {role} | {right.does}{topics} | {words} | {calls} |\n", SECURITY)
 
 
 # Who connects where without a token, as docs/security.md has it, and what role that gives.

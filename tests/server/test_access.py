@@ -4,7 +4,7 @@ Who may do what over the line protocol (protocol §3): every word and every kind
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -13,11 +13,11 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.access import authority
+from tests.support.access import EVENTS, authority
 from tests.support.memory_gateway import MemoryGateway, PeerTransport, report_event
 from usbgate.access.authority import CHECK_INTERVAL, FIRST_DELAY, LONGEST_DELAY
 from usbgate.access.doors import Door, Rule
-from usbgate.access.rights import WORD_ROLES
+from usbgate.access.rights import RIGHTS, WORD_ROLES
 from usbgate.access.roles import ROLES, Role
 from usbgate.access.tokens import Token, TokenFile, digest
 from usbgate.core.alarms import Uncompared
@@ -29,6 +29,7 @@ from usbgate.net.rates import Rates
 from usbgate.server.factory import ClientFactory
 from usbgate.server.intake import LINES_AT_ONCE
 from usbgate.server.protocol import ClientProtocol
+from usbgate.server.requests import REQUEST_LINE
 from usbgate.testing import AT
 
 # Each word with arguments that it accepts.
@@ -90,27 +91,61 @@ class AccessCase(SynchronousTestCase):
 
 class MatrixTests(AccessCase):
     """
-    Every word and every kind of request x every role x a door that gives it and a token.
+    Every word, every kind of request and every kind of event x every role x a door that gives it, a `[[client]]` table,
+    and a token.
     """
+
+    def connect_as(self, role: Role) -> Iterator[str]:
+        """
+        Connect a client with a role, in each way, and yield how.
+        """
+        self.connect(role)
+        yield "door"
+        self.rules = [Rule(role, [ip_network("10.0.0.0/8")])]
+        self.connect(Role.NONE if role is Role.ADMIN else Role.ADMIN)
+        yield "table"
+        self.rules = ()
+        if role is not Role.NONE:
+            for door in (Role.NONE, Role.ADMIN):
+                self.connect(door)
+                self.send(f"auth secret-{role.spelled}")
+                yield f"token, at a door of {door.spelled}"
 
     def check(self, line: str, role: Role, required: Role, replies: int) -> None:
         """
         Check that a line is denied exactly if the role is too low, and that the error names the role.
         """
-        with_token = f"auth secret-{role.spelled}"
-        for door, *before in ((role,), (Role.NONE, with_token), (Role.ADMIN, with_token)):
-            if before and role is Role.NONE:
-                continue
-            self.connect(door)
-            self.send(*before)
-            asked = len(self.gateway.asked) + len(self.gateway.lendings)
-            received = self.send(line)
-            denied = [each for each in received if each.startswith("ERROR:denied_")]
-            self.assertEqual(len(denied), int(role < required), (line, role, before, received))
-            if denied:
-                self.assertIn(f"this requires the role {required.spelled}", denied[0])
-                self.assertEqual(len(received), replies)
-                self.assertEqual(len(self.gateway.asked) + len(self.gateway.lendings), asked)
+        for way in self.connect_as(role):
+            self.check_denied(line, role, required, replies, way)
+        if REQUEST_LINE.match(line.encode()) and role is not Role.NONE:
+            self.connect(Role.NONE)
+            self.check_denied(f"{line}_AUTH:secret-{role.spelled}", role, required, replies, "token in the line")
+
+    def check_denied(self, line: str, role: Role, required: Role, replies: int, way: str) -> None:
+        """
+        Check it on the present connection.
+        """
+        asked = len(self.gateway.asked) + len(self.gateway.lendings)
+        received = self.send(line)
+        denied = [each for each in received if each.startswith("ERROR:denied_")]
+        self.assertEqual(len(denied), int(role < required), (line, role, way, received))
+        if denied:
+            self.assertIn(f"this requires the role {required.spelled}", denied[0])
+            self.assertEqual(len(received), replies)
+            self.assertEqual(len(self.gateway.asked) + len(self.gateway.lendings), asked)
+
+    def test_events(self) -> None:
+        """
+        Every kind of event that line clients get.
+        """
+        topics = {topic for right in RIGHTS for topic in right.topics} - {"store"}  # only over HTTP
+        for role in Role:
+            for way in self.connect_as(role):
+                self.send("watch")
+                self.gateway.publish(*EVENTS)
+                self.clock.advance(1)
+                received = {parse(line.encode()).get("EVENT") for line in self.send()}
+                self.assertEqual(received, topics if role >= WORD_ROLES["watch"] else set(), (role, way))
 
     def test_words(self) -> None:
         """

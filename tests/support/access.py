@@ -8,16 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.memory_gateway import MemoryGateway
+from tests.support.memory_gateway import MemoryGateway, report_event
 from usbgate.access.authority import Authority
 from usbgate.access.doors import Door, Rule
 from usbgate.access.roles import Role
 from usbgate.access.sessions import Sessions
 from usbgate.access.tokens import TokenFile
-from usbgate.core.model import Question
+from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Event, Question, StoreEvent
 from usbgate.testing import AT
 
 OPEN = Door(Role.ADMIN)
+
+# An event of each kind.
+EVENTS: Sequence[Event] = (
+    report_event("20"),
+    AlarmEvent(Alarm("a1", "leonardo", "20", "T", "> 1", 2.0, None, AT), "raised", AT),
+    DeviceEvent("leonardo", "offline", AT),
+    StoreEvent("away", 7),
+)
 
 
 def authority(

@@ -5,18 +5,21 @@ Who may do what over HTTP: every call, with every role.
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 
 from twisted.internet.defer import Deferred, succeed
 
+from tests.support.access import EVENTS
 from tests.support.memory_gateway import report_event
 from tests.support.waiting import until
 from tests.support.web import RawClient, Reply, WebTestCase
 from usbgate.access.authority import FIRST_DELAY
-from usbgate.access.doors import Door
-from usbgate.access.rights import CALL_ROLES
+from usbgate.access.doors import Door, Rule
+from usbgate.access.rights import CALL_ROLES, RIGHTS
 from usbgate.access.roles import ROLES, Role
 from usbgate.access.tokens import Token, TokenFile, digest
 from usbgate.core.alarms import Uncompared
@@ -28,6 +31,10 @@ from usbgate.testing import AT, report
 from usbgate.web.credentials import COOKIE
 
 ASK = "/api/v1/sensors/20/ask"
+
+
+def _has(client: RawClient, what: bytes) -> bool:
+    return what in client.received
 
 
 class AccessCase(WebTestCase):
@@ -74,8 +81,23 @@ class AccessCase(WebTestCase):
 
 class MatrixTests(AccessCase):
     """
-    Every call x every role.
+    Every call and every kind of event x every role x a token, a browser that has logged in, and a `[[client]]` table.
     """
+
+    requests_per_second = 1e5
+
+    async def ways(self, role: Role) -> AsyncIterator[dict[str, str]]:
+        """
+        Give a client a role in each way, and yield the headers that it must send.
+        """
+        self.authority.rules = [Rule(role, [ip_network("127.0.0.0/8")])]
+        yield {}
+        self.authority.rules = ()
+        if role is not Role.NONE:
+            secret = f"secret-{role.spelled}"
+            yield {"Authorization": f"Bearer {secret}"}
+            reply = await self.call("POST", "/api/v1/login", json={"token": secret})
+            yield {"Cookie": (reply.header("Set-Cookie") or "").partition("; ")[0]}
 
     async def test_calls(self) -> None:
         """
@@ -85,14 +107,30 @@ class MatrixTests(AccessCase):
         for call, required in CALL_ROLES.items():
             for role in Role:
                 if call == "GET /api/v1/events" and role >= required:
-                    continue  # it does not end; see `TokenTests.test_removed`
-                reply = await self.call_as(role, call)
-                denied = reply.code in (401, 403) and call != "POST /api/v1/login"
-                self.assertEqual(denied, role < required, (call, role, reply.code, reply.body))
-                if denied:
-                    self.assertEqual(reply.code, 401 if role is Role.NONE else 403)
-                    self.assertEqual((reply.json["code"], reply.json["role"]), ("denied", required.spelled))
-                    self.assertEqual(reply.header("WWW-Authenticate") is not None, role is Role.NONE)
+                    continue  # it does not end; see `test_events`
+                async for headers in self.ways(role):
+                    method, path = call.split()
+                    json: dict[str, str] | None = {} if method == "POST" else None
+                    reply = await self.call(method, path.format(sensor="20", alarm="a1"), json=json, headers=headers)
+                    denied = reply.code in (401, 403) and call != "POST /api/v1/login"
+                    self.assertEqual(denied, role < required, (call, role, headers, reply.code, reply.body))
+                    if denied:
+                        self.assertEqual(reply.code, 403 if headers else 401)
+                        self.assertEqual((reply.json["code"], reply.json["role"]), ("denied", required.spelled))
+                        self.assertEqual(reply.header("WWW-Authenticate") is None, bool(headers))
+
+    async def test_events(self) -> None:
+        """
+        Who may subscribe gets every kind of event.
+        """
+        topics = {topic for right in RIGHTS for topic in right.topics}
+        for role in ROLES.values():
+            async for headers in self.ways(role):
+                client = await self.listen("", *(f"{name}: {value}" for name, value in headers.items()))
+                self.gateway.publish(*EVENTS)
+                await until(partial(_has, client, b"event: store"))
+                received = set(re.findall("event: (.*)", client.received.decode()))
+                self.assertEqual(received, topics)
 
     async def test_questions(self) -> None:
         """
@@ -122,10 +160,6 @@ class MatrixTests(AccessCase):
         """
         for path in ("/", "/app.js", "/vendor/uplot.min.js"):
             self.assertEqual((await self.call("GET", path)).code, 200)
-
-
-def _has_reading(client: RawClient) -> bool:
-    return b"event: reading" in client.received
 
 
 def _is_lost(client: RawClient) -> bool:
@@ -210,7 +244,7 @@ class SensorsTests(AccessCase):
             client = await self.listen(query, "Authorization: bearer secret-kids")
             changes = [AlarmEvent(alarm, "raised", AT) for alarm in self.gateway.raised]
             self.gateway.publish(report_event("99"), *changes, report_event("20"))
-            await until(partial(_has_reading, client))
+            await until(partial(_has, client, b"event: reading"))
             (first, *_) = re.findall(rb"id: (.*)", client.received)
             again = await self.listen(query, "Authorization: bearer secret-kids", f"Last-Event-ID: {first.decode()}")
             for each in (client, again):

@@ -20,12 +20,14 @@ class Right(NamedTuple):
         role: The role that is required.
         words: Words of the line protocol.
         calls: Calls over HTTP: method and path.
+        topics: Kinds of events to which a client is subscribed by them.
     """
 
     does: str
     role: Role
     words: Sequence[str] = ()
     calls: Sequence[str] = ()
+    topics: Sequence[str] = ()
 
 
 RIGHTS: Sequence[Right] = (
@@ -50,7 +52,13 @@ RIGHTS: Sequence[Right] = (
         ("history",),
         ("GET /api/v1/readings", "GET /api/v1/readings.csv", "GET /api/v1/states"),
     ),
-    Right("Subscribe to events", Role.READ, ("watch", "unwatch"), ("GET /api/v1/events",)),
+    Right(
+        "Subscribe to events",
+        Role.READ,
+        ("watch", "unwatch"),
+        ("GET /api/v1/events",),
+        ("reading", "alarm", "device", "store"),
+    ),
     Right("See alarms", Role.READ, ("alarms",), ("GET /api/v1/alarms", "GET /api/v1/alarms/history")),
     Right("See who asked what", Role.READ, ("requests",), ("GET /api/v1/requests",)),
     Right(
