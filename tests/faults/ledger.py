@@ -174,11 +174,11 @@ class Neighbour:
         self.more_answers()
         return self
 
-    def more_answers(self, count: int = 5) -> None:
+    def more_answers(self) -> None:
         """
-        Wait for some more answers.
+        Wait for an answer to a question that has not been asked yet.
         """
-        enough = len(self.latencies) + count
+        enough = len(self.latencies) + 2
         eventually(lambda: len(self.latencies) >= enough or self._wrong, "a neighbour is answered")
         if self._wrong:
             raise AssertionError(f"a neighbour got {self._wrong}")

@@ -66,10 +66,14 @@ _open = _watch(_disk, _memory)
 _numbers = count(1)
 
 
-def new_folder() -> Path:
+def new_folder(size: int = 0) -> Path:
     """
     Create a folder with a short path, in memory if possible: that takes a tenth of the time.
+
+    Args:
+        size: How many bytes it may get, if they are many.
     """
-    folder = _memory / str(next(_numbers))
+    in_memory = not size or shutil.disk_usage(_memory).free > 4 * size
+    folder = (_memory if in_memory else _disk) / str(next(_numbers))
     folder.mkdir(mode=0o700)
     return folder
