@@ -13,10 +13,11 @@ from usbgate.core.clockmarks import Stamp
 from usbgate.core.errors import TimedOut
 from usbgate.core.exchanges import Asker
 from usbgate.core.fieldline import parse
+from usbgate.core.fieldunits import UnitChange
 from usbgate.core.holders import Holder
 from usbgate.core.messages import parse_request
 from usbgate.core.model import AlarmRecord, Answer, ClockMark, Reading, Report, RequestRecord
-from usbgate.core.recorder import Entry, Recorder
+from usbgate.core.recorder import Contested, Entry, Recorder
 from usbgate.core.settings import FieldSettings, SensorSettings
 
 
@@ -121,7 +122,7 @@ class RecorderTests(SynchronousTestCase):
         def columns(text: str, device: str = "board") -> tuple[float | None, str | None, int]:
             entry = self.record(says("20", text), device=device)
             reading = next(row for run in entry.runs for row in run if isinstance(row, Reading))
-            return reading.value, reading.text, len(entry.unit_changes)
+            return reading.value, reading.text, [type(notice) for notice in entry.notices].count(UnitChange)
 
         self.assertEqual([columns(text) for text in ("900W", "7")], [(900.0, "900W", 0), (7.0, None, 0)])
         self.assertEqual(columns("1.2kW"), (None, "1.2kW", 1))
@@ -134,7 +135,7 @@ class RecorderTests(SynchronousTestCase):
         The units of stored readings count after a restart.
         """
         self.recorder.restore({}, [Reading(1, "board", "20", "VALUE", 900.0, "900W", None, True)])
-        self.assertEqual(len(self.record(says("20", "1.2kW")).unit_changes), 1)
+        self.assertEqual(len(self.record(says("20", "1.2kW")).notices), 1)
         self.assertEqual(self.recorder.sensors.ids(), ["20"])
 
     def test_contested(self) -> None:
@@ -142,6 +143,6 @@ class RecorderTests(SynchronousTestCase):
         That another device reports a sensor is returned once.
         """
         self.record(says("20", "1"))
-        self.assertEqual(self.record(says("20", "1"), device="other").contested, [("20", "other", "board")])
-        self.assertEqual(self.record(says("20", "1")).contested, [])
+        self.assertEqual(self.record(says("20", "1"), device="other").notices, [Contested("20", "other", "board")])
+        self.assertEqual(self.record(says("20", "1")).notices, [])
         self.assertEqual(self.recorder.readings, 3)

@@ -86,6 +86,25 @@ def _devices(settings: Mapping[str, SensorSettings]) -> dict[str, str]:
     return {sensor: each.device for sensor, each in settings.items() if each.device is not None}
 
 
+class Contested(NamedTuple):
+    """
+    Two devices report one sensor; made once for each sensor.
+
+    Attributes:
+        sensor: The sensor.
+        device: The device that reports it now.
+        before: The device that is asked for it.
+    """
+
+    sensor: str
+    device: str
+    before: str
+
+
+# What is worth a log line.
+Notice = Contested | UnitChange | Uncompared | OwnerChange
+
+
 class Entry(NamedTuple):
     """
     What was recorded at one moment.
@@ -93,18 +112,12 @@ class Entry(NamedTuple):
     Attributes:
         runs: Rows to store, in this order.
         changes: Changes of alarms, to be published.
-        contested: Each sensor that another device reported before, the first time: its id, this device, that device.
-        unit_changes: Each field that is text from now on, since its unit changed.
-        owner_changes: Changes of owners of sensors, to be logged.
-        uncompared: Conditions that are to be logged since too many readings could not be compared with them.
+        notices: What is to be logged.
     """
 
     runs: Sequence[Sequence[Row]]
     changes: Sequence[Change]
-    contested: Sequence[tuple[str, str, str]] = ()
-    unit_changes: Sequence[UnitChange] = ()
-    uncompared: Sequence[Uncompared] = ()
-    owner_changes: Sequence[OwnerChange] = ()
+    notices: Sequence[Notice] = ()
 
 
 class Recorder:
@@ -200,8 +213,7 @@ class Recorder:
         requests = [
             self._request(asker, outcome, device, stamp, now, decided) for outcome, askers in ended for asker in askers
         ]
-        contested: list[tuple[str, str, str]] = []
-        unit_changes: list[UnitChange] = []
+        notices: list[Notice] = []
         changes: list[Change] = []
         readings: list[Reading] = []
         at, _, trusted = stamp
@@ -218,26 +230,27 @@ class Recorder:
                 if number is not None and (kept is not None or mixed):
                     series = (device, sensor, field)
                     if kept is not None and (change := self._units.received(series, kept)):
-                        unit_changes.append(change)
+                        notices.append(change)
                     if series in mixed:
                         number, kept = None, text
                 fresh.append(make(Reading, (at, device, sensor, field, number, kept, command, trusted)))
             before = self.sensors.reported(sensor, device, at, fresh, question is not None)
             if before is not None and sensor not in self._contested:
                 self._contested.remember(sensor, None)
-                contested.append((sensor, device, before))
+                notices.append(Contested(sensor, device, before))
             self.readings += len(fresh)
             if self.alarms.conditions:
                 changes += self.alarms.evaluate(fresh)
             readings += fresh if on_change is None else on_change.keep(fresh, now)
         runs: Sequence[Sequence[Row]] = (readings, requests, [change.record for change in changes])
-        owner_changes: Sequence[OwnerChange] = ()
+        notices += self.alarms.take_unlogged()
         if self.sensors.changes:
             owner_changes, owners = self._take_owners(stamp)
+            notices += owner_changes
             runs = (*runs, owners)
         if marks or held:
             runs = self._runs(held, marks, *runs)
-        return Entry(runs, changes, contested, unit_changes, self.alarms.take_unlogged(), owner_changes)
+        return Entry(runs, changes, notices)
 
     def restore(self, owners: Mapping[str, str], readings: Sequence[Reading]) -> Iterator[None]:
         """
@@ -259,7 +272,7 @@ class Recorder:
         """
         owner_changes, owners = self._take_owners(stamp)
         runs = self._runs(*self._before(stamp), [change.record for change in changes], owners)
-        return Entry(runs, changes, owner_changes=owner_changes)
+        return Entry(runs, changes, owner_changes)
 
     def record_action(self, action: Action, stamp: Stamp) -> Sequence[Sequence[Row]]:
         """

@@ -37,7 +37,7 @@ from usbgate.core.model import (
     Row,
     StoreEvent,
 )
-from usbgate.core.recorder import Entry, Recorder
+from usbgate.core.recorder import Recorder
 from usbgate.core.rules import Rules
 from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
@@ -45,6 +45,7 @@ from usbgate.device.interfaces import IDeviceLink, ILinkListener
 from usbgate.gateway.events import Events
 from usbgate.gateway.interfaces import IGateway, Lease
 from usbgate.gateway.malformed import MalformedLines
+from usbgate.gateway.notices import NoticeLog
 from usbgate.gateway.queries import Queries
 from usbgate.gateway.replies import Ended, Replies
 from usbgate.gateway.routing import Route, Routing
@@ -103,7 +104,7 @@ class Gateway(Service):
         self._journal: IJournal | None = None
         self._store: IStore | None = None
         self._stopping = False
-        self._passed: set[tuple[str, str]] = set()  # from one device to another: logged
+        self._notices = NoticeLog()
 
     def add_link(
         self,
@@ -323,8 +324,8 @@ class Gateway(Service):
             changes = entry.changes
             if self._journal is not None and any(entry.runs):
                 self._journal.append(*entry.runs)
-            if entry.contested or entry.unit_changes or entry.uncompared or entry.owner_changes:
-                self._log_entry(entry)
+            if entry.notices:
+                self._notices.add(entry.notices)
         if moves.send and not route.link.send(moves.send):
             route.pending.held = True
         if ended:
@@ -353,41 +354,12 @@ class Gateway(Service):
     def _take_changes(self, changes: Sequence[Change], stamp: Stamp) -> None:
         entry = self._recorder.record_changes(changes, stamp)
         self._append(entry.runs)
-        self._log_entry(entry)
+        self._notices.add(entry.notices)
         self._events.publish_changes(changes)
 
     def _append(self, runs: Sequence[Sequence[Row]]) -> None:
         if self._journal is not None and any(runs):
             self._journal.append(*runs)
-
-    def _log_entry(self, entry: Entry) -> None:
-        for passed in entry.owner_changes:
-            between = (passed.before, passed.device)
-            if passed.event == "passed" and between not in self._passed:
-                self._passed.add(between)  # as many as there are devices, squared
-                self.log.info(
-                    "sensor {sensor} passes from {before}, which left a question unanswered or is away, to {device}, "
-                    "which reports it; further sensors that pass so are not logged",
-                    **passed._asdict(),
-                )
-        for uncompared in entry.uncompared:
-            self.log.warn(
-                "the last {readings} readings of {field} of sensor {sensor} on {device} can't be compared with its "
-                "alarm condition {condition}, the last one is {text}: they neither raise nor end the alarm",
-                **uncompared._asdict(),
-            )
-        for sensor, device, before in entry.contested:
-            self.log.warn(
-                "{device} and {before} both report sensor {sensor}: its readings are stored under each device",
-                sensor=sensor,
-                device=device,
-                before=before,
-            )
-        for change in entry.unit_changes:
-            self.log.warn(
-                "{device}: the unit of {field} of sensor {sensor} was {before} and is {unit}: it is text from now on",
-                **change._asdict(),
-            )
 
     def _expire(self) -> None:
         now = self.seconds()
