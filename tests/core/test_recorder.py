@@ -134,7 +134,8 @@ class RecorderTests(SynchronousTestCase):
         """
         The units of stored readings count after a restart.
         """
-        self.recorder.restore({}, [Reading(1, "board", "20", "VALUE", 900.0, "900W", None, True)])
+        for _ in self.recorder.restore({}, [Reading(1, "board", "20", "VALUE", 900.0, "900W", None, True)]):
+            pass
         self.assertEqual(len(self.record(says("20", "1.2kW")).notices), 1)
         self.assertEqual(self.recorder.sensors.ids(), ["20"])
 
