@@ -18,7 +18,7 @@ from usbgate.config.types import ConfigError
 
 PLACE = (
     "a path that starts with / or ., a USB device such as usb:2341:8036[:SERIAL] or usb-port:1-1.3,"
-    " or a Twisted client endpoint such as tcp:host:port"
+    " a serial server such as rfc2217:host:port, or a Twisted client endpoint such as tcp:host:port"
 )
 
 # What --device says, and the line about it.
@@ -59,6 +59,7 @@ SPECS = [
     ),
     ("/dev/t,buffer=auto,settle=auto", "t", DeviceSettings(path="/dev/t")),
     ("/dev/t,buffer=0", "t", DeviceSettings(path="/dev/t", buffer=0)),
+    ("rfc2217:h:1,line=7E1", "rfc2217:h:1", DeviceSettings(path="rfc2217:h:1", line="7E1")),
     ("tcp:host:4000", "tcp:host:4000", DeviceSettings(path="tcp:host:4000")),
     ("tcp:host:4000,baud=115200,name=x", "x", DeviceSettings(path="tcp:host:4000", baud=115200)),
     ("/dev/t,silence=90,reset=silent", "t", DeviceSettings(path="/dev/t", silence=90, reset="silent")),

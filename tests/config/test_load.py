@@ -37,7 +37,7 @@ LEONARDO = '[device.leonardo]\npath = "/dev/ttyACM0"\n'
 SEPARATED = '[device.board]\npath = "/dev/board"\ndialect = "tests.support.separated"\n'
 PLACE = (
     "a path that starts with / or ., a USB device such as usb:2341:8036[:SERIAL] or usb-port:1-1.3,"
-    " or a Twisted client endpoint such as tcp:host:port"
+    " a serial server such as rfc2217:host:port, or a Twisted client endpoint such as tcp:host:port"
 )
 LISTEN = (
     "a Twisted server endpoint such as tcp:50007:interface=127.0.0.1,"
@@ -100,10 +100,11 @@ WRONG = [
     ),
     (
         LEONARDO + 'flow = "hard"',
-        'device.leonardo.flow: expected "none", "rts/cts", "dsr/dtr" or "xon/xoff", got "hard"',
+        'device.leonardo.flow: expected "none", "rts/cts" or "xon/xoff", got "hard"',
     ),
     ("[device.leonardo]", f"device.leonardo.path: missing, expected {PLACE}"),
     ('[device.x]\npath = "ttyACM0"', f'device.x.path: expected {PLACE}, got "ttyACM0"'),
+    ('[device.x]\npath = "rfc2217:host"', f'device.x.path: expected {PLACE}, got "rfc2217:host"'),
     ('[device.x]\npath = "tcp:host:ftp"', f'device.x.path: expected {PLACE}, got "tcp:host:ftp"'),
     ('[device.x]\npath = "usb:2341"', f'device.x.path: expected {PLACE}, got "usb:2341"'),
     ('schema = "a.b"', f'schema: expected {SCHEMA}, got "a.b"'),

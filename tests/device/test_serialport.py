@@ -234,6 +234,33 @@ class SharedTests(PortCase):
             self.assertEqual(termios.tcgetattr(self.board.master), before)
             self.assertIsNone(transport.restore_settings())
 
+    async def test_configured_settings(self) -> None:
+        """
+        The port is set as configured. (A pty keeps neither parity nor 7 bits: what pyserial is given is looked at.)
+        """
+        given: dict[str, Any] = {}
+
+        def opened(*arguments: Any, **named: Any) -> LockedSerial:
+            given.update(named)
+            return LockedSerial(*arguments, **named)
+
+        self.patch(SerialTransport, "_serialFactory", staticmethod(opened))
+        for line, flow, bits in [
+            ("7E2", "xon/xoff", (7, "E", 2)),
+            ("8N1", "rts/cts", (8, "N", 1)),
+            ("5M1.5", "none", (5, "M", 1.5)),
+        ]:
+            self.endpoint = SerialEndpoint(reactor, self.board.path, PortSettings(2400, line, flow))
+            protocol, transport = await self.open()
+            self.assertEqual((given["bytesize"], given["parity"], given["stopbits"]), bits)
+            flags, _, control, _, speed, *_ = termios.tcgetattr(self.board.master)
+            self.assertEqual(
+                (bool(flags & termios.IXON), bool(control & termios.CRTSCTS), bool(control & termios.CSTOPB), speed),
+                (flow == "xon/xoff", flow == "rts/cts", line.endswith(("2", "1.5")), termios.B2400),
+            )
+            transport.loseConnection()
+            await until(lambda protocol=protocol: protocol.lost)  # type: ignore[misc]  # for each its own
+
     async def test_odd_speed(self) -> None:
         """
         A speed for which there is no constant is set again, too.

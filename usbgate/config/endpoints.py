@@ -45,13 +45,17 @@ def parse_client(text: str) -> str:
     Raises:
         ValueError: It is not a client endpoint string.
     """
-    return _checked(text, clientFromString)
+    _checked(text, clientFromString)
+    return text
 
 
 def _checked(text: str, from_string: Any) -> str:
     kind, colon, rest = text.partition(":")
     if not colon or not rest or not re.fullmatch("[A-Za-z][A-Za-z0-9]*", kind):
         raise ValueError(f"not an endpoint string: {text!r}")
+    if kind == "rfc2217" and from_string is clientFromString:  # ours; its arguments are those of `tcp`
+        kind = "tcp"
+        text = f"tcp:{rest}"
     if kind in ("tcp", "unix"):
         # Twisted parses these two without touching the reactor; other kinds may open files or load plug-ins.
         try:

@@ -249,7 +249,7 @@ Place = Annotated[
     str,
     Kind(
         "a path that starts with / or ., a USB device such as usb:2341:8036[:SERIAL] or usb-port:1-1.3,"
-        " or a Twisted client endpoint such as tcp:host:port",
+        " a serial server such as rfc2217:host:port, or a Twisted client endpoint such as tcp:host:port",
         parse=_parse_place,
     ),
 ]
@@ -260,7 +260,7 @@ LineFormat = Annotated[
     str,
     matching('data bits, parity (N, E, O, M or S) and stop bits such as "8N1" or "7E1"', r"[5-8][NEOMS](?:1|1\.5|2)"),
 ]
-FlowControl = Annotated[str, matching('"none", "rts/cts", "dsr/dtr" or "xon/xoff"', "none|rts/cts|dsr/dtr|xon/xoff")]
+FlowControl = Annotated[str, matching('"none", "rts/cts" or "xon/xoff"', "none|rts/cts|xon/xoff")]
 Reset = Annotated[str, matching('"never", "open" or "silent"', "never|open|silent")]
 
 Fields = Annotated[

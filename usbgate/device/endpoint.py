@@ -126,8 +126,8 @@ def open_device(
     Args:
         reactor: The reactor.
         spec_path: A path (starts with `/` or `.`), a USB device (`usb:…`, `usb-port:…`), or any Twisted client
-            endpoint string (`tcp:host:port`).
-        settings: How the port is set, for a path and a USB device.
+            endpoint string (`tcp:host:port`); `rfc2217:host:port` is one of ours.
+        settings: How the port is set; not for other endpoint strings.
         usb: The USB devices; None for those of this machine.
 
     Raises:
@@ -138,5 +138,9 @@ def open_device(
         return SerialEndpoint(reactor, spec_path, settings)
     if is_usb(spec_path):
         return UsbEndpoint(reactor, spec_path, settings, usb or UsbTree())
+    if spec_path.startswith("rfc2217:"):
+        from usbgate.device.rfc2217 import Rfc2217Endpoint  # loading Twisted's Telnet takes 20 ms
+
+        return Rfc2217Endpoint(reactor, spec_path, settings)
     endpoint: IStreamClientEndpoint = clientFromString(reactor, spec_path)
     return endpoint

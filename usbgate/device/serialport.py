@@ -47,7 +47,7 @@ class PortSettings(NamedTuple):
     Attributes:
         baud: Bits per second.
         line: Data bits, parity (N, E, O, M or S) and stop bits.
-        flow: Flow control: `none`, `rts/cts`, `dsr/dtr` or `xon/xoff`.
+        flow: Flow control: `none`, `rts/cts` or `xon/xoff`.
         keep_dtr: Leave DTR as it is when the port is closed. A board resets when DTR rises, and the kernel raises it at
             every opening, so it must not fall at closing. (pyserial's `dtr = False` would lower it just after the
             opening, so that the next opening resets the board again.)
