@@ -71,8 +71,6 @@ NOT_IN_CORE = "socket sqlite3 subprocess threading asyncio os twisted serial psy
 # Private names of Twisted that are used, and why.
 PRIVATE_NAMES = {
     ("device.openings", "twisted.python._inotify.INotifyError"): "what the public INotify raises has no public name",
-    ("net.tls", "twisted.internet.endpoints._parse"): "likewise",
-    ("config.endpoints", "twisted.internet.endpoints._parse"): "the grammar of endpoint strings has no public function",
 }
 
 

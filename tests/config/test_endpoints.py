@@ -47,6 +47,13 @@ class EndpointsTests(SynchronousTestCase):
         ]:
             self.assertEqual(absolute_paths(text, "/f:g", "/c.pem"), absolute, text)
 
+    def test_unfinished(self) -> None:
+        """
+        A backslash at the end is an error like any other.
+        """
+        for wrong in ("tcp:1:interface=\\", "ssl:1\\", "unix:a\\", "other:a\\"):
+            self.assertRaises(ValueError, parse_server, wrong)
+
     def test_tls(self) -> None:
         """
         `ssl:` takes the certificate of the state folder unless it names another; what it does not know is refused.
@@ -55,5 +62,12 @@ class EndpointsTests(SynchronousTestCase):
         other = absolute_paths(parse_server("ssl:2:privateKey=k:certKey=c"), "/f", "/s/server.pem")
         self.assertEqual(certificate_files([own, "tcp:3", other, own]), ["/s=t/server.pem", "/f/c"])
         self.assertEqual(tls_addresses(["tcp:3", own, other]), [("::1", 1), ("127.0.0.1", 2)])
-        for wrong in ("ssl:x", "ssl:1:2", "ssl:1:sslmethod=SSLv3_METHOD", "ssl:privateKey=a", "ssl:1:backlog=x"):
+        for wrong in (
+            "ssl:x",
+            "ssl:1:2",
+            "ssl:1:sslmethod=SSLv3_METHOD",
+            "ssl:privateKey=a",
+            "ssl:1:backlog=x",
+            "ssl:1\\",
+        ):
             self.assertRaises(ValueError, parse_server, wrong)

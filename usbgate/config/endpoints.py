@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any
 
-from twisted.internet.endpoints import _parse, clientFromString, quoteStringArgument, serverFromString
+from twisted.internet.endpoints import clientFromString, quoteStringArgument, serverFromString
 
+from usbgate.core.endpointstring import split_endpoint
 from usbgate.core.unixsocket import split_group
 
 # A unix socket whose path is relative.
@@ -53,6 +54,7 @@ def _checked(text: str, from_string: Any) -> str:
     kind, colon, rest = text.partition(":")
     if not colon or not rest or not re.fullmatch("[A-Za-z][A-Za-z0-9]*", kind):
         raise ValueError(f"not an endpoint string: {text!r}")
+    (_, *ports), options = split_endpoint(text)
     if kind == "rfc2217" and from_string is clientFromString:  # ours; its arguments are those of `tcp`
         kind = "tcp"
         text = f"tcp:{rest}"
@@ -63,7 +65,6 @@ def _checked(text: str, from_string: Any) -> str:
         except TypeError as error:
             raise ValueError(str(error)) from None
     elif kind == "ssl" and from_string is serverFromString:
-        (_, *ports), options = _parse(text)
         if len(ports) != 1 or not options.keys() <= {*_TLS_FILES, *_TLS_OTHERS}:
             raise ValueError(f"not a port and known options: {text!r}")
         int(ports[0]), int(options.get("backlog", 1))
@@ -80,7 +81,7 @@ def absolute_paths(text: str, folder: str, certificate: str) -> str:
         certificate: The file of the private key and the certificate of `ssl:` without `privateKey`.
     """
     if text.startswith("ssl:"):
-        (kind, port), options = _parse(text)
+        (kind, port), options = split_endpoint(text)
         options.setdefault("privateKey", certificate)
         options.update({key: os.path.join(folder, options[key]) for key in _TLS_FILES if key in options})
         quoted = (f"{key}={quoteStringArgument(value).replace('=', chr(92) + '=')}" for key, value in options.items())
@@ -99,7 +100,7 @@ def is_exposed(text: str) -> bool | None:
     Args:
         text: A server endpoint string.
     """
-    (kind, *arguments), named = _parse(text)
+    (kind, *arguments), named = split_endpoint(text)
     if kind == "unix":
         return False
     if kind not in ("tcp", "tcp6", "ssl"):
@@ -129,7 +130,7 @@ def local_addresses(listen: Iterable[str]) -> list[tuple[str, int] | str]:
     """
     found: list[tuple[str, int] | str] = []
     for text in listen:
-        (kind, *arguments), named = _parse(text)
+        (kind, *arguments), named = split_endpoint(text)
         if kind == "unix":
             found.append(str(named.get("address") or arguments[0]))
         elif kind in ("tcp", "tcp6", "ssl"):
@@ -154,5 +155,5 @@ def certificate_files(listen: Iterable[str]) -> list[str]:
     Args:
         listen: Server endpoint strings of `absolute_paths`.
     """
-    found = [_parse(text)[1] for text in listen if text.startswith("ssl:")]
+    found = [split_endpoint(text)[1] for text in listen if text.startswith("ssl:")]
     return list(dict.fromkeys(options.get("certKey") or options["privateKey"] for options in found))

@@ -18,10 +18,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 from twisted.application.internet import TimerService
-from twisted.internet.endpoints import SSL4ServerEndpoint, _parse
+from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime, IStreamServerEndpoint
 from twisted.logger import Logger
 from zope.interface import implementer
+
+from usbgate.core.endpointstring import split_endpoint
 
 EXPIRES_SOON = timedelta(days=30)
 EXPIRY_INTERVAL = 12 * 3600.0  # seconds between two looks at the ends of certificates
@@ -45,7 +47,7 @@ def tls_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     Raises:
         TlsError: A file can't be used.
     """
-    (_, port), options = _parse(description)
+    (_, port), options = split_endpoint(description)
     interface, backlog = options.pop("interface", ""), int(options.pop("backlog", 50))
     return SSL4ServerEndpoint(reactor, int(port), ServerContexts(options), backlog, interface)
 
