@@ -31,6 +31,9 @@ OTHERS = [
     (b"GET http:", "HTTP"),
     (b"POST https:", "HTTP"),
     (b"X /", "HTTP"),
+    (b"ask / HTTP/1", "HTTP"),  # a browser sends any method to the host that the page is from
+    (b"M-SEARCH * HTTP/1", "HTTP"),
+    (b"ask https://elsewhere.example/x HTTP/1", "HTTP"),
     (b"\nPOST /", "HTTP"),
     (b"\r\n\n\r\nGET /", "HTTP"),
     (b"\n\rGET /", "HTTP"),
@@ -62,6 +65,8 @@ CLIENTS = [
     (b"get /\n", b"try help\n"),
     (b"GET x /\n", b"try help\n"),
     (b"G3T /\n", b"try help\n"),
+    (b"get / HTTP\n", b"try help\n"),
+    (b"get x HTTP/1.1\n", b"try help\n"),
     (b"SSH\n", b"try help\n"),
     (b"\xffping\n", b"not UTF-8\n"),
     (b"\tping\t\n", b"OK:ping\n"),

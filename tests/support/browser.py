@@ -30,9 +30,15 @@ def find_browser() -> str | None:
     return next((path for path in map(shutil.which, NAMES) if path is not None), None)
 
 
+# The hosts below it are this machine, for the browser: other sites, and those whose name resolves to our address.
+ELSEWHERE = "elsewhere.example"
+
 ARGUMENTS = [
     "--no-sandbox",  # which root can't use
-    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup",  # two hidden pages of each window, as dear as ours
+    # Two hidden pages of each window, as dear as ours; and what keeps pages of other sites from this machine, which not
+    # all browsers have.
+    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup,LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests",
+    f"--host-resolver-rules=MAP *.{ELSEWHERE} 127.0.0.1",
 ]
 
 

@@ -105,12 +105,20 @@ class GuardTests(WebTestCase):
         """
         A call that changes something is refused with an `Origin` of another site, and accepted without one.
         """
-        for origin in ("http://evil.example", "null", "file://", "http://localhost.evil.example", "http://[::1"):
+        for origin in (
+            *("http://evil.example", "null", "file://", "http://localhost.evil.example", "http://[::1"),
+            *("http://9.9.9.9:8080", "http://[2620:fe::9]"),
+        ):
             problem = await self.problem("POST", ASK, json={}, headers={"Origin": origin})
             self.assertEqual(problem[:2], (403, "denied"), origin)
+        for site in ("cross-site", "same-site"):
+            headers = {"Origin": "http://localhost:3000", "Sec-Fetch-Site": site}
+            self.assertEqual((await self.problem("POST", ASK, json={}, headers=headers))[:2], (403, "denied"), site)
         self.assertEqual(self.gateway.asked, [])
-        for index, origin in enumerate(["http://127.0.0.1:8080", "https://house.example", "http://localhost"]):
-            asking = self.ask_for("POST", ASK, json={}, headers={"Origin": origin})
+        public = {"Origin": "http://9.9.9.9:8080", "Host": "9.9.9.9:8080", "Sec-Fetch-Site": "same-origin"}
+        origins = ("http://127.0.0.1:8080", "https://house.example", "http://localhost")
+        for index, headers in enumerate([public, *({"Origin": origin} for origin in origins)]):
+            asking = self.ask_for("POST", ASK, json={}, headers=headers)
             await until(lambda: len(self.gateway.asked) > index)  # noqa: B023  # waited for here
             self.gateway.answer(index)
             self.assertEqual((await asking).code, 200)

@@ -13,9 +13,10 @@ from usbgate.server.requests import is_original_request
 
 _EMPTY_LINES = re.compile(rb"(?:\r?\n)*")
 
-# How other programs begin. A browser begins so whatever page it shows, and all that follows is the page's choice.
+# How other programs begin. A browser begins so whatever page it shows, and all that follows is the page's choice. So is
+# the method, to a host that is the page's own (DNS rebinding): `ask / HTTP/1.1`.
 _OTHERS = {
-    "HTTP": re.compile(rb"[A-Z]+ (?:/|\*|https?:)"),
+    "HTTP": re.compile(rb"[A-Z]+ (?:/|\*|https?:)|[!-~]+ (?:/|\*|https?:)\S* HTTP/[0-9]"),
     "TLS": re.compile(rb"\x16"),
     "SSH": re.compile(rb"SSH-"),
 }

@@ -113,16 +113,30 @@ class RequestGuard:
             )
 
     def _check_origin(self, request: Any) -> None:
+        # Some browsers say whether a page is from another origin; `same-site` is one on another port of our host.
+        elsewhere = request.getHeader("Sec-Fetch-Site") in ("cross-site", "same-site")
         for origin in request.requestHeaders.getRawHeaders("Origin", []):
             if self._cross_origin.may_command(origin):
                 continue
-            try:
-                parts = urlsplit(origin)
-            except ValueError:
-                parts = urlsplit("")
-            if parts.scheme not in ("http", "https") or not self.is_ours(parts.netloc):
-                text = "this origin is not allowed: add its host to hosts, or it to cors, in [http]"
-                raise HttpProblem(Denied(text, "origin not allowed"))
+            if elsewhere or not self._is_our_page(origin, request.getHeader("Host")):
+                raise HttpProblem(Denied("this origin is not allowed: add its host to hosts, or it to cors, in [http]"))
+
+    def _is_our_page(self, origin: str, host: str | None) -> bool:
+        # A proxy may change the `Host`. But a page that is served under a public address can be anybody's.
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
+        if parts.scheme not in ("http", "https") or not self.is_ours(parts.netloc):
+            return False
+        return parts.netloc == host or not _is_public(parts.hostname or "")
+
+
+def _is_public(host: str) -> bool:
+    try:
+        return ip_address(host).is_global
+    except ValueError:
+        return False
 
 
 def check_type(request: Any) -> None:
