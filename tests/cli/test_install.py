@@ -77,8 +77,7 @@ class PlanTests(SynchronousTestCase):
         plan = plan_system(None, self.root, self.tree)
         self.assertEqual(plan.files[self.rules], RULES)
         self.assertNotIn(self.config, plan.files)
-        (note,) = plan.notes
-        self.assertIn("away", note)
+        self.assertEqual(len([note for note in plan.notes if "away" in note]), 1)
 
     def test_first(self) -> None:
         """
@@ -94,6 +93,31 @@ class PlanTests(SynchronousTestCase):
         self.assertEqual(paths, names)
         for path in paths.values():
             self.assertIn(f'SYMLINK+="{path.removeprefix("/dev/")}"', files[self.rules] or "")
+
+    def test_root(self) -> None:
+        """
+        Users, groups and paths are those of the machine whose root it is, not of this one.
+        """
+        config = self.root / "srv" / "home.toml"
+        config.parent.mkdir()
+        config.touch()
+        (self.root / "etc").mkdir(exist_ok=True)
+        for groups, users, expected in [
+            (None, None, ["SupplementaryGroups=dialout"]),
+            ("root:x:0:\nuucp:x:14:\n", "root:x:0:0::/root:/bin/sh\n", ["SupplementaryGroups=uucp"]),
+            ("root:x:0:\n", "usbgate:x:999:999::/:/bin/sh\n", []),
+        ]:
+            for name, text in (("group", groups), ("passwd", users)):
+                if text is not None:
+                    (self.root / "etc" / name).write_text(text)
+            plan = plan_system(config, self.root, self.tree)
+            unit = plan.files[self.root / "etc/systemd/system" / UNIT]
+            assert unit is not None
+            lines = unit.splitlines()
+            self.assertEqual([line for line in lines if line.startswith("SupplementaryGroups")], expected)
+            self.assertTrue([line for line in lines if line.endswith(" usbgate --config /srv/home.toml")])
+            self.assertEqual(bool(plan.before), users is None or "usbgate" not in users)
+        self.assertTrue([note for note in plan.notes if "install usbgate there" in note])
 
     def test_sandbox(self) -> None:
         """

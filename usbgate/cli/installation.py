@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from usbgate.cli.connection import AskError
 from usbgate.cli.udev import Board, configured_boards, plugged_boards, udev_rules
@@ -82,9 +83,13 @@ def plan_system(config: Path | None, root: Path, tree: UsbTree) -> Plan:
     if file is not None:
         settings = load(file, environ={"STATE_DIRECTORY": str(STATE)})
     boards = configured_boards(tree, settings.devices) if settings.devices else plugged_boards(tree)
-    texts: dict[Path, str | None] = {root / UNIT_FILE: system_unit(_command(config), settings, _port_group())}
+    twistd = _on_that_machine(_twistd(), root)
+    command = _command(twistd, config and _on_that_machine(config, root))
+    texts: dict[Path, str | None] = {root / UNIT_FILE: system_unit(command, settings, _port_group(root))}
     named = {board.name for board in boards}
     notes = [f"{name} is no USB device that is plugged in: no name for it" for name in settings.devices.keys() - named]
+    if not (root / twistd.relative_to("/")).exists():
+        notes.append(f"there is no {twistd} in {root} yet: install usbgate there")
     if boards:
         texts[root / RULES_FILE] = udev_rules(boards)
         if file is None:
@@ -92,7 +97,7 @@ def plan_system(config: Path | None, root: Path, tree: UsbTree) -> Plan:
     elif not settings.devices:
         notes.append("no USB serial device is plugged in: plug it in, and run this again to give it a stable name")
     return Plan(
-        before=() if _is_user(SYSTEM_USER) else [[*USERADD, SYSTEM_USER]],
+        before=() if SYSTEM_USER in _names(root, "passwd") else [[*USERADD, SYSTEM_USER]],
         files=texts,
         after=[*_RELOAD_UDEV, *_systemctl("daemon-reload", f"enable {UNIT}", f"restart {UNIT}")],
         notes=notes,
@@ -113,7 +118,7 @@ def plan_user(config: Path | None, folder: Path) -> Plan:
     """
     load(config)
     return Plan(
-        files={folder / "systemd" / "user" / UNIT: _with_command(_unit("user.service"), _command(config))},
+        files={folder / "systemd" / "user" / UNIT: _with_command(_unit("user.service"), _command(_twistd(), config))},
         after=[
             *_systemctl("--user daemon-reload", f"--user enable {UNIT}", f"--user restart {UNIT}"),
             ["loginctl", "enable-linger"],  # starts it with the machine, not with the user's first login
@@ -200,10 +205,20 @@ def _with_command(unit: str, command: str) -> str:
     return re.sub(r"(?m)^ExecStart=.*$", lambda _: f"ExecStart={command}", unit)
 
 
-def _command(config: Path | None) -> str:
+def _twistd() -> Path:
     twistd = Path(sysconfig.get_path("scripts"), "twistd")
     if not twistd.exists():
         raise NotInstallable(f"usbgate is not installed: there is no {twistd}; use pip install")
+    return twistd
+
+
+def _on_that_machine(path: Path, root: Path) -> Path:
+    # How the machine whose root is that folder calls a path.
+    path, root = path.absolute(), root.absolute()
+    return Path("/", path.relative_to(root)) if path.is_relative_to(root) else path
+
+
+def _command(twistd: Path, config: Path | None) -> str:
     options = [] if config is None else ["--config", _quoted(config.absolute())]
     return " ".join([_quoted(twistd), "-n", "--pidfile=", "usbgate", *options])
 
@@ -222,13 +237,20 @@ def _drivers(settings: Settings) -> Iterator[str]:
             yield found[1]
 
 
-def _port_group() -> str | None:
-    names = {entry.gr_name for entry in grp.getgrall()}
+def _port_group(root: Path) -> str | None:
+    names = _names(root, "group")
     return next((name for name in PORT_GROUPS if name in names), None)
 
 
-def _is_user(name: str) -> bool:
-    return name in {entry.pw_name for entry in pwd.getpwall()}
+def _names(root: Path, database: Literal["passwd", "group"]) -> set[str]:
+    # The users or groups of the machine whose root is that folder; of this machine, wherever it has them from.
+    if root == Path("/"):
+        return {entry[0] for entry in (pwd.getpwall() if database == "passwd" else grp.getgrall())}
+    try:
+        lines = (root / "etc" / database).read_text("utf-8", "replace").splitlines()
+    except FileNotFoundError:  # an image of a system that keeps them elsewhere
+        return {PORT_GROUPS[0]} if database == "group" else set()
+    return {line.partition(":")[0] for line in lines}
 
 
 def _systemctl(*lines: str) -> list[list[str]]:
