@@ -20,7 +20,7 @@ from tests.support.folders import new_folder
 from tests.support.running import PtyDevice, environment, free_port
 from tests.support.usb import MadeUpUsb
 from tests.support.waiting import LIMIT
-from usbgate.cli import install
+from usbgate.cli import install, installation
 from usbgate.cli.installation import UNIT, NotInstallable, check_reachable, plan_system, system_unit
 from usbgate.cli.main import main
 from usbgate.config.load import load
@@ -94,6 +94,30 @@ class PlanTests(SynchronousTestCase):
         for path in paths.values():
             self.assertIn(f'SYMLINK+="{path.removeprefix("/dev/")}"', files[self.rules] or "")
 
+    def test_udev(self) -> None:
+        """
+        udev is told to reload its rules if it runs and there is a rule for it.
+        """
+        self.config.parent.mkdir(parents=True)
+        for devices, runs, expected in [
+            ('[device.leonardo]\npath = "usb:2341:8036"\n', True, 3),
+            ('[device.leonardo]\npath = "usb:2341:8036"\n', False, 0),
+            ('[device.pty]\npath = "/dev/pts/1"\n', True, 0),
+        ]:
+            self.config.write_text(devices)
+            self.patch(installation, "UDEV_CONTROL", self.root if runs else self.root / "none")
+            plan = plan_system(self.config, Path("/"), self.tree)
+            self.assertEqual(len([command for command in plan.after if command[0] == "udevadm"]), expected)
+            self.assertEqual(len([note for note in plan.notes if "container" in note]), expected == 0 and not runs)
+
+    def test_no_board(self) -> None:
+        """
+        While no board is plugged in, systemd starts the daemon again and again: nobody waits for it.
+        """
+        plan = plan_system(None, self.root, UsbTree(self.mktemp(), self.mktemp()))
+        self.assertIn(["systemctl", "--no-block", "restart", UNIT], plan.after)
+        self.assertIn(["systemctl", "restart", UNIT], plan_system(None, self.root, self.tree).after)
+
     def test_root(self) -> None:
         """
         Users, groups and paths are those of the machine whose root it is, not of this one.
@@ -116,7 +140,8 @@ class PlanTests(SynchronousTestCase):
             lines = unit.splitlines()
             self.assertEqual([line for line in lines if line.startswith("SupplementaryGroups")], expected)
             self.assertTrue([line for line in lines if line.endswith(" usbgate --config /srv/home.toml")])
-            self.assertEqual(bool(plan.before), users is None or "usbgate" not in users)
+            created = [command for command in plan.before if command[0] == "useradd"]
+            self.assertEqual(bool(created), users is None or "usbgate" not in users)
         self.assertTrue([note for note in plan.notes if "install usbgate there" in note])
 
     def test_sandbox(self) -> None:

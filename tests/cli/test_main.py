@@ -118,6 +118,7 @@ class UsageTests(TestCase):
         self.assertRegex(listed, r"(?m)^  status  .*what\n? *was counted since it started\.$")
         commands = main.list_commands(click.Context(main))
         self.assertEqual(WORDS.keys() - commands, {"auth", "unwatch", "help", "quit"})
+        self.assertIn("No such command 'lst'. Did you mean last", self.run_command("lst")[1])
         for command in ([], ["token"], ["database"]):
             status, listed = self.run_command(*command)
             self.assertEqual(status, 64)

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg2
 
 from usbgate.cli.database import DatabaseFailed, connected
+from usbgate.cli.tables import count
 from usbgate.core.batch import KINDS
 from usbgate.core.clockmarks import plan
 from usbgate.core.model import ClockMark
@@ -193,8 +194,8 @@ class _Correction:
 
 
 def _spell(counts: Mapping[str, int]) -> str:
-    found = [(count, table) for table, count in counts.items() if count]
-    return " and ".join(f"{count:,} {table}{'s' if count != 1 else ''}" for count, table in found)
+    found = [count(number, table.replace("_", " ")) for table, number in counts.items() if number]
+    return " and ".join(filter(None, [", ".join(found[:-1]), *found[-1:]]))
 
 
 def _duration(shift: int) -> str:

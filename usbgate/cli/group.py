@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
@@ -64,6 +65,18 @@ class PlainGroup(click.Group):
         if name in self._modules and name not in self.commands:
             self.add_command(getattr(import_module(f"usbgate.cli.{self._modules[name]}"), f"{name}_command"))
         return super().get_command(ctx, name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """
+        Find the command that the arguments name; if there is none, suggest those with a similar name.
+        """
+        name = args[0]
+        if not ctx.resilient_parsing and not name.startswith("-") and self.get_command(ctx, name) is None:
+            alike = " or ".join(get_close_matches(name, self.list_commands(ctx)))
+            raise click.UsageError(f"No such command {name!r}.{f' Did you mean {alike}?' if alike else ''}", ctx)
+        return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """

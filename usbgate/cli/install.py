@@ -69,7 +69,7 @@ def install_command(config: Path | None, user: bool, yes: bool, root: Path | Non
     _carry_out(plan, yes, root is None)
     if root is None:
         log = f"journalctl {scope}-u usbgate"
-        click.echo(f"usbgate runs as a service: `systemctl {scope}status usbgate` shows it, `{log}` its log")
+        click.echo(f"usbgate is a service: `systemctl {scope}status usbgate` shows it, `{log}` its log")
 
 
 @click.command("uninstall")

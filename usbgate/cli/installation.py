@@ -27,6 +27,8 @@ UNIT_FILE = f"etc/systemd/system/{UNIT}"
 RULES_FILE = "etc/udev/rules.d/70-usbgate.rules"
 STATE = Path("/var/lib/usbgate")
 
+UDEV_CONTROL = Path("/run/udev/control")  # of udev, if it runs
+
 # What the sandbox of the unit hides.
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 
@@ -90,16 +92,26 @@ def plan_system(config: Path | None, root: Path, tree: UsbTree) -> Plan:
     notes = [f"{name} is no USB device that is plugged in: no name for it" for name in settings.devices.keys() - named]
     if not (root / twistd.relative_to("/")).exists():
         notes.append(f"there is no {twistd} in {root} yet: install usbgate there")
+    reload_udev: Sequence[Sequence[str]] = ()
     if boards:
+        if _has_udev(root):
+            reload_udev = _RELOAD_UDEV
+        else:
+            notes.append("udev does not run here, as in a container: its host needs the rule")
         texts[root / RULES_FILE] = udev_rules(boards)
         if file is None:
             texts[usual] = first_configuration(boards)
     elif not settings.devices:
         notes.append("no USB serial device is plugged in: plug it in, and run this again to give it a stable name")
+        notes.append("until then, systemd starts usbgate every 10 s")
+    user = [] if SYSTEM_USER in _names(root, "passwd") else [[*USERADD, SYSTEM_USER]]
+    waits = not boards and not settings.devices  # systemd would report a failure
+    restart = f"{'--no-block ' if waits else ''}restart {UNIT}"
     return Plan(
-        before=() if SYSTEM_USER in _names(root, "passwd") else [[*USERADD, SYSTEM_USER]],
+        # twistd keeps a list of its plugins beside them, where the service may not write.
+        before=[*user, [str(twistd), "--help"]],
         files=texts,
-        after=[*_RELOAD_UDEV, *_systemctl("daemon-reload", f"enable {UNIT}", f"restart {UNIT}")],
+        after=[*reload_udev, *_systemctl("daemon-reload", f"enable {UNIT}", restart)],
         notes=notes,
     )
 
@@ -149,7 +161,10 @@ def plan_removal(root: Path, folder: Path | None) -> Plan:
     return Plan(
         before=[["systemctl", *user, "disable", "--now", UNIT]],
         files=present,
-        after=[["systemctl", *user, "daemon-reload"], *([] if user else [_RELOAD_UDEV[0]])],
+        after=[
+            ["systemctl", *user, "daemon-reload"],
+            *([_RELOAD_UDEV[0]] if root / RULES_FILE in present and _has_udev(root) else []),
+        ],
         notes=notes,
     )
 
@@ -251,6 +266,11 @@ def _names(root: Path, database: Literal["passwd", "group"]) -> set[str]:
     except FileNotFoundError:  # an image of a system that keeps them elsewhere
         return {PORT_GROUPS[0]} if database == "group" else set()
     return {line.partition(":")[0] for line in lines}
+
+
+def _has_udev(root: Path) -> bool:
+    # It can be told to reload its rules; that of an image will be.
+    return root != Path("/") or UDEV_CONTROL.exists()
 
 
 def _systemctl(*lines: str) -> list[list[str]]:

@@ -82,7 +82,7 @@ def reach_or_start(settings: Settings, daemon: DaemonStarter, host: str | None, 
     if connection is None:
         raise NoDaemon(
             f"no daemon listens on {spell(address)}, and none is started there,"
-            f" since {settings.file or 'the default'} has it listen on {', '.join(settings.endpoints)}"
+            f" since it listens on {' and '.join(map(spell, listens)) or 'nothing'} by {settings.file or 'default'}"
         )
     return authenticate(_encrypt(connection, address, settings), settings.state)
 
