@@ -236,7 +236,7 @@ class UsageTests(TestCase):
         file.write_text('state = "state"\nlisten = ["tcp:50123", "unix:/run/usbgate.sock"]\n')
         status, said = self.run_command("--config", str(file), "ask", "20", "-p", str(free_port()))
         self.assertEqual(status, 5)
-        self.assertRegex(said, r"\Ausbgate: [^\n]+ tcp:50123, unix:/run/usbgate.sock\n\Z")
+        self.assertRegex(said, r"\Ausbgate: [^\n]+ 127.0.0.1:50123 and /run/usbgate.sock, according to /[^\n]+\n\Z")
         self.assertFalse((folder / "state").exists())
 
 

@@ -82,7 +82,8 @@ def reach_or_start(settings: Settings, daemon: DaemonStarter, host: str | None, 
     if connection is None:
         raise NoDaemon(
             f"no daemon listens on {spell(address)}, and none is started there,"
-            f" since it listens on {' and '.join(map(spell, listens)) or 'nothing'} by {settings.file or 'default'}"
+            f" since it listens on {' and '.join(map(spell, listens)) or 'nothing that is known'},"
+            f" {f'according to {settings.file}' if settings.file else 'by default'}"
         )
     return authenticate(_encrypt(connection, address, settings), settings.state)
 
