@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IAddress, IConsumer, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -18,6 +19,10 @@ from usbgate.net.sendqueue import SendQueue
 
 if TYPE_CHECKING:
     from usbgate.device.link import Link
+
+# Bytes that are read of a device in a reactor turn: 110 lines, which take 0.5 ms. A tty keeps up to 4,095, and a serial
+# server on the network sends far more after a pause.
+READ_SIZE = 3072
 
 
 class DeviceProtocol(Protocol):
@@ -53,6 +58,8 @@ class DeviceProtocol(Protocol):
         # A device that has stopped reading is noticed by the first byte that waits; there is no time limit.
         self._queue = SendQueue(self._link.reactor, IConsumer(self.transport), self._sent, lambda: None)
         self._producer = IPushProducer(self.transport)
+        if isinstance(self.transport, FileDescriptor):
+            self.transport.bufferSize = READ_SIZE
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             keep_alive(self.transport)

@@ -28,8 +28,6 @@ from usbgate.device.interfaces import IResettable, ISharedPort
 from usbgate.device.openings import Openings
 from usbgate.device.portusers import is_pty, is_same_tty
 
-READ_SIZE = 65536  # bytes; the kernel keeps less than that for a tty, so one read returns everything
-
 # Seconds for which a closing port waits until the written data is sent: 500 bytes at 9600 baud.
 LINGER = 0.5
 
@@ -223,10 +221,10 @@ class SerialTransport(SerialPort):
 
     def doRead(self) -> Exception | None:
         """
-        Read all available data and pass it to the protocol.
+        Read data, at most `bufferSize` bytes, and pass it to the protocol.
         """
         try:
-            data = os.read(self.fileno(), READ_SIZE)
+            data = os.read(self.fileno(), self.bufferSize)
         except BlockingIOError:  # with the settings of the port, only if somebody else was faster
             self.disturbed()
             return None

@@ -35,7 +35,7 @@ _HOLDERS = """
         and database = (select oid from pg_database where datname = current_database())
 """
 
-# Settings of the writing session. A batch is sorted (see `insert`): 20,000 rows of 200 bytes exceed the usual 4 MB.
+# Settings of the writing session. A batch is sorted (see `insert`): 10,000 rows of 400 bytes exceed the usual 4 MB.
 _SETTINGS = "select set_config('application_name', %s, false), set_config('work_mem', '16MB', false)"
 
 LATEST_LIMIT = 50_000  # rows; 10,000 sensors are remembered (protocol §3), with some fields each
@@ -49,7 +49,7 @@ class Limits(NamedTuple):
     """
 
     connect: float = 10.0  # also for each statement that prepares a new connection
-    store: float = 30.0  # 20,000 rows take 0.1 s on an idle machine
+    store: float = 30.0  # 10,000 rows take 0.05 s on an idle machine
     read: float = 10.0  # interactive; also the limit on waiting for the session
     migrate: float = 600.0  # a new index on a hundred million rows
     idle: float = 60.0  # until the idle reading connection is closed
