@@ -43,12 +43,14 @@ class Row(NamedTuple):
         figures: Its figures, in the order in which they are shown.
         measure: Measures one round: the figures by their keys, each one value or one for each of several slices. Raises
             AssertionError where something is wrong, not slow.
+        once: Whether it is only measured in the first round: it takes long, and hardly changes.
     """
 
     name: str
     title: str
     figures: Sequence[Figure]
     measure: Callable[[Rig], Measured]
+    once: bool = False
 
 
 class Found(NamedTuple):

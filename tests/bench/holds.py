@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from tests.bench.asking import quantile
 from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
-from tests.bench.roundtrip import FLOW, asked
+from tests.bench.roundtrip import FLOW, askers, program_of
 from tests.bench.traced import read
 
 # What is shown by itself; not ours are `gc` and `psycopg2`, with the libpq in it.
 SHOWN = {
-    "SerialTransport": "a read of the device, with encoding 256 rows",
+    "SerialTransport": "a read of the device, with encoding rows",
     "Server": "a read of a client",
     "flush": "handing 50 ms of rows to the journal",
     "merge": "merging batches of the journal",
@@ -26,15 +26,15 @@ NOT_OURS = {"psycopg2": "psycopg2, each call", "gc": "Python's garbage collector
 
 
 def _measure(rig: Rig) -> Mapping[str, float]:
-    seconds = 0.5 if rig.quick else 20.0
+    seconds = 0.5 if rig.quick else 10.0
     path = rig.new_path("trace")
     with rig.device() as device, rig.database() as database:
-        with rig.daemon(device, database.url, trace=path) as daemon:
+        with rig.daemon(device, database.url, trace=path) as daemon, askers(rig, program_of(daemon), 50) as those:
             device.speak(rig.size(FLOW, 2_000))
             time.sleep(rig.size(2, 0))  # until it runs evenly
             rig.progress("1,000 questions beside 20,000 readings a second, traced")
             begun = time.monotonic()
-            results = asked(rig, daemon, 50, seconds, rate=rig.size(1_000, 200))
+            results = those.ask(seconds, rig.size(1_000, 200))
             ended = time.monotonic()
             device.speak(0)
     holds = {name: [hold for hold in of if begun < hold.ended < ended] for name, of in read(path).items()}

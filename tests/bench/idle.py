@@ -47,6 +47,7 @@ IDLE = Row(
         Figure("cpu", "CPU usage, of one core", "%"),
     ],
     _measure_idle,
+    once=True,
 )
 
 

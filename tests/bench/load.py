@@ -127,7 +127,8 @@ def hold(port: int, clients: int) -> dict[str, Any]:
 
 def ask_in_slices(port: int, clients: int, echo: bool) -> dict[str, Any]:
     """
-    Ask over the same connections again and again: for as many seconds as each line of standard input says.
+    Ask over the same connections again and again. Each line of standard input says for how many seconds, and how many
+    questions a second at most; 0 for no limit.
 
     Prints the results of each, with its own seconds of `cpu`.
 
@@ -142,9 +143,10 @@ def ask_in_slices(port: int, clients: int, echo: bool) -> dict[str, Any]:
         time.sleep(0.002)  # no faster than any gateway accepts them, see `connect_all`
     crowd = Crowd(sockets, echo)
     print("{}", flush=True)  # they are connected
-    for seconds in sys.stdin.buffer:
+    for line in sys.stdin.buffer:
+        seconds, rate = map(float, line.split())
         cpu = time.process_time()
-        results = crowd.ask(Timing(float(seconds), warm_up=0.0))
+        results = crowd.ask(Timing(seconds, warm_up=0.0), rate)
         print(json.dumps({**results, "cpu": time.process_time() - cpu}), flush=True)
     return {}
 

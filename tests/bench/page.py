@@ -1,7 +1,8 @@
 """
 Update the docs with the results of a benchmark: `python -m tests.bench.page FILE`, where `--json FILE` wrote FILE.
 
-Replaces the table of docs/bench.md and redraws its plots. This needs matplotlib (the extra `bench`).
+Replaces the table of docs/bench.md, with the reasons of missed targets, and redraws its plots. These need matplotlib
+(the extra `bench`); without it, they stay as they are.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import click
 
 from tests.bench import report
 from tests.bench.figures import Found
+from tests.bench.reasons import REASONS
 from tests.bench.roundtrip import CLIENTS
 from tests.bench.rows import ROWS
 from tests.bench.throughput import SENSORS
@@ -40,19 +43,31 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
         doubts.append("a busy machine")
     yield (
         f"Measured on {results['at'][:10]}, {results['cores']} cores, {results['machine']}, "
-        f"Python {results['python']}, Twisted {results['twisted']}, load {results['load']:.1f} before the start"
+        f"Python {results['python']}, Twisted {results['twisted']}, load {results['load']:.1f} before the start, "
+        f"in {results['seconds'] / 60:.0f} minutes"
         + ("; " + " and ".join(doubts) + ": **not reliable**." if doubts else ".")
     )
     yield ""
     yield "| figure | median | range | reference, same run | target | met |"
     yield "| --- | ---: | --- | --- | ---: | --- |"
     rounds: report.Rounds = results["rounds"]
+    missed = []
     for name, row in ROWS.items():
         if name in rounds:
             yield f"| **{name}**: {row.title} | | | | | |"
-            for line in report.lines(row, rounds[name]):
+            for figure, line in zip(row.figures, report.lines(row, rounds[name]), strict=True):
                 mark = {True: "yes", False: "**no**", None: ""}[line.reached]
                 yield f"| {line.what} | {line.found} | {line.spread} | {line.beside} | {line.reach} | {mark} |"
+                if line.reached is False:
+                    why = REASONS.get((name, figure.key), "The cause was not investigated.")
+                    missed.append(f"- `{name}`, **{line.what}: {line.found}, target {line.reach}.** {why}")
+    if missed:
+        yield ""
+        yield "Targets that were missed:"
+        yield ""
+        for text in missed:
+            words = " ".join(text.split())
+            yield from wrap(words, 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def replaced(page: str, lines: Sequence[str]) -> str:
@@ -66,12 +81,15 @@ def replaced(page: str, lines: Sequence[str]) -> str:
 
 def draw(rounds: report.Rounds, folder: Path) -> list[Path]:
     """
-    Draw the plots; return the files.
+    Draw the plots; return the files, none without matplotlib.
     """
     # Nothing else in the benchmark needs it.
-    from matplotlib import rcParams
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure as Plot
+    try:
+        from matplotlib import rcParams
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure as Plot
+    except ImportError:
+        return []
 
     rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "usbgate"})  # small, and the same for the same figures
     drawn = []
@@ -120,18 +138,27 @@ def draw(rounds: report.Rounds, folder: Path) -> list[Path]:
     return drawn
 
 
+def update(results: Mapping[str, Any], docs: Path) -> None:
+    """
+    Update the page and its plots, and print their paths.
+
+    Args:
+        results: The content of the JSON file.
+        docs: The folder with the page.
+    """
+    page = docs / "bench.md"
+    page.write_text(replaced(page.read_text(), list(table(results))))
+    for path in [page, *draw(results["rounds"], docs)]:
+        click.echo(str(path), err=True)
+
+
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def main(file: Path) -> None:
     """
     Update docs/bench.md and its plots with the results in FILE, as `--json FILE` wrote them.
     """
-    results = json.loads(file.read_text())
-    docs = ROOT / "docs"
-    page = docs / "bench.md"
-    page.write_text(replaced(page.read_text(), list(table(results))))
-    for path in [page, *draw(results["rounds"], docs)]:
-        click.echo(str(path.relative_to(ROOT)))
+    update(json.loads(file.read_text()), ROOT / "docs")
 
 
 if __name__ == "__main__":

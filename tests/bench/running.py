@@ -98,12 +98,12 @@ class Load:
         """
         self._hear()
 
-    def slice(self, seconds: float) -> dict[str, Any]:
+    def slice(self, seconds: float, rate: float = 0.0) -> dict[str, Any]:
         """
-        Let them ask for some seconds, if they ask in slices; return the results.
+        Let them ask for some seconds, if they ask in slices, at most so many questions a second; return the results.
         """
         assert self._process.stdin is not None
-        self._process.stdin.write(b"%f\n" % seconds)
+        self._process.stdin.write(b"%f %f\n" % (seconds, rate))
         self._process.stdin.flush()
         return self._hear()
 

@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.bench import child, page, report
 from tests.bench.database import Database
 from tests.bench.figures import Figure, Found, Row, reached
+from tests.bench.reasons import REASONS
 from tests.bench.rig import Rig
 from tests.bench.roundtrip import check, least, sliced
 from tests.bench.rows import ROWS
@@ -286,6 +287,13 @@ class ReportTests(SynchronousTestCase):
             keys = [figure.key for figure in row.figures]
             self.assertEqual(len(keys), len(set(keys)), row.name)
 
+    def test_reasons(self) -> None:
+        """
+        Each reason is that of a figure with a limit.
+        """
+        limited = {(row.name, figure.key) for row in ROWS.values() for figure in row.figures if figure.reach}
+        self.assertLessEqual(REASONS.keys(), limited)
+
     def test_page(self) -> None:
         """
         The table of the page is replaced, and nothing else.
@@ -293,21 +301,24 @@ class ReportTests(SynchronousTestCase):
         results = {
             **report.circumstances(quick=False),
             "load": 0.1,
-            "rounds": {"coalescing": [{"messages": 1.0, "clients": 500.0}]},
+            "seconds": 601,
+            "rounds": {"coalescing": [{"messages": 1.0, "clients": 500.0}], "flow": [{"times": 2.5}]},
         }
         lines = list(page.table(results))
+        self.assertIn("in 10 minutes.", lines[0])
+        self.assertIn("- `flow`, **relative to no flow: 2.50 x, target ≤ 2 x.** The readings of 2 ms arrive", lines[-2])
         self.assertIn("| exchanges with the device | 1 |  |  | ≤ 1 | yes |", lines)
         once = page.replaced(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n", lines)
         self.assertNotIn("old", once)
         self.assertTrue(once.startswith(f"before\n{page.BEGIN}\nMeasured on "))
-        self.assertTrue(once.endswith(f" |\n{page.END}\nafter\n"))
+        self.assertTrue(once.endswith(f"\n{page.END}\nafter\n"))
         self.assertEqual(page.replaced(once, lines), once)
 
     def test_page_doubts(self) -> None:
         """
         Figures of a busy machine, or of a quick run, are marked as such.
         """
-        results = {**report.circumstances(quick=False), "load": 0.1, "rounds": {}}
+        results = {**report.circumstances(quick=False), "load": 0.1, "seconds": 600, "rounds": {}}
         self.assertNotIn("reliable", next(page.table(results)))
         doubts: list[dict[str, Any]] = [{"load": 3.2}, {"quick": True}]
         for doubt in doubts:

@@ -15,6 +15,9 @@ from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
 from tests.support.postgresql import SEARCH_PATH
 
+LINES = 600_000
+LINES_OF_SENSORS = 300_000  # for each number of sensors
+
 # Finds errors in the stored rows: numbers, order, values, sensors. Each value is the number of its line.
 _WRONG = """
     select count(*) - count(distinct seq), count(*) filter (where value <> n), count(*) filter (where sensor <>
@@ -142,14 +145,14 @@ def synced(rig: Rig, seconds: float = 1.0) -> float:
 
 
 def _measure(rig: Rig) -> Mapping[str, float]:
-    lines = rig.size(2_000_000, 5_000)
+    lines = rig.size(LINES, 5_000)
     with rig.database() as database:
         rig.progress(f"{lines:,} readings from the tty into PostgreSQL")
         found = stored(rig, database, lines, 40)
         rig.progress("COPY of the same")
         copy, copy_cpu = copied(rig, database, lines)
         rig.progress("the original's design")
-        original = one_by_one(database, rig.size(1_000, 20))
+        original = one_by_one(database, rig.size(200, 20))
     rig.progress("the device alone")
     return {
         **found,
@@ -165,7 +168,7 @@ def _measure(rig: Rig) -> Mapping[str, float]:
 
 THROUGHPUT = Row(
     "throughput",
-    "2,000,000 readings of 40 sensors, from the tty to the committed row; complete and in order",
+    f"{LINES:,} readings of 40 sensors, from the tty to the committed row; complete and in order",
     [
         Figure(
             "per_second",
@@ -199,17 +202,18 @@ def _measure_sensors(rig: Rig) -> Mapping[str, float]:
     for sensors in SENSORS:
         rig.progress(f"readings of {_of(sensors)}")
         with rig.database() as database:
-            lines = rig.size(500_000, 5_000)
+            lines = rig.size(LINES_OF_SENSORS, 5_000)
             results = stored(rig, database, lines, sensors)
             results["copy"], results["copy_cpu"] = copied(rig, database, lines)
         results["of_copy"] = results["per_second"] / results["copy"]
         found |= {f"{key}_{sensors}": value for key, value in results.items()}
+    found["daemon_times"] = found["daemon_cpu_10000"] / found["daemon_cpu_40"]
     return found
 
 
 MANY_SENSORS = Row(
     "sensors",
-    "500,000 readings of few and many sensors, from the tty to the committed row",
+    f"{LINES_OF_SENSORS:,} readings of few and many sensors, from the tty to the committed row",
     [
         *(Figure(f"per_second_{n}", f"readings stored, {_of(n)}", "/s", {f"copy_{n}": "`COPY`"}) for n in SENSORS),
         *(Figure(f"of_copy_{n}", f"relative to `COPY`, {_of(n)}", "x", reach=">= 0.75") for n in (40, 1_000)),
@@ -222,6 +226,7 @@ MANY_SENSORS = Row(
             )
             for n in SENSORS
         ),
+        Figure("daemon_times", "CPU time of the daemon, 10,000 sensors relative to 40", "x", reach="<= 1.5"),
     ],
     _measure_sensors,
 )

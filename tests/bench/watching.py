@@ -16,7 +16,7 @@ SPARE = 100  # our own connections, in addition to those that are measured
 
 
 def _measure_watchers(rig: Rig) -> Mapping[str, float]:
-    watchers, rate, seconds = rig.size(1_000, 50), 200, rig.size(15, 1)
+    watchers, rate, seconds = rig.size(1_000, 50), 200, rig.size(8, 1)
     with rig.device() as device, rig.database() as database:
         with rig.daemon(device, database.url, max_connections=watchers + SPARE) as daemon:
             rig.progress(f"{watchers:,} subscribers to {rate} readings a second")
@@ -89,4 +89,5 @@ IDLE_CONNECTIONS = Row(
         Figure("all", "memory in total", "MiB"),
     ],
     _measure_idle_connections,
+    once=True,
 )

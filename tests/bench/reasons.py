@@ -1,0 +1,40 @@
+"""
+Why targets are missed, for the page: by row and figure, in Markdown. Shown only for those that were missed.
+"""
+
+from __future__ import annotations
+
+_COPY = """
+    `COPY` has a core for itself, and its data in a file. A reading of usbgate comes from a pseudo-terminal and costs
+    the daemon about as much as the server; the device and the kernel work on the same two cores.
+"""
+
+REASONS = {
+    ("throughput", "of_copy"): _COPY,
+    ("sensors", "of_copy_40"): _COPY,
+    ("sensors", "of_copy_1000"): _COPY,
+    ("sensors", "daemon_times"): """
+        What usbgate knows of 10,000 sensors does not fit into the processor's caches. The more other programs use of
+        them, the more a reading costs.
+    """,
+    ("roundtrip", "p50_of_ser2net_1"): """
+        ser2net copies bytes, in C, and echoes nothing. usbgate makes seven system calls for a question and its answer,
+        as many as the least gateway, and no timer of its own. What is left is Python: with one client, each of the two
+        reactor turns begins with cold caches, so a question costs several times as much CPU time as with 200 clients.
+    """,
+    ("roundtrip", "cpu_of_least_200"): """
+        A question is parsed, checked, queued, matched, recorded and journalled, of which the least gateway does
+        nothing. No function takes 5 % of the time; a quarter of it is the kernel's, for an echo and an answer.
+    """,
+    ("flow", "times"): """
+        The readings of 2 ms arrive together, and an answer may wait for 40 of them. Without them, it waits for nothing.
+    """,
+    ("holds", "ours_most"): """
+        The longest is a read of the device that brings many answers at once, each of which is matched, recorded and
+        sent in the same reactor turn.
+    """,
+    ("holds", "answers_p99"): """
+        An answer also waits for the garbage collector, for psycopg2, and for the two cores, which the device, the
+        database and the clients need, too.
+    """,
+}
