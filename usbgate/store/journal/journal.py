@@ -32,7 +32,8 @@ from usbgate.store.journal.readahead import MERGE_ROWS, ReadAhead
 from usbgate.store.journal.writer import JournalWriter, Read, Write
 
 FLUSH_INTERVAL = 0.05  # seconds, protocol §5
-FLUSH_ROWS = 4_500  # flush at once from here on: numbering them takes 0.5 ms. Two such batches, with a chunk each, merge
+# Flush at once from here on: numbering them takes 0.5 ms. Two such batches, with a chunk each, merge.
+FLUSH_ROWS = 4_500
 
 STUCK_AFTER = 5.0  # seconds after which a commit counts as refused; an SD card can need two
 CHECK_INTERVAL = 1.0  # seconds between checks for a stuck commit while the devices are held back
