@@ -8,9 +8,9 @@ import os
 import socket
 from collections.abc import Mapping
 
+from twisted.application.internet import TimerService
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 BEATS = 3  # signs of life in the time after which systemd takes the daemon for dead: two may be late
@@ -38,7 +38,7 @@ class SystemdNotifier(Service):
         limit = environ.get("WATCHDOG_USEC", "")
         self._interval = int(limit) / 1e6 / BEATS if limit.isdecimal() else 0.0
         self._watched = environ.get("WATCHDOG_PID", "")
-        self._alive = LoopingCall(self._send, b"WATCHDOG=1")
+        self._alive = TimerService(self._interval, self._send, b"WATCHDOG=1")
         self._alive.clock = reactor
         self._logged = False
 
@@ -50,7 +50,7 @@ class SystemdNotifier(Service):
         if self._address:
             self._send(b"READY=1")
             if self._interval and self._watched in ("", str(os.getpid())):
-                self._alive.start(self._interval)
+                self._alive.startService()
 
     def stopService(self) -> None:
         """
@@ -59,7 +59,7 @@ class SystemdNotifier(Service):
         super().stopService()
         if self._address:
             if self._alive.running:
-                self._alive.stop()
+                self._alive.stopService()
             self._send(b"STOPPING=1")
 
     def _send(self, state: bytes) -> None:

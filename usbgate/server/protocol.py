@@ -131,7 +131,9 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         if not self.closing:
             self._check = LoopingCall(self._abort_if_over)
             self._check.clock = self.factory.reactor
-            self._check.start(HALF_CLOSED_CHECK, now=False)
+            self._check.start(HALF_CLOSED_CHECK, now=False).addErrback(
+                lambda failure: self.log.failure("unexpected error while checking a connection", failure=failure)
+            )
 
     def _abort_if_over(self) -> None:
         # A client that closed looks half-closed, and while there is nothing to send to it no write fails.
@@ -156,7 +158,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
                 if not self.peer.is_delayed and REQUEST_LINE.match(line) and len(line) <= self.MAX_LENGTH:
                     self.requests.receive(line, b"")
         self.peer.connection_lost()
-        if self._check is not None:
+        if self._check is not None and self._check.running:
             self._check.stop()
         self.setTimeout(None)
         self.closing = True

@@ -15,6 +15,7 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorCore, IReactorFDSet, IReactorTime, IReadWriteDescriptor
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -45,6 +46,8 @@ class Simulator(Service):
     The board is switched on when the device is opened first. What it sends while no program has the device open is
     lost.
     """
+
+    log = Logger()
 
     def __init__(self, reactor: IReactorTime, path: str | os.PathLike[str], home: Home) -> None:
         """
@@ -88,7 +91,7 @@ class Simulator(Service):
                 raise SimulatorError(f"{self._path}: {error.strerror or error}") from error
             raise
         super().startService()
-        self._checks.start(_CHECK)
+        self._wait(now=True)
 
     def stopService(self) -> None:
         """
@@ -110,6 +113,12 @@ class Simulator(Service):
         self._descriptors.removeWriter(self)
         os.close(self._pty)
         self._pty = -1
+
+    def _wait(self, now: bool) -> None:
+        # For a program that opens the device.
+        self._checks.start(_CHECK, now).addErrback(
+            lambda failure: self.log.failure("unexpected error in the simulator", failure=failure)
+        )
 
     def _check_opened(self) -> None:
         poll = select.poll()
@@ -202,7 +211,7 @@ class Simulator(Service):
         self._lines = LineBuffer()
         if self.running:
             self._discard_unread()
-            self._checks.start(_CHECK, now=False)
+            self._wait(now=False)
 
 
 def _make_symlink(path: Path, device: str) -> None:

@@ -349,8 +349,10 @@ class Journal(Service):
             return
         self._held = held
         if held:
-            self._check.start(CHECK_INTERVAL, now=False)
-        else:
+            self._check.start(CHECK_INTERVAL, now=False).addErrback(
+                lambda failure: self.log.failure("unexpected error while devices are held back", failure=failure)
+            )
+        elif self._check.running:
             self._check.stop()
         self._pressure(held)
 
