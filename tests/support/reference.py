@@ -183,13 +183,14 @@ def check_request(request: Request) -> None:
     """
     A request becomes one line for the device, which reads back, without the fields that are usbgate's own.
     """
-    written = Dialect().encode(request, None)
-    assert written == request.line, request
+    encoded = Dialect().encode(request, None)
+    written = encoded.removesuffix(b"\n")
+    assert encoded == request.line + b"\n", request
     assert b"\n" not in written, request
     assert list(parse(written, ANY_LENGTH).items()) == list(request.fields.items()), request
     assert not {"TAG", "DEV", "MAXAGE", "TIMEOUT"} & request.fields.keys(), request
     assert {"MSG", "ID", "ORIGIN"} <= request.fields.keys(), request
-    assert parse(Dialect().encode(request, "3f"), ANY_LENGTH) == {**request.fields, "TAG": "3f"}, request
+    assert parse(Dialect().encode(request, "3f").removesuffix(b"\n"), ANY_LENGTH) == {**request.fields, "TAG": "3f"}, request
 
 
 def check_said(fields: Mapping[str, str]) -> None:
