@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.faults.ledger import FULL
-from tests.support.fuzzed_client import DEEDS, SMALL_LIMITS, Step, check_client
+from tests.support.fuzzed_client import DEEDS, SMALL_LIMITS, Step, check_client, check_stranger
 from tests.support.reference import check_cuts, check_line, check_said, check_telnet
 from usbgate.core.fieldline import is_key
 
@@ -163,3 +163,11 @@ class FuzzTests(SynchronousTestCase):
         Whatever a client sends, each request has one echo and one end, each word one last line, and nothing is raised.
         """
         check_client(steps)
+
+    @drawn(200)
+    @given(client_steps)
+    def test_stranger(self, steps: list[Step]) -> None:
+        """
+        Whatever a client without any role sends, it gets nothing and does nothing, and nothing is raised.
+        """
+        check_stranger(steps)

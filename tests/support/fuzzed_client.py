@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
@@ -25,6 +26,8 @@ from tests.support.reference import (
     lines_of,
     without_telnet,
 )
+from usbgate.access.doors import Door
+from usbgate.access.roles import Role
 from usbgate.core.fieldline import LINE_LIMIT, parse
 from usbgate.core.model import ReportEvent
 from usbgate.server import console
@@ -53,10 +56,10 @@ class FuzzedClient:
     One client, and everything that it must receive.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, door: Door = OPEN) -> None:
         self.clock = Clock()
         self.gateway = MarkedGateway()
-        self.factory = ClientFactory(self.clock, self.gateway, authority(self.clock), wall=lambda: AT, door=OPEN)
+        self.factory = ClientFactory(self.clock, self.gateway, authority(self.clock), wall=lambda: AT, door=door)
         self.protocol = self.factory.buildProtocol(IPv4Address("TCP", "10.0.0.7", 4711))
         self.transport = PeerTransport(self.clock)
         self.transport.protocol = self.protocol
@@ -271,6 +274,33 @@ def check_client(steps: Sequence[Step]) -> None:
     """
     Whatever a client sends, it receives what it must; nothing is raised, and no failure is logged.
     """
+    with _nothing_fails(steps):
+        client = FuzzedClient()
+        for step in steps:
+            client.step(step)
+        client.finish()
+
+
+def check_stranger(steps: Sequence[Step]) -> None:
+    """
+    Whatever a client without any role sends, it gets nothing and does nothing; nothing is raised, and no failure is
+    logged.
+    """
+    with _nothing_fails(steps):
+        client = FuzzedClient(Door(Role.NONE))
+        for step in steps:
+            client.step(step)
+        client.settle()
+        gateway = client.gateway
+        done = gateway.asked, gateway.lendings, gateway.acknowledged, gateway.actions, gateway.refused
+        assert not any((*done, gateway.subscriptions)), done
+        shown = gateway.last_calls, gateway.history_calls, gateway.pages, gateway.alarm_calls, gateway.request_calls
+        assert not any(shown), shown
+        client.transport.abortConnection()
+
+
+@contextmanager
+def _nothing_fails(steps: Sequence[Step]) -> Iterator[None]:
     failures: list[str] = []
 
     @implementer(ILogObserver)
@@ -280,10 +310,7 @@ def check_client(steps: Sequence[Step]) -> None:
 
     globalLogPublisher.addObserver(record)
     try:
-        client = FuzzedClient()
-        for step in steps:
-            client.step(step)
-        client.finish()
+        yield
     except Exception as error:
         raise AssertionError(f"{error!r}, when this happens: {steps!r}") from error
     finally:

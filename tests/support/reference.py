@@ -190,7 +190,7 @@ def check_request(request: Request) -> None:
     assert list(parse(written, ANY_LENGTH).items()) == list(request.fields.items()), request
     assert not {"TAG", "DEV", "MAXAGE", "TIMEOUT"} & request.fields.keys(), request
     assert {"MSG", "ID", "ORIGIN"} <= request.fields.keys(), request
-    assert parse(Dialect().encode(request, "3f").removesuffix(b"\n"), ANY_LENGTH) == {**request.fields, "TAG": "3f"}, request
+    assert parse(Dialect().encode(request, "3f").removesuffix(b"\n"), ANY_LENGTH) == {**request.fields, "TAG": "3f"}
 
 
 def check_said(fields: Mapping[str, str]) -> None:
