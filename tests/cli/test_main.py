@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import rmtree
@@ -28,6 +29,7 @@ from tests.support.processes import end, heed_interrupts, is_running, processes_
 from tests.support.running import ROOT, RUN, TwistdDaemon, free_port, usual_ports
 from tests.support.standin import answering
 from tests.support.waiting import eventually
+from usbgate.cli.__main__ import run
 from usbgate.cli.leftovers import LOCK, PREFIX, clear
 from usbgate.cli.main import main
 from usbgate.server.commands import WORDS
@@ -48,6 +50,21 @@ class UsageTests(TestCase):
         """
         result = CliRunner().invoke(main, arguments, env=environ)
         return result.exit_code, result.output
+
+    def test_interrupted_import(self) -> None:
+        """
+        Ctrl-C ends the command without a word, with status 130, also before it is imported.
+        """
+
+        class Interrupted(MetaPathFinder):
+            def find_spec(self, name: str, *others: object) -> None:
+                if name == main_module:
+                    raise KeyboardInterrupt
+
+        main_module = "usbgate.cli.main"
+        self.addCleanup(sys.modules.__setitem__, main_module, sys.modules.pop(main_module))
+        self.patch(sys, "meta_path", [Interrupted(), *sys.meta_path])
+        self.assertEqual(self.assertRaises(SystemExit, run).code, 130)
 
     def test_correct_clock_without_a_database(self) -> None:
         """

@@ -109,12 +109,12 @@ class DaemonTests(RunningCase):
         second = self.pid()
         self.assertEqual(said, f"usbgate runs again (process {second})\n")
         self.assertNotEqual(first, second)
-        eventually(lambda: not is_running(first), "it has ended")
+        self.assertFalse(is_running(first))
         self.assertEqual(self.run_command("ping")[0], 0)
         eventually(lambda: shows("Y"), "a reading is shown again")
         self.assertEqual(watched.read_text().count("has closed the connection"), 1)
         self.assertEqual(self.run_command("stop"), (0, f"usbgate has stopped (process {second})\n", ""))
-        eventually(lambda: not is_running(second), "it has ended")
+        self.assertFalse(is_running(second))
         for verb in ("stop", "restart"):
             none = f"usbgate: no daemon runs with the state folder {self.state}\n"
             self.assertEqual(self.run_command(verb), (5, "", none))
@@ -125,9 +125,9 @@ class OddTests(RunningCase):
     Daemons that are left alone.
     """
 
-    def start(self, shell: str = "") -> None:
+    def start(self, shell: str = "", fault: str = "") -> None:
         """
-        Start a stand-in behind a shell command, and wait until it has the lock.
+        Start a stand-in with a fault behind a shell command, and wait until it has the lock.
         """
         self.state.mkdir()
         process = subprocess.Popen(
@@ -140,6 +140,7 @@ class OddTests(RunningCase):
                 standin.__file__,
                 str(self.state),
                 str(free_port()),
+                fault,
             ],
             env=environment(),
             start_new_session=True,
@@ -160,6 +161,15 @@ class OddTests(RunningCase):
             self.assertEqual((status, said), (1, ""))
             self.assertRegex(complained, rf"^usbgate: systemd runs this daemon; use: systemctl .*\b{verb} \S+\n$")
         self.assertTrue(is_running(self.pid()))
+
+    def test_lingers(self) -> None:
+        """
+        A daemon that has released its lock has not stopped before its process has ended.
+        """
+        self.start(fault="lingers")
+        pid = self.pid()
+        self.assertEqual(self.run_command("stop"), (0, f"usbgate has stopped (process {pid})\n", ""))
+        self.assertFalse(is_running(pid))
 
     def test_another_process(self) -> None:
         """

@@ -2,15 +2,18 @@
 A stand-in for the daemon, run as a process: `standin.py STATE PORT [fault]`.
 
 It holds STATE/lock, answers each request line on PORT, and writes its process id into STATE/started. The faults
-are `dies` (logs why, and ends) and `deaf` (holds the lock, and listens on another port).
+are `dies` (logs why, and ends), `deaf` (holds the lock, and listens on another port) and `lingers` (ends some time
+after it has released the lock).
 """
 
 import fcntl
 import os
+import signal
 import socket
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +61,14 @@ def main(state: Path, port: int, fault: str = "") -> None:
         sys.exit("another daemon has this state folder")
     lock.write(str(os.getpid()))
     lock.flush()
+    if fault == "lingers":
+
+        def end(signum: int, frame: object) -> None:
+            lock.close()
+            time.sleep(0.3)
+            os._exit(0)
+
+        signal.signal(signal.SIGTERM, end)
     with Server(("127.0.0.1", 0 if fault == "deaf" else port), Handler) as server:
         server.serve_forever()
 

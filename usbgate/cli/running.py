@@ -54,6 +54,17 @@ class Process(NamedTuple):
         """
         return self.environ.get("SYSTEMD_EXEC_PID") == str(self.pid)
 
+    @property
+    def is_running(self) -> bool:
+        """
+        Whether it has not ended yet; one that its parent has not waited for has.
+        """
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return state not in (b"Z", b"X")
+
 
 @click.command("stop")
 @state_option
@@ -146,7 +157,8 @@ def _refuse_systemd(process: Process, verb: str) -> None:
 
 def stop(state: Path, process: Process) -> None:
     """
-    Stop a daemon, and wait until it has ended.
+    Stop a daemon, and wait until it has ended. Releasing its lock is not the last thing that it does: its pid file, if
+    it has one, would keep another one from starting.
 
     Raises:
         AskError: It has not ended in time.
@@ -155,7 +167,7 @@ def stop(state: Path, process: Process) -> None:
         os.kill(process.pid, signal.SIGTERM)
     daemon = DaemonStarter(state, (), {})
     deadline = time.monotonic() + STOP_LIMIT
-    while daemon.is_alive():
+    while process.is_running or daemon.is_alive():
         if time.monotonic() > deadline:
             raise AskError(f"the daemon (process {process.pid}) has not ended in {STOP_LIMIT:.0f} s")
         time.sleep(POLL)
