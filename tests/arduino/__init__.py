@@ -1,0 +1,3 @@
+"""
+The Arduino library, as real firmware.
+"""
