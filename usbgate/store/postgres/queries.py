@@ -1,5 +1,6 @@
 """
-SQL queries: latest readings, sensor history, pages, aggregates and the request log.
+SQL queries: latest readings, sensor history, pages, aggregates and the request log. Those of alarms are in
+`alarmqueries`.
 
 A series is one field of one sensor of one gateway. Two indexes serve all queries (see `schema/0001.sql`): by series
 number, and by the id of the web site's view and time. Queries without a time range use the former.
@@ -11,12 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from usbgate.core.model import (
-    Alarm,
     Bucket,
     Reading,
     RequestRecord,
     Selection,
-    StoredAlarm,
     StoredReading,
     StoredRequest,
     StoredState,
@@ -33,15 +32,16 @@ _FIRST, _LAST = -210_000_000_000_000, 253_402_300_799_000  # milliseconds
 
 # The exact expressions of the two indexes; also with parameters or other columns in place of the columns.
 _SERIES_OF = "usbgate.series({gateway}, {sensor}, {field})"
-_ID_OF = "(case when {field} = 'VALUE' then {sensor} else {sensor} || '.' || {field} end)"
+ID_OF = "(case when {field} = 'VALUE' then {sensor} else {sensor} || '.' || {field} end)"
 _COLUMNS = {"gateway": "gateway", "sensor": "sensor", "field": "field"}
-_SERIES, _ID = _SERIES_OF.format(**_COLUMNS), _ID_OF.format(**_COLUMNS)
+_SERIES, ID = _SERIES_OF.format(**_COLUMNS), ID_OF.format(**_COLUMNS)
 
-_MS = "round(date_part('epoch', {}) * 1000)::bigint"
-_AT = _MS.format("at")
+# A time as whole milliseconds since 1970, UTC.
+MS = "round(date_part('epoch', {}) * 1000)::bigint"
+AT = MS.format("at")
 
 # Columns in the order of `Reading`.
-_READING = ", ".join(Reading._fields).replace("at", _AT, 1)
+_READING = ", ".join(Reading._fields).replace("at", AT, 1)
 
 # The newest reading of each series of all gateways, with one index lookup for each: backwards, the first row of the
 # next series is its newest.
@@ -58,14 +58,6 @@ NEWEST_READINGS = f"""
 _LATEST = f"""
     with {NEWEST_READINGS}
     select {_READING} from newest where gateway = %(gateway)s order by seq desc limit %(limit)s
-"""
-
-# Columns in the order of `Alarm`.
-_ALARMS = f"""
-    select alarm, device, sensor, field, condition, value, text, {_MS.format("since")},
-        {_MS.format("ended")}, {_MS.format("acknowledged")}, who
-    from usbgate.alarm where gateway = %(gateway)s and (ended is null or acknowledged is null)
-    order by seq
 """
 
 # The device to which a sensor was passed last, or else the one that claimed it first: a device that claims it later did
@@ -88,7 +80,7 @@ _NEWEST = f"""
 _NEWEST_SINCE = f"""
     with recent as materialized (
         select * from usbgate.reading
-        where {_ID} = {{id}} and at >= {{since}}
+        where {ID} = {{id}} and at >= {{since}}
             and gateway = %(gateway)s and sensor = %(sensor)s and field = {{field}}
         order by at desc limit %(limit)s + 1
     )
@@ -103,8 +95,8 @@ _FIELDS = f"""
         select %(sensor)s collate "C" || '.'
         union all
         select (
-            select {_ID} from usbgate.reading where {_ID} > known.id and {_ID} < %(sensor)s collate "C" || '/'
-            order by {_ID} limit 1
+            select {ID} from usbgate.reading where {ID} > known.id and {ID} < %(sensor)s collate "C" || '/'
+            order by {ID} limit 1
         )
         from known where known.id is not null
     ), field(name) as (
@@ -128,7 +120,7 @@ _OF_SERIES = f"{_SERIES} = {_SERIES_OF.format(**_OF)}"
 # By time. The view's index contains neither the gateway nor which dot of an id precedes the field. `offset 0` keeps the
 # planner from joining all readings of the time with the fields instead (1 s for a day of 40 sensors).
 _IN_TIME = f"""
-    {_ID} = {_ID_OF.format(**_OF)} and {_TIME}
+    {ID} = {ID_OF.format(**_OF)} and {_TIME}
     and gateway = %(gateway)s and sensor = %(sensor)s and field = field.name
 """
 
@@ -154,7 +146,7 @@ _EXTENT_OF_NEWEST = """
 """
 
 _PAGE = f"""
-    select seq, {_AT}, device, sensor, field, value, text, command, clock from field cross join lateral (
+    select seq, {AT}, device, sensor, field, value, text, command, clock from field cross join lateral (
         select * from usbgate.reading where {_OF_SERIES} and seq between %(first)s and %(last)s and {_TIME}
         order by seq limit %(limit)s
     ) as page order by seq limit %(limit)s
@@ -188,7 +180,7 @@ _STATES = f"""
         select device, field, max(at) as last, 5 * percentile_disc(0.75) within group (order by at - before) as gap
         from step group by device, field
     )
-    select {_AT}, {_MS.format("until")}, device, field, value, text from (
+    select {AT}, {MS.format("until")}, device, field, value, text from (
         select *, coalesce(
             lead(case when at - before > gap then before else at end)
                 over (partition by device, field order by at, seq),
@@ -198,49 +190,12 @@ _STATES = f"""
     ) as state order by at desc, device desc, field desc limit %(limit)s
 """
 
-_ANY_SENSOR = "(%(sensors)s::text[] is null or sensor = any(%(sensors)s))"
-
-# An alarm that was merged into another one (`joined`) is left out. The `next` of `raised` is `ended`. Bounds: the spans
-# of an alarm, of which the newest are returned, and the readings in which its extreme is looked for.
-_PAST_ALARMS = f"""
-    with change as (
-        select *, lead(at) over (partition by alarm, event = 'acknowledged' order by seq) as next
-        from usbgate.alarm_event where gateway = %(gateway)s and {_ANY_SENSOR}
-    ), past as (
-        select alarm, min(device) as device, min(sensor) as sensor, min(field) as field, min(condition) as condition,
-            (array_agg(value order by seq))[1] as value, (array_agg(text order by seq))[1] as text,
-            (array_agg(at order by seq))[1] as since,
-            (array_agg(next order by seq desc) filter (where event = 'raised'))[1] as ended,
-            (array_agg(at order by seq) filter (where event = 'acknowledged'))[1] as acknowledged,
-            (array_agg(who order by seq) filter (where event = 'acknowledged'))[1] as who,
-            (array_agg({_AT} order by seq desc) filter (where event = 'raised'))[:200] as starts,
-            (array_agg({_MS.format("next")} order by seq desc) filter (where event = 'raised'))[:200] as ends,
-            min(seq) as seq
-        from change group by alarm having not bool_or(event = 'joined')
-    ), shown as (
-        select * from past
-        where since < timestamptz 'epoch' + %(until)s::float8 * interval '1 ms'
-            and coalesce(ended, 'infinity') >= timestamptz 'epoch' + %(since)s::float8 * interval '1 ms'
-        order by seq desc limit %(limit)s
-    )
-    select alarm, device, sensor, field, condition, value, text, {_MS.format("since")}, {_MS.format("ended")},
-        {_MS.format("acknowledged")}, who,
-        case left(condition, 1) when '<' then lowest when '>' then highest end, starts, ends
-    from shown left join lateral (
-        select min(number) as lowest, max(number) as highest from (
-            select value as number from usbgate.reading
-            where {_ID_OF.format(sensor="shown.sensor", field="shown.field")} = {_ID}
-                and at between shown.since and coalesce(shown.ended, 'infinity') and gateway = %(gateway)s
-                and sensor = shown.sensor and field = shown.field and device = shown.device
-            order by at limit 100000
-        ) as numbers
-    ) as extreme on true order by seq desc
-"""
+ANY_SENSOR = "(%(sensors)s::text[] is null or sensor = any(%(sensors)s))"
 
 _REQUESTS = f"""
-    select seq, {_AT}, origin, client, device, sensor, command, arguments, outcome, latency_ms, coalesce(clock, false)
+    select seq, {AT}, origin, client, device, sensor, command, arguments, outcome, latency_ms, coalesce(clock, false)
     from usbgate.request
-    where gateway = %(gateway)s and {_ANY_SENSOR} order by seq desc limit %(limit)s
+    where gateway = %(gateway)s and {ANY_SENSOR} order by seq desc limit %(limit)s
 """
 
 
@@ -259,13 +214,6 @@ def latest(gateway: str, limit: int) -> Query[Reading]:
     Query the newest reading of each series (see `IStore.latest`), but newest first.
     """
     return Query(_LATEST, {"gateway": gateway, "limit": limit}, Reading._make)
-
-
-def alarms(gateway: str) -> Query[Alarm]:
-    """
-    Query the open alarms (see `IStore.alarms`).
-    """
-    return Query(_ALARMS, {"gateway": gateway}, Alarm._make)
 
 
 def owners(gateway: str, limit: int) -> Query[tuple[str, str]]:
@@ -334,21 +282,6 @@ def states(gateway: str, selection: Selection, limit: int) -> Query[StoredState]
     return _select(_STATES, gateway, selection, StoredState._make, limit=limit)
 
 
-def past_alarms(
-    gateway: str, sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
-) -> Query[StoredAlarm]:
-    """
-    Query alarms (see `IStore.past_alarms`).
-    """
-
-    def make(row: tuple[Any, ...]) -> StoredAlarm:
-        *alarm, peak, starts, ends = row
-        return StoredAlarm(Alarm._make(alarm), peak, tuple(zip(starts, ends, strict=True)))
-
-    parameters = {"gateway": gateway, "sensors": _array(sensors), "limit": limit, **_times(since, until)}
-    return Query(_PAST_ALARMS, parameters, make)
-
-
 def requests(gateway: str, sensors: Sequence[str] | None, limit: int) -> Query[StoredRequest]:
     """
     Query requests (see `IStore.requests`).
@@ -357,18 +290,21 @@ def requests(gateway: str, sensors: Sequence[str] | None, limit: int) -> Query[S
     def make(row: tuple[Any, ...]) -> StoredRequest:
         return StoredRequest(row[0], RequestRecord._make(row[1:]))
 
-    return Query(_REQUESTS, {"gateway": gateway, "sensors": _array(sensors), "limit": limit}, make)
+    return Query(_REQUESTS, {"gateway": gateway, "sensors": as_array(sensors), "limit": limit}, make)
 
 
-def _array(texts: Sequence[str] | None) -> list[str] | None:
-    return None if texts is None else list(texts)  # psycopg2 makes an array of a list only
+def as_array(texts: Sequence[str] | None) -> list[str] | None:
+    """
+    Return texts as psycopg2 makes an array of them.
+    """
+    return None if texts is None else list(texts)
 
 
 def _newest(field: str, since: bool) -> str:
     names = {"gateway": "%(gateway)s", "sensor": "%(sensor)s", "field": field}
     return (_NEWEST_SINCE if since else _NEWEST).format(
         series=_SERIES_OF.format(**names),
-        id=_ID_OF.format(**names),
+        id=ID_OF.format(**names),
         field=field,
         since="timestamptz 'epoch' + %(since)s::float8 * interval '1 ms'",
         condition="",
@@ -382,13 +318,16 @@ def _select(
         "gateway": gateway,
         "sensor": selection.sensor,
         "field": selection.field,
-        **_times(selection.since, selection.until),
+        **times_between(selection.since, selection.until),
         **others,
     }
     return Query((_FIELDS if selection.field is None else _ONE_FIELD) + sql, parameters, make)
 
 
-def _times(since: int | None, until: int | None) -> dict[str, int]:
+def times_between(since: int | None, until: int | None) -> dict[str, int]:
+    """
+    Return the parameters `since` and `until`; None is the first time, and the last one, that PostgreSQL can store.
+    """
     return {
         "since": _FIRST if since is None else _storable(since),
         "until": _LAST if until is None else _storable(until),

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from usbgate.core.batch import Batch, halve
 from usbgate.core.model import Alarm, Bucket, Reading, Selection, StoredAlarm, StoredReading, StoredRequest, StoredState
 from usbgate.store.interfaces import IChain, ISink, IStore, Refusal, Reject, SinkUnavailable
-from usbgate.store.postgres import queries
+from usbgate.store.postgres import alarmqueries, queries
 from usbgate.store.postgres.insert import insert
 from usbgate.store.postgres.measures import Measures
 from usbgate.store.postgres.migrations import lacks_rights, lock_key, migrate
@@ -171,7 +171,7 @@ class PostgresSink:
         return self._rows(queries.latest(self._gateway, LATEST_LIMIT)).addCallback(_reversed)
 
     def alarms(self) -> Deferred[list[Alarm]]:
-        return self._rows(queries.alarms(self._gateway))
+        return self._rows(alarmqueries.alarms(self._gateway))
 
     def owners(self) -> Deferred[dict[str, str]]:
         return self._rows(queries.owners(self._gateway, OWNERS_LIMIT)).addCallback(dict)
@@ -199,7 +199,7 @@ class PostgresSink:
     def past_alarms(
         self, sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
     ) -> Deferred[list[StoredAlarm]]:
-        return self._rows(queries.past_alarms(self._gateway, sensors, since, until, limit))
+        return self._rows(alarmqueries.past_alarms(self._gateway, sensors, since, until, limit))
 
     def requests(self, sensors: Sequence[str] | None, limit: int) -> Deferred[list[StoredRequest]]:
         return self._rows(queries.requests(self._gateway, sensors, limit))
