@@ -41,7 +41,9 @@ ALARM = f"ALARM:a1_ID:22_FIELD:TEMP_VALUE:21.5_CONDITION:> 20_SINCE:{AT}_DEV:uno
 OLD_ALARM = ALARM.replace("a1", "a0").replace("_DEV", f"_ENDED:{RECENT}_ACKNOWLEDGED:{RECENT}_BY:Zoé_DEV") + "_PEAK:75"
 COUNTS = "".join(f"_{each.key}:{5 if each.key == 'IN' else 0}" for each in LinkCounts())
 DEVICE = f"DEV:uno_PATH:/dev/ttyACM0_STATE:online_SINCE:{RECENT}{COUNTS}_TEXT:another program has it open"
-REQUEST = f"AT:{AT}_MSG:L_ID:22_ARGUMENTS:LEVEL:50_ORIGIN:TOTO_CLIENT:10.0.0.7:1_DEV:uno_OUTCOME:answered_TOOK:0.0446"
+REQUEST = (
+    f"AT:{AT}_MSG:L_ID:22_ARGUMENTS:LEVEL:50_ORIGIN:TOTO_CLIENT:phone@10.0.0.7:1_DEV:uno_OUTCOME:answered_TOOK:0.0446"
+)
 STATUS = [
     "VERSION:0.1.0_UPTIME:90061_CLOCK:untrusted_SENSORS:7_INFLIGHT:1",
     f"STORE:away_GW:pi_BACKLOG:12_REJECTED:1_OLDEST:{RECENT}_TEXT:no route",
@@ -181,11 +183,11 @@ class TableTests(ShowCase):
 
     def test_requests(self) -> None:
         """
-        A request is there with who asked it and how long it took; what is no question has no sensor.
+        A request is there with who asked it, by which token, and how long it took; what is no question has no sensor.
         """
         _, action, request = self.show("requests").splitlines()
-        self.assertRegex(action, r" {6}token add  NAME:phone  uid0      done       0.0 ms$")
-        self.assertRegex(request, r"  22  L          LEVEL:50    TOTO      answered  44.6 ms  uno$")
+        self.assertRegex(action, r" {6}token add  NAME:phone  uid0          done       0.0 ms$")
+        self.assertRegex(request, r"  22  L          LEVEL:50    TOTO \(phone\)  answered  44.6 ms  uno$")
 
     def test_malformed(self) -> None:
         """

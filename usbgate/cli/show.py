@@ -300,7 +300,7 @@ def requests_command(
                 each["sensor"] or "",
                 each["command"],
                 each["arguments"] or "",
-                each["origin"],
+                _spell_asker(each["origin"], each["client"]),
                 (each["outcome"], "" if each["outcome"] in ("answered", "recent", "done") else "yellow"),
                 f"{each['latency_ms']:,.1f} ms",
                 each["device"] or "",
@@ -309,6 +309,12 @@ def requests_command(
         ]
         titles = ("TIME", "ID", "COMMAND", "ARGUMENTS", "ASKED BY", "OUTCOME", "TOOK", "DEVICE")
         print_table(titles, rows, right=("TOOK",))
+
+
+def _spell_asker(origin: str, client: str) -> str:
+    # The name of a token, or a user, says more than an address; that of the local token says nothing.
+    who = client.rpartition("@")[0]
+    return origin if who in ("", "local", origin) else f"{origin} ({who})"
 
 
 @click.command("malformed")
