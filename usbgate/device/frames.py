@@ -223,6 +223,7 @@ class FrameReceiver:
         self._decoder = decoder
         self._diagnostics = decoder.diagnostics
         self._framing = framing
+        self._of_lines = bool(framing.ends)  # others are longer, and may be no text
         self._is_first = True  # until the first frame is complete
         self._unended = UnendedLine(
             reactor,
@@ -253,9 +254,9 @@ class FrameReceiver:
             unended.line_unended(ended)
         elif unended.waiting:
             unended.waiting = False
-        if len(framing.rest) + self._diagnostics.garbage >= GARBLED_BYTES:
-            # What is no line may be no text.
-            self._decoder.check_garbage(framing.rest if framing.ends else b"")
+        rest = framing.rest if self._of_lines else b""
+        if len(rest) + self._diagnostics.garbage >= GARBLED_BYTES:
+            self._decoder.check_garbage(rest)
 
     def stop(self) -> None:
         """
@@ -264,5 +265,5 @@ class FrameReceiver:
         self._unended.stop()
 
     def _warn(self) -> None:
-        if self._framing.ends:
+        if self._of_lines:
             self._diagnostics.recommend_gap(self._framing.rest)

@@ -33,7 +33,7 @@ class IFraming(Interface):
     )
     rest: bytes = Attribute("What has come of a frame that has not ended.")
     discarding: bool = Attribute("Whether the rest of an over-long frame is being dropped.")
-    noise: int = Attribute("Bytes dropped between frames since the last `take_noise`.")
+    noise: int = Attribute("Bytes dropped since the last `take_noise` that belong to no frame, and not between frames.")
 
     def feed(data: bytes) -> Sequence[bytes]:
         """
