@@ -1,0 +1,191 @@
+"""
+The dialect of the P1 port of smart meters (DSMR 2.2 to 5, P1 Companion Standard 5.0.2; also Belgium, Sweden, Hungary
+and others): telegrams of OBIS codes.
+
+    /KFM5KAIFA-METER
+    1-0:1.8.1(000123.456*kWh)
+    !D4C1
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from usbgate.core.errors import Malformed
+from usbgate.core.fieldline import NO_KEY
+from usbgate.core.model import Report
+from usbgate.core.spelling import field_name
+from usbgate.device.dialect import DialectBase
+from usbgate.device.framing import FramingBase
+from usbgate.device.options import DialectOptions
+
+LIMIT = 4096  # bytes of a telegram; those of Belgian meters with two more meters have about 2,500
+
+_BEGIN = re.compile(rb"/|\xdb\x08")  # of a telegram, and of an encrypted one (Luxembourg, Austria)
+_END = re.compile(rb"![^\r\n]*[\r\n]")
+_TELEGRAM = re.compile(rb"(/[A-Za-z]{3}.(?:[^/!]|(?<!\n)!)*!)\s*([0-9A-Fa-f]{4})?[\x00\s]*", re.DOTALL)
+_BLANK = b"\x00\r\n"  # what stands between telegrams
+_LINE = re.compile(r"([0-9]+-[0-9]+:[0-9]+\.[0-9]+\.[0-9]+(?:\*[0-9]+)?)((?:\([^()]*\))+)")
+_NUMBER = re.compile(r"0*([0-9]+(?:\.[0-9]+)?)(?:\*([A-Za-z0-9]+))?")
+_TEXTS = re.compile(r":96\.(1|13)\.")  # identifiers and messages, in hexadecimal digits
+_HEX_TEXT = re.compile(r"(?:[0-9A-Fa-f]{2})+")
+_TIME = re.compile(r"[0-9]{12}[SW]?")
+
+# The units of meters; a value in any other one keeps it.
+_UNITS = frozenset({"kWh", "kW", "kvarh", "kvar", "kVA", "V", "A", "Hz", "m3", "GJ", "s"})
+
+_ID = "0-0:96.1.1"
+_WITH_CHECK = ("1-3:0.2.8", "0-0:96.1.4")  # since DSMR 4 a telegram says its version, and has a CRC
+
+ENCRYPTED = "the meter encrypts its telegrams, which usbgate can't read"
+
+_CRC_TABLE = [0] * 256
+for _byte in range(256):
+    _crc = _byte
+    for _ in range(8):
+        _crc = (_crc >> 1) ^ (0xA001 if _crc & 1 else 0)
+    _CRC_TABLE[_byte] = _crc
+
+
+def crc16(data: bytes) -> int:
+    """
+    Return the CRC-16/ARC of some bytes.
+    """
+    crc = 0
+    for byte in data:
+        crc = (crc >> 8) ^ _CRC_TABLE[(crc ^ byte) & 0xFF]
+    return crc
+
+
+class Framing(FramingBase):
+    """
+    A telegram begins with `/` and ends with the line that begins with `!`. A second `/` begins another one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(LIMIT)
+
+    def feed(self, data: bytes) -> Sequence[bytes]:
+        frames: list[bytes] = []
+        self.rest += data
+        while True:
+            begin = _BEGIN.search(self.rest, 1)
+            end = _END.search(self.rest)
+            if begin is not None and (end is None or begin.start() < end.end()):
+                self._take(begin.start(), frames)
+            elif end is not None:
+                self._take(end.end(), frames)
+            else:
+                break
+        if len(self.rest) > self.limit:
+            if not self.discarding:
+                frames.append(self.rest[: self.limit + 1])
+            self.discarding = True
+            self.rest = self.rest[-1:]  # which may be the first byte of a beginning
+        return frames
+
+    def _take(self, size: int, frames: list[bytes]) -> None:
+        frame, self.rest = self.rest[:size], self.rest[size:]
+        if self.discarding:
+            self.discarding = False
+        elif b"\n" in frame.strip(_BLANK) or frame[:1] == b"\xdb":
+            frames.append(frame)
+        elif frame.strip(_BLANK):
+            self.noise += len(frame)
+            self.noise_frames += 1
+
+    def is_partial(self, frame: bytes) -> bool:
+        return _BEGIN.match(frame) is None
+
+
+class Dialect(DialectBase):
+    """
+    One report for each telegram. The sensor is the meter's identifier, or that of the option `sensor`. The option
+    `without` has the fields that are left out: `TIME` by default, which would be another reading each second.
+    """
+
+    defaults: ClassVar[Mapping[str, object]] = {"baud": 115200, "store": "on change, at least every 5m"}
+
+    def configure(self, options: DialectOptions) -> None:
+        self._sensor = options.sensor("sensor", "")
+        self._without = {field_name(name) for name in options.texts("without", ["TIME"])}
+        self._meter = ""
+        self._encrypted = 0
+
+    def framing(self) -> Framing:
+        return Framing()
+
+    def opened(self) -> bytes:
+        self._meter = ""
+        return b""
+
+    def decode(self, frame: bytes) -> Report:
+        if frame[:1] == b"\xdb":
+            self._encrypted += 1
+            if self._encrypted == 3:  # two more than noise might hold
+                self.notices.append(ENCRYPTED)
+            raise Malformed("encrypted")
+        telegram = _TELEGRAM.fullmatch(frame)
+        if telegram is None:
+            raise Malformed("not a telegram")
+        lines = list(_lines(telegram[1].decode("ascii", "replace")))
+        if telegram[2] is not None:
+            if int(telegram[2], 16) != crc16(telegram[1]):
+                raise Malformed("wrong checksum")
+        elif any(code in _WITH_CHECK for code, _ in lines):
+            raise Malformed("no checksum")
+        values: list[tuple[str, str]] = []
+        damages: list[str] = []
+        for code, groups in lines:
+            if code is None:
+                damages.append(NO_KEY)
+            elif code == _ID:
+                self._meter = _text(groups[0]) or self._meter
+            elif field_name(code) not in self._without:
+                values.extend(_values(code, groups))
+        return self.report(self._sensor or self._meter or self.device, values, left_out=damages)
+
+
+def _lines(telegram: str) -> Iterator[tuple[str | None, list[str]]]:
+    # The code and the groups of each line behind the first one. A line that begins with a group continues the one
+    # before: the value of gas in DSMR 2 and 3.
+    code: str | None = None
+    groups: list[str] = []
+    for line in telegram[:-1].splitlines()[1:]:
+        if line.startswith("(") and code is not None:
+            groups.append(line.strip("()"))
+            continue
+        if code is not None:
+            yield code, groups
+            code = None
+        if match := _LINE.fullmatch(line):
+            code, groups = match[1], match[2][1:-1].split(")(")
+        elif line:
+            yield None, []
+    if code is not None:
+        yield code, groups
+
+
+def _values(code: str, groups: list[str]) -> Iterator[tuple[str, str]]:
+    value = groups[-1]
+    if len(groups) > 1 and not _TIME.fullmatch(groups[0]):
+        yield code, "".join(f"({group})" for group in groups)  # a list, such as that of failures of the grid
+    elif _TEXTS.search(code):
+        if value:
+            yield code, _text(value)
+    elif number := _NUMBER.fullmatch(value):
+        yield code, number[1] if number[2] in _UNITS or number[2] is None else number[1] + number[2]
+    elif value:
+        yield code, value
+    if len(groups) > 1 and _TIME.fullmatch(groups[0]):
+        yield f"{field_name(code)}-AT", groups[0]
+
+
+def _text(value: str) -> str:
+    if _HEX_TEXT.fullmatch(value):
+        text = bytes.fromhex(value).decode("latin-1")
+        if text.isascii() and text.isprintable():
+            return text
+    return value
