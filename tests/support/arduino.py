@@ -4,6 +4,7 @@ Firmware of Arduinos: compiled as the IDE does it, and run in real time on an em
 
 from __future__ import annotations
 
+import select
 import shutil
 import subprocess
 from functools import cache
@@ -212,8 +213,9 @@ class EmulatedBoard:
 
     def _read(self) -> str:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "the board has ended"
+        readable, _, _ = select.select([self._process.stdout], [], [], LIMIT)
+        line = self._process.stdout.readline() if readable else ""
+        assert line, "the board has ended, or hangs"
         return line.strip()
 
     def end(self) -> int:

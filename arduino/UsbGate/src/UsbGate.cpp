@@ -86,10 +86,12 @@ void UsbGateRequest::relay(Print &to) const {
 UsbGateBase::UsbGateBase(Stream &stream, char *in, uint8_t inSize, char *out, uint8_t outSize, Entry *entries,
                          uint8_t size)
     : _stream(stream), _entries(entries), _in(in), _out(out), _inSize(inSize), _outSize(outSize), _entriesSize(size) {
+  // Only into the buffer: the stream may not be constructed yet.
   put(CANCEL);
   put('\n');
+  print(F("# UsbGate started"));
+  put('\n');
   _last = _draft;
-  text(F("UsbGate started"));
 }
 
 bool UsbGateBase::on(const char *command, Handler handler) {
