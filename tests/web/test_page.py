@@ -365,7 +365,7 @@ class StateTests(PageCase):
     def test_states(self) -> None:
         """
         A state is shown by the words of the configuration or of its kind, in the reader's language, and over time as a
-        bar with the time that each state lasted, with what is received meanwhile.
+        bar with the time that each state lasted, with what is received meanwhile; its axis names the day.
         """
         sql = """
             insert into reading
@@ -397,6 +397,11 @@ class StateTests(PageCase):
         flat().say("96", "GATE:1_SW:1")
         expect(changes).to_have_count(5)
         expect(changes.nth(1)).to_contain_text("open")
+        page.get_by_role("button", name="1 hour").click()
+        ticks = page.locator(".ticks").first
+        expect(ticks).to_have_text(re.compile(r":\d\d.*\d [A-Z][a-z]{2}|\d [A-Z][a-z]{2}.*:\d\d"))
+        ends = "all => [...all.children].filter(one => one.firstChild).map(one => one.offsetLeft + one.offsetWidth)"
+        self.assertLessEqual(max(ticks.evaluate(ends)), ticks.evaluate("node => node.clientWidth"))
         page = self.open("#/sensor/96", locale="fr-FR")
         expect(page.get_by_role("heading", level=3)).to_have_text(["portail", "interrupteur"])
         expect(page.locator(".reading")).to_have_text(["ouvert", "allumé"])

@@ -3,7 +3,7 @@
 
 import { middle, summary, withoutGaps } from "./buckets.js";
 import { el, placed, setText } from "./dom.js";
-import { conditionText, day, fieldLabel, number, rough, tick, time, withUnit } from "./format.js";
+import { conditionText, fieldLabel, number, rough, ticks, time, withUnit } from "./format.js";
 import { marks } from "./marks.js";
 import { t } from "./words.js";
 
@@ -140,7 +140,7 @@ export class Chart {
         scales: { x: { time: true }, y: { range: () => this.extent() } },
         series: [{}, { stroke: accent, width: 2, points: { size: 5, fill: accent } }],
         axes: [
-          { ...axis, size: timesHeight, values: (_, splits, __, ___, step) => times(splits, step) },
+          { ...axis, size: timesHeight, values: (_, splits, __, ___, step) => ticks(splits.map((at) => at * 1000), step) },
           { ...axis, size: 64, values: (_, splits, __, ___, step) => splits.map((value) => this.label(value, step)) },
         ],
         hooks: {
@@ -226,9 +226,3 @@ function timesHeight(_, labels) {
   return labels?.[0]?.includes("\n") ? 46 : 32;
 }
 
-/** The labels of an axis; if none is a day, the first one has the day in a second line. */
-function times(splits, step) {
-  const labels = splits.map((at) => tick(at * 1000, step));
-  if (splits.length && !splits.some((at, n) => labels[n] === day(at * 1000))) labels[0] += `\n${day(splits[0] * 1000)}`;
-  return labels;
-}

@@ -144,13 +144,21 @@ export function length(ms) {
   return parts.join(" ");
 }
 
-/** A day, from a time in ms. */
-export function day(at) {
+function day(at) {
   return kept(Intl.DateTimeFormat, { day: "numeric", month: "short" }).format(new Date(at));
 }
 
-/** A time in ms on an axis whose labels are `seconds` apart: a day, or a time of day. */
-export function tick(at, seconds) {
+/**
+ * The labels of an axis for times in ms, `seconds` apart: days, or times of day. If none is a day, the first one has the
+ * day in a second line.
+ */
+export function ticks(times, seconds) {
+  const labels = times.map((at) => tick(at, seconds));
+  if (times.length && !times.some((at, n) => labels[n] === day(at))) labels[0] += `\n${day(times[0])}`;
+  return labels;
+}
+
+function tick(at, seconds) {
   const date = new Date(at);
   const midnight = date.getHours() === 0 && date.getMinutes() === 0;
   if (seconds >= 86_400 || (midnight && seconds >= 60)) return day(at);

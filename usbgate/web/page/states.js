@@ -1,13 +1,14 @@
 // A chart of a field whose values are states: a bar, the total time of each state, and the newest changes.
 
 import { arrange, el, placed, setText, table } from "./dom.js";
-import { fieldLabel, fieldText, length, moment, tick, time } from "./format.js";
+import { fieldLabel, fieldText, length, moment, ticks, time } from "./format.js";
 import { marks } from "./marks.js";
 import { t } from "./words.js";
 
 const [MINUTE, HOUR, DAY] = [60_000, 3_600_000, 86_400_000]; // ms
 const STEPS = [MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 30 * DAY];
 const TICK = 90; // px between two labels at least
+const LAST = 50; // px of a label at the end of the axis
 const LABEL = 70; // px of a segment that has room for its text
 const MAX_STATES = 8; // different states in a bar; of more, such as texts of a log, only the changes are shown
 const MAX_CHANGES = 30;
@@ -117,12 +118,16 @@ export class StateBar {
     const width = this.bar.clientWidth || 1;
     const step = STEPS.find((each) => (width * each) / (to - from) >= TICK) ?? STEPS.at(-1);
     const zone = new Date(to).getTimezoneOffset() * MINUTE;
-    const labels = [];
-    for (let at = Math.ceil((from - zone) / step) * step + zone; at <= to; at += step) {
-      const label = el("span", {}, tick(at, step / 1000, false));
-      labels.push(placed(label, { left: `${((at - from) / (to - from)) * width}px` }));
-    }
-    this.ticks.replaceChildren(...labels);
+    const times = [];
+    for (let at = Math.ceil((from - zone) / step) * step + zone; at <= to; at += step) times.push(at);
+    const labels = ticks(times, step / 1000);
+    this.ticks.classList.toggle("dated", labels[0]?.includes("\n") ?? false);
+    const spans = labels.map((text, n) => {
+      const left = ((times[n] - from) / (to - from)) * width;
+      const lines = left < width - LAST ? text.split("\n").map((line) => el("span", {}, line)) : [];
+      return placed(el("div", {}, lines), { left: `${left}px` });
+    });
+    this.ticks.replaceChildren(...spans);
   }
 
   showChanges(shown, texts) {
