@@ -22,7 +22,7 @@ from usbgate.net.rates import Rates
 from usbgate.net.sendqueue import STUCK_AFTER
 from usbgate.server.console import SUBSCRIBER_LIMIT
 from usbgate.server.factory import IDLE_AFTER, STOP_LIMIT, ClientFactory, Clients
-from usbgate.server.intake import LINES_AT_ONCE, TURN_TIME
+from usbgate.server.intake import LINES_AT_ONCE, LONE_TURN_TIME, TURN_TIME
 from usbgate.server.protocol import (
     FIRST_DATA_PATIENCE,
     LINES_PER_SLICE,
@@ -662,7 +662,7 @@ class LimitTests(ServerCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-LINES = LINES_AT_ONCE + 2 * LINES_PER_SLICE + 1  # all are served in four turns
+LINES = LINES_AT_ONCE + 2 * LINES_PER_SLICE + 1
 
 
 class TurnTests(ServerCase):
@@ -694,11 +694,10 @@ class TurnTests(ServerCase):
         """
         neighbour, transport = self.connect()
         before: list[bytes] = []  # what the neighbour had received at each request
-        takes_time = self.gateway.asking
 
         def asking() -> None:
             before.append(transport.value())
-            takes_time()
+            self.clock.spend(LONE_TURN_TIME / LINES_PER_SLICE)
 
         self.gateway.asking = asking
         self.client.dataReceived(self.lines)
@@ -716,7 +715,7 @@ class TurnTests(ServerCase):
     def test_neighbours_together(self) -> None:
         """
         Of the chunks of many clients in one turn, only the first line of each is served at once when a number of lines
-        has been served; the others are served in rotation.
+        has been served; the others are served in rotation. A client whose lines wait alone has more time.
         """
         self.client.dataReceived(self.lines)
         neighbour, _ = self.connect()
@@ -726,8 +725,7 @@ class TurnTests(ServerCase):
         for _ in range(3):
             self.clock.turn()
             served.append(self.sensors()[-1])
-        mine = [str(LINES_AT_ONCE + turn * LINES_PER_SLICE - 1) for turn in (1, 2)]
-        self.assertEqual(served, [mine[0], "a", mine[1]])
+        self.assertEqual(served, [str(LINES_AT_ONCE + LINES_PER_SLICE - 1), "a", str(LINES - 1)])
 
     def test_events_now(self) -> None:
         """
