@@ -25,8 +25,7 @@ from tests.bench.running import Daemon, Load
 from tests.support.running import ROOT, environment, free_port
 from tests.support.waiting import eventually
 
-CLIENTS = (1, 10, 50, 200)
-IN_THE_TABLE = (1, 50, 200)  # the other numbers of clients are for the plot
+CLIENTS = (1, 50, 200)
 SLICES = 2  # of each gateway in a round, by turns, over the same connections
 FLOW = 20_000  # unasked readings a second
 FLOW_SLICES = 2  # with and without them, by turns
@@ -234,7 +233,7 @@ def _measure(rig: Rig) -> Measured:
 
 
 def _figures() -> Iterator[Figure]:
-    for clients in IN_THE_TABLE:
+    for clients in CLIENTS:
         name = f"{clients} clients" if clients > 1 else "1 client"
         gateways = {f"least_{clients}": "least gateway"} | ({"ser2net_1": "ser2net"} if clients == 1 else {})
         beside = {f"direct_{clients}": "the tty alone"} | gateways
