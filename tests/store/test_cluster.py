@@ -104,8 +104,9 @@ class ClusterTestCase(TestCase):
 
     def setUp(self) -> None:
         """
-        Create a folder and collect the logged errors.
+        Create a folder and collect the logged errors; a server that ends is noticed soon.
         """
+        self.patch(cluster_module, "CHECK_INTERVAL", 0.05)
         place = new_folder()
         self.addCleanup(shutil.rmtree, place)
         self.folder = place / "postgres"

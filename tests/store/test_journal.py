@@ -369,7 +369,7 @@ class RestartTests(JournalCase):
         """
         A file that grew large in an outage is made small at the next start.
         """
-        self.patch(file, "LARGE", 64)
+        self.patch(file, "LARGE", 32)
         journal = self.start()
         journal.append(readings(0, FLUSH_ROWS), ())
         journal.confirm(await journal.oldest())
@@ -905,7 +905,7 @@ class LimitTests(JournalCase):
         """
         Nothing is dropped if stored rows make room.
         """
-        journal = self.start(limit=50_000)
+        journal = self.start(limit=50_000, durability=0.001)
         for n in range(30):
             journal.append(readings(n * 100, 100), ())
             journal.confirm(await journal.oldest())

@@ -710,6 +710,31 @@ class FaultTests(PostgresTestCase):
         self.failureResultOf(storing, SinkUnavailable)
         self.failureResultOf(fetching, SinkUnavailable)
 
+    async def test_restart(self) -> None:
+        """
+        A server that is down is `SinkUnavailable`; when it is back, the sink works.
+        """
+        server = self.own_server()
+        sink = await self.connected()
+        await sink.store(batch_of(1, 1), self.reject)
+        await sink.latest()
+        server.stop()
+        try:
+            await self.unavailable(sink.store(batch_of(2, 1), self.reject))  # perhaps with the server's last words
+            self.assertIn("refused", await self.unavailable(sink.connect()))
+            await self.unavailable(sink.latest())
+        finally:
+            server.start()
+        await sink.connect()
+        await sink.store(batch_of(2, 1), self.reject)
+        self.assertEqual(await sink.latest(), [numbered(2)])
+
+
+class FrozenTests(PostgresTestCase):
+    """
+    A server that hangs, of whatever version.
+    """
+
     async def test_frozen(self) -> None:
         """
         Calls to a server that hangs fail within their limits, the reactor is never blocked, and all works afterwards.
@@ -755,25 +780,6 @@ class FaultTests(PostgresTestCase):
         self.assertEqual(
             self.query("select gateway, count(*) from reading group by 1 order by 1"), [("pi", 20_000), ("reader", 2)]
         )
-
-    async def test_restart(self) -> None:
-        """
-        A server that is down is `SinkUnavailable`; when it is back, the sink works.
-        """
-        server = self.own_server()
-        sink = await self.connected()
-        await sink.store(batch_of(1, 1), self.reject)
-        await sink.latest()
-        server.stop()
-        try:
-            await self.unavailable(sink.store(batch_of(2, 1), self.reject))  # perhaps with the server's last words
-            self.assertIn("refused", await self.unavailable(sink.connect()))
-            await self.unavailable(sink.latest())
-        finally:
-            server.start()
-        await sink.connect()
-        await sink.store(batch_of(2, 1), self.reject)
-        self.assertEqual(await sink.latest(), [numbered(2)])
 
 
 class ReadingTests(PostgresTestCase):

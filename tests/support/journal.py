@@ -78,8 +78,9 @@ class JournalCase(TestCase):
 
     async def committed(self, journal: Journal) -> None:
         """
-        Wait until all that was appended is on disk.
+        Write all that was appended now, and wait until it is on disk.
         """
+        journal.flush()
         await until(lambda: journal.unwritten == 0)
 
     def count_reads(self) -> list[int]:

@@ -4,7 +4,6 @@ A device on a pty, the daemon as a process, and clients on sockets. Everything h
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import pty
@@ -17,13 +16,12 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 from threading import Lock, Thread
-from typing import TextIO
 from urllib.request import urlopen
 
 from tests.support import forkserver
-from tests.support.folders import BASE
 from tests.support.waiting import LIMIT, eventually
 from usbgate.access.localtoken import LOCAL_FILE
 from usbgate.core.fieldline import parse
@@ -54,14 +52,14 @@ def free_port() -> int:
     return port
 
 
-def usual_ports() -> TextIO:
+@cache
+def take_usual_ports() -> None:
     """
-    Reserve usbgate's default ports, 50007 and 8080, until the returned file is closed; other test runs wait meanwhile.
+    Take usbgate's default ports, 50007 and 8080, until this process ends; whoever else has them is welcome to.
     """
-    path = Path(BASE, f"usbgate-test-ports-{os.getuid()}")
-    lock = path.open("a")  # the caller closes it
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
+    for port in (50007, 8080):
+        with suppress(OSError):
+            _kept.append(socket.create_server(("127.0.0.1", port)))
 
 
 def environment() -> dict[str, str]:

@@ -13,7 +13,7 @@ from threading import Thread
 from typing import Any
 
 from tests.support.daemon import RunningCase, StoreCase, value_of
-from tests.support.running import RUN, TwistdDaemon, free_port, usual_ports
+from tests.support.running import RUN, TwistdDaemon, free_port, take_usual_ports
 from tests.support.waiting import LIMIT, eventually
 from usbgate.daemon.service import raise_file_limit
 
@@ -356,14 +356,8 @@ class AddressTests(RunningCase):
         """
         If the default address is in use, that is logged once, and the daemon runs without HTTP.
         """
-        self.addCleanup(usual_ports().close)
+        take_usual_ports()
         device = self.plug()
-        try:
-            taken = socket.create_server(("127.0.0.1", 8080))
-        except OSError:
-            pass  # another program has it, which is as good
-        else:
-            self.addCleanup(taken.close)
         daemon = TwistdDaemon(self.state, "--device", str(device.path), "--database", "none", http=None, program=RUN)
         self.addCleanup(daemon.stop)
         self.online(daemon.ready())
