@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from itertools import pairwise
 from typing import TypeVar
 
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.faults.ledger import FULL
 from tests.support.fuzzed_client import DEEDS, SMALL_LIMITS, Step, check_client, check_stranger
+from tests.support.fuzzed_http import check_http
 from tests.support.reference import check_cuts, check_line, check_said, check_telnet
+from usbgate.access.roles import Role
 from usbgate.core.fieldline import is_key
 
 _Test = TypeVar("_Test", bound=Callable[..., None])
@@ -78,7 +81,7 @@ FRAGMENTS = [
     b"help\n", b"help ask\n", b"status\n", b"last\n", b"history 20 since=1h\n", b"watch\n", b"watch 20\n",
     b"unwatch\n", b"alarms\n", b"alarms 20 since=1h\n", b"requests\n", b"acknowledge x y\n",
     b"sensors\n", b"devices\r\n", b"malformed\n", b"lend leonardo\n", b"QUIT\n", b"quit now\n",
-    b"\xef\xbb\xbf", b"\xef", b"POST /", b"GET ", b"\r\x00", b"\x16\x03", b"SSH-",
+    b"\xef\xbb\xbf", b"\xef", b"POST /", b"GET ", b"ask / HTTP/1.1", b"\r\x00", b"\x16\x03", b"SSH-",
 ]  # fmt: skip
 chunks = st.one_of(st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=8).map(b"".join), st.binary(max_size=8))
 deeds = st.sampled_from([deed for deed in DEEDS if deed not in ("half-close", "hang up")])
@@ -94,6 +97,65 @@ client_steps: st.SearchStrategy[list[Step]] = st.builds(
     st.lists(st.one_of(chunks, chunks, deeds), max_size=25),
     last_deeds,
     st.lists(st.one_of(chunks, deeds), max_size=4),
+)
+
+
+# What an HTTP client's requests are made of.
+METHODS = ["GET", "GET", "GET", "POST", "POST", "HEAD", "OPTIONS", "PUT", "ask", "G\x00"]
+PATHS = [
+    *("/", "/app.js", "/vendor/uplot.min.js", "/healthz", "/metrics", "/nix", "*", "http://x/", "//", "/%2e%2e/x"),
+    *("/%ff", "/sensors", "/sensors/20", "/sensors/20/ask", "/sensors/a%2Fb/ask", "/sensors/20%00", "/status"),
+    *("/devices", "/readings", "/readings?sensor=20", "/readings?sensor=20&bucket=5m"),
+    *("/readings.csv?sensor=20&zone=x", "/states", "/readings?sensor=20&since=1h&limit=9", "/readings?sensor=%ff"),
+    *("/requests?limit=0", "/events", "/events?sensor=20", "/alarms", "/alarms/a1/acknowledge"),
+    *("/alarms/history?since=x", "/session", "/login", "/logout", "/openapi.json"),
+]
+HEADERS = [
+    *("Host: localhost", "Host: localhost", "Host: localhost", "Host: evil.example", "Host: ["),
+    *("Origin: http://evil.example", "Origin: http://localhost", "Content-Type: application/json"),
+    *("Content-Type: application/json", "Accept: text/csv", "Content-Type: text/plain"),
+    *("Content-Type: multipart/form-data", "Connection: close", "Transfer-Encoding: chunked", "Content-Length: 5"),
+    *("Content-Length: -1", "Content-Length: 99999", "Authorization: Bearer x", "Cookie: usbgate=x"),
+    *("X-Forwarded-For: 1.2.3.4", "Last-Event-ID: 0-0", "If-None-Match: *", "Access-Control-Request-Method: POST"),
+    *("Expect: 100-continue", "x", "X\x00: y", "X: \xff", "Upgrade: websocket", "Sec-Fetch-Site: cross-site"),
+]
+BODIES = [
+    *("", "{}", '{"command": "ON"}', '{"by": "x"}', '{"token": "x"}', '{"a', "[]", "\xff"),
+    *("5\r\n{}   \r\n0\r\n\r\n", "x" * 70_000),
+]
+
+
+@st.composite
+def http_requests(draw: st.DrawFn) -> bytes:
+    """
+    Draw a request, or something like one.
+    """
+    method, path, body = (draw(st.sampled_from(each)) for each in (METHODS, PATHS, BODIES))
+    if path.startswith("/") and draw(st.integers(0, 4)) < 4:
+        path = f"/api/v1{path}"
+    # Mostly whole: what is drawn first and most often is 0.
+    headers = ["Host: localhost"] if draw(st.integers(0, 5)) < 5 else []
+    if body and draw(st.integers(0, 5)) < 5:
+        headers += [f"Content-Length: {len(body)}", "Content-Type: application/json"]
+    if draw(st.booleans()):
+        headers += draw(st.lists(st.sampled_from(HEADERS), max_size=3))
+    version = "HTTP/1.1" if draw(st.integers(0, 5)) < 5 else draw(st.sampled_from(["HTTP/1.0", "HTTP/2.0", "x"]))
+    return "\r\n".join([f"{method} {path} {version}", *headers, "", body]).encode("latin-1")
+
+
+def cut(parts: list[bytes], cuts: list[int]) -> list[bytes]:
+    """
+    Join parts, and cut them at these percentages.
+    """
+    data = b"".join(parts)
+    places = [0, *(len(data) * cut // 100 for cut in sorted(cuts)), len(data)]
+    return [data[begin:end] for begin, end in pairwise(places) if begin < end]
+
+
+http_chunks = st.builds(
+    cut,
+    st.lists(st.one_of(http_requests(), http_requests(), http_requests(), st.binary(max_size=20)), max_size=5),
+    st.lists(st.integers(0, 100), max_size=4),
 )
 
 
@@ -171,3 +233,12 @@ class FuzzTests(SynchronousTestCase):
         Whatever a client without any role sends, it gets nothing and does nothing, and nothing is raised.
         """
         check_stranger(steps)
+
+    @drawn(150)
+    @given(http_chunks, st.sampled_from([Role.NONE, Role.READ, Role.ADMIN]))
+    def test_http(self, chunks: list[bytes], role: Role) -> None:
+        """
+        Whatever a client sends over HTTP, responses are well-formed and no server errors; without a role, it asks and
+        sees nothing.
+        """
+        check_http(chunks, role)

@@ -274,7 +274,7 @@ def check_client(steps: Sequence[Step]) -> None:
     """
     Whatever a client sends, it receives what it must; nothing is raised, and no failure is logged.
     """
-    with _nothing_fails(steps):
+    with nothing_fails(steps):
         client = FuzzedClient()
         for step in steps:
             client.step(step)
@@ -286,7 +286,7 @@ def check_stranger(steps: Sequence[Step]) -> None:
     Whatever a client without any role sends, it gets nothing and does nothing; nothing is raised, and no failure is
     logged.
     """
-    with _nothing_fails(steps):
+    with nothing_fails(steps):
         client = FuzzedClient(Door(Role.NONE))
         for step in steps:
             client.step(step)
@@ -300,7 +300,13 @@ def check_stranger(steps: Sequence[Step]) -> None:
 
 
 @contextmanager
-def _nothing_fails(steps: Sequence[Step]) -> Iterator[None]:
+def nothing_fails(steps: Sequence[object]) -> Iterator[None]:
+    """
+    Check that nothing is raised, and no failure is logged.
+
+    Args:
+        steps: What happens, for the error.
+    """
     failures: list[str] = []
 
     @implementer(ILogObserver)

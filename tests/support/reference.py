@@ -82,7 +82,7 @@ def is_refused(stream: bytes) -> bool:
     first = re.sub(rb"\A(\r?\n)*", b"", stream).split(b"\n")[0]
     printed = first.replace(b"\r\x00", b"")
     return (
-        re.match(rb"\r*([A-Z]+ (/|\*|http:|https:)|SSH-)", first) is not None
+        re.match(rb"\r*([A-Z]+ (/|\*|http:|https:)|[!-~]+ (/|\*|https?:)\S* HTTP/[0-9]|SSH-)", first) is not None
         or any(byte == 127 or (byte < 32 and not 7 <= byte <= 13) for byte in printed)
         or len(first.removesuffix(b"\r")) > LINE_LIMIT
     )
