@@ -8,10 +8,10 @@ import re
 import unicodedata
 from math import isfinite
 
-from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.draws import given
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import (
     LINE_LIMIT,

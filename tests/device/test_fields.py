@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import pickle
 
-from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.draws import given
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import checksum, parse
 from usbgate.core.messages import parse_request

@@ -65,6 +65,8 @@ export class Sensors {
       sensor = { id, name: null, place: null, ...known, commands: [], fields: [] };
       this.all.set(id, sensor);
     }
+    // A sensor that is configured and has not reported yet.
+    if (sensor.device === null) Object.assign(sensor, { device, device_state: deviceState });
     let hasNewField = isNew;
     for (const [name, value] of Object.entries(values)) {
       let field = sensor.fields.find((each) => each.field === name);
