@@ -59,6 +59,7 @@ SPECS = [
     ),
     ("/dev/t,buffer=auto,settle=auto", "t", DeviceSettings(path="/dev/t")),
     ("/dev/t,buffer=0", "t", DeviceSettings(path="/dev/t", buffer=0)),
+    ("/dev/t,tap=/run/a", "t", DeviceSettings(path="/dev/t", tap=Path("/run/a"))),
     ("rfc2217:h:1,line=7E1", "rfc2217:h:1", DeviceSettings(path="rfc2217:h:1", line="7E1")),
     ("tcp:host:4000", "tcp:host:4000", DeviceSettings(path="tcp:host:4000")),
     ("tcp:host:4000,baud=115200,name=x", "x", DeviceSettings(path="tcp:host:4000", baud=115200)),

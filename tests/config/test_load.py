@@ -392,7 +392,7 @@ class ConfigurationTests(SynchronousTestCase):
             'durability = "200ms"\njournal_limit = "2 GiB"\n'
             'client_bytes_per_turn = "64KiB"\nclient_bytes_per_second = "16 KiB"\n'
             '[device."a:b"]\npath = "./tty"\nbaud = 1200\ndialect = "fields"\nwindow = 1\nbuffer = 127\ntags = true\n'
-            'settle = 2\npatience = 3\nsilence = 60\nreset = "never"\nrepeats = "1.5s"\n'
+            'tap = "t"\nsettle = 2\npatience = 3\nsilence = 60\nreset = "never"\nrepeats = "1.5s"\n'
             '[device.net]\npath = "tcp:host:1"\n'
             '[sensor."28:FF"]\nname = "Bedroom"\ndevice = "net"\ndefault_command = "J"\ntimeout = 1\npatience = 2.5\n'
             'store = "on change, at least every 5m"\n[sensor.21]\nstore = "on change"\n'
@@ -419,6 +419,7 @@ class ConfigurationTests(SynchronousTestCase):
                         window=1,
                         buffer=127,
                         tags=True,
+                        tap=self.folder / "t",
                         settle=2.0,
                         patience=3.0,
                         silence=60.0,
@@ -603,6 +604,7 @@ class ShippedFileTests(SynchronousTestCase):
                     silence=60.0,
                     gap=0.25,
                     repeats=0.2,
+                    tap=Path("/run/usbgate/leonardo"),
                     options={"checksum": False, "names": ["TEMP_IN"], "join": True},
                 )
             },

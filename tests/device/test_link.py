@@ -29,6 +29,7 @@ from usbgate.device.errors import NoSuchDevice
 from usbgate.device.interfaces import IDeviceLink, ILinkListener
 from usbgate.device.link import STOP_LIMIT, Link
 from usbgate.device.serialport import SerialTransport
+from usbgate.device.tapport import TapPort
 from usbgate.testing import RecordingListener, request
 
 reactor: Any = global_reactor
@@ -66,6 +67,24 @@ class RulesTests(LinkCase):
             (link.counts.lines_in, link.counts.malformed, link.counts.partial, link.counts.fields_left_out),
             (6, 1, 0, 1),
         )
+
+    def test_tap(self) -> None:
+        """
+        A tap is there while the link runs, and receives all bytes as they come.
+        """
+        tap = TapPort("board", self.mktemp())
+        copied: list[bytes | str] = []
+        self.patch(tap, "start", lambda: copied.append("start"))
+        self.patch(tap, "stop", lambda: copied.append("stop"))
+        self.patch(tap, "write", copied.append)
+        self.link = Link(self.clock, self.device, "board", "/dev/board", Dialect(), tap=tap)
+        self.link.listener = self.listener
+        self.open()
+        self.device.say(b"\0ID:20_VAL")
+        self.device.say(b"UE:456\n")
+        self.assertEqual(self.listener.calls, [("reports", REPORT)])
+        self.close()
+        self.assertEqual(copied, ["start", b"\0ID:20_VAL", b"UE:456\n", "stop", "stop"])
 
     def test_board(self) -> None:
         """

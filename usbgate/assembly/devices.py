@@ -21,6 +21,7 @@ from usbgate.device.interfaces import IDialect
 from usbgate.device.link import Link
 from usbgate.device.portusers import find_users_in_thread
 from usbgate.device.serialport import PortSettings
+from usbgate.device.tapport import TapPort
 from usbgate.device.usb import UsbTree
 from usbgate.gateway.gateway import Gateway
 
@@ -91,6 +92,7 @@ def _link(reactor: Any, name: str, device: DeviceSettings, dialect: IDialect, us
         gap=device.gap,
         describe=partial(usb.describe_board, keep_dtr=device.reset == "never"),
         find_users=find_users_in_thread,
+        tap=None if device.tap is None else TapPort(name, str(device.tap)),
     )
 
 

@@ -16,7 +16,7 @@ from usbgate.config.types import ConfigError, convert, decode, refuse
 from usbgate.core.kinds import DeviceName, kind_of
 
 _PATH = DEVICE_KEYS["path"]
-_DEFAULT_KEYS = {key: kind for key, kind in DEVICE_KEYS.items() if key not in ("path", "dialect")}
+_DEFAULT_KEYS = {key: kind for key, kind in DEVICE_KEYS.items() if key not in ("path", "dialect", "tap")}
 _KEY_AT_END = re.compile("(.*),([A-Za-z][A-Za-z0-9_-]*)=([^,]*)")
 _SPEC_KEYS = {**{key: kind for key, kind in DEVICE_KEYS.items() if key != "path"}, "name": kind_of(DeviceName)}
 
@@ -61,6 +61,8 @@ def parse_device(spec: str) -> tuple[str, DeviceSettings]:
     name = keys.pop("name", None) or re.sub("[^A-Za-z0-9.:-]", "-", name)
     if not name:
         refuse(where, _PATH.expected, spec)
+    if "tap" in keys:
+        keys["tap"] = Path(os.path.abspath(keys["tap"]))
     device = DeviceSettings(path=place, **keys, options=options, given=frozenset(keys))
     check_reset(device, f"{where}: ")
     return name, device

@@ -201,6 +201,8 @@ def _device(where: str, name: str, table: Mapping[str, Any], folder: str) -> Dev
         raise ConfigError(f"{where}device.{name}.path: missing, expected {DEVICE_KEYS['path'].expected}")
     if keys["path"].startswith(("/", ".")):
         keys["path"] = os.path.abspath(os.path.join(folder, keys["path"]))
+    if "tap" in keys:
+        keys["tap"] = Path(os.path.abspath(os.path.join(folder, keys["tap"])))
     device = DeviceSettings(**keys, options=options, given=frozenset(keys))
     check_reset(device, f"{where}device.{name}.")
     return device

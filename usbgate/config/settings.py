@@ -75,6 +75,7 @@ class DeviceSettings(Struct, frozen=True, kw_only=True):
         gap: Seconds of quiet after which what has come of a line is a line; None if only a line end ends it.
         repeats: Seconds in which an identical line is only counted; None to accept every line.
         store: Seconds after which an unchanged reading is stored as well, infinity for never; 0 stores all readings.
+        tap: The path of a pty with a copy of what the device sends, absolute; None for none.
         given: The keys that are configured; the defaults of the dialect do not replace these.
     """
 
@@ -94,6 +95,7 @@ class DeviceSettings(Struct, frozen=True, kw_only=True):
     gap: Gap | None = None
     repeats: Repeats | None = None
     store: StoreEvery = 0.0
+    tap: File | None = None
     given: frozenset[str] = frozenset()
 
 

@@ -25,6 +25,7 @@ from usbgate.device.interfaces import IDeviceLink, IDialect, ILinkListener, ISha
 from usbgate.device.portwatch import FindUsers, PortWatch
 from usbgate.device.protocol import DeviceFactory, DeviceProtocol
 from usbgate.device.reconnect import Reconnector, reopen_policy
+from usbgate.device.tapport import TapPort
 from usbgate.device.watchdog import Watchdog
 
 # Seconds that a serial server on the network has to receive the remaining data when the link stops.
@@ -60,6 +61,7 @@ class Link(Service):
         gap: float | None = None,
         describe: Callable[[str | None], BoardKind] = lambda path: UNKNOWN_BOARD,
         find_users: FindUsers | None = None,
+        tap: TapPort | None = None,
     ) -> None:
         """
         Args:
@@ -75,6 +77,7 @@ class Link(Service):
             gap: Seconds of silence that end a frame; None to go by the dialect's framing.
             describe: Returns what is known of the board at the path of a tty; None is an endpoint without a tty.
             find_users: Finds the other programs that have the device's tty open; None to look for none.
+            tap: Receives a copy of what the device sends; None for none.
         """
         self.name: str = name
         self.path = path
@@ -110,7 +113,9 @@ class Link(Service):
             reply=self._reply,
             started=self._board_started,
         )
-        factory = DeviceFactory(lambda tty: DeviceProtocol(self, dialect.framing(), tty, gap))
+        self._tap = tap
+        copy = None if tap is None else tap.write
+        factory = DeviceFactory(lambda tty: DeviceProtocol(self, dialect.framing(), tty, gap, copy))
         self._reconnector = Reconnector(
             reactor, endpoint, factory, name, path, lambda reason: self.listener.link_down(reason), retry
         )
@@ -135,6 +140,8 @@ class Link(Service):
         Begin to open the device.
         """
         super().startService()
+        if self._tap is not None:
+            self._tap.start()
         self._reconnector.start()
 
     def stopService(self) -> Deferred[None]:
@@ -145,6 +152,8 @@ class Link(Service):
             Fires when it is closed and its lock is released.
         """
         super().stopService()
+        if self._tap is not None:
+            self._tap.stop()
         return self._close()
 
     def release(self) -> Deferred[str]:

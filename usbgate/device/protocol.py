@@ -5,6 +5,7 @@ The protocol of one opening of a device.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from twisted.internet.abstract import FileDescriptor
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 READ_SIZE = 3072
 
 
+def _feed_both(framing: IFraming, tap: Callable[[bytes], None], data: bytes) -> Sequence[bytes]:
+    tap(data)
+    return framing.feed(data)
+
+
 class DeviceProtocol(Protocol):
     """
     One opening of a device: has its data cut into frames, and writes to it at once.
@@ -35,19 +41,27 @@ class DeviceProtocol(Protocol):
         paused: Whether reading is paused.
     """
 
-    def __init__(self, link: Link, framing: IFraming, path: str | None, gap: float | None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        framing: IFraming,
+        path: str | None,
+        gap: float | None,
+        tap: Callable[[bytes], None] | None = None,
+    ) -> None:
         """
         Args:
             link: The link that has opened it.
             framing: See the class, as for `path`.
             path: See the class.
             gap: Seconds of silence that end a frame; None to go by the framing.
+            tap: Receives all data as well.
         """
         self.path = path
         self.framing = framing
         self.paused = False
         self._link = link
-        self._feed = framing.feed
+        self._feed = framing.feed if tap is None else partial(_feed_both, framing, tap)
         self._frames = FrameReceiver(link.reactor, link.decoder, framing, self, gap)
 
     def connectionMade(self) -> None:
