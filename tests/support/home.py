@@ -48,12 +48,13 @@ class Home:
     The demo's home. Its sensors answer at once unless a test keeps them silent.
     """
 
-    def __init__(self, more: str = "") -> None:
+    def __init__(self, more: str = "", french: bool = False) -> None:
         """
         Create the home and start the daemon.
 
         Args:
             more: Configuration in addition to the demo's.
+            french: Whether its sensors have French names.
         """
         self.folder = new_folder()
         self.folder.chmod(0o755)
@@ -70,7 +71,7 @@ class Home:
         self.http_port = free_port()
         self.port = free_port()
         self.config = self.folder / "usbgate.toml"
-        text = configuration(self.port, self.http_port)
+        text = configuration(self.port, self.http_port, french)
         self.config.write_text(text + more, encoding="utf-8")
         self.start()
 

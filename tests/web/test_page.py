@@ -593,20 +593,23 @@ class LookTests(PageCase):
         folder = os.environ.get("USBGATE_SCREENSHOTS")
         if not folder:
             raise SkipTest("USBGATE_SCREENSHOTS names no folder")
-        shown = Home()
-        self.addCleanup(shown.stop)
+        homes = {"fr-FR": Home(french=True), "en-GB": Home()}
         history = (files("usbgate.cli") / "demohistory.sql").read_text("utf-8")
-        postgresql.server().query(shown.database, history)
-        shown.say_all()
+        for home in homes.values():
+            self.addCleanup(home.stop)
+            postgresql.server().query(home.database, history)
+            home.say_all()
         wide: ViewportSize = {"width": 1920, "height": 1080}
         for name, path, language, scheme, size in [
             ("desktop-light", "", "fr-FR", "light", DESKTOP),
             ("phone-light", "", "fr-FR", "light", PHONE),
             ("sensor", "#/sensor/22", "fr-FR", "light", DESKTOP),
+            ("states", "#/sensor/6", "en-GB", "light", DESKTOP),
             ("desktop-dark", "", "en-GB", "dark", DESKTOP),
             ("phone-dark", "#/sensor/2", "en-GB", "dark", PHONE),
             ("wall", "#/wall/", "en-GB", "dark", wide),
         ]:
+            shown = homes[language]
             look = {"locale": language, "color_scheme": scheme, "reduced_motion": "reduce"}
             page = self.open(path, shown.url, viewport=size, has_touch=size is PHONE, **look)
             shown_lines = {"desktop-light": 6, "desktop-dark": 6, "phone-light": 2}.get(name, 0)
