@@ -1,5 +1,5 @@
 """
-The known sensors: which device owns each (protocol §4.1), their newest readings, and when they reported.
+The known sensors: which device owns each (protocol §4.1), and which are forgotten.
 
 Pure rules; times come in.
 """
@@ -8,92 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from usbgate.core.model import Reading
+from usbgate.core.reporters import KnownSensor, Reporter
 
 SENSORS_REMEMBERED = 10_000  # of one device, protocol §3; more are stored, not remembered
-FIELDS_REMEMBERED = 64  # of one sensor; a line has room for more, but a device with more is broken
 REPORTS_TO_OWN = 3  # a line that a collision or a reset made up comes once, perhaps twice
 RESTORED_AT_ONCE = 1000  # readings: 2 ms
 FORGOTTEN_AT_ONCE = 100  # chosen by one look at all sensors of a device, which takes milliseconds
-
-
-@dataclass(slots=True)
-class Reporter:
-    """
-    A device that reports a sensor.
-
-    Attributes:
-        newest: Its newest reading of each field.
-        restored: The fields whose newest reading comes from the database.
-        reports: Its reports since usbgate started, while they count for owning the sensor.
-        last_report: The number of the chunk with its last report; 0 if it is only known from the database.
-    """
-
-    newest: dict[str, Reading] = field(default_factory=dict)
-    restored: frozenset[str] = frozenset()
-    reports: int = 0
-    last_report: int = 0
-
-    def remember(self, reading: Reading) -> None:
-        """
-        Make a reading that was just received the newest of its field.
-        """
-        if reading.field in self.newest or len(self.newest) < FIELDS_REMEMBERED:
-            self.newest[reading.field] = reading
-            if self.restored:
-                self.restored -= {reading.field}
-
-    def restore(self, reading: Reading) -> None:
-        """
-        Make a reading of the database the newest of its field, unless one was received since.
-        """
-        if reading.field in self.restored or reading.field not in self.newest:
-            self.remember(reading)
-            if reading.field in self.newest:
-                self.restored |= {reading.field}
-
-
-@dataclass(slots=True)
-class KnownSensor:
-    """
-    One sensor.
-
-    Attributes:
-        device: The device that is asked: the owner, or until there is one, the first that reported it.
-        asked: That device as a reporter.
-        seen: When it was last reported: whole milliseconds since 1970, UTC.
-        reports: Reports since usbgate started.
-        reporters: The devices that report it, `device` among them.
-        owned: Why `device` owns it: `configured`, `stored`, `claimed` or `passed`; empty if nobody does.
-        failed: Whether `device` left a question unanswered and has not reported since.
-        kept: Whether a question was sent or answered: it is not forgotten.
-    """
-
-    device: str
-    asked: Reporter
-    seen: int
-    reports: int = 0
-    reporters: dict[str, Reporter] = field(default_factory=dict)
-    owned: str = ""
-    failed: bool = False
-    kept: bool = False
-
-    @property
-    def last_report(self) -> int:
-        """
-        The number of the chunk with its last report, as in `Reporter`.
-        """
-        return max(reporter.last_report for reporter in self.reporters.values())
-
-    def readings(self) -> list[Reading]:
-        """
-        List the newest readings of each device, those of the one that is asked first.
-        """
-        others = [each for each in self.reporters.values() if each is not self.asked]
-        return [reading for each in (self.asked, *others) for reading in each.newest.values()]
 
 
 class OwnerChange(NamedTuple):
@@ -285,7 +208,7 @@ class KnownSensors:
                     known.owned = "stored"
                     derived[sensor] = known
         # What a device said that is no longer configured is the sensor's all the same.
-        reporter = _reporter(known, device) if device in self.devices else known.asked
+        reporter = known.reporter(device) if device in self.devices else known.asked
         for each in known.reporters.values():
             if each is not reporter and reading.field in each.restored:  # another device's, which is older
                 each.restored -= {reading.field}
@@ -307,7 +230,7 @@ class KnownSensors:
         return known
 
     def _reported_by_another(self, sensor: str, known: KnownSensor, device: str, answers: bool) -> Reporter:
-        reporter = _reporter(known, device)
+        reporter = known.reporter(device)
         reporter.reports += 1
         if not known.owned:
             if answers or reporter.reports >= REPORTS_TO_OWN:
@@ -348,7 +271,7 @@ class KnownSensors:
             return
         self._counts[known.device] -= 1
         self._counts[device] += 1
-        before, known.asked = known.asked, _reporter(known, device)
+        before, known.asked = known.asked, known.reporter(device)
         if known.device not in self.devices:
             del known.reporters[known.device]
             for reading in before.newest.values():
@@ -400,10 +323,3 @@ class KnownSensors:
         self._forgettable[asked] = found[:FORGOTTEN_AT_ONCE][::-1]
         if not found:  # not again for each report
             self._look_again[asked] = self.chunks + SENSORS_REMEMBERED
-
-
-def _reporter(known: KnownSensor, device: str) -> Reporter:
-    reporter = known.reporters.get(device)
-    if reporter is None:
-        reporter = known.reporters[device] = Reporter()
-    return reporter
