@@ -2,7 +2,7 @@
 
 import { arrange, el, icon, kindSign, setAttribute, setText } from "./dom.js";
 import { fieldLabel, fieldUnit, fieldValue } from "./format.js";
-import { ageText, isOld, sensorAddress, sensorName, stateOf } from "./sensortext.js";
+import { ageText, sensorAddress, sensorName, showSensor } from "./sensortext.js";
 import { draw, sparkline, want } from "./sparks.js";
 import { store } from "./store.js";
 import { problemText, t } from "./words.js";
@@ -44,16 +44,7 @@ export class Card {
   update() {
     const { sensor } = this;
     if (sensor === undefined) return;
-    setText(this.title, sensorName(sensor));
-    this.title.classList.toggle("named", sensor.name !== null);
-    const [shape, text] = stateOf(sensor);
-    if (this.shown !== shape + text) {
-      this.shown = shape + text;
-      this.state.className = `state ${shape}`;
-      this.state.replaceChildren(icon(shape), el("span", {}, text));
-    }
-    setAttribute(this.node, "data-state", shape);
-    this.node.classList.toggle("old", isOld(sensor));
+    showSensor(this, sensor);
     arrange(this.list, sensor.fields.length ? this.rows(sensor) : [this.nothing()]);
     this.updateActions(sensor);
     this.tick();

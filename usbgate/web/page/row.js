@@ -1,8 +1,8 @@
 // The row of a sensor in the list: its name, its values and its state, in one line.
 
-import { el, icon, setAttribute, setText } from "./dom.js";
+import { el, setText } from "./dom.js";
 import { fieldText } from "./format.js";
-import { ageText, isOld, sensorAddress, sensorName, stateOf } from "./sensortext.js";
+import { ageText, isOld, sensorAddress, showSensor } from "./sensortext.js";
 import { store } from "./store.js";
 
 const MAX_FIELDS = 3;
@@ -25,19 +25,10 @@ export class Row {
   update() {
     const { sensor } = this;
     if (sensor === undefined) return;
-    setText(this.title, sensorName(sensor));
-    this.title.classList.toggle("named", sensor.name !== null);
+    showSensor(this, sensor, "unseen");
     const texts = sensor.fields.slice(0, MAX_FIELDS).map(fieldText);
     if (sensor.fields.length > MAX_FIELDS) texts.push(`+${sensor.fields.length - MAX_FIELDS}`);
     setText(this.values, texts.join(" · ") || "–");
-    const [shape, text] = stateOf(sensor);
-    if (this.shown !== shape + text) {
-      this.shown = shape + text;
-      this.state.className = `state ${shape}`;
-      this.state.replaceChildren(icon(shape), el("span", { class: "unseen" }, text));
-    }
-    setAttribute(this.node, "data-state", shape);
-    this.node.classList.toggle("old", isOld(sensor));
     this.tick();
   }
 

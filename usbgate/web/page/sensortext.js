@@ -1,5 +1,6 @@
 // What is shown of a sensor in every view: its name, its state, and how old its values are.
 
+import { el, icon, setAttribute, setText } from "./dom.js";
 import { ago, fieldText, time } from "./format.js";
 import { store } from "./store.js";
 import { problemText, t } from "./words.js";
@@ -13,7 +14,7 @@ export function sensorName(sensor) {
 }
 
 /** A sensor's state: its shape, and its text. */
-export function stateOf(sensor) {
+function stateOf(sensor) {
   const failed = store.asks.failed(sensor.id);
   const alarming = sensor.fields.some((field) => field.alarming);
   const since = store.unknownSince(sensor);
@@ -31,6 +32,20 @@ export function stateOf(sensor) {
 /** Whether a sensor's values may be old news. */
 export function isOld(sensor) {
   return sensor.stale || store.asks.unanswered.has(sensor.id) || store.unknownSince(sensor) !== null;
+}
+
+/** Show a sensor's name and state in a view: in its `title` and `state`, and on its `node`. */
+export function showSensor(view, sensor, stateClass) {
+  setText(view.title, sensorName(sensor));
+  view.title.classList.toggle("named", sensor.name !== null);
+  const [shape, text] = stateOf(sensor);
+  if (view.shown !== shape + text) {
+    view.shown = shape + text;
+    view.state.className = `state ${shape}`;
+    view.state.replaceChildren(icon(shape), el("span", stateClass ? { class: stateClass } : {}, text));
+  }
+  setAttribute(view.node, "data-state", shape);
+  view.node.classList.toggle("old", isOld(sensor));
 }
 
 /** How long ago a sensor's newest reading was made; "" if there is none. */

@@ -1,10 +1,10 @@
 // A wall display: the sensors of a place, or all, as large as they fit, without controls. `page.css` puts alarms over
 // everything, and fits the text into the tiles.
 
-import { arrange, el, icon, kindSign, setAttribute, setText } from "./dom.js";
+import { arrange, el, kindSign, setText } from "./dom.js";
 import { clock, fieldLabel, fieldUnit, fieldValue } from "./format.js";
 import { byPlace } from "./overview.js";
-import { ageText, isOld, sensorName, stateOf } from "./sensortext.js";
+import { ageText, showSensor } from "./sensortext.js";
 import { store } from "./store.js";
 import { t } from "./words.js";
 
@@ -25,16 +25,10 @@ class Tile {
   update() {
     const sensor = store.sensors.get(this.id);
     if (sensor === undefined) return;
-    setText(this.title, sensorName(sensor));
-    this.title.classList.toggle("named", sensor.name !== null);
+    showSensor(this, sensor);
     const fields = sensor.fields.slice(0, MAX_FIELDS);
     this.node.style.setProperty("--fields", fields.length || 1);
     this.list.replaceChildren(...fields.map((field) => this.row(field, fields.length === 1 && !field.states)));
-    const [shape, text] = stateOf(sensor);
-    this.state.className = `state ${shape}`;
-    this.state.replaceChildren(icon(shape), el("span", {}, text));
-    setAttribute(this.node, "data-state", shape);
-    this.node.classList.toggle("old", isOld(sensor));
     this.tick();
   }
 
