@@ -29,6 +29,10 @@ REASONS = {
     ("flow", "times"): """
         The readings of 2 ms arrive together, and an answer may wait for 40 of them. Without them, it waits for nothing.
     """,
+    ("idle", "rss"): """
+        12 MiB are those of the extra `tls`, which the extra `test` contains: Twisted loads pyOpenSSL and cryptography
+        when it starts if they are installed.
+    """,
     ("holds", "ours_most"): """
         The longest is a read of the device that brings many answers at once, each of which is matched, recorded and
         sent in the same reactor turn.

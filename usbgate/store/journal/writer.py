@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 RETRY_FIRST, RETRY_MOST = 0.1, 5.0  # seconds between attempts while the disk refuses
 STOP_PATIENCE = 1.5  # seconds to keep retrying after `stop`
-LOOK_INTERVAL = 1.0  # seconds between looks at the files while nothing is committed
+LOOK_INTERVAL = 1.5  # seconds between looks at the files while nothing is committed
 
 # Maximum bytes of a commit. A disk with little room left then takes as much of a long queue as fits, and while a commit
 # hangs, no more than this is exempt from the limit of the queue.
