@@ -7,8 +7,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tests.support.links import REPORT, LinkCase
+from twisted.logger import capturedLogs
+
+from tests.support.links import REPORT, LinkCase, texts
 from usbgate.core.errors import Malformed
+from usbgate.core.fieldline import NO_VALUE, WRONG_CHECKSUM
 from usbgate.core.model import BoardKind, Reply, Request, Send
 from usbgate.core.pending import SETTLE
 from usbgate.device.dialect import DialectBase
@@ -39,6 +42,18 @@ class Brackets(FramingBase):
         Let no frame begin with a digit.
         """
         return frame[:1].isdigit()
+
+
+class Tails(SilenceFraming):
+    """
+    Frames of which the first is always partial.
+    """
+
+    def is_partial(self, frame: bytes) -> bool:
+        """
+        Take none for whole.
+        """
+        return True
 
 
 class Wide(DialectBase):
@@ -109,6 +124,20 @@ class FramesTests(LinkCase):
         self.device.say(b"12:00\r\nnow!\r\n")
         self.assertEqual(counts.echoes, 2)
 
+    def test_several_of_a_frame(self) -> None:
+        """
+        What is left out of each report of a frame is counted; a repeat of the frame is recognized.
+        """
+        dialect = self.connect(LineFraming((b"",)), repeats=1.0)
+        meaning = [REPORT._replace(left_out=(NO_VALUE,)), OTHER._replace(left_out=(WRONG_CHECKSUM,))]
+        dialect.meanings[b"damaged"] = meaning
+        self.open()
+        self.device.say(b"damaged\ndamaged\n")
+        counts = self.link.counts
+        self.assertEqual((counts.fields_no_value, counts.fields_checksum, counts.repeats), (1, 1, 1))
+        listed = [("malformed", b"damaged", f"field left out, {reason}") for reason in (NO_VALUE, WRONG_CHECKSUM)]
+        self.assertEqual(self.listener.calls[:2], listed)
+
     def test_reply_to_who_does_not_read(self) -> None:
         """
         A device that asks and does not read gets no more replies than fit into some kB.
@@ -147,12 +176,13 @@ class FramesTests(LinkCase):
         """
         Silence ends a frame whose framing says so; one without end is dropped, and memory does not grow.
         """
-        self.connect(SilenceFraming(GAP, 16))
+        self.connect(SilenceFraming(GAP, 400))
         self.open()
         for data, calls in [
             (b"report", [("reports", REPORT)]),
-            (b"x" * 5000, [("malformed", b"x" * 17, "frame too long")]),
+            (b"x" * 5000, [("malformed", b"x" * 401, "frame too long")]),
             (b"report", [("reports", REPORT)]),
+            (b"\xff" * 300, [("malformed", b"\xff" * 300, "unknown word")]),
         ]:
             self.listener.calls.clear()
             for start in range(0, len(data), 5):
@@ -161,6 +191,21 @@ class FramesTests(LinkCase):
             self.clock.advance(GAP)
             self.clock.advance(0.1)
             self.assertEqual(self.listener.calls, calls)
+
+    def test_no_lines(self) -> None:
+        """
+        Frames that are no lines need no line end, and may be no text: of neither is anything said in the log.
+        """
+        for data in (b"x" * 250, b"x" * 1000, b"\xff" * 300):
+            for framing in (SilenceFraming(GAP, 400), Tails(GAP, 400), Brackets(4096)):
+                self.setUp()
+                self.connect(framing)
+                self.open()
+                with capturedLogs() as logs:
+                    self.device.say(data)
+                    self.assertEqual(texts(logs), [])
+                    self.clock.advance(100.0)
+                self.assertNotIn("line end", "".join(texts(logs)))
 
     def test_configured_gap(self) -> None:
         """

@@ -118,14 +118,14 @@ class NegotiationTests(unittest.SynchronousTestCase):
     Both ends in memory.
     """
 
-    def setUp(self) -> None:
+    def setUp(self, settings: PortSettings = SETTINGS) -> None:
         """
         Connect a client.
         """
         self.reactor = MemoryReactorClock()
         self.server = Server()
         self.device = Device()
-        endpoint = Rfc2217Endpoint(self.reactor, "rfc2217:host:4000", SETTINGS)
+        endpoint = Rfc2217Endpoint(self.reactor, "rfc2217:host:4000", settings)
         self.opening = endpoint.connect(Factory.forProtocol(lambda: self.device))
         factory: Any
         host, port, factory, *_ = self.reactor.tcpClients[0]
@@ -207,6 +207,15 @@ class NegotiationTests(unittest.SynchronousTestCase):
         self.assertIn("does not let usbgate set its port", texts(logs)[0])
         self.assertFalse(self.device.transport.reset())
 
+    def test_speed_with_a_line_end(self) -> None:
+        """
+        The bytes of a setting are no line ends.
+        """
+        self.setUp(SETTINGS._replace(baud=0x0D0D00))
+        with capturedLogs() as logs:
+            self.pump()
+        self.assertEqual((self.server.port.baudrate, texts(logs)), (0x0D0D00, []))
+
     def test_other_settings(self) -> None:
         """
         What the server has set otherwise is named.
@@ -278,9 +287,12 @@ class NegotiationTests(unittest.SynchronousTestCase):
         self.assertTrue(self.device.transport.reset())
         self.pump()
         self.assertFalse(self.server.port.dtr)
+        self.assertFalse(self.device.transport.reset())
         self.reactor.advance(RESET_PULSE)
         self.pump()
         self.assertTrue(self.server.port.dtr)
+        self.device.transport.loseConnection()
+        self.assertFalse(self.device.transport.reset())
 
 
 class ServingProtocol(Protocol):

@@ -446,6 +446,26 @@ class TagTests(GatewayCase):
         self.assertEqual([record.outcome for record in self.journal.requests], ["malformed"])
 
 
+class DeviceThinningTests(GatewayCase):
+    """
+    A device of which only changes are stored.
+    """
+
+    def test_device(self) -> None:
+        """
+        Of its sensors, only changes are stored; of those of other devices, everything.
+        """
+        meter = MemoryLink("meter", self.events)
+        self.gateway.add_link(meter, Rules(), store=300.0)
+        for _ in range(2):
+            self.receive(("30", "1"), link=meter)
+            self.receive(("31", "1"))
+        self.assertEqual(
+            [(reading.sensor, reading.value) for reading in self.journal.readings],
+            [("30", 1.0), ("31", 1.0), ("31", 1.0)],
+        )
+
+
 class ThinningTests(GatewayCase):
     """
     A sensor of which only changes are stored.
@@ -479,17 +499,6 @@ class ThinningTests(GatewayCase):
         self.receive(("20", "2"))
         self.assertEqual(self.stored()[5:], [("20", 1.0), ("20", 2.0)])
         self.assertEqual(self.journal.readings[-2].at, WALL + 3_000)
-
-    def test_device(self) -> None:
-        """
-        What is said of a device goes for its sensors that say nothing else.
-        """
-        meter = MemoryLink("meter", self.events)
-        self.gateway.add_link(meter, Rules(), store=300.0)
-        for _ in range(2):
-            self.receive(("30", "1"), link=meter)
-            self.receive(("31", "1"))
-        self.assertEqual(self.stored(), [("30", 1.0), ("31", 1.0), ("31", 1.0)])
 
     def test_time(self) -> None:
         """
