@@ -33,7 +33,7 @@ from usbgate.core.holders import Holder
 from usbgate.core.messages import parse_request
 from usbgate.core.model import Action, Selection
 from usbgate.gateway.interfaces import IGateway, IQueries
-from usbgate.web import schema
+from usbgate.web import parameters, schema
 from usbgate.web.calls import HttpCalls, not_found
 from usbgate.web.channel import client_of, host_of
 from usbgate.web.credentials import Credentials
@@ -161,7 +161,7 @@ class Api:
     @calls.get(
         "/api/v1/readings", content={JSON: [schema.ApiReadings, schema.ApiBuckets], CSV: []}, errors=[StoreUnavailable]
     )
-    async def readings(self, request: Any, query: schema.ReadingsQuery) -> None:
+    async def readings(self, request: Any, query: parameters.ReadingsQuery) -> None:
         """
         Stored readings, newest last, or aggregates of them.
         """
@@ -170,7 +170,7 @@ class Api:
         await send_readings(self.responses, queries, request, query, csv, self.wall())
 
     @calls.get("/api/v1/readings.csv", content={CSV: []}, errors=[StoreUnavailable])
-    async def readings_csv(self, request: Any, query: schema.CsvQuery) -> None:
+    async def readings_csv(self, request: Any, query: parameters.CsvQuery) -> None:
         """
         The same as CSV, with a header row.
         """
@@ -180,7 +180,7 @@ class Api:
         await send_readings(self.responses, queries, request, query, csv, self.wall())
 
     @calls.get("/api/v1/states", errors=[StoreUnavailable])
-    async def states(self, request: Any, query: schema.StatesQuery) -> schema.ApiStates:
+    async def states(self, request: Any, query: parameters.StatesQuery) -> schema.ApiStates:
         """
         How long a field had which value.
         """
@@ -190,7 +190,7 @@ class Api:
         return schema.ApiStates(states=await self.responses.collect(map(state_json, found), STATES_PER_TURN))
 
     @calls.get("/api/v1/requests", errors=[StoreUnavailable])
-    async def requests(self, request: Any, query: schema.RequestsQuery) -> schema.ApiRequests:
+    async def requests(self, request: Any, query: parameters.RequestsQuery) -> schema.ApiRequests:
         """
         Completed requests, newest first.
         """
@@ -213,7 +213,7 @@ class Api:
         },
         errors=[LimitExceeded, Stopped],
     )
-    async def events(self, request: Any, query: schema.EventsQuery) -> None:
+    async def events(self, request: Any, query: parameters.EventsQuery) -> None:
         """
         Events as they happen (server-sent events): reading, device, store, alarm, dropped.
         """
@@ -246,7 +246,7 @@ class Api:
         return schema.ApiAlarms(alarms=[alarm_json(alarm, configured) for alarm in queries.alarms()])
 
     @calls.get("/api/v1/alarms/history", errors=[StoreUnavailable])
-    async def past_alarms(self, request: Any, query: schema.PastAlarmsQuery) -> schema.ApiPastAlarms:
+    async def past_alarms(self, request: Any, query: parameters.PastAlarmsQuery) -> schema.ApiPastAlarms:
         """
         Alarms from the store, open and closed.
         """

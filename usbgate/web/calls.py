@@ -24,9 +24,10 @@ from usbgate.access.rights import CALL_ROLES
 from usbgate.access.roles import Role
 from usbgate.core.errors import Denied, Failed, Malformed, RequestError, Unknown
 from usbgate.web.channel import client_of
+from usbgate.web.parameters import NoQuery
 from usbgate.web.problems import HttpProblem, respond_problem, start_problem
 from usbgate.web.query import read_query
-from usbgate.web.schema import JSON, NoQuery
+from usbgate.web.schema import JSON
 from usbgate.web.security import check_type
 
 _Body = TypeVar("_Body", bound=msgspec.Struct)

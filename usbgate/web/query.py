@@ -1,5 +1,5 @@
 """
-Query strings, read into the Structs that `schema` declares.
+Query strings, read into the Structs that `parameters` declares.
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ from usbgate.core.errors import Malformed
 from usbgate.core.model import Selection, StoredReading
 from usbgate.gateway.interfaces import IQueries
 from usbgate.web.csvformat import CsvFormat
+from usbgate.web.parameters import MAX_BUCKETS, MAX_SELECTIONS, ReadingsQuery
 from usbgate.web.query import check_order
-from usbgate.web.schema import CSV, JSON, MAX_BUCKETS, MAX_SELECTIONS, ApiBucket, ApiBuckets, ApiReading, ReadingsQuery
+from usbgate.web.schema import CSV, JSON, ApiBucket, ApiBuckets, ApiReading
 from usbgate.web.serialize import bucket_json, reading_json
 from usbgate.web.streaming import Responses
 
