@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import usbgate
 from tests.support.folders import new_folder
 from tests.support.running import ROOT, TWISTD, environment
+from usbgate.core.extras import TLS
 from usbgate.store.embedded.postmaster import PACKAGE
 from usbgate.web.static import TYPES
 
@@ -116,7 +117,9 @@ class WheelTests(SynchronousTestCase):
         """
         setup = ConfigParser()
         setup.read(ROOT / "setup.cfg")
-        self.assertIn(PACKAGE, setup["options.extras_require"]["embedded"].splitlines())
+        extras = setup["options.extras_require"]
+        self.assertIn(PACKAGE, extras["embedded"].splitlines())
+        self.assertEqual([line for line in extras["tls"].splitlines() if line], [*TLS])
 
     def test_one_version(self) -> None:
         """

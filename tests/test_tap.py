@@ -29,6 +29,7 @@ from usbgate.assembly import devices as devices_module
 from usbgate.assembly.daemon import build
 from usbgate.config.settings import DeviceSettings, HttpSettings, Settings
 from usbgate.config.types import ConfigError, ListenAddress
+from usbgate.core.extras import TLS, install_command
 from usbgate.core.model import BoardKind
 from usbgate.core.rules import Rules
 from usbgate.daemon.clock import SystemClock
@@ -276,7 +277,7 @@ class BuildTests(SynchronousTestCase):
         ):
             caught = self.assertRaises(ConfigError, build, MemoryReactorClock(), SystemClock(), settings, {})
             self.assertIn("TLS is not installed", str(caught))
-            self.assertIn("pip install 'usbgate[tls]'", str(caught))
+            self.assertIn(install_command(TLS), str(caught))
 
     def test_doors(self) -> None:
         """

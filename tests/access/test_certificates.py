@@ -32,6 +32,7 @@ from usbgate.access.certificates import (
     utc_now,
 )
 from usbgate.cli.main import main
+from usbgate.core.extras import TLS, install_command
 
 NOW = utc_now(1.8e9)
 
@@ -202,5 +203,5 @@ class CommandTests(SynchronousTestCase):
         with patch("time.time", return_value=1e6):
             self.assertIn("the clock is wrong", self.run_command("init", status=1))
         with patch("usbgate.cli.tls.find_spec", return_value=None):
-            self.assertIn("pip install 'usbgate[tls]'", self.run_command("init", status=1))
+            self.assertIn(install_command(TLS), self.run_command("init", status=1))
         self.assertFalse(Path(self.state).exists())

@@ -1,7 +1,7 @@
 """
 Any bytes from devices and clients, as a coverage-guided fuzzer finds them (atheris).
 
-Only in the long version, and if atheris is installed (`pip install 'usbgate[fuzz]'`). `tests.faults.test_fuzz` makes
+Only in the long version, and if atheris is installed (`pip install '.[fuzz]'`). `tests.faults.test_fuzz` makes
 the same checks without it.
 """
 
@@ -38,7 +38,7 @@ class LongFuzzTests(SynchronousTestCase):
         if not FULL:
             raise SkipTest("a fuzzer runs for minutes: only with USBGATE_FAULTS=full")
         if find_spec("atheris") is None:
-            raise SkipTest("atheris is not installed: pip install 'usbgate[fuzz]'")
+            raise SkipTest("atheris is not installed: pip install '.[fuzz]'")
         self.place = Path(tempfile.mkdtemp(prefix="usbgate-test-"))
 
     def fuzz(self, target: str) -> None:

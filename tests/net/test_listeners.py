@@ -19,6 +19,7 @@ from twisted.internet.tcp import Port
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from usbgate.core.extras import TLS, install_command
 from usbgate.core.loglimit import LOG_INTERVAL
 from usbgate.core.unixsocket import split_group
 from usbgate.net import listeners as listeners_module
@@ -205,8 +206,7 @@ class EverywhereTests(SynchronousTestCase):
             error = self.assertRaises(ListenError, listeners.privilegedStartService)
             self.assertEqual(
                 str(error),
-                f"cannot listen on {kind}:8443: TLS needs pyOpenSSL, which is not installed: "
-                "pip install 'usbgate[tls]'",
+                f"cannot listen on {kind}:8443: TLS needs pyOpenSSL, which is not installed: " + install_command(TLS),
             )
 
 

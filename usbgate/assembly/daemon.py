@@ -24,6 +24,7 @@ from usbgate.config.endpoints import certificate_files, is_exposed
 from usbgate.config.settings import DeviceSettings, Settings
 from usbgate.config.types import ConfigError, ListenAddress
 from usbgate.core.clock import IClock
+from usbgate.core.extras import TLS, install_command
 from usbgate.core.model import Question
 from usbgate.daemon.logfile import LogWriter
 from usbgate.daemon.notify import SystemdNotifier
@@ -157,7 +158,7 @@ def _certificates(reactor: Any, clock: IClock, settings: Settings) -> Iterator[I
     try:
         from usbgate.net.tls import ExpiryWatch
     except ImportError as error:
-        raise ConfigError(f"ssl: TLS is not installed ({error}): pip install 'usbgate[tls]'") from None
+        raise ConfigError(f"ssl: TLS is not installed ({error}): {install_command(TLS)}") from None
     yield ExpiryWatch(reactor, clock.wall, files)
 
 

@@ -23,6 +23,7 @@ from usbgate.cli.portchecks import PortChecks
 from usbgate.cli.tables import spell_size
 from usbgate.config.endpoints import certificate_files
 from usbgate.config.settings import Settings
+from usbgate.core.extras import TLS, install_command
 from usbgate.daemon.clock import RELEASED, is_synchronised
 from usbgate.store.embedded.postmaster import BinariesMissing, find_binaries
 
@@ -138,7 +139,7 @@ class Examination:
         try:
             from usbgate.access.certificates import CertificateError, end_of
         except ImportError:
-            yield Finding("TLS", PROBLEM, "TLS is not installed", "pip install 'usbgate[tls]'")
+            yield Finding("TLS", PROBLEM, "TLS is not installed", install_command(TLS))
             return
         for file in files:
             try:

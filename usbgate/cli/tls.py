@@ -13,6 +13,7 @@ import click
 from usbgate.cli.group import pass_config
 from usbgate.cli.reach import load_settings
 from usbgate.cli.running import state_option
+from usbgate.core.extras import TLS, install_command
 
 folder_option = click.option(
     "--folder",
@@ -121,7 +122,7 @@ def client_command(config: Path | None, name: str, folder: Path | None, state: s
 
 def _check_installed() -> None:
     if find_spec("cryptography") is None:
-        raise click.ClickException("TLS is not installed: pip install 'usbgate[tls]'")
+        raise click.ClickException(f"TLS is not installed: {install_command(TLS)}")
 
 
 def _folders(config: Path | None, folder: Path | None, state: str | None) -> tuple[Path, Path]:

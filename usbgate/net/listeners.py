@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from usbgate.core.errors import StartError
+from usbgate.core.extras import TLS, install_command
 from usbgate.core.loglimit import LogLimit
 from usbgate.core.unixsocket import split_group
 from usbgate.net.places import is_local
@@ -97,7 +98,7 @@ def listens_everywhere(port: IListeningPort) -> bool:
 
 def _explain(description: str, error: Exception) -> str:
     if description.startswith(("ssl:", "tls:")) and find_spec("OpenSSL") is None:
-        return "TLS needs pyOpenSSL, which is not installed: pip install 'usbgate[tls]'"
+        return f"TLS needs pyOpenSSL, which is not installed: {install_command(TLS)}"
     return str(error) or type(error).__name__
 
 

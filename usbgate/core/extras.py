@@ -1,0 +1,20 @@
+"""
+What to install for parts that need further packages. usbgate itself is on no package index, so `usbgate[tls]` would be
+somebody else's.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+# What the extra `tls` of usbgate requires.
+TLS: Sequence[str] = ("twisted[tls] >= 24.11", "pyopenssl >= 24.3", "cryptography >= 42")
+
+
+def install_command(packages: Sequence[str]) -> str:
+    """
+    Return the command that installs packages where usbgate is installed.
+    """
+    return shlex.join([sys.executable, "-m", "pip", "install", *packages])
