@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.worlds import message_size
 from usbgate.core import matching, turns
-from usbgate.core.errors import RequestError
+from usbgate.core.errors import Malformed, RequestError
 from usbgate.core.exchanges import Asker, Moves
 from usbgate.core.fieldline import check_value
 from usbgate.core.holders import Holder
@@ -153,6 +153,26 @@ class TestOneMessagePerSensor(SynchronousTestCase):
         pending = link()
         written = [sent(pending.put(request(str(n)), n, LONG, 0.0)) for n in range(6)]
         self.assertEqual(written, [["0 J"], ["1 J"], ["2 J"], ["3 J"], [], []])
+
+    def test_refused(self) -> None:
+        """
+        A question that can't be written ends with its error at once; its place is free for the next one, a report does
+        not answer it, and its sensor is not behind for it.
+        """
+        pending = link(window=1)
+        pending.put(request("20", "L", LEVEL="5"), "a", LONG, 0.0)
+        for waiter, command in (("b", "J"), ("c", "K")):
+            pending.put(request("20", command), waiter, LONG, 0.0)
+        pending.refuse(request("20", "L", LEVEL="5").question, Malformed("the device only sends"))
+        self.assertLessEqual(pending.bound, 0.0)
+        self.assertLessEqual(pending.deadline, 0.0)
+        moves = pending.expire(0.0)
+        self.assertEqual((failed(moves), sent(moves), moves.unanswered), ({"a": "malformed"}, ["20 J"], ()))
+        self.assertEqual(pending.deadline, 5.0)
+        pending.refuse(request("21").question, Malformed("unknown"))
+        pending.refuse(request("20", "K").question, Malformed("not on the wire"))
+        moves = pending.received([report("20")], 1.0, AT)
+        self.assertEqual((answered(moves), failed(moves), sent(moves)), (["b"], {}, ["20 K"]))
 
     def test_window_of_one(self) -> None:
         """

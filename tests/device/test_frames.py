@@ -241,7 +241,7 @@ class FramesTests(LinkCase):
 
     def test_refused_request(self) -> None:
         """
-        A request that the device can't be sent costs one line of the log, and no other request.
+        A request that the device can't be sent is refused at once, and costs no other request.
         """
         dialect = self.connect(LineFraming((b"",)))
 
@@ -252,8 +252,21 @@ class FramesTests(LinkCase):
 
         self.patch(dialect, "encode", encode)
         self.open()
-        self.link.send([Send(request("9", "L", LEVEL="50"), None, 5.0), Send(request(), None, 5.0)])
-        self.assertEqual((self.device.transport.value(), self.flushLoggedErrors()), (b"go\r\n", []))
+        asked = request("9", "L", LEVEL="50")
+        self.link.send([Send(asked, None, 5.0), Send(request(), None, 5.0)])
+        self.assertEqual((self.device.transport.value(), self.link.counts.lines_out), (b"go\r\n", 1))
+        self.assertEqual(self.listener.calls, [("refused", asked, "malformed", "the device only sends")])
+
+    def test_failing_dialect(self) -> None:
+        """
+        A dialect that raises something else is logged, and so costs its request only.
+        """
+        dialect = self.connect(LineFraming((b"",)))
+        self.patch(dialect, "encode", lambda *arguments: 1 / 0)
+        self.open()
+        self.link.send([Send(request(), None, 5.0)])
+        self.assertEqual([call[2] for call in self.listener.calls], ["failed"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_opened(self) -> None:
         """

@@ -4,6 +4,7 @@ The gateway: decisions become deeds, in the right order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 
 from twisted.internet.defer import Deferred
@@ -28,6 +29,7 @@ from usbgate.core.model import (
     Reading,
     Report,
     RequestRecord,
+    Send,
 )
 from usbgate.core.rules import Rules
 from usbgate.core.sensors import RESTORED_AT_ONCE
@@ -444,6 +446,36 @@ class TagTests(GatewayCase):
         self.assertNoResult(self.ask(longest))
         self.failureResultOf(self.ask(longest + "y"), Malformed)
         self.assertEqual([record.outcome for record in self.journal.requests], ["malformed"])
+
+
+class RefusalTests(GatewayCase):
+    """
+    A request that the device can't be sent.
+    """
+
+    rules = Rules(window=1)
+
+    def test_refused(self) -> None:
+        """
+        Its asker fails at once, before any report can pass for the answer, and the request is recorded.
+        """
+        self.link.listener.link_up()
+        send = self.link.send
+
+        def refuse(messages: Sequence[Send]) -> bool:
+            for each in messages:
+                if each.request.question.command == "L":
+                    self.link.listener.request_refused(each.request, Malformed("the device only sends"))
+            return send(messages)
+
+        self.patch(self.link, "send", refuse)
+        asked = [self.ask(f"MSG:{command}_ID:{sensor}") for command, sensor in (("L", 20), ("L", 21), ("J", 22))]
+        self.clock.pump([0.0] * 3)
+        for each in asked[:2]:
+            self.failureResultOf(each, Malformed)
+        self.receive(("20", "1"), ("22", "1"))
+        self.successResultOf(asked[2])
+        self.assertEqual([each.outcome for each in self.journal.requests], ["malformed", "malformed", "answered"])
 
 
 class DeviceThinningTests(GatewayCase):

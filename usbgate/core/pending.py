@@ -17,10 +17,10 @@ from typing import Generic, TypeVar
 
 from usbgate.core.boardbuffer import BUFFER, BoardBuffer
 from usbgate.core.containers import LazyHeap
-from usbgate.core.errors import Busy, Offline, Stopped, TimedOut
+from usbgate.core.errors import Busy, Offline, RequestError, Stopped, TimedOut
 from usbgate.core.exchanges import FREE, Asker, Lane, Moves
 from usbgate.core.matching import Matching
-from usbgate.core.model import UNKNOWN_BOARD, Answer, BoardKind, Report, Request, Send
+from usbgate.core.model import UNKNOWN_BOARD, Answer, BoardKind, Question, Report, Request, Send
 from usbgate.core.queues import Queues
 from usbgate.core.rules import Rules
 from usbgate.core.turns import Turns
@@ -63,6 +63,7 @@ class PendingRequests(Generic[W]):
         self.bound = inf
         self.held = False
         self._settled_at = inf
+        self._refused: list[tuple[Question, RequestError]] = []
         self._limits: LazyHeap[float, Asker[W]] = LazyHeap(lambda _, asker: asker.exchange is not None)
         self._reserved: LazyHeap[float, Lane[W]] = LazyHeap(lambda until, lane: lane.until == until)
         self._matching = Matching(rules)
@@ -76,6 +77,8 @@ class PendingRequests(Generic[W]):
         When `expire` is to be called next, unless something else happens before; inf for never.
         """
         limit, reserved = self._limits.first(), self._reserved.first()
+        if self._refused:
+            return -inf
         return min(
             limit[0] if limit else inf,
             reserved[0] if reserved else inf,
@@ -161,6 +164,14 @@ class PendingRequests(Generic[W]):
         """
         return self._fill(self._begin(now), now)
 
+    def refuse(self, question: Question, error: RequestError) -> None:
+        """
+        Record that a question on the wire was not written, since the device can't be sent it. It ends with this error
+        at the next `expire`, which is due at once.
+        """
+        self._refused.append((question, error))
+        self.bound = -inf
+
     def link_up(self, now: float, board: BoardKind = UNKNOWN_BOARD) -> Moves[W]:
         """
         Record that the device was opened (protocol §4.7).
@@ -238,6 +249,8 @@ class PendingRequests(Generic[W]):
         if self.bound > now:
             return moves
         self._settle(now)
+        if self._refused:
+            self._end_refused(moves)
         if self._turns.room_at <= now:
             self._turns.room_at = inf
         while (limit := self._limits.first()) and limit[0] <= now:
@@ -253,6 +266,14 @@ class PendingRequests(Generic[W]):
     def _settle(self, now: float) -> None:
         if self.state == "settling" and self._settled_at <= now:
             self.state = "online"
+
+    def _end_refused(self, moves: Moves[W]) -> None:
+        refused, self._refused = self._refused, []
+        for question, error in refused:
+            lane = self.queues.lanes.get(question.sensor)
+            if lane is not None and lane.queue and lane.queue[0].on_wire and lane.queue[0].question == question:
+                self._turns.refused(lane)
+                self.queues.end_first(lane, error, moves.ended)
 
     def _give_up(self, lane: Lane[W], moves: Moves[W]) -> None:
         # Patience has expired. No asker's limit has, or it would have ended before.

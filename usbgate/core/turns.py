@@ -140,6 +140,12 @@ class Turns(Generic[W]):
         self.missed.remember(lane.sensor, Missed(in_a_row, lane.until + delay))
         self._leave_wire(lane)
 
+    def refused(self, lane: Lane[W]) -> None:
+        """
+        Record that the first question of a lane was not written.
+        """
+        self._leave_wire(lane)
+
     def reported(self, reports: Sequence[Report], lanes: Mapping[str, Lane[W]], now: float) -> None:
         """
         End the delays of sensors that report, though only an answer makes them equal to the others.

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from usbgate.core.counts import LinkCounts
+from usbgate.core.errors import RequestError
 from usbgate.core.model import UNKNOWN_BOARD, BoardKind, Reply, Report, Request, Send
 
 # What a frame becomes.
@@ -125,8 +126,8 @@ class IDialect(Interface):
 
         Returns:
             The message with its end. If it is empty, nothing is written, and the sensor's next report answers: for
-            devices that only send. A request that cannot be written is best refused with `Malformed`: it is logged, and
-            the request times out.
+            devices that only send. A request that the device can't be sent is refused with `Malformed`, with which its
+            askers fail.
         """
 
 
@@ -242,6 +243,15 @@ class ILinkListener(Interface):
     def link_drained() -> None:
         """
         The device took all that was written; called once after `send` returned False.
+        """
+
+    def request_refused(request: Request, error: RequestError) -> None:
+        """
+        A request of the `send` that is running can't be written, and will not be answered.
+
+        Args:
+            request: The request.
+            error: Why.
         """
 
     def link_silent() -> None:

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from usbgate.core.counts import LinkCounts
-from usbgate.core.errors import Malformed
+from usbgate.core.errors import Failed, Malformed
 from usbgate.core.model import UNKNOWN_BOARD, BoardKind, DeviceWarning, Request, Send
 from usbgate.core.pending import SETTLE
 from usbgate.device.diagnostics import Diagnostics
@@ -189,10 +189,11 @@ class Link(Service):
             try:
                 message = self._dialect.encode(request, tag)
             except Malformed as error:
-                self.log.warn("{device} cannot be sent a request: {reason}", device=self.name, reason=str(error))
+                self.listener.request_refused(request, error)
                 continue
-            except Exception:  # a dialect can be anybody's; its asker gets no answer
+            except Exception:  # a dialect can be anybody's
                 self.log.failure("{device}: the dialect cannot encode a request", device=self.name)
+                self.listener.request_refused(request, Failed())
                 continue
             if message:
                 # Before it is written: a pty can echo it at once.
@@ -204,7 +205,7 @@ class Link(Service):
     def size(self, request: Request, tag: str | None) -> int:
         try:
             return len(self._dialect.encode(request, tag))
-        except Exception:  # `send` logs it, and writes nothing
+        except Exception:  # `send` refuses it
             return 0
 
     def _reply(self, data: bytes) -> None:

@@ -396,6 +396,9 @@ class _LinkListener:
         now = self._seconds()
         self._gateway.act(self.route, self._pending.release(now), now)
 
+    def request_refused(self, request: Request, error: RequestError) -> None:
+        self._pending.refuse(request.question, error)
+
     def link_silent(self) -> None:
         self.route.silent = True
         self._gateway.update_state(self.route)

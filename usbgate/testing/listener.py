@@ -9,7 +9,8 @@ from typing import Any
 
 from zope.interface import implementer
 
-from usbgate.core.model import UNKNOWN_BOARD, BoardKind, Report
+from usbgate.core.errors import RequestError
+from usbgate.core.model import UNKNOWN_BOARD, BoardKind, Report, Request
 from usbgate.device.interfaces import ILinkListener
 
 
@@ -19,8 +20,9 @@ class RecordingListener:
     Records the calls of a link.
 
     Attributes:
-        calls: The calls, in order: `("up",)`, `("started",)`, `("down", reason)`, `("drained",)`, `("silent",)`,
-            `("active",)`, `("reports", report, …)` and `("malformed", line, reason)`.
+        calls: The calls, in order: `("up",)`, `("started",)`, `("down", reason)`, `("drained",)`,
+            `("refused", request, code, text)`, `("silent",)`, `("active",)`, `("reports", report, …)` and
+            `("malformed", line, reason)`.
     """
 
     def __init__(self) -> None:
@@ -37,6 +39,9 @@ class RecordingListener:
 
     def link_drained(self) -> None:
         self.calls.append(("drained",))
+
+    def request_refused(self, request: Request, error: RequestError) -> None:
+        self.calls.append(("refused", request, error.code, str(error)))
 
     def link_silent(self) -> None:
         self.calls.append(("silent",))
