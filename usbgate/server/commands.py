@@ -52,15 +52,15 @@ async def answer(console: Console, line: str) -> None:
     name, *arguments = line.split()
     try:
         found = _find(name)
-        console.factory.rates.check(console.connection.peer.payers)
-        console.factory.authority.check(console.access, found.role)
+        console.factory.rates.check(console.peer.payers)
+        console.factory.authority.check(console.peer.access, found.role)
         if arguments and not found.takes_arguments:
             raise found.usage_error()
         closing_line = await found.run(console, arguments) or format_line({"OK": found.name})
     except RequestError as error:
         if isinstance(error, LimitExceeded):
             console.factory.limited += 1
-        if isinstance(error, Denied) and console.access.role > Role.NONE:
+        if isinstance(error, Denied) and console.peer.access.role > Role.NONE:
             console.record(_find(name).name, error.code, **_named(error))
         closing_line = error_line(error, {})
     console.send_lines(closing_line)
@@ -94,9 +94,9 @@ async def ask(console: Console, arguments: Sequence[str]) -> str | None:
     fields = {name.upper(): value for name, _, value in (option.partition("=") for option in options)}
     fields |= {"MSG": command, "ID": sensor}
     try:
-        request = parse_request(_request_fields(command, sensor, options), console.origin, console.client)
+        request = parse_request(_request_fields(command, sensor, options), console.peer.origin, console.peer.name)
         tag = fields.get("TAG")
-        console.factory.authority.check_request(console.access, request)
+        console.factory.authority.check_request(console.peer.access, request)
         console.send_lines(answer_line(await console.gateway.ask(request, console.connection.requests.holder), tag))
     except RequestError as error:
         return error_line(error, fields)
@@ -178,8 +178,8 @@ async def watch(console: Console, arguments: Sequence[str]) -> None:
     """
     for sensor in arguments:
         _check_sensor(watch, sensor)
-        console.factory.authority.check_sensor(console.access, sensor)
-    console.watch(arguments or console.access.sensors or ())
+        console.factory.authority.check_sensor(console.peer.access, sensor)
+    console.watch(arguments or console.peer.access.sensors or ())
 
 
 @word("unwatch")
@@ -204,7 +204,7 @@ async def devices(console: Console, arguments: Sequence[str]) -> None:
     List the devices, their states and counts.
     """
     devices = console.queries.devices()
-    await console.send_data(device_fields(each, console.access.role >= DEVICE_PATHS) for each in devices)
+    await console.send_data(device_fields(each, console.peer.access.role >= DEVICE_PATHS) for each in devices)
 
 
 @word("alarms [ID] [since=7d] [limit=100]")
@@ -222,7 +222,7 @@ async def alarms(console: Console, arguments: Sequence[str]) -> None:
         await console.send_data(map(past_alarm_fields, reversed(stored)), held=True)
     else:
         if sensor is not None:
-            console.factory.authority.check_sensor(console.access, sensor)
+            console.factory.authority.check_sensor(console.peer.access, sensor)
         found = [alarm for alarm in queries.alarms() if sensor in (None, alarm.sensor)]
         await console.send_data(map(alarm_fields, reversed(found)))
 
@@ -235,9 +235,9 @@ async def acknowledge(console: Console, arguments: Sequence[str]) -> None:
     if not arguments:
         raise acknowledge.usage_error()
     alarm, *who = arguments
-    console.factory.authority.check_alarm(console.access, alarm, console.gateway.queries.alarms())
-    by = " ".join(who) or console.origin
-    by = console.access.acknowledge_as(by)
+    console.factory.authority.check_alarm(console.peer.access, alarm, console.gateway.queries.alarms())
+    by = " ".join(who) or console.peer.origin
+    by = console.peer.access.acknowledge_as(by)
     acknowledged = await console.gateway.acknowledge(alarm, by)
     console.record("acknowledge", device=acknowledged.device, ALARM=alarm, ID=acknowledged.sensor, BY=by)
     await console.send_data([alarm_fields(acknowledged)])
@@ -263,7 +263,7 @@ async def lend(console: Console, arguments: Sequence[str]) -> None:
     """
     if len(arguments) != 1:
         raise lend.usage_error()
-    lease = await console.gateway.lend(arguments[0], console.client)
+    lease = await console.gateway.lend(arguments[0], console.peer.name)
     console.record("lend", device=lease.device)
     console.keep(lease)
     await console.send_data([{"DEV": lease.device, "PORT": lease.port}])
@@ -295,7 +295,7 @@ async def auth(console: Console, arguments: Sequence[str]) -> None:
     """
     if len(arguments) != 1:
         raise auth.usage_error()
-    access = console.connection.peer.authenticate(arguments[0])
+    access = console.peer.authenticate(arguments[0])
     access.check(Role.NONE)
     console.connection.admit(access)
     sensors = {} if access.sensors is None else {"SENSORS": ",".join(sorted(access.sensors))}

@@ -14,7 +14,6 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from usbgate.access.authority import Authority
-from usbgate.access.roles import Access
 from usbgate.access.tokens import redact
 from usbgate.core.errors import Failed, RequestError
 from usbgate.core.fieldline import format_line
@@ -44,7 +43,7 @@ class Console:
         connection: The connection.
         factory: All connections.
         gateway: Answers requests and queries.
-        origin: `ORIGIN` of requests that have none.
+        peer: Who the client is.
         words: Lines that are not answered yet, or the error that a line is answered with. The first one is being
             answered.
     """
@@ -55,7 +54,7 @@ class Console:
         self.connection = connection
         self.factory = connection.factory
         self.gateway = connection.factory.gateway
-        self.origin = connection.peer.origin
+        self.peer = connection.peer
         self.words: deque[str | RequestError] = deque()
         self._leases: list[Lease] = []
         self._lost_events = 0  # since the client stopped reading
@@ -63,26 +62,12 @@ class Console:
         self._turn: Deferred[None] | None = None
 
     @property
-    def access(self) -> Access:
-        """
-        What the client may do.
-        """
-        return self.connection.peer.access
-
-    @property
     def queries(self) -> IQueries:
         """
         The queries of what the client may see.
         """
         authority: Authority = self.factory.authority
-        return authority.queries(self.access, self.gateway.queries)
-
-    @property
-    def client(self) -> str:
-        """
-        Who the client is, for the log and for the record of requests.
-        """
-        return self.connection.peer.name
+        return authority.queries(self.peer.access, self.gateway.queries)
 
     @property
     def is_active(self) -> bool:
@@ -121,7 +106,7 @@ class Console:
         if len(self.words) == 1:
             Deferred.fromCoroutine(self._answer_words()).addErrback(
                 lambda failure: self.log.failure(
-                    "unexpected error in a word of {client}", failure=failure, client=self.client
+                    "unexpected error in a word of {client}", failure=failure, client=self.peer.name
                 )
             )
 
@@ -137,7 +122,7 @@ class Console:
             except Exception:
                 self.log.failure(
                     "unexpected error in a word of {client}: {word!r}",
-                    client=self.client,
+                    client=self.peer.name,
                     word=redact(str(word).encode()).decode(),
                 )
                 connection.send_lines(error_line(Failed(), {}))
@@ -255,7 +240,7 @@ class Console:
         """
         Record what the client did, or was denied, besides asking.
         """
-        self.gateway.record(Action(command, self.client, self.origin, details, device, outcome))
+        self.gateway.record(Action(command, self.peer.name, self.peer.origin, details, device, outcome))
 
     # Leases.
 

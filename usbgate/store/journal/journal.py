@@ -103,21 +103,21 @@ class Journal(Service):
         # Beyond `unsynced_limit` only requests are appended while commits succeed: clients can't be held back.
         self._writer = JournalWriter(self._file, self, reactor.callFromThread, 2 * unsynced_limit)
         self._stopped: Deferred[None] = Deferred()
+        self._ending: IDelayedCall | None = None  # gives up waiting for it
         self._draft = Draft()  # rows not yet handed to the writer
         self._undeleted = 0  # rows confirmed and still in the file
         self._uncounted = 0  # rows lost and not yet counted in the file
         self._restored: Sequence[Batch] | None = None  # batches to be written to a new file
         self._flushing: IDelayedCall | None = None
-        # Handed to the writer, not yet on disk.
         self.next_number = 0
-        self._found = 0  # the last number of earlier runs, which may have been sent
+        # Handed to the writer, not yet on disk.
         self._unsynced: dict[int, Batch] = {}  # by last number
         self._held = False  # whether producers are paused
         # While they are, nothing is appended, so only a timer can find that a commit is stuck.
         self._check = LoopingCall(self._regulate)
         self._check.clock = reactor
-        self._ending: IDelayedCall | None = None
         # On disk, for the delivery.
+        self._found = 0  # the last number of earlier runs, which may have been sent
         self._cache = ReadAhead(live_limit)
         self._reading: int | None = None  # the number behind which batches are being read
         self._asker: Deferred[Batch] | None = None
@@ -144,7 +144,7 @@ class Journal(Service):
 
     def status(self) -> JournalStatus:
         """
-        Return the status.
+        Return the status, in which a commit that is stuck counts as refused.
         """
         self._regulate()
         return self.health.status()
@@ -225,6 +225,10 @@ class Journal(Service):
             rows = self._draft.drop_oldest()
             self._uncounted += rows
             self._lose(rows)
+
+    def _lose(self, rows: int) -> None:
+        self.backlog -= rows
+        self.health.lose(rows)
 
     def oldest(self) -> Deferred[Batch]:
         if self._asker is not None:
@@ -397,10 +401,6 @@ class Journal(Service):
         lost = self._cache.drop(dropped)
         self._uncounted += lost - sum(rows for _, rows in dropped)  # the file counted all of them
         self._lose(lost)
-
-    def _lose(self, rows: int) -> None:
-        self.backlog -= rows
-        self.health.lose(rows)
 
     def was_read(self, after: int, batch: Batch | None, complete: bool) -> None:
         if after != self._reading:  # requested from a file that was replaced, or before a reset
