@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -131,6 +131,7 @@ class Batch(NamedTuple):
         return _batch(first, last, tuple(named.get(kind.table, ()) for kind in KINDS))
 
 
+_numbers = msgspec.json.Encoder()
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[int, int, dict[str, tuple[str, ...]]])
 
@@ -243,22 +244,22 @@ def _cells(column: Sequence[object]) -> str:
     if column.count(first) == len(column) and not isinstance(first, float):  # -0.0 is counted as 0.0
         cells = "\n".join([_cell(first)] * len(column))
     else:
-        cells = "\n".join(_spell(column))
+        cells = _spell(column)
     if cells.count("\n") >= len(column):  # a dialect let a line end through, which would shift the cells after it
         cells = "\n".join([_cell(value).replace("\n", " ") for value in column])
     return cells
 
 
-def _spell(column: Sequence[object]) -> Iterable[str]:
+def _spell(column: Sequence[object]) -> str:
     kinds = set(map(type, column))
     if kinds == {str}:
-        return column  # type: ignore[return-value]  # all are str
-    if kinds == {float}:
-        return map(repr, column)
-    if float in kinds:
-        return [NULL_CELL if value is None else repr(value) for value in column]
+        return "\n".join(column)  # type: ignore[arg-type]  # all are str
+    if (
+        float in kinds
+    ):  # finite, and perhaps None; as JSON, the shortest text of each takes a third of the time of `repr`
+        return _numbers.encode(column).decode()[1:-1].replace(",", "\n").replace("null", NULL_CELL)
     table = {value: _cell(value) for value in set(column)}  # few distinct values: all rows of a chunk have one time
-    return map(table.__getitem__, column)
+    return "\n".join(map(table.__getitem__, column))
 
 
 def _cell(value: object) -> str:

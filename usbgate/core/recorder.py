@@ -219,6 +219,8 @@ class Recorder:
         at, _, trusted = stamp
         on_change = self._on_change
         mixed = self._units.mixed
+        conditions = self.alarms.conditions
+        reported = self.sensors.reported
         self.sensors.chunks += 1
         for report, question in handed:
             sensor, _, _, values, _ = report
@@ -234,12 +236,12 @@ class Recorder:
                     if series in mixed:
                         number, kept = None, text
                 fresh.append(make(Reading, (at, device, sensor, field, number, kept, command, trusted)))
-            before = self.sensors.reported(sensor, device, at, fresh, question is not None)
+            before = reported(sensor, device, at, fresh, question is not None)
             if before is not None and sensor not in self._contested:
                 self._contested.remember(sensor, None)
                 notices.append(Contested(sensor, device, before))
             self.readings += len(fresh)
-            if self.alarms.conditions:
+            if conditions:
                 changes += self.alarms.evaluate(fresh)
             readings += fresh if on_change is None else on_change.keep(fresh, now)
         runs: Sequence[Sequence[Row]] = (readings, requests, [change.record for change in changes])
