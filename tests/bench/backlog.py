@@ -21,7 +21,7 @@ from tests.bench.running import Daemon
 from tests.bench.throughput import stored as stored_fast
 from tests.support.waiting import eventually
 
-LINES = 400_000  # the backlog
+LINES = 300_000  # the backlog
 LIVE = 10_000  # unasked readings a second while it catches up
 CLIENTS, QUESTIONS = 10, 500  # questions per second of clients that ask meanwhile
 
@@ -186,7 +186,7 @@ def _growth(sizes: list[int]) -> float:
 
 
 def _measure_slow_store(rig: Rig) -> Mapping[str, float]:
-    rate, seconds = rig.size(30_000, 2_000), rig.size(24, 2)
+    rate, seconds = rig.size(30_000, 2_000), rig.size(21, 2)
     with rig.device() as device, rig.database() as database, rig.daemon(device, database.url) as daemon:
         before = daemon.rss
         rig.progress(f"{rate:,} readings a second, the database is stopped for {seconds} s")

@@ -26,7 +26,7 @@ NOT_OURS = {"psycopg2": "psycopg2, each call", "gc": "Python's garbage collector
 
 
 def _measure(rig: Rig) -> Mapping[str, float]:
-    seconds = 0.5 if rig.quick else 10.0
+    seconds = 0.5 if rig.quick else 8.0
     path = rig.new_path("trace")
     with rig.device() as device, rig.database() as database:
         with rig.daemon(device, database.url, trace=path) as daemon, askers(rig, program_of(daemon), 50) as those:

@@ -15,7 +15,7 @@ KEPT = ("p50", "p99", "most", "share")
 
 
 def _measure(rig: Rig) -> Mapping[str, float]:
-    each, seconds = rig.size(100, 4), 0.3 if rig.quick else 6.0
+    each, seconds = rig.size(100, 4), 0.3 if rig.quick else 5.0
     with (
         rig.device() as device,
         rig.database() as database,

@@ -15,7 +15,7 @@ from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
 from tests.support.postgresql import SEARCH_PATH
 
-LINES = 600_000
+LINES = 400_000
 LINES_OF_SENSORS = 300_000  # for each number of sensors
 
 # Finds errors in the stored rows: numbers, order, values, sensors. Each value is the number of its line.
