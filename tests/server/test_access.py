@@ -5,7 +5,6 @@ Who may do what over the line protocol (protocol §3): every word and every kind
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -13,18 +12,16 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.access import EVENTS, authority
+from tests.support.access import ALARMS, EVENTS, authority, limit_to_20
 from tests.support.memory_gateway import MemoryGateway, PeerTransport, report_event
 from usbgate.access.authority import CHECK_INTERVAL, FIRST_DELAY, LONGEST_DELAY
 from usbgate.access.doors import Door, Rule
 from usbgate.access.rights import RIGHTS, WORD_ROLES
 from usbgate.access.roles import ROLES, Role
 from usbgate.access.tokens import Token, TokenFile, digest
-from usbgate.core.alarms import Uncompared
 from usbgate.core.fieldline import parse
-from usbgate.core.model import Action, Alarm, AlarmEvent, DeviceEvent, Reading
-from usbgate.core.settings import SensorSettings
-from usbgate.gateway.interfaces import DeviceSummary, Lease, SensorSummary
+from usbgate.core.model import Action, AlarmEvent, DeviceEvent
+from usbgate.gateway.interfaces import DeviceSummary, Lease
 from usbgate.net.rates import Rates
 from usbgate.server.factory import ClientFactory
 from usbgate.server.intake import LINES_AT_ONCE
@@ -175,8 +172,6 @@ class MatrixTests(AccessCase):
             self.assertEqual("/dev/ttyACM0" in "".join(self.send("devices")), role is Role.ADMIN)
 
 
-ALARMS = [Alarm(f"a{sensor}", "leonardo", sensor, "T", "> 1", 2.0, None, AT) for sensor in ("20", "99")]
-
 # Whatever names a sensor that the token does not permit.
 OUTSIDE = (
     *("last 99", "history 99", "history 99 limit=5000", "watch 20 99", "alarms 99", "alarms 99 limit=5", "requests 99"),
@@ -194,15 +189,7 @@ class SensorsTests(AccessCase):
         Make both sensors known.
         """
         super().setUp()
-        self.gateway.known_sensors = [SensorSummary(each, "leonardo", ["T"], AT, 1) for each in ("20", "99")]
-        self.gateway.readings = [Reading(AT, "leonardo", each, "T", 1.0, None, None, True) for each in ("20", "99")]
-        self.gateway.presented = {each: SensorSettings(name=f"n{each}") for each in ("99", "20")}
-        self.gateway.raised = ALARMS
-        unsure = {"leonardo": ["99"], "uno": ["20", "99"]}
-        uncompared = [Uncompared("leonardo", each, "T", "> 1", 20, "x") for each in ("20", "99")]
-        self.gateway.current_status = replace(self.gateway.current_status, unsure=unsure, uncompared=uncompared)
-        token = Token(name="kids", role="command", sha256=digest("secret-kids"), created=AT, sensors=("20",))
-        self.tokens.add(token)
+        limit_to_20(self.gateway, self.tokens)
 
     def check_limited(self) -> None:
         """

@@ -5,6 +5,7 @@ An authority for tests: with a door that lets everybody do everything, and with 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from usbgate.access.authority import Authority
 from usbgate.access.doors import Door, Rule
 from usbgate.access.roles import Role
 from usbgate.access.sessions import Sessions
-from usbgate.access.tokens import TokenFile
-from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Event, Question, StoreEvent
+from usbgate.access.tokens import Token, TokenFile, digest
+from usbgate.core.alarms import Uncompared
+from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Event, Question, Reading, StoreEvent
+from usbgate.core.settings import SensorSettings
+from usbgate.gateway.interfaces import SensorSummary
 from usbgate.testing import AT
 
 OPEN = Door(Role.ADMIN)
@@ -26,6 +30,26 @@ EVENTS: Sequence[Event] = (
     DeviceEvent("leonardo", "offline", AT),
     StoreEvent("away", 7),
 )
+
+# The alarms of `limit_to_20`.
+ALARMS = [Alarm(f"a{sensor}", "leonardo", sensor, "T", "> 1", 2.0, None, AT) for sensor in ("20", "99")]
+
+
+def limit_to_20(gateway: MemoryGateway, tokens: TokenFile) -> None:
+    """
+    Make the sensors 20 and 99 known, and add the token `secret-kids`, which may command the first one only.
+    """
+    both = ("20", "99")
+    gateway.known_sensors = [SensorSummary(each, "leonardo", ["T"], AT, 1) for each in both]
+    gateway.readings = [Reading(AT, "leonardo", each, "T", 1.0, None, None, True) for each in both]
+    gateway.presented = {each: SensorSettings(name=f"n{each}") for each in both}
+    gateway.raised = ALARMS
+    gateway.current_status = replace(
+        gateway.current_status,
+        unsure={"leonardo": ["99"], "uno": ["20", "99"]},
+        uncompared=[Uncompared("leonardo", each, "T", "> 1", 20, "x") for each in both],
+    )
+    tokens.add(Token(name="kids", role="command", sha256=digest("secret-kids"), created=AT, sensors=("20",)))
 
 
 def authority(

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 
 from twisted.internet.defer import Deferred, succeed
 
-from tests.support.access import EVENTS
+from tests.support.access import EVENTS, limit_to_20
 from tests.support.memory_gateway import report_event
 from tests.support.waiting import until
 from tests.support.web import RawClient, Reply, WebTestCase
@@ -22,11 +21,9 @@ from usbgate.access.doors import Door, Rule
 from usbgate.access.rights import CALL_ROLES, RIGHTS
 from usbgate.access.roles import ROLES, Role
 from usbgate.access.tokens import Token, TokenFile, digest
-from usbgate.core.alarms import Uncompared
 from usbgate.core.holders import Holder
-from usbgate.core.model import Alarm, AlarmEvent, Answer, Reading, Request
-from usbgate.core.settings import SensorSettings
-from usbgate.gateway.interfaces import DeviceSummary, SensorSummary
+from usbgate.core.model import AlarmEvent, Answer, Request
+from usbgate.gateway.interfaces import DeviceSummary
 from usbgate.testing import AT, report
 from usbgate.web.credentials import COOKIE
 
@@ -176,14 +173,7 @@ class SensorsTests(AccessCase):
         Make both sensors known.
         """
         super().setUp()
-        self.gateway.known_sensors = [SensorSummary(each, "leonardo", ["T"], AT, 1) for each in ("20", "99")]
-        self.gateway.readings = [Reading(AT, "leonardo", each, "T", 1.0, None, None, True) for each in ("20", "99")]
-        self.gateway.presented = {each: SensorSettings(name=f"n{each}") for each in ("99", "20")}
-        self.gateway.raised = [Alarm(f"a{each}", "leonardo", each, "T", "> 1", 2.0, None, AT) for each in ("20", "99")]
-        uncompared = [Uncompared("leonardo", each, "T", "> 1", 20, "x") for each in ("20", "99")]
-        self.gateway.current_status = replace(self.gateway.current_status, uncompared=uncompared)
-        token = Token(name="kids", role="command", sha256=digest("secret-kids"), created=AT, sensors=("20",))
-        self.tokens.add(token)
+        limit_to_20(self.gateway, self.tokens)
 
     async def call_limited(self, method: str, path: str) -> Reply:
         """
