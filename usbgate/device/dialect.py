@@ -57,7 +57,7 @@ class DialectBase:
 
     def encode(self, request: Request, tag: str | None) -> bytes:
         if request.question.arguments:
-            raise Malformed("the device only sends", f"it can't be told {request.line.decode()}")
+            raise Malformed("the device only sends", "it takes no arguments")
         return b""
 
     def report(
