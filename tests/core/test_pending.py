@@ -174,6 +174,25 @@ class TestOneMessagePerSensor(SynchronousTestCase):
         moves = pending.received([report("20")], 1.0, AT)
         self.assertEqual((answered(moves), failed(moves), sent(moves)), (["b"], {}, ["20 K"]))
 
+    def test_unwritten(self) -> None:
+        """
+        If nothing is written for a question, any report of its sensor answers, a damaged one, too; that makes the
+        sensor no unsure one. The next question, which is written, has the usual rules.
+        """
+        pending = link()
+        damaged = report("20")._replace(left_out=("empty value",))
+        pending.put(request("20"), "a", LONG, 0.0)
+        pending.leave_unwritten(request("21").question)
+        pending.leave_unwritten(request("20", "K").question)
+        self.assertEqual(answered(pending.received([damaged], 1.0, AT)), [])
+        pending.leave_unwritten(request("20").question)
+        self.assertEqual(answered(pending.received([damaged], 1.0, AT)), ["a"])
+        self.assertEqual(pending.unsure, [])
+        pending.put(request("20"), "b", LONG, 2.0)
+        self.assertEqual(answered(pending.received([damaged], 3.0, AT)), [])
+        self.assertEqual(answered(pending.received([report("20")], 3.0, AT)), ["b"])
+        self.assertEqual(pending.unsure, ["20"])
+
     def test_window_of_one(self) -> None:
         """
         Firmware that cannot overlap is told one thing at a time.

@@ -237,6 +237,7 @@ class FramesTests(LinkCase):
         self.open()
         self.assertTrue(self.link.send([Send(request(), None, 5.0)]))
         self.assertEqual((self.device.transport.value(), self.link.counts.lines_out), (b"", 0))
+        self.assertEqual(self.listener.calls, [("unwritten", request())])
         self.assertEqual(self.link.size(request(), None), 0)
 
     def test_refused_request(self) -> None:

@@ -66,6 +66,7 @@ class Exchange(Generic[W]):
         on_wire: Whether it was written and may still be answered.
         tag: The tag with which it was written.
         message: The number that its message has in the board's buffer.
+        unwritten: Whether nothing is written for it, since its device only sends: any report of the sensor answers.
         askers: Those who wait for its answer: an ordered set.
     """
 
@@ -78,6 +79,7 @@ class Exchange(Generic[W]):
     on_wire: bool = field(default=False, init=False)
     tag: str | None = field(default=None, init=False)
     message: int = field(default=0, init=False)
+    unwritten: bool = field(default=False, init=False)
     askers: dict[Asker[W], None] = field(default_factory=dict, init=False)
 
     def join(self, asker: Asker[W]) -> None:

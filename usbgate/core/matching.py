@@ -82,7 +82,7 @@ class Matching:
                 return True
             folded = fold(command)
             return fold(report.command) == folded and self._spelled.get((report.sensor, folded)) is not None
-        if report.left_out or report.sensor in self._shown:
+        if (report.left_out or report.sensor in self._shown) and not exchange.unwritten:
             return False
         fields = self._fields.get(fold(command)) if self._fields else None
         return fields is None or any(name in fields for name, _ in report.values)
@@ -98,7 +98,7 @@ class Matching:
             self._shown.remember(report.sensor, None)
             if self._unsure:
                 self._unsure.pop(report.sensor, None)
-        else:
+        elif not exchange.unwritten:
             self._unsure.remember(report.sensor, None)
 
     def patience(self, sensor: str) -> float:

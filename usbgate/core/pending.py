@@ -172,6 +172,15 @@ class PendingRequests(Generic[W]):
         self._refused.append((question, error))
         self.bound = -inf
 
+    def leave_unwritten(self, question: Question) -> None:
+        """
+        Record that nothing is written for a question on the wire, since the device only sends: the sensor's next report
+        answers it.
+        """
+        lane = self.queues.lanes.get(question.sensor)
+        if lane is not None and lane.queue and lane.queue[0].question == question:
+            lane.queue[0].unwritten = True
+
     def link_up(self, now: float, board: BoardKind = UNKNOWN_BOARD) -> Moves[W]:
         """
         Record that the device was opened (protocol §4.7).

@@ -254,6 +254,11 @@ class ILinkListener(Interface):
             error: Why.
         """
 
+    def request_unwritten(request: Request) -> None:
+        """
+        Nothing is written for a request of the `send` that is running: the sensor's next report answers it.
+        """
+
     def link_silent() -> None:
         """
         The device is open, but has sent no line for as long as the configuration allows.

@@ -199,6 +199,8 @@ class Link(Service):
                 # Before it is written: a pty can echo it at once.
                 self._echoes.line_written(message.rstrip(ends), now + patience)
                 written.append(message)
+            else:
+                self.listener.request_unwritten(request)
         self.counts.lines_out += len(written)
         return self._protocol.write(written)
 

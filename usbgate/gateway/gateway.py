@@ -399,6 +399,9 @@ class _LinkListener:
     def request_refused(self, request: Request, error: RequestError) -> None:
         self._pending.refuse(request.question, error)
 
+    def request_unwritten(self, request: Request) -> None:
+        self._pending.leave_unwritten(request.question)
+
     def link_silent(self) -> None:
         self.route.silent = True
         self._gateway.update_state(self.route)

@@ -21,8 +21,8 @@ class RecordingListener:
 
     Attributes:
         calls: The calls, in order: `("up",)`, `("started",)`, `("down", reason)`, `("drained",)`,
-            `("refused", request, code, text)`, `("silent",)`, `("active",)`, `("reports", report, …)` and
-            `("malformed", line, reason)`.
+            `("refused", request, code, text)`, `("unwritten", request)`, `("silent",)`, `("active",)`,
+            `("reports", report, …)` and `("malformed", line, reason)`.
     """
 
     def __init__(self) -> None:
@@ -42,6 +42,9 @@ class RecordingListener:
 
     def request_refused(self, request: Request, error: RequestError) -> None:
         self.calls.append(("refused", request, error.code, str(error)))
+
+    def request_unwritten(self, request: Request) -> None:
+        self.calls.append(("unwritten", request))
 
     def link_silent(self) -> None:
         self.calls.append(("silent",))
