@@ -16,7 +16,8 @@ from tests.support.memory_gateway import ECHO, ORIGINALS, MemoryGateway, PeerTra
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.loglimit import LOG_INTERVAL
 from usbgate.server.factory import ClientFactory
-from usbgate.server.protocol import FIRST_DATA_PATIENCE, ClientProtocol
+from usbgate.server.opening import FIRST_DATA_PATIENCE
+from usbgate.server.protocol import ClientProtocol
 
 # What a browser sends behind the first line on behalf of a page, and what else may follow.
 BODY = b"\r\nHost: 127.0.0.1:50007\r\nOrigin: https://elsewhere.example\r\n\r\nMSG:ON_ID:9_ORIGIN:page\r\nping\n"

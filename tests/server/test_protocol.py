@@ -23,8 +23,8 @@ from usbgate.net.sendqueue import STUCK_AFTER
 from usbgate.server.console import SUBSCRIBER_LIMIT
 from usbgate.server.factory import IDLE_AFTER, STOP_LIMIT, ClientFactory, Clients
 from usbgate.server.intake import LINES_AT_ONCE, LONE_TURN_TIME, TURN_TIME
+from usbgate.server.opening import FIRST_DATA_PATIENCE
 from usbgate.server.protocol import (
-    FIRST_DATA_PATIENCE,
     LINES_PER_SLICE,
     OVER_LONG_LIMIT,
     UNSENT_LIMIT,

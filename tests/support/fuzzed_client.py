@@ -34,6 +34,7 @@ from usbgate.server import console
 from usbgate.server import protocol as server
 from usbgate.server import requests as server_requests
 from usbgate.server.factory import ClientFactory
+from usbgate.server.opening import FIRST_DATA_PATIENCE
 from usbgate.testing import AT
 
 # A chunk that the client sends, or the name of another event, one of `DEEDS`.
@@ -127,7 +128,7 @@ class FuzzedClient:
         """
         self.clock.advance(seconds)
         since = self._unended_since
-        if since is not None and self.clock.seconds() >= since + server.FIRST_DATA_PATIENCE:
+        if since is not None and self.clock.seconds() >= since + FIRST_DATA_PATIENCE:
             self._take_unended()
 
     def half_close(self) -> None:

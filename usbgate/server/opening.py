@@ -1,15 +1,21 @@
 """
-The beginning of a client's connection (protocol §3), where other programs than line clients are recognized.
+The beginning of a client's connection (protocol §3), where the original client is recognized, and other programs than
+line clients.
 """
 
 from __future__ import annotations
 
 import re
 from codecs import BOM_UTF8
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.server.requests import is_original_request
+
+FIRST_DATA_PATIENCE = 0.25  # seconds in which nothing may follow the original client's line, protocol §3
 
 _EMPTY_LINES = re.compile(rb"(?:\r?\n)*")
 
@@ -32,12 +38,19 @@ class Opening:
 
     Attributes:
         is_over: Whether that line has ended, so that nothing more is to be judged.
-        is_original: Whether the first chunk, without a line end, can be a request of the original client.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: IReactorTime, original_received: Callable[[], None]) -> None:
+        """
+        Args:
+            reactor: For the patience.
+            original_received: Called if the first chunk is a request of the original client, which has no line end,
+                and nothing follows.
+        """
         self.is_over = False
-        self.is_original = False
+        self._reactor = reactor
+        self._original_received = original_received
+        self._patience: IDelayedCall | None = None  # while nothing has followed
         self._line = b""  # the first line so far, or the beginning of a byte order mark
         self._is_first = True
         self._has_begun = False  # what may be a byte order mark is behind us
@@ -56,7 +69,9 @@ class Opening:
         Raises:
             Malformed: This is no line client; the reason says what it is.
         """
-        self.is_original = self._is_first and b"\n" not in chunk and is_original_request(chunk.removeprefix(BOM_UTF8))
+        self.close()
+        if self._is_first and b"\n" not in chunk and is_original_request(chunk.removeprefix(BOM_UTF8)):
+            self._patience = self._reactor.callLater(FIRST_DATA_PATIENCE, self.end)
         self._is_first = False
         if not self._has_begun:
             data, self._line = self._line + data, b""
@@ -77,3 +92,20 @@ class Opening:
         self._line = line
         self.is_over = bool(end)
         return data
+
+    def end(self) -> None:
+        """
+        Nothing follows what was received.
+        """
+        if self._patience is not None:
+            self.close()
+            self._original_received()
+
+    def close(self) -> None:
+        """
+        Wait for nothing more.
+        """
+        if self._patience is not None:
+            if self._patience.active():
+                self._patience.cancel()
+            self._patience = None

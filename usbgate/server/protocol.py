@@ -4,15 +4,14 @@ The line server for programs and people (protocol §3): one `ClientProtocol` per
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, ITCPTransport
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -40,11 +39,10 @@ UNSENT_LIMIT = 64 * 1024  # bytes; a client that does not read is not read from,
 HALF_CLOSED_CHECK = 10.0  # seconds between two checks of a half-closed connection: as long as a keep-alive
 LINES_PER_SLICE = 4  # of a connection whose lines wait; then it is another's turn
 OVER_LONG_LIMIT = 64 * 1024  # bytes of one line; who sends that much without a line end is no line client, protocol §3
-FIRST_DATA_PATIENCE = 0.25  # seconds in which nothing may follow the original client's line, protocol §3
 
 
 @implementer(IHalfCloseableProtocol)
-class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
+class ClientProtocol(BoundedLineReceiver):
     """
     One client: its lines and flow control. Its `Requests` and its `Console` answer the lines.
 
@@ -79,7 +77,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         self.closing = False
         self.sent_data = True
         self._telnet = TelnetFilter()
-        self._opening: Opening | None = Opening()  # until the first line has ended
+        self._opening: Opening | None = Opening(factory.reactor, self._original_received)  # until its line has ended
         self._owed = b""  # the line end that the last echo did not have
         self._budget = ByteBudget(factory.reactor, factory.intake, self.regulate)
         self._over_long = 0  # bytes of the over-long line that is being discarded
@@ -125,8 +123,8 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         """
         self.half_closed = True
         self.console.end_leases()  # a client that was killed looks half-closed, too
-        if self.setTimeout(None) is not None:
-            self.timeoutConnection()
+        if self._opening is not None:
+            self._opening.end()
         self.close_if_done()
         if not self.closing:
             self._check = LoopingCall(self._abort_if_over)
@@ -160,7 +158,8 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         self.peer.connection_lost()
         if self._check is not None and self._check.running:
             self._check.stop()
-        self.setTimeout(None)
+        if self._opening is not None:
+            self._opening.close()
         self.closing = True
         self.waiting.clear()
         self.requests.connection_lost()
@@ -203,12 +202,10 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Cut a chunk into lines. First data without a line end may be the original client's request: see what follows.
+        Cut a chunk into lines.
         """
         if self.closing:
             return
-        if self.timeOut is not None:
-            self.setTimeout(None)
         self.sent_data = True
         text = self._telnet.feed(data)
         if self._opening is not None:
@@ -217,9 +214,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
             except Malformed as error:
                 self._refuse(text, error)
                 return
-            if self._opening.is_original:
-                self.setTimeout(FIRST_DATA_PATIENCE)
-            elif self._opening.is_over:
+            if self._opening.is_over:
                 self._end_opening()
         lines = self.buffer.feed(text)
         self.delimiter = b"\r\n" if self.buffer.crlf else b"\n"
@@ -249,18 +244,7 @@ class ClientProtocol(BoundedLineReceiver, TimeoutMixin):
         self.factory.log_refused(self.peer.name, error.reason)
         self.close()
 
-    def callLater(self, period: float, call: Callable[..., Any]) -> IDelayedCall:
-        """
-        Schedule a timeout (see `TimeoutMixin`).
-        """
-        scheduled: IDelayedCall = self.factory.reactor.callLater(period, call)
-        return scheduled
-
-    def timeoutConnection(self) -> None:
-        """
-        Nothing followed the first data: it is the original client's request.
-        """
-        self.setTimeout(None)
+    def _original_received(self) -> None:
         self._end_opening()
         self.requests.receive(self.buffer.take_rest(), b"")
 
