@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from usbgate.core.errors import LimitExceeded
-from usbgate.web.streaming import HELD_IN_ALL, PIECE, Responses
+from usbgate.web.streaming import HELD_IN_ALL, MADE_AT_ONCE, PIECE, Responses
 
 
 class SlowRequest:
@@ -162,6 +162,27 @@ class ResponsesTests(SynchronousTestCase):
         stream(self.request)
         self.assertFalse(self.request.aborted)
         self.assertEqual(len(self.clock.getDelayedCalls()), 7)
+
+    def test_made_at_once(self) -> None:
+        """
+        Of responses that are made whole, few are made at a time; who disconnects gives up its place.
+        """
+        begun: list[Deferred[bytes]] = []
+
+        async def work() -> bytes:
+            begun.append(Deferred())
+            return await begun[-1]
+
+        made = [self.responses.make(work) for _ in range(MADE_AT_ONCE + 3)]
+        self.assertEqual(len(begun), MADE_AT_ONCE)
+        made[-1].cancel()
+        self.failureResultOf(made[-1], CancelledError)
+        made[0].cancel()
+        self.failureResultOf(made[0], CancelledError)
+        begun[1].callback(b"x")
+        self.assertEqual(self.successResultOf(made[1]), b"x")
+        self.assertEqual(len(begun), MADE_AT_ONCE + 2)
+        self.assertNoResult(made[2])
 
     def test_held(self) -> None:
         """

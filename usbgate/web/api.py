@@ -186,8 +186,12 @@ class Api:
         """
         check_order(query.since, query.until)
         selection = Selection(str(query.sensor), str(query.field), query.since, query.until)
-        found = await self._queries_of(request).states(selection, query.limit)
-        return schema.ApiStates(states=await self.responses.collect(map(state_json, found), STATES_PER_TURN))
+
+        async def make() -> schema.ApiStates:
+            found = await self._queries_of(request).states(selection, query.limit)
+            return schema.ApiStates(states=await self.responses.collect(map(state_json, found), STATES_PER_TURN))
+
+        return await self.responses.make(make)
 
     @calls.get("/api/v1/requests", errors=[StoreUnavailable])
     async def requests(self, request: Any, query: parameters.RequestsQuery) -> schema.ApiRequests:

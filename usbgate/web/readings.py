@@ -64,7 +64,8 @@ async def send_readings(
     content_type = JSON if csv is None else f"{CSV}; charset=utf-8; header=present"
     if query.bucket is not None:
         # What it is made from is not kept while the client reads.
-        body = await _buckets(responses, queries, selections, query.bucket, query.limit, csv)
+        width, limit = query.bucket, query.limit
+        body = await responses.make(lambda: _buckets(responses, queries, selections, width, limit, csv))
         await responses.send(request, HTTPStatus.OK, content_type, body, headers)
         return
     extents = [(selection, await queries.extent(selection, query.limit or None)) for selection in selections]

@@ -4,11 +4,11 @@ Responses that are sent no faster than their clients read them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from zope.interface import implementer
 
@@ -20,6 +20,9 @@ PIECE = 32 * 1024  # bytes, which take a millisecond or two to make
 
 # Bytes that wait for their clients, in all: of responses beyond a piece that are complete, and of the pieces of others.
 HELD_IN_ALL = 64 * 1024 * 1024
+
+# Responses that are made at a time, of all clients, whose rows must be in memory together: at most 10,000 rows of each.
+MADE_AT_ONCE = 2
 
 # Seconds in which a client must read all that the transport holds: 64 KiB, or a piece of ours. The kernel, which may
 # hold 4 MiB for a slow client, accepts more only when the client has read a third of that.
@@ -144,6 +147,17 @@ class Responses:
         self._reactor = reactor
         self._slices = Slices(reactor)
         self._held = Held()
+        self._made = DeferredSemaphore(MADE_AT_ONCE)
+
+    def make(self, work: Callable[[], Coroutine[Deferred[Any], Any, _T]]) -> Deferred[_T]:
+        """
+        Fetch and make a whole response when fewer than `MADE_AT_ONCE` others are being made.
+
+        Args:
+            work: Does it.
+        """
+        made: Deferred[_T] = self._made.run(lambda: Deferred.fromCoroutine(work()))
+        return made
 
     async def collect(self, items: Iterable[_T], at_once: int) -> list[_T]:
         """
