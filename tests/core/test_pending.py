@@ -176,8 +176,8 @@ class TestOneMessagePerSensor(SynchronousTestCase):
 
     def test_unwritten(self) -> None:
         """
-        If nothing is written for a question, any report of its sensor answers, a damaged one, too; that makes the
-        sensor no unsure one. The next question, which is written, has the usual rules.
+        If nothing is written for a question, a damaged report of its sensor answers, too; that makes the sensor no
+        unsure one. The next question, which is written, has the usual rules.
         """
         pending = link()
         damaged = report("20")._replace(left_out=("empty value",))
@@ -192,6 +192,11 @@ class TestOneMessagePerSensor(SynchronousTestCase):
         self.assertEqual(answered(pending.received([damaged], 3.0, AT)), [])
         self.assertEqual(answered(pending.received([report("20")], 3.0, AT)), ["b"])
         self.assertEqual(pending.unsure, ["20"])
+        # One that is known to answer with MSG is asked by other means, and later: a report without MSG is no answer.
+        for n, answer in enumerate([report("20", "J"), report("20")]):
+            pending.put(request("20"), n, LONG, 4.0)
+            pending.leave_unwritten(request("20").question)
+            self.assertEqual(answered(pending.received([answer], 5.0, AT)), [n] if n == 0 else [])
 
     def test_window_of_one(self) -> None:
         """

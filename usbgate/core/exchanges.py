@@ -66,7 +66,7 @@ class Exchange(Generic[W]):
         on_wire: Whether it was written and may still be answered.
         tag: The tag with which it was written.
         message: The number that its message has in the board's buffer.
-        unwritten: Whether nothing is written for it, since its device only sends: any report of the sensor answers.
+        unwritten: Whether nothing is written for it, since its device only sends: a damaged report answers, too.
         askers: Those who wait for its answer: an ordered set.
     """
 

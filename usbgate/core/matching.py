@@ -82,7 +82,7 @@ class Matching:
                 return True
             folded = fold(command)
             return fold(report.command) == folded and self._spelled.get((report.sensor, folded)) is not None
-        if (report.left_out or report.sensor in self._shown) and not exchange.unwritten:
+        if (report.left_out and not exchange.unwritten) or report.sensor in self._shown:
             return False
         fields = self._fields.get(fold(command)) if self._fields else None
         return fields is None or any(name in fields for name, _ in report.values)
