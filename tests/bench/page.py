@@ -8,6 +8,7 @@ Replaces the table of docs/bench.md, with the reasons of missed targets, and red
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -41,7 +42,7 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
         doubts.append("a quick run (`--quick`)")
     if results["load"] > BUSY:
         doubts.append("a busy machine")
-    yield (
+    yield from _wrapped(
         f"Measured on {results['at'][:10]}, {results['cores']} cores, {results['machine']}, "
         f"Python {results['python']}, Twisted {results['twisted']}, load {results['load']:.1f} before the start, "
         f"in {results['seconds'] / 60:.0f} minutes"
@@ -51,7 +52,7 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
     yield "| figure | median | range | reference, same run | target | met |"
     yield "| --- | ---: | --- | --- | ---: | --- |"
     rounds: report.Rounds = results["rounds"]
-    missed = []
+    missed: defaultdict[str, list[str]] = defaultdict(list)
     for name, row in ROWS.items():
         if name in rounds:
             yield f"| **{name}**: {row.title} | | | | | |"
@@ -60,14 +61,18 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
                 yield f"| {line.what} | {line.found} | {line.spread} | {line.beside} | {line.reach} | {mark} |"
                 if line.reached is False:
                     why = REASONS.get((name, figure.key), "The cause was not investigated.")
-                    missed.append(f"- `{name}`, **{line.what}: {line.found}, target {line.reach}.** {why}")
+                    missed[why].append(f"`{name}`, {line.what}: {line.found}, target {line.reach}")
     if missed:
         yield ""
         yield "Targets that were missed:"
         yield ""
-        for text in missed:
-            words = " ".join(text.split())
-            yield from wrap(words, 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for why, targets in missed.items():
+            yield from _wrapped(f"- **{'; '.join(targets)}.** {why}", "  ")
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    words = " ".join(text.split())
+    return wrap(words, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def replaced(page: str, lines: Sequence[str]) -> str:

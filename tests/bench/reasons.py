@@ -29,6 +29,10 @@ REASONS = {
     ("flow", "times"): """
         The readings of 2 ms arrive together, and an answer may wait for 40 of them. Without them, it waits for nothing.
     """,
+    ("hostile", "beside_p99"): """
+        A question and its answer take two reactor turns. Each of them reads all that flood, serves a line of each, and
+        then others for 1 ms; the hostile clients need half of the two cores, too.
+    """,
     ("idle", "rss"): """
         12 MiB are those of the extra `tls`, which the extra `test` contains: Twisted loads pyOpenSSL and cryptography
         when it starts if they are installed.
