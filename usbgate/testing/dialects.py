@@ -19,7 +19,9 @@ from usbgate.testing.builders import request
 # Frames that no dialect may fail on in any other way than by `Malformed`.
 _GARBAGE = (b"\x00", b"\xff\xfe", b":", b"_", b"ID:", b"\xc3\xa9", b"1" * 1024, b"\r", b"ID:20_VALUE:\xff")
 
-CUTS = 40  # places at which a recording is cut
+# At how many places a recording is cut: fewer for a long one, which takes this many bytes in all.
+CUT_BYTES = 30_000
+CUTS_LEAST, CUTS_MOST = 6, 40
 
 
 def check_dialect(dialect: IDialect, frames: Iterable[tuple[bytes, Decoded]], malformed: Iterable[bytes] = ()) -> None:
@@ -167,7 +169,8 @@ def check_recording(
     assert again, "nothing is reported when the recording is read a second time"
     known = set(expected) | set(twice)
     random = Random(0)
-    for place in sorted({random.randrange(len(data)) for _ in range(CUTS)}):
+    cuts = min(max(CUT_BYTES // len(data), CUTS_LEAST), CUTS_MOST)
+    for place in sorted({random.randrange(len(data)) for _ in range(cuts)}):
         for start in (data[place:], data[:place], random.randbytes(place % 300)):
             found = transcript(make(), start + data * 2, 1 + place % 50)
             assert found[-len(again) :] == again, f"behind {start[-40:]!r}: {_difference(found[-len(again) :], again)}"
