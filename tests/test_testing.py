@@ -118,6 +118,19 @@ class Chunks(OneReport):
         return report(LENGTH=str(len(frame)))
 
 
+class Endless(FramingBase):
+    """
+    A framing of lines that has no bound.
+    """
+
+    def feed(self, data: bytes) -> Sequence[bytes]:
+        """
+        Cut at line ends.
+        """
+        *frames, self.rest = (self.rest + data).split(b"\n")
+        return frames
+
+
 class CheckDialectTests(SynchronousTestCase):
     """
     What a dialect must not do is found.
@@ -201,6 +214,18 @@ class CheckDialectTests(SynchronousTestCase):
         self.assertRaises(AssertionError, check_recording, separated.Dialect, data, right[1:])
         self.assertRaises(AssertionError, check_recording, separated.Dialect, data, right, checksums=True)
         self.assertRaises(AssertionError, check_recording, Chunks, data, transcript(Chunks(), data))
+
+    def test_endless(self) -> None:
+        """
+        A framing that keeps a frame without end, or returns it whole, is found; so is one with too high a limit.
+        """
+        data = b"20;VALUE;456\n7;TEMP;21.5\n"
+        self.patch(separated.Dialect, "framing", lambda dialect: Endless(64))
+        with self.assertRaisesRegex(AssertionError, "again and again: .* bytes are kept"):
+            check_recording(separated.Dialect, data, transcript(separated.Dialect(), data))
+        self.patch(separated.Dialect, "framing", lambda dialect: Endless(5000))
+        with self.assertRaisesRegex(AssertionError, "a frame may have 5000 bytes"):
+            check_dialect(separated.Dialect(), [])
 
     def test_transcript(self) -> None:
         """

@@ -25,7 +25,9 @@ class IFraming(Interface):
     sent. `usbgate.device.framing` has those of lines and of silence.
     """
 
-    limit: int = Attribute("The most bytes of a frame. An over-long one is returned once, cut to one byte more.")
+    limit: int = Attribute(
+        "The most bytes of a frame, 4,096 at most. An over-long one is returned once, cut to one byte more."
+    )
     gap: float | None = Attribute(
         "Seconds of silence that end a frame; None if silence ends none. The setting `gap` goes before it."
     )

@@ -23,6 +23,9 @@ _GARBAGE = (b"\x00", b"\xff\xfe", b":", b"_", b"ID:", b"\xc3\xa9", b"1" * 1024, 
 CUT_BYTES = 30_000
 CUTS_LEAST, CUTS_MOST = 6, 40
 
+FRAME_LIMIT = 4096  # bytes that a framing may allow: more than any telegram has
+ENDLESS = 20_000  # bytes of a frame without end
+
 
 def check_dialect(dialect: IDialect, frames: Iterable[tuple[bytes, Decoded]], malformed: Iterable[bytes] = ()) -> None:
     """
@@ -39,6 +42,8 @@ def check_dialect(dialect: IDialect, frames: Iterable[tuple[bytes, Decoded]], ma
     """
     verifyObject(IDialect, dialect)
     verifyObject(IFraming, dialect.framing())
+    limit = dialect.framing().limit
+    assert 0 < limit <= FRAME_LIMIT, f"a frame may have {limit} bytes, more than {FRAME_LIMIT}"
     for frame, expected in frames:
         found = dialect.decode(frame)
         assert found == expected, f"{frame!r} became {found!r}, not {expected!r}"
@@ -150,7 +155,8 @@ def check_recording(
 ) -> None:
     """
     Check what a dialect makes of a recording: read whole, in pieces of any size and byte by byte; behind noise; and
-    behind a part of itself, as if the device had been unplugged, or its port opened, at any byte.
+    behind a part of itself, as if the device had been unplugged, or its port opened, at any byte. A frame without end
+    must not be kept.
 
     Args:
         make: Makes a new dialect.
@@ -164,6 +170,8 @@ def check_recording(
     for size in (0, 1, 2, 7, 64):
         found = transcript(make(), data, size)
         assert found == list(expected), f"read by {size or 'all'}: {_difference(found, expected)}"
+    for byte in {data[:1], b"x", b"\0", b"\xff"}:
+        _check_endless(make().framing(), data[: len(data) // 2], byte)
     twice = transcript(make(), data * 2)
     again = twice[len(expected) :]
     assert again, "nothing is reported when the recording is read a second time"
@@ -176,6 +184,15 @@ def check_recording(
             assert found[-len(again) :] == again, f"behind {start[-40:]!r}: {_difference(found[-len(again) :], again)}"
             invented = [line for line in found if line.startswith("ID:") and line not in known]
             assert not (checksums and invented), f"behind {start[-40:]!r}: {invented[0]}"
+
+
+def _check_endless(framing: IFraming, beginning: bytes, byte: bytes) -> None:
+    frames = [*framing.feed(beginning)]
+    for _ in range(ENDLESS // 100):
+        frames += framing.feed(byte * 100)
+        assert len(framing.rest) <= framing.limit + 1, f"{byte!r} again and again: {len(framing.rest)} bytes are kept"
+    longest = max(map(len, frames), default=0)
+    assert longest <= framing.limit + 1, f"{byte!r} again and again: a frame has {longest} bytes"
 
 
 def _difference(found: Sequence[str], expected: Sequence[str]) -> str:
