@@ -147,11 +147,12 @@ def _shared_page() -> tuple[Page, list[str]]:
     return _new_page()
 
 
-def faults(page: Page) -> list[str]:
+def faults(page: Page, *rules: str) -> list[str]:
     """
-    List the violations of any impact that axe finds.
+    List the violations of any impact that axe finds, of some rules or of all.
     """
+    options = {"resultTypes": ["violations"]} | ({"runOnly": list(rules)} if rules else {})
     return [
         f"{violation['id']}: {[node['html'] for node in violation['nodes']]}"
-        for violation in Axe().run(page).response["violations"]
+        for violation in Axe().run(page, options=options).response["violations"]
     ]
