@@ -28,6 +28,7 @@ from usbgate.device.endpoint import SerialEndpoint, open_device
 from usbgate.device.errors import NoSuchDevice
 from usbgate.device.interfaces import IDeviceLink, ILinkListener
 from usbgate.device.link import STOP_LIMIT, Link
+from usbgate.device.protocol import READ_SIZE
 from usbgate.device.serialport import SerialTransport
 from usbgate.device.tapport import TapPort
 from usbgate.testing import RecordingListener, request
@@ -504,6 +505,20 @@ def ports_read() -> list[SerialTransport]:
     return [reader for reader in reactor.getReaders() if isinstance(reader, SerialTransport)]
 
 
+def reports_of(listener: RecordingListener) -> int:
+    """
+    Return how many reports came.
+    """
+    return sum(len(call) - 1 for call in listener.calls if call[0] == "reports")
+
+
+def most_at_once(listener: RecordingListener) -> int:
+    """
+    Return how many reports came at once, at most.
+    """
+    return max(len(call) - 1 for call in listener.calls if call[0] == "reports")
+
+
 class PtyTests(unittest.TestCase):
     """
     A link on a real pty.
@@ -548,6 +563,16 @@ class PtyTests(unittest.TestCase):
         await until(lambda: len(self.listener.calls) > 2)
         self.assertEqual(self.listener.calls, [("up",), ("reports", REPORT), ("reports", REPORT)])
         self.assertEqual(self.link.counts.echoes, 0)
+
+    async def test_much_at_once(self) -> None:
+        """
+        What a tty keeps is read in pieces, so that the reactor is not held for long.
+        """
+        await self.start()
+        lines = 4000 // len(b"ID:20_VALUE:456\n")
+        self.board.say(b"ID:20_VALUE:456\n" * lines)
+        await until(lambda: reports_of(self.listener) == lines)
+        self.assertLessEqual(most_at_once(self.listener), READ_SIZE // len(b"ID:20_VALUE:456\n") + 1)
 
     async def test_replugged(self) -> None:
         """
@@ -679,9 +704,12 @@ class TcpTests(unittest.TestCase):
         assert served[0].transport is not None
         served[0].transport.write(b"ID:20_VALUE:456\r\n")
         await until(lambda: ("reports", REPORT) in listener.calls)
+        served[0].transport.write(b"ID:20_VALUE:456\n" * 1000)
+        await until(lambda: reports_of(listener) == 1001)
+        self.assertLessEqual(most_at_once(listener), READ_SIZE // len(b"ID:20_VALUE:456\n") + 1)
         served[0].transport.loseConnection()
         await until(lambda: len(served) == 2)
-        await until(lambda: listener.calls[2:] == [("down", f"{spec} was disconnected"), ("up",)])
+        await until(lambda: listener.calls[-2:] == [("down", f"{spec} was disconnected"), ("up",)])
         await link.stopService()
         await until(lambda: all(server.lost for server in served))
 
