@@ -13,6 +13,7 @@
  *     adc N MV       set the voltage of an analog pin, in mV
  *     in PORT N V    set an input pin from outside, such as `in D 2 0`
  *     out PORT       show the outputs of a port that are high, as a number
+ *     seen PORT      show those that have been high since this was last asked
  *     lost           show how many bytes the UARTs have lost by overrun
  *
  * simavr's main loop runs at full speed and sleeps only where the firmware does, which an Arduino's never does. So this
@@ -55,6 +56,7 @@ static avr_t *avr;
 static struct uart uarts[2];
 static int uarts_count;
 static long lost;
+static int seen['L' - 'A' + 1]; /* by port */
 static int cut_after; /* bytes; 0: not at all */
 static int cut;
 
@@ -140,6 +142,13 @@ static void set_speed(struct uart *u) {
 	c->cycles_per_byte = bit * 10;
 }
 
+/* The outputs of a port that are high; 0 if the chip has none. */
+static int outputs(char port) {
+	avr_ioport_state_t state = {0};
+	avr_ioctl(avr, AVR_IOCTL_IOPORT_GETSTATE(port), &state);
+	return state.port & state.ddr;
+}
+
 static void answer(char *command) {
 	char name[16] = "", port = 0;
 	int a = 0, b = 0;
@@ -158,9 +167,11 @@ static void answer(char *command) {
 	} else if (sscanf(command, "in %c %d %d", &port, &a, &b) == 3) {
 		avr_raise_irq(avr_io_getirq(avr, AVR_IOCTL_IOPORT_GETIRQ(port), a), b);
 	} else if (sscanf(command, "out %c", &port) == 1) {
-		avr_ioport_state_t state;
-		avr_ioctl(avr, AVR_IOCTL_IOPORT_GETSTATE(port), &state);
-		printf("%d\n", (int)(state.port & state.ddr));
+		printf("%d\n", outputs(port));
+		return;
+	} else if (sscanf(command, "seen %c", &port) == 1 && port >= 'A' && port <= 'L') {
+		printf("%d\n", seen[port - 'A']);
+		seen[port - 'A'] = 0;
 		return;
 	} else if (!strcmp(name, "lost")) {
 		printf("%ld\n", lost);
@@ -267,6 +278,7 @@ int main(int argc, char **argv) {
 			if (cut) avr_reset(avr);
 			cut = 0;
 		}
+		for (char port = 'A'; port <= 'L'; port++) seen[port - 'A'] |= outputs(port);
 		pace(avr->cycle - start);
 	}
 }
