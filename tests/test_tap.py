@@ -233,6 +233,20 @@ class BuildTests(SynchronousTestCase):
             error = self.assertRaises(ConfigError, build, MemoryReactorClock(), SystemClock(), settings, devices)
             self.assertEqual(str(error), text)
 
+    def test_window_of_one(self) -> None:
+        """
+        Where answers do not say what they answer, a window of more than one is refused.
+        """
+        self.patch(separated.Dialect, "alone", True)
+        settings = Settings(state=Path(self.mktemp()), database="none", http=HttpSettings(listen=ListenAddress("none")))
+        for window in (1, 2):
+            devices = {"one": DeviceSettings(path="/dev/one", dialect="tests.support.separated", window=window)}
+            if window == 1:
+                build(MemoryReactorClock(), SystemClock(), settings, devices)
+            else:
+                with self.assertRaisesRegex(ConfigError, r"^device\.one\.window: expected 1, "):
+                    build(MemoryReactorClock(), SystemClock(), settings, devices)
+
     def test_boards(self) -> None:
         """
         Whether the board was reset is told from the device at each opening, unless DTR stays as it is; what the

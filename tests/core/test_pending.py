@@ -198,6 +198,16 @@ class TestOneMessagePerSensor(SynchronousTestCase):
             pending.leave_unwritten(request("20").question)
             self.assertEqual(answered(pending.received([answer], 5.0, AT)), [n] if n == 0 else [])
 
+    def test_named(self) -> None:
+        """
+        Where each answer has its command, a report without one answers nothing, and the patience is the short one.
+        """
+        pending = link(named=True, patience=None)
+        pending.put(request("20"), "a", LONG, 0.0)
+        self.assertEqual(pending.deadline, 5.0)
+        self.assertEqual(answered(pending.received([report("20")], 1.0, AT)), [])
+        self.assertEqual(answered(pending.received([report("20", "J")], 1.0, AT)), ["a"])
+
     def test_window_of_one(self) -> None:
         """
         Firmware that cannot overlap is told one thing at a time.

@@ -118,7 +118,7 @@ def build(
         keepers.setServiceParent(daemon)
         delivery.setServiceParent(neighbours)
     Clients(factory).setServiceParent(neighbours)
-    for link in make_links(reactor, settings, devices, gateway, patience):
+    for link in make_links(reactor, settings, devices, gateway, patience, clock):
         link.setServiceParent(neighbours)
     listeners = [
         Listeners(reactor, [each.endpoint], factory.behind(each.door), local_only=_local_only(each))

@@ -11,6 +11,7 @@ from typing import Any
 from usbgate.config.devices import with_defaults
 from usbgate.config.settings import DEVICE_KEYS, DeviceSettings, Settings
 from usbgate.config.types import ConfigError
+from usbgate.core.clock import IClock
 from usbgate.core.model import DeviceWarning
 from usbgate.core.rules import Rules
 from usbgate.core.settings import SensorSettings
@@ -38,6 +39,7 @@ def make_links(
     devices: Mapping[str, DeviceSettings],
     gateway: Gateway,
     patience: Mapping[str, float],
+    clock: IClock,
 ) -> list[Link]:
     """
     Make a link to each device, and give it to the gateway.
@@ -48,6 +50,7 @@ def make_links(
         devices: The devices, by name.
         gateway: Receives what the devices send.
         patience: See `sensor_patience`; it may change.
+        clock: The wall clock.
 
     Raises:
         WrongDevice: A device or its dialect cannot be made as configured.
@@ -58,9 +61,10 @@ def make_links(
         dialect, device = _dialect(name, configured)
         dialect.device = name
         dialect.tags = device.tags
+        dialect.now = lambda: clock.wall() / 1000
         dialect.kept = KeptTable(settings.state / "kept" / f"{name}.json")
         link = _link(reactor, name, device, dialect, usb)
-        rules = _rules(settings, device, patience)
+        rules = _rules(settings, device, dialect, patience)
         gateway.add_link(link, rules, partial(_warnings, link, usb, device.path), device.store)
         links.append(link)
     return links
@@ -69,7 +73,10 @@ def make_links(
 def _dialect(name: str, configured: DeviceSettings) -> tuple[IDialect, DeviceSettings]:
     try:
         dialect = make_dialect(configured.dialect, configured.options, DEVICE_KEYS)
-        return dialect, with_defaults(configured, dialect.defaults)
+        device = with_defaults(configured, dialect.defaults)
+        if dialect.alone and device.window > 1:
+            raise ConfigError(f"window: expected 1, since answers of {device.dialect} do not say what they answer")
+        return dialect, device
     except (ValueError, ConfigError) as error:
         raise WrongDevice(f"device.{name}.{error}") from None
 
@@ -100,11 +107,14 @@ def _warnings(link: Link, usb: UsbTree, path: str) -> list[DeviceWarning]:
     return [each for each in (link.warning, usb.ambiguity(path)) if each is not None]
 
 
-def _rules(settings: Settings, device: DeviceSettings, sensor_patience: Mapping[str, float]) -> Rules:
+def _rules(
+    settings: Settings, device: DeviceSettings, dialect: IDialect, sensor_patience: Mapping[str, float]
+) -> Rules:
     return Rules(
         window=device.window,
         buffer=device.buffer,
         tags=device.tags,
+        named=dialect.named,
         settle=device.settle,
         patience=device.patience,
         sensor_patience=sensor_patience,

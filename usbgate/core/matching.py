@@ -82,7 +82,7 @@ class Matching:
                 return True
             folded = fold(command)
             return fold(report.command) == folded and self._spelled.get((report.sensor, folded)) is not None
-        if (report.left_out and not exchange.unwritten) or report.sensor in self._shown:
+        if (report.left_out and not exchange.unwritten) or report.sensor in self._shown or self._rules.named:
             return False
         fields = self._fields.get(fold(command)) if self._fields else None
         return fields is None or any(name in fields for name, _ in report.values)
@@ -108,5 +108,5 @@ class Matching:
         rules = self._rules
         patience = rules.sensor_patience.get(sensor, rules.patience) if rules.sensor_patience else rules.patience
         if patience is None:
-            return PATIENCE if sensor in self._shown else PATIENCE_UNSURE
+            return PATIENCE if sensor in self._shown or rules.named else PATIENCE_UNSURE
         return patience

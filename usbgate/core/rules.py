@@ -17,6 +17,7 @@ class Rules:
         window: The most exchanges that may be on the wire at a time.
         buffer: The most bytes that may be on the wire and unread; 0 for no limit, None to go by the board.
         tags: Whether the device echoes a `TAG`; then nothing else identifies the question that it answers.
+        named: Whether each answer has its command, so that a report without `MSG` answers nothing.
         settle: Seconds after opening during which nothing is written; None to go by the board.
         patience: Seconds to wait for an answer; None for the protocol's defaults.
         sensor_patience: The same for single sensors; takes precedence.
@@ -27,6 +28,7 @@ class Rules:
     window: int = 4
     buffer: int | None = 0
     tags: bool = False
+    named: bool = False
     settle: float | None = 0.0
     patience: float | None = None
     sensor_patience: Mapping[str, float] = field(default_factory=dict)

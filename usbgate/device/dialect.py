@@ -4,7 +4,7 @@ The base of dialects: all but what makes one dialect differ from another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import ClassVar
 
 from zope.interface import implementer
@@ -26,10 +26,14 @@ class DialectBase:
 
     defaults: ClassVar[Mapping[str, object]] = {}
     echo_mark: bytes | None = None
+    echoes = True
+    named = False
+    alone = False
     device = "device"
     tags = False
 
     def __init__(self, options: Mapping[str, object] = {}) -> None:
+        self.now: Callable[[], float] = lambda: 0.0
         self.kept: MutableMapping[str, str] = {}
         self.left_out = 0
         self.notices: list[str] = []
@@ -59,6 +63,9 @@ class DialectBase:
         if request.question.arguments:
             raise Malformed("the device only sends", "it takes no arguments")
         return b""
+
+    def sent(self, request: Request) -> None:
+        pass
 
     def report(
         self,

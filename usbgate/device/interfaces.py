@@ -70,7 +70,7 @@ class IDialect(Interface):
     option that it does not know, or a value that it can't use; the message begins with the option and names the
     possible values (`usbgate.device.options` does that).
 
-    It does no I/O. usbgate sets `device`, `tags` and `kept` before it calls anything.
+    It does no I/O. usbgate sets `device`, `tags`, `now` and `kept` before it calls anything.
     """
 
     defaults: Mapping[str, object] = Attribute(
@@ -81,8 +81,22 @@ class IDialect(Interface):
         "What every message that `encode` returns holds, for a dialect of field lines: a frame that holds this and a"
         " whole message is an echo, unless a further `_KEY:` follows. If None, only an equal frame is an echo."
     )
+    echoes: bool = Attribute(
+        "Whether a frame that equals a written message is an echo, which the link drops. False where an answer may be"
+        " equal to the message; then the dialect gets both."
+    )
+    named: bool = Attribute(
+        "Whether each report that answers has the command of its request. Then a report without one answers nothing."
+    )
+    alone: bool = Attribute(
+        "Whether answers name no sensor, or not what was asked. Then only one message may be in flight, the one of the"
+        " last `sent`: `window` has to be 1, and a configuration with more is refused."
+    )
     device: str = Attribute("The device's name, which is the sensor of a device that has only one and names none.")
     tags: bool = Attribute("Whether the device returns usbgate's tags, as configured. If not, no report has a `tag`.")
+    now: Callable[[], float] = Attribute(
+        "The wall clock, for devices that ask for the time: returns seconds since 1970. It may be wrong, and may step."
+    )
     kept: MutableMapping[str, str] = Attribute(
         "A small table of the dialect's own that outlives restarts. To set an item writes a file: do it rarely."
     )
@@ -130,6 +144,12 @@ class IDialect(Interface):
             The message with its end. If it is empty, nothing is written, and the sensor's next report answers: for
             devices that only send. A request that the device can't be sent is refused with `Malformed`, with which its
             askers fail.
+        """
+
+    def sent(request: Request) -> None:
+        """
+        Take note that what `encode` has just returned for a request is about to be written, even if it is empty: called
+        once for each message, unlike `encode`. What answers may come before the next call of any method.
         """
 
 

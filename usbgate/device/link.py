@@ -195,9 +195,11 @@ class Link(Service):
                 self.log.failure("{device}: the dialect cannot encode a request", device=self.name)
                 self.listener.request_refused(request, Failed())
                 continue
+            # Before it is written: a pty can echo it at once.
+            self._dialect.sent(request)
             if message:
-                # Before it is written: a pty can echo it at once.
-                self._echoes.line_written(message.rstrip(ends), now + patience)
+                if self._dialect.echoes:
+                    self._echoes.line_written(message.rstrip(ends), now + patience)
                 written.append(message)
             else:
                 self.listener.request_unwritten(request)
@@ -214,7 +216,8 @@ class Link(Service):
         # The device has asked, or waits for this.
         protocol = self._protocol
         if protocol is not None and data and self._reconnector.running and protocol.unsent < REPLY_LIMIT:
-            self._echoes.line_written(data.rstrip(protocol.framing.ends), self.reactor.seconds() + REPLY_ECHO)
+            if self._dialect.echoes:
+                self._echoes.line_written(data.rstrip(protocol.framing.ends), self.reactor.seconds() + REPLY_ECHO)
             self.counts.lines_out += 1
             protocol.write([data])
 
