@@ -26,7 +26,7 @@ CPP = ("-std=gnu++11", "-fpermissive", "-fno-exceptions", "-fno-threadsafe-stati
 STRICT = ("-Wall", "-Wextra", "-Werror")  # for what is ours
 
 
-class Model(NamedTuple):
+class ArduinoModel(NamedTuple):
     """
     A kind of Arduino: its name in boards.txt, its chip, and how its core is compiled.
     """
@@ -37,9 +37,9 @@ class Model(NamedTuple):
     variant: str
 
 
-UNO = Model("uno", "atmega328p", ("-DARDUINO_AVR_UNO",), "standard")
-MEGA = Model("mega", "atmega2560", ("-DARDUINO_AVR_MEGA2560",), "mega")
-LEONARDO = Model(
+UNO = ArduinoModel("uno", "atmega328p", ("-DARDUINO_AVR_UNO",), "standard")
+MEGA = ArduinoModel("mega", "atmega2560", ("-DARDUINO_AVR_MEGA2560",), "mega")
+LEONARDO = ArduinoModel(
     *("leonardo", "atmega32u4"),
     (
         *("-DARDUINO_AVR_LEONARDO", "-DUSB_VID=0x2341", "-DUSB_PID=0x8036"),
@@ -116,7 +116,7 @@ class Workshop:
         )
         return build / f"{sketch.name}.elf"
 
-    def build(self, model: Model, sketch: Path, **replaced: str) -> Path:
+    def build(self, model: ArduinoModel, sketch: Path, **replaced: str) -> Path:
         """
         Compile a sketch; return the firmware.
 
@@ -140,7 +140,7 @@ class Workshop:
         run("avr-gcc", *self._options(model), *linking, *objects, shared / "core.a", "-lm")
         return elf
 
-    def _build_shared(self, model: Model) -> Path:
+    def _build_shared(self, model: ArduinoModel) -> Path:
         # Compile the core and the library, unless they are there; return their folder.
         shared = self.folder / model.name
         if shared.exists():
@@ -159,12 +159,12 @@ class Workshop:
         self._compile(model, LIBRARY / "src" / "UsbGate.cpp", *STRICT)
         return shared
 
-    def _compile(self, model: Model, source: Path, *more: str) -> Path:
+    def _compile(self, model: ArduinoModel, source: Path, *more: str) -> Path:
         target = self.folder / model.name / f"{source.stem}.o"
         run("avr-g++", *self._options(model), *CPP, *more, "-c", "-o", target, source)
         return target
 
-    def _options(self, model: Model) -> tuple[str, ...]:
+    def _options(self, model: ArduinoModel) -> tuple[str, ...]:
         headers = (AVR / "cores" / "arduino", AVR / "variants" / model.variant, AVR / "libraries/SoftwareSerial/src")
         includes = (f"-I{path}" for path in (*headers, LIBRARY / "src"))
         return (*COMMON, f"-mmcu={model.chip}", *model.options, "-DARDUINO_ARCH_AVR", *includes)
@@ -183,7 +183,7 @@ class EmulatedBoard:
     A board that runs firmware (see `tests/arduino/board.c`), as a process in a session of its own.
     """
 
-    def __init__(self, model: Model, elf: Path, *uarts: str) -> None:
+    def __init__(self, model: ArduinoModel, elf: Path, *uarts: str) -> None:
         """
         Switch it on.
 
