@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "daemon": "core",
     "simulator": "core",
     "cli": "core access config daemon device server simulator store",  # of the command itself: see `CliTests`
-    "testing": "core device.interfaces store.interfaces",
+    "testing": "core device.interfaces device.transcript store.interfaces",
     "assembly": "core net device store gateway access server web config daemon",
     "tap": "assembly core store config daemon",
 }

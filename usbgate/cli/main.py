@@ -32,6 +32,7 @@ MODULES = {
     "tls": "tls",
     **dict.fromkeys(("install", "uninstall"), "install"),
     "doctor": "doctor",
+    "dialect": "dialect",
     "database": "database_commands",
 }
 

@@ -4,16 +4,17 @@ Checks of dialects: what single frames become, and what a recording of a device 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
 from zope.interface.verify import verifyObject
 
 from usbgate.core.counts import DAMAGES
 from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import NOT_MEASUREMENTS, format_line, is_key, is_sensor_id, reads_back
+from usbgate.core.fieldline import NOT_MEASUREMENTS, is_key, is_sensor_id, reads_back
 from usbgate.core.model import Reply, Report
 from usbgate.device.interfaces import Decoded, IDialect, IFraming
+from usbgate.device.transcript import parts_of, transcribe
 from usbgate.testing.builders import request
 
 # Frames that no dialect may fail on in any other way than by `Malformed`.
@@ -73,12 +74,8 @@ def _decode(dialect: IDialect, frame: bytes) -> Decoded | None:
         return None
 
 
-def _each(decoded: Decoded) -> Sequence[Report | str | Reply]:
-    return (decoded,) if isinstance(decoded, Report | str | Reply) else decoded
-
-
 def _check_decoded(frame: bytes, decoded: Decoded | None) -> None:
-    for found in () if decoded is None else _each(decoded):
+    for found in () if decoded is None else parts_of(decoded):
         if not isinstance(found, Report):
             assert isinstance(found, str | Reply), f"{frame!r} became {found!r}"
             continue
@@ -103,51 +100,11 @@ def transcript(dialect: IDialect, data: bytes, size: int = 0) -> list[str]:
         size: Bytes that are read at a time; 0 for all at once.
 
     Returns:
-        Lines: `ID:20_TEMP:21.5` for a report, with the reasons behind it if fields are left out; `text: …`;
-        `reply: b'…'`; `malformed: …` with the reason; `partial` for a first frame that does not count.
+        The lines of `usbgate.device.transcript.Made`, those of frames.
     """
-    return list(_transcribe(dialect, data, size or len(data) or 1))
-
-
-def _transcribe(dialect: IDialect, data: bytes, size: int) -> Iterator[str]:
-    framing = dialect.framing()
-    is_first = True
-    for frame in _frames(framing, data, size):
-        if is_first:
-            is_first = False
-            if frame and framing.is_partial(frame):
-                yield "partial"
-                continue
-        if not frame:
-            continue
-        if len(frame) > framing.limit:
-            yield f"malformed: {'line' if framing.ends else 'frame'} too long"
-            continue
-        try:
-            decoded = dialect.decode(frame)
-        except Malformed as error:
-            yield f"malformed: {error.reason}"
-            continue
-        yield from map(_spell, _each(decoded))
-
-
-def _frames(framing: IFraming, data: bytes, size: int) -> Iterator[bytes]:
-    for start in range(0, len(data), size):
-        yield from framing.feed(data[start : start + size])
-    if framing.gap is not None:
-        yield from framing.end()
-
-
-def _spell(found: Report | str | Reply) -> str:
-    if isinstance(found, str):
-        return f"text: {found}"
-    if isinstance(found, Reply):
-        return f"reply: {found.data!r}"
-    fields = {"ID": found.sensor, **dict(found.values)}
-    for key, value in (("MSG", found.command), ("TAG", found.tag)):
-        if value is not None:
-            fields[key] = value
-    return format_line(fields) + (f" left out: {', '.join(found.left_out)}" if found.left_out else "")
+    size = size or len(data) or 1
+    chunks = (data[start : start + size] for start in range(0, len(data), size))
+    return [made.line for made in transcribe(dialect, chunks) if made.is_frame]
 
 
 def check_recording(
