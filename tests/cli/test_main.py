@@ -12,8 +12,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,9 +22,10 @@ import click
 from click.testing import CliRunner
 from twisted.trial.unittest import SkipTest, TestCase
 
+from tests.support.daemon import value_of
 from tests.support.folders import new_folder
 from tests.support.processes import end, heed_interrupts, is_running, processes_of
-from tests.support.running import ROOT, RUN, TwistdDaemon, free_port, take_usual_ports
+from tests.support.running import ROOT, RUN, PtyDevice, TwistdDaemon, free_port, take_usual_ports
 from tests.support.standin import answering
 from tests.support.waiting import eventually
 from usbgate.cli.__main__ import run
@@ -327,15 +326,13 @@ class ProcessTests(Processes):
     Asking and simulating as processes.
     """
 
-    @contextmanager
-    def simulator(self) -> Iterator[None]:
+    def test_simulate(self) -> None:
         """
-        Simulate a device.
+        A simulated device is there until Ctrl-C.
         """
         device = self.folder / "arduino"
         process = self.start("simulate", str(device), "--seed", "1")
         eventually(device.is_symlink, "the device is there", 30)
-        yield
         process.send_signal(signal.SIGINT)
         self.assertEqual(process.wait(10), 0)
         self.assertFalse(device.is_symlink())
@@ -348,23 +345,25 @@ class ProcessTests(Processes):
         """
         many = 10 if os.environ.get("USBGATE_FAULTS") == "full" else 4
         ask = ["--config", str(self.configure()), "ask"]
-        with self.simulator():
-            clients = [self.start(*ask, str(20 + number % 4), "J", "-o", f"N{number}") for number in range(many)]
-            for number, client in enumerate(clients):
-                printed, complained = client.communicate(timeout=60)
-                self.assertEqual((client.returncode, complained), (0, ""))
-                sensor = 20 + number % 4
-                self.assertRegex(
-                    printed, rf"\AReceived 'MSG:J_ID:{sensor}_ORIGIN:N{number}'\nID:{sensor}_\w.*_MSG:J_AT:.*\n\Z"
-                )
-            (daemon,) = processes_of(f"--logfile={self.folder}")
-            self.assertEqual(os.getsid(daemon) in [client.pid for client in clients], False)
-            # The default command is the daemon's to know: no echo, only the answer.
-            result = CliRunner().invoke(main, [*ask, "21"])
-            self.assertRegex(result.stdout, r"\AID:21_VALUE:.*_MSG:J_AT:.*\n\Z")
-            result = CliRunner().invoke(main, [*ask, "404", "J", "--timeout", "0.2"])
-            self.assertEqual(result.exit_code, 3)
-            self.assertRegex(result.stderr, r"\Ausbgate: timeout: .*\n\Z")
+        device = PtyDevice(self.folder / "arduino", lambda fields: value_of(fields) if fields["ID"] != "404" else [])
+        self.addCleanup(device.unplug)
+        clients = [self.start(*ask, str(20 + number % 4), "J", "-o", f"N{number}") for number in range(many)]
+        for number, client in enumerate(clients):
+            printed, complained = client.communicate(timeout=60)
+            self.assertEqual((client.returncode, complained), (0, ""))
+            sensor = 20 + number % 4
+            self.assertRegex(
+                printed, rf"\AReceived 'MSG:J_ID:{sensor}_ORIGIN:N{number}'\nID:{sensor}_\w.*_MSG:J_AT:.*\n\Z"
+            )
+        (daemon,) = processes_of(f"--logfile={self.folder}")
+        self.assertEqual(os.getsid(daemon) in [client.pid for client in clients], False)
+        # The default command is the daemon's to know: no echo, only the answer.
+        result = CliRunner().invoke(main, [*ask, "21"])
+        self.assertRegex(result.stdout, r"\AID:21_VALUE:.*_MSG:J_AT:.*\n\Z")
+        result = CliRunner().invoke(main, [*ask, "404", "J", "--timeout", "0.2"])
+        self.assertEqual(result.exit_code, 3)
+        self.assertRegex(result.stderr, r"\Ausbgate: timeout: .*\n\Z")
+        device.unplug()
         result = CliRunner().invoke(main, [*ask, "20", "J"])
         self.assertEqual(result.exit_code, 4)
         self.assertRegex(result.stderr, r"\Ausbgate: offline: .*\n\Z")

@@ -82,6 +82,7 @@ class TlsTests(RunningCase):
             stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
             while stranger.recv(4096):
                 pass
+        client.close()  # the stop waits for its close_notify
         daemon.stop()
         self.assertIn(f"the page is at https://127.0.0.1:{https}/", daemon.log)
         self.assertNotRegex(daemon.log, "Traceback|Unhandled")

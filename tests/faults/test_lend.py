@@ -13,7 +13,7 @@ import sys
 import time
 
 from tests.support.daemon import RunningCase
-from tests.support.running import PtyDevice, TwistdDaemon, environment
+from tests.support.running import PtyDevice, environment
 from tests.support.waiting import eventually
 from usbgate.core.fieldline import parse
 
@@ -225,14 +225,11 @@ class SilenceTests(RunningCase):
         devices = [PtyDevice(self.folder / name) for name in ("a", "b")]
         for device in devices:
             self.addCleanup(device.unplug)
-        daemon = TwistdDaemon(
-            self.state,
+        daemon = self.run_daemon(
             *("--database", "none"),
             *("--device", f"{devices[0].path},silence=1,reset=silent"),
             *("--device", f"{devices[1].path},reset=never"),
         )
-        self.addCleanup(daemon.stop)
-        daemon.ready()
         watcher = self.connect(daemon)
         watcher.word("watch")
         client = self.connect(daemon)

@@ -23,8 +23,8 @@ CLONE = ("1a86:7523", None)
 
 # Seconds that a daemon whose devices are away is looked at, and the seconds of a CPU that it may use in that time: it
 # uses 0.02, one that spins all of them.
-LOOKED_AT = 1.5
-MAY_USE = 0.4
+LOOKED_AT = 0.75
+MAY_USE = 0.2
 
 
 class ReplugCase(RunningCase):
