@@ -15,7 +15,7 @@ from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
 from tests.support.postgresql import SEARCH_PATH
 
-LINES = 400_000
+LINES = 600_000
 LINES_OF_SENSORS = 300_000  # for each number of sensors
 
 # Finds errors in the stored rows: numbers, order, values, sensors. Each value is the number of its line.
@@ -216,7 +216,7 @@ MANY_SENSORS = Row(
     f"{LINES_OF_SENSORS:,} readings of few and many sensors, from the tty to the committed row",
     [
         *(Figure(f"per_second_{n}", f"readings stored, {_of(n)}", "/s", {f"copy_{n}": "`COPY`"}) for n in SENSORS),
-        *(Figure(f"of_copy_{n}", f"relative to `COPY`, {_of(n)}", "x", reach=">= 0.75") for n in (40, 1_000)),
+        Figure("of_copy_1000", "relative to `COPY`, 1,000 sensors", "x", reach=">= 0.75"),
         *(
             Figure(
                 f"server_cpu_{n}",
