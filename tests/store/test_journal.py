@@ -197,7 +197,7 @@ class QueueTests(JournalCase):
         """
         Beyond the memory limit batches are read back from disk; none is lost, doubled or out of order.
         """
-        journal = self.start(live_limit=2_000)
+        journal = self.start(live_limit=2_000, durability=0.001)
         reads = self.count_reads()
         expected = 0
         taken: list[float] = []
@@ -817,7 +817,7 @@ class TroubleTests(JournalCase):
         for page in range(pages):
             flipped = bytes(byte ^ 0xFF for byte in whole[page * 4096 : page * 4096 + 4096])
             self.path.write_bytes(whole[: page * 4096] + flipped + whole[page * 4096 + 4096 :])
-            journal = self.start()
+            journal = self.start(durability=0.001)
             await until(partial(self.damages, page + 1))
             journal.append(readings(0, 1), ())
             self.assertEqual(len(values(await journal.oldest())), 1)
