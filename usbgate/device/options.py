@@ -74,6 +74,17 @@ class DialectOptions:
             return list(texts)
         _refuse(key, 'texts such as ["A", "B"]', value)
 
+    def table(self, key: str) -> Mapping[str, list[str]]:
+        """
+        Take a table of texts, or of lists of texts; usually there is none.
+        """
+        value = self._take(key, {})
+        if isinstance(value, Mapping):
+            lists = {name: [each] if isinstance(each, str) else each for name, each in value.items()}
+            if all(isinstance(each, list) and all(isinstance(text, str) for text in each) for each in lists.values()):
+                return lists
+        _refuse(key, 'a table such as { A = ["x", "y"] }, in the configuration file', value)
+
     def sensor(self, key: str, usual: str) -> str:
         """
         Take the id of a sensor; the usual one may be empty.
