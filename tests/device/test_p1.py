@@ -11,8 +11,9 @@ from dsmr_parser import obis_references, telegram_specifications
 from dsmr_parser.parsers import TelegramParser
 from twisted.trial.unittest import SynchronousTestCase
 
+from usbgate.core.crc16 import crc16
 from usbgate.core.errors import Malformed
-from usbgate.device.dialects.p1 import ENCRYPTED, LIMIT, Dialect, Framing, crc16
+from usbgate.device.dialects.p1 import ENCRYPTED, LIMIT, Dialect, Framing
 from usbgate.testing import check_dialect, report
 
 RECORDINGS = Path(__file__).parent / "dialects"
@@ -70,9 +71,10 @@ class DialectTests(SynchronousTestCase):
 
     def test_crc(self) -> None:
         """
-        The check value of the algorithm's catalogue.
+        The check values of the algorithms' catalogue.
         """
         self.assertEqual(crc16(b"123456789"), 0xBB3D)
+        self.assertEqual(crc16(b"123456789", 0xFFFF), 0x4B37)
 
     def test_damage(self) -> None:
         """

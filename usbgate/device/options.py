@@ -85,6 +85,15 @@ class DialectOptions:
                 return lists
         _refuse(key, 'a table such as { A = ["x", "y"] }, in the configuration file', value)
 
+    def tables(self, key: str) -> Mapping[str, Mapping[str, object]]:
+        """
+        Take a table of tables, which `--device` cannot have.
+        """
+        value = self._take(key, {})
+        if isinstance(value, Mapping) and all(isinstance(table, Mapping) for table in value.values()):
+            return value
+        _refuse(key, f"tables such as [device.NAME.{key}.1]", value)
+
     def sensor(self, key: str, usual: str) -> str:
         """
         Take the id of a sensor; the usual one may be empty.

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
+from usbgate.core.crc16 import crc16
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import NO_KEY
 from usbgate.core.model import Report
@@ -40,23 +41,6 @@ _ID = "0-0:96.1.1"
 _WITH_CHECK = ("1-3:0.2.8", "0-0:96.1.4")  # since DSMR 4 a telegram says its version, and has a CRC
 
 ENCRYPTED = "the meter encrypts its telegrams, which usbgate can't read"
-
-_CRC_TABLE = [0] * 256
-for _byte in range(256):
-    _crc = _byte
-    for _ in range(8):
-        _crc = (_crc >> 1) ^ (0xA001 if _crc & 1 else 0)
-    _CRC_TABLE[_byte] = _crc
-
-
-def crc16(data: bytes) -> int:
-    """
-    Return the CRC-16/ARC of some bytes.
-    """
-    crc = 0
-    for byte in data:
-        crc = (crc >> 8) ^ _CRC_TABLE[(crc ^ byte) & 0xFF]
-    return crc
 
 
 class Framing(FramingBase):
