@@ -16,7 +16,6 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from functools import cache
 from pathlib import Path
 from threading import Lock, Thread
 from urllib.request import urlopen
@@ -52,14 +51,16 @@ def free_port() -> int:
     return port
 
 
-@cache
+_usual: dict[int, socket.socket] = {}
+
+
 def take_usual_ports() -> None:
     """
-    Take usbgate's default ports, 50007 and 8080, until this process ends; whoever else has them is welcome to.
+    Take usbgate's default ports, 50007 and 8080, until this process ends; others that have them will do, too.
     """
-    for port in (50007, 8080):
+    for port in {50007, 8080} - _usual.keys():
         with suppress(OSError):
-            _kept.append(socket.create_server(("127.0.0.1", port)))
+            _usual[port] = socket.create_server(("127.0.0.1", port))
 
 
 def environment() -> dict[str, str]:
