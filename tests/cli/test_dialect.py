@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from click.testing import CliRunner, Result
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -43,6 +45,18 @@ class TryTests(SynchronousTestCase):
                 "unended: 3 bytes  b'T=5'",
             ],
         )
+
+    def test_recording(self) -> None:
+        """
+        Of a recording of `usbgate record`, what the device sent counts; a wrong line is named.
+        """
+        data = b'# usbgate recording\n0 < "\\nT="\n1 > "T=9\\n"\n2 < "2\\n"\n'
+        self.assertEqual(run(data, "--dialect", "keyvalue").output, "ID:device_T:2\n")
+        file = Path(self.mktemp())
+        file.write_bytes(data + b"x")
+        found = CliRunner().invoke(main, ["dialect", "try", str(file), "--dialect", "keyvalue"])
+        self.assertEqual(found.exit_code, 1)
+        self.assertIn(f"{file}: line 5: expected", found.output)
 
     def test_notes(self) -> None:
         """

@@ -99,3 +99,22 @@ class TapPortTests(SynchronousTestCase):
                 other.write(b"x")
                 other.stop()
             self.assertIn(f"board: no tap at {path}: {reason}", texts(logs)[0])
+
+    def test_both_ways(self) -> None:
+        """
+        A caller that wants what a program writes receives it, and knows whether a program has the tap open.
+        """
+        received: list[bytes] = []
+        path = os.path.abspath(self.mktemp())
+        tap = TapPort("board", path, received.append)
+        self.addCleanup(tap.stop)
+        tap.start()
+        self.assertFalse(tap.read())
+        program = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        os.write(program, b"one")
+        self.assertTrue(tap.read())
+        os.write(program, b"two")
+        tap.write(b"x")
+        self.assertEqual(received, [b"one", b"two"])
+        os.close(program)
+        self.assertFalse(tap.read())

@@ -458,7 +458,7 @@ class RunTests(SynchronousTestCase):
         code = (
             "import sys; from twisted.internet import reactor; from usbgate.simulator.home import Home;"
             "from usbgate.simulator.service import run;"
-            " run(reactor, sys.argv[1], Home(1))"
+            " run(reactor, sys.argv[1], Home(1), 'a home')"
         )
         root = Path(__file__).parents[2]
         process = subprocess.Popen(

@@ -10,6 +10,8 @@ from typing import BinaryIO
 
 import click
 
+from usbgate.core.recording import UnreadableRecording, is_recording, sent_by_device
+
 PIECE = 16  # bytes that are fed at a time: so far, noise may be shown too late
 READ = 4096
 
@@ -43,9 +45,10 @@ def try_command(file: BinaryIO, name: str, options: tuple[str, ...], device: str
     \b
         usbgate dialect try capture --dialect json --option 'id=["model","id"]'
 
-    FILE has the bytes as the device sent them; - is standard input. Each frame becomes a line: the reading as
-    `usbgate last` has it, `text:`, `reply:`, `partial` for a first frame that may have been cut, or `malformed:` with
-    the reason and the bytes. `noise:` counts bytes that belong to no frame, and `unended:` what has no end.
+    FILE is a recording (`usbgate record`), or has the bytes as the device sent them; - is standard input. Each frame
+    becomes a line: the reading as `usbgate last` has it, `text:`, `reply:`, `partial` for a first frame that may have
+    been cut, or `malformed:` with the reason and the bytes. `noise:` counts bytes that belong to no frame, and
+    `unended:` what has no end.
     """
     from usbgate.config.settings import DEVICE_KEYS
     from usbgate.device.finddialect import make_dialect
@@ -68,6 +71,8 @@ def try_command(file: BinaryIO, name: str, options: tuple[str, ...], device: str
             click.echo(f"{made.line}{f': {made.detail}' if made.detail else ''}{frame}")
     except OSError as error:
         raise click.ClickException(f"{file.name}: {error.strerror}") from None
+    except UnreadableRecording as error:
+        raise click.ClickException(f"{file.name}: {error}") from None
 
 
 def _options(given: Sequence[str]) -> Mapping[str, object]:
@@ -87,6 +92,10 @@ def _options(given: Sequence[str]) -> Mapping[str, object]:
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
     read = getattr(file, "read1", file.read)  # what has come of a pipe, without waiting for more
-    while data := read(READ):
+    data = read(READ)
+    if is_recording(data):
+        data = sent_by_device(data + file.read())
+    while data:
         for start in range(0, len(data), PIECE):
             yield data[start : start + PIECE]
+        data = read(READ)

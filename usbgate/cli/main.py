@@ -33,6 +33,8 @@ MODULES = {
     **dict.fromkeys(("install", "uninstall"), "install"),
     "doctor": "doctor",
     "dialect": "dialect",
+    "record": "record",
+    "simulate": "simulate",
     "database": "database_commands",
 }
 
@@ -83,37 +85,6 @@ def lend_command(config: Path | None, port: int | None, device: str, program: tu
             print_error(f"{program[0]}: {error.strerror}")
             status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
     sys.exit(status)
-
-
-@main.command("simulate")
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("--seed", type=int, default=None, help="Behave the same in every run with this seed.")
-@click.option(
-    "--rate", type=click.FloatRange(0, 1e6), default=None, metavar="N", help="Unsolicited reports per second."
-)
-@click.option(
-    "--noise",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    metavar="SHARE",
-    help="Send garbage before this share of the lines, 0 to 1.",
-)
-@click.option("--mute", is_flag=True, help="Never answer a request.")
-def simulate_command(path: Path, seed: int | None, rate: float | None, noise: float, mute: bool) -> None:
-    """
-    Simulate an Arduino, until Ctrl-C.
-
-    It has the sensors of a home. PATH becomes a symlink to its pseudo-terminal.
-    """
-    from twisted.internet import reactor
-
-    from usbgate.simulator.home import RATE, Home
-    from usbgate.simulator.service import SimulatorError, run
-
-    try:
-        run(reactor, path, Home(seed, rate=RATE if rate is None else rate, noise=noise, mute=mute))
-    except SimulatorError as error:
-        raise click.ClickException(str(error)) from None
 
 
 @main.command("correct-clock")

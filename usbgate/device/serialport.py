@@ -6,6 +6,7 @@ It can tell whether another program changed the port's settings.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -24,6 +25,7 @@ from twisted.internet.serialport import SerialPort
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from usbgate.device.errors import device_error
 from usbgate.device.interfaces import IResettable, ISharedPort
 from usbgate.device.openings import Openings
 from usbgate.device.portusers import is_pty, is_same_tty
@@ -72,6 +74,37 @@ class LockedSerial(serial.Serial):
         if not is_pty(os.fstat(self.fileno())):
             self._set_exclusive(termios.TIOCEXCL)
 
+    def read_now(self, size: int) -> bytes:
+        """
+        Read what has come.
+
+        Raises:
+            BlockingIOError: Nothing has.
+            OSError: The device was unplugged.
+        """
+        try:
+            data = os.read(self.fileno(), size)
+        except BlockingIOError:
+            raise
+        except OSError:  # EIO
+            data = b""
+        if not data:
+            raise OSError(errno.EIO, "the device was unplugged", self.port)
+        return data
+
+    def write_now(self, data: bytes | bytearray) -> int:
+        """
+        Write what the device takes at once.
+
+        Returns:
+            The number of bytes.
+
+        Raises:
+            BlockingIOError: It takes none.
+            OSError: It was unplugged.
+        """
+        return os.write(self.fileno(), data)
+
     def close(self) -> None:
         """
         Close the port; another program that has it open does not keep it closed to everybody.
@@ -83,6 +116,40 @@ class LockedSerial(serial.Serial):
     def _set_exclusive(self, request: int) -> None:
         with suppress(OSError):  # it was unplugged, or is not quite a tty
             fcntl.ioctl(self.fileno(), request)
+
+
+def _arguments(settings: PortSettings) -> dict[str, Any]:
+    return {
+        "baudrate": settings.baud,
+        "bytesize": int(settings.line[0]),
+        "parity": settings.line[1],
+        "stopbits": float(settings.line[2:]),
+        "xonxoff": settings.flow == "xon/xoff",
+        "rtscts": settings.flow == "rts/cts",
+    }
+
+
+def _keep_dtr(descriptor: int) -> None:
+    with suppress(OSError, termios.error):
+        attributes = termios.tcgetattr(descriptor)
+        attributes[2] &= ~termios.HUPCL
+        termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
+
+
+def open_port(path: str, settings: PortSettings) -> LockedSerial:
+    """
+    Open a port without a reactor, for a command that waits with `select`.
+
+    Raises:
+        DeviceError: It cannot be opened.
+    """
+    try:
+        port = LockedSerial(path, dsrdtr=settings.keep_dtr, **_arguments(settings))
+    except (OSError, ValueError, OverflowError, termios.error) as error:
+        raise device_error(path, error) from error
+    if settings.keep_dtr:
+        _keep_dtr(port.fileno())
+    return port
 
 
 @implementer(IResettable, ISharedPort)
@@ -116,19 +183,9 @@ class SerialTransport(SerialPort):
         self._resetting: IDelayedCall | None = None
         if settings.keep_dtr:  # with dsrdtr pyserial leaves DTR alone at opening; it has no other meaning on Linux
             self._serialFactory = partial(self._serialFactory, dsrdtr=True)  # type: ignore[assignment]  # it makes one
-        super().__init__(
-            Protocol(),
-            path,
-            reactor,
-            baudrate=settings.baud,
-            bytesize=int(settings.line[0]),
-            parity=settings.line[1],
-            stopbits=float(settings.line[2:]),
-            xonxoff=settings.flow == "xon/xoff",
-            rtscts=settings.flow == "rts/cts",
-        )
+        super().__init__(Protocol(), path, reactor, **_arguments(settings))
         if settings.keep_dtr:
-            self._keep_dtr()
+            _keep_dtr(self.fileno())
         self._settings = self._read_settings()
         self._open_ports.add(self)
         self._openings = Openings(reactor, path, lambda: self.disturbed())
@@ -163,12 +220,6 @@ class SerialTransport(SerialPort):
             termios.tcsetattr(self.fileno(), termios.TCSANOW, wanted)
             self._serial.baudrate = self._serial.baudrate  # a speed without a constant of its own
         return f"{SPEEDS.get(found[5], '?')} baud" if found[5] != wanted[5] else "another mode"
-
-    def _keep_dtr(self) -> None:
-        with suppress(OSError, termios.error):
-            attributes = termios.tcgetattr(self.fileno())
-            attributes[2] &= ~termios.HUPCL
-            termios.tcsetattr(self.fileno(), termios.TCSANOW, attributes)
 
     def reset(self) -> bool:
         """

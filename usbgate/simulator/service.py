@@ -1,5 +1,5 @@
 """
-The simulated home as a device: a pty that a daemon opens like a serial port.
+A simulated board as a device: a pty that a daemon opens like a serial port.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import select
 import termios
 import tty
 from pathlib import Path
+from typing import Protocol
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorCore, IReactorFDSet, IReactorTime, IReadWriteDescriptor
@@ -20,8 +21,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from usbgate.core.linebuffer import LineBuffer
-from usbgate.simulator.home import Home
-from usbgate.simulator.sensors import furnish
 
 # Bytes buffered for a slow reader; whole lines beyond are lost, as on a real board.
 _UNSENT = 65_536
@@ -38,10 +37,25 @@ class SimulatorError(Exception):
     """
 
 
+class SimulatedBoard(Protocol):
+    """
+    A board whose bytes and time the simulator moves: `Home` or `Replay`, which describe these.
+    """
+
+    @property
+    def next_due(self) -> float: ...
+
+    def power_on(self, now: float) -> None: ...
+
+    def receive(self, line: bytes, now: float) -> None: ...
+
+    def due(self, now: float) -> list[bytes]: ...
+
+
 @implementer(IReadWriteDescriptor)
 class Simulator(Service):
     """
-    A simulated home on a pty, as long as the service runs.
+    A simulated board on a pty, as long as the service runs.
 
     The board is switched on when the device is opened first. What it sends while no program has the device open is
     lost.
@@ -49,17 +63,17 @@ class Simulator(Service):
 
     log = Logger()
 
-    def __init__(self, reactor: IReactorTime, path: str | os.PathLike[str], home: Home) -> None:
+    def __init__(self, reactor: IReactorTime, path: str | os.PathLike[str], board: SimulatedBoard) -> None:
         """
         Args:
             reactor: Also an `IReactorFDSet`.
             path: The path of the device: a symlink to the pty, which is removed at the end.
-            home: The simulated home.
+            board: The board.
         """
         self._reactor = reactor
         self._descriptors = IReactorFDSet(reactor)
         self._path = Path(path)
-        self._home = home
+        self._board = board
         self._pty = -1
         self._device = ""
         self._lines = LineBuffer()
@@ -132,20 +146,20 @@ class Simulator(Service):
         self._descriptors.addReader(self)
         if not self._powered:
             self._powered = True
-            self._home.power_on(self._reactor.seconds())
+            self._board.power_on(self._reactor.seconds())
         self._send_due()
 
     def _send_due(self) -> None:
         now = self._reactor.seconds()
-        for line in self._home.due(now):
+        for line in self._board.due(now):
             if self._opened and len(self._unsent) + len(line) <= _UNSENT:
                 self._unsent += line
         if self._unsent:
             self._descriptors.addWriter(self)
         if self._send_timer is not None and self._send_timer.active():
             self._send_timer.cancel()
-        if self._home.next_due < math.inf:
-            self._send_timer = self._reactor.callLater(max(0.0, self._home.next_due - now), self._send_due)
+        if self._board.next_due < math.inf:
+            self._send_timer = self._reactor.callLater(max(0.0, self._board.next_due - now), self._send_due)
 
     def _discard_unread(self) -> None:
         # Bytes that a program has not read stay for the next one, and only its side of the pty can discard them.
@@ -182,7 +196,7 @@ class Simulator(Service):
             return _LOST
         now = self._reactor.seconds()
         for line in self._lines.feed(data):
-            self._home.receive(line, now)
+            self._board.receive(line, now)
         self._send_due()
         return None
 
@@ -227,16 +241,21 @@ def _make_symlink(path: Path, device: str) -> None:
     os.symlink(device, path)
 
 
-def run(reactor: IReactorCore, path: str | os.PathLike[str], home: Home) -> None:
+def run(reactor: IReactorCore, path: str | os.PathLike[str], board: SimulatedBoard, what: str) -> None:
     """
     Run a simulator and the reactor, until a signal ends it.
+
+    Args:
+        reactor: The reactor.
+        path: The path of the device.
+        board: The board.
+        what: What it is, for a person.
 
     Raises:
         SimulatorError: The device can't be created.
     """
-    simulator = Simulator(IReactorTime(reactor), path, home)
+    simulator = Simulator(IReactorTime(reactor), path, board)
     simulator.startService()
     reactor.addSystemEventTrigger("before", "shutdown", simulator.stopService)
-    ready = f"a home with sensors {', '.join(furnish())} is at {os.path.abspath(path)}; Ctrl-C ends it"
-    reactor.callWhenRunning(print, ready, flush=True)
+    reactor.callWhenRunning(print, f"{what} is at {os.path.abspath(path)}; Ctrl-C ends it", flush=True)
     reactor.run()
