@@ -17,8 +17,9 @@ from tests.support.ports import PortCase
 from tests.support.waiting import until
 from usbgate.device import serialport
 from usbgate.device.endpoint import SerialEndpoint
+from usbgate.device.errors import DeviceError
 from usbgate.device.interfaces import IResettable, ISharedPort
-from usbgate.device.serialport import LockedSerial, PortSettings, SerialTransport
+from usbgate.device.serialport import LockedSerial, PortSettings, SerialTransport, open_port
 
 reactor: Any = global_reactor
 
@@ -260,6 +261,14 @@ class SharedTests(PortCase):
             )
             transport.loseConnection()
             await until(lambda protocol=protocol: protocol.lost)  # type: ignore[misc]  # for each its own
+
+    def test_seven_bits_of_a_pty(self) -> None:
+        """
+        A pty has no parity, so that 7E1 is 8N1 there; it can be opened again and again.
+        """
+        for _ in range(3):
+            open_port(self.board.path, PortSettings(1200, "7E1")).close()
+        self.assertRaises(DeviceError, open_port, self.board.path + "0", PortSettings())
 
     async def test_odd_speed(self) -> None:
         """

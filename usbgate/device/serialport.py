@@ -70,7 +70,12 @@ class LockedSerial(serial.Serial):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # An inter-byte timeout of 0 makes pyserial set VMIN = 1. With its usual VMIN = 0 a read without data looks like
         # the end of file, and so a spurious wake-up like an unplugged device.
-        super().__init__(*args, **{**kwargs, "exclusive": True, "inter_byte_timeout": 0})
+        kwargs = {**kwargs, "exclusive": True, "inter_byte_timeout": 0}
+        with suppress(OSError):  # opening it fails with the reason
+            if is_pty(os.stat(args[0])):
+                # A pty has neither parity nor 7 bits, and to set nothing else fails (EINVAL of glibc).
+                kwargs |= {"bytesize": 8, "parity": serial.PARITY_NONE}
+        super().__init__(*args, **kwargs)
         if not is_pty(os.fstat(self.fileno())):
             self._set_exclusive(termios.TIOCEXCL)
 
