@@ -17,6 +17,7 @@ from tests.support.access import OPEN, authority
 from tests.support.memory_gateway import MemoryGateway, PeerTransport
 from tests.support.running import ROOT
 from tests.support.turnclock import TurnClock
+from usbgate.config.fields import KNOWN_KEYS, decode_fields
 from usbgate.core.alarms import Uncompared
 from usbgate.core.counts import LinkCounts
 from usbgate.core.messages import event_line
@@ -184,15 +185,17 @@ class DialectTests(SynchronousTestCase):
 
     def test_provided(self) -> None:
         """
-        Each module of `device/dialects` has a dialect, a module of tests and a recording; the configuration's example
-        and the documentation name it.
+        Each module of `device/dialects` has a dialect, whose fields are as a configuration might have them, a module of
+        tests and a recording; the configuration's example and the documentation name it.
         """
         names = [module.name for module in iter_modules(dialects.__path__)]
         self.assertIn("fields", names)
         example = (ROOT / "etc" / "usbgate.toml").read_text()
         page = (ROOT / "docs" / "dialects.md").read_text()
         for name in names:
-            verifyObject(IDialect, make_dialect(name, {}))
+            dialect = make_dialect(name, {})
+            verifyObject(IDialect, dialect)
+            decode_fields(f"{name}: ", dialect.fields, KNOWN_KEYS)
             self.assertTrue((ROOT / "tests" / "device" / f"test_{name}.py").exists(), name)
             self.assertTrue(list((ROOT / "tests" / "device" / "dialects").glob(f"{name}.*.raw")), name)
             self.assertIn(f'"{name}"', example)

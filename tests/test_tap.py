@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from math import inf
 from pathlib import Path
@@ -32,6 +32,7 @@ from usbgate.config.types import ConfigError, ListenAddress
 from usbgate.core.extras import TLS, install_command
 from usbgate.core.model import BoardKind
 from usbgate.core.rules import Rules
+from usbgate.core.settings import FieldSettings
 from usbgate.daemon.clock import SystemClock
 from usbgate.device.interfaces import IDialect
 from usbgate.device.link import Link
@@ -191,17 +192,18 @@ class BuildTests(SynchronousTestCase):
 
     def test_dialect(self) -> None:
         """
-        A dialect knows its device, and what it says of the port holds unless something else is configured.
+        A dialect knows its device, and what it says of the port holds unless something else is configured; the gateway
+        gets what it knows of fields.
         """
         made: list[Any] = []
-        stores: list[float] = []
+        added: list[tuple[float, Mapping[str, FieldSettings]]] = []  # how often to store, and what is known of fields
 
         def link(reactor: Any, endpoint: Any, name: str, path: str, dialect: IDialect, **others: Any) -> Link:
             made.append((repr(endpoint), dialect.device, dialect.tags))
             return Link(reactor, endpoint, name, path, dialect, **others)
 
         self.patch(devices_module, "Link", link)
-        self.patch(Gateway, "add_link", lambda gateway, link, rules, warning, store: stores.append(store))
+        self.patch(Gateway, "add_link", lambda gateway, link, rules, warning, *others: added.append(others))
         devices = {
             "one": DeviceSettings(path="/dev/one", dialect="tests.support.separated", tags=True),
             "other": DeviceSettings(
@@ -221,7 +223,8 @@ class BuildTests(SynchronousTestCase):
                 ("<SerialEndpoint /dev/other at 9600 baud>", "other", False),
             ],
         )
-        self.assertEqual(stores, [inf, 0.0])
+        fields = {"TEMP-IN": FieldSettings(kind="temperature", label="Inside", unit="°C", decimals=1)}
+        self.assertEqual(added, [(inf, fields), (0.0, fields)])
 
     def test_wrong_dialects(self) -> None:
         """
@@ -246,6 +249,24 @@ class BuildTests(SynchronousTestCase):
             else:
                 with self.assertRaisesRegex(ConfigError, r"^device\.one\.window: expected 1, "):
                     build(MemoryReactorClock(), SystemClock(), settings, devices)
+
+    def test_wrong_fields(self) -> None:
+        """
+        What a dialect says of fields is checked like a configuration; it may say nothing of alarms.
+        """
+        settings = Settings(state=Path(self.mktemp()), database="none", http=HttpSettings(listen=ListenAddress("none")))
+        devices = {"board": DeviceSettings(path="/dev/board", dialect="tests.support.separated")}
+        for name, key, value in (
+            ("TEMP", "units", "K"),
+            ("TEMP", "alarm", "> 1"),
+            ("TEMP", "unit", 1),
+            ("A B", "", ""),
+        ):
+            self.patch(separated.Dialect, "fields", {name: {key: value}})
+            with self.assertRaisesRegex(
+                ConfigError, f"^device.board.dialect.fields.{name}(.{key}: |: expected the name)"
+            ):
+                build(MemoryReactorClock(), SystemClock(), settings, devices)
 
     def test_boards(self) -> None:
         """

@@ -16,9 +16,15 @@ from usbgate.access.roles import Access, Role
 from usbgate.core.errors import Denied
 from usbgate.core.model import Selection
 from usbgate.gateway.interfaces import IQueries
+from usbgate.testing import reading
 
 # How a query names a sensor, by the name of its argument.
-NAMED = {"sensor": "99", "sensors": ["20", "99"], "selection": Selection("99", None)}
+NAMED = {
+    "sensor": "99",
+    "sensors": ["20", "99"],
+    "selection": Selection("99", None),
+    "reading": reading(1.0, sensor="99"),
+}
 
 
 class LimitedTests(SynchronousTestCase):

@@ -4,6 +4,7 @@ The dialect of the P1 port of smart meters; what whole recordings become is in `
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -112,6 +113,31 @@ class DialectTests(SynchronousTestCase):
         for frame in framing.feed(b"\xdb\x08SAGgp\x01\x02\x03\x04" * 5 + b"/"):
             self.assertRaises(Malformed, dialect.decode, frame)
         self.assertEqual(dialect.notices, [ENCRYPTED])
+
+    def test_fields(self) -> None:
+        """
+        All fields of the recordings have labels in English and in French.
+        """
+        for file in RECORDINGS.glob("p1.*.txt"):
+            lines = [line for line in file.read_text().splitlines() if line.startswith("ID:")]
+            found = {name for line in lines for name in re.findall("_([A-Z][A-Z0-9+-]*):", line)}
+            self.assertEqual(found - Dialect.fields.keys(), set(), file.name)
+        for name, about in Dialect.fields.items():
+            label = about["label"]
+            assert isinstance(label, dict)
+            self.assertEqual([*label], ["en", "fr"], name)
+
+    def test_units(self) -> None:
+        """
+        A value in the unit that the page knows is a plain number; in any other one, such as heat in GJ, it keeps it.
+        """
+        lines = (
+            b"0-1:24.2.1(101209112500W)(12785.123*m3)",
+            b"0-2:24.2.1(101209112500W)(12.345*GJ)",
+            b"1-0:32.7.0(230*V)",
+        )
+        found = dict(Dialect().decode(OLD.replace(b"!", b"\r\n".join((*lines, b"!")))).values)
+        self.assertEqual([found[name] for name in ("MBUS1", "MBUS2", "VOLTAGE-L1")], ["12785.123", "12.345GJ", "230"])
 
     def test_options(self) -> None:
         """

@@ -4,11 +4,16 @@ The dialect of French meters; what whole recordings become is in `dialects/telei
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from usbgate.core.errors import Malformed
 from usbgate.device.dialects.teleinfo import LIMIT, Dialect, Framing
 from usbgate.testing import check_dialect, report
+
+RECORDINGS = Path(__file__).parent / "dialects"
 
 FRAME = b"\x02\nADCO 270622224349 B\r\nPAPP 00520 (\r"
 
@@ -85,6 +90,19 @@ class DialectTests(SynchronousTestCase):
                     continue
                 self.assertEqual(found.sensor, "270622224349", damaged)
                 self.assertLessEqual(dict(found.values).items(), expected.items(), damaged)
+
+    def test_fields(self) -> None:
+        """
+        All fields of the recordings have labels in English and in French.
+        """
+        for file in RECORDINGS.glob("teleinfo.*.txt"):
+            lines = [line for line in file.read_text().splitlines() if line.startswith("ID:")]
+            found = {name for line in lines for name in re.findall("_([A-Z][A-Z0-9+-]*):", line)}
+            self.assertEqual(found - Dialect.fields.keys(), set(), file.name)
+        for name, about in Dialect.fields.items():
+            label = about["label"]
+            assert isinstance(label, dict)
+            self.assertEqual([*label], ["en", "fr"], name)
 
     def test_options(self) -> None:
         """

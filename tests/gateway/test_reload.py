@@ -4,10 +4,14 @@ Settings of sensors that change while usbgate runs.
 
 from __future__ import annotations
 
-from tests.support.gateway import WALL, GatewayCase
+from msgspec.structs import replace
+
+from tests.support.gateway import WALL, GatewayCase, MemoryLink
 from usbgate.core.alarms import UNCOMPARED_LIMIT, Condition
 from usbgate.core.model import AlarmEvent, AlarmRecord, Event
+from usbgate.core.rules import Rules
 from usbgate.core.settings import FieldSettings, SensorSettings
+from usbgate.testing import reading
 
 
 def above(condition: str) -> SensorSettings:
@@ -69,6 +73,34 @@ class ReloadTests(GatewayCase):
         self.assertEqual((ended.change, ended.alarm.ended), ("ended", WALL + 1000))
         stored = [row.event for row in self.journal.rows if isinstance(row, AlarmRecord)]
         self.assertEqual(stored, ["raised", "ended", "raised", "ended"])
+
+    def test_known_fields(self) -> None:
+        """
+        What a dialect knows of a field goes on behind what is configured, attribute by attribute, however often that
+        changes; it holds for the readings of its devices only, and its unit only for values without one.
+        """
+        known = FieldSettings(kind="energy", label={"fr": "Base"}, values={"0": "none"}, unit="Wh", decimals=0)
+        self.gateway.add_link(MemoryLink("meter", self.events), Rules(), fields={"VALUE": known})
+        find = self.gateway.queries.field_settings
+        of_meter = reading(device="meter")
+        self.assertEqual(find(of_meter), known)
+        self.assertEqual(find(of_meter._replace(text="4e2")), known)
+        self.assertEqual(find(of_meter._replace(text="456kWh")), replace(known, unit=None))
+        for other in (reading(device="uno"), reading(device="gone"), of_meter._replace(field="OTHER")):
+            self.assertEqual(find(other), FieldSettings())
+        alarm = Condition.parse("> 60")
+        for configured, expected in (
+            (FieldSettings(alarm=alarm), replace(known, alarm=alarm)),
+            (FieldSettings(label="Index"), replace(known, label="Index")),
+            (FieldSettings(unit="kWh"), replace(known, unit="kWh")),
+            (FieldSettings(decimals=3, values={"1": "one"}), replace(known, decimals=3, values={"1": "one"})),
+            (FieldSettings(kind="ph", decimals=1), FieldSettings(kind="ph", decimals=1)),
+        ):
+            self.change(s20=SensorSettings(fields={"VALUE": configured}))
+            self.assertEqual(find(of_meter), expected)
+            self.assertEqual(find(reading(device="uno")), configured)
+        self.change()
+        self.assertEqual(find(of_meter), known)
 
     def test_uncompared(self) -> None:
         """

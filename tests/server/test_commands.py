@@ -428,7 +428,8 @@ class OtherTests(WordCase):
 
     def test_configured_sensors(self) -> None:
         """
-        The configured sensors come first, those that have sent nothing yet included, with places and units.
+        The configured sensors come first, those that have sent nothing yet included, with places and units, which
+        dialects may know as well.
         """
         fields = {"TEMP": FieldSettings(unit="°C"), "HUM": FieldSettings(unit="%"), "BAT": FieldSettings()}
         self.gateway.presented = {
@@ -439,14 +440,22 @@ class OtherTests(WordCase):
         self.gateway.known_sensors = [
             SensorSummary("9", "uno", [], AT, 1),
             SensorSummary("20", "leonardo", ["TEMP"], AT, 3),
+            SensorSummary("7", "leonardo", ["BASE", "PAPP"], AT, 3),
         ]
+        self.gateway.readings = [
+            *(reading(1.0, sensor="20", field=field) for field in ("TEMP", "PAPP")),
+            *(reading(1.0, sensor="7", field=field) for field in ("BASE", "PAPP")),
+            *(reading(1.0, sensor=sensor, device="uno", field="PAPP") for sensor in "79"),
+        ]
+        self.gateway.known_fields = {each: FieldSettings(unit="VA") for each in ("TEMP", "PAPP")}
         self.assertEqual(
             self.send("sensors"),
             [
                 "ID:31_DEV:uno_REPORTS:0_NAME:door_1",
-                f"ID:20_DEV:leonardo_FIELDS:TEMP_SEEN:{AT_TEXT}_REPORTS:3_PLACE:hall_UNITS:TEMP=°C,HUM=%",
+                f"ID:20_DEV:leonardo_FIELDS:TEMP_SEEN:{AT_TEXT}_REPORTS:3_PLACE:hall_UNITS:TEMP=°C,HUM=%,PAPP=VA",
                 "ID:5_REPORTS:0",
                 f"ID:9_DEV:uno_SEEN:{AT_TEXT}_REPORTS:1",
+                f"ID:7_DEV:leonardo_FIELDS:BASE,PAPP_SEEN:{AT_TEXT}_REPORTS:3_UNITS:PAPP=VA",
                 "OK:sensors",
             ],
         )

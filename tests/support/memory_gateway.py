@@ -30,7 +30,7 @@ from usbgate.core.model import (
     StoredRequest,
     StoredState,
 )
-from usbgate.core.settings import SensorSettings
+from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import (
     DeviceSummary,
@@ -103,6 +103,7 @@ class MemoryGateway:
         )
         self.queries = self
         self.presented: dict[str, SensorSettings] = {}
+        self.known_fields: dict[str, FieldSettings] = {}  # by the dialect of `leonardo`
         self.stored: list[StoredReading] = []
         self.pages: list[tuple[Selection, int, int, int]] = []
         self._page_references: list[ref[_Page]] = []
@@ -211,6 +212,12 @@ class MemoryGateway:
 
     def sensor_settings(self) -> Mapping[str, SensorSettings]:
         return self.presented
+
+    def field_settings(self, reading: Reading) -> FieldSettings:
+        fields = self.presented.get(reading.sensor, SensorSettings()).fields
+        configured = fields.get(reading.field, FieldSettings())
+        known = self.known_fields.get(reading.field) if reading.device == "leonardo" else None
+        return configured if known is None else configured.completed(known, reading.text)
 
     def totals(self) -> Totals:
         return self.current_totals

@@ -23,6 +23,7 @@ class Dialect(DialectBase):
     """
 
     defaults: ClassVar[Mapping[str, object]] = {"baud": 1200, "store": "on change"}
+    fields: ClassVar[Mapping[str, Mapping[str, object]]] = {"temp_in": {"kind": "temperature", "label": "Inside"}}
     separators: ClassVar[list[str]] = []
 
     def configure(self, options: DialectOptions) -> None:

@@ -97,7 +97,8 @@ class SensorTests(WebTestCase):
 
     async def test_presented(self) -> None:
         """
-        A sensor has its presentation from the configuration, and its fields say whether they are alarming.
+        A sensor has its presentation from the configuration and the dialect, and its fields say whether they are
+        alarming.
         """
         temp = FieldSettings(
             kind="temperature",
@@ -117,6 +118,7 @@ class SensorTests(WebTestCase):
         }
         ended = Alarm("a2", "leonardo", "28:FF:4C:01", "BAT", "== LOW", None, "LOW", AT, ended=AT)
         self.gateway.raised = [Alarm("a1", "leonardo", "28:FF:4C:01", "TEMP", "> 60", 61.0, None, AT), ended]
+        self.gateway.known_fields = {"BAT": FieldSettings(label={"en": "Battery", "fr": "Pile"})}
         body = await self.get("/api/v1/sensors/28%3AFF%3A4C%3A01")
         self.assertEqual((body["stale"], body["device"], body["device_state"]), (True, "uno", None))
         self.assertEqual(
@@ -131,7 +133,10 @@ class SensorTests(WebTestCase):
         }
         self.assertEqual(shown, {"TEMP": ["°C", 1, "> 60", True], "BAT": [None, None, None, False]})
         words = [[each[key] for key in ("kind", "label", "values", "states")] for each in body["fields"]]
-        self.assertEqual(words, [["temperature", {"fr": "eau"}, {"0": "off"}, True], [None, None, {}, False]])
+        self.assertEqual(
+            words,
+            [["temperature", {"fr": "eau"}, {"0": "off"}, True], [None, {"en": "Battery", "fr": "Pile"}, {}, False]],
+        )
 
     async def test_unknown(self) -> None:
         """

@@ -66,14 +66,15 @@ class MetricsTests(SynchronousTestCase):
 
     def test_readings(self) -> None:
         """
-        The newest number of each field is a metric, with the unit of the configuration or of the device; a text is
-        none.
+        The newest number of each field is a metric, with the unit of the configuration, of the dialect or of
+        the value; a text is none.
         """
+        self.gateway.known_fields = {"VALUE": FieldSettings(unit="Wh"), "TEMP": FieldSettings(unit="K")}
         samples = [
             (sample.labels["sensor"], sample.labels["field"], sample.labels["unit"], sample.value)
             for sample in self.metrics()["usbgate_reading"].samples
         ]
-        expected = [("20", "TEMP", "°C", 21.5), ("20", "HUM", "%", 48.0), ('a"b\\', "VALUE", "", 3.0)]
+        expected = [("20", "TEMP", "°C", 21.5), ("20", "HUM", "%", 48.0), ('a"b\\', "VALUE", "Wh", 3.0)]
         self.assertEqual(samples, expected)
         self.assertIn(
             'usbgate_reading{device="leonardo",field="TEMP",gateway="pi",sensor="20",unit="°C"} 21.5', self.text()

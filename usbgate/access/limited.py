@@ -20,7 +20,7 @@ from usbgate.core.model import (
     StoredRequest,
     StoredState,
 )
-from usbgate.core.settings import SensorSettings
+from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.gateway.interfaces import DeviceSummary, IQueries, MalformedLine, SensorSummary, Status, Totals
 
 _NO_SENSOR = ""
@@ -67,6 +67,10 @@ class LimitedQueries:
 
     def sensor_settings(self) -> Mapping[str, SensorSettings]:
         return {sensor: each for sensor, each in self._queries.sensor_settings().items() if sensor in self._sensors}
+
+    def field_settings(self, reading: Reading) -> FieldSettings:
+        self._check(reading.sensor)
+        return self._queries.field_settings(reading)
 
     def alarms(self) -> list[Alarm]:
         return [alarm for alarm in self._queries.alarms() if alarm.sensor in self._sensors]

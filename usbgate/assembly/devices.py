@@ -9,12 +9,13 @@ from functools import partial
 from typing import Any
 
 from usbgate.config.devices import with_defaults
+from usbgate.config.fields import KNOWN_KEYS, decode_fields
 from usbgate.config.settings import DEVICE_KEYS, DeviceSettings, Settings
 from usbgate.config.types import ConfigError
 from usbgate.core.clock import IClock
 from usbgate.core.model import DeviceWarning
 from usbgate.core.rules import Rules
-from usbgate.core.settings import SensorSettings
+from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.daemon.kept import KeptTable
 from usbgate.device.endpoint import open_device
 from usbgate.device.finddialect import make_dialect
@@ -58,25 +59,25 @@ def make_links(
     usb = UsbTree()
     links = []
     for name, configured in devices.items():
-        dialect, device = _dialect(name, configured)
+        dialect, device, fields = _dialect(name, configured)
         dialect.device = name
         dialect.tags = device.tags
         dialect.now = lambda: clock.wall() / 1000
         dialect.kept = KeptTable(settings.state / "kept" / f"{name}.json")
         link = _link(reactor, name, device, dialect, usb)
         rules = _rules(settings, device, dialect, patience)
-        gateway.add_link(link, rules, partial(_warnings, link, usb, device.path), device.store)
+        gateway.add_link(link, rules, partial(_warnings, link, usb, device.path), device.store, fields)
         links.append(link)
     return links
 
 
-def _dialect(name: str, configured: DeviceSettings) -> tuple[IDialect, DeviceSettings]:
+def _dialect(name: str, configured: DeviceSettings) -> tuple[IDialect, DeviceSettings, Mapping[str, FieldSettings]]:
     try:
         dialect = make_dialect(configured.dialect, configured.options, DEVICE_KEYS)
         device = with_defaults(configured, dialect.defaults)
         if dialect.alone and device.window > 1:
             raise ConfigError(f"window: expected 1, since answers of {device.dialect} do not say what they answer")
-        return dialect, device
+        return dialect, device, decode_fields("dialect.fields.", dialect.fields, KNOWN_KEYS)
     except (ValueError, ConfigError) as error:
         raise WrongDevice(f"device.{name}.{error}") from None
 

@@ -14,13 +14,13 @@ from typing import Any
 from usbgate.access.roles import Role
 from usbgate.config.devices import check_paths, check_reset, parse_devices
 from usbgate.config.endpoints import absolute_paths
+from usbgate.config.fields import decode_fields
 from usbgate.config.moved import moved_database
 from usbgate.config.settings import (
     CLIENT_KEYS,
     COMMAND_KEYS,
     DATABASE_KEYS,
     DEVICE_KEYS,
-    FIELD_KEYS,
     HTTP_KEYS,
     SENSOR_KEYS,
     TOP_KEYS,
@@ -31,11 +31,9 @@ from usbgate.config.settings import (
     Settings,
 )
 from usbgate.config.types import ConfigError, Listen, ListenAddress, convert, decode, refuse
-from usbgate.core.fieldkinds import FIELD_KINDS
 from usbgate.core.fieldline import fold, is_sensor_id
-from usbgate.core.fieldnames import read_name
 from usbgate.core.kinds import DeviceName, Text, kind_of
-from usbgate.core.settings import FieldSettings, SensorSettings
+from usbgate.core.settings import SensorSettings
 
 # Tables of tables, with an example of each.
 TABLES = {"device": "[device.NAME]", "sensor": "[sensor.ID]", "command": "[command.NAME]"}
@@ -212,23 +210,10 @@ def _sensor(where: str, name: str, table: Mapping[str, Any]) -> SensorSettings:
     if not is_sensor_id(name):
         refuse(f"{where}sensor.{name}", "a sensor id, 1 to 64 characters without whitespace or _", name)
     keys = dict(table)
-    fields = _tables(f"{where}sensor.{name}.", "field", keys.pop("field", {}), "[sensor.ID.field.NAME]")
-    known: dict[str, FieldSettings] = {}
-    for field, about in fields.items():
-        if not (key := read_name(field)):
-            refuse(f"{where}sensor.{name}.field.{field}", "the name of a field such as TEMP", field)
-        if key in known:
-            raise ConfigError(f"{where}sensor.{name}.field.{field}: the same field as another: {key}")
-        known[key] = _field(f"{where}sensor.{name}.", field, about)
-    return SensorSettings(**decode(f"{where}sensor.{name}.", keys, SENSOR_KEYS, also=["field"]), fields=known)
-
-
-def _field(where: str, name: str, table: Mapping[str, Any]) -> FieldSettings:
-    keys = decode(f"{where}field.{name}.", table, FIELD_KEYS)
-    if "kind" in keys and not keys.get("values"):
-        kind = FIELD_KINDS[keys["kind"]]
-        keys = {"unit": kind.unit, "decimals": kind.decimals, **keys}
-    return FieldSettings(**keys)
+    where = f"{where}sensor.{name}."
+    tables = _tables(where, "field", keys.pop("field", {}), "[sensor.ID.field.NAME]")
+    fields = decode_fields(f"{where}field.", tables)
+    return SensorSettings(**decode(where, keys, SENSOR_KEYS, also=["field"]), fields=fields)
 
 
 def _command(where: str, name: str, table: Mapping[str, Any]) -> CommandSettings:

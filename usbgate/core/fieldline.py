@@ -61,7 +61,7 @@ EXACT_DIGITS = 15
 _UNITS = """
 % %RH ° °C °F ºC ºF C F K V mV kV A mA uA µA W mW kW MW VA kVA Wh kWh MWh Ah mAh Ohm ohm Ω kΩ Hz kHz MHz Pa hPa kPa
 mbar bar psi lx lux ppm ppb dB dBm dBA rpm RPM mm cm m km mm/h m/s km/h m3 m³ m3/h m³/h l L ml mL l/h l/min L/min g kg
-mg ug/m3 µg/m3 µg/m³ us µs ms s min h uS/cm µS/cm mS/cm W/m2 W/m² J kJ MJ
+mg ug/m3 µg/m3 µg/m³ us µs ms s min h uS/cm µS/cm mS/cm W/m2 W/m² J kJ MJ GJ
 """
 UNITS = tuple(_UNITS.split())
 _WITH_UNIT = re.compile(

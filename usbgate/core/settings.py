@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from usbgate.core.fieldkinds import FIELD_KINDS
+from usbgate.core.fieldline import unit_of
 from usbgate.core.kinds import (
     AlarmCondition,
     Buttons,
@@ -51,6 +52,28 @@ class FieldSettings(Struct, frozen=True, kw_only=True):
         Whether its values are states, and no measurements.
         """
         return bool(self.values) or (self.kind is not None and FIELD_KINDS[self.kind].states)
+
+    def completed(self, known: FieldSettings, text: str | None) -> FieldSettings:
+        """
+        Complete what is configured by what the dialect knows of the field.
+
+        A configured kind brings all that is not configured, so nothing is taken from the dialect then.
+
+        Args:
+            known: What the dialect knows.
+            text: The text of the reading; if it has a unit of its own, the dialect's is not taken.
+        """
+        if self.kind is not None:
+            return self
+        unit = None if text is not None and unit_of(text) else known.unit
+        return FieldSettings(
+            kind=known.kind,
+            label=self.label if self.label is not None else known.label,
+            values=self.values or known.values,
+            unit=self.unit if self.unit is not None else unit,
+            decimals=self.decimals if self.decimals is not None else known.decimals,
+            alarm=self.alarm,
+        )
 
 
 class SensorSettings(Struct, frozen=True, kw_only=True):

@@ -18,6 +18,13 @@ from usbgate.device.interfaces import Decoded, IDialect, IFraming
 from usbgate.device.options import DialectOptions
 
 
+def labelled(en: str, fr: str, **keys: object) -> Mapping[str, object]:
+    """
+    Return an item of `IDialect.fields` with a label in English and in French.
+    """
+    return {"label": {"en": en, "fr": fr}, **keys}
+
+
 @implementer(IDialect)
 class DialectBase:
     """
@@ -25,6 +32,7 @@ class DialectBase:
     """
 
     defaults: ClassVar[Mapping[str, object]] = {}
+    fields: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     echo_mark: bytes | None = None
     echoes = True
     named = False

@@ -77,6 +77,10 @@ class IDialect(Interface):
         "Keys of `[device.NAME]` with values as in the file, such as `baud`, `line`, `window` and `store`: what holds"
         " for these devices where the configuration says nothing else."
     )
+    fields: Mapping[str, Mapping[str, object]] = Attribute(
+        "What the page should know of fields, by name: keys of `[sensor.ID.field.NAME]` but `alarm`, with values as in"
+        " the file. What the configuration of a sensor says goes before it."
+    )
     echo_mark: bytes | None = Attribute(
         "What every message that `encode` returns holds, for a dialect of field lines: a frame that holds this and a"
         " whole message is an echo, unless a further `_KEY:` follows. If None, only an equal frame is an echo."

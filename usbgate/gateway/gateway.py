@@ -39,7 +39,7 @@ from usbgate.core.model import (
 )
 from usbgate.core.recorder import Recorder
 from usbgate.core.rules import Rules
-from usbgate.core.settings import SensorSettings
+from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.device.interfaces import IDeviceLink, ILinkListener
 from usbgate.gateway.events import Events
@@ -112,6 +112,7 @@ class Gateway(Service):
         rules: Rules,
         warnings: Callable[[], Sequence[DeviceWarning]] = tuple,
         store: float = 0.0,
+        fields: Mapping[str, FieldSettings] = {},
     ) -> None:
         """
         Add a device, before its link is started.
@@ -121,9 +122,10 @@ class Gateway(Service):
             rules: The configuration of asking over it.
             warnings: Returns `DeviceSummary.warnings`.
             store: See `Recorder.add_device`.
+            fields: What the device's dialect knows of fields, by name in upper case.
         """
         self._recorder.add_device(link.name, store)
-        route = self._routing.add(link, rules, warnings, self._clock.wall())
+        route = self._routing.add(link, rules, warnings, self._clock.wall(), fields)
         self._holders.links.append(route.pending.queues)
         link.listener = _LinkListener(self, route)
 

@@ -30,7 +30,7 @@ from usbgate.core.model import (
     StoredRequest,
     StoredState,
 )
-from usbgate.core.settings import SensorSettings
+from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 
 
@@ -200,6 +200,12 @@ class IQueries(Interface):
     def sensor_settings() -> Mapping[str, SensorSettings]:
         """
         Return the settings of the configured sensors, by id, in the order of the configuration.
+        """
+
+    def field_settings(reading: Reading) -> FieldSettings:
+        """
+        Return what is known of the field of a reading: from the configuration of its sensor, or else from the dialect
+        of its device (see `FieldSettings.completed`).
         """
 
     def alarms() -> list[Alarm]:

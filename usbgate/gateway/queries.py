@@ -25,7 +25,7 @@ from usbgate.core.model import (
     StoredState,
 )
 from usbgate.core.recorder import Recorder
-from usbgate.core.settings import SensorSettings
+from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import (
     DeviceSummary,
@@ -40,6 +40,9 @@ from usbgate.gateway.routing import Routing
 from usbgate.store.interfaces import IStore, SinkUnavailable
 
 _T = TypeVar("_T")
+
+_UNCONFIGURED = SensorSettings()
+_UNCONFIGURED_FIELD = FieldSettings()
 
 
 @implementer(IQueries)
@@ -121,6 +124,13 @@ class Queries:
 
     def sensor_settings(self) -> Mapping[str, SensorSettings]:
         return self._sensor_settings
+
+    def field_settings(self, reading: Reading) -> FieldSettings:
+        fields = self._sensor_settings.get(reading.sensor, _UNCONFIGURED).fields
+        configured = fields.get(reading.field, _UNCONFIGURED_FIELD)
+        route = self._routing.routes.get(reading.device)
+        known = None if route is None else route.fields.get(reading.field)
+        return configured if known is None else configured.completed(known, reading.text)
 
     def alarms(self) -> list[Alarm]:
         return self._recorder.alarms.open()

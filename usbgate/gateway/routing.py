@@ -17,7 +17,7 @@ from usbgate.core.model import Answer, DeviceWarning, Request
 from usbgate.core.pending import PendingRequests
 from usbgate.core.rules import Rules
 from usbgate.core.sensors import KnownSensors
-from usbgate.core.settings import SensorSettings
+from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.device.interfaces import IDeviceLink
 from usbgate.gateway.interfaces import DeviceSummary
 
@@ -38,6 +38,7 @@ class Route:
         room: Bytes that a request may have.
         state: See `DeviceSummary`, as is `since`.
         warnings: Returns `DeviceSummary.warnings`.
+        fields: What the dialect knows of fields, by name in upper case.
         offline_since: When the link was lost, in monotonic seconds; None while there is one.
         link_state: `pending.state` when `state` was derived from it.
         silent: Whether the device is silent.
@@ -51,6 +52,7 @@ class Route:
     state: str
     since: int
     warnings: Callable[[], Sequence[DeviceWarning]]
+    fields: Mapping[str, FieldSettings]
     offline_since: float | None
     link_state: str = ""
     silent: bool = False
@@ -129,7 +131,12 @@ class Routing:
         sensors.is_absent = self._is_absent
 
     def add(
-        self, link: IDeviceLink, rules: Rules, warnings: Callable[[], Sequence[DeviceWarning]], since: int
+        self,
+        link: IDeviceLink,
+        rules: Rules,
+        warnings: Callable[[], Sequence[DeviceWarning]],
+        since: int,
+        fields: Mapping[str, FieldSettings],
     ) -> Route:
         """
         Add a device (see `Gateway.add_link`).
@@ -139,11 +146,12 @@ class Routing:
             rules: The configuration of asking over it.
             warnings: Returns `DeviceSummary.warnings`.
             since: The wall clock: whole milliseconds since 1970, UTC.
+            fields: What the dialect knows of fields.
         """
         pending: PendingRequests[Deferred[Answer]] = PendingRequests(link.name, rules, link.size, self._first_tag)
         room = LINE_LIMIT - TAG_ROOM if rules.tags else LINE_LIMIT
         route = self.routes[link.name] = Route(
-            link, pending, room, pending.state, since, warnings, self._reactor.seconds(), pending.state
+            link, pending, room, pending.state, since, warnings, fields, self._reactor.seconds(), pending.state
         )
         return route
 

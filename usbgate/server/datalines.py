@@ -36,15 +36,21 @@ def sensor_fields(queries: IQueries) -> Iterator[Mapping[str, str]]:
     """
     configured = queries.sensor_settings()
     for sensor, settings in list(configured.items()):
-        yield _sensor_fields(sensor, queries.sensor(sensor), settings)
+        yield _sensor_fields(queries, sensor, queries.sensor(sensor), settings)
     for known in queries.sensors():
         if known.sensor not in configured:
-            yield _sensor_fields(known.sensor, known, _UNCONFIGURED)
+            yield _sensor_fields(queries, known.sensor, known, _UNCONFIGURED)
 
 
-def _sensor_fields(sensor: str, known: SensorSummary | None, settings: SensorSettings) -> Mapping[str, str]:
+def _sensor_fields(
+    queries: IQueries, sensor: str, known: SensorSummary | None, settings: SensorSettings
+) -> Mapping[str, str]:
     device = known.device if known is not None else settings.device
     units = {field: about.unit for field, about in settings.fields.items() if about.unit}
+    if known is not None:
+        for reading in queries.last(sensor, None):
+            if reading.device == device and (unit := queries.field_settings(reading).unit):
+                units[reading.field] = unit
     return {
         "ID": sensor,
         **({"DEV": device} if device else {}),

@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 
 from usbgate.core.fieldline import unit_of
 from usbgate.core.model import Alarm, Reading
-from usbgate.core.settings import FieldSettings, SensorSettings
+from usbgate.core.settings import FieldSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import DeviceSummary, IQueries, SensorSummary, Status, Totals
 
@@ -82,7 +82,7 @@ def metrics_pieces(
         if len(sensors) % PIECE == 0:
             yield b""
     alarms = queries.alarms()
-    yield from _sliced(numbers, partial(_readings, gateway, queries.sensor_settings()))
+    yield from _sliced(numbers, partial(_readings, gateway, queries.field_settings))
     yield from _sliced(sensors, partial(_ages, gateway, wall()))
     yield from _sliced(alarms[:limit], partial(_alarms, gateway))
     active = sum(alarm.ended is None for alarm in alarms)
@@ -164,19 +164,14 @@ def _total_metrics(totals: Totals) -> Iterator[Metric]:
     )
 
 
-_UNCONFIGURED = SensorSettings()
-_UNCONFIGURED_FIELD = FieldSettings()
-
-
-def _readings(gateway: str, configured: Mapping[str, SensorSettings], shown: Sequence[Reading]) -> Metric:
+def _readings(gateway: str, field_settings: Callable[[Reading], FieldSettings], shown: Sequence[Reading]) -> Metric:
     metric = GaugeMetricFamily(
         "usbgate_reading",
         "The newest reading of each field that is a number; the unit is that of the configuration, or the device's.",
         labels=["gateway", "device", "sensor", "field", "unit"],
     )
     for each in shown:
-        settings = configured.get(each.sensor, _UNCONFIGURED).fields.get(each.field, _UNCONFIGURED_FIELD)
-        unit = settings.unit or ("" if each.text is None else unit_of(each.text))
+        unit = field_settings(each).unit or ("" if each.text is None else unit_of(each.text))
         assert each.value is not None
         metric.add_metric([gateway, each.device, each.sensor, each.field, unit], each.value)
     return metric

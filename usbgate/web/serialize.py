@@ -4,7 +4,7 @@ What the gateway returns, as the types of `schema`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import assert_never
 
 from msgspec import Struct
@@ -59,7 +59,6 @@ from usbgate.web.schema import (
 )
 
 _UNCONFIGURED = SensorSettings()
-_UNCONFIGURED_FIELD = FieldSettings()
 
 
 def values_json(values: Iterable[tuple[str, str]]) -> dict[str, ApiValue]:
@@ -100,6 +99,7 @@ def sensors_json(queries: IQueries, now: int, only: str | None = None) -> Iterat
             known,
             configured.get(sensor, _UNCONFIGURED),
             () if known is None else [each for each in queries.last(sensor, None) if each.device == known.device],
+            queries.field_settings,
             states,
             alarming.get(sensor, frozenset()),
             queries.default_command(sensor),
@@ -122,6 +122,7 @@ def _sensor_json(
     known: SensorSummary | None,
     settings: SensorSettings,
     newest: Sequence[Reading],
+    field_settings: Callable[[Reading], FieldSettings],
     states: Mapping[str, str],
     alarming: Set[str],
     default_command: str,
@@ -139,15 +140,7 @@ def _sensor_json(
         reports=0 if known is None else known.reports,
         default_command=default_command,
         commands=[_command_json(button) for button in settings.commands],
-        fields=[
-            _field_json(
-                reading,
-                settings.fields.get(reading.field, _UNCONFIGURED_FIELD),
-                reading.field in alarming,
-                now,
-            )
-            for reading in newest
-        ],
+        fields=[_field_json(reading, field_settings(reading), reading.field in alarming, now) for reading in newest],
     )
 
 

@@ -18,7 +18,7 @@ from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import NO_KEY
 from usbgate.core.model import Report
 from usbgate.core.spelling import field_name
-from usbgate.device.dialect import DialectBase
+from usbgate.device.dialect import DialectBase, labelled
 from usbgate.device.framing import FramingBase
 from usbgate.device.options import DialectOptions
 
@@ -34,8 +34,90 @@ _TEXTS = re.compile(r":96\.(1|13)\.")  # identifiers and messages, in hexadecima
 _HEX_TEXT = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 _TIME = re.compile(r"[0-9]{12}[SW]?")
 
-# The units of meters; a value in any other one keeps it.
+# The units of values that are plain numbers, where `_FIELDS` has none.
 _UNITS = frozenset({"kWh", "kW", "kvarh", "kvar", "kVA", "V", "A", "Hz", "m3", "GJ", "s"})
+
+_ENERGY: Mapping[str, object] = {"kind": "energy", "unit": "kWh", "decimals": 3}
+_POWER: Mapping[str, object] = {"kind": "power", "unit": "kW", "decimals": 3}
+
+# What is measured of each phase as well.
+_POWERS = {
+    "POWER-IMPORT": ("Power imported", "Puissance prélevée"),
+    "POWER-EXPORT": ("Power exported", "Puissance injectée"),
+    "POWER": ("Power", "Puissance"),
+}
+_TARIFFS = (("", "", ""), ("-T1", ", tariff 1", ", tarif 1"), ("-T2", ", tariff 2", ", tarif 2"))
+_BREAKER: Mapping[str, Mapping[str, str]] = {
+    "0": {"en": "disconnected", "fr": "coupé"},
+    "1": {"en": "connected", "fr": "enclenché"},
+    "2": {"en": "ready", "fr": "prêt à enclencher"},
+}
+_VALVE: Mapping[str, Mapping[str, str]] = {
+    "0": {"en": "closed", "fr": "fermée"},
+    "1": {"en": "open", "fr": "ouverte"},
+    "2": {"en": "ready", "fr": "prête à ouvrir"},
+}
+_MEDIA: Mapping[str, Mapping[str, str]] = {
+    "2": {"en": "electricity", "fr": "électricité"},
+    "3": {"en": "gas", "fr": "gaz"},
+    "4": {"en": "heat", "fr": "chaleur"},
+    "6": {"en": "hot water", "fr": "eau chaude"},
+    "7": {"en": "water", "fr": "eau"},
+}
+
+_FIELDS: Mapping[str, Mapping[str, object]] = {
+    "VERSION": labelled("Version of the output", "Version du port P1"),
+    "TIME": labelled("The meter’s clock", "Horloge du compteur"),
+    **{f"IMPORT{t}": labelled(f"Energy imported{en}", f"Énergie prélevée{fr}", **_ENERGY) for t, en, fr in _TARIFFS},
+    **{f"EXPORT{t}": labelled(f"Energy exported{en}", f"Énergie injectée{fr}", **_ENERGY) for t, en, fr in _TARIFFS},
+    "TARIFF": labelled("Tariff", "Tarif en cours"),
+    **{name: labelled(en, fr, **_POWER) for name, (en, fr) in _POWERS.items()},
+    "POWER-AVERAGE": labelled("Power, mean of 15 min", "Puissance moyenne quart-horaire", **_POWER),
+    "POWER-PEAK": labelled("Peak of the month", "Pointe du mois", **_POWER),
+    "POWER-PEAK-AT": labelled("Peak of the month, time", "Pointe du mois, date et heure"),
+    "POWER-LIMIT": labelled("Power limit", "Limite de puissance", **_POWER),
+    "CURRENT-LIMIT": labelled("Current limit", "Limite d’intensité", kind="current", unit="A", decimals=0),
+    "REACTIVE-IMPORT": labelled("Reactive energy imported", "Énergie réactive prélevée", unit="kvarh"),
+    "REACTIVE-EXPORT": labelled("Reactive energy exported", "Énergie réactive injectée", unit="kvarh"),
+    "REACTIVE-POWER-IMPORT": labelled("Reactive power imported", "Puissance réactive prélevée", unit="kvar"),
+    "REACTIVE-POWER-EXPORT": labelled("Reactive power exported", "Puissance réactive injectée", unit="kvar"),
+    "FREQUENCY": labelled("Frequency", "Fréquence", kind="frequency", unit="Hz", decimals=2),
+    "POWER-FACTOR": labelled("Power factor", "Facteur de puissance"),
+    "BREAKER": labelled("Breaker", "Disjoncteur", values=_BREAKER),
+    "FAILURES": labelled("Power failures", "Coupures"),
+    "LONG-FAILURES": labelled("Long power failures", "Coupures longues"),
+    "FAILURE-LOG": labelled("List of long power failures", "Journal des coupures longues"),
+    "MESSAGE": labelled("Message", "Message"),
+    "MESSAGE-CODE": labelled("Code of the message", "Code du message"),
+    **{
+        f"{name}-L{n}": labelled(f"{en}, phase {n}", f"{fr}, phase {n}", **keys)
+        for n in "123"
+        for name, en, fr, keys in (
+            *((name, *texts, _POWER) for name, texts in _POWERS.items()),
+            ("VOLTAGE", "Voltage", "Tension", {"kind": "voltage", "unit": "V"}),
+            ("CURRENT", "Current", "Intensité", {"kind": "current", "unit": "A"}),
+            ("POWER-FACTOR", "Power factor", "Facteur de puissance", {}),
+            ("SAGS", "Voltage sags", "Creux de tension", {}),
+            ("SWELLS", "Voltage swells", "Surtensions", {}),
+        )
+    },
+    # Which medium the other meters measure differs from house to house.
+    **{
+        f"MBUS{n}{end}": labelled(f"Meter {n}{en}", f"Compteur {n}{fr}", **keys)
+        for n in "1234"
+        for end, en, fr, keys in (
+            ("", "", "", {"unit": "m³", "decimals": 3}),
+            ("-AT", ", read at", ", relevé à", {}),
+            ("-TYPE", ", medium", ", fluide", {"values": _MEDIA}),
+            ("-METER", ", identifier", ", identifiant", {}),
+            ("-EAN", ", EAN", ", EAN", {}),
+            ("-VALVE", ", valve", ", vanne", {"values": _VALVE}),
+        )
+    },
+}
+
+# As meters spell them. A value in another one, such as heat in GJ, keeps it.
+_UNIT_OF = {name: str(about["unit"]).replace("³", "3") for name, about in _FIELDS.items() if "unit" in about}
 
 _ID = "0-0:96.1.1"
 _WITH_CHECK = ("1-3:0.2.8", "0-0:96.1.4")  # since DSMR 4 a telegram says its version, and has a CRC
@@ -90,6 +172,7 @@ class Dialect(DialectBase):
     `without` has the fields that are left out: `TIME` by default, which would be another reading each second.
     """
 
+    fields = _FIELDS
     defaults: ClassVar[Mapping[str, object]] = {"baud": 115200, "store": "on change, at least every 5m"}
 
     def configure(self, options: DialectOptions) -> None:
@@ -160,11 +243,15 @@ def _values(code: str, groups: list[str]) -> Iterator[tuple[str, str]]:
         if value:
             yield code, _text(value)
     elif number := _NUMBER.fullmatch(value):
-        yield code, number[1] if number[2] in _UNITS or number[2] is None else number[1] + number[2]
+        yield code, number[1] + ("" if number[2] is None or _is_usual(field_name(code), number[2]) else number[2])
     elif value:
         yield code, value
     if len(groups) > 1 and _TIME.fullmatch(groups[0]):
         yield f"{field_name(code)}-AT", groups[0]
+
+
+def _is_usual(name: str, unit: str) -> bool:
+    return unit == _UNIT_OF[name] if name in _UNIT_OF else unit in _UNITS
 
 
 def _text(value: str) -> str:

@@ -15,7 +15,7 @@ from typing import ClassVar
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import NO_KEY, NO_VALUE, WRONG_CHECKSUM
 from usbgate.core.model import Report
-from usbgate.device.dialect import DialectBase
+from usbgate.device.dialect import DialectBase, labelled
 from usbgate.device.framing import SEVEN_BITS, FramingBase
 from usbgate.device.options import DialectOptions
 
@@ -35,6 +35,129 @@ _NUMBERS = re.compile(
     r"|EAST|EASF[0-9]{2}|EASD[0-9]{2}|EAIT|ERQ[1-4]|[IU]RMS[1-3]|UMOY[1-3]|PREF|PCOUP|SINST(S[1-3]?|I)"
     r"|SMAX(SN[1-3]?|IN)(-1)?|CCA[SI]N(-1)?"
 )
+
+_ENERGY: Mapping[str, object] = {"kind": "energy", "unit": "Wh", "decimals": 0}
+_APPARENT: Mapping[str, object] = {"kind": "apparent_power", "unit": "VA"}
+_CURRENT: Mapping[str, object] = {"kind": "current", "decimals": 0}
+_VOLTAGE: Mapping[str, object] = {"kind": "voltage", "decimals": 0}
+_POWER: Mapping[str, object] = {"kind": "power", "unit": "W"}
+
+_PERIODS: Mapping[str, Mapping[str, str]] = {
+    "TH..": {"en": "all hours", "fr": "toutes les heures"},
+    "HC..": {"en": "off-peak", "fr": "heures creuses"},
+    "HP..": {"en": "peak", "fr": "heures pleines"},
+    "HN..": {"en": "normal hours", "fr": "heures normales"},
+    "PM..": {"en": "mobile peak", "fr": "pointe mobile"},
+    **{
+        f"{hours}J{day}": {"en": f"{en}, {colour} day", "fr": f"{fr}, jour {couleur}"}
+        for hours, en, fr in (("HC", "off-peak", "heures creuses"), ("HP", "peak", "heures pleines"))
+        for day, colour, couleur in (("B", "blue", "bleu"), ("W", "white", "blanc"), ("R", "red", "rouge"))
+    },
+}
+_COLOURS = {
+    "BLEU": {"en": "blue", "fr": "bleu"},
+    "BLAN": {"en": "white", "fr": "blanc"},
+    "ROUG": {"en": "red", "fr": "rouge"},
+    "----": {"en": "not known yet", "fr": "pas encore connue"},
+}
+
+# What has a horodate in standard mode.
+_DATED: Mapping[str, Mapping[str, object]] = {
+    "SMAXSN": labelled("Highest power imported today", "Puissance max. soutirée du jour", **_APPARENT),
+    "SMAXSN-1": labelled("Highest power imported yesterday", "Puissance max. soutirée de la veille", **_APPARENT),
+    "SMAXIN": labelled("Highest power exported today", "Puissance max. injectée du jour", **_APPARENT),
+    "SMAXIN-1": labelled("Highest power exported yesterday", "Puissance max. injectée de la veille", **_APPARENT),
+    "CCASN": labelled("Mean power imported", "Puissance moyenne soutirée", **_POWER),
+    "CCASN-1": labelled("Mean power imported, before", "Puissance moyenne soutirée, point précédent", **_POWER),
+    "CCAIN": labelled("Mean power exported", "Puissance moyenne injectée", **_POWER),
+    "CCAIN-1": labelled("Mean power exported, before", "Puissance moyenne injectée, point précédent", **_POWER),
+    **{
+        f"SMAXSN{n}{end}": labelled(
+            f"Highest power imported {en}, phase {n}", f"Puissance max. soutirée {fr}, phase {n}", **_APPARENT
+        )
+        for n in "123"
+        for end, en, fr in (("", "today", "du jour"), ("-1", "yesterday", "de la veille"))
+    },
+    **{f"UMOY{n}": labelled(f"Mean voltage, phase {n}", f"Tension moyenne, phase {n}", **_VOLTAGE) for n in "123"},
+    **{f"DPM{n}": labelled(f"Start of mobile peak {n}", f"Début de la pointe mobile {n}") for n in "123"},
+    **{f"FPM{n}": labelled(f"End of mobile peak {n}", f"Fin de la pointe mobile {n}") for n in "123"},
+}
+
+_FIELDS: Mapping[str, Mapping[str, object]] = {
+    # historique
+    "OPTARIF": labelled("Tariff option", "Option tarifaire"),
+    "ISOUSC": labelled("Subscribed current", "Intensité souscrite", **_CURRENT),
+    "BASE": labelled("All hours", "Base", **_ENERGY),
+    "HCHC": labelled("Off-peak", "Heures creuses", **_ENERGY),
+    "HCHP": labelled("Peak", "Heures pleines", **_ENERGY),
+    "EJPHN": labelled("EJP, normal hours", "EJP, heures normales", **_ENERGY),
+    "EJPHPM": labelled("EJP, mobile peak", "EJP, pointe mobile", **_ENERGY),
+    **{
+        f"BBR{hours}J{day}": labelled(f"{en}, {colour} days", f"{fr}, jours {couleur}", **_ENERGY)
+        for hours, en, fr in (("HC", "Off-peak", "Heures creuses"), ("HP", "Peak", "Heures pleines"))
+        for day, colour, couleur in (("B", "blue", "bleus"), ("W", "white", "blancs"), ("R", "red", "rouges"))
+    },
+    "PEJP": labelled("EJP notice", "Préavis EJP", kind="duration", unit="min"),
+    "PTEC": labelled("Tariff period", "Période tarifaire en cours", values=_PERIODS),
+    "DEMAIN": labelled("Tomorrow’s colour", "Couleur du lendemain", values=_COLOURS),
+    "IINST": labelled("Current", "Intensité instantanée", **_CURRENT),
+    "IMAX": labelled("Highest current", "Intensité maximale", **_CURRENT),
+    "ADPS": labelled("Subscribed power exceeded", "Dépassement de puissance souscrite", **_CURRENT),
+    **{f"IINST{n}": labelled(f"Current, phase {n}", f"Intensité, phase {n}", **_CURRENT) for n in "123"},
+    **{
+        f"IMAX{n}": labelled(f"Highest current, phase {n}", f"Intensité maximale, phase {n}", **_CURRENT) for n in "123"
+    },
+    **{
+        f"ADIR{n}": labelled(
+            f"Subscribed current exceeded, phase {n}", f"Dépassement d’intensité, phase {n}", **_CURRENT
+        )
+        for n in "123"
+    },
+    "PAPP": labelled("Apparent power", "Puissance apparente", **_APPARENT),
+    "PMAX": labelled("Highest power", "Puissance maximale", **_POWER),
+    "PPOT": labelled("Presence of phases", "Présence des potentiels"),
+    "HHPHC": labelled("Group of off-peak hours", "Groupe horaire"),
+    "MOTDETAT": labelled("Status word", "Mot d’état"),
+    # standard
+    "VTIC": labelled("Version of the output", "Version de la TIC"),
+    "DATE": labelled("The meter’s clock", "Horloge du compteur"),
+    "NGTF": labelled("Tariff calendar", "Calendrier tarifaire"),
+    "LTARF": labelled("Tariff", "Tarif en cours"),
+    "EAST": labelled("Energy imported, total", "Énergie soutirée totale", **_ENERGY),
+    "EAIT": labelled("Energy exported, total", "Énergie injectée totale", **_ENERGY),
+    **{f"EASF{n:02}": labelled(f"Supplier’s index {n}", f"Index fournisseur {n}", **_ENERGY) for n in range(1, 11)},
+    **{
+        f"EASD{n:02}": labelled(f"Grid operator’s index {n}", f"Index distributeur {n}", **_ENERGY) for n in range(1, 5)
+    },
+    **{f"ERQ{n}": labelled(f"Reactive energy Q{n}", f"Énergie réactive Q{n}", unit="varh") for n in "1234"},
+    **{f"IRMS{n}": labelled(f"Current, phase {n}", f"Courant efficace, phase {n}", **_CURRENT) for n in "123"},
+    **{f"URMS{n}": labelled(f"Voltage, phase {n}", f"Tension efficace, phase {n}", **_VOLTAGE) for n in "123"},
+    "PREF": labelled("Reference power", "Puissance de référence", kind="apparent_power", unit="kVA"),
+    "PCOUP": labelled("Cut-off power", "Puissance de coupure", kind="apparent_power", unit="kVA"),
+    "SINSTS": labelled("Apparent power imported", "Puissance apparente soutirée", **_APPARENT),
+    **{
+        f"SINSTS{n}": labelled(f"Apparent power imported, phase {n}", f"Puissance apparente, phase {n}", **_APPARENT)
+        for n in "123"
+    },
+    "SINSTI": labelled("Apparent power exported", "Puissance apparente injectée", **_APPARENT),
+    "STGE": labelled("Status register", "Registre de statuts"),
+    "MSG1": labelled("Message", "Message"),
+    "MSG2": labelled("Short message", "Message ultra-court"),
+    "PRM": labelled("Point of delivery (PRM)", "PRM"),
+    "RELAIS": labelled("Relays", "Relais"),
+    "NTARF": labelled("Number of the tariff index", "Numéro de l’index tarifaire"),
+    "NJOURF": labelled("Kind of day", "Jour tarifaire en cours"),
+    "NJOURF+1": labelled("Kind of the next day", "Prochain jour tarifaire"),
+    "PJOURF+1": labelled("Profile of the next day", "Profil du prochain jour"),
+    "PPOINTE": labelled("Profile of the next peak day", "Profil du prochain jour de pointe"),
+    **_DATED,
+}
+
+
+def _dated(about: Mapping[str, object]) -> Mapping[str, object]:
+    label = about["label"]
+    assert isinstance(label, Mapping)
+    return labelled(f"{label['en']}, time", f"{label['fr']}, horodate")
 
 
 class Framing(FramingBase):
@@ -90,6 +213,10 @@ class Dialect(DialectBase):
     costs itself. The report has the others, as far as they have data.
     """
 
+    fields: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        **_FIELDS,
+        **{f"{name}-AT": _dated(about) for name, about in _DATED.items()},
+    }
     defaults: ClassVar[Mapping[str, object]] = {
         "baud": 1200,
         "line": "7E1",
