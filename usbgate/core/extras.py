@@ -12,6 +12,9 @@ from collections.abc import Sequence
 # What the extra `tls` of usbgate requires.
 TLS: Sequence[str] = ("twisted[tls] >= 24.11", "pyopenssl >= 24.3", "cryptography >= 42")
 
+# What the extra `nmea` requires.
+NMEA: Sequence[str] = ("pynmeagps >= 1.1",)
+
 
 def install_command(packages: Sequence[str]) -> str:
     """
