@@ -15,7 +15,7 @@ import click
 
 from usbgate.cli.connection import TIMEOUT, send_word
 from usbgate.cli.group import Moment, OneWord, pass_config
-from usbgate.cli.reach import reach_running
+from usbgate.cli.reach import load_settings, reach_running
 from usbgate.cli.reader import (
     Reader,
     daemon_options,
@@ -86,11 +86,25 @@ def sensors_command(config: Path | None, port: int | None, host: str | None, as_
 @click.command("devices")
 @daemon_options
 @json_option
+@click.option(
+    "--all", "every", is_flag=True, help="List all serial ports of this machine instead: what each is, and who has it."
+)
 @pass_config
-def devices_command(config: Path | None, port: int | None, host: str | None, as_json: bool) -> None:
+def devices_command(config: Path | None, port: int | None, host: str | None, as_json: bool, every: bool) -> None:
     """
     List the devices with their states and counts.
+
+    With --all, list the serial ports that this machine has, with the programs that have them open (those of other users
+    are shown to root only) and the lines with which usbgate uses them. That needs no daemon.
     """
+    if every:
+        if host is not None:
+            raise click.UsageError("--all is for this machine, not for --host")
+        from usbgate.cli.findings import Machine
+        from usbgate.cli.ports import show_ports
+
+        show_ports(load_settings(config), Machine(), as_json)
+        return
     with reading(config, host, port) as reader:
         devices = list(map(device_record, reader.fetch("devices")))
     if as_json:
