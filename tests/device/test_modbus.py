@@ -97,6 +97,17 @@ class FramingTests(SynchronousTestCase):
         self.assertEqual([*framing.feed(ANSWER), *framing.end()], [ANSWER])
         self.assertEqual((framing.take_noise()[0], framing.rest), (102_000, b""))
 
+    def test_writes(self) -> None:
+        """
+        What another master writes is whole frames, and no noise.
+        """
+        write = with_crc(b"\x02\x10\x00\x01\x00\x02\x04\x00\x05\x00\x06")
+        written = with_crc(b"\x02\x10\x00\x01\x00\x02")
+        framing, dialect = Framing(), Dialect()
+        frames = [frame for byte in write + written for frame in framing.feed(bytes([byte]))]
+        self.assertEqual((frames, framing.noise), ([write, written], 0))
+        self.assertEqual([dialect.decode(frame) for frame in frames], [(), ()])
+
     def test_function_of_three_bytes(self) -> None:
         """
         A response as long as a request is one if it is the answer to what was read.
@@ -134,7 +145,8 @@ class DialectTests(SynchronousTestCase):
             self.assertEqual(first, built(ReadDiscreteInputsRequest(2, 0, 7, 1)))
             (second,) = dialect.decode(built(ReadDiscreteInputsResponse(dev_id=2, bits=[True])))
             self.assertEqual(second, Reply(built(ReadInputRegistersRequest(dev_id=2, address=12, count=3))))
-            self.assertRaises(Malformed, dialect.decode, ANSWER)
+            for other in (b"\x03\x04\x06\xff\xf3\x00\x01\x86\xa0", b"\x02\x04\x02\x00\x07"):
+                self.assertRaises(Malformed, dialect.decode, with_crc(other))
             response = with_crc(b"\x02\x04\x06\xff\xf3\x00\x01\x86\xa0")
             if is_refused:
                 refused = ExceptionResponse(4, 2)
@@ -163,6 +175,15 @@ class DialectTests(SynchronousTestCase):
         self.assertRaises(Malformed, dialect.decode, with_crc(b"\x03\x04\x02\x00\x07"))
         for wrong in (request("3"), request("4"), request("boiler", "L", LEVEL="1")):
             self.assertRaises(Malformed, dialect.encode, wrong, None)
+
+    def test_another_master(self) -> None:
+        """
+        What another master reads is reported, and answers nobody.
+        """
+        dialect = Dialect(THREE_READS)
+        send(dialect, request("2"))
+        self.assertEqual(dialect.decode(built(ReadInputRegistersRequest(3, 0, 12, 1))), ())
+        self.assertEqual(dialect.decode(with_crc(b"\x03\x04\x02\x00\x07")), [report("boiler", T="7")])
 
     def test_long(self) -> None:
         """

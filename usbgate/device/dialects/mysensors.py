@@ -93,7 +93,8 @@ class Dialect(DialectBase):
     A node that has announced its sleep gets messages only then: it listens for some milliseconds.
     """
 
-    defaults: ClassVar[Mapping[str, object]] = {"baud": 115200}
+    # What is held for nodes that sleep takes places of the window for as long as somebody waits.
+    defaults: ClassVar[Mapping[str, object]] = {"baud": 115200, "window": 32}
     echoes = False  # a node says what it was set to in the same words
     named = True
 
