@@ -152,13 +152,13 @@ class DialectTests(SynchronousTestCase):
 
     def test_time_and_units(self) -> None:
         """
-        Nodes get the time in seconds of the local clock, and the configured units.
+        Nodes get the time in seconds of the local clock, and metric units.
         """
         before = os.environ.get("TZ")
         os.environ["TZ"] = "CET-1"
         time.tzset()
         try:
-            dialect = Dialect({"metric": False})
+            dialect = Dialect()
             dialect.now = lambda: 1_764_432_000.5
             self.assertEqual(dialect.decode(b"14;255;3;0;1;"), Reply(b"14;255;3;0;1;1764435600\n"))
         finally:
@@ -166,7 +166,7 @@ class DialectTests(SynchronousTestCase):
             if before is not None:
                 os.environ["TZ"] = before
             time.tzset()
-        self.assertEqual(dialect.decode(b"14;255;3;0;6;0"), Reply(b"14;255;3;0;6;I\n"))
+        self.assertEqual(dialect.decode(b"14;255;3;0;6;0"), Reply(b"14;255;3;0;6;M\n"))
 
     def test_request_of_a_node(self) -> None:
         """
@@ -217,7 +217,7 @@ class DialectTests(SynchronousTestCase):
         """
         A wrong option is refused by its name.
         """
-        wrong: dict[str, object] = {"metric": "yes", "version": "2.3"}
+        wrong: dict[str, object] = {"version": "2.3"}
         for key, value in wrong.items():
             with self.assertRaisesRegex(ValueError, f"^{key}: "):
                 Dialect({key: value})

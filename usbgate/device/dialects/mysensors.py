@@ -18,7 +18,7 @@ from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import Malformed
 from usbgate.core.model import Reply, Report, Request
 from usbgate.core.spelling import field_name
-from usbgate.device.dialect import DialectBase
+from usbgate.device.dialect import DialectBase, labelled
 from usbgate.device.framing import LineFraming
 from usbgate.device.options import DialectOptions
 
@@ -81,13 +81,28 @@ class _Place(NamedTuple):
     type: int
 
 
+_FIELDS: Mapping[str, Mapping[str, object]] = {
+    "TEMP": {"kind": "temperature"},
+    "HUM": {"kind": "humidity"},
+    "BATTERY": {"kind": "battery"},
+    "PRESSURE": {"kind": "atmospheric_pressure"},
+    "WATT": {"kind": "power"},
+    "KWH": {"kind": "energy"},
+    "VOLTAGE": {"kind": "voltage"},
+    "CURRENT": {"kind": "current"},
+    "STATUS": {"kind": "switch"},
+    "PERCENTAGE": {"unit": "%"},
+    "LIGHT-LEVEL": labelled("Light", "Lumière", unit="%"),
+}
+
+
 class Dialect(DialectBase):
     """
     The sensor of a child is `NODE.CHILD`, and that of the node itself `NODE`. Values are named by their types, without
     `V_`.
 
     Nodes get what they ask for: a number, which nobody else gets ever after; the time, in seconds of the local clock;
-    the unit system (metric, or with `metric = false` imperial); and what a value was set to last. What is set is
+    that units are metric; and what a value was set to last. What is set is
     written with the request of an echo, which answers.
 
     A node that has announced its sleep gets messages only then: it listens for some milliseconds.
@@ -95,11 +110,11 @@ class Dialect(DialectBase):
 
     # What is held for nodes that sleep takes places of the window for as long as somebody waits.
     defaults: ClassVar[Mapping[str, object]] = {"baud": 115200, "window": 32}
+    fields = _FIELDS
     echoes = False  # a node says what it was set to in the same words
     named = True
 
     def configure(self, options: DialectOptions) -> None:
-        self._units = "M" if options.flag("metric", True) else "I"
         self._forget()
 
     def _forget(self) -> None:
@@ -180,7 +195,7 @@ class Dialect(DialectBase):
         if type == _TIME:
             return Reply(_message(node, child, INTERNAL, _TIME, str(timegm(localtime(self.now())))))
         if type == _CONFIG:
-            return Reply(_message(node, child, INTERNAL, _CONFIG, self._units))
+            return Reply(_message(node, child, INTERNAL, _CONFIG, "M"))
         if type == _BATTERY:
             return self.report(str(node), [("BATTERY", payload)], self._asked.pop(str(node), None))
         if type in self._sleep_types:

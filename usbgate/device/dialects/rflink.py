@@ -16,7 +16,7 @@ from typing import ClassVar
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import NO_VALUE
 from usbgate.core.model import Report, Request
-from usbgate.device.dialect import DialectBase
+from usbgate.device.dialect import DialectBase, labelled
 from usbgate.device.framing import LineFraming
 from usbgate.device.options import DialectOptions
 
@@ -75,6 +75,30 @@ for _spell, _keys in (
     _VALUES |= dict.fromkeys(_keys.split(), _spell)
 
 
+_BATTERY = {"OK": {"en": "good", "fr": "bonne"}, "LOW": {"en": "low", "fr": "faible"}}
+
+_FIELDS = {
+    "TEMP": {"kind": "temperature"},
+    "HUM": {"kind": "humidity"},
+    "BARO": {"kind": "atmospheric_pressure"},
+    "CO2": {"kind": "carbon_dioxide"},
+    "LUX": {"kind": "illuminance"},
+    "WATT": {"kind": "power"},
+    "KWATT": {"kind": "power", "unit": "kW"},
+    "VOLT": {"kind": "voltage"},
+    "CURRENT": {"kind": "current"},
+    "WINSP": {"kind": "wind_speed", "unit": "km/h"},
+    "AWINSP": labelled("Average wind speed", "Vitesse moyenne du vent", kind="wind_speed", unit="km/h"),
+    "WINGS": labelled("Wind gusts", "Rafales", kind="wind_speed", unit="km/h"),
+    "WINDIR": labelled("Wind direction", "Direction du vent", unit="°"),
+    "WINCHL": labelled("Wind chill", "Température ressentie", kind="temperature"),
+    "WINTMP": {"kind": "temperature"},
+    "RAIN": labelled("Rain", "Pluie", kind="precipitation", unit="mm"),
+    "RAINRATE": labelled("Rain rate", "Intensité de la pluie", unit="mm/h"),
+    "BAT": labelled("Battery", "Pile", values=_BATTERY),
+}
+
+
 class Dialect(DialectBase):
     """
     The sensor is `PROTOCOL.ID`, or `PROTOCOL.ID.SWITCH` for what has one; blanks and the like become `-`. Numbers are
@@ -85,6 +109,7 @@ class Dialect(DialectBase):
     """
 
     defaults: ClassVar[Mapping[str, object]] = {"baud": 57600, "window": 1}
+    fields = _FIELDS
     named = True
     alone = True
 
