@@ -223,7 +223,7 @@ class BuildTests(SynchronousTestCase):
                 ("<SerialEndpoint /dev/other at 9600 baud>", "other", False),
             ],
         )
-        fields = {"TEMP-IN": FieldSettings(kind="temperature", label="Inside", unit="°C", decimals=1)}
+        fields = {"TEMP-IN": FieldSettings(kind="temperature", label="Inside", unit="°C", decimals=1, rank=0)}
         self.assertEqual(added, [(inf, fields), (0.0, fields)])
 
     def test_wrong_dialects(self) -> None:

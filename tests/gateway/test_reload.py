@@ -79,7 +79,7 @@ class ReloadTests(GatewayCase):
         What a dialect knows of a field goes on behind what is configured, attribute by attribute, however often that
         changes; it holds for the readings of its devices only, and its unit only for values without one.
         """
-        known = FieldSettings(kind="energy", label={"fr": "Base"}, values={"0": "none"}, unit="Wh", decimals=0)
+        known = FieldSettings(kind="energy", label={"fr": "Base"}, values={"0": "none"}, unit="Wh", decimals=0, rank=3)
         self.gateway.add_link(MemoryLink("meter", self.events), Rules(), fields={"VALUE": known})
         find = self.gateway.queries.field_settings
         of_meter = reading(device="meter")
@@ -94,7 +94,7 @@ class ReloadTests(GatewayCase):
             (FieldSettings(label="Index"), replace(known, label="Index")),
             (FieldSettings(unit="kWh"), replace(known, unit="kWh")),
             (FieldSettings(decimals=3, values={"1": "one"}), replace(known, decimals=3, values={"1": "one"})),
-            (FieldSettings(kind="ph", decimals=1), FieldSettings(kind="ph", decimals=1)),
+            (FieldSettings(kind="ph"), FieldSettings(kind="ph", rank=3)),
         ):
             self.change(s20=SensorSettings(fields={"VALUE": configured}))
             self.assertEqual(find(of_meter), expected)

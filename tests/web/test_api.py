@@ -95,6 +95,15 @@ class SensorTests(WebTestCase):
             },
         )
 
+    async def test_order(self) -> None:
+        """
+        The fields of a sensor are in the order of the dialect, behind them those that it does not know.
+        """
+        self.gateway.readings = [reading(1.0, sensor="28:FF:4C:01", field=field) for field in "XABY"]
+        self.gateway.known_fields = {"B": FieldSettings(rank=0), "A": FieldSettings(rank=1)}
+        body = await self.get("/api/v1/sensors/28%3AFF%3A4C%3A01")
+        self.assertEqual([each["field"] for each in body["fields"]], [*"BAXY"])
+
     async def test_presented(self) -> None:
         """
         A sensor has its presentation from the configuration and the dialect, and its fields say whether they are

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from usbgate.config.devices import with_defaults
 from usbgate.config.fields import KNOWN_KEYS, decode_fields
 from usbgate.config.settings import DEVICE_KEYS, DeviceSettings, Settings
@@ -77,7 +79,9 @@ def _dialect(name: str, configured: DeviceSettings) -> tuple[IDialect, DeviceSet
         device = with_defaults(configured, dialect.defaults)
         if dialect.alone and device.window > 1:
             raise ConfigError(f"window: expected 1, since answers of {device.dialect} do not say what they answer")
-        return dialect, device, decode_fields("dialect.fields.", dialect.fields, KNOWN_KEYS)
+        known = decode_fields("dialect.fields.", dialect.fields, KNOWN_KEYS)
+        fields = {field: replace(about, rank=rank) for rank, (field, about) in enumerate(known.items())}
+        return dialect, device, fields
     except (ValueError, ConfigError) as error:
         raise WrongDevice(f"device.{name}.{error}") from None
 

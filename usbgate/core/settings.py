@@ -6,7 +6,10 @@ Each attribute with a type of `usbgate.core.kinds` is a key of the file.
 
 from __future__ import annotations
 
+from math import inf
+
 from msgspec import Struct
+from msgspec.structs import replace
 
 from usbgate.core.fieldkinds import FIELD_KINDS
 from usbgate.core.fieldline import unit_of
@@ -37,6 +40,7 @@ class FieldSettings(Struct, frozen=True, kw_only=True):
         unit: The unit that the page shows after a number.
         decimals: The number of decimals that the page shows; None for as many as the device sent.
         alarm: The condition for an alarm.
+        rank: How late the page shows it among the fields of its sensor, as its dialect orders them; no setting.
     """
 
     kind: FieldKindName | None = None
@@ -45,6 +49,7 @@ class FieldSettings(Struct, frozen=True, kw_only=True):
     unit: Text | None = None
     decimals: Decimals | None = None
     alarm: AlarmCondition | None = None
+    rank: float = inf
 
     @property
     def states(self) -> bool:
@@ -64,7 +69,7 @@ class FieldSettings(Struct, frozen=True, kw_only=True):
             text: The text of the reading; if it has a unit of its own, the dialect's is not taken.
         """
         if self.kind is not None:
-            return self
+            return replace(self, rank=known.rank)
         unit = None if text is not None and unit_of(text) else known.unit
         return FieldSettings(
             kind=known.kind,
@@ -73,6 +78,7 @@ class FieldSettings(Struct, frozen=True, kw_only=True):
             unit=self.unit if self.unit is not None else unit,
             decimals=self.decimals if self.decimals is not None else known.decimals,
             alarm=self.alarm,
+            rank=known.rank,
         )
 
 

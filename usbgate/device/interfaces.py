@@ -78,8 +78,9 @@ class IDialect(Interface):
         " for these devices where the configuration says nothing else."
     )
     fields: Mapping[str, Mapping[str, object]] = Attribute(
-        "What the page should know of fields, by name: keys of `[sensor.ID.field.NAME]` but `alarm`, with values as in"
-        " the file. What the configuration of a sensor says goes before it."
+        "What the page should know of fields, by name, in the order in which it shows them: keys of"
+        " `[sensor.ID.field.NAME]` but `alarm`, with values as in the file. What the configuration of a sensor says"
+        " goes before it."
     )
     echo_mark: bytes | None = Attribute(
         "What every message that `encode` returns holds, for a dialect of field lines: a frame that holds this and a"

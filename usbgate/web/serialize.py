@@ -128,6 +128,7 @@ def _sensor_json(
     default_command: str,
     now: int,
 ) -> ApiSensor:
+    fields = sorted(((reading, field_settings(reading)) for reading in newest), key=lambda each: each[1].rank)
     device = settings.device or (known.device if known is not None else None)
     return ApiSensor(
         id=sensor,
@@ -140,7 +141,7 @@ def _sensor_json(
         reports=0 if known is None else known.reports,
         default_command=default_command,
         commands=[_command_json(button) for button in settings.commands],
-        fields=[_field_json(reading, field_settings(reading), reading.field in alarming, now) for reading in newest],
+        fields=[_field_json(reading, about, reading.field in alarming, now) for reading, about in fields],
     )
 
 

@@ -66,12 +66,35 @@ _MEDIA: Mapping[str, Mapping[str, str]] = {
 }
 
 _FIELDS: Mapping[str, Mapping[str, object]] = {
-    "VERSION": labelled("Version of the output", "Version du port P1"),
-    "TIME": labelled("The meter’s clock", "Horloge du compteur"),
-    **{f"IMPORT{t}": labelled(f"Energy imported{en}", f"Énergie prélevée{fr}", **_ENERGY) for t, en, fr in _TARIFFS},
-    **{f"EXPORT{t}": labelled(f"Energy exported{en}", f"Énergie injectée{fr}", **_ENERGY) for t, en, fr in _TARIFFS},
-    "TARIFF": labelled("Tariff", "Tarif en cours"),
     **{name: labelled(en, fr, **_POWER) for name, (en, fr) in _POWERS.items()},
+    **{f"IMPORT{t}": labelled(f"Import{en}", f"Prélèvement{fr}", **_ENERGY) for t, en, fr in _TARIFFS},
+    **{f"EXPORT{t}": labelled(f"Export{en}", f"Injection{fr}", **_ENERGY) for t, en, fr in _TARIFFS},
+    # Which medium the other meters measure differs from house to house.
+    **{
+        f"MBUS{n}{end}": labelled(f"Meter {n}{en}", f"Compteur {n}{fr}", **keys)
+        for n in "1234"
+        for end, en, fr, keys in (
+            ("", "", "", {"unit": "m³", "decimals": 3}),
+            ("-AT", ", read at", ", relevé à", {}),
+            ("-TYPE", ", medium", ", fluide", {"values": _MEDIA}),
+            ("-METER", ", identifier", ", identifiant", {}),
+            ("-EAN", ", EAN", ", EAN", {}),
+            ("-VALVE", ", valve", ", vanne", {"values": _VALVE}),
+        )
+    },
+    "TARIFF": labelled("Tariff", "Tarif en cours"),
+    **{
+        f"{name}-L{n}": labelled(f"{en}, phase {n}", f"{fr}, phase {n}", **keys)
+        for n in "123"
+        for name, en, fr, keys in (
+            *((name, *texts, _POWER) for name, texts in _POWERS.items()),
+            ("VOLTAGE", "Voltage", "Tension", {"kind": "voltage", "unit": "V"}),
+            ("CURRENT", "Current", "Intensité", {"kind": "current", "unit": "A"}),
+            ("POWER-FACTOR", "Power factor", "Facteur de puissance", {}),
+            ("SAGS", "Voltage sags", "Creux de tension", {}),
+            ("SWELLS", "Voltage swells", "Surtensions", {}),
+        )
+    },
     "POWER-AVERAGE": labelled("Power, mean of 15 min", "Puissance moyenne quart-horaire", **_POWER),
     "POWER-PEAK": labelled("Peak of the month", "Pointe du mois", **_POWER),
     "POWER-PEAK-AT": labelled("Peak of the month, time", "Pointe du mois, date et heure"),
@@ -89,31 +112,8 @@ _FIELDS: Mapping[str, Mapping[str, object]] = {
     "FAILURE-LOG": labelled("List of long power failures", "Journal des coupures longues"),
     "MESSAGE": labelled("Message", "Message"),
     "MESSAGE-CODE": labelled("Code of the message", "Code du message"),
-    **{
-        f"{name}-L{n}": labelled(f"{en}, phase {n}", f"{fr}, phase {n}", **keys)
-        for n in "123"
-        for name, en, fr, keys in (
-            *((name, *texts, _POWER) for name, texts in _POWERS.items()),
-            ("VOLTAGE", "Voltage", "Tension", {"kind": "voltage", "unit": "V"}),
-            ("CURRENT", "Current", "Intensité", {"kind": "current", "unit": "A"}),
-            ("POWER-FACTOR", "Power factor", "Facteur de puissance", {}),
-            ("SAGS", "Voltage sags", "Creux de tension", {}),
-            ("SWELLS", "Voltage swells", "Surtensions", {}),
-        )
-    },
-    # Which medium the other meters measure differs from house to house.
-    **{
-        f"MBUS{n}{end}": labelled(f"Meter {n}{en}", f"Compteur {n}{fr}", **keys)
-        for n in "1234"
-        for end, en, fr, keys in (
-            ("", "", "", {"unit": "m³", "decimals": 3}),
-            ("-AT", ", read at", ", relevé à", {}),
-            ("-TYPE", ", medium", ", fluide", {"values": _MEDIA}),
-            ("-METER", ", identifier", ", identifiant", {}),
-            ("-EAN", ", EAN", ", EAN", {}),
-            ("-VALVE", ", valve", ", vanne", {"values": _VALVE}),
-        )
-    },
+    "VERSION": labelled("Version of the output", "Version du port P1"),
+    "TIME": labelled("The meter’s clock", "Horloge du compteur"),
 }
 
 # As meters spell them. A value in another one, such as heat in GJ, keeps it.

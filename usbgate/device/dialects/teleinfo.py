@@ -84,62 +84,62 @@ _DATED: Mapping[str, Mapping[str, object]] = {
 }
 
 _FIELDS: Mapping[str, Mapping[str, object]] = {
-    # historique
-    "OPTARIF": labelled("Tariff option", "Option tarifaire"),
-    "ISOUSC": labelled("Subscribed current", "Intensité souscrite", **_CURRENT),
-    "BASE": labelled("All hours", "Base", **_ENERGY),
-    "HCHC": labelled("Off-peak", "Heures creuses", **_ENERGY),
-    "HCHP": labelled("Peak", "Heures pleines", **_ENERGY),
-    "EJPHN": labelled("EJP, normal hours", "EJP, heures normales", **_ENERGY),
-    "EJPHPM": labelled("EJP, mobile peak", "EJP, pointe mobile", **_ENERGY),
-    **{
-        f"BBR{hours}J{day}": labelled(f"{en}, {colour} days", f"{fr}, jours {couleur}", **_ENERGY)
-        for hours, en, fr in (("HC", "Off-peak", "Heures creuses"), ("HP", "Peak", "Heures pleines"))
-        for day, colour, couleur in (("B", "blue", "bleus"), ("W", "white", "blancs"), ("R", "red", "rouges"))
-    },
-    "PEJP": labelled("EJP notice", "Préavis EJP", kind="duration", unit="min"),
-    "PTEC": labelled("Tariff period", "Période tarifaire en cours", values=_PERIODS),
-    "DEMAIN": labelled("Tomorrow’s colour", "Couleur du lendemain", values=_COLOURS),
-    "IINST": labelled("Current", "Intensité instantanée", **_CURRENT),
-    "IMAX": labelled("Highest current", "Intensité maximale", **_CURRENT),
-    "ADPS": labelled("Subscribed power exceeded", "Dépassement de puissance souscrite", **_CURRENT),
-    **{f"IINST{n}": labelled(f"Current, phase {n}", f"Intensité, phase {n}", **_CURRENT) for n in "123"},
-    **{
-        f"IMAX{n}": labelled(f"Highest current, phase {n}", f"Intensité maximale, phase {n}", **_CURRENT) for n in "123"
-    },
-    **{
-        f"ADIR{n}": labelled(
-            f"Subscribed current exceeded, phase {n}", f"Dépassement d’intensité, phase {n}", **_CURRENT
-        )
-        for n in "123"
-    },
     "PAPP": labelled("Apparent power", "Puissance apparente", **_APPARENT),
-    "PMAX": labelled("Highest power", "Puissance maximale", **_POWER),
-    "PPOT": labelled("Presence of phases", "Présence des potentiels"),
-    "HHPHC": labelled("Group of off-peak hours", "Groupe horaire"),
-    "MOTDETAT": labelled("Status word", "Mot d’état"),
-    # standard
-    "VTIC": labelled("Version of the output", "Version de la TIC"),
-    "DATE": labelled("The meter’s clock", "Horloge du compteur"),
-    "NGTF": labelled("Tariff calendar", "Calendrier tarifaire"),
-    "LTARF": labelled("Tariff", "Tarif en cours"),
-    "EAST": labelled("Energy imported, total", "Énergie soutirée totale", **_ENERGY),
-    "EAIT": labelled("Energy exported, total", "Énergie injectée totale", **_ENERGY),
-    **{f"EASF{n:02}": labelled(f"Supplier’s index {n}", f"Index fournisseur {n}", **_ENERGY) for n in range(1, 11)},
-    **{
-        f"EASD{n:02}": labelled(f"Grid operator’s index {n}", f"Index distributeur {n}", **_ENERGY) for n in range(1, 5)
-    },
-    **{f"ERQ{n}": labelled(f"Reactive energy Q{n}", f"Énergie réactive Q{n}", unit="varh") for n in "1234"},
-    **{f"IRMS{n}": labelled(f"Current, phase {n}", f"Courant efficace, phase {n}", **_CURRENT) for n in "123"},
-    **{f"URMS{n}": labelled(f"Voltage, phase {n}", f"Tension efficace, phase {n}", **_VOLTAGE) for n in "123"},
-    "PREF": labelled("Reference power", "Puissance de référence", kind="apparent_power", unit="kVA"),
-    "PCOUP": labelled("Cut-off power", "Puissance de coupure", kind="apparent_power", unit="kVA"),
     "SINSTS": labelled("Apparent power imported", "Puissance apparente soutirée", **_APPARENT),
     **{
         f"SINSTS{n}": labelled(f"Apparent power imported, phase {n}", f"Puissance apparente, phase {n}", **_APPARENT)
         for n in "123"
     },
     "SINSTI": labelled("Apparent power exported", "Puissance apparente injectée", **_APPARENT),
+    "BASE": labelled("All hours", "Base", **_ENERGY),
+    "HCHC": labelled("Off-peak", "Heures creuses", **_ENERGY),
+    "HCHP": labelled("Peak", "Heures pleines", **_ENERGY),
+    "EAST": labelled("Energy imported, total", "Énergie soutirée totale", **_ENERGY),
+    "EAIT": labelled("Energy exported, total", "Énergie injectée totale", **_ENERGY),
+    "PTEC": labelled("Tariff period", "Période tarifaire en cours", values=_PERIODS),
+    "LTARF": labelled("Tariff", "Tarif en cours"),
+    "DEMAIN": labelled("Tomorrow’s colour", "Couleur du lendemain", values=_COLOURS),
+    **{
+        f"BBR{hours}J{day}": labelled(f"{en}, {colour} days", f"{fr}, jours {couleur}", **_ENERGY)
+        for hours, en, fr in (("HC", "Off-peak", "Heures creuses"), ("HP", "Peak", "Heures pleines"))
+        for day, colour, couleur in (("B", "blue", "bleus"), ("W", "white", "blancs"), ("R", "red", "rouges"))
+    },
+    "EJPHN": labelled("EJP, normal hours", "EJP, heures normales", **_ENERGY),
+    "EJPHPM": labelled("EJP, mobile peak", "EJP, pointe mobile", **_ENERGY),
+    "PEJP": labelled("EJP notice", "Préavis EJP", kind="duration", unit="min"),
+    **{f"EASF{n:02}": labelled(f"Supplier’s index {n}", f"Index fournisseur {n}", **_ENERGY) for n in range(1, 11)},
+    "IINST": labelled("Current", "Intensité instantanée", **_CURRENT),
+    **{f"IINST{n}": labelled(f"Current, phase {n}", f"Intensité, phase {n}", **_CURRENT) for n in "123"},
+    **{f"IRMS{n}": labelled(f"Current, phase {n}", f"Courant efficace, phase {n}", **_CURRENT) for n in "123"},
+    **{f"URMS{n}": labelled(f"Voltage, phase {n}", f"Tension efficace, phase {n}", **_VOLTAGE) for n in "123"},
+    "ADPS": labelled("Subscribed power exceeded", "Dépassement de puissance souscrite", **_CURRENT),
+    **{
+        f"ADIR{n}": labelled(
+            f"Subscribed current exceeded, phase {n}", f"Dépassement d’intensité, phase {n}", **_CURRENT
+        )
+        for n in "123"
+    },
+    "IMAX": labelled("Highest current", "Intensité maximale", **_CURRENT),
+    **{
+        f"IMAX{n}": labelled(f"Highest current, phase {n}", f"Intensité maximale, phase {n}", **_CURRENT) for n in "123"
+    },
+    "PMAX": labelled("Highest power", "Puissance maximale", **_POWER),
+    **_DATED,
+    # what rarely changes
+    "OPTARIF": labelled("Tariff option", "Option tarifaire"),
+    "ISOUSC": labelled("Subscribed current", "Intensité souscrite", **_CURRENT),
+    "PPOT": labelled("Presence of phases", "Présence des potentiels"),
+    "HHPHC": labelled("Group of off-peak hours", "Groupe horaire"),
+    "MOTDETAT": labelled("Status word", "Mot d’état"),
+    "VTIC": labelled("Version of the output", "Version de la TIC"),
+    "DATE": labelled("The meter’s clock", "Horloge du compteur"),
+    "NGTF": labelled("Tariff calendar", "Calendrier tarifaire"),
+    **{
+        f"EASD{n:02}": labelled(f"Grid operator’s index {n}", f"Index distributeur {n}", **_ENERGY) for n in range(1, 5)
+    },
+    **{f"ERQ{n}": labelled(f"Reactive energy Q{n}", f"Énergie réactive Q{n}", unit="varh") for n in "1234"},
+    "PREF": labelled("Reference power", "Puissance de référence", kind="apparent_power", unit="kVA"),
+    "PCOUP": labelled("Cut-off power", "Puissance de coupure", kind="apparent_power", unit="kVA"),
     "STGE": labelled("Status register", "Registre de statuts"),
     "MSG1": labelled("Message", "Message"),
     "MSG2": labelled("Short message", "Message ultra-court"),
@@ -150,7 +150,6 @@ _FIELDS: Mapping[str, Mapping[str, object]] = {
     "NJOURF+1": labelled("Kind of the next day", "Prochain jour tarifaire"),
     "PJOURF+1": labelled("Profile of the next day", "Profil du prochain jour"),
     "PPOINTE": labelled("Profile of the next peak day", "Profil du prochain jour de pointe"),
-    **_DATED,
 }
 
 

@@ -94,11 +94,13 @@ export class Card {
       row.icon.replaceChildren(...[kindSign(field.kind)].filter(Boolean));
     }
     row.reading.classList.toggle("text", field.value === null || field.states);
-    row.reading.classList.toggle("long", text.length > 8);
-    row.reading.classList.toggle("wide", field.value === null);
+    const long = text.length > 8; // such as the index of a meter, whose sparkline would be a straight line
+    const wide = field.value === null || long;
+    row.reading.classList.toggle("long", long);
+    row.reading.classList.toggle("wide", wide);
     row.node.classList.toggle("alarming", field.alarming);
     if (row.spark && this.seen) {
-      setAttribute(row.spark.parentNode, "hidden", field.value === null ? "" : null);
+      setAttribute(row.spark.parentNode, "hidden", wide ? "" : null);
       draw(row.spark, sensor.id, field);
     }
     return row.node;
