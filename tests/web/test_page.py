@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 
@@ -445,6 +446,28 @@ class StateTests(PageCase):
         expect(self.card(page, "cellar door").locator(".reading")).to_have_text("closed")
         page.evaluate("location.hash = '#/sensor/95'")
         expect(page.get_by_role("img", name=re.compile("door: closed"))).to_be_visible()
+
+    def test_late_response(self) -> None:
+        """
+        A report is shown at once, even if the response by which the page knows the time came late.
+        """
+        page = self.show("#/sensor/95")
+
+        def late(route: Route) -> None:
+            found = route.fetch().json()
+            begun = (datetime.fromisoformat(found["now"]) - timedelta(minutes=5)).isoformat()
+            route.fulfill(json={**found, "now": begun})
+
+        page.route("**/api/v1/sensors", late)
+        self.addCleanup(page.unroute, "**/api/v1/sensors")
+        with page.expect_response("**/api/v1/status"):
+            self.refetch(page)
+        newest = page.get_by_role("region", name="Changes: door").get_by_role("row").nth(1)
+        flat().say("95", "OPEN:0")
+        page.get_by_text("Changes: door").click()
+        expect(newest).to_contain_text("closed")
+        flat().say("95", "OPEN:1")
+        expect(newest).to_contain_text("open")
 
     def test_words(self) -> None:
         """

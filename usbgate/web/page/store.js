@@ -232,6 +232,8 @@ class Store extends Listeners {
 
   /** Store the values of a report; for a new field, fetch its unit and the rest. */
   addValues(id, device, at, values) {
+    // A response that came late has left the clock behind: no report is of the future, or a chart would not show it.
+    this.clock.at += Math.max(0, Date.parse(at) - this.now());
     const deviceState = this.devices.get(device)?.state ?? "online";
     const { isNew, hasNewField } = this.known.add(id, { device, deviceState, at, values });
     if (Object.keys(values).length) this.asks.clearFailures(id);
