@@ -4,7 +4,7 @@ A device on a pty that sends the same again and again, in a thread, for a comman
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -13,13 +13,13 @@ from tests.support.running import PtyDevice
 
 
 @contextmanager
-def talking(path: Path, data: bytes, every: float = 0.02) -> Iterator[PtyDevice]:
+def talking(path: Path, data: bytes | Callable[[], bytes], every: float = 0.02) -> Iterator[PtyDevice]:
     """
     Plug it in.
 
     Args:
         path: The symlink to make.
-        data: What it sends.
+        data: What it sends, or what returns that.
         every: Seconds between two times.
     """
     device = PtyDevice(path)
@@ -27,7 +27,7 @@ def talking(path: Path, data: bytes, every: float = 0.02) -> Iterator[PtyDevice]
 
     def talk() -> None:
         while not over.wait(every):
-            device.pour(data)
+            device.pour(data if isinstance(data, bytes) else data())
 
     thread = Thread(target=talk)
     thread.start()

@@ -29,12 +29,14 @@ class Borrowed(NamedTuple):
         path: The path of its tty.
         place: What the configuration should call it: as the command was given it, or as it is configured.
         device: What is configured of it, with the defaults of its dialect; None if nothing is.
+        name: What the configuration, or the daemon, calls it; None if neither knows it.
         lender: The name of the device of the daemon that lends it; None if no daemon has it.
     """
 
     path: str
     place: str
     device: DeviceSettings | None
+    name: str | None
     lender: str | None
 
 
@@ -72,7 +74,7 @@ def borrowed(config: Path | None, port: int | None, wanted: str | None) -> Itera
         else:
             (lease,) = send_word(connection, f"lend {lender}", TIMEOUT)
             path = parse(lease.encode())["PORT"]
-        yield Borrowed(path, place, None if device is None else _complete(device), lender)
+        yield Borrowed(path, place, None if device is None else _complete(device), lender or name, lender)
 
 
 def _only(devices: Mapping[str, DeviceSettings]) -> str:

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import click
 
+from usbgate.cli.guess import guess_command
 from usbgate.core.recording import UnreadableRecording, is_recording, sent_by_device
 
 PIECE = 16  # bytes that are fed at a time: so far, noise may be shown too late
@@ -23,6 +24,9 @@ def dialect_command() -> None:
     """
     See what a dialect makes of what a device sends.
     """
+
+
+dialect_command.add_command(guess_command)
 
 
 @dialect_command.command("try")
