@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import usbgate
 from tests.support.folders import new_folder
 from tests.support.running import ROOT, TWISTD, environment
-from usbgate.core.extras import NMEA, TLS
+from usbgate.core.extras import NMEA, REGEX, TLS
 from usbgate.store.embedded.postmaster import PACKAGE
 from usbgate.web.static import TYPES
 
@@ -119,7 +119,7 @@ class WheelTests(SynchronousTestCase):
         setup.read(ROOT / "setup.cfg")
         extras = setup["options.extras_require"]
         self.assertIn(PACKAGE, extras["embedded"].splitlines())
-        for name, packages in (("tls", TLS), ("nmea", NMEA)):
+        for name, packages in (("tls", TLS), ("nmea", NMEA), ("regex", REGEX)):
             self.assertEqual([line for line in extras[name].splitlines() if line], [*packages])
 
     def test_one_version(self) -> None:

@@ -15,6 +15,9 @@ TLS: Sequence[str] = ("twisted[tls] >= 24.11", "pyopenssl >= 24.3", "cryptograph
 # What the extra `nmea` requires.
 NMEA: Sequence[str] = ("pynmeagps >= 1.1",)
 
+# What the extra `regex` requires.
+REGEX: Sequence[str] = ("google-re2 >= 1.1",)
+
 
 def install_command(packages: Sequence[str]) -> str:
     """

@@ -74,6 +74,16 @@ class DialectOptions:
             return list(texts)
         _refuse(key, 'texts such as ["A", "B"]', value)
 
+    def phrases(self, key: str, usual: Sequence[str] = ()) -> list[str]:
+        """
+        Take a list of texts that may have blanks, or one of these.
+        """
+        value = self._take(key, usual)
+        texts = [value] if isinstance(value, str) else value
+        if isinstance(texts, list | tuple) and texts and all(isinstance(text, str) and text for text in texts):
+            return list(texts)
+        _refuse(key, "a text, or a list of texts", value)
+
     def table(self, key: str) -> Mapping[str, list[str]]:
         """
         Take a table of texts, or of lists of texts; usually there is none.
