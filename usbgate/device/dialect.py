@@ -25,6 +25,10 @@ def labelled(en: str, fr: str, **keys: object) -> Mapping[str, object]:
     return {"label": {"en": en, "fr": fr}, **keys}
 
 
+def _epoch() -> float:
+    return 0.0
+
+
 @implementer(IDialect)
 class DialectBase:
     """
@@ -41,7 +45,7 @@ class DialectBase:
     tags = False
 
     def __init__(self, options: Mapping[str, object] = {}) -> None:
-        self.now: Callable[[], float] = lambda: 0.0
+        self.now: Callable[[], float] = _epoch
         self.kept: MutableMapping[str, str] = {}
         self.left_out = 0
         self.notices: list[str] = []
