@@ -92,7 +92,7 @@ def guess_dialects(data: bytes, names: Iterable[str] | None = None) -> list[Gues
 
     Args:
         data: What was received, from any byte to any other.
-        names: The dialects; None for all that come with usbgate and need no options.
+        names: The dialects; None for all that come with usbgate, but `regex`.
     """
     found = []
     for name in _names() if names is None else names:
@@ -103,7 +103,8 @@ def guess_dialects(data: bytes, names: Iterable[str] | None = None) -> list[Gues
 
 
 def _names() -> Iterator[str]:
-    return (module.name for module in pkgutil.iter_modules(dialects.__path__))
+    # `regex` would read the first number of any line.
+    return (module.name for module in pkgutil.iter_modules(dialects.__path__) if module.name != "regex")
 
 
 def _try(name: str, options: Mapping[str, object], data: bytes) -> Guess | None:
