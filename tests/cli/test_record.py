@@ -105,6 +105,18 @@ class RecordTests(SynchronousTestCase):
                 self.assertEqual(found.output, f"recording {tty} at 9600 baud, 7E1, lent by usbgate (uno)\n")
                 self.file.unlink()
 
+    def test_lent_by_name(self) -> None:
+        """
+        The name that only the daemon has for it is good enough, and the file says which device it was.
+        """
+        with talking(self.path, SENT):
+            tty = os.readlink(self.path)
+            replies = {"devices": ["DEV:uno_PATH:/dev/board_STATE:online_SINCE:2026-01-01T00:00:00Z"]}
+            with replying({**replies, "lend uno": [f"DEV:uno_PORT:{tty}"]}) as (port, _):
+                found = self.record("--device", "uno", port=port, seconds=0.01)
+        self.assertEqual(found.exit_code, 0, found.output)
+        self.assertTrue(self.file.read_text().splitlines()[1].startswith("# /dev/board, 9600 baud, 8N1, 20"))
+
     def test_refused(self) -> None:
         """
         What is no device is one line.

@@ -6,11 +6,16 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
+from typing import Any
 
+from click.testing import CliRunner, Result
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from usbgate.cli.main import main
 from usbgate.core.recording import UnreadableRecording
+from usbgate.simulator import service
 from usbgate.simulator.replay import BYTES_PER_SECOND, CHUNK, Replay, read_script
 from usbgate.simulator.service import Simulator
 
@@ -72,6 +77,49 @@ class ReplayTests(SynchronousTestCase):
         """
         for data in (b"", b"# usbgate recording\n", b'# usbgate recording\n1 > "x"\n'):
             self.assertRaises(UnreadableRecording, read_script, data)
+
+
+class CommandTests(SynchronousTestCase):
+    """
+    `usbgate simulate --replay`.
+    """
+
+    def simulate(self, data: bytes, *arguments: str) -> tuple[Result, list[Any]]:
+        """
+        Run the command with a file, but not the reactor; return also with what that would run.
+        """
+        file = Path(self.mktemp())
+        file.write_bytes(data)
+        started: list[Any] = []
+        self.patch(service, "run", lambda reactor, *what: started.append(what))
+        return CliRunner().invoke(main, ["simulate", "x", "--replay", str(file), *arguments]), started
+
+    def test_options(self) -> None:
+        """
+        Speed and loop are as given.
+        """
+        found, [(path, board, what)] = self.simulate(RECORDING, "--speed", "4", "--loop")
+        self.assertEqual((found.exit_code, str(path)), (0, "x"), found.output)
+        board.power_on(0)
+        self.assertEqual((board.next_due, len(board.due(1)), board.next_due), (0.25, 2, 1.25))
+        self.assertTrue(what.startswith("a replay of "))
+
+    def test_refused(self) -> None:
+        """
+        Options that do not go together, and a file that is wrong, are one line.
+        """
+        for data, arguments, status, error in [
+            (RECORDING, ["--mute"], 64, "--mute is not for a replay"),
+            (RECORDING, ["--noise", "0"], 64, "--noise is not for a replay"),
+            (RECORDING + b"x", [], 1, "line 5: expected"),
+            (b"", [], 1, "there is nothing to send"),
+        ]:
+            found, started = self.simulate(data, *arguments)
+            self.assertEqual((found.exit_code, started), (status, []), found.output)
+            self.assertIn(error, found.output)
+        for option in (["--loop"], ["--speed", "2"]):
+            found = CliRunner().invoke(main, ["simulate", "x", *option])
+            self.assertEqual((found.exit_code, "requires --replay" in found.output), (64, True))
 
 
 class ReplayPortTests(TestCase):

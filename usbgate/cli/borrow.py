@@ -5,7 +5,7 @@ Get a serial port for a command: from the daemon, which lends it, or from the sy
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,14 +30,14 @@ class Borrowed(NamedTuple):
         place: What the configuration should call it: as the command was given it, or as it is configured.
         device: What is configured of it, with the defaults of its dialect; None if nothing is.
         name: What the configuration, or the daemon, calls it; None if neither knows it.
-        lender: The name of the device of the daemon that lends it; None if no daemon has it.
+        is_lent: Whether the daemon lends it.
     """
 
     path: str
     place: str
     device: DeviceSettings | None
     name: str | None
-    lender: str | None
+    is_lent: bool
 
 
 @contextmanager
@@ -72,9 +72,12 @@ def borrowed(config: Path | None, port: int | None, wanted: str | None) -> Itera
         if lender is None:
             path = _tty(place)
         else:
-            (lease,) = send_word(connection, f"lend {lender}", TIMEOUT)
+            name = str(lender["name"])
+            (lease,) = send_word(connection, f"lend {name}", TIMEOUT)
             path = parse(lease.encode())["PORT"]
-        yield Borrowed(path, place, None if device is None else _complete(device), lender or name, lender)
+            if device is None:  # it may be wanted by the name that the daemon has for it
+                place = lender["path"] or path
+        yield Borrowed(path, place, None if device is None else _complete(device), name, lender is not None)
 
 
 def _only(devices: Mapping[str, DeviceSettings]) -> str:
@@ -91,10 +94,10 @@ def _only(devices: Mapping[str, DeviceSettings]) -> str:
         raise click.UsageError(str(error)) from None
 
 
-def _lender(known: Iterable[Record], names: tuple[str | None, ...], place: str) -> str | None:
+def _lender(known: Iterable[Record], names: Collection[str | None], place: str) -> Record | None:
     for record in known:
         if record["name"] in names or (record["path"] is not None and _same(record["path"], place)):
-            return str(record["name"])
+            return record
     return None
 
 

@@ -83,7 +83,7 @@ def record_command(
                 open_port(lease.path, settings) as opened,
                 click.open_file("-", "w") if str(file) == "-" else file.open("x") as output,
             ):
-                lent = f", lent by usbgate ({lease.lender})" if lease.lender else ""
+                lent = f", lent by usbgate ({lease.name})" if lease.is_lent else ""
                 click.echo(f"recording {lease.path} at {settings.baud} baud, {settings.line}{lent}", err=True)
                 writer = RecordingWriter(output.write, time.monotonic())
                 writer.comment(f"{lease.place}, {settings.baud} baud, {settings.line}, {_now()}")
@@ -96,8 +96,7 @@ def record_command(
     except DeviceError as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
-        where = error.filename or through or "the device"
-        raise click.ClickException(f"{where}: {error.strerror or error}") from None
+        raise click.ClickException(f"{error.filename or file}: {error.strerror or error}") from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

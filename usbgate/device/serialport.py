@@ -108,7 +108,12 @@ class LockedSerial(serial.Serial):
             BlockingIOError: It takes none.
             OSError: It was unplugged.
         """
-        return os.write(self.fileno(), data)
+        try:
+            return os.write(self.fileno(), data)
+        except BlockingIOError:
+            raise
+        except OSError:  # EIO
+            raise OSError(errno.EIO, "the device was unplugged", self.port) from None
 
     def close(self) -> None:
         """
