@@ -55,6 +55,24 @@ class DialectTests(SynchronousTestCase):
             ],
         )
 
+    def test_fields(self) -> None:
+        """
+        What is known of fields is known of those that sentences have.
+        """
+        found: set[str] = set()
+        for body in (
+            b"GNGGA,103607.00,5327.03942,N,00214.42462,W,1,06,5.88,56.0,M,48.5,M,,",
+            b"GNGLL,5327.03942,N,00214.42462,W,103607.00,A,A",
+            b"GNGNS,103607.00,5327.03942,N,00214.42462,W,AANN,06,5.88,56.0,48.5,,,V",
+            b"GNRMC,103607.00,A,5327.03942,N,10214.42462,W,0.046,10.0,060321,,,A,V",
+            *(b"GNVTG,10,T,11,M,1,N,2,K,A", b"GPHDT,274.07,T", b"IIHDG,70.6,,,,W", b"SDDPT,2.5,0.3,"),
+            *(b"WIMWV,214.8,R,0.1,N,A", b"SDDBT,8.1,f,2.5,M,1.3,F"),
+        ):
+            report = Dialect().decode(sentence(body))
+            assert isinstance(report, Report)
+            found |= dict(report.values).keys()
+        self.assertEqual(Dialect.fields.keys() - found, set())
+
     def test_options(self) -> None:
         """
         A wrong option is refused by its name.

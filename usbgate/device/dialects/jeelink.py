@@ -20,7 +20,7 @@ from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import NO_VALUE, WRONG_CHECKSUM
 from usbgate.core.model import Report
 from usbgate.core.spelling import field_name
-from usbgate.device.dialect import DialectBase
+from usbgate.device.dialect import DialectBase, labelled
 from usbgate.device.framing import LineFraming
 from usbgate.device.options import DialectOptions
 
@@ -39,6 +39,24 @@ _NO_BYTE = 255  # of what a weather station does not measure, the first byte
 _CODES = {**dict.fromkeys("bBhHiIlLqQ", 0), "f": 7, "d": 15}
 _FACTOR = re.compile(r"[+-]?[0-9]*\.?[0-9]+")
 
+_BATTERY = {"0": {"en": "good", "fr": "bonne"}, "1": {"en": "low", "fr": "faible"}}
+
+_FIELDS: Mapping[str, Mapping[str, object]] = {
+    "TEMP": {"kind": "temperature"},
+    "TEMP2": labelled("Second temperature", "Deuxième température", kind="temperature"),
+    "HUM": {"kind": "humidity"},
+    "PRESSURE": {"kind": "atmospheric_pressure"},
+    "RAIN": labelled("Rain", "Pluie", kind="precipitation", unit="mm"),
+    "WIND": {"kind": "wind_speed", "unit": "m/s", "decimals": 1},
+    "GUST": labelled("Wind gusts", "Rafales", kind="wind_speed", unit="m/s", decimals=1),
+    "WIND-DIRECTION": labelled("Wind direction", "Direction du vent", unit="°"),
+    "BATTERY-LOW": labelled("Battery", "Pile", values=_BATTERY),
+    "BATTERY-NEW": labelled(
+        "New battery", "Pile neuve", values={"0": {"en": "no", "fr": "non"}, "1": {"en": "yes", "fr": "oui"}}
+    ),
+    "RSSI": {"kind": "signal_strength"},
+}
+
 
 class _Table(NamedTuple):
     # The fields of a node's packets: names, perhaps empty, digits of floats, and factors.
@@ -55,6 +73,7 @@ class Dialect(DialectBase):
     """
 
     defaults: ClassVar[Mapping[str, object]] = {"baud": 57600}
+    fields = _FIELDS
 
     def configure(self, options: DialectOptions) -> None:
         self._nodes = {_number(node): _table(node, fields) for node, fields in options.table("nodes").items()}

@@ -20,7 +20,7 @@ from usbgate.core.extras import NMEA, install_command
 from usbgate.core.fieldline import LINE_LIMIT, NO_VALUE, WRONG_CHECKSUM, without_checksum
 from usbgate.core.model import Report
 from usbgate.core.spelling import field_name
-from usbgate.device.dialect import DialectBase
+from usbgate.device.dialect import DialectBase, labelled
 from usbgate.device.framing import FramingBase
 from usbgate.device.options import DialectOptions
 
@@ -39,6 +39,42 @@ _HEAD = re.compile(rb"[$!][A-Z][A-Z0-9]{2,}[,*]")
 _WITHOUT = ("GSV", "GSA", "GRS", "TIME", "DATE")
 
 _SIGNS = frozenset({"NS", "EW", "msgId"})  # latitude and longitude have a sign; the message id is in the names
+
+_QUALITIES = {
+    "0": {"en": "no position", "fr": "pas de position"},
+    "1": {"en": "GPS", "fr": "GPS"},
+    "2": {"en": "differential", "fr": "différentiel"},
+    "4": {"en": "RTK, fixed", "fr": "RTK fixe"},
+    "5": {"en": "RTK, float", "fr": "RTK flottant"},
+    "6": {"en": "estimated", "fr": "estimé"},
+}
+_VALIDITY = {"A": {"en": "valid", "fr": "valide"}, "V": {"en": "not valid", "fr": "non valide"}}
+
+_DEGREES: Mapping[str, object] = {"unit": "°", "decimals": 6}
+
+# Those of the sentences that most receivers and instruments send.
+_FIELDS: Mapping[str, Mapping[str, object]] = {
+    "GGA.LAT": labelled("Latitude", "Latitude", **_DEGREES),
+    "GGA.LON": labelled("Longitude", "Longitude", **_DEGREES),
+    "GGA.ALT": labelled("Altitude", "Altitude", unit="m"),
+    "GGA.QUALITY": labelled("Position", "Position", values=_QUALITIES),
+    "GGA.NUMSV": labelled("Satellites", "Satellites"),
+    "GGA.HDOP": labelled("Dilution of precision", "Dilution de précision"),
+    "RMC.SPD": labelled("Speed over ground", "Vitesse fond", unit="kn", decimals=1),
+    "RMC.COG": labelled("Course over ground", "Route fond", unit="°"),
+    "RMC.STATUS": labelled("Status", "État", values=_VALIDITY),
+    "HDT.HEADINGT": labelled("Heading, true", "Cap vrai", unit="°"),
+    "HDG.HEADINGM": labelled("Heading, magnetic", "Cap magnétique", unit="°"),
+    "DPT.DEPTH": labelled("Depth", "Profondeur", unit="m"),
+    "MWV.ANGLE": labelled("Wind angle", "Angle du vent", unit="°"),
+    "MWV.SPEED": labelled("Wind speed", "Vitesse du vent"),
+    "DBT.DEPTHM": labelled("Depth below the transducer", "Profondeur sous la sonde", unit="m"),
+    # Others repeat these, and keep their names.
+    **{f"{sentence}.{name}": _DEGREES for sentence in ("RMC", "GLL", "GNS") for name in ("LAT", "LON")},
+    "VTG.COGT": {"unit": "°"},
+    "VTG.SOGN": {"unit": "kn", "decimals": 1},
+    "VTG.SOGK": {"unit": "km/h", "decimals": 1},
+}
 
 
 def _has_count(fields: Mapping[str, Any]) -> bool:
@@ -100,6 +136,7 @@ class Dialect(DialectBase):
     """
 
     defaults: ClassVar[Mapping[str, object]] = {"store": "on change, at least every 5m"}
+    fields = _FIELDS
 
     def configure(self, options: DialectOptions) -> None:
         self._sensor = options.sensor("sensor", "")
