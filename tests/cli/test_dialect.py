@@ -58,6 +58,12 @@ class TryTests(SynchronousTestCase):
         self.assertEqual(found.exit_code, 1)
         self.assertIn(f"{file}: line 5: expected", found.output)
 
+    def test_nothing_but_noise(self) -> None:
+        """
+        Noise is counted if no frame follows it, too.
+        """
+        self.assertEqual(run(b"\xb5\x62", "--dialect", "nmea").output, "noise: 2 bytes\n")
+
     def test_notes(self) -> None:
         """
         What a person should know of the frames follows them.

@@ -50,7 +50,7 @@ class DialectTests(SynchronousTestCase):
                 (sentence(b"GNTXT,01,01,02,a, b"), "a, b"),
             ],
             [
-                *(b"$GPHDT,274.07,T*04", b"$GPHDT,274.07,T", b"GPHDT,274.07,T*03"),
+                *(b"$GPHDT,274.07,T*04", b"$GPHDT,274.07,T", b"xGPHDT,274.07,T*03"),
                 *(sentence(b"GPHDT,q3,T"), sentence(b"PUBX"), sentence(b"PASHR,")),
             ],
         )
