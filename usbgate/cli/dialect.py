@@ -67,16 +67,11 @@ def try_command(file: BinaryIO, name: str, options: tuple[str, ...], device: str
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     dialect.device = device
-    try:
-        for made in transcribe(dialect, _pieces(file)):
-            frame = ""
-            if made.frame:
-                frame = f"  {made.frame[:SHOWN]!r}" + ("…" if len(made.frame) > SHOWN else "")
-            click.echo(f"{made.line}{f': {made.detail}' if made.detail else ''}{frame}")
-    except OSError as error:
-        raise click.ClickException(f"{file.name}: {error.strerror}") from None
-    except UnreadableRecording as error:
-        raise click.ClickException(f"{file.name}: {error}") from None
+    for made in transcribe(dialect, _pieces(file)):
+        frame = ""
+        if made.frame:
+            frame = f"  {made.frame[:SHOWN]!r}" + ("…" if len(made.frame) > SHOWN else "")
+        click.echo(f"{made.line}{f': {made.detail}' if made.detail else ''}{frame}")
 
 
 def _options(given: Sequence[str]) -> Mapping[str, object]:
@@ -95,11 +90,21 @@ def _options(given: Sequence[str]) -> Mapping[str, object]:
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    read = getattr(file, "read1", file.read)  # what has come of a pipe, without waiting for more
-    data = read(READ)
-    if is_recording(data):
-        data = sent_by_device(data + file.read())
-    while data:
+    for data in _chunks(file):
         for start in range(0, len(data), PIECE):
             yield data[start : start + PIECE]
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    read = getattr(file, "read1", file.read)  # what has come of a pipe, without waiting for more
+    try:
         data = read(READ)
+        if is_recording(data):
+            data = sent_by_device(data + file.read())
+        while data:
+            yield data
+            data = read(READ)
+    except OSError as error:
+        raise click.ClickException(f"{file.name}: {error.strerror}") from None
+    except UnreadableRecording as error:
+        raise click.ClickException(f"{file.name}: {error}") from None
