@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import termios
 import tomllib
 from pathlib import Path
@@ -83,7 +84,10 @@ class GuessTests(SynchronousTestCase):
             found = self.guess("--each", "20s")
             self.assertEqual(found.exit_code, 0, found.output)
             self.assertTrue({termios.B9600, termios.B115200, termios.B1200} <= speeds)
-            self.assertIn("9600 baud: ", found.stderr)
+            garbled = re.search(r"^9600 baud: ([0-9,]+) bytes, no text$", found.stderr, re.MULTILINE)
+            assert garbled is not None, found.stderr
+            self.assertLess(int(garbled[1].replace(",", "")), guess.MOST / 2)
+            self.assertNotIn("57600", found.stderr)
             self.assertRegex(found.stderr, r"1200 baud: [0-9]+ bytes, text with parity \(7E1\)\n")
             table = {"path": str(self.path), "dialect": "teleinfo"}
             self.assertEqual(tomllib.loads(found.stdout), {"device": {"board": table}})

@@ -9,7 +9,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from usbgate.device.framing import SEVEN_BITS
-from usbgate.device.guess import find_line, guess_dialects, text_share, without_parity
+from usbgate.device.guess import CERTAIN, POSSIBLE, find_line, guess_dialects, text_share, without_parity
 
 RECORDINGS = Path(__file__).parent / "dialects"
 
@@ -53,6 +53,14 @@ class GuessTests(SynchronousTestCase):
             data = recording(name)
             best = guess_dialects(data)[0]
             self.assertEqual((best.dialect, best.is_certain(len(data))), (dialect, True), name)
+
+    def test_fields_left_out(self) -> None:
+        """
+        A reading of which fields are left out counts half, so that a dialect which reads pairs anywhere is not taken.
+        """
+        shares = {guess.dialect: guess.share for guess in guess_dialects(recording("rflink.samples"))}
+        self.assertLess(shares["keyvalue"], POSSIBLE)
+        self.assertGreater(shares["rflink"], CERTAIN)
 
     def test_damaged(self) -> None:
         """

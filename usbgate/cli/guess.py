@@ -49,11 +49,11 @@ class Sample(NamedTuple):
     guesses: list[Guess]
 
     @property
-    def rank(self) -> float:
+    def share(self) -> float:
         """
-        How good the best guess is.
+        The share of frames that the best dialect reads.
         """
-        return self.guesses[0].rank if self.guesses else 0.0
+        return self.guesses[0].share if self.guesses else 0.0
 
 
 @click.command("guess")
@@ -102,7 +102,7 @@ def guess_command(
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"{error.filename or 'the device'}: {error.strerror or error}") from None
-    best = max(samples, key=lambda sample: sample.rank)
+    best = max(samples, key=lambda sample: sample.share)
     possible = [guess for guess in best.guesses if guess.share >= POSSIBLE]
     if not possible:
         raise click.ClickException(_failure(samples))

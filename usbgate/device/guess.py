@@ -27,9 +27,6 @@ _VARIANTS: Mapping[str, Sequence[Mapping[str, object]]] = {
     )
 }
 
-# These read much that another dialect reads better: they come first only if they read this much more.
-_GENERIC = {"csv": 0.7, "keyvalue": 0.8}
-
 # Shares of frames that were read: of a guess that is shown, and of one that ends the search.
 POSSIBLE, CERTAIN = 0.5, 0.8
 ENOUGH_READINGS = 3
@@ -69,13 +66,6 @@ class Guess(NamedTuple):
     share: float
     shown: Sequence[str]
 
-    @property
-    def rank(self) -> float:
-        """
-        How good it is beside others.
-        """
-        return self.share * _GENERIC.get(self.dialect, 1.0)
-
     def is_certain(self, size: int) -> bool:
         """
         Return whether nothing else need be tried.
@@ -98,8 +88,8 @@ def guess_dialects(data: bytes, names: Iterable[str] | None = None) -> list[Gues
     for name in _names() if names is None else names:
         variants = [guess for options in _VARIANTS.get(name, ({},)) if (guess := _try(name, options, data))]
         # Where two read as much, that which leaves no decimal commas.
-        found += sorted(variants, key=lambda guess: (-guess.rank, sum("," in each for each in guess.shown)))[:1]
-    return sorted(found, key=lambda guess: -guess.rank)
+        found += sorted(variants, key=lambda guess: (-guess.share, sum("," in each for each in guess.shown)))[:1]
+    return sorted(found, key=lambda guess: -guess.share)
 
 
 def _names() -> Iterator[str]:
