@@ -89,6 +89,16 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(len(heard[0]), 2)
         self.assertFalse(os.path.lexists(through))
 
+    def test_through_in_the_way(self) -> None:
+        """
+        What is at the place of the pseudo-terminal stays: it may be the device itself.
+        """
+        with talking(self.path, SENT):
+            found = self.record("--device", str(self.path), "--through", str(self.path))
+            self.assertEqual(found.exit_code, 1, found.output)
+            self.assertEqual(found.output.splitlines()[1:], [f"usbgate: {self.path}: exists already"])
+            self.assertTrue(self.path.exists())
+
     def test_lent(self) -> None:
         """
         A daemon that has the device, by this name or path, lends it; the configuration says how the port is set.

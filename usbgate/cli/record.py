@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import signal
 import time
@@ -152,6 +153,8 @@ class Recording:
 
         passage = None
         if self._through is not None:
+            if self._through.exists():  # a dangling symlink may stay after a crash; `TapPort` replaces that
+                raise FileExistsError(errno.EEXIST, "exists already", str(self._through))
             passage = TapPort("", str(self._through.absolute()), self._received)
             passage.create()
         end = None if seconds is None else time.monotonic() + seconds
