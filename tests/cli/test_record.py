@@ -95,9 +95,8 @@ class RecordTests(SynchronousTestCase):
         """
         with talking(self.path, SENT):
             found = self.record("--device", str(self.path), "--through", str(self.path))
-            self.assertEqual(found.exit_code, 1, found.output)
-            self.assertEqual(found.output.splitlines()[1:], [f"usbgate: {self.path}: exists already"])
-            self.assertTrue(self.path.exists())
+            self.assertEqual((found.exit_code, found.output), (1, f"usbgate: {self.path}: exists already\n"))
+            self.assertEqual((self.path.exists(), self.file.exists()), (True, False))
 
     def test_lent(self) -> None:
         """

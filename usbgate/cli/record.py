@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import errno
 import select
 import signal
 import time
@@ -76,6 +75,8 @@ def record_command(
     from usbgate.device.errors import DeviceError
     from usbgate.device.serialport import open_port
 
+    if through is not None and through.exists():  # a dangling symlink may be left of a crash; it is replaced
+        raise click.ClickException(f"{through}: exists already")
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with borrowed(config, port, wanted) as lease:
@@ -153,8 +154,6 @@ class Recording:
 
         passage = None
         if self._through is not None:
-            if self._through.exists():  # a dangling symlink may stay after a crash; `TapPort` replaces that
-                raise FileExistsError(errno.EEXIST, "exists already", str(self._through))
             passage = TapPort("", str(self._through.absolute()), self._received)
             passage.create()
         end = None if seconds is None else time.monotonic() + seconds
