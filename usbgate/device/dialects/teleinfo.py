@@ -143,7 +143,7 @@ _FIELDS: Mapping[str, Mapping[str, object]] = {
     "STGE": labelled("Status register", "Registre de statuts"),
     "MSG1": labelled("Message", "Message"),
     "MSG2": labelled("Short message", "Message ultra-court"),
-    "PRM": labelled("Point of delivery (PRM)", "PRM"),
+    "PRM": labelled("Point of delivery (PRM)", "Point de livraison (PRM)"),
     "RELAIS": labelled("Relays", "Relais"),
     "NTARF": labelled("Number of the tariff index", "Numéro de l’index tarifaire"),
     "NJOURF": labelled("Kind of day", "Jour tarifaire en cours"),
@@ -156,7 +156,7 @@ _FIELDS: Mapping[str, Mapping[str, object]] = {
 def _dated(about: Mapping[str, object]) -> Mapping[str, object]:
     label = about["label"]
     assert isinstance(label, Mapping)
-    return labelled(f"{label['en']}, time", f"{label['fr']}, horodate")
+    return labelled(f"{label['en']}, time", f"{label['fr']}, date et heure")
 
 
 class Framing(FramingBase):
