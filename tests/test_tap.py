@@ -129,7 +129,7 @@ class ReloadTests(SynchronousTestCase):
             with capturedLogs() as logs:
                 daemon_module.reload(options.load_again, taken.append)
             (event,) = logs
-            begin = f"the configuration is not read anew, all stays as it was: {file.absolute()}: "
+            begin = f"the configuration was not reloaded, and nothing has changed: {file.absolute()}: "
             self.assertTrue((formatEvent(event) or "").startswith(begin), event)
         self.assertEqual(taken, [])
         file.write_text('[sensor.20]\nname = "b"\n')

@@ -216,7 +216,7 @@ WRONG = [
     ),
     ('client = "10.0.0.1"', 'client: expected tables [[client]], got "10.0.0.1"'),
     ('[[client]]\naddresses = ["10.0.0.1"]', f"client 1: role: missing, expected {CLIENT_ROLES}"),
-    ('[[client]]\nrole = "read"', "client 1: for whom? expected addresses or users"),
+    ('[[client]]\nrole = "read"', "client 1: addresses or users: missing; for whom is it?"),
     ('[[client]]\nusers = [0]\nrole = "king"', f'client 1: role: expected {CLIENT_ROLES}, got "king"'),
     (
         '[[client]]\nusers = [0]\nrole = "none"\n[[client]]\nrol = "read"',

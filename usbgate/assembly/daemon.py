@@ -175,10 +175,10 @@ def reload(load_again: Callable[[], Settings] | None, take_over: Callable[[Setti
     try:
         loaded = load_again()
     except ConfigError as error:
-        log.warn("the configuration is not read anew, all stays as it was: {error}", error=str(error))
+        log.warn("the configuration was not reloaded, and nothing has changed: {error}", error=str(error))
         return
     take_over(loaded)
-    log.info("[sensor] and [[client]] were read anew")
+    log.info("reloaded [sensor] and [[client]]")
 
 
 def _web(

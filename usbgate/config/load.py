@@ -178,7 +178,7 @@ def _client(where: str, table: Mapping[str, Any]) -> ClientSettings:
     if "role" not in keys:
         raise ConfigError(f"{where}role: missing, expected {CLIENT_KEYS['role'].expected}")
     if not (keys.get("addresses") or keys.get("users")):
-        raise ConfigError(f"{where}for whom? expected addresses or users")
+        raise ConfigError(f"{where}addresses or users: missing; for whom is it?")
     client = ClientSettings(**keys)
     if client.sensors is not None and client.role is Role.ADMIN:
         raise ConfigError(f"{where}sensors: the role admin is for all sensors")

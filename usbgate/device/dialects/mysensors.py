@@ -268,7 +268,7 @@ def _meaning(request: Request) -> tuple[_Place | None, int, str]:
         ((key, value),) = question.arguments
         name = field_name(key)
     elif question.arguments:
-        raise Malformed("not SET with one value", request.line.decode())
+        raise Malformed("only SET takes an argument, and only one", request.line.decode())
     else:
         name, value = _SETS.get(command, (command, ""))
     is_set = value != "" or command == "SET"
