@@ -56,7 +56,7 @@ class KeptTable(MutableMapping[str, str]):
             except FileNotFoundError:
                 pass
             except (OSError, ValueError, AttributeError) as error:
-                self.log.error("{file} cannot be read; a new one replaces it: {error}", file=self._file, error=str(error))
+                self.log.error("{file} cannot be read, and is replaced: {error}", file=self._file, error=str(error))
         return self._items
 
     def _write(self) -> None:
