@@ -29,7 +29,7 @@ class DialectTests(SynchronousTestCase):
                 (b'{"t":1,"id":"7"}', [report("7", T="1")]),
                 (b'{"t":1}', [report("base", T="1")]),
             ],
-            [b'{"id":"","t":1}', b'{"id":null}', b'{"id":7}'],
+            [b'{"id":"","t":1}', b'{"id":null}', b'{"id":7}', b'{"id":7,"t":1,"ID":8}'],
         )
 
     def test_depth(self) -> None:
@@ -55,6 +55,8 @@ class DialectTests(SynchronousTestCase):
         self.assertEqual(board.encode(asked, None), b'{"cmd":"ON","node":"20","level":"64"}\n')
         self.assertEqual(board.decode(b'{"node":20,"cmd":"ON","level":64}'), [report("20", "ON", LEVEL="64")])
         self.assertEqual(board.decode(b'{"node":20,"cmd":"ON"}'), [acknowledgement("20", "ON")])
+        for command in (b"", b" ON", b"ON\\nID:9_T:1", b"ON_T:1", b"\\ud800"):
+            self.assertRaises(Malformed, board.decode, b'{"node":20,"cmd":"%b"}' % command)
         self.assertEqual(Dialect().encode(request("20", "J"), None), b"")
         self.assertRaises(Malformed, Dialect().encode, asked, None)
 

@@ -110,8 +110,12 @@ class FramingTests(SynchronousTestCase):
 
     def test_function_of_three_bytes(self) -> None:
         """
-        A response as long as a request is one if it is the answer to what was read.
+        A response as long as a request is one if it is the answer to what was read; a request that begins as that
+        answer is none.
         """
+        master = Dialect(METER)
+        send(master, request("1"))
+        self.assertEqual(master.decode(with_crc(bytes.fromhex("01 03 04 43 66 80"))), ())
         dialect = Dialect({"unit": {"2": {f"D{at}": f"discrete {at}" for at in range(768, 788)}}})
         message = send(dialect, request("2"))
         answer = built(ReadDiscreteInputsResponse(dev_id=2, bits=[True] * 24))

@@ -99,10 +99,13 @@ class DialectBase:
             left_out: Why other fields were left out, each one of `core.counts.DAMAGES`.
 
         Raises:
-            Malformed: The sensor is no sensor id, nothing is left, or two names are the same.
+            Malformed: The sensor is no sensor id, no line could have the command, nothing is left, or two names are the
+                same.
         """
         if not is_sensor_id(sensor):
             raise Malformed("not a sensor id", repr(sensor))
+        if command is not None and not reads_back(command):
+            raise Malformed("not a command", repr(command))
         kept: dict[str, str] = {}
         damages = list(left_out)
         for spelled, text in values:

@@ -20,8 +20,8 @@ from usbgate.device.interfaces import IFraming
 from usbgate.device.options import DialectOptions
 
 _SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "blank": " "}
-_DECIMAL_COMMA = re.compile(r"([+-]?[0-9]+),([0-9]+)")
-_NUMBER = re.compile(r"[+-]?[0-9.,]*[0-9][0-9.,]*")
+_DECIMAL_COMMA = re.compile(r"\A([+-]?[0-9]+),([0-9]+)")
+_NUMBER = re.compile(r"[+-]?[.,]*[0-9][0-9.,]*")
 
 HEADER = "header"  # the key of `kept` that has the header line
 
@@ -113,7 +113,7 @@ class Dialect(DialectBase):
         return [cell.strip() for cell in cells]
 
     def _number(self, cell: str) -> str:
-        return _DECIMAL_COMMA.sub(r"\1.\2", cell) if self._decimal == "," and _DECIMAL_COMMA.match(cell) else cell
+        return _DECIMAL_COMMA.sub(r"\1.\2", cell) if self._decimal == "," else cell
 
 
 def _text(frame: bytes) -> str:

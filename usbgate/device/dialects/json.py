@@ -25,7 +25,7 @@ LIMIT = 4096  # bytes of a line; Tasmota's longest have about 1,500
 DEPTH = 8  # levels of objects and arrays; Tasmota has three
 
 # What an Arduino, or a `printf`, makes of a number that is none. JSON has no word for it.
-_NO_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|([+-]?\b(?:nan|inf(?:inity)?|ovf)\b)', re.IGNORECASE)
+_NO_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"?|([+-]?\b(?:nan|inf(?:inity)?|ovf)\b)', re.IGNORECASE)
 
 _NO_ID = re.compile(r"[\s_]+")
 
@@ -79,6 +79,8 @@ class Dialect(DialectBase):
             name = field_name(spelled)
             if value is None:
                 damages.append(EMPTY_VALUE)
+            elif name in ids:
+                raise Malformed("key given twice", name)
             elif name in self._ids:
                 ids[name] = _NO_ID.sub("-", value.strip())
             elif self._command and spelled == self._command:

@@ -15,6 +15,7 @@ from usbgate.device.options import DialectOptions
 
 _SEPARATORS = re.compile(r"[,;|\t]")
 _PAIR = re.compile(r"\s*([A-Za-z_][^=:]*)[=:](.*)")
+_HAS_PAIR = re.compile(r"[^A-Za-z_]*[A-Za-z_][^=:]*[=:]")
 _UNITS = frozenset(UNITS)
 
 
@@ -36,9 +37,9 @@ class Dialect(DialectBase):
             text = frame.decode()
         except UnicodeDecodeError:
             raise Malformed("not UTF-8") from None
-        if text.startswith("#") or not _PAIR.search(text):
+        if text.startswith("#") or not _HAS_PAIR.match(text):
             return text.removeprefix("#").strip()
-        sensor = self._sensor or self.device
+        ids: list[str] = []
         values: list[tuple[str, str]] = []
         damages: list[str] = []
         for part in _parts(text):
@@ -48,10 +49,12 @@ class Dialect(DialectBase):
                 continue
             name, value = pair[1].strip(), pair[2].strip().strip('"')
             if name.lower() == self._id:
-                sensor = value
+                ids.append(value)
             else:
                 values.append((name, value))
-        return self.report(sensor, values, left_out=damages)
+        if len(ids) > 1:
+            raise Malformed("key given twice", self._id)
+        return self.report(ids[0] if ids else self._sensor or self.device, values, left_out=damages)
 
 
 def _parts(text: str) -> Iterator[str]:

@@ -88,7 +88,8 @@ class _Read(NamedTuple):
 
     def is_answered(self, frame: bytes) -> bool:
         # Whether a frame, which may look like a request, is the response.
-        return (*frame[:3],) == (self.unit, self.function, self.size) and frame != self.message()
+        head = (self.unit, self.function, self.size)
+        return (*frame[:3],) == head and len(frame) == 5 + self.size and frame != self.message()
 
 
 class _Register(NamedTuple):

@@ -25,8 +25,9 @@ from usbgate.device.options import DialectOptions
 LIMIT = 4096  # bytes of a telegram; those of Belgian meters with two more meters have about 2,500
 
 _BEGIN = re.compile(rb"/|\xdb\x08")  # of a telegram, and of an encrypted one (Luxembourg, Austria)
-_END = re.compile(rb"![^\r\n]*[\r\n]")
-_TELEGRAM = re.compile(rb"(/[A-Za-z]{3}.(?:[^/!]|(?<!\n)!)*!)\s*([0-9A-Fa-f]{4})?[\x00\s]*", re.DOTALL)
+_MARK = re.compile(rb"(?P<begin>/|\xdb\x08)|(?P<last_line>!)|[\r\n]")
+_TELEGRAM = re.compile(rb"(/[A-Za-z]{3}.(?:[^/!]|(?<!\n)!)*!)\s*([0-9A-Fa-f]{4})?", re.DOTALL)
+_TAIL = b"\x00 \t\r\n\v\f"  # what may stand behind the CRC
 _BLANK = b"\x00\r\n"  # what stands between telegrams
 _LINE = re.compile(r"([0-9]+-[0-9]+:[0-9]+\.[0-9]+\.[0-9]+(?:\*[0-9]+)?)((?:\([^()]*\))+)")
 _NUMBER = re.compile(r"0*([0-9]+(?:\.[0-9]+)?)(?:\*([A-Za-z0-9]+))?")
@@ -132,19 +133,22 @@ class Framing(FramingBase):
 
     def __init__(self) -> None:
         super().__init__(LIMIT)
+        self._is_last_line = False
 
     def feed(self, data: bytes) -> Sequence[bytes]:
         frames: list[bytes] = []
-        self.rest += data
-        while True:
-            begin = _BEGIN.search(self.rest, 1)
-            end = _END.search(self.rest)
-            if begin is not None and (end is None or begin.start() < end.end()):
-                self._take(begin.start(), frames)
-            elif end is not None:
-                self._take(end.end(), frames)
-            else:
-                break
+        seen = max(len(self.rest) - 1, 0)  # the last byte may be the first one of a beginning
+        data = self.rest + data
+        start = 0
+        for mark in _MARK.finditer(data, seen):
+            if mark["last_line"]:
+                self._is_last_line = True
+            elif mark["begin"] or self._is_last_line:
+                end = mark.start() if mark["begin"] else mark.end()
+                self._take(data[start:end], frames)
+                start = end
+                self._is_last_line = False
+        self.rest = data[start:]
         if len(self.rest) > self.limit:
             if not self.discarding:
                 frames.append(self.rest[: self.limit + 1])
@@ -152,8 +156,7 @@ class Framing(FramingBase):
             self.rest = self.rest[-1:]  # which may be the first byte of a beginning
         return frames
 
-    def _take(self, size: int, frames: list[bytes]) -> None:
-        frame, self.rest = self.rest[:size], self.rest[size:]
+    def _take(self, frame: bytes, frames: list[bytes]) -> None:
         if self.discarding:
             self.discarding = False
         elif b"\n" in frame.strip(_BLANK) or frame[:1] == b"\xdb":
@@ -194,7 +197,7 @@ class Dialect(DialectBase):
             if self._encrypted == 3:  # two more than noise might hold
                 self.notices.append(ENCRYPTED)
             raise Malformed("encrypted")
-        telegram = _TELEGRAM.fullmatch(frame)
+        telegram = _TELEGRAM.fullmatch(frame.rstrip(_TAIL))
         if telegram is None:
             raise Malformed("not a telegram")
         lines = list(_lines(telegram[1].decode("ascii", "replace")))
