@@ -32,6 +32,15 @@ class ThinningTests(SynchronousTestCase):
         self.assertEqual(thinned.keep([other], 0.0), [run[3], other])
         self.assertEqual(thinned.keep([run[0]], 0.0), [run[0]])  # a run of one: its last was kept
 
+    def test_falling(self) -> None:
+        """
+        Values that fall are kept as they came: a lone 0, and an index that goes back.
+        """
+        thinned = OnChangeFilter({"20": inf})
+        for values in ([12448.0, 0.0, 12448.0, 12448.001], [215.6, 215.7, 215.6]):
+            came = [reading(value, at=at) for at, value in enumerate(values)]
+            self.assertEqual([each for one in came for each in thinned.keep([one], 0.0)], came)
+
     def test_at_least_every(self) -> None:
         """
         An equal reading is kept, too, when the one kept last is old enough.

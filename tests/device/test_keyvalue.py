@@ -30,7 +30,7 @@ class DialectTests(SynchronousTestCase):
                     (b"T=1", Report(sensor, None, None, (("T", "1"),))),
                     (b"T=1,ID=7", Report("7", None, None, (("T", "1"),))),
                 ],
-                [b"ID=7", b"id=,T=1", b"T=1,T=2", b"T=\xff", b"id=7,T=1,ID=8"],
+                [b"ID=7", b"id=,T=1", b"T=1,T=2", b"T=\xff", b"id=7,T=1,ID=8", b"id=2id=20,T=1"],
             )
 
     def test_options(self) -> None:

@@ -89,6 +89,11 @@ class DialectTests(SynchronousTestCase):
             damaged[place] ^= 1
             self.assertRaises(Malformed, Dialect().decode, bytes(damaged))
         self.assertRaises(Malformed, Dialect().decode, telegram[:-6] + b"\r\n")
+        # The header of one telegram, the footer of the next.
+        for lost in (20, 100, 500):
+            torn = telegram[:lost] + telegram[lost + 50 :]
+            self.assertEqual(list(Framing().feed(torn)), [torn[:-1]])
+            self.assertRaises(Malformed, Dialect().decode, torn)
 
     def test_old(self) -> None:
         """

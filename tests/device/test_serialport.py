@@ -235,6 +235,20 @@ class SharedTests(PortCase):
             self.assertEqual(termios.tcgetattr(self.board.master), before)
             self.assertIsNone(transport.restore_settings())
 
+    async def test_cooked(self) -> None:
+        """
+        A pty that was left cooked, with ECHO, is raw once it was opened: what the board sends does not come back to it
+        as a command, and arrives as it is.
+        """
+        self.assertTrue(termios.tcgetattr(self.board.master)[3] & termios.ECHO)
+        protocol, _ = await self.open()
+        sent = b"ID:9_MSG:ON\n\x03\x04\x15ID:9_MSG:OFF\r\n"
+        self.board.say(sent)
+        await until(lambda: protocol.data == sent)
+        await self.close(protocol)
+        self.board.say(sent)
+        self.assertEqual(self.board.listen(), b"")
+
     async def test_configured_settings(self) -> None:
         """
         The port is set as configured. (A pty keeps neither parity nor 7 bits: what pyserial is given is looked at.)

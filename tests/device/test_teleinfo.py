@@ -9,8 +9,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.links import LinkCase
 from usbgate.core.errors import Malformed
 from usbgate.device.dialects.teleinfo import LIMIT, Dialect, Framing
+from usbgate.device.link import Link
 from usbgate.testing import check_dialect, report
 
 RECORDINGS = Path(__file__).parent / "dialects"
@@ -42,6 +44,28 @@ class FramingTests(SynchronousTestCase):
         framing = Framing()
         self.assertEqual(list(framing.feed(FRAME + b"\x03\x00\x7f\xff" + FRAME + b"\x03")), [FRAME, FRAME])
         self.assertEqual(framing.take_noise(), (3, 1))
+
+
+class LinkTests(LinkCase):
+    """
+    A link to a meter.
+    """
+
+    def test_pause(self) -> None:
+        """
+        A pause amid a group ends nothing; if a byte was lost in it, that costs the group.
+        """
+        self.link = Link(self.clock, self.device, "meter", "/dev/meter", Dialect(), lambda attempt: 1.0)
+        self.link.listener = self.listener
+        self.open()
+        for check, values in [(b"]", {"BBRHPJW": "47946"}), (b"O", {})]:
+            self.listener.calls.clear()
+            self.device.say(FRAME + b"\nBBRHPJW 00004")
+            self.clock.pump([1.0] * 30)
+            self.device.say(b"7946 " + check + b"\r\x03")
+            expected = report("270622224349", PAPP="520", **values)
+            (received,) = [call for call in self.listener.calls if call[0] == "reports"]
+            self.assertEqual(received[1]._replace(left_out=()), expected)
 
 
 class DialectTests(SynchronousTestCase):

@@ -98,7 +98,9 @@ class Dialect(DialectBase):
         if found[1]:
             sensor = f"WS-{first}"
             read = _read_station(data)
-        elif first == _LACROSSE and len(data) == 5 and first not in self._nodes:
+        elif first == _LACROSSE and first not in self._nodes:
+            if len(data) != 5:  # not of a node 9, which would have a table
+                raise Malformed("wrong number of bytes", f"{len(data)} instead of 5")
             sensor = str(data[0])
             read = _read_lacrosse(data)
         else:

@@ -11,6 +11,7 @@ from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import NO_KEY, UNITS
 from usbgate.core.model import Report
 from usbgate.device.dialect import DialectBase
+from usbgate.device.dialects.fields import TWO_LINES
 from usbgate.device.options import DialectOptions
 
 _SEPARATORS = re.compile(r"[,;|\t]")
@@ -31,6 +32,7 @@ class Dialect(DialectBase):
     def configure(self, options: DialectOptions) -> None:
         self._sensor = options.sensor("sensor", "")
         self._id = options.text("id", "id").lower()
+        self._two_ids = re.compile(re.escape(self._id) + "[=:]", re.IGNORECASE)
 
     def decode(self, frame: bytes) -> Report | str:
         try:
@@ -49,6 +51,8 @@ class Dialect(DialectBase):
                 continue
             name, value = pair[1].strip(), pair[2].strip().strip('"')
             if name.lower() == self._id:
+                if self._two_ids.search(value):  # `id=2` and `id=20,t=1`, of which a line end was lost
+                    raise Malformed(TWO_LINES, value)
                 ids.append(value)
             else:
                 values.append((name, value))
