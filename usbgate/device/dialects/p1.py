@@ -99,6 +99,7 @@ _FIELDS: Mapping[str, Mapping[str, object]] = {
     "POWER-AVERAGE": labelled("Power, mean of 15 min", "Puissance moyenne quart-horaire", **_POWER),
     "POWER-PEAK": labelled("Peak of the month", "Pointe du mois", **_POWER),
     "POWER-PEAK-AT": labelled("Peak of the month, time", "Pointe du mois, date et heure"),
+    "POWER-PEAKS": labelled("Peaks of the last 13 months", "Pointes des 13 derniers mois"),
     "POWER-LIMIT": labelled("Power limit", "Limite de puissance", **_POWER),
     "CURRENT-LIMIT": labelled("Current limit", "Limite d’intensité", kind="current", unit="A", decimals=0),
     "REACTIVE-IMPORT": labelled("Reactive energy imported", "Énergie réactive prélevée", unit="kvarh"),
