@@ -22,7 +22,7 @@ SHOWN = 200  # bytes of a frame
 @click.group("dialect")
 def dialect_command() -> None:
     """
-    See what a dialect makes of what a device sends.
+    Find out which dialect a device speaks, and try it.
     """
 
 
