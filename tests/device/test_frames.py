@@ -269,6 +269,24 @@ class FramesTests(LinkCase):
         self.assertEqual([call[2] for call in self.listener.calls], ["failed"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
+    def test_failing_to_decode(self) -> None:
+        """
+        A frame for which a dialect raises something else is malformed, and costs neither the others nor the opening;
+        the exception is logged once.
+        """
+        dialect = self.connect(LineFraming((b"",)))
+        self.patch(dialect, "decode", lambda frame: report(VALUE=str(100 // int(frame))))
+        self.open()
+        for _ in range(2):
+            self.listener.calls.clear()
+            self.device.say(b"0\n50\n")
+            self.assertEqual(
+                self.listener.calls,
+                [("malformed", b"0", "the dialect failed"), ("reports", report(VALUE="2"))],
+            )
+        self.assertEqual(self.link.counts.malformed, 2)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_opened(self) -> None:
         """
         What a dialect has to say at an opening is written at once, or where opening resets the board, when it has

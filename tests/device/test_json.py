@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from usbgate.core.errors import Malformed
-from usbgate.device.dialects.json import DEPTH, LIMIT, Dialect
+from usbgate.device.dialects.json import DEPTH, LIMIT, NAME_LIMIT, Dialect
 from usbgate.testing import acknowledgement, check_dialect, report, request
 
 
@@ -34,7 +34,7 @@ class DialectTests(SynchronousTestCase):
 
     def test_depth(self) -> None:
         """
-        Objects may be nested, within a bound; no frame costs more than a message.
+        Objects may be nested, and names be long, within bounds; no frame costs more than a message.
         """
         for depth in (DEPTH, DEPTH + 1):
             frame = b'{"a":' * depth + b"1" + b"}" * depth
@@ -42,6 +42,8 @@ class DialectTests(SynchronousTestCase):
                 self.assertEqual(Dialect().decode(frame), [report("device", **{".".join("A" * depth): "1"})])
             else:
                 self.assertRaises(Malformed, Dialect().decode, frame)
+        found = Dialect().decode(b'{"t":1,"%b":[1,2]}' % (b"a" * NAME_LIMIT))
+        self.assertEqual(found, [report("device", T="1")._replace(left_out=("no key",) * 2)])
         for frame in (b"[" * LIMIT, b'{"a":' * (LIMIT // 5), b'{"a":"' + b"\\" * (LIMIT - 6)):
             self.assertRaises(Malformed, Dialect().decode, frame)
 

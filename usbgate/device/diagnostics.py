@@ -55,6 +55,7 @@ class Diagnostics:
         self._garbled = False
         self._warned_at = float("-inf")
         self._gap_recommended = gap is not None
+        self._has_failed = False
 
     def log_text(self, text: str) -> None:
         """
@@ -71,6 +72,14 @@ class Diagnostics:
             # Quoted, so that a device can't send control sequences to the terminal that shows the log.
             shown = text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 1] + "…"
             self.log.info("text from {device}: {text!r}", device=self._device, text=shown)
+
+    def decoding_failed(self, frame: bytes) -> None:
+        """
+        Log the exception that a dialect has raised for a frame; only the first one, for the frame may come each second.
+        """
+        if not self._has_failed:
+            self._has_failed = True
+            self.log.failure("{device}: the dialect cannot decode {frame!r}", device=self._device, frame=frame)
 
     def log_notices(self, notices: list[str]) -> None:
         """

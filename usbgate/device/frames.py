@@ -149,6 +149,9 @@ class FrameDecoder:
                     decoded = decode(frame)
                 except Malformed as error:
                     self._malformed(frame, error.reason)
+                except Exception:  # a dialect can be anybody's
+                    self.diagnostics.decoding_failed(frame)
+                    self._malformed(frame, "the dialect failed")
                 else:
                     if isinstance(decoded, Report):
                         reports.append(decoded)

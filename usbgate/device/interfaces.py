@@ -133,7 +133,7 @@ class IDialect(Interface):
             a question of the device; or several of these in order, perhaps none.
 
         Raises:
-            Malformed: It is none of them.
+            Malformed: It is none of them. So it is after any other exception, too, of which the first is logged.
         """
 
     def encode(request: Request, tag: str | None) -> bytes:

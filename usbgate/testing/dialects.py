@@ -81,6 +81,7 @@ def _check_decoded(frame: bytes, decoded: Decoded | None) -> None:
             continue
         assert is_sensor_id(found.sensor), f"{frame!r}: not a sensor id: {found.sensor!r}"
         assert found.values or found.command is not None, f"{frame!r}: neither values nor a command"
+        assert found.command is None or reads_back(found.command), f"{frame!r}: not a command: {found.command!r}"
         for key, value in found.values:
             assert is_key(key), f"{frame!r}: not a key: {key!r}"
             assert key == key.upper(), f"{frame!r}: not in upper case: {key!r}"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import EMPTY_VALUE
+from usbgate.core.fieldline import EMPTY_VALUE, NO_KEY
 from usbgate.core.model import Report, Request
 from usbgate.core.spelling import field_name
 from usbgate.device.dialect import DialectBase
@@ -21,6 +21,8 @@ from usbgate.device.framing import LineFraming
 from usbgate.device.options import DialectOptions
 
 LIMIT = 4096  # bytes of a line; Tasmota's longest have about 1,500
+
+NAME_LIMIT = 128  # characters; the name of a value is repeated for each one of an array, and remembered
 
 DEPTH = 8  # levels of objects and arrays; Tasmota has three
 
@@ -76,6 +78,9 @@ class Dialect(DialectBase):
         values: list[tuple[str, str]] = []
         damages: list[str] = []
         for spelled, value in _flat(pairs, ""):
+            if len(spelled) > NAME_LIMIT:
+                damages.append(NO_KEY)
+                continue
             name = field_name(spelled)
             if value is None:
                 damages.append(EMPTY_VALUE)
