@@ -84,7 +84,7 @@ class Dialect(DialectBase):
     def decode(self, frame: bytes) -> Report | str:
         text = frame.decode("ascii", "replace").strip()
         if text.startswith("?"):
-            raise Malformed(WRONG_CHECKSUM, "says the stick")
+            raise Malformed(WRONG_CHECKSUM, "reported by the stick")
         if not text.startswith("OK"):
             return text
         found = _PACKET.fullmatch(text)
