@@ -107,6 +107,24 @@ class DialectTests(SynchronousTestCase):
         self.assertEqual(board.decode(nameless).sensor, "ABC")
         board.opened()
         self.assertEqual(board.decode(nameless).sensor, "device")
+
+    def test_damaged_identifier(self) -> None:
+        """
+        Where no CRC shows that it is damaged, an identifier counts if it comes a second time.
+        """
+        board = Dialect()
+        other = OLD.replace(b"0-0:96.1.1(414243)", b"0-0:96.1.1(414244)")
+        board.decode(OLD)
+        self.assertRaises(Malformed, board.decode, other)
+        for telegram, meter in [(OLD, "ABC"), (OLD, "ABC")]:
+            self.assertEqual(board.decode(telegram).sensor, meter)
+        self.assertRaises(Malformed, board.decode, other)
+        self.assertEqual(board.decode(other).sensor, "ABD")
+
+    def test_sensor(self) -> None:
+        """
+        The option `sensor` goes before the identifier.
+        """
         self.assertEqual(Dialect({"sensor": "meter"}).decode(OLD).sensor, "meter")
 
     def test_encrypted(self) -> None:

@@ -213,7 +213,12 @@ class Dialect(DialectBase):
             if code is None:
                 damages.append(NO_KEY)
             elif code == _ID:
-                self._meter = _text(groups[0]) or self._meter
+                meter = _text(groups[0]) or self._meter
+                if self._meter not in ("", meter) and telegram[2] is None:
+                    # One of the two is damaged, unless the meter was replaced: then the next telegram counts.
+                    self._meter = ""
+                    raise Malformed("another meter's identifier", meter)
+                self._meter = meter
             elif field_name(code) not in self._without:
                 values.extend(_values(code, groups))
         return self.report(self._sensor or self._meter or self.device, values, left_out=damages)
