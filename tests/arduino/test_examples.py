@@ -119,24 +119,22 @@ class ExamplesTests(FirmwareCase):
         sensors = "".join(f'\n[sensor.{sensor}]\ndevice = "{device}"\n' for sensor, device in SENSORS.items())
         config.write_text(CONFIG.format(folder=self.folder) + sensors)
         firmware: dict[tuple[ArduinoModel, str], Path] = {}
-        daemons: list[TwistdDaemon] = []
+        compiler = workshop()  # made here: threads that begin at once would each make one
+        daemon = self.run_daemon("--config", str(config), "--database", "none")
 
         def build(model: ArduinoModel) -> None:
             for name in EXAMPLES:
-                firmware[model, name] = workshop().build(model, example(name))
+                firmware[model, name] = compiler.build(model, example(name))
 
         (documented,) = re.findall(r"(?s)```cpp\n(#include <UsbGate.h>.*?)```", (ROOT / "docs/devices.md").read_text())
         five_lines = self.folder / "Five.ino"
         five_lines.write_text(documented)
 
         def build_others() -> None:
-            workshop().build_runner()
-            firmware[UNO, "Reading, by the IDE"] = workshop().build_as_ide(example("Reading"))
+            compiler.build_runner()
+            firmware[UNO, "Reading, by the IDE"] = compiler.build_as_ide(example("Reading"))
 
-        def start() -> None:
-            daemons.append(self.run_daemon("--config", str(config), "--database", "none"))
-
-        in_parallel([start, build_others, *(partial(build, model) for model in (UNO, LEONARDO, MEGA))])
+        in_parallel([build_others, *(partial(build, model) for model in (UNO, LEONARDO, MEGA))])
         for (model, name), elf in firmware.items():
             flash, ram = size(elf)
             print(f"{name} on {model.name}: {flash} bytes of flash, {ram} of RAM")
@@ -145,10 +143,10 @@ class ExamplesTests(FirmwareCase):
                 self.assertLess(ram, RAM, name)
 
         # A Leonardo's `Serial` is USB, which is not emulated; and a shutter need not take 20 s.
-        shutter = workshop().build(LEONARDO, example("Shutter"), Serial="Serial1", **{"20000": "5000"})
-        workshop().build(UNO, five_lines)
-        workshop().build(UNO, ROOT / "arduino/usbgate_example/usbgate_example.ino")
-        busy = workshop().build(UNO, SKETCHES / "Busy" / "Busy.ino")
+        shutter = compiler.build(LEONARDO, example("Shutter"), Serial="Serial1", **{"20000": "5000"})
+        compiler.build(UNO, five_lines)
+        compiler.build(UNO, ROOT / "arduino/usbgate_example/usbgate_example.ino")
+        busy = compiler.build(UNO, SKETCHES / "Busy" / "Busy.ino")
         boards = {
             self.check_reading: self.switch_on(UNO, firmware[UNO, "Reading"], f"0={self.folder}/reading"),
             self.check_lamp: self.switch_on(UNO, firmware[UNO, "Lamp"], f"0={self.folder}/lamp"),
@@ -158,7 +156,6 @@ class ExamplesTests(FirmwareCase):
             ),
             self.check_busy: self.switch_on(UNO, busy, f"0={self.folder}/busy"),
         }
-        (daemon,) = daemons
         self.online(daemon)
 
         def check(test: Callable[[TwistdDaemon, EmulatedBoard], None], board: EmulatedBoard) -> None:

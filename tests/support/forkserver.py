@@ -23,6 +23,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import IO, Any
 
 REQUEST = 1 << 16  # bytes, the most of a request: the arguments and the environment
@@ -97,8 +98,10 @@ def _server() -> socket.socket:
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * REQUEST)
     with its:
+        # Another package may have installed its own `tests`.
+        paths = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__], stdin=its.fileno(), cwd="/", start_new_session=True
+            [sys.executable, "-m", __name__], stdin=its.fileno(), cwd="/", env=paths, start_new_session=True
         )
 
     def stop() -> None:
