@@ -8,6 +8,7 @@ import os
 import re
 import termios
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 from click.testing import CliRunner, Result
@@ -47,6 +48,13 @@ class GuessTests(SynchronousTestCase):
             main, ["dialect", "guess", str(self.path), "-p", str(free_port()), *arguments]
         )
 
+    def pretend_speeds(self) -> None:
+        """
+        Let the pty be a port that has a speed.
+        """
+        import_module("usbgate.device.serialport")  # which takes this function over when it is loaded
+        self.patch(portusers, "is_pty", lambda status: False)
+
     def test_dialect(self) -> None:
         """
         A device of a dialect that is read without malformed frames: its table for the configuration is all that
@@ -66,7 +74,7 @@ class GuessTests(SynchronousTestCase):
         Speeds at which no text comes are left at once; the parity is found without trying it. What the dialect's
         defaults say is not repeated.
         """
-        self.patch(portusers, "is_pty", lambda status: False)
+        self.pretend_speeds()
         speeds = set()
 
         def sent() -> bytes:
@@ -96,7 +104,7 @@ class GuessTests(SynchronousTestCase):
         """
         A speed and a line that are not the defaults are in the table, unlike the dialect that is.
         """
-        self.patch(portusers, "is_pty", lambda status: False)
+        self.pretend_speeds()
         with talking(self.path, bytes(byte | 0x80 if byte.bit_count() % 2 else byte for byte in FIELDS)):
             found = self.guess("--baud", "19200")
         self.assertEqual(
