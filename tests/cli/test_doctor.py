@@ -43,6 +43,21 @@ def device(**changes: Any) -> dict[str, Any]:
     return {"name": "uno", "path": "/dev/x", "state": "online", "warning": None, "counts": counts, **changes}
 
 
+def open_unused_pty() -> tuple[int, int]:
+    """
+    Open a pty whose number no other test has used: a daemon may still wait for a device with that number.
+    """
+    low: list[int] = []
+    while True:
+        master, slave = pty.openpty()
+        if int(Path(os.ttyname(slave)).name) >= 100:
+            break
+        low += [master, slave]
+    for descriptor in low:
+        os.close(descriptor)
+    return master, slave
+
+
 class CheckTests(SynchronousTestCase):
     """
     A machine of files.
@@ -124,7 +139,7 @@ class CheckTests(SynchronousTestCase):
         """
         Another program that has the port open is named.
         """
-        master, slave = pty.openpty()
+        master, slave = open_unused_pty()
         self.addCleanup(os.close, master)
         path = os.ttyname(slave)
         other = subprocess.Popen(["sleep", "60"], stdin=slave, start_new_session=True)
@@ -268,7 +283,7 @@ class CommandTests(SynchronousTestCase):
         folder = new_folder()
         self.addCleanup(shutil.rmtree, folder)
         config = folder / "usbgate.toml"
-        master, slave = pty.openpty()
+        master, slave = open_unused_pty()
         self.addCleanup(os.close, master)
         self.addCleanup(os.close, slave)
         for path, status in ((os.ttyname(slave), 0), (str(folder / "none"), 1)):
