@@ -107,15 +107,25 @@ class Chunks(OneReport):
         """
         Do not cut.
         """
-        framing = FramingBase(10_000)
-        framing.feed = lambda data: [data]  # type: ignore[method-assign]
-        return framing
+        return Uncut(10_000)
 
     def decode(self, frame: bytes) -> Decoded:
         """
         Report the length.
         """
         return report(LENGTH=str(len(frame)))
+
+
+class Uncut(FramingBase):
+    """
+    A framing whose frames are what was read.
+    """
+
+    def feed(self, data: bytes) -> Sequence[bytes]:
+        """
+        Take the chunk for a frame.
+        """
+        return [data]
 
 
 class Endless(FramingBase):

@@ -11,6 +11,7 @@ from tests.bench.hostile import HOSTILE
 from tests.bench.idle import IDLE, START
 from tests.bench.queries import QUERIES
 from tests.bench.roundtrip import COALESCING, ROUND_TRIP, UNDER_FLOW
+from tests.bench.spoiled import SPOILED
 from tests.bench.throughput import MANY_SENSORS, THROUGHPUT
 from tests.bench.watching import IDLE_CONNECTIONS, WATCHERS
 
@@ -21,6 +22,7 @@ _ALL = (
     UNDER_FLOW,
     HOLDS,
     HOSTILE,
+    SPOILED,
     COALESCING,
     WATCHERS,
     IDLE_CONNECTIONS,

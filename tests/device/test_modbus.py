@@ -13,9 +13,10 @@ from pymodbus.pdu.bit_message import ReadDiscreteInputsRequest, ReadDiscreteInpu
 from pymodbus.pdu.register_message import ReadHoldingRegistersResponse, ReadInputRegistersRequest
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.dialects import send
 from tests.support.links import LinkCase
 from usbgate.core.errors import Malformed
-from usbgate.core.model import Reply, Request, Send
+from usbgate.core.model import Reply, Send
 from usbgate.device.dialects.modbus import LIMIT, Dialect, Framing, with_crc
 from usbgate.device.link import Link
 from usbgate.testing import check_dialect, report, request
@@ -48,15 +49,6 @@ def floats(*numbers: float) -> list[int]:
 
 
 ANSWER = built(ReadHoldingRegistersResponse(dev_id=1, registers=floats(230.5)))
-
-
-def send(dialect: Dialect, asked: Request) -> bytes:
-    """
-    Send a request, as a link does.
-    """
-    message = dialect.encode(asked, None)
-    dialect.sent(asked)
-    return message
 
 
 class LinkTests(LinkCase):

@@ -5,10 +5,9 @@ All dialects, with what no device should send (protocol §2).
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from time import process_time
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -38,11 +37,6 @@ SEALS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 REQUESTS = [request(), request("9", "L", LEVEL="50"), request("14.1", "ON"), request("boiler"), request("²", "ON")]
-
-REPEATED = 100  # times that a frame is decoded
-SECONDS = (
-    0.25  # of CPU, within which all of these are; where time is not in proportion to the size, it takes twice that
-)
 
 
 def mutate(data: bytes, random: Random) -> bytes:
@@ -120,40 +114,3 @@ class MutationTests(SynchronousTestCase):
                             self.check(dialect, frame)
                             if seal := SEALS.get(name):
                                 self.check(dialect, seal(mutate(frame, random)))
-
-    def test_proportion(self) -> None:
-        """
-        No frame takes time out of proportion to its size.
-
-        CPU time does not depend on what else runs.
-        """
-        columns = {"columns": ["a", "b"], "separator": "semicolon", "decimal": ","}
-        cases: list[tuple[str, Mapping[str, object], bytes]] = [
-            ("keyvalue", {}, b"a" * 1024),
-            ("keyvalue", {}, b" a" * 512),
-            ("json", {}, b'{"' + b'\\"' * 2040),
-            ("csv", columns, b"1;1,2 " + b"1" * 1000),
-            ("csv", {"sensor": "x"}, b"a," + b"1" * 1000 + b"x"),
-            ("p1", {}, b"/ABC5\r\n!" + b" " * 4000 + b"x\r"),
-            ("rflink", {}, b"20;00;" + b"RFLink Gateway" * 70),
-            ("mysensors", {}, b"1;1;1;0;0;" + b"1;1;1;0;" * 120),
-            ("jeelink", {}, b"OK " + b"1 " * 500 + b"("),
-            ("fields", {}, b"ID:20_" + b"A_B_" * 200 + b":1"),
-        ]
-        for name, options, frame in cases:
-            dialect = make_dialect(name, options)
-            begun = process_time()
-            for _ in range(REPEATED):
-                self.check(dialect, frame)
-            self.assertLess(process_time() - begun, SECONDS, f"{name} {frame[:20]!r}")
-
-    def test_proportion_of_framing(self) -> None:
-        """
-        Nor does a chunk that has no frame.
-        """
-        for name in ("fields", "nmea", "p1", "teleinfo"):
-            for byte in b"!/$\x02\r\x00a":
-                framing = make_dialect(name, {}).framing()
-                begun = process_time()
-                framing.feed(bytes([byte]) * 16384)
-                self.assertLess(process_time() - begun, SECONDS, f"{name} {byte}")

@@ -9,21 +9,13 @@ import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.dialects import send
 from tests.support.links import LinkCase
 from usbgate.core.errors import Malformed
-from usbgate.core.model import Reply, Request, Send
+from usbgate.core.model import Reply, Send
 from usbgate.device.dialects.mysensors import HELD_LIMIT, NO_IDS_LEFT, Dialect
 from usbgate.device.link import Link
 from usbgate.testing import check_dialect, report, request
-
-
-def send(dialect: Dialect, asked: Request) -> bytes:
-    """
-    Send a request, as a link does.
-    """
-    message = dialect.encode(asked, None)
-    dialect.sent(asked)
-    return message
 
 
 class LinkTests(LinkCase):

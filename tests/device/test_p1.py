@@ -4,7 +4,6 @@ The dialect of the P1 port of smart meters; what whole recordings become is in `
 
 from __future__ import annotations
 
-import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from dsmr_parser import obis_references, telegram_specifications
 from dsmr_parser.parsers import TelegramParser
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.dialects import assert_labelled
 from usbgate.core.crc16 import crc16
 from usbgate.core.errors import Malformed
 from usbgate.device.dialects.p1 import ENCRYPTED, LIMIT, Dialect, Framing
@@ -141,14 +141,7 @@ class DialectTests(SynchronousTestCase):
         """
         All fields of the recordings have labels in English and in French.
         """
-        for file in RECORDINGS.glob("p1.*.txt"):
-            lines = [line for line in file.read_text().splitlines() if line.startswith("ID:")]
-            found = {name for line in lines for name in re.findall("_([A-Z][A-Z0-9+-]*):", line)}
-            self.assertEqual(found - Dialect.fields.keys(), set(), file.name)
-        for name, about in Dialect.fields.items():
-            label = about["label"]
-            assert isinstance(label, dict)
-            self.assertEqual([*label], ["en", "fr"], name)
+        assert_labelled(self, "p1", Dialect())
 
     def test_units(self) -> None:
         """

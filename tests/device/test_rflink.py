@@ -9,9 +9,10 @@ from pathlib import Path
 from rflink.parser import decode_packet, encode_packet
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.dialects import send
 from tests.support.links import LinkCase
 from usbgate.core.errors import Malformed
-from usbgate.core.model import Report, Request, Send
+from usbgate.core.model import Report, Send
 from usbgate.device.dialects.rflink import Dialect
 from usbgate.device.link import Link
 from usbgate.testing import acknowledgement, check_dialect, report, request
@@ -19,15 +20,6 @@ from usbgate.testing import acknowledgement, check_dialect, report, request
 RECORDINGS = Path(__file__).parent / "dialects"
 
 LAMP = "NewKaku.0cac142.3"
-
-
-def send(dialect: Dialect, asked: Request) -> bytes:
-    """
-    Send a request, as a link does.
-    """
-    message = dialect.encode(asked, None)
-    dialect.sent(asked)
-    return message
 
 
 class LinkTests(LinkCase):

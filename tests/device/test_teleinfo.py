@@ -4,11 +4,11 @@ The dialect of French meters; what whole recordings become is in `dialects/telei
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.dialects import assert_labelled
 from tests.support.links import LinkCase
 from usbgate.core.errors import Malformed
 from usbgate.device.dialects.teleinfo import LIMIT, Dialect, Framing
@@ -119,14 +119,7 @@ class DialectTests(SynchronousTestCase):
         """
         All fields of the recordings have labels in English and in French.
         """
-        for file in RECORDINGS.glob("teleinfo.*.txt"):
-            lines = [line for line in file.read_text().splitlines() if line.startswith("ID:")]
-            found = {name for line in lines for name in re.findall("_([A-Z][A-Z0-9+-]*):", line)}
-            self.assertEqual(found - Dialect.fields.keys(), set(), file.name)
-        for name, about in Dialect.fields.items():
-            label = about["label"]
-            assert isinstance(label, dict)
-            self.assertEqual([*label], ["en", "fr"], name)
+        assert_labelled(self, "teleinfo", Dialect())
 
     def test_options(self) -> None:
         """

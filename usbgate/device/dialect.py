@@ -4,6 +4,7 @@ The base of dialects: all but what makes one dialect differ from another.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import ClassVar
 
@@ -30,7 +31,7 @@ def _epoch() -> float:
 
 
 @implementer(IDialect)
-class DialectBase:
+class DialectBase(ABC):
     """
     A dialect of lines without options, for devices that only send. Override what differs; `decode` always does.
     """
@@ -54,7 +55,7 @@ class DialectBase:
         self.configure(given)
         given.end()
 
-    def configure(self, options: DialectOptions) -> None:
+    def configure(self, options: DialectOptions) -> None:  # noqa: B027  # most dialects have no options
         """
         Take the options of this dialect.
 
@@ -68,15 +69,15 @@ class DialectBase:
     def opened(self) -> bytes:
         return b""
 
-    def decode(self, frame: bytes) -> Decoded:
-        raise NotImplementedError
+    @abstractmethod
+    def decode(self, frame: bytes) -> Decoded: ...
 
     def encode(self, request: Request, tag: str | None) -> bytes:
         if request.question.arguments:
             raise Malformed("the device only sends", "it takes no arguments")
         return b""
 
-    def sent(self, request: Request) -> None:
+    def sent(self, request: Request) -> None:  # noqa: B027  # most answers say what they answer
         pass
 
     def report(

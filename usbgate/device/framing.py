@@ -4,6 +4,7 @@ How what a device sends is cut into frames: at line ends, or at silence (protoco
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from zope.interface import implementer
@@ -54,7 +55,7 @@ class SevenBitLineFraming(LineFraming):
 
 
 @implementer(IFraming)
-class FramingBase:
+class FramingBase(ABC):
     """
     The base of framings that are no lines: all but `feed`. Every frame counts, silence ends none.
     """
@@ -73,8 +74,8 @@ class FramingBase:
         self.noise = 0
         self.noise_frames = 0
 
-    def feed(self, data: bytes) -> Sequence[bytes]:
-        raise NotImplementedError
+    @abstractmethod
+    def feed(self, data: bytes) -> Sequence[bytes]: ...
 
     def end(self) -> Sequence[bytes]:
         return ()
