@@ -28,12 +28,14 @@ MAY_IMPORT = {
     "access": "core gateway.interfaces",
     "server": "core net access gateway.interfaces",
     "web": "core net access gateway.interfaces",
+    "mqtt": "core net access gateway.interfaces",
+    "rules": "core net gateway.interfaces",
     "config": "core access device.usb",
     "daemon": "core",
     "simulator": "core",
     "cli": "core access config daemon device server simulator store",  # of the command itself: see `CliTests`
     "testing": "core device.interfaces device.transcript store.interfaces",
-    "assembly": "core net device store gateway access server web config daemon",
+    "assembly": "core net device store gateway access server web mqtt rules config daemon",
     "tap": "assembly core store config daemon",
 }
 
@@ -59,6 +61,7 @@ LIBRARY_OWNERS = {
     "twisted.internet.threads": "device.portusers",  # reading /proc blocks for milliseconds, under load for longer
     "klein": "web",
     "prometheus_client": "web",
+    "paho": "mqtt",
     "cryptography": "access.certificates net.tls",
     "OpenSSL": "net.tls",
     "click": "cli",

@@ -1,0 +1,85 @@
+"""
+The parts of the MQTT client as they see each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from zope.interface import Attribute, Interface
+
+
+class Message(NamedTuple):
+    """
+    A message that the broker delivered.
+
+    Attributes:
+        topic: Its topic.
+        payload: What it says.
+        retained: Whether it was published as a retained message, now or earlier; over MQTT 3.1.1, whether it was
+            retained before the subscription.
+        response_topic: Where the answer shall go; None if it says nothing of that, as over MQTT 3.1.1.
+        correlation: What the answer must carry; None if nothing.
+        expires: When it is no longer to be acted on, on the reactor's clock; None for never.
+    """
+
+    topic: str
+    payload: bytes
+    retained: bool = False
+    response_topic: str | None = None
+    correlation: bytes | None = None
+    expires: float | None = None
+
+
+class IPublisher(Interface):
+    """
+    Publishes messages.
+    """
+
+    connected: bool = Attribute("Whether the broker is connected.")
+
+    def publish(
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        expiry: int | None = None,
+        correlation: bytes | None = None,
+    ) -> bool:
+        """
+        Publish a message, at least once (QoS 1).
+
+        Args:
+            topic: The topic.
+            payload: What to say; an empty one removes a retained message.
+            retain: Whether the broker keeps it for those who subscribe later.
+            expiry: The whole seconds that it is of use for, at least 1; None for no limit. MQTT 3.1.1 has none.
+            correlation: The correlation data of the message that this one answers. MQTT 3.1.1 has none.
+
+        Returns:
+            Whether it was sent. It is not while the broker is away or takes nothing; then it is counted and dropped.
+        """
+
+
+class ISubscriber(Interface):
+    """
+    A part that uses the connection to the broker.
+    """
+
+    filters: Sequence[str] = Attribute("The topic filters that it subscribes to at each connection.")
+
+    def connected(publisher: IPublisher) -> None:
+        """
+        The broker is connected, and the subscriptions are made.
+        """
+
+    def received(message: Message) -> None:
+        """
+        A message for one of the filters.
+        """
+
+    def disconnected() -> None:
+        """
+        The broker is gone; called once after each `connected`.
+        """
