@@ -21,16 +21,15 @@ from usbgate.core.errors import (
     Busy,
     Denied,
     LimitExceeded,
-    Malformed,
     Offline,
     Stopped,
     StoreUnavailable,
     TimedOut,
     Unknown,
 )
-from usbgate.core.fieldline import RESERVED, format_number, format_time, is_key
+from usbgate.core.fieldline import format_time
 from usbgate.core.holders import Holder
-from usbgate.core.messages import parse_request
+from usbgate.core.jsonmessages import ApiAlarm, ApiAnswer, ApiAsk, alarm_json, answer_json, request_of
 from usbgate.core.model import Action, Selection
 from usbgate.gateway.interfaces import IGateway, IQueries
 from usbgate.web import parameters, schema
@@ -45,8 +44,6 @@ from usbgate.web.query import check_order
 from usbgate.web.readings import send_readings, wants_csv
 from usbgate.web.schema import CSV, EVENT_STREAM, JSON, PLAIN_TEXT
 from usbgate.web.serialize import (
-    alarm_json,
-    answer_json,
     device_json,
     health_json,
     past_alarm_json,
@@ -142,13 +139,12 @@ class Api:
         raise Unknown(f"no such sensor: {sensor[:80]}", "no such sensor")
 
     @calls.post("/api/v1/sensors/{sensor}/ask", errors=[Unknown, Busy, Offline, TimedOut])
-    async def ask(self, request: Any, sensor: str, body: schema.ApiAsk) -> schema.ApiAnswer:
+    async def ask(self, request: Any, sensor: str, body: ApiAsk) -> ApiAnswer:
         """
         Ask a sensor, and wait for its answer.
         """
-        command = body.command if body.command is not None else self._queries_of(request).default_command(sensor)
-        fields = {"MSG": command, "ID": sensor, **_request_fields(body)}
-        asked = parse_request(fields, host_of(request), client_of(request))
+        default_command = self._queries_of(request).default_command(sensor)
+        asked = request_of(body, sensor, default_command, host_of(request), client_of(request))
         self._authority.check_request(request.access, asked)
         holder = Holder(host_of(request))  # a connection of HTTP asks one question at a time
         try:
@@ -211,7 +207,7 @@ class Api:
                 schema.ApiReportEvent,
                 schema.ApiDeviceEvent,
                 schema.ApiStoreEvent,
-                schema.ApiAlarm,
+                ApiAlarm,
                 schema.ApiDroppedEvent,
             ]
         },
@@ -261,7 +257,7 @@ class Api:
         return schema.ApiPastAlarms(alarms=[past_alarm_json(stored, configured) for stored in found])
 
     @calls.post("/api/v1/alarms/{alarm}/acknowledge", errors=[Unknown, Stopped])
-    async def acknowledge(self, request: Any, alarm: str, body: schema.ApiAcknowledge) -> schema.ApiAlarm:
+    async def acknowledge(self, request: Any, alarm: str, body: schema.ApiAcknowledge) -> ApiAlarm:
         """
         Acknowledge an alarm.
         """
@@ -385,26 +381,3 @@ def _sensors_pieces(now: str, sensors: Iterable[schema.ApiSensor]) -> Iterator[b
         yield separator + msgspec.json.encode(sensor)
         separator = b","
     yield b"]}"
-
-
-def _request_fields(body: schema.ApiAsk) -> dict[str, str]:
-    """
-    Return the fields of a request that a body sets.
-
-    Raises:
-        Malformed: An argument has no valid key.
-    """
-    fields = {} if body.origin is None else {"ORIGIN": body.origin}
-    for name, value in body.arguments.items():
-        key = name.upper() if is_key(name) else ""
-        if key in RESERVED:
-            raise Malformed("arguments: reserved key", key)
-        if not key or key in fields:
-            raise Malformed("arguments: not a key, or given twice", repr(name[:80]))
-        fields[key] = value if isinstance(value, str) else format_number(value)
-    for key, number in (("TIMEOUT", body.timeout), ("MAXAGE", body.max_age)):
-        if number is not None:
-            fields[key] = format_number(number)
-    if body.device is not None:
-        fields["DEV"] = body.device
-    return fields

@@ -10,27 +10,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from usbgate.core.fieldline import KEY_PATTERN, RESERVED
-from usbgate.core.messages import TIMEOUT_RANGE
+from usbgate.core.jsonmessages import ApiAlarm, ApiMoment, ApiValue
 
 JSON = "application/json"
 CSV = "text/csv"
 PLAIN_TEXT = "text/plain"
 EVENT_STREAM = "text/event-stream"
 
-ApiMoment = Annotated[
-    str, Meta(description="RFC 3339, UTC, with milliseconds", extra_json_schema={"format": "date-time"})
-]
-ApiValue = float | str
 ApiTexts = str | dict[str, str]
-
-# These patterns only document; `parse_request` checks the request for all front ends.
-_NO_CONTROL = r"\u0000-\u001f\u007f-\u009f"
-_READS_BACK = rf"^(?!.*_[^_]*:)[^\s\u00a0{_NO_CONTROL}]([^{_NO_CONTROL}]*[^\s\u00a0{_NO_CONTROL}])?$"
-_ARGUMENT = rf"^(?!({'|'.join(sorted(RESERVED))})$){KEY_PATTERN}$"
-_FieldText = Annotated[str, Meta(extra_json_schema={"pattern": _READS_BACK})]
-_Timeout = Annotated[float, Meta(extra_json_schema={"minimum": TIMEOUT_RANGE[0], "maximum": TIMEOUT_RANGE[1]})]
-_Age = Annotated[float, Meta(extra_json_schema={"minimum": 0})]
 
 
 class ApiProblem(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -134,39 +121,6 @@ class ApiSensors(Struct, frozen=True, kw_only=True):
     sensors: list[ApiSensor]
 
 
-class ApiAsk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """
-    A question to a sensor; every key is optional. The whole question must fit into a line of 1 kB.
-    """
-
-    command: Annotated[_FieldText, Meta(description="by default the sensor's default command")] | None = None
-    arguments: Annotated[
-        dict[str, _FieldText | float],
-        Meta(description="the command's arguments", extra_json_schema={"propertyNames": {"pattern": _ARGUMENT}}),
-    ] = {}
-    origin: Annotated[_FieldText, Meta(description="who asks; by default the peer's address")] | None = None
-    timeout: Annotated[_Timeout, Meta(description="time limit in seconds")] | None = None
-    max_age: Annotated[_Age, Meta(description="accept an answer from memory at most this many seconds old")] | None = (
-        None
-    )
-    device: Annotated[_FieldText, Meta(description="the device to ask, if the sensor does not determine it")] | None = (
-        None
-    )
-
-
-class ApiAnswer(Struct, frozen=True, kw_only=True):
-    """
-    An answer; `recent` is true for an answer from memory (`max_age`).
-    """
-
-    sensor: str
-    command: str
-    device: str
-    at: ApiMoment
-    recent: bool
-    values: dict[str, ApiValue]
-
-
 class ApiReading(Struct, frozen=True, kw_only=True):
     """
     A stored reading: a number or a text; both for a number with more digits than a double holds.
@@ -263,40 +217,12 @@ class ApiRequests(Struct, frozen=True, kw_only=True):
     requests: list[ApiRequest]
 
 
-class ApiAcknowledgement(Struct, frozen=True, kw_only=True):
-    """
-    Who acknowledged an alarm, and when.
-    """
-
-    by: str
-    at: ApiMoment
-
-
 class ApiAcknowledge(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     Acknowledges an alarm.
     """
 
     by: Annotated[str, Meta(max_length=200, description="who; by default the peer's address")] | None = None
-
-
-class ApiAlarm(Struct, frozen=True, kw_only=True):
-    """
-    A reading that met the condition of its field.
-    """
-
-    id: str
-    device: str
-    sensor: str
-    field: str
-    name: str | None
-    place: str | None
-    condition: str
-    value: float | None
-    text: str | None
-    since: ApiMoment
-    ended: ApiMoment | None
-    acknowledged: ApiAcknowledgement | None
 
 
 class ApiAlarms(Struct, frozen=True, kw_only=True):

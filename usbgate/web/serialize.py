@@ -4,18 +4,17 @@ What the gateway returns, as the types of `schema`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import assert_never
 
 from msgspec import Struct
 from msgspec.structs import asdict
 
 from usbgate.access.roles import Access
-from usbgate.core.fieldline import format_time, parse_value, plain_text
+from usbgate.core.fieldline import format_time, plain_text
+from usbgate.core.jsonmessages import ApiValue, alarm_json, values_json
 from usbgate.core.model import (
-    Alarm,
     AlarmEvent,
-    Answer,
     Bucket,
     Button,
     DeviceEvent,
@@ -32,9 +31,6 @@ from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import DeviceSummary, IQueries, SensorSummary
 from usbgate.web.schema import (
-    ApiAcknowledgement,
-    ApiAlarm,
-    ApiAnswer,
     ApiBucket,
     ApiCommand,
     ApiDevice,
@@ -54,23 +50,10 @@ from usbgate.web.schema import (
     ApiStoreEvent,
     ApiTexts,
     ApiUncompared,
-    ApiValue,
     ApiWarning,
 )
 
 _UNCONFIGURED = SensorSettings()
-
-
-def values_json(values: Iterable[tuple[str, str]]) -> dict[str, ApiValue]:
-    """
-    Return the values of a report: numbers, and as texts what is not a number or whose spelling is kept.
-    """
-    return {field: _value(text) for field, text in values}
-
-
-def _value(spelled: str) -> ApiValue:
-    number, text = parse_value(spelled)
-    return number if number is not None and text is None else spelled
 
 
 def sensors_json(queries: IQueries, now: int, only: str | None = None) -> Iterator[ApiSensor]:
@@ -171,20 +154,6 @@ def _command_json(button: Button) -> ApiCommand:
     return ApiCommand(label=button.label, command=button.command, arguments=dict(button.arguments))
 
 
-def answer_json(answer: Answer) -> ApiAnswer:
-    """
-    Return an answer.
-    """
-    return ApiAnswer(
-        sensor=answer.report.sensor,
-        command=answer.command,
-        device=answer.device,
-        at=format_time(answer.at),
-        recent=answer.recent,
-        values=values_json(answer.report.values),
-    )
-
-
 def reading_json(stored: StoredReading) -> ApiReading:
     """
     Return a stored reading.
@@ -263,30 +232,6 @@ def request_json(stored: StoredRequest) -> ApiRequest:
         arguments=record.arguments,
         outcome=record.outcome,
         latency_ms=record.latency_ms,
-    )
-
-
-def alarm_json(alarm: Alarm, configured: Mapping[str, SensorSettings]) -> ApiAlarm:
-    """
-    Return an alarm, with its sensor's name and place.
-    """
-    settings = configured.get(alarm.sensor, _UNCONFIGURED)
-    acknowledged = None
-    if alarm.acknowledged is not None:
-        acknowledged = ApiAcknowledgement(by=alarm.by or "", at=format_time(alarm.acknowledged))
-    return ApiAlarm(
-        id=alarm.alarm,
-        device=alarm.device,
-        sensor=alarm.sensor,
-        field=alarm.field,
-        name=settings.name,
-        place=settings.place,
-        condition=alarm.condition,
-        value=alarm.value,
-        text=alarm.text,
-        since=format_time(alarm.since),
-        ended=None if alarm.ended is None else format_time(alarm.ended),
-        acknowledged=acknowledged,
     )
 
 
