@@ -5,6 +5,7 @@ The tree of services.
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
@@ -19,6 +20,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import separated
+from tests.support.running import environment
 from tests.support.usb import MadeUpUsb
 from usbgate import __version__, tap
 from usbgate.access.authority import Authority
@@ -313,6 +315,21 @@ class BuildTests(SynchronousTestCase):
             caught = self.assertRaises(ConfigError, build, MemoryReactorClock(), SystemClock(), settings, {})
             self.assertIn("TLS is not installed", str(caught))
             self.assertIn(install_command(TLS), str(caught))
+
+    def test_tls_not_loaded(self) -> None:
+        """
+        The libraries of TLS, 12 MiB, are not loaded if nothing speaks TLS, although Twisted loads them if it can.
+        """
+        code = (
+            "import sys; from usbgate import tap; options = tap.Options(); options.parseOptions(sys.argv[1:]);"
+            "tap.makeService(options); print(*(name for name, module in sys.modules.items() if module))"
+        )
+        options = ["--state", self.mktemp(), "--device", "/dev/x", "--database", "none"]
+        run = [sys.executable, "-c", code, *options]
+        loaded = subprocess.run(run, check=True, capture_output=True, text=True, timeout=60, env=environment())
+        modules = loaded.stdout.split()
+        self.assertIn("twisted.internet.tcp", modules)
+        self.assertEqual({"OpenSSL", "cryptography"}.intersection(modules), set())
 
     def test_doors(self) -> None:
         """

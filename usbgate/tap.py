@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,8 +19,6 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from usbgate import __version__
-from usbgate.assembly.daemon import build
-from usbgate.assembly.devices import WrongDevice
 from usbgate.config.devices import only_device
 from usbgate.config.exposure import check_exposure
 from usbgate.config.load import load
@@ -136,7 +135,14 @@ def makeService(options: Options) -> IService:
     """
     Put the daemon together; nothing is opened or started before twistd has forked.
     """
+    if not options.settings.may_encrypt:
+        # Twisted's networking, which all that follows loads, loads pyOpenSSL wherever it is installed: 12 MiB. So that
+        # it does not, let an import of it fail.
+        sys.modules.setdefault("OpenSSL", None)  # type: ignore[arg-type]  # that is how
     from twisted.internet import reactor
+
+    from usbgate.assembly.daemon import build
+    from usbgate.assembly.devices import WrongDevice
 
     # Twisted's timers run on the wall clock: ten years forward and every one fires, an hour back and a second
     # takes an hour. Set before anything is scheduled.

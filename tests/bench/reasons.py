@@ -33,10 +33,6 @@ REASONS = {
         A question and its answer take two reactor turns. Each of them reads all that flood, serves a line of each, and
         then others for 1 ms; the hostile clients need half of the two cores, too.
     """,
-    ("idle", "rss"): """
-        12 MiB are those of the extra `tls`, which the extra `test` contains: Twisted loads pyOpenSSL and cryptography
-        when it starts if they are installed.
-    """,
     ("holds", "ours_most"): """
         The longest is a read of the device that brings many answers at once, each of which is matched, recorded and
         sent in the same reactor turn.

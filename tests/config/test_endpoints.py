@@ -4,9 +4,18 @@ Endpoint strings of the configuration.
 
 from __future__ import annotations
 
+from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.trial.unittest import SynchronousTestCase
 
-from usbgate.config.endpoints import absolute_paths, certificate_files, local_addresses, parse_server, tls_addresses
+from usbgate.config.endpoints import (
+    absolute_paths,
+    certificate_files,
+    local_addresses,
+    may_encrypt,
+    parse_client,
+    parse_server,
+    tls_addresses,
+)
 
 
 class EndpointsTests(SynchronousTestCase):
@@ -39,13 +48,44 @@ class EndpointsTests(SynchronousTestCase):
         A relative path starts from the folder, whose special characters are quoted; nothing else changes.
         """
         for text, absolute in [
-            ("unix:a.sock:mode=600", r"unix:/f\:g/a.sock:mode=600"),
-            ("unix:address=a.sock", r"unix:address=/f\:g/a.sock"),
+            ("unix:a.sock:mode=600", r"unix:/f\:g\=h/a.sock:mode=600"),
+            ("unix:address=a.sock", r"unix:address=/f\:g\=h/a.sock"),
             ("unix:/a.sock", "unix:/a.sock"),
             ("tcp:1", "tcp:1"),
-            ("ssl:1:privateKey=a.pem:clientCA=/b.pem", r"ssl:1:privateKey=/f\:g/a.pem:clientCA=/b.pem"),
+            ("ssl:1:privateKey=a.pem:clientCA=/b.pem", r"ssl:1:privateKey=/f\:g\=h/a.pem:clientCA=/b.pem"),
         ]:
-            self.assertEqual(absolute_paths(text, "/f:g", "/c.pem"), absolute, text)
+            self.assertEqual(absolute_paths(text, "/f:g=h", "/c.pem"), absolute, text)
+
+    def test_arguments(self) -> None:
+        """
+        The arguments of `tcp` and `unix` are those that Twisted accepts.
+        """
+        servers = ["tcp:1", "tcp:1:::1", "tcp:1::2", "tcp:port=1:interface=a:backlog=2", "tcp:x", "tcp:1:backlog=x"]
+        servers += ["tcp:interface=a", "tcp:1:a=b", "tcp:1:2:3:4", "tcp:1:port=2"]
+        servers += ["unix:a", "unix:a:660:1:0", "unix:address=a:mode=660:backlog=1:lockfile=0", "unix:mode=660"]
+        servers += ["unix:a:mode=9", "unix:a:backlog=x", "unix:a:lockfile=x", "unix:a:b=c"]
+        clients = ["tcp:a:1", "tcp:host=a:port=1", "tcp:a:port=1", "tcp:a:1:timeout=1:bindAddress=b"]
+        clients += ["tcp:a", "tcp:port=1", "tcp:a:x", "tcp:a:1:timeout=x", "tcp:a:1:b=c"]
+        clients += ["unix:a", "unix:path=a", "unix:a:timeout=1:lockfile=1", "unix:timeout=1", "unix:a:timeout=x"]
+        clients += ["unix:a:lockfile=x", "unix:a:b=c"]
+        for ours, its, texts in ((parse_server, serverFromString, servers), (parse_client, clientFromString, clients)):
+            for text in texts:
+                try:
+                    its(object(), text)
+                except (TypeError, ValueError):
+                    self.assertRaises(ValueError, ours, text)
+                else:
+                    self.assertEqual(ours(text), text)
+        self.assertRaises(ValueError, parse_client, "rfc2217:a:1:b=c")
+
+    def test_may_encrypt(self) -> None:
+        """
+        What speaks no TLS for sure is known.
+        """
+        for text in ("none", "tcp:1", "unix:/ssl:1", "/dev/by-id/usb:ssl:1", "usb:1:2", "usb-port:1-2", "rfc2217:a:1"):
+            self.assertFalse(may_encrypt(text), text)
+        for text in ("ssl:1", "tls:host:1", "plugin:a"):
+            self.assertTrue(may_encrypt(text), text)
 
     def test_unfinished(self) -> None:
         """

@@ -59,8 +59,7 @@ class TlsTests(RunningCase):
             *("--database", "none", "--device", str(device.path)),
             *("--listen", f"ssl:{port}:interface=127.0.0.1"),
             *("--listen", f"ssl:{strict}:interface=127.0.0.1:clientCA={self.ca}"),
-            http=f"ssl:{https}:interface=127.0.0.1",
-            program=RUN,
+            http=f"ssl:{https}:interface=127.0.0.1",  # not forked: all of these have loaded pyOpenSSL
         )
         self.addCleanup(daemon.stop)
         self.online(daemon.ready())

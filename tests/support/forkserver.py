@@ -135,7 +135,7 @@ def _load() -> None:
     # Import what a daemon needs, but not the reactor, which each process must have for itself, and so not klein.
     for module in (
         *("twisted.scripts.twistd", "twisted.internet.epollreactor", "twisted.application.service", "twisted.plugin"),
-        *("usbgate.tap", "usbgate.device.dialects.fields"),
+        *("usbgate.tap", "usbgate.assembly.daemon", "usbgate.device.dialects.fields"),
     ):
         import_module(module)
     assert "twisted.internet.reactor" not in sys.modules

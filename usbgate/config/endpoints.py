@@ -1,27 +1,45 @@
 """
-Twisted's endpoint strings, as far as the configuration looks into them.
+Twisted's endpoint strings, as far as the configuration looks into them. Twisted's own parsers would load its reactor,
+and pyOpenSSL, before it is known whether anybody speaks TLS.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
-from typing import Any
 
-from twisted.internet.endpoints import clientFromString, quoteStringArgument, serverFromString
-
-from usbgate.core.endpointstring import split_endpoint
+from usbgate.core.endpointstring import quote, split_endpoint
 from usbgate.core.unixsocket import split_group
 
 # A unix socket whose path is relative.
 _RELATIVE_SOCKET = re.compile(r"unix:(?:address=)?(?=[^/:=\\][^:=]*(?::|$))")
 
-# The parts of `ssl:` (TLS) besides the port: those that name files, and the others. Of Twisted's own, `sslmethod` and
-# `dhParameters` are left out, which can only make it less safe; `clientCA` is ours.
+# The arguments of `ssl:` (TLS) that name files. `clientCA` is ours; Twisted's `sslmethod` and `dhParameters`, which can
+# only make it less safe, are left out.
 _TLS_FILES = ("privateKey", "certKey", "extraCertChain", "clientCA")
-_TLS_OTHERS = ("interface", "backlog")
+
+# Check the arguments of an endpoint, by its kind.
+_Check = Callable[..., object]
+_SERVERS: Mapping[str, _Check] = {
+    "tcp": lambda port, interface="", backlog=50: (int(port), int(backlog)),
+    "unix": lambda address, mode="666", backlog=50, lockfile=1: (int(mode, 8), int(backlog), int(lockfile)),
+    "ssl": lambda port, *, interface="", backlog=50, privateKey="", certKey="", extraCertChain="", clientCA="": (
+        int(port),
+        int(backlog),
+    ),
+}
+_CLIENTS: Mapping[str, _Check] = {
+    "tcp": lambda host, port, *, timeout=30, bindAddress="": (int(port), int(timeout)),
+    "unix": lambda path, *, timeout=30, lockfile=0: (int(timeout), int(lockfile)),
+}
+_CLIENTS = {**_CLIENTS, "rfc2217": _CLIENTS["tcp"]}
+
+_KIND = re.compile("([A-Za-z][A-Za-z0-9]*):.", re.DOTALL)
+
+# The kinds that never speak TLS. Others may, such as those of plug-ins.
+_PLAIN = ("tcp", "tcp6", "unix", "systemd", "usb", "serial", "rfc2217")
 
 # Where a client connects to reach a server that listens on all interfaces.
 _LOOPBACK = {("tcp", ""): "127.0.0.1", ("tcp6", ""): "::1", ("ssl", ""): "127.0.0.1"}
@@ -35,7 +53,7 @@ def parse_server(text: str) -> str:
     Raises:
         ValueError: It is not a server endpoint string.
     """
-    _checked(split_group(text)[0], serverFromString)
+    _check(split_group(text)[0], _SERVERS)
     return text
 
 
@@ -46,29 +64,19 @@ def parse_client(text: str) -> str:
     Raises:
         ValueError: It is not a client endpoint string.
     """
-    _checked(text, clientFromString)
+    _check(text, _CLIENTS)
     return text
 
 
-def _checked(text: str, from_string: Any) -> str:
-    kind, colon, rest = text.partition(":")
-    if not colon or not rest or not re.fullmatch("[A-Za-z][A-Za-z0-9]*", kind):
+def _check(text: str, checks: Mapping[str, _Check]) -> None:
+    if not _KIND.match(text):
         raise ValueError(f"not an endpoint string: {text!r}")
-    (_, *ports), options = split_endpoint(text)
-    if kind == "rfc2217" and from_string is clientFromString:  # ours; its arguments are those of `tcp`
-        kind = "tcp"
-        text = f"tcp:{rest}"
-    if kind in ("tcp", "unix"):
-        # Twisted parses these two without touching the reactor; other kinds may open files or load plug-ins.
+    (kind, *arguments), named = split_endpoint(text)
+    if check := checks.get(kind):
         try:
-            from_string(object(), text)
-        except TypeError as error:
-            raise ValueError(str(error)) from None
-    elif kind == "ssl" and from_string is serverFromString:
-        if len(ports) != 1 or not options.keys() <= {*_TLS_FILES, *_TLS_OTHERS}:
-            raise ValueError(f"not a port and known options: {text!r}")
-        int(ports[0]), int(options.get("backlog", 1))
-    return text
+            check(*arguments, **named)
+        except TypeError:
+            raise ValueError(f"missing or unknown arguments: {text!r}") from None
 
 
 def absolute_paths(text: str, folder: str, certificate: str) -> str:
@@ -84,13 +92,12 @@ def absolute_paths(text: str, folder: str, certificate: str) -> str:
         (kind, port), options = split_endpoint(text)
         options.setdefault("privateKey", certificate)
         options.update({key: os.path.join(folder, options[key]) for key in _TLS_FILES if key in options})
-        quoted = (f"{key}={quoteStringArgument(value).replace('=', chr(92) + '=')}" for key, value in options.items())
+        quoted = (f"{key}={quote(value)}" for key, value in options.items())
         return ":".join([kind, port, *quoted])
     relative = _RELATIVE_SOCKET.match(text)
     if relative is None:
         return text
-    start: str = quoteStringArgument(folder + "/")
-    return relative[0] + start + text[relative.end() :]
+    return relative[0] + quote(folder + "/") + text[relative.end() :]
 
 
 def is_exposed(text: str) -> bool | None:
@@ -117,6 +124,17 @@ def is_encrypted(text: str) -> bool:
     Return whether a server speaks TLS.
     """
     return text.startswith("ssl:")
+
+
+def may_encrypt(text: str) -> bool:
+    """
+    Return whether a server, or a connection to a device, may speak TLS.
+
+    Args:
+        text: An endpoint string, `none`, or whatever else says where a device is.
+    """
+    kind = _KIND.match(text)
+    return kind is not None and kind[1] not in _PLAIN
 
 
 def local_addresses(listen: Iterable[str]) -> list[tuple[str, int] | str]:

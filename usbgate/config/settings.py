@@ -11,6 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from usbgate.access.doors import Rule
+from usbgate.config.endpoints import may_encrypt
 from usbgate.config.types import (
     BasePath,
     Buffer,
@@ -234,6 +235,14 @@ class Settings(Struct, frozen=True, kw_only=True):
         Where line clients connect, as Twisted server endpoint strings.
         """
         return tuple(each.endpoint for each in self.listen)
+
+    @property
+    def may_encrypt(self) -> bool:
+        """
+        Whether anything of the daemon's may speak TLS.
+        """
+        places = (*self.endpoints, self.http.listen.endpoint, *(device.path for device in self.devices.values()))
+        return any(map(may_encrypt, places))
 
 
 TOP_KEYS, HTTP_KEYS, DATABASE_KEYS = keys(Settings), keys(HttpSettings), keys(DatabaseSettings)

@@ -10,6 +10,7 @@ import re
 # An argument and the colon behind it; within, a backslash quotes the next character. Only the first `=` ends a name.
 _ARGUMENT = re.compile(r"(?:((?:[^:=\\]|\\.)*)=)?((?:[^:\\]|\\.)*):", re.DOTALL)
 _QUOTED = re.compile(r"\\(.)", re.DOTALL)
+_SPECIAL = re.compile(r"[:=\\]")
 
 
 def split_endpoint(text: str) -> tuple[list[str], dict[str, str]]:
@@ -36,3 +37,10 @@ def split_endpoint(text: str) -> tuple[list[str], dict[str, str]]:
             named[_QUOTED.sub(r"\1", found[1])] = value
         rest = rest[found.end() :]
     return unnamed, named
+
+
+def quote(value: str) -> str:
+    """
+    Quote an argument for an endpoint string.
+    """
+    return _SPECIAL.sub(r"\\\g<0>", value)
