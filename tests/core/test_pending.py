@@ -19,11 +19,12 @@ from usbgate.core.errors import Malformed, RequestError
 from usbgate.core.exchanges import Asker, Moves
 from usbgate.core.fieldline import check_value
 from usbgate.core.holders import Holder
-from usbgate.core.model import Answer, BoardKind, Question, Request
+from usbgate.core.model import Answer, BoardKind, Priority, Question, Request
 from usbgate.core.pending import PendingRequests
 from usbgate.core.rules import Rules
 from usbgate.testing import acknowledgement, report, request
 
+PERSON, RULE, POLL = Priority
 LONG = 1000.0  # an asker's limit that no test reaches
 AT = 1_362_999_999_123  # a wall clock
 
@@ -697,6 +698,145 @@ class TestBuffer(SynchronousTestCase):
             pending.expire(1.0)
             pending.expire(5.0)
             self.assertEqual(sent(pending.put(asked("20"), "a", LONG, 6.0)), ["20 J"])
+
+
+class TestPeopleFirst(SynchronousTestCase):
+    """
+    §4.2: a person, then a rule, then a poll; and one place is kept for people.
+    """
+
+    def test_order(self) -> None:
+        """
+        What a person asks is written first, then what a rule asks, then a poll, however early each was asked.
+        """
+        pending = link(window=1)
+        pending.put(request("1"), 0, LONG, 0.0)
+        for n, (sensor, priority) in enumerate([("2", POLL), ("3", RULE), ("4", PERSON), ("5", RULE), ("6", PERSON)]):
+            self.assertEqual(sent(pending.put(request(sensor, priority=priority), n, LONG, 1.0 + n / 10)), [])
+        order = [sent(pending.received([report(sensor)], 2.0, AT)) for sensor in ("1", "4", "6", "3", "5")]
+        self.assertEqual(order, [["4 J"], ["6 J"], ["3 J"], ["5 J"], ["2 J"]])
+
+    def test_kept_place(self) -> None:
+        """
+        The last free place is for a person's question, whoever has the others.
+        """
+        for priority in (RULE, POLL):
+            for first in (PERSON, priority):
+                pending = link(window=3)
+                written = [
+                    sent(pending.put(request("1", priority=first), 1, LONG, 0.0)),
+                    sent(pending.put(request("2", priority=priority), 2, LONG, 0.0)),
+                    sent(pending.put(request("3", priority=priority), 3, LONG, 0.0)),
+                    sent(pending.put(request("4"), 4, LONG, 1.0)),
+                ]
+                self.assertEqual(written, [["1 J"], ["2 J"], [], ["4 J"]])
+                self.assertEqual(sent(pending.received([report("1")], 2.0, AT)), [])
+                self.assertEqual(sent(pending.received([report("4")], 2.0, AT)), ["3 J"])
+
+    def test_kept_place_in_the_buffer(self) -> None:
+        """
+        A rule's message leaves room in the board's buffer for one more of its length; with a window of 1 it need not.
+        """
+        for window, written in [(3, []), (1, ["21 J"])]:
+            pending = link(buffer=63, window=window, patience=1.0)
+            pending.put(asked("20"), "a", 0.5, 0.0)
+            pending.expire(1.0)
+            rule = asked("21")._replace(priority=RULE)
+            self.assertEqual(sent(pending.put(rule, "b", LONG, 1.5)), written)
+            if not written:
+                self.assertEqual(sent(pending.put(asked("22"), "c", LONG, 1.5)), ["22 J"])
+                self.assertEqual(sent(pending.received([report("22")], 1.7, AT)), ["21 J"])
+
+    def test_dead_sensor_that_a_person_asks(self) -> None:
+        """
+        A sensor that does not answer keeps no poll from being asked: no two of its messages are written in a row.
+        """
+        pending = link(window=1)
+        pending.put(request("1"), "a", LONG, 0.0)
+        for sensor in ("2", "3"):
+            pending.put(request(sensor, priority=POLL), sensor, LONG, 1.0)
+        self.assertEqual(sent(pending.expire(5.0)), ["1 J"])
+        self.assertEqual(sent(pending.expire(10.0)), ["2 J"])
+        self.assertEqual(sent(pending.received([report("2")], 11.0, AT)), ["1 J"])
+        self.assertEqual(sent(pending.expire(16.0)), ["3 J"])
+
+    def test_person_joins(self) -> None:
+        """
+        A poll or a rule's question that a person joins is a person's, asked at that moment.
+        """
+        pending = link(window=1)
+        pending.put(request("1"), 0, LONG, 0.0)
+        pending.put(request("2", priority=POLL), "poll", LONG, 1.0)
+        pending.put(request("3", priority=RULE), "rule", LONG, 1.0)
+        pending.put(request("4"), "person", LONG, 2.0)
+        pending.put(request("2"), "joins", LONG, 3.0)
+        self.assertEqual(sent(pending.received([report("1")], 4.0, AT)), ["4 J"])
+        self.assertEqual(sent(pending.received([report("4")], 4.0, AT)), ["2 J"])
+        moves = pending.received([report("2")], 5.0, AT)
+        self.assertEqual((answered(moves), sent(moves)), (["joins", "poll"], ["3 J"]))
+
+    def test_rule_keeps_its_order(self) -> None:
+        """
+        A rule's ON is written before a person's later OFF to the same sensor, which waits no longer for it.
+        """
+        pending = link(window=1)
+        pending.put(request("1"), 0, LONG, 0.0)
+        pending.put(request("9", "ON", priority=RULE), "rule", LONG, 1.0)
+        pending.put(request("2", priority=RULE), "other rule", LONG, 0.5)
+        pending.put(request("9", "OFF"), "person", LONG, 2.0)
+        pending.put(request("3"), "later", LONG, 3.0)
+        written = sent(pending.received([report("1")], 4.0, AT))
+        for sensor, command in [("9", "ON"), ("9", "OFF"), ("3", "J")]:
+            written += sent(pending.received([report(sensor, command)], 4.0, AT))
+        self.assertEqual(written, ["9 ON", "9 OFF", "3 J", "2 J"])
+
+    def test_poll_is_overtaken(self) -> None:
+        """
+        A poll that waits is written after all other questions of its sensor, also those of rules and those that join
+        another poll.
+        """
+        pending = link()
+        pending.put(request("20", "A"), 0, LONG, 0.0)
+        for n, (command, priority) in enumerate([("P", POLL), ("Q", POLL), ("R", RULE), ("B", PERSON), ("Q", PERSON)]):
+            pending.put(request("20", command, priority=priority), n, LONG, 1.0)
+        written = []
+        for command in "ARBQP":
+            written += sent(pending.received([report("20", command)], 2.0, AT))
+        self.assertEqual(written, ["20 R", "20 B", "20 Q", "20 P"])
+
+    def test_joins_the_last_but_for_polls(self) -> None:
+        """
+        A person joins a person's question behind which only a poll waits.
+        """
+        pending = link()
+        for n, (command, priority) in enumerate([("A", PERSON), ("B", PERSON), ("P", POLL), ("B", PERSON)]):
+            pending.put(request("20", command, priority=priority), n, LONG, 0.0)
+        pending.received([report("20", "A")], 1.0, AT)
+        self.assertEqual(answered(pending.received([report("20", "B")], 1.0, AT)), [1, 3])
+
+    def test_poll_is_asked_once(self) -> None:
+        """
+        A poll that is not answered fails when patience ends; with a person who joined it takes a new turn.
+        """
+        pending = link()
+        pending.put(request("20", priority=POLL), "poll", LONG, 0.0)
+        moves = pending.expire(5.0)
+        self.assertEqual((failed(moves), sent(moves)), ({"poll": "timeout"}, []))
+        pending.put(request("20", priority=POLL), "poll", LONG, 10.0)
+        pending.put(request("20"), "person", LONG, 11.0)
+        moves = pending.expire(15.0)
+        self.assertEqual((failed(moves), sent(moves)), ({}, ["20 J"]))
+
+    def test_poll_displaces_nothing(self) -> None:
+        """
+        A poll for which there is no room is busy, though nothing of its holder waits.
+        """
+        pending = link(window=1)
+        pending.queues.link_limit = 1
+        pending.put(request("1"), "a", LONG, 0.0)
+        pending.put(request("2"), "b", LONG, 0.0)
+        poll = Asker(request("3", priority=POLL), 1.0, "poll", Holder("poll"))
+        self.assertEqual(failed(pending.ask(poll, LONG, 1.0)), {"poll": "busy"})
 
 
 class TestJoining(SynchronousTestCase):

@@ -29,7 +29,7 @@ from tests.support.worlds import (
     random_world,
 )
 from usbgate.core.holders import Holder
-from usbgate.core.model import Question, Report
+from usbgate.core.model import Priority, Question, Report
 from usbgate.core.rules import Rules
 
 WORLDS = int(os.environ.get("USBGATE_WORLDS", "10000" if os.environ.get("USBGATE_FAULTS") == "full" else "1000"))
@@ -48,6 +48,7 @@ INTERESTING = [
     "buffer full",
     "busy",
     "delay ended by a report",
+    "displaced by no poll",
     "displaced: joined by others",
     "displaced: not the newest",
     "displaced: of the gone",
@@ -64,7 +65,11 @@ INTERESTING = [
     "offline",
     "overtakes one that is behind",
     "place kept",
+    "place kept for people",
     "place kept in the buffer",
+    "poll not asked again",
+    "poll or rule joined",
+    "raised before a person's",
     "recent",
     "sensor full",
     "sensor full: one displaced",
@@ -86,6 +91,7 @@ class Ask(NamedTuple):
     limit: float
     max_age: float | None
     connection: int
+    priority: Priority
 
 
 class HangUp(NamedTuple):
@@ -218,6 +224,7 @@ asks = st.builds(
     st.sampled_from([30.0, 1.0, 3.0, 8.0, 60.0]),
     st.sampled_from([None, None, 4.0]),
     st.integers(0, 2),
+    st.sampled_from([Priority.PERSON, *Priority]),
 )
 hang_ups = st.builds(HangUp, st.integers(0, 2), st.sampled_from(list(NETWORKS)))
 lines = st.builds(

@@ -17,7 +17,7 @@ from usbgate.core.errors import Busy, Offline, RequestError, TimedOut
 from usbgate.core.exchanges import Moves
 from usbgate.core.fieldline import join_fields
 from usbgate.core.holders import Holder, Holders
-from usbgate.core.model import Answer, BoardKind, Question, Report, Request, Send
+from usbgate.core.model import Answer, BoardKind, Priority, Question, Report, Request, Send
 from usbgate.core.pending import PendingRequests
 from usbgate.core.rules import Rules
 
@@ -57,6 +57,10 @@ class Asker:
     ended: bool = False
 
 
+# The priority of a question, when it was asked or took a new turn, and how many turns there were before.
+Turn = tuple[int, float, int]
+
+
 @dataclass(eq=False, slots=True)
 class Errand:
     """
@@ -67,7 +71,7 @@ class Errand:
     request: Request
     once: bool
     askers: list[Asker]
-    turn: tuple[float, int]  # when it was asked or took a new turn, and how many turns there were before
+    turn: Turn
     number: int  # of who asked it first
 
     @property
@@ -237,12 +241,14 @@ class LinkBook:
                     self._asked_unknown -= {question.sensor}
                     self._asked_unknown |= {question.sensor} & self._unknown
                 line = self._lines.setdefault(question.sensor, [])
-                if self._joins(question):
+                if (joined := self._joined(request)) is not None:
                     self.seen["join"] += 1
-                    line[-1].askers.append(asker)
-                    asker.written = line[-1] is line[0] and question.sensor in self._wire
+                    joined.askers.append(asker)
+                    asker.written = joined is line[0] and question.sensor in self._wire
                 else:
-                    line.append(Errand(question, request, once, [asker], turn, asker.number))
+                    joined = Errand(question, request, once, [asker], turn, asker.number)
+                    line.insert(self._place(request), joined)
+                self._raise(joined, request.priority, now)
             if self.state != "offline":
                 self._spelled.setdefault((question.sensor, question.command.lower()), set()).add(question.command)
         demand(not moves.handed, "nothing was received", moves.handed)
@@ -250,19 +256,50 @@ class LinkBook:
         self._write(moves, now)
         self._check(now)
 
-    def _joins(self, question: Question) -> bool:
-        line = self._lines.get(question.sensor, [])
-        return bool(line) and line[-1].question == question and question.command not in self.rules.once
+    def _place(self, request: Request) -> int:
+        """
+        Return where a new question goes in the line of its sensor: before the polls that wait at the end, unless it is
+        a poll itself.
+        """
+        sensor = request.question.sensor
+        line = self._lines.get(sensor, [])
+        waiting = range(sensor in self._wire, len(line))
+        polls = [n for n in waiting if all(line[m].turn[0] == Priority.POLL for m in range(n, len(line)))]
+        return min(polls, default=len(line)) if request.priority < Priority.POLL else len(line)
 
-    def _make_room(
-        self, asker: Asker, failures: dict[Asker, set[type[RequestError]]], now: float
-    ) -> tuple[float, int] | None:
+    def _joined(self, request: Request) -> Errand | None:
+        """
+        Return the equal question that a request joins, the last one or one that would be written behind it.
+        """
+        question = request.question
+        near = self._lines.get(question.sensor, [])[max(0, self._place(request) - 1) :]
+        found = [errand for errand in near if errand.question == question and question.command not in self.rules.once]
+        if not found:
+            return None
+        return near[-1] if near[-1] in found else found[0]
+
+    def _raise(self, errand: Errand, priority: int, now: float) -> None:
+        """
+        Give a question, and those that are written before it, at least a priority.
+        """
+        line = self._lines[errand.question.sensor]
+        if errand.turn[0] > priority and not (errand is line[0] and errand.question.sensor in self._wire):
+            self.seen["poll or rule joined"] += 1
+            line.remove(errand)
+            line.insert(self._place(errand.request._replace(priority=Priority(priority))), errand)
+        for each in line[: line.index(errand) + 1]:
+            if each.turn[0] > priority:
+                self.seen["raised before a person's"] += each is not errand
+                each.turn = self._turn(now, priority)
+
+    def _make_room(self, asker: Asker, failures: dict[Asker, set[type[RequestError]]], now: float) -> Turn | None:
         """
         Rule 10: let a newcomer displace a question where the queue is full. Return the turn of its own question; None
         if there is no room for it.
         """
-        turn = self._turn(now)
-        if self._joins(asker.request.question):
+        priority = asker.request.priority
+        turn = self._turn(now, priority)
+        if self._joined(asker.request) is not None:
             return turn
         sensor = asker.request.question.sensor
         waiting = {each: line[each in self._wire :] for each, line in self._lines.items()}
@@ -276,6 +313,9 @@ class LinkBook:
         if any(other.connection is asker.connection for errand in there for other in errand.askers):
             self.seen[f"{which} full"] += 1
             return None
+        if priority == Priority.POLL:
+            self.seen["displaced by no poll"] += 1
+            return None
         held = of_most(there, lambda errand: errand.holder)
         alone = [errand for errand in held if not errand.joined] or held
         newest = max(alone, key=lambda errand: errand.number)
@@ -287,8 +327,8 @@ class LinkBook:
         failures.update({other: self._codes(other) for other in newest.askers})
         self._lines[newest.question.sensor].remove(newest)
         self._close(newest.question.sensor)
-        left = [errand.turn for errand in in_all if errand is not newest]
-        return min(left, default=turn) if which == "link" else turn
+        left = [errand.turn[1:] for errand in in_all if errand is not newest]
+        return (priority, *min(left, default=turn[1:])) if which == "link" else turn
 
     def withdraw(self, askers: Sequence[exchanges.Asker[Asker]], now: float) -> None:
         """
@@ -455,7 +495,7 @@ class LinkBook:
                 if not errand.askers and not (errand is line[0] and sensor in self._wire):
                     line.remove(errand)
             self._close(sensor)
-        at_once = (-math.inf, 0)
+        at_once: dict[tuple[int, float], Turn] = {}
         for sensor, message in sorted(self._wire.items(), key=lambda wired: wired[1].until):
             if message.until <= now:
                 message.forgotten = True
@@ -463,16 +503,15 @@ class LinkBook:
                 count = self._missed.get(sensor, (0, 0.0))[0] + 1
                 self._missed[sensor] = count, message.until + min(30.0 * 2.0 ** (count - 1), 600.0)
                 errand = self._lines[sensor][0]
-                if errand.once or not errand.askers:
+                if errand.once or all(asker.request.priority == Priority.POLL for asker in errand.askers):
+                    self.seen["poll not asked again"] += bool(errand.askers) and not errand.once
                     failures.update({asker: {TimedOut} for asker in errand.askers})
                     self._lines[sensor].pop(0)
                     self._close(sensor)
                 else:
                     self.seen["new turn"] += 1
-                    errand.turn = self._turn(message.until)
-                    if errand.turn[0] == at_once[0]:
-                        errand.turn = at_once  # which of them comes first is left open
-                    at_once = errand.turn
+                    errand.turn = self._turn(message.until, errand.turn[0])
+                    errand.turn = at_once.setdefault(errand.turn[:2], errand.turn)  # which comes first is left open
         for sensor, message in list(self._held.items()):
             if message.until <= now:
                 message.forgotten = True
@@ -576,16 +615,16 @@ class LinkBook:
         for asker in errand.askers:
             asker.written = True
 
-    def _turn(self, when: float) -> tuple[float, int]:
+    def _turn(self, when: float, priority: int) -> Turn:
         self._turns += 1
-        return when, self._turns
+        return priority, when, self._turns
 
-    def _order(self, sensor: str) -> tuple[float, int]:
+    def _order(self, sensor: str) -> Turn:
         """
-        Return when the first question of a sensor counts as asked.
+        Return whose the first question of a sensor is, and when it counts as asked.
         """
-        when, number = self._lines[sensor][0].turn
-        return max(when, self._missed.get(sensor, (0, 0.0))[1]), number
+        priority, when, number = self._lines[sensor][0].turn
+        return priority, max(when, self._missed.get(sensor, (0, 0.0))[1]), number
 
     def _candidates(self, of_equals: Callable[[Iterable[bool]], bool] = all) -> list[str]:
         """
@@ -595,6 +634,9 @@ class LinkBook:
             of_equals: Of equals any may come first: whether `all` must leave a place to others, or `any`.
         """
         waiting = sorted(self._lines.keys() - self._wire.keys() - self._held.keys(), key=self._order)
+        if len(self._wire) >= max(1, self.rules.window - 1):
+            self.seen["place kept for people"] += any(map(self._is_automatic, waiting))
+            waiting = [sensor for sensor in waiting if not self._is_automatic(sensor)]
         behind = [sensor for sensor in waiting if self._is_behind(sensor)]
         others = [sensor for sensor in waiting if sensor not in behind]
         if self.rules.window > 1 and behind:
@@ -605,6 +647,12 @@ class LinkBook:
             self.seen["not two in a row"] += others != waiting and others[0] != waiting[0]
             return others
         return waiting
+
+    def _is_automatic(self, sensor: str) -> bool:
+        """
+        Return whether the first question of a sensor is one of a rule or a poll.
+        """
+        return self._lines[sensor][0].turn[0] > Priority.PERSON
 
     def _is_behind(self, sensor: str) -> bool:
         return sensor in self._missed or sensor in self._asked_unknown
@@ -625,7 +673,8 @@ class LinkBook:
         Return whether the board's buffer has room for the next message to a sensor.
         """
         room = (self.rules.buffer or math.inf) - sum(message.size for message in self._buffered)
-        return not self._buffered or self._size(sensor) <= room
+        kept = self.rules.window > 1 and self._is_automatic(sensor)
+        return not self._buffered or self._size(sensor) * (1 + kept) <= room
 
     def _leaves_place(self, sensor: str) -> bool:
         """
@@ -677,7 +726,10 @@ class LinkBook:
                 candidates,
             )
             self.seen["buffer full"] += full
-            if len(candidates) < len(self._lines.keys() - self._wire.keys() - self._held.keys()):
+            waiting = self._lines.keys() - self._wire.keys() - self._held.keys()
+            if len(self._wire) >= max(1, self.rules.window - 1):
+                waiting = {sensor for sensor in waiting if not self._is_automatic(sensor)}
+            if len(candidates) < len(waiting):
                 few = self._few_behind
                 self.seen["place kept in the buffer" if few else "place kept"] += 1
                 full |= few
@@ -738,7 +790,13 @@ class World:
         return sorted((asker for book in self.links for asker in book.askers), key=lambda asker: asker.number)
 
     def ask(
-        self, link: int, question: Question, limit: float, max_age: float | None = None, connection: int = 0
+        self,
+        link: int,
+        question: Question,
+        limit: float,
+        max_age: float | None = None,
+        connection: int = 0,
+        priority: Priority = Priority.PERSON,
     ) -> None:
         """
         Ask a device over one of the connections, as the gateway does.
@@ -757,7 +815,8 @@ class World:
             "ORIGIN": f"at {self.now}",
             **dict(question.arguments),
         }
-        request = Request(question, fields, join_fields(fields).encode(), "origin", "client", limit, max_age)
+        line = join_fields(fields).encode()
+        request = Request(question, fields, line, "origin", "client", limit, max_age, priority=priority)
         self.asked += 1
         self.links[link].ask(Asker(request, self.now, self.now + limit, asking, self.asked), self.now)
         surplus = self.holders.surplus()
@@ -915,6 +974,7 @@ class RandomWorld:
             book.pending.queues.link_limit = chance.choice([4096, 4096, 2, 4, 6])
         self.hosts = chance.sample(list(NETWORKS), chance.choice([1, 3]))
         self.rude = chance.choice([0, 0, 0.05, 0.2])
+        self.priorities = chance.choice([[Priority.PERSON], list(Priority), [Priority.PERSON, Priority.POLL]])
         self.eager = chance.choice([0.4, 0.4, 0.7])
         connections = [Connection(Holder(chance.choice(self.hosts))) for _ in range(chance.choice([1, 2, 3, 4, 8]))]
         self.world = World(
@@ -966,7 +1026,8 @@ class RandomWorld:
         if what < self.eager:
             question = chance.choices(self.questions, self.weights)[0]
             max_age = chance.choice([0.0, 4.0]) if chance.random() < 0.3 else None
-            world.ask(link, question, chance.choice(self.limits), max_age, chance.randrange(8))
+            priority = chance.choice(self.priorities)
+            world.ask(link, question, chance.choice(self.limits), max_age, chance.randrange(8), priority)
         elif what < self.eager + 0.1:
             if book.state in ("settling", "online"):
                 question = chance.choice(self.questions)

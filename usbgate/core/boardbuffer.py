@@ -84,11 +84,11 @@ class BoardBuffer:
         while self.messages and self.messages[0].number <= number:
             self.messages.popleft()
 
-    def fits(self, request: Request, tag: str | None) -> bool:
+    def fits(self, request: Request, tag: str | None, times: int = 1) -> bool:
         """
-        Return whether there is room for another message; if none counts, any may be written.
+        Return whether there is room for another message so many times; if none counts, any may be written.
         """
-        return self._bytes(False) + self._size(request, tag) <= self.limit
+        return self._bytes(False) + times * self._size(request, tag) <= self.limit
 
     def leaves_place(self, request: Request, tag: str | None) -> bool:
         """

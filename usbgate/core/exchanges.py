@@ -15,14 +15,15 @@ from typing import Generic, TypeVar
 
 from usbgate.core.errors import RequestError
 from usbgate.core.holders import Holder
-from usbgate.core.model import Answer, Question, Report, Request, Send
+from usbgate.core.model import Answer, Priority, Question, Report, Request, Send
 
 W = TypeVar("W")
 
 FREE = -inf  # `Lane.until` of a lane that waits for no answer
 
-# When a question was asked or took a new turn, in monotonic seconds, and a number that tells equal times apart.
-Turn = tuple[float, int]
+# A question's priority, when it was asked or took a new turn, in monotonic seconds, and a number that tells equal times
+# apart.
+Turn = tuple[int, float, int]
 
 
 @dataclass(eq=False, slots=True)
@@ -60,7 +61,7 @@ class Exchange(Generic[W]):
         question: The question.
         request: The request that is written.
         lane: Where it waits.
-        turn: When it was asked or took a new turn.
+        turn: When it was asked or took a new turn, and its priority, the highest of those for whom it was asked.
         once: Whether it is written exactly once (`coalesce = false`).
         asked: The number of its first turn.
         on_wire: Whether it was written and may still be answered.
@@ -143,11 +144,25 @@ class Lane(Generic[W]):
         """
         return len(self.queue) - self.queue[0].on_wire if self.queue else 0
 
-    def last(self, question: Question) -> Exchange[W] | None:
+    def place(self, priority: int) -> int:
         """
-        Return the last exchange if it is this question: another asker joins it.
+        Return where in the queue a question goes: at the end, but before polls that wait.
         """
-        return self.queue[-1] if self.queue and self.queue[-1].question == question else None
+        queue = self.queue
+        place = len(queue)
+        if priority < Priority.POLL:
+            while place and queue[place - 1].turn[0] == Priority.POLL and not queue[place - 1].on_wire:
+                place -= 1
+        return place
+
+    def joined(self, question: Question, priority: int) -> Exchange[W] | None:
+        """
+        Return the exchange that an asker joins: the last one, or one behind its place, if that is this question.
+        """
+        if not self.queue or self.queue[-1].question == question:
+            return self.queue[-1] if self.queue else None
+        last = max(0, self.place(priority) - 1)
+        return next((exchange for exchange in self.queue[last:] if exchange.question == question), None)
 
 
 # How requests ended: an outcome, and all askers that receive it.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import NamedTuple
 
 # Makes a NamedTuple from a tuple of all its values: `make(Report, (…))` takes 0.15 µs, `Report(…)` 0.33. Only for what
@@ -65,6 +66,16 @@ class Question(NamedTuple):
     arguments: frozenset[tuple[str, str]] = frozenset()
 
 
+class Priority(IntEnum):
+    """
+    On whose behalf a question is asked: the least is written first (protocol §4.2).
+    """
+
+    PERSON = 0
+    RULE = 1
+    POLL = 2
+
+
 class Request(NamedTuple):
     """
     A question, and what the asker wants of it.
@@ -79,6 +90,7 @@ class Request(NamedTuple):
         timeout: Seconds until this asker gives up; None leaves it to the sensor's setting.
         max_age: The greatest age, in seconds, of an answer from memory; None asks the device in any case.
         device: The name of the device to ask; None leaves it to routing.
+        priority: On whose behalf it is asked.
     """
 
     question: Question
@@ -89,6 +101,7 @@ class Request(NamedTuple):
     timeout: float | None = None
     max_age: float | None = None
     device: str | None = None
+    priority: Priority = Priority.PERSON
 
 
 class Send(NamedTuple):

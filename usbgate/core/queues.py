@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from usbgate.core.displacement import displaced, is_newcomer, waiting_in
 from usbgate.core.errors import Busy, RequestError, TimedOut
 from usbgate.core.exchanges import FREE, Asker, Ended, Exchange, Lane, Turn
-from usbgate.core.model import Answer
+from usbgate.core.model import Answer, Priority
 from usbgate.core.turns import Turns
 
 W = TypeVar("W")
@@ -66,28 +66,34 @@ class Queues(Generic[W]):
             now: Monotonic seconds.
             ended: See the class.
         """
-        question = asker.request.question
+        question, priority = asker.request.question, asker.request.priority
         lane = self.lanes.get(question.sensor)
-        exchange = None if once or lane is None else lane.last(question)
+        exchange = None if once or lane is None else lane.joined(question, priority)
         if exchange is None:
-            turn = self._turns.new(now)
-            number = turn[1]
+            turn = self._turns.new(now, priority)
+            number = turn[2]
             full = lane if lane is not None and lane.waiting >= self.sensor_limit else None
             if full is not None or self.waiting >= self.link_limit:
-                if not is_newcomer(asker.holder, self._device, full):
+                if priority == Priority.POLL or not is_newcomer(asker.holder, self._device, full):
                     return False
-                turn = self._make_room(full, ended) or turn
+                turn = self._make_room(full, ended, turn)
                 # What was displaced may have been the last question of this sensor.
                 lane = self.lanes.get(question.sensor)
-                exchange = None if once or lane is None else lane.last(question)
+                exchange = None if once or lane is None else lane.joined(question, priority)
             if exchange is None:
                 if lane is None:
                     lane = self.lanes[question.sensor] = Lane(question.sensor, asker.known)
                 exchange = Exchange(question, asker.request, lane, turn, once, number)
-                lane.queue.append(exchange)
                 self.waiting += 1
-                if len(lane.queue) == 1 and lane.until == FREE:
-                    self._turns.wait(lane)
+                if lane.queue:
+                    lane.queue.insert(lane.place(priority), exchange)
+                    self._raise(exchange, priority, now)
+                else:
+                    lane.queue.append(exchange)
+                    if lane.until == FREE:
+                        self._turns.wait(lane)
+        if exchange.turn[0] > priority:
+            self._raise(exchange, priority, now)
         asker.device = self._device
         exchange.join(asker)
         self.in_flight += 1
@@ -141,13 +147,27 @@ class Queues(Generic[W]):
         self.waiting = 0
         self._turns.clear()
 
-    def _make_room(self, full: Lane[W] | None, ended: list[Ended[W]]) -> Turn | None:
-        # Displace a question in a lane, or on the link; return the turn of the newcomer's, if it is not the next one.
+    def _raise(self, exchange: Exchange[W], priority: int, now: float) -> None:
+        # Give a question, and those of its sensor that are written before it, at least this priority.
+        lane = exchange.lane
+        if exchange.turn[0] > priority and not exchange.on_wire:
+            lane.queue.remove(exchange)
+            lane.queue.insert(lane.place(priority), exchange)
+        for raised in lane.queue[: lane.queue.index(exchange) + 1]:
+            if raised.turn[0] > priority:
+                raised.turn = self._turns.new(now, priority)
+        if lane.until == FREE:
+            self._turns.wait(lane)
+
+    def _make_room(self, full: Lane[W] | None, ended: list[Ended[W]], turn: Turn) -> Turn:
+        # Displace a question in a lane, or on the link; return the turn of the newcomer's, which may be an older one.
         lanes = self.lanes.values()
         newest = displaced(lanes if full is None else (full,))
         for asker in list(newest.askers):
             self.withdraw(asker, newest, ended)
-        return None if full else min((exchange.turn for exchange in waiting_in(lanes)), default=None)
+        if full is not None:
+            return turn
+        return turn[0], *min((exchange.turn[1:] for exchange in waiting_in(lanes)), default=turn[1:])
 
     def _end(self, exchange: Exchange[W], outcome: Answer | RequestError, ended: list[Ended[W]]) -> None:
         if exchange.askers:

@@ -1,6 +1,6 @@
 """
-Whose question is written next over one link (protocol §4.2): whoever asked first, but nobody waits long behind sensors
-that do not answer, and these get their turn, too.
+Whose question is written next over one link (protocol §4.2): people's before those of rules and polls, then whoever
+asked first, but nobody waits long behind sensors that do not answer, and these get their turn, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 from usbgate.core.boardbuffer import BoardBuffer
 from usbgate.core.containers import BoundedDict, LazyHeap
 from usbgate.core.exchanges import FREE, Lane, Turn
-from usbgate.core.model import Report
+from usbgate.core.model import Priority, Report
 
 W = TypeVar("W")
 
@@ -20,6 +20,9 @@ SENSORS_REMEMBERED = 10_000  # that have not answered; a sensor that is forgotte
 
 DELAY = 30.0  # seconds that a sensor is behind after one unanswered message, protocol §4.2
 DELAY_LIMIT = 600.0  # seconds, after five and more in a row
+
+
+_PERSON = Priority.PERSON
 
 
 class Missed(NamedTuple):
@@ -51,7 +54,7 @@ class Turns(Generic[W]):
         self.missed: BoundedDict[str, Missed] = BoundedDict(SENSORS_REMEMBERED)
         self._count = 0
         self._window = window
-        self._most_behind = max(1, window - 1)
+        self._all_but_one = max(1, window - 1)
         self._buffer = buffer
         # Lanes of sensors that answer, and of the others, which are unknown or have left their last message unanswered.
         # One that becomes known while it waits is among both, which changes nothing: its order is the same.
@@ -61,12 +64,12 @@ class Turns(Generic[W]):
         self._behind_on_wire = 0
         self._behind_last = False  # whether the last message was to one of the others
 
-    def new(self, when: float) -> Turn:
+    def new(self, when: float, priority: int) -> Turn:
         """
         Return a turn for a question that was asked, or left unanswered, at that time.
         """
         self._count += 1
-        return when, self._count
+        return priority, when, self._count
 
     def wait(self, lane: Lane[W]) -> None:
         """
@@ -74,8 +77,8 @@ class Turns(Generic[W]):
         """
         order = lane.queue[0].turn
         missed = self.missed.get(lane.sensor) if self.missed else None
-        if missed is not None and missed.until > order[0]:
-            order = missed.until, order[1]
+        if missed is not None and missed.until > order[1]:
+            order = order[0], missed.until, order[2]
         lane.silent = missed is not None
         behind = lane.silent or not lane.known
         if order != lane.order or behind != lane.behind:
@@ -95,12 +98,18 @@ class Turns(Generic[W]):
         ready, behind = self._ready.first(), None
         room_at = self._buffer.free_at(now) if self._buffer.messages else None
         # One of several places is never given to a sensor that does not answer.
-        if self._behind_on_wire < self._most_behind:
+        if self._behind_on_wire < self._all_but_one:
             behind = self._behind.first()
             if behind is not None and room_at is not None and not self._leaves_place(behind[1], tag):
                 self.room_at = room_at
                 behind = None
-        # Nor are two messages in a row written to such a sensor.
+        # Nor is the last one given to a rule or a poll.
+        if self._on_wire >= self._all_but_one:
+            if ready is not None and ready[0][0] > _PERSON:
+                ready = None
+            if behind is not None and behind[0][0] > _PERSON:
+                behind = None
+        # Nor are two messages in a row written to a sensor that does not answer.
         if behind is not None and (ready is None or (behind[0] < ready[0] and not self._behind_last)):
             ready = behind
         if ready is None:
@@ -108,7 +117,8 @@ class Turns(Generic[W]):
         lane = ready[1]
         exchange = lane.queue[0]
         # A longer message is not overtaken by shorter ones for which there is room.
-        if room_at is not None and not self._buffer.fits(exchange.request, tag):
+        places = 2 if ready[0][0] > _PERSON and self._window > 1 else 1
+        if room_at is not None and not self._buffer.fits(exchange.request, tag, places):
             self.room_at = room_at
             return None
         lane.order = None

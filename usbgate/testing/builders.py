@@ -5,7 +5,7 @@ Builders of what travels through usbgate, for tests.
 from __future__ import annotations
 
 from usbgate.core.fieldline import join_fields
-from usbgate.core.model import Question, Reading, Report, Request, RequestRecord
+from usbgate.core.model import Priority, Question, Reading, Report, Request, RequestRecord
 
 AT = 1363035730123  # 2013-03-11T21:02:10.123Z in milliseconds, the time of what the builders make
 
@@ -33,6 +33,7 @@ def request(
     timeout: float | None = None,
     max_age: float | None = None,
     device: str | None = None,
+    priority: Priority = Priority.PERSON,
     **arguments: str,
 ) -> Request:
     """
@@ -41,7 +42,7 @@ def request(
     fields = {"MSG": command, "ID": sensor, "ORIGIN": origin, **arguments}
     question = Question(sensor, command, frozenset(arguments.items()))
     line = join_fields(fields).encode()
-    return Request(question, fields, line, origin, client, timeout, max_age, device)
+    return Request(question, fields, line, origin, client, timeout, max_age, device, priority)
 
 
 def reading(
