@@ -18,6 +18,7 @@ from usbgate.access.rights import RIGHTS, WORD_ROLES
 from usbgate.access.roles import Role
 from usbgate.core.errors import Unauthenticated
 from usbgate.core.model import Event
+from usbgate.mqtt.topics import Topics
 from usbgate.server.commands import WORDS
 from usbgate.web.api import Api
 from usbgate.web.serialize import event_json
@@ -32,7 +33,7 @@ class RightsTests(SynchronousTestCase):
 
     def test_complete(self) -> None:
         """
-        The table has every word and every call, once, and every kind of event.
+        The table has every word, every call and every topic, once, and every kind of event.
         """
         self.assertEqual(sorted(word for right in RIGHTS for word in right.words), sorted(WORDS))
         self.assertEqual({name: word.role for name, word in WORDS.items()}, WORD_ROLES)
@@ -41,6 +42,16 @@ class RightsTests(SynchronousTestCase):
         topics = {event_json(event, {})[0] for event in EVENTS}
         self.assertEqual({topic for right in RIGHTS for topic in right.topics}, topics)
         self.assertEqual(len(EVENTS), len(get_args(Event)))
+        names = Topics("GATEWAY")
+        device, sensor = "DEVICE", "SENSOR"
+        mqtt = [names.availability, names.ask, names.events, names.device_availability(device)]
+        mqtt += [
+            names.sensor(device, sensor),
+            names.sensor_events(device, sensor),
+            names.value(device, sensor, "FIELD"),
+        ]
+        listed = [f"{names.base}/{topic}" for right in RIGHTS for topic in right.mqtt]
+        self.assertEqual(sorted(listed), sorted(mqtt))
 
     def test_page(self) -> None:
         """
@@ -51,7 +62,8 @@ class RightsTests(SynchronousTestCase):
             role = "none" if right.role is Role.NONE else f"`{right.role.spelled}`"
             calls = ", ".join(f"`{call.replace('/api/v1/', '')}`" for call in right.calls)
             topics = ": " + ", ".join(f"`{topic}`" for topic in right.topics) if right.topics else ""
-            self.assertIn(f"| {role} | {right.does}{topics} | {words} | {calls} |\n", SECURITY)
+            mqtt = ", ".join(f"`{topic}`" for topic in right.mqtt)
+            self.assertIn(f"| {role} | {right.does}{topics} | {words} | {calls} | {mqtt} |\n", SECURITY)
 
 
 # Who connects where without a token, as docs/security.md has it, and what role that gives.
@@ -104,7 +116,11 @@ class DoorTests(SynchronousTestCase):
         table = "".join(
             f"| {where} | {role if ' ' in role or role == 'none' else f'`{role}`'} |\n" for where, role in rows
         )
-        self.assertIn(f"| where | role |\n| --- | --- |\n{table}", SECURITY)
+        mqtt = (
+            "| over MQTT | `role` of `[mqtt]`, for all clients of the broker"
+            " ([mqtt.md](mqtt.md#what-the-brokers-clients-may-do)) |\n"
+        )
+        self.assertIn(f"| where | role |\n| --- | --- |\n{mqtt}{table}", SECURITY)
 
     def test_sensors(self) -> None:
         """

@@ -111,9 +111,9 @@ class TokenFileTests(SynchronousTestCase):
         """
         No token has the name of something else that is recorded, nor one that could not be.
         """
-        for name in ("local", "uid0", "", "a b", "a@b", "a_b", "x" * 33, "é"):
+        for name in ("local", "mqtt", "uid0", "", "a b", "a@b", "a_b", "x" * 33, "é"):
             self.assertIsNone(NAME.fullmatch(name), name)
-        for name in ("phone", "locals", "uid", "wall-tablet.2"):
+        for name in ("phone", "locals", "mqtts", "uid", "wall-tablet.2"):
             self.assertIsNotNone(NAME.fullmatch(name), name)
 
 

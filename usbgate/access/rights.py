@@ -1,6 +1,6 @@
 """
-The role that each word of the line protocol and each call over HTTP requires: the one table for all front ends, which
-docs/security.md prints.
+The role that each word of the line protocol, each call over HTTP and each topic of MQTT requires: the one table for all
+front ends, which docs/security.md prints.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class Right(NamedTuple):
         words: Words of the line protocol.
         calls: Calls over HTTP: method and path.
         topics: Kinds of events to which a client is subscribed by them.
+        mqtt: Topics below `usbgate/GATEWAY`, on which usbgate publishes that, or is asked.
     """
 
     does: str
@@ -28,6 +29,7 @@ class Right(NamedTuple):
     words: Sequence[str] = ()
     calls: Sequence[str] = ()
     topics: Sequence[str] = ()
+    mqtt: Sequence[str] = ()
 
 
 RIGHTS: Sequence[Right] = (
@@ -45,6 +47,7 @@ RIGHTS: Sequence[Right] = (
         Role.READ,
         ("sensors", "last"),
         ("GET /api/v1/sensors", "GET /api/v1/sensors/{sensor}"),
+        mqtt=("DEVICE/SENSOR", "DEVICE/SENSOR/FIELD"),
     ),
     Right(
         "See stored readings",
@@ -58,6 +61,7 @@ RIGHTS: Sequence[Right] = (
         ("watch", "unwatch"),
         ("GET /api/v1/events",),
         ("reading", "alarm", "device", "store"),
+        ("events", "DEVICE/SENSOR/_events"),
     ),
     Right("See alarms", Role.READ, ("alarms",), ("GET /api/v1/alarms", "GET /api/v1/alarms/history")),
     Right("See who asked what", Role.READ, ("requests",), ("GET /api/v1/requests",)),
@@ -66,8 +70,9 @@ RIGHTS: Sequence[Right] = (
         Role.READ,
         ("status", "devices"),
         ("GET /api/v1/status", "GET /api/v1/devices", "GET /metrics"),
+        mqtt=("availability", "DEVICE/_availability"),
     ),
-    Right("Ask a question that only reads", Role.ASK, ("ask",), ("POST /api/v1/sensors/{sensor}/ask",)),
+    Right("Ask a question that only reads", Role.ASK, ("ask",), ("POST /api/v1/sensors/{sensor}/ask",), mqtt=("ask",)),
     Right(
         "Ask any other question, and acknowledge an alarm",
         Role.COMMAND,

@@ -31,8 +31,8 @@ CHANGES_LIMIT = 1 << 20  # bytes; more, and no daemon has run for very long
 TOKENS_LIMIT = 256  # each authentication compares with all of them: 0.1 ms
 SIZE_LIMIT = 4096 * TOKENS_LIMIT  # bytes of the file; a token without sensors takes 200
 
-# Part of `client` of the table `request`, before an `@`: not that of the local token, nor that of a user.
-NAME = re.compile(r"(?!local\Z|uid\d+\Z)[A-Za-z0-9.-]{1,32}")
+# Part of `client` of the table `request`, before an `@`: not that of the local token, of a user, or of MQTT.
+NAME = re.compile(r"(?!local\Z|mqtt\Z|uid\d+\Z)[A-Za-z0-9.-]{1,32}")
 
 # A token anywhere in a line: what follows `auth`, and what looks like a token.
 _SECRET = re.compile(rb"(?i)(\bauth(?:\s+|\s*[:=]\s*)|_auth\s*:\s*)[^_\s]+|\b[0-9a-f]{64}\b")

@@ -39,6 +39,7 @@ _TEXT_LEAST = 20  # bytes of `TEXT` that are sent even if the repeated fields le
 
 _AT_SIZE = len("_AT:2013-03-11T21:02:10.123Z")  # the end of each answer
 
+TIMEOUT = 10.0  # seconds, the default, as in the original
 TIMEOUT_RANGE = (0.1, 3600.0)  # seconds, protocol §3
 
 

@@ -23,6 +23,7 @@ from usbgate.core.clockmarks import Stamp
 from usbgate.core.errors import Busy, Malformed, RequestError, Stopped, Unknown
 from usbgate.core.exchanges import Asker, Moves
 from usbgate.core.holders import Holder, Holders
+from usbgate.core.messages import TIMEOUT
 from usbgate.core.model import (
     UNKNOWN_BOARD,
     Action,
@@ -51,8 +52,6 @@ from usbgate.gateway.replies import Ended, Replies
 from usbgate.gateway.routing import Route, Routing
 from usbgate.gateway.states import StateEvents
 from usbgate.store.interfaces import IJournal, IStore
-
-TIMEOUT = 10.0  # seconds, as in the original
 
 
 @implementer(IGateway)

@@ -1,0 +1,101 @@
+"""
+Events as MQTT messages: alarms, and commands that failed (docs/mqtt.md, "Events").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from msgspec.structs import asdict
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from usbgate.core.fieldline import format_time
+from usbgate.core.jsonmessages import alarm_json
+from usbgate.core.model import AlarmEvent, Event
+from usbgate.core.settings import SensorSettings
+from usbgate.gateway.interfaces import IGateway
+from usbgate.mqtt.interfaces import IPublisher, ISubscriber
+from usbgate.mqtt.messages import COMMAND_FAILED, EVENT_TYPES, MqttAlarmEvent, MqttFailure, MqttFailureEvent
+from usbgate.mqtt.topics import Topics
+from usbgate.net.rates import Rates
+
+# Failures in a second, on average, that are published, since whoever may publish to the broker can cause them; ten
+# times as many may come at once.
+FAILURES_PER_SECOND = 10.0
+
+_UNCONFIGURED = SensorSettings()
+
+
+@implementer(ISubscriber)
+class EventTopics:
+    """
+    Publishes each event twice: to the topic of its sensor, and to that of all events.
+    """
+
+    filters: Sequence[str] = ()
+
+    def __init__(self, reactor: IReactorTime, gateway: IGateway, topics: Topics, wall: Callable[[], int]) -> None:
+        """
+        Args:
+            reactor: For time limits.
+            gateway: Publishes the events.
+            topics: The names of the topics.
+            wall: The wall clock (`IClock.wall`).
+        """
+        self._gateway = gateway
+        self._topics = topics
+        self._wall = wall
+        self._rates = Rates(reactor, FAILURES_PER_SECOND)
+        self._publisher: IPublisher | None = None
+        self._unsubscribe: Callable[[], None] = lambda: None
+
+    def connected(self, publisher: IPublisher) -> None:
+        self._publisher = publisher
+        self._unsubscribe = self._gateway.subscribe(self._receive)
+
+    def received(self, message: object) -> None:
+        """
+        Not called: there are no filters.
+        """
+
+    def disconnected(self) -> None:
+        self._unsubscribe()
+        self._publisher = None
+
+    def failed(self, failure: MqttFailure) -> None:
+        """
+        Publish that a command failed.
+        """
+        if self._rates.take((COMMAND_FAILED,)) > 0:
+            return
+        event = MqttFailureEvent(event_type=COMMAND_FAILED, at=format_time(self._wall()), **asdict(failure))
+        sensor = failure.sensor
+        self._publish(event, sensor, None if sensor is None else self._device_of(sensor))
+
+    def _device_of(self, sensor: str) -> str | None:
+        settings = self._gateway.queries.sensor_settings().get(sensor, _UNCONFIGURED)
+        if settings.device is not None:
+            return settings.device
+        known = self._gateway.queries.sensor(sensor)
+        return None if known is None else known.device
+
+    def _receive(self, event: Event) -> None:
+        if not isinstance(event, AlarmEvent):
+            return
+        event_type = f"alarm_{event.change}"
+        if event_type not in EVENT_TYPES:
+            return  # joined to an older one, which is the same to others
+        alarm = event.alarm
+        shown = asdict(alarm_json(alarm, self._gateway.queries.sensor_settings()))
+        message = MqttAlarmEvent(event_type=event_type, at=format_time(event.at), **shown)
+        self._publish(message, alarm.sensor, alarm.device)
+
+    def _publish(self, event: MqttAlarmEvent | MqttFailureEvent, sensor: str | None, device: str | None) -> None:
+        if self._publisher is None:
+            return
+        payload = msgspec.json.encode(event)
+        self._publisher.publish(self._topics.events, payload)
+        if sensor is not None and device is not None:
+            self._publisher.publish(self._topics.sensor_events(device, sensor), payload)
