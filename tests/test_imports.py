@@ -63,7 +63,7 @@ LIBRARY_OWNERS = {
     "prometheus_client": "web",
     "paho": "mqtt",
     "cryptography": "access.certificates net.tls",
-    "OpenSSL": "net.tls",
+    "OpenSSL": "net.tls net.tlsclient",
     "click": "cli",
     "rich": "cli",
 }

@@ -22,7 +22,7 @@ from usbgate.core.alarms import Uncompared
 from usbgate.core.counts import LinkCounts
 from usbgate.core.messages import event_line
 from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Event, ReportEvent, StoreEvent
-from usbgate.core.status import JournalStatus, StoreStatus
+from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
 from usbgate.device import dialects
 from usbgate.device.finddialect import make_dialect
 from usbgate.device.interfaces import IDialect
@@ -43,7 +43,8 @@ HTTP_ONLY = {StoreEvent}  # `watch` does not send it
 
 STORE = StoreStatus("away", "pi", 12, 1, AT, "no route")
 JOURNAL = JournalStatus("disk full", 5, 0.25, 512, 1024, 3)
-STATUS = Status("1.2", 7.0, True, 3, 1, STORE, JOURNAL, {"uno": ["5", "6"]}, [])
+BROKER = BrokerStatus("away", 7, 2, 1, "no route")
+STATUS = Status("1.2", 7.0, True, 3, 1, STORE, JOURNAL, {"uno": ["5", "6"]}, [], BROKER)
 
 # Another value of each type; a field of a status that is of another type is named below.
 OTHER: dict[type, Any] = {str: "other", int: 99, float: 99.0, bool: False}
@@ -122,10 +123,11 @@ class StatusTests(SynchronousTestCase):
         statuses += [
             other(STATUS, each.name)
             for each in fields(Status)
-            if each.name not in ("store", "journal", "unsure", "uncompared")
+            if each.name not in ("store", "journal", "broker", "unsure", "uncompared")
         ]
         statuses += [replace(STATUS, store=other(STORE, each.name)) for each in fields(STORE)]
         statuses += [replace(STATUS, journal=other(JOURNAL, each.name)) for each in fields(JOURNAL)]
+        statuses += [replace(STATUS, broker=other(BROKER, each.name)) for each in fields(BROKER)]
         for status in statuses:
             self.gateway.current_status = status
             self.assertNotEqual(self.lines("status"), before, status)
@@ -173,6 +175,7 @@ class StatusTests(SynchronousTestCase):
             *[other(STATUS, name) for name in ("version", "uptime", "clock_trusted", "sensors", "in_flight")],
             *[replace(STATUS, store=other(STORE, name)) for name in ("backlog", "rejected", "oldest")],
             *[replace(STATUS, journal=other(JOURNAL, each.name)) for each in fields(JOURNAL) if each.name != "trouble"],
+            *[replace(STATUS, broker=other(BROKER, each.name)) for each in fields(BROKER) if each.name != "trouble"],
         ):
             self.gateway.current_status = status
             self.assertNotEqual(self.metrics(), before, status)

@@ -20,11 +20,13 @@ from usbgate.config.settings import (
     DEVICE_KEYS,
     FIELD_KEYS,
     HTTP_KEYS,
+    MQTT_KEYS,
     SENSOR_KEYS,
     TOP_KEYS,
     CommandSettings,
     DeviceSettings,
     HttpSettings,
+    MqttSettings,
     Settings,
 )
 from usbgate.config.types import ConfigError, ListenAddress
@@ -44,6 +46,8 @@ LISTEN = (
     ' or a table such as { endpoint = "unix:/run/usbgate.sock", role = "read" }'
 )
 CLIENT_ROLES = '"none", "read", "ask", "command" or "admin"'
+BROKER = 'a Twisted client endpoint such as "tcp:localhost:1883", "tls:mqtt.example:8883" or "unix:/run/mqtt.sock"'
+MQTT = 'mqtt = { broker = "tcp:localhost:1883"'
 HTTP = (
     '"none", a Twisted server endpoint such as tcp:8080:interface=127.0.0.1,'
     ' or a table such as { endpoint = "tcp:8080:interface=127.0.0.1", role = "read" }'
@@ -256,6 +260,25 @@ WRONG = [
         )
         for origin in ("house.example", "https://house.example/", "https://House.example", "https://a:443", "null")
     ),
+    ("mqtt.version = 5", f"mqtt.broker: missing, expected {BROKER}"),
+    *(
+        (f'mqtt.broker = "{text}"', f'mqtt.broker: expected {BROKER}, got "{text}"')
+        for text in (
+            "localhost",
+            "mqtt://localhost",
+            "tcp:localhost",
+            "tls:localhost",
+            "tls:a:8883:trustRoots=x",
+            "ssl:a:1",
+        )
+    ),
+    (f'{MQTT}, version = "3"' + "}", 'mqtt.version: expected "5" or "3.1.1", got "3"'),
+    (f'{MQTT}, role = "admin"' + "}", 'mqtt.role: expected "read", "ask" or "command", got "admin"'),
+    (
+        f'{MQTT}, discovery_prefix = "a/#"' + "}",
+        'mqtt.discovery_prefix: expected levels of a topic such as "homeassistant", got "a/#"',
+    ),
+    ('mqtt = "tcp:localhost:1883"', 'mqtt: expected a table [mqtt], got "tcp:localhost:1883"'),
     ("http.metrics_limit = -1", "http.metrics_limit: expected an integer from 0 to 10000, got -1"),
     ('http.base_path = "usbgate/"', 'http.base_path: expected a path such as "/usbgate", got "usbgate/"'),
     ('durability = "10ms"', 'durability: expected a duration from 50ms to 60s such as "5s", got "10ms"'),
@@ -639,6 +662,15 @@ class ShippedFileTests(SynchronousTestCase):
                 required=True,
             ),
         )
+        self.assertEqual(
+            settings.mqtt,
+            MqttSettings(
+                broker="tcp:localhost:1883",
+                user="usbgate",
+                password_file=Path("/etc/usbgate/mqtt-password"),
+                ca=Path("/etc/usbgate/mqtt-ca.pem"),
+            ),
+        )
         options = settings.devices["leonardo"].options
         (client,) = settings.clients
         self.assertEqual((client.role, client.users, client.sensors), (Role.READ, {0, 1001}, {"20", "21"}))
@@ -646,6 +678,7 @@ class ShippedFileTests(SynchronousTestCase):
         named = set(re.findall(r"(?m)^#(\w+) = ", self.text)) | set(re.findall(r"(?m)^#\[(\w+)\.", self.text))
         of_tables = {
             *HTTP_KEYS,
+            *MQTT_KEYS,
             *DEVICE_KEYS,
             *options,
             *SENSOR_KEYS,

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import msgspec
+from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from usbgate.mqtt.interfaces import IPublisher
@@ -57,6 +58,9 @@ class MemoryPublisher:
         if self.connected:
             self.published.append(Published(topic, payload, retain, expiry, correlation))
         return self.connected
+
+    def room(self) -> Deferred[None]:
+        return succeed(None)
 
     def take(self) -> list[Published]:
         """

@@ -129,6 +129,11 @@ def build(
         web, port = _web(reactor, clock, settings, gateway, factory)
         web.setServiceParent(neighbours)
         ports.append(port)
+    if settings.mqtt is not None:
+        # Imported only if needed, since it takes time and memory.
+        from usbgate.assembly.broker import make_client
+
+        make_client(reactor, clock, settings, settings.mqtt, gateway, own_name).setServiceParent(neighbours)
     neighbours.setServiceParent(daemon)
     gateway.setServiceParent(daemon)
     TokenAudit(reactor, tokens, gateway.record).setServiceParent(daemon)

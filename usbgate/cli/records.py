@@ -125,6 +125,8 @@ def status_record(lines: Iterable[Mapping[str, str]]) -> Record:
                 status["gateway"] = line.get("GW")
             case "JOURNAL":
                 status["journal"] = _numbers({"STATE": line["JOURNAL"], **line}, "JOURNAL")
+            case "MQTT":
+                status["mqtt"] = _numbers({"STATE": line["MQTT"], **line}, "MQTT")
             case "REQUESTS":
                 status["requests"][line["OUTCOME"]] = int(line["REQUESTS"])
             case "MALFORMED":

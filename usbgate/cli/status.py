@@ -45,6 +45,8 @@ def _rows(status: Record, devices: Sequence[Record], alarms: Sequence[Record]) -
     yield "database", _store(status["store"])
     if "journal" in status:
         yield "journal", _journal(status["journal"])
+    if "mqtt" in status:
+        yield "mqtt", _mqtt(status["mqtt"])
     active = sum(alarm["ended"] is None for alarm in alarms)
     yield "alarms", (f"{active} active, {len(alarms)} open", TROUBLE if active else "")
     yield "sensors", f"{status['sensors']:,}"
@@ -79,6 +81,13 @@ def _journal(journal: Record) -> Cell:
     if "text" in journal:
         text += f": {journal['text']}"
     return text, "" if journal["state"] == "ok" and "lost" not in journal else TROUBLE
+
+
+def _mqtt(mqtt: Record) -> Cell:
+    text = f"{mqtt['state']}, {mqtt['published']:,} published, {mqtt['dropped']:,} dropped, {mqtt['refused']:,} refused"
+    if "text" in mqtt:
+        text += f": {mqtt['text']}"
+    return text, "green" if mqtt["state"] == "connected" else TROUBLE
 
 
 def _counts(counts: Mapping[str, int]) -> str:

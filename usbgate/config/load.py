@@ -22,12 +22,14 @@ from usbgate.config.settings import (
     DATABASE_KEYS,
     DEVICE_KEYS,
     HTTP_KEYS,
+    MQTT_KEYS,
     SENSOR_KEYS,
     TOP_KEYS,
     ClientSettings,
     CommandSettings,
     DeviceSettings,
     HttpSettings,
+    MqttSettings,
     Settings,
 )
 from usbgate.config.types import ConfigError, Listen, ListenAddress, convert, decode, refuse
@@ -75,6 +77,7 @@ def load(
     tables = {key: _tables(where, key, table.pop(key, {}), example) for key, example in TABLES.items()}
     clients = _clients(where, table.pop("client", []))
     web = _http(where, table.pop("http", {}))
+    mqtt = _mqtt(where, table.pop("mqtt"), folder) if "mqtt" in table else None
     password_file: Path | None = None
     if isinstance(table.get("database"), dict):
         keys = decode(f"{where}database.", table["database"], DATABASE_KEYS)
@@ -82,7 +85,7 @@ def load(
             raise ConfigError(f"{where}database.url: missing, expected {DATABASE_KEYS['url'].expected}")
         table["database"] = keys["url"]
         password_file = keys.get("password_file") and Path(os.path.join(folder, keys["password_file"]))
-    top = decode(where, table, TOP_KEYS, also=(*TABLES, "client", "http"))
+    top = decode(where, table, TOP_KEYS, also=(*TABLES, "client", "http", "mqtt"))
     known = {name: _device(where, name, keys, folder) for name, keys in tables["device"].items()}
     sensors = {name: _sensor(where, name, keys) for name, keys in tables["sensor"].items()}
     commands = {name: _command(where, name, keys) for name, keys in tables["command"].items()}
@@ -125,6 +128,7 @@ def load(
         sensors=sensors,
         commands=commands,
         http=HttpSettings(**web, required="listen" in web),
+        mqtt=mqtt,
         password_file=password_file,
         file=None if file is None else Path(os.path.abspath(file)),
         **top,
@@ -189,6 +193,18 @@ def _http(where: str, value: object) -> dict[str, Any]:
     if isinstance(value, dict):
         return decode(f"{where}http.", value, HTTP_KEYS)
     return {"listen": convert(f"{where}http", value, HTTP_KEYS["listen"])}
+
+
+def _mqtt(where: str, value: object, folder: str) -> MqttSettings:
+    if not isinstance(value, dict):
+        refuse(f"{where}mqtt", "a table [mqtt]", value)
+    keys = decode(f"{where}mqtt.", value, MQTT_KEYS)
+    if "broker" not in keys:
+        raise ConfigError(f"{where}mqtt.broker: missing, expected {MQTT_KEYS['broker'].expected}")
+    for key in ("password_file", "ca"):
+        if key in keys:
+            keys[key] = Path(os.path.abspath(os.path.join(folder, keys[key])))
+    return MqttSettings(**keys)
 
 
 def _device(where: str, name: str, table: Mapping[str, Any], folder: str) -> DeviceSettings:

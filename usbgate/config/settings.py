@@ -11,9 +11,11 @@ from pathlib import Path
 from msgspec import Struct
 
 from usbgate.access.doors import Rule
+from usbgate.access.roles import Role
 from usbgate.config.endpoints import may_encrypt
 from usbgate.config.types import (
     BasePath,
+    Broker,
     Buffer,
     BytesPerSecond,
     BytesPerTurn,
@@ -22,6 +24,7 @@ from usbgate.config.types import (
     Database,
     DatabaseUrl,
     Dialect,
+    Discovery,
     Durability,
     Fields,
     File,
@@ -31,10 +34,13 @@ from usbgate.config.types import (
     Hosts,
     HttpListen,
     JournalLimit,
+    Keepalive,
     LineFormat,
     ListenAddress,
     Listens,
     MetricsLimit,
+    MqttRole,
+    MqttVersion,
     Networks,
     Origins,
     Place,
@@ -45,6 +51,7 @@ from usbgate.config.types import (
     Sensors,
     Settle,
     Silence,
+    TopicPrefix,
     Users,
     ViewName,
     Window,
@@ -176,6 +183,33 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     required: bool = False
 
 
+class MqttSettings(Struct, frozen=True, kw_only=True):
+    """
+    The MQTT broker: `[mqtt]`.
+
+    Attributes:
+        broker: Where it is, as a Twisted client endpoint string.
+        version: The version of MQTT.
+        user: The user; None for none.
+        password_file: A file with the password; None if it is in the environment, or if there is none.
+        ca: A file with the certificates of the CAs that may have signed the broker's; None for those of the system.
+        keepalive: Seconds of silence after which the connection is tested.
+        role: What the broker's other clients may do.
+        discovery: Which sensors Home Assistant learns of: `all`, `configured` or `none`.
+        discovery_prefix: The levels with which the topics of Home Assistant's discovery begin.
+    """
+
+    broker: Broker
+    version: MqttVersion = "5"
+    user: Text | None = None
+    password_file: File | None = None
+    ca: File | None = None
+    keepalive: Keepalive = 20.0
+    role: MqttRole = Role.READ
+    discovery: Discovery = "all"
+    discovery_prefix: TopicPrefix = "homeassistant"
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """
     All settings of a daemon.
@@ -189,6 +223,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         gateway: The name under which this daemon stores its rows; None for the one in the state folder, or the host's.
         listen: Where line clients connect.
         http: The page and the HTTP API.
+        mqtt: The MQTT broker; None for none.
         default_command: The command of an `ask` without one.
         max_connections: The maximum number of client connections.
         max_connections_per_address: The same for each address but those of this machine, and for each token.
@@ -215,6 +250,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     # try again after 1 s, then 2, 4, … With 511 it took 1.5 s.
     listen: Listens = (ListenAddress("tcp:50007:interface=127.0.0.1:backlog=511"),)
     http: HttpSettings = HttpSettings()
+    mqtt: MqttSettings | None = None
     default_command: CommandName = "J"
     max_connections: Count = 1000
     max_connections_per_address: Count = 250
@@ -242,9 +278,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         Whether anything of the daemon's may speak TLS.
         """
         places = (*self.endpoints, self.http.listen.endpoint, *(device.path for device in self.devices.values()))
-        return any(map(may_encrypt, places))
+        broker = "none" if self.mqtt is None else self.mqtt.broker
+        return any(map(may_encrypt, (*places, broker)))
 
 
 TOP_KEYS, HTTP_KEYS, DATABASE_KEYS = keys(Settings), keys(HttpSettings), keys(DatabaseSettings)
+MQTT_KEYS = keys(MqttSettings)
 DEVICE_KEYS, COMMAND_KEYS, CLIENT_KEYS = keys(DeviceSettings), keys(CommandSettings), keys(ClientSettings)
 SENSOR_KEYS, FIELD_KEYS = keys(SensorSettings), keys(FieldSettings)

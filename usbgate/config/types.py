@@ -22,6 +22,7 @@ from usbgate.access.doors import LOCAL, Door
 from usbgate.access.roles import ROLES, Role
 from usbgate.config.endpoints import parse_client, parse_server
 from usbgate.core.connstring import check_url, is_url
+from usbgate.core.endpointstring import split_endpoint
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import is_sensor_id
 from usbgate.core.fieldnames import read_name
@@ -201,6 +202,17 @@ def _parse_place(text: str) -> str:
     return text
 
 
+def _parse_broker(text: str) -> str:
+    (kind, *arguments), options = split_endpoint(parse_client(text))
+    if kind == "tls":
+        if len(arguments) != 2 or options:
+            raise ValueError(f"not a host and a port: {text!r}")
+        int(arguments[1])
+    elif kind not in ("tcp", "unix"):
+        raise ValueError(f"not an endpoint of a broker: {text!r}")
+    return text
+
+
 def _or_auto(kind: Kind) -> Kind:
     # The kind of a setting that can also go by the board; its value is None then.
     return Kind(
@@ -233,6 +245,8 @@ Buffer = Annotated[
     _or_auto(Kind("an integer from 0 to 65536", Annotated[int, Meta(ge=0, le=65536)])),
 ]
 
+MqttVersion = Annotated[str, Kind('"5" or "3.1.1"', Literal["5", "3.1.1"] | Literal[5], str)]
+
 # Sizes, in bytes.
 JournalLimit = Annotated[int, _size("16MiB", "1TiB", "1GiB")]
 BytesPerTurn = Annotated[int, _size("1KiB", "64KiB", "4KiB")]
@@ -241,6 +255,7 @@ BytesPerSecond = Annotated[int, _size("16KiB", "1GiB", "1MiB")]
 # Durations, in seconds.
 Settle = Annotated[float | None, _or_auto(duration("0s", "60s", "2s"))]
 Silence = Annotated[float, duration("1s", "7d", "1m")]
+Keepalive = Annotated[float, duration("5s", "1h", "20s")]
 Gap = Annotated[float, duration("1ms", "60s", "250ms")]
 Repeats = Annotated[float, duration("1ms", "60s", "200ms")]
 Durability = Annotated[float, duration("50ms", "60s", "5s")]
@@ -301,6 +316,21 @@ ClientRole = Annotated[
         Literal["none", "read", "ask", "command", "admin"],
         lambda name: Role[name.upper()],
     ),
+]
+Broker = Annotated[
+    str,
+    Kind(
+        'a Twisted client endpoint such as "tcp:localhost:1883", "tls:mqtt.example:8883" or "unix:/run/mqtt.sock"',
+        parse=_parse_broker,
+    ),
+]
+MqttRole = Annotated[
+    Role,
+    Kind('"read", "ask" or "command"', Literal["read", "ask", "command"], lambda name: Role[name.upper()]),
+]
+Discovery = Annotated[str, Kind('"all", "configured" or "none"', Literal["all", "configured", "none"])]
+TopicPrefix = Annotated[
+    str, matching('levels of a topic such as "homeassistant"', r"[^/+#$\x00-\x1f][^+#\x00-\x1f]*(?<!/)")
 ]
 Networks = Annotated[
     tuple[IPv4Network | IPv6Network, ...],

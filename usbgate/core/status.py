@@ -1,5 +1,5 @@
 """
-The status of the journal and of the database.
+The status of the journal, of the database and of the MQTT broker.
 """
 
 from __future__ import annotations
@@ -50,3 +50,23 @@ class JournalStatus:
     written: int | None = None
     daily: int | None = None
     lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerStatus:
+    """
+    The status of the connection to an MQTT broker.
+
+    Attributes:
+        state: `connecting`, `connected`, `away`, or `refused` until somebody changes a setting, here or there.
+        published: Messages published.
+        dropped: Messages that were not: the broker was away, or did not take them in time.
+        refused: Messages and subscriptions that the broker does not permit.
+        trouble: Why it is not connected; None where all is well.
+    """
+
+    state: str = "connecting"
+    published: int = 0
+    dropped: int = 0
+    refused: int = 0
+    trouble: str | None = None

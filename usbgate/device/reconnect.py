@@ -8,15 +8,15 @@ import random
 from collections.abc import Callable
 from typing import ClassVar
 
-from twisted.application.internet import ClientService, backoffPolicy
+from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
-from twisted.logger import FilteringLogObserver, Logger, LogLevel, LogLevelFilterPredicate, globalLogPublisher
+from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime, IStreamClientEndpoint
+from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from usbgate.core.model import DeviceWarning
 from usbgate.device.errors import DeviceBusy
+from usbgate.net.attempts import QuietClientService, ReportingEndpoint
 
 # A replugged device is back within 0.8 s. Twisted's own policy waits up to 60 s, and its jitter alone up to 1 s.
 reopen_policy = backoffPolicy(0.2, 0.6, jitter=lambda: 0.2 * random.random())
@@ -28,33 +28,6 @@ BRIEF = 5.0
 # Seconds before the next attempt after brief connections to a serial server. A tty is opened again at once in any case:
 # only opening it shows whether a board has recovered.
 network_policy = backoffPolicy(0.5, 30.0, 2.0, jitter=lambda: 0.2 * random.random())
-
-
-@implementer(IStreamClientEndpoint)
-class _ReportingEndpoint:
-    """
-    An endpoint that reports each attempt that failed; ClientService does not.
-    """
-
-    def __init__(self, endpoint: IStreamClientEndpoint, failed: Callable[[Failure], None]) -> None:
-        self._endpoint = endpoint
-        self._failed = failed
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        def report(failure: Failure) -> Failure:
-            self._failed(failure)
-            return failure
-
-        return self._endpoint.connect(protocolFactory).addErrback(report)
-
-
-class _QuietClientService(ClientService):
-    # Twisted's logs each attempt at info; here the first failure is logged. Only a logger of its own keeps that from
-    # filtering the rest of the log.
-    _log = Logger(
-        namespace="twisted.application.internet.ClientService",
-        observer=FilteringLogObserver(globalLogPublisher, [LogLevelFilterPredicate(LogLevel.warn)]),
-    )
 
 
 class Reconnector:
@@ -100,8 +73,8 @@ class Reconnector:
         self._away_since: float | None = None
         self._lost = False  # whether the device was open and disconnected, since `start`
         self._logged: set[type[BaseException] | None] = set()  # kinds of failures, since the device was last open
-        self._client = _QuietClientService(
-            _ReportingEndpoint(endpoint, self._attempt_failed), factory, retryPolicy=self._delay, clock=reactor
+        self._client = QuietClientService(
+            ReportingEndpoint(endpoint, self._attempt_failed), factory, retryPolicy=self._delay, clock=reactor
         )
 
     @property

@@ -31,7 +31,7 @@ from usbgate.core.model import (
     StoredState,
 )
 from usbgate.core.settings import FieldSettings, SensorSettings
-from usbgate.core.status import JournalStatus, StoreStatus
+from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,7 @@ class Status:
         unsure: By device, the sensors that answer with neither MSG nor TAG, so that an unasked reading can pass for an
             answer (protocol §4.6).
         uncompared: The alarm conditions with which the newest readings can't be compared (protocol §5).
+        broker: The MQTT broker; None where none is configured.
     """
 
     version: str
@@ -126,6 +127,7 @@ class Status:
     journal: JournalStatus | None
     unsure: Mapping[str, Sequence[str]]
     uncompared: Sequence[Uncompared]
+    broker: BrokerStatus | None = None
 
 
 class MalformedLine(NamedTuple):

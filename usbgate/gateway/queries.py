@@ -26,7 +26,7 @@ from usbgate.core.model import (
 )
 from usbgate.core.recorder import Recorder
 from usbgate.core.settings import FieldSettings, SensorSettings
-from usbgate.core.status import JournalStatus, StoreStatus
+from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import (
     DeviceSummary,
     IQueries,
@@ -49,6 +49,9 @@ _UNCONFIGURED_FIELD = FieldSettings()
 class Queries:
     """
     Reads what the gateway's parts know.
+
+    Attributes:
+        broker_status: Returns the status of the MQTT broker; None where none is configured.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Queries:
         self._sensor_settings = sensor_settings
         self._store: IStore | None = None
         self._store_status: Callable[[], tuple[StoreStatus, JournalStatus | None]] = lambda: (StoreStatus(), None)
+        self.broker_status: Callable[[], BrokerStatus | None] = lambda: None
 
     def set_store(self, store: IStore, status: Callable[[], tuple[StoreStatus, JournalStatus]]) -> None:
         """
@@ -157,6 +161,7 @@ class Queries:
             journal=journal,
             unsure={route.link.name: unsure for route in routes if (unsure := route.pending.unsure)},
             uncompared=self._recorder.alarms.uncompared(),
+            broker=self.broker_status(),
         )
 
     def malformed_lines(self) -> Sequence[MalformedLine]:

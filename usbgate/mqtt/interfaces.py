@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 
@@ -48,7 +49,7 @@ class IPublisher(Interface):
         correlation: bytes | None = None,
     ) -> bool:
         """
-        Publish a message, at least once (QoS 1).
+        Publish a message, at least once (QoS 1). Who has many to publish waits for `room` in between.
 
         Args:
             topic: The topic.
@@ -58,7 +59,18 @@ class IPublisher(Interface):
             correlation: The correlation data of the message that this one answers. MQTT 3.1.1 has none.
 
         Returns:
-            Whether it was sent. It is not while the broker is away or takes nothing; then it is counted and dropped.
+            Whether it was sent. It is not while the broker is away, or takes nothing, or not so much; then it is
+            counted and dropped.
+        """
+
+    def room() -> Deferred[None]:
+        """
+        Wait until the broker takes messages at once. This is what bounds messages by the thousand: some 20 fit between
+        two calls.
+
+        Returns:
+            Fires when it does; of several callers, one after the other. It never fires once the broker is gone:
+            cancel it in `ISubscriber.disconnected`.
         """
 
 
@@ -81,5 +93,5 @@ class ISubscriber(Interface):
 
     def disconnected() -> None:
         """
-        The broker is gone; called once after each `connected`.
+        The broker is gone, or usbgate stops; called once after each `connected`.
         """

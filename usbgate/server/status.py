@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from usbgate.core.fieldline import format_time, plain_text
-from usbgate.core.status import JournalStatus, StoreStatus
+from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import Status, Totals
 
 UNSURE_PER_LINE = 50  # sensors named in one line
@@ -35,6 +35,8 @@ def status_fields(status: Status, totals: Totals, connections: Mapping[str, int]
     yield _store_fields(status.store)
     if status.journal is not None:
         yield _journal_fields(status.journal)
+    if status.broker is not None:
+        yield _broker_fields(status.broker)
     for outcome, count in totals.outcomes.items():
         yield {"REQUESTS": str(count), "OUTCOME": outcome}
     for reason, count in totals.malformed.items():
@@ -82,4 +84,16 @@ def _journal_fields(journal: JournalStatus) -> Mapping[str, str]:
         fields["LOST"] = str(journal.lost)
     if journal.trouble is not None:
         fields["TEXT"] = plain_text(journal.trouble)
+    return fields
+
+
+def _broker_fields(broker: BrokerStatus) -> Mapping[str, str]:
+    fields = {
+        "MQTT": broker.state,
+        "PUBLISHED": str(broker.published),
+        "DROPPED": str(broker.dropped),
+        "REFUSED": str(broker.refused),
+    }
+    if broker.trouble is not None:
+        fields["TEXT"] = plain_text(broker.trouble)
     return fields

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from usbgate.core.fieldline import unit_of
 from usbgate.core.model import Alarm, Reading
 from usbgate.core.settings import FieldSettings
-from usbgate.core.status import JournalStatus, StoreStatus
+from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import DeviceSummary, IQueries, SensorSummary, Status, Totals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -36,6 +36,7 @@ LOOKED_AT = 10_000  # readings that are looked at for a piece, most of which are
 _T = TypeVar("_T")
 
 _STORE_STATES = ("none", "connecting", "connected", "away")
+_BROKER_STATES = ("connecting", "connected", "away", "refused")
 _DEVICE_STATES = ("starting", "settling", "online", "silent", "offline", "lent")
 
 
@@ -58,6 +59,7 @@ def metrics_pieces(
         *_device_metrics(queries.devices()),
         *_store_metrics(status.store, wall()),
         *(() if status.journal is None else _journal_metrics(status.journal)),
+        *(() if status.broker is None else _broker_metrics(status.broker)),
         _by_label(
             "usbgate_clients",
             "Clients that are connected now.",
@@ -262,6 +264,17 @@ def _journal_metrics(journal: JournalStatus) -> Iterator[Metric]:
             "Bytes written to disk in the last 24 hours; extrapolated during the first day.",
             journal.daily,
         )
+
+
+def _broker_metrics(broker: BrokerStatus) -> Iterator[Metric]:
+    yield _states("usbgate_mqtt_state", "The connection to the MQTT broker", {(): broker.state}, _BROKER_STATES, [])
+    yield CounterMetricFamily("usbgate_mqtt_published", "Messages published over MQTT.", broker.published)
+    yield CounterMetricFamily(
+        "usbgate_mqtt_dropped", "Messages not published: the broker was away, or too slow.", broker.dropped
+    )
+    yield CounterMetricFamily(
+        "usbgate_mqtt_refused", "Messages and subscriptions that the MQTT broker does not permit.", broker.refused
+    )
 
 
 def _by_label(

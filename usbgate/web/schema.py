@@ -307,6 +307,19 @@ class ApiStore(Struct, frozen=True, kw_only=True):
     text: str | None
 
 
+class ApiBroker(Struct, frozen=True, kw_only=True):
+    """
+    The MQTT broker: its state (`connecting`, `connected`, `away` or `refused`), how many messages were published,
+    dropped and refused, and the reason if it is not connected.
+    """
+
+    state: str
+    published: int
+    dropped: int
+    refused: int
+    text: str | None
+
+
 class ApiUncompared(Struct, frozen=True, kw_only=True):
     """
     The condition of an alarm with which so many readings in a row could not be compared; `text` is the last one.
@@ -322,7 +335,8 @@ class ApiUncompared(Struct, frozen=True, kw_only=True):
 
 class ApiStatus(Struct, frozen=True, kw_only=True):
     """
-    The state of usbgate; `uptime` is in seconds, `clock` is whether the wall clock is trusted.
+    The state of usbgate; `uptime` is in seconds, `clock` is whether the wall clock is trusted, `mqtt` is null where no
+    broker is configured.
     """
 
     version: str
@@ -331,6 +345,7 @@ class ApiStatus(Struct, frozen=True, kw_only=True):
     gateway: str | None
     store: ApiStore
     journal: dict[str, ApiValue]
+    mqtt: ApiBroker | None
     requests: dict[str, int]
     malformed: dict[str, int]
     uncompared: list[ApiUncompared]

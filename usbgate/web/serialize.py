@@ -28,9 +28,10 @@ from usbgate.core.model import (
     StoreEvent,
 )
 from usbgate.core.settings import FieldSettings, SensorSettings
-from usbgate.core.status import JournalStatus, StoreStatus
+from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import DeviceSummary, IQueries, SensorSummary
 from usbgate.web.schema import (
+    ApiBroker,
     ApiBucket,
     ApiCommand,
     ApiDevice,
@@ -282,6 +283,7 @@ def status_json(queries: IQueries, clients: Mapping[str, int]) -> ApiStatus:
         gateway=status.store.gateway,
         store=_store_json(status.store),
         journal={} if status.journal is None else _journal_json(status.journal),
+        mqtt=None if status.broker is None else _broker_json(status.broker),
         requests=dict(totals.outcomes),
         malformed=dict(totals.malformed),
         uncompared=[ApiUncompared(**each._asdict()) for each in status.uncompared],
@@ -314,6 +316,16 @@ def _journal_json(journal: JournalStatus) -> dict[str, ApiValue]:
     if journal.trouble is not None:
         values["text"] = plain_text(journal.trouble)
     return values
+
+
+def _broker_json(broker: BrokerStatus) -> ApiBroker:
+    return ApiBroker(
+        state=broker.state,
+        published=broker.published,
+        dropped=broker.dropped,
+        refused=broker.refused,
+        text=None if broker.trouble is None else plain_text(broker.trouble),
+    )
 
 
 def session_json(access: Access, is_open: bool) -> ApiSession:

@@ -1,0 +1,102 @@
+"""
+The client of the MQTT broker, and what uses it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from usbgate.config.settings import MqttSettings, Settings
+from usbgate.config.types import ConfigError
+from usbgate.core.clock import IClock
+from usbgate.core.endpointstring import split_endpoint
+from usbgate.core.extras import TLS, install_command
+from usbgate.gateway.gateway import Gateway
+from usbgate.mqtt.client import MqttClient
+from usbgate.mqtt.connection import Login
+from usbgate.mqtt.interfaces import ISubscriber
+from usbgate.mqtt.topics import Topics, escape
+from usbgate.mqtt.values import Values
+
+PASSWORD = "USBGATE_MQTT_PASSWORD"
+
+
+def make_client(
+    reactor: Any,
+    clock: IClock,
+    settings: Settings,
+    mqtt: MqttSettings,
+    gateway: Gateway,
+    name: str,
+    environ: Mapping[str, str] = os.environ,
+) -> IService:
+    """
+    Make the client of the broker; the gateway then shows its status.
+
+    Args:
+        reactor: The reactor.
+        clock: The wall clock.
+        settings: The configuration.
+        mqtt: Its table `[mqtt]`.
+        gateway: The gateway.
+        name: Its name.
+        environ: The environment, for the password.
+
+    Raises:
+        ConfigError: The broker needs TLS, which is not installed, or a file that can't be used.
+    """
+    topics = Topics(name)
+    endpoint, verify = _endpoint(reactor, mqtt)
+    subscribers: Sequence[ISubscriber] = [
+        Values(reactor, clock.wall, gateway, topics),
+    ]
+    login = partial(_login, mqtt, topics, f"usbgate-{escape(name)}", verify, environ)
+    client = MqttClient(reactor, endpoint, login, mqtt.broker, subscribers)
+    gateway.queries.broker_status = client.status
+    return client
+
+
+def _endpoint(reactor: Any, mqtt: MqttSettings) -> tuple[IStreamClientEndpoint, Callable[[object], str | None] | None]:
+    if not mqtt.broker.startswith("tls:"):
+        return clientFromString(reactor, mqtt.broker), None
+    (_, host, port), _ = split_endpoint(mqtt.broker)
+    try:
+        from usbgate.net.tlsclient import tls_client_endpoint, wrong_host
+    except ImportError as error:
+        raise ConfigError(f"mqtt.broker: TLS is not installed ({error}): {install_command(TLS)}") from None
+    try:
+        return tls_client_endpoint(reactor, host, int(port), mqtt.ca), partial(wrong_host, host=host)
+    except ValueError as error:
+        raise ConfigError(f"mqtt.ca: {error}") from None
+
+
+def _login(
+    mqtt: MqttSettings,
+    topics: Topics,
+    client: str,
+    verify: Callable[[object], str | None] | None,
+    environ: Mapping[str, str],
+) -> Login:
+    # Read at each connection: a password that is changed needs no restart.
+    password = environ.get(PASSWORD) or None
+    if mqtt.password_file is not None:
+        try:
+            password = mqtt.password_file.read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise OSError(f"mqtt.password_file: {mqtt.password_file} cannot be read: {error}") from None
+    return Login(
+        client=client,
+        v5=mqtt.version == "5",
+        will=topics.availability,
+        user=mqtt.user,
+        password=password,
+        keepalive=round(mqtt.keepalive),
+        verify=verify,
+    )

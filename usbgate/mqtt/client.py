@@ -1,0 +1,252 @@
+"""
+The client of a broker: connects again and again, and lets the subscribers use each connection.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from paho.mqtt.client import topic_matches_sub
+from twisted.application.internet import backoffPolicy
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from usbgate.core.status import BrokerStatus
+from usbgate.mqtt.connection import Connection, Ending, IConnectionListener, Login, spell_error
+from usbgate.mqtt.interfaces import IPublisher, ISubscriber, Message
+from usbgate.net.attempts import QuietClientService, ReportingEndpoint
+
+# Seconds before the next attempt. The jitter keeps the clients of a broker that restarts from coming all at once.
+retry_policy = backoffPolicy(0.5, 30.0, 2.0, jitter=lambda: 0.5 * random.random())
+
+# The same once the broker has refused: only a person can change that, and a broker may ban who tries too often.
+REFUSED_RETRY = 60.0
+
+# Seconds. A connection that lasts for less is one more failure: two clients with one id take turns in throwing each
+# other out, and MQTT 3.1.1 does not say why.
+BRIEF = 5.0
+
+REPAIR = 0.5  # seconds until `online` is published again after somebody, such as a late will, said something else
+GOODBYE = 1.5  # seconds that a broker has at the stop: to acknowledge `offline`, and again to close the connection
+REFUSALS_LOGGED = 10  # topics that the broker does not permit; more are counted
+
+
+@implementer(IPublisher, IConnectionListener)
+class MqttClient(Service):
+    """
+    Connects to a broker while it runs.
+
+    Attributes:
+        connected: Whether the broker is connected, and the subscriptions are made.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        endpoint: IStreamClientEndpoint,
+        login: Callable[[], Login],
+        broker: str,
+        subscribers: Sequence[ISubscriber],
+    ) -> None:
+        """
+        Args:
+            reactor: For time.
+            endpoint: The broker.
+            login: Returns who connects; called for each connection. Its errors are shown.
+            broker: The endpoint string, for the log and the status.
+            subscribers: Who uses the connection; each is called in this order.
+        """
+        self.connected = False
+        self._reactor = reactor
+        self._login = login
+        self._broker = broker
+        self._subscribers = subscribers
+        self._availability = ""
+        self._connection: Connection | None = None
+        self._state = "connecting"
+        self._trouble: str | None = None
+        self._failures = 0  # in a row
+        self._ready_at = 0.0
+        self._away_since: float | None = None
+        self._published = self._dropped = self._refused = 0
+        self._refused_topics: set[str] = set()
+        self._repair: IDelayedCall | None = None
+        self._stopping = False
+        factory = Factory.forProtocol(self._build)
+        factory.noisy = False
+        self._client = QuietClientService(
+            ReportingEndpoint(endpoint, self._attempt_failed), factory, retryPolicy=self._delay, clock=reactor
+        )
+
+    def _build(self) -> Connection:
+        login = self._login()
+        self._availability = login.will
+        filters = [login.will, *(each for subscriber in self._subscribers for each in subscriber.filters)]
+        return Connection(self._reactor, login, list(dict.fromkeys(filters)), self)
+
+    def status(self) -> BrokerStatus:
+        """
+        Return the state of the connection, and what was counted.
+        """
+        return BrokerStatus(self._state, self._published, self._dropped, self._refused, self._trouble)
+
+    # The service.
+
+    def startService(self) -> None:
+        """
+        Connect.
+        """
+        super().startService()
+        self._client.startService()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Say `offline`, and close the connection.
+        """
+        super().stopService()
+        self._stopping = True
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        connection = self._connection
+        if connection is not None and self.connected:
+            self._disconnect()
+            connection.publish(self._availability, b"offline", True, None, None)
+            await self._at_most(connection.flushed())
+            connection.close()
+        stopped = self._client.stopService()
+        limit = self._reactor.callLater(GOODBYE, self._abort)
+        await stopped
+        if limit.active():
+            limit.cancel()
+
+    async def _at_most(self, waited: Deferred[None]) -> None:
+        with suppress(TimeoutError):
+            await waited.addTimeout(GOODBYE, self._reactor)
+
+    def _abort(self) -> None:
+        if self._connection is not None:
+            self._connection.abort()
+
+    # The connections.
+
+    def _delay(self, attempt: int) -> float:
+        # Of ClientService, which takes a connection for a success that the broker closes at once.
+        if self._state == "refused":
+            return REFUSED_RETRY + retry_policy(0)
+        return float(retry_policy(max(0, self._failures - 1)))
+
+    def _attempt_failed(self, failure: Failure) -> None:
+        if not self._stopping:
+            self._away(Ending.LOST, spell_error(failure))
+
+    def connection_ready(self, connection: Connection) -> None:
+        self._connection = connection
+        now = self._ready_at = self._reactor.seconds()
+        self.connected = True
+        self._state, self._trouble = "connected", None
+        if self._away_since is None:
+            self.log.info("the broker is connected: {broker}", broker=self._broker)
+        else:
+            self.log.info("the broker is back after {away:.1f} s", away=now - self._away_since)
+        self._away_since = None
+        self._say_online()
+        for each in self._subscribers:
+            self._call(each.connected, self)
+
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except Exception:
+            self.log.failure("unexpected error in a part of the MQTT client")
+
+    def message_received(self, message: Message) -> None:
+        if not self.connected:
+            return
+        if message.topic == self._availability and message.payload != b"online" and self._repair is None:
+            self._repair = self._reactor.callLater(REPAIR, self._say_online)
+        for each in self._subscribers:
+            if any(topic_matches_sub(pattern, message.topic) for pattern in each.filters):
+                self._call(each.received, message)
+
+    def _say_online(self) -> None:
+        self._cancel_repair()
+        self.publish(self._availability, b"online", retain=True)
+
+    def _cancel_repair(self) -> None:
+        repair, self._repair = self._repair, None
+        if repair is not None and repair.active():
+            repair.cancel()
+
+    def message_refused(self, topic: str, why: str) -> None:
+        self._refused += 1
+        if topic not in self._refused_topics and len(self._refused_topics) < REFUSALS_LOGGED:
+            self._refused_topics.add(topic)
+            self.log.warn("the broker does not permit {topic} {why}", topic=topic, why=why)
+
+    def connection_ended(self, ending: Ending, why: str) -> None:
+        if self._connection is not None:
+            self._dropped += self._connection.unsent
+            self._connection = None
+        if self.connected:
+            self._disconnect()
+        if self._stopping:
+            return
+        if self._state == "connected":
+            if self._reactor.seconds() - self._ready_at >= BRIEF:
+                self._failures = 0
+            elif self._failures:
+                why += "; it was brief again: does another client have the same id?"
+        self._away(ending, why)
+        if ending is Ending.TAKEN_OVER:
+            # Two daemons with one name would take turns for ever.
+            self._client.stopService()
+
+    def _disconnect(self) -> None:
+        self.connected = False
+        self._cancel_repair()
+        for each in self._subscribers:
+            self._call(each.disconnected)
+
+    def _away(self, ending: Ending, why: str) -> None:
+        self._failures += 1
+        if ending is Ending.TAKEN_OVER:
+            why += ", so usbgate no longer uses the broker: does another usbgate have the name? See `gateway`"
+        if self._away_since is None:
+            self._away_since = self._reactor.seconds()
+        if why != self._trouble:
+            self.log.warn("the broker {broker} is not connected: {why}", broker=self._broker, why=why)
+        self._state = "away" if ending is Ending.LOST else "refused"
+        self._trouble = why
+
+    # IPublisher
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        expiry: int | None = None,
+        correlation: bytes | None = None,
+    ) -> bool:
+        connection = self._connection if self.connected else None
+        sent = connection is not None and connection.publish(topic, payload, retain, expiry, correlation)
+        self._published += sent
+        self._dropped += not sent
+        return sent
+
+    def room(self) -> Deferred[None]:
+        if self._connection is None or not self.connected:
+            return Deferred()
+        return self._connection.room()

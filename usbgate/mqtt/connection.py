@@ -1,0 +1,455 @@
+"""
+One connection to a broker, from CONNECT to its end. paho is the codec, the transport is Twisted's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+from paho.mqtt.client import MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
+from zope.interface import Interface, implementer
+
+from usbgate.mqtt.codec import PACKET_LIMIT, Codec, Wire
+from usbgate.mqtt.interfaces import Message
+
+HANDSHAKE = 10.0  # seconds for TLS, CONNACK and SUBACK; a broker that accepts and says nothing is not waited for longer
+
+# Messages that the broker has not acknowledged yet: mosquitto takes 20 at a time, and says so by its Receive Maximum.
+# It also bounds what waits in the transport, and how long a reactor turn publishes (1 ms).
+WINDOW = 20
+
+# Messages that wait for the window, and their bytes: replies and events of a moment. Who has more waits (`room`).
+WAITING = 1000
+WAITING_BYTES = 1 << 20
+
+OVERHEAD = 40  # bytes of a PUBLISH besides its topic, payload and correlation data, at most
+TURN = 0.005  # seconds that a reactor turn reads messages
+
+# Seconds that the broker keeps the session, and the will back, after the connection is lost: a blink is no outage.
+BLINK = 5
+
+UNSUPPORTED_VERSION, BAD_USER, NOT_AUTHORIZED, TAKEN_OVER = 132, 134, 135, 142
+_FOR_A_WHILE = {136, 137, 151, 159}  # the broker is unavailable, or busy, or there are too many connections
+
+
+class Ending(Enum):
+    """
+    How a connection ended.
+    """
+
+    LOST = "lost"  # or never made; it may be back soon
+    REFUSED = "refused"  # until somebody changes a setting, here or there
+    TAKEN_OVER = "taken over"  # by another client with the same id
+
+
+class IConnectionListener(Interface):
+    """
+    What a connection calls.
+    """
+
+    def connection_ready(connection: Connection) -> None:
+        """
+        The broker accepted it, and the subscriptions.
+        """
+
+    def message_received(message: Message) -> None:
+        """
+        A message arrived.
+        """
+
+    def connection_ended(ending: Ending, why: str) -> None:
+        """
+        It is closed.
+        """
+
+    def message_refused(topic: str, why: str) -> None:
+        """
+        The broker did not take a message, or a subscription.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """
+    What a client says of itself when it connects.
+
+    Attributes:
+        client: Its id.
+        v5: Whether it speaks MQTT 5; otherwise 3.1.1.
+        user: Its user; None for none.
+        password: The password; never to be logged.
+        keepalive: Seconds after which a silent connection is tested.
+        will: The topic on which the broker says `offline` for it, retained.
+        verify: Checks who the broker is, once TLS is established; returns what is wrong, or None. None without TLS.
+    """
+
+    client: str
+    v5: bool
+    will: str
+    user: str | None = None
+    password: str | None = None
+    keepalive: int = 20
+    verify: Callable[[object], str | None] | None = None
+
+    def __repr__(self) -> str:
+        return f"Login({self.client})"
+
+
+class _Waiting(NamedTuple):
+    topic: str
+    payload: bytes
+    retain: bool
+    expiry: int | None
+    correlation: bytes | None
+
+
+@implementer(IHandshakeListener)
+class Connection(Protocol):
+    """
+    One connection to a broker.
+    """
+
+    def __init__(self, reactor: IReactorTime, login: Login, filters: Sequence[str], listener: Any) -> None:
+        """
+        Args:
+            reactor: For time limits and later turns.
+            login: Who connects.
+            filters: What to subscribe to.
+            listener: An `IConnectionListener`.
+        """
+        self._reactor = reactor
+        self._login = login
+        self._filters = filters
+        self._listener = listener
+        self._ending: tuple[Ending, str] | None = None
+        self._window = WINDOW
+        self._largest = 1 << 28  # bytes of a packet that the broker takes; MQTT has no larger ones
+        self._unacknowledged: dict[int, str] = {}  # topics by packet identifier
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_bytes = 0
+        self._rooms: deque[Deferred[None]] = deque()
+        self._later: IDelayedCall | None = None
+        self._ready = self._closing = self._lost = False
+        self._done: Deferred[None] | None = None
+        self._wire = Wire(self._write, self._paho_closes)
+        self._codec = self._make_codec()
+        self._misc = LoopingCall(self._codec.loop_misc)
+        self._misc.clock = reactor
+
+    def _make_codec(self) -> Codec:
+        login = self._login
+        version = MQTTProtocolVersion.MQTTv5 if login.v5 else MQTTProtocolVersion.MQTTv311
+        codec = Codec(
+            self._wire,
+            callback_api_version=CallbackAPIVersion.VERSION2,
+            client_id=login.client,
+            protocol=version,
+            clean_session=None if login.v5 else True,
+            reconnect_on_failure=False,
+        )
+        codec.max_inflight_messages_set(0)  # it is bounded here
+        if login.user is not None:
+            codec.username_pw_set(login.user, login.password)
+        delayed = None
+        if login.v5:
+            delayed = Properties(PacketTypes.WILLMESSAGE)
+            delayed.WillDelayInterval = BLINK
+        codec.will_set(login.will, b"offline", qos=1, retain=True, properties=delayed)
+        codec.on_connect = self._connack
+        codec.on_subscribe = self._suback
+        codec.on_disconnect = self._disconnected
+        codec.on_message = self._message
+        codec.on_publish = self._puback
+        return codec
+
+    # The transport.
+
+    def connectionMade(self) -> None:
+        """
+        Say who connects, or wait for TLS first.
+        """
+        self._transport: Any = self.transport
+        if ITCPTransport.providedBy(self._transport):
+            self._transport.setTcpNoDelay(True)
+        self._limit = self._reactor.callLater(HANDSHAKE, self._too_late)
+        if self._login.verify is None:
+            self._connect()
+
+    def handshakeCompleted(self) -> None:
+        """
+        Say who connects, once it is known to whom.
+        """
+        wrong = self._login.verify and self._login.verify(self.transport)
+        if wrong:
+            self._end(Ending.REFUSED, wrong)
+        else:
+            self._connect()
+
+    def _connect(self) -> None:
+        properties = None
+        if self._login.v5:
+            properties = Properties(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = BLINK
+            properties.MaximumPacketSize = PACKET_LIMIT
+            properties.ReceiveMaximum = WINDOW
+        # paho wants a host, and does not use it. A session that the broker kept would hand out stale commands.
+        self._codec.connect_async(
+            "broker", keepalive=self._login.keepalive, clean_start=self._login.v5, properties=properties
+        )
+        self._codec.reconnect()
+        timing = self._misc.start(1.0, now=False)
+        timing.addErrback(lambda failure: self._end(Ending.LOST, failure.getErrorMessage()))
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Read packets, for a few milliseconds in each reactor turn.
+        """
+        self._wire.feed(data)
+        if self._later is None:
+            self._read()
+
+    def _read(self) -> None:
+        until = self._reactor.seconds() + TURN
+        try:
+            while self._wire.unread and not self._codec.closed:
+                self._codec.loop_read()  # at least one packet
+                if self._reactor.seconds() >= until and self._wire.unread:
+                    self._later = self._reactor.callLater(0, self._read_on)
+                    self._transport.pauseProducing()
+                    break
+            self._codec.loop_write()  # what callbacks have queued
+        except Exception as error:  # paho has no one class of errors for packets that it cannot decode
+            self._end(Ending.LOST, f"the broker sent what is not MQTT: {error}")
+            return
+        self._pump()
+
+    def _read_on(self) -> None:
+        self._later = None
+        self._transport.resumeProducing()
+        self._read()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Report the end.
+        """
+        ending, why = self._ending or (Ending.LOST, self._spell(reason))
+        self._ready, self._lost = False, True
+        for call in (self._limit, self._later):
+            if call is not None and call.active():
+                call.cancel()
+        if self._misc.running:
+            self._misc.stop()
+        self._rooms.clear()
+        self._flushed()
+        self._listener.connection_ended(ending, why)
+
+    def _spell(self, reason: Failure) -> str:
+        if not reason.check(ConnectionDone):
+            return f"the connection was lost: {spell_error(reason)}"
+        if self._ready or not self._login.v5:
+            return "the broker closed the connection"
+        return 'the broker closed the connection unanswered; if it has no MQTT 5, set mqtt.version = "3.1.1"'
+
+    def _write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def _paho_closes(self) -> None:
+        if self._closing:
+            self._transport.loseConnection()
+        elif not self._lost:
+            self._transport.abortConnection()
+
+    def _end(self, ending: Ending, why: str) -> None:
+        self._ending = self._ending or (ending, why)
+        self._transport.abortConnection()
+
+    def _too_late(self) -> None:
+        self._end(Ending.LOST, f"the broker did not answer within {HANDSHAKE:g} s")
+
+    # What the broker says. paho calls these.
+
+    def _connack(self, codec: object, data: object, flags: object, reason: ReasonCode, said: Properties | None) -> None:
+        if reason.is_failure:
+            ending = Ending.LOST if reason.value in _FOR_A_WHILE else Ending.REFUSED
+            self._ending = (ending, f"the broker refuses usbgate: {reason}{self._remedy(reason.value)}")
+            return
+        self._window = min(WINDOW, getattr(said, "ReceiveMaximum", WINDOW))
+        self._largest = getattr(said, "MaximumPacketSize", self._largest)
+        if self._login.v5:
+            # A retained command must not be carried out again and again, nor pass for one that was just sent.
+            options = SubscribeOptions(
+                qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND
+            )
+            self._codec.subscribe([(each, options) for each in self._filters])
+        else:
+            self._codec.subscribe([(each, 1) for each in self._filters])
+
+    def _remedy(self, code: int) -> str:
+        if code == UNSUPPORTED_VERSION and self._login.v5:
+            return ': set mqtt.version = "3.1.1"'
+        if code in (BAD_USER, NOT_AUTHORIZED):
+            if self._login.user is None:
+                return ": set mqtt.user and mqtt.password_file"
+            return f": check mqtt.user, {self._login.user}, and its password"
+        return ""
+
+    def _suback(self, codec: object, data: object, mid: int, reasons: Sequence[ReasonCode], said: object) -> None:
+        for each, reason in zip(self._filters, reasons, strict=False):
+            if reason.is_failure:
+                self._listener.message_refused(each, f"to be read: {reason}")
+        if not self._ready:
+            self._ready = True
+            self._limit.cancel()
+            self._listener.connection_ready(self)
+
+    def _disconnected(self, codec: object, data: object, flags: Any, reason: ReasonCode, said: object) -> None:
+        if self._ending is not None or self._closing:
+            return
+        if not flags.is_disconnect_packet_from_server:
+            self._ending = (Ending.LOST, f"the connection failed: {reason}")
+        elif reason.value == TAKEN_OVER:
+            self._ending = (Ending.TAKEN_OVER, f"another client has the id {self._login.client}")
+        else:
+            self._ending = (Ending.LOST, f"the broker closed the connection: {reason}")
+
+    def _message(self, codec: object, data: object, message: MQTTMessage) -> None:
+        said = message.properties
+        expiry = getattr(said, "MessageExpiryInterval", None)
+        self._listener.message_received(
+            Message(
+                message.topic,
+                bytes(message.payload),
+                message.retain,
+                getattr(said, "ResponseTopic", None),
+                getattr(said, "CorrelationData", None),
+                None if expiry is None else self._reactor.seconds() + expiry,
+            )
+        )
+
+    def _puback(self, codec: object, data: object, mid: int, reason: ReasonCode, said: object) -> None:
+        topic = self._unacknowledged.pop(mid, "")
+        if reason.is_failure:
+            self._listener.message_refused(topic, f"to be written: {reason}")
+
+    # What usbgate says.
+
+    def publish(self, topic: str, payload: bytes, retain: bool, expiry: int | None, correlation: bytes | None) -> bool:
+        """
+        Send a message now, or when the broker has acknowledged others; see `IPublisher.publish`.
+        """
+        message = _Waiting(topic, payload, retain, expiry, correlation)
+        size = _size(message)
+        if (
+            not self._ready
+            or self._closing
+            or size > self._largest
+            or len(self._waiting) >= WAITING
+            or self._waiting_bytes + size > WAITING_BYTES
+        ):
+            return False
+        self._waiting.append(message)
+        self._waiting_bytes += size
+        self._send()
+        return True
+
+    def room(self) -> Deferred[None]:
+        """
+        See `IPublisher.room`.
+        """
+        if self._has_room() and not self._rooms:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred(self._rooms.remove)
+        self._rooms.append(waiting)
+        return waiting
+
+    def _has_room(self) -> bool:
+        return self._ready and len(self._unacknowledged) + len(self._waiting) < self._window
+
+    def _send(self) -> None:
+        while self._waiting and len(self._unacknowledged) < self._window:
+            message = self._waiting.popleft()
+            self._waiting_bytes -= _size(message)
+            properties = None
+            if self._login.v5 and (message.expiry is not None or message.correlation is not None):
+                properties = Properties(PacketTypes.PUBLISH)
+                if message.expiry is not None:
+                    properties.MessageExpiryInterval = message.expiry
+                if message.correlation is not None:
+                    properties.CorrelationData = message.correlation
+            sent = self._codec.publish(message.topic, message.payload, 1, message.retain, properties)
+            self._unacknowledged[sent.mid] = message.topic
+
+    def _pump(self) -> None:
+        self._send()
+        while self._rooms and self._has_room():
+            self._rooms.popleft().callback(None)
+        if not self._unacknowledged:
+            self._flushed()
+
+    def _flushed(self) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done.callback(None)
+
+    def flushed(self) -> Deferred[None]:
+        """
+        Return a Deferred that fires when the broker has acknowledged everything, or the connection is lost.
+        """
+        if not self._unacknowledged:
+            return succeed(None)
+        self._done = Deferred()
+        return self._done
+
+    def close(self) -> None:
+        """
+        Say goodbye, so that the broker publishes no will, and close the connection.
+        """
+        self._closing = True
+        if self._ready:
+            self._codec.disconnect()
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """
+        Close the connection at once.
+        """
+        self._transport.abortConnection()
+
+    @property
+    def unsent(self) -> int:
+        """
+        How many messages wait for others to be acknowledged.
+        """
+        return len(self._waiting)
+
+
+def spell_error(failure: Failure) -> str:
+    """
+    Return why a connection failed, as one line.
+    """
+    error: Any = failure.value
+    if type(error).__module__.startswith("OpenSSL"):  # a list of tuples of the library, the function and the reason
+        reasons = [each[-1] for each in error.args[0]] if error.args and isinstance(error.args[0], list) else []
+        hint = ": is it signed by a CA of mqtt.ca?" if "certificate verify failed" in reasons else ""
+        return f"TLS: {', '.join(reasons) or 'failed'}{hint}"
+    return str(error) or failure.getErrorMessage()
+
+
+def _size(message: _Waiting) -> int:
+    return OVERHEAD + len(message.topic.encode()) + len(message.payload) + len(message.correlation or b"")

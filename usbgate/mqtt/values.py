@@ -1,0 +1,182 @@
+"""
+The newest values of the sensors, each on a topic of its own (docs/mqtt.md, "Topics").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from usbgate.core.fieldline import format_number, format_time
+from usbgate.core.model import DeviceEvent, Event, Reading, ReportEvent
+from usbgate.core.settings import SensorSettings
+from usbgate.gateway.interfaces import IGateway
+from usbgate.mqtt.interfaces import IPublisher, ISubscriber, Message
+from usbgate.mqtt.topics import Topics
+
+# Seconds between two values on one topic. The first one goes out at once; nobody looks at ten a second.
+INTERVAL = 0.1
+
+# After a turn that published for some time, so many times longer for all others: values take a quarter of the
+# processor's time at most, however many sensors report.
+PAUSE = 3.0
+
+_UNCONFIGURED = SensorSettings()
+
+
+@implementer(ISubscriber)
+class Values:
+    """
+    Publishes values that are new, and all of them when the broker is back. Between two turns, only which ones are new
+    is kept: the newest value wins, and a slow broker costs no memory.
+    """
+
+    log = Logger()
+    filters: Sequence[str] = ()
+
+    def __init__(self, reactor: IReactorTime, wall: Callable[[], int], gateway: IGateway, topics: Topics) -> None:
+        """
+        Args:
+            reactor: For later turns.
+            wall: The wall clock (`IClock.wall`).
+            gateway: Has the values, and publishes events.
+            topics: The topics of its name.
+        """
+        self._reactor = reactor
+        self._wall = wall
+        self._gateway = gateway
+        self._topics = topics
+        self._new: dict[str, set[str]] = {}  # fields with a new value, by sensor
+        self._unsubscribe: Callable[[], None] | None = None
+        self._task: Deferred[None] | None = None  # publishes, while there is something to publish
+
+    def connected(self, publisher: IPublisher) -> None:
+        """
+        Publish the states of the devices, then all values.
+        """
+        self._publisher = publisher
+        self._unsubscribe = self._gateway.subscribe(self._event)
+        for device in self._gateway.queries.devices():
+            self._publish_state(device.name, device.state)
+        self._new.clear()
+        self._run(self._publish_all())
+
+    def received(self, message: Message) -> None:
+        """
+        Do nothing: nothing is subscribed to.
+        """
+
+    def disconnected(self) -> None:
+        """
+        Publish no more.
+        """
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+        self._new.clear()
+
+    def _event(self, event: Event) -> None:
+        if isinstance(event, ReportEvent):
+            fields = self._new.get(event.sensor)
+            if fields is None:
+                fields = self._new[event.sensor] = set()
+            for field, _ in event.values:
+                fields.add(field)
+            if self._task is None:
+                self._run(self._publish_new())
+        elif isinstance(event, DeviceEvent):
+            self._publish_state(event.device, event.state)
+
+    def _publish_state(self, device: str, state: str) -> None:
+        usable = b"online" if state == "online" else b"offline"
+        self._publisher.publish(self._topics.device_availability(device), usable, retain=True)
+
+    def _run(self, publishing: Any) -> None:
+        task = self._task = Deferred.fromCoroutine(publishing)
+        task.addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self.log.failure("values are no longer published", failure)
+
+    async def _publish_all(self) -> None:
+        for summary in self._gateway.queries.sensors():
+            self._new.setdefault(summary.sensor, set()).update(summary.fields)
+        await self._publish_new()
+
+    async def _publish_new(self) -> None:
+        await deferLater(self._reactor, 0)  # all reports of one chunk
+        while self._new:
+            began = self._reactor.seconds()
+            new, self._new = self._new, {}
+            for sensor, fields in new.items():
+                await self._publisher.room()
+                began_turn = self._reactor.seconds()
+                self._publish(sensor, fields)
+                took = self._reactor.seconds() - began_turn
+                await deferLater(self._reactor, PAUSE * took)
+            await deferLater(self._reactor, max(0.0, began + INTERVAL - self._reactor.seconds()))
+        self._task = None
+
+    def _publish(self, sensor: str, fields: Iterable[str]) -> None:
+        queries = self._gateway.queries
+        known = queries.sensor(sensor)
+        if known is None:
+            return
+        settings = queries.sensor_settings().get(sensor, _UNCONFIGURED)
+        now = self._wall()
+        alive: list[Reading] = []
+        for reading in queries.last(sensor, None):
+            left = self._left(reading, settings, now)
+            if reading.device != known.device or left < 1:
+                continue
+            alive.append(reading)
+            if reading.field in fields:
+                topic = self._topics.value(known.device, sensor, reading.field)
+                self._publisher.publish(topic, spell(reading).encode(), retain=True, expiry=left)
+        if alive:
+            newest = max(alive, key=lambda reading: reading.at)
+            self._publisher.publish(
+                self._topics.sensor(known.device, sensor),
+                sensor_json(sensor, settings, newest, alive),
+                retain=True,
+                expiry=self._left(newest, settings, now),
+            )
+
+    def _left(self, reading: Reading, settings: SensorSettings, now: int) -> int:
+        # Whole seconds until the reading is out of date. The wall clock may have been set back since.
+        return int(settings.stale - max(0, now - reading.at) / 1000)
+
+
+def spell(reading: Reading) -> str:
+    """
+    Return the value of a reading alone: a number without its unit, or a text.
+    """
+    return format_number(reading.value) if reading.value is not None else reading.text or ""
+
+
+def sensor_json(sensor: str, settings: SensorSettings, newest: Reading, readings: Iterable[Reading]) -> bytes:
+    """
+    Return the newest readings of a sensor as JSON.
+    """
+    return msgspec.json.encode(
+        {
+            "sensor": sensor,
+            "name": settings.name,
+            "place": settings.place,
+            "device": newest.device,
+            "at": format_time(newest.at),
+            "values": {each.field: each.text if each.value is None else each.value for each in readings},
+        }
+    )
