@@ -200,6 +200,11 @@ WRONG = [
     ("[command.on]\n[command.L]\n[command.ON]", "command.ON: the same command as command.on"),
     ("[command.L]\ncoalesce = 1", "command.L.coalesce: expected true or false, got 1"),
     (
+        "[command.L]\nretries = 2",
+        "command.L.retries: requires idempotent = true: the device may carry out each of the messages",
+    ),
+    ("[command.L]\nidempotent = true\nretries = -1", "command.L.retries: expected an integer from 0 to 20, got -1"),
+    (
         '[command.L]\nfields = ["A B"]',
         'command.L.fields: expected names of fields such as ["TEMP", "HUM"], got ["A B"]',
     ),
@@ -419,7 +424,7 @@ class ConfigurationTests(SynchronousTestCase):
             '[device.net]\npath = "tcp:host:1"\n'
             '[sensor."28:FF"]\nname = "Bedroom"\ndevice = "net"\ndefault_command = "J"\ntimeout = 1\npatience = 2.5\n'
             'store = "on change, at least every 5m"\n[sensor.21]\nstore = "on change"\n'
-            '[command.L]\ncoalesce = false\nfields = ["temp"]\n'
+            '[command.L]\ncoalesce = false\nfields = ["temp"]\nidempotent = true\nretries = 2\n'
         )
         self.assertEqual(
             plain(settings),
@@ -457,7 +462,7 @@ class ConfigurationTests(SynchronousTestCase):
                     ),
                     "21": SensorSettings(store=inf),
                 },
-                commands={"L": CommandSettings(coalesce=False, fields=frozenset({"TEMP"}))},
+                commands={"L": CommandSettings(coalesce=False, fields=frozenset({"TEMP"}), idempotent=True, retries=2)},
                 file=self.file,
             ),
         )
@@ -651,6 +656,7 @@ class ShippedFileTests(SynchronousTestCase):
             },
         )
         self.assertEqual(settings.commands["TOGGLE"], CommandSettings(coalesce=False))
+        self.assertEqual(settings.commands["ON"], CommandSettings(idempotent=True, retries=2))
         self.assertEqual(
             settings.http,
             HttpSettings(

@@ -839,6 +839,61 @@ class TestPeopleFirst(SynchronousTestCase):
         self.assertEqual(failed(pending.ask(poll, LONG, 1.0)), {"poll": "busy"})
 
 
+class TestRetries(SynchronousTestCase):
+    """
+    §4.4: `retries`.
+    """
+
+    def test_so_many(self) -> None:
+        """
+        A command is written again so many times, whether it may be joined or not, and fails when patience ends then.
+        """
+        for once in ([], ["l"]):
+            pending = link(retries={"l": 2}, once=frozenset(once))
+            written = [sent(pending.put(request("9", "L"), "a", LONG, 0.0))]
+            written += [sent(pending.expire(5.0)), sent(pending.expire(10.0))]
+            self.assertEqual(written, [["9 L"]] * 3)
+            moves = pending.expire(15.0)
+            self.assertEqual((failed(moves), sent(moves)), ({"a": "timeout"}, []))
+
+    def test_none(self) -> None:
+        """
+        With 0 it is written once.
+        """
+        pending = link(retries={"J": 0})
+        pending.put(request(), "a", LONG, 0.0)
+        self.assertEqual(failed(pending.expire(5.0)), {"a": "timeout"})
+
+    def test_within_the_limit(self) -> None:
+        """
+        Nothing is written again after the asker's limit.
+        """
+        pending = link(retries={"L": 9})
+        pending.put(request("9", "L"), "a", 7.0, 0.0)
+        self.assertEqual(sent(pending.expire(5.0)), ["9 L"])
+        self.assertEqual(failed(pending.expire(7.0)), {"a": "timeout"})
+        self.assertEqual(sent(pending.expire(10.0)), [])
+
+    def test_answered(self) -> None:
+        """
+        An answer to any of the messages ends it; the next question has all retries again.
+        """
+        pending = link(retries={"L": 1})
+        for now in (0.0, 20.0):
+            pending.put(request("9", "L"), "a", LONG, now)
+            self.assertEqual(sent(pending.expire(now + 5.0)), ["9 L"])
+            self.assertEqual(answered(pending.received([acknowledgement("9", "L")], now + 6.0, AT)), ["a"])
+
+    def test_poll(self) -> None:
+        """
+        A poll is retried like any other question.
+        """
+        pending = link(retries={"J": 1})
+        pending.put(request(priority=POLL), "a", LONG, 0.0)
+        self.assertEqual(sent(pending.expire(5.0)), ["20 J"])
+        self.assertEqual(failed(pending.expire(10.0)), {"a": "timeout"})
+
+
 class TestJoining(SynchronousTestCase):
     """
     §4.3: who asks the same.

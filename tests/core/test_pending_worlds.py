@@ -61,6 +61,7 @@ INTERESTING = [
     "link full",
     "link full: one displaced",
     "new turn",
+    "no more retries",
     "not two in a row",
     "offline",
     "overtakes one that is behind",
@@ -78,6 +79,7 @@ INTERESTING = [
     "slip: second",
     "slip: unasked",
     "timeout",
+    "toggle asked again",
 ]
 
 
@@ -255,6 +257,7 @@ rules = st.builds(
     settle=st.sampled_from([0.0, 2.0, None]),
     patience=st.sampled_from([None, 1.0, 5.0]),
     once=st.just(frozenset([TOGGLE])),
+    retries=st.sampled_from([{}, {"L": 1, TOGGLE: 2}]),
     fields=st.sampled_from([{}, {"K": frozenset(["HUM"])}]),
 )
 firmwares = st.lists(

@@ -73,6 +73,7 @@ class Errand:
     askers: list[Asker]
     turn: Turn
     number: int  # of who asked it first
+    unanswered: int = 0
 
     @property
     def holder(self) -> Connection | None:
@@ -503,13 +504,20 @@ class LinkBook:
                 count = self._missed.get(sensor, (0, 0.0))[0] + 1
                 self._missed[sensor] = count, message.until + min(30.0 * 2.0 ** (count - 1), 600.0)
                 errand = self._lines[sensor][0]
-                if errand.once or all(asker.request.priority == Priority.POLL for asker in errand.askers):
-                    self.seen["poll not asked again"] += bool(errand.askers) and not errand.once
+                errand.unanswered += 1
+                only_polls = all(asker.request.priority == Priority.POLL for asker in errand.askers)
+                retries = self.rules.retries.get(errand.question.command)
+                if not errand.askers or (
+                    errand.unanswered > retries if retries is not None else errand.once or only_polls
+                ):
+                    self.seen["poll not asked again"] += bool(errand.askers) and only_polls and not errand.once
+                    self.seen["no more retries"] += bool(errand.askers) and retries is not None
                     failures.update({asker: {TimedOut} for asker in errand.askers})
                     self._lines[sensor].pop(0)
                     self._close(sensor)
                 else:
                     self.seen["new turn"] += 1
+                    self.seen["toggle asked again"] += errand.once
                     errand.turn = self._turn(message.until, errand.turn[0])
                     errand.turn = at_once.setdefault(errand.turn[:2], errand.turn)  # which comes first is left open
         for sensor, message in list(self._held.items()):
@@ -583,7 +591,7 @@ class LinkBook:
         demand(sensor in self._lines, "nobody asked for that", send)
         errand = self._lines[sensor][0]
         demand(errand.question == question, "§4.2 questions of a sensor wait in order", send, errand)
-        if errand.once:
+        if errand.once and not errand.unanswered:
             demand(not errand.askers[0].written, "§4.3 a toggle is written as often as it is asked", send)
             demand(send.request is errand.askers[0].request, "§4.3 each toggle is its own request", send)
         demand(self._fits(sensor), "§4.2 more than the board's buffer holds", send, self._buffered)
@@ -997,6 +1005,7 @@ class RandomWorld:
             patience=chance.choice([None, 1, 3, 5, 5]),
             sensor_patience={sensors[0]: 8.0} if chance.random() < 0.5 else {},
             once=frozenset([TOGGLE]),
+            retries=chance.choice([{}, {"L": 1, TOGGLE: 2}]),
             fields={HUMIDITY: frozenset(["HUM"])} if chance.random() < 0.5 else {},
         )
 

@@ -124,6 +124,7 @@ def _rules(
         patience=device.patience,
         sensor_patience=sensor_patience,
         once=frozenset(name for name, about in settings.commands.items() if not about.coalesce),
+        retries={name: about.retries for name, about in settings.commands.items() if about.retries is not None},
         fields={name: about.fields for name, about in settings.commands.items() if about.fields},
     )
 

@@ -234,7 +234,12 @@ def _sensor(where: str, name: str, table: Mapping[str, Any]) -> SensorSettings:
 
 def _command(where: str, name: str, table: Mapping[str, Any]) -> CommandSettings:
     convert(f"{where}command.{name}", name, kind_of(Text))
-    return CommandSettings(**decode(f"{where}command.{name}.", table, COMMAND_KEYS))
+    command = CommandSettings(**decode(f"{where}command.{name}.", table, COMMAND_KEYS))
+    if command.retries is not None and not command.idempotent:
+        raise ConfigError(
+            f"{where}command.{name}.retries: requires idempotent = true: the device may carry out each of the messages"
+        )
+    return command
 
 
 def _usual_state(environ: Mapping[str, str]) -> str:

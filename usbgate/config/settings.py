@@ -47,6 +47,7 @@ from usbgate.config.types import (
     Rate,
     Repeats,
     Reset,
+    Retries,
     SchemaName,
     Sensors,
     Settle,
@@ -115,11 +116,15 @@ class CommandSettings(Struct, frozen=True, kw_only=True):
         coalesce: Whether one exchange may answer several askers of the same question.
         fields: The fields, in upper case, of which an answer has at least one; empty for any.
         reads: Whether it changes nothing, so that the role `ask` is enough.
+        idempotent: Whether it has the same effect if it is carried out twice.
+        retries: How often at most it is sent again because no answer came; None for the protocol's default.
     """
 
     coalesce: YesNo = True
     fields: Fields = frozenset()
     reads: YesNo = False
+    idempotent: YesNo = False
+    retries: Retries | None = None
 
 
 class ClientSettings(Struct, frozen=True, kw_only=True):

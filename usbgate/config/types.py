@@ -237,6 +237,7 @@ def _size(least: str, most: str, example: str) -> Kind:
 Folder = Annotated[Path, Kind("a folder", Annotated[str, Meta(min_length=1)], Path)]
 YesNo = Annotated[bool, Kind("true or false", bool)]
 Count = Annotated[int, Kind("an integer above 0", Annotated[int, Meta(gt=0)])]
+Retries = Annotated[int, Kind("an integer from 0 to 20", Annotated[int, Meta(ge=0, le=20)])]
 Window = Annotated[int, Kind("an integer from 1 to 64", Annotated[int, Meta(ge=1, le=64)])]
 Rate = Annotated[float, Kind("a number from 0.1 to 100000", Annotated[float, Meta(ge=0.1, le=100_000)])]
 MetricsLimit = Annotated[int, Kind("an integer from 0 to 10000", Annotated[int, Meta(ge=0, le=10_000)])]

@@ -67,6 +67,7 @@ class Exchange(Generic[W]):
         on_wire: Whether it was written and may still be answered.
         tag: The tag with which it was written.
         message: The number that its message has in the board's buffer.
+        unanswered: How often it was written and not answered until patience ended.
         unwritten: Whether nothing is written for it, since its device only sends: a damaged report answers, too.
         askers: Those who wait for its answer: an ordered set.
     """
@@ -80,6 +81,7 @@ class Exchange(Generic[W]):
     on_wire: bool = field(default=False, init=False)
     tag: str | None = field(default=None, init=False)
     message: int = field(default=0, init=False)
+    unanswered: int = field(default=0, init=False)
     unwritten: bool = field(default=False, init=False)
     askers: dict[Asker[W], None] = field(default_factory=dict, init=False)
 

@@ -10,7 +10,7 @@ from typing import Any
 from usbgate.core.containers import BoundedDict
 from usbgate.core.exchanges import Exchange
 from usbgate.core.fieldline import fold
-from usbgate.core.model import Answer, Question, Report, Request
+from usbgate.core.model import Answer, Priority, Question, Report, Request
 from usbgate.core.rules import Rules
 
 SENSORS_REMEMBERED = 10_000  # protocol §3
@@ -31,6 +31,7 @@ class Matching:
         """
         self._rules = rules
         self._once = frozenset(map(fold, rules.once))
+        self._retries = {fold(command): retries for command, retries in rules.retries.items()}
         self._fields = {fold(command): names for command, names in rules.fields.items()}
         self._shown: BoundedDict[str, None] = BoundedDict(SENSORS_REMEMBERED)  # answered with MSG or TAG
         self._unsure: BoundedDict[str, None] = BoundedDict(SENSORS_REMEMBERED)  # answered with neither
@@ -100,6 +101,15 @@ class Matching:
                 self._unsure.pop(report.sensor, None)
         elif not exchange.unwritten:
             self._unsure.remember(report.sensor, None)
+
+    def asked_again(self, exchange: Exchange[Any]) -> bool:
+        """
+        Return whether an exchange is written again after it was not answered, if not for a poll alone.
+        """
+        retries = self._retries.get(fold(exchange.question.command))
+        if retries is not None:
+            return exchange.unanswered <= retries and bool(exchange.askers)
+        return not exchange.once and any(asker.request.priority < Priority.POLL for asker in exchange.askers)
 
     def patience(self, sensor: str) -> float:
         """

@@ -20,7 +20,7 @@ from usbgate.core.containers import LazyHeap
 from usbgate.core.errors import Busy, Offline, RequestError, Stopped, TimedOut
 from usbgate.core.exchanges import FREE, Asker, Lane, Moves
 from usbgate.core.matching import Matching
-from usbgate.core.model import UNKNOWN_BOARD, Answer, BoardKind, Priority, Question, Report, Request, Send
+from usbgate.core.model import UNKNOWN_BOARD, Answer, BoardKind, Question, Report, Request, Send
 from usbgate.core.queues import Queues
 from usbgate.core.rules import Rules
 from usbgate.core.turns import Turns
@@ -294,7 +294,8 @@ class PendingRequests(Generic[W]):
         ended = lane.until
         self._turns.unanswered(lane)
         moves.unanswered = (*moves.unanswered, lane.sensor)
-        if not exchange.once and any(asker.request.priority < Priority.POLL for asker in exchange.askers):
+        exchange.unanswered += 1
+        if self._matching.asked_again(exchange):
             exchange.turn = self._turns.new(ended, exchange.turn[0])
             self.queues.waiting += 1
             self.queues.changed(lane)

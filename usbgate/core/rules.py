@@ -22,6 +22,8 @@ class Rules:
         patience: Seconds to wait for an answer; None for the protocol's defaults.
         sensor_patience: The same for single sensors; takes precedence.
         once: Commands that are written exactly as often as they are asked (`coalesce = false`), in any case.
+        retries: By command, in any case, how often at most it is written again because no answer came; those that are
+            not here are written again for as long as somebody waits, but not those of `once`.
         fields: By command, in any case, the fields of which an answer without `MSG` has at least one.
     """
 
@@ -33,4 +35,5 @@ class Rules:
     patience: float | None = None
     sensor_patience: Mapping[str, float] = field(default_factory=dict)
     once: frozenset[str] = frozenset()
+    retries: Mapping[str, int] = field(default_factory=dict)
     fields: Mapping[str, frozenset[str]] = field(default_factory=dict)

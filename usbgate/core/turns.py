@@ -116,11 +116,12 @@ class Turns(Generic[W]):
             return None
         lane = ready[1]
         exchange = lane.queue[0]
-        # A longer message is not overtaken by shorter ones for which there is room.
-        places = 2 if ready[0][0] > _PERSON and self._window > 1 else 1
-        if room_at is not None and not self._buffer.fits(exchange.request, tag, places):
-            self.room_at = room_at
-            return None
+        if room_at is not None:
+            # A longer message is not overtaken by shorter ones for which there is room.
+            times = 2 if ready[0][0] > _PERSON and self._window > 1 else 1
+            if not self._buffer.fits(exchange.request, tag, times):
+                self.room_at = room_at
+                return None
         lane.order = None
         exchange.on_wire = True
         self._on_wire += 1
