@@ -19,6 +19,7 @@ from tests.support.running import ROOT
 from tests.support.turnclock import TurnClock
 from usbgate.config.fields import KNOWN_KEYS, decode_fields
 from usbgate.core.alarms import Uncompared
+from usbgate.core.calibration import Implausible
 from usbgate.core.counts import LinkCounts
 from usbgate.core.messages import event_line
 from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Event, ReportEvent, StoreEvent
@@ -50,6 +51,7 @@ STATUS = Status("1.2", 7.0, True, 3, 1, STORE, JOURNAL, {"uno": ["5", "6"]}, [],
 OTHER: dict[type, Any] = {str: "other", int: 99, float: 99.0, bool: False}
 UNSURE = {"uno": ["7"]}
 UNCOMPARED = [Uncompared("uno", "20", "TEMP", "> 60", 25, "nan")]
+IMPLAUSIBLE = [Implausible("uno", "20", "TEMP", 3, "85")]
 
 
 def other(status: Any, name: str) -> Any:
@@ -119,11 +121,15 @@ class StatusTests(SynchronousTestCase):
         Each field of the status is shown by `status`; all but the unsure sensors are shown over HTTP, too.
         """
         before, json = self.lines("status"), status_json(self.gateway, {})
-        statuses = [replace(STATUS, unsure=UNSURE), replace(STATUS, uncompared=UNCOMPARED)]
+        statuses = [
+            replace(STATUS, unsure=UNSURE),
+            replace(STATUS, uncompared=UNCOMPARED),
+            replace(STATUS, implausible=IMPLAUSIBLE),
+        ]
         statuses += [
             other(STATUS, each.name)
             for each in fields(Status)
-            if each.name not in ("store", "journal", "broker", "unsure", "uncompared")
+            if each.name not in ("store", "journal", "broker", "unsure", "uncompared", "implausible")
         ]
         statuses += [replace(STATUS, store=other(STORE, each.name)) for each in fields(STORE)]
         statuses += [replace(STATUS, journal=other(JOURNAL, each.name)) for each in fields(JOURNAL)]
@@ -173,6 +179,7 @@ class StatusTests(SynchronousTestCase):
         self.gateway.current_totals = totals
         for status in (
             *[other(STATUS, name) for name in ("version", "uptime", "clock_trusted", "sensors", "in_flight")],
+            replace(STATUS, implausible=IMPLAUSIBLE),
             *[replace(STATUS, store=other(STORE, name)) for name in ("backlog", "rejected", "oldest")],
             *[replace(STATUS, journal=other(JOURNAL, each.name)) for each in fields(JOURNAL) if each.name != "trouble"],
             *[replace(STATUS, broker=other(BROKER, each.name)) for each in fields(BROKER) if each.name != "trouble"],

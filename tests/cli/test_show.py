@@ -131,6 +131,8 @@ class TableTests(ShowCase):
         self.assertRegex(bat, r"^22  climate  BAT         OK  3 d 4 h            uno$")
         self.show("last", "22", "TEMP", **{"last 22 TEMP": [TEMP]})
         self.assertEqual(self.sent, ["sensors", "last 22 TEMP", "alarms 22"])
+        self.show("last", "--raw", **{"last raw=yes": [TEMP]})
+        self.assertEqual(self.sent, ["sensors", "last raw=yes", "alarms"])
 
     def test_history(self) -> None:
         """
@@ -142,6 +144,7 @@ class TableTests(ShowCase):
             ("history 22 TEMP --since 1d", "history 22 TEMP since=1d limit=10000"),
             ("history 22 --limit 7", "history 22 limit=7"),
             ("history 22 --since 2h --limit 7", "history 22 since=2h limit=7"),
+            ("history 22 --raw", "history 22 raw=yes"),
         ]:
             self.show(*arguments.split(), **{word: [TEMP]})
             self.assertEqual(self.sent, ["sensors", word])

@@ -194,6 +194,29 @@ WRONG = [
         "sensor.20.field.TEMP.decimals: expected an integer from 0 to 9, got -1",
     ),
     (
+        "[sensor.20.field.TEMP]\nscale = 0",
+        "sensor.20.field.TEMP.scale: expected a number other than 0 such as 0.1, got 0",
+    ),
+    (
+        "[sensor.20.field.TEMP]\noffset = nan",
+        "sensor.20.field.TEMP.offset: expected a number such as -0.4, got NaN",
+    ),
+    (
+        '[sensor.20.field.TEMP]\nmax = "60"',
+        'sensor.20.field.TEMP.max: expected a number such as -0.4, got "60"',
+    ),
+    (
+        "[sensor.20.field.TEMP]\nmin = 2\nmax = 1",
+        "sensor.20.field.TEMP.min: above max, so that no value would be shown",
+    ),
+    *[
+        (
+            f"[sensor.20.field.TEMP]\noffset = 1\n{states}",
+            "sensor.20.field.TEMP.offset: for numbers, but the values of this field are states: leave it out",
+        )
+        for states in ('kind = "smoke"', 'values = { "0" = "off" }')
+    ],
+    (
         "[sensor.a_b]",
         'sensor.a_b: expected a sensor id, 1 to 64 characters without whitespace or _, got "a_b"',
     ),
@@ -652,7 +675,8 @@ class ShippedFileTests(SynchronousTestCase):
                     unit="°C",
                     decimals=1,
                     alarm=Condition(">", 60.0),
-                )
+                ),
+                "PROBE": FieldSettings(scale=0.1, offset=-0.4, min=-40.0, max=60.0),
             },
         )
         self.assertEqual(settings.commands["TOGGLE"], CommandSettings(coalesce=False))

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.access import OPEN, authority
 from tests.support.memory_gateway import AT_TEXT, MemoryGateway, PeerTransport
 from usbgate.core.alarms import Uncompared
+from usbgate.core.calibration import Implausible
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Busy, Failed, Offline, TimedOut
 from usbgate.core.fieldline import LINE_LIMIT, parse
@@ -198,7 +199,10 @@ class ReadingTests(WordCase):
         )
         self.send("last 20")
         self.send("last 20 temp")
-        self.assertEqual(self.gateway.last_calls, [(None, None), ("20", None), ("20", "TEMP")])
+        self.send("last raw=yes")
+        self.send("last 20 RAW=no temp")
+        calls = [(None, None), ("20", None), ("20", "TEMP"), (None, None, "raw"), ("20", "TEMP")]
+        self.assertEqual(self.gateway.last_calls, calls)
 
     def test_history(self) -> None:
         """
@@ -234,6 +238,8 @@ class ReadingTests(WordCase):
             assert self.gateway.historic is not None
             self.gateway.historic.callback([])
             self.assertEqual(self.received(), ["OK:history"])
+        self.send("history 20 temp raw=yes limit=5")
+        self.assertEqual(self.gateway.history_calls[-1], ("20", "TEMP", None, 5, "raw"))
 
     def test_history_refused(self) -> None:
         """
@@ -250,6 +256,10 @@ class ReadingTests(WordCase):
             "history 20 until=1h",
             "history 20 a_b",
             "last 1 2 3",
+            "last raw=1",
+            "last raw=yes raw=yes",
+            "history raw=yes",
+            "watch raw=",
             "last 1 a_b",
             "history 20 since=1H limit=" + "1" * 500,
         ]:
@@ -390,6 +400,7 @@ class OtherTests(WordCase):
             journal=JournalStatus("disk_full", 5, 0.01234, 512, 1024, 3),
             unsure={"uno": ["5", "6"]},
             uncompared=[Uncompared("uno", "5", "TEMP", "> 60", 25, "n_a")],
+            implausible=[Implausible("uno", "5", "TEMP", 3, "85")],
         )
         self.send("watch")
         self.client.dataReceived(b"MSG:J_ID:20\n")
@@ -406,6 +417,7 @@ class OtherTests(WordCase):
                 "DEV:uno_UNSURE:2_SENSORS:5,6"
                 "_TEXT:they answer with neither MSG nor TAG: an unsolicited reading can pass for an answer",
                 "DEV:uno_ID:5_FIELD:TEMP_UNCOMPARED:25_TEXT:the last one is n a, and the alarm condition > 60",
+                "DEV:uno_ID:5_FIELD:TEMP_IMPLAUSIBLE:3_TEXT:not within min and max of the field; the last one is 85",
                 "CLIENTS:1_WATCHERS:1_WAITING:1_ACCEPTED:1_LIMITED:0_DENIED:0",
                 "OK:status",
             ],

@@ -15,7 +15,7 @@ from tests.support.memory_gateway import ANSWER, AT_TEXT, ECHO, ORIGINALS, Memor
 from tests.support.turnclock import TurnClock
 from usbgate.core.errors import Busy, Denied, Failed, LimitExceeded, Offline, Stopped, TimedOut, Unknown
 from usbgate.core.fieldline import LINE_LIMIT, parse
-from usbgate.core.model import DeviceEvent
+from usbgate.core.model import DeviceEvent, ReportEvent
 from usbgate.gateway.interfaces import IGateway
 from usbgate.net.broadcast import ISubscriber
 from usbgate.net.rates import Rates
@@ -990,6 +990,23 @@ class WatchTests(ServerCase):
         self.transport.abortConnection()
         self.assertEqual(self.gateway.subscribers, [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_raw(self) -> None:
+        """
+        With `raw=yes`, readings are as the device sent them, also those of which nothing is shown; another watch ends
+        that.
+        """
+        shown = ReportEvent("2", "leonardo", None, AT, (("A", "2"),), (("A", "1"),))
+        nothing = shown._replace(values=())
+        self.send(b"watch raw=yes 2\n")
+        for event in (shown, nothing, report_event("7")):
+            self.gateway.publish(event)
+        raw = f"EVENT:reading_ID:2_A:1_AT:{AT_TEXT}"
+        self.assertEqual(self.received(), [raw, raw])
+        self.send(b"watch 2\n")
+        for event in (shown, nothing):
+            self.gateway.publish(event)
+        self.assertEqual(self.received(), [f"EVENT:reading_ID:2_A:2_AT:{AT_TEXT}"])
 
     def test_hang_up_with_events(self) -> None:
         """

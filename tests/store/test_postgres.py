@@ -32,7 +32,7 @@ from tests.support import postgresql
 from tests.support.database import AnyJournal, PostgresTestCase, batch_of, numbered, numbered_request
 from tests.support.waiting import until
 from usbgate.core import batch
-from usbgate.core.model import Alarm, AlarmRecord, ClockMark, OwnerRecord, StoredAlarm
+from usbgate.core.model import Alarm, AlarmRecord, ClockMark, OwnerRecord, Range, StoredAlarm
 from usbgate.store.interfaces import ISink, IStore, SinkUnavailable
 from usbgate.store.postgres import position, queries
 from usbgate.store.postgres import session as pgsession
@@ -176,6 +176,8 @@ class AlarmsTests(PostgresTestCase):
         self.assertEqual(await found(None, AT + 10, None, 1), [("2HIGH", None)])
         self.assertEqual(await found(None, AT + 11, AT + 1, 9), [("2HIGH", None)])
         self.assertEqual(await found(None, None, AT, 9), [])
+        ranges = [Range("1", "HIGH", 0.0, 8.0, False), Range("1", "LOW", 0.0, 9.0, True)]
+        self.assertEqual(await found("1", None, None, 9, ranges), [("1LOW", 6.5), ("1HIGH", 5.0)])
 
     async def test_owners(self) -> None:
         """

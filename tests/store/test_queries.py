@@ -7,7 +7,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import cache
+from math import inf
 from typing import Any
 
 import psycopg2
@@ -17,7 +19,7 @@ from tests.support import postgresql
 from tests.support.database import PostgresTestCase, numbered, numbered_request
 from tests.support.postgresql import SEARCH_PATH
 from usbgate.core import batch
-from usbgate.core.model import Reading, Selection, StoredReading, StoredState
+from usbgate.core.model import Range, Reading, Selection, StoredReading, StoredState
 from usbgate.store.interfaces import IStore
 from usbgate.store.postgres import queries
 from usbgate.store.postgres.insert import select_stored
@@ -27,6 +29,9 @@ from usbgate.store.postgres.sink import PostgresSink
 from usbgate.testing import AT, MemorySink
 
 MINUTE = 60_000
+
+# Which numbers are plausible; those of other sensors' fields change nothing.
+RANGES = (Range("0", "TEMP", 20.0, 60.0, False), Range("0", "BAT", 5.0, 6.0, False), Range("0", "NO", 1.0, inf, True))
 
 SELECTIONS = [
     Selection("0"),
@@ -38,6 +43,10 @@ SELECTIONS = [
     Selection("5"),
     Selection("0", None, since=10**18),
     Selection("0", None, since=-(10**18), until=10**18),
+    Selection("0", ranges=RANGES),
+    Selection("0", "TEMP", ranges=RANGES),
+    Selection("0", "VALUE", since=AT + 20, ranges=RANGES),
+    Selection("0", None, until=AT + 50, ranges=RANGES),
 ]
 
 
@@ -112,6 +121,7 @@ class ArchiveTests(PostgresTestCase):
             Selection("0", "TEMP"),
             Selection("0", "VALUE", since=AT + 20_000, until=AT + 500_000),
             Selection("0", "NO"),
+            Selection("0", ranges=RANGES),
         ]:
             for width in (MINUTE, 90_500):
                 for limit in (1000, 3):
@@ -142,6 +152,8 @@ class ArchiveTests(PostgresTestCase):
         self.assertEqual(await sink.states(selection, 2), others[-2:])
         found = await sink.states(Selection("0", "DOOR", AT + 11_500, AT + 14_500), 9)
         self.assertEqual(found, [state(11, 13, 1.0), state(13, 14, 0.0)])
+        plausible = Selection("0", "DOOR", ranges=(Range("0", "DOOR", -1.0, 0.5, False),))
+        self.assertEqual(await sink.states(plausible, 9), [state(0, 15, 0.0), uno, others[-1]])
 
     async def test_requests(self) -> None:
         """
@@ -221,6 +233,7 @@ class BlocksTests(PostgresTestCase):
         """
         hour = Selection("7", None, since=1_700_100_000_000 - 3_600_000)
         day = Selection("7", "VALUE", since=1_700_100_000_000 - 3_600_000, until=1_700_100_000_000)
+        ranges = (Range("7", "VALUE", 100.0, inf, False),)  # all but the first three of it
         questions: list[queries.Query[Any]] = [
             queries.extent("pi", Selection("7"), None),
             queries.extent("pi", Selection("7", "VALUE"), 10),
@@ -233,6 +246,13 @@ class BlocksTests(PostgresTestCase):
             queries.history("pi", "7", None, None, 100),
             queries.history("pi", "7", "VALUE", None, 100),
             queries.history("pi", "7", "VALUE", hour.since, 100),
+            queries.history("pi", "7", None, None, 100, ranges),
+            queries.history("pi", "7", "VALUE", hour.since, 100, ranges),
+            queries.extent("pi", Selection("7", ranges=ranges), None),
+            queries.extent("pi", replace(hour, ranges=ranges), 10),
+            queries.page("pi", Selection("7", "VALUE", ranges=ranges), 50_000, 98_967, 100),
+            queries.buckets("pi", replace(hour, ranges=ranges), 300_000, 1000),
+            queries.states("pi", replace(hour, ranges=ranges), 1000),
             queries.history("pi", "no", "VALUE", hour.since, 100),
         ]
         for state in self.both():

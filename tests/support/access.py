@@ -16,6 +16,7 @@ from usbgate.access.roles import Role
 from usbgate.access.sessions import Sessions
 from usbgate.access.tokens import Token, TokenFile, digest
 from usbgate.core.alarms import Uncompared
+from usbgate.core.calibration import Implausible
 from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Event, Question, Reading, StoreEvent
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import SensorSummary
@@ -48,6 +49,7 @@ def limit_to_20(gateway: MemoryGateway, tokens: TokenFile) -> None:
         gateway.current_status,
         unsure={"leonardo": ["99"], "uno": ["20", "99"]},
         uncompared=[Uncompared("leonardo", each, "T", "> 1", 20, "x") for each in both],
+        implausible=[Implausible("leonardo", each, "T", 3, "85") for each in both],
     )
     tokens.add(Token(name="kids", role="command", sha256=digest("secret-kids"), created=AT, sensors=("20",)))
 

@@ -46,8 +46,10 @@ class MarkedGateway(MemoryGateway):
         self.open.append(len(self.asked))
         return super().ask(request, holder)
 
-    def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
-        historic = super().history(sensor, field, since, limit)
+    def history(
+        self, sensor: str, field: str | None, since: int | None, limit: int, raw: bool = False
+    ) -> Deferred[list[Reading]]:
+        historic = super().history(sensor, field, since, limit, raw)
         self.histories.append(historic)
         return historic
 

@@ -72,8 +72,8 @@ class MemoryGateway:
         self.asking: Callable[[], None] = lambda: None  # called with each request
         self.gone: list[tuple[Holder, int]] = []  # each with the number of requests before
         self.readings: list[Reading] = []
-        self.last_calls: list[tuple[str | None, str | None]] = []
-        self.history_calls: list[tuple[str, str | None, int | None, int]] = []
+        self.last_calls: list[tuple[str | None, ...]] = []
+        self.history_calls: list[tuple[str | int | None, ...]] = []
         self.historic: Deferred[list[Reading]] | None = None
         self.known_sensors: list[SensorSummary] = []
         self.known_devices: list[DeviceSummary] = []
@@ -172,13 +172,15 @@ class MemoryGateway:
     def default_command(self, sensor: str) -> str:
         return "S" if sensor == "2" else "J"
 
-    def last(self, sensor: str | None, field: str | None) -> Iterator[Reading]:
+    def last(self, sensor: str | None, field: str | None, raw: bool = False) -> Iterator[Reading]:
         self._break()
-        self.last_calls.append((sensor, field))
+        self.last_calls.append((sensor, field, "raw") if raw else (sensor, field))
         return iter([each for each in self.readings if sensor in (None, each.sensor)])
 
-    def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
-        self.history_calls.append((sensor, field, since, limit))
+    def history(
+        self, sensor: str, field: str | None, since: int | None, limit: int, raw: bool = False
+    ) -> Deferred[list[Reading]]:
+        self.history_calls.append((sensor, field, since, limit, *(["raw"] if raw else [])))
         self.historic = Deferred()
         return self.historic
 

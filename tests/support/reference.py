@@ -145,6 +145,9 @@ def check_device_line(line: bytes) -> None:
     if isinstance(report, Report):
         assert report.values or report.command is not None, line
         event = event_line(ReportEvent(report.sensor, "", report.command, 0, report.values))
+        if not report.values:
+            assert event is None, line
+            return
         assert event is not None
         written = parse(event[1].encode(), ANY_LENGTH)
         del written["EVENT"], written["AT"]

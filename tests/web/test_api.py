@@ -13,6 +13,7 @@ from tests.support.memory_gateway import AT_TEXT
 from tests.support.waiting import until
 from tests.support.web import JSON, Reply, WebTestCase
 from usbgate.core.alarms import Condition, Uncompared
+from usbgate.core.calibration import Implausible
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import (
     Busy,
@@ -499,6 +500,8 @@ class HistoryTests(WebTestCase):
         self.assertEqual(body, {"bucket": 300.0, "buckets": [bucket]})
         ((selection, width, limit),) = self.gateway.bucket_calls
         self.assertEqual((selection, width, limit), (Selection("20", "VALUE", AT + 5_000 - 3_600_000), 300_000, 7))
+        await self.get("/api/v1/readings?sensor=20&bucket=5m&raw=true")
+        self.assertEqual([each.raw for each, _, _ in self.gateway.bucket_calls], [False, True])
         reply = await self.call("GET", "/api/v1/readings.csv?sensor=20&bucket=5m")
         rows = ["at,sensor,device,field,min,avg,max,count", f"{AT_TEXT},20,leonardo,VALUE,1,2.5,4,3", ""]
         self.assertEqual(reply.body.decode(), "\r\n".join(rows))
@@ -684,6 +687,7 @@ class OtherTests(WebTestCase):
             journal=JournalStatus("disk_full", 5, 0.01254, 512, 1024, 3),
             uncompared=[Uncompared("uno", "5", "TEMP", "> 60", 25, "n_a")],
             broker=BrokerStatus("away", 7, 2, 1, "no_route"),
+            implausible=[Implausible("uno", "5", "TEMP", 3, "85")],
         )
         uncompared = {"device": "uno", "sensor": "5", "field": "TEMP", "condition": "> 60"}
         journal = {"state": "trouble", "commits": 5, "slowest": 0.0125, "written": 512, "daily": 1024, "lost": 3}
@@ -697,6 +701,7 @@ class OtherTests(WebTestCase):
                 "requests": {"answered": 3, "timeout": 1},
                 "malformed": {"no key": 2},
                 "uncompared": [{**uncompared, "readings": 25, "text": "n_a"}],
+                "implausible": [{"device": "uno", "sensor": "5", "field": "TEMP", "readings": 3, "text": "85"}],
                 "clients": {"clients": 3, "http": 1, "streams": 0},
             },
         )

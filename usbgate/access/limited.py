@@ -49,11 +49,11 @@ class LimitedQueries:
         # That of another sensor is not to be learned, but who asks is denied with all that it sent.
         return self._queries.default_command(sensor if sensor in self._sensors else _NO_SENSOR)
 
-    def last(self, sensor: str | None, field: str | None) -> Iterator[Reading]:
+    def last(self, sensor: str | None, field: str | None, raw: bool = False) -> Iterator[Reading]:
         if sensor is not None:
             self._check(sensor)
-            return self._queries.last(sensor, field)
-        return (reading for each in sorted(self._sensors) for reading in self._queries.last(each, field))
+            return self._queries.last(sensor, field, raw)
+        return (reading for each in sorted(self._sensors) for reading in self._queries.last(each, field, raw))
 
     def sensors(self) -> Iterator[SensorSummary]:
         return filter(None, map(self._queries.sensor, sorted(self._sensors)))
@@ -83,6 +83,7 @@ class LimitedQueries:
             sensors=sum(1 for _ in self.sensors()),
             unsure={device: names for device, names in unsure.items() if names},
             uncompared=[each for each in status.uncompared if each.sensor in self._sensors],
+            implausible=[each for each in status.implausible if each.sensor in self._sensors],
         )
 
     def malformed_lines(self) -> Sequence[MalformedLine]:
@@ -91,9 +92,11 @@ class LimitedQueries:
     def totals(self) -> Totals:
         return self._queries.totals()
 
-    def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
+    def history(
+        self, sensor: str, field: str | None, since: int | None, limit: int, raw: bool = False
+    ) -> Deferred[list[Reading]]:
         self._check(sensor)
-        return self._queries.history(sensor, field, since, limit)
+        return self._queries.history(sensor, field, since, limit, raw)
 
     def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
         self._check(selection.sensor)

@@ -23,6 +23,9 @@ from usbgate.core.fieldline import format_number, parse
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+raw_option = click.option(
+    "--raw", is_flag=True, help="What the devices sent, without offset, scale, min and max of the configuration."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
@@ -132,6 +135,13 @@ def option(name: str, value: object) -> str | None:
     Return an option of a word, for `Reader.fetch`; None if it has no value.
     """
     return None if value is None else f"{name}={value}"
+
+
+def raw_word(raw: bool) -> str | None:
+    """
+    Return the option of a word for `--raw`.
+    """
+    return option("raw", "yes" if raw else None)
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def status_record(lines: Iterable[Mapping[str, str]]) -> Record:
     """
     Return the state of usbgate from the lines of `status`.
     """
-    status: Record = {"requests": {}, "malformed": {}, "unsure": {}, "uncompared": []}
+    status: Record = {"requests": {}, "malformed": {}, "unsure": {}, "uncompared": [], "implausible": []}
     for line in lines:
         match next(iter(line)):
             case "VERSION":
@@ -136,12 +136,15 @@ def status_record(lines: Iterable[Mapping[str, str]]) -> Record:
             case "DEV" if "UNSURE" in line:
                 status["unsure"].setdefault(line["DEV"], []).extend(line["SENSORS"].split(","))
             case "DEV" if "UNCOMPARED" in line:
-                device, sensor, field, readings, text = (
-                    line[key] for key in ("DEV", "ID", "FIELD", "UNCOMPARED", "TEXT")
-                )
-                about = {"device": device, "sensor": sensor, "field": field, "readings": int(readings), "text": text}
-                status["uncompared"].append(about)
+                status["uncompared"].append(_field_record(line, "UNCOMPARED"))
+            case "DEV" if "IMPLAUSIBLE" in line:
+                status["implausible"].append(_field_record(line, "IMPLAUSIBLE"))
     return status
+
+
+def _field_record(line: Mapping[str, str], count: str) -> Record:
+    device, sensor, field, readings, text = (line[key] for key in ("DEV", "ID", "FIELD", count, "TEXT"))
+    return {"device": device, "sensor": sensor, "field": field, "readings": int(readings), "text": text}
 
 
 _TEXTS = frozenset(["VERSION", "CLOCK", "STATE", "OLDEST", "TEXT"])

@@ -23,6 +23,8 @@ from usbgate.cli.reader import (
     option,
     print_json,
     print_nothing,
+    raw_option,
+    raw_word,
     reading,
     sensor_argument,
 )
@@ -130,18 +132,25 @@ def state_cell(state: str) -> Cell:
 
 @click.command("last")
 @daemon_options
+@raw_option
 @json_option
 @sensor_argument("[ID]")
 @click.argument("field", metavar="[FIELD]", required=False, type=OneWord())
 @pass_config
 def last_command(
-    config: Path | None, sensor: str | None, field: str | None, port: int | None, host: str | None, as_json: bool
+    config: Path | None,
+    sensor: str | None,
+    field: str | None,
+    port: int | None,
+    host: str | None,
+    raw: bool,
+    as_json: bool,
 ) -> None:
     """
     Show the newest readings, of all sensors or of one.
     """
     with reading(config, host, port) as reader:
-        readings = list(map(reading_record, reader.fetch("last", sensor, field)))
+        readings = list(map(reading_record, reader.fetch("last", sensor, field, raw_word(raw))))
         alarming = {
             (alarm["sensor"], alarm["field"])
             for alarm in map(alarm_record, reader.fetch("alarms", sensor))
@@ -173,6 +182,7 @@ def last_command(
 @daemon_options
 @click.option("--since", type=Moment(), metavar="TIME", help="Only from then on: a time, or an age such as 1d.")
 @limit_option(HISTORY_LIMIT)
+@raw_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with the columns of the HTTP API.")
 @json_option
 @sensor_argument("ID")
@@ -184,6 +194,7 @@ def history_command(
     field: str | None,
     since: str | None,
     limit: int | None,
+    raw: bool,
     as_csv: bool,
     port: int | None,
     host: str | None,
@@ -202,7 +213,7 @@ def history_command(
         raise click.UsageError("--csv and --json exclude each other")
     most = limit or (HISTORY_LIMIT if since else None)
     with reading(config, host, port) as reader:
-        words = ("history", sensor, field, option("since", since), option("limit", most))
+        words = ("history", sensor, field, option("since", since), option("limit", most), raw_word(raw))
         readings = list(map(reading_record, reader.fetch(*words)))
     if not readings:
         reader.check_known(sensor, field)

@@ -56,6 +56,9 @@ def _rows(status: Record, devices: Sequence[Record], alarms: Sequence[Record]) -
         yield "unsure", (f"{device}: the answers of {', '.join(sensors)} have neither MSG nor TAG", "yellow")
     for each in status["uncompared"]:
         yield "alarm", (f"sensor {each['sensor']}, {each['field']}: {each['text']}", "yellow")
+    for each in status["implausible"]:
+        readings = count(each["readings"], "reading")
+        yield "implausible", (f"sensor {each['sensor']}, {each['field']}: {readings} {each['text']}", "yellow")
     clients = status["clients"]
     now, watching, accepted = (clients[key] for key in ("clients", "watchers", "accepted"))
     yield "clients", f"{now:,} connected, of which {watching:,} watch; {accepted:,} since the start"

@@ -14,8 +14,10 @@ from usbgate.core.fieldnames import read_name
 from usbgate.core.kinds import Kind
 from usbgate.core.settings import FieldSettings
 
-# What a dialect may say of a field: when to raise an alarm is for the user to decide.
-KNOWN_KEYS = {key: kind for key, kind in FIELD_KEYS.items() if key != "alarm"}
+CALIBRATION_KEYS = ("offset", "scale", "min", "max")
+
+# What a dialect may say of a field: when to raise an alarm, and what to correct, is for the user to decide.
+KNOWN_KEYS = {key: kind for key, kind in FIELD_KEYS.items() if key not in ("alarm", *CALIBRATION_KEYS)}
 
 
 def decode_fields(
@@ -50,4 +52,9 @@ def _field(where: str, table: Mapping[str, Any], keys: Mapping[str, Kind]) -> Fi
     if "kind" in given and not given.get("values"):
         kind = FIELD_KINDS[given["kind"]]
         given = {"unit": kind.unit, "decimals": kind.decimals, **given}
-    return FieldSettings(**given)
+    field = FieldSettings(**given)
+    if field.states and (calibrated := [key for key in CALIBRATION_KEYS if key in given]):
+        raise ConfigError(f"{where}{calibrated[0]}: for numbers, but the values of this field are states: leave it out")
+    if field.min is not None and field.max is not None and field.min > field.max:
+        raise ConfigError(f"{where}min: above max, so that no value would be shown")
+    return field

@@ -51,9 +51,10 @@ class ApiAsk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
 
 
-class ApiAnswer(Struct, frozen=True, kw_only=True):
+class ApiAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    An answer; `recent` is true for an answer from memory (`max_age`).
+    An answer; `recent` is true for an answer from memory (`max_age`). `raw` has the values as the device sent them, if
+    what is shown differs.
     """
 
     sensor: str
@@ -62,6 +63,7 @@ class ApiAnswer(Struct, frozen=True, kw_only=True):
     at: ApiMoment
     recent: bool
     values: dict[str, ApiValue]
+    raw: dict[str, ApiValue] | None = None
 
 
 class ApiAcknowledgement(Struct, frozen=True, kw_only=True):
@@ -135,6 +137,7 @@ def answer_json(answer: Answer) -> ApiAnswer:
         at=format_time(answer.at),
         recent=answer.recent,
         values=values_json(answer.report.values),
+        raw=None if answer.raw is None else values_json(answer.raw),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -82,6 +82,18 @@ def _within(value: float, least: float, most: float) -> float:
     return value
 
 
+def _finite(number: float) -> float:
+    if not isfinite(number):
+        raise ValueError(f"not finite: {number}")
+    return number
+
+
+def _not_zero(number: float) -> float:
+    if not number:
+        raise ValueError("0")
+    return _finite(number)
+
+
 def _parse_store(text: str) -> float:
     if text == "all":
         return 0.0
@@ -150,6 +162,8 @@ Text = Annotated[str, Kind("a non-empty text without `_KEY:`", parse=_parse_text
 CommandName = Annotated[str, Kind("a command, without whitespace", parse=_parse_command)]
 DeviceName = Annotated[str, matching("letters, digits, dot, colon and hyphen", "[A-Za-z0-9.:-]+")]
 Decimals = Annotated[int, Kind("an integer from 0 to 9", Annotated[int, Meta(ge=0, le=9)])]
+Number = Annotated[float, Kind("a number such as -0.4", float, _finite)]
+Scale = Annotated[float, Kind("a number other than 0 such as 0.1", float, _not_zero)]
 
 # Durations, in seconds.
 Wait = Annotated[float, duration(*(f"{end:g}s" for end in TIMEOUT_RANGE), "10s")]

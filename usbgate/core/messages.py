@@ -166,18 +166,24 @@ def with_tag(line: bytes, tag: str) -> bytes:
     return line[:-_AT_SIZE] + b"_TAG:" + tag.encode() + line[-_AT_SIZE:]
 
 
-def event_line(event: Event) -> tuple[str | None, str] | None:
+def event_line(event: Event, raw: bool = False) -> tuple[str | None, str] | None:
     """
     Format an event for subscribers of `watch` (protocol §3): `EVENT:reading_ID:2_SMOKE:1_AT:2013-03-11T21:02:10.123Z`.
 
+    Args:
+        event: The event.
+        raw: Whether for those that want measurements as the devices sent them.
+
     Returns:
         The sensor that a subscriber must have named to get it, or None if all subscribers get it; and the line. None
-        for a kind of event that is not sent on the line port.
+        for what is not sent on the line port: a kind of event, or a report of which nothing is shown.
     """
     match event:
         case ReportEvent():
-            sensor = event.sensor
-            return sensor, _values_line({"EVENT": "reading"}, sensor, event.values, event.command, None, event.at)
+            sensor, values = event.sensor, event.raw if raw and event.raw is not None else event.values
+            if not values:
+                return None
+            return sensor, _values_line({"EVENT": "reading"}, sensor, values, event.command, None, event.at)
         case DeviceEvent():
             return None, format_line({"EVENT": "device", "DEV": event.device, "STATE": event.state})
         case AlarmEvent(alarm, change, at):

@@ -160,6 +160,7 @@ class Answer(NamedTuple):
         at: When it was read: whole milliseconds since 1970, UTC.
         device: The device that sent it.
         recent: Whether it comes from memory (`max_age`).
+        raw: The measurements as the device sent them, if the report has what is shown instead (see `core.calibration`).
     """
 
     report: Report
@@ -167,6 +168,7 @@ class Answer(NamedTuple):
     at: int
     device: str
     recent: bool = False
+    raw: tuple[tuple[str, str], ...] | None = None
 
 
 class ReportEvent(NamedTuple):
@@ -178,7 +180,8 @@ class ReportEvent(NamedTuple):
         device: The device that sent it.
         command: The command that it answered, or that it contained itself, if any.
         at: When it was read: whole milliseconds since 1970, UTC.
-        values: The measurements, as in `Report`.
+        values: The measurements that are shown, spelled as in `Report`; empty if none is plausible.
+        raw: The measurements as the device sent them; None if `values` are the same.
     """
 
     sensor: str
@@ -186,6 +189,7 @@ class ReportEvent(NamedTuple):
     command: str | None
     at: int
     values: tuple[tuple[str, str], ...]
+    raw: tuple[tuple[str, str], ...] | None = None
 
 
 class DeviceEvent(NamedTuple):
@@ -367,6 +371,25 @@ class Button:
 Event = ReportEvent | DeviceEvent | StoreEvent | AlarmEvent
 
 
+class Range(NamedTuple):
+    """
+    Which numbers of a field are plausible, as the device sends them.
+
+    Attributes:
+        sensor: The sensor.
+        field: The field.
+        low: The lowest; perhaps infinite, like the highest.
+        high: The highest.
+        falling: Whether what is shown falls while the number rises.
+    """
+
+    sensor: str
+    field: str
+    low: float
+    high: float
+    falling: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """
@@ -377,12 +400,16 @@ class Selection:
         field: Only this field, upper case; None for all.
         since: Only at or after this time: whole milliseconds since 1970, UTC; None for all.
         until: Only before this time; None for all.
+        raw: Whether readings are wanted as the devices sent them, those that are not plausible included.
+        ranges: Only plausible numbers; set by the gateway.
     """
 
     sensor: str
     field: str | None = None
     since: int | None = None
     until: int | None = None
+    raw: bool = False
+    ranges: tuple[Range, ...] = ()
 
 
 class StoredReading(NamedTuple):

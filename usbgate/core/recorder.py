@@ -14,6 +14,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from usbgate.core.alarms import Alarms, Change, Condition, Uncompared
+from usbgate.core.calibration import Calibrations
 from usbgate.core.clockmarks import ClockWatch, Stamp
 from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import RequestError
@@ -127,6 +128,7 @@ class Recorder:
     Attributes:
         sensors: The known sensors.
         alarms: The alarms.
+        calibrations: What is shown of readings.
         readings: Readings received.
         outcomes: Requests that ended, by outcome.
         latencies: How long devices took to answer.
@@ -143,6 +145,7 @@ class Recorder:
         """
         self._settings = settings
         self.alarms = Alarms(_conditions(settings), new_alarm_id)
+        self.calibrations = Calibrations(settings)
         self.sensors = KnownSensors(_devices(settings), lambda: {*settings, *self.alarms.sensors()})
         self.readings = 0
         self.outcomes: Counter[str] = Counter()
@@ -167,6 +170,7 @@ class Recorder:
             self._store_every = store_every
             self._on_change = self._new_filter()
         self.sensors.configure(_devices(self._settings))
+        self.calibrations.configure(self._settings)
         changes = self.alarms.configure(_conditions(self._settings), stamp.at, stamp.trusted)
         entry = self.record_changes(changes, stamp)
         return entry._replace(runs=(held, *entry.runs))
@@ -220,6 +224,7 @@ class Recorder:
         on_change = self._on_change
         mixed = self._units.mixed
         conditions = self.alarms.conditions
+        calibrated = self.calibrations.by_sensor
         reported = self.sensors.reported
         self.sensors.chunks += 1
         for report, question in handed:
@@ -241,8 +246,9 @@ class Recorder:
                 self._contested.remember(sensor, None)
                 notices.append(Contested(sensor, device, before))
             self.readings += len(fresh)
+            shown = self.calibrations.received(fresh) if sensor in calibrated else fresh
             if conditions:
-                changes += self.alarms.evaluate(fresh)
+                changes += self.alarms.evaluate(shown)
             readings += fresh if on_change is None else on_change.keep(fresh, now)
         runs: Sequence[Sequence[Row]] = (readings, requests, [change.record for change in changes])
         notices += self.alarms.take_unlogged()

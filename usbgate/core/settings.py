@@ -20,6 +20,8 @@ from usbgate.core.kinds import (
     Decimals,
     DeviceName,
     FieldKindName,
+    Number,
+    Scale,
     Stale,
     StoreEvery,
     Text,
@@ -40,6 +42,10 @@ class FieldSettings(Struct, frozen=True, kw_only=True):
         unit: The unit that the page shows after a number.
         decimals: The number of decimals that the page shows; None for as many as the device sent.
         alarm: The condition for an alarm.
+        scale: By what a number of the device is multiplied before it is shown.
+        offset: What is then added.
+        min: What is shown is not plausible below that; None for no limit.
+        max: Likewise, above that.
         rank: How late the page shows it among the fields of its sensor, as its dialect orders them; no setting.
     """
 
@@ -49,6 +55,10 @@ class FieldSettings(Struct, frozen=True, kw_only=True):
     unit: Text | None = None
     decimals: Decimals | None = None
     alarm: AlarmCondition | None = None
+    scale: Scale = 1.0
+    offset: Number = 0.0
+    min: Number | None = None
+    max: Number | None = None
     rank: float = inf
 
     @property
@@ -57,6 +67,13 @@ class FieldSettings(Struct, frozen=True, kw_only=True):
         Whether its values are states, and no measurements.
         """
         return bool(self.values) or (self.kind is not None and FIELD_KINDS[self.kind].states)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """
+        Whether anything else may be shown than the device sent.
+        """
+        return self.scale != 1 or self.offset != 0 or self.min is not None or self.max is not None
 
     def completed(self, known: FieldSettings, text: str | None) -> FieldSettings:
         """
@@ -71,13 +88,13 @@ class FieldSettings(Struct, frozen=True, kw_only=True):
         if self.kind is not None:
             return replace(self, rank=known.rank)
         unit = None if text is not None and unit_of(text) else known.unit
-        return FieldSettings(
+        return replace(
+            self,
             kind=known.kind,
             label=self.label if self.label is not None else known.label,
             values=self.values or known.values,
             unit=self.unit if self.unit is not None else unit,
             decimals=self.decimals if self.decimals is not None else known.decimals,
-            alarm=self.alarm,
             rank=known.rank,
         )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from twisted.logger import Logger
 
 from usbgate.core.alarms import Change
+from usbgate.core.calibration import Calibrations
 from usbgate.core.model import AlarmEvent, Event, Question, Report, ReportEvent
 
 
@@ -24,7 +25,12 @@ class Events:
 
     log = Logger()
 
-    def __init__(self) -> None:
+    def __init__(self, calibrations: Calibrations) -> None:
+        """
+        Args:
+            calibrations: What is shown of reports.
+        """
+        self._calibrations = calibrations
         self.subscribers: dict[object, Callable[[Event], None]] = {}
 
     def subscribe(self, deliver: Callable[[Event], None]) -> Callable[[], None]:
@@ -51,17 +57,20 @@ class Events:
 
     def publish_reports(self, device: str, handed: Sequence[tuple[Report, Question | None]], at: int) -> None:
         """
-        Publish the reports that have measurements.
+        Publish what is shown of the reports that have measurements.
 
         Args:
             device: The device's name.
             handed: Reports, each with the question that it answered.
             at: When: whole milliseconds since 1970, UTC.
         """
+        calibrated = self._calibrations.by_sensor
         for report, question in handed:
-            if report.values:
+            if raw := report.values:
                 command = question.command if question is not None else report.command
-                self.publish(ReportEvent(report.sensor, device, command, at, report.values))
+                values = self._calibrations.values(report.sensor, raw) if report.sensor in calibrated else raw
+                differing = None if values is raw else raw
+                self.publish(ReportEvent(report.sensor, device, command, at, values, differing))
 
     def publish_changes(self, changes: Sequence[Change]) -> None:
         """

@@ -33,6 +33,7 @@ from usbgate.core.model import (
     DeviceEvent,
     DeviceWarning,
     Event,
+    Reading,
     Report,
     Request,
     Row,
@@ -95,7 +96,7 @@ class Gateway(Service):
             default_command,
             sensor_settings,
         )
-        self._events = Events()
+        self._events = Events(self._recorder.calibrations)
         self._states = StateEvents(reactor, self._events.publish)
         self._holders = Holders()
         self._replies = Replies(reactor, self._record_late)
@@ -183,12 +184,21 @@ class Gateway(Service):
             SinkUnavailable: The connection to the database was lost again.
         """
         if self._store is not None:
-            owners = await self._store.owners()
-            for _ in self._recorder.restore(owners, await self._store.latest()):
+            owners, newest = await self._store.owners(), await self._store.latest()
+            for _ in self._recorder.restore(owners, newest):
                 await deferLater(self._reactor, 0)
+            await self._restore_plausible(newest)
             stored = await self._store.alarms()
             stamp = self.stamp()
             self._take_changes(self._recorder.alarms.restore(stored, stamp.at, stamp.trusted), stamp)
+
+    async def _restore_plausible(self, newest: Sequence[Reading]) -> None:
+        # For each field whose newest reading is not plausible, the newest one that is.
+        calibrations = self._recorder.calibrations
+        assert self._store is not None
+        for sensor, field in {(each.sensor, each.field) for each in newest if calibrations.reading(each) is None}:
+            for reading in await self._store.history(sensor, field, None, 1, calibrations.ranges(sensor)):
+                calibrations.restore(reading)
 
     def store_changed(self, state: str, backlog: int) -> None:
         """
@@ -316,6 +326,8 @@ class Gateway(Service):
         changes: Sequence[Change] = ()
         ended: Sequence[Ended] = moves.ended
         if ended:
+            if self._recorder.calibrations.by_sensor:
+                ended = self._recorder.calibrations.ended(ended)
             ended = self._replies.admit(ended, device, now)
         for sensor in moves.unanswered:
             self._recorder.sensors.left_unanswered(sensor, device)

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from usbgate.core.alarms import Uncompared
+from usbgate.core.calibration import Implausible
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import RequestError
 from usbgate.core.holders import Holder
@@ -116,6 +117,7 @@ class Status:
             answer (protocol §4.6).
         uncompared: The alarm conditions with which the newest readings can't be compared (protocol §5).
         broker: The MQTT broker; None where none is configured.
+        implausible: The fields of which readings were outside of `min` to `max` (protocol §5).
     """
 
     version: str
@@ -128,6 +130,7 @@ class Status:
     unsure: Mapping[str, Sequence[str]]
     uncompared: Sequence[Uncompared]
     broker: BrokerStatus | None = None
+    implausible: Sequence[Implausible] = ()
 
 
 class MalformedLine(NamedTuple):
@@ -166,6 +169,8 @@ class Lease:
 class IQueries(Interface):
     """
     Read-only queries: current state from memory, history from the store.
+
+    Readings are as they are shown (protocol §5), unless `raw` ones are asked for.
     """
 
     def default_command(sensor: str) -> str:
@@ -173,7 +178,7 @@ class IQueries(Interface):
         Return the command that `ask` sends to this sensor if none is given.
         """
 
-    def last(sensor: str | None, field: str | None) -> Iterator[Reading]:
+    def last(sensor: str | None, field: str | None, raw: bool = False) -> Iterator[Reading]:
         """
         Yield the newest readings from memory, in the order of sensors' first appearance. There may be 640,000, so take
         some in each reactor turn; each sensor's are those that are the newest when it is its turn.
@@ -181,6 +186,7 @@ class IQueries(Interface):
         Args:
             sensor: Only of this sensor; None for all.
             field: Only this field, upper case; None for all.
+            raw: Whether to yield what the devices sent, even if it is not plausible.
         """
 
     def sensors() -> Iterator[SensorSummary]:
@@ -230,7 +236,9 @@ class IQueries(Interface):
         Return what was counted.
         """
 
-    def history(sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
+    def history(
+        sensor: str, field: str | None, since: int | None, limit: int, raw: bool = False
+    ) -> Deferred[list[Reading]]:
         """
         Fetch stored readings (see `IStore.history`); fails with `StoreUnavailable`, whose text says why.
         """

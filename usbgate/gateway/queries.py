@@ -5,6 +5,8 @@ Read-only queries: current state from memory, history from the store.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
@@ -78,6 +80,7 @@ class Queries:
         self._clock = clock
         self._started = reactor.seconds()
         self._recorder = recorder
+        self._calibrations = recorder.calibrations
         self._routing = routing
         self._malformed = malformed
         self._default_command = default_command
@@ -99,11 +102,15 @@ class Queries:
         settings = self._sensor_settings.get(sensor)
         return (settings and settings.default_command) or self._default_command
 
-    def last(self, sensor: str | None, field: str | None) -> Iterator[Reading]:
+    def last(self, sensor: str | None, field: str | None, raw: bool = False) -> Iterator[Reading]:
+        calibrations = self._calibrations
         for each in self._recorder.sensors.ids() if sensor is None else (sensor,):
             known = self._recorder.sensors.get(each)
-            if known is not None:
-                yield from (reading for reading in known.readings() if field in (None, reading.field))
+            if known is None:
+                continue
+            readings = (reading for reading in known.readings() if field in (None, reading.field))
+            is_raw = raw or each not in calibrations.by_sensor
+            yield from readings if is_raw else filter(None, map(calibrations.newest, readings))
 
     def sensors(self) -> Iterator[SensorSummary]:
         for sensor in self._recorder.sensors.ids():
@@ -162,38 +169,61 @@ class Queries:
             unsure={route.link.name: unsure for route in routes if (unsure := route.pending.unsure)},
             uncompared=self._recorder.alarms.uncompared(),
             broker=self.broker_status(),
+            implausible=self._calibrations.implausible(),
         )
 
     def malformed_lines(self) -> Sequence[MalformedLine]:
         return list(self._malformed.kept)
 
-    # From the store.
+    # From the store, and calibrated here.
 
-    def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
-        return self._fetch(lambda store: store.history(sensor, field, since, limit))
+    def history(
+        self, sensor: str, field: str | None, since: int | None, limit: int, raw: bool = False
+    ) -> Deferred[list[Reading]]:
+        ranges = () if raw else self._calibrations.ranges(sensor)
+        found = self._fetch(lambda store: store.history(sensor, field, since, limit, ranges))
+        return _each(found, self._calibrations.stored) if ranges else found
 
     def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
-        return self._fetch(lambda store: store.extent(selection, limit))
+        plausible = self._plausible(selection)
+        return self._fetch(lambda store: store.extent(plausible, limit))
 
     def page(self, selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
-        return self._fetch(lambda store: store.page(selection, first, last, limit))
+        plausible = self._plausible(selection)
+        found = self._fetch(lambda store: store.page(plausible, first, last, limit))
+        stored = self._calibrations.stored
+        return _each(found, lambda each: each._replace(reading=stored(each.reading))) if plausible.ranges else found
 
     def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
-        return self._fetch(lambda store: store.buckets(selection, width, limit))
+        plausible = self._plausible(selection)
+        found = self._fetch(lambda store: store.buckets(plausible, width, limit))
+        return _each(found, partial(self._calibrations.bucket, selection.sensor)) if plausible.ranges else found
 
     def states(self, selection: Selection, limit: int) -> Deferred[list[StoredState]]:
-        return self._fetch(lambda store: store.states(selection, limit))
+        plausible = self._plausible(selection)
+        found = self._fetch(lambda store: store.states(plausible, limit))
+        return _each(found, partial(self._calibrations.state, selection.sensor)) if plausible.ranges else found
 
     def past_alarms(
         self, sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
     ) -> Deferred[list[StoredAlarm]]:
-        return self._fetch(lambda store: store.past_alarms(sensors, since, until, limit))
+        ranges = self._calibrations.ranges()
+        found = self._fetch(lambda store: store.past_alarms(sensors, since, until, limit, ranges))
+        return _each(found, self._calibrations.past_alarm) if ranges else found
 
     def requests(self, sensors: Sequence[str] | None, limit: int) -> Deferred[list[StoredRequest]]:
         return self._fetch(lambda store: store.requests(sensors, limit))
 
+    def _plausible(self, selection: Selection) -> Selection:
+        ranges = () if selection.raw else self._calibrations.ranges(selection.sensor)
+        return replace(selection, ranges=ranges) if ranges else selection
+
     def _fetch(self, query: Callable[[IStore], Deferred[_T]]) -> Deferred[_T]:
         return Deferred.fromCoroutine(_fetch(self._store, query))
+
+
+def _each(found: Deferred[list[_T]], show: Callable[[_T], _T]) -> Deferred[list[_T]]:
+    return found.addCallback(lambda rows: [*map(show, rows)])
 
 
 async def _fetch(store: IStore | None, query: Callable[[IStore], Deferred[_T]]) -> _T:

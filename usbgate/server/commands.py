@@ -118,25 +118,29 @@ def _request_fields(command: str, sensor: str, options: Sequence[str]) -> dict[s
     return fields
 
 
-@word("last [ID [FIELD]]")
+@word("last [ID [FIELD]] [raw=yes]")
 async def last(console: Console, arguments: Sequence[str]) -> None:
     """
     Show the newest readings, one per line.
+
+    With raw=yes, show what the devices sent, without offset, scale, min and max of the configuration.
     """
+    raw, arguments = _take_raw(last, arguments)
     if len(arguments) > 2:
         raise last.usage_error()
     sensor = arguments[0] if arguments else None
     field = _parse_field(last, arguments[1]) if len(arguments) > 1 else None
-    await console.send_data(map(reading_fields, console.queries.last(sensor, field)))
+    await console.send_data(map(reading_fields, console.queries.last(sensor, field, raw)))
 
 
-@word("history ID [FIELD] [since=1h] [limit=100]")
+@word("history ID [FIELD] [since=1h] [limit=100] [raw=yes]")
 async def history(console: Console, arguments: Sequence[str]) -> None:
     """
     Show stored readings, newest last.
 
-    since is a duration before now (90s, 30m, 1.5h, 2d, 1w) or a time (2026-01-31T12:00:00Z).
+    since is a duration before now (90s, 30m, 1.5h, 2d, 1w) or a time (2026-01-31T12:00:00Z); raw as for last.
     """
+    raw, arguments = _take_raw(history, arguments)
     if not arguments:
         raise history.usage_error()
     sensor, *options = arguments
@@ -144,10 +148,10 @@ async def history(console: Console, arguments: Sequence[str]) -> None:
     field = _parse_field(history, options.pop(0)) if options and "=" not in options[0] else None
     since, limit = _parse_window(history, options, console.factory.wall(), HISTORY_LIMIT)
     if limit <= HISTORY_PAGE:
-        readings = await console.queries.history(sensor, field, since, limit)
+        readings = await console.queries.history(sensor, field, since, limit, raw)
         await console.send_data(map(reading_fields, readings), held=True)
     else:
-        await _send_pages(console, Selection(sensor, field, since), limit)
+        await _send_pages(console, Selection(sensor, field, since, raw=raw), limit)
 
 
 async def _send_pages(console: Console, selection: Selection, limit: int) -> None:
@@ -169,17 +173,18 @@ async def _send_pages(console: Console, selection: Selection, limit: int) -> Non
             return
 
 
-@word("watch [ID ...]")
+@word("watch [ID ...] [raw=yes]")
 async def watch(console: Console, arguments: Sequence[str]) -> None:
     """
     Subscribe to readings, to alarms, and to changes of the devices' states.
 
-    If sensors are named, send only their readings and alarms. Another watch replaces the one before.
+    If sensors are named, send only their readings and alarms. Another watch replaces the one before. raw as for last.
     """
+    raw, arguments = _take_raw(watch, arguments)
     for sensor in arguments:
         _check_sensor(watch, sensor)
         console.factory.authority.check_sensor(console.peer.access, sensor)
-    console.watch(arguments or console.peer.access.sensors or ())
+    console.watch(arguments or console.peer.access.sensors or (), raw)
 
 
 @word("unwatch")
@@ -345,6 +350,16 @@ def _parse_options(used: Word, options: Sequence[str]) -> list[tuple[str, str]]:
             raise used.usage_error(f"expected KEY=VALUE, got {option!r}")
         parsed.append((name, value))
     return parsed
+
+
+def _take_raw(used: Word, arguments: Sequence[str]) -> tuple[bool, Sequence[str]]:
+    # Whether raw readings are wanted, and the other arguments.
+    values = [each.lower().removeprefix("raw=") for each in arguments if each.lower().startswith("raw=")]
+    if not values:
+        return False, arguments
+    if values not in (["yes"], ["no"]):
+        raise used.usage_error("raw: expected yes or no")
+    return values == ["yes"], [each for each in arguments if not each.lower().startswith("raw=")]
 
 
 def _parse_field(used: Word, text: str) -> str:

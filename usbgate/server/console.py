@@ -74,7 +74,7 @@ class Console:
         """
         Whether there is a word to answer, or a subscription.
         """
-        return bool(self.words) or self in self.factory.subscribers
+        return bool(self.words) or self in self.factory.subscribers or self in self.factory.raw_subscribers
 
     @property
     def has_lease(self) -> bool:
@@ -200,21 +200,25 @@ class Console:
 
     # The subscription.
 
-    def watch(self, sensors: Collection[str]) -> None:
+    def watch(self, sensors: Collection[str], raw: bool = False) -> None:
         """
         Send events from now on, instead of those that were subscribed to before.
 
         Args:
             sensors: Send readings of these sensors only; of all, if empty.
+            raw: Whether to send readings as the devices sent them.
         """
         if not self.connection.closing:
-            self.factory.subscribers.add(self, sensors)
+            kinds = (self.factory.subscribers, self.factory.raw_subscribers)
+            kinds[not raw].remove(self)
+            kinds[raw].add(self, sensors)
 
     def unwatch(self) -> None:
         """
         End the subscription, if there is one.
         """
         self.factory.subscribers.remove(self)
+        self.factory.raw_subscribers.remove(self)
 
     def deliver(self, batch: EventBatch) -> None:
         """
@@ -227,7 +231,7 @@ class Console:
             self.connection.send_now(batch.encode(self.connection.delimiter))
 
     def _unsent_limit(self) -> int:
-        return min(SUBSCRIBER_LIMIT, unsent_share(len(self.factory.subscribers)))
+        return min(SUBSCRIBER_LIMIT, unsent_share(self.factory.watchers))
 
     def end(self) -> None:
         """

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
@@ -52,6 +53,7 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
         authority: Decides who clients are.
         wall: The wall clock, whole milliseconds since 1970, UTC (`IClock.wall`).
         subscribers: Subscriptions to events.
+        raw_subscribers: Those with readings as the devices sent them.
         intake: How much of each connection is read and served at a time.
         rates: How many requests each address and each token may make.
         limited: Refusals because of a limit, since the start.
@@ -93,6 +95,7 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
         self.authority = authority
         self.wall = wall
         self.subscribers = Broadcast(reactor, self.subscribe_lines)
+        self.raw_subscribers = Broadcast(reactor, partial(self.subscribe_lines, raw=True))
         self.intake = Intake(reactor, bytes_per_turn, bytes_per_second)
         self.rates = Rates(reactor, requests_per_second)
         self.limited = 0
@@ -221,32 +224,40 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
                 reason=reason,
             )
 
+    @property
+    def watchers(self) -> int:
+        """
+        The number of subscriptions.
+        """
+        return len(self.subscribers) + len(self.raw_subscribers)
+
     def counts(self) -> Mapping[str, int]:
         """
         Return the last line of `status` (protocol §3): counts of the present, then counts since the start.
         """
         return {
             "CLIENTS": len(self.connections),
-            "WATCHERS": len(self.subscribers),
+            "WATCHERS": self.watchers,
             "WAITING": sum(client.requests.in_flight for client in self.connections),
             "ACCEPTED": self._accepted,
             "LIMITED": self.limited,
             "DENIED": self.authority.denied,
         }
 
-    def subscribe_lines(self, deliver: Callable[[str | None, str], None]) -> Callable[[], None]:
+    def subscribe_lines(self, deliver: Callable[[str | None, str], None], raw: bool = False) -> Callable[[], None]:
         """
         Call `deliver` from now on with each event that line clients can subscribe to.
 
         Args:
             deliver: Called with the sensor and the line, see `event_line`.
+            raw: See `event_line`.
 
         Returns:
             What to call to unsubscribe.
         """
 
         def publish(event: Event) -> None:
-            spelled = event_line(event)
+            spelled = event_line(event, raw)
             if spelled is not None:
                 deliver(*spelled)
 

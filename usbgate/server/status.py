@@ -58,6 +58,14 @@ def status_fields(status: Status, totals: Totals, connections: Mapping[str, int]
             "UNCOMPARED": str(each.readings),
             "TEXT": plain_text(f"the last one is {each.text}, and the alarm condition {each.condition}"),
         }
+    for field in status.implausible:
+        yield {
+            "DEV": field.device,
+            "ID": field.sensor,
+            "FIELD": field.field,
+            "IMPLAUSIBLE": str(field.readings),
+            "TEXT": plain_text(f"not within min and max of the field; the last one is {field.text}"),
+        }
     yield {key: str(count) for key, count in connections.items()}
 
 

@@ -14,6 +14,7 @@ from usbgate.core.batch import Batch, Mark
 from usbgate.core.model import (
     Alarm,
     Bucket,
+    Range,
     Reading,
     Row,
     Selection,
@@ -222,7 +223,9 @@ class IStore(Interface):
             Fails with `SinkUnavailable`.
         """
 
-    def history(sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
+    def history(
+        sensor: str, field: str | None, since: int | None, limit: int, ranges: Sequence[Range] = ()
+    ) -> Deferred[list[Reading]]:
         """
         Fetch stored readings of a sensor of this gateway, the newest `limit` of them, newest last, by number.
 
@@ -231,6 +234,7 @@ class IStore(Interface):
             field: Only this field, upper case; None for all.
             since: Only readings at or after this time (whole milliseconds since 1970, UTC); None for all.
             limit: Maximum number of rows, above 0.
+            ranges: Of these fields, only numbers in their ranges, and texts.
 
         Returns:
             Fails with `SinkUnavailable`.
@@ -290,7 +294,11 @@ class IStore(Interface):
         """
 
     def past_alarms(
-        sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
+        sensors: Sequence[str] | None,
+        since: int | None,
+        until: int | None,
+        limit: int,
+        ranges: Sequence[Range] = (),
     ) -> Deferred[list[StoredAlarm]]:
         """
         Fetch alarms of this gateway, open and closed, newest first.
@@ -300,6 +308,7 @@ class IStore(Interface):
             since: Only those that had not ended at this time: whole milliseconds since 1970, UTC; None for all.
             until: Only those raised before this time; None for all.
             limit: Maximum number of alarms, above 0.
+            ranges: In which numbers of these fields a peak may lie; if what is shown is falling, it is the other end.
 
         Returns:
             Fails with `SinkUnavailable`.

@@ -18,6 +18,7 @@ from usbgate.core.model import (
     Alarm,
     Bucket,
     OwnerRecord,
+    Range,
     Reading,
     RequestRecord,
     Row,
@@ -140,8 +141,10 @@ class MemorySink:
 
         return self._answer(found)
 
-    def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
-        selection = Selection(sensor, field, since)
+    def history(
+        self, sensor: str, field: str | None, since: int | None, limit: int, ranges: Sequence[Range] = ()
+    ) -> Deferred[list[Reading]]:
+        selection = Selection(sensor, field, since, ranges=tuple(ranges))
         return self._answer(lambda: [each.reading for each in self._selected(selection)][-limit:])
 
     def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
@@ -172,7 +175,12 @@ class MemorySink:
         return self._answer(lambda: self.stored_states[-limit:])
 
     def past_alarms(
-        self, sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
+        self,
+        sensors: Sequence[str] | None,
+        since: int | None,
+        until: int | None,
+        limit: int,
+        ranges: Sequence[Range] = (),
     ) -> Deferred[list[StoredAlarm]]:
         return self._answer(lambda: self.stored_alarms[:limit])
 
@@ -210,4 +218,11 @@ class MemorySink:
             and selection.field in (None, each.field)
             and (selection.since is None or each.at >= selection.since)
             and (selection.until is None or each.at < selection.until)
+            and not any(_excludes(range_, each) for range_ in selection.ranges)
         ]
+
+
+def _excludes(range_: Range, reading: Reading) -> bool:
+    if reading.field != range_.field or reading.value is None:
+        return False
+    return not range_.low <= reading.value <= range_.high

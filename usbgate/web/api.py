@@ -121,20 +121,20 @@ class Api:
     # Sensors.
 
     @calls.get("/api/v1/sensors", content={JSON: [schema.ApiSensors]})
-    async def sensors(self, request: Any) -> None:
+    async def sensors(self, request: Any, query: parameters.SensorsQuery) -> None:
         """
         All sensors with their newest readings.
         """
         now = self.wall()
-        pieces = _sensors_pieces(format_time(now), sensors_json(self._queries_of(request), now))
+        pieces = _sensors_pieces(format_time(now), sensors_json(self._queries_of(request), now, raw=query.raw))
         await self.responses.stream(request, JSON, pieces, {"Cache-Control": "no-store"})
 
     @calls.get("/api/v1/sensors/{sensor}", errors=[Unknown])
-    async def sensor(self, request: Any, sensor: str) -> schema.ApiSensor:
+    async def sensor(self, request: Any, sensor: str, query: parameters.SensorsQuery) -> schema.ApiSensor:
         """
         One sensor.
         """
-        for found in sensors_json(self._queries_of(request), self.wall(), sensor):
+        for found in sensors_json(self._queries_of(request), self.wall(), sensor, query.raw):
             return found
         raise Unknown(f"no such sensor: {sensor[:80]}", "no such sensor")
 
@@ -181,7 +181,7 @@ class Api:
         How long a field had which value.
         """
         check_order(query.since, query.until)
-        selection = Selection(str(query.sensor), str(query.field), query.since, query.until)
+        selection = Selection(str(query.sensor), str(query.field), query.since, query.until, query.raw)
 
         async def make() -> schema.ApiStates:
             found = await self._queries_of(request).states(selection, query.limit)

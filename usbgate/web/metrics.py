@@ -56,6 +56,7 @@ def metrics_pieces(
     yield _text(
         *_status_metrics(status),
         *_total_metrics(queries.totals()),
+        _implausible(status),
         *_device_metrics(queries.devices()),
         *_store_metrics(status.store, wall()),
         *(() if status.journal is None else _journal_metrics(status.journal)),
@@ -164,6 +165,17 @@ def _total_metrics(totals: Totals) -> Iterator[Metric]:
         buckets=[("+Inf" if bound == float("inf") else str(bound), count) for bound, count in totals.latencies],
         sum_value=totals.latency_sum,
     )
+
+
+def _implausible(status: Status) -> Metric:
+    metric = CounterMetricFamily(
+        "usbgate_implausible_readings",
+        "Readings that were not within min and max of their field, and are not shown.",
+        labels=["device", "sensor", "field"],
+    )
+    for each in status.implausible:
+        metric.add_metric([each.device, each.sensor, each.field], each.readings)
+    return metric
 
 
 def _readings(gateway: str, field_settings: Callable[[Reading], FieldSettings], shown: Sequence[Reading]) -> Metric:

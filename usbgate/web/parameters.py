@@ -24,6 +24,20 @@ class NoQuery(Struct, frozen=True, kw_only=True):
     """
 
 
+_Raw = Annotated[
+    bool,
+    Meta(description="Whether to return what the devices sent, without offset, scale, min and max of the fields."),
+]
+
+
+class SensorsQuery(Struct, frozen=True, kw_only=True):
+    """
+    How the newest readings are shown.
+    """
+
+    raw: _Raw = False
+
+
 class EventsQuery(Struct, frozen=True, kw_only=True):
     """
     Selects events.
@@ -75,6 +89,7 @@ class ReadingsQuery(Struct, frozen=True, kw_only=True):
             description="Aggregates by intervals of this length, such as `5m`, instead of readings; from 1 s to 366 d."
         ),
     ] = None
+    raw: _Raw = False
 
 
 class CsvQuery(ReadingsQuery, frozen=True, kw_only=True):
@@ -113,6 +128,7 @@ class StatesQuery(Struct, frozen=True, kw_only=True):
         QueryTime | None, Meta(description="Only those that began before this time: RFC 3339, or an age.")
     ] = None
     limit: Annotated[int, Meta(ge=1, le=MAX_STATES, description="Only the newest states; by default 1000.")] = 1_000
+    raw: _Raw = False
 
 
 class PastAlarmsQuery(Struct, frozen=True, kw_only=True):

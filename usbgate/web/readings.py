@@ -102,7 +102,7 @@ def _name(queries: IQueries, sensor: str) -> str:
 def _selections(query: ReadingsQuery) -> Sequence[Selection]:
     # msgspec encodes no subclass of str, so the id becomes a plain one.
     selections = [
-        Selection(str(sensor), field, query.since, query.until)
+        Selection(str(sensor), field, query.since, query.until, query.raw)
         for sensor in dict.fromkeys(query.sensor)
         for field in dict.fromkeys(query.field) or (None,)
     ]

@@ -333,6 +333,18 @@ class ApiUncompared(Struct, frozen=True, kw_only=True):
     text: str | None
 
 
+class ApiImplausible(Struct, frozen=True, kw_only=True):
+    """
+    How many readings of a field were not within its `min` and `max` since usbgate started; `text` is the last one.
+    """
+
+    device: str
+    sensor: str
+    field: str
+    readings: int
+    text: str
+
+
 class ApiStatus(Struct, frozen=True, kw_only=True):
     """
     The state of usbgate; `uptime` is in seconds, `clock` is whether the wall clock is trusted, `mqtt` is null where no
@@ -349,6 +361,7 @@ class ApiStatus(Struct, frozen=True, kw_only=True):
     requests: dict[str, int]
     malformed: dict[str, int]
     uncompared: list[ApiUncompared]
+    implausible: list[ApiImplausible]
     sensors: int
     inflight: int
     clients: dict[str, int]
@@ -364,9 +377,10 @@ class ApiHealth(Struct, frozen=True, kw_only=True):
     devices: dict[str, str]
 
 
-class ApiReportEvent(Struct, frozen=True, kw_only=True):
+class ApiReportEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    `event: reading`: a report with readings.
+    `event: reading`: a report with readings. `raw` has the values as the device sent them, if what is shown differs;
+    those that are not plausible are only there.
     """
 
     sensor: str
@@ -374,6 +388,7 @@ class ApiReportEvent(Struct, frozen=True, kw_only=True):
     command: str | None
     at: ApiMoment
     values: dict[str, ApiValue]
+    raw: dict[str, ApiValue] | None = None
 
 
 class ApiDeviceEvent(Struct, frozen=True, kw_only=True):

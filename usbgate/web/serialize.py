@@ -38,6 +38,7 @@ from usbgate.web.schema import (
     ApiDeviceEvent,
     ApiField,
     ApiHealth,
+    ApiImplausible,
     ApiPastAlarm,
     ApiReading,
     ApiReportEvent,
@@ -57,7 +58,7 @@ from usbgate.web.schema import (
 _UNCONFIGURED = SensorSettings()
 
 
-def sensors_json(queries: IQueries, now: int, only: str | None = None) -> Iterator[ApiSensor]:
+def sensors_json(queries: IQueries, now: int, only: str | None = None, raw: bool = False) -> Iterator[ApiSensor]:
     """
     Yield sensors: the configured ones in the order of the configuration, then the others in the order of their first
     reports.
@@ -66,6 +67,7 @@ def sensors_json(queries: IQueries, now: int, only: str | None = None) -> Iterat
         queries: The gateway's queries.
         now: Whole milliseconds since 1970, UTC.
         only: Only this sensor, if it is known; None for all.
+        raw: Whether readings are to be as the devices sent them.
 
     Of a sensor that several devices report, the readings are those of the device that is asked.
     """
@@ -82,7 +84,7 @@ def sensors_json(queries: IQueries, now: int, only: str | None = None) -> Iterat
             sensor,
             known,
             configured.get(sensor, _UNCONFIGURED),
-            () if known is None else [each for each in queries.last(sensor, None) if each.device == known.device],
+            () if known is None else [each for each in queries.last(sensor, None, raw) if each.device == known.device],
             queries.field_settings,
             states,
             alarming.get(sensor, frozenset()),
@@ -256,9 +258,14 @@ def event_json(event: Event, configured: Mapping[str, SensorSettings]) -> tuple[
     Return the name and the data of an event.
     """
     match event:
-        case ReportEvent(sensor, device, command, at, values):
+        case ReportEvent(sensor, device, command, at, values, raw):
             return "reading", ApiReportEvent(
-                sensor=sensor, device=device, command=command, at=format_time(at), values=values_json(values)
+                sensor=sensor,
+                device=device,
+                command=command,
+                at=format_time(at),
+                values=values_json(values),
+                raw=None if raw is None else values_json(raw),
             )
         case DeviceEvent(device, state, since):
             return "device", ApiDeviceEvent(device=device, state=state, since=format_time(since))
@@ -287,6 +294,7 @@ def status_json(queries: IQueries, clients: Mapping[str, int]) -> ApiStatus:
         requests=dict(totals.outcomes),
         malformed=dict(totals.malformed),
         uncompared=[ApiUncompared(**each._asdict()) for each in status.uncompared],
+        implausible=[ApiImplausible(**each._asdict()) for each in status.implausible],
         sensors=status.sensors,
         inflight=status.in_flight,
         clients={name.lower(): count for name, count in clients.items()},

@@ -18,6 +18,7 @@ from usbgate.core.batch import Batch, encode, without
 from usbgate.core.model import (
     Alarm,
     Bucket,
+    Range,
     Reading,
     Row,
     Selection,
@@ -195,7 +196,9 @@ class SimulatedSink:
         """
         return self._call(lambda answer: answer.callback({}), self._database.latency * 3)
 
-    def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
+    def history(
+        self, sensor: str, field: str | None, since: int | None, limit: int, ranges: Sequence[Range] = ()
+    ) -> Deferred[list[Reading]]:
         if not self._database.readers:
             return fail(SinkUnavailable("too many connections"))
         found = [
@@ -230,7 +233,12 @@ class SimulatedSink:
         raise NotImplementedError
 
     def past_alarms(
-        self, sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
+        self,
+        sensors: Sequence[str] | None,
+        since: int | None,
+        until: int | None,
+        limit: int,
+        ranges: Sequence[Range] = (),
     ) -> Deferred[list[StoredAlarm]]:
         """
         See `IStore`; not used here.

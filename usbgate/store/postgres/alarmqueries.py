@@ -7,8 +7,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from usbgate.core.model import Alarm, StoredAlarm
-from usbgate.store.postgres.queries import ANY_SENSOR, AT, ID, ID_OF, MS, Query, as_array, times_between
+from usbgate.core.model import Alarm, Range, StoredAlarm
+from usbgate.store.postgres.queries import (
+    ANY_SENSOR,
+    AT,
+    ID,
+    ID_OF,
+    MS,
+    Query,
+    as_array,
+    range_parameters,
+    times_between,
+)
 
 # Columns in the order of `Alarm`.
 _ALARMS = f"""
@@ -43,13 +53,19 @@ _PAST_ALARMS = f"""
     )
     select alarm, device, sensor, field, condition, value, text, {MS.format("since")}, {MS.format("ended")},
         {MS.format("acknowledged")}, who,
-        case left(condition, 1) when '<' then lowest when '>' then highest end, starts, ends
-    from shown left join lateral (
+        case when left(condition, 1) in ('<', '>') then
+            case when (left(condition, 1) = '<') = coalesce(falling, false) then highest else lowest end
+        end,
+        starts, ends
+    from shown left join unnest(
+        %(of_sensors)s::text[], %(fields)s::text[], %(lows)s::float8[], %(highs)s::float8[], %(falling)s::bool[]
+    ) as range(sensor, field, low, high, falling) using (sensor, field) left join lateral (
         select min(number) as lowest, max(number) as highest from (
             select value as number from usbgate.reading
             where {ID_OF.format(sensor="shown.sensor", field="shown.field")} = {ID}
                 and at between shown.since and coalesce(shown.ended, 'infinity') and gateway = %(gateway)s
                 and sensor = shown.sensor and field = shown.field and device = shown.device
+                and (low is null or value between low and high)
             order by at limit 100000
         ) as numbers
     ) as extreme on true order by seq desc
@@ -64,7 +80,12 @@ def alarms(gateway: str) -> Query[Alarm]:
 
 
 def past_alarms(
-    gateway: str, sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
+    gateway: str,
+    sensors: Sequence[str] | None,
+    since: int | None,
+    until: int | None,
+    limit: int,
+    ranges: Sequence[Range] = (),
 ) -> Query[StoredAlarm]:
     """
     Query alarms (see `IStore.past_alarms`).
@@ -74,5 +95,13 @@ def past_alarms(
         *alarm, peak, starts, ends = row
         return StoredAlarm(Alarm._make(alarm), peak, tuple(zip(starts, ends, strict=True)))
 
-    parameters = {"gateway": gateway, "sensors": as_array(sensors), "limit": limit, **times_between(since, until)}
+    parameters = {
+        "gateway": gateway,
+        "sensors": as_array(sensors),
+        "limit": limit,
+        **times_between(since, until),
+        **range_parameters(ranges),
+        "of_sensors": [each.sensor for each in ranges],
+        "falling": [each.falling for each in ranges],
+    }
     return Query(_PAST_ALARMS, parameters, make)

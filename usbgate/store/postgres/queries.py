@@ -13,6 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from usbgate.core.model import (
     Bucket,
+    Range,
     Reading,
     RequestRecord,
     Selection,
@@ -67,11 +68,23 @@ _OWNERS = """
     order by sensor, event = 'passed' desc, case when event = 'passed' then -seq else seq end limit %(limit)s
 """
 
+# Stands behind the conditions on readings. Where some fields have ranges, the condition on these takes its place.
+_PLACE = "/* and plausible */"
+_PLAUSIBLE = "and (value is null or value between field.low and field.high)"
+_RANGES = """
+    , field(name, low, high) as (
+        select named.name, coalesce(low, '-infinity'), coalesce(high, 'infinity')
+        from named left join unnest(%(fields)s::text[], %(lows)s::float8[], %(highs)s::float8[])
+            as range(name, low, high) using (name)
+    )
+"""
+
 # The names are compared outside, in case of a collision of series numbers (1 in 10^19); inside, the planner could
 # choose the unique index.
 _NEWEST = f"""
     select * from (
-        select * from usbgate.reading where {_SERIES} = {{series}}{{condition}} order by seq desc limit %(limit)s
+        select * from usbgate.reading where {_SERIES} = {{series}}{{condition}} {_PLACE}
+        order by seq desc limit %(limit)s
     ) as newest
     where gateway = %(gateway)s and sensor = %(sensor)s and field = {{field}}
 """
@@ -81,7 +94,7 @@ _NEWEST_SINCE = f"""
     with recent as materialized (
         select * from usbgate.reading
         where {ID} = {{id}} and at >= {{since}}
-            and gateway = %(gateway)s and sensor = %(sensor)s and field = {{field}}
+            and gateway = %(gateway)s and sensor = %(sensor)s and field = {{field}} {_PLACE}
         order by at desc limit %(limit)s + 1
     )
     select * from recent where (select count(*) from recent) <= %(limit)s
@@ -99,12 +112,12 @@ _FIELDS = f"""
             order by {ID} limit 1
         )
         from known where known.id is not null
-    ), field(name) as (
+    ), {{field}}(name) as (
         select coalesce(nullif(substr(id, length(%(sensor)s) + 2), ''), 'VALUE') from known where id is not null
     )
 """
 
-_ONE_FIELD = "with field(name) as (values (%(field)s::text))"
+_ONE_FIELD = "with {field}(name) as (values (%(field)s::text))"
 
 _TIME = """
     at >= timestamptz 'epoch' + %(since)s::float8 * interval '1 ms'
@@ -115,13 +128,13 @@ _BEFORE = "at < timestamptz 'epoch' + %(since)s::float8 * interval '1 ms'"
 
 # By number. Collisions of series numbers (1 in 10^19) are ignored.
 _OF = {"gateway": "%(gateway)s", "sensor": "%(sensor)s", "field": "field.name"}
-_OF_SERIES = f"{_SERIES} = {_SERIES_OF.format(**_OF)}"
+_OF_SERIES = f"{_SERIES} = {_SERIES_OF.format(**_OF)} {_PLACE}"
 
 # By time. The view's index contains neither the gateway nor which dot of an id precedes the field. `offset 0` keeps the
 # planner from joining all readings of the time with the fields instead (1 s for a day of 40 sensors).
 _IN_TIME = f"""
     {ID} = {ID_OF.format(**_OF)} and {_TIME}
-    and gateway = %(gateway)s and sensor = %(sensor)s and field = field.name
+    and gateway = %(gateway)s and sensor = %(sensor)s and field = field.name {_PLACE}
 """
 
 # The first number of a whole series is one index lookup, and so is the last.
@@ -223,15 +236,17 @@ def owners(gateway: str, limit: int) -> Query[tuple[str, str]]:
     return Query(_OWNERS, {"gateway": gateway, "limit": limit}, lambda row: (row[0], row[1]))
 
 
-def history(gateway: str, sensor: str, field: str | None, since: int | None, limit: int) -> Query[Reading]:
+def history(
+    gateway: str, sensor: str, field: str | None, since: int | None, limit: int, ranges: Sequence[Range] = ()
+) -> Query[Reading]:
     """
     Query the newest readings of a sensor (see `IStore.history`), but newest first.
     """
-    if field is not None:
-        rows, before = _newest("%(field)s", since is not None), ""
+    if field is not None and not ranges:
+        rows = _newest("%(field)s", since is not None)
     else:
         newest = _newest("field.name", since is not None)
-        rows, before = f"select newest.* from field cross join lateral ({newest}) as newest", _FIELDS
+        rows = f"select newest.* from field cross join lateral ({newest}) as newest"
     parameters = {
         "gateway": gateway,
         "sensor": sensor,
@@ -239,8 +254,10 @@ def history(gateway: str, sensor: str, field: str | None, since: int | None, lim
         "since": None if since is None else _storable(since),
         "limit": limit,
     }
-    sql = f"{before} select {_READING} from ({rows}) as newest order by seq desc limit %(limit)s"
-    return Query(sql, parameters, Reading._make)
+    sql = f"select {_READING} from ({rows}) as newest order by seq desc limit %(limit)s"
+    if field is not None and not ranges:
+        return Query(sql, parameters, Reading._make)
+    return _of_fields(sql, field, ranges, parameters, Reading._make)
 
 
 def extent(gateway: str, selection: Selection, limit: int | None) -> Query[tuple[int | None, int | None]]:
@@ -321,7 +338,33 @@ def _select(
         **times_between(selection.since, selection.until),
         **others,
     }
-    return Query((_FIELDS if selection.field is None else _ONE_FIELD) + sql, parameters, make)
+    return _of_fields(sql, selection.field, selection.ranges, parameters, make)
+
+
+def _of_fields(
+    sql: str,
+    field: str | None,
+    ranges: Sequence[Range],
+    parameters: Mapping[str, object],
+    make: Callable[[tuple[Any, ...]], T],
+) -> Query[T]:
+    # A statement about `field`: the fields of the sensor, or the one that is named.
+    fields = _FIELDS if field is None else _ONE_FIELD
+    if not ranges:
+        return Query(fields.format(field="field") + sql, parameters, make)
+    sql = fields.format(field="named") + _RANGES + sql.replace(_PLACE, _PLAUSIBLE)
+    return Query(sql, {**parameters, **range_parameters(ranges)}, make)
+
+
+def range_parameters(ranges: Sequence[Range]) -> dict[str, list[object]]:
+    """
+    Return the parameters `fields`, `lows` and `highs`.
+    """
+    return {
+        "fields": [each.field for each in ranges],
+        "lows": [each.low for each in ranges],
+        "highs": [each.high for each in ranges],
+    }
 
 
 def times_between(since: int | None, until: int | None) -> dict[str, int]:

@@ -15,7 +15,17 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from usbgate.core.batch import Batch, halve
-from usbgate.core.model import Alarm, Bucket, Reading, Selection, StoredAlarm, StoredReading, StoredRequest, StoredState
+from usbgate.core.model import (
+    Alarm,
+    Bucket,
+    Range,
+    Reading,
+    Selection,
+    StoredAlarm,
+    StoredReading,
+    StoredRequest,
+    StoredState,
+)
 from usbgate.store.interfaces import IChain, ISink, IStore, Refusal, Reject, SinkUnavailable
 from usbgate.store.postgres import alarmqueries, queries
 from usbgate.store.postgres.insert import insert
@@ -176,8 +186,10 @@ class PostgresSink:
     def owners(self) -> Deferred[dict[str, str]]:
         return self._rows(queries.owners(self._gateway, OWNERS_LIMIT)).addCallback(dict)
 
-    def history(self, sensor: str, field: str | None, since: int | None, limit: int) -> Deferred[list[Reading]]:
-        query = queries.history(self._gateway, sensor, field, since, min(limit, HISTORY_LIMIT))
+    def history(
+        self, sensor: str, field: str | None, since: int | None, limit: int, ranges: Sequence[Range] = ()
+    ) -> Deferred[list[Reading]]:
+        query = queries.history(self._gateway, sensor, field, since, min(limit, HISTORY_LIMIT), ranges)
         return self._rows(query).addCallback(_reversed)
 
     def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
@@ -197,9 +209,14 @@ class PostgresSink:
         return self._rows(queries.states(self._gateway, selection, limit)).addCallback(_reversed)
 
     def past_alarms(
-        self, sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
+        self,
+        sensors: Sequence[str] | None,
+        since: int | None,
+        until: int | None,
+        limit: int,
+        ranges: Sequence[Range] = (),
     ) -> Deferred[list[StoredAlarm]]:
-        return self._rows(alarmqueries.past_alarms(self._gateway, sensors, since, until, limit))
+        return self._rows(alarmqueries.past_alarms(self._gateway, sensors, since, until, limit, ranges))
 
     def requests(self, sensors: Sequence[str] | None, limit: int) -> Deferred[list[StoredRequest]]:
         return self._rows(queries.requests(self._gateway, sensors, limit))
