@@ -64,7 +64,7 @@ def status_fields(status: Status, totals: Totals, connections: Mapping[str, int]
             "ID": field.sensor,
             "FIELD": field.field,
             "IMPLAUSIBLE": str(field.readings),
-            "TEXT": plain_text(f"not within min and max of the field; the last one is {field.text}"),
+            "TEXT": plain_text(f"not within min and max of the field; the last one was sent as {field.text}"),
         }
     yield {key: str(count) for key, count in connections.items()}
 
