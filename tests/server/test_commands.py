@@ -417,7 +417,8 @@ class OtherTests(WordCase):
                 "DEV:uno_UNSURE:2_SENSORS:5,6"
                 "_TEXT:they answer with neither MSG nor TAG: an unsolicited reading can pass for an answer",
                 "DEV:uno_ID:5_FIELD:TEMP_UNCOMPARED:25_TEXT:the last one is n a, and the alarm condition > 60",
-                "DEV:uno_ID:5_FIELD:TEMP_IMPLAUSIBLE:3_TEXT:not within min and max of the field; the last one was sent as 85",
+                "DEV:uno_ID:5_FIELD:TEMP_IMPLAUSIBLE:3"
+                "_TEXT:not within min and max of the field; the last one was sent as 85",
                 "CLIENTS:1_WATCHERS:1_WAITING:1_ACCEPTED:1_LIMITED:0_DENIED:0",
                 "OK:status",
             ],
