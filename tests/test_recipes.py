@@ -44,7 +44,7 @@ HTTP_ONLY = {StoreEvent}  # `watch` does not send it
 
 STORE = StoreStatus("away", "pi", 12, 1, AT, "no route")
 JOURNAL = JournalStatus("disk full", 5, 0.25, 512, 1024, 3)
-BROKER = BrokerStatus("away", 7, 2, 1, "no route")
+BROKER = BrokerStatus("away", 7, 2, 1, 3, "no route")
 STATUS = Status("1.2", 7.0, True, 3, 1, STORE, JOURNAL, {"uno": ["5", "6"]}, [], BROKER)
 
 # Another value of each type; a field of a status that is of another type is named below.

@@ -15,7 +15,7 @@ from threading import Event
 from typing import Any
 from urllib.request import Request, urlopen
 
-from tests.support import postgresql
+from tests.support import mosquitto, postgresql
 from tests.support.folders import new_folder
 from tests.support.running import RUN, PtyDevice, TwistdDaemon, free_port, is_answered
 from tests.support.waiting import LIMIT, eventually
@@ -152,11 +152,19 @@ class Home:
         return self.silent.clear
 
 
+# Where mosquitto is installed, the home is at the tests' broker, whose clients may command.
+_MQTT = """
+[mqtt]
+broker = "%s"
+role = "command"
+"""
+
+
 @cache
 def flat() -> Home:
     """
     Return the home, started once per process.
     """
-    furnished = Home(_MORE)
+    furnished = Home(_MORE + (_MQTT % mosquitto.shared_mosquitto().endpoint if mosquitto.PROGRAM else ""))
     furnished.say_all()
     return furnished

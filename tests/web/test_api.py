@@ -686,7 +686,7 @@ class OtherTests(WebTestCase):
             store=StoreStatus("away", "flat", 12, 1, AT, "no_route"),
             journal=JournalStatus("disk_full", 5, 0.01254, 512, 1024, 3),
             uncompared=[Uncompared("uno", "5", "TEMP", "> 60", 25, "n_a")],
-            broker=BrokerStatus("away", 7, 2, 1, "no_route"),
+            broker=BrokerStatus("away", 7, 2, 1, 3, "no_route"),
             implausible=[Implausible("uno", "5", "TEMP", 3, "85")],
         )
         uncompared = {"device": "uno", "sensor": "5", "field": "TEMP", "condition": "> 60"}
@@ -697,7 +697,7 @@ class OtherTests(WebTestCase):
                 **{"version": "1.2", "uptime": 7.0, "clock": "trusted", "gateway": "flat", "sensors": 4, "inflight": 1},
                 "store": {"state": "away", "backlog": 12, "oldest": AT_TEXT, "rejected": 1, "text": "no route"},
                 "journal": {**journal, "text": "disk full"},
-                "mqtt": {"state": "away", "published": 7, "dropped": 2, "refused": 1, "text": "no route"},
+                "mqtt": {"state": "away", "published": 7, "dropped": 2, "refused": 1, "unasked": 3, "text": "no route"},
                 "requests": {"answered": 3, "timeout": 1},
                 "malformed": {"no key": 2},
                 "uncompared": [{**uncompared, "readings": 25, "text": "n_a"}],

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,16 +14,19 @@ from twisted.application.service import IService
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from usbgate.access.authority import Authority
 from usbgate.config.settings import MqttSettings, Settings
 from usbgate.config.types import ConfigError
 from usbgate.core.clock import IClock
 from usbgate.core.endpointstring import split_endpoint
 from usbgate.core.extras import TLS, install_command
 from usbgate.gateway.gateway import Gateway
+from usbgate.mqtt.asking import Asking
 from usbgate.mqtt.client import MqttClient
 from usbgate.mqtt.connection import Login
+from usbgate.mqtt.events import EventTopics
 from usbgate.mqtt.interfaces import ISubscriber
-from usbgate.mqtt.topics import Topics, escape
+from usbgate.mqtt.topics import PREFIX, Topics, escape
 from usbgate.mqtt.values import Values
 
 PASSWORD = "USBGATE_MQTT_PASSWORD"
@@ -34,6 +38,7 @@ def make_client(
     settings: Settings,
     mqtt: MqttSettings,
     gateway: Gateway,
+    authority: Authority,
     name: str,
     environ: Mapping[str, str] = os.environ,
 ) -> IService:
@@ -46,6 +51,7 @@ def make_client(
         settings: The configuration.
         mqtt: Its table `[mqtt]`.
         gateway: The gateway.
+        authority: Decides which questions only read.
         name: Its name.
         environ: The environment, for the password.
 
@@ -54,12 +60,25 @@ def make_client(
     """
     topics = Topics(name)
     endpoint, verify = _endpoint(reactor, mqtt)
+    events = EventTopics(reactor, gateway, topics, clock.wall)
+    asking = Asking(
+        reactor,
+        gateway,
+        authority,
+        mqtt.role,
+        topics,
+        (PREFIX, mqtt.discovery_prefix),
+        events.failed,
+        settings.client_requests_per_second,
+    )
     subscribers: Sequence[ISubscriber] = [
         Values(reactor, clock.wall, gateway, topics),
+        events,
+        asking,
     ]
     login = partial(_login, mqtt, topics, f"usbgate-{escape(name)}", verify, environ)
     client = MqttClient(reactor, endpoint, login, mqtt.broker, subscribers)
-    gateway.queries.broker_status = client.status
+    gateway.queries.broker_status = lambda: replace(client.status(), unasked=asking.refused)
     return client
 
 

@@ -133,7 +133,8 @@ def build(
         # Imported only if needed, since it takes time and memory.
         from usbgate.assembly.broker import make_client
 
-        make_client(reactor, clock, settings, settings.mqtt, gateway, own_name).setServiceParent(neighbours)
+        mqtt = make_client(reactor, clock, settings, settings.mqtt, gateway, authority, own_name)
+        mqtt.setServiceParent(neighbours)
     neighbours.setServiceParent(daemon)
     gateway.setServiceParent(daemon)
     TokenAudit(reactor, tokens, gateway.record).setServiceParent(daemon)

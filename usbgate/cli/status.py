@@ -88,6 +88,8 @@ def _journal(journal: Record) -> Cell:
 
 def _mqtt(mqtt: Record) -> Cell:
     text = f"{mqtt['state']}, {mqtt['published']:,} published, {mqtt['dropped']:,} dropped, {mqtt['refused']:,} refused"
+    if mqtt["unasked"]:
+        text += f", {mqtt['unasked']:,} questions refused"
     if "text" in mqtt:
         text += f": {mqtt['text']}"
     return text, "green" if mqtt["state"] == "connected" else TROUBLE

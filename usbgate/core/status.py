@@ -62,6 +62,7 @@ class BrokerStatus:
         published: Messages published.
         dropped: Messages that were not: the broker was away, or did not take them in time.
         refused: Messages and subscriptions that the broker does not permit.
+        unasked: Questions and commands of its clients that usbgate has refused.
         trouble: Why it is not connected; None where all is well.
     """
 
@@ -69,4 +70,5 @@ class BrokerStatus:
     published: int = 0
     dropped: int = 0
     refused: int = 0
+    unasked: int = 0
     trouble: str | None = None

@@ -98,7 +98,7 @@ class MqttClient(Service):
         """
         Return the state of the connection, and what was counted.
         """
-        return BrokerStatus(self._state, self._published, self._dropped, self._refused, self._trouble)
+        return BrokerStatus(self._state, self._published, self._dropped, self._refused, trouble=self._trouble)
 
     # The service.
 

@@ -90,7 +90,7 @@ class EventTopics:
         alarm = event.alarm
         shown = asdict(alarm_json(alarm, self._gateway.queries.sensor_settings()))
         message = MqttAlarmEvent(event_type=event_type, at=format_time(event.at), **shown)
-        self._publish(message, alarm.sensor, alarm.device)
+        self._publish(message, alarm.sensor, self._device_of(alarm.sensor) or alarm.device)
 
     def _publish(self, event: MqttAlarmEvent | MqttFailureEvent, sensor: str | None, device: str | None) -> None:
         if self._publisher is None:

@@ -101,6 +101,7 @@ def _broker_fields(broker: BrokerStatus) -> Mapping[str, str]:
         "PUBLISHED": str(broker.published),
         "DROPPED": str(broker.dropped),
         "REFUSED": str(broker.refused),
+        "UNASKED": str(broker.unasked),
     }
     if broker.trouble is not None:
         fields["TEXT"] = plain_text(broker.trouble)

@@ -287,6 +287,9 @@ def _broker_metrics(broker: BrokerStatus) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "usbgate_mqtt_refused", "Messages and subscriptions that the MQTT broker does not permit.", broker.refused
     )
+    yield CounterMetricFamily(
+        "usbgate_mqtt_unasked", "Questions and commands over MQTT that usbgate has refused.", broker.unasked
+    )
 
 
 def _by_label(

@@ -310,13 +310,15 @@ class ApiStore(Struct, frozen=True, kw_only=True):
 class ApiBroker(Struct, frozen=True, kw_only=True):
     """
     The MQTT broker: its state (`connecting`, `connected`, `away` or `refused`), how many messages were published,
-    dropped and refused, and the reason if it is not connected.
+    dropped and refused, how many questions and commands of its clients usbgate has refused, and the reason if it is not
+    connected.
     """
 
     state: str
     published: int
     dropped: int
     refused: int
+    unasked: int
     text: str | None
 
 

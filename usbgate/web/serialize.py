@@ -332,6 +332,7 @@ def _broker_json(broker: BrokerStatus) -> ApiBroker:
         published=broker.published,
         dropped=broker.dropped,
         refused=broker.refused,
+        unasked=broker.unasked,
         text=None if broker.trouble is None else plain_text(broker.trouble),
     )
 
