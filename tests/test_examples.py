@@ -1,9 +1,10 @@
 """
-The programs in `docs/examples`, with the demo's home.
+The programs in `docs/examples` and the flows in `etc/node-red`, with the demo's home.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,10 +17,12 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.support.folders import new_folder
 from tests.support.home import flat
+from tests.support.mosquitto import shared_mosquitto
 from tests.support.running import ROOT, free_port
 from tests.support.waiting import LIMIT, eventually
 
 EXAMPLES = ROOT / "docs" / "examples"
+FLOWS = ROOT / "etc" / "node-red"
 
 
 def find(program: str) -> str:
@@ -125,10 +128,17 @@ class ExampleTests(SynchronousTestCase):
 
     def test_node_red(self) -> None:
         """
-        A flow for Node-RED asks a sensor and follows the events.
+        The flows for Node-RED ask a sensor and follow what happens: one over HTTP and TCP, one over MQTT.
         """
-        node_red, text = find("node-red"), (EXAMPLES / "node-red.json").read_text()
-        for old, new in (("127.0.0.1:8080", f"127.0.0.1:{self.home.http_port}"), ('"50007"', f'"{self.home.port}"')):
+        node_red, broker = find("node-red"), shared_mosquitto()
+        flows = [json.loads((FLOWS / name).read_text()) for name in ("usbgate-http.json", "usbgate-mqtt.json")]
+        text = json.dumps([node for flow in flows for node in flow])
+        for old, new in (
+            ("127.0.0.1:8080", f"127.0.0.1:{self.home.http_port}"),
+            ('"50007"', f'"{self.home.port}"'),
+            ('"1883"', f'"{broker.port}"'),
+            ("usbgate/pi/ask", "usbgate/demo/ask"),
+        ):
             self.assertEqual(text.count(old), 1)
             text = text.replace(old, new)
         folder = new_folder()
@@ -136,10 +146,19 @@ class ExampleTests(SynchronousTestCase):
         (folder / "flows.json").write_text(text)
         options = ("--userDir", folder, "--port", str(free_port()), folder / "flows.json")
         log = self.start(node_red, *options)
+        self.addCleanup(self.home.end_alarms)
 
         def follows() -> bool:
             self.home.say("23", "VALUE:8.0")
+            for value in (71.5, 20):  # each time is one more event
+                self.home.say("98", f"TEMP:{value}")
             output = log.read_text()
-            return "values: { VALUE: 21.5 }" in output and "EVENT:reading_ID:23_VALUE:8.0" in output
+            return (
+                output.count("[debug:answer]") == 2  # over HTTP, and over MQTT
+                and output.count("values: { VALUE: 21.5 }") >= 3  # and as the newest value
+                and "EVENT:reading_ID:23_VALUE:8.0" in output
+                and "event_type: 'alarm_raised'" in output
+            )
 
-        eventually(follows, "the answer and the reading are shown")
+        eventually(lambda: "Connected to broker" in log.read_text(), "Node-RED is at the broker")
+        eventually(follows, "the answers, the readings and the alarm are shown")
