@@ -5,16 +5,20 @@ Questions, commands and events over MQTT, with the demo's home and a real broker
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+import subprocess
 from typing import Any
 
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.support.home import flat
 from tests.support.mosquitto import Peer, shared_mosquitto
-from tests.support.waiting import eventually
+from tests.support.running import ROOT
+from tests.support.waiting import LIMIT, eventually
 
 BASE = "usbgate/demo"
 ASK = f"{BASE}/ask"
@@ -82,6 +86,25 @@ class HomeTests(SynchronousTestCase):
         answer, _ = self.received(peer, "test/3/answers", id=20)
         self.assertEqual(answer["values"], {"VALUE": 21.5})
         self.received(peer, "test/3/answers", id=99, error="timeout")
+
+    def test_documented(self) -> None:
+        """
+        The commands of docs/mqtt.md do what it says.
+        """
+        page = (ROOT / "docs" / "mqtt.md").read_text().partition("\n## Asking\n")[2].partition("\n```sh\n")[2]
+        program, *_ = commands = page.partition("```")[0].replace("usbgate/flat/", f"{BASE}/").splitlines()
+        if shutil.which(program.partition(" ")[0]) is None:
+            raise SkipTest("the clients of mosquitto are not installed")
+        peer = self.connect("my/answers")
+        answers = [
+            subprocess.run(
+                [*shlex.split(command), "-p", str(self.broker.port)], capture_output=True, check=True, timeout=LIMIT
+            ).stdout
+            for command in commands
+        ]
+        self.assertEqual(json.loads(answers[0])["values"], {"VALUE": 21.5})
+        self.received(peer, "my/answers", id=7)
+        eventually(lambda: self.home.values["9"] == "LEVEL:50", "the lamp is dimmed")
 
     def test_retained(self) -> None:
         """
