@@ -32,7 +32,7 @@ AT = "2013-03-11T21:02:10.123Z"
 RECENT = format_time(int((time.time() - 3 * 86_400 - 4 * 3600 - 600) * 1000))  # 3 d 4 h ago
 
 SENSORS = [
-    f"ID:22_DEV:uno_FIELDS:BAT,TEMP_SEEN:{RECENT}_REPORTS:1204_NAME:climate_PLACE:Bathroom_UNITS:TEMP=°C",
+    f"ID:22_DEV:uno_FIELDS:BAT,TEMP_SEEN:{RECENT}_REPORTS:1204_NAME:climate_PLACE:Bathroom_POLL:300_UNITS:TEMP=°C",
     "ID:31_REPORTS:0",
 ]
 TEMP = f"ID:22_TEMP:21.5_MSG:J_AT:{RECENT}_DEV:uno"
@@ -303,6 +303,7 @@ class JsonTests(ShowCase):
                     "device": "uno",
                     "seen": RECENT,
                     "reports": 1204,
+                    "poll": 300.0,
                 },
                 **{"fields": ["BAT", "TEMP"], "units": {"TEMP": "°C"}},
             },

@@ -141,6 +141,7 @@ WRONG = [
         f"sensor.20.timeout: expected {WAIT}, got 3601",
     ),
     ('[sensor.20]\nname = ""', f'sensor.20.name: expected {TEXT}, got ""'),
+    ("[sensor.20]\npoll = 0.5", 'sensor.20.poll: expected a duration from 1s to 7d such as "5m", got 0.5'),
     ("[sensor.20]\nstale = true", 'sensor.20.stale: expected a duration from 1s to 366d such as "1h", got true'),
     ("[sensor.20]\nstale = 0.5", 'sensor.20.stale: expected a duration from 1s to 366d such as "1h", got 0.5'),
     ('[sensor.20]\ncommands = { "On" = "" }', f'sensor.20.commands: expected {BUTTONS}, got {{"On": ""}}'),
@@ -661,7 +662,7 @@ class ShippedFileTests(SynchronousTestCase):
             },
         )
         sensor = settings.sensors["20"]
-        self.assertEqual((sensor.device, sensor.stale), ("leonardo", 3600.0))
+        self.assertEqual((sensor.device, sensor.stale, sensor.poll), ("leonardo", 3600.0, 300.0))
         self.assertEqual(
             sensor.commands, (Button("Lamp on", "ON"), Button("Lamp off", "OFF"), Button("Half", "L", {"LEVEL": "50"}))
         )

@@ -448,7 +448,7 @@ class OtherTests(WordCase):
         self.gateway.presented = {
             "31": SensorSettings(name="door_1", device="uno"),
             "20": SensorSettings(place="hall", fields=fields),
-            "5": SensorSettings(),
+            "5": SensorSettings(poll=300.0),
         }
         self.gateway.known_sensors = [
             SensorSummary("9", "uno", [], AT, 1),
@@ -466,7 +466,7 @@ class OtherTests(WordCase):
             [
                 "ID:31_DEV:uno_REPORTS:0_NAME:door_1",
                 f"ID:20_DEV:leonardo_FIELDS:TEMP_SEEN:{AT_TEXT}_REPORTS:3_PLACE:hall_UNITS:TEMP=°C,HUM=%,PAPP=VA",
-                "ID:5_REPORTS:0",
+                "ID:5_REPORTS:0_POLL:300",
                 f"ID:9_DEV:uno_SEEN:{AT_TEXT}_REPORTS:1",
                 f"ID:7_DEV:leonardo_FIELDS:BASE,PAPP_SEEN:{AT_TEXT}_REPORTS:3_UNITS:PAPP=VA",
                 "OK:sensors",

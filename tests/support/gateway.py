@@ -128,7 +128,7 @@ class GatewayCase(SynchronousTestCase):
         self.clock = self.new_clock()
         self.time = TwoClocks(self.clock)
         self.events: list[object] = []
-        self.gateway = Gateway(self.clock, self.time, "J", self.sensor_settings)
+        self.gateway = Gateway(self.clock, self.time, "J", self.sensor_settings, chance=self.chance)
         self.links = {name: MemoryLink(name, self.events) for name in self.names}
         for link in self.links.values():
             self.gateway.add_link(link, self.rules)
@@ -137,6 +137,12 @@ class GatewayCase(SynchronousTestCase):
         self.gateway.store_in(self.journal, self.store, lambda: (StoreStatus("connected", "pi"), JournalStatus()))
         self.gateway.startService()
         self.link = self.links[self.names[0]]
+
+    def chance(self) -> float:
+        """
+        Return what stands for a random number of the gateway's polls.
+        """
+        return 0.0
 
     def watch(self, lines: list[Any]) -> Callable[[], None]:
         """

@@ -69,7 +69,7 @@ class SensorTests(WebTestCase):
         """
         Configured sensors come first, including those that have not reported yet, then the others.
         """
-        self.gateway.presented = {"2": SensorSettings(name="smoke", place="hall")}
+        self.gateway.presented = {"2": SensorSettings(name="smoke", place="hall", poll=300.0)}
         body = await self.get("/api/v1/sensors")
         self.assertEqual(body["now"], "2013-03-11T21:02:15.123Z")
         silent, reported = body["sensors"]
@@ -77,7 +77,7 @@ class SensorTests(WebTestCase):
             silent,
             {
                 **{"id": "2", "name": "smoke", "place": "hall", "device": None, "device_state": None, "seen": None},
-                **{"stale": True, "reports": 0, "default_command": "S", "commands": [], "fields": []},
+                **{"stale": True, "reports": 0, "poll": 300.0, "default_command": "S", "commands": [], "fields": []},
             },
         )
         field: dict[str, Any] = {
@@ -88,7 +88,7 @@ class SensorTests(WebTestCase):
             reported,
             {
                 **{"id": "28:FF:4C:01", "name": None, "place": None, "device": "leonardo", "device_state": "silent"},
-                **{"seen": AT_TEXT, "stale": False, "reports": 7, "default_command": "J", "commands": []},
+                **{"seen": AT_TEXT, "stale": False, "reports": 7, "poll": None, "default_command": "J", "commands": []},
                 "fields": [
                     {"field": "TEMP", "value": 21.5, "text": None, **field},
                     {"field": "BAT", "value": None, "text": "OK", **field},

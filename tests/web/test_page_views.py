@@ -30,7 +30,7 @@ def sensor_json(sensor: str, *, name: str | None, place: str | None, fields: dic
     at = "2013-03-11T21:02:10.123Z"
     return {
         **{"id": sensor, "name": name, "place": place, "device": "arduino", "device_state": "online", "seen": at},
-        **{"stale": False, "reports": 1, "default_command": "J", "commands": []},
+        **{"stale": False, "reports": 1, "poll": None, "default_command": "J", "commands": []},
         "fields": [
             {"field": field, "value": value, **usual, "at": at, "age": 0.0, "alarm": None, "alarming": value == 99}
             for field, value in fields.items()

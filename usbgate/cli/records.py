@@ -28,6 +28,7 @@ def sensor_record(fields: Mapping[str, str]) -> Record:
         "device": fields.get("DEV"),
         "seen": fields.get("SEEN"),
         "reports": int(fields["REPORTS"]),
+        "poll": float(fields["POLL"]) if "POLL" in fields else None,
         "fields": fields["FIELDS"].split(",") if "FIELDS" in fields else [],
         "units": {field: unit for field, _, unit in units if unit},
     }

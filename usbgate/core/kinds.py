@@ -168,6 +168,7 @@ Scale = Annotated[float, Kind("a number other than 0 such as 0.1", float, _not_z
 # Durations, in seconds.
 Wait = Annotated[float, duration(*(f"{end:g}s" for end in TIMEOUT_RANGE), "10s")]
 Stale = Annotated[float, duration("1s", "366d", "1h")]
+PollEvery = Annotated[float, duration("1s", "7d", "5m")]
 StoreEvery = Annotated[
     float,
     Kind(

@@ -76,6 +76,9 @@ class Priority(IntEnum):
     POLL = 2
 
 
+POLLER = "poll"  # who asks a poll: its origin, and its client
+
+
 class Request(NamedTuple):
     """
     A question, and what the asker wants of it.

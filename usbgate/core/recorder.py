@@ -22,6 +22,7 @@ from usbgate.core.exchanges import Asker, Ended
 from usbgate.core.fieldline import join_fields, parse_value, plain_text
 from usbgate.core.fieldunits import FieldUnits, UnitChange
 from usbgate.core.model import (
+    POLLER,
     Action,
     Answer,
     ClockMark,
@@ -81,6 +82,10 @@ def _conditions(settings: Mapping[str, SensorSettings]) -> dict[tuple[str, str],
         for field, each in of_sensor.fields.items()
         if each.alarm is not None
     }
+
+
+def _polled(settings: Mapping[str, SensorSettings]) -> dict[str, str]:
+    return {sensor: "" for sensor, each in settings.items() if each.poll is not None}
 
 
 def _devices(settings: Mapping[str, SensorSettings]) -> dict[str, str]:
@@ -156,6 +161,7 @@ class Recorder:
         self._on_change = self._new_filter()
         self._contested: BoundedDict[str, None] = BoundedDict(CONTESTED_REMEMBERED)
         self._units = FieldUnits()
+        self._polled = _polled(settings)  # by sensor, how its last poll ended
 
     def configure(self, stamp: Stamp) -> Entry:
         """
@@ -169,6 +175,7 @@ class Recorder:
             held = self.end_on_change()
             self._store_every = store_every
             self._on_change = self._new_filter()
+        self._polled = {sensor: self._polled.get(sensor, "") for sensor in _polled(self._settings)}
         self.sensors.configure(_devices(self._settings))
         self.calibrations.configure(self._settings)
         changes = self.alarms.configure(_conditions(self._settings), stamp.at, stamp.trusted)
@@ -217,6 +224,8 @@ class Recorder:
         requests = [
             self._request(asker, outcome, device, stamp, now, decided) for outcome, askers in ended for asker in askers
         ]
+        if self._polled:
+            requests = [each for each in requests if each.client != POLLER or self._is_news(each)]
         notices: list[Notice] = []
         changes: list[Change] = []
         readings: list[Reading] = []
@@ -328,6 +337,13 @@ class Recorder:
         return changes, [
             OwnerRecord(stamp.at, change.sensor, change.device, change.event, stamp.trusted) for change in changes
         ]
+
+    def _is_news(self, poll: RequestRecord) -> bool:
+        # One row for each poll would be thousands a day of which nobody learns anything: its readings are stored.
+        assert poll.sensor is not None
+        before = self._polled.get(poll.sensor)
+        self._polled[poll.sensor] = poll.outcome
+        return before != poll.outcome
 
     def _request(
         self,

@@ -21,6 +21,7 @@ from usbgate.core.kinds import (
     DeviceName,
     FieldKindName,
     Number,
+    PollEvery,
     Scale,
     Stale,
     StoreEvery,
@@ -112,6 +113,7 @@ class SensorSettings(Struct, frozen=True, kw_only=True):
         patience: Seconds to wait for an answer before asking again; None for the device's setting.
         store: Seconds after which an unchanged reading is stored as well, infinity for never; 0 stores all readings,
             None goes by the device.
+        poll: Seconds after which usbgate asks it by itself; None for never.
         stale: Seconds after which its newest reading is out of date.
         commands: The buttons that the page shows.
         fields: Its fields, by key in upper case.
@@ -124,6 +126,7 @@ class SensorSettings(Struct, frozen=True, kw_only=True):
     timeout: Wait | None = None
     patience: Wait | None = None
     store: StoreEvery | None = None
+    poll: PollEvery | None = None
     stale: Stale = 3600.0
     commands: Buttons = ()
     fields: dict[str, FieldSettings] = {}

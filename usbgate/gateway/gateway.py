@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from random import random
 from uuid import uuid4
 
 from twisted.application.service import Service
@@ -48,6 +49,7 @@ from usbgate.gateway.events import Events
 from usbgate.gateway.interfaces import IGateway, Lease
 from usbgate.gateway.malformed import MalformedLines
 from usbgate.gateway.notices import NoticeLog
+from usbgate.gateway.polls import Polls
 from usbgate.gateway.queries import Queries
 from usbgate.gateway.replies import Ended, Replies
 from usbgate.gateway.routing import Route, Routing
@@ -71,6 +73,7 @@ class Gateway(Service):
         sensor_settings: Mapping[str, SensorSettings],
         first_tag: int = 0,
         new_alarm_id: Callable[[], str] = lambda: uuid4().hex[:16],
+        chance: Callable[[], float] = random,
     ) -> None:
         """
         Args:
@@ -80,6 +83,7 @@ class Gateway(Service):
             sensor_settings: The configured sensors, by id.
             first_tag: See `PendingRequests`.
             new_alarm_id: See `Alarms`.
+            chance: See `Polls`.
         """
         self.seconds = reactor.seconds
         self._clock = clock
@@ -105,6 +109,7 @@ class Gateway(Service):
         self._store: IStore | None = None
         self._stopping = False
         self._notices = NoticeLog()
+        self._polls = Polls(reactor, self.ask, self._routing.may_ask, chance)
 
     def add_link(
         self,
@@ -144,12 +149,20 @@ class Gateway(Service):
         self._store = store
         self.queries.set_store(store, status)
 
+    def startService(self) -> None:
+        """
+        Poll from now on.
+        """
+        super().startService()
+        self._polls.configure(self._sensor_settings, self.queries.default_command)
+
     def stopService(self) -> None:
         """
         Fail all who wait with `Stopped`, and all requests from now on.
         """
         super().stopService()
         self._stopping = True
+        self._polls.stop()
         self._append([self._recorder.end_on_change()])
         self._replies.stop()
         self._routing.stop()
@@ -172,6 +185,7 @@ class Gateway(Service):
         """
         Take over the settings of sensors after they have changed.
         """
+        self._polls.configure(self._sensor_settings, self.queries.default_command)
         entry = self._recorder.configure(self.stamp())
         self._append(entry.runs)
         self._events.publish_changes(entry.changes)
@@ -339,6 +353,8 @@ class Gateway(Service):
                 self._journal.append(*entry.runs)
             if entry.notices:
                 self._notices.add(entry.notices)
+            if self._polls.sensors:
+                self._polls.received(moves.handed, now)
         if moves.send and not route.link.send(moves.send):
             route.pending.held = True
         if ended:
@@ -358,6 +374,8 @@ class Gateway(Service):
         name, before = route.link.name, route.state
         if route.update_state(self._clock.wall(), self.seconds()):
             self._states.changed(name, before, lambda: DeviceEvent(name, route.state, route.since))
+            if route.state == "online" and self._polls.sensors:
+                self._polls.device_online()
 
     def _record_late(self, ended: Sequence[Ended], device: str | None, decided: float) -> None:
         # What was not decided in `act`, or some turns ago.

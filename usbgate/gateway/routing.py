@@ -178,6 +178,16 @@ class Routing:
             return next(iter(self.routes.values())), settings is not None or owner is not None
         raise Unknown(f"the device of sensor {sensor} is not known: name one with DEV", "device not known")
 
+    def may_ask(self, request: Request) -> bool:
+        """
+        Return whether the device of a request is online, or not known.
+        """
+        try:
+            route, _ = self.find(request)
+        except Unknown:
+            return True
+        return route.pending.state == "online"
+
     def _is_absent(self, device: str) -> bool:
         route = self.routes[device]
         return route.offline_since is not None and self._reactor.seconds() - route.offline_since >= ABSENT_AFTER

@@ -59,6 +59,7 @@ def _sensor_fields(
         "REPORTS": str(known.reports if known is not None else 0),
         **({"NAME": settings.name} if settings.name else {}),
         **({"PLACE": settings.place} if settings.place else {}),
+        **({"POLL": format_number(settings.poll)} if settings.poll else {}),
         **({"UNITS": ",".join(f"{field}={unit}" for field, unit in units.items())} if units else {}),
     }
 

@@ -96,7 +96,7 @@ class ApiCommand(Struct, frozen=True, kw_only=True):
 
 class ApiSensor(Struct, frozen=True, kw_only=True):
     """
-    A sensor; a configured sensor that has not reported yet has no `seen` and no fields.
+    A sensor; a configured sensor that has not reported yet has no `seen` and no fields. `poll` is in seconds.
     """
 
     id: str
@@ -107,6 +107,7 @@ class ApiSensor(Struct, frozen=True, kw_only=True):
     seen: ApiMoment | None
     stale: bool
     reports: int
+    poll: float | None
     default_command: str
     commands: list[ApiCommand]
     fields: list[ApiField]

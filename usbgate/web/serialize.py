@@ -125,6 +125,7 @@ def _sensor_json(
         seen=None if known is None else format_time(known.seen),
         stale=not newest or now - max(reading.at for reading in newest) > settings.stale * 1000,
         reports=0 if known is None else known.reports,
+        poll=settings.poll,
         default_command=default_command,
         commands=[_command_json(button) for button in settings.commands],
         fields=[_field_json(reading, about, reading.field in alarming, now) for reading, about in fields],
