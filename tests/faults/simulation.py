@@ -235,7 +235,7 @@ class World:
         for device in self.devices:
             for r in readings:
                 if r.device == device.name and r.command is not None:
-                    device.newest[r.sensor].answered = True
+                    device.asked[r.sensor].answered = True
         for record in requests:
             asked = self.asked[record.origin]
             asked.recorded.append(record.outcome)
@@ -266,6 +266,7 @@ class World:
         reports = [line for line in lines if line.values]
         demand(not self.journal.held, "nothing is read while the journal is full", device.name)
         life, taken, events = self.life, self.taken, len(self.events)
+        device.asked = {**device.newest}  # the next messages are written before the readings are recorded
         for line in lines:
             self.note(f"{device.name} says {line.kind} {line.sensor} {line.values}")
             if line.command is not None and not line.values:  # an acknowledgement leaves no reading as evidence

@@ -197,7 +197,7 @@ class TestSabotage(SimulationCase):
         It is found that requests are not in the journal.
         """
         self.leave_out(RequestRecord)
-        self.assert_found("journalled, once, before anybody gets a reply")
+        self.assert_found("journalled, once, in the turn of the reply")
 
     def test_readings_are_not_recorded(self) -> None:
         """

@@ -59,7 +59,7 @@ class LiveTests(GatewayCase):
 
     def test_order(self) -> None:
         """
-        A reading is journalled before anybody is told; who asked is told before who watches.
+        Who asked gets the answer first, then it is journalled, then subscribers get it.
         """
         self.link.listener.link_up()
         self.watch(self.events)
@@ -70,8 +70,8 @@ class LiveTests(GatewayCase):
             self.events,
             [
                 ("send", "leonardo", "J", "20"),
-                ("journal", 2, ["answered"]),
                 ("answer", {"VALUE": "456"}, "J"),
+                ("journal", 2, ["answered"]),
                 "EVENT:reading_ID:20_VALUE:456_MSG:J_AT:2013-03-11T21:02:10.250Z",
                 "EVENT:reading_ID:2_VALUE:1_AT:2013-03-11T21:02:10.250Z",
             ],

@@ -135,7 +135,7 @@ class CrowdTests(CrowdCase):
         self.report(("0", "1"), ("1", "1"))
         self.assertEqual(
             [event[0] for event in self.events if isinstance(event, tuple)],
-            [*["journal", "send", "send"], *["answer"] * 2],
+            ["send", "send", "answer", "answer", "journal"],
         )
 
     def test_failures(self) -> None:

@@ -327,8 +327,8 @@ class Gateway(Service):
         """
         Carry out what was decided for one device.
 
-        Everything is journalled before anybody learns of it, and the device gets its next message before the replies
-        are delivered, so that it can work on it meanwhile.
+        The device gets its next message first, then the askers their replies, so that it and they can work on them
+        while rows are made. These wait in memory for the journal's next commit in any case. Subscribers come last.
 
         Args:
             route: The device.
@@ -345,6 +345,10 @@ class Gateway(Service):
             ended = self._replies.admit(ended, device, now)
         for sensor in moves.unanswered:
             self._recorder.sensors.left_unanswered(sensor, device)
+        if moves.send and not route.link.send(moves.send):
+            route.pending.held = True
+        if ended:
+            self._replies.deliver(ended)
         if moves.handed or ended or self._recorder.sensors.changes:
             stamp = stamp or self.stamp()
             entry = self._recorder.record(device, moves.handed, ended, stamp, now, now)
@@ -355,10 +359,6 @@ class Gateway(Service):
                 self._notices.add(entry.notices)
             if self._polls.sensors:
                 self._polls.received(moves.handed, now)
-        if moves.send and not route.link.send(moves.send):
-            route.pending.held = True
-        if ended:
-            self._replies.deliver(ended)
         self._routing.set_timer(now)
         if moves.handed and stamp is not None and self._events.subscribers:
             self._events.publish_reports(device, moves.handed, stamp.at)

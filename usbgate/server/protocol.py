@@ -359,20 +359,28 @@ class ClientProtocol(BoundedLineReceiver):
 
     def reply(self, line: bytes) -> None:
         """
-        Answer a request; do nothing once the connection is closing.
+        Answer a request: within this call, unless other answers may follow in this reactor turn. Do nothing once the
+        connection is closing.
 
         Args:
             line: The line without its end.
         """
         if not self.closing:
-            self._write(line + self.delimiter)
+            self._add(line + self.delimiter)
+            if self.requests.in_flight:
+                self.factory.flush_later(self)
+            else:
+                self.flush()
             if self.half_closed:
                 self.close_if_done()
 
     def _write(self, data: bytes) -> None:
+        self._add(data)
+        self.factory.flush_later(self)
+
+    def _add(self, data: bytes) -> None:
         owed, self._owed = self._owed, b""
         self._queue.add(owed + data)
-        self.factory.flush_later(self)
 
     def flush(self) -> None:
         """

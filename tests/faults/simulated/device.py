@@ -98,6 +98,7 @@ class Device:
         self.malformed = 0  # said in this life and read
         self.stuck = False
         self.newest: dict[str, Message] = {}  # to each sensor
+        self.asked: dict[str, Message] = {}  # the same when the daemon last began to read
         self._says_msg = says_msg
         self._world = world
         self._transport: MemoryTransport | None = None

@@ -286,10 +286,7 @@ class Peer:
         demand(asked.word or asked.echoed < inf, "§3 echoed before anything else about it", fields)
         if asked.outcome == "limit":
             return
-        recorded = [{"recent": "answered"}.get(outcome, outcome) for outcome in asked.recorded]
-        demand(
-            asked.dropped or recorded == [asked.outcome], "journalled, once, before anybody gets a reply", fields, asked
-        )
+        self.life.callLater(0, self._check_recorded, asked)
         waited = world.now - asked.echoed
         if not (self.slow or asked.word):
             early = asked.outcome == "timeout" and asked.command != TOGGLE and waited < asked.timeout - 1e-6
@@ -300,6 +297,11 @@ class Peer:
             written = asked.written or asked.command != TOGGLE or "stuck device" in world.faults
             demand(bool(written), "§4.3 a toggle is written as often as it is asked", asked)
             world.check_answer(asked, fields)
+
+    def _check_recorded(self, asked: Asked) -> None:
+        recorded = [{"recent": "answered"}.get(outcome, outcome) for outcome in asked.recorded]
+        kept = asked.dropped or not self.life.alive or recorded == [asked.outcome]
+        demand(kept, "journalled, once, in the turn of the reply", asked)
 
     def _received_word(self, line: str, fields: dict[str, str]) -> None:
         first = next(iter(fields))
