@@ -31,11 +31,15 @@ class _Timex(ctypes.Structure):
     _fields_ = (("modes", ctypes.c_uint), ("rest", ctypes.c_ubyte * 252))
 
 
+# Loaded once: each `CDLL` is a class of its own, which only the garbage collector frees.
+_LIBC = ctypes.CDLL(None)
+
+
 def is_synchronised() -> bool:
     """
     Return whether the kernel calls the wall clock synchronized (adjtimex(2)); True if it cannot be asked.
     """
-    adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
+    adjtimex = getattr(_LIBC, "adjtimex", None)
     if adjtimex is None:
         return True
     return int(adjtimex(ctypes.byref(_Timex()))) not in (_TIME_ERROR, -1)

@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 import msgspec
 from klein import Klein
 from twisted.internet.interfaces import IReactorTime
-from werkzeug.exceptions import HTTPException
 
 from usbgate.access.authority import Authority
 from usbgate.access.rights import DEVICE_PATHS
@@ -33,7 +32,7 @@ from usbgate.core.jsonmessages import ApiAlarm, ApiAnswer, ApiAsk, alarm_json, a
 from usbgate.core.model import Action, Selection
 from usbgate.gateway.interfaces import IGateway, IQueries
 from usbgate.web import parameters, schema
-from usbgate.web.calls import HttpCalls, not_found
+from usbgate.web.calls import HttpCalls
 from usbgate.web.channel import client_of, host_of
 from usbgate.web.credentials import Credentials
 from usbgate.web.csvformat import SEPARATORS, CsvFormat
@@ -369,8 +368,6 @@ class Api:
             request.finish()
         else:
             respond(request, HTTPStatus.OK, file.content_type, file.content)
-
-    app.handle_errors(HTTPException)(not_found)  # type: ignore[arg-type]  # klein's annotation is too narrow
 
 
 def _sensors_pieces(now: str, sensors: Iterable[schema.ApiSensor]) -> Iterator[bytes]:

@@ -10,22 +10,19 @@ from functools import wraps
 from http import HTTPStatus
 from inspect import cleandoc
 from typing import Any, NamedTuple, TypeVar, get_type_hints
-from urllib.parse import unquote
 
 import msgspec
 from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
-from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
 from usbgate.access.rights import CALL_ROLES
 from usbgate.access.roles import Role
-from usbgate.core.errors import Denied, Failed, Malformed, RequestError, Unknown
+from usbgate.core.errors import Denied, Failed, Malformed, RequestError
 from usbgate.web.channel import client_of
 from usbgate.web.parameters import NoQuery
-from usbgate.web.problems import HttpProblem, respond_problem, start_problem
+from usbgate.web.problems import HttpProblem, respond_problem
 from usbgate.web.query import read_query
 from usbgate.web.schema import JSON
 from usbgate.web.security import check_type
@@ -164,8 +161,7 @@ class HttpCalls:
                     api.credentials.count(request)
                 else:
                     await api.credentials.admit(request, role)
-                # `Front` has quoted each segment once more, since klein joins them.
-                arguments: dict[str, Any] = {name: unquote(value) for name, value in segments.items()}
+                arguments: dict[str, Any] = {**segments}
                 if query is not None:
                     parameters = read_query(query, request.args, api.wall())
                     if reads_query:
@@ -178,7 +174,7 @@ class HttpCalls:
                     del answer  # larger than its encoding, which alone waits for the client
                     await api.responses.send(request, HTTPStatus.OK, JSON, encoded, {"Cache-Control": "no-store"})
             except CancelledError:
-                raise  # the client has disconnected, and klein knows
+                raise  # the client has disconnected
             except Exception as error:
                 if request.channel is None:  # disconnected, and that was the error
                     raise CancelledError from None
@@ -201,18 +197,6 @@ async def _fail(request: Any, error: Exception) -> None:
         request.channel.transport.abortConnection()
         await Deferred()  # cancelled when the connection is lost
     respond_problem(request, error if isinstance(error, HttpProblem) else HttpProblem(error))
-
-
-def not_found(api: object, request: Any, failure: Failure) -> bytes:
-    """
-    Return the problem for an unknown path, or for a method that the path does not support; klein calls this, and
-    finishes the request.
-    """
-    error = failure.value
-    if isinstance(error, MethodNotAllowed):
-        allow = {"Allow": ", ".join(sorted(error.valid_methods or ()))}
-        return start_problem(request, HttpProblem(Malformed("no such method here"), error.code, allow))
-    return start_problem(request, HttpProblem(Unknown("no such path")))
 
 
 def _read_body(request: Any, kind: type[_Body]) -> _Body:

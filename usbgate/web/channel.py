@@ -17,7 +17,7 @@ from zope.interface import implementer_only
 
 from usbgate.access.roles import Access, Role
 from usbgate.core.errors import Failed
-from usbgate.net.keepalive import bare, keep_alive
+from usbgate.net.keepalive import keep_alive
 from usbgate.net.places import NoPlace, Places, is_local
 from usbgate.web.problems import HttpProblem, respond_problem
 from usbgate.web.security import BODY_LIMIT
@@ -127,13 +127,9 @@ class Channel(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
         Unregister from the site.
-
-        Free what is unsent: a request whose client disconnects leaves cycles, with the transport in them, which stay in
-        memory until the garbage collector comes.
         """
         self.site.closed(self)
         super().connectionLost(reason)
-        bare(self.transport).dataBuffer = b""
 
     def timeoutConnection(self) -> None:
         """

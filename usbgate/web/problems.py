@@ -108,18 +108,7 @@ def respond_problem(request: Any, problem: HttpProblem) -> None:
     """
     Respond with a problem.
     """
-    request.write(start_problem(request, problem))
-    request.finish()
-
-
-def start_problem(request: Any, problem: HttpProblem) -> bytes:
-    """
-    Set status and headers for a problem, and return the body, for callers that let klein finish the request.
-    """
-    headers = {"Cache-Control": "no-store", **problem.headers}
-    body = problem.body()
-    start_response(request, problem.status, CONTENT_TYPE, len(body), headers)
-    return body
+    respond(request, problem.status, CONTENT_TYPE, problem.body(), {"Cache-Control": "no-store", **problem.headers})
 
 
 def start_response(request: Any, status: int, content_type: str, length: int, headers: Mapping[str, str]) -> None:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from functools import cache
 from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin
 from zoneinfo import ZoneInfo
 
@@ -157,8 +158,7 @@ def read_query(kind: type[_Query], arguments: Mapping[bytes, list[bytes]], now: 
         Malformed: The query is not UTF-8, or a parameter is unknown, missing, given twice where it has no list of
             values, or has no valid value.
     """
-    known = {field.name: field.required for field in msgspec.structs.fields(kind)}
-    lists = {field.name for field in msgspec.structs.fields(kind) if _is_list(field.type)}
+    known, lists = _parameters(kind)
     texts: dict[str, str | list[str]] = {}
     for name_bytes, values in arguments.items():
         try:
@@ -183,6 +183,13 @@ def read_query(kind: type[_Query], arguments: Mapping[bytes, list[bytes]], now: 
         name = name.partition("[")[0]  # of a list, the value that is wrong is in the reason
         reason = reason.partition(", got ")[0]
         raise Malformed(_INVALID, f"{name}: {reason[:1].lower()}{reason[1:_REASON_LIMIT]}") from None
+
+
+@cache
+def _parameters(kind: type[msgspec.Struct]) -> tuple[Mapping[str, bool], Set[str]]:
+    # The names of all, with whether each is required, and of those with a list of values.
+    fields = msgspec.structs.fields(kind)
+    return {field.name: field.required for field in fields}, {field.name for field in fields if _is_list(field.type)}
 
 
 def _is_list(annotation: Any) -> bool:

@@ -26,6 +26,7 @@ from usbgate.web.cors import CrossOrigin
 from usbgate.web.credentials import Credentials
 from usbgate.web.events import EventStreams
 from usbgate.web.problems import HttpProblem, respond, respond_problem
+from usbgate.web.routes import Routes
 from usbgate.web.security import HEADERS, RequestGuard
 
 # The default: the page takes 60 when it is opened, and then some each minute; several people can be behind one address.
@@ -82,8 +83,6 @@ class Front(Resource):
                 respond(request, HTTPStatus.PERMANENT_REDIRECT, "text/plain", b"", location)
                 return NOT_DONE_YET
             request.prepath, request.postpath = request.postpath[:depth], request.postpath[depth:]
-        # Klein joins the segments. A `/` that was quoted within one is part of an id, so quote it again.
-        request.postpath = [part.replace(b"%", b"%25").replace(b"/", b"%2F") for part in request.postpath]
         return self._inner.render(request)
 
 
@@ -142,7 +141,7 @@ class Web(Service):
             metrics_limit,
         )
         cross_origin = CrossOrigin(cors)
-        front = Front(RequestGuard(hosts, cross_origin), cross_origin, api.app.resource(), base_path)
+        front = Front(RequestGuard(hosts, cross_origin), cross_origin, Routes(api.app), base_path)
         self.site = WebSite(reactor, front, 2 * max_connections, max_of_address)
 
     def counts(self) -> Mapping[str, int]:

@@ -99,7 +99,10 @@ class StreamedResponse:
         """
         Stop being the request's producer.
         """
-        self._request.unregisterProducer()
+        if self._request.channel is not None:
+            self._request.unregisterProducer()
+        else:  # the connection is lost, and Twisted has not done it
+            self._request.producer = None
 
     def pauseProducing(self) -> None:
         """
