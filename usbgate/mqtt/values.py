@@ -25,8 +25,9 @@ from usbgate.mqtt.topics import Topics
 # Seconds between two values on one topic. The first one goes out at once; nobody looks at ten a second.
 INTERVAL = 0.1
 
-# After a turn that published for some time, so many times longer for all others: values take a quarter of the
-# processor's time at most, however many sensors report.
+# Seconds that a turn publishes; then all others have so many times longer. So values take a quarter of the processor's
+# time at most, however many sensors report.
+TURN = 0.002
 PAUSE = 3.0
 
 _UNCONFIGURED = SensorSettings()
@@ -120,12 +121,15 @@ class Values:
         while self._new:
             began = self._reactor.seconds()
             new, self._new = self._new, {}
+            spent = 0.0
             for sensor, fields in new.items():
                 await self._publisher.room()
-                began_turn = self._reactor.seconds()
+                started = self._reactor.seconds()
                 self._publish(sensor, fields)
-                took = self._reactor.seconds() - began_turn
-                await deferLater(self._reactor, PAUSE * took)
+                spent += self._reactor.seconds() - started
+                if spent >= TURN:
+                    await deferLater(self._reactor, PAUSE * spent)
+                    spent = 0.0
             await deferLater(self._reactor, max(0.0, began + INTERVAL - self._reactor.seconds()))
         self._task = None
 
