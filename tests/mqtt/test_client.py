@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
-from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, formatEvent
@@ -64,13 +63,13 @@ class Broker:
         self.v5 = v5
         self.up = True
         self.transports: list[StringTransport] = []
-        self._protocols: list[Protocol] = []
+        self._protocols: list[IProtocol] = []
 
-    def connect(self, protocolFactory: Factory) -> Deferred[Protocol]:
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
         Accept a connection, or refuse it.
         """
-        connected: Deferred[Protocol] = Deferred()
+        connected: Deferred[IProtocol] = Deferred()
         if not self.up:
             connected.errback(ConnectionRefusedError())
             return connected

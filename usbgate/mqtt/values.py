@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from usbgate.core.fieldline import format_number, format_time
+from usbgate.core.fieldline import format_number, format_time, unit_of
 from usbgate.core.model import DeviceEvent, Event, Reading, ReportEvent
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import IGateway
@@ -148,7 +148,9 @@ class Values:
             alive.append(reading)
             if reading.field in fields:
                 topic = self._topics.value(known.device, sensor, reading.field)
-                self._publisher.publish(topic, spell(reading).encode(), retain=True, expiry=left)
+                value = plain_value(reading)
+                spelled = value if isinstance(value, str) else format_number(value)
+                self._publisher.publish(topic, spelled.encode(), retain=True, expiry=left)
         if alive:
             newest = max(alive, key=lambda reading: reading.at)
             self._publisher.publish(
@@ -163,11 +165,12 @@ class Values:
         return int(settings.stale - max(0, now - reading.at) / 1000)
 
 
-def spell(reading: Reading) -> str:
+def plain_value(reading: Reading) -> float | str:
     """
-    Return the value of a reading alone: a number without its unit, or a text.
+    Return the value of a reading: a number without its unit, or the text, which may be an id such as `0815`.
     """
-    return format_number(reading.value) if reading.value is not None else reading.text or ""
+    value, text = reading.value, reading.text
+    return value if value is not None and (text is None or unit_of(text)) else text or ""
 
 
 def sensor_json(sensor: str, settings: SensorSettings, newest: Reading, readings: Iterable[Reading]) -> bytes:
@@ -181,6 +184,6 @@ def sensor_json(sensor: str, settings: SensorSettings, newest: Reading, readings
             "place": settings.place,
             "device": newest.device,
             "at": format_time(newest.at),
-            "values": {each.field: each.text if each.value is None else each.value for each in readings},
+            "values": {each.field: plain_value(each) for each in readings},
         }
     )

@@ -1,0 +1,278 @@
+"""
+The newest values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.memory_gateway import AT_TEXT, MemoryGateway
+from tests.support.publisher import MemoryPublisher
+from usbgate.core.fieldline import parse_value
+from usbgate.core.model import DeviceEvent, Reading, ReportEvent
+from usbgate.core.settings import SensorSettings
+from usbgate.gateway.interfaces import DeviceSummary, SensorSummary
+from usbgate.mqtt.topics import Topics
+from usbgate.mqtt.values import INTERVAL, Values
+from usbgate.testing import AT
+
+BASE = "usbgate/home/leonardo"
+
+
+class SlowPublisher(MemoryPublisher):
+    """
+    A publisher that has room when the test says so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: deque[Deferred[None]] = deque()
+
+    def room(self) -> Deferred[None]:
+        """
+        Wait for the test.
+        """
+        waiting: Deferred[None] = Deferred(self.waiting.remove)
+        self.waiting.append(waiting)
+        return waiting
+
+
+class ValuesCase(SynchronousTestCase):
+    """
+    Values of a gateway in memory, before the broker is connected.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make them.
+        """
+        self.clock = Clock()
+        self.now = AT
+        self.gateway = MemoryGateway()
+        self.gateway.known_devices = [DeviceSummary("leonardo", "/dev/x", "online", AT)]
+        self.publisher = MemoryPublisher()
+        self.values = Values(self.clock, lambda: self.now, self.gateway, Topics("home"))
+
+    def know(self, sensor: str, device: str = "leonardo", at: int = AT, **values: str) -> ReportEvent:
+        """
+        Let the gateway know values of a sensor; return the event of their report.
+        """
+        kept = [each for each in self.gateway.readings if each.sensor != sensor or each.field not in values]
+        new = [Reading(at, device, sensor, field, *parse_value(text), None, True) for field, text in values.items()]
+        self.gateway.readings = kept + new
+        fields = sorted({each.field for each in self.gateway.readings if each.sensor == sensor})
+        others = [each for each in self.gateway.known_sensors if each.sensor != sensor]
+        self.gateway.known_sensors = [*others, SensorSummary(sensor, "leonardo", fields, at, 1)]
+        return ReportEvent(sensor, device, None, at, tuple(values.items()))
+
+    def report(self, sensor: str, **values: str) -> None:
+        """
+        Report values now.
+        """
+        self.gateway.publish(self.know(sensor, at=self.now, **values))
+
+    def connect(self) -> None:
+        """
+        Connect the broker.
+        """
+        self.values.connected(self.publisher)
+        self.addCleanup(self.values.disconnected)
+        self.run_on(1)
+
+    def run_on(self, seconds: float) -> None:
+        """
+        Let time pass.
+        """
+        for _ in range(20):
+            self.clock.advance(seconds / 20)
+
+    def taken(self) -> dict[str, str]:
+        """
+        Return what was published since the last call, the last message of each topic.
+        """
+        return {each.topic: each.payload.decode() for each in self.publisher.take()}
+
+
+class ConnectedTests(ValuesCase):
+    """
+    When the broker is connected.
+    """
+
+    def test_everything(self) -> None:
+        """
+        The states of the devices are published first, then all values, each alone on a topic of its own and all of a
+        sensor together; all are retained. Numbers have no unit; a text stays as it is, also one that looks like a number.
+        """
+        self.gateway.known_devices.append(DeviceSummary("uno", "/dev/y", "offline", AT))
+        self.gateway.presented["20"] = SensorSettings(name="Bedroom", place="First floor")
+        self.know("20", TEMP="21.5", HUM="40%", STATE="on a_b", ID2="0815")
+        self.connect()
+        published = self.publisher.take()
+        self.assertEqual(
+            [(each.topic, each.payload.decode()) for each in published[:-1]],
+            [
+                (f"{BASE}/_availability", "online"),
+                ("usbgate/home/uno/_availability", "offline"),
+                (f"{BASE}/20/TEMP", "21.5"),
+                (f"{BASE}/20/HUM", "40"),
+                (f"{BASE}/20/STATE", "on a_b"),
+                (f"{BASE}/20/ID2", "0815"),
+            ],
+        )
+        self.assertEqual(published[-1].topic, f"{BASE}/20")
+        self.assertEqual(
+            published[-1].json,
+            {
+                **{"sensor": "20", "name": "Bedroom", "place": "First floor", "device": "leonardo", "at": AT_TEXT},
+                "values": {"TEMP": 21.5, "HUM": 40, "STATE": "on a_b", "ID2": "0815"},
+            },
+        )
+        self.assertTrue(all(each.retain for each in published))
+
+    def test_life(self) -> None:
+        """
+        A value expires when its reading is out of date; what is out of date is not published. A wall clock that was
+        set back makes nobody live longer.
+        """
+        self.gateway.presented["20"] = SensorSettings(stale=60)
+        for field, age in (("NEW", 0), ("OLD", 58_100), ("OUT", 59_500), ("DEAD", 10**9), ("LATER", -(10**6))):
+            self.know("20", at=AT - age, **{field: "1"})
+        self.connect()
+        expiries = {each.topic.rsplit("/", 1)[1]: each.expiry for each in self.publisher.take()}
+        self.assertEqual(expiries, {"_availability": None, "NEW": 60, "OLD": 1, "LATER": 60, "20": 60})
+
+    def test_other_device(self) -> None:
+        """
+        Of a sensor that several devices report, the values are those of the device that is asked.
+        """
+        self.know("20", TEMP="21")
+        self.know("20", "uno", HUM="40")
+        self.connect()
+        self.assertNotIn("usbgate/home/uno/20/HUM", self.taken())
+
+    def test_again(self) -> None:
+        """
+        When the broker is back, everything is published again, but no report that came meanwhile.
+        """
+        self.know("20", TEMP="21")
+        self.connect()
+        self.values.disconnected()
+        self.taken()
+        for number in range(5):
+            self.report("20", TEMP=str(number))
+        self.run_on(1)
+        self.assertEqual(self.taken(), {})
+        self.values.connected(self.publisher)
+        self.run_on(1)
+        payloads = [each.payload for each in self.publisher.take() if each.topic == f"{BASE}/20/TEMP"]
+        self.assertEqual(payloads, [b"4"])
+
+
+class ReportedTests(ValuesCase):
+    """
+    Values that are reported.
+    """
+
+    def setUp(self) -> None:
+        """
+        Connect the broker.
+        """
+        super().setUp()
+        self.connect()
+        self.taken()
+
+    def test_own_topics(self) -> None:
+        """
+        Only the fields of the report are published, so that others show no sign of life; and all together as JSON.
+        """
+        self.report("20", TEMP="21", HUM="40")
+        self.run_on(1)
+        self.assertEqual(set(self.taken()), {f"{BASE}/20/TEMP", f"{BASE}/20/HUM", f"{BASE}/20"})
+        self.report("20", TEMP="22")
+        self.run_on(1)
+        taken = self.taken()
+        self.assertEqual(set(taken), {f"{BASE}/20/TEMP", f"{BASE}/20"})
+        self.assertEqual(json.loads(taken[f"{BASE}/20"])["values"], {"TEMP": 22, "HUM": 40})
+
+    def test_newest_wins(self) -> None:
+        """
+        The first report is published at once; of many that follow, the newest, ten times a second.
+        """
+        self.report("20", TEMP="0")
+        self.clock.advance(0)
+        self.assertEqual(self.taken()[f"{BASE}/20/TEMP"], "0")
+        published = []
+        for number in range(1, 1001):
+            self.report("20", TEMP=str(number))
+            self.clock.advance(0.001)
+            published += [each.payload for each in self.publisher.take() if each.topic == f"{BASE}/20/TEMP"]
+        self.run_on(INTERVAL)
+        published += [each.payload for each in self.publisher.take() if each.topic == f"{BASE}/20/TEMP"]
+        self.assertEqual(published[-1], b"1000")
+        self.assertLessEqual(len(published), 11)
+
+    def test_forgotten(self) -> None:
+        """
+        A sensor that is forgotten before its turn is left out.
+        """
+        self.report("20", TEMP="21")
+        self.gateway.known_sensors.clear()
+        self.run_on(1)
+        self.assertEqual(self.taken(), {})
+
+    def test_device(self) -> None:
+        """
+        The state of a device is published at once.
+        """
+        for state, usable in (("silent", "offline"), ("online", "online"), ("lent", "offline")):
+            self.gateway.publish(DeviceEvent("leonardo", state, AT))
+            self.assertEqual(self.taken(), {f"{BASE}/_availability": usable})
+
+
+class SlowTests(ValuesCase):
+    """
+    A broker that is slow, or is lost while it has not taken everything.
+    """
+
+    def setUp(self) -> None:
+        """
+        Connect it.
+        """
+        super().setUp()
+        self.publisher = self.slow = SlowPublisher()
+        self.connect()
+        self.taken()
+
+    def test_slow(self) -> None:
+        """
+        Sensors wait for their turn, and are published with what is newest then.
+        """
+        for number in range(100):
+            self.report("20", TEMP=str(number))
+            self.report("21", TEMP=str(number))
+            self.run_on(1)
+        self.assertEqual(self.taken(), {})
+        self.assertEqual(len(self.slow.waiting), 1)
+        self.slow.waiting.popleft().callback(None)
+        self.assertEqual(self.taken()[f"{BASE}/20/TEMP"], "99")
+        self.slow.waiting.popleft().callback(None)
+        self.assertEqual(self.taken()[f"{BASE}/21/TEMP"], "99")
+        self.run_on(1)
+        while self.slow.waiting:
+            self.slow.waiting.popleft().callback(None)
+            self.run_on(1)
+        self.assertEqual(self.taken()[f"{BASE}/21/TEMP"], "99")
+
+    def test_lost(self) -> None:
+        """
+        If the broker is lost, nothing more happens, and nothing is left behind.
+        """
+        self.report("20", TEMP="1")
+        self.run_on(1)
+        self.values.disconnected()
+        self.assertEqual((len(self.slow.waiting), self.clock.getDelayedCalls(), self.gateway.subscribers), (0, [], []))
