@@ -17,6 +17,7 @@ from usbgate.config.load import TABLES, find_file, load
 from usbgate.config.settings import (
     CLIENT_KEYS,
     COMMAND_KEYS,
+    CONTROL_KEYS,
     DEVICE_KEYS,
     FIELD_KEYS,
     HTTP_KEYS,
@@ -680,6 +681,10 @@ class ShippedFileTests(SynchronousTestCase):
                 "PROBE": FieldSettings(scale=0.1, offset=-0.4, min=-40.0, max=60.0),
             },
         )
+        self.assertEqual(
+            {name: control.type for name, control in sensor.controls.items()},
+            {"Lamp": "light", "Blind": "cover", "Mode": "select", "Setpoint": "number"},
+        )
         self.assertEqual(settings.commands["TOGGLE"], CommandSettings(coalesce=False))
         self.assertEqual(settings.commands["ON"], CommandSettings(idempotent=True, retries=2))
         self.assertEqual(
@@ -714,6 +719,7 @@ class ShippedFileTests(SynchronousTestCase):
             *options,
             *SENSOR_KEYS,
             *FIELD_KEYS,
+            *CONTROL_KEYS,
             *COMMAND_KEYS,
             *CLIENT_KEYS,
         }

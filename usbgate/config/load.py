@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from usbgate.access.roles import Role
+from usbgate.config.controls import decode_control
 from usbgate.config.devices import check_paths, check_reset, parse_devices
 from usbgate.config.endpoints import absolute_paths
 from usbgate.config.fields import decode_fields
@@ -229,7 +230,11 @@ def _sensor(where: str, name: str, table: Mapping[str, Any]) -> SensorSettings:
     where = f"{where}sensor.{name}."
     tables = _tables(where, "field", keys.pop("field", {}), "[sensor.ID.field.NAME]")
     fields = decode_fields(f"{where}field.", tables)
-    return SensorSettings(**decode(where, keys, SENSOR_KEYS, also=["field"]), fields=fields)
+    tables = _tables(where, "control", keys.pop("control", {}), "[sensor.ID.control.NAME]")
+    controls = {each: decode_control(f"{where}control.", each, table) for each, table in tables.items()}
+    return SensorSettings(
+        **decode(where, keys, SENSOR_KEYS, also=["field", "control"]), fields=fields, controls=controls
+    )
 
 
 def _command(where: str, name: str, table: Mapping[str, Any]) -> CommandSettings:

@@ -35,6 +35,7 @@ from usbgate.config.types import (
     HttpListen,
     JournalLimit,
     Keepalive,
+    Language,
     LineFormat,
     ListenAddress,
     Listens,
@@ -56,11 +57,10 @@ from usbgate.config.types import (
     Users,
     ViewName,
     Window,
-    YesNo,
     keys,
 )
-from usbgate.core.kinds import CommandName, StoreEvery, Text, Wait
-from usbgate.core.settings import FieldSettings, SensorSettings
+from usbgate.core.kinds import CommandName, StoreEvery, Text, Wait, YesNo
+from usbgate.core.settings import ControlSettings, FieldSettings, SensorSettings
 
 
 class DeviceSettings(Struct, frozen=True, kw_only=True):
@@ -202,6 +202,7 @@ class MqttSettings(Struct, frozen=True, kw_only=True):
         role: What the broker's other clients may do.
         discovery: Which sensors Home Assistant learns of: `all`, `configured` or `none`.
         discovery_prefix: The levels with which the topics of Home Assistant's discovery begin.
+        language: Of the names that Home Assistant learns.
     """
 
     broker: Broker
@@ -213,6 +214,7 @@ class MqttSettings(Struct, frozen=True, kw_only=True):
     role: MqttRole = Role.READ
     discovery: Discovery = "all"
     discovery_prefix: TopicPrefix = "homeassistant"
+    language: Language = "en"
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -290,4 +292,4 @@ class Settings(Struct, frozen=True, kw_only=True):
 TOP_KEYS, HTTP_KEYS, DATABASE_KEYS = keys(Settings), keys(HttpSettings), keys(DatabaseSettings)
 MQTT_KEYS = keys(MqttSettings)
 DEVICE_KEYS, COMMAND_KEYS, CLIENT_KEYS = keys(DeviceSettings), keys(CommandSettings), keys(ClientSettings)
-SENSOR_KEYS, FIELD_KEYS = keys(SensorSettings), keys(FieldSettings)
+SENSOR_KEYS, FIELD_KEYS, CONTROL_KEYS = keys(SensorSettings), keys(FieldSettings), keys(ControlSettings)

@@ -235,7 +235,6 @@ def _size(least: str, most: str, example: str) -> Kind:
 
 # The types of settings, each with its kind.
 Folder = Annotated[Path, Kind("a folder", Annotated[str, Meta(min_length=1)], Path)]
-YesNo = Annotated[bool, Kind("true or false", bool)]
 Count = Annotated[int, Kind("an integer above 0", Annotated[int, Meta(gt=0)])]
 Retries = Annotated[int, Kind("an integer from 0 to 20", Annotated[int, Meta(ge=0, le=20)])]
 Window = Annotated[int, Kind("an integer from 1 to 64", Annotated[int, Meta(ge=1, le=64)])]
@@ -330,6 +329,7 @@ MqttRole = Annotated[
     Kind('"read", "ask" or "command"', Literal["read", "ask", "command"], lambda name: Role[name.upper()]),
 ]
 Discovery = Annotated[str, Kind('"all", "configured" or "none"', Literal["all", "configured", "none"])]
+Language = Annotated[str, Kind('"en" or "fr"', Literal["en", "fr"])]
 TopicPrefix = Annotated[
     str, matching('levels of a topic such as "homeassistant"', r"[^/+#$\x00-\x1f][^+#\x00-\x1f]*(?<!/)")
 ]

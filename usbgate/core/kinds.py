@@ -21,6 +21,7 @@ from usbgate.core.model import Button
 from usbgate.core.units import parse_duration
 
 LANGUAGES = frozenset({"en", "fr"})  # of the page
+VALUE = "{}"  # in the command of a control, the argument that is the value
 
 
 def _as_it_is(value: Any) -> Any:
@@ -119,6 +120,12 @@ def _parse_buttons(buttons: Mapping[str, str]) -> tuple[Button, ...]:
 
 
 def _parse_button(label: str, text: str) -> Button:
+    if not label.strip():
+        raise ValueError("no label")
+    return Button(label, *_parse_sent(text))
+
+
+def _parse_sent(text: str) -> tuple[str, dict[str, str]]:
     command, *words = text.split() or [""]
     arguments = {}
     for word in words:
@@ -127,9 +134,31 @@ def _parse_button(label: str, text: str) -> Button:
         if not equals or not key or key in RESERVED or key in arguments:
             raise ValueError(f"not an argument: {word!r}")
         arguments[key] = _parse_text(value)
-    if not label.strip():
-        raise ValueError("no label")
-    return Button(label, _parse_text(command), arguments)
+    return _parse_text(command), arguments
+
+
+def _parse_control_command(text: str) -> Button:
+    return Button("", *_parse_sent(text))
+
+
+def _parse_setter(text: str) -> Button:
+    command, arguments = _parse_sent(text)
+    if [*arguments.values()].count(VALUE) != 1:
+        raise ValueError(f"no argument that is {VALUE}: {text!r}")
+    return Button("", command, arguments)
+
+
+def _parse_options(options: Sequence[str]) -> tuple[str, ...]:
+    if len(set(options)) < len(options):
+        raise ValueError("given twice")
+    return tuple(map(_parse_text, options))
+
+
+def _parse_field_name(text: str) -> str:
+    name = read_name(text)
+    if not name:
+        raise ValueError(f"not the name of a field: {text!r}")
+    return name
 
 
 def _parse_texts(held: str | Mapping[str, str]) -> str | Mapping[str, str]:
@@ -161,6 +190,8 @@ def _parse_field_kind(name: str) -> str:
 Text = Annotated[str, Kind("a non-empty text without `_KEY:`", parse=_parse_text)]
 CommandName = Annotated[str, Kind("a command, without whitespace", parse=_parse_command)]
 DeviceName = Annotated[str, matching("letters, digits, dot, colon and hyphen", "[A-Za-z0-9.:-]+")]
+FieldName = Annotated[str, Kind("the name of a field such as TEMP", parse=_parse_field_name)]
+YesNo = Annotated[bool, Kind("true or false", bool)]
 Decimals = Annotated[int, Kind("an integer from 0 to 9", Annotated[int, Meta(ge=0, le=9)])]
 Number = Annotated[float, Kind("a number such as -0.4", float, _finite)]
 Scale = Annotated[float, Kind("a number other than 0 such as 0.1", float, _not_zero)]
@@ -202,3 +233,19 @@ ValueTexts = Annotated[
     ),
 ]
 AlarmCondition = Annotated[Condition, Kind('a condition such as "> 60", "== 1" or "!= OK"', parse=Condition.parse)]
+
+# Controls.
+ControlType = Annotated[
+    str, matching('"switch", "light", "cover", "number" or "select"', "switch|light|cover|number|select")
+]
+ControlCommand = Annotated[Button, Kind('a command such as "ON" or "L LEVEL=50"', parse=_parse_control_command)]
+Setter = Annotated[
+    Button, Kind(f'a command with one argument that is {VALUE}, such as "L LEVEL={VALUE}"', parse=_parse_setter)
+]
+Step = Annotated[float, Kind("a number from 0.001", Annotated[float, Meta(ge=0.001)])]
+Options = Annotated[
+    tuple[str, ...],
+    Kind(
+        'different texts such as ["AUTO", "OFF"]', Annotated[tuple[str, ...], Meta(min_length=1)], parse=_parse_options
+    ),
+]

@@ -17,18 +17,25 @@ from usbgate.core.kinds import (
     AlarmCondition,
     Buttons,
     CommandName,
+    ControlCommand,
+    ControlType,
     Decimals,
     DeviceName,
     FieldKindName,
+    FieldName,
     Number,
+    Options,
     PollEvery,
     Scale,
+    Setter,
     Stale,
+    Step,
     StoreEvery,
     Text,
     Texts,
     ValueTexts,
     Wait,
+    YesNo,
 )
 
 
@@ -47,6 +54,7 @@ class FieldSettings(Struct, frozen=True, kw_only=True):
         offset: What is then added.
         min: What is shown is not plausible below that; None for no limit.
         max: Likewise, above that.
+        never_falls: Whether it counts up, as an electricity meter does, so that a lower number is a new beginning.
         rank: How late the page shows it among the fields of its sensor, as its dialect orders them; no setting.
     """
 
@@ -60,6 +68,7 @@ class FieldSettings(Struct, frozen=True, kw_only=True):
     offset: Number = 0.0
     min: Number | None = None
     max: Number | None = None
+    never_falls: YesNo = False
     rank: float = inf
 
     @property
@@ -96,8 +105,44 @@ class FieldSettings(Struct, frozen=True, kw_only=True):
             values=self.values or known.values,
             unit=self.unit if self.unit is not None else unit,
             decimals=self.decimals if self.decimals is not None else known.decimals,
+            never_falls=self.never_falls or known.never_falls,
             rank=known.rank,
         )
+
+
+class ControlSettings(Struct, frozen=True, kw_only=True):
+    """
+    What Home Assistant controls a sensor by: `[sensor.ID.control.NAME]`. The labels of the commands are empty.
+
+    Attributes:
+        type: Home Assistant's name for it; `usbgate.config.controls` knows which has which of the following.
+        state: The field, in upper case, whose values are its states; None if there is none.
+        on: The command that switches it on.
+        off: The command that switches it off.
+        open: The command that opens it.
+        close: The command that closes it.
+        stop: The command that stops it.
+        set: The command that sets it to the value `usbgate.core.kinds.VALUE`.
+        level: The field, in upper case, whose values are those that `set` sets a light to.
+        min: The lowest value.
+        max: The highest value.
+        step: The steps between values.
+        options: The values to choose from.
+    """
+
+    type: ControlType
+    state: FieldName | None = None
+    on: ControlCommand | None = None
+    off: ControlCommand | None = None
+    open: ControlCommand | None = None
+    close: ControlCommand | None = None
+    stop: ControlCommand | None = None
+    set: Setter | None = None
+    level: FieldName | None = None
+    min: Number = 0.0
+    max: Number = 100.0
+    step: Step = 1.0
+    options: Options = ()
 
 
 class SensorSettings(Struct, frozen=True, kw_only=True):
@@ -117,6 +162,7 @@ class SensorSettings(Struct, frozen=True, kw_only=True):
         stale: Seconds after which its newest reading is out of date.
         commands: The buttons that the page shows.
         fields: Its fields, by key in upper case.
+        controls: What Home Assistant controls it by, by name.
     """
 
     name: Text | None = None
@@ -130,3 +176,4 @@ class SensorSettings(Struct, frozen=True, kw_only=True):
     stale: Stale = 3600.0
     commands: Buttons = ()
     fields: dict[str, FieldSettings] = {}
+    controls: dict[str, ControlSettings] = {}

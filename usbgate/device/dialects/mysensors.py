@@ -87,7 +87,7 @@ _FIELDS: Mapping[str, Mapping[str, object]] = {
     "BATTERY": {"kind": "battery"},
     "PRESSURE": {"kind": "atmospheric_pressure"},
     "WATT": {"kind": "power"},
-    "KWH": {"kind": "energy"},
+    "KWH": {"kind": "energy", "never_falls": True},
     "VOLTAGE": {"kind": "voltage"},
     "CURRENT": {"kind": "current"},
     "STATUS": {"kind": "switch"},

@@ -38,7 +38,7 @@ _TIME = re.compile(r"[0-9]{12}[SW]?")
 # The units of values that are plain numbers, where `_FIELDS` has none.
 _UNITS = frozenset({"kWh", "kW", "kvarh", "kvar", "kVA", "V", "A", "Hz", "m3", "GJ", "s"})
 
-_ENERGY: Mapping[str, object] = {"kind": "energy", "unit": "kWh", "decimals": 3}
+_ENERGY: Mapping[str, object] = {"kind": "energy", "unit": "kWh", "decimals": 3, "never_falls": True}
 _POWER: Mapping[str, object] = {"kind": "power", "unit": "kW", "decimals": 3}
 
 # What is measured of each phase as well.
@@ -75,7 +75,7 @@ _FIELDS: Mapping[str, Mapping[str, object]] = {
         f"MBUS{n}{end}": labelled(f"Meter {n}{en}", f"Compteur {n}{fr}", **keys)
         for n in "1234"
         for end, en, fr, keys in (
-            ("", "", "", {"unit": "m³", "decimals": 3}),
+            ("", "", "", {"unit": "m³", "decimals": 3, "never_falls": True}),
             ("-AT", ", read at", ", relevé à", {}),
             ("-TYPE", ", medium", ", fluide", {"values": _MEDIA}),
             ("-METER", ", identifier", ", identifiant", {}),

@@ -36,7 +36,7 @@ _NUMBERS = re.compile(
     r"|SMAX(SN[1-3]?|IN)(-1)?|CCA[SI]N(-1)?"
 )
 
-_ENERGY: Mapping[str, object] = {"kind": "energy", "unit": "Wh", "decimals": 0}
+_ENERGY: Mapping[str, object] = {"kind": "energy", "unit": "Wh", "decimals": 0, "never_falls": True}
 _APPARENT: Mapping[str, object] = {"kind": "apparent_power", "unit": "VA"}
 _CURRENT: Mapping[str, object] = {"kind": "current", "decimals": 0}
 _VOLTAGE: Mapping[str, object] = {"kind": "voltage", "decimals": 0}
