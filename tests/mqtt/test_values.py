@@ -106,7 +106,7 @@ class ConnectedTests(ValuesCase):
     def test_everything(self) -> None:
         """
         The states of the devices are published first, then all values, each alone on a topic of its own and all of a
-        sensor together; all are retained. Numbers have no unit; a text stays as it is, also one that looks like a number.
+        sensor together; all are retained. Numbers have no unit; a text stays as it is, also one like 0815.
         """
         self.gateway.known_devices.append(DeviceSummary("uno", "/dev/y", "offline", AT))
         self.gateway.presented["20"] = SensorSettings(name="Bedroom", place="First floor")

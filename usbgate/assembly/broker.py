@@ -15,15 +15,18 @@ from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from usbgate.access.authority import Authority
+from usbgate.access.roles import Role
 from usbgate.config.settings import MqttSettings, Settings
 from usbgate.config.types import ConfigError
 from usbgate.core.clock import IClock
 from usbgate.core.endpointstring import split_endpoint
 from usbgate.core.extras import TLS, install_command
 from usbgate.gateway.gateway import Gateway
+from usbgate.mqtt.announcer import Announcer
 from usbgate.mqtt.asking import Asking
 from usbgate.mqtt.client import MqttClient
 from usbgate.mqtt.connection import Login
+from usbgate.mqtt.discovery import Discovery
 from usbgate.mqtt.events import EventTopics
 from usbgate.mqtt.interfaces import ISubscriber
 from usbgate.mqtt.topics import PREFIX, Topics, escape
@@ -41,7 +44,7 @@ def make_client(
     authority: Authority,
     name: str,
     environ: Mapping[str, str] = os.environ,
-) -> IService:
+) -> tuple[IService, Callable[[], None]]:
     """
     Make the client of the broker; the gateway then shows its status.
 
@@ -55,11 +58,16 @@ def make_client(
         name: Its name.
         environ: The environment, for the password.
 
+    Returns:
+        The client, and what to call when the settings of sensors have changed.
+
     Raises:
         ConfigError: The broker needs TLS, which is not installed, or a file that can't be used.
     """
     topics = Topics(name)
     endpoint, verify = _endpoint(reactor, mqtt)
+    values = Values(reactor, clock.wall, gateway, topics)
+    announcer = Announcer(reactor, gateway, _discovery(mqtt, name), extent=mqtt.discovery, changed=values.again)
     events = EventTopics(reactor, gateway, topics, clock.wall)
     asking = Asking(
         reactor,
@@ -72,14 +80,25 @@ def make_client(
         settings.client_requests_per_second,
     )
     subscribers: Sequence[ISubscriber] = [
-        Values(reactor, clock.wall, gateway, topics),
+        values,
+        announcer,
         events,
         asking,
     ]
     login = partial(_login, mqtt, topics, f"usbgate-{escape(name)}", verify, environ)
     client = MqttClient(reactor, endpoint, login, mqtt.broker, subscribers)
     gateway.queries.broker_status = lambda: replace(client.status(), unasked=asking.refused)
-    return client
+
+    def refresh() -> None:
+        values.refresh()
+        announcer.refresh()
+
+    return client, refresh
+
+
+def _discovery(mqtt: MqttSettings, name: str) -> Discovery:
+    may_command = mqtt.role >= Role.COMMAND
+    return Discovery(name, prefix=mqtt.discovery_prefix, language=mqtt.language, commands=may_command)
 
 
 def _endpoint(reactor: Any, mqtt: MqttSettings) -> tuple[IStreamClientEndpoint, Callable[[object], str | None] | None]:

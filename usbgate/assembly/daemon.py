@@ -96,12 +96,15 @@ def build(
     )
     patience = sensor_patience(settings.sensors)  # shared by all devices
 
+    sensors_changed = [gateway.sensors_changed]
+
     def take_over(loaded: Settings) -> None:
         settings.sensors.clear()  # all parts share it
         settings.sensors.update(loaded.sensors)
         patience.clear()
         patience.update(sensor_patience(loaded.sensors))
-        gateway.sensors_changed()
+        for changed in sensors_changed:
+            changed()
         authority.rules = [client.rule for client in loaded.clients]
 
     daemon = Daemon(start_failed, log_writer)
@@ -133,8 +136,9 @@ def build(
         # Imported only if needed, since it takes time and memory.
         from usbgate.assembly.broker import make_client
 
-        mqtt = make_client(reactor, clock, settings, settings.mqtt, gateway, authority, own_name)
+        mqtt, refresh = make_client(reactor, clock, settings, settings.mqtt, gateway, authority, own_name)
         mqtt.setServiceParent(neighbours)
+        sensors_changed.append(refresh)
     neighbours.setServiceParent(daemon)
     gateway.setServiceParent(daemon)
     TokenAudit(reactor, tokens, gateway.record).setServiceParent(daemon)

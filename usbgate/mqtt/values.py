@@ -15,11 +15,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from usbgate.core.fieldline import format_number, format_time, unit_of
+from usbgate.core.fieldline import format_number, format_time
 from usbgate.core.model import DeviceEvent, Event, Reading, ReportEvent
 from usbgate.core.settings import SensorSettings
-from usbgate.gateway.interfaces import IGateway
+from usbgate.gateway.interfaces import IGateway, SensorSummary
 from usbgate.mqtt.interfaces import IPublisher, ISubscriber, Message
+from usbgate.mqtt.lonezeros import LoneZeros
+from usbgate.mqtt.spelling import plain_value
 from usbgate.mqtt.topics import Topics
 
 # Seconds between two values on one topic. The first one goes out at once; nobody looks at ten a second.
@@ -55,6 +57,7 @@ class Values:
         self._wall = wall
         self._gateway = gateway
         self._topics = topics
+        self._lone_zeros = LoneZeros()
         self._new: dict[str, set[str]] = {}  # fields with a new value, by sensor
         self._unsubscribe: Callable[[], None] | None = None
         self._task: Deferred[None] | None = None  # publishes, while there is something to publish
@@ -68,7 +71,7 @@ class Values:
         for device in self._gateway.queries.devices():
             self._publish_state(device.name, device.state)
         self._new.clear()
-        self._run(self._publish_all())
+        self.refresh()
 
     def received(self, message: Message) -> None:
         """
@@ -111,10 +114,26 @@ class Values:
         if not failure.check(CancelledError):
             self.log.failure("values are no longer published", failure)
 
-    async def _publish_all(self) -> None:
-        for summary in self._gateway.queries.sensors():
-            self._new.setdefault(summary.sensor, set()).update(summary.fields)
-        await self._publish_new()
+    def again(self, sensor: str) -> None:
+        """
+        Publish the values of a sensor again, soon.
+        """
+        known = self._gateway.queries.sensor(sensor)
+        if known is not None and self._unsubscribe is not None:
+            self._mark(known)
+
+    def refresh(self) -> None:
+        """
+        Publish all values again, as after a change of the settings.
+        """
+        if self._unsubscribe is not None:
+            for known in self._gateway.queries.sensors():
+                self._mark(known)
+
+    def _mark(self, known: SensorSummary) -> None:
+        self._new.setdefault(known.sensor, set()).update(known.fields)
+        if self._task is None:
+            self._run(self._publish_new())
 
     async def _publish_new(self) -> None:
         await deferLater(self._reactor, 0)  # all reports of one chunk
@@ -143,7 +162,7 @@ class Values:
         alive: list[Reading] = []
         for reading in queries.last(sensor, None):
             left = self._left(reading, settings, now)
-            if reading.device != known.device or left < 1:
+            if reading.device != known.device or left < 1 or self._is_held(reading):
                 continue
             alive.append(reading)
             if reading.field in fields:
@@ -160,17 +179,13 @@ class Values:
                 expiry=self._left(newest, settings, now),
             )
 
+    def _is_held(self, reading: Reading) -> bool:
+        counts = reading.value == 0.0 and not self._gateway.queries.field_settings(reading).never_falls
+        return not counts and self._lone_zeros.holds(reading)
+
     def _left(self, reading: Reading, settings: SensorSettings, now: int) -> int:
         # Whole seconds until the reading is out of date. The wall clock may have been set back since.
         return int(settings.stale - max(0, now - reading.at) / 1000)
-
-
-def plain_value(reading: Reading) -> float | str:
-    """
-    Return the value of a reading: a number without its unit, or the text, which may be an id such as `0815`.
-    """
-    value, text = reading.value, reading.text
-    return value if value is not None and (text is None or unit_of(text)) else text or ""
 
 
 def sensor_json(sensor: str, settings: SensorSettings, newest: Reading, readings: Iterable[Reading]) -> bytes:

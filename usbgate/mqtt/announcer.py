@@ -1,0 +1,281 @@
+"""
+When Home Assistant's discovery messages are published, and removed (docs/mqtt.md, "Home Assistant").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import NamedTuple
+
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from usbgate.core.fieldline import parse_value
+from usbgate.core.model import Event, ReportEvent
+from usbgate.core.settings import SensorSettings
+from usbgate.gateway.interfaces import IGateway
+from usbgate.mqtt.discovery import Discovery, Payload, removed
+from usbgate.mqtt.entities import Field
+from usbgate.mqtt.interfaces import IPublisher, ISubscriber, Message
+
+# While Home Assistant sets up what a message announced, another one for the same device makes it lose components.
+GATHER = 2.0  # seconds
+
+# 50 messages a second leave Home Assistant and the reactor time for others.
+TURN = 0.1  # seconds
+MESSAGES_A_TURN = 5
+DEVICES_A_TURN = 500  # that are queued
+
+DEVICES_LIMIT = 20_000  # with a message of ours, which any client of the broker can make up
+MESSAGE_LIMIT = 1 << 20  # bytes
+
+_UNCONFIGURED = SensorSettings()
+
+
+class _Component(msgspec.Struct):
+    # What is to be known of a component. One without an id removes another.
+    platform: str
+    unique_id: str = ""
+    state_class: str | None = None
+
+
+class _Message(msgspec.Struct):
+    components: dict[str, _Component] = {}
+
+
+class _Announced(NamedTuple):
+    # What the broker has of a device of Home Assistant: the hash of the message, and its components.
+    message: int
+    components: Mapping[str, _Component]
+
+
+class _Shown(NamedTuple):
+    # What the last message of a sensor shows.
+    device: str
+    fields: frozenset[str]
+    texts: frozenset[str]  # those that are not numbers
+
+
+@implementer(ISubscriber)
+class Announcer:
+    """
+    Publishes the discovery messages of the gateway and its sensors: those of all at each connection and when Home
+    Assistant starts, and that of a sensor when something of it changed. Removes those of what is no more.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        gateway: IGateway,
+        discovery: Discovery,
+        *,
+        extent: str = "all",
+        changed: Callable[[str], None] = lambda sensor: None,
+    ) -> None:
+        """
+        Args:
+            reactor: For later turns.
+            gateway: What is announced.
+            discovery: Makes the messages.
+            extent: Whether `all` sensors are announced, only those `configured`, or `none`.
+            changed: Called with a sensor whose message is another one than before: until its values are published
+                again, Home Assistant shows them as unavailable.
+        """
+        self.filters: Sequence[str] = (discovery.filter, discovery.birth)
+        self._reactor = reactor
+        self._queries = gateway.queries
+        self._subscribe = gateway.subscribe
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self._discovery = discovery
+        self._extent = extent
+        self._changed = changed
+        self._publisher: IPublisher | None = None
+        self._task: Deferred[None] | None = None  # announces, while something is due
+        # Devices of Home Assistant: the gateway, and the sensors.
+        self._announced: dict[str, _Announced] = {}
+        self._due: dict[str, float] = {}  # when, the earliest first
+        self._others: Iterator[str] | None = None  # that will be due as well
+        self._shown: dict[str, _Shown] = {}  # by sensor
+
+    def connected(self, publisher: IPublisher) -> None:
+        self._publisher = publisher
+        self._announced.clear()  # the broker sends what it has
+        self._unsubscribe = self._subscribe(self._receive)
+        self.refresh()
+
+    def received(self, message: Message) -> None:
+        if message.topic == self._discovery.birth:
+            if message.payload == b"online" and not message.retained:
+                self.refresh()
+        elif (device := self._discovery.device_of(message.topic)) is not None:
+            self._learn(device, message.payload)
+
+    def disconnected(self) -> None:
+        self._publisher = None
+        self._unsubscribe()
+        self._due.clear()
+        self._others = None
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+
+    def refresh(self) -> None:
+        """
+        Announce everything, as after a change of the settings, and remove what is no more.
+        """
+        sensors = chain(list(self._queries.sensor_settings()), (known.sensor for known in self._queries.sensors()))
+        self._others = chain(map(self._discovery.device, sensors), list(self._announced))
+        self._mark(self._discovery.gateway)
+
+    # What changes.
+
+    def _receive(self, event: Event) -> None:
+        if isinstance(event, ReportEvent) and self._is_new(event):
+            self._mark(self._discovery.device(event.sensor))
+
+    def _is_new(self, event: ReportEvent) -> bool:
+        shown = self._shown.get(event.sensor)
+        if shown is None:
+            return self._is_wanted(event.sensor)
+        if event.device != shown.device:
+            known = self._queries.sensor(event.sensor)
+            return known is not None and known.device == event.device
+        return any(
+            field not in shown.fields or (field in shown.texts and parse_value(text)[1] is None)
+            for field, text in event.values
+        )
+
+    def _is_wanted(self, sensor: str) -> bool:
+        return self._extent == "all" or (self._extent == "configured" and sensor in self._queries.sensor_settings())
+
+    def _learn(self, device: str, message: bytes) -> None:
+        # The broker has a message: one of an earlier run, or our own; or an empty one of Home Assistant, where somebody
+        # removed the device.
+        known = self._announced.get(device)
+        if not message:
+            self._announced.pop(device, None)
+        elif len(self._announced) < DEVICES_LIMIT if known is None else known.message != hash(message):
+            self._announced[device] = _Announced(hash(message), _components(message))
+            self._mark(device)
+
+    # Turns.
+
+    def _mark(self, device: str) -> None:
+        if self._publisher is not None:
+            self._due.setdefault(device, self._reactor.seconds() + GATHER)
+            if self._task is None:
+                self._task = Deferred.fromCoroutine(self._announce_all(self._publisher))
+                self._task.addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self.log.failure("sensors are no longer announced to Home Assistant", failure)
+
+    async def _announce_all(self, publisher: IPublisher) -> None:
+        while self._due or self._others is not None:
+            first = next(iter(self._due.values())) - self._reactor.seconds() if self._others is None else 0.0
+            await deferLater(self._reactor, max(TURN, first))
+            await publisher.room()
+            if self._others is not None:
+                self._queue(self._others)
+            now = self._reactor.seconds()
+            for device, at in list(islice(self._due.items(), MESSAGES_A_TURN)):
+                if at <= now:
+                    self._announce(device, publisher)
+        self._task = None
+
+    def _queue(self, others: Iterator[str]) -> None:
+        at = self._reactor.seconds() + GATHER
+        some = list(islice(others, DEVICES_A_TURN))
+        for device in some:
+            self._due.setdefault(device, at)
+        if not some:
+            self._others = None
+
+    def _announce(self, device: str, publisher: IPublisher) -> None:
+        sensor = self._discovery.sensor(device)
+        known = self._announced.get(device)
+        before = {} if known is None else known.components
+        payload = self._gateway_payload(device) if sensor is None else self._sensor_payload(sensor, before)
+        if payload is None or (known is None and (not payload or len(self._announced) >= DEVICES_LIMIT)):
+            del self._due[device]
+            return
+        message = b""
+        gone = {}
+        if payload:
+            components = payload["components"]
+            gone = {key: removed(each.platform) for key, each in before.items() if key not in components}
+            message = msgspec.json.encode({**payload, "components": components | gone})
+        if not publisher.publish(self._discovery.topic(device), message, retain=True):
+            return
+        del self._due[device]
+        if payload:
+            self._announced[device] = _Announced(hash(message), _components(message))
+        else:
+            self._announced.pop(device)
+            self._shown.pop(sensor or "", None)
+        if gone:
+            self._mark(device)  # without them
+        if sensor is not None and (known is None or known.message != hash(message)):
+            self._changed(sensor)
+
+    # Messages: None leaves the one that the broker has, an empty one removes the device.
+
+    def _gateway_payload(self, device: str) -> Payload | None:
+        if device != self._discovery.gateway:
+            return None
+        if self._extent == "none":
+            return {}
+        return self._discovery.gateway_message([each.name for each in self._queries.devices()])
+
+    def _sensor_payload(self, sensor: str, before: Mapping[str, _Component]) -> Payload | None:
+        if not self._is_wanted(sensor):
+            return {}
+        settings = self._queries.sensor_settings().get(sensor)
+        known = self._queries.sensor(sensor)
+        if known is None and settings is None:
+            # One of an earlier run, which may report again; or one of this run, which is another one now.
+            return {} if sensor in self._shown else None
+        settings = settings or _UNCONFIGURED
+        device = known.device if known is not None else self._only_device(settings)
+        if device is None:
+            return None
+        fields = []
+        about = dict(settings.fields)
+        for reading in self._queries.last(sensor, None):
+            if reading.device == device:
+                about[reading.field] = self._queries.field_settings(reading)
+                shown = before.get(self._discovery.number_key(reading.field))
+                was_number = shown is not None and shown.state_class is not None
+                fields.append(Field(reading, about[reading.field], was_number))
+        fields.sort(key=lambda field: (field.settings.rank, field.reading.field))
+        self._shown[sensor] = _Shown(
+            device,
+            frozenset(field.reading.field for field in fields),
+            frozenset(field.reading.field for field in fields if not field.is_number),
+        )
+        payload = self._discovery.sensor_message(sensor, device, settings, fields, about)
+        return payload if payload["components"] else {}
+
+    def _only_device(self, settings: SensorSettings) -> str | None:
+        devices = [each.name for each in self._queries.devices()]
+        return settings.device or (devices[0] if len(devices) == 1 else None)
+
+
+def _components(message: bytes) -> Mapping[str, _Component]:
+    # Those of a message that the broker has, which may be anybody's.
+    if len(message) > MESSAGE_LIMIT:
+        return {}
+    try:
+        found = msgspec.json.decode(message, type=_Message).components
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return {key: each for key, each in found.items() if each.unique_id}
