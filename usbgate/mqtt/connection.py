@@ -26,6 +26,7 @@ from zope.interface import Interface, implementer
 
 from usbgate.mqtt.codec import PACKET_LIMIT, Codec, Wire
 from usbgate.mqtt.interfaces import Message
+from usbgate.net.quickack import quick_ack
 
 HANDSHAKE = 10.0  # seconds for TLS, CONNACK and SUBACK; a broker that accepts and says nothing is not waited for longer
 
@@ -147,6 +148,7 @@ class Connection(Protocol):
         self._ready = self._closing = self._lost = False
         self._done: Deferred[None] | None = None
         self._wire = Wire(self._write, self._paho_closes)
+        self._acknowledge: Callable[[], None] = lambda: None
         self._codec = self._make_codec()
         self._misc = LoopingCall(self._codec.loop_misc)
         self._misc.clock = reactor
@@ -186,6 +188,7 @@ class Connection(Protocol):
         self._transport: Any = self.transport
         if ITCPTransport.providedBy(self._transport):
             self._transport.setTcpNoDelay(True)
+            self._acknowledge = quick_ack(self._transport)
         self._limit = self._reactor.callLater(HANDSHAKE, self._too_late)
         if self._login.verify is None:
             self._connect()
@@ -219,6 +222,7 @@ class Connection(Protocol):
         """
         Read packets, for a few milliseconds in each reactor turn.
         """
+        self._acknowledge()
         self._wire.feed(data)
         if self._later is None:
             self._read()

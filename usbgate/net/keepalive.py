@@ -23,12 +23,20 @@ def keep_alive(transport: ITCPTransport) -> None:
     probes for a minute (`tcp_fin_timeout`).
     """
     transport.setTcpKeepAlive(True)
-    handle = bare(transport).getHandle()
-    # The transport of a Unix socket provides ITCPTransport, too.
-    if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6):
+    handle = tcp_socket(transport)
+    if handle is not None:
         for name, value in _PROBES:
             if hasattr(socket, name):
                 handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def tcp_socket(transport: ITCPTransport) -> socket.socket | None:
+    """
+    Return the socket of a transport; None if it is not of TCP: that of a Unix socket provides ITCPTransport, too.
+    """
+    handle = bare(transport).getHandle()
+    is_tcp = isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6)
+    return handle if is_tcp else None
 
 
 def bare(transport: object) -> Any:
