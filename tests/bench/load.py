@@ -18,6 +18,7 @@ from array import array
 from typing import Any
 
 from tests.bench.asking import Crowd, Timing, ask, connect, connect_all, direct, quantile, together
+from tests.bench.mqttasking import MqttCrowd
 from tests.bench.neighbours import besiege
 
 
@@ -141,7 +142,22 @@ def ask_in_slices(port: int, clients: int, echo: bool) -> dict[str, Any]:
     for _ in range(clients):
         sockets.append(connect(port))
         time.sleep(0.002)  # no faster than any gateway accepts them, see `connect_all`
-    crowd = Crowd(sockets, echo)
+    return _in_slices(Crowd(sockets, echo))
+
+
+def ask_mqtt_in_slices(port: int, topic: str, clients: int) -> dict[str, Any]:
+    """
+    The same over MQTT.
+
+    Args:
+        port: The port of the broker.
+        topic: Where to ask.
+        clients: The number of questions at a time.
+    """
+    return _in_slices(MqttCrowd(port, topic, clients))
+
+
+def _in_slices(crowd: Crowd | MqttCrowd) -> dict[str, Any]:
     print("{}", flush=True)  # they are connected
     for line in sys.stdin.buffer:
         seconds, rate = map(float, line.split())
@@ -156,7 +172,7 @@ def main(plan: str) -> None:
     Call the function that a JSON text names as `does`, with its other values as arguments.
     """
     arguments = json.loads(plan)
-    functions = (ask, ask_in_slices, direct, together, drain, watch, hold, besiege)
+    functions = (ask, ask_in_slices, ask_mqtt_in_slices, direct, together, drain, watch, hold, besiege)
     does = {function.__name__: function for function in functions}
     begun, cpu = time.monotonic(), time.process_time()
     results = does[arguments.pop("does")](**arguments)

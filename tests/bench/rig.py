@@ -140,6 +140,7 @@ class Rig:
         state: Path | None = None,
         http: str = "none",
         trace: Path | None = None,
+        broker: str | None = None,
         **keys: object,
     ) -> Iterator[Daemon]:
         """
@@ -152,17 +153,24 @@ class Rig:
             state: Its state folder; None for a new one.
             http: Where its page is.
             trace: Where it writes what held its reactor, when it has stopped; None for no trace.
+            broker: The endpoint of an MQTT broker, whose clients may command; None for none.
             keys: More keys of the configuration.
         """
         state = state or self.new_path("state")
         config = state.with_suffix(".toml")
         configuration = {"gateway": GATEWAY, "database": database, **keys}
-        table = {"path": str(device.path), "window": 64, "buffer": 0}
+        tables: dict[str, dict[str, object]] = {
+            "": configuration,
+            "[device.bench]": {"path": str(device.path), "window": 64, "buffer": 0},
+        }
+        if broker is not None:
+            tables["[mqtt]"] = {"broker": broker, "role": "command"}
         # A JSON text is a TOML text, too.
         config.write_text(
-            "".join(f"{key} = {json.dumps(value)}\n" for key, value in configuration.items())
-            + "[device.bench]\n"
-            + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+            "".join(
+                f"{head}\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+                for head, table in tables.items()
+            )
         )
         code = RUN if trace is None else f"from tests.bench.traced import run; run({str(trace)!r})"
         # A quick one is forked, which saves the time of its imports.

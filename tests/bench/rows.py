@@ -9,6 +9,7 @@ from tests.bench.browsing import BROWSING
 from tests.bench.holds import HOLDS
 from tests.bench.hostile import HOSTILE
 from tests.bench.idle import IDLE, START
+from tests.bench.mqtt import MQTT
 from tests.bench.queries import QUERIES
 from tests.bench.roundtrip import COALESCING, ROUND_TRIP, UNDER_FLOW
 from tests.bench.spoiled import SPOILED
@@ -24,6 +25,7 @@ _ALL = (
     HOSTILE,
     SPOILED,
     COALESCING,
+    MQTT,
     WATCHERS,
     IDLE_CONNECTIONS,
     IDLE,

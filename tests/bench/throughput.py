@@ -32,7 +32,7 @@ _WRONG = """
 _INSERT = "insert into one_by_one values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 
-def stored(rig: Rig, database: Database, lines: int, sensors: int) -> dict[str, float]:
+def stored(rig: Rig, database: Database, lines: int, sensors: int, broker: str | None = None) -> dict[str, float]:
     """
     Let the daemon store readings as fast as it can; return how fast that was, and check each of them.
 
@@ -41,11 +41,12 @@ def stored(rig: Rig, database: Database, lines: int, sensors: int) -> dict[str, 
         database: An empty database.
         lines: The number of lines.
         sensors: The number of sensors.
+        broker: The endpoint of an MQTT broker; None for none.
 
     Raises:
         AssertionError: A reading was lost, doubled, changed, or is out of order.
     """
-    with rig.device() as device, rig.daemon(device, database.url) as daemon:
+    with rig.device() as device, rig.daemon(device, database.url, broker=broker) as daemon:
         device.flood(lines, sensors)
         database.query("checkpoint")
         cpu, server_cpu = daemon.cpu, database.server_cpu
