@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from usbgate.access.roles import Role
 from usbgate.config.load import TABLES, find_file, load
+from usbgate.config.rules import MAIL_KEYS, RULE_KEYS
 from usbgate.config.settings import (
     CLIENT_KEYS,
     COMMAND_KEYS,
@@ -707,6 +708,11 @@ class ShippedFileTests(SynchronousTestCase):
                 ca=Path("/etc/usbgate/mqtt-ca.pem"),
             ),
         )
+        (rule,) = settings.rules
+        self.assertEqual((rule.name, rule.quiet, rule.alarm), ("smoke", 600.0, True))
+        assert rule.mail is not None
+        assert settings.mail is not None
+        self.assertEqual((rule.mail.to, settings.mail.from_), (("anna@example.net",), "house@example.net"))
         options = settings.devices["leonardo"].options
         (client,) = settings.clients
         self.assertEqual((client.role, client.users, client.sensors), (Role.READ, {0, 1001}, {"20", "21"}))
@@ -722,5 +728,9 @@ class ShippedFileTests(SynchronousTestCase):
             *CONTROL_KEYS,
             *COMMAND_KEYS,
             *CLIENT_KEYS,
+            *MAIL_KEYS,
+            *RULE_KEYS,
+            "mail",
+            "webhook",
         }
         self.assertEqual(named, {*TOP_KEYS, *TABLES, *of_tables})

@@ -4,7 +4,7 @@ A gateway in memory that a test controls, and a transport whose peer may stop re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import ref
 
@@ -38,6 +38,7 @@ from usbgate.gateway.interfaces import (
     IQueries,
     Lease,
     MalformedLine,
+    RuleSummary,
     SensorSummary,
     Status,
     Totals,
@@ -117,6 +118,8 @@ class MemoryGateway:
         self.stored_alarms: list[StoredAlarm] = []
         self.alarm_calls: list[tuple[str | None, int | None, int | None, int]] = []
         self.raised: list[Alarm] = []
+        self.known_rules: list[RuleSummary] = []
+        self.rule_alarms: dict[str, Reading | None] = {}  # what the active ones are about
         self.acknowledged: list[tuple[str, str]] = []
 
     @property
@@ -275,6 +278,15 @@ class MemoryGateway:
 
     def alarms(self) -> list[Alarm]:
         return self.raised
+
+    def rules(self) -> Sequence[RuleSummary]:
+        return self.known_rules
+
+    def configure_rule_alarms(self, rules: Iterable[str]) -> None:
+        self.rule_alarms = {rule: self.rule_alarms.get(rule) for rule in rules}
+
+    def set_rule_alarm(self, rule: str, active: bool, about: Reading) -> None:
+        self.rule_alarms[rule] = about if active else None
 
     def acknowledge(self, alarm: str, by: str) -> Deferred[Alarm]:
         for each in self.raised:

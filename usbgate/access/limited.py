@@ -21,7 +21,15 @@ from usbgate.core.model import (
     StoredState,
 )
 from usbgate.core.settings import FieldSettings, SensorSettings
-from usbgate.gateway.interfaces import DeviceSummary, IQueries, MalformedLine, SensorSummary, Status, Totals
+from usbgate.gateway.interfaces import (
+    DeviceSummary,
+    IQueries,
+    MalformedLine,
+    RuleSummary,
+    SensorSummary,
+    Status,
+    Totals,
+)
 
 _NO_SENSOR = ""
 
@@ -88,6 +96,9 @@ class LimitedQueries:
 
     def malformed_lines(self) -> Sequence[MalformedLine]:
         return ()  # they may be about any sensor
+
+    def rules(self) -> Sequence[RuleSummary]:
+        return ()  # their conditions may name any sensor
 
     def totals(self) -> Totals:
         return self._queries.totals()

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from twisted.application.service import IService
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
@@ -44,7 +43,7 @@ def make_client(
     authority: Authority,
     name: str,
     environ: Mapping[str, str] = os.environ,
-) -> tuple[IService, Callable[[], None]]:
+) -> tuple[MqttClient, Callable[[], None]]:
     """
     Make the client of the broker; the gateway then shows its status.
 

@@ -8,7 +8,7 @@ import os
 import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
@@ -19,6 +19,7 @@ from usbgate.access.sessions import Sessions
 from usbgate.access.tokenaudit import TokenAudit
 from usbgate.access.tokens import TokenFile
 from usbgate.assembly.devices import make_links, sensor_patience
+from usbgate.assembly.rules import make_rules
 from usbgate.assembly.storage import make_store
 from usbgate.config.endpoints import certificate_files, is_exposed
 from usbgate.config.settings import DeviceSettings, Settings
@@ -34,6 +35,9 @@ from usbgate.daemon.statedir import StateDirectory, gateway_name
 from usbgate.gateway.gateway import Gateway
 from usbgate.net.listeners import Listeners
 from usbgate.server.factory import ClientFactory, Clients
+
+if TYPE_CHECKING:
+    from usbgate.mqtt.client import MqttClient
 
 log = Logger()
 
@@ -106,6 +110,7 @@ def build(
         for changed in sensors_changed:
             changed()
         authority.rules = [client.rule for client in loaded.clients]
+        rules.configure(loaded.rules, loaded.mail)
 
     daemon = Daemon(start_failed, log_writer)
     Signals(reactor, daemon.reopen_log, partial(reload, load_again, take_over)).setServiceParent(daemon)
@@ -132,6 +137,7 @@ def build(
         web, port = _web(reactor, clock, settings, gateway, factory)
         web.setServiceParent(neighbours)
         ports.append(port)
+    mqtt: MqttClient | None = None
     if settings.mqtt is not None:
         # Imported only if needed, since it takes time and memory.
         from usbgate.assembly.broker import make_client
@@ -139,8 +145,10 @@ def build(
         mqtt, refresh = make_client(reactor, clock, settings, settings.mqtt, gateway, authority, own_name)
         mqtt.setServiceParent(neighbours)
         sensors_changed.append(refresh)
+    rules = make_rules(reactor, clock, settings, gateway, own_name, mqtt)
     neighbours.setServiceParent(daemon)
     gateway.setServiceParent(daemon)
+    rules.setServiceParent(daemon)
     TokenAudit(reactor, tokens, gateway.record).setServiceParent(daemon)
     for each in (*ports, *_certificates(reactor, clock, settings)):
         each.setServiceParent(daemon)
@@ -188,7 +196,7 @@ def reload(load_again: Callable[[], Settings] | None, take_over: Callable[[Setti
         log.warn("the configuration was not reloaded, and nothing has changed: {error}", error=str(error))
         return
     take_over(loaded)
-    log.info("reloaded [sensor] and [[client]]")
+    log.info("reloaded [sensor], [[client]], [[rule]] and [mail]")
 
 
 def _web(

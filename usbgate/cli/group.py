@@ -80,9 +80,9 @@ class PlainGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """
-        Parse the arguments; if there are none, print the help as it is, and fail.
+        Parse the arguments; if there are none, but a command must be chosen, print the help as it is, and fail.
         """
-        if not args and not ctx.resilient_parsing:
+        if not args and not ctx.resilient_parsing and not self.invoke_without_command:
             click.echo(ctx.get_help(), err=True)
             ctx.exit(USAGE)
         return super().parse_args(ctx, args)

@@ -28,6 +28,7 @@ MODULES = {
     "acknowledge": "acknowledge",
     **dict.fromkeys(("sensors", "devices", "last", "history", "alarms", "requests", "malformed", "ping"), "show"),
     **dict.fromkeys(("stop", "restart"), "running"),
+    "rules": "rules",
     "token": "token",
     "tls": "tls",
     **dict.fromkeys(("install", "uninstall"), "install"),

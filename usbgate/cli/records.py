@@ -105,6 +105,21 @@ def request_record(fields: Mapping[str, str]) -> Record:
     }
 
 
+def rule_record(fields: Mapping[str, str]) -> Record:
+    """
+    Return a rule from a line of `rules`.
+    """
+    state = fields["STATE"]
+    return {
+        "name": fields["RULE"],
+        "when": fields["TEXT"],
+        "holds": None if state == "unknown" else state == "true",
+        "last": fields.get("LAST"),
+        "fired": int(fields["FIRED"]),
+        "waiting": int(fields["WAITING"]),
+    }
+
+
 def malformed_record(fields: Mapping[str, str]) -> Record:
     """
     Return a malformed line from a line of `malformed`.

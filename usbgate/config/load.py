@@ -17,6 +17,7 @@ from usbgate.config.devices import check_paths, check_reset, parse_devices
 from usbgate.config.endpoints import absolute_paths
 from usbgate.config.fields import decode_fields
 from usbgate.config.moved import moved_database
+from usbgate.config.rules import decode_mail, decode_rules
 from usbgate.config.settings import (
     CLIENT_KEYS,
     COMMAND_KEYS,
@@ -77,8 +78,10 @@ def load(
 
     tables = {key: _tables(where, key, table.pop(key, {}), example) for key, example in TABLES.items()}
     clients = _clients(where, table.pop("client", []))
+    mail = decode_mail(where, table.pop("mail"), folder) if "mail" in table else None
     web = _http(where, table.pop("http", {}))
     mqtt = _mqtt(where, table.pop("mqtt"), folder) if "mqtt" in table else None
+    rules = decode_rules(where, table.pop("rule", []), folder, mail, mqtt is not None)
     password_file: Path | None = None
     if isinstance(table.get("database"), dict):
         keys = decode(f"{where}database.", table["database"], DATABASE_KEYS)
@@ -86,7 +89,7 @@ def load(
             raise ConfigError(f"{where}database.url: missing, expected {DATABASE_KEYS['url'].expected}")
         table["database"] = keys["url"]
         password_file = keys.get("password_file") and Path(os.path.join(folder, keys["password_file"]))
-    top = decode(where, table, TOP_KEYS, also=(*TABLES, "client", "http", "mqtt"))
+    top = decode(where, table, TOP_KEYS, also=(*TABLES, "client", "http", "mail", "mqtt", "rule"))
     known = {name: _device(where, name, keys, folder) for name, keys in tables["device"].items()}
     sensors = {name: _sensor(where, name, keys) for name, keys in tables["sensor"].items()}
     commands = {name: _command(where, name, keys) for name, keys in tables["command"].items()}
@@ -128,6 +131,8 @@ def load(
         devices=known,
         sensors=sensors,
         commands=commands,
+        rules=rules,
+        mail=mail,
         http=HttpSettings(**web, required="listen" in web),
         mqtt=mqtt,
         password_file=password_file,

@@ -27,7 +27,6 @@ from usbgate.config.types import (
     Discovery,
     Durability,
     Fields,
-    File,
     FlowControl,
     Folder,
     Gap,
@@ -59,8 +58,9 @@ from usbgate.config.types import (
     Window,
     keys,
 )
-from usbgate.core.kinds import CommandName, StoreEvery, Text, Wait, YesNo
+from usbgate.core.kinds import CommandName, File, StoreEvery, Text, Wait, YesNo
 from usbgate.core.settings import ControlSettings, FieldSettings, SensorSettings
+from usbgate.rules.settings import MailSettings, RuleSettings
 
 
 class DeviceSettings(Struct, frozen=True, kw_only=True):
@@ -244,6 +244,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         devices: By name, in the order of the configuration; empty if none is configured.
         sensors: By id.
         commands: By name, which is found without case.
+        rules: In the order of the configuration.
+        mail: The mail server; None if there is none.
         file: The file that was read, absolute; None if there is none.
     """
 
@@ -270,6 +272,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     devices: dict[str, DeviceSettings] = {}
     sensors: dict[str, SensorSettings] = {}
     commands: dict[str, CommandSettings] = {}
+    rules: tuple[RuleSettings, ...] = ()
+    mail: MailSettings | None = None
     file: Path | None = None
 
     @property

@@ -29,6 +29,7 @@ from usbgate.core.fieldnames import read_name
 from usbgate.core.kinds import Kind, duration, kind_of, matching
 from usbgate.core.units import parse_size
 from usbgate.device.usb import is_usb, parse_usb
+from usbgate.rules.language import LanguageError
 
 
 class ConfigError(Exception):
@@ -39,13 +40,14 @@ class ConfigError(Exception):
 
 def keys(settings: type) -> dict[str, Kind]:
     """
-    Return the keys of a table: those attributes of a class of settings that are annotated with a kind.
+    Return the keys of a table: those attributes of a class of settings that are annotated with a kind. One that is a
+    word of Python ends in `_`, its key does not.
     """
     found: dict[str, Kind] = {}
     for key, hint in get_type_hints(settings, include_extras=True).items():
         for each in (hint, *get_args(hint)):  # `Wait`, and `Wait | None`
             if get_origin(each) is Annotated:
-                found[key] = kind_of(each)
+                found[key.removesuffix("_")] = kind_of(each)
     return found
 
 
@@ -88,6 +90,8 @@ def convert(where: str, value: object, kind: Kind, *, strict: bool = True) -> An
         if kind.items is not None:
             held = tuple(convert(where, item, kind.items, strict=strict) for item in held)
         return kind.parse(held)
+    except LanguageError as error:
+        raise ConfigError(f"{where}, {error}") from None
     except (ValueError, Malformed) as error:  # msgspec's ValidationError is a ValueError
         if kind.secret and isinstance(value, str):
             raise ConfigError(f"{where}: expected {kind.expected}, got {error}") from None
@@ -368,7 +372,6 @@ Database = Annotated[
     str, Kind('"embedded", "none" or "postgresql://user@host/database"', parse=_parse_database, secret=True)
 ]
 DatabaseUrl = Annotated[str, Kind('"postgresql://user@host/database"', parse=_parse_url, secret=True)]
-File = Annotated[Path, Kind("a file", Annotated[str, Meta(min_length=1)], Path)]
 SchemaName = Annotated[str, Kind('the name of a schema such as "usbgate"', parse=_parse_schema)]
 ViewName = Annotated[
     tuple[str, str] | None,  # schema and name

@@ -1,17 +1,18 @@
 """
 Alarms: raised by readings that meet a configured condition, closed when they have ended and were acknowledged.
 
-Pure rules; ids and times come in. A field of a sensor has at most one open alarm for each device that reports it. It is
+Pure; ids and times come in. A field of a sensor has at most one open alarm for each device that reports it. It is
 raised when its condition first holds, ends when the condition no longer holds, and is closed when it has ended and was
 acknowledged. Until then it is the same alarm, however often the condition comes and goes. A reading that cannot be
-compared with the condition changes nothing.
+compared with the condition changes nothing. A rule (docs/rules.md) has at most one open alarm in the same way; `rule
+NAME` is its condition.
 """
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from usbgate.core.containers import BoundedDict
@@ -78,17 +79,25 @@ class Condition(NamedTuple):
         """
         Return whether a reading meets it; None if the reading is no number and the operand is one.
         """
+        return self.meets(reading.value, reading.text)
+
+    def meets(self, value: float | None, text: str | None) -> bool | None:
+        """
+        Do the same for the value and the text of a reading.
+        """
         compare, operand = self
         if isinstance(operand, str):
-            return (reading.text == operand) == (compare == "==")
-        if reading.value is None:
+            return (text == operand) == (compare == "==")
+        if value is None:
             return None
-        if reading.text is not None and compare in ("==", "!="):
+        if text is not None and compare in ("==", "!="):
             return compare == "!="  # it is no plain decimal: `00E1` is not the number 0
-        return _COMPARE[compare](reading.value, operand)
+        return _COMPARE[compare](value, operand)
 
 
-Key = tuple[str, str, str]  # a device, a sensor and a field
+Key = tuple[str, str, str]  # a device, a sensor and a field; of the alarm of a rule, only the condition at the end
+
+RULE = "rule "  # how the conditions of rules' alarms begin
 
 
 class Uncompared(NamedTuple):
@@ -132,6 +141,7 @@ class Alarms:
     Attributes:
         conditions: By sensor and field; if there are none, no reading needs to be evaluated.
         devices: The configured devices; the alarms of any other end when they are acknowledged.
+        rules: The rules that raise alarms, by condition: whether their alarms are active; None if it is not known.
     """
 
     def __init__(self, conditions: Mapping[tuple[str, str], Condition], new_id: Callable[[], str]) -> None:
@@ -142,6 +152,7 @@ class Alarms:
         """
         self.conditions = conditions
         self.devices: set[str] = set()
+        self.rules: dict[str, bool | None] = {}
         self._new_id = new_id
         self._open: dict[Key, Alarm] = {}
         self._uncompared: dict[Key, Uncompared] = {}  # as many as devices times conditions at most
@@ -160,7 +171,7 @@ class Alarms:
         """
         Return the sensors of open alarms.
         """
-        return {sensor for _, sensor, _ in self._open}
+        return {alarm.sensor for alarm in self._open.values()}
 
     def evaluate(self, readings: Sequence[Reading]) -> list[Change]:
         """
@@ -182,19 +193,53 @@ class Alarms:
             if self._uncompared:
                 self._uncompared.pop(key, None)
             alarm = self._open.get(key)
-            active = alarm is not None and alarm.ended is None
-            if holds == active:
-                continue
-            if alarm is None:
-                alarm = Alarm(self._new_id(), *key, str(condition), reading.value, reading.text, reading.at)
-            elif active:
-                alarm = alarm._replace(ended=reading.at)
-            else:
-                alarm = alarm._replace(ended=None)
-            self._keep(alarm)
-            event = "ended" if active else "raised"
-            changes.append(_change(alarm, reading.at, reading.clock, event, reading))
+            if holds != (alarm is not None and alarm.ended is None):
+                changes.append(self._toggle(alarm, str(condition), reading))
         return changes
+
+    def set_rule(self, rule: str, active: bool, about: Reading) -> list[Change]:
+        """
+        Raise the alarm of a rule, or end it, unless it is so already.
+
+        Args:
+            rule: The name of one of the `rules`.
+            active: Whether it is to be active.
+            about: What it is about.
+
+        Returns:
+            The changes, to be stored and published.
+        """
+        condition = RULE + rule
+        self.rules[condition] = active
+        alarm = self._open.get(("", "", condition))
+        if active == (alarm is not None and alarm.ended is None):
+            return []
+        return [self._toggle(alarm, condition, about)]
+
+    def configure_rules(self, rules: Iterable[str], at: int, clock: bool) -> list[Change]:
+        """
+        Set which rules raise alarms. Active alarms of others end.
+
+        Args:
+            rules: Their names.
+            at: When: whole milliseconds since 1970, UTC.
+            clock: Whether the clock is known to be right.
+
+        Returns:
+            The changes, to be stored and published.
+        """
+        self.rules = {RULE + rule: self.rules.get(RULE + rule) for rule in rules}
+        return self._end_abandoned(at, clock)
+
+    def _toggle(self, alarm: Alarm | None, condition: str, reading: Reading) -> Change:
+        active = alarm is not None and alarm.ended is None
+        if alarm is None:
+            at, device, sensor, field, value, text, *_ = reading
+            alarm = Alarm(self._new_id(), device, sensor, field, condition, value, text, at)
+        else:
+            alarm = alarm._replace(ended=reading.at if active else None)
+        self._keep(alarm)
+        return _change(alarm, reading.at, reading.clock, "ended" if active else "raised", reading)
 
     def uncompared(self) -> list[Uncompared]:
         """
@@ -226,11 +271,19 @@ class Alarms:
             if before.get(key[1:]) != conditions.get(key[1:]):
                 self._uncompared.pop(key, None)
                 self._logged.discard(key)
+        return self._end_abandoned(at, clock)
+
+    def _end_abandoned(self, at: int, clock: bool) -> list[Change]:
         changes: list[Change] = []
         for alarm in list(self._open.values()):
-            if alarm.ended is None and (alarm.sensor, alarm.field) not in conditions:
+            if alarm.ended is None and not self._has_condition(alarm):
                 changes += self._go_on(alarm, alarm._replace(ended=at), at, clock)
         return changes
+
+    def _has_condition(self, alarm: Alarm) -> bool:
+        if alarm.condition.startswith(RULE):
+            return alarm.condition in self.rules
+        return (alarm.sensor, alarm.field) in self.conditions
 
     def acknowledge(self, alarm: str, by: str, at: int, clock: bool) -> tuple[Alarm, list[Change]]:
         """
@@ -321,7 +374,7 @@ class Alarms:
 
     def _is_abandoned(self, alarm: Alarm) -> bool:
         # Whether no reading and no acknowledgement would ever end a stored alarm.
-        if (alarm.sensor, alarm.field) not in self.conditions:
+        if not self._has_condition(alarm) or self.rules.get(alarm.condition) is False:
             return True
         return alarm.device not in self.devices and alarm.acknowledged is not None
 
@@ -335,6 +388,8 @@ class Alarms:
 
 
 def _key(alarm: Alarm) -> Key:
+    if alarm.condition.startswith(RULE):
+        return "", "", alarm.condition
     return alarm.device, alarm.sensor, alarm.field
 
 

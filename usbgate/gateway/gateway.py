@@ -61,6 +61,9 @@ from usbgate.store.interfaces import IJournal, IStore
 class Gateway(Service):
     """
     Connects devices, clients and the store.
+
+    Attributes:
+        restored: Called when what the database has was loaded.
     """
 
     log = Logger()
@@ -110,6 +113,7 @@ class Gateway(Service):
         self._stopping = False
         self._notices = NoticeLog()
         self._polls = Polls(reactor, self.ask, self._routing.may_ask, chance)
+        self.restored: Callable[[], None] = lambda: None
 
     def add_link(
         self,
@@ -205,6 +209,7 @@ class Gateway(Service):
             stored = await self._store.alarms()
             stamp = self.stamp()
             self._take_changes(self._recorder.alarms.restore(stored, stamp.at, stamp.trusted), stamp)
+            self.restored()
 
     async def _restore_plausible(self, newest: Sequence[Reading]) -> None:
         # For each field whose newest reading is not plausible, the newest one that is.
@@ -282,6 +287,13 @@ class Gateway(Service):
             return fail(error)
         self._take_changes(changes, stamp)
         return succeed(found)
+
+    def configure_rule_alarms(self, rules: Iterable[str]) -> None:
+        stamp = self.stamp()
+        self._take_changes(self._recorder.alarms.configure_rules(rules, stamp.at, stamp.trusted), stamp)
+
+    def set_rule_alarm(self, rule: str, active: bool, about: Reading) -> None:
+        self._take_changes(self._recorder.alarms.set_rule(rule, active, about), self.stamp())
 
     def lend(self, device: str, client: str) -> Deferred[Lease]:
         route = self._routing.routes.get(device)

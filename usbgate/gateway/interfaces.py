@@ -4,7 +4,7 @@ The gateway as its front ends (line port, HTTP, …) see it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -133,6 +133,28 @@ class Status:
     implausible: Sequence[Implausible] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class RuleSummary:
+    """
+    What is known of a rule (docs/rules.md).
+
+    Attributes:
+        name: Its name.
+        when: Its condition.
+        truth: Whether that holds; None if it is not known.
+        last: When it fired last: whole milliseconds since 1970, UTC; None if it never did.
+        firings: How often it fired since usbgate started.
+        waiting: How many of its actions are not done yet.
+    """
+
+    name: str
+    when: str
+    truth: bool | None
+    last: int | None
+    firings: int
+    waiting: int
+
+
 class MalformedLine(NamedTuple):
     """
     A line that could not be read.
@@ -219,6 +241,11 @@ class IQueries(Interface):
     def alarms() -> list[Alarm]:
         """
         List the alarms that are active or not acknowledged yet, newest first.
+        """
+
+    def rules() -> Sequence[RuleSummary]:
+        """
+        List the rules, in the order of the configuration.
         """
 
     def status() -> Status:
@@ -317,6 +344,21 @@ class IGateway(Interface):
 
         Returns:
             Fires with the alarm as it is then; fails with `Malformed` (`by` can't be stored), `Unknown` or `Stopped`.
+        """
+
+    def configure_rule_alarms(rules: Iterable[str]) -> None:
+        """
+        Set which rules raise alarms, by name. Active alarms of others end.
+        """
+
+    def set_rule_alarm(rule: str, active: bool, about: Reading) -> None:
+        """
+        Raise the alarm of a rule, or end it, unless it is so already.
+
+        Args:
+            rule: The rule's name.
+            active: Whether it is to be active.
+            about: What it is about.
         """
 
     def lend(device: str, client: str) -> Deferred[Lease]:

@@ -33,6 +33,7 @@ from usbgate.gateway.interfaces import (
     DeviceSummary,
     IQueries,
     MalformedLine,
+    RuleSummary,
     SensorSummary,
     Status,
     Totals,
@@ -54,6 +55,7 @@ class Queries:
 
     Attributes:
         broker_status: Returns the status of the MQTT broker; None where none is configured.
+        list_rules: Lists the rules.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Queries:
         self._malformed = malformed
         self._default_command = default_command
         self._sensor_settings = sensor_settings
+        self.list_rules: Callable[[], Sequence[RuleSummary]] = tuple
         self._store: IStore | None = None
         self._store_status: Callable[[], tuple[StoreStatus, JournalStatus | None]] = lambda: (StoreStatus(), None)
         self.broker_status: Callable[[], BrokerStatus | None] = lambda: None
@@ -145,6 +148,9 @@ class Queries:
 
     def alarms(self) -> list[Alarm]:
         return self._recorder.alarms.open()
+
+    def rules(self) -> Sequence[RuleSummary]:
+        return self.list_rules()
 
     def totals(self) -> Totals:
         return Totals(

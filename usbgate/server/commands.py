@@ -25,6 +25,7 @@ from usbgate.server.datalines import (
     past_alarm_fields,
     reading_fields,
     request_fields,
+    rule_fields,
     sensor_fields,
 )
 from usbgate.server.status import status_fields
@@ -246,6 +247,14 @@ async def acknowledge(console: Console, arguments: Sequence[str]) -> None:
     acknowledged = await console.gateway.acknowledge(alarm, by)
     console.record("acknowledge", device=acknowledged.device, ALARM=alarm, ID=acknowledged.sensor, BY=by)
     await console.send_data([alarm_fields(acknowledged)])
+
+
+@word("rules")
+async def rules(console: Console, arguments: Sequence[str]) -> None:
+    """
+    List the rules, and whether their conditions hold.
+    """
+    await console.send_data(map(rule_fields, console.queries.rules()))
 
 
 @word("requests [ID] [limit=100]")

@@ -10,7 +10,7 @@ from usbgate.core.fieldline import format_number, format_time, plain_text
 from usbgate.core.messages import alarm_fields
 from usbgate.core.model import Reading, StoredAlarm, StoredRequest
 from usbgate.core.settings import SensorSettings
-from usbgate.gateway.interfaces import DeviceSummary, IQueries, MalformedLine, SensorSummary
+from usbgate.gateway.interfaces import DeviceSummary, IQueries, MalformedLine, RuleSummary, SensorSummary
 
 _UNCONFIGURED = SensorSettings()
 
@@ -101,6 +101,20 @@ def request_fields(stored: StoredRequest) -> Mapping[str, str]:
         **({"DEV": record.device} if record.device else {}),
         "OUTCOME": record.outcome,
         "TOOK": f"{record.latency_ms / 1000:.4f}",
+    }
+
+
+def rule_fields(rule: RuleSummary) -> Mapping[str, str]:
+    """
+    Return the fields of a rule.
+    """
+    return {
+        "RULE": rule.name,
+        "STATE": "unknown" if rule.truth is None else "true" if rule.truth else "false",
+        **({"LAST": format_time(rule.last)} if rule.last is not None else {}),
+        "FIRED": str(rule.firings),
+        "WAITING": str(rule.waiting),
+        "TEXT": plain_text(rule.when),
     }
 
 

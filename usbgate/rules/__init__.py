@@ -1,0 +1,3 @@
+"""
+Rules: what usbgate does by itself when a condition becomes true (docs/rules.md).
+"""

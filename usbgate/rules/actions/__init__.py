@@ -1,0 +1,3 @@
+"""
+What a rule can do, one module each (docs/rules.md, "Actions").
+"""

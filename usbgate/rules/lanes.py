@@ -1,0 +1,201 @@
+"""
+Carrying actions out: for each destination one after the other, again if they fail (docs/rules.md, "If an action
+fails").
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from usbgate.core.model import Action
+from usbgate.rules.actions.interfaces import ActionFailed, IAction, TryAgain
+from usbgate.rules.outbox import Outbox, WaitingAction
+from usbgate.rules.settings import RuleSettings
+
+WAITING_LIMIT = 1_000  # actions in all: 100 rules that fire ten times while a server is away
+FIRST_PAUSE, LAST_PAUSE = 5.0, 600.0  # seconds between tries; each pause is twice the one before
+
+
+class _Queued(NamedTuple):
+    action: WaitingAction
+    until: float  # when it is given up, in monotonic seconds
+
+
+class _Lane:
+    """
+    The actions for one destination.
+
+    Attributes:
+        queue: Those that are not done, oldest first.
+        running: Carries them out; cancelled at the end.
+        failing: Whether the last try failed, so that the failure is logged already.
+        begun: The id of the action that was begun last.
+    """
+
+    def __init__(self) -> None:
+        self.queue: deque[_Queued] = deque()
+        self.running: Deferred[None] | None = None
+        self.failing = False
+        self.begun = ""
+
+
+class Lanes:
+    """
+    All actions that are not done.
+
+    Attributes:
+        dropped: How many actions were not even tried, since too many waited.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        find_action: Callable[[str], IAction | None],
+        outbox: Outbox,
+        find_rule: Callable[[str], RuleSettings | None],
+        record: Callable[[Action], None],
+    ) -> None:
+        """
+        Args:
+            reactor: The monotonic clock.
+            find_action: Returns who carries out actions of a kind; None if that is not configured.
+            outbox: Keeps what is not done.
+            find_rule: Returns a rule by its name; None if there is none any more.
+            record: Records what was done.
+        """
+        self._reactor = reactor
+        self._find_action = find_action
+        self._outbox = outbox
+        self._find_rule = find_rule
+        self._record = record
+        self._lanes: dict[str, _Lane] = {}
+        self._full = False
+        self._stopped = False
+        self.dropped = 0
+
+    def waiting(self) -> Counter[str]:
+        """
+        Count the actions that are not done, by rule.
+        """
+        return Counter(each.action.rule for lane in self._lanes.values() for each in lane.queue)
+
+    def admit(self, actions: Sequence[WaitingAction]) -> Sequence[WaitingAction]:
+        """
+        Return those of some new actions for which there is room, in order; the others are dropped.
+        """
+        room = max(0, WAITING_LIMIT - sum(len(lane.queue) for lane in self._lanes.values()))
+        if len(actions) > room:
+            self.dropped += len(actions) - room
+            if not self._full:
+                self.log.error("{limit} actions of rules wait: further ones are dropped", limit=WAITING_LIMIT)
+        self._full = len(actions) > room
+        return actions[:room]
+
+    def add(self, actions: Iterable[WaitingAction], wall: int) -> None:
+        """
+        Carry actions out, as soon as those before them at the same destination are done or given up.
+
+        Args:
+            actions: The actions, oldest first; they are in the outbox.
+            wall: Now: whole milliseconds since 1970, UTC.
+        """
+        for action in actions:
+            performer = self._find_action(action.kind)
+            if performer is None or self._find_rule(action.rule) is None:
+                self.log.warn(
+                    "rule {rule}: {kind} is not done, since the configuration has it no more",
+                    rule=action.rule,
+                    kind=action.kind,
+                )
+                self._outbox.write(removed=[action.id])
+                continue
+            age = max(0.0, (wall - action.at) / 1000)
+            destination = f"{action.kind} {performer.destination(action)}"
+            lane = self._lanes.setdefault(destination, _Lane())
+            lane.queue.append(_Queued(action, self._reactor.seconds() + performer.patience - age))
+            if lane.running is None and not self._stopped:
+                lane.running = Deferred.fromCoroutine(self._run(destination, lane, performer))
+
+    async def stop(self) -> None:
+        """
+        Try nothing again. What is not done stays in the outbox.
+        """
+        self._stopped = True
+        running = [lane.running for lane in self._lanes.values() if lane.running is not None]
+        for each in running:
+            each.cancel()
+        await gatherResults(running, consumeErrors=True)
+
+    async def _run(self, destination: str, lane: _Lane, performer: IAction) -> None:
+        try:
+            await deferLater(self._reactor, 0)  # `running` is set by then
+            pause = FIRST_PAUSE
+            while lane.queue:
+                if await self._try(lane, performer):
+                    lane.queue.popleft()
+                    pause = FIRST_PAUSE
+                else:
+                    await deferLater(self._reactor, pause)
+                    pause = min(2 * pause, LAST_PAUSE)
+            del self._lanes[destination]
+        except CancelledError:
+            pass
+
+    async def _try(self, lane: _Lane, performer: IAction) -> bool:
+        """
+        Try the first action of a lane.
+
+        Returns:
+            Whether nothing more is to be done for it.
+        """
+        action, until = lane.queue[0]
+        rule = self._find_rule(action.rule)
+        fields = {"rule": action.rule, "kind": action.kind}
+        outcome = "failed"
+        details: Mapping[str, str] = {}
+        if performer.at_most_once and lane.begun != action.id:
+            lane.begun = action.id
+            await self._outbox.write(removed=[action.id])
+        try:
+            if rule is None:
+                raise ActionFailed("the configuration has this rule no more")
+            details = performer.details(rule, action)
+            if self._reactor.seconds() >= until:
+                raise ActionFailed("too much time has passed")
+            await performer.perform(rule, action)
+            outcome = "done"
+            if lane.failing:
+                lane.failing = False
+                self.log.info("rule {rule}: {kind} succeeds again", **fields)
+        except TryAgain as error:
+            if self._reactor.seconds() < until:
+                if not lane.failing:
+                    lane.failing = True
+                    self.log.warn(
+                        "rule {rule}: {kind} failed: {reason}; trying again",
+                        **fields,
+                        reason=str(error),
+                    )
+                return False
+            self.log.error("rule {rule}: {kind} is given up: {reason}", **fields, reason=str(error))
+        except ActionFailed as error:
+            self.log.error("rule {rule}: {kind} is given up: {reason}", **fields, reason=str(error))
+        except CancelledError:
+            raise
+        except Exception:
+            self.log.failure("unexpected error in an action of rule {rule}", rule=action.rule)
+        if not performer.at_most_once:
+            self._outbox.write(removed=[action.id])
+        if details:
+            who = f"rule {action.rule}"
+            self._record(Action(action.kind, who, who, details, None, outcome))
+        return True
