@@ -24,7 +24,7 @@ from tests.support.running import environment
 from tests.support.usb import MadeUpUsb
 from usbgate import __version__, tap
 from usbgate.access.authority import Authority
-from usbgate.access.doors import Door
+from usbgate.access.doors import LOCAL, Door
 from usbgate.access.roles import Role
 from usbgate.assembly import daemon as daemon_module
 from usbgate.assembly import devices as devices_module
@@ -168,8 +168,9 @@ class ReloadTests(SynchronousTestCase):
         )
         reloads[0]()
         self.assertEqual((settings.sensors["20"].name, settings.sensors["21"].patience), ("b", 7.0))
-        (rule,) = authorities[0].rules
-        self.assertEqual((rule.role, rule.users), (Role.READ, {7}))
+        self.assertEqual(
+            [authorities[0].admit(LOCAL, True, user, "").role for user in (7, 8)], [Role.READ, Role.COMMAND]
+        )
 
 
 class BuildTests(SynchronousTestCase):

@@ -4,13 +4,18 @@ Who clients are: tokens, failures, and the end of a token.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.access import authority
-from usbgate.access.authority import ADDRESSES_LIMIT, CHECK_INTERVAL, FIRST_DELAY, FORGET_AFTER, LONGEST_DELAY
+from usbgate.access.authority import CHANGED, CHECK_INTERVAL, REMOVED
+from usbgate.access.doors import Door, Rule
+from usbgate.access.failures import ADDRESSES_LIMIT, FIRST_DELAY, FORGET_AFTER, LONGEST_DELAY
 from usbgate.access.roles import Access, Role
 from usbgate.access.tokens import TOKENS_FILE, Token, TokenFile, digest
 from usbgate.core.errors import Denied, Unauthenticated
@@ -38,7 +43,7 @@ class AuthorityCase(SynchronousTestCase):
         Send a wrong token; return for how long the client waits.
         """
         self.assertEqual(self.authority.authenticate("wrong", host).role, Role.NONE)
-        return self.authority.delay(host)
+        return self.authority.failures.delay(host)
 
 
 class AuthenticationTests(AuthorityCase):
@@ -64,7 +69,7 @@ class AuthenticationTests(AuthorityCase):
         Each wrong token makes its address wait twice as long, up to a limit; a valid one waits for nothing and ends
         that, as time does.
         """
-        self.assertEqual(self.authority.delay("10.0.0.1"), 0)
+        self.assertEqual(self.authority.failures.delay("10.0.0.1"), 0)
         waits = [self.fail() for _ in range(30)]
         self.assertEqual(waits[:4], [FIRST_DELAY, 2 * FIRST_DELAY, 4 * FIRST_DELAY, 8 * FIRST_DELAY])
         self.assertEqual(waits[-1], LONGEST_DELAY)
@@ -81,8 +86,8 @@ class AuthenticationTests(AuthorityCase):
         """
         for number in range(ADDRESSES_LIMIT + 1):
             self.fail(str(number))
-        self.assertEqual(self.authority.delay("0"), 0)
-        self.assertGreater(self.authority.delay("1"), 0)
+        self.assertEqual(self.authority.failures.delay("0"), 0)
+        self.assertGreater(self.authority.failures.delay("1"), 0)
 
     def test_questions(self) -> None:
         """
@@ -113,16 +118,42 @@ class FollowTests(AuthorityCase):
 
     def setUp(self) -> None:
         """
-        Follow two clients with the token, one of which goes, and one without.
+        Follow two clients with the token, one of which goes.
         """
         super().setUp()
-        self.ended: list[str] = []
+        self.ended: list[tuple[str, str]] = []
         access = self.authority.authenticate("good", "10.0.0.1")
-        self.unfollow = self.authority.follow(access, lambda: self.ended.append("stays"))
-        self.authority.follow(access, lambda: self.ended.append("goes"))()
-        self.authority.follow(Access(Role.ADMIN), lambda: self.ended.append("none"))
+        self.unfollow = self.follow(access, "10.0.0.1")
+        self.follow(access, "10.0.0.2")()
         self.clock.advance(CHECK_INTERVAL)
         self.assertEqual(self.ended, [])
+
+    def follow(self, access: Access, host: str) -> Callable[[], None]:
+        """
+        Follow a client from elsewhere.
+        """
+        admit = partial(self.authority.admit, Door(), False, None, host)
+        return self.authority.follow(access, admit, lambda reason: self.ended.append((host, reason)))
+
+    def test_rules(self) -> None:
+        """
+        A client without a token ends when the rules change what it may do, and only then; one with a token, the local
+        one included, does not.
+        """
+        read, command = (Rule(role, [ip_network("10.0.0.8/29")]) for role in (Role.READ, Role.COMMAND))
+        for host in ("10.0.0.7", "10.0.0.8", "10.0.0.9"):
+            gone = self.follow(Access(Role.NONE), host)
+        gone()
+        self.authority.local = digest("local")
+        self.follow(self.authority.authenticate("local", "10.0.0.10"), "10.0.0.10")
+        self.authority.change_rules([read])
+        self.assertEqual(self.ended, [("10.0.0.8", CHANGED)])
+        self.follow(Access(Role.READ), "10.0.0.8")
+        self.authority.change_rules([read])
+        self.assertEqual(len(self.ended), 1)
+        self.authority.change_rules([command, read])
+        self.authority.change_rules([])
+        self.assertEqual(self.ended, 2 * [("10.0.0.8", CHANGED)])
 
     def test_removed(self) -> None:
         """
@@ -130,7 +161,7 @@ class FollowTests(AuthorityCase):
         """
         self.file.remove("phone")
         self.clock.advance(CHECK_INTERVAL)
-        self.assertEqual((self.ended, self.clock.getDelayedCalls()), (["stays"], []))
+        self.assertEqual((self.ended, self.clock.getDelayedCalls()), ([("10.0.0.1", REMOVED)], []))
         self.unfollow()
 
     def test_replaced(self) -> None:
@@ -140,7 +171,7 @@ class FollowTests(AuthorityCase):
         self.file.remove("phone")
         self.file.add(Token(name="phone", role="command", sha256=digest("new"), created=AT))
         self.clock.advance(CHECK_INTERVAL)
-        self.assertEqual(self.ended, ["stays"])
+        self.assertEqual(self.ended, [("10.0.0.1", REMOVED)])
 
     def test_unreadable(self) -> None:
         """
@@ -148,7 +179,7 @@ class FollowTests(AuthorityCase):
         """
         (self.folder / TOKENS_FILE).write_bytes(b"nonsense")
         self.clock.advance(CHECK_INTERVAL)
-        self.assertEqual(self.ended, ["stays"])
+        self.assertEqual(self.ended, [("10.0.0.1", REMOVED)])
 
     def test_nobody(self) -> None:
         """

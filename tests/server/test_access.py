@@ -14,8 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.access import ALARMS, EVENTS, authority, limit_to_20
 from tests.support.memory_gateway import MemoryGateway, PeerTransport, report_event
-from usbgate.access.authority import CHECK_INTERVAL, FIRST_DELAY, LONGEST_DELAY
+from usbgate.access.authority import CHANGED, CHECK_INTERVAL
 from usbgate.access.doors import Door, Rule
+from usbgate.access.failures import FIRST_DELAY, LONGEST_DELAY
 from usbgate.access.rights import RIGHTS, WORD_ROLES
 from usbgate.access.roles import ROLES, Role
 from usbgate.access.tokens import Token, TokenFile, digest
@@ -339,10 +340,10 @@ class TokenTests(AccessCase):
         self.connect(Role.NONE)
         guesses = [f"{COMMANDING}_AUTH:wrong-{n}" for n in range(5)]
         self.client.dataReceived("".join(line + "\n" for line in [READING] * LINES_AT_ONCE + guesses).encode())
-        self.assertEqual(self.client.factory.authority.delay("10.0.0.7"), 0.0)
+        self.assertEqual(self.client.factory.authority.failures.delay("10.0.0.7"), 0.0)
         self.transport.abortConnection()
         self.clock.advance(0)
-        self.assertEqual(self.client.factory.authority.delay("10.0.0.7"), FIRST_DELAY)
+        self.assertEqual(self.client.factory.authority.failures.delay("10.0.0.7"), FIRST_DELAY)
 
     def test_original_client(self) -> None:
         """
@@ -388,6 +389,30 @@ class TokenTests(AccessCase):
         self.clock.advance(CHECK_INTERVAL)
         self.assertEqual(self.send(), ["ERROR:denied_TEXT:the token was removed, or has expired"])
         self.assertFalse(self.transport.connected)
+
+    def test_reloaded(self) -> None:
+        """
+        A connection without a token gets an error, and is closed, if a reload changes what it may do.
+        """
+        self.rules = [Rule(Role.READ, [ip_network("10.0.0.0/8")])]
+        self.connect(Role.NONE)
+        self.send("watch")
+        keeper = self.client.factory.authority
+        keeper.change_rules([*self.rules])
+        self.assertEqual(self.send("ping"), ["OK:ping"])
+        keeper.change_rules([Rule(Role.COMMAND, [ip_network("10.0.0.0/8")])])
+        self.assertEqual(self.send(), [f"ERROR:denied_TEXT:{CHANGED}"])
+        self.assertEqual((self.transport.connected, self.gateway.subscribers), (False, []))
+
+    def test_wrong_recorded(self) -> None:
+        """
+        A wrong token is recorded with who sent it, also if the client may do nothing, and only then by itself.
+        """
+        for role, line in ((Role.NONE, f"{COMMANDING}_AUTH:wrong"), (Role.READ, "auth wrong")):
+            self.connect(role)
+            self.send(line)
+            self.assertEqual(self.gateway.actions, [Action("auth", "10.0.0.7:4711", "10.0.0.7", {}, None, "denied")])
+            self.gateway.actions.clear()
 
     def test_recorded(self) -> None:
         """

@@ -12,6 +12,7 @@ from typing import Any
 from tests.support.memory_gateway import MemoryGateway, report_event
 from usbgate.access.authority import Authority
 from usbgate.access.doors import Door, Rule
+from usbgate.access.failures import Failures
 from usbgate.access.roles import Role
 from usbgate.access.sessions import Sessions
 from usbgate.access.tokens import Token, TokenFile, digest
@@ -75,6 +76,10 @@ def authority(
     def reads(question: Question) -> bool:
         return question.command == "J"
 
-    refused = (gateway or MemoryGateway()).refuse
+    gateway = gateway or MemoryGateway()
+    failures = Failures(clock, gateway.record)
+    failures.startService()
     sessions = Sessions(folder, lambda: AT)
-    return Authority(clock, lambda: AT, TokenFile(folder), sessions, reads, refused, rules, most_of_token)
+    return Authority(
+        clock, lambda: AT, TokenFile(folder), sessions, failures, reads, gateway.refuse, rules, most_of_token
+    )

@@ -167,6 +167,7 @@ class WebTestCase(TestCase):
     async def _stop(self) -> None:
         await self.listening.stopService()
         await self.web.stopService()
+        self.authority.failures.stopService()
         await until(lambda: all(client.lost for client in self.raw))
         await deferLater(reactor, 0)
 

@@ -16,8 +16,8 @@ from tests.support.access import EVENTS, limit_to_20
 from tests.support.memory_gateway import report_event
 from tests.support.waiting import until
 from tests.support.web import RawClient, Reply, WebTestCase
-from usbgate.access.authority import FIRST_DELAY
 from usbgate.access.doors import Door, Rule
+from usbgate.access.failures import FIRST_DELAY
 from usbgate.access.rights import CALL_ROLES, RIGHTS
 from usbgate.access.roles import ROLES, Role
 from usbgate.access.tokens import Token, TokenFile, digest
@@ -87,9 +87,9 @@ class MatrixTests(AccessCase):
         """
         Give a client a role in each way, and yield the headers that it must send.
         """
-        self.authority.rules = [Rule(role, [ip_network("127.0.0.0/8")])]
+        self.authority.change_rules([Rule(role, [ip_network("127.0.0.0/8")])])
         yield {}
-        self.authority.rules = ()
+        self.authority.change_rules(())
         if role is not Role.NONE:
             secret = f"secret-{role.spelled}"
             yield {"Authorization": f"Bearer {secret}"}
@@ -259,6 +259,25 @@ class TokenTests(AccessCase):
         reply = await self.call("GET", "/healthz", headers={"Authorization": "Basic bWU6c2VjcmV0"})
         self.assertEqual(reply.code, 200)
 
+    async def test_wrong_recorded(self) -> None:
+        """
+        A wrong token is recorded.
+        """
+        await self.call("GET", "/healthz", headers={"Authorization": "Bearer wrong"})
+        (action,) = self.gateway.actions
+        self.assertTrue(action.client.startswith("127.0.0.1:"))
+        self.assertEqual((action.command, action.origin, action.outcome), ("auth", "127.0.0.1", "denied"))
+
+    async def test_reloaded(self) -> None:
+        """
+        A stream of events without a token ends when a reload changes what its client may do.
+        """
+        read, command = (Rule(role, [ip_network("127.0.0.0/8")]) for role in (Role.READ, Role.COMMAND))
+        self.authority.change_rules([read])
+        client = await self.listen()
+        self.authority.change_rules([command])
+        await until(lambda: client.lost)
+
     async def test_removed(self) -> None:
         """
         A stream of events ends when its token is removed.
@@ -328,7 +347,7 @@ class ProxiedTests(AccessCase):
         for last in (9, 9, 10):
             headers = {"Authorization": "Bearer wrong", "X-Forwarded-For": f"203.0.113.{last}"}
             self.assertEqual((await self.call("GET", "/healthz", headers=headers)).code, 401)
-        delays = [self.authority.delay(host) for host in ("203.0.113.9", "203.0.113.10", "127.0.0.1")]
+        delays = [self.authority.failures.delay(host) for host in ("203.0.113.9", "203.0.113.10", "127.0.0.1")]
         self.assertEqual(delays, [2 * FIRST_DELAY, FIRST_DELAY, 0])
 
 
@@ -348,7 +367,7 @@ class NotProxiedTests(AccessCase):
         self.assertEqual(self.asked[-1].origin, "127.0.0.1")
         self.assertTrue(self.asked[-1].client.startswith("127.0.0.1:"))
         await self.call("GET", "/healthz", headers={"Authorization": "Bearer wrong", **headers})
-        delays = [self.authority.delay(host) for host in ("127.0.0.1", "203.0.113.9")]
+        delays = [self.authority.failures.delay(host) for host in ("127.0.0.1", "203.0.113.9")]
         self.assertEqual(delays, [FIRST_DELAY, 0])
 
 
@@ -413,6 +432,19 @@ class CookieTests(AccessCase):
         Remove its token.
         """
         self.tokens.remove("read")
+
+    async def test_recorded(self) -> None:
+        """
+        Who logs in and out is recorded, and who fails to.
+        """
+        _, cookie = await self.log_in("secret-read")
+        sent = {"Cookie": cookie.partition("; ")[0]}
+        for _ in range(2):  # the second time, there is no session any more
+            await self.log_out(sent)
+        await self.log_in("wrong")
+        actions = [(each.command, each.client.partition("127")[0], each.outcome) for each in self.gateway.actions]
+        self.assertEqual(actions, [("login", "read@", "done"), ("logout", "read@", "done"), ("login", "", "denied")])
+        self.assertEqual({each.origin for each in self.gateway.actions}, {"127.0.0.1"})
 
     async def test_wrong(self) -> None:
         """

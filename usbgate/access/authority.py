@@ -1,6 +1,6 @@
 """
-Decides who a client is: the tokens of the state folder, those who failed to authenticate, and those whose token ends
-while they are connected.
+Decides who a client is: by the tokens of the state folder and the rules of the configuration, also if these change
+while it is connected.
 """
 
 from __future__ import annotations
@@ -12,31 +12,26 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from hmac import compare_digest
-from typing import NamedTuple
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from usbgate.access.doors import Door, Rule
+from usbgate.access.failures import Failures
 from usbgate.access.limited import LimitedQueries
 from usbgate.access.roles import Access, Role
 from usbgate.access.sessions import Sessions
 from usbgate.access.tokens import Token, TokenFile, TokensUnreadable, digest
-from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import Denied, LimitExceeded, RequestError
-from usbgate.core.loglimit import LogLimit
 from usbgate.core.model import Alarm, Question, Request
 from usbgate.gateway.interfaces import IQueries
 
 CHECK_INTERVAL = 1.0  # seconds until a removed token ends the connections that have it
 
-# After a wrong token, a client waits: twice as long after each further one from the same address. This is for programs
-# with an old token, which must not take the processor's time; guessing 256 bits is hopeless anyway. So a valid token is
-# never delayed, whatever others at its address do.
-FIRST_DELAY = 0.1  # seconds
-LONGEST_DELAY = 5.0  # seconds
-FORGET_AFTER = 60.0  # seconds after which a failure no longer counts
-ADDRESSES_LIMIT = 1024  # of failures that are remembered: 200 kB
+# Why a client is not what it was.
+REMOVED = "the token was removed, or has expired"
+CHANGED = "the configuration was reloaded, and has changed what this client may do: connect again"
+
+Ended = Callable[[str], None]
 
 _LOCAL = Access(Role.ADMIN, "local")
 
@@ -46,12 +41,6 @@ def _of_token(token: Token) -> Access:
     return Access(token.level, token.name, token, sensors=sensors)
 
 
-class _Failures(NamedTuple):
-    # Of one address: how many, one after the other, and when the last one was.
-    number: int
-    last: float
-
-
 class Authority:
     """
     Who clients are, for all front ends.
@@ -59,11 +48,9 @@ class Authority:
     Attributes:
         local: The hash of the local token, with which a program of the daemon's own user may do everything; None for
             none.
+        failures: The wrong tokens.
         denied: How often a client was not permitted to do something, or sent a wrong token, since the start.
-        rules: What some clients may do without a token.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -71,6 +58,7 @@ class Authority:
         wall: Callable[[], int],
         tokens: TokenFile,
         sessions: Sessions,
+        failures: Failures,
         reads: Callable[[Question], bool],
         refused: Callable[[Request, RequestError], None],
         rules: Sequence[Rule] = (),
@@ -82,67 +70,82 @@ class Authority:
             wall: The wall clock (`IClock.wall`).
             tokens: The tokens.
             sessions: The sessions of browsers.
+            failures: See the attribute.
             reads: Returns whether a question only reads, so that the role `ask` is enough.
             refused: Called with a request that its client may not make, to be recorded.
-            rules: See the attribute.
+            rules: What some clients may do without a token.
             most_of_token: The most clients with one token that are connected; None for no limit.
         """
         self.local: str | None = None
         self.denied = 0
-        self.rules = rules
+        self._rules = rules
         self._reactor = reactor
         self._wall = wall
         self._tokens = tokens
         self._sessions = sessions
         self._reads = reads
         self._refused = refused
-        self._failures: BoundedDict[str, _Failures] = BoundedDict(ADDRESSES_LIMIT)
+        self.failures = failures
         self._most_of_token = sys.maxsize if most_of_token is None else most_of_token
-        self._followed: dict[object, tuple[Access, Callable[[], None]]] = {}
+        self._followed: dict[object, tuple[Access, Ended]] = {}  # with a token
+        self._admitted: dict[object, tuple[Callable[[], Access], Access, Ended]] = {}  # without
         self._check: IDelayedCall | None = None
         self._clients: Counter[Token | None] = Counter()  # that are followed, by token
-        self._log_limit = LogLimit()
 
     def admit(self, door: Door, is_local: bool, user: int | None, host: str) -> Access:
         """
         Return what a client may do that has sent no token (see `Door.admit`).
         """
-        return door.admit(is_local, user, host, self.rules)
+        return door.admit(is_local, user, host, self._rules)
 
-    def authenticate(self, secret: str, host: str) -> Access:
+    def change_rules(self, rules: Sequence[Rule]) -> None:
+        """
+        Let these rules count from now on, for clients that are connected, too.
+        """
+        self._rules = rules
+        changed = {key: ended for key, (admit, access, ended) in self._admitted.items() if admit() != access}
+        self._unfollow(changed)
+        for ended in changed.values():
+            ended(CHANGED)
+
+    def authenticate(self, secret: str, host: str, client: str | None = None, command: str = "auth") -> Access:
         """
         Return what a client may do that has sent a token; nothing if there is no such token, or if it has expired (see
-        `delay`).
+        `Failures.delay`).
 
         Args:
             secret: The token.
             host: Its address.
+            client: How a failure is recorded, see `Failures.add`; by default its address.
+            command: See there.
         """
         if self.local is not None and compare_digest(self.local, digest(secret)):
             return _LOCAL
-        token = None
+        token, why = None, "no such token"
         try:
             token = self._tokens.find(secret, self._wall())
         except TokensUnreadable as error:
-            self._log_failure(host, str(error))
+            why = str(error)
         if token is None:
-            self._fail(host)
+            self.denied += 1
+            self.failures.add(host, client or host, command, why)
             return Access(Role.NONE, refusal="there is no such token, or it has expired")
-        self._failures.pop(host, None)
+        self.failures.forget(host)
         return _of_token(token)
 
-    def log_in(self, secret: str, host: str) -> tuple[Access, str]:
+    def log_in(self, secret: str, host: str, client: str | None = None) -> tuple[Access, str]:
         """
         Begin the session of a browser.
 
         Args:
             secret: A token.
             host: The address of the browser.
+            client: See `authenticate`.
 
         Returns:
             What it may do (as `authenticate`), and the secret of the session; empty if the token is wrong.
         """
-        access = self.authenticate(secret, host)
+        access = self.authenticate(secret, host, client, "login")
         if access.refusal is not None:
             return access, ""
         with suppress(TokensUnreadable):
@@ -169,13 +172,6 @@ class Authority:
         End the session with this secret, if there is one.
         """
         self._sessions.end(secret)
-
-    def delay(self, host: str) -> float:
-        """
-        Return for how many seconds a client that has sent a wrong token gets nothing done.
-        """
-        failures = self._failures.get(host)
-        return 0.0 if failures is None else min(FIRST_DELAY * 2 ** min(failures.number - 1, 16), LONGEST_DELAY)
 
     def check(self, access: Access, role: Role) -> None:
         """
@@ -249,9 +245,15 @@ class Authority:
                 error.is_recorded = True
             raise
 
-    def follow(self, access: Access, ended: Callable[[], None]) -> Callable[[], None]:
+    def follow(self, access: Access, admit: Callable[[], Access], ended: Ended) -> Callable[[], None]:
         """
-        Call `ended` once if the token of a client is removed, or expires, or its session ends.
+        Call `ended` once, with the reason, if the token of a client is removed, or expires, or its session ends; or, if
+        it has none of them, if `change_rules` changes what it may do.
+
+        Args:
+            access: What it may do.
+            admit: Returns what it may do now without a token.
+            ended: See above.
 
         Returns:
             What to call when the client is gone.
@@ -259,19 +261,22 @@ class Authority:
         Raises:
             LimitExceeded: There are too many clients with this token already.
         """
-        if access.token is None and access.session is None:
-            return lambda: None
-        if access.token is not None and self._clients[access.token] >= self._most_of_token:
-            raise LimitExceeded(f"more than {self._most_of_token} connections with this token")
-        self._clients[access.token] += 1
         key = object()
-        self._followed[key] = access, ended
-        if self._check is None:
-            self._check = self._reactor.callLater(CHECK_INTERVAL, self._check_followed)
+        if access.token is None and access.session is None:
+            if access == admit():  # otherwise it has the local token, which never ends
+                self._admitted[key] = admit, access, ended
+        else:
+            if access.token is not None and self._clients[access.token] >= self._most_of_token:
+                raise LimitExceeded(f"more than {self._most_of_token} connections with this token")
+            self._clients[access.token] += 1
+            self._followed[key] = access, ended
+            if self._check is None:
+                self._check = self._reactor.callLater(CHECK_INTERVAL, self._check_followed)
         return lambda: self._unfollow([key])
 
     def _unfollow(self, keys: Collection[object]) -> None:
         for key in keys:
+            self._admitted.pop(key, None)
             if (found := self._followed.pop(key, None)) is not None:
                 token = found[0].token
                 self._clients[token] -= 1
@@ -287,7 +292,7 @@ class Authority:
         over = {key: ended for key, (access, ended) in self._followed.items() if not self._holds(access, valid)}
         self._unfollow(over)
         for ended in over.values():
-            ended()
+            ended(REMOVED)
 
     def _holds(self, access: Access, valid: Set[Token]) -> bool:
         if access.session is not None and not self._sessions.is_open(access.session):
@@ -299,20 +304,5 @@ class Authority:
         try:
             return {token for token in self._tokens.tokens if token.is_valid(now)}
         except TokensUnreadable as error:
-            self._log_failure("", str(error))
+            self.failures.log_failure("a connection", str(error))
             return set()
-
-    def _fail(self, host: str) -> None:
-        self.denied += 1
-        now = self._reactor.seconds()
-        before = self._failures.get(host)
-        count = before.number if before is not None and now - before.last < FORGET_AFTER else 0
-        self._failures.remember(host, _Failures(count + 1, now))
-        self._log_failure(host, "no such token")
-
-    def _log_failure(self, host: str, why: str) -> None:
-        count = self._log_limit.add(self._reactor.seconds())
-        if count:
-            self.log.warn(
-                "{count} failed authentication(s), the last from {host}: {why}", count=count, host=host, why=why
-            )

@@ -76,7 +76,9 @@ class Access:
             Denied: It does not.
         """
         if self.refusal is not None:
-            raise Unauthenticated(self.refusal, "no such token", role.spelled)
+            wrong = Unauthenticated(self.refusal, "no such token", role.spelled)
+            wrong.is_recorded = True  # by `Failures`
+            raise wrong
         if self.role < role:
             text = f"this requires the role {role.spelled}"
             if self.token is None:

@@ -14,6 +14,7 @@ from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
 
 from usbgate.access.authority import Authority
+from usbgate.access.failures import Failures
 from usbgate.access.localtoken import LocalToken
 from usbgate.access.sessions import Sessions
 from usbgate.access.tokenaudit import TokenAudit
@@ -77,11 +78,13 @@ def build(
         first_tag=random.getrandbits(32),
     )
     tokens = TokenFile(settings.state)
+    failures = Failures(reactor, gateway.record)
     authority = Authority(
         reactor,
         clock.wall,
         tokens,
         Sessions(settings.state, clock.wall),
+        failures,
         partial(_reads, settings, gateway),
         gateway.refuse,
         [client.rule for client in settings.clients],
@@ -109,7 +112,7 @@ def build(
         patience.update(sensor_patience(loaded.sensors))
         for changed in sensors_changed:
             changed()
-        authority.rules = [client.rule for client in loaded.clients]
+        authority.change_rules([client.rule for client in loaded.clients])
         rules.configure(loaded.rules, loaded.mail)
 
     daemon = Daemon(start_failed, log_writer)
@@ -150,6 +153,7 @@ def build(
     gateway.setServiceParent(daemon)
     rules.setServiceParent(daemon)
     TokenAudit(reactor, tokens, gateway.record).setServiceParent(daemon)
+    failures.setServiceParent(daemon)
     for each in (*ports, *_certificates(reactor, clock, settings)):
         each.setServiceParent(daemon)
     LocalToken(settings.state, authority, lambda: [port for each in listeners for port in each.ports]).setServiceParent(

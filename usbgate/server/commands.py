@@ -61,7 +61,7 @@ async def answer(console: Console, line: str) -> None:
     except RequestError as error:
         if isinstance(error, LimitExceeded):
             console.factory.limited += 1
-        if isinstance(error, Denied) and console.peer.access.role > Role.NONE:
+        if isinstance(error, Denied) and not error.is_recorded and console.peer.access.role > Role.NONE:
             console.record(_find(name).name, error.code, **_named(error))
         closing_line = error_line(error, {})
     console.send_lines(closing_line)

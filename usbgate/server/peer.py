@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
 from usbgate.access.authority import Authority
+from usbgate.access.doors import Door
 from usbgate.access.roles import Access, Role
 from usbgate.net.places import is_local
 from usbgate.net.rates import payers
@@ -22,6 +23,7 @@ class Peer:
         origin: Its host, or `local` on a Unix socket: `ORIGIN` of requests that have none.
         is_local: Whether it is on this machine.
         name: Its host and port, behind the name of its token or user, for the log and for the record of requests.
+        user: The number of its user, on a Unix socket, once that is known.
         access: What it may do; at first, nothing.
         payers: For whom what it does counts (see `Rates`).
     """
@@ -31,27 +33,31 @@ class Peer:
         reactor: IReactorTime,
         authority: Authority,
         address: IAddress | None,
+        door: Door,
         delayed: Callable[[], None],
-        token_ended: Callable[[], None],
+        ended: Callable[[str], None],
     ) -> None:
         """
         Args:
             reactor: For the delay.
             authority: Knows the tokens.
             address: The peer's address.
+            door: Where it connects.
             delayed: Called whenever `is_delayed` changes.
-            token_ended: Called when its token was removed, or has expired.
+            ended: Called with the reason when its access ends: see `Authority.follow`.
         """
         self.origin = str(getattr(address, "host", "local"))
         self.is_local = is_local(self.origin)
         port = getattr(address, "port", None)
         self.name = self._address = self.origin if port is None else f"{self.origin}:{port}"
+        self.user: int | None = None
         self.access = Access(Role.NONE)
         self.payers: Sequence[str] = ()
         self._reactor = reactor
         self._authority = authority
+        self._door = door
         self._delayed = delayed
-        self._token_ended = token_ended
+        self._ended = ended
         self._unfollow: Callable[[], None] = lambda: None
         self._delay: IDelayedCall | None = None
 
@@ -62,6 +68,12 @@ class Peer:
         """
         return self._delay is not None
 
+    def without_token(self) -> Access:
+        """
+        Return what it may do without a token.
+        """
+        return self._authority.admit(self._door, self.is_local, self.user, self.origin)
+
     def admit(self, access: Access) -> None:
         """
         Let it do something else from now on.
@@ -69,7 +81,7 @@ class Peer:
         Raises:
             LimitExceeded: There are too many connections with this token; nothing has changed.
         """
-        unfollow = self._authority.follow(access, self._token_ended)
+        unfollow = self._authority.follow(access, self.without_token, self._ended)
         self._unfollow()
         self._unfollow = unfollow
         self.access = access
@@ -92,9 +104,9 @@ class Peer:
         """
         Return what a token permits. A wrong one makes it `is_delayed`.
         """
-        access = self._authority.authenticate(secret, self.origin)
+        access = self._authority.authenticate(secret, self.origin, self.name)
         if access.refusal is not None and self._delay is None:
-            self._delay = self._reactor.callLater(self._authority.delay(self.origin), self._delay_over)
+            self._delay = self._reactor.callLater(self._authority.failures.delay(self.origin), self._delay_over)
             self._delayed()
         return access
 

@@ -69,8 +69,7 @@ class ClientProtocol(BoundedLineReceiver):
         super().__init__()
         self.factory = factory
         self._intake = factory.intake
-        self._door = door
-        self.peer = Peer(factory.reactor, factory.authority, address, self.regulate, self._token_ended)
+        self.peer = Peer(factory.reactor, factory.authority, address, door, self.regulate, self._access_ended)
         self.requests = Requests(self)
         self.console = Console(self)
         self.half_closed = False
@@ -93,8 +92,8 @@ class ClientProtocol(BoundedLineReceiver):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)  # echo and answer are two writes: 44 ms a round trip without
             keep_alive(self.transport)
-        user = peer_user(self.transport)
-        self.admit(self.factory.authority.admit(self._door, self.peer.is_local, user, self.peer.origin))
+        self.peer.user = peer_user(self.transport)
+        self.admit(self.peer.without_token())
         if isinstance(socket := bare(self.transport), FileDescriptor):
             socket.bufferSize = self._intake.bytes_per_turn
         refusal = self.factory.add(self)
@@ -113,8 +112,8 @@ class ClientProtocol(BoundedLineReceiver):
         self.console.end()
         self._budget.share(self.peer.payers)
 
-    def _token_ended(self) -> None:
-        self.send_lines(error_line(Unauthenticated("the token was removed, or has expired"), {}))
+    def _access_ended(self, reason: str) -> None:
+        self.send_lines(error_line(Unauthenticated(reason), {}))
         self.close()
 
     def readConnectionLost(self) -> None:

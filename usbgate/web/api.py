@@ -5,6 +5,7 @@ The calls of the API, one method each, and the page's files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -110,9 +111,18 @@ class Api:
         Record that a client was not permitted to make a call, unless it may do nothing at all.
         """
         if request.access.role > Role.NONE and not error.is_recorded:
-            details = {} if error.sensor is None else {"ID": error.sensor}
-            action = Action(call, client_of(request), host_of(request), details, outcome=error.code)
-            self._gateway.record(action)
+            self._record(request, call, {} if error.sensor is None else {"ID": error.sensor}, outcome=error.code)
+
+    def _record(
+        self,
+        request: Any,
+        command: str,
+        details: Mapping[str, str] = {},
+        device: str | None = None,
+        outcome: str = "done",
+    ) -> None:
+        # What the client of a request did, or was denied, besides asking.
+        self._gateway.record(Action(command, client_of(request), host_of(request), details, device, outcome))
 
     def _queries_of(self, request: Any) -> IQueries:
         return self._authority.queries(request.access, self._queries)
@@ -228,9 +238,14 @@ class Api:
             request.finish()
             return
         last_id = request.getHeader("Last-Event-ID")
-        unfollow = self._authority.follow(request.access, request.channel.transport.abortConnection)
+        channel = request.channel
+        unfollow = self._authority.follow(
+            request.access,
+            partial(self.credentials.without_token, request),
+            lambda _: channel.transport.abortConnection(),
+        )
         try:
-            transport, head = request.channel.hand_over(request)
+            transport, head = channel.hand_over(request)
             await self._events.open(transport, head, host_of(request), client_of(request), sensors, last_id)
         finally:
             unfollow()
@@ -264,7 +279,7 @@ class Api:
         by = request.access.acknowledge_as(body.by or host_of(request))
         acknowledged = await self._gateway.acknowledge(alarm, by)
         details = {"ALARM": alarm, "ID": acknowledged.sensor, "BY": by}
-        self._gateway.record(Action("acknowledge", client_of(request), host_of(request), details, acknowledged.device))
+        self._record(request, "acknowledge", details, acknowledged.device)
         return alarm_json(acknowledged, self._queries.sensor_settings())
 
     # State.
@@ -325,15 +340,19 @@ class Api:
         """
         Log in: a session begins, which the browser keeps in a cookie.
         """
-        access = await self.credentials.log_in(request, body.token)
-        return session_json(access, self.credentials.door.is_open)
+        request.access = await self.credentials.log_in(request, body.token)
+        self._record(request, "login")
+        return session_json(request.access, self.credentials.door.is_open)
 
     @calls.post("/api/v1/logout")
     async def logout(self, request: Any, body: schema.ApiLogout) -> schema.ApiSession:
         """
         Log out: the session ends.
         """
-        self.credentials.log_out(request)
+        ended = self.credentials.log_out(request)
+        if ended is not None:
+            request.access = ended
+            self._record(request, "logout")
         return session_json(self.credentials.without_token(request), self.credentials.door.is_open)
 
     # The page.

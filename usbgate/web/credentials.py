@@ -19,7 +19,7 @@ from usbgate.access.sessions import SESSION_LIFE
 from usbgate.core.errors import Unauthenticated
 from usbgate.net.peeruser import peer_user
 from usbgate.net.rates import Rates, payers
-from usbgate.web.channel import LOCAL_HOST, host_of
+from usbgate.web.channel import LOCAL_HOST, client_of, host_of
 
 COOKIE = "usbgate"
 
@@ -109,7 +109,7 @@ class Credentials:
             Unauthenticated: It is wrong; raised only after a while.
         """
         host = host_of(request)
-        access = self._authority.authenticate(secret, host)
+        access = self._authority.authenticate(secret, host, client_of(request))
         await self._check(access, host)
         return access
 
@@ -125,22 +125,23 @@ class Credentials:
             Unauthenticated: The token is wrong; raised only after a while.
         """
         host = host_of(request)
-        access, session = self._authority.log_in(secret, host)
+        access, session = self._authority.log_in(secret, host, client_of(request))
         await self._check(access, host)
         self._end_session(request)
         self._set_cookie(request, session, SESSION_LIFE)
         return access
 
-    def log_out(self, request: Any) -> None:
+    def log_out(self, request: Any) -> Access | None:
         """
-        End the session of a browser.
+        End the session of a browser; return what it could do by that, or None if there was none.
         """
-        self._end_session(request)
+        ended = self._end_session(request)
         self._set_cookie(request, "", 0)
+        return ended
 
     async def _check(self, access: Access, host: str) -> None:
         if access.refusal is not None:
-            await deferLater(self._reactor, self._authority.delay(host))
+            await deferLater(self._reactor, self._authority.failures.delay(host))
             raise Unauthenticated(access.refusal, "no such token")
 
     def without_token(self, request: Any) -> Access:
@@ -150,9 +151,12 @@ class Credentials:
         channel = request.channel
         return self._authority.admit(self.door, channel.is_local, peer_user(channel.transport), channel.host)
 
-    def _end_session(self, request: Any) -> None:
-        if cookie := request.getCookie(COOKIE.encode()):
-            self._authority.log_out(cookie.decode("ascii", "replace"))
+    def _end_session(self, request: Any) -> Access | None:
+        secret = (request.getCookie(COOKIE.encode()) or b"").decode("ascii", "replace")
+        ended = self._authority.resume(secret)
+        if ended is not None:
+            self._authority.log_out(secret)
+        return ended
 
     def _set_cookie(self, request: Any, value: str, age: int) -> None:
         encrypted = request.isSecure() or (self.door.proxied and request.getHeader("X-Forwarded-Proto") == "https")
