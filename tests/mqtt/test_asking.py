@@ -382,18 +382,31 @@ class LimitTests(AskingCase):
 
     def test_rate(self) -> None:
         """
-        So many may come in a second, and ten times as many at once.
+        So many may come in a second, and 2.5 times as many at once.
         """
-        for index in range(1280):
+        for index in range(320):
             self.ask({"sensor": "20"})
             self.gateway.answer(index)
         self.assertEqual(self.refusal({"sensor": "20", "reply": "a"})["error"], "limit")
         self.clock.advance(1)
-        for index in range(1280, 1408):
+        for index in range(320, 448):
             self.ask({"sensor": "20"})
             self.gateway.answer(index)
         self.assertEqual(self.refusal({"sensor": "20", "reply": "a"})["error"], "limit")
         self.assertEqual(self.asking.refused, 2)
+
+    def test_refusals(self) -> None:
+        """
+        Only some of what is refused is answered, so that nobody can fill the queue to the broker; all of it is counted.
+        """
+        for seconds, answered in ((0, 100), (1, 10)):
+            self.clock.advance(seconds)
+            for _ in range(200):
+                self.ask(b"nonsense", response_topic="a")
+                self.ask(b"nonsense")
+            self.assertEqual(len(self.replies()) + len(self.failures), answered)
+            self.failures.clear()
+        self.assertEqual(self.asking.refused, 800)
 
 
 class MatrixTests(AskingCase):

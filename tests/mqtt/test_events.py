@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msgspec import Raw
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.memory_gateway import AT_TEXT, MemoryGateway, report_event
@@ -32,10 +31,9 @@ class EventTopicsTests(SynchronousTestCase):
         """
         Connect.
         """
-        self.clock = Clock()
         self.gateway = MemoryGateway()
         self.publisher = MemoryPublisher()
-        self.events = EventTopics(self.clock, self.gateway, Topics("flat"), lambda: AT)
+        self.events = EventTopics(self.gateway, Topics("flat"), lambda: AT)
         self.events.connected(self.publisher)
 
     def published(self, *topics: str) -> Published:
@@ -92,20 +90,6 @@ class EventTopicsTests(SynchronousTestCase):
             expected |= {"command": "ON"} if sensor is None else {"command": "ON", "sensor": sensor}
             self.assertEqual(json, expected)
         self.assertIn("command_failed", EVENT_TYPES)
-
-    def test_many_failures(self) -> None:
-        """
-        Whoever causes failures can't flood the broker by them, nor keep alarms from it.
-        """
-        for _ in range(1000):
-            self.events.failed(MqttFailure(error="malformed", detail="nonsense"))
-        self.assertEqual(len(self.publisher.take()), 100)
-        self.gateway.publish(AlarmEvent(ALARM, "raised", AT))
-        self.assertEqual(len(self.publisher.take()), 2)
-        self.clock.advance(1)
-        for _ in range(1000):
-            self.events.failed(MqttFailure(error="malformed", detail="nonsense"))
-        self.assertEqual(len(self.publisher.take()), 10)
 
     def test_away(self) -> None:
         """

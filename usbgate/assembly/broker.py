@@ -67,7 +67,7 @@ def make_client(
     endpoint, verify = _endpoint(reactor, mqtt)
     values = Values(reactor, clock.wall, gateway, topics)
     announcer = Announcer(reactor, gateway, _discovery(mqtt, name), extent=mqtt.discovery, changed=values.again)
-    events = EventTopics(reactor, gateway, topics, clock.wall)
+    events = EventTopics(gateway, topics, clock.wall)
     asking = Asking(
         reactor,
         gateway,

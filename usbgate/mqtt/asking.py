@@ -30,6 +30,12 @@ from usbgate.net.rates import Rates
 
 IN_FLIGHT_LIMIT = 256  # questions of all clients of the broker: as many as one connection has in the line protocol
 
+# What waits for the broker to take it is bounded, and must not all be replies, or an alarm would be lost. So no more may
+# come at once than may be in flight, and only some of what is refused gets an answer: so many in a second, on average, and
+# ten times as many at once.
+BURST = 2.5  # seconds' worth
+REFUSALS_PER_SECOND = 10.0
+
 # Bytes of a reply topic. It also bounds its levels: mosquitto disconnects who publishes to a topic of more than 200.
 REPLY_TOPIC_LIMIT = 200
 
@@ -96,7 +102,8 @@ class Asking:
         self._access = Access(role, _WHO)
         self._closed = closed
         self._publish_failure = failed
-        self._rates = Rates(reactor, per_second)
+        self._rates = Rates(reactor, per_second, BURST)
+        self._refusals = Rates(reactor, REFUSALS_PER_SECOND)
         self._in_flight = 0
         self._log_limit = LogLimit()
         self._publisher: IPublisher
@@ -125,6 +132,8 @@ class Asking:
             request = self._admit(message, asked, topic)
         except RequestError as error:
             self._count_refusal(error)
+            if self._refusals.take((_WHO,)) > 0:
+                return
             outcome = failure_of(error, asked)
         else:
             outcome = await self._ask(request, asked)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec.structs import asdict
-from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from usbgate.core.fieldline import format_time
@@ -19,11 +18,6 @@ from usbgate.gateway.interfaces import IGateway
 from usbgate.mqtt.interfaces import IPublisher, ISubscriber
 from usbgate.mqtt.messages import COMMAND_FAILED, EVENT_TYPES, MqttAlarmEvent, MqttFailure, MqttFailureEvent
 from usbgate.mqtt.topics import Topics
-from usbgate.net.rates import Rates
-
-# Failures in a second, on average, that are published, since whoever may publish to the broker can cause them; ten
-# times as many may come at once.
-FAILURES_PER_SECOND = 10.0
 
 _UNCONFIGURED = SensorSettings()
 
@@ -36,10 +30,9 @@ class EventTopics:
 
     filters: Sequence[str] = ()
 
-    def __init__(self, reactor: IReactorTime, gateway: IGateway, topics: Topics, wall: Callable[[], int]) -> None:
+    def __init__(self, gateway: IGateway, topics: Topics, wall: Callable[[], int]) -> None:
         """
         Args:
-            reactor: For time limits.
             gateway: Publishes the events.
             topics: The names of the topics.
             wall: The wall clock (`IClock.wall`).
@@ -47,7 +40,6 @@ class EventTopics:
         self._gateway = gateway
         self._topics = topics
         self._wall = wall
-        self._rates = Rates(reactor, FAILURES_PER_SECOND)
         self._publisher: IPublisher | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
 
@@ -68,8 +60,6 @@ class EventTopics:
         """
         Publish that a command failed.
         """
-        if self._rates.take((COMMAND_FAILED,)) > 0:
-            return
         event = MqttFailureEvent(event_type=COMMAND_FAILED, at=format_time(self._wall()), **asdict(failure))
         sensor = failure.sensor
         self._publish(event, sensor, None if sensor is None else self._device_of(sensor))
