@@ -30,9 +30,9 @@ from usbgate.net.rates import Rates
 
 IN_FLIGHT_LIMIT = 256  # questions of all clients of the broker: as many as one connection has in the line protocol
 
-# What waits for the broker to take it is bounded, and must not all be replies, or an alarm would be lost. So no more may
-# come at once than may be in flight, and only some of what is refused gets an answer: so many in a second, on average, and
-# ten times as many at once.
+# What waits for the broker to take it is bounded, and must not all be replies, or an alarm would be lost. So no more
+# may come at once than may be in flight, and only some of what is refused gets an answer: so many in a second, on
+# average, and ten times as many at once.
 BURST = 2.5  # seconds' worth
 REFUSALS_PER_SECOND = 10.0
 
