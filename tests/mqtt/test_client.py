@@ -443,10 +443,14 @@ class AwayTests(ClientCase):
         A connection that is closed at once again and again, as by another client with the same id over MQTT 3.1.1,
         makes attempts rarer, too.
         """
-        for _ in range(8):
-            self.ready()
-            self.broker.lose()
-            self.clock.advance(31)
+        with capturedLogs() as logs:
+            for _ in range(8):
+                self.ready()
+                self.clock.advance(20)
+                self.broker.lose()
+                self.clock.advance(31)
+        lines = [formatEvent(event) for event in logs]
+        self.assertEqual(len(lines), 4, lines)  # connected, lost, connected, lost with the question below
         connections = len(self.broker.transports)
         self.ready()
         self.broker.lose()

@@ -34,7 +34,7 @@ from usbgate.mqtt.values import Values
 PASSWORD = "USBGATE_MQTT_PASSWORD"
 
 
-def make_client(
+def make_mqtt(
     reactor: Any,
     clock: IClock,
     settings: Settings,
@@ -42,10 +42,9 @@ def make_client(
     gateway: Gateway,
     authority: Authority,
     name: str,
-    environ: Mapping[str, str] = os.environ,
 ) -> tuple[MqttClient, Callable[[], None]]:
     """
-    Make the client of the broker; the gateway then shows its status.
+    Make the client of the broker and what uses it; the gateway then shows its status.
 
     Args:
         reactor: The reactor.
@@ -55,16 +54,14 @@ def make_client(
         gateway: The gateway.
         authority: Decides which questions only read.
         name: Its name.
-        environ: The environment, for the password.
 
     Returns:
         The client, and what to call when the settings of sensors have changed.
 
     Raises:
-        ConfigError: The broker needs TLS, which is not installed, or a file that can't be used.
+        ConfigError: See `make_client`.
     """
     topics = Topics(name)
-    endpoint, verify = _endpoint(reactor, mqtt)
     values = Values(reactor, clock.wall, gateway, topics)
     announcer = Announcer(reactor, gateway, _discovery(mqtt, name), extent=mqtt.discovery, changed=values.again)
     events = EventTopics(gateway, topics, clock.wall)
@@ -78,14 +75,7 @@ def make_client(
         events.failed,
         settings.client_requests_per_second,
     )
-    subscribers: Sequence[ISubscriber] = [
-        values,
-        announcer,
-        events,
-        asking,
-    ]
-    login = partial(_login, mqtt, topics, f"usbgate-{escape(name)}", verify, environ)
-    client = MqttClient(reactor, endpoint, login, mqtt.broker, subscribers)
+    client = make_client(reactor, mqtt, name, [values, announcer, events, asking])
     gateway.queries.broker_status = lambda: replace(client.status(), unasked=asking.refused)
 
     def refresh() -> None:
@@ -98,6 +88,41 @@ def make_client(
 def _discovery(mqtt: MqttSettings, name: str) -> Discovery:
     may_command = mqtt.role >= Role.COMMAND
     return Discovery(name, prefix=mqtt.discovery_prefix, language=mqtt.language, commands=may_command)
+
+
+def make_client(
+    reactor: Any,
+    mqtt: MqttSettings,
+    name: str,
+    subscribers: Sequence[ISubscriber],
+    environ: Mapping[str, str] = os.environ,
+) -> MqttClient:
+    """
+    Make the client of the broker.
+
+    Args:
+        reactor: The reactor.
+        mqtt: The table `[mqtt]`.
+        name: The gateway's name.
+        subscribers: What uses it, in this order.
+        environ: The environment, for the password.
+
+    Raises:
+        ConfigError: The broker needs TLS, which is not installed, or a file that can't be used.
+    """
+    endpoint, verify = _endpoint(reactor, mqtt)
+    who = Login(
+        client=f"usbgate-{escape(name)}",
+        v5=mqtt.version == "5",
+        will=Topics(name).availability,
+        user=mqtt.user,
+        keepalive=round(mqtt.keepalive),
+        verify=verify,
+    )
+    # The password is read at each connection: one that is changed needs no restart.
+    return MqttClient(
+        reactor, endpoint, lambda: replace(who, password=_password(mqtt, environ)), mqtt.broker, subscribers
+    )
 
 
 def _endpoint(reactor: Any, mqtt: MqttSettings) -> tuple[IStreamClientEndpoint, Callable[[object], str | None] | None]:
@@ -114,26 +139,10 @@ def _endpoint(reactor: Any, mqtt: MqttSettings) -> tuple[IStreamClientEndpoint, 
         raise ConfigError(f"mqtt.ca: {error}") from None
 
 
-def _login(
-    mqtt: MqttSettings,
-    topics: Topics,
-    client: str,
-    verify: Callable[[object], str | None] | None,
-    environ: Mapping[str, str],
-) -> Login:
-    # Read at each connection: a password that is changed needs no restart.
-    password = environ.get(PASSWORD) or None
-    if mqtt.password_file is not None:
-        try:
-            password = mqtt.password_file.read_text().rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise OSError(f"mqtt.password_file: {mqtt.password_file} cannot be read: {error}") from None
-    return Login(
-        client=client,
-        v5=mqtt.version == "5",
-        will=topics.availability,
-        user=mqtt.user,
-        password=password,
-        keepalive=round(mqtt.keepalive),
-        verify=verify,
-    )
+def _password(mqtt: MqttSettings, environ: Mapping[str, str]) -> str | None:
+    if mqtt.password_file is None:
+        return environ.get(PASSWORD) or None
+    try:
+        return mqtt.password_file.read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OSError(f"mqtt.password_file: {mqtt.password_file} cannot be read: {error}") from None

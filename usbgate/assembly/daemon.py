@@ -143,9 +143,9 @@ def build(
     mqtt: MqttClient | None = None
     if settings.mqtt is not None:
         # Imported only if needed, since it takes time and memory.
-        from usbgate.assembly.broker import make_client
+        from usbgate.assembly.broker import make_mqtt
 
-        mqtt, refresh = make_client(reactor, clock, settings, settings.mqtt, gateway, authority, own_name)
+        mqtt, refresh = make_mqtt(reactor, clock, settings, settings.mqtt, gateway, authority, own_name)
         mqtt.setServiceParent(neighbours)
         sensors_changed.append(refresh)
     rules = make_rules(reactor, clock, settings, gateway, own_name, mqtt)

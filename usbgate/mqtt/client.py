@@ -30,9 +30,10 @@ retry_policy = backoffPolicy(0.5, 30.0, 2.0, jitter=lambda: 0.5 * random.random(
 # The same once the broker has refused: only a person can change that, and a broker may ban who tries too often.
 REFUSED_RETRY = 60.0
 
-# Seconds. A connection that lasts for less is one more failure: two clients with one id take turns in throwing each
-# other out, and MQTT 3.1.1 does not say why.
-BRIEF = 5.0
+# Seconds. A connection that lasts for less is one more failure: two clients with one id throw each other out, and
+# neither MQTT 3.1.1 nor mosquitto 2.0 says why. Longer than the longest wait between two attempts.
+BRIEF = 60.0
+BRIEF_LOGGED = 2  # brief connections in a row that are logged
 
 REPAIR = 0.5  # seconds until `online` is published again after somebody, such as a late will, said something else
 GOODBYE = 1.5  # seconds that a broker has at the stop: to acknowledge `offline`, and again to close the connection
@@ -75,7 +76,9 @@ class MqttClient(Service):
         self._connection: Connection | None = None
         self._state = "connecting"
         self._trouble: str | None = None
-        self._failures = 0  # in a row
+        self._failures = 0  # attempts that failed, and brief connections, in a row
+        self._brief = 0  # brief connections in a row
+        self._logged: set[str] = set()  # reasons, since the last time that it was logged to be connected
         self._ready_at = 0.0
         self._away_since: float | None = None
         self._published = self._dropped = self._refused = 0
@@ -155,10 +158,12 @@ class MqttClient(Service):
         now = self._ready_at = self._reactor.seconds()
         self.connected = True
         self._state, self._trouble = "connected", None
-        if self._away_since is None:
-            self.log.info("the broker is connected: {broker}", broker=self._broker)
-        else:
-            self.log.info("the broker is back after {away:.1f} s", away=now - self._away_since)
+        if self._brief < BRIEF_LOGGED:
+            self._logged.clear()
+            if self._away_since is None:
+                self.log.info("the broker is connected: {broker}", broker=self._broker)
+            else:
+                self.log.info("the broker is back after {away:.1f} s", away=now - self._away_since)
         self._away_since = None
         self._say_online()
         for each in self._subscribers:
@@ -204,9 +209,11 @@ class MqttClient(Service):
             return
         if self._state == "connected":
             if self._reactor.seconds() - self._ready_at >= BRIEF:
-                self._failures = 0
-            elif self._failures:
-                why += "; it was brief again: does another client have the same id?"
+                self._failures = self._brief = 0
+            else:
+                self._brief += 1
+                if self._brief > 1:
+                    why += "; it was brief again: does another client have the same id?"
         self._away(ending, why)
         if ending is Ending.TAKEN_OVER:
             # Two daemons with one name would take turns for ever.
@@ -224,7 +231,8 @@ class MqttClient(Service):
             why += ", so usbgate no longer uses the broker: does another usbgate have the name? See `gateway`"
         if self._away_since is None:
             self._away_since = self._reactor.seconds()
-        if why != self._trouble:
+        if why not in self._logged:
+            self._logged.add(why)
             self.log.warn("the broker {broker} is not connected: {why}", broker=self._broker, why=why)
         self._state = "away" if ending is Ending.LOST else "refused"
         self._trouble = why

@@ -4,8 +4,8 @@ The newest values of the sensors, each on a topic of its own (docs/mqtt.md, "Top
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
@@ -31,6 +31,9 @@ INTERVAL = 0.1
 # time at most, however many sensors report.
 TURN = 0.002
 PAUSE = 3.0
+
+# Of all sensors, so many are published between two looks at what is new.
+SWEPT = 100
 
 _UNCONFIGURED = SensorSettings()
 
@@ -59,6 +62,7 @@ class Values:
         self._topics = topics
         self._lone_zeros = LoneZeros()
         self._new: dict[str, set[str]] = {}  # fields with a new value, by sensor
+        self._all: Iterator[SensorSummary] = iter(())  # those of all sensors that are still to be published
         self._unsubscribe: Callable[[], None] | None = None
         self._task: Deferred[None] | None = None  # publishes, while there is something to publish
 
@@ -70,7 +74,6 @@ class Values:
         self._unsubscribe = self._gateway.subscribe(self._event)
         for device in self._gateway.queries.devices():
             self._publish_state(device.name, device.state)
-        self._new.clear()
         self.refresh()
 
     def received(self, message: Message) -> None:
@@ -89,6 +92,7 @@ class Values:
         if task is not None:
             task.cancel()
         self._new.clear()
+        self._all = iter(())
 
     def _event(self, event: Event) -> None:
         if isinstance(event, ReportEvent):
@@ -97,8 +101,7 @@ class Values:
                 fields = self._new[event.sensor] = set()
             for field, _ in event.values:
                 fields.add(field)
-            if self._task is None:
-                self._run(self._publish_new())
+            self._start()
         elif isinstance(event, DeviceEvent):
             self._publish_state(event.device, event.state)
 
@@ -106,42 +109,46 @@ class Values:
         usable = b"online" if state == "online" else b"offline"
         self._publisher.publish(self._topics.device_availability(device), usable, retain=True)
 
-    def _run(self, publishing: Any) -> None:
-        task = self._task = Deferred.fromCoroutine(publishing)
-        task.addErrback(self._failed)
-
-    def _failed(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):
-            self.log.failure("values are no longer published", failure)
-
     def again(self, sensor: str) -> None:
         """
         Publish the values of a sensor again, soon.
         """
         known = self._gateway.queries.sensor(sensor)
         if known is not None and self._unsubscribe is not None:
-            self._mark(known)
+            self._new.setdefault(known.sensor, set()).update(known.fields)
+            self._start()
 
     def refresh(self) -> None:
         """
         Publish all values again, as after a change of the settings.
         """
         if self._unsubscribe is not None:
-            for known in self._gateway.queries.sensors():
-                self._mark(known)
+            self._all = self._gateway.queries.sensors()
+            self._start()
 
-    def _mark(self, known: SensorSummary) -> None:
-        self._new.setdefault(known.sensor, set()).update(known.fields)
+    def _start(self) -> None:
         if self._task is None:
-            self._run(self._publish_new())
+            self._task = Deferred.fromCoroutine(self._publish_marked())
+            self._task.addErrback(self._failed)
 
-    async def _publish_new(self) -> None:
+    def _failed(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self.log.failure("values are no longer published", failure)
+
+    def _take(self) -> Iterator[tuple[str, Iterable[str]]]:
+        # What is new comes first, and some of all.
+        new, self._new = self._new, {}
+        yield from new.items()
+        for known in islice(self._all, SWEPT):
+            yield known.sensor, known.fields
+
+    async def _publish_marked(self) -> None:
         await deferLater(self._reactor, 0)  # all reports of one chunk
-        while self._new:
+        while True:
             began = self._reactor.seconds()
-            new, self._new = self._new, {}
             spent = 0.0
-            for sensor, fields in new.items():
+            sensor = None
+            for sensor, fields in self._take():
                 await self._publisher.room()
                 started = self._reactor.seconds()
                 self._publish(sensor, fields)
@@ -149,6 +156,8 @@ class Values:
                 if spent >= TURN:
                     await deferLater(self._reactor, PAUSE * spent)
                     spent = 0.0
+            if sensor is None:
+                break
             await deferLater(self._reactor, max(0.0, began + INTERVAL - self._reactor.seconds()))
         self._task = None
 
