@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.access import authority
@@ -394,6 +395,17 @@ class LimitTests(AskingCase):
             self.gateway.answer(index)
         self.assertEqual(self.refusal({"sensor": "20", "reply": "a"})["error"], "limit")
         self.assertEqual(self.asking.refused, 2)
+
+    def test_logged(self) -> None:
+        """
+        What is refused is logged once a minute, with how much it was.
+        """
+        with capturedLogs() as logged:
+            for seconds in (0, 30, 30, 0):
+                self.clock.advance(seconds)
+                self.ask(b"nonsense")
+        self.assertEqual([event["count"] for event in logged], [1, 2])
+        self.assertIn("invalid body", formatEvent(logged[0]))
 
     def test_refusals(self) -> None:
         """

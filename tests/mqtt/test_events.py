@@ -68,6 +68,14 @@ class EventTopicsTests(SynchronousTestCase):
             ),
         )
 
+    def test_owner(self) -> None:
+        """
+        The topic of a sensor is that of its own device, whichever has sent the reading.
+        """
+        self.gateway.known_sensors = [SensorSummary("2", "uno", ["SMOKE"], AT, 1)]
+        self.gateway.publish(AlarmEvent(ALARM, "raised", AT))
+        self.published("usbgate/flat/events", "usbgate/flat/uno/2/_events")
+
     def test_others(self) -> None:
         """
         Nothing else is published so, nor is that an alarm from before a restart is the same as another.
