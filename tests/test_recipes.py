@@ -178,7 +178,7 @@ class StatusTests(SynchronousTestCase):
             self.assertNotEqual(self.metrics(), before, each.name)
         self.gateway.current_totals = totals
         for status in (
-            *[other(STATUS, name) for name in ("version", "uptime", "clock_trusted", "sensors", "in_flight")],
+            *[other(STATUS, name) for name in ("version", "uptime", "clock_trusted", "sensors", "in_flight", "held")],
             replace(STATUS, implausible=IMPLAUSIBLE),
             *[replace(STATUS, store=other(STORE, name)) for name in ("backlog", "rejected", "oldest")],
             *[replace(STATUS, journal=other(JOURNAL, each.name)) for each in fields(JOURNAL) if each.name != "trouble"],

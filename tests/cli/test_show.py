@@ -45,7 +45,7 @@ REQUEST = (
     f"AT:{AT}_MSG:L_ID:22_ARGUMENTS:LEVEL:50_ORIGIN:TOTO_CLIENT:phone@10.0.0.7:1_DEV:uno_OUTCOME:answered_TOOK:0.0446"
 )
 STATUS = [
-    "VERSION:0.1.0_UPTIME:90061_CLOCK:untrusted_SENSORS:7_INFLIGHT:1",
+    "VERSION:0.1.0_UPTIME:90061_CLOCK:untrusted_SENSORS:7_INFLIGHT:1_HELD:2",
     f"STORE:away_GW:pi_BACKLOG:12_REJECTED:1_OLDEST:{RECENT}_TEXT:no route",
     "JOURNAL:ok_COMMITS:41_SLOWEST:0.0237_WRITTEN:561152_DAILY:808058880_LOST:3",
     "REQUESTS:9_OUTCOME:answered",
@@ -70,6 +70,9 @@ REPLIES = {
     "history 22": [TEMP, BAT],
     "history 31": [f"ID:31_X:1_AT:{AT}_DEV:uno"],
 }
+
+
+HELD = f"HELD:7_AT:{RECENT}_UNTIL:{RECENT}_MSG:SET_ID:22_ARGUMENTS:LEVEL:5_ORIGIN:TOTO_CLIENT:10.0.0.7:1_DEV:uno"
 
 
 class ShowCase(SynchronousTestCase):
@@ -212,7 +215,7 @@ class TableTests(ShowCase):
             rows["journal"], "ok, 41 commits, the slowest took 0.024 s, 808 MB written per day, 3 rows lost"
         )
         self.assertEqual(rows["alarms"], "1 active, 1 open")
-        self.assertEqual(rows["requests"], "9 answered, 2 timeout; 1 not answered yet")
+        self.assertEqual(rows["requests"], "9 answered, 2 timeout; 1 not answered yet, 2 held until a sensor reports")
         self.assertEqual(rows["unsure"], "uno: the answers of 5, 6, 7 have neither MSG nor TAG")
         self.assertIn("the last one is nan", rows["alarm"])
         self.assertEqual(rows["clients"], "3 connected, of which 2 watch; 27 since the start")
@@ -269,6 +272,18 @@ class TableTests(ShowCase):
         """
         status, _, errors = self.run_command("status", status=["ERROR:failed_TEXT:so it is"])
         self.assertEqual((status, errors), (1, "usbgate: failed: so it is\n"))
+
+    def test_held(self) -> None:
+        """
+        What is held is a table; it is cancelled by its number.
+        """
+        titles, held = self.show("held", held=[HELD]).splitlines()
+        self.assertRegex(titles, r"^NUMBER +ID +COMMAND +ARGUMENTS +ASKED BY +SINCE +UNTIL +DEVICE$")
+        self.assertRegex(held, r"^ +7  22  SET      LEVEL:5    TOTO .* uno$")
+        self.assertEqual(self.run_command("held", held=[]), (0, "", "no question is held\n"))
+        self.assertEqual(self.show("cancel", "7", **{"cancel 7": [HELD]}), "cancelled: SET to sensor 22\n")
+        status, _, errors = self.run_command("cancel", "8", **{"cancel 8": ["ERROR:unknown_TEXT:not held"]})
+        self.assertEqual((status, errors), (1, "usbgate: unknown: not held\n"))
 
     def test_acknowledge(self) -> None:
         """

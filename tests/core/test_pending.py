@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.worlds import message_size
 from usbgate.core import matching, turns
-from usbgate.core.errors import Malformed, RequestError
+from usbgate.core.errors import Malformed, NotHeard, RequestError, TimedOut
 from usbgate.core.exchanges import Asker, Moves
 from usbgate.core.fieldline import check_value
 from usbgate.core.holders import Holder
@@ -837,6 +837,182 @@ class TestPeopleFirst(SynchronousTestCase):
         pending.put(request("2"), "b", LONG, 0.0)
         poll = Asker(request("3", priority=POLL), 1.0, "poll", Holder("poll"))
         self.assertEqual(failed(pending.ask(poll, LONG, 1.0)), {"poll": "busy"})
+
+
+class TestHeld(SynchronousTestCase):
+    """
+    §4.12: what is held until its sensor reports.
+    """
+
+    def hold(self, pending: Pending, waiter: str, command: str = "J", limit: float = LONG, now: float = 0.0) -> None:
+        """
+        Hold a question for the sensor 7.
+        """
+        moves = pending.put(request("7", command, when_heard=True), waiter, limit, now)
+        self.assertEqual((sent(moves), failed(moves)), ([], {}))
+
+    def test_sent_when_heard(self) -> None:
+        """
+        It is written when its sensor reports, whatever that is, and answered as any other question; until then it is
+        not in flight.
+        """
+        for heard in (report("7"), report("7", "K"), acknowledgement("7", "K")):
+            pending = link()
+            self.hold(pending, "a")
+            self.assertEqual(pending.queues.in_flight, 0)
+            self.assertEqual(sent(pending.received([report("8", "J")], 1.0, AT)), [])
+            moves = pending.received([heard], 2.0, AT)
+            self.assertEqual((sent(moves), answered(moves), answers(moves)), (["7 J"], [], [None]))
+            self.assertEqual(pending.queues.in_flight, 1)
+            self.assertEqual(answered(pending.received([report("7", "J")], 3.0, AT)), ["a"])
+            self.assertTrue(pending.idle)
+
+    def test_ahead_of_others(self) -> None:
+        """
+        It takes the next free place, before all that waits, also for its own sensor, and though this left messages
+        unanswered.
+        """
+        pending = link(window=2)
+        pending.put(request("7", "X"), "x", 1.0, 0.0)
+        pending.expire(1.0)
+        pending.expire(5.0)
+        for sensor in ("1", "2", "3"):
+            pending.put(request(sensor), sensor, LONG, 6.0)
+        pending.put(request("7", "Y"), "y", LONG, 6.0)
+        self.hold(pending, "a", "A", now=7.0)
+        self.hold(pending, "b", "B", now=7.0)
+        self.assertEqual(sent(pending.received([report("7", "K")], 8.0, AT)), [])
+        self.assertEqual(sent(pending.received([report("1")], 9.0, AT)), ["7 A"])
+        self.assertEqual(sent(pending.received([report("7", "A")], 9.0, AT)), ["7 B"])
+        self.assertEqual(sent(pending.received([report("7", "B")], 9.0, AT)), ["3 J"])
+
+    def test_equal_ones_join(self) -> None:
+        """
+        Equal questions that are held one after the other are written once, except toggles.
+        """
+        for once, written in [([], [["7 J"], []]), (["J"], [["7 J"], ["7 J"]])]:
+            pending = link(once=frozenset(once))
+            self.hold(pending, "a")
+            self.hold(pending, "b")
+            moves = [pending.received([report("7", "K")], 1.0, AT), pending.received([report("7", "J")], 2.0, AT)]
+            self.assertEqual([sent(each) for each in moves], written)
+            self.assertEqual(answered(moves[1]), ["a"] if once else ["a", "b"])
+
+    def test_order(self) -> None:
+        """
+        ON, OFF, ON are written in this order.
+        """
+        pending = link()
+        for n, command in enumerate(["ON", "OFF", "ON"]):
+            self.hold(pending, str(n), command)
+        written = sent(pending.received([report("7")], 1.0, AT))
+        for command in ("ON", "OFF", "ON"):
+            written += sent(pending.received([acknowledgement("7", command)], 2.0, AT))
+        self.assertEqual(written, ["7 ON", "7 OFF", "7 ON"])
+
+    def test_held_again(self) -> None:
+        """
+        If it is not answered until patience ends, it is held again, except for a person who joined without `when`.
+        """
+        pending = link()
+        self.hold(pending, "a")
+        self.assertEqual(sent(pending.received([report("7")], 1.0, AT)), ["7 J"])
+        moves = pending.expire(6.0)
+        self.assertEqual((sent(moves), failed(moves), pending.queues.in_flight), ([], {}, 0))
+        self.assertEqual(sent(pending.received([report("7")], 60.0, AT)), ["7 J"])
+        pending.put(request("7"), "joins", LONG, 61.0)
+        self.assertEqual(sent(pending.expire(65.0)), ["7 J"])
+        self.assertEqual(answered(pending.received([report("7", "J")], 66.0, AT)), ["joins"])
+
+    def test_written_so_often(self) -> None:
+        """
+        A command that must not be repeated is written once, and one with retries so often, over all reports.
+        """
+        cases: list[tuple[dict[str, Any], int]] = [({"once": frozenset(["J"])}, 1), ({"retries": {"J": 2}}, 3)]
+        for rules, times in cases:
+            pending = link(**rules)
+            self.hold(pending, "a")
+            for n in range(times):
+                self.assertEqual(sent(pending.received([report("7")], 10.0 * n, AT)), ["7 J"])
+                moves = pending.expire(10.0 * n + 5.0)
+            self.assertEqual(failed(moves), {"a": "timeout"})
+
+    def test_limit(self) -> None:
+        """
+        When its time limit ends it fails with `timeout`, and says whether it was sent.
+        """
+        pending = link()
+        self.hold(pending, "a", limit=100.0)
+        self.hold(pending, "b", "L", limit=200.0)
+        self.assertEqual(pending.deadline, 100.0)
+        ((_, error),) = failures(pending.expire(100.0))
+        self.assertIsInstance(error, NotHeard)
+        self.assertEqual(sent(pending.received([report("7")], 101.0, AT)), ["7 L"])
+        self.assertEqual(failures(pending.expire(106.0)), [])
+        ((_, error),) = failures(pending.expire(200.0))
+        self.assertIs(type(error), TimedOut)
+        self.assertEqual((pending.deadline, pending.queues.held), (math.inf, {}))
+
+    def test_recent(self) -> None:
+        """
+        An answer from memory that is recent enough is given at once.
+        """
+        pending = link()
+        pending.put(request("7"), "a", LONG, 0.0)
+        pending.received([report("7")], 1.0, AT)
+        self.assertEqual(answered(pending.put(request("7", max_age=5.0, when_heard=True), "b", LONG, 2.0)), ["b"])
+
+    def test_link(self) -> None:
+        """
+        It is held while the device is offline, too, over every reconnection.
+        """
+        pending = Pending("tty", Rules(patience=5.0))
+        pending.link_down(0.0)
+        self.hold(pending, "a", now=1.0)
+        for now in (2.0, 4.0):
+            pending.link_up(now)
+            self.assertEqual(failed(pending.link_down(now + 1.0)), {})
+        pending.link_up(6.0)
+        self.assertEqual(sent(pending.received([report("7")], 7.0, AT)), ["7 J"])
+
+    def test_settling(self) -> None:
+        """
+        What is heard while the link is not ready is followed as soon as it is.
+        """
+        pending = Pending("tty", Rules(settle=2.0))
+        pending.link_up(0.0)
+        self.hold(pending, "a")
+        pending.put(request("1"), "b", LONG, 0.5)
+        pending.received([report("7")], 1.0, AT)
+        self.assertEqual(sent(pending.expire(2.0)), ["7 J", "1 J"])
+
+    def test_ends(self) -> None:
+        """
+        It ends when it is cancelled, when its connection may have no more, and when usbgate stops; then nothing is
+        written.
+        """
+        for end, code in [
+            (lambda pending, asker: pending.cancel(asker, 1.0), "cancelled"),
+            (lambda pending, asker: pending.withdraw([asker], 1.0), "timeout"),
+            (lambda pending, asker: pending.stop(1.0), "stopped"),
+        ]:
+            pending, holder = link(), Holder("me")
+            asker = Asker(request("7", when_heard=True), 0.0, "a", holder)
+            pending.ask(asker, LONG, 0.0)
+            self.assertEqual(failed(end(pending, asker)), {"a": code})
+            self.assertEqual((dict(holder.askers), pending.queues.held), ({}, {}))
+            self.assertEqual(sent(pending.received([report("7")], 2.0, AT)), [])
+
+    def test_cancelled_too_late(self) -> None:
+        """
+        What is on the wire is not cancelled.
+        """
+        pending = link()
+        asker = Asker(request("7", when_heard=True), 0.0, "a", Holder("me"))
+        pending.ask(asker, LONG, 0.0)
+        pending.received([report("7")], 1.0, AT)
+        self.assertEqual(failed(pending.cancel(asker, 2.0)), {})
+        self.assertEqual(answered(pending.received([report("7", "J")], 3.0, AT)), ["a"])
 
 
 class TestRetries(SynchronousTestCase):

@@ -22,13 +22,13 @@ from usbgate.access.roles import ROLES, Role
 from usbgate.access.tokens import Token, TokenFile, digest
 from usbgate.core.fieldline import parse
 from usbgate.core.model import Action, AlarmEvent, DeviceEvent
-from usbgate.gateway.interfaces import DeviceSummary, Lease
+from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, Lease
 from usbgate.net.rates import Rates
 from usbgate.server.factory import ClientFactory
 from usbgate.server.intake import LINES_AT_ONCE
 from usbgate.server.protocol import ClientProtocol
 from usbgate.server.requests import REQUEST_LINE
-from usbgate.testing import AT
+from usbgate.testing import AT, request
 
 # Each word with arguments that it accepts.
 LINES = {
@@ -36,6 +36,7 @@ LINES = {
     "ask": "ask 20 J",
     "history": "history 20",
     "acknowledge": "acknowledge 1",
+    "cancel": "cancel 1",
     "lend": "lend leonardo",
 }
 
@@ -161,6 +162,12 @@ class MatrixTests(AccessCase):
             self.check(READING, role, Role.ASK, 2)
             self.check(COMMANDING, role, Role.COMMAND, 2)
             if role >= Role.ASK:  # otherwise the word itself is denied
+                self.gateway.held_requests = [
+                    HeldRequest(1, request("9", "ON"), "leonardo", AT, AT),
+                    HeldRequest(2, request("2", "J"), "leonardo", AT, AT),
+                ]
+                self.check("cancel 1", role, Role.COMMAND, 1)
+                self.check("cancel 2", role, Role.ASK, 1)
                 self.check("ask 9 ON", role, Role.COMMAND, 1)
                 self.check("ask 2 J", role, Role.ASK, 1)
 
@@ -196,7 +203,7 @@ class SensorsTests(AccessCase):
         """
         Check that nothing is shown of the other sensor, and that it is denied when it is named.
         """
-        for line in ("sensors", "last", "alarms", "status"):
+        for line in ("sensors", "last", "alarms", "status", "held"):
             received = self.send(line)
             self.assertTrue(any("ID:20" in each or "SENSORS:20_" in each for each in received), received)
             self.assertNotIn("99", "".join(received))

@@ -19,13 +19,13 @@ from usbgate.core.calibration import Implausible
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Busy, Failed, Offline, TimedOut
 from usbgate.core.fieldline import LINE_LIMIT, parse
-from usbgate.core.model import Alarm, DeviceWarning, RequestRecord, StoredAlarm, StoredReading, StoredRequest
+from usbgate.core.model import Action, Alarm, DeviceWarning, RequestRecord, StoredAlarm, StoredReading, StoredRequest
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
-from usbgate.gateway.interfaces import DeviceSummary, Lease, MalformedLine, SensorSummary
+from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, Lease, MalformedLine, SensorSummary
 from usbgate.server.commands import HISTORY_PAGE, WORDS
 from usbgate.server.factory import ClientFactory
-from usbgate.testing import AT, reading
+from usbgate.testing import AT, reading, request
 
 
 class WordCase(SynchronousTestCase):
@@ -401,6 +401,7 @@ class OtherTests(WordCase):
             unsure={"uno": ["5", "6"]},
             uncompared=[Uncompared("uno", "5", "TEMP", "> 60", 25, "n_a")],
             implausible=[Implausible("uno", "5", "TEMP", 3, "85")],
+            held=2,
         )
         self.send("watch")
         self.client.dataReceived(b"MSG:J_ID:20\n")
@@ -408,7 +409,7 @@ class OtherTests(WordCase):
         self.assertEqual(
             self.send("status"),
             [
-                "VERSION:1.2_UPTIME:7_CLOCK:trusted_SENSORS:3_INFLIGHT:1",
+                "VERSION:1.2_UPTIME:7_CLOCK:trusted_SENSORS:3_INFLIGHT:1_HELD:2",
                 f"STORE:away_GW:pi_BACKLOG:12_REJECTED:1_OLDEST:{AT_TEXT}_TEXT:no route",
                 "JOURNAL:trouble_COMMITS:5_SLOWEST:0.0123_WRITTEN:512_DAILY:1024_LOST:3_TEXT:disk full",
                 "REQUESTS:3_OUTCOME:answered",
@@ -617,6 +618,70 @@ class AlarmTests(WordCase):
             (answer,) = self.send(line)
             self.assertTrue(answer.startswith("ERROR:malformed_TEXT:"), (line, answer))
         self.assertEqual((self.gateway.alarm_calls, self.gateway.request_calls), ([], []))
+
+
+class HeldTests(WordCase):
+    """
+    `ask … when=heard`, `held` and `cancel`.
+    """
+
+    def setUp(self) -> None:
+        """
+        Hold two questions.
+        """
+        super().setUp()
+        questions = [request("9", "SET", LEVEL="5", MODE="a b"), request("20")]
+        self.gateway.held_requests = [
+            HeldRequest(n, each, "leonardo", AT, AT + 60_000) for n, each in enumerate(questions, 7)
+        ]
+        until = AT_TEXT.replace("02:10", "03:10")
+        self.lines = [
+            f"HELD:{held}_ORIGIN:TOTO_CLIENT:test_DEV:leonardo"
+            for held in (
+                f"7_AT:{AT_TEXT}_UNTIL:{until}_MSG:SET_ID:9_ARGUMENTS:LEVEL:5 MODE:a b",
+                f"8_AT:{AT_TEXT}_UNTIL:{until}_MSG:J_ID:20",
+            )
+        ]
+
+    def test_ask(self) -> None:
+        """
+        The gateway is asked to hold the question, also by a request line, whose echo has all that was sent.
+        """
+        self.send("ask 20 when=heard timeout=604800")
+        echo = "MSG:J_ID:20_WHEN:heard_ORIGIN:TOTO"
+        self.assertEqual(self.send(echo), [echo])
+        asked = [(each.when_heard, each.timeout, each.line) for each in self.gateway.requested]
+        self.assertEqual(asked[0], (True, 604800.0, b"MSG:J_ID:20_ORIGIN:10.0.0.7"))
+        self.assertEqual(asked[1], (True, None, b"MSG:J_ID:20_ORIGIN:TOTO"))
+
+    def test_refused(self) -> None:
+        """
+        It is `heard` or nothing, and has a time limit of its own.
+        """
+        for options in ("when=soon", "when=HEARD", "when=heard timeout=604801", "timeout=3601"):
+            (answer,) = self.send(f"ask 20 J {options}")
+            self.assertTrue(answer.startswith("ERROR:malformed_MSG:J_ID:20_TEXT:value out of range"), answer)
+        self.assertEqual(self.gateway.asked, [])
+
+    def test_held(self) -> None:
+        """
+        A line each, oldest first.
+        """
+        self.assertEqual(self.send("held"), [*self.lines, "OK:held"])
+
+    def test_cancel(self) -> None:
+        """
+        What is cancelled is sent, and who did it is recorded; there is an error for all else.
+        """
+        self.assertEqual(self.send("cancel 8"), [self.lines[1], "OK:cancel"])
+        self.assertEqual(self.send("held"), [self.lines[0], "OK:held"])
+        details = {"HELD": "8", "ID": "20", "MSG": "J"}
+        self.assertEqual(self.gateway.actions, [Action("cancel", "10.0.0.7:4711", "10.0.0.7", details, "leonardo")])
+        for number in ("8", "x", "07"):
+            (answer,) = self.send(f"cancel {number}")
+            self.assertEqual(answer, f"ERROR:unknown_TEXT:no request with the number {number} is held")
+        for line in ("cancel", "cancel 7 8"):
+            self.assertIn("usage: cancel NUMBER", self.send(line)[0])
 
 
 class LendTests(WordCase):

@@ -20,8 +20,8 @@ from usbgate.core.alarms import Uncompared
 from usbgate.core.calibration import Implausible
 from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Event, Question, Reading, StoreEvent
 from usbgate.core.settings import SensorSettings
-from usbgate.gateway.interfaces import SensorSummary
-from usbgate.testing import AT
+from usbgate.gateway.interfaces import HeldRequest, SensorSummary
+from usbgate.testing import AT, request
 
 OPEN = Door(Role.ADMIN)
 
@@ -46,6 +46,7 @@ def limit_to_20(gateway: MemoryGateway, tokens: TokenFile) -> None:
     gateway.readings = [Reading(AT, "leonardo", each, "T", 1.0, None, None, True) for each in both]
     gateway.presented = {each: SensorSettings(name=f"n{each}") for each in both}
     gateway.raised = ALARMS
+    gateway.held_requests = [HeldRequest(n, request(each), "leonardo", AT, AT) for n, each in enumerate(both)]
     gateway.current_status = replace(
         gateway.current_status,
         unsure={"leonardo": ["99"], "uno": ["20", "99"]},

@@ -34,6 +34,7 @@ from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import (
     DeviceSummary,
+    HeldRequest,
     IGateway,
     IQueries,
     Lease,
@@ -120,6 +121,7 @@ class MemoryGateway:
         self.raised: list[Alarm] = []
         self.known_rules: list[RuleSummary] = []
         self.rule_alarms: dict[str, Reading | None] = {}  # what the active ones are about
+        self.held_requests: list[HeldRequest] = []
         self.acknowledged: list[tuple[str, str]] = []
 
     @property
@@ -203,6 +205,12 @@ class MemoryGateway:
 
     def status(self) -> Status:
         return self.current_status
+
+    def held(self) -> list[HeldRequest]:
+        return self.held_requests
+
+    def cancel(self, number: int) -> None:
+        self.held_requests = [each for each in self.held_requests if each.number != number]
 
     def malformed_lines(self) -> list[MalformedLine]:
         return self.kept_malformed

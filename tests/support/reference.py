@@ -178,7 +178,7 @@ def check_client_line(line: bytes, fields: Mapping[str, str] | None) -> None:
     except Malformed:
         return
     check_request(request)
-    sent = {key: fields[key] for key in fields if key not in ("TAG", "DEV", "MAXAGE", "TIMEOUT")}
+    sent = {key: fields[key] for key in fields if key not in ("TAG", "DEV", "MAXAGE", "TIMEOUT", "WHEN")}
     assert dict(request.fields) == {**sent, "ORIGIN": fields.get("ORIGIN", "10.0.0.7")}, (line, request)
 
 
@@ -191,7 +191,7 @@ def check_request(request: Request) -> None:
     assert encoded == request.line + b"\n", request
     assert b"\n" not in written, request
     assert list(parse(written, ANY_LENGTH).items()) == list(request.fields.items()), request
-    assert not {"TAG", "DEV", "MAXAGE", "TIMEOUT"} & request.fields.keys(), request
+    assert not {"TAG", "DEV", "MAXAGE", "TIMEOUT", "WHEN"} & request.fields.keys(), request
     assert {"MSG", "ID", "ORIGIN"} <= request.fields.keys(), request
     assert parse(Dialect().encode(request, "3f").removesuffix(b"\n"), ANY_LENGTH) == {**request.fields, "TAG": "3f"}
 

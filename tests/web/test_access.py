@@ -108,7 +108,9 @@ class MatrixTests(AccessCase):
                 async for headers in self.ways(role):
                     method, path = call.split()
                     json: dict[str, str] | None = {} if method == "POST" else None
-                    reply = await self.call(method, path.format(sensor="20", alarm="a1"), json=json, headers=headers)
+                    reply = await self.call(
+                        method, path.format(sensor="20", alarm="a1", number="1"), json=json, headers=headers
+                    )
                     denied = reply.code in (401, 403) and call != "POST /api/v1/login"
                     self.assertEqual(denied, role < required, (call, role, headers, reply.code, reply.body))
                     if denied:

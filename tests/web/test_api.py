@@ -17,10 +17,12 @@ from usbgate.core.calibration import Implausible
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import (
     Busy,
+    Cancelled,
     Denied,
     Failed,
     LimitExceeded,
     Malformed,
+    NotHeard,
     Offline,
     RequestError,
     Stopped,
@@ -42,8 +44,8 @@ from usbgate.core.model import (
 )
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
-from usbgate.gateway.interfaces import DeviceSummary, SensorSummary
-from usbgate.testing import AT, reading
+from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, SensorSummary
+from usbgate.testing import AT, reading, request
 
 SMOKE = Alarm("a1", "leonardo", "2", "SMOKE", "== 1", 1.0, None, AT)
 
@@ -240,6 +242,29 @@ class AskTests(WebTestCase):
             },
         )
 
+    async def test_held(self) -> None:
+        """
+        A question is held, listed and cancelled; there is a problem for what is not held.
+        """
+        asking = self.asking(when="heard", timeout=604800)
+        await self.asked()
+        (asked,) = self.gateway.requested
+        self.assertEqual((asked.when_heard, asked.timeout), (True, 604800.0))
+        self.gateway.held_requests = [HeldRequest(7, request("20", X="1"), "leonardo", AT, AT)]
+        held = {
+            **{"number": 7, "at": AT_TEXT, "until": AT_TEXT, "origin": "TOTO", "client": "test"},
+            **{"device": "leonardo", "sensor": "20", "command": "J", "arguments": "X:1"},
+        }
+        self.assertEqual(await self.get("/api/v1/held"), {"held": [held]})
+        self.assertEqual((await self.call("POST", "/api/v1/held/7/cancel", json={})).json, held)
+        self.gateway.fail(0, Cancelled())
+        self.assertEqual((await asking).code, 409)
+        (action,) = self.gateway.actions
+        self.assertEqual((action.command, dict(action.details)), ("cancel", {"HELD": "7", "ID": "20", "MSG": "J"}))
+        for number in ("7", "x"):
+            problem = await self.problem("POST", f"/api/v1/held/{number}/cancel", json={})
+            self.assertEqual(problem[:2], (404, "unknown"))
+
     async def test_everything(self) -> None:
         """
         Each key of the body reaches the gateway as in a request line, in the same order.
@@ -262,6 +287,8 @@ class AskTests(WebTestCase):
         """
         statuses: dict[type[RequestError], int] = {
             TimedOut: 504,
+            NotHeard: 504,
+            Cancelled: 409,
             Offline: 503,
             Busy: 429,
             LimitExceeded: 429,
@@ -291,6 +318,9 @@ class AskTests(WebTestCase):
             b'{"command": "A_B:C"}',
             b'{"timeout": 0}',
             b'{"timeout": 1e9}',
+            b'{"timeout": 3601}',
+            b'{"when": "soon"}',
+            b'{"arguments": {"WHEN": "heard"}}',
             b'{"max_age": -1}',
             b'{"arguments": {"TAG": "1"}}',
             b'{"arguments": {"id": "1"}}',
@@ -686,13 +716,15 @@ class OtherTests(WebTestCase):
             uncompared=[Uncompared("uno", "5", "TEMP", "> 60", 25, "n_a")],
             broker=BrokerStatus("away", 7, 2, 1, 3, "no_route"),
             implausible=[Implausible("uno", "5", "TEMP", 3, "85")],
+            held=2,
         )
         uncompared = {"device": "uno", "sensor": "5", "field": "TEMP", "condition": "> 60"}
         journal = {"state": "trouble", "commits": 5, "slowest": 0.0125, "written": 512, "daily": 1024, "lost": 3}
         self.assertEqual(
             await self.get("/api/v1/status"),
             {
-                **{"version": "1.2", "uptime": 7.0, "clock": "trusted", "gateway": "flat", "sensors": 4, "inflight": 1},
+                **{"version": "1.2", "uptime": 7.0, "clock": "trusted", "gateway": "flat"},
+                **{"sensors": 4, "inflight": 1, "held": 2},
                 "store": {"state": "away", "backlog": 12, "oldest": AT_TEXT, "rejected": 1, "text": "no route"},
                 "journal": {**journal, "text": "disk full"},
                 "mqtt": {"state": "away", "published": 7, "dropped": 2, "refused": 1, "unasked": 3, "text": "no route"},

@@ -21,9 +21,9 @@ from usbgate.access.limited import LimitedQueries
 from usbgate.access.roles import Access, Role
 from usbgate.access.sessions import Sessions
 from usbgate.access.tokens import Token, TokenFile, TokensUnreadable, digest
-from usbgate.core.errors import Denied, LimitExceeded, RequestError
+from usbgate.core.errors import Denied, LimitExceeded, NotHeld, RequestError
 from usbgate.core.model import Alarm, Question, Request
-from usbgate.gateway.interfaces import IQueries
+from usbgate.gateway.interfaces import HeldRequest, IQueries
 
 CHECK_INTERVAL = 1.0  # seconds until a removed token ends the connections that have it
 
@@ -236,14 +236,36 @@ class Authority:
         if not access.is_restricted:
             return
         try:
-            if access.role < Role.COMMAND:
-                self.check(access, Role.ASK if self._reads(request.question) else Role.COMMAND)
-            self.check_sensor(access, request.question.sensor)
+            self._check_question(access, request.question)
         except Denied as error:
             if access.role > Role.NONE:
                 self._refused(request, error)
                 error.is_recorded = True
             raise
+
+    def find_held(self, access: Access, number: str, held: Iterable[HeldRequest]) -> HeldRequest:
+        """
+        Return the request that a client wants to cancel, which requires what asking it does.
+
+        Args:
+            access: What it may do.
+            number: The number of the request.
+            held: All requests that are held and that it may see.
+
+        Raises:
+            NotHeld: None of them has that number.
+            Denied: It may not; that is counted.
+        """
+        for each in held:
+            if str(each.number) == number:
+                self._check_question(access, each.request.question)
+                return each
+        raise NotHeld(number)
+
+    def _check_question(self, access: Access, question: Question) -> None:
+        if access.role < Role.COMMAND:
+            self.check(access, Role.ASK if self._reads(question) else Role.COMMAND)
+        self.check_sensor(access, question.sensor)
 
     def follow(self, access: Access, admit: Callable[[], Access], ended: Ended) -> Callable[[], None]:
         """

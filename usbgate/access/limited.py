@@ -23,6 +23,7 @@ from usbgate.core.model import (
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.gateway.interfaces import (
     DeviceSummary,
+    HeldRequest,
     IQueries,
     MalformedLine,
     RuleSummary,
@@ -89,10 +90,14 @@ class LimitedQueries:
         return replace(
             status,
             sensors=sum(1 for _ in self.sensors()),
+            held=len(self.held()),
             unsure={device: names for device, names in unsure.items() if names},
             uncompared=[each for each in status.uncompared if each.sensor in self._sensors],
             implausible=[each for each in status.implausible if each.sensor in self._sensors],
         )
+
+    def held(self) -> list[HeldRequest]:
+        return [held for held in self._queries.held() if held.request.question.sensor in self._sensors]
 
     def malformed_lines(self) -> Sequence[MalformedLine]:
         return ()  # they may be about any sensor

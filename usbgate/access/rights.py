@@ -65,7 +65,7 @@ RIGHTS: Sequence[Right] = (
     ),
     Right("See alarms", Role.READ, ("alarms",), ("GET /api/v1/alarms", "GET /api/v1/alarms/history")),
     Right("See rules", Role.READ, ("rules",)),
-    Right("See who asked what", Role.READ, ("requests",), ("GET /api/v1/requests",)),
+    Right("See who asked what", Role.READ, ("requests", "held"), ("GET /api/v1/requests", "GET /api/v1/held")),
     Right(
         "See the state of usbgate and of its devices",
         Role.READ,
@@ -73,9 +73,15 @@ RIGHTS: Sequence[Right] = (
         ("GET /api/v1/status", "GET /api/v1/devices", "GET /metrics"),
         mqtt=("availability", "DEVICE/_availability"),
     ),
-    Right("Ask a question that only reads", Role.ASK, ("ask",), ("POST /api/v1/sensors/{sensor}/ask",), mqtt=("ask",)),
     Right(
-        "Ask any other question, and acknowledge an alarm",
+        "Ask a question that only reads, and cancel one that is held",
+        Role.ASK,
+        ("ask", "cancel"),
+        ("POST /api/v1/sensors/{sensor}/ask", "POST /api/v1/held/{number}/cancel"),
+        mqtt=("ask",),
+    ),
+    Right(
+        "Ask any other question, and cancel it, and acknowledge an alarm",
         Role.COMMAND,
         ("acknowledge",),
         ("POST /api/v1/alarms/{alarm}/acknowledge",),

@@ -11,14 +11,14 @@ from pathlib import Path
 import click
 
 from usbgate.cli.autostart import DaemonStarter, environment, twistd_arguments
-from usbgate.cli.connection import TIMEOUT, Connection, ConnectionLost, ask, ask_word
+from usbgate.cli.connection import Connection, ConnectionLost, ask, ask_word
 from usbgate.cli.credentials import token_option
 from usbgate.cli.encryption import tls_options
 from usbgate.cli.group import EXIT_STATUS, Duration, pass_config
 from usbgate.cli.reach import is_this_machine, load_settings, port_option, reach_or_start, reach_remote
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import LINE_LIMIT, format_number, is_key
-from usbgate.core.messages import TIMEOUT_RANGE, parse_request
+from usbgate.core.messages import HELD_TIMEOUT_RANGE, parse_request, time_limit
 from usbgate.core.model import Request
 
 MARGIN = 5.0  # seconds beyond the time limit in which the daemon's `timeout` arrives
@@ -34,9 +34,14 @@ MARGIN = 5.0  # seconds beyond the time limit in which the daemon's `timeout` ar
 @token_option
 @click.option(
     "--timeout",
-    type=Duration(*TIMEOUT_RANGE),
+    type=Duration(*HELD_TIMEOUT_RANGE),
     metavar="DURATION",
-    help="How long to wait for the answer, such as 30s.  [default: the sensor's setting, or 10s]",
+    help="How long to wait for the answer, such as 30s.  [default: the sensor's setting, or 10s; with --when-heard 1h]",
+)
+@click.option(
+    "--when-heard",
+    is_flag=True,
+    help="For a node that sleeps: send the question when the sensor reports. `usbgate cancel` takes it back.",
 )
 @click.option("--max-age", type=Duration(0), metavar="DURATION", help="Accept an answer from memory, at most this old.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON, for programs.")
@@ -52,6 +57,7 @@ def ask_command(
     host: str | None,
     timeout: float | None,
     max_age: float | None,
+    when_heard: bool,
     as_json: bool,
 ) -> None:
     """
@@ -72,14 +78,16 @@ def ask_command(
         fields["MAXAGE"] = format_number(max_age)
     if timeout is not None:
         fields["TIMEOUT"] = format_number(timeout)
+    if when_heard:
+        fields["WHEN"] = "heard"
     request = _request(fields)
     if host is not None and not is_this_machine(host):
         with closing(reach_remote(host, port, config)) as connection:
-            _print_answer(connection, fields, request.timeout or TIMEOUT, as_json)
+            _print_answer(connection, fields, time_limit(request, None), as_json)
         return
     settings = load_settings(config)
     about = settings.sensors.get(fields["ID"])
-    wait = request.timeout or (about and about.timeout) or TIMEOUT
+    wait = time_limit(request, None if about is None else about.timeout)
     daemon = DaemonStarter(settings.state, twistd_arguments(settings.state, settings.file), environment(settings.state))
     with closing(reach_or_start(settings, daemon, host, port)) as connection:
         try:

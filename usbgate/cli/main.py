@@ -26,6 +26,7 @@ MODULES = {
     "status": "status",
     "watch": "watch",
     "acknowledge": "acknowledge",
+    **dict.fromkeys(("held", "cancel"), "held"),
     **dict.fromkeys(("sensors", "devices", "last", "history", "alarms", "requests", "malformed", "ping"), "show"),
     **dict.fromkeys(("stop", "restart"), "running"),
     "rules": "rules",

@@ -120,6 +120,23 @@ def rule_record(fields: Mapping[str, str]) -> Record:
     }
 
 
+def held_record(fields: Mapping[str, str]) -> Record:
+    """
+    Return a question from a line of `held`.
+    """
+    return {
+        "number": int(fields["HELD"]),
+        "at": fields["AT"],
+        "until": fields["UNTIL"],
+        "origin": fields["ORIGIN"],
+        "client": fields["CLIENT"],
+        "device": fields["DEV"],
+        "sensor": fields["ID"],
+        "command": fields["MSG"],
+        "arguments": fields.get("ARGUMENTS"),
+    }
+
+
 def malformed_record(fields: Mapping[str, str]) -> Record:
     """
     Return a malformed line from a line of `malformed`.

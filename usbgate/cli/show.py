@@ -325,7 +325,7 @@ def requests_command(
                 each["sensor"] or "",
                 each["command"],
                 each["arguments"] or "",
-                _spell_asker(each["origin"], each["client"]),
+                spell_asker(each["origin"], each["client"]),
                 (each["outcome"], "" if each["outcome"] in ("answered", "recent", "done") else "yellow"),
                 f"{each['latency_ms']:,.1f} ms",
                 each["device"] or "",
@@ -336,7 +336,10 @@ def requests_command(
         print_table(titles, rows, right=("TOOK",))
 
 
-def _spell_asker(origin: str, client: str) -> str:
+def spell_asker(origin: str, client: str) -> str:
+    """
+    Return who asked.
+    """
     # The name of a token, or a user, says more than an address; that of the local token says nothing.
     who = client.rpartition("@")[0]
     return origin if who in ("", "local", origin) else f"{origin} ({who})"

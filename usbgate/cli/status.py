@@ -50,7 +50,8 @@ def _rows(status: Record, devices: Sequence[Record], alarms: Sequence[Record]) -
     active = sum(alarm["ended"] is None for alarm in alarms)
     yield "alarms", (f"{active} active, {len(alarms)} open", TROUBLE if active else "")
     yield "sensors", f"{status['sensors']:,}"
-    yield "requests", f"{_counts(status['requests'])}; {status['inflight']:,} not answered yet"
+    held = f", {status['held']:,} held until a sensor reports" if status["held"] else ""
+    yield "requests", f"{_counts(status['requests'])}; {status['inflight']:,} not answered yet{held}"
     yield "malformed", _counts(status["malformed"])
     for device, sensors in status["unsure"].items():
         yield "unsure", (f"{device}: the answers of {', '.join(sensors)} have neither MSG nor TAG", "yellow")

@@ -31,6 +31,20 @@ class TimedOut(RequestError):
     code = "timeout"
 
 
+class NotHeard(TimedOut):
+    """
+    The sensor has sent no report within the time limit, so that the question could not be sent.
+    """
+
+
+class Cancelled(RequestError):
+    """
+    The request was cancelled while it was held.
+    """
+
+    code = "cancelled"
+
+
 class Offline(RequestError):
     """
     The device that serves this sensor is not connected.
@@ -67,6 +81,15 @@ class Unknown(RequestError):
     """
 
     code = "unknown"
+
+
+class NotHeld(Unknown):
+    """
+    No request with this number is held.
+    """
+
+    def __init__(self, number: int | str) -> None:
+        super().__init__(f"no request with the number {str(number)[:20]} is held", "not held")
 
 
 class Denied(RequestError):

@@ -38,7 +38,9 @@ class Asker(Generic[W]):
         holder: Whose it is: its connection, or, if that is gone, those of its address that are gone.
         known: Whether its sensor is known: configured, reported or stored.
         device: The name of the link over which it asks; empty before it waits.
-        exchange: Where it waits; None before and after.
+        exchange: Where it waits; None before and after, and while it is held.
+        held: Whether it waits until its sensor reports.
+        unanswered: How often its question was written and not answered before it was held again.
         sent: Whether its question was on the wire while it waited.
     """
 
@@ -49,6 +51,8 @@ class Asker(Generic[W]):
     known: bool = True
     device: str = field(default="", init=False)
     exchange: Exchange[W] | None = field(default=None, init=False)
+    held: bool = field(default=False, init=False)
+    unanswered: int = field(default=0, init=False)
     sent: bool = field(default=False, init=False)
 
 
@@ -92,7 +96,7 @@ class Exchange(Generic[W]):
         self.askers[asker] = None
         asker.holder.askers[asker] = None
         asker.exchange = self
-        asker.sent = self.on_wire
+        asker.sent = asker.sent or self.on_wire
 
     def leave(self, asker: Asker[W]) -> None:
         """

@@ -16,14 +16,17 @@ LINE_LIMIT = 1024  # bytes without the line end, protocol §1
 
 # Keys with a meaning of their own; a client can't use them as arguments, nor a device as measurements.
 RESERVED = frozenset(
-    ["MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "AT", "DEV", "GW", "OK", "ERROR", "TEXT", "EVENT", "AUTH"]
+    [
+        *("MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "WHEN", "AT", "DEV", "GW"),
+        *("OK", "ERROR", "TEXT", "EVENT", "AUTH"),
+    ]
 )
 
 # The lists derived from it: the keys that a request may not have; those of a request that are not sent to a device; and
-# those that no measurement may have, which are all but OK, ERROR, TEXT, AUTH and, on a device without `tags`, TAG.
-NOT_IN_REQUESTS = RESERVED - {"MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "DEV"}
-NOT_SENT = frozenset(["MAXAGE", "TIMEOUT", "DEV", "TAG"])
-NOT_MEASUREMENTS = RESERVED - {"OK", "ERROR", "TEXT", "AUTH", "TAG"}
+# those that no measurement may have, all but OK, ERROR, TEXT, AUTH, WHEN and, on a device without `tags`, TAG.
+NOT_IN_REQUESTS = RESERVED - {"MSG", "ID", "ORIGIN", "TAG", "MAXAGE", "TIMEOUT", "WHEN", "DEV"}
+NOT_SENT = frozenset(["MAXAGE", "TIMEOUT", "WHEN", "DEV", "TAG"])
+NOT_MEASUREMENTS = RESERVED - {"OK", "ERROR", "TEXT", "AUTH", "WHEN", "TAG"}
 
 # Why a field of a device's line is left out (protocol §2).
 EMPTY_VALUE = "empty value"

@@ -7,13 +7,13 @@ Times are RFC 3339 in UTC with milliseconds. In the OpenAPI document, the names 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import KEY_PATTERN, RESERVED, format_number, format_time, is_key, parse_value
-from usbgate.core.messages import TIMEOUT_RANGE, parse_request
+from usbgate.core.messages import HELD_TIMEOUT_RANGE, parse_request
 from usbgate.core.model import Alarm, Answer, Request
 from usbgate.core.settings import SensorSettings
 
@@ -27,7 +27,9 @@ _NO_CONTROL = r"\u0000-\u001f\u007f-\u009f"
 _READS_BACK = rf"^(?!.*_[^_]*:)[^\s\u00a0{_NO_CONTROL}]([^{_NO_CONTROL}]*[^\s\u00a0{_NO_CONTROL}])?$"
 _ARGUMENT = rf"^(?!({'|'.join(sorted(RESERVED))})$){KEY_PATTERN}$"
 _FieldText = Annotated[str, Meta(extra_json_schema={"pattern": _READS_BACK})]
-_Timeout = Annotated[float, Meta(extra_json_schema={"minimum": TIMEOUT_RANGE[0], "maximum": TIMEOUT_RANGE[1]})]
+_Timeout = Annotated[
+    float, Meta(extra_json_schema={"minimum": HELD_TIMEOUT_RANGE[0], "maximum": HELD_TIMEOUT_RANGE[1]})
+]
 _Age = Annotated[float, Meta(extra_json_schema={"minimum": 0})]
 
 
@@ -42,7 +44,14 @@ class ApiAsk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="the command's arguments", extra_json_schema={"propertyNames": {"pattern": _ARGUMENT}}),
     ] = {}
     origin: Annotated[_FieldText, Meta(description="who asks; by default the peer's address")] | None = None
-    timeout: Annotated[_Timeout, Meta(description="time limit in seconds")] | None = None
+    timeout: Annotated[_Timeout, Meta(description="time limit in seconds; without `when`, 3600 at most")] | None = None
+    when: (
+        Annotated[
+            Literal["heard"],
+            Meta(description="`heard`: hold the question until the sensor reports; for nodes that sleep"),
+        ]
+        | None
+    ) = None
     max_age: Annotated[_Age, Meta(description="accept an answer from memory at most this many seconds old")] | None = (
         None
     )
@@ -118,6 +127,8 @@ def request_of(body: ApiAsk, sensor: str, default_command: str, origin: str, cli
         if not key or key in fields:
             raise Malformed("arguments: not a key, or given twice", repr(name[:80]))
         fields[key] = value if isinstance(value, str) else format_number(value)
+    if body.when is not None:
+        fields["WHEN"] = body.when
     for key, number in (("TIMEOUT", body.timeout), ("MAXAGE", body.max_age)):
         if number is not None:
             fields[key] = format_number(number)

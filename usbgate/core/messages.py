@@ -41,6 +41,8 @@ _AT_SIZE = len("_AT:2013-03-11T21:02:10.123Z")  # the end of each answer
 
 TIMEOUT = 10.0  # seconds, the default, as in the original
 TIMEOUT_RANGE = (0.1, 3600.0)  # seconds, protocol §3
+HELD_TIMEOUT = 3600.0  # seconds, the default of a request that is held until its sensor reports
+HELD_TIMEOUT_RANGE = (0.1, 7 * 86400.0)  # seconds: beyond a week nobody remembers what was asked
 
 
 def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: bool = False) -> Request:
@@ -70,7 +72,11 @@ def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: b
             raise Malformed("no " + key)
     if not is_sensor_id(fields["ID"]):
         raise Malformed("not a sensor id", repr(fields["ID"]))
-    timeout = _seconds(fields, "TIMEOUT", *TIMEOUT_RANGE) if "TIMEOUT" in fields else None
+    when_heard = "WHEN" in fields
+    if when_heard and fields["WHEN"] != "heard":
+        raise Malformed("value out of range", f"WHEN is {fields['WHEN']!r}, expected heard")
+    limits = HELD_TIMEOUT_RANGE if when_heard else TIMEOUT_RANGE
+    timeout = _seconds(fields, "TIMEOUT", *limits) if "TIMEOUT" in fields else None
     max_age = _seconds(fields, "MAXAGE", 0.0, float("inf")) if "MAXAGE" in fields else None
     sent = fields
     if not NOT_SENT.isdisjoint(fields):
@@ -87,7 +93,31 @@ def parse_request(fields: Mapping[str, str], origin: str, client: str, parsed: b
         timeout=timeout,
         max_age=max_age,
         device=fields.get("DEV"),
+        when_heard=when_heard,
     )
+
+
+def spell_arguments(request: Request) -> str | None:
+    """
+    Return the arguments of a request as a field line, in the client's order; None if it has none.
+    """
+    arguments = request.question.arguments
+    return join_fields({k: v for k, v in request.fields.items() if (k, v) in arguments}) if arguments else None
+
+
+def time_limit(request: Request, of_sensor: float | None) -> float:
+    """
+    Return after how many seconds the asker of a request gives up.
+
+    Args:
+        request: The request.
+        of_sensor: What is configured for its sensor.
+    """
+    if request.timeout is not None:
+        return request.timeout
+    if request.when_heard:
+        return HELD_TIMEOUT
+    return TIMEOUT if of_sensor is None else of_sensor
 
 
 def _seconds(fields: Mapping[str, str], key: str, least: float, most: float) -> float:

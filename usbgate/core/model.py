@@ -94,6 +94,7 @@ class Request(NamedTuple):
         max_age: The greatest age, in seconds, of an answer from memory; None asks the device in any case.
         device: The name of the device to ask; None leaves it to routing.
         priority: On whose behalf it is asked.
+        when_heard: Whether it is held until the sensor reports.
     """
 
     question: Question
@@ -105,6 +106,7 @@ class Request(NamedTuple):
     max_age: float | None = None
     device: str | None = None
     priority: Priority = Priority.PERSON
+    when_heard: bool = False
 
 
 class Send(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from usbgate.core.boardbuffer import BUFFER, BoardBuffer
 from usbgate.core.containers import LazyHeap
-from usbgate.core.errors import Busy, Offline, RequestError, Stopped, TimedOut
+from usbgate.core.errors import Busy, Cancelled, NotHeard, Offline, RequestError, Stopped, TimedOut
 from usbgate.core.exchanges import FREE, Asker, Lane, Moves
 from usbgate.core.matching import Matching
 from usbgate.core.model import UNKNOWN_BOARD, Answer, BoardKind, Question, Report, Request, Send
@@ -64,7 +64,7 @@ class PendingRequests(Generic[W]):
         self.held = False
         self._settled_at = inf
         self._refused: list[tuple[Question, RequestError]] = []
-        self._limits: LazyHeap[float, Asker[W]] = LazyHeap(lambda _, asker: asker.exchange is not None)
+        self._limits: LazyHeap[float, Asker[W]] = LazyHeap(lambda _, asker: asker.exchange is not None or asker.held)
         self._reserved: LazyHeap[float, Lane[W]] = LazyHeap(lambda until, lane: lane.until == until)
         self._matching = Matching(rules)
         self._buffer = BoardBuffer(size)
@@ -114,10 +114,12 @@ class PendingRequests(Generic[W]):
         if request.max_age is not None and (recent := self._matching.recent(request, now)):
             moves.ended.append((recent, (asker,)))
             return self._fill(moves, now)
-        if self.state == "offline":
+        if request.when_heard:
+            self.queues.hold(asker)
+        elif self.state == "offline":
             moves.ended.append((Offline(), (asker,)))
             return moves
-        if not self.queues.add(asker, self._matching.asked(request.question), now, moves.ended):
+        elif not self.queues.add(asker, self._matching.asked(request.question), now, moves.ended):
             moves.ended.append((Busy(), (asker,)))
             return self._fill(moves, now)
         limit = now + timeout
@@ -141,8 +143,7 @@ class PendingRequests(Generic[W]):
             self._turns.reported(reports, lanes, now)
         if not lanes:  # nothing was asked: most lines of most devices
             moves.handed = [(report, None) for report in reports]
-            return moves
-        for report in reports:
+        for report in reports if lanes else ():
             lane = lanes.get(report.sensor)
             if lane is not None and not lane.known:
                 self._turns.now_known(lane)
@@ -156,6 +157,8 @@ class PendingRequests(Generic[W]):
             self._turns.answered(lane)
             self.queues.end_first(lane, answer, moves.ended)
             self._matching.answered(exchange, answer, now)
+        if self.queues.held:
+            self._release(reports)
         return self._fill(moves, now) if self.queues.waiting else moves
 
     def expire(self, now: float) -> Moves[W]:
@@ -239,6 +242,17 @@ class PendingRequests(Generic[W]):
         for asker in askers:
             if asker.exchange is not None:
                 self.queues.withdraw(asker, asker.exchange, moves.ended)
+            elif asker.held:
+                self._end_held(asker, NotHeard(), moves)
+        return self._fill(moves, now)
+
+    def cancel(self, asker: Asker[W], now: float) -> Moves[W]:
+        """
+        End an asker who is held.
+        """
+        moves = self._begin(now)
+        if asker.held:
+            self._end_held(asker, Cancelled(), moves)
         return self._fill(moves, now)
 
     def stop(self, now: float) -> Moves[W]:
@@ -247,6 +261,8 @@ class PendingRequests(Generic[W]):
         """
         moves = self._begin(now)
         self.queues.clear(Stopped, moves.ended)
+        for asker in [asker for askers in self.queues.held.values() for asker in askers]:
+            self._end_held(asker, Stopped(), moves)
         for lane in self.queues.lanes.values():
             lane.until = FREE
         self.queues.lanes.clear()
@@ -264,9 +280,10 @@ class PendingRequests(Generic[W]):
             self._turns.room_at = inf
         while (limit := self._limits.first()) and limit[0] <= now:
             asker = limit[1]
-            exchange = asker.exchange
-            assert exchange is not None  # or it would be no entry of `_limits`
-            self.queues.withdraw(asker, exchange, moves.ended)
+            if asker.exchange is not None:
+                self.queues.withdraw(asker, asker.exchange, moves.ended)
+            else:
+                self._end_held(asker, TimedOut() if asker.sent else NotHeard(), moves)
         while (reserved := self._reserved.first()) and reserved[0] <= now:
             self._give_up(reserved[1], moves)
         self.bound = self.deadline
@@ -284,6 +301,17 @@ class PendingRequests(Generic[W]):
                 self._turns.refused(lane)
                 self.queues.end_first(lane, error, moves.ended)
 
+    def _release(self, reports: Sequence[Report]) -> None:
+        # What is held for a sensor is asked when it reports: a node that sleeps listens for a moment then.
+        for report in reports:
+            for asker in list(self.queues.held.get(report.sensor, ())):
+                self.queues.release(asker)
+                self.queues.add_first(asker, self._matching.asked(asker.request.question))
+
+    def _end_held(self, asker: Asker[W], error: RequestError, moves: Moves[W]) -> None:
+        self.queues.release(asker)
+        moves.ended.append((error, (asker,)))
+
     def _give_up(self, lane: Lane[W], moves: Moves[W]) -> None:
         # Patience has expired. No asker's limit has, or it would have ended before.
         if not lane.queue or not lane.queue[0].on_wire:
@@ -295,6 +323,8 @@ class PendingRequests(Generic[W]):
         self._turns.unanswered(lane)
         moves.unanswered = (*moves.unanswered, lane.sensor)
         exchange.unanswered += 1
+        if self._matching.asked_again(exchange):
+            self.queues.hold_again(exchange)
         if self._matching.asked_again(exchange):
             exchange.turn = self._turns.new(ended, exchange.turn[0])
             self.queues.waiting += 1

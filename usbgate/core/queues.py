@@ -7,6 +7,7 @@ Protocol §4.2 and §4.3 say where a question queues or joins, and §4.10 what h
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from typing import Generic, TypeVar
 
 from usbgate.core.displacement import displaced, is_newcomer, waiting_in
@@ -29,6 +30,7 @@ class Queues(Generic[W]):
 
     Attributes:
         lanes: By sensor, those that have a question or are reserved.
+        held: By sensor, the askers who wait until it reports, in the order in which they asked.
         waiting: How many exchanges are not on the wire.
         in_flight: How many askers wait.
         sensor_limit: The most questions that may wait for a sensor.
@@ -42,6 +44,7 @@ class Queues(Generic[W]):
             turns: Receives the lanes whose first question waits.
         """
         self.lanes: dict[str, Lane[W]] = {}
+        self.held: dict[str, list[Asker[W]]] = {}
         self.waiting = 0
         self.in_flight = 0
         self.sensor_limit = QUESTIONS_PER_SENSOR
@@ -98,6 +101,64 @@ class Queues(Generic[W]):
         exchange.join(asker)
         self.in_flight += 1
         return True
+
+    def hold(self, asker: Asker[W]) -> None:
+        """
+        Let an asker wait until its sensor reports.
+        """
+        asker.device = self._device
+        asker.held = True
+        asker.holder.askers[asker] = None
+        self.held.setdefault(asker.request.question.sensor, []).append(asker)
+
+    def release(self, asker: Asker[W]) -> None:
+        """
+        Hold an asker no longer.
+        """
+        sensor = asker.request.question.sensor
+        self.held[sensor].remove(asker)
+        if not self.held[sensor]:
+            del self.held[sensor]
+        del asker.holder.askers[asker]
+        asker.held = False
+
+    def add_first(self, asker: Asker[W], once: bool) -> None:
+        """
+        Let an asker whose sensor has just reported wait for its question, ahead of all others: it may sleep soon.
+
+        There is room for it: those who are held have bounds of their own.
+
+        Args:
+            asker: The request.
+            once: See `add`.
+        """
+        question = asker.request.question
+        lane = self.lanes.get(question.sensor)
+        if lane is None:
+            lane = self.lanes[question.sensor] = Lane(question.sensor, asker.known)
+        ahead = [exchange for exchange in lane.queue if exchange.on_wire or exchange.turn[1] == -inf]
+        if ahead and ahead[-1].question == question and not once:
+            exchange = ahead[-1]
+        else:
+            turn = self._turns.new(-inf, asker.request.priority)
+            exchange = Exchange(question, asker.request, lane, turn, once, turn[2])
+            exchange.unanswered = asker.unanswered
+            lane.queue.insert(len(ahead), exchange)
+            self.waiting += 1
+            if lane.until == FREE:
+                self._turns.wait(lane)
+        exchange.join(asker)
+        self.in_flight += 1
+
+    def hold_again(self, exchange: Exchange[W]) -> None:
+        """
+        Let those askers of a question wait for the next report of its sensor who were held before.
+        """
+        for asker in [asker for asker in exchange.askers if asker.request.when_heard]:
+            exchange.leave(asker)
+            self.in_flight -= 1
+            asker.unanswered = exchange.unanswered
+            self.hold(asker)
 
     def withdraw(self, asker: Asker[W], exchange: Exchange[W], ended: list[Ended[W]]) -> None:
         """
@@ -167,7 +228,8 @@ class Queues(Generic[W]):
             self.withdraw(asker, newest, ended)
         if full is not None:
             return turn
-        return turn[0], *min((exchange.turn[1:] for exchange in waiting_in(lanes)), default=turn[1:])
+        asked = (exchange.turn[1:] for exchange in waiting_in(lanes) if exchange.turn[1] > -inf)
+        return turn[0], *min(asked, default=turn[1:])
 
     def _end(self, exchange: Exchange[W], outcome: Answer | RequestError, ended: list[Ended[W]]) -> None:
         if exchange.askers:

@@ -21,6 +21,7 @@ from usbgate.core.errors import RequestError
 from usbgate.core.exchanges import Asker, Ended
 from usbgate.core.fieldline import join_fields, parse_value, plain_text
 from usbgate.core.fieldunits import FieldUnits, UnitChange
+from usbgate.core.messages import spell_arguments
 from usbgate.core.model import (
     POLLER,
     Action,
@@ -360,7 +361,6 @@ class Recorder:
             self.latencies.add(decided - asker.started)
         request = asker.request
         sensor, command, arguments = request.question
-        spelled = {k: v for k, v in request.fields.items() if (k, v) in arguments} if arguments else None
         return RequestRecord(
             # When it was accepted, by the clock as it is now: the mark before this row says nothing of another.
             stamp.at - round((now - asker.started) * 1000),
@@ -369,7 +369,7 @@ class Recorder:
             device,
             sensor,
             command,
-            join_fields(spelled) if spelled else None,
+            spell_arguments(request) if arguments else None,
             name,
             round((decided - asker.started) * 1000, 3),
             stamp.trusted,

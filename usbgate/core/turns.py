@@ -77,7 +77,10 @@ class Turns(Generic[W]):
         """
         order = lane.queue[0].turn
         missed = self.missed.get(lane.sensor) if self.missed else None
-        if missed is not None and missed.until > order[1]:
+        if order[1] == -inf:  # its sensor has just reported
+            missed = None
+            behind = False
+        elif missed is not None and missed.until > order[1]:
             order = order[0], missed.until, order[2]
         lane.silent = missed is not None
         behind = lane.silent or not lane.known

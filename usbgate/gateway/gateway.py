@@ -24,7 +24,7 @@ from usbgate.core.clockmarks import Stamp
 from usbgate.core.errors import Busy, Malformed, RequestError, Stopped, Unknown
 from usbgate.core.exchanges import Asker, Moves
 from usbgate.core.holders import Holder, Holders
-from usbgate.core.messages import TIMEOUT
+from usbgate.core.messages import time_limit
 from usbgate.core.model import (
     UNKNOWN_BOARD,
     Action,
@@ -46,6 +46,7 @@ from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.device.interfaces import IDeviceLink, ILinkListener
 from usbgate.gateway.events import Events
+from usbgate.gateway.held import HeldRequests
 from usbgate.gateway.interfaces import IGateway, Lease
 from usbgate.gateway.malformed import MalformedLines
 from usbgate.gateway.notices import NoticeLog
@@ -94,12 +95,14 @@ class Gateway(Service):
         self._recorder = Recorder(sensor_settings, clock.boot, new_alarm_id)
         self._routing = Routing(reactor, sensor_settings, self._recorder.sensors, self._expire, first_tag)
         self._malformed = MalformedLines(reactor, clock)
+        self._held = HeldRequests()
         self.queries = Queries(
             reactor,
             clock,
             self._recorder,
             self._routing,
             self._malformed,
+            self._held,
             default_command,
             sensor_settings,
         )
@@ -242,16 +245,16 @@ class Gateway(Service):
                 raise Malformed("line too long", "with the fields that usbgate adds for the device")
             if full and holder.askers:
                 raise Busy
+            settings = self._sensor_settings.get(request.question.sensor)
+            timeout = time_limit(request, None if settings is None else settings.timeout)
+            if request.when_heard:
+                self._held.add(asker, now + timeout)
         except RequestError as error:
             device = None if route is None else route.link.name
             ended = self._replies.admit([(error, (asker,))], device, now)
             self._record_late(ended, device, now)
             self._replies.deliver(ended)
             return asker.waiter
-        timeout = request.timeout
-        if timeout is None:
-            settings = self._sensor_settings.get(request.question.sensor)
-            timeout = TIMEOUT if settings is None or settings.timeout is None else settings.timeout
         self.act(route, route.pending.ask(asker, timeout, now), now)
         if full:
             self._withdraw(self._holders.surplus())
@@ -276,6 +279,11 @@ class Gateway(Service):
         for device, withdrawn in by_device.items():
             route = self._routing.routes[device]
             self.act(route, route.pending.withdraw(withdrawn, now), now)
+
+    def cancel(self, number: int) -> None:
+        asker, now = self._held.get(number), self.seconds()
+        route = self._routing.routes[asker.device]
+        self.act(route, route.pending.cancel(asker, now), now)
 
     def acknowledge(self, alarm: str, by: str) -> Deferred[Alarm]:
         if self._stopping:

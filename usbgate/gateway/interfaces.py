@@ -118,6 +118,7 @@ class Status:
         uncompared: The alarm conditions with which the newest readings can't be compared (protocol §5).
         broker: The MQTT broker; None where none is configured.
         implausible: The fields of which readings were outside of `min` to `max` (protocol §5).
+        held: How many requests are held until their sensors report.
     """
 
     version: str
@@ -131,6 +132,26 @@ class Status:
     uncompared: Sequence[Uncompared]
     broker: BrokerStatus | None = None
     implausible: Sequence[Implausible] = ()
+    held: int = 0
+
+
+class HeldRequest(NamedTuple):
+    """
+    A request that is held until its sensor reports (protocol §4.12).
+
+    Attributes:
+        number: Its number.
+        request: The request.
+        device: The device over which it is asked.
+        at: When it was accepted: whole milliseconds since 1970, UTC.
+        until: When it ends at the latest, as `at`.
+    """
+
+    number: int
+    request: Request
+    device: str
+    at: int
+    until: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +274,11 @@ class IQueries(Interface):
         Return the status of usbgate.
         """
 
+    def held() -> list[HeldRequest]:
+        """
+        List the requests that are held until their sensors report, oldest first.
+        """
+
     def malformed_lines() -> Sequence[MalformedLine]:
         """
         List the last malformed lines, oldest first.
@@ -336,6 +362,14 @@ class IGateway(Interface):
     def disconnected(holder: Holder) -> None:
         """
         Record that a connection is gone; to be called once, after its last request (protocol §4.10).
+        """
+
+    def cancel(number: int) -> None:
+        """
+        End a request that is held, by its number: it fails with `Cancelled`.
+
+        Raises:
+            NotHeld: It is not held, or not any more.
         """
 
     def acknowledge(alarm: str, by: str) -> Deferred[Alarm]:

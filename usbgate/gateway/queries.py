@@ -29,8 +29,10 @@ from usbgate.core.model import (
 from usbgate.core.recorder import Recorder
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
+from usbgate.gateway.held import HeldRequests
 from usbgate.gateway.interfaces import (
     DeviceSummary,
+    HeldRequest,
     IQueries,
     MalformedLine,
     RuleSummary,
@@ -65,6 +67,7 @@ class Queries:
         recorder: Recorder,
         routing: Routing,
         malformed: MalformedLines,
+        held: HeldRequests,
         default_command: str,
         sensor_settings: Mapping[str, SensorSettings],
     ) -> None:
@@ -75,6 +78,7 @@ class Queries:
             recorder: The sensors, the alarms and the counts.
             routing: The devices.
             malformed: The malformed lines.
+            held: The requests that are held.
             default_command: The command of `ask` if neither the asker nor the sensor has one.
             sensor_settings: The configured sensors, by id.
         """
@@ -85,6 +89,7 @@ class Queries:
         self._calibrations = recorder.calibrations
         self._routing = routing
         self._malformed = malformed
+        self._held = held
         self._default_command = default_command
         self._sensor_settings = sensor_settings
         self.list_rules: Callable[[], Sequence[RuleSummary]] = tuple
@@ -169,6 +174,7 @@ class Queries:
             uptime=self._reactor.seconds() - self._started,
             clock_trusted=self._clock.trusted(),
             sensors=len(self._recorder.sensors),
+            held=len(self.held()),
             in_flight=sum(route.pending.queues.in_flight for route in routes),
             store=store,
             journal=journal,
@@ -177,6 +183,10 @@ class Queries:
             broker=self.broker_status(),
             implausible=self._calibrations.implausible(),
         )
+
+    def held(self) -> list[HeldRequest]:
+        now, wall = self._reactor.seconds(), self._clock.wall()
+        return list(self._held.summaries(lambda at: wall + round((at - now) * 1000)))
 
     def malformed_lines(self) -> Sequence[MalformedLine]:
         return list(self._malformed.kept)

@@ -19,7 +19,7 @@ from usbgate.core.errors import Busy, Denied, Failed, LimitExceeded, Malformed, 
 from usbgate.core.holders import Holder
 from usbgate.core.jsonmessages import request_of
 from usbgate.core.loglimit import LogLimit
-from usbgate.core.messages import TIMEOUT
+from usbgate.core.messages import time_limit
 from usbgate.core.model import Request
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import IGateway
@@ -189,10 +189,8 @@ class Asking:
         left = message.expires - self._reactor.seconds()
         if left <= 0:
             raise Busy("the message had expired")
-        timeout = request.timeout
-        if timeout is None:
-            timeout = self._gateway.queries.sensor_settings().get(request.question.sensor, _UNCONFIGURED).timeout
-        return request._replace(timeout=min(left, TIMEOUT if timeout is None else timeout))
+        configured = self._gateway.queries.sensor_settings().get(request.question.sensor, _UNCONFIGURED).timeout
+        return request._replace(timeout=min(left, time_limit(request, configured)))
 
     def _count_refusal(self, error: RequestError) -> None:
         self.refused += 1

@@ -21,6 +21,7 @@ from usbgate.core.model import Selection
 from usbgate.core.units import parse_moment
 from usbgate.server.datalines import (
     device_fields,
+    held_fields,
     malformed_fields,
     past_alarm_fields,
     reading_fields,
@@ -78,13 +79,13 @@ def _find(name: str) -> Word:
         raise Unknown(f"unknown word: {name[:40]!r}; try help") from None
 
 
-@word("ask ID [COMMAND] [KEY=VALUE ...] [timeout=S] [max_age=S] [origin=WHO] [dev=DEVICE] [tag=MARK]")
+@word("ask ID [COMMAND] [KEY=VALUE ...] [timeout=S] [max_age=S] [when=heard] [origin=WHO] [dev=DEVICE] [tag=MARK]")
 async def ask(console: Console, arguments: Sequence[str]) -> str | None:
     """
     Ask a sensor and wait for the answer.
 
     The default command is the sensor's, or else the configured one. With max_age, accept an answer from memory that is
-    no older than that many seconds.
+    no older than that many seconds. With when=heard, hold the question until the sensor reports (a node that sleeps).
     """
     if not arguments:
         raise ask.usage_error()
@@ -268,6 +269,28 @@ async def requests(console: Console, arguments: Sequence[str]) -> None:
     _, limit = _parse_window(requests, options, console.factory.wall(), OTHERS_LIMIT)
     stored = await console.queries.requests(None if sensor is None else [sensor], limit)
     await console.send_data(map(request_fields, reversed(stored)), held=True)
+
+
+@word("held")
+async def held(console: Console, arguments: Sequence[str]) -> None:
+    """
+    List the questions that are held until their sensors report.
+    """
+    await console.send_data(map(held_fields, console.queries.held()))
+
+
+@word("cancel NUMBER")
+async def cancel(console: Console, arguments: Sequence[str]) -> None:
+    """
+    Cancel a question that is held.
+    """
+    if len(arguments) != 1:
+        raise cancel.usage_error()
+    found = console.factory.authority.find_held(console.peer.access, arguments[0], console.queries.held())
+    console.gateway.cancel(found.number)
+    sensor, command, _ = found.request.question
+    console.record("cancel", device=found.device, HELD=arguments[0], ID=sensor, MSG=command)
+    await console.send_data([held_fields(found)])
 
 
 @word("lend DEVICE")

@@ -7,10 +7,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from usbgate.core.fieldline import format_number, format_time, plain_text
-from usbgate.core.messages import alarm_fields
+from usbgate.core.messages import alarm_fields, spell_arguments
 from usbgate.core.model import Reading, StoredAlarm, StoredRequest
 from usbgate.core.settings import SensorSettings
-from usbgate.gateway.interfaces import DeviceSummary, IQueries, MalformedLine, RuleSummary, SensorSummary
+from usbgate.gateway.interfaces import (
+    DeviceSummary,
+    HeldRequest,
+    IQueries,
+    MalformedLine,
+    RuleSummary,
+    SensorSummary,
+)
 
 _UNCONFIGURED = SensorSettings()
 
@@ -115,6 +122,24 @@ def rule_fields(rule: RuleSummary) -> Mapping[str, str]:
         "FIRED": str(rule.firings),
         "WAITING": str(rule.waiting),
         "TEXT": plain_text(rule.when),
+    }
+
+
+def held_fields(held: HeldRequest) -> Mapping[str, str]:
+    """
+    Return the fields of a request that is held.
+    """
+    request = held.request
+    return {
+        "HELD": str(held.number),
+        "AT": format_time(held.at),
+        "UNTIL": format_time(held.until),
+        "MSG": request.question.command,
+        "ID": request.question.sensor,
+        **({"ARGUMENTS": plain_text(arguments)} if (arguments := spell_arguments(request)) else {}),
+        "ORIGIN": request.origin,
+        "CLIENT": request.client,
+        "DEV": held.device,
     }
 
 

@@ -31,6 +31,7 @@ def status_fields(status: Status, totals: Totals, connections: Mapping[str, int]
         "CLOCK": "trusted" if status.clock_trusted else "untrusted",
         "SENSORS": str(status.sensors),
         "INFLIGHT": str(status.in_flight),
+        "HELD": str(status.held),
     }
     yield _store_fields(status.store)
     if status.journal is not None:

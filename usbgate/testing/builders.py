@@ -34,6 +34,7 @@ def request(
     max_age: float | None = None,
     device: str | None = None,
     priority: Priority = Priority.PERSON,
+    when_heard: bool = False,
     **arguments: str,
 ) -> Request:
     """
@@ -42,7 +43,7 @@ def request(
     fields = {"MSG": command, "ID": sensor, "ORIGIN": origin, **arguments}
     question = Question(sensor, command, frozenset(arguments.items()))
     line = join_fields(fields).encode()
-    return Request(question, fields, line, origin, client, timeout, max_age, device, priority)
+    return Request(question, fields, line, origin, client, timeout, max_age, device, priority, when_heard)
 
 
 def reading(

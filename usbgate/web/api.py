@@ -19,8 +19,10 @@ from usbgate.access.rights import DEVICE_PATHS
 from usbgate.access.roles import Role
 from usbgate.core.errors import (
     Busy,
+    Cancelled,
     Denied,
     LimitExceeded,
+    NotHeld,
     Offline,
     Stopped,
     StoreUnavailable,
@@ -46,6 +48,7 @@ from usbgate.web.schema import CSV, EVENT_STREAM, JSON, PLAIN_TEXT
 from usbgate.web.serialize import (
     device_json,
     health_json,
+    held_json,
     past_alarm_json,
     request_json,
     sensors_json,
@@ -147,7 +150,7 @@ class Api:
             return found
         raise Unknown(f"no such sensor: {sensor[:80]}", "no such sensor")
 
-    @calls.post("/api/v1/sensors/{sensor}/ask", errors=[Unknown, Busy, Offline, TimedOut])
+    @calls.post("/api/v1/sensors/{sensor}/ask", errors=[Unknown, Busy, Offline, TimedOut, Cancelled])
     async def ask(self, request: Any, sensor: str, body: ApiAsk) -> ApiAnswer:
         """
         Ask a sensor, and wait for its answer.
@@ -160,6 +163,25 @@ class Api:
             return answer_json(await self._gateway.ask(asked, holder))
         finally:
             self._gateway.disconnected(holder)
+
+    @calls.get("/api/v1/held")
+    async def held(self, request: Any) -> schema.ApiHeldRequests:
+        """
+        Questions that are held until their sensors report.
+        """
+        return schema.ApiHeldRequests(held=[held_json(held) for held in self._queries_of(request).held()])
+
+    @calls.post("/api/v1/held/{number}/cancel", errors=[NotHeld])
+    async def cancel(self, request: Any, number: str, body: schema.ApiCancel) -> schema.ApiHeldRequest:
+        """
+        Cancel a question that is held.
+        """
+        held = self._authority.find_held(request.access, number, self._queries_of(request).held())
+        self._gateway.cancel(held.number)
+        sensor, command, _ = held.request.question
+        details = {"HELD": number, "ID": sensor, "MSG": command}
+        self._gateway.record(Action("cancel", client_of(request), host_of(request), details, held.device))
+        return held_json(held)
 
     # History.
 

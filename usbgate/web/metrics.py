@@ -141,6 +141,7 @@ def _status_metrics(status: Status) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily("usbgate_sensors", "Sensors that usbgate knows.", status.sensors)
     yield GaugeMetricFamily("usbgate_inflight", "Requests that wait for an answer of a device now.", status.in_flight)
+    yield GaugeMetricFamily("usbgate_held", "Requests that are held until their sensors report.", status.held)
 
 
 def _total_metrics(totals: Totals) -> Iterator[Metric]:

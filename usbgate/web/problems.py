@@ -12,10 +12,13 @@ import msgspec
 
 from usbgate.core.errors import (
     Busy,
+    Cancelled,
     Denied,
     Failed,
     LimitExceeded,
     Malformed,
+    NotHeard,
+    NotHeld,
     Offline,
     RequestError,
     Stopped,
@@ -32,6 +35,8 @@ RETRY_AFTER = 10  # seconds, where it is not known when there will be room
 
 STATUSES: Mapping[type[RequestError], HTTPStatus] = {
     TimedOut: HTTPStatus.GATEWAY_TIMEOUT,
+    NotHeard: HTTPStatus.GATEWAY_TIMEOUT,
+    Cancelled: HTTPStatus.CONFLICT,
     Offline: HTTPStatus.SERVICE_UNAVAILABLE,
     Busy: HTTPStatus.TOO_MANY_REQUESTS,
     LimitExceeded: HTTPStatus.TOO_MANY_REQUESTS,
@@ -39,6 +44,7 @@ STATUSES: Mapping[type[RequestError], HTTPStatus] = {
     Denied: HTTPStatus.FORBIDDEN,
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
     Unknown: HTTPStatus.NOT_FOUND,
+    NotHeld: HTTPStatus.NOT_FOUND,
     Failed: HTTPStatus.INTERNAL_SERVER_ERROR,
     StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     Stopped: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -218,6 +218,36 @@ class ApiRequests(Struct, frozen=True, kw_only=True):
     requests: list[ApiRequest]
 
 
+class ApiHeldRequest(Struct, frozen=True, kw_only=True):
+    """
+    A question that is held until its sensor reports, or until its time limit ends.
+    """
+
+    number: int
+    at: ApiMoment
+    until: ApiMoment
+    origin: str
+    client: str
+    device: str
+    sensor: str
+    command: str
+    arguments: str | None
+
+
+class ApiHeldRequests(Struct, frozen=True, kw_only=True):
+    """
+    Questions that are held, oldest first.
+    """
+
+    held: list[ApiHeldRequest]
+
+
+class ApiCancel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Cancels a question; an empty object.
+    """
+
+
 class ApiAcknowledge(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     Acknowledges an alarm.
@@ -367,6 +397,7 @@ class ApiStatus(Struct, frozen=True, kw_only=True):
     implausible: list[ApiImplausible]
     sensors: int
     inflight: int
+    held: int
     clients: dict[str, int]
 
 

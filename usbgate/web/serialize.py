@@ -13,6 +13,7 @@ from msgspec.structs import asdict
 from usbgate.access.roles import Access
 from usbgate.core.fieldline import format_time, plain_text
 from usbgate.core.jsonmessages import ApiValue, alarm_json, values_json
+from usbgate.core.messages import spell_arguments
 from usbgate.core.model import (
     AlarmEvent,
     Bucket,
@@ -29,7 +30,7 @@ from usbgate.core.model import (
 )
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
-from usbgate.gateway.interfaces import DeviceSummary, IQueries, SensorSummary
+from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, IQueries, SensorSummary
 from usbgate.web.schema import (
     ApiBroker,
     ApiBucket,
@@ -38,6 +39,7 @@ from usbgate.web.schema import (
     ApiDeviceEvent,
     ApiField,
     ApiHealth,
+    ApiHeldRequest,
     ApiImplausible,
     ApiPastAlarm,
     ApiReading,
@@ -254,6 +256,24 @@ def device_json(device: DeviceSummary, with_path: bool = True) -> ApiDevice:
     )
 
 
+def held_json(held: HeldRequest) -> ApiHeldRequest:
+    """
+    Return a question that is held.
+    """
+    request = held.request
+    return ApiHeldRequest(
+        number=held.number,
+        at=format_time(held.at),
+        until=format_time(held.until),
+        origin=request.origin,
+        client=request.client,
+        device=held.device,
+        sensor=request.question.sensor,
+        command=request.question.command,
+        arguments=spell_arguments(request),
+    )
+
+
 def event_json(event: Event, configured: Mapping[str, SensorSettings]) -> tuple[str, Struct]:
     """
     Return the name and the data of an event.
@@ -298,6 +318,7 @@ def status_json(queries: IQueries, clients: Mapping[str, int]) -> ApiStatus:
         implausible=[ApiImplausible(**each._asdict()) for each in status.implausible],
         sensors=status.sensors,
         inflight=status.in_flight,
+        held=status.held,
         clients={name.lower(): count for name, count in clients.items()},
     )
 
