@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.running import ROOT, environment
 from tests.support.web import WebTestCase
-from usbgate.access import authority
+from usbgate.access import failures
 from usbgate.core.counts import LinkCounts
 from usbgate.core.holders import Holder
 from usbgate.core.model import (
@@ -115,7 +115,7 @@ class SchemathesisTests(WebTestCase):
         Fill the gateway; refuse a login at once, however many failed before.
         """
         super().setUp()
-        self.patch(authority, "LONGEST_DELAY", 0.0)
+        self.patch(failures, "LONGEST_DELAY", 0.0)
         gateway = self.gateway
         gateway.known_sensors = [SensorSummary("20", "leonardo", ["VALUE"], AT, 7)]
         gateway.readings = [reading()]
