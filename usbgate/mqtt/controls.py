@@ -125,6 +125,7 @@ def _brightness(control: ControlSettings, commands: Commands, topics: Callable[[
         "brightness_command_topic": commands.topic,
         "brightness_command_template": commands.template(control.set),
         "brightness_scale": int(control.max),
+        "on_command_type": "brightness",  # or else `on` follows each brightness
     }
     if control.level is not None:
         component |= {"brightness_state_topic": topics(control.level), "brightness_value_template": _LEVEL}

@@ -14,7 +14,7 @@ from usbgate.core.fieldline import unit_of
 from usbgate.core.model import Reading
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.mqtt.deviceclasses import device_class, spell_unit, state_class
-from usbgate.mqtt.spelling import is_number
+from usbgate.mqtt.spelling import is_number, lifetime
 
 Component = dict[str, Any]
 
@@ -73,14 +73,6 @@ class Field(NamedTuple):
         return is_number(self.reading)
 
 
-def lifetime(sensor: SensorSettings) -> int:
-    """
-    Return the whole seconds for which a reading counts: what is older is out of date, and Home Assistant shows it as
-    unavailable.
-    """
-    return ceil(sensor.stale)
-
-
 def label(texts: str | Mapping[str, str] | None, language: str) -> str | None:
     """
     Return a text in a language, or else in any other; None if there is none.
@@ -104,7 +96,7 @@ def field_component(
         language: Of the names.
     """
     reading, settings = field.reading, field.settings
-    component: Component = {"state_topic": topic, "expire_after": lifetime(sensor)}
+    component: Component = {"state_topic": topic, "expire_after": ceil(lifetime(sensor))}
     name = label(settings.label, language)
     if _is_binary(field):
         platform = "binary_sensor"

@@ -21,7 +21,7 @@ from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import IGateway, SensorSummary
 from usbgate.mqtt.interfaces import IPublisher, ISubscriber, Message
 from usbgate.mqtt.lonezeros import LoneZeros
-from usbgate.mqtt.spelling import plain_value
+from usbgate.mqtt.spelling import lifetime, plain_value
 from usbgate.mqtt.topics import Topics
 
 # Seconds between two values on one topic. The first one goes out at once; nobody looks at ten a second.
@@ -194,7 +194,7 @@ class Values:
 
     def _left(self, reading: Reading, settings: SensorSettings, now: int) -> int:
         # Whole seconds until the reading is out of date. The wall clock may have been set back since.
-        return int(settings.stale - max(0, now - reading.at) / 1000)
+        return int(lifetime(settings) - max(0, now - reading.at) / 1000)
 
 
 def sensor_json(sensor: str, settings: SensorSettings, newest: Reading, readings: Iterable[Reading]) -> bytes:
