@@ -200,6 +200,19 @@ class CheckTests(SynchronousTestCase):
         self.assert_found(self.examine(Daemon()).database(), (OK, "the daemon starts", ""))
         self.assert_found(self.examine(Daemon(PID)).database(), (PROBLEM, "does not run", "start the daemon"))
 
+    def test_broker(self) -> None:
+        """
+        What the daemon says of the MQTT broker counts; without one, there is nothing to look at.
+        """
+        self.assert_found(self.examine().broker())
+        for mqtt, found in (
+            ({"state": "connected", "refused": 0}, (OK, "connected", "")),
+            ({"state": "connected", "refused": 3}, (WARNING, "3 messages", "usbgate/#")),
+            ({"state": "refused", "text": "check mqtt.user"}, (PROBLEM, "refused: check mqtt.user", "[mqtt]")),
+            ({"state": "connecting"}, (PROBLEM, "no answer yet", "[mqtt]")),
+        ):
+            self.assert_found(self.examine(Daemon(PID, {"mqtt": mqtt})).broker(), found)
+
     def test_clock(self) -> None:
         """
         A clock before the release is wrong; one that nobody has set may be.

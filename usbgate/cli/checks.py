@@ -57,6 +57,7 @@ class Examination:
         yield from self.daemon()
         yield from self.ports.findings()
         yield from self.database()
+        yield from self.broker()
         yield from self.clock()
         yield from self.certificates()
         yield from self.disk()
@@ -117,6 +118,21 @@ class Examination:
         if store.get("rejected"):
             remedy = "usbgate rejected shows them and why"
             yield Finding("database", WARNING, f"it has refused {store['rejected']} rows", remedy)
+
+    def broker(self) -> Iterator[Finding]:
+        """
+        Whether the MQTT broker is connected, and permits what usbgate does there.
+        """
+        mqtt = (self._daemon.status or {}).get("mqtt")
+        if mqtt is None:
+            return
+        if mqtt["state"] != "connected":
+            yield Finding("MQTT", PROBLEM, f"{mqtt['state']}: {mqtt.get('text', 'no answer yet')}", "see [mqtt]")
+        elif mqtt["refused"]:
+            remedy = "the log names topics; let usbgate's user write usbgate/# and the prefix of the discovery"
+            yield Finding("MQTT", WARNING, f"the broker did not permit {mqtt['refused']} messages", remedy)
+        else:
+            yield Finding("MQTT", OK, "the broker is connected")
 
     def clock(self) -> Iterator[Finding]:
         """

@@ -34,8 +34,8 @@ def doctor_command(config: Path | None, state: str | None, as_json: bool) -> Non
     Look for what keeps usbgate from running well, and say what to do about it.
 
     It looks at the configuration, the daemon, the serial ports (rights, who else uses them, what they send), the
-    database, the clock, the disk, open files and versions. It changes nothing and opens no port. As root, it sees other
-    users' programs, too. The exit status is 1 if there is a problem; warnings do not count.
+    database, the MQTT broker, the clock, the disk, open files and versions. It changes nothing and opens no port. As
+    root, it sees other users' programs, too. The exit status is 1 if there is a problem; warnings do not count.
     """
     from usbgate.cli.checks import Examination
     from usbgate.cli.findings import PROBLEM
