@@ -9,7 +9,10 @@ from typing import Any
 
 from paho.mqtt.client import Client
 
-# Bytes. The largest packet that is received: questions are lines, answers of Home Assistant a word.
+from usbgate.mqtt.longpackets import LongPackets
+
+# Bytes. The largest packet that is received: questions are lines, answers of Home Assistant a word. A longer message is
+# cut.
 PACKET_LIMIT = 64 * 1024
 
 
@@ -26,6 +29,7 @@ class Wire:
         """
         self._write = write
         self._close = close
+        self._packets = LongPackets(PACKET_LIMIT)
         self._data = b""
         self._read = 0  # bytes of it
 
@@ -33,7 +37,7 @@ class Wire:
         """
         Add bytes that were received.
         """
-        self._data = self._data[self._read :] + data
+        self._data = self._data[self._read :] + self._packets.cut(data)
         self._read = 0
 
     @property
