@@ -50,16 +50,17 @@ class _Message(msgspec.Struct):
 
 
 class _Announced(NamedTuple):
-    # What the broker has of a device of Home Assistant: the hash of the message, and its components.
-    message: int
+    # What the broker has of a device of Home Assistant.
+    message: int  # its hash
     components: Mapping[str, _Component]
+    round: int  # in which it was published; 0 by an earlier run
 
 
 class _Shown(NamedTuple):
     # What the last message of a sensor shows.
     device: str
     fields: frozenset[str]
-    texts: frozenset[str]  # those that are not numbers
+    texts: frozenset[str]  # those that may turn out to be numbers
 
 
 @implementer(ISubscriber)
@@ -104,16 +105,19 @@ class Announcer:
         self._due: dict[str, float] = {}  # when, the earliest first
         self._others: Iterator[str] | None = None  # that will be due as well
         self._shown: dict[str, _Shown] = {}  # by sensor
+        self._round = 0  # in each, everything is published once, even if the broker has it already
 
     def connected(self, publisher: IPublisher) -> None:
         self._publisher = publisher
         self._announced.clear()  # the broker sends what it has
         self._unsubscribe = self._subscribe(self._receive)
+        self._round += 1
         self.refresh()
 
     def received(self, message: Message) -> None:
         if message.topic == self._discovery.birth:
             if message.payload == b"online" and not message.retained:
+                self._round += 1
                 self.refresh()
         elif (device := self._discovery.device_of(message.topic)) is not None:
             self._learn(device, message.payload)
@@ -129,7 +133,7 @@ class Announcer:
 
     def refresh(self) -> None:
         """
-        Announce everything, as after a change of the settings, and remove what is no more.
+        Announce what has changed, as after a change of the settings, and remove what is no more.
         """
         sensors = chain(list(self._queries.sensor_settings()), (known.sensor for known in self._queries.sensors()))
         self._others = chain(map(self._discovery.device, sensors), list(self._announced))
@@ -138,20 +142,24 @@ class Announcer:
     # What changes.
 
     def _receive(self, event: Event) -> None:
-        if isinstance(event, ReportEvent) and self._is_new(event):
-            self._mark(self._discovery.device(event.sensor))
-
-    def _is_new(self, event: ReportEvent) -> bool:
+        # Called with every report.
+        if not isinstance(event, ReportEvent):
+            return
         shown = self._shown.get(event.sensor)
         if shown is None:
-            return self._is_wanted(event.sensor)
-        if event.device != shown.device:
+            if self._is_wanted(event.sensor):
+                self._mark(self._discovery.device(event.sensor))
+            return
+        device, fields, texts = shown
+        if event.device != device:
             known = self._queries.sensor(event.sensor)
-            return known is not None and known.device == event.device
-        return any(
-            field not in shown.fields or (field in shown.texts and parse_value(text)[1] is None)
-            for field, text in event.values
-        )
+            if known is not None and known.device == event.device:
+                self._mark(self._discovery.device(event.sensor))
+            return
+        for field, text in event.values:
+            if field not in fields or (field in texts and parse_value(text)[1] is None):
+                self._mark(self._discovery.device(event.sensor))
+                return
 
     def _is_wanted(self, sensor: str) -> bool:
         return self._extent == "all" or (self._extent == "configured" and sensor in self._queries.sensor_settings())
@@ -163,7 +171,7 @@ class Announcer:
         if not message:
             self._announced.pop(device, None)
         elif len(self._announced) < DEVICES_LIMIT if known is None else known.message != hash(message):
-            self._announced[device] = _Announced(hash(message), _components(message))
+            self._announced[device] = _Announced(hash(message), _components(message), 0)
             self._mark(device)
 
     # Turns.
@@ -205,27 +213,33 @@ class Announcer:
         known = self._announced.get(device)
         before = {} if known is None else known.components
         payload = self._gateway_payload(device) if sensor is None else self._sensor_payload(sensor, before)
-        if payload is None or (known is None and (not payload or len(self._announced) >= DEVICES_LIMIT)):
-            del self._due[device]
-            return
         message = b""
         gone = {}
         if payload:
             components = payload["components"]
             gone = {key: removed(each.platform) for key, each in before.items() if key not in components}
             message = msgspec.json.encode({**payload, "components": components | gone})
+        if payload is None or self._is_there(known, message):
+            del self._due[device]
+            return
         if not publisher.publish(self._discovery.topic(device), message, retain=True):
             return
         del self._due[device]
-        if payload:
-            self._announced[device] = _Announced(hash(message), _components(message))
-        else:
-            self._announced.pop(device)
+        if not payload:
+            del self._announced[device]
             self._shown.pop(sensor or "", None)
+            return
+        self._announced[device] = _Announced(hash(message), _components(message), self._round)
         if gone:
             self._mark(device)  # without them
         if sensor is not None and (known is None or known.message != hash(message)):
             self._changed(sensor)
+
+    def _is_there(self, known: _Announced | None, message: bytes) -> bool:
+        # Whether the broker has a message already, or may not have it.
+        if known is None:
+            return not message or len(self._announced) >= DEVICES_LIMIT
+        return known.message == hash(message) and known.round == self._round
 
     # Messages: None leaves the one that the broker has, an empty one removes the device.
 
@@ -260,7 +274,7 @@ class Announcer:
         self._shown[sensor] = _Shown(
             device,
             frozenset(field.reading.field for field in fields),
-            frozenset(field.reading.field for field in fields if not field.is_number),
+            frozenset(field.reading.field for field in fields if not (field.is_number or field.settings.states)),
         )
         payload = self._discovery.sensor_message(sensor, device, settings, fields, about)
         return payload if payload["components"] else {}
