@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.task import Clock
@@ -18,8 +18,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from usbgate.mqtt.client import BRIEF, REFUSED_RETRY, REPAIR, MqttClient
-from usbgate.mqtt.connection import HANDSHAKE, WAITING, WINDOW, Login
+from usbgate.mqtt.connection import HANDSHAKE, Login
 from usbgate.mqtt.interfaces import IPublisher, ISubscriber, Message
+from usbgate.mqtt.outgoing import WAITING, WINDOW
 
 CONNECT, PUBLISH, PUBACK, SUBSCRIBE, PINGREQ, DISCONNECT = 0x10, 0x30, 0x40, 0x80, 0xC0, 0xE0
 
@@ -615,14 +616,20 @@ class PublishTests(ClientCase):
         for number in range(WINDOW):
             self.client.publish(f"t/{number}", b"1")
         fired: list[int] = []
-        waiting = [self.client.room() for _ in range(3)]
+        waiting = [self.client.room() for _ in range(4)]
         for number, each in enumerate(waiting):
             each.addCallbacks(lambda _, number=number: fired.append(number), lambda _: None)
         waiting[1].cancel()
         self.assertEqual(fired, [])
         self.broker.acknowledge()
-        self.assertEqual(fired, [0, 2])
+        self.assertEqual(fired, [0, 2, 3])
+        for number in range(WINDOW):
+            self.client.publish(f"t/{number}", b"1")
+        late = self.client.room()
         self.broker.lose()
+        self.assertNoResult(late)
+        late.cancel()  # as its owner does
+        self.failureResultOf(late, CancelledError)
         self.assertNoResult(self.client.room())
 
     def client_ready(self) -> MqttClient:

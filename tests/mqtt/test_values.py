@@ -268,6 +268,19 @@ class SlowTests(ValuesCase):
             self.run_on(1)
         self.assertEqual(self.taken()[f"{BASE}/21/TEMP"], "99")
 
+    def test_state(self) -> None:
+        """
+        The state of a device that is not taken is published later, as it is then.
+        """
+        self.slow.connected = False
+        self.gateway.publish(DeviceEvent("leonardo", "offline", AT))
+        self.run_on(1)
+        self.gateway.publish(DeviceEvent("leonardo", "online", AT), DeviceEvent("leonardo", "silent", AT))
+        self.slow.connected = True
+        self.run_on(1)
+        self.assertEqual(self.taken(), {f"{BASE}/_availability": "offline"})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_lost(self) -> None:
         """
         If the broker is lost, nothing more happens, and nothing is left behind.

@@ -207,6 +207,7 @@ def _mqtt(where: str, value: object, folder: str) -> MqttSettings:
     keys = decode(f"{where}mqtt.", value, MQTT_KEYS)
     if "broker" not in keys:
         raise ConfigError(f"{where}mqtt.broker: missing, expected {MQTT_KEYS['broker'].expected}")
+    keys["broker"] = absolute_paths(keys["broker"], folder, "")
     for key in ("password_file", "ca"):
         if key in keys:
             keys[key] = Path(os.path.abspath(os.path.join(folder, keys[key])))

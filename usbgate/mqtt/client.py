@@ -22,6 +22,7 @@ from zope.interface import implementer
 from usbgate.core.status import BrokerStatus
 from usbgate.mqtt.connection import Connection, Ending, IConnectionListener, Login, spell_error
 from usbgate.mqtt.interfaces import IPublisher, ISubscriber, Message
+from usbgate.mqtt.outgoing import OutgoingMessage
 from usbgate.net.attempts import QuietClientService, ReportingEndpoint
 
 # Seconds before the next attempt. The jitter keeps the clients of a broker that restarts from coming all at once.
@@ -124,18 +125,15 @@ class MqttClient(Service):
         connection = self._connection
         if connection is not None and self.connected:
             self._disconnect()
-            connection.publish(self._availability, b"offline", True, None, None)
-            await self._at_most(connection.flushed())
+            connection.publish(OutgoingMessage(self._availability, b"offline", True, None, None))
+            with suppress(TimeoutError):
+                await connection.outgoing.flushed().addTimeout(GOODBYE, self._reactor)
             connection.close()
         stopped = self._client.stopService()
         limit = self._reactor.callLater(GOODBYE, self._abort)
         await stopped
         if limit.active():
             limit.cancel()
-
-    async def _at_most(self, waited: Deferred[None]) -> None:
-        with suppress(TimeoutError):
-            await waited.addTimeout(GOODBYE, self._reactor)
 
     def _abort(self) -> None:
         if self._connection is not None:
@@ -199,10 +197,9 @@ class MqttClient(Service):
             self._refused_topics.add(topic)
             self.log.warn("the broker does not permit {topic} {why}", topic=topic, why=why)
 
-    def connection_ended(self, ending: Ending, why: str) -> None:
-        if self._connection is not None:
-            self._dropped += self._connection.unsent
-            self._connection = None
+    def connection_ended(self, ending: Ending, why: str, unsent: int) -> None:
+        self._connection = None
+        self._dropped += unsent
         if self.connected:
             self._disconnect()
         if self._stopping:
@@ -249,7 +246,8 @@ class MqttClient(Service):
         correlation: bytes | None = None,
     ) -> bool:
         connection = self._connection if self.connected else None
-        sent = connection is not None and connection.publish(topic, payload, retain, expiry, correlation)
+        message = OutgoingMessage(topic, payload, retain, expiry, correlation)
+        sent = connection is not None and connection.publish(message)
         self._published += sent
         self._dropped += not sent
         return sent
@@ -257,4 +255,4 @@ class MqttClient(Service):
     def room(self) -> Deferred[None]:
         if self._connection is None or not self.connected:
             return Deferred()
-        return self._connection.room()
+        return self._connection.outgoing.room()

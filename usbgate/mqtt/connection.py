@@ -4,11 +4,10 @@ One connection to a broker, from CONNECT to its end. paho is the codec, the tran
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -16,7 +15,6 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -26,19 +24,11 @@ from zope.interface import Interface, implementer
 
 from usbgate.mqtt.codec import PACKET_LIMIT, Codec, Wire
 from usbgate.mqtt.interfaces import Message
+from usbgate.mqtt.outgoing import WINDOW, Outgoing, OutgoingMessage
 from usbgate.net.quickack import quick_ack
 
 HANDSHAKE = 10.0  # seconds for TLS, CONNACK and SUBACK; a broker that accepts and says nothing is not waited for longer
 
-# Messages that the broker has not acknowledged yet: mosquitto takes 20 at a time, and says so by its Receive Maximum.
-# It also bounds what waits in the transport, and how long a reactor turn publishes (1 ms).
-WINDOW = 20
-
-# Messages that wait for the window, and their bytes: replies and events of a moment. Who has more waits (`room`).
-WAITING = 1000
-WAITING_BYTES = 1 << 20
-
-OVERHEAD = 40  # bytes of a PUBLISH besides its topic, payload and correlation data, at most
 TURN = 0.005  # seconds that a reactor turn reads messages
 
 # Seconds that the broker keeps the session, and the will back, after the connection is lost: a blink is no outage.
@@ -73,9 +63,9 @@ class IConnectionListener(Interface):
         A message arrived.
         """
 
-    def connection_ended(ending: Ending, why: str) -> None:
+    def connection_ended(ending: Ending, why: str, unsent: int) -> None:
         """
-        It is closed.
+        It is closed, and so many messages were not sent.
         """
 
     def message_refused(topic: str, why: str) -> None:
@@ -111,42 +101,33 @@ class Login:
         return f"Login({self.client})"
 
 
-class _Waiting(NamedTuple):
-    topic: str
-    payload: bytes
-    retain: bool
-    expiry: int | None
-    correlation: bytes | None
-
-
 @implementer(IHandshakeListener)
 class Connection(Protocol):
     """
     One connection to a broker.
+
+    Attributes:
+        outgoing: What it sends.
     """
 
-    def __init__(self, reactor: IReactorTime, login: Login, filters: Sequence[str], listener: Any) -> None:
+    def __init__(
+        self, reactor: IReactorTime, login: Login, filters: Sequence[str], listener: IConnectionListener
+    ) -> None:
         """
         Args:
             reactor: For time limits and later turns.
             login: Who connects.
             filters: What to subscribe to.
-            listener: An `IConnectionListener`.
+            listener: Whom to call.
         """
         self._reactor = reactor
         self._login = login
         self._filters = filters
         self._listener = listener
         self._ending: tuple[Ending, str] | None = None
-        self._window = WINDOW
-        self._largest = 1 << 28  # bytes of a packet that the broker takes; MQTT has no larger ones
-        self._unacknowledged: dict[int, str] = {}  # topics by packet identifier
-        self._waiting: deque[_Waiting] = deque()
-        self._waiting_bytes = 0
-        self._rooms: deque[Deferred[None]] = deque()
+        self.outgoing = Outgoing(self._send)
         self._later: IDelayedCall | None = None
         self._ready = self._closing = self._lost = False
-        self._done: Deferred[None] | None = None
         self._wire = Wire(self._write, self._paho_closes)
         self._acknowledge: Callable[[], None] = lambda: None
         self._codec = self._make_codec()
@@ -240,7 +221,8 @@ class Connection(Protocol):
         except Exception as error:  # paho has no one class of errors for packets that it cannot decode
             self._end(Ending.LOST, f"the broker sent what is not MQTT: {error}")
             return
-        self._pump()
+        if self._ready:
+            self.outgoing.proceed()
 
     def _read_on(self) -> None:
         self._later = None
@@ -252,15 +234,14 @@ class Connection(Protocol):
         Report the end.
         """
         ending, why = self._ending or (Ending.LOST, self._spell(reason))
-        self._ready, self._lost = False, True
+        self._ready = False
+        self._lost = True
         for call in (self._limit, self._later):
             if call is not None and call.active():
                 call.cancel()
         if self._misc.running:
             self._misc.stop()
-        self._rooms.clear()
-        self._flushed()
-        self._listener.connection_ended(ending, why)
+        self._listener.connection_ended(ending, why, self.outgoing.close())
 
     def _spell(self, reason: Failure) -> str:
         if not reason.check(ConnectionDone):
@@ -292,8 +273,9 @@ class Connection(Protocol):
             ending = Ending.LOST if reason.value in _FOR_A_WHILE else Ending.REFUSED
             self._ending = (ending, f"the broker refuses usbgate: {reason}{self._remedy(reason.value)}")
             return
-        self._window = min(WINDOW, getattr(said, "ReceiveMaximum", WINDOW))
-        self._largest = getattr(said, "MaximumPacketSize", self._largest)
+        outgoing = self.outgoing
+        outgoing.window = min(outgoing.window, getattr(said, "ReceiveMaximum", outgoing.window))
+        outgoing.largest = getattr(said, "MaximumPacketSize", outgoing.largest)
         if self._login.v5:
             # A retained command must not be carried out again and again, nor pass for one that was just sent.
             options = SubscribeOptions(
@@ -346,78 +328,27 @@ class Connection(Protocol):
         )
 
     def _puback(self, codec: object, data: object, mid: int, reason: ReasonCode, said: object) -> None:
-        topic = self._unacknowledged.pop(mid, "")
+        topic = self.outgoing.acknowledged(mid)
         if reason.is_failure:
             self._listener.message_refused(topic, f"to be written: {reason}")
 
     # What usbgate says.
 
-    def publish(self, topic: str, payload: bytes, retain: bool, expiry: int | None, correlation: bytes | None) -> bool:
+    def publish(self, message: OutgoingMessage) -> bool:
         """
-        Send a message now, or when the broker has acknowledged others; see `IPublisher.publish`.
+        Send a message; see `IPublisher.publish`.
         """
-        message = _Waiting(topic, payload, retain, expiry, correlation)
-        size = _size(message)
-        if (
-            not self._ready
-            or self._closing
-            or size > self._largest
-            or len(self._waiting) >= WAITING
-            or self._waiting_bytes + size > WAITING_BYTES
-        ):
-            return False
-        self._waiting.append(message)
-        self._waiting_bytes += size
-        self._send()
-        return True
+        return self._ready and not self._closing and self.outgoing.add(message)
 
-    def room(self) -> Deferred[None]:
-        """
-        See `IPublisher.room`.
-        """
-        if self._has_room() and not self._rooms:
-            return succeed(None)
-        waiting: Deferred[None] = Deferred(self._rooms.remove)
-        self._rooms.append(waiting)
-        return waiting
-
-    def _has_room(self) -> bool:
-        return self._ready and len(self._unacknowledged) + len(self._waiting) < self._window
-
-    def _send(self) -> None:
-        while self._waiting and len(self._unacknowledged) < self._window:
-            message = self._waiting.popleft()
-            self._waiting_bytes -= _size(message)
-            properties = None
-            if self._login.v5 and (message.expiry is not None or message.correlation is not None):
-                properties = Properties(PacketTypes.PUBLISH)
-                if message.expiry is not None:
-                    properties.MessageExpiryInterval = message.expiry
-                if message.correlation is not None:
-                    properties.CorrelationData = message.correlation
-            sent = self._codec.publish(message.topic, message.payload, 1, message.retain, properties)
-            self._unacknowledged[sent.mid] = message.topic
-
-    def _pump(self) -> None:
-        self._send()
-        while self._rooms and self._has_room():
-            self._rooms.popleft().callback(None)
-        if not self._unacknowledged:
-            self._flushed()
-
-    def _flushed(self) -> None:
-        done, self._done = self._done, None
-        if done is not None:
-            done.callback(None)
-
-    def flushed(self) -> Deferred[None]:
-        """
-        Return a Deferred that fires when the broker has acknowledged everything, or the connection is lost.
-        """
-        if not self._unacknowledged:
-            return succeed(None)
-        self._done = Deferred()
-        return self._done
+    def _send(self, message: OutgoingMessage) -> int:
+        properties = None
+        if self._login.v5 and (message.expiry is not None or message.correlation is not None):
+            properties = Properties(PacketTypes.PUBLISH)
+            if message.expiry is not None:
+                properties.MessageExpiryInterval = message.expiry
+            if message.correlation is not None:
+                properties.CorrelationData = message.correlation
+        return self._codec.publish(message.topic, message.payload, 1, message.retain, properties).mid
 
     def close(self) -> None:
         """
@@ -435,13 +366,6 @@ class Connection(Protocol):
         """
         self._transport.abortConnection()
 
-    @property
-    def unsent(self) -> int:
-        """
-        How many messages wait for others to be acknowledged.
-        """
-        return len(self._waiting)
-
 
 def spell_error(failure: Failure) -> str:
     """
@@ -453,7 +377,3 @@ def spell_error(failure: Failure) -> str:
         hint = ": is it signed by a CA of mqtt.ca?" if "certificate verify failed" in reasons else ""
         return f"TLS: {', '.join(reasons) or 'failed'}{hint}"
     return str(error) or failure.getErrorMessage()
-
-
-def _size(message: _Waiting) -> int:
-    return OVERHEAD + len(message.topic.encode()) + len(message.payload) + len(message.correlation or b"")

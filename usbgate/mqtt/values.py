@@ -61,6 +61,7 @@ class Values:
         self._gateway = gateway
         self._topics = topics
         self._lone_zeros = LoneZeros()
+        self._states: dict[str, str] = {}  # states of devices that are still to be published
         self._new: dict[str, set[str]] = {}  # fields with a new value, by sensor
         self._all: Iterator[SensorSummary] = iter(())  # those of all sensors that are still to be published
         self._unsubscribe: Callable[[], None] | None = None
@@ -72,8 +73,8 @@ class Values:
         """
         self._publisher = publisher
         self._unsubscribe = self._gateway.subscribe(self._event)
-        for device in self._gateway.queries.devices():
-            self._publish_state(device.name, device.state)
+        self._states = {device.name: device.state for device in self._gateway.queries.devices()}
+        self._publish_states()
         self.refresh()
 
     def received(self, message: Message) -> None:
@@ -92,6 +93,7 @@ class Values:
         if task is not None:
             task.cancel()
         self._new.clear()
+        self._states.clear()
         self._all = iter(())
 
     def _event(self, event: Event) -> None:
@@ -103,11 +105,16 @@ class Values:
                 fields.add(field)
             self._start()
         elif isinstance(event, DeviceEvent):
-            self._publish_state(event.device, event.state)
+            self._states[event.device] = event.state
+            self._publish_states()
 
-    def _publish_state(self, device: str, state: str) -> None:
-        usable = b"online" if state == "online" else b"offline"
-        self._publisher.publish(self._topics.device_availability(device), usable, retain=True)
+    def _publish_states(self) -> None:
+        for device, state in list(self._states.items()):
+            usable = b"online" if state == "online" else b"offline"
+            if self._publisher.publish(self._topics.device_availability(device), usable, retain=True):
+                del self._states[device]
+            else:  # too much waits; later
+                self._start()
 
     def again(self, sensor: str) -> None:
         """
@@ -133,7 +140,8 @@ class Values:
 
     def _failed(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
-            self.log.failure("values are no longer published", failure)
+            self._task = None
+            self.log.failure("unexpected error while values are published", failure)
 
     def _take(self) -> Iterator[tuple[str, Iterable[str]]]:
         # What is new comes first, and some of all.
@@ -148,6 +156,7 @@ class Values:
             began = self._reactor.seconds()
             spent = 0.0
             sensor = None
+            self._publish_states()
             for sensor, fields in self._take():
                 await self._publisher.room()
                 started = self._reactor.seconds()
@@ -156,7 +165,7 @@ class Values:
                 if spent >= TURN:
                     await deferLater(self._reactor, PAUSE * spent)
                     spent = 0.0
-            if sensor is None:
+            if sensor is None and not self._states:
                 break
             await deferLater(self._reactor, max(0.0, began + INTERVAL - self._reactor.seconds()))
         self._task = None
