@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import postgresql
 from tests.support.folders import new_folder
+from tests.support.rules import rule
 from tests.support.running import free_port
 from tests.support.usb import MadeUpUsb
 from usbgate import __version__
@@ -120,6 +121,27 @@ class CheckTests(SynchronousTestCase):
         self.assert_found(self.examine().ports.findings(), (PROBLEM, "is not in its group", "sudo usermod -aG"))
         self.path.chmod(0o600)
         self.assert_found(self.examine().ports.findings(), (PROBLEM, "its mode is 0600", "chmod 660"))
+
+    def test_rules(self) -> None:
+        """
+        A sensor or a field that a rule names and that has never reported is a warning; not if no daemon runs.
+        """
+        sensors: dict[str, dict[str, Any]] = {
+            "20": {"seen": "2026-01-01T00:00:00Z", "fields": ["HUM", "TEMP"]},
+            "3": {"seen": None, "fields": []},
+        }
+        daemon = Daemon(PID, {}, (), sensors)
+        good = rule("sensor 20 TEMP > 1 or sensor 20 stale")
+        wrong = rule("sensor 20 TMP > 1 or sensor 20 X == 1 or sensor 3 A == 1 or sensor 200 stale", "x")
+        self.assert_found(self.examine(daemon, rules=(good,)).rules())
+        self.assert_found(
+            self.examine(daemon, rules=(wrong,)).rules(),
+            (WARNING, "rule x: sensor 3 has never reported", "`usbgate sensors` lists"),
+            (WARNING, "rule x: sensor 200 has never reported", "did you mean 20?"),
+            (WARNING, "rule x: sensor 20 has never reported TMP", "did you mean TEMP?"),
+            (WARNING, "rule x: sensor 20 has never reported X", "its fields are HUM, TEMP"),
+        )
+        self.assert_found(self.examine(Daemon(PID), rules=(wrong,)).rules())
 
     def test_missing(self) -> None:
         """

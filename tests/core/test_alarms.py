@@ -29,6 +29,67 @@ def events(changes: list[Change]) -> list[tuple[str, str]]:
     return [(change.record.alarm, change.record.event) for change in changes]
 
 
+class RuleAlarmTests(SynchronousTestCase):
+    """
+    The alarms of rules.
+    """
+
+    def setUp(self) -> None:
+        numbers = count(1)
+        conditions = {(temperature(0.0).sensor, "TEMP"): Condition.parse("> 60")}
+        self.alarms = Alarms(conditions, lambda: f"a{next(numbers)}")
+        self.alarms.devices.add("leonardo")
+        self.assertEqual(self.alarms.configure_rules(["hot"], 0, True), [])
+
+    def test_life(self) -> None:
+        """
+        One is raised and ends as the rule says, beside that of the field; it is the same until it was acknowledged.
+        """
+        hot = temperature(70.0)
+        self.assertEqual(events(self.alarms.evaluate([hot])), [("a1", "raised")])
+        for active, expected in (
+            (False, []),
+            (True, [("a2", "raised")]),
+            (True, []),
+            (False, [("a2", "ended")]),
+            (True, [("a2", "raised")]),
+        ):
+            self.assertEqual(events(self.alarms.set_rule("hot", active, hot)), expected)
+        found = {each.alarm: (each.field, each.condition, each.value) for each in self.alarms.open()}
+        self.assertEqual(found, {"a1": ("TEMP", "> 60", 70.0), "a2": ("TEMP", "rule hot", 70.0)})
+        self.alarms.acknowledge("a2", "Zoé", 1, True)
+        self.assertEqual(events(self.alarms.set_rule("hot", False, hot)), [("a2", "ended")])
+        self.assertEqual([each.alarm for each in self.alarms.open()], ["a1"])
+
+    def test_configured(self) -> None:
+        """
+        It ends when the rule raises no alarm any more, and not when conditions of fields change.
+        """
+        self.alarms.set_rule("hot", True, temperature(70.0))
+        self.assertEqual(self.alarms.configure({}, 1, True), [])
+        self.assertEqual(self.alarms.configure_rules(["hot", "other"], 2, True), [])
+        self.assertEqual(events(self.alarms.configure_rules(["other"], 3, True)), [("a1", "ended")])
+
+    def test_restored(self) -> None:
+        """
+        After a restart it goes on, also if it is raised again, unless the rule is gone or says that it is over.
+        """
+        stored = Alarm("old", "leonardo", "22", "TEMP", "rule hot", 70.0, None, 0)
+        self.assertEqual(self.alarms.restore([stored], 1, True), [])
+        self.assertEqual(self.alarms.set_rule("hot", True, temperature(71.0)), [])
+        self.assertEqual([each.alarm for each in self.alarms.open()], ["old"])
+        self.setUp()
+        self.alarms.set_rule("hot", True, temperature(71.0))
+        self.assertEqual(events(self.alarms.restore([stored], 1, True)), [("a1", "joined")])
+        self.assertEqual([each.alarm for each in self.alarms.open()], ["old"])
+        self.setUp()
+        self.alarms.set_rule("hot", False, temperature(20.0))
+        self.assertEqual(events(self.alarms.restore([stored], 1, True)), [("old", "ended")])
+        self.setUp()
+        gone = stored._replace(condition="rule gone")
+        self.assertEqual(events(self.alarms.restore([gone], 1, True)), [("old", "ended")])
+
+
 class ConditionTests(SynchronousTestCase):
     """
     What a person writes, and which readings fulfil it.

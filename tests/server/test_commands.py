@@ -22,7 +22,7 @@ from usbgate.core.fieldline import LINE_LIMIT, parse
 from usbgate.core.model import Action, Alarm, DeviceWarning, RequestRecord, StoredAlarm, StoredReading, StoredRequest
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
-from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, Lease, MalformedLine, SensorSummary
+from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, Lease, MalformedLine, RuleSummary, SensorSummary
 from usbgate.server.commands import HISTORY_PAGE, WORDS
 from usbgate.server.factory import ClientFactory
 from usbgate.testing import AT, reading, request
@@ -584,6 +584,25 @@ class AlarmTests(WordCase):
         self.send("acknowledge a1")
         self.assertEqual(self.gateway.acknowledged, [("a1", "Zoé Martin"), ("a1", "10.0.0.7")])
         self.assertEqual(self.send("acknowledge a9"), ["ERROR:unknown_TEXT:no such alarm: a9"])
+
+    def test_rules(self) -> None:
+        """
+        Rules are listed with what is known of them; their conditions in a form that reads back.
+        """
+        self.gateway.known_rules = [
+            RuleSummary("smoke", "sensor 2 A_B:C == 1", True, AT, 3, 1),
+            RuleSummary("2", "day mon", False, None, 0, 0),
+            RuleSummary("x", "time 1:00-2:00", None, None, 0, 0),
+        ]
+        self.assertEqual(
+            self.send("rules"),
+            [
+                f"RULE:smoke_STATE:true_LAST:{AT_TEXT}_FIRED:3_WAITING:1_TEXT:sensor 2 A B:C == 1",
+                "RULE:2_STATE:false_FIRED:0_WAITING:0_TEXT:day mon",
+                "RULE:x_STATE:unknown_FIRED:0_WAITING:0_TEXT:time 1:00-2:00",
+                "OK:rules",
+            ],
+        )
 
     def test_requests(self) -> None:
         """

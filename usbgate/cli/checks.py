@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from usbgate.config.endpoints import certificate_files
 from usbgate.config.settings import Settings
 from usbgate.core.extras import TLS, install_command
 from usbgate.daemon.clock import RELEASED, is_synchronised
+from usbgate.rules.conditions import sensors_of
 from usbgate.store.embedded.postmaster import BinariesMissing, find_binaries
 
 DISK_LEAST, DISK_LOW = 50e6, 500e6  # bytes free: below, the journal stops soon; a month of readings fits
@@ -58,6 +60,7 @@ class Examination:
         yield from self.ports.findings()
         yield from self.database()
         yield from self.broker()
+        yield from self.rules()
         yield from self.clock()
         yield from self.certificates()
         yield from self.disk()
@@ -133,6 +136,28 @@ class Examination:
             yield Finding("MQTT", WARNING, f"the broker did not permit {mqtt['refused']} messages", remedy)
         else:
             yield Finding("MQTT", OK, "the broker is connected")
+
+    def rules(self) -> Iterator[Finding]:
+        """
+        Whether the sensors and the fields that rules name have ever reported.
+        """
+        known = {sensor: each for sensor, each in self._daemon.sensors.items() if each["seen"]}
+        if self._daemon.status is None:
+            return
+        for rule in self._settings.rules:
+            named = dict.fromkeys((*sensors_of(rule.when.term), *(sensor for sensor, _ in rule.fields())))
+            unseen = [sensor for sensor in named if sensor not in known]
+            for sensor in unseen:
+                near = get_close_matches(sensor, known, 1)
+                remedy = f"did you mean {near[0]}?" if near else "`usbgate sensors` lists those that have"
+                yield Finding("rules", WARNING, f"rule {rule.name}: sensor {sensor} has never reported", remedy)
+            for sensor, field in dict.fromkeys(rule.fields()):
+                fields = known[sensor]["fields"] if sensor in known else [field]
+                if field not in fields:
+                    near = get_close_matches(field, fields, 1)
+                    remedy = f"did you mean {near[0]}?" if near else f"its fields are {', '.join(fields)}"
+                    text = f"rule {rule.name}: sensor {sensor} has never reported {field}"
+                    yield Finding("rules", WARNING, text, remedy)
 
     def clock(self) -> Iterator[Finding]:
         """

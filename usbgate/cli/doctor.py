@@ -34,8 +34,9 @@ def doctor_command(config: Path | None, state: str | None, as_json: bool) -> Non
     Look for what keeps usbgate from running well, and say what to do about it.
 
     It looks at the configuration, the daemon, the serial ports (rights, who else uses them, what they send), the
-    database, the MQTT broker, the clock, the disk, open files and versions. It changes nothing and opens no port. As
-    root, it sees other users' programs, too. The exit status is 1 if there is a problem; warnings do not count.
+    database, the MQTT broker, the sensors of rules, the clock, the disk, open files and versions. It changes nothing
+    and opens no port. As root, it sees other users' programs, too. The exit status is 1 if there is a problem; warnings
+    do not count.
     """
     from usbgate.cli.checks import Examination
     from usbgate.cli.findings import PROBLEM
@@ -68,6 +69,6 @@ def _find_daemon(config: Path | None, settings: Settings) -> Daemon:
     try:
         with reading(config, None, None) as reader:
             status = status_record(reader.fetch("status"))
-            return Daemon(pid, status, list(map(device_record, reader.fetch("devices"))))
+            return Daemon(pid, status, list(map(device_record, reader.fetch("devices"))), reader.sensors)
     except AskError as error:
         return Daemon(pid, trouble=str(error) if pid is not None else trouble)

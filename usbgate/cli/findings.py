@@ -4,7 +4,7 @@ What `usbgate doctor` looks at, and what it finds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -41,12 +41,14 @@ class Daemon:
         pid: Its process id; None if it does not run, or cannot be seen.
         status: Its status; None if it cannot be asked.
         devices: Its devices.
+        sensors: The sensors that it knows, by id; those that have not reported have no fields.
         trouble: Why it cannot be asked.
     """
 
     pid: int | None = None
     status: Record | None = None
     devices: Sequence[Record] = ()
+    sensors: Mapping[str, Record] = field(default_factory=dict)
     trouble: str | None = None
 
 

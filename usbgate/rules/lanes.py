@@ -143,6 +143,8 @@ class Lanes:
                 if await self._try(lane, performer):
                     lane.queue.popleft()
                     pause = FIRST_PAUSE
+                elif self._stopped:
+                    return
                 else:
                     await deferLater(self._reactor, pause)
                     pause = min(2 * pause, LAST_PAUSE)

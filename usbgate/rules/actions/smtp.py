@@ -5,6 +5,7 @@ Sending by SMTP, with Twisted's client.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
@@ -13,7 +14,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
-from twisted.mail.smtp import SUCCESS, ESMTPSender, ESMTPSenderFactory, SMTPClientError
+from twisted.mail.smtp import SUCCESS, EHLORequiredError, ESMTPSender, ESMTPSenderFactory, SMTPClientError
 from twisted.python.failure import Failure
 
 from usbgate.core.extras import TLS, install_command
@@ -22,23 +23,33 @@ from usbgate.rules.settings import MailSettings
 
 TIMEOUT = 30.0  # seconds of silence
 WHOLE_TIMEOUT = 120.0  # seconds for a mail, however slowly the server replies
+GOODBYE = 2.0  # seconds for the server to close the connection
 PORTS: Mapping[str, int] = {"starttls": 587, "implicit": 465, "none": 25}
 
 
 class _Sender(ESMTPSender):
     """
-    Reports a lost connection, which a connector would do for it; endpoints have none.
+    Reports a lost connection, which a connector would do for it (endpoints have none), and the server's own reply to
+    the greeting.
     """
+
+    def esmtpEHLORequired(self, code: int = -1, resp: bytes = b"") -> None:
+        self.sendError(EHLORequiredError(code, resp))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
         self.factory.clientConnectionLost(None, reason)
+        self.factory.ended.callback(None)
 
 
 class _SenderFactory(ESMTPSenderFactory):
     protocol = _Sender
     noisy = False
     sender: _Sender | None = None
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.ended: Deferred[None] = Deferred()
 
     def buildProtocol(self, addr: IAddress | None) -> _Sender:
         self.sender = super().buildProtocol(addr)
@@ -50,6 +61,15 @@ class _SenderFactory(ESMTPSenderFactory):
         """
         if not self.sendFinished:
             self.clientConnectionFailed(None, failure)
+
+    async def end(self, reactor: Any) -> None:
+        """
+        Let the server close the connection, and close it if it does not.
+        """
+        if self.sender is not None:
+            with suppress(DeferredTimeout, CancelledError):  # what was sent is sent
+                await self.ended.addTimeout(GOODBYE, reactor)
+            self.abandon()
 
     def abandon(self) -> None:
         """
@@ -119,6 +139,7 @@ async def send(
         raise TryAgain(f"{mail.server}: {' '.join(str(error).split()) or type(error).__name__}") from None
     finally:
         connecting.cancel()
+        await factory.end(reactor)
     return [f"{address.decode()} ({code})" for address, code, _ in replies if code not in SUCCESS]
 
 

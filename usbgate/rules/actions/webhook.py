@@ -14,6 +14,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import ClientFactory, Protocol
+from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, FileBodyProducer, ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
@@ -117,7 +118,8 @@ class WebhookAction:
             request = self._agent.request(
                 b"POST", url.encode(), Headers({name: [value] for name, value in headers.items()}), body
             )
-            response = await request.addTimeout(TIMEOUT, self._reactor)
+            # When it is cancelled, the agent fails with an error of its own.
+            response = await request.addTimeout(TIMEOUT, self._reactor, lambda *_: Failure(DeferredTimeout()))
         except (CancelledError, TryAgain):
             raise
         except DeferredTimeout:

@@ -74,6 +74,7 @@ export const ENGLISH = {
   "alarms.past": "Past alarms",
   "alarms.empty": "No alarm yet.",
   "alarm.when": "Start",
+  "alarm.rule": "rule {name}",
   "alarm.field": "Condition",
   "alarm.length": "Duration",
   "alarm.peak": "Peak",

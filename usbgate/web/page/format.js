@@ -72,8 +72,9 @@ export function fieldText(field) {
   return withUnit(fieldValue(field), fieldUnit(field));
 }
 
-/** The condition of the alarm of a field. */
+/** The condition of the alarm of a field, or the rule that raised it. */
 export function conditionText(field, condition) {
+  if (condition.startsWith("rule ")) return t("alarm.rule", { name: condition.slice(5) });
   const [, value] = /^== (.+)$/.exec(condition) ?? [];
   const words = value === undefined ? null : valueWords({ ...field, value: null, text: value });
   return words ?? withUnit(condition, field.unit);

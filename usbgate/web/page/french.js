@@ -74,6 +74,7 @@ export const FRENCH = {
   "alarms.past": "Historique des alarmes",
   "alarms.empty": "Aucune alarme pour l’instant.",
   "alarm.when": "Début",
+  "alarm.rule": "règle {name}",
   "alarm.field": "Condition",
   "alarm.length": "Durée",
   "alarm.peak": "Valeur extrême",
