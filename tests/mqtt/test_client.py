@@ -459,7 +459,15 @@ class AwayTests(ClientCase):
         self.clock.advance(20)
         self.assertEqual(len(self.broker.transports), connections)
         self.clock.advance(11)
-        self.ready()
+        with capturedLogs() as logs:
+            self.ready()
+            self.clock.advance(BRIEF)
+            self.broker.lose()
+        lines = [formatEvent(event) for event in logs]
+        self.assertEqual(lines[0], "the broker stays connected, after 9 brief connections")
+        self.clock.advance(1)
+        self.assertEqual(len(self.broker.transports), connections + 2)
+        self.assertEqual(lines[1:], ["the broker tcp:broker:1883 is not connected: the broker closed the connection"])
 
     def test_taken_over(self) -> None:
         """

@@ -80,7 +80,7 @@ class MqttClient(Service):
         self._failures = 0  # attempts that failed, and brief connections, in a row
         self._brief = 0  # brief connections in a row
         self._logged: set[str] = set()  # reasons, since the last time that it was logged to be connected
-        self._ready_at = 0.0
+        self._stable: IDelayedCall | None = None  # for a connection that has been brief so far
         self._away_since: float | None = None
         self._published = self._dropped = self._refused = 0
         self._refused_topics: set[str] = set()
@@ -153,19 +153,26 @@ class MqttClient(Service):
 
     def connection_ready(self, connection: Connection) -> None:
         self._connection = connection
-        now = self._ready_at = self._reactor.seconds()
         self.connected = True
         self._state, self._trouble = "connected", None
+        self._failures = self._brief
+        self._stable = self._reactor.callLater(BRIEF, self._lasts)
         if self._brief < BRIEF_LOGGED:
             self._logged.clear()
             if self._away_since is None:
                 self.log.info("the broker is connected: {broker}", broker=self._broker)
             else:
-                self.log.info("the broker is back after {away:.1f} s", away=now - self._away_since)
+                self.log.info("the broker is back after {away:.1f} s", away=self._reactor.seconds() - self._away_since)
         self._away_since = None
         self._say_online()
         for each in self._subscribers:
             self._call(each.connected, self)
+
+    def _lasts(self) -> None:
+        if self._brief >= BRIEF_LOGGED:
+            self.log.info("the broker stays connected, after {count} brief connections", count=self._brief)
+            self._logged.clear()
+        self._failures = self._brief = 0
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         try:
@@ -183,13 +190,9 @@ class MqttClient(Service):
                 self._call(each.received, message)
 
     def _say_online(self) -> None:
-        self._cancel_repair()
+        _cancel(self._repair)
+        self._repair = None
         self.publish(self._availability, b"online", retain=True)
-
-    def _cancel_repair(self) -> None:
-        repair, self._repair = self._repair, None
-        if repair is not None and repair.active():
-            repair.cancel()
 
     def message_refused(self, topic: str, why: str) -> None:
         self._refused += 1
@@ -202,15 +205,15 @@ class MqttClient(Service):
         self._dropped += unsent
         if self.connected:
             self._disconnect()
+        brief = self._stable is not None and self._stable.active()
+        _cancel(self._stable)
+        self._stable = None
         if self._stopping:
             return
-        if self._state == "connected":
-            if self._reactor.seconds() - self._ready_at >= BRIEF:
-                self._failures = self._brief = 0
-            else:
-                self._brief += 1
-                if self._brief > 1:
-                    why += "; it was brief again: does another client have the same id?"
+        if brief:
+            self._brief += 1
+            if self._brief > 1:
+                why += "; it was brief again: does another client have the same id?"
         self._away(ending, why)
         if ending is Ending.TAKEN_OVER:
             # Two daemons with one name would take turns for ever.
@@ -218,7 +221,8 @@ class MqttClient(Service):
 
     def _disconnect(self) -> None:
         self.connected = False
-        self._cancel_repair()
+        _cancel(self._repair)
+        self._repair = None
         for each in self._subscribers:
             self._call(each.disconnected)
 
@@ -256,3 +260,8 @@ class MqttClient(Service):
         if self._connection is None or not self.connected:
             return Deferred()
         return self._connection.outgoing.room()
+
+
+def _cancel(call: IDelayedCall | None) -> None:
+    if call is not None and call.active():
+        call.cancel()
