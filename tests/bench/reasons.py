@@ -34,8 +34,8 @@ REASONS = {
         then others for 1 ms; the hostile clients need half of the two cores, too.
     """,
     ("holds", "ours_most"): """
-        The longest is a read of the device that brings many answers at once, each of which is matched, recorded and
-        sent in the same reactor turn.
+        The longest is a read of the device that brings many answers at once, each of which is matched, delivered and
+        recorded in the same call.
     """,
     ("holds", "answers_p99"): """
         An answer also waits for the garbage collector, for psycopg2, and for the two cores, which the device, the

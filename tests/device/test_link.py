@@ -23,12 +23,13 @@ from tests.support.separated import Dialect as SeparatedDialect
 from tests.support.waiting import until
 from usbgate.core.fieldline import LINE_LIMIT, checksum
 from usbgate.core.model import BoardKind, DeviceWarning, Report, Send
+from usbgate.device import protocol
 from usbgate.device.dialects.fields import Dialect
 from usbgate.device.endpoint import SerialEndpoint, open_device
 from usbgate.device.errors import NoSuchDevice
 from usbgate.device.interfaces import IDeviceLink, ILinkListener
 from usbgate.device.link import STOP_LIMIT, Link
-from usbgate.device.protocol import READ_SIZE
+from usbgate.device.protocol import ASKED_READ_SIZE, READ_SIZE
 from usbgate.device.serialport import SerialTransport
 from usbgate.device.tapport import TapPort
 from usbgate.testing import RecordingListener, request
@@ -566,13 +567,24 @@ class PtyTests(unittest.TestCase):
 
     async def test_much_at_once(self) -> None:
         """
-        What a tty keeps is read in pieces, so that the reactor is not held for long.
+        What a tty keeps is read in pieces, so that the reactor is not held for long; in smaller ones while it is asked.
         """
+        self.patch(protocol, "READS_UNASKED", 20)
         await self.start()
+        (port,) = (reader for reader in reactor.getReaders() if isinstance(reader, SerialTransport))
         lines = 4000 // len(b"ID:20_VALUE:456\n")
-        self.board.say(b"ID:20_VALUE:456\n" * lines)
-        await until(lambda: reports_of(self.listener) == lines)
-        self.assertLessEqual(most_at_once(self.listener), READ_SIZE // len(b"ID:20_VALUE:456\n") + 1)
+        for size in (READ_SIZE, ASKED_READ_SIZE):
+            self.assertEqual(port.bufferSize, size)
+            self.listener.calls.clear()
+            self.board.say(b"ID:20_VALUE:456\n" * lines)
+            await until(lambda: reports_of(self.listener) == lines)
+            self.assertLessEqual(most_at_once(self.listener), size // len(b"ID:20_VALUE:456\n") + 1)
+            self.link.send([Send(request(), None, 5.0)])
+        for _ in range(protocol.READS_UNASKED):
+            self.listener.calls.clear()
+            self.board.say(b"ID:20_VALUE:456\n")
+            await until(lambda: reports_of(self.listener) == 1)
+        self.assertEqual(port.bufferSize, READ_SIZE)
 
     async def test_replugged(self) -> None:
         """

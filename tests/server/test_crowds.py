@@ -212,6 +212,30 @@ class PacketTests(CrowdCase):
         client.dataReceived(b"quit\n")
         self.gateway.stopService()
 
+    def test_first_at_once(self) -> None:
+        """
+        The first answer of a reactor turn is sent before rows are made; those of other clients at the end of the turn.
+        """
+        factory = ClientFactory(self.clock, self.gateway, authority(self.clock), door=OPEN)
+        transports: list[Transport] = []
+        for sensor in (b"20", b"21"):
+            client, transport = factory.buildProtocol(None), Transport()
+            transports.append(transport)
+            client.makeConnection(transport)
+            client.dataReceived(b"MSG:J_ID:%s\n" % sensor)
+        self.clock.turn()
+        sent: list[list[int]] = []
+
+        def count(*runs: object) -> None:
+            sent.append([len(transport.packets) for transport in transports])
+
+        self.patch(self.journal, "append", count)
+        self.report(("20", "1"), ("21", "2"))
+        self.clock.turn()
+        count()
+        self.assertEqual(sent, [[2, 1], [2, 2]])
+        self.gateway.stopService()
+
 
 class Transport(StringTransport):
     """

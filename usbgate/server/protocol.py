@@ -358,18 +358,17 @@ class ClientProtocol(BoundedLineReceiver):
 
     def reply(self, line: bytes) -> None:
         """
-        Answer a request: within this call, unless other answers may follow in this reactor turn. Do nothing once the
-        connection is closing.
+        Answer a request; do nothing once the connection is closing.
 
         Args:
             line: The line without its end.
         """
         if not self.closing:
             self._add(line + self.delimiter)
-            if self.requests.in_flight:
+            if self.requests.in_flight:  # another answer may follow in this reactor turn
                 self.factory.flush_later(self)
             else:
-                self.flush()
+                self.factory.flush_first(self)
             if self.half_closed:
                 self.close_if_done()
 
