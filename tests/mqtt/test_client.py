@@ -4,6 +4,7 @@ The client of a broker, whose packets the tests write.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 
 from twisted.internet.address import IPv4Address
@@ -697,3 +698,42 @@ class OldPublishTests(ClientCase):
         self.client.publish("t", b"x", retain=True, expiry=60, correlation=b"7")
         ((kind, flags, body),) = self.broker.take()
         self.assertEqual((kind, flags, body[5:]), (PUBLISH, 0b011, b"x"))
+
+
+class AnyPacketsTests(SynchronousTestCase):
+    """
+    A broker that sends anything.
+    """
+
+    def test_worlds(self) -> None:
+        """
+        Whatever packets come, and whenever, they are understood or end the connection; the stop leaves nothing behind.
+        """
+        for seed in range(100):
+            with capturedLogs() as logs:
+                self.live(random.Random(seed))
+            self.assertEqual([event for event in logs if "log_failure" in event], [], seed)
+
+    def live(self, draw: random.Random) -> None:
+        """
+        Let a client and a broker live together for a while.
+        """
+        clock, broker = Clock(), Broker()
+        client = MqttClient(clock, broker, lambda: ClientCase.login, "tcp:broker:1883", [Recording()])
+        client.startService()
+        phase = draw.randrange(3)
+        if phase:
+            broker.connack()
+        if phase == 2:
+            broker.suback()
+            client.publish("x", b"1")
+        for _ in range(draw.randrange(6)):
+            if not broker.closed:
+                body = draw.choice((b"", text("a/b"))) + draw.choice((bytes(3), draw.randbytes(draw.randrange(20))))
+                broker.send(draw.randrange(0x20, 0x100), body)
+        client.stopService()
+        for _ in range(3):
+            clock.advance(1)
+        self.assertTrue(broker.closed)
+        broker.lose()
+        self.assertEqual(clock.getDelayedCalls(), [])
