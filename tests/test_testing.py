@@ -371,7 +371,7 @@ class MemorySinkTests(SynchronousTestCase):
         everything = Selection("20")
         found = [*readings(0, 2), reading("off")]
         self.assertEqual(self.successResultOf(self.sink.latest()), found[-1:])
-        self.assertEqual(self.successResultOf(self.sink.history("20", "VALUE", AT, 2)), found[-2:])
+        self.assertEqual(self.successResultOf(self.sink.history(Selection("20", "VALUE", AT), 2)), found[-2:])
         self.assertEqual(self.successResultOf(self.sink.extent(everything, None)), (1, 4))
         self.assertEqual(self.successResultOf(self.sink.extent(Selection("7"), None)), None)
         self.assertEqual(

@@ -15,6 +15,7 @@ from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
 from tests.support.running import LineClient
 from tests.support.waiting import eventually
+from usbgate.core.model import Selection
 from usbgate.store.postgres import queries
 
 SENSORS = 1_000
@@ -97,8 +98,8 @@ def _measure(rig: Rig) -> Mapping[str, float]:
         database.query(queries.SETTINGS)
         found = {
             "latest": _explained(database, queries.latest(GATEWAY, 10_000)),
-            "history": _explained(database, queries.history(GATEWAY, "20", None, since, 10_000)),
-            "history_of_field": _explained(database, queries.history(GATEWAY, "20", "VALUE", since, 10_000)),
+            "history": _explained(database, queries.history(GATEWAY, Selection("20", None, since), 10_000)),
+            "history_of_field": _explained(database, queries.history(GATEWAY, Selection("20", "VALUE", since), 10_000)),
         }
     with rig.device() as device, rig.daemon(device, url) as daemon, closing(LineClient(daemon.port)) as client:
         rig.progress("last and history")

@@ -137,6 +137,23 @@ class TableTests(ShowCase):
         self.show("last", "--raw", **{"last raw=yes": [TEMP]})
         self.assertEqual(self.sent, ["sensors", "last raw=yes", "alarms"])
 
+    def test_replace(self) -> None:
+        """
+        Without ids, the replacements and what may be some are listed.
+        """
+        made = f"ID:22_SUCCESSOR:31_STATE:replaced_SINCE:{AT}_AT:{AT}_BY:me_DEV:uno"
+        offer = f"ID:20_SUCCESSOR:33_STATE:offered_SINCE:{AT}_AT:{AT}_DEV:uno"
+        _, first, second = self.show("replace", replacements=[made, offer]).splitlines()
+        self.assertRegex(first, r"^22 climate  31      uno     20\d\d-[^ ]+ [0-9:]{8} by me$")
+        self.assertRegex(second, r"^20          33      uno     silent since .*: usbgate replace 20 33\?$")
+        output = self.show("replace", "22", "31", **{"replace 22 31": [made]})
+        self.assertEqual(output, "31 is sensor 22 climate from now on\n")
+        output = self.show("replace", "--undo", "22", **{"replace 22 undo=yes": [made]})
+        self.assertEqual(output, "31 is no longer sensor 22 climate\n")
+        for arguments in (["22"], ["--undo"], ["--undo", "22", "31"]):
+            self.assertEqual(self.run_command("replace", *arguments)[0], 64, arguments)
+        self.assertEqual(self.run_command("replace", replacements=[])[1:], ("", "no sensor was replaced\n"))
+
     def test_history(self) -> None:
         """
         The options are those of the word; without a number, all readings since a time are asked for.

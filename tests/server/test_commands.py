@@ -20,6 +20,7 @@ from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Busy, Failed, Offline, TimedOut
 from usbgate.core.fieldline import LINE_LIMIT, parse
 from usbgate.core.model import Action, Alarm, DeviceWarning, RequestRecord, StoredAlarm, StoredReading, StoredRequest
+from usbgate.core.replacements import Offer
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, Lease, MalformedLine, RuleSummary, SensorSummary
@@ -603,6 +604,26 @@ class AlarmTests(WordCase):
                 "OK:rules",
             ],
         )
+
+    def test_replace(self) -> None:
+        """
+        A sensor is replaced, which is recorded, and listed, as is what may be; it is taken back.
+        """
+        made = f"ID:20_SUCCESSOR:31_STATE:replaced_SINCE:2013-03-11T21:02:09.123Z_AT:{AT_TEXT}_BY:10.0.0.7_DEV:leonardo"
+        self.assertEqual(self.send("replace 20 31"), [made, "OK:replace"])
+        (action,) = self.gateway.actions
+        self.assertEqual((action.command, action.device), ("replace", "leonardo"))
+        self.assertEqual(action.details, {"ID": "20", "SUCCESSOR": "31"})
+        self.gateway.offered = [Offer("21", "33", "leonardo", AT - 1000, AT)]
+        offer = f"ID:21_SUCCESSOR:33_STATE:offered_SINCE:2013-03-11T21:02:09.123Z_AT:{AT_TEXT}_DEV:leonardo"
+        self.assertEqual(self.send("replacements"), [made, offer, "OK:replacements"])
+        undone = made.replace("replaced", "undone")
+        self.assertEqual(self.send("replace 20 undo=yes"), [undone, "OK:replace"])
+        self.assertEqual(self.gateway.actions[-1].command, "replace undo")
+        self.assertTrue(self.send("replace 20 undo=yes")[0].startswith("ERROR:unknown_"))
+        for line in ("replace", "replace 20", "replace 20 31 undo=yes", "replace 20 a_b", "replace 1 2 3"):
+            self.assertTrue(self.send(line)[0].startswith("ERROR:malformed_"), line)
+        self.assertEqual(len(self.gateway.replacings), 3)
 
     def test_requests(self) -> None:
         """

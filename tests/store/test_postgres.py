@@ -32,7 +32,7 @@ from tests.support import postgresql
 from tests.support.database import AnyJournal, PostgresTestCase, batch_of, numbered, numbered_request
 from tests.support.waiting import until
 from usbgate.core import batch
-from usbgate.core.model import Alarm, AlarmRecord, ClockMark, OwnerRecord, Range, StoredAlarm
+from usbgate.core.model import Alarm, AlarmRecord, ClockMark, OwnerRecord, Range, Selection, StoredAlarm
 from usbgate.store.interfaces import ISink, IStore, SinkUnavailable
 from usbgate.store.postgres import position, queries
 from usbgate.store.postgres import session as pgsession
@@ -251,7 +251,7 @@ class StoringTests(PostgresTestCase):
             ),
             [(number,) for number in range(1, 13)],
         )
-        self.assertEqual(await sink.history("20", None, None, 100), rows)
+        self.assertEqual(await sink.history(Selection("20"), 100), rows)
 
     async def test_empty_texts(self) -> None:
         """
@@ -541,7 +541,7 @@ class ContactTests(PostgresTestCase):
             sink = self.sink(url)
             self.assertIn(words, await self.unavailable(sink.connect()))
             self.assertIn("was lost", await self.unavailable(sink.store(batch_of(1, 1), self.reject)))
-            self.assertIn("not ready", await self.unavailable(sink.history("20", None, None, 1)))
+            self.assertIn("not ready", await self.unavailable(sink.history(Selection("20"), 1)))
 
     async def test_explained(self) -> None:
         """
@@ -557,7 +557,7 @@ class ContactTests(PostgresTestCase):
         self.addCleanup(sink.close)
         await sink.connect()
         self.query("alter table reading rename to away")
-        for call in (sink.store(batch_of(1, 1), self.reject), sink.history("20", None, None, 1)):
+        for call in (sink.store(batch_of(1, 1), self.reject), sink.history(Selection("20"), 1)):
             message = await self.unavailable(call)
             self.assertIn('relation "usbgate.reading" does not exist: move the table back', message)
 
@@ -567,7 +567,7 @@ class ContactTests(PostgresTestCase):
         """
         sink = self.sink()
         connecting = sink.connect()
-        for reading_back in (sink.latest(), sink.history("20", None, None, 1)):
+        for reading_back in (sink.latest(), sink.history(Selection("20"), 1)):
             self.assertEqual(await self.unavailable(reading_back), "the database is not ready yet")
         await connecting
         self.assertEqual(await sink.latest(), [])
@@ -825,8 +825,8 @@ class ReadingTests(PostgresTestCase):
             expected = [row for row in mine if field in (None, row.field) and (start is None or row.at >= start)][
                 -limit:
             ]
-            self.assertEqual(await sink.history("0", field, start, limit), expected, (field, start, limit))
-        self.assertEqual(await sink.history("5", None, None, 5), [])
+            self.assertEqual(await sink.history(Selection("0", field, start), limit), expected, (field, start, limit))
+        self.assertEqual(await sink.history(Selection("5"), 5), [])
 
     async def test_many_rows(self) -> None:
         """
@@ -835,7 +835,7 @@ class ReadingTests(PostgresTestCase):
         sink = await self.connected()
         await sink.store(batch_of(1, 12_000), self.reject)
         expected = [numbered(n) for n in range(12_001 - postgres.HISTORY_LIMIT, 12_001)]
-        self.assertEqual(await sink.history("20", None, None, 50_000), expected)
+        self.assertEqual(await sink.history(Selection("20"), 50_000), expected)
 
     async def test_slices(self) -> None:
         """
@@ -942,11 +942,11 @@ class PlanTests(PostgresTestCase):
         newest = await sink.latest()
         self.assertEqual(len(newest), 60 - 6)  # every tenth row, and so two of the 20 sensors, is the other gateway's
         newest_at = newest[-1].at
-        await sink.history("1", None, None, 100)
-        await sink.history("1", "HUM", None, 100)
-        await sink.history("1", None, newest_at - 3_600_000, 100)
-        await sink.history("1", "TEMP", newest_at - 3_600_000, 100)  # fewer than that
-        await sink.history("1", "TEMP", newest_at - 3_600_000, 10)
+        await sink.history(Selection("1"), 100)
+        await sink.history(Selection("1", "HUM"), 100)
+        await sink.history(Selection("1", None, newest_at - 3_600_000), 100)
+        await sink.history(Selection("1", "TEMP", newest_at - 3_600_000), 100)  # fewer than that
+        await sink.history(Selection("1", "TEMP", newest_at - 3_600_000), 10)
         self.assertEqual(len(self.plans), 6)
         for plan in self.plans:
             self.by_index(plan, "reading_by_series")

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from math import inf
+from operator import attrgetter
 from typing import Any
 
 import psycopg2
@@ -19,7 +20,7 @@ from tests.support import postgresql
 from tests.support.database import PostgresTestCase, numbered, numbered_request
 from tests.support.postgresql import SEARCH_PATH
 from usbgate.core import batch
-from usbgate.core.model import Range, Reading, Selection, StoredReading, StoredState
+from usbgate.core.model import Range, Reading, ReplacementRecord, Selection, StoredReading, StoredState
 from usbgate.store.interfaces import IStore
 from usbgate.store.postgres import queries
 from usbgate.store.postgres.insert import select_stored
@@ -155,6 +156,48 @@ class ArchiveTests(PostgresTestCase):
         plausible = Selection("0", "DOOR", ranges=(Range("0", "DOOR", -1.0, 0.5, False),))
         self.assertEqual(await sink.states(plausible, 9), [state(0, 15, 0.0), uno, others[-1]])
 
+    async def test_joined(self) -> None:
+        """
+        What a successor sent between the sensor's last report and the replacement is the sensor's, in all questions; a
+        replacement that was taken back changes nothing.
+        """
+        rows = [
+            numbered(n, sensor=("0", "0.A", "1", "2")[n // 5 % 4], field=("TEMP", "VALUE")[n % 2]) for n in range(60)
+        ]
+        replaced = [
+            ReplacementRecord(AT, "0", "1", "uno", "replaced", AT + 15, "me", True),
+            ReplacementRecord(AT, "0", "2", "uno", "replaced", 0, "me", True),
+            ReplacementRecord(AT, "0", "2", "uno", "undone", 0, "me", True),
+            ReplacementRecord(AT, "0", "0.A", "uno", "replaced", AT + 40, "me", True),
+        ]
+        runs = [(rows[:40], replaced[:3]), (rows[40:], replaced[3:]), (rows[:20],)]
+        sink, expected = await self.stored([]), MemorySink()
+        other = [numbered(n, sensor="1") for n in range(5)]
+        await (await self.connected(gateway="third", journal="7f2cfe0c-0000-4000-8000-000000000001")).store(
+            batch.encode(1, other), self.reject
+        )
+        for run in runs:
+            expected.add(*run)
+            await sink.store(expected.batches[-1], self.reject)
+        self.assertEqual(await sink.replacements(), await expected.replacements())
+        self.assertEqual([each.successor for each in await sink.replacements()], ["1", "0.A"])
+        key = attrgetter("sensor", "field", "at")
+        self.assertEqual(sorted(await sink.latest(), key=key), sorted(await expected.latest(), key=key))
+        for field in (None, "TEMP", "NO"):
+            for since in (None, AT + 17):
+                for ranges in ((), (Range("0", field or "VALUE", 12.0, 47.0, False),)):
+                    selection = Selection("0", field, since, ranges=ranges, joined=True)
+                    for limit in (7, 1000):
+                        found = await expected.history(selection, limit)
+                        self.assertEqual(await sink.history(selection, limit), found, (selection, limit))
+                        extent = await expected.extent(selection, limit)
+                        self.assertEqual(await sink.extent(selection, limit), extent, (selection, limit))
+                    self.assertEqual(await sink.page(selection, 5, 50, 9), await expected.page(selection, 5, 50, 9))
+                    buckets = await expected.buckets(selection, 20, 1000)
+                    self.assertEqual(await sink.buckets(selection, 20, 1000), buckets)
+                    self.assertEqual(bool(buckets), field != "NO")
+        self.assertTrue(await sink.states(Selection("0", "TEMP", joined=True), 9))
+
     async def test_requests(self) -> None:
         """
         Requests are returned newest first, of some sensors or of all; what is about no sensor is among all.
@@ -243,17 +286,22 @@ class BlocksTests(PostgresTestCase):
             queries.page("pi", day, 50_000, 98_967, 100),
             queries.buckets("pi", hour, 300_000, 1000),
             queries.states("pi", hour, 1000),
-            queries.history("pi", "7", None, None, 100),
-            queries.history("pi", "7", "VALUE", None, 100),
-            queries.history("pi", "7", "VALUE", hour.since, 100),
-            queries.history("pi", "7", None, None, 100, ranges),
-            queries.history("pi", "7", "VALUE", hour.since, 100, ranges),
+            queries.history("pi", Selection("7"), 100),
+            queries.history("pi", Selection("7", "VALUE"), 100),
+            queries.history("pi", Selection("7", "VALUE", hour.since), 100),
+            queries.history("pi", Selection("7", ranges=ranges), 100),
+            queries.history("pi", Selection("7", "VALUE", hour.since, ranges=ranges), 100),
             queries.extent("pi", Selection("7", ranges=ranges), None),
             queries.extent("pi", replace(hour, ranges=ranges), 10),
             queries.page("pi", Selection("7", "VALUE", ranges=ranges), 50_000, 98_967, 100),
             queries.buckets("pi", replace(hour, ranges=ranges), 300_000, 1000),
             queries.states("pi", replace(hour, ranges=ranges), 1000),
-            queries.history("pi", "no", "VALUE", hour.since, 100),
+            queries.history("pi", replace(hour, joined=True), 100),
+            queries.history("pi", Selection("7", "VALUE", joined=True), 100),
+            queries.extent("pi", Selection("7", joined=True), None),
+            queries.page("pi", Selection("7", joined=True), 50_000, 98_967, 100),
+            queries.buckets("pi", replace(day, joined=True, ranges=ranges), 300_000, 1000),
+            queries.history("pi", Selection("no", "VALUE", hour.since), 100),
         ]
         for state in self.both():
             for question in questions:
@@ -262,7 +310,7 @@ class BlocksTests(PostgresTestCase):
                 self.assertTrue(used <= {"reading_by_series", "reading_by_id"} and used, (state, used, question.sql))
             latest = queries.latest("pi", 100)
             blocks, used = self.blocks(latest.sql, latest.parameters, queries.SETTINGS)
-            self.assertLess(blocks, 5 * 160, state)  # there are 160 series
+            self.assertLess(blocks, 5 * 160 + 10, state)  # there are 160 series, and replacements are looked for
             self.assertEqual(used, {"reading_by_series"})
 
     async def test_web_site(self) -> None:

@@ -15,6 +15,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from tests.support.database import PostgresTestCase, batch_of
 from usbgate.core.batch import KINDS
+from usbgate.core.model import Selection
 from usbgate.store.postgres.names import Schema
 from usbgate.store.postgres.sink import PostgresSink
 
@@ -48,7 +49,7 @@ class SchemaTests(PostgresTestCase):
         """
         sink = await self.connected(journal=str(uuid.uuid4()), **how)
         await sink.store(batch_of(1, 2), self.reject)
-        self.assertEqual([reading.value for reading in await sink.history("20", None, None, 5)], [1.0, 2.0])
+        self.assertEqual([reading.value for reading in await sink.history(Selection("20"), 5)], [1.0, 2.0])
         return sink
 
     def places(self) -> set[tuple[str, str]]:
@@ -80,7 +81,15 @@ class SchemaTests(PostgresTestCase):
         All tables, views and functions lie in the schema; outside of it there is only the view for web sites.
         """
         await self.stores()
-        names = [*[kind.table for kind in KINDS], "gateway", "usbgate_schema", "alarm", "advance", "series"]
+        names = [
+            *[kind.table for kind in KINDS],
+            "gateway",
+            "usbgate_schema",
+            "alarm",
+            "replacement",
+            "advance",
+            "series",
+        ]
         self.assertEqual(self.places(), {("public", "measures")} | {("usbgate", name) for name in names})
         self.assertEqual(self.query("select id, value from public.measures order by value"), [("20", 1.0), ("20", 2.0)])
 

@@ -30,6 +30,7 @@ from usbgate.core.model import (
     StoredRequest,
     StoredState,
 )
+from usbgate.core.replacements import Offer, Replacement
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import (
@@ -74,6 +75,9 @@ class MemoryGateway:
         self.asking: Callable[[], None] = lambda: None  # called with each request
         self.gone: list[tuple[Holder, int]] = []  # each with the number of requests before
         self.readings: list[Reading] = []
+        self.replaced: list[Replacement] = []
+        self.offered: list[Offer] = []
+        self.replacings: list[tuple[str, str | None, str]] = []
         self.last_calls: list[tuple[str | None, ...]] = []
         self.history_calls: list[tuple[str | int | None, ...]] = []
         self.historic: Deferred[list[Reading]] | None = None
@@ -173,6 +177,22 @@ class MemoryGateway:
 
     def disconnected(self, holder: Holder) -> None:
         self.gone.append((holder, len(self.asked)))
+
+    def replacements(self) -> list[Replacement]:
+        return list(self.replaced)
+
+    def offers(self) -> Deferred[list[Offer]]:
+        return succeed(list(self.offered))
+
+    def replace(self, sensor: str, successor: str, who: str) -> Deferred[Replacement]:
+        self.replacings.append((sensor, successor, who))
+        made = Replacement(sensor=sensor, successor=successor, device="leonardo", since=AT - 1000, at=AT, who=who)
+        self.replaced.append(made)
+        return succeed(made)
+
+    def undo_replacement(self, sensor: str, who: str) -> Deferred[Replacement]:
+        self.replacings.append((sensor, None, who))
+        return succeed(self.replaced.pop()) if self.replaced else fail(Unknown(f"sensor {sensor} is not replaced"))
 
     def default_command(self, sensor: str) -> str:
         return "S" if sensor == "2" else "J"

@@ -42,6 +42,7 @@ from usbgate.core.model import (
     StoredRequest,
     StoredState,
 )
+from usbgate.core.replacements import Offer
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, SensorSummary
@@ -702,6 +703,26 @@ class OtherTests(WebTestCase):
             },
         }
         self.assertEqual(await self.get("/api/v1/devices"), {"devices": [device]})
+
+    async def test_replacements(self) -> None:
+        """
+        Sensors that were replaced, and those that may be, are listed; a replacement is made and taken back, and
+        recorded.
+        """
+        reply = await self.call("POST", "/api/v1/sensors/a%2Fb/replace", json={"successor": "31"})
+        made = {"sensor": "a/b", "successor": "31", "device": "leonardo", "since": "2013-03-11T21:02:09.123Z"}
+        self.assertEqual(reply.json, {**made, "at": AT_TEXT, "by": "127.0.0.1"})
+        self.assertEqual(self.gateway.actions[-1].details, {"ID": "a/b", "SUCCESSOR": "31"})
+        self.gateway.offered = [Offer("21", "33", "leonardo", AT - 1000, AT)]
+        offer = {**made, "sensor": "21", "successor": "33", "first": AT_TEXT}
+        listed = {"replacements": [reply.json], "offers": [offer]}
+        self.assertEqual(await self.get("/api/v1/replacements"), listed)
+        undone = await self.call("POST", "/api/v1/sensors/a%2Fb/undo-replacement", json={})
+        self.assertEqual(undone.json, reply.json)
+        self.assertEqual(self.gateway.actions[-1].command, "replace undo")
+        for path, body, code in (("replace", {"successor": "a_b"}, 400), ("undo-replacement", {}, 404)):
+            refused = await self.call("POST", f"/api/v1/sensors/20/{path}", json=body)
+            self.assertEqual(refused.code, code)
 
     async def test_status(self) -> None:
         """

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from usbgate.core.model import (
@@ -20,6 +20,7 @@ from usbgate.core.model import (
     StoredRequest,
     StoredState,
 )
+from usbgate.core.replacements import Offer, Replacement
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.gateway.interfaces import (
     DeviceSummary,
@@ -80,6 +81,12 @@ class LimitedQueries:
     def field_settings(self, reading: Reading) -> FieldSettings:
         self._check(reading.sensor)
         return self._queries.field_settings(reading)
+
+    def replacements(self) -> list[Replacement]:
+        return [each for each in self._queries.replacements() if each.sensor in self._sensors]
+
+    def offers(self) -> Deferred[list[Offer]]:
+        return succeed([])  # an id that appeared is none of its sensors
 
     def alarms(self) -> list[Alarm]:
         return [alarm for alarm in self._queries.alarms() if alarm.sensor in self._sensors]

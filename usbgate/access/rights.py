@@ -45,8 +45,8 @@ RIGHTS: Sequence[Right] = (
     Right(
         "See the sensors and their newest readings",
         Role.READ,
-        ("sensors", "last"),
-        ("GET /api/v1/sensors", "GET /api/v1/sensors/{sensor}"),
+        ("sensors", "last", "replacements"),
+        ("GET /api/v1/sensors", "GET /api/v1/sensors/{sensor}", "GET /api/v1/replacements"),
         mqtt=("DEVICE/SENSOR", "DEVICE/SENSOR/FIELD"),
     ),
     Right(
@@ -85,6 +85,12 @@ RIGHTS: Sequence[Right] = (
         Role.COMMAND,
         ("acknowledge",),
         ("POST /api/v1/alarms/{alarm}/acknowledge",),
+    ),
+    Right(
+        "Say that a sensor has a new id",
+        Role.ADMIN,
+        ("replace",),
+        ("POST /api/v1/sensors/{sensor}/replace", "POST /api/v1/sensors/{sensor}/undo-replacement"),
     ),
     Right("Lend a device, see malformed lines and the paths of devices", Role.ADMIN, ("lend", "malformed")),
 )

@@ -30,6 +30,7 @@ from usbgate.core.extras import TLS, install_command
 from usbgate.core.model import Question
 from usbgate.daemon.logfile import LogWriter
 from usbgate.daemon.notify import SystemdNotifier
+from usbgate.daemon.replacementfile import ReplacementFile
 from usbgate.daemon.service import Daemon
 from usbgate.daemon.signals import Signals
 from usbgate.daemon.statedir import StateDirectory, gateway_name
@@ -105,13 +106,16 @@ def build(
 
     sensors_changed = [gateway.sensors_changed]
 
+    def refresh_sensors() -> None:
+        for changed in sensors_changed:
+            changed()
+
     def take_over(loaded: Settings) -> None:
         settings.sensors.clear()  # all parts share it
         settings.sensors.update(loaded.sensors)
         patience.clear()
         patience.update(sensor_patience(loaded.sensors))
-        for changed in sensors_changed:
-            changed()
+        refresh_sensors()
         authority.change_rules([client.rule for client in loaded.clients])
         rules.configure(loaded.rules, loaded.mail)
 
@@ -131,6 +135,8 @@ def build(
     Clients(factory).setServiceParent(neighbours)
     for link in make_links(reactor, settings, devices, gateway, patience, clock):
         link.setServiceParent(neighbours)
+    replacements = ReplacementFile(reactor, settings.state)
+    gateway.keep_replacements(replacements.load(), replacements.keep, refresh_sensors)
     listeners = [
         Listeners(reactor, [each.endpoint], factory.behind(each.door), local_only=_local_only(each))
         for each in settings.listen

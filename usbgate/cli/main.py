@@ -27,6 +27,7 @@ MODULES = {
     "watch": "watch",
     "acknowledge": "acknowledge",
     **dict.fromkeys(("held", "cancel"), "held"),
+    "replace": "replace",
     **dict.fromkeys(("sensors", "devices", "last", "history", "alarms", "requests", "malformed", "ping"), "show"),
     **dict.fromkeys(("stop", "restart"), "running"),
     "rules": "rules",

@@ -65,6 +65,21 @@ def reading_record(fields: Mapping[str, str]) -> Record:
     }
 
 
+def replacement_record(fields: Mapping[str, str]) -> Record:
+    """
+    Return a replacement, or the offer of one, from a line of `replacements` or `replace`.
+    """
+    return {
+        "sensor": fields["ID"],
+        "successor": fields["SUCCESSOR"],
+        "device": fields["DEV"],
+        "state": fields["STATE"],
+        "since": fields["SINCE"],
+        "at": fields["AT"],
+        "by": fields.get("BY"),
+    }
+
+
 def alarm_record(fields: Mapping[str, str]) -> Record:
     """
     Return an alarm from a line of `alarms`, or from an event.

@@ -15,7 +15,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from usbgate.core.model import AlarmRecord, ClockMark, OwnerRecord, Reading, RequestRecord, Row
+from usbgate.core.model import (
+    AlarmRecord,
+    ClockMark,
+    OwnerRecord,
+    Reading,
+    ReplacementRecord,
+    RequestRecord,
+    Row,
+)
 
 NULL_CELL = "\x01"
 OVERHEAD = 512  # approximate bytes of memory that a batch takes beside its characters
@@ -50,6 +58,7 @@ KINDS = (
     _kind(RequestRecord, "request"),
     _kind(AlarmRecord, "alarm_event"),
     _kind(OwnerRecord, "owner_event"),
+    _kind(ReplacementRecord, "replacement_event", delimits=True),
 )
 
 _PLACES: Mapping[type[Row], int] = {kind.row: place for place, kind in enumerate(KINDS)}

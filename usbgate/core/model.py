@@ -338,8 +338,24 @@ class OwnerRecord(NamedTuple):
     clock: bool  # whether the wall clock was known to be right
 
 
+class ReplacementRecord(NamedTuple):
+    """
+    A sensor was replaced, or that was taken back: the columns of table `replacement_event` that are not the gateway's
+    own; see `usbgate.core.replacements`.
+    """
+
+    at: int  # whole milliseconds since 1970, UTC
+    sensor: str
+    successor: str
+    device: str
+    event: str  # "replaced" or "undone"
+    since: int  # of `successor` what was read from then on, and stored before this row, is the sensor's
+    who: str
+    clock: bool  # whether the wall clock was known to be right
+
+
 # What is stored, one class per table: see `usbgate.core.batch.KINDS`.
-Row = Reading | RequestRecord | ClockMark | AlarmRecord | OwnerRecord
+Row = Reading | RequestRecord | ClockMark | AlarmRecord | OwnerRecord | ReplacementRecord
 
 
 class AlarmEvent(NamedTuple):
@@ -407,6 +423,7 @@ class Selection:
         until: Only before this time; None for all.
         raw: Whether readings are wanted as the devices sent them, those that are not plausible included.
         ranges: Only plausible numbers; set by the gateway.
+        joined: Whether the readings of successors are the sensor's (`core.replacements`); set by the gateway.
     """
 
     sensor: str
@@ -415,6 +432,7 @@ class Selection:
     until: int | None = None
     raw: bool = False
     ranges: tuple[Range, ...] = ()
+    joined: bool = False
 
 
 class StoredReading(NamedTuple):

@@ -30,6 +30,7 @@ from usbgate.core.model import (
     OwnerRecord,
     Question,
     Reading,
+    ReplacementRecord,
     Report,
     RequestRecord,
     Row,
@@ -291,6 +292,18 @@ class Recorder:
         owner_changes, owners = self._take_owners(stamp)
         runs = self._runs(*self._before(stamp), [change.record for change in changes], owners)
         return Entry(runs, changes, owner_changes)
+
+    def record_replacement(self, record: ReplacementRecord, stamp: Stamp) -> Sequence[Sequence[Row]]:
+        """
+        Record that a sensor was replaced, behind all readings so far.
+
+        Returns:
+            Rows to store, in this order.
+        """
+        held, marks = self._before(stamp)
+        if not held and self._on_change is not None:
+            held = self._on_change.end()
+        return self._runs(held, marks, [record])
 
     def record_action(self, action: Action, stamp: Stamp) -> Sequence[Sequence[Row]]:
         """

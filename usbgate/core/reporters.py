@@ -61,6 +61,7 @@ class KnownSensor:
         owned: Why `device` owns it: `configured`, `stored`, `claimed` or `passed`; empty if nobody does.
         failed: Whether `device` left a question unanswered and has not reported since.
         kept: Whether a question was sent or answered: it is not forgotten.
+        first: When it was first reported, in milliseconds since 1970, UTC; None if only the database knows.
     """
 
     device: str
@@ -71,6 +72,7 @@ class KnownSensor:
     owned: str = ""
     failed: bool = False
     kept: bool = False
+    first: int | None = None
 
     @property
     def last_report(self) -> int:

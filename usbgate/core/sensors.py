@@ -142,6 +142,24 @@ class KnownSensors:
             reporter.remember(reading)
         return None if asked == device else asked
 
+    def join(self, sensor: str, successor: str, device: str) -> None:
+        """
+        Make what a device reported of a successor that of the sensor whose place it takes, and forget the successor.
+        """
+        new = self._sensors.pop(successor, None)
+        if new is None:
+            return
+        self._counts[new.device] -= 1
+        known = self._sensors.get(sensor) or self._add(sensor, device, new.seen)
+        if known is None:
+            return
+        known.seen = max(known.seen, new.seen)
+        known.reports += new.reports
+        reporter, found = known.reporter(device), new.reporter(device)
+        reporter.last_report = max(reporter.last_report, found.last_report)
+        for reading in found.newest.values():
+            reporter.remember(reading._replace(sensor=sensor))
+
     def asked(self, sensor: str) -> str | None:
         """
         Return the device that is asked for a sensor, and do not forget the sensor from now on; None if it is not known.
@@ -226,6 +244,8 @@ class KnownSensors:
             return None
         reporter = Reporter()
         known = self._sensors[sensor] = KnownSensor(asked, reporter, at, 0, {asked: reporter}, owned)
+        if not restored:
+            known.first = at
         self._counts[asked] += 1
         return known
 

@@ -38,9 +38,11 @@ from usbgate.core.model import (
     Report,
     Request,
     Row,
+    Selection,
     StoreEvent,
 )
 from usbgate.core.recorder import Recorder
+from usbgate.core.replacements import Replacement
 from usbgate.core.rules import Rules
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
@@ -52,6 +54,7 @@ from usbgate.gateway.malformed import MalformedLines
 from usbgate.gateway.notices import NoticeLog
 from usbgate.gateway.polls import Polls
 from usbgate.gateway.queries import Queries
+from usbgate.gateway.replacing import Keep, Replacing
 from usbgate.gateway.replies import Ended, Replies
 from usbgate.gateway.routing import Route, Routing
 from usbgate.gateway.states import StateEvents
@@ -96,6 +99,7 @@ class Gateway(Service):
         self._routing = Routing(reactor, sensor_settings, self._recorder.sensors, self._expire, first_tag)
         self._malformed = MalformedLines(reactor, clock)
         self._held = HeldRequests()
+        self._replacing = Replacing(self._recorder, self._routing, sensor_settings, self.stamp, self._append)
         self.queries = Queries(
             reactor,
             clock,
@@ -105,6 +109,7 @@ class Gateway(Service):
             self._held,
             default_command,
             sensor_settings,
+            self._replacing,
         )
         self._events = Events(self._recorder.calibrations)
         self._states = StateEvents(reactor, self._events.publish)
@@ -140,6 +145,14 @@ class Gateway(Service):
         route = self._routing.add(link, rules, warnings, self._clock.wall(), fields)
         self._holders.links.append(route.pending.queues)
         link.listener = _LinkListener(self, route)
+
+    def keep_replacements(
+        self, found: Sequence[Replacement] | None, keep: Keep, changed: Callable[[], None] = lambda: None
+    ) -> None:
+        """
+        Keep the replacements of sensors from now on, after the links were added (see `Replacing.begin`).
+        """
+        self._replacing.begin(found, keep, changed)
 
     def store_in(
         self, journal: IJournal, store: IStore, status: Callable[[], tuple[StoreStatus, JournalStatus]]
@@ -209,6 +222,7 @@ class Gateway(Service):
             for _ in self._recorder.restore(owners, newest):
                 await deferLater(self._reactor, 0)
             await self._restore_plausible(newest)
+            await self._replacing.restore(self._store.replacements)
             stored = await self._store.alarms()
             stamp = self.stamp()
             self._take_changes(self._recorder.alarms.restore(stored, stamp.at, stamp.trusted), stamp)
@@ -219,7 +233,8 @@ class Gateway(Service):
         calibrations = self._recorder.calibrations
         assert self._store is not None
         for sensor, field in {(each.sensor, each.field) for each in newest if calibrations.reading(each) is None}:
-            for reading in await self._store.history(sensor, field, None, 1, calibrations.ranges(sensor)):
+            selection = self.queries.stored(Selection(sensor, field))
+            for reading in await self._store.history(selection, 1):
                 calibrations.restore(reading)
 
     def store_changed(self, state: str, backlog: int) -> None:
@@ -241,7 +256,8 @@ class Gateway(Service):
             route, asker.known = self._routing.find(request)
             if self._recorder.sensors.changes:
                 self._take_changes((), self.stamp())
-            if len(request.line) > route.room:
+            sent = route.wire.request(request) if route.wire.swaps else request
+            if len(sent.line) > route.room:
                 raise Malformed("line too long", "with the fields that usbgate adds for the device")
             if full and holder.askers:
                 raise Busy
@@ -302,6 +318,16 @@ class Gateway(Service):
 
     def set_rule_alarm(self, rule: str, active: bool, about: Reading) -> None:
         self._take_changes(self._recorder.alarms.set_rule(rule, active, about), self.stamp())
+
+    def replace(self, sensor: str, successor: str, who: str) -> Deferred[Replacement]:
+        if self._stopping:
+            return fail(Stopped())
+        return Deferred.fromCoroutine(self._replacing.replace(sensor, successor, who))
+
+    def undo_replacement(self, sensor: str, who: str) -> Deferred[Replacement]:
+        if self._stopping:
+            return fail(Stopped())
+        return Deferred.fromCoroutine(self._replacing.undo(sensor, who))
 
     def lend(self, device: str, client: str) -> Deferred[Lease]:
         route = self._routing.routes.get(device)
@@ -365,7 +391,7 @@ class Gateway(Service):
             ended = self._replies.admit(ended, device, now)
         for sensor in moves.unanswered:
             self._recorder.sensors.left_unanswered(sensor, device)
-        if moves.send and not route.link.send(moves.send):
+        if moves.send and not route.wire.send(moves.send):
             route.pending.held = True
         if ended:
             self._replies.deliver(ended)
@@ -448,10 +474,10 @@ class _LinkListener:
         self._gateway.act(self.route, self._pending.release(now), now)
 
     def request_refused(self, request: Request, error: RequestError) -> None:
-        self._pending.refuse(request.question, error)
+        self._pending.refuse(self.route.wire.request(request).question, error)
 
     def request_unwritten(self, request: Request) -> None:
-        self._pending.leave_unwritten(request.question)
+        self._pending.leave_unwritten(self.route.wire.request(request).question)
 
     def link_silent(self) -> None:
         self.route.silent = True
@@ -463,6 +489,8 @@ class _LinkListener:
 
     def reports_received(self, reports: Sequence[Report]) -> None:
         stamp, now = self._gateway.stamp(), self._seconds()
+        if self.route.wire.swaps:
+            reports = self.route.wire.reports(reports)
         self._gateway.act(self.route, self._pending.received(reports, now, stamp.at), now, stamp)
 
     def line_malformed(self, line: bytes, reason: str) -> None:

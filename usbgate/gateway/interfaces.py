@@ -31,6 +31,7 @@ from usbgate.core.model import (
     StoredRequest,
     StoredState,
 )
+from usbgate.core.replacements import Offer, Replacement
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
 
@@ -259,6 +260,16 @@ class IQueries(Interface):
         of its device (see `FieldSettings.completed`).
         """
 
+    def replacements() -> list[Replacement]:
+        """
+        List the replacements of sensors that hold, oldest first.
+        """
+
+    def offers() -> Deferred[list[Offer]]:
+        """
+        Find sensors that fell silent, and ids that may be theirs now (see `core.replacements.offers`).
+        """
+
     def alarms() -> list[Alarm]:
         """
         List the alarms that are active or not acknowledged yet, newest first.
@@ -378,6 +389,28 @@ class IGateway(Interface):
 
         Returns:
             Fires with the alarm as it is then; fails with `Malformed` (`by` can't be stored), `Unknown` or `Stopped`.
+        """
+
+    def replace(sensor: str, successor: str, who: str) -> Deferred[Replacement]:
+        """
+        Let the id of another device take the place of a sensor, whose id it keeps (protocol §4, A new id).
+
+        Args:
+            sensor: The sensor, or an earlier successor.
+            successor: The id with which it reports now.
+            who: Who says so.
+
+        Returns:
+            Fires when that is kept and in force; fails with `Unknown`, `Malformed` (it contradicts the configuration or
+            another replacement; the text has the remedy), `Failed` (the disk) or `Stopped`.
+        """
+
+    def undo_replacement(sensor: str, who: str) -> Deferred[Replacement]:
+        """
+        Take back the last replacement of a sensor.
+
+        Returns:
+            Fires with it; fails as `replace` does.
         """
 
     def configure_rule_alarms(rules: Iterable[str]) -> None:

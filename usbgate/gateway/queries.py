@@ -27,6 +27,7 @@ from usbgate.core.model import (
     StoredState,
 )
 from usbgate.core.recorder import Recorder
+from usbgate.core.replacements import Offer, Replacement, offers
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
 from usbgate.gateway.held import HeldRequests
@@ -41,6 +42,7 @@ from usbgate.gateway.interfaces import (
     Totals,
 )
 from usbgate.gateway.malformed import MalformedLines
+from usbgate.gateway.replacing import Replacing
 from usbgate.gateway.routing import Routing
 from usbgate.store.interfaces import IStore, SinkUnavailable
 
@@ -70,6 +72,7 @@ class Queries:
         held: HeldRequests,
         default_command: str,
         sensor_settings: Mapping[str, SensorSettings],
+        replacing: Replacing,
     ) -> None:
         """
         Args:
@@ -81,7 +84,9 @@ class Queries:
             held: The requests that are held.
             default_command: The command of `ask` if neither the asker nor the sensor has one.
             sensor_settings: The configured sensors, by id.
+            replacing: The replacements.
         """
+        self._replacing = replacing
         self._reactor = reactor
         self._clock = clock
         self._started = reactor.seconds()
@@ -151,6 +156,44 @@ class Queries:
         known = None if route is None else route.fields.get(reading.field)
         return configured if known is None else configured.completed(known, reading.text)
 
+    def replacements(self) -> list[Replacement]:
+        return list(self._replacing.held)
+
+    def offers(self) -> Deferred[list[Offer]]:
+        return Deferred.fromCoroutine(self._offers())
+
+    async def _offers(self) -> list[Offer]:
+        sensors, settings = self._recorder.sensors, self._sensor_settings
+        known = ((sensor, each) for sensor in sensors.ids() if (each := sensors.get(sensor)) is not None)
+        taken = {each for held in self._replacing.held for each in (held.sensor, held.successor)}
+        found = []
+        for offer in offers(
+            known,
+            lambda sensor: settings.get(sensor, _UNCONFIGURED).stale,
+            settings,
+            taken,
+            self._clock.wall(),
+        ):
+            first = offer.first
+            if first is None:
+                first = await self._first_report(offer.successor)
+            if first is not None and first > offer.since:
+                found.append(offer._replace(first=first))
+        return found
+
+    async def _first_report(self, sensor: str) -> int | None:
+        # Of a sensor that was restored, the database knows it; it is asked once.
+        known, selection = self._recorder.sensors.get(sensor), Selection(sensor)
+        try:
+            extent = await self.extent(selection, None)
+            rows = [] if extent is None else await self.page(selection, extent[0], extent[0], 1)
+        except StoreUnavailable:
+            return None
+        first = rows[0].reading.at if rows else None
+        if known is not None:
+            known.first = first
+        return first
+
     def alarms(self) -> list[Alarm]:
         return self._recorder.alarms.open()
 
@@ -193,32 +236,40 @@ class Queries:
 
     # From the store, and calibrated here.
 
+    def stored(self, selection: Selection) -> Selection:
+        """
+        Return which rows of the store a selection means.
+        """
+        ranges = () if selection.raw else self._calibrations.ranges(selection.sensor)
+        joined = self._replacing.held.has(selection.sensor)
+        return replace(selection, ranges=ranges, joined=joined) if ranges or joined else selection
+
     def history(
         self, sensor: str, field: str | None, since: int | None, limit: int, raw: bool = False
     ) -> Deferred[list[Reading]]:
-        ranges = () if raw else self._calibrations.ranges(sensor)
-        found = self._fetch(lambda store: store.history(sensor, field, since, limit, ranges))
-        return _each(found, self._calibrations.stored) if ranges else found
+        selection = self.stored(Selection(sensor, field, since, raw=raw))
+        found = self._fetch(lambda store: store.history(selection, limit))
+        return _each(found, self._calibrations.stored) if selection.ranges else found
 
     def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
-        plausible = self._plausible(selection)
-        return self._fetch(lambda store: store.extent(plausible, limit))
+        rows = self.stored(selection)
+        return self._fetch(lambda store: store.extent(rows, limit))
 
     def page(self, selection: Selection, first: int, last: int, limit: int) -> Deferred[list[StoredReading]]:
-        plausible = self._plausible(selection)
-        found = self._fetch(lambda store: store.page(plausible, first, last, limit))
+        rows = self.stored(selection)
+        found = self._fetch(lambda store: store.page(rows, first, last, limit))
         stored = self._calibrations.stored
-        return _each(found, lambda each: each._replace(reading=stored(each.reading))) if plausible.ranges else found
+        return _each(found, lambda each: each._replace(reading=stored(each.reading))) if rows.ranges else found
 
     def buckets(self, selection: Selection, width: int, limit: int) -> Deferred[list[Bucket]]:
-        plausible = self._plausible(selection)
-        found = self._fetch(lambda store: store.buckets(plausible, width, limit))
-        return _each(found, partial(self._calibrations.bucket, selection.sensor)) if plausible.ranges else found
+        rows = self.stored(selection)
+        found = self._fetch(lambda store: store.buckets(rows, width, limit))
+        return _each(found, partial(self._calibrations.bucket, selection.sensor)) if rows.ranges else found
 
     def states(self, selection: Selection, limit: int) -> Deferred[list[StoredState]]:
-        plausible = self._plausible(selection)
-        found = self._fetch(lambda store: store.states(plausible, limit))
-        return _each(found, partial(self._calibrations.state, selection.sensor)) if plausible.ranges else found
+        rows = self.stored(selection)
+        found = self._fetch(lambda store: store.states(rows, limit))
+        return _each(found, partial(self._calibrations.state, selection.sensor)) if rows.ranges else found
 
     def past_alarms(
         self, sensors: Sequence[str] | None, since: int | None, until: int | None, limit: int
@@ -229,10 +280,6 @@ class Queries:
 
     def requests(self, sensors: Sequence[str] | None, limit: int) -> Deferred[list[StoredRequest]]:
         return self._fetch(lambda store: store.requests(sensors, limit))
-
-    def _plausible(self, selection: Selection) -> Selection:
-        ranges = () if selection.raw else self._calibrations.ranges(selection.sensor)
-        return replace(selection, ranges=ranges) if ranges else selection
 
     def _fetch(self, query: Callable[[IStore], Deferred[_T]]) -> Deferred[_T]:
         return Deferred.fromCoroutine(_fetch(self._store, query))

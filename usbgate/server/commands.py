@@ -23,8 +23,10 @@ from usbgate.server.datalines import (
     device_fields,
     held_fields,
     malformed_fields,
+    offer_fields,
     past_alarm_fields,
     reading_fields,
+    replacement_fields,
     request_fields,
     rule_fields,
     sensor_fields,
@@ -127,7 +129,7 @@ async def last(console: Console, arguments: Sequence[str]) -> None:
 
     With raw=yes, show what the devices sent, without offset, scale, min and max of the configuration.
     """
-    raw, arguments = _take_raw(last, arguments)
+    raw, arguments = _take_flag(last, arguments, "raw")
     if len(arguments) > 2:
         raise last.usage_error()
     sensor = arguments[0] if arguments else None
@@ -142,7 +144,7 @@ async def history(console: Console, arguments: Sequence[str]) -> None:
 
     since is a duration before now (90s, 30m, 1.5h, 2d, 1w) or a time (2026-01-31T12:00:00Z); raw as for last.
     """
-    raw, arguments = _take_raw(history, arguments)
+    raw, arguments = _take_flag(history, arguments, "raw")
     if not arguments:
         raise history.usage_error()
     sensor, *options = arguments
@@ -182,7 +184,7 @@ async def watch(console: Console, arguments: Sequence[str]) -> None:
 
     If sensors are named, send only their readings and alarms. Another watch replaces the one before. raw as for last.
     """
-    raw, arguments = _take_raw(watch, arguments)
+    raw, arguments = _take_flag(watch, arguments, "raw")
     for sensor in arguments:
         _check_sensor(watch, sensor)
         console.factory.authority.check_sensor(console.peer.access, sensor)
@@ -256,6 +258,35 @@ async def rules(console: Console, arguments: Sequence[str]) -> None:
     List the rules, and whether their conditions hold.
     """
     await console.send_data(map(rule_fields, console.queries.rules()))
+
+
+@word("replacements")
+async def replacements(console: Console, arguments: Sequence[str]) -> None:
+    """
+    List the sensors that have a new id, and those that may have one.
+    """
+    queries = console.queries
+    await console.send_data([*map(replacement_fields, queries.replacements())])
+    await console.send_data([*map(offer_fields, await queries.offers())])
+
+
+@word("replace OLD [NEW] [undo=yes]")
+async def replace(console: Console, arguments: Sequence[str]) -> None:
+    """
+    Let a sensor keep its id, name and history though it reports with a new id, as after a new battery.
+
+    From now on, what NEW reports is OLD, and questions for OLD go to NEW. undo=yes takes the last replacement back.
+    """
+    undo, sensors = _take_flag(replace, arguments, "undo")
+    if len(sensors) != (1 if undo else 2):
+        raise replace.usage_error()
+    for sensor in sensors:
+        _check_sensor(replace, sensor)
+    gateway, who = console.gateway, console.peer.access.who or console.peer.origin
+    made = await (gateway.undo_replacement(sensors[0], who) if undo else gateway.replace(*sensors, who))
+    command = "replace undo" if undo else "replace"
+    console.record(command, device=made.device, ID=made.sensor, SUCCESSOR=made.successor)
+    await console.send_data([replacement_fields(made, "undone" if undo else "replaced")])
 
 
 @word("requests [ID] [limit=100]")
@@ -384,14 +415,15 @@ def _parse_options(used: Word, options: Sequence[str]) -> list[tuple[str, str]]:
     return parsed
 
 
-def _take_raw(used: Word, arguments: Sequence[str]) -> tuple[bool, Sequence[str]]:
-    # Whether raw readings are wanted, and the other arguments.
-    values = [each.lower().removeprefix("raw=") for each in arguments if each.lower().startswith("raw=")]
-    if not values:
+def _take_flag(used: Word, arguments: Sequence[str], name: str) -> tuple[bool, Sequence[str]]:
+    # Whether `name=yes` is among the arguments, and the others.
+    given = [each for each in arguments if each.lower().startswith(f"{name}=")]
+    if not given:
         return False, arguments
+    values = [each.partition("=")[2].lower() for each in given]
     if values not in (["yes"], ["no"]):
-        raise used.usage_error("raw: expected yes or no")
-    return values == ["yes"], [each for each in arguments if not each.lower().startswith("raw=")]
+        raise used.usage_error(f"{name}: expected yes or no")
+    return values == ["yes"], [each for each in arguments if each not in given]
 
 
 def _parse_field(used: Word, text: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from usbgate.core.fieldline import format_number, format_time, plain_text
 from usbgate.core.messages import alarm_fields, spell_arguments
 from usbgate.core.model import Reading, StoredAlarm, StoredRequest
+from usbgate.core.replacements import Offer, Replacement
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import (
     DeviceSummary,
@@ -91,6 +92,35 @@ def past_alarm_fields(stored: StoredAlarm) -> Mapping[str, str]:
     """
     peak = {} if stored.peak is None else {"PEAK": format_number(stored.peak)}
     return {**alarm_fields(stored.alarm), **peak}
+
+
+def replacement_fields(replacement: Replacement, state: str = "replaced") -> Mapping[str, str]:
+    """
+    Return the fields of a replacement.
+    """
+    return {
+        "ID": replacement.sensor,
+        "SUCCESSOR": replacement.successor,
+        "STATE": state,
+        "SINCE": format_time(replacement.since),
+        "AT": format_time(replacement.at),
+        "BY": replacement.who,
+        "DEV": replacement.device,
+    }
+
+
+def offer_fields(offer: Offer) -> Mapping[str, str]:
+    """
+    Return the fields of what may be a replacement.
+    """
+    return {
+        "ID": offer.sensor,
+        "SUCCESSOR": offer.successor,
+        "STATE": "offered",
+        "SINCE": format_time(offer.since),
+        "AT": format_time(offer.since if offer.first is None else offer.first),
+        "DEV": offer.device,
+    }
 
 
 def request_fields(stored: StoredRequest) -> Mapping[str, str]:

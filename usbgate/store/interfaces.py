@@ -23,6 +23,7 @@ from usbgate.core.model import (
     StoredRequest,
     StoredState,
 )
+from usbgate.core.replacements import Replacement
 
 
 class Refusal(NamedTuple):
@@ -200,7 +201,8 @@ class IStore(Interface):
 
     def latest() -> Deferred[list[Reading]]:
         """
-        Fetch the newest reading of each field of each sensor of this gateway, by number; oldest first.
+        Fetch the newest reading of each field of each sensor of this gateway, by number; oldest first. What a successor
+        sent before it replaced a sensor is the sensor's, so there may be two of a field.
 
         Returns:
             Fails with `SinkUnavailable`.
@@ -223,18 +225,21 @@ class IStore(Interface):
             Fails with `SinkUnavailable`.
         """
 
-    def history(
-        sensor: str, field: str | None, since: int | None, limit: int, ranges: Sequence[Range] = ()
-    ) -> Deferred[list[Reading]]:
+    def replacements() -> Deferred[list[Replacement]]:
         """
-        Fetch stored readings of a sensor of this gateway, the newest `limit` of them, newest last, by number.
+        Fetch the replacements of sensors of this gateway that hold, oldest first.
+
+        Returns:
+            Fails with `SinkUnavailable`.
+        """
+
+    def history(selection: Selection, limit: int) -> Deferred[list[Reading]]:
+        """
+        Fetch the newest stored readings of a sensor of this gateway, newest last, by number.
 
         Args:
-            sensor: The sensor's id.
-            field: Only this field, upper case; None for all.
-            since: Only readings at or after this time (whole milliseconds since 1970, UTC); None for all.
+            selection: Selects the readings; without `until`.
             limit: Maximum number of rows, above 0.
-            ranges: Of these fields, only numbers in their ranges, and texts.
 
         Returns:
             Fails with `SinkUnavailable`.

@@ -20,6 +20,7 @@ from usbgate.core.model import (
     OwnerRecord,
     Range,
     Reading,
+    ReplacementRecord,
     RequestRecord,
     Row,
     Selection,
@@ -28,6 +29,7 @@ from usbgate.core.model import (
     StoredRequest,
     StoredState,
 )
+from usbgate.core.replacements import Replacement
 from usbgate.store.interfaces import ISink, IStore, Refusal, Reject, SinkUnavailable
 
 _T = TypeVar("_T")
@@ -118,7 +120,8 @@ class MemorySink:
     def latest(self) -> Deferred[list[Reading]]:
         def newest() -> list[Reading]:
             found: dict[tuple[str, str], Reading] = {}
-            for each in self._rows(Reading).values():
+            for number, stored in self._rows(Reading).items():
+                each = stored._replace(sensor=self._sensor_of(number, stored))
                 found.pop((each.sensor, each.field), None)  # its place is that of the newest
                 found[each.sensor, each.field] = each
             return list(found.values())
@@ -141,10 +144,23 @@ class MemorySink:
 
         return self._answer(found)
 
-    def history(
-        self, sensor: str, field: str | None, since: int | None, limit: int, ranges: Sequence[Range] = ()
-    ) -> Deferred[list[Reading]]:
-        selection = Selection(sensor, field, since, ranges=tuple(ranges))
+    def replacements(self) -> Deferred[list[Replacement]]:
+        def found() -> list[Replacement]:
+            return [
+                Replacement(
+                    sensor=each.sensor,
+                    successor=each.successor,
+                    device=each.device,
+                    since=each.since,
+                    at=each.at,
+                    who=each.who,
+                )
+                for each in self._replaced().values()
+            ]
+
+        return self._answer(found)
+
+    def history(self, selection: Selection, limit: int) -> Deferred[list[Reading]]:
         return self._answer(lambda: [each.reading for each in self._selected(selection)][-limit:])
 
     def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:
@@ -210,11 +226,27 @@ class MemorySink:
         found = {number: row for batch in self.batches for number, row in rows_of(batch).items()}
         return {number: row for number, row in sorted(found.items()) if isinstance(row, kind)}
 
+    def _replaced(self) -> dict[int, ReplacementRecord]:
+        held: dict[int, ReplacementRecord] = {}
+        for number, each in self._rows(ReplacementRecord).items():
+            if each.event == "replaced":
+                held[number] = each
+            else:
+                pair = each.sensor, each.successor
+                held = {n: other for n, other in held.items() if (other.sensor, other.successor) != pair}
+        return held
+
+    def _sensor_of(self, number: int, reading: Reading) -> str:
+        for before, each in self._replaced().items():
+            if each.successor == reading.sensor and number < before and reading.at >= each.since:
+                return each.sensor
+        return reading.sensor
+
     def _selected(self, selection: Selection) -> list[StoredReading]:
         return [
-            StoredReading(number, each)
+            StoredReading(number, each._replace(sensor=selection.sensor))
             for number, each in self._rows(Reading).items()
-            if each.sensor == selection.sensor
+            if selection.sensor in (each.sensor, selection.joined and self._sensor_of(number, each))
             and selection.field in (None, each.field)
             and (selection.since is None or each.at >= selection.since)
             and (selection.until is None or each.at < selection.until)

@@ -22,6 +22,7 @@ from usbgate.core.errors import (
     Cancelled,
     Denied,
     LimitExceeded,
+    Malformed,
     NotHeld,
     Offline,
     Stopped,
@@ -29,10 +30,11 @@ from usbgate.core.errors import (
     TimedOut,
     Unknown,
 )
-from usbgate.core.fieldline import format_time
+from usbgate.core.fieldline import format_time, is_sensor_id
 from usbgate.core.holders import Holder
 from usbgate.core.jsonmessages import ApiAlarm, ApiAnswer, ApiAsk, alarm_json, answer_json, request_of
 from usbgate.core.model import Action, Selection
+from usbgate.core.replacements import Replacement
 from usbgate.gateway.interfaces import IGateway, IQueries
 from usbgate.web import parameters, schema
 from usbgate.web.calls import HttpCalls
@@ -49,7 +51,9 @@ from usbgate.web.serialize import (
     device_json,
     health_json,
     held_json,
+    offer_json,
     past_alarm_json,
+    replacement_json,
     request_json,
     sensors_json,
     session_json,
@@ -182,6 +186,40 @@ class Api:
         details = {"HELD": number, "ID": sensor, "MSG": command}
         self._gateway.record(Action("cancel", client_of(request), host_of(request), details, held.device))
         return held_json(held)
+
+    @calls.get("/api/v1/replacements")
+    async def replacements(self, request: Any) -> schema.ApiReplacements:
+        """
+        Sensors that have a new id, and those that may have one.
+        """
+        queries = self._queries_of(request)
+        return schema.ApiReplacements(
+            replacements=[*map(replacement_json, queries.replacements())],
+            offers=[*map(offer_json, await queries.offers())],
+        )
+
+    @calls.post("/api/v1/sensors/{sensor}/replace", errors=[Unknown, Stopped])
+    async def replace(self, request: Any, sensor: str, body: schema.ApiReplace) -> schema.ApiReplacement:
+        """
+        Say that a sensor has a new id, as after a new battery.
+        """
+        if not is_sensor_id(body.successor):
+            raise Malformed("not a sensor id", repr(body.successor))
+        who = request.access.who or host_of(request)
+        return self._replaced(request, "replace", await self._gateway.replace(sensor, body.successor, who))
+
+    @calls.post("/api/v1/sensors/{sensor}/undo-replacement", errors=[Unknown, Stopped])
+    async def undo_replacement(self, request: Any, sensor: str, body: schema.ApiUndo) -> schema.ApiReplacement:
+        """
+        Take the last replacement of a sensor back.
+        """
+        who = request.access.who or host_of(request)
+        return self._replaced(request, "replace undo", await self._gateway.undo_replacement(sensor, who))
+
+    def _replaced(self, request: Any, command: str, made: Replacement) -> schema.ApiReplacement:
+        details = {"ID": made.sensor, "SUCCESSOR": made.successor}
+        self._gateway.record(Action(command, client_of(request), host_of(request), details, made.device))
+        return replacement_json(made)
 
     # History.
 

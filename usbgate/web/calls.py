@@ -37,9 +37,9 @@ _log = Logger()
 
 
 class _SensorSegments(BaseConverter):
-    # A sensor's id in a path, which is several segments if a proxy has decoded the `/` in it, as nginx does. The `ask`
-    # of another call is no part of it.
-    regex = ".+?(?<!/ask)"
+    # A sensor's id in a path, which is several segments if a proxy has decoded the `/` in it, as nginx does. The end of
+    # another call is no part of it.
+    regex = ".+?(?<!/ask)(?<!/replace)(?<!/undo-replacement)"
     part_isolating = False
 
 

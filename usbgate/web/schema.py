@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from usbgate.core.jsonmessages import ApiAlarm, ApiMoment, ApiValue
+from usbgate.web.query import SensorId
 
 JSON = "application/json"
 CSV = "text/csv"
@@ -289,6 +290,56 @@ class ApiPastAlarms(Struct, frozen=True, kw_only=True):
     """
 
     alarms: list[ApiPastAlarm]
+
+
+class ApiReplacement(Struct, frozen=True, kw_only=True):
+    """
+    A sensor whose device has a new id: `successor` reports it `since` the sensor reported last; `by` is who said so.
+    """
+
+    sensor: str
+    successor: str
+    device: str
+    since: ApiMoment
+    at: ApiMoment
+    by: str
+
+
+class ApiOffer(Struct, frozen=True, kw_only=True):
+    """
+    A sensor that is silent `since` then, and a `successor` that is like it and appeared later, at `first`.
+    """
+
+    sensor: str
+    successor: str
+    device: str
+    since: ApiMoment
+    first: ApiMoment | None
+
+
+class ApiReplacements(Struct, frozen=True, kw_only=True):
+    """
+    Sensors that have a new id, oldest first, and those that may have one.
+    """
+
+    replacements: list[ApiReplacement]
+    offers: list[ApiOffer]
+
+
+class ApiReplace(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    The new id of a sensor.
+    """
+
+    successor: Annotated[
+        str, Meta(description="the id with which it reports now", extra_json_schema=dict(SensorId.SCHEMA))
+    ]
+
+
+class ApiUndo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Nothing: an empty object.
+    """
 
 
 class ApiWarning(Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from usbgate.core.model import (
     StoredState,
     StoreEvent,
 )
+from usbgate.core.replacements import Offer, Replacement
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, IQueries, SensorSummary
@@ -41,8 +42,10 @@ from usbgate.web.schema import (
     ApiHealth,
     ApiHeldRequest,
     ApiImplausible,
+    ApiOffer,
     ApiPastAlarm,
     ApiReading,
+    ApiReplacement,
     ApiReportEvent,
     ApiRequest,
     ApiSensor,
@@ -219,6 +222,33 @@ def past_alarm_json(stored: StoredAlarm, configured: Mapping[str, SensorSettings
             ApiSpan(since=format_time(since), until=None if until is None else format_time(until))
             for since, until in stored.spans
         ],
+    )
+
+
+def replacement_json(replacement: Replacement) -> ApiReplacement:
+    """
+    Return a replacement.
+    """
+    return ApiReplacement(
+        sensor=replacement.sensor,
+        successor=replacement.successor,
+        device=replacement.device,
+        since=format_time(replacement.since),
+        at=format_time(replacement.at),
+        by=replacement.who,
+    )
+
+
+def offer_json(offer: Offer) -> ApiOffer:
+    """
+    Return what may be a replacement.
+    """
+    return ApiOffer(
+        sensor=offer.sensor,
+        successor=offer.successor,
+        device=offer.device,
+        since=format_time(offer.since),
+        first=None if offer.first is None else format_time(offer.first),
     )
 
 

@@ -27,6 +27,7 @@ from usbgate.core.model import (
     StoredRequest,
     StoredState,
 )
+from usbgate.core.replacements import Replacement
 from usbgate.store.interfaces import ISink, IStore, Refusal, Reject, SinkUnavailable
 from usbgate.testing import rows_of
 
@@ -196,9 +197,14 @@ class SimulatedSink:
         """
         return self._call(lambda answer: answer.callback({}), self._database.latency * 3)
 
-    def history(
-        self, sensor: str, field: str | None, since: int | None, limit: int, ranges: Sequence[Range] = ()
-    ) -> Deferred[list[Reading]]:
+    def replacements(self) -> Deferred[list[Replacement]]:
+        """
+        See `IStore`; no sensor is replaced here.
+        """
+        return self._call(lambda answer: answer.callback([]), self._database.latency)
+
+    def history(self, selection: Selection, limit: int) -> Deferred[list[Reading]]:
+        sensor, field, since = selection.sensor, selection.field, selection.since
         if not self._database.readers:
             return fail(SinkUnavailable("too many connections"))
         found = [

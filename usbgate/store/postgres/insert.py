@@ -11,8 +11,16 @@ from usbgate.store.postgres.names import Schema
 
 # Numeric columns and their types, and how some of the cells, all of them texts, become values. `at` is a float8: as an
 # integer, 3,000,000,000 ms would be out of range.
-_NUMBERS = {"n": "bigint", "at": "float8", "value": "float8", "latency_ms": "float8", "uptime": "float8"}
-_VALUES = {"at": "timestamptz 'epoch' + {} * interval '1 ms'", "clock": "{}::boolean"}
+_NUMBERS = {
+    "n": "bigint",
+    "at": "float8",
+    "value": "float8",
+    "latency_ms": "float8",
+    "uptime": "float8",
+    "since": "float8",
+}
+_TIME = "timestamptz 'epoch' + {} * interval '1 ms'"
+_VALUES = {"at": _TIME, "since": _TIME, "clock": "{}::boolean"}
 
 # Columns that `correct-clock` may have changed since a row was stored.
 _CORRECTED = ("at", "clock")

@@ -21,6 +21,7 @@ from usbgate.core.model import (
     StoredRequest,
     StoredState,
 )
+from usbgate.core.replacements import Replacement
 
 T = TypeVar("T")
 
@@ -44,6 +45,9 @@ AT = MS.format("at")
 # Columns in the order of `Reading`.
 _READING = ", ".join(Reading._fields).replace("at", AT, 1)
 
+# The same with the sensor that was asked for, which may have been stored under the id of a successor.
+_OF_SENSOR = _READING.replace("sensor", "%(asked)s::text", 1)
+
 # The newest reading of each series of all gateways, with one index lookup for each: backwards, the first row of the
 # next series is its newest.
 NEWEST_READINGS = f"""
@@ -56,9 +60,18 @@ NEWEST_READINGS = f"""
         ) as next
     )
 """
+# What a successor sent before it replaced a sensor is the sensor's.
 _LATEST = f"""
     with {NEWEST_READINGS}
-    select {_READING} from newest where gateway = %(gateway)s order by seq desc limit %(limit)s
+    select {MS.format("newest.at")}, newest.device, coalesce(replacement.sensor, newest.sensor), field, value, text,
+        command, clock
+    from newest left join usbgate.replacement on replacement.gateway = newest.gateway
+        and replacement.successor = newest.sensor and newest.seq < replacement.seq and newest.at >= replacement.since
+    where newest.gateway = %(gateway)s order by newest.seq desc limit %(limit)s
+"""
+_REPLACEMENTS = f"""
+    select sensor, successor, device, {MS.format("since")}, {AT}, who from usbgate.replacement
+    where gateway = %(gateway)s order by seq
 """
 
 # The device to which a sensor was passed last, or else the one that claimed it first: a device that claims it later did
@@ -68,12 +81,14 @@ _OWNERS = """
     order by sensor, event = 'passed' desc, case when event = 'passed' then -seq else seq end limit %(limit)s
 """
 
-# Stands behind the conditions on readings. Where some fields have ranges, the condition on these takes its place.
-_PLACE = "/* and plausible */"
-_PLAUSIBLE = "and (value is null or value between field.low and field.high)"
+# Stands behind the conditions on readings. Where some fields have ranges, or readings of successors are joined, further
+# conditions take its place.
+_PLACE = "/* and */"
+_PLAUSIBLE = " and (value is null or value between field.low and field.high)"
+_JOINED = " and seq < field.before and at >= field.since"
 _RANGES = """
-    , field(name, low, high) as (
-        select named.name, coalesce(low, '-infinity'), coalesce(high, 'infinity')
+    , field as (
+        select named.*, coalesce(low, '-infinity') as low, coalesce(high, 'infinity') as high
         from named left join unnest(%(fields)s::text[], %(lows)s::float8[], %(highs)s::float8[])
             as range(name, low, high) using (name)
     )
@@ -119,6 +134,33 @@ _FIELDS = f"""
 
 _ONE_FIELD = "with {field}(name) as (values (%(field)s::text))"
 
+# The same of a sensor and of all that replaced it.
+_SENSORS = """
+    source(sensor, since, before) as (
+        values (%(sensor)s::text collate "C", timestamptz '-infinity', 9223372036854775807)
+        union all
+        select successor, since, seq from usbgate.replacement where gateway = %(gateway)s and sensor = %(sensor)s
+    )
+"""
+_ALL_FIELDS = f"""
+    with recursive {_SENSORS}, known(sensor, since, before, id) as (
+        select sensor, since, before, sensor || '.' from source
+        union all
+        select sensor, since, before, (
+            select {ID} from usbgate.reading where {ID} > known.id and {ID} < known.sensor || '/' order by {ID} limit 1
+        )
+        from known where known.id is not null
+    ), {{field}}(sensor, since, before, name) as (
+        select sensor, since, before, coalesce(nullif(substr(id, length(sensor) + 2), ''), 'VALUE')
+        from known where id is not null
+    )
+"""
+_ONE_FIELD_OF_ALL = f"""
+    with {_SENSORS}, {{field}}(sensor, since, before, name) as (
+        select sensor, since, before, %(field)s::text from source
+    )
+"""
+
 _TIME = """
     at >= timestamptz 'epoch' + %(since)s::float8 * interval '1 ms'
     and at < timestamptz 'epoch' + %(until)s::float8 * interval '1 ms'
@@ -159,7 +201,7 @@ _EXTENT_OF_NEWEST = """
 """
 
 _PAGE = f"""
-    select seq, {AT}, device, sensor, field, value, text, command, clock from field cross join lateral (
+    select seq, {_OF_SENSOR} from field cross join lateral (
         select * from usbgate.reading where {_OF_SERIES} and seq between %(first)s and %(last)s and {_TIME}
         order by seq limit %(limit)s
     ) as page order by seq limit %(limit)s
@@ -236,28 +278,39 @@ def owners(gateway: str, limit: int) -> Query[tuple[str, str]]:
     return Query(_OWNERS, {"gateway": gateway, "limit": limit}, lambda row: (row[0], row[1]))
 
 
-def history(
-    gateway: str, sensor: str, field: str | None, since: int | None, limit: int, ranges: Sequence[Range] = ()
-) -> Query[Reading]:
+def replacements(gateway: str) -> Query[Replacement]:
+    """
+    Query the replacements that hold (see `IStore.replacements`).
+    """
+
+    def make(row: tuple[Any, ...]) -> Replacement:
+        sensor, successor, device, since, at, who = row
+        return Replacement(sensor=sensor, successor=successor, device=device, since=since, at=at, who=who)
+
+    return Query(_REPLACEMENTS, {"gateway": gateway}, make)
+
+
+def history(gateway: str, selection: Selection, limit: int) -> Query[Reading]:
     """
     Query the newest readings of a sensor (see `IStore.history`), but newest first.
     """
-    if field is not None and not ranges:
-        rows = _newest("%(field)s", since is not None)
-    else:
-        newest = _newest("field.name", since is not None)
-        rows = f"select newest.* from field cross join lateral ({newest}) as newest"
+    since = selection.since
+    one_series = selection.field is not None and not selection.ranges and not selection.joined
+    rows = _newest("%(field)s" if one_series else "field.name", since is not None)
+    if not one_series:
+        rows = f"select newest.* from field cross join lateral ({rows}) as newest"
     parameters = {
         "gateway": gateway,
-        "sensor": sensor,
-        "field": field,
+        "sensor": selection.sensor,
+        "asked": selection.sensor,
+        "field": selection.field,
         "since": None if since is None else _storable(since),
         "limit": limit,
     }
-    sql = f"select {_READING} from ({rows}) as newest order by seq desc limit %(limit)s"
-    if field is not None and not ranges:
+    sql = f"select {_OF_SENSOR} from ({rows}) as newest order by seq desc limit %(limit)s"
+    if one_series:
         return Query(sql, parameters, Reading._make)
-    return _of_fields(sql, field, ranges, parameters, Reading._make)
+    return _of_fields(sql, selection, parameters, Reading._make)
 
 
 def extent(gateway: str, selection: Selection, limit: int | None) -> Query[tuple[int | None, int | None]]:
@@ -334,26 +387,25 @@ def _select(
     parameters = {
         "gateway": gateway,
         "sensor": selection.sensor,
+        "asked": selection.sensor,
         "field": selection.field,
         **times_between(selection.since, selection.until),
         **others,
     }
-    return _of_fields(sql, selection.field, selection.ranges, parameters, make)
+    return _of_fields(sql, selection, parameters, make)
 
 
 def _of_fields(
-    sql: str,
-    field: str | None,
-    ranges: Sequence[Range],
-    parameters: Mapping[str, object],
-    make: Callable[[tuple[Any, ...]], T],
+    sql: str, selection: Selection, parameters: Mapping[str, object], make: Callable[[tuple[Any, ...]], T]
 ) -> Query[T]:
-    # A statement about `field`: the fields of the sensor, or the one that is named.
-    fields = _FIELDS if field is None else _ONE_FIELD
-    if not ranges:
-        return Query(fields.format(field="field") + sql, parameters, make)
-    sql = fields.format(field="named") + _RANGES + sql.replace(_PLACE, _PLAUSIBLE)
-    return Query(sql, {**parameters, **range_parameters(ranges)}, make)
+    # A statement about `field`: the fields of the sensor, or the one that is named, perhaps also of its successors.
+    one, joined, ranges = selection.field is not None, selection.joined, selection.ranges
+    fields = (_ONE_FIELD_OF_ALL if one else _ALL_FIELDS) if joined else _ONE_FIELD if one else _FIELDS
+    fields = fields.format(field="named") + _RANGES if ranges else fields.format(field="field")
+    if joined:
+        sql = sql.replace("%(sensor)s", "field.sensor")
+    sql = sql.replace(_PLACE, (_JOINED if joined else "") + (_PLAUSIBLE if ranges else "")) if joined or ranges else sql
+    return Query(fields + sql, {**parameters, **range_parameters(ranges)}, make)
 
 
 def range_parameters(ranges: Sequence[Range]) -> dict[str, list[object]]:

@@ -26,6 +26,7 @@ from usbgate.core.model import (
     StoredRequest,
     StoredState,
 )
+from usbgate.core.replacements import Replacement
 from usbgate.store.interfaces import IChain, ISink, IStore, Refusal, Reject, SinkUnavailable
 from usbgate.store.postgres import alarmqueries, queries
 from usbgate.store.postgres.insert import insert
@@ -186,10 +187,11 @@ class PostgresSink:
     def owners(self) -> Deferred[dict[str, str]]:
         return self._rows(queries.owners(self._gateway, OWNERS_LIMIT)).addCallback(dict)
 
-    def history(
-        self, sensor: str, field: str | None, since: int | None, limit: int, ranges: Sequence[Range] = ()
-    ) -> Deferred[list[Reading]]:
-        query = queries.history(self._gateway, sensor, field, since, min(limit, HISTORY_LIMIT), ranges)
+    def replacements(self) -> Deferred[list[Replacement]]:
+        return self._rows(queries.replacements(self._gateway))
+
+    def history(self, selection: Selection, limit: int) -> Deferred[list[Reading]]:
+        query = queries.history(self._gateway, selection, min(limit, HISTORY_LIMIT))
         return self._rows(query).addCallback(_reversed)
 
     def extent(self, selection: Selection, limit: int | None) -> Deferred[tuple[int, int] | None]:

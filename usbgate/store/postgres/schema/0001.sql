@@ -138,6 +138,32 @@ create table usbgate.owner_event (
     unique (gateway, seq, at)
 );
 
+-- Which sensor has a new id, as after a new battery (protocol §4, A new id).
+
+create table usbgate.replacement_event (
+    at timestamptz not null,
+    gateway text collate "C" not null,
+    seq bigint not null,
+    sensor text collate "C" not null,
+    successor text collate "C" not null,
+    device text not null,
+    event text not null,
+    since timestamptz not null,
+    who text not null,
+    clock boolean not null,
+    unique (gateway, seq, at)
+);
+
+-- Those that were not taken back.
+create view usbgate.replacement as
+    select at, gateway, seq, sensor, successor, device, since, who
+    from usbgate.replacement_event as replaced
+    where event = 'replaced' and not exists (
+        select from usbgate.replacement_event as undone
+        where undone.gateway = replaced.gateway and undone.sensor = replaced.sensor
+            and undone.successor = replaced.successor and undone.event = 'undone' and undone.seq > replaced.seq
+    );
+
 -- What psql (\d+) and other tools show of each.
 
 comment on table usbgate.gateway is 'How far each gateway has stored its journal. Written by the daemon only.';
@@ -224,3 +250,26 @@ comment on column usbgate.owner_event.sensor is 'The id of the sensor';
 comment on column usbgate.owner_event.device is 'The name of the device that is asked for it from now on';
 comment on column usbgate.owner_event.event is 'claimed (nobody owned it), or passed (another device did)';
 comment on column usbgate.owner_event.clock is 'False while the clock may have been wrong';
+
+comment on table usbgate.replacement_event is 'Sensors that have new ids, as after a new battery.';
+comment on column usbgate.replacement_event.at is 'When';
+comment on column usbgate.replacement_event.gateway is 'The gateway that stored it';
+comment on column usbgate.replacement_event.seq is 'Its number: the order in which rows of this gateway arrived';
+comment on column usbgate.replacement_event.sensor is 'The sensor, which keeps its id';
+comment on column usbgate.replacement_event.successor is 'The id with which it reports since';
+comment on column usbgate.replacement_event.device is 'The name of the device that reports both';
+comment on column usbgate.replacement_event.event is 'replaced, or undone';
+comment on column usbgate.replacement_event.since is
+    'What was read of the successor from then on, and has a lower number than this row, belongs to the sensor';
+comment on column usbgate.replacement_event.who is 'Who did it';
+comment on column usbgate.replacement_event.clock is 'False while the clock may have been wrong';
+comment on view usbgate.replacement is 'Sensors that have new ids, without what was taken back.';
+comment on column usbgate.replacement.at is 'When';
+comment on column usbgate.replacement.gateway is 'The gateway that stored it';
+comment on column usbgate.replacement.seq is 'The number of its row in replacement_event';
+comment on column usbgate.replacement.sensor is 'The sensor, which keeps its id';
+comment on column usbgate.replacement.successor is 'The id with which it reports since';
+comment on column usbgate.replacement.device is 'The name of the device that reports both';
+comment on column usbgate.replacement.since is
+    'What was read of the successor from then on, and has a lower number than seq, belongs to the sensor';
+comment on column usbgate.replacement.who is 'Who did it';
