@@ -204,24 +204,28 @@ class AnnouncerTests(SynchronousTestCase):
         components = json.loads(self.retained["usbgate__home__20"].payload)["components"]
         self.assertEqual(components["button_On"], {"platform": "button"})
 
+    def restart(self) -> None:
+        """
+        Start anew, with a broker that has what was announced.
+        """
+        self.announced()
+        self.announcer.disconnected()
+        self.announcer = self.make()
+        self.announcer.connected(self.publisher)
+        for device, message in self.retained.items():
+            self.receive(DISCOVERY.topic(device), message.payload, retained=True)
+
     def test_earlier_run(self) -> None:
         """
-        What an earlier run announced is not removed because its sensor has not reported yet; but components are that
-        are configured no longer, and sensors that are another one since.
+        What an earlier run announced stays though its sensor has not reported yet; commands that are configured no
+        longer do not, nor do sensors that are another one since.
         """
         self.gateway.presented = {"20": SensorSettings(commands=(Button("On", "ON"),))}
         self.report("20", TEMP="21.5")
         self.report("NEW", TEMP="21.5")
-        self.announced()
-        self.announcer.disconnected()
-        before = dict(self.retained)
-
+        self.restart()
         self.gateway.presented = {}
         self.gateway.known_sensors = self.gateway.known_sensors[:1]
-        self.announcer = self.make()
-        self.announcer.connected(self.publisher)
-        for device, message in before.items():
-            self.receive(DISCOVERY.topic(device), message.payload, retained=True)
         found = self.announced()
         self.assertEqual({device for device, _ in found}, {GATEWAY, "usbgate__home__20"})
         self.assertIn(("usbgate__home__20", ["sensor_TEMP", "button_On", "event__5Fevents"]), found)
@@ -230,6 +234,47 @@ class AnnouncerTests(SynchronousTestCase):
         self.gateway.known_sensors = []
         self.announcer.refresh()
         self.assertIn(("usbgate__home__20", []), self.announced())
+
+    def test_fields_of_earlier_runs(self) -> None:
+        """
+        A field that an earlier run announced stays as it was until it is reported again.
+        """
+        self.gateway.presented = {"20": SensorSettings(name="Bedroom")}
+        self.report("20", TEMP="21.5", HUM="45", DOOR="1")
+        self.restart()
+        before = json.loads(self.retained["usbgate__home__20"].payload)
+        self.gateway.readings, self.gateway.known_sensors = [], []
+        self.assertEqual(self.announced()[1:], [("usbgate__home__20", ["sensor_DOOR", "sensor_HUM", "sensor_TEMP"])])
+        self.assertEqual(json.loads(self.retained["usbgate__home__20"].payload), before)
+
+        self.gateway.presented = {
+            "20": SensorSettings(name="Bedroom", fields={"DOOR": FieldSettings(kind="door", label="Front")})
+        }
+        self.report("20", TEMP="22")
+        self.assertEqual(self.announced(), [])
+        self.report("20", DOOR="1")
+        marked, clean = self.announced()
+        self.assertEqual(marked[1], ["sensor_HUM", "sensor_TEMP", "binary_sensor_DOOR", "sensor_DOOR"])
+        self.assertEqual(clean[1], ["sensor_HUM", "sensor_TEMP", "binary_sensor_DOOR"])
+        self.restart()
+        self.assertEqual(self.announced()[1:], [clean])
+
+    def test_components_of_others(self) -> None:
+        """
+        What somebody else has put into a message of ours does not stay.
+        """
+        component = {"platform": "sensor", "unique_id": "usbgate__home__20__HUM", "name": "x"}
+        wrong = {
+            "sensor_A": component,
+            "fan_HUM": {**component, "platform": "fan"},
+            "sensor_B": {**component, "unique_id": "usbgate__home__20__b_"},
+            "sensor_C": {"platform": "sensor"},
+            "sensor_D": 5,
+        }
+        message = json.dumps({"components": {**wrong, "sensor_HUM": component}}).encode()
+        self.receive(DISCOVERY.topic("usbgate__home__20"), message, retained=True)
+        self.report("20", TEMP="21.5")
+        self.assertEqual(self.announced()[-1], ("usbgate__home__20", ["sensor_HUM", "sensor_TEMP"]))
 
     def test_nothing_to_show(self) -> None:
         """

@@ -279,7 +279,7 @@ class HomeAssistantTests(RunningCase):
         """
         The board, the daemon, the broker and Home Assistant, each away and back again.
         """
-        entities = self.home.states().keys()
+        entities = set(self.home.states())
         self.board.unplug()
         away = {"sensor.cellar_energy": "unavailable", "button.hall_bell": "unavailable"}
         self.expect({**away, "binary_sensor.usbgate_home_leonardo": "off"})
@@ -291,6 +291,10 @@ class HomeAssistantTests(RunningCase):
         self.expect({**away, "binary_sensor.usbgate_home_leonardo": "unavailable"})
         self.daemon = self.start_daemon()
         self.expect(there, METER)
+        # A sensor that has not reported since is still there when others are announced.
+        self.report(b"ID:78_LEVEL:5")
+        self.expect({"sensor.usbgate_78_level": "5", "sensor.bedroom_temperature": "unavailable"})
+        entities |= {"sensor.usbgate_78_level"}
 
         self.broker.kill()
         self.broker.start()
@@ -299,7 +303,7 @@ class HomeAssistantTests(RunningCase):
         self.home.stop()
         self.home.start()
         self.expect({**there, "sensor.bedroom_temperature": "21.5"}, CLIMATE, METER)
-        self.assertEqual(self.home.states().keys(), entities)
+        self.assertEqual(set(self.home.states()), entities)
 
     def check_removals(self) -> None:
         """

@@ -82,6 +82,7 @@ def make_mqtt(
         values.refresh()
         announcer.refresh()
 
+    gateway.restored.append(refresh)
     return client, refresh
 
 

@@ -69,6 +69,6 @@ def make_rules(
 
     outbox = Outbox(reactor, settings.state / "rules.sqlite", in_thread)
     rules = RuleService(reactor, clock, gateway, outbox, find_action, settings.rules, settings.mail, name)
-    gateway.restored = rules.restored
+    gateway.restored.append(rules.restored)
     gateway.queries.list_rules = rules.summaries
     return rules

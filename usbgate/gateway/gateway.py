@@ -67,7 +67,7 @@ class Gateway(Service):
     Connects devices, clients and the store.
 
     Attributes:
-        restored: Called when what the database has was loaded.
+        restored: What to call when what the database has was loaded.
     """
 
     log = Logger()
@@ -121,7 +121,7 @@ class Gateway(Service):
         self._stopping = False
         self._notices = NoticeLog()
         self._polls = Polls(reactor, self.ask, self._routing.may_ask, chance)
-        self.restored: Callable[[], None] = lambda: None
+        self.restored: list[Callable[[], None]] = []
 
     def add_link(
         self,
@@ -226,7 +226,8 @@ class Gateway(Service):
             stored = await self._store.alarms()
             stamp = self.stamp()
             self._take_changes(self._recorder.alarms.restore(stored, stamp.at, stamp.trusted), stamp)
-            self.restored()
+            for restored in self.restored:
+                restored()
 
     async def _restore_plausible(self, newest: Sequence[Reading]) -> None:
         # For each field whose newest reading is not plausible, the newest one that is.

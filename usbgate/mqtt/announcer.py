@@ -5,6 +5,7 @@ When Home Assistant's discovery messages are published, and removed (docs/mqtt.m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from usbgate.core.model import Event, ReportEvent
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import IGateway
 from usbgate.mqtt.discovery import Discovery, Payload, removed
-from usbgate.mqtt.entities import Field
+from usbgate.mqtt.entities import Component, Field
 from usbgate.mqtt.interfaces import IPublisher, ISubscriber, Message
 
 # While Home Assistant sets up what a message announced, another one for the same device makes it lose components.
@@ -32,10 +33,15 @@ TURN = 0.1  # seconds
 MESSAGES_A_TURN = 5
 DEVICES_A_TURN = 500  # that are queued
 
-DEVICES_LIMIT = 20_000  # with a message of ours, which any client of the broker can make up
-MESSAGE_LIMIT = 1 << 20  # bytes
+# The messages of earlier runs, which any client of the broker can make up.
+DEVICES_LIMIT = 20_000
+BYTES_LIMIT = 64 << 20  # of all together, since connected
 
 _UNCONFIGURED = SensorSettings()
+
+
+class _Message(msgspec.Struct):
+    components: dict[str, msgspec.Raw] = {}
 
 
 class _Component(msgspec.Struct):
@@ -45,15 +51,15 @@ class _Component(msgspec.Struct):
     state_class: str | None = None
 
 
-class _Message(msgspec.Struct):
-    components: dict[str, _Component] = {}
-
-
 class _Announced(NamedTuple):
     # What the broker has of a device of Home Assistant.
     message: int  # its hash
     components: Mapping[str, _Component]
     round: int  # in which it was published; 0 by an earlier run
+    raw: Mapping[str, msgspec.Raw]  # components of an earlier run, as long as nothing is known of their fields
+
+
+_NOTHING = _Announced(0, {}, 0, {})
 
 
 class _Shown(NamedTuple):
@@ -104,12 +110,14 @@ class Announcer:
         self._announced: dict[str, _Announced] = {}
         self._due: dict[str, float] = {}  # when, the earliest first
         self._others: Iterator[str] | None = None  # that will be due as well
+        self._learned = 0  # bytes
         self._shown: dict[str, _Shown] = {}  # by sensor
         self._round = 0  # in each, everything is published once, even if the broker has it already
 
     def connected(self, publisher: IPublisher) -> None:
         self._publisher = publisher
         self._announced.clear()  # the broker sends what it has
+        self._learned = 0
         self._unsubscribe = self._subscribe(self._receive)
         self._round += 1
         self.refresh()
@@ -171,7 +179,9 @@ class Announcer:
         if not message:
             self._announced.pop(device, None)
         elif len(self._announced) < DEVICES_LIMIT if known is None else known.message != hash(message):
-            self._announced[device] = _Announced(hash(message), _components(message), 0)
+            self._learned += len(message)
+            raw = _raw_components(message) if self._learned <= BYTES_LIMIT else {}
+            self._announced[device] = _Announced(hash(message), _components(raw), 0, raw)
             self._mark(device)
 
     # Turns.
@@ -210,34 +220,47 @@ class Announcer:
 
     def _announce(self, device: str, publisher: IPublisher) -> None:
         sensor = self._discovery.sensor(device)
-        known = self._announced.get(device)
-        before = {} if known is None else known.components
-        payload = self._gateway_payload(device) if sensor is None else self._sensor_payload(sensor, before)
+        known = self._announced.get(device, _NOTHING)
+        payload = self._gateway_payload(device) if sensor is None else self._sensor_payload(sensor, known.components)
         message = b""
-        gone = {}
+        kept: Mapping[str, msgspec.Raw] = {}
+        gone: Mapping[str, Component] = {}
         if payload:
-            components = payload["components"]
-            gone = {key: removed(each.platform) for key, each in before.items() if key not in components}
-            message = msgspec.json.encode({**payload, "components": components | gone})
+            own, before = payload["components"], known.components
+            # Of an earlier run, what shows a field that has not been reported yet.
+            kept = {key: known.raw[key] for key in known.raw if key not in own and self._may_come(device, sensor, key)}
+            shown = {**own, **kept}
+            gone = {key: removed(each.platform) for key, each in before.items() if key not in shown}
+            if shown:
+                components = {key: shown[key] for key in (*before, *own) if key in shown}  # in the same order as before
+                message = msgspec.json.encode({**payload, "components": {**components, **gone}})
         if payload is None or self._is_there(known, message):
             del self._due[device]
             return
         if not publisher.publish(self._discovery.topic(device), message, retain=True):
             return
         del self._due[device]
-        if not payload:
+        if not message:
             del self._announced[device]
             self._shown.pop(sensor or "", None)
             return
-        self._announced[device] = _Announced(hash(message), _components(message), self._round)
+        self._announced[device] = _Announced(hash(message), _components(_raw_components(message)), self._round, kept)
         if gone:
             self._mark(device)  # without them
-        if sensor is not None and (known is None or known.message != hash(message)):
+        if sensor is not None and known.message != hash(message):
             self._changed(sensor)
 
-    def _is_there(self, known: _Announced | None, message: bytes) -> bool:
+    def _may_come(self, device: str, sensor: str | None, key: str) -> bool:
+        about = self._announced[device].components.get(key)
+        if about is None or sensor is None:
+            return False
+        field = self._discovery.field(device, key, about.platform, about.unique_id)
+        shown = self._shown.get(sensor)
+        return field is not None and (shown is None or field not in shown.fields)
+
+    def _is_there(self, known: _Announced, message: bytes) -> bool:
         # Whether the broker has a message already, or may not have it.
-        if known is None:
+        if known is _NOTHING:
             return not message or len(self._announced) >= DEVICES_LIMIT
         return known.message == hash(message) and known.round == self._round
 
@@ -276,20 +299,26 @@ class Announcer:
             frozenset(field.reading.field for field in fields),
             frozenset(field.reading.field for field in fields if not (field.is_number or field.settings.states)),
         )
-        payload = self._discovery.sensor_message(sensor, device, settings, fields, about)
-        return payload if payload["components"] else {}
+        return self._discovery.sensor_message(sensor, device, settings, fields, about)
 
     def _only_device(self, settings: SensorSettings) -> str | None:
         devices = [each.name for each in self._queries.devices()]
         return settings.device or (devices[0] if len(devices) == 1 else None)
 
 
-def _components(message: bytes) -> Mapping[str, _Component]:
+def _raw_components(message: bytes) -> dict[str, msgspec.Raw]:
     # Those of a message that the broker has, which may be anybody's.
-    if len(message) > MESSAGE_LIMIT:
-        return {}
     try:
-        found = msgspec.json.decode(message, type=_Message).components
+        return msgspec.json.decode(message, type=_Message).components
     except (msgspec.DecodeError, RecursionError):
         return {}
-    return {key: each for key, each in found.items() if each.unique_id}
+
+
+def _components(raw: Mapping[str, msgspec.Raw]) -> dict[str, _Component]:
+    found: dict[str, _Component] = {}
+    for key, each in raw.items():
+        with suppress(msgspec.DecodeError, RecursionError):
+            component = msgspec.json.decode(each, type=_Component)
+            if component.unique_id:
+                found[key] = component
+    return found

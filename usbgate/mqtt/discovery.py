@@ -79,6 +79,23 @@ class Discovery:
         """
         return _key("sensor", field)
 
+    @staticmethod
+    def field(device: str, key: str, platform: str, unique_id: str) -> str | None:
+        """
+        Return the field that a component shows; None if it shows none, or is not ours.
+
+        Args:
+            device: The device of Home Assistant that it belongs to.
+            key: Its key.
+            platform: Its platform.
+            unique_id: Its id.
+        """
+        try:
+            field = unescape(unique_id.removeprefix(device + _BETWEEN))
+        except ValueError:
+            return None
+        return field if platform in ("sensor", "binary_sensor") and key == _key(platform, field) else None
+
     def device_of(self, topic: str) -> str | None:
         """
         Return the device that a topic belongs to: the gateway or one of its sensors; None for any other topic.
