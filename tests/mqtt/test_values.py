@@ -18,7 +18,7 @@ from usbgate.core.model import DeviceEvent, Reading, ReportEvent
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import DeviceSummary, SensorSummary
 from usbgate.mqtt.topics import Topics
-from usbgate.mqtt.values import INTERVAL, Values
+from usbgate.mqtt.values import INTERVAL, NEW_SENSORS, SWEPT, Values
 from usbgate.testing import AT
 
 BASE = "usbgate/home/leonardo"
@@ -171,6 +171,48 @@ class ConnectedTests(ValuesCase):
         self.run_on(1)
         payloads = [each.payload for each in self.publisher.take() if each.topic == f"{BASE}/20/TEMP"]
         self.assertEqual(payloads, [b"4"])
+
+
+class ManyTests(ValuesCase):
+    """
+    Many sensors.
+    """
+
+    def test_new_first(self) -> None:
+        """
+        When the broker is back, what is new does not wait for all the others.
+        """
+        for number in range(3 * SWEPT):
+            self.know(str(number), TEMP="1")
+        self.values.connected(self.publisher)
+        self.addCleanup(self.values.disconnected)
+        self.clock.advance(0)
+        self.assertLessEqual(len(self.taken()), 1 + 2 * SWEPT)
+        self.report("299", TEMP="2")
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.publisher.take()[0].topic, f"{BASE}/299/TEMP")
+        self.run_on(1)
+        self.assertEqual(self.taken()[f"{BASE}/298/TEMP"], "1")
+
+    def test_made_up(self) -> None:
+        """
+        A device that makes up ids, with a broker that takes nothing, fills no memory; what is known is published when
+        the broker goes on.
+        """
+        self.publisher = slow = SlowPublisher()
+        self.know("20", TEMP="1")
+        self.connect()
+        for number in range(NEW_SENSORS + 5):
+            self.gateway.publish(ReportEvent(f"made-up-{number}", "leonardo", None, AT, (("A", "1"),)))
+        self.report("20", TEMP="2")
+        self.taken()
+        calls = 0
+        while slow.waiting:
+            calls += 1
+            slow.waiting.popleft().callback(None)
+            self.clock.advance(INTERVAL)
+        self.assertLess(calls, 20)
+        self.assertEqual(self.taken()[f"{BASE}/20/TEMP"], "2")
 
 
 class ReportedTests(ValuesCase):

@@ -17,6 +17,8 @@ from zope.interface import implementer
 
 from usbgate.core.fieldline import format_number, format_time
 from usbgate.core.model import DeviceEvent, Event, Reading, ReportEvent
+from usbgate.core.reporters import FIELDS_OF_SENSOR
+from usbgate.core.sensors import SENSORS_REMEMBERED
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import IGateway, SensorSummary
 from usbgate.mqtt.interfaces import IPublisher, ISubscriber, Message
@@ -31,6 +33,9 @@ INTERVAL = 0.1
 # time at most, however many sensors report.
 TURN = 0.002
 PAUSE = 3.0
+
+# If more sensors have new values, all sensors are published instead: a device that makes up ids fills no memory.
+NEW_SENSORS = 2 * SENSORS_REMEMBERED
 
 # Of all sensors, so many are published between two looks at what is new.
 SWEPT = 100
@@ -100,9 +105,13 @@ class Values:
         if isinstance(event, ReportEvent):
             fields = self._new.get(event.sensor)
             if fields is None:
+                if len(self._new) >= NEW_SENSORS:
+                    self._new.clear()
+                    self.refresh()
+                    return
                 fields = self._new[event.sensor] = set()
-            for field, _ in event.values:
-                fields.add(field)
+            if len(fields) < FIELDS_OF_SENSOR:
+                fields.update(field for field, _ in event.values)
             self._start()
         elif isinstance(event, DeviceEvent):
             self._states[event.device] = event.state
