@@ -49,13 +49,15 @@ class PagesTests(SynchronousTestCase):
 
     def test_configuration(self) -> None:
         """
-        The configuration of the README is accepted.
+        The configuration of the README, all pieces together, is accepted.
         """
-        (text,) = re.findall(r"(?s)```toml\n(.*?)```", (ROOT / "README.md").read_text())
+        pieces = re.findall(r"(?s)```toml\n(.*?)```", (ROOT / "README.md").read_text())
         path = Path(self.mktemp())
-        path.write_text(text)
+        path.write_text("".join(pieces))
         settings = load(path, environ={})
         self.assertEqual(settings.sensors["20"].fields["VALUE"].unit, "°C")
+        assert settings.mqtt is not None
+        self.assertEqual(settings.mqtt.broker, "tcp:localhost:1883")
 
 
 def check_tests(case: SynchronousTestCase, page: str) -> int:
