@@ -54,7 +54,12 @@ INTERESTING = [
     "displaced: of the gone",
     "gone: one goes on",
     "gone: one too many",
+    "heard",
+    "heard: before others of its sensor",
+    "heard: joins",
+    "held again",
     "held back after a flap",
+    "held to its end",
     "join",
     "known by a report while it waits",
     "joined by others, not displaced",
@@ -94,6 +99,7 @@ class Ask(NamedTuple):
     max_age: float | None
     connection: int
     priority: Priority
+    when_heard: bool
 
 
 class HangUp(NamedTuple):
@@ -227,6 +233,7 @@ asks = st.builds(
     st.sampled_from([None, None, 4.0]),
     st.integers(0, 2),
     st.sampled_from([Priority.PERSON, *Priority]),
+    st.sampled_from([False, False, False, True]),
 )
 hang_ups = st.builds(HangUp, st.integers(0, 2), st.sampled_from(list(NETWORKS)))
 lines = st.builds(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from tests.support.connections import NETWORKS, Connection, of_most
 from usbgate.core import exchanges
-from usbgate.core.errors import Busy, Offline, RequestError, TimedOut
+from usbgate.core.errors import Busy, NotHeard, Offline, RequestError, TimedOut
 from usbgate.core.exchanges import Moves
 from usbgate.core.fieldline import join_fields
 from usbgate.core.holders import Holder, Holders
@@ -54,6 +54,7 @@ class Asker:
     connection: Connection
     number: int  # in the order of asking
     written: bool = False  # whether its own errand was on the wire while it waited
+    unanswered: int = 0  # messages, before it was held again
     ended: bool = False
 
 
@@ -186,6 +187,7 @@ class LinkBook:
         self.state = "starting"
         self._settled_at = math.inf
         self._lines: dict[str, list[Errand]] = {}
+        self._kept: dict[str, list[Asker]] = {}  # who waits until a sensor reports
         self._wire: dict[str, Message] = {}
         self._held: dict[str, Message] = {}  # on the wire when the link dropped, not yet forgotten
         self._shown_msg: set[str] = set()
@@ -203,6 +205,13 @@ class LinkBook:
         All askers that wait, by the model.
         """
         return [asker for line in self._lines.values() for errand in line for asker in errand.askers]
+
+    @property
+    def kept(self) -> list[Asker]:
+        """
+        All askers that wait until their sensors report.
+        """
+        return [asker for kept in self._kept.values() for asker in kept]
 
     def ask(self, asker: Asker, now: float) -> None:
         """
@@ -233,7 +242,9 @@ class LinkBook:
             asker.ended = True
         else:
             demand(not replies(moves), "§4.8 nothing is answered from memory here", moves)
-            if self.state == "offline":
+            if request.when_heard:
+                self._kept.setdefault(question.sensor, []).append(asker)
+            elif self.state == "offline":
                 failures[asker] = {Offline}
             elif (turn := self._make_room(asker, failures, now)) is None:
                 failures[asker] = {Busy}
@@ -250,7 +261,7 @@ class LinkBook:
                     joined = Errand(question, request, once, [asker], turn, asker.number)
                     line.insert(self._place(request), joined)
                 self._raise(joined, request.priority, now)
-            if self.state != "offline":
+            if self.state != "offline" and not request.when_heard:
                 self._spelled.setdefault((question.sensor, question.command.lower()), set()).add(question.command)
         demand(not moves.handed, "nothing was received", moves.handed)
         self._compare_failures(moves, failures)
@@ -328,7 +339,7 @@ class LinkBook:
         failures.update({other: self._codes(other) for other in newest.askers})
         self._lines[newest.question.sensor].remove(newest)
         self._close(newest.question.sensor)
-        left = [errand.turn[1:] for errand in in_all if errand is not newest]
+        left = [errand.turn[1:] for errand in in_all if errand is not newest and errand.turn[1] > -math.inf]
         return (priority, *min(left, default=turn[1:])) if which == "link" else turn
 
     def withdraw(self, askers: Sequence[exchanges.Asker[Asker]], now: float) -> None:
@@ -344,6 +355,9 @@ class LinkBook:
                 if not errand.askers and not (errand is line[0] and sensor in self._wire):
                     line.remove(errand)
             self._close(sensor)
+        for asker in [asker.waiter for asker in askers if asker.waiter in self.kept]:
+            self._keep_no_longer(asker)
+            failures[asker] = {TimedOut if asker.written else NotHeard}
         self._compare(self.pending.withdraw(askers, now), failures, now)
 
     def receive(self, lines: Sequence[tuple[Report, Message | None]], now: float, at: int) -> None:
@@ -412,6 +426,8 @@ class LinkBook:
             demand(not waiter.ended, "every asker ends once", waiter)
             waiter.ended = True
         demand(not expected, "§4.3 one answer goes to all that asked", expected)
+        for report, _ in lines:
+            self._release(report.sensor)
         self._compare_failures(moves, failures)
         self._write(moves, now)
         self._check(now)
@@ -469,7 +485,7 @@ class LinkBook:
         """
         Check that nothing is left.
         """
-        demand(not self.askers, "every asker ends", self.askers)
+        demand(not self.askers and not self.kept, "every asker ends", self.askers, self.kept)
         demand(self.pending.queues.in_flight == 0, "nobody is counted any more", self.pending.queues.in_flight)
         demand(self.pending.idle, "every lane is freed")
         demand(self.pending.deadline == math.inf, "nothing stays armed", self.pending.deadline)
@@ -496,6 +512,10 @@ class LinkBook:
                 if not errand.askers and not (errand is line[0] and sensor in self._wire):
                     line.remove(errand)
             self._close(sensor)
+        for asker in [asker for asker in self.kept if asker.deadline <= now]:
+            self._keep_no_longer(asker)
+            self.seen["held to its end"] += 1
+            failures[asker] = {TimedOut if asker.written else NotHeard}
         at_once: dict[tuple[int, float], Turn] = {}
         for sensor, message in sorted(self._wire.items(), key=lambda wired: wired[1].until):
             if message.until <= now:
@@ -507,9 +527,16 @@ class LinkBook:
                 errand.unanswered += 1
                 only_polls = all(asker.request.priority == Priority.POLL for asker in errand.askers)
                 retries = self.rules.retries.get(errand.question.command)
-                if not errand.askers or (
-                    errand.unanswered > retries if retries is not None else errand.once or only_polls
-                ):
+                again = errand.unanswered <= retries if retries is not None else not errand.once and not only_polls
+                if again:
+                    for asker in [asker for asker in errand.askers if asker.request.when_heard]:
+                        self.seen["held again"] += 1
+                        errand.askers.remove(asker)
+                        asker.unanswered = errand.unanswered
+                        self._kept.setdefault(sensor, []).append(asker)
+                    only_polls = all(asker.request.priority == Priority.POLL for asker in errand.askers)
+                    again = retries is not None or not only_polls
+                if not errand.askers or not again:
                     self.seen["poll not asked again"] += bool(errand.askers) and only_polls and not errand.once
                     self.seen["no more retries"] += bool(errand.askers) and retries is not None
                     failures.update({asker: {TimedOut} for asker in errand.askers})
@@ -525,6 +552,35 @@ class LinkBook:
                 message.forgotten = True
                 del self._held[sensor]
         return failures
+
+    def _keep_no_longer(self, asker: Asker) -> None:
+        sensor = asker.request.question.sensor
+        self._kept[sensor].remove(asker)
+        if not self._kept[sensor]:
+            del self._kept[sensor]
+
+    def _release(self, sensor: str) -> None:
+        """
+        Rule 12: what is held for a sensor that has reported is written before all others.
+        """
+        for asker in self._kept.pop(sensor, []):
+            question = asker.request.question
+            once = question.command in self.rules.once
+            line = self._lines.setdefault(sensor, [])
+            first = [errand for errand in line if errand.turn[1] == -math.inf]
+            if sensor in self._wire and line[0] not in first:
+                first.insert(0, line[0])
+            self._spelled.setdefault((sensor, question.command.lower()), set()).add(question.command)
+            if first and first[-1].question == question and not once:
+                first[-1].askers.append(asker)
+                asker.written |= sensor in self._wire and first[-1] is line[0]
+                self.seen["heard: joins"] += 1
+            else:
+                turn = self._turn(-math.inf, Priority.PERSON)
+                errand = Errand(question, asker.request, once, [asker], turn, asker.number, asker.unanswered)
+                line.insert(len(first), errand)
+                self.seen["heard"] += 1
+                self.seen["heard: before others of its sensor"] += line[-1].turn[1] > -math.inf
 
     def _codes(self, asker: Asker) -> set[type[RequestError]]:
         if asker.written:
@@ -616,7 +672,7 @@ class LinkBook:
             demand(all(send.tag != message.tag for message in self.messages), "no tag is used again", send)
         message = Message(question, send.tag, now, send.patience, now + send.patience)
         message.size = message_size(send.request, send.tag)
-        message.missed, message.behind = sensor in self._missed, self._is_behind(sensor)
+        message.missed, message.behind = self._is_silent(sensor), self._is_behind(sensor)
         self._buffered.append(message)
         self.messages.append(message)
         self._wire[sensor] = message
@@ -632,7 +688,8 @@ class LinkBook:
         Return whose the first question of a sensor is, and when it counts as asked.
         """
         priority, when, number = self._lines[sensor][0].turn
-        return priority, max(when, self._missed.get(sensor, (0, 0.0))[1]), number
+        until = self._missed.get(sensor, (0, 0.0))[1]
+        return priority, max(when, until) if when > -math.inf else when, number
 
     def _candidates(self, of_equals: Callable[[Iterable[bool]], bool] = all) -> list[str]:
         """
@@ -663,7 +720,13 @@ class LinkBook:
         return self._lines[sensor][0].turn[0] > Priority.PERSON
 
     def _is_behind(self, sensor: str) -> bool:
-        return sensor in self._missed or sensor in self._asked_unknown
+        return self._is_silent(sensor) or sensor in self._asked_unknown
+
+    def _is_silent(self, sensor: str) -> bool:
+        """
+        Return whether a sensor left its last message unanswered, and has not reported just now.
+        """
+        return sensor in self._missed and self._lines[sensor][0].turn[1] > -math.inf
 
     @property
     def _few_behind(self) -> bool:
@@ -689,7 +752,7 @@ class LinkBook:
         Return whether the next message to a sensor that does not answer leaves room for one like it to another sensor.
         """
         taken = sum(message.size for message in self._buffered if message.missed)
-        return sensor not in self._missed or not taken or ((self.rules.buffer or 0) - taken) // self._size(sensor) >= 2
+        return not self._is_silent(sensor) or not taken or ((self.rules.buffer or 0) - taken) // self._size(sensor) >= 2
 
     def _check_patience(self, send: Send) -> None:
         sensor = send.request.question.sensor
@@ -718,7 +781,7 @@ class LinkBook:
             self._held,
         )
         demand(pending.deadline > now, "a timer never spins", pending.deadline, now)
-        due = [asker.deadline for asker in self.askers]
+        due = [asker.deadline for asker in (*self.askers, *self.kept)]
         due += [message.until for message in [*self._wire.values(), *self._held.values()]]
         if self.state == "settling" and self._lines:
             due.append(self._settled_at)
@@ -797,6 +860,13 @@ class World:
         """
         return sorted((asker for book in self.links for asker in book.askers), key=lambda asker: asker.number)
 
+    @property
+    def kept(self) -> list[Asker]:
+        """
+        All askers that wait until their sensors report.
+        """
+        return [asker for book in self.links for asker in book.kept]
+
     def ask(
         self,
         link: int,
@@ -805,6 +875,7 @@ class World:
         max_age: float | None = None,
         connection: int = 0,
         priority: Priority = Priority.PERSON,
+        when_heard: bool = False,
     ) -> None:
         """
         Ask a device over one of the connections, as the gateway does.
@@ -815,7 +886,8 @@ class World:
         demand(self.holders.full == full, "§4.10 whether there are too many askers", self.askers)
         if full and asking.holder.askers:
             seen["askers: too many"] += 1
-            demand(any(asker.connection is asking for asker in self.askers), "§4.10 a newcomer is refused", asking)
+            waiting = [asker for book in self.links for asker in (*book.askers, *book.kept)]
+            demand(any(asker.connection is asking for asker in waiting), "§4.10 a newcomer is refused", asking)
             return
         fields = {
             "MSG": question.command,
@@ -824,11 +896,12 @@ class World:
             **dict(question.arguments),
         }
         line = join_fields(fields).encode()
-        request = Request(question, fields, line, "origin", "client", limit, max_age, priority=priority)
+        request = Request(question, fields, line, "origin", "client", limit, max_age, None, priority, when_heard)
         self.asked += 1
         self.links[link].ask(Asker(request, self.now, self.now + limit, asking, self.asked), self.now)
         surplus = self.holders.surplus()
-        demand(len(surplus) == max(0, len(self.askers) - self.limit), "§4.10 one too many is withdrawn", surplus)
+        # Those who were held had no place before, so there may be more than one too many.
+        demand(len(surplus) == (len(self.askers) > self.limit), "§4.10 one too many is withdrawn", surplus)
         if surplus:
             held = of_most(self.askers, lambda asker: None if asker.connection.gone else asker.connection)
             newest = max(asker.asked for asker in held)
@@ -843,8 +916,9 @@ class World:
         """
         connection %= len(self.connections)
         gone = self.connections[connection]
-        mine = [asker for asker in self.askers if asker.connection is gone]
-        others = [each for each in self.askers if each.connection.gone and each.connection.network == gone.network]
+        waiting = sorted((*self.askers, *self.kept), key=lambda asker: asker.number)
+        mine = [asker for asker in waiting if asker.connection is gone]
+        others = [each for each in waiting if each.connection.gone and each.connection.network == gone.network]
         room = max(0, self.gone_limit - len(others))
         surplus = self.holders.disconnected(gone.holder)
         demand([each.waiter for each in surplus] == mine[room:], "§4.10 so many go on", surplus, mine, others)
@@ -983,6 +1057,7 @@ class RandomWorld:
         self.hosts = chance.sample(list(NETWORKS), chance.choice([1, 3]))
         self.rude = chance.choice([0, 0, 0.05, 0.2])
         self.priorities = chance.choice([[Priority.PERSON], list(Priority), [Priority.PERSON, Priority.POLL]])
+        self.sleepers = chance.choice([0, 0, 0.2])
         self.eager = chance.choice([0.4, 0.4, 0.7])
         connections = [Connection(Holder(chance.choice(self.hosts))) for _ in range(chance.choice([1, 2, 3, 4, 8]))]
         self.world = World(
@@ -1036,7 +1111,8 @@ class RandomWorld:
             question = chance.choices(self.questions, self.weights)[0]
             max_age = chance.choice([0.0, 4.0]) if chance.random() < 0.3 else None
             priority = chance.choice(self.priorities)
-            world.ask(link, question, chance.choice(self.limits), max_age, chance.randrange(8), priority)
+            limit, who, when_heard = chance.choice(self.limits), chance.randrange(8), chance.random() < self.sleepers
+            world.ask(link, question, limit, max_age, who, priority, when_heard)
         elif what < self.eager + 0.1:
             if book.state in ("settling", "online"):
                 question = chance.choice(self.questions)

@@ -40,6 +40,7 @@ class Asker(Generic[W]):
         device: The name of the link over which it asks; empty before it waits.
         exchange: Where it waits; None before and after, and while it is held.
         held: Whether it waits until its sensor reports.
+        asked: If it is held, or was: a number that tells when it was asked, as that of an exchange.
         unanswered: How often its question was written and not answered before it was held again.
         sent: Whether its question was on the wire while it waited.
     """
@@ -52,6 +53,7 @@ class Asker(Generic[W]):
     device: str = field(default="", init=False)
     exchange: Exchange[W] | None = field(default=None, init=False)
     held: bool = field(default=False, init=False)
+    asked: int = field(default=0, init=False)
     unanswered: int = field(default=0, init=False)
     sent: bool = field(default=False, init=False)
 

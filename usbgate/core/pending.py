@@ -243,7 +243,7 @@ class PendingRequests(Generic[W]):
             if asker.exchange is not None:
                 self.queues.withdraw(asker, asker.exchange, moves.ended)
             elif asker.held:
-                self._end_held(asker, NotHeard(), moves)
+                self._end_held(asker, moves)
         return self._fill(moves, now)
 
     def cancel(self, asker: Asker[W], now: float) -> Moves[W]:
@@ -252,7 +252,7 @@ class PendingRequests(Generic[W]):
         """
         moves = self._begin(now)
         if asker.held:
-            self._end_held(asker, Cancelled(), moves)
+            self._end_held(asker, moves, Cancelled())
         return self._fill(moves, now)
 
     def stop(self, now: float) -> Moves[W]:
@@ -262,7 +262,7 @@ class PendingRequests(Generic[W]):
         moves = self._begin(now)
         self.queues.clear(Stopped, moves.ended)
         for asker in [asker for askers in self.queues.held.values() for asker in askers]:
-            self._end_held(asker, Stopped(), moves)
+            self._end_held(asker, moves, Stopped())
         for lane in self.queues.lanes.values():
             lane.until = FREE
         self.queues.lanes.clear()
@@ -283,7 +283,7 @@ class PendingRequests(Generic[W]):
             if asker.exchange is not None:
                 self.queues.withdraw(asker, asker.exchange, moves.ended)
             else:
-                self._end_held(asker, TimedOut() if asker.sent else NotHeard(), moves)
+                self._end_held(asker, moves)
         while (reserved := self._reserved.first()) and reserved[0] <= now:
             self._give_up(reserved[1], moves)
         self.bound = self.deadline
@@ -308,9 +308,10 @@ class PendingRequests(Generic[W]):
                 self.queues.release(asker)
                 self.queues.add_first(asker, self._matching.asked(asker.request.question))
 
-    def _end_held(self, asker: Asker[W], error: RequestError, moves: Moves[W]) -> None:
+    def _end_held(self, asker: Asker[W], moves: Moves[W], error: RequestError | None = None) -> None:
         self.queues.release(asker)
-        moves.ended.append((error, (asker,)))
+        del asker.holder.askers[asker]
+        moves.ended.append((error or (TimedOut() if asker.sent else NotHeard()), (asker,)))
 
     def _give_up(self, lane: Lane[W], moves: Moves[W]) -> None:
         # Patience has expired. No asker's limit has, or it would have ended before.

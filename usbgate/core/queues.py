@@ -108,18 +108,18 @@ class Queues(Generic[W]):
         """
         asker.device = self._device
         asker.held = True
+        asker.asked = asker.asked or self._turns.new(-inf, Priority.PERSON)[2]
         asker.holder.askers[asker] = None
         self.held.setdefault(asker.request.question.sensor, []).append(asker)
 
     def release(self, asker: Asker[W]) -> None:
         """
-        Hold an asker no longer.
+        Hold an asker no longer; it ends, or waits for its question.
         """
         sensor = asker.request.question.sensor
         self.held[sensor].remove(asker)
         if not self.held[sensor]:
             del self.held[sensor]
-        del asker.holder.askers[asker]
         asker.held = False
 
     def add_first(self, asker: Asker[W], once: bool) -> None:
@@ -135,13 +135,13 @@ class Queues(Generic[W]):
         question = asker.request.question
         lane = self.lanes.get(question.sensor)
         if lane is None:
-            lane = self.lanes[question.sensor] = Lane(question.sensor, asker.known)
+            lane = self.lanes[question.sensor] = Lane(question.sensor, known=True)
         ahead = [exchange for exchange in lane.queue if exchange.on_wire or exchange.turn[1] == -inf]
         if ahead and ahead[-1].question == question and not once:
             exchange = ahead[-1]
         else:
-            turn = self._turns.new(-inf, asker.request.priority)
-            exchange = Exchange(question, asker.request, lane, turn, once, turn[2])
+            turn = self._turns.new(-inf, Priority.PERSON)
+            exchange = Exchange(question, asker.request, lane, turn, once, asker.asked)
             exchange.unanswered = asker.unanswered
             lane.queue.insert(len(ahead), exchange)
             self.waiting += 1
@@ -155,7 +155,8 @@ class Queues(Generic[W]):
         Let those askers of a question wait for the next report of its sensor who were held before.
         """
         for asker in [asker for asker in exchange.askers if asker.request.when_heard]:
-            exchange.leave(asker)
+            del exchange.askers[asker]
+            asker.exchange = None
             self.in_flight -= 1
             asker.unanswered = exchange.unanswered
             self.hold(asker)

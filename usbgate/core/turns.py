@@ -76,11 +76,9 @@ class Turns(Generic[W]):
         Let the first question of a lane wait for its turn.
         """
         order = lane.queue[0].turn
-        missed = self.missed.get(lane.sensor) if self.missed else None
-        if order[1] == -inf:  # its sensor has just reported
-            missed = None
-            behind = False
-        elif missed is not None and missed.until > order[1]:
+        # Of a sensor that has just reported (-inf), it does not matter what it has left unanswered.
+        missed = self.missed.get(lane.sensor) if self.missed and order[1] > -inf else None
+        if missed is not None and missed.until > order[1]:
             order = order[0], missed.until, order[2]
         lane.silent = missed is not None
         behind = lane.silent or not lane.known
