@@ -150,7 +150,7 @@ class Device:
 
     def _asked(self, fields: dict[str, str]) -> None:
         world = self._world
-        demand(not {"MAXAGE", "TIMEOUT", "DEV"} & fields.keys(), "§2 what is never sent to a device", fields)
+        demand(not {"MAXAGE", "TIMEOUT", "WHEN", "DEV"} & fields.keys(), "§2 what is never sent to a device", fields)
         demand(("TAG" in fields) == self.rules.tags, "§2 a device gets usbgate's own tag, or none", fields)
         arguments = frozenset((k, v) for k, v in fields.items() if k not in ("MSG", "ID", "ORIGIN", "TAG"))
         asked = world.asked[fields["ORIGIN"]]

@@ -141,6 +141,9 @@ class Peer:
             fields["TIMEOUT"] = f"{timeout:g}"
         if draw.random() < 0.15:
             fields["MAXAGE"] = "5"
+        if draw.random() < 0.1:
+            fields["WHEN"] = "heard"
+            fields.setdefault("TIMEOUT", f"{timeout:g}")
         if draw.random() < 0.2:
             fields["DEV"] = draw.choice([device.name for device in world.devices] * 3 + ["nowhere"])
         self._ask(fields, frozenset(arguments.items()), timeout, word)
