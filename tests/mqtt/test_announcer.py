@@ -218,7 +218,7 @@ class AnnouncerTests(SynchronousTestCase):
     def test_earlier_run(self) -> None:
         """
         What an earlier run announced stays though its sensor has not reported yet; commands that are configured no
-        longer do not, nor do sensors that are another one since.
+        longer do not. A sensor that this run announced, and has forgotten since, is removed.
         """
         self.gateway.presented = {"20": SensorSettings(commands=(Button("On", "ON"),))}
         self.report("20", TEMP="21.5")
@@ -234,6 +234,22 @@ class AnnouncerTests(SynchronousTestCase):
         self.gateway.known_sensors = []
         self.announcer.refresh()
         self.assertIn(("usbgate__home__20", []), self.announced())
+
+    def test_replaced(self) -> None:
+        """
+        A sensor that is another one now is removed, also if that became so in an earlier run.
+        """
+        self.report("20", TEMP="21.5")
+        self.report("NEW", TEMP="21.5")
+        self.announced()
+        self.gateway.replace("20", "NEW", "me")
+        self.announcer.refresh()
+        self.assertEqual(self.announced(), [("usbgate__home__NEW", [])])
+        self.receive(DISCOVERY.topic("usbgate__home__NEW"), b'{"components": {}}')
+        self.assertEqual(self.announced(), [("usbgate__home__NEW", [])])
+        self.gateway.undo_replacement("20", "me")
+        self.report("NEW", TEMP="21.5")
+        self.assertEqual(self.announced(), [("usbgate__home__NEW", ["sensor_TEMP"])])
 
     def test_fields_of_earlier_runs(self) -> None:
         """

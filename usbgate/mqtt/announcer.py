@@ -274,12 +274,13 @@ class Announcer:
         return self._discovery.gateway_message([each.name for each in self._queries.devices()])
 
     def _sensor_payload(self, sensor: str, before: Mapping[str, _Component]) -> Payload | None:
-        if not self._is_wanted(sensor):
+        is_another = any(each.successor == sensor for each in self._queries.replacements())
+        if is_another or not self._is_wanted(sensor):
             return {}
         settings = self._queries.sensor_settings().get(sensor)
         known = self._queries.sensor(sensor)
         if known is None and settings is None:
-            # One of an earlier run, which may report again; or one of this run, which is another one now.
+            # One of an earlier run, which may report again; or one of this run, which was forgotten.
             return {} if sensor in self._shown else None
         settings = settings or _UNCONFIGURED
         device = known.device if known is not None else self._only_device(settings)
