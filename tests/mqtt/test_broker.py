@@ -37,8 +37,9 @@ class Listing:
     A subscriber that lists its calls.
     """
 
-    def __init__(self, *filters: str) -> None:
+    def __init__(self, *filters: str, retained: Sequence[str] = ()) -> None:
         self.filters: Sequence[str] = filters
+        self.retained = retained
         self.calls: list[object] = []
         self.messages: list[Message] = []
 
@@ -237,6 +238,25 @@ class ConnectedTests(BrokerCase):
             await client.stopService()
         finally:
             broker.resume()
+
+    async def test_retained(self) -> None:
+        """
+        What is retained comes only for those who ask for it, and after `connected`, however much it is.
+        """
+        broker = shared_mosquitto()
+        peer = self.peer(broker)
+        topics = [f"{self.name}/{number}" for number in range(1200)]
+        for topic in topics[1:]:
+            peer.client.publish(topic, "x", 0, True)
+        peer.publish(topics[0], "x", retain=True)
+        listing = Listing(self.topics.ask, retained=[f"{self.name}/+"])
+        calls: list[int] = []
+        self.patch(listing, "connected", lambda publisher: calls.append(len(listing.messages)))
+        await self.connected(broker.endpoint, listing)
+        await until(lambda: len(listing.messages) == len(topics))
+        self.assertEqual(calls, [0])
+        self.assertEqual({each.topic for each in listing.messages}, set(topics))
+        self.assertTrue(all(each.retained for each in listing.messages))
 
 
 class OldConnectedTests(ConnectedTests):

@@ -171,6 +171,7 @@ class Recording:
     """
 
     filters: Sequence[str] = ("a/+",)
+    retained: Sequence[str] = ()
 
     def __init__(self) -> None:
         self.calls: list[object] = []

@@ -96,7 +96,8 @@ class Announcer:
             changed: Called with a sensor whose message is another one than before: until its values are published
                 again, Home Assistant shows them as unavailable.
         """
-        self.filters: Sequence[str] = (discovery.filter, discovery.birth)
+        self.filters: Sequence[str] = (discovery.birth,)
+        self.retained: Sequence[str] = (discovery.filter,)
         self._reactor = reactor
         self._queries = gateway.queries
         self._subscribe = gateway.subscribe

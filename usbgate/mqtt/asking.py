@@ -95,6 +95,7 @@ class Asking:
             per_second: The most questions in a second, on average, of all clients of the broker.
         """
         self.filters: Sequence[str] = (topics.ask,)
+        self.retained: Sequence[str] = ()
         self.refused = 0
         self._reactor = reactor
         self._gateway = gateway

@@ -96,7 +96,8 @@ class MqttClient(Service):
         login = self._login()
         self._availability = login.will
         filters = [login.will, *(each for subscriber in self._subscribers for each in subscriber.filters)]
-        return Connection(self._reactor, login, list(dict.fromkeys(filters)), self)
+        retained = [each for subscriber in self._subscribers for each in subscriber.retained]
+        return Connection(self._reactor, login, list(dict.fromkeys(filters)), retained, self)
 
     def status(self) -> BrokerStatus:
         """
@@ -186,7 +187,7 @@ class MqttClient(Service):
         if message.topic == self._availability and message.payload != b"online" and self._repair is None:
             self._repair = self._reactor.callLater(REPAIR, self._say_online)
         for each in self._subscribers:
-            if any(topic_matches_sub(pattern, message.topic) for pattern in each.filters):
+            if any(topic_matches_sub(pattern, message.topic) for pattern in (*each.filters, *each.retained)):
                 self._call(each.received, message)
 
     def _say_online(self) -> None:

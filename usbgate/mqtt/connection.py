@@ -112,18 +112,26 @@ class Connection(Protocol):
     """
 
     def __init__(
-        self, reactor: IReactorTime, login: Login, filters: Sequence[str], listener: IConnectionListener
+        self,
+        reactor: IReactorTime,
+        login: Login,
+        filters: Sequence[str],
+        retained: Sequence[str],
+        listener: IConnectionListener,
     ) -> None:
         """
         Args:
             reactor: For time limits and later turns.
             login: Who connects.
             filters: What to subscribe to.
+            retained: What to subscribe to once it is ready, also for what is retained.
             listener: Whom to call.
         """
         self._reactor = reactor
         self._login = login
         self._filters = filters
+        self._retained = retained
+        self._subscribing: dict[int | None, Sequence[str]] = {}  # filters by message id
         self._listener = listener
         self._ending: tuple[Ending, str] | None = None
         self.outgoing = Outgoing(self._send)
@@ -277,14 +285,16 @@ class Connection(Protocol):
         outgoing = self.outgoing
         outgoing.window = min(outgoing.window, getattr(said, "ReceiveMaximum", outgoing.window))
         outgoing.largest = getattr(said, "MaximumPacketSize", outgoing.largest)
+        # A retained command must not be carried out again and again, nor pass for one that was just sent.
+        self._subscribe(self._filters, 1, SubscribeOptions.RETAIN_DO_NOT_SEND)
+
+    def _subscribe(self, filters: Sequence[str], qos: int, retained: int) -> None:
         if self._login.v5:
-            # A retained command must not be carried out again and again, nor pass for one that was just sent.
-            options = SubscribeOptions(
-                qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND
-            )
-            self._codec.subscribe([(each, options) for each in self._filters])
+            options = SubscribeOptions(qos=qos, retainAsPublished=True, retainHandling=retained)
+            _, message = self._codec.subscribe([(each, options) for each in filters])
         else:
-            self._codec.subscribe([(each, 1) for each in self._filters])
+            _, message = self._codec.subscribe([(each, qos) for each in filters])
+        self._subscribing[message] = filters
 
     def _remedy(self, code: int) -> str:
         if code == UNSUPPORTED_VERSION and self._login.v5:
@@ -296,13 +306,16 @@ class Connection(Protocol):
         return ""
 
     def _suback(self, codec: object, data: object, mid: int, reasons: Sequence[ReasonCode], said: object) -> None:
-        for each, reason in zip(self._filters, reasons, strict=False):
+        for each, reason in zip(self._subscribing.pop(mid, ()), reasons, strict=False):
             if reason.is_failure:
                 self._listener.message_refused(each, f"to be read: {reason}")
         if not self._ready:
             self._ready = True
             self._limit.cancel()
             self._listener.connection_ready(self)
+            if self._retained:
+                # With QoS 1, mosquitto would drop all but the first thousand.
+                self._subscribe(self._retained, 0, SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE)
 
     def _disconnected(self, codec: object, data: object, flags: Any, reason: ReasonCode, said: object) -> None:
         if self._ending is not None or self._closing:

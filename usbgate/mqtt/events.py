@@ -29,6 +29,7 @@ class EventTopics:
     """
 
     filters: Sequence[str] = ()
+    retained: Sequence[str] = ()
 
     def __init__(self, gateway: IGateway, topics: Topics, wall: Callable[[], int]) -> None:
         """

@@ -80,15 +80,16 @@ class ISubscriber(Interface):
     """
 
     filters: Sequence[str] = Attribute("The topic filters that it subscribes to at each connection.")
+    retained: Sequence[str] = Attribute("Others, of which it also gets what is retained, after `connected`.")
 
     def connected(publisher: IPublisher) -> None:
         """
-        The broker is connected, and the subscriptions are made.
+        The broker is connected, and the subscriptions to `filters` are made.
         """
 
     def received(message: Message) -> None:
         """
-        A message for one of the filters.
+        A message for one of the filters, also of `retained`.
         """
 
     def disconnected() -> None:

@@ -52,6 +52,7 @@ class Values:
 
     log = Logger()
     filters: Sequence[str] = ()
+    retained: Sequence[str] = ()
 
     def __init__(self, reactor: IReactorTime, wall: Callable[[], int], gateway: IGateway, topics: Topics) -> None:
         """
