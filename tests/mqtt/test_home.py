@@ -131,3 +131,19 @@ class HomeTests(SynchronousTestCase):
                 self.received(peer, topic, event_type=event_type, sensor="98")
         late = self.connect(EVENTS, own)
         self.assertEqual((late.payloads(EVENTS), late.payloads(own)), ([], []))
+
+    def test_discovery(self) -> None:
+        """
+        The gateway and the sensors are announced to Home Assistant, again when it starts, and when somebody else has put
+        something into a message.
+        """
+        topics = [f"homeassistant/device/usbgate__demo{each}/config" for each in ("", "__20", "__2")]
+        peer = self.connect("homeassistant/#")
+        eventually(lambda: all(peer.payloads(topic) for topic in topics), "the home is announced")
+        before = [peer.payloads(topic)[-1] for topic in topics]
+        peer.publish(topics[1], "{}", retain=True)
+        peer.publish("homeassistant/status", "online")
+        eventually(lambda: all(len(peer.payloads(topic)) > 1 for topic in topics), "the home is announced again")
+        eventually(lambda: [peer.payloads(topic)[-1] for topic in topics] == before, "the messages are the same")
+        button = json.loads(before[2])["components"]["button_Test_20the_20alarm"]
+        self.assertEqual(button["command_topic"], ASK)
