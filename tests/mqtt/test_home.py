@@ -134,8 +134,8 @@ class HomeTests(SynchronousTestCase):
 
     def test_discovery(self) -> None:
         """
-        The gateway and the sensors are announced to Home Assistant, again when it starts, and when somebody else has put
-        something into a message.
+        The gateway and the sensors are announced to Home Assistant, and again when it starts, or when somebody else has
+        changed a message.
         """
         topics = [f"homeassistant/device/usbgate__demo{each}/config" for each in ("", "__20", "__2")]
         peer = self.connect("homeassistant/#")
