@@ -437,8 +437,9 @@ class CookieTests(AccessCase):
 
     async def test_recorded(self) -> None:
         """
-        Who logs in and out is recorded, and who fails to.
+        Who logs in and out is recorded, and who fails to, once, also if it may read without a token.
         """
+        self.authority.change_rules([Rule(Role.READ, [ip_network("127.0.0.0/8")])])
         _, cookie = await self.log_in("secret-read")
         sent = {"Cookie": cookie.partition("; ")[0]}
         for _ in range(2):  # the second time, there is no session any more

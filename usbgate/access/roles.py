@@ -76,9 +76,7 @@ class Access:
             Denied: It does not.
         """
         if self.refusal is not None:
-            wrong = Unauthenticated(self.refusal, "no such token", role.spelled)
-            wrong.is_recorded = True  # by `Failures`
-            raise wrong
+            raise Unauthenticated(self.refusal, "no such token", role.spelled, is_recorded=True)  # by `Failures`
         if self.role < role:
             text = f"this requires the role {role.spelled}"
             if self.token is None:

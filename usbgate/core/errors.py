@@ -108,10 +108,11 @@ class Denied(RequestError):
         reason: str | None = None,
         role: str | None = None,
         sensor: str | None = None,
+        is_recorded: bool = False,
     ) -> None:
         self.role = role
         self.sensor = sensor
-        self.is_recorded = False
+        self.is_recorded = is_recorded
         super().__init__(text, reason)
 
 

@@ -142,7 +142,7 @@ class Credentials:
     async def _check(self, access: Access, host: str) -> None:
         if access.refusal is not None:
             await deferLater(self._reactor, self._authority.failures.delay(host))
-            raise Unauthenticated(access.refusal, "no such token")
+            raise Unauthenticated(access.refusal, "no such token", is_recorded=True)  # by `Failures`
 
     def without_token(self, request: Any) -> Access:
         """
