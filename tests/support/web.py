@@ -43,6 +43,7 @@ class Reply(NamedTuple):
     code: int
     headers: Headers
     body: bytes
+    phrase: str
 
     @property
     def json(self) -> Any:
@@ -203,7 +204,7 @@ class WebTestCase(TestCase):
         url = f"http://127.0.0.1:{self.port}{path}"
         body = None if data is None else Body(data)
         response: Any = await self.agent.request(method.encode(), url.encode(), all_headers, body)
-        return Reply(response.code, response.headers, await readBody(response))
+        return Reply(response.code, response.headers, await readBody(response), response.phrase.decode())
 
     async def get(self, path: str, **how: Any) -> Any:
         """

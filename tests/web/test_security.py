@@ -82,6 +82,8 @@ class GuardTests(WebTestCase):
         for path in ("/", "/api/v1/sensors", "/api/v1/events", "/healthz", "/metrics", "/nix"):
             code, kind, _ = await self.problem("GET", path, headers={"Host": "evil.example:8080"})
             self.assertEqual((code, kind), (421, "denied"), path)
+        reply = await self.call("GET", "/", headers={"Host": "evil.example"})
+        self.assertEqual(reply.phrase, "Misdirected Request")
         for host in ("house.example", "localhost:8080", "[::1]:8080"):
             self.assertEqual((await self.call("GET", "/healthz", headers={"Host": host})).code, 200)
 

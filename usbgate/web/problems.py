@@ -121,6 +121,6 @@ def start_response(request: Any, status: int, content_type: str, length: int, he
     """
     Set the status and the headers of a response whose body has this many bytes.
     """
-    request.setResponseCode(status)
+    request.setResponseCode(status, HTTPStatus(status).phrase.encode())  # Twisted does not know all of them
     for name, value in {"Content-Type": content_type, "Content-Length": str(length), **headers}.items():
         request.setHeader(name, value)
