@@ -274,7 +274,7 @@ class GuardTests(WebTestCase):
         """
         An idle connection is closed after a while, and nothing is logged.
         """
-        self.web.site.timeOut = 0.05
+        self.web.site.timeOut = 0.3
         logged: list[Any] = []
         observer: Any = logged.append
         globalLogPublisher.addObserver(observer)
