@@ -256,7 +256,8 @@ class StartTests(TestCase):
 
     def test_detached(self) -> None:
         """
-        The daemon has nothing of the client that started it: session, folder, streams and locks are its own.
+        The daemon has nothing of the client that started it: session, folder, streams and locks are its own. Other
+        users can read none of its files.
         """
         self.start_client()
         self.assertEqual(self.results()[0][0], 0)
@@ -268,6 +269,27 @@ class StartTests(TestCase):
         self.assertEqual(files["0"], "/dev/null")
         self.assertEqual({files["1"], files["2"]}, {str(self.state / "usbgate.log")})
         self.assertNotIn(str(self.state / "start.lock"), files.values())
+        for path in (self.state, self.state / "start.lock", self.state / "usbgate.log"):
+            self.assertEqual(path.stat().st_mode & 0o7, 0, path)
+
+    def test_link(self) -> None:
+        """
+        Whoever starts it follows no link that another user has made.
+        """
+        self.state.mkdir(parents=True)
+        victim = self.state.parent / "victim"
+        other = os.geteuid() + 1
+        self.patch(os, "geteuid", lambda: other)
+        for name in ("usbgate.log", "start.lock"):
+            link = self.state / name
+            link.symlink_to(victim)
+            if link.lstat().st_uid == 0:
+                os.lchown(link, other + 1, -1)
+            starter = DaemonStarter(self.state, (sys.executable, "-c", ""), {})
+            error = self.assertRaises(NoDaemon, starter.reach, ("127.0.0.1", self.port))
+            self.assertRegex(str(error), f"cannot be started: .*/{name} is a link that another user, ")
+            link.unlink()
+        self.assertFalse(victim.exists())
 
     def test_dies(self) -> None:
         """

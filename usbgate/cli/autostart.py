@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -107,7 +108,9 @@ class DaemonStarter:
         deadline = time.monotonic() + within
         try:
             self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            attempt = open(self.state / "start.lock", "a+b")  # noqa: SIM115  # closed below
+            lock = self.state / "start.lock"
+            self._check_links(self.state, lock, self._log)
+            attempt = open(lock, "a+b", opener=partial(os.open, mode=0o600))  # noqa: SIM115  # closed below
         except OSError as error:
             raise NoDaemon(
                 f"no daemon listens on {spell(address)}, and none can be started:"
@@ -144,6 +147,13 @@ class DaemonStarter:
                 return
             time.sleep(POLL)
         raise NoDaemon(f"the daemon exited before it answered: {self._last_line()}")
+
+    def _check_links(self, *paths: Path) -> None:
+        from usbgate.daemon.links import foreign_link
+
+        for path in paths:
+            if reason := foreign_link(path):
+                raise NoDaemon(f"the daemon cannot be started: {reason}")
 
     def _reach_in_turn(self, address: Address, attempt: IO[bytes], deadline: float) -> Connection:
         waited = False
@@ -195,7 +205,7 @@ class DaemonStarter:
     def _spawn(self) -> subprocess.Popen[bytes]:
         try:
             # The log also gets what the daemon prints before it opens the log.
-            with open(self._log, "ab") as log:
+            with open(self._log, "ab", opener=partial(os.open, mode=0o640)) as log:  # as the daemon makes it
                 return subprocess.Popen(
                     self.arguments,
                     stdin=subprocess.DEVNULL,
