@@ -10,6 +10,7 @@ import socket
 from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SkipTest
 
@@ -219,6 +220,37 @@ class TopTests(PageCase):
         page = self.show()
         self.refetch(page)
         expect(page.locator(".notice.uncompared")).to_contain_text("is “nan”, which can’t be compared")
+
+    def test_offer(self) -> None:
+        """
+        A sensor that may have a new id is offered with a button, or, to who may not say so, with the command; the offer
+        is gone once it is accepted, and a refusal is shown.
+        """
+        page = self.show()
+        offer = {"sensor": "20", "successor": "31", "device": "arduino"}
+        offer |= {"since": "2013-03-11T21:02:10.123Z", "first": "2013-03-11T21:31:00.000Z"}
+        replies: list[dict[str, Any]] = [
+            {"status": 404, "json": {"code": "unknown", "reason": "no such sensor"}},
+            {"json": offer},
+        ]
+        page.route("**/api/v1/replacements", lambda route: route.fulfill(json={"replacements": [], "offers": [offer]}))
+        page.route("**/api/v1/sensors/20/replace", lambda route: route.fulfill(**replies.pop(0)))
+        self.addCleanup(page.unroute_all)
+        self.addCleanup(page.evaluate, "import('./store.js').then(({ store }) => { store.role = 'command' })")
+        self.refetch(page)
+        offers = page.locator("#offers")
+        expect(offers).to_contain_text("bedroom temperature (20) has not reported since")
+        expect(offers).to_contain_text("usbgate replace 20 31")
+        button = offers.get_by_role("button", name="31 is bedroom temperature (20)")
+        expect(button).to_be_hidden()
+        page.evaluate("import('./store.js').then(({ store }) => { store.role = 'admin' })")
+        self.refetch(page)
+        button.click()
+        expect(offers.locator(".problem")).to_have_text("usbgate does not know this sensor.")
+        page.unroute("**/api/v1/replacements")
+        button.click()
+        expect(offers).to_be_empty()
+        self.assertEqual(replies, [])
 
     def test_device(self) -> None:
         """

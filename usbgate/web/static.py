@@ -39,6 +39,7 @@ TYPES: Mapping[str, str] = {
             "login.js",
             "marks.js",
             "memory.js",
+            "offers.js",
             "overview.js",
             "pastalarms.js",
             "range.js",

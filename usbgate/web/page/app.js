@@ -4,6 +4,7 @@ import { Alarms, Notices } from "./alarms.js";
 import { el, icon, setAttribute, setText } from "./dom.js";
 import { logOut, loginForm, session } from "./login.js";
 import { choice, remember } from "./memory.js";
+import { Offers } from "./offers.js";
 import { Overview } from "./overview.js";
 import { AlarmsView } from "./pastalarms.js";
 import { SensorView } from "./sensor.js";
@@ -14,8 +15,8 @@ import { otherLanguage, language, preferredLanguage, setLanguage, t } from "./wo
 
 const THEMES = ["auto", "light", "dark"];
 
-const [top_, main, bottom, announcement, skip, alarmRegion, noticeRegion] = [
-  ...["top", "main", "bottom", "announcement", "skip", "alarms", "notices"],
+const [top_, main, bottom, announcement, skip, alarmRegion, noticeRegion, offerRegion] = [
+  ...["top", "main", "bottom", "announcement", "skip", "alarms", "notices", "offers"],
 ].map((id) => document.getElementById(id));
 
 let view = null;
@@ -135,6 +136,7 @@ function showAll() {
   notices.shown.clear();
   alarms.update();
   notices.update();
+  offers.update();
   open();
 }
 
@@ -142,6 +144,7 @@ setLanguage(choice("language", ["en", "fr"]) ?? preferredLanguage());
 paint();
 const alarms = new Alarms(alarmRegion);
 const notices = new Notices(noticeRegion);
+const offers = new Offers(offerRegion);
 showAll();
 skip.addEventListener("click", (event) => {
   event.preventDefault();
@@ -166,6 +169,7 @@ async function begin() {
     main.querySelector("input").focus();
     return;
   }
+  store.role = user?.role ?? null;
   showConnection();
   store.start();
 }

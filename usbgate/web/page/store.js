@@ -21,6 +21,8 @@ class Store extends Listeners {
     this.devices = new Map();
     this.alarms = new Map();
     this.uncompared = [];
+    this.offers = [];
+    this.role = null; // of who uses the page
     this.database = { state: "connected", backlog: 0, behind: false };
     this.version = "";
     this.loaded = false;
@@ -124,7 +126,8 @@ class Store extends Listeners {
         await this.latest(async () => {
           const { devices } = await get("devices");
           const { alarms } = await get("alarms");
-          return { devices, alarms, status: await get("status") };
+          const { offers } = await get("replacements");
+          return { devices, alarms, offers, status: await get("status") };
         }),
       );
     } catch (problem) {
@@ -152,12 +155,13 @@ class Store extends Listeners {
     this.emit("sensors");
   }
 
-  setRest({ devices, alarms, status: { store, uncompared, version } }) {
+  setRest({ devices, alarms, offers, status: { store, uncompared, version } }) {
     this.devices = new Map(devices.map((device) => [device.name, device]));
     this.alarms = new Map(alarms.map((alarm) => [alarm.id, alarm]));
     const behind = store.oldest !== null && this.now() - Date.parse(store.oldest) > BEHIND;
     this.database = { state: store.state, backlog: store.backlog, behind };
     this.uncompared = uncompared;
+    this.offers = offers;
     this.version = version;
     this.emit("alarms");
     this.emit("state");
@@ -178,6 +182,15 @@ class Store extends Listeners {
     const alarm = await post(`alarms/${encodeURIComponent(id)}/acknowledge`, by ? { by } : {});
     // An event that arrived meanwhile is newer.
     if (before === this.eventCount) this.receive("alarm", alarm);
+  }
+
+  /** Say that a sensor has a new id. Fails with a Problem. */
+  async replace(id, successor) {
+    await post(`${sensorPath(id)}/replace`, { successor });
+    this.offers = this.offers.filter((offer) => offer.sensor !== id && offer.successor !== successor);
+    this.emit("state");
+    await this.refresh(true);
+    this.emit("gap"); // the history of the sensor is another one
   }
 
   // Events.
