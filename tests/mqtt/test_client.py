@@ -471,6 +471,23 @@ class AwayTests(ClientCase):
         self.assertEqual(len(self.broker.transports), connections + 2)
         self.assertEqual(lines[1:], ["the broker tcp:broker:1883 is not connected: the broker closed the connection"])
 
+    def test_restarts(self) -> None:
+        """
+        A broker that restarts often is not taken for another client, and is found soon each time; each time is logged.
+        """
+        with capturedLogs() as logs:
+            for _ in range(4):
+                self.ready()
+                self.clock.advance(1)
+                self.broker.up = False
+                self.broker.lose()
+                self.clock.advance(1.1)
+                self.broker.up = True
+                self.clock.advance(2)
+        lines = [formatEvent(event) or "" for event in logs]
+        self.assertEqual(len(lines), 12, lines)
+        self.assertFalse([line for line in lines if "same id" in line])
+
     def test_taken_over(self) -> None:
         """
         A client with the same id has taken the connection over: that is logged, and no attempt is made any more.

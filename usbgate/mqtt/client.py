@@ -150,6 +150,7 @@ class MqttClient(Service):
 
     def _attempt_failed(self, failure: Failure) -> None:
         if not self._stopping:
+            self._brief = 0  # the broker is away, and threw nobody out
             self._away(Ending.LOST, spell_error(failure))
 
     def connection_ready(self, connection: Connection) -> None:
