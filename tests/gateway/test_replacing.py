@@ -212,6 +212,27 @@ class ReplacingTests(GatewayCase):
         self.assertEqual([each.successor for each in self.kept[-1]], ["31"])
         self.assertEqual([(each.sensor, each.value) for each in self.gateway.queries.last(None, None)], [("20", 5.0)])
 
+    def test_made_before(self) -> None:
+        """
+        A replacement that is made before the database is reached is not replaced by what that has.
+        """
+        row = ReplacementRecord(WALL, "20", "40", "leonardo", "replaced", 0, "me", True)
+        self.store.add([row])
+        self.gateway.keep_replacements(None, self.keep)
+        self.replace()
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
+        self.assertEqual([each.successor for each in self.queries.replacements()], ["31"])
+
+    def test_restored_on_a_full_disk(self) -> None:
+        """
+        What the database has counts even if it can't be kept.
+        """
+        self.store.add([ReplacementRecord(WALL, "20", "31", "leonardo", "replaced", 0, "me", True)])
+        self.gateway.keep_replacements(None, lambda _: fail(OSError(28, "No space left on device")))
+        self.successResultOf(Deferred.fromCoroutine(self.gateway.restore()))
+        self.receive(("31", "7"))
+        self.assertEqual(self.last()["20"], 7.0)
+
     def test_history(self) -> None:
         """
         What the successor sent since the sensor fell silent belongs to the sensor's history, pages and aggregates.

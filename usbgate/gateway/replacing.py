@@ -83,10 +83,15 @@ class Replacing:
             return
         found = await stored()
         async with self._lock:
-            if self._is_lost and found:
+            if not self._is_lost or not found:
+                return
+            try:
                 await self._change(Replacements(found))
-                self.log.info("took over {count} replacement(s) of sensors from the database", count=len(found))
-            self._is_lost = False
+            except Failed as error:
+                self.log.warn("{count} replacement(s) of sensors: {reason}", count=len(found), reason=error.text)
+                self._take_over(Replacements(found))
+            self._changed()
+            self.log.info("took over {count} replacement(s) of sensors from the database", count=len(found))
 
     async def replace(self, sensor: str, successor: str, who: str) -> Replacement:
         """
@@ -151,6 +156,7 @@ class Replacing:
             await self._keep(list(changed))
         except OSError as error:
             raise Failed(f"this cannot be kept in the state folder: {error.strerror or error}") from None
+        self._is_lost = False
         self._take_over(changed)
 
     def _take_over(self, changed: Replacements) -> None:
