@@ -221,6 +221,25 @@ class TopTests(PageCase):
         self.refetch(page)
         expect(page.locator(".notice.uncompared")).to_contain_text("is “nan”, which can’t be compared")
 
+    def test_broker(self) -> None:
+        """
+        An MQTT broker that is not connected is shown.
+        """
+        page = self.show()
+
+        def away(route: Route) -> None:
+            status = route.fetch().json()
+            broker = {"state": "away", "published": 0, "dropped": 0, "refused": 0, "unasked": 0, "text": "no route"}
+            route.fulfill(json={**status, "mqtt": broker})
+
+        page.route("**/api/v1/status", away)
+        self.addCleanup(page.unroute_all)
+        self.refetch(page)
+        expect(page.locator(".notice.broker")).to_contain_text("The MQTT broker is not connected")
+        page.unroute("**/api/v1/status")
+        self.refetch(page)
+        expect(page.locator("#notices")).to_be_empty()
+
     def test_offer(self) -> None:
         """
         A sensor that may have a new id is offered with a button, or, to who may not say so, with the command; the offer

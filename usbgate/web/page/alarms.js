@@ -123,6 +123,7 @@ function notices() {
   const { state, backlog, behind } = store.database;
   if (state === "away") found.push(["database", "stale", t("notice.away", { count: count("notice.rows", backlog) })]);
   else if (behind) found.push(["database", "stale", t("notice.behind", { count: count("notice.rows", backlog) })]);
+  if (["away", "refused"].includes(store.broker?.state)) found.push(["broker", "stale", t("notice.broker")]);
   return found;
 }
 

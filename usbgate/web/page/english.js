@@ -98,6 +98,7 @@ export const ENGLISH = {
   "notice.lost": "No connection to usbgate since {time}. Trying again…",
   "notice.away": "The database is unreachable; {count} waiting to be stored. Nothing is lost.",
   "notice.behind": "The database is slow; {count} waiting to be stored.",
+  "notice.broker": "The MQTT broker is not connected; “usbgate status” says why.",
   "notice.rows.one": "{n} reading",
   "notice.rows.other": "{n} readings",
   "notice.offline": "{device} is not connected (since {time}).",

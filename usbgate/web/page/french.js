@@ -98,6 +98,7 @@ export const FRENCH = {
   "notice.lost": "Pas de connexion à usbgate depuis {time}. Nouvelle tentative…",
   "notice.away": "La base de données est injoignable\u202f; {count} en attente. Rien n’est perdu.",
   "notice.behind": "La base de données est lente\u202f; {count} en attente.",
+  "notice.broker": "Le broker MQTT n’est pas connecté\u202f; «\u202fusbgate status\u202f» dit pourquoi.",
   "notice.rows.one": "{n} mesure",
   "notice.rows.other": "{n} mesures",
   "notice.offline": "{device} n’est pas connecté (depuis {time}).",

@@ -24,6 +24,7 @@ class Store extends Listeners {
     this.offers = [];
     this.role = null; // of who uses the page
     this.database = { state: "connected", backlog: 0, behind: false };
+    this.broker = null; // of MQTT, if one is configured
     this.version = "";
     this.loaded = false;
     this.clock = { at: Date.now(), since: performance.now() };
@@ -155,11 +156,12 @@ class Store extends Listeners {
     this.emit("sensors");
   }
 
-  setRest({ devices, alarms, offers, status: { store, uncompared, version } }) {
+  setRest({ devices, alarms, offers, status: { store, mqtt, uncompared, version } }) {
     this.devices = new Map(devices.map((device) => [device.name, device]));
     this.alarms = new Map(alarms.map((alarm) => [alarm.id, alarm]));
     const behind = store.oldest !== null && this.now() - Date.parse(store.oldest) > BEHIND;
     this.database = { state: store.state, backlog: store.backlog, behind };
+    this.broker = mqtt;
     this.uncompared = uncompared;
     this.offers = offers;
     this.version = version;
