@@ -178,11 +178,16 @@ class DeviceClassTests(SynchronousTestCase):
 
     def test_state_classes(self) -> None:
         """
-        Only what never falls is `total_increasing`, and only where Home Assistant permits that.
+        Only what never falls is `total_increasing`, and only where Home Assistant permits that; angles have no mean.
         """
-        self.assertEqual([state_class("energy", each) for each in (False, True)], ["total", "total_increasing"])
-        self.assertEqual([state_class(None, each) for each in (False, True)], ["measurement", "total_increasing"])
-        self.assertEqual([state_class("temperature", each) for each in (False, True)], ["measurement"] * 2)
+        for kind, unit, usual, increasing in (
+            ("energy", "kWh", "total", "total_increasing"),
+            (None, None, "measurement", "total_increasing"),
+            ("temperature", "°C", "measurement", "measurement"),
+            ("wind_direction", "°", "measurement_angle", "measurement_angle"),
+            (None, "°", None, "total_increasing"),
+        ):
+            self.assertEqual([state_class(kind, unit, each) for each in (False, True)], [usual, increasing])
 
 
 class SchemaTests(SynchronousTestCase):

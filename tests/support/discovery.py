@@ -57,6 +57,8 @@ MESSAGES: Mapping[str, dict[str, Any]] = {
         field("LIGHT", 80.0, kind="illuminance", unit="%"),
         field("PH", 7.0, kind="ph"),
         field("LEVEL", 3.0),
+        field("WIND", 350.0, kind="wind_direction", unit="°"),
+        field("LATITUDE", 48.1, unit="°"),
         field("PROBE", "nan", was_number=True),
         language="fr",
     ),

@@ -59,6 +59,7 @@ FIELD_KINDS: Mapping[str, FieldKind] = {
     "volume": FieldKind("L", 1),
     "water": FieldKind("m³", 2),
     "weight": FieldKind("kg", 1),
+    "wind_direction": FieldKind("°"),
     "wind_speed": FieldKind("km/h", 0),
     **dict.fromkeys(
         [

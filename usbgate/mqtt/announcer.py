@@ -49,6 +49,11 @@ class _Component(msgspec.Struct):
     platform: str
     unique_id: str = ""
     state_class: str | None = None
+    unit_of_measurement: str | None = None
+
+    @property
+    def is_number(self) -> bool:
+        return self.state_class is not None or self.unit_of_measurement is not None
 
 
 class _Announced(NamedTuple):
@@ -293,7 +298,7 @@ class Announcer:
             if reading.device == device:
                 about[reading.field] = self._queries.field_settings(reading)
                 shown = before.get(self._discovery.number_key(reading.field))
-                was_number = shown is not None and shown.state_class is not None
+                was_number = shown is not None and shown.is_number
                 fields.append(Field(reading, about[reading.field], was_number))
         fields.sort(key=lambda field: (field.settings.rank, field.reading.field))
         self._shown[sensor] = _Shown(

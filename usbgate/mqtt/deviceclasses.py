@@ -45,17 +45,21 @@ class DeviceClass(NamedTuple):
 
     Attributes:
         units: The units that its entities may have; empty if they have none.
-        measured: Whether their values may be averaged; if not, they are totals.
-        counted: Whether their values may be totals.
+        state: Their usual state class.
+        counted: Whether they may be totals that increase.
     """
 
     units: frozenset[str]
-    measured: bool = True
+    state: str = "measurement"
     counted: bool = False
 
 
-def _class(units: str, measured: bool = True, counted: bool = False) -> DeviceClass:
-    return DeviceClass(frozenset(units.split()), measured, counted)
+def _class(units: str, state: str = "measurement", counted: bool = False) -> DeviceClass:
+    return DeviceClass(frozenset(units.split()), state, counted)
+
+
+def _total(units: str) -> DeviceClass:
+    return _class(units, "total", True)
 
 
 _PRESSURE = "Pa hPa kPa bar cbar mbar mmHg inHg psi"
@@ -72,9 +76,9 @@ DEVICE_CLASSES: Mapping[str, DeviceClass] = {
     "current": _class("A mA"),
     "distance": _class("mm cm m km in ft yd mi nmi", counted=True),
     "duration": _class("μs ms s min h d", counted=True),
-    "energy": _class("mWh Wh kWh MWh GWh TWh J kJ MJ GJ cal kcal Mcal Gcal", measured=False, counted=True),
+    "energy": _total("mWh Wh kWh MWh GWh TWh J kJ MJ GJ cal kcal Mcal Gcal"),
     "frequency": _class("Hz kHz MHz GHz"),
-    "gas": _class("m³ ft³ CCF", measured=False, counted=True),
+    "gas": _total("m³ ft³ CCF"),
     "humidity": _class("%"),
     "illuminance": _class("lx"),
     "irradiance": _class("W/m²"),
@@ -92,9 +96,10 @@ DEVICE_CLASSES: Mapping[str, DeviceClass] = {
     "temperature": _class("°C °F K"),
     "volatile_organic_compounds": _class("µg/m³"),
     "voltage": _class("µV mV V kV MV"),
-    "volume": _class("L mL m³ ft³ gal CCF", measured=False, counted=True),
-    "water": _class("L m³ ft³ gal CCF", measured=False, counted=True),
+    "volume": _total("L mL m³ ft³ gal CCF"),
+    "water": _total("L m³ ft³ gal CCF"),
     "weight": _class("µg mg g kg oz lb st", counted=True),
+    "wind_direction": _class("°", "measurement_angle"),
     "wind_speed": _class(_SPEED),
 }
 
@@ -131,15 +136,16 @@ def device_class(kind: str | None, unit: str | None) -> str | None:
     return kind if accepted else None
 
 
-def state_class(kind: str | None, never_falls: bool) -> str:
+def state_class(kind: str | None, unit: str | None, never_falls: bool) -> str | None:
     """
-    Return what Home Assistant's statistics make of a measurement.
+    Return what Home Assistant's statistics make of a measurement; None for nothing.
 
     Args:
         kind: Its device class; None for none.
+        unit: Its unit.
         never_falls: Whether it is a counter that only starts again, and never falls otherwise.
     """
-    about = NO_CLASS if kind is None else DEVICE_CLASSES[kind]
+    about = DEVICE_CLASSES.get(kind or "", NO_CLASS)
     if never_falls and about.counted:
         return "total_increasing"
-    return "measurement" if about.measured else "total"
+    return None if kind is None and unit == "°" else about.state  # the mean of 1° and 359° is not 180°

@@ -112,7 +112,8 @@ def field_component(
         if unit is not None:
             component["unit_of_measurement"] = unit = spell_unit(unit, settings.kind)
         shown_as = device_class(settings.kind, unit)
-        component["state_class"] = state_class(shown_as, settings.never_falls)
+        if (statistics := state_class(shown_as, unit, settings.never_falls)) is not None:
+            component["state_class"] = statistics
         component["value_template"] = NUMBER
         if settings.decimals is not None:
             component["suggested_display_precision"] = settings.decimals

@@ -208,8 +208,9 @@ class Values:
             )
 
     def _is_held(self, reading: Reading) -> bool:
-        counts = reading.value == 0.0 and not self._gateway.queries.field_settings(reading).never_falls
-        return not counts and self._lone_zeros.holds(reading)
+        if reading.value == 0.0 and not self._gateway.queries.field_settings(reading).never_falls:
+            return False
+        return self._lone_zeros.holds(reading)
 
     def _left(self, reading: Reading, settings: SensorSettings, now: int) -> int:
         # Whole seconds until the reading is out of date. The wall clock may have been set back since.

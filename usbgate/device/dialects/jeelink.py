@@ -49,7 +49,7 @@ _FIELDS: Mapping[str, Mapping[str, object]] = {
     "RAIN": labelled("Rain", "Pluie", kind="precipitation", unit="mm"),
     "WIND": {"kind": "wind_speed", "unit": "m/s", "decimals": 1},
     "GUST": labelled("Wind gusts", "Rafales", kind="wind_speed", unit="m/s", decimals=1),
-    "WIND-DIRECTION": labelled("Wind direction", "Direction du vent", unit="°"),
+    "WIND-DIRECTION": {"kind": "wind_direction"},
     "BATTERY-LOW": labelled("Battery", "Pile", values=_BATTERY),
     "BATTERY-NEW": labelled(
         "New battery", "Pile neuve", values={"0": {"en": "no", "fr": "non"}, "1": {"en": "yes", "fr": "oui"}}

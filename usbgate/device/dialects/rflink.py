@@ -90,7 +90,7 @@ _FIELDS = {
     "WINSP": {"kind": "wind_speed", "unit": "km/h"},
     "AWINSP": labelled("Average wind speed", "Vitesse moyenne du vent", kind="wind_speed", unit="km/h"),
     "WINGS": labelled("Wind gusts", "Rafales", kind="wind_speed", unit="km/h"),
-    "WINDIR": labelled("Wind direction", "Direction du vent", unit="°"),
+    "WINDIR": {"kind": "wind_direction"},
     "WINCHL": labelled("Wind chill", "Température ressentie", kind="temperature"),
     "WINTMP": {"kind": "temperature"},
     "RAIN": labelled("Rain", "Pluie", kind="precipitation", unit="mm"),

@@ -77,6 +77,7 @@ const KINDS = {
   volume: ["drop", ["volume"], ["volume"]],
   water: ["drop", ["water"], ["eau"]],
   weight: ["gauge", ["weight"], ["poids"]],
+  wind_direction: ["air", ["wind direction"], ["direction du vent"]],
   wind_speed: ["air", ["wind speed"], ["vitesse du vent"]],
   window: ["window", ["window", "closed", "open"], ["fenêtre", "fermée", "ouverte"]],
 };
