@@ -158,15 +158,14 @@ class PollTests(GatewayCase):
 
     def test_lost_while_it_is_asked(self) -> None:
         """
-        A poll that ends because its device is lost is taken up when that is back.
+        A poll that ends because its device is lost is taken up when that is back, however long its interval is.
         """
-        self.poll(s20=10.0)
-        self.assertEqual(len(self.polled(11.0, answering=False)), 1)
+        self.poll(s20=86_400.0)
+        self.assertEqual(len(self.polled(1.0, answering=False)), 1)
         self.link.listener.link_down("gone")
         self.assertEqual(self.polled(100.0), [])
         self.link.listener.link_up()
-        # Until patience is over, its answer may still come.
-        self.assertEqual(len(self.polled(12.0)), 1)
+        self.assertEqual(len(self.polled(SPREAD + 5.0)), 1)
 
     def test_dead_sensor(self) -> None:
         """
@@ -195,9 +194,22 @@ class PollTests(GatewayCase):
         A poll that is taken out while it is asked is not asked again.
         """
         self.poll(s20=10.0)
-        self.polled(10.5, answering=False)
+        self.assertEqual(len(self.polled(1.0, answering=False)), 1)
         self.poll()
         self.assertEqual(self.polled(100.0), [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_another_device_while_it_is_asked(self) -> None:
+        """
+        A poll that is asked is not asked twice because another device comes.
+        """
+        self.poll(s20=10.0)
+        self.polled(1.0, answering=False)
+        self.links["uno"].listener.link_down("gone")
+        self.links["uno"].listener.link_up()
+        self.assertEqual(self.polled(3.5), [])
+        self.clock.advance(1.0)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
     def test_rows(self) -> None:
         """

@@ -31,7 +31,7 @@ class _Poll:
         interval: Seconds, as configured.
         period: Seconds from `last` to the next poll.
         last: When its question was answered, or a poll ended, in monotonic seconds.
-        timer: For the next poll; None while it is asked, and while the device is not there.
+        timer: For the next poll; None while it is asked, and if the device was not there when it was due.
         asking: Whether it is asked.
     """
 
@@ -92,7 +92,7 @@ class Polls:
                 self.sensors[sensor] = before.pop(sensor)
                 continue
             self.sensors[sensor] = poll = _Poll(request, about.poll, about.poll)
-            self._resume(poll)
+            self._spread(poll)
         for poll in before.values():
             self._cancel(poll)
 
@@ -117,7 +117,7 @@ class Polls:
         """
         for poll in self.sensors.values():
             if poll.timer is None and not poll.asking:
-                self._resume(poll)
+                self._spread(poll)
 
     def stop(self) -> None:
         """
@@ -127,9 +127,8 @@ class Polls:
         for poll in stopped.values():
             self._cancel(poll)
 
-    def _resume(self, poll: _Poll) -> None:
-        if self._is_online(poll.request):
-            self._call_later(poll, self._chance() * min(poll.interval, SPREAD))
+    def _spread(self, poll: _Poll) -> None:
+        self._call_later(poll, self._chance() * min(poll.interval, SPREAD))
 
     def _call_later(self, poll: _Poll, delay: float) -> None:
         poll.timer = self._reactor.callLater(delay, self._due, poll)
@@ -149,9 +148,9 @@ class Polls:
             self._ask(poll.request, self._holder).addBoth(partial(self._asked, poll))
 
     def _asked(self, poll: _Poll, outcome: object) -> None:
-        # However it ended: the gateway has recorded it.
+        # However it ended, the gateway has recorded it. Without its device, it is asked when that is back.
         poll.asking = False
-        poll.last = self._reactor.seconds()
-        poll.period = poll.interval * (1 - JITTER * self._chance())
         if self.sensors.get(poll.request.question.sensor) is poll and self._is_online(poll.request):
+            poll.last = self._reactor.seconds()
+            poll.period = poll.interval * (1 - JITTER * self._chance())
             self._call_later(poll, poll.period)
