@@ -24,17 +24,17 @@ from usbgate.access.certificates import make_authority, make_server
 from usbgate.assembly.broker import PASSWORD, make_client
 from usbgate.config.settings import MqttSettings
 from usbgate.mqtt.client import MqttClient
-from usbgate.mqtt.interfaces import IPublisher, ISubscriber, Message
+from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message
 from usbgate.mqtt.topics import Topics
 
 reactor: Any = global_reactor
 _numbers = count(1)
 
 
-@implementer(ISubscriber)
+@implementer(IMqttPart)
 class Listing:
     """
-    A subscriber that lists its calls.
+    A part that lists its calls.
     """
 
     def __init__(self, *filters: str, retained: Sequence[str] = ()) -> None:
@@ -116,23 +116,21 @@ class BrokerCase(unittest.TestCase):
         self.addCleanup(broker.close)
         return broker
 
-    def connect(
-        self, endpoint: str, *subscribers: ISubscriber, environ: Mapping[str, str] = {}, **settings: Any
-    ) -> MqttClient:
+    def connect(self, endpoint: str, *parts: IMqttPart, environ: Mapping[str, str] = {}, **settings: Any) -> MqttClient:
         """
         Start a client.
         """
         mqtt = MqttSettings(broker=endpoint, version=self.version, **settings)
-        client = make_client(reactor, mqtt, self.name, subscribers, environ)
+        client = make_client(reactor, mqtt, self.name, parts, environ)
         client.startService()
         self.addCleanup(lambda: client.running and client.stopService())
         return client
 
-    async def connected(self, endpoint: str, *subscribers: ISubscriber, **settings: Any) -> MqttClient:
+    async def connected(self, endpoint: str, *parts: IMqttPart, **settings: Any) -> MqttClient:
         """
         Start a client, and wait until it is connected.
         """
-        client = self.connect(endpoint, *subscribers, **settings)
+        client = self.connect(endpoint, *parts, **settings)
         await until(lambda: client.connected, f"the client is connected: {client.status()}")
         return client
 

@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from usbgate.mqtt.client import BRIEF, REFUSED_RETRY, REPAIR, MqttClient
 from usbgate.mqtt.connection import HANDSHAKE, Login
-from usbgate.mqtt.interfaces import IPublisher, ISubscriber, Message
+from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message
 from usbgate.mqtt.outgoing import WAITING, WINDOW
 
 CONNECT, PUBLISH, PUBACK, SUBSCRIBE, PINGREQ, DISCONNECT = 0x10, 0x30, 0x40, 0x80, 0xC0, 0xE0
@@ -164,10 +164,10 @@ class Broker:
         return [topic for topic, _, _ in found]
 
 
-@implementer(ISubscriber)
+@implementer(IMqttPart)
 class Recording:
     """
-    A subscriber that records its calls.
+    A part that records its calls.
     """
 
     filters: Sequence[str] = ("a/+",)
@@ -406,7 +406,7 @@ class AwayTests(ClientCase):
 
     def test_back(self) -> None:
         """
-        The subscribers learn of it, subscriptions are made again, and what was published meanwhile is dropped and
+        The parts learn of it, subscriptions are made again, and what was published meanwhile is dropped and
         counted.
         """
         self.ready()

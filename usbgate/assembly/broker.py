@@ -27,7 +27,7 @@ from usbgate.mqtt.client import MqttClient
 from usbgate.mqtt.connection import Login
 from usbgate.mqtt.discovery import Discovery
 from usbgate.mqtt.events import EventTopics
-from usbgate.mqtt.interfaces import ISubscriber
+from usbgate.mqtt.interfaces import IMqttPart
 from usbgate.mqtt.topics import PREFIX, Topics, escape
 from usbgate.mqtt.values import Values
 
@@ -95,7 +95,7 @@ def make_client(
     reactor: Any,
     mqtt: MqttSettings,
     name: str,
-    subscribers: Sequence[ISubscriber],
+    parts: Sequence[IMqttPart],
     environ: Mapping[str, str] = os.environ,
 ) -> MqttClient:
     """
@@ -105,7 +105,7 @@ def make_client(
         reactor: The reactor.
         mqtt: The table `[mqtt]`.
         name: The gateway's name.
-        subscribers: What uses it, in this order.
+        parts: What uses it, in this order.
         environ: The environment, for the password.
 
     Raises:
@@ -121,9 +121,7 @@ def make_client(
         verify=verify,
     )
     # The password is read at each connection: one that is changed needs no restart.
-    return MqttClient(
-        reactor, endpoint, lambda: replace(who, password=_password(mqtt, environ)), mqtt.broker, subscribers
-    )
+    return MqttClient(reactor, endpoint, lambda: replace(who, password=_password(mqtt, environ)), mqtt.broker, parts)
 
 
 def _endpoint(reactor: Any, mqtt: MqttSettings) -> tuple[IStreamClientEndpoint, Callable[[object], str | None] | None]:

@@ -23,7 +23,7 @@ from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import IGateway
 from usbgate.mqtt.discovery import Discovery, Payload, removed
 from usbgate.mqtt.entities import Component, Field
-from usbgate.mqtt.interfaces import IPublisher, ISubscriber, Message
+from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message
 
 # While Home Assistant sets up what a message announced, another one for the same device makes it lose components.
 GATHER = 2.0  # seconds
@@ -74,7 +74,7 @@ class _Shown(NamedTuple):
     texts: frozenset[str]  # those that may turn out to be numbers
 
 
-@implementer(ISubscriber)
+@implementer(IMqttPart)
 class Announcer:
     """
     Publishes the discovery messages of the gateway and its sensors: those of all at each connection and when Home

@@ -23,7 +23,7 @@ from usbgate.core.messages import time_limit
 from usbgate.core.model import Request
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import IGateway
-from usbgate.mqtt.interfaces import IPublisher, ISubscriber, Message
+from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message
 from usbgate.mqtt.messages import MqttAsk, MqttFailure, answer_message, failure_of, read_ask
 from usbgate.mqtt.topics import Topics
 from usbgate.net.rates import Rates
@@ -61,7 +61,7 @@ def is_reply_topic(topic: str, closed: Sequence[str]) -> bool:
     )
 
 
-@implementer(ISubscriber)
+@implementer(IMqttPart)
 class Asking:
     """
     Asks what comes on the topic `ask`, and publishes the answers.

@@ -1,5 +1,5 @@
 """
-The client of a broker: connects again and again, and lets the subscribers use each connection.
+The client of a broker: connects again and again, and lets the parts use each connection.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from usbgate.core.status import BrokerStatus
 from usbgate.mqtt.connection import Connection, Ending, IConnectionListener, Login, spell_error
-from usbgate.mqtt.interfaces import IPublisher, ISubscriber, Message
+from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message
 from usbgate.mqtt.outgoing import OutgoingMessage
 from usbgate.net.attempts import QuietClientService, ReportingEndpoint
 
@@ -58,7 +58,7 @@ class MqttClient(Service):
         endpoint: IStreamClientEndpoint,
         login: Callable[[], Login],
         broker: str,
-        subscribers: Sequence[ISubscriber],
+        parts: Sequence[IMqttPart],
     ) -> None:
         """
         Args:
@@ -66,13 +66,13 @@ class MqttClient(Service):
             endpoint: The broker.
             login: Returns who connects; called for each connection. Its errors are shown.
             broker: The endpoint string, for the log and the status.
-            subscribers: Who uses the connection; each is called in this order.
+            parts: Who uses the connection; each is called in this order.
         """
         self.connected = False
         self._reactor = reactor
         self._login = login
         self._broker = broker
-        self._subscribers = subscribers
+        self._parts = parts
         self._availability = ""
         self._connection: Connection | None = None
         self._state = "connecting"
@@ -95,8 +95,8 @@ class MqttClient(Service):
     def _build(self) -> Connection:
         login = self._login()
         self._availability = login.will
-        filters = [login.will, *(each for subscriber in self._subscribers for each in subscriber.filters)]
-        retained = [each for subscriber in self._subscribers for each in subscriber.retained]
+        filters = [login.will, *(each for part in self._parts for each in part.filters)]
+        retained = [each for part in self._parts for each in part.retained]
         return Connection(self._reactor, login, list(dict.fromkeys(filters)), retained, self)
 
     def status(self) -> BrokerStatus:
@@ -167,7 +167,7 @@ class MqttClient(Service):
                 self.log.info("the broker is back after {away:.1f} s", away=self._reactor.seconds() - self._away_since)
         self._away_since = None
         self._say_online()
-        for each in self._subscribers:
+        for each in self._parts:
             self._call(each.connected, self)
 
     def _lasts(self) -> None:
@@ -187,7 +187,7 @@ class MqttClient(Service):
             return
         if message.topic == self._availability and message.payload != b"online" and self._repair is None:
             self._repair = self._reactor.callLater(REPAIR, self._say_online)
-        for each in self._subscribers:
+        for each in self._parts:
             if any(topic_matches_sub(pattern, message.topic) for pattern in (*each.filters, *each.retained)):
                 self._call(each.received, message)
 
@@ -225,7 +225,7 @@ class MqttClient(Service):
         self.connected = False
         _cancel(self._repair)
         self._repair = None
-        for each in self._subscribers:
+        for each in self._parts:
             self._call(each.disconnected)
 
     def _away(self, ending: Ending, why: str) -> None:

@@ -15,14 +15,14 @@ from usbgate.core.jsonmessages import alarm_json
 from usbgate.core.model import AlarmEvent, Event
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import IGateway
-from usbgate.mqtt.interfaces import IPublisher, ISubscriber
+from usbgate.mqtt.interfaces import IMqttPart, IPublisher
 from usbgate.mqtt.messages import COMMAND_FAILED, EVENT_TYPES, MqttAlarmEvent, MqttFailure, MqttFailureEvent
 from usbgate.mqtt.topics import Topics
 
 _UNCONFIGURED = SensorSettings()
 
 
-@implementer(ISubscriber)
+@implementer(IMqttPart)
 class EventTopics:
     """
     Publishes each event twice: to the topic of its sensor, and to that of all events.

@@ -70,11 +70,11 @@ class IPublisher(Interface):
 
         Returns:
             Fires when it does; of several callers, one after the other. It never fires once the broker is gone:
-            cancel it in `ISubscriber.disconnected`.
+            cancel it in `IMqttPart.disconnected`.
         """
 
 
-class ISubscriber(Interface):
+class IMqttPart(Interface):
     """
     A part that uses the connection to the broker.
     """

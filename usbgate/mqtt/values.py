@@ -21,7 +21,7 @@ from usbgate.core.reporters import FIELDS_OF_SENSOR
 from usbgate.core.sensors import SENSORS_REMEMBERED
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import IGateway, SensorSummary
-from usbgate.mqtt.interfaces import IPublisher, ISubscriber, Message
+from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message
 from usbgate.mqtt.lonezeros import LoneZeros
 from usbgate.mqtt.spelling import lifetime, plain_value
 from usbgate.mqtt.topics import Topics
@@ -43,7 +43,7 @@ SWEPT = 100
 _UNCONFIGURED = SensorSettings()
 
 
-@implementer(ISubscriber)
+@implementer(IMqttPart)
 class Values:
     """
     Publishes values that are new, and all of them when the broker is back. Between two turns, only which ones are new
