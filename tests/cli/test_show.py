@@ -113,8 +113,8 @@ class TableTests(ShowCase):
         A sensor that has sent nothing yet is there, too.
         """
         titles, climate, silent = self.show("sensors").splitlines()
-        self.assertEqual(titles, "ID  NAME     PLACE     FIELDS     REPORTED     REPORTS  DEVICE")
-        self.assertRegex(climate, r"^22  climate  Bathroom  BAT, TEMP  3 d 4 h ago    1,204  uno$")
+        self.assertEqual(titles, "ID  NAME     PLACE     FIELDS     REPORTED     REPORTS  POLL   DEVICE")
+        self.assertRegex(climate, r"^22  climate  Bathroom  BAT, TEMP  3 d 4 h ago    1,204  5 min  uno$")
         self.assertRegex(silent, r"^31 +never +0$")
 
     def test_devices(self) -> None:

@@ -93,9 +93,9 @@ class PollTests(GatewayCase):
 
     def test_spread(self) -> None:
         """
-        The first polls of 40 sensors are spread over the interval, or 5 minutes; so are those of a device that is back.
+        The first polls of 40 sensors are spread over the interval, or 80 s; so are those when a device is back.
         """
-        for interval, within in [(100.0, 100.0), (3600.0, SPREAD)]:
+        for interval, within in [(50.0, 50.0), (3600.0, 40 * SPREAD)]:
             self.chances = cycle([n / 40 for n in range(40)])
             self.poll(**{f"s{n}": interval for n in range(40)})
             for _ in range(2):
@@ -114,7 +114,7 @@ class PollTests(GatewayCase):
         """
         self.chances = cycle([0.5])
         self.poll(s20=100.0)
-        self.clock.advance(40.0)
+        self.clock.advance(0.5)
         self.ask("MSG:J_ID:20")
         self.receive(("20", "1"))
         self.assertEqual(self.polled(99.0), [])

@@ -36,7 +36,7 @@ from usbgate.cli.records import (
     reading_record,
     request_record,
 )
-from usbgate.cli.tables import Cell, count, print_table, spell_age, spell_time, spell_time_briefly
+from usbgate.cli.tables import Cell, count, print_table, spell_age, spell_duration, spell_time, spell_time_briefly
 from usbgate.core.display import defused
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -70,6 +70,7 @@ def sensors_command(config: Path | None, port: int | None, host: str | None, as_
     elif not sensors:
         print_nothing("no sensor has sent a report yet")
     else:
+        polled = any(each["poll"] for each in sensors)
         rows = [
             (
                 each["id"],
@@ -78,11 +79,13 @@ def sensors_command(config: Path | None, port: int | None, host: str | None, as_
                 ", ".join(each["fields"]),
                 f"{spell_age(each['seen'])} ago" if each["seen"] else ("never", "yellow"),
                 f"{each['reports']:,}",
+                *([spell_duration(each["poll"]) if each["poll"] else ""] if polled else []),
                 each["device"] or "",
             )
             for each in sensors
         ]
-        print_table(("ID", "NAME", "PLACE", "FIELDS", "REPORTED", "REPORTS", "DEVICE"), rows, right=("REPORTS",))
+        titles = ("ID", "NAME", "PLACE", "FIELDS", "REPORTED", "REPORTS", *(("POLL",) if polled else ()), "DEVICE")
+        print_table(titles, rows, right=("REPORTS",))
 
 
 @click.command("devices")

@@ -422,7 +422,7 @@ class Gateway(Service):
         if route.update_state(self._clock.wall(), self.seconds()):
             self._states.changed(name, before, lambda: DeviceEvent(name, route.state, route.since))
             if route.state == "online" and self._polls.sensors:
-                self._polls.device_online()
+                self._polls.resume()
 
     def _record_late(self, ended: Sequence[Ended], device: str | None, decided: float) -> None:
         # What was not decided in `act`, or some turns ago.

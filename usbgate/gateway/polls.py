@@ -17,7 +17,9 @@ from usbgate.core.messages import parse_request
 from usbgate.core.model import POLLER, Answer, Priority, Question, Report, Request
 from usbgate.core.settings import SensorSettings
 
-SPREAD = 300.0  # seconds, at most: over how long the first polls after a start, or of a device that is back, are spread
+SPREAD = (
+    2.0  # seconds for each polled sensor, over which the first polls are spread after a start, or when a device is back
+)
 JITTER = 0.1  # by which part of the interval a poll may come early, so that those of equal intervals drift apart
 
 
@@ -91,10 +93,10 @@ class Polls:
             if poll is not None and (poll.request, poll.interval) == (request, about.poll):
                 self.sensors[sensor] = before.pop(sensor)
                 continue
-            self.sensors[sensor] = poll = _Poll(request, about.poll, about.poll)
-            self._spread(poll)
+            self.sensors[sensor] = _Poll(request, about.poll, about.poll)
         for poll in before.values():
             self._cancel(poll)
+        self.resume()
 
     def received(self, handed: Sequence[tuple[Report, Question | None]], now: float) -> None:
         """
@@ -111,13 +113,13 @@ class Polls:
             if question == poll.request.question or report.command == poll.request.question.command:
                 poll.last = now
 
-    def device_online(self) -> None:
+    def resume(self) -> None:
         """
-        Poll again what was given up until a device is back.
+        Poll what is new, and what was given up until a device is back.
         """
         for poll in self.sensors.values():
             if poll.timer is None and not poll.asking:
-                self._spread(poll)
+                self._call_later(poll, self._chance() * min(poll.interval, SPREAD * len(self.sensors)))
 
     def stop(self) -> None:
         """
@@ -126,9 +128,6 @@ class Polls:
         stopped, self.sensors = self.sensors, {}
         for poll in stopped.values():
             self._cancel(poll)
-
-    def _spread(self, poll: _Poll) -> None:
-        self._call_later(poll, self._chance() * min(poll.interval, SPREAD))
 
     def _call_later(self, poll: _Poll, delay: float) -> None:
         poll.timer = self._reactor.callLater(delay, self._due, poll)
