@@ -17,7 +17,7 @@ from usbgate.core.messages import parse_request
 from usbgate.core.model import POLLER, Answer, Priority, Question, Report, Request
 from usbgate.core.settings import SensorSettings
 
-SPREAD = 2.0  # seconds for each polled sensor: first polls, after a start or when a device is back, are spread over them
+SPREAD = 2.0  # seconds a polled sensor over which first polls, after a start or a return, are spread
 JITTER = 0.1  # by which part of the interval a poll may come early, so that those of equal intervals drift apart
 
 
