@@ -6,14 +6,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hypothesis import given
+from hypothesis.strategies import lists, sampled_from, tuples
 from twisted.internet.defer import Deferred, fail, succeed
 
 from tests.support.gateway import WALL, GatewayCase
 from usbgate.core.errors import Failed, Malformed, RequestError, Unknown
+from usbgate.core.fieldline import parse
 from usbgate.core.model import Reading, ReplacementRecord, ReportEvent, Selection, Send
 from usbgate.core.replacements import Offer, Replacement
 from usbgate.core.settings import SensorSettings
 from usbgate.testing import reading, report
+
+IDS = ("1", "2", "3", "28:FF:4C:01")
+ids = sampled_from(IDS)
 
 
 class ReplacingTests(GatewayCase):
@@ -277,3 +283,68 @@ class ReplacingTests(GatewayCase):
             self.assertEqual(self.successResultOf(self.gateway.queries.offers()), [])
             self.store.unavailable = None
             self.assertEqual(len(self.successResultOf(self.gateway.queries.offers())), offered)
+
+
+class WorldTests(GatewayCase):
+    """
+    Whatever is replaced, taken back, asked and reported, in any order.
+    """
+
+    # Which step, and two ids; a step that is not possible does nothing.
+    steps = lists(tuples(sampled_from(["ask", "ask", "answer", "report", "replace", "undo"]), ids, ids), max_size=40)
+
+    @given(steps)
+    def test_matching(self, steps: list[tuple[str, str, str]]) -> None:
+        """
+        A question is written with the id that stands for its sensor then, and gets the answer to what was written for
+        it; and each reading is stored as one of the sensor for which its id stands.
+        """
+        GatewayCase.setUp(self)
+        self.gateway.keep_replacements([], lambda _: succeed(None))
+        sent: list[tuple[str, str]] = []  # ids and commands that the device got
+        asked: dict[str, str] = {}  # sensors, by command
+        answered: dict[str, tuple[str, str]] = {}  # sensors and ids of answers, by command
+
+        def swaps() -> dict[str, str]:
+            last = {each.sensor: each.successor for each in self.gateway.queries.replacements()}
+            return last | {successor: sensor for sensor, successor in last.items()}
+
+        def send(messages: Sequence[Send]) -> bool:
+            for request, _, _ in messages:
+                fields = parse(request.line)
+                sensor = asked[fields["MSG"]]
+                self.assertEqual(fields["ID"], swaps().get(sensor, sensor))
+                self.assertEqual((fields["ID"], fields["MSG"]), (request.question.sensor, request.question.command))
+                sent.append((fields["ID"], fields["MSG"]))
+            return True
+
+        self.link.send = send  # type: ignore[method-assign]
+        self.link.listener.link_up()
+        self.clock.advance(10)
+        for each in IDS:
+            self.receive((each, "0"))
+        expected = [(each, 0.0) for each in IDS]
+        for number, (step, first, second) in enumerate(steps, 1):
+            names = swaps()
+            if step == "ask":
+                asked[f"C{number}"] = first
+                self.ask(f"MSG:C{number}_ID:{first}").addCallbacks(
+                    lambda answer, sensor=first: answered.update({answer.command: (sensor, answer.report.sensor)}),
+                    lambda _: None,
+                )
+            elif step == "answer" and sent:
+                wire, command = sent.pop(0)
+                self.link.listener.reports_received([report(wire, command, VALUE=str(number))])
+                expected.append((names.get(wire, wire), float(number)))
+                if command in answered:
+                    self.assertEqual(answered[command], (names.get(wire, wire),) * 2)
+            elif step == "report":
+                self.link.listener.reports_received([report(first, "X", VALUE=str(number))])
+                expected.append((names.get(first, first), float(number)))
+            elif step == "replace":
+                self.gateway.replace(first, second, "me").addErrback(lambda failure: failure.trap(RequestError))
+            elif step == "undo":
+                self.gateway.undo_replacement(first, "me").addErrback(lambda failure: failure.trap(RequestError))
+            self.clock.advance(0.1)
+        stored = [(row.sensor, row.value) for row in self.journal.rows if isinstance(row, Reading)]
+        self.assertEqual(stored, expected)
