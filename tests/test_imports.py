@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "web": "core net access gateway.interfaces",
     "mqtt": "core net access gateway.interfaces",
     "rules": "core gateway.interfaces mqtt.interfaces",
-    "config": "core access device.usb rules.settings rules.language",
+    "config": "core access device.usb rules.settings rules.language rules.conditions",
     "daemon": "core",
     "simulator": "core",
     "cli": "core access config daemon device rules server simulator store",  # of the command itself: see `CliTests`

@@ -18,7 +18,7 @@ from usbgate.store.postgres import migrations
 
 RULES = [
     "RULE:smoke_STATE:true_LAST:2013-03-11T21:02:10.123Z_FIRED:1_WAITING:2_TEXT:sensor 2 SMOKE == 1",
-    "RULE:night_STATE:unknown_FIRED:0_WAITING:0_TEXT:time 22:00-06:00",
+    "RULE:night_STATE:unknown_FIRED:0_WAITING:0_DROPPED:3_TROUBLE:no route_TEXT:time 22:00-06:00",
 ]
 
 CONFIGURATION = """
@@ -74,7 +74,8 @@ class ListTests(SynchronousTestCase):
             result.stdout,
             r"RULE +HOLDS +FIRED +LAST +WAITING +WHEN\n"
             r"smoke +yes +1 +.* ago +2 +sensor 2 SMOKE == 1\n"
-            r"night +unknown +0 +never +time 22:00-06:00\n",
+            r"night +unknown +0 +never +time 22:00-06:00\n"
+            r"night: no route\nnight: 3 actions dropped, since too many waited\n",
         )
         self.assertEqual(result.exit_code, 0)
 

@@ -77,6 +77,10 @@ WRONG = [
         'mail: user with tls = "none": the password would be sent in the clear',
     ),
     (MAIL + "tls = 'ssl'", 'mail.tls: expected "starttls", "implicit" or "none", got "ssl"'),
+    (
+        "[device.leonardo]\npath = '/dev/x'\n[[rule]]\nwhen = 'device leonrdo offline'\nalarm = true",
+        "rule 1: when: no device is called leonrdo, did you mean leonardo?",
+    ),
     ((WHEN + "alarm = true\n") * 201, "rule: expected at most 200 tables [[rule]], got 201"),
 ]
 

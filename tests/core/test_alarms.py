@@ -61,6 +61,16 @@ class RuleAlarmTests(SynchronousTestCase):
         self.assertEqual(events(self.alarms.set_rule("hot", False, hot)), [("a2", "ended")])
         self.assertEqual([each.alarm for each in self.alarms.open()], ["a1"])
 
+    def test_about(self) -> None:
+        """
+        If the rule is about something else now, the alarm about what it was about ends.
+        """
+        self.alarms.set_rule("hot", True, temperature(70.0))
+        changes = self.alarms.set_rule("hot", True, temperature(70.0, field="HUM"))
+        self.assertEqual(events(changes), [("a1", "ended"), ("a2", "raised")])
+        self.assertEqual([change.alarm.field for change in changes], ["TEMP", "HUM"])
+        self.assertEqual(events(self.alarms.set_rule("hot", False, temperature(1.0))), [("a2", "ended")])
+
     def test_configured(self) -> None:
         """
         It ends when the rule raises no alarm any more, and not when conditions of fields change.
@@ -74,7 +84,7 @@ class RuleAlarmTests(SynchronousTestCase):
         """
         After a restart it goes on, also if it is raised again, unless the rule is gone or says that it is over.
         """
-        stored = Alarm("old", "leonardo", "22", "TEMP", "rule hot", 70.0, None, 0)
+        stored = Alarm("old", "leonardo", temperature(0.0).sensor, "TEMP", "rule hot", 70.0, None, 0)
         self.assertEqual(self.alarms.restore([stored], 1, True), [])
         self.assertEqual(self.alarms.set_rule("hot", True, temperature(71.0)), [])
         self.assertEqual([each.alarm for each in self.alarms.open()], ["old"])
@@ -84,6 +94,9 @@ class RuleAlarmTests(SynchronousTestCase):
         self.assertEqual([each.alarm for each in self.alarms.open()], ["old"])
         self.setUp()
         self.alarms.set_rule("hot", False, temperature(20.0))
+        self.assertEqual(events(self.alarms.restore([stored], 1, True)), [("old", "ended")])
+        self.setUp()
+        self.alarms.set_rule("hot", True, temperature(70.0, field="HUM"))
         self.assertEqual(events(self.alarms.restore([stored], 1, True)), [("old", "ended")])
         self.setUp()
         gone = stored._replace(condition="rule gone")

@@ -88,13 +88,14 @@ class LanesTests(SynchronousTestCase):
             pause, tries = FIRST_PAUSE, 1
             while self.clock.seconds() < 3000:
                 self.mail.end(error=TryAgain("no route"))
+                self.assertEqual(self.lanes.troubles(), {"smoke": "no route"})
                 self.clock.advance(pause - 0.1)
                 self.assertEqual(self.mail.ids, ["a1"] * tries)
                 self.clock.advance(0.1)
                 pause, tries = min(2 * pause, LAST_PAUSE), tries + 1
             self.mail.end()
             self.mail.end()
-        self.assertEqual(self.mail.ids, ["a1"] * tries + ["a2"])
+        self.assertEqual((self.mail.ids, self.lanes.troubles()), (["a1"] * tries + ["a2"], {}))
         self.assertEqual(
             [formatEvent(event) for event in events],
             ["rule smoke: mail failed: no route; trying again", "rule smoke: mail succeeds again"],
@@ -178,7 +179,7 @@ class LanesTests(SynchronousTestCase):
             admitted = self.lanes.admit(actions)
             self.lanes.add(admitted, 0)
             self.assertEqual((len(admitted), self.lanes.admit(actions[:3])), (WAITING_LIMIT, []))
-        self.assertEqual(self.lanes.dropped, 4)
+        self.assertEqual(self.lanes.dropped, {"smoke": 4})
         self.assertEqual(
             [formatEvent(event) for event in events], ["1000 actions of rules wait: further ones are dropped"]
         )

@@ -57,6 +57,7 @@ class TemplateTests(SynchronousTestCase):
             ),
             ("a { b", "column 3: a single {; write {{ for one in the text"),
             ("a }", "column 3: a single }; write }} for one in the text"),
+            ("{time}" * 51, "column 301: expected at most 50 placeholders"),
             ("x" * (LENGTH_LIMIT + 1), "column 4001: expected at most 4,000 characters, got 4,001"),
         ):
             self.assertEqual(str(self.assertRaises(LanguageError, Template.parse, text)), line)
@@ -74,6 +75,7 @@ class TemplateTests(SynchronousTestCase):
         self.assertEqual([*template.fields()], [SensorField("20", "TEMP")])
         self.assertRaises(LanguageError, JsonTemplate.parse, {"x": ["{valu}"]})
         self.assertRaises(LanguageError, JsonTemplate.parse, {"x": "y" * LENGTH_LIMIT})
+        self.assertRaises(LanguageError, JsonTemplate.parse, {"x": ["{value}" * 26] * 2})
         self.assertRaises(ValueError, JsonTemplate.parse, {"x": float("nan")})
 
     @given(st.text(max_size=300))

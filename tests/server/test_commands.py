@@ -592,14 +592,14 @@ class AlarmTests(WordCase):
         """
         self.gateway.known_rules = [
             RuleSummary("smoke", "sensor 2 A_B:C == 1", True, AT, 3, 1),
-            RuleSummary("2", "day mon", False, None, 0, 0),
+            RuleSummary("2", "day mon", False, None, 0, 0, 7, "no_route: x"),
             RuleSummary("x", "time 1:00-2:00", None, None, 0, 0),
         ]
         self.assertEqual(
             self.send("rules"),
             [
                 f"RULE:smoke_STATE:true_LAST:{AT_TEXT}_FIRED:3_WAITING:1_TEXT:sensor 2 A B:C == 1",
-                "RULE:2_STATE:false_FIRED:0_WAITING:0_TEXT:day mon",
+                "RULE:2_STATE:false_FIRED:0_WAITING:0_DROPPED:7_TROUBLE:no route: x_TEXT:day mon",
                 "RULE:x_STATE:unknown_FIRED:0_WAITING:0_TEXT:time 1:00-2:00",
                 "OK:rules",
             ],

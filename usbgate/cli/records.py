@@ -132,6 +132,8 @@ def rule_record(fields: Mapping[str, str]) -> Record:
         "last": fields.get("LAST"),
         "fired": int(fields["FIRED"]),
         "waiting": int(fields["WAITING"]),
+        "dropped": int(fields.get("DROPPED", 0)),
+        "trouble": fields.get("TROUBLE"),
     }
 
 

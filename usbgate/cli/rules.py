@@ -55,6 +55,13 @@ def rules_command(context: click.Context, port: int | None, host: str | None, as
     else:
         titles = ("RULE", "HOLDS", "FIRED", "LAST", "WAITING", "WHEN")
         print_table(titles, map(_row, rules), right=("FIRED", "WAITING"))
+        for rule in rules:
+            if rule["trouble"]:
+                click.secho(f"{rule['name']}: {rule['trouble']}", fg="yellow")
+            if rule["dropped"]:
+                click.secho(
+                    f"{rule['name']}: {count(rule['dropped'], 'action')} dropped, since too many waited", fg="red"
+                )
 
 
 def _row(rule: Record) -> Sequence[Cell]:

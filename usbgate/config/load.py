@@ -17,7 +17,7 @@ from usbgate.config.devices import check_paths, check_reset, parse_devices
 from usbgate.config.endpoints import absolute_paths
 from usbgate.config.fields import decode_fields
 from usbgate.config.moved import moved_database
-from usbgate.config.rules import decode_mail, decode_rules
+from usbgate.config.rules import check_devices, decode_mail, decode_rules
 from usbgate.config.settings import (
     CLIENT_KEYS,
     COMMAND_KEYS,
@@ -105,6 +105,8 @@ def load(
         if about.device is not None and known and about.device not in known:
             refuse(f"{where}sensor.{sensor}.device", "one of the devices " + ", ".join(known), about.device)
 
+    for rule in rules:
+        check_devices(rule, known, f"{where}rule {rule.name}: ")
     state = state or (os.path.join(folder, top["state"]) if "state" in top else _usual_state(environ))
     top["state"] = Path(os.path.abspath(state))
     certificate = str(top["state"] / CERTIFICATE)

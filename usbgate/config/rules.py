@@ -5,7 +5,8 @@ Rules and the mail server, as the configuration has them: `[[rule]]` and `[mail]
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from msgspec import Struct
 
 from usbgate.config.types import ConfigError, convert, decode, keys, refuse
 from usbgate.core.kinds import Kind
+from usbgate.rules.conditions import devices_of
 from usbgate.rules.settings import (
     RULES_LIMIT,
     MailSettings,
@@ -94,6 +96,25 @@ def _action(where: str, key: str, value: object, folder: str) -> Struct:
     if not isinstance(value, dict):
         refuse(f"{where}{key}", _EXAMPLES[key], value)
     return _table(f"{where}{key}.", value, _ACTIONS[key], _ACTION_KEYS[key], folder)
+
+
+def check_devices(rule: RuleSettings, devices: Iterable[str], where: str) -> None:
+    """
+    Check that a condition names configured devices only.
+
+    Args:
+        rule: The rule.
+        devices: The devices; if there are none, a name can't be known yet.
+        where: What an error begins with.
+
+    Raises:
+        ConfigError: It names another one.
+    """
+    known = list(devices)
+    for device in devices_of(rule.when.term):
+        if known and device not in known:
+            near = get_close_matches(device, known, 1) or known
+            raise ConfigError(f"{where}when: no device is called {device}, did you mean {' or '.join(near)}?")
 
 
 def decode_mail(where: str, value: object, folder: str) -> MailSettings:

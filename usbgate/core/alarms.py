@@ -4,8 +4,8 @@ Alarms: raised by readings that meet a configured condition, closed when they ha
 Pure; ids and times come in. A field of a sensor has at most one open alarm for each device that reports it. It is
 raised when its condition first holds, ends when the condition no longer holds, and is closed when it has ended and was
 acknowledged. Until then it is the same alarm, however often the condition comes and goes. A reading that cannot be
-compared with the condition changes nothing. A rule (docs/rules.md) has at most one open alarm in the same way; `rule
-NAME` is its condition.
+compared with the condition changes nothing. A rule (docs/rules.md) raises alarms in the same way, at most one active
+one; `rule NAME` is their condition.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ class Condition(NamedTuple):
         return _COMPARE[compare](value, operand)
 
 
-Key = tuple[str, str, str]  # a device, a sensor and a field; of the alarm of a rule, only the condition at the end
+Key = tuple[
+    str, str, str
+]  # a device, a sensor and a field; of the alarm of a rule, its condition is in place of the first
 
 RULE = "rule "  # how the conditions of rules' alarms begin
 
@@ -211,10 +213,17 @@ class Alarms:
         """
         condition = RULE + rule
         self.rules[condition] = active
-        alarm = self._open.get(("", "", condition))
-        if active == (alarm is not None and alarm.ended is None):
-            return []
-        return [self._toggle(alarm, condition, about)]
+        key = (condition, about.sensor, about.field)
+        # What it was about may have been something else, before the rule was changed.
+        changes = [
+            self._toggle(alarm, condition, about)
+            for alarm in list(self._open.values())
+            if alarm.condition == condition and alarm.ended is None and not (active and _key(alarm) == key)
+        ]
+        alarm = self._open.get(key)
+        if active and (alarm is None or alarm.ended is not None):
+            changes.append(self._toggle(alarm, condition, about))
+        return changes
 
     def configure_rules(self, rules: Iterable[str], at: int, clock: bool) -> list[Change]:
         """
@@ -373,8 +382,9 @@ class Alarms:
             self._unlogged.append(now)
 
     def _is_abandoned(self, alarm: Alarm) -> bool:
-        # Whether no reading and no acknowledgement would ever end a stored alarm.
-        if not self._has_condition(alarm) or self.rules.get(alarm.condition) is False:
+        # Whether no reading and no acknowledgement would ever end a stored alarm that is not here. If it is known
+        # whether a rule has an active alarm, that one is here.
+        if not self._has_condition(alarm) or self.rules.get(alarm.condition) is not None:
             return True
         return alarm.device not in self.devices and alarm.acknowledged is not None
 
@@ -389,7 +399,7 @@ class Alarms:
 
 def _key(alarm: Alarm) -> Key:
     if alarm.condition.startswith(RULE):
-        return "", "", alarm.condition
+        return alarm.condition, alarm.sensor, alarm.field
     return alarm.device, alarm.sensor, alarm.field
 
 

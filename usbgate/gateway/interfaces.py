@@ -167,6 +167,8 @@ class RuleSummary:
         last: When it fired last: whole milliseconds since 1970, UTC; None if it never did.
         firings: How often it fired since usbgate started.
         waiting: How many of its actions are not done yet.
+        dropped: How many were not even tried, since too many waited.
+        trouble: Why those that wait are not done; None if nothing has failed.
     """
 
     name: str
@@ -175,6 +177,8 @@ class RuleSummary:
     last: int | None
     firings: int
     waiting: int
+    dropped: int = 0
+    trouble: str | None = None
 
 
 class MalformedLine(NamedTuple):

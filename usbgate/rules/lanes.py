@@ -35,14 +35,14 @@ class _Lane:
     Attributes:
         queue: Those that are not done, oldest first.
         running: Carries them out; cancelled at the end.
-        failing: Whether the last try failed, so that the failure is logged already.
+        trouble: Why the last try failed, which is logged already; None if it did not.
         begun: The id of the action that was begun last.
     """
 
     def __init__(self) -> None:
         self.queue: deque[_Queued] = deque()
         self.running: Deferred[None] | None = None
-        self.failing = False
+        self.trouble: str | None = None
         self.begun = ""
 
 
@@ -51,7 +51,7 @@ class Lanes:
     All actions that are not done.
 
     Attributes:
-        dropped: How many actions were not even tried, since too many waited.
+        dropped: How many actions of each rule were not even tried, since too many waited.
     """
 
     log = Logger()
@@ -80,7 +80,7 @@ class Lanes:
         self._lanes: dict[str, _Lane] = {}
         self._full = False
         self._stopped = False
-        self.dropped = 0
+        self.dropped: Counter[str] = Counter()
 
     def waiting(self) -> Counter[str]:
         """
@@ -88,13 +88,24 @@ class Lanes:
         """
         return Counter(each.action.rule for lane in self._lanes.values() for each in lane.queue)
 
+    def troubles(self) -> Mapping[str, str]:
+        """
+        Return why the actions of rules are not done, by rule.
+        """
+        return {
+            each.action.rule: lane.trouble
+            for lane in self._lanes.values()
+            if lane.trouble is not None
+            for each in lane.queue
+        }
+
     def admit(self, actions: Sequence[WaitingAction]) -> Sequence[WaitingAction]:
         """
         Return those of some new actions for which there is room, in order; the others are dropped.
         """
         room = max(0, WAITING_LIMIT - sum(len(lane.queue) for lane in self._lanes.values()))
         if len(actions) > room:
-            self.dropped += len(actions) - room
+            self.dropped.update(action.rule for action in actions[room:])
             if not self._full:
                 self.log.error("{limit} actions of rules wait: further ones are dropped", limit=WAITING_LIMIT)
         self._full = len(actions) > room
@@ -111,11 +122,8 @@ class Lanes:
         for action in actions:
             performer = self._find_action(action.kind)
             if performer is None or self._find_rule(action.rule) is None:
-                self.log.warn(
-                    "rule {rule}: {kind} is not done, since the configuration has it no more",
-                    rule=action.rule,
-                    kind=action.kind,
-                )
+                line = "rule {rule}: {kind} is not done, since it is not configured any more"
+                self.log.warn(line, rule=action.rule, kind=action.kind)
                 self._outbox.write(removed=[action.id])
                 continue
             age = max(0.0, (wall - action.at) / 1000)
@@ -175,18 +183,18 @@ class Lanes:
                 raise ActionFailed("too much time has passed")
             await performer.perform(rule, action)
             outcome = "done"
-            if lane.failing:
-                lane.failing = False
+            if lane.trouble is not None:
+                lane.trouble = None
                 self.log.info("rule {rule}: {kind} succeeds again", **fields)
         except TryAgain as error:
             if self._reactor.seconds() < until:
-                if not lane.failing:
-                    lane.failing = True
+                if lane.trouble is None:
                     self.log.warn(
                         "rule {rule}: {kind} failed: {reason}; trying again",
                         **fields,
                         reason=str(error),
                     )
+                lane.trouble = str(error)
                 return False
             self.log.error("rule {rule}: {kind} is given up: {reason}", **fields, reason=str(error))
         except ActionFailed as error:

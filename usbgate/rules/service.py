@@ -170,7 +170,7 @@ class RuleService(Service):
         """
         List the rules.
         """
-        waiting = self._lanes.waiting()
+        waiting, troubles = self._lanes.waiting(), self._lanes.troubles()
         known = [ActiveRule(rule) for rule in self._configured] if self._set is None else self._set.rules.values()
         return [
             RuleSummary(
@@ -180,6 +180,8 @@ class RuleService(Service):
                 each.last,
                 each.firings,
                 waiting[each.rule.name],
+                self._lanes.dropped[each.rule.name],
+                troubles.get(each.rule.name),
             )
             for each in known
         ]

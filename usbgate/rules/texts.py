@@ -18,6 +18,7 @@ from usbgate.rules.language import LanguageError
 
 LENGTH_LIMIT = 4_000  # characters of a text, or of a table as JSON
 VALUE_LIMIT = 200  # characters of a value that are put in
+PLACEHOLDERS_LIMIT = 50  # in a text or a table: with values, it has less than 16 kB
 
 NAMES = ("rule", "when", "time", "gateway", "sensor", "field", "value", "name", "place")
 
@@ -58,6 +59,8 @@ class Template:
             if found[1] is not None:
                 pieces += (before, _placeholder(found[1], found.start() + 1))
                 before = ""
+                if len(pieces) > 2 * PLACEHOLDERS_LIMIT:
+                    raise LanguageError(found.start() + 1, f"expected at most {PLACEHOLDERS_LIMIT} placeholders")
             elif len(found[0]) == 2:
                 before += found[0][0]
             else:
@@ -117,7 +120,10 @@ class JsonTemplate:
             raise ValueError("not JSON") from None
         if size > LENGTH_LIMIT:
             raise LanguageError(LENGTH_LIMIT + 1, f"expected at most {LENGTH_LIMIT:,} characters as JSON, got {size:,}")
-        return cls(_each_text(table, Template.parse))
+        made = cls(_each_text(table, Template.parse))
+        if sum(len(each.pieces) // 2 for each in _templates(made.table)) > PLACEHOLDERS_LIMIT:
+            raise LanguageError(1, f"expected at most {PLACEHOLDERS_LIMIT} placeholders in all its texts")
+        return made
 
     def fields(self) -> Iterator[SensorField]:
         """

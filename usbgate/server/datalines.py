@@ -151,6 +151,8 @@ def rule_fields(rule: RuleSummary) -> Mapping[str, str]:
         **({"LAST": format_time(rule.last)} if rule.last is not None else {}),
         "FIRED": str(rule.firings),
         "WAITING": str(rule.waiting),
+        **({"DROPPED": str(rule.dropped)} if rule.dropped else {}),
+        **({"TROUBLE": plain_text(rule.trouble)} if rule.trouble is not None else {}),
         "TEXT": plain_text(rule.when),
     }
 
