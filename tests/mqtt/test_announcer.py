@@ -275,6 +275,35 @@ class AnnouncerTests(SynchronousTestCase):
         self.restart()
         self.assertEqual(self.announced()[1:], [clean])
 
+    def test_devices_of_earlier_runs(self) -> None:
+        """
+        A device that is configured no longer is removed.
+        """
+        self.restart()
+        self.gateway.known_devices = [DeviceSummary("uno", "/dev/ttyACM0", "online", AT)]
+        self.assertEqual(
+            [keys for _, keys in self.announced()],
+            [
+                ["event__5Fevents", "binary_sensor_uno", "binary_sensor_leonardo"],
+                ["event__5Fevents", "binary_sensor_uno"],
+            ],
+        )
+
+    def test_too_much(self) -> None:
+        """
+        A message that the broker does not take is tried again two seconds later; others go out.
+        """
+        publish = self.publisher.publish
+        self.patch(
+            self.publisher,
+            "publish",
+            lambda topic, *args, **kwargs: GATEWAY + "/" not in topic and publish(topic, *args, **kwargs),
+        )
+        self.report("20", TEMP="21.5")
+        self.assertEqual([device for device, _ in self.announced()], ["usbgate__home__20"])
+        self.patch(self.publisher, "publish", publish)
+        self.assertEqual([device for device, _ in self.announced(GATHER + TURN)], [GATEWAY])
+
     def test_components_of_others(self) -> None:
         """
         What somebody else has put into a message of ours does not stay.

@@ -5,7 +5,6 @@ When Home Assistant's discovery messages are published, and removed (docs/mqtt.m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -21,8 +20,9 @@ from usbgate.core.fieldline import parse_value
 from usbgate.core.model import Event, ReportEvent
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import IGateway
+from usbgate.mqtt.announced import NOTHING, Announced, AnnouncedComponent, read_message
 from usbgate.mqtt.discovery import Discovery, Payload, removed
-from usbgate.mqtt.entities import Component, Field
+from usbgate.mqtt.entities import Field
 from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message
 
 # While Home Assistant sets up what a message announced, another one for the same device makes it lose components.
@@ -38,33 +38,6 @@ DEVICES_LIMIT = 20_000
 BYTES_LIMIT = 64 << 20  # of all together, since connected
 
 _UNCONFIGURED = SensorSettings()
-
-
-class _Message(msgspec.Struct):
-    components: dict[str, msgspec.Raw] = {}
-
-
-class _Component(msgspec.Struct):
-    # What is to be known of a component. One without an id removes another.
-    platform: str
-    unique_id: str = ""
-    state_class: str | None = None
-    unit_of_measurement: str | None = None
-
-    @property
-    def is_number(self) -> bool:
-        return self.state_class is not None or self.unit_of_measurement is not None
-
-
-class _Announced(NamedTuple):
-    # What the broker has of a device of Home Assistant.
-    message: int  # its hash
-    components: Mapping[str, _Component]
-    round: int  # in which it was published; 0 by an earlier run
-    raw: Mapping[str, msgspec.Raw]  # components of an earlier run, as long as nothing is known of their fields
-
-
-_NOTHING = _Announced(0, {}, 0, {})
 
 
 class _Shown(NamedTuple):
@@ -113,7 +86,7 @@ class Announcer:
         self._publisher: IPublisher | None = None
         self._task: Deferred[None] | None = None  # announces, while something is due
         # Devices of Home Assistant: the gateway, and the sensors.
-        self._announced: dict[str, _Announced] = {}
+        self._announced: dict[str, Announced] = {}
         self._due: dict[str, float] = {}  # when, the earliest first
         self._others: Iterator[str] | None = None  # that will be due as well
         self._learned = 0  # bytes
@@ -184,10 +157,10 @@ class Announcer:
         known = self._announced.get(device)
         if not message:
             self._announced.pop(device, None)
-        elif len(self._announced) < DEVICES_LIMIT if known is None else known.message != hash(message):
+        elif len(self._announced) < DEVICES_LIMIT if known is None else known.hash != hash(message):
             self._learned += len(message)
-            raw = _raw_components(message) if self._learned <= BYTES_LIMIT else {}
-            self._announced[device] = _Announced(hash(message), _components(raw), 0, raw)
+            found = read_message(message) if self._learned <= BYTES_LIMIT else NOTHING
+            self._announced[device] = found._replace(hash=hash(message))
             self._mark(device)
 
     # Turns.
@@ -225,50 +198,51 @@ class Announcer:
             self._others = None
 
     def _announce(self, device: str, publisher: IPublisher) -> None:
+        del self._due[device]
         sensor = self._discovery.sensor(device)
-        known = self._announced.get(device, _NOTHING)
+        known = self._announced.get(device, NOTHING)
         payload = self._gateway_payload(device) if sensor is None else self._sensor_payload(sensor, known.components)
+        if payload is None:
+            return
+        own, before = payload.get("components", {}), known.components
+        # Of an earlier run, what shows a field that has not been reported yet.
+        kept = {
+            key: known.raw[key]
+            for key in known.raw
+            if key not in own and self._may_come(device, sensor, key, before[key])
+        }
+        shown = {**own, **kept} if payload else {}
+        gone = {key: removed(each.platform) for key, each in before.items() if key not in shown}
         message = b""
-        kept: Mapping[str, msgspec.Raw] = {}
-        gone: Mapping[str, Component] = {}
-        if payload:
-            own, before = payload["components"], known.components
-            # Of an earlier run, what shows a field that has not been reported yet.
-            kept = {key: known.raw[key] for key in known.raw if key not in own and self._may_come(device, sensor, key)}
-            shown = {**own, **kept}
-            gone = {key: removed(each.platform) for key, each in before.items() if key not in shown}
-            if shown:
-                components = {key: shown[key] for key in (*before, *own) if key in shown}  # in the same order as before
-                message = msgspec.json.encode({**payload, "components": {**components, **gone}})
-        if payload is None or self._is_there(known, message):
-            del self._due[device]
+        if shown:
+            components = {key: shown[key] for key in (*before, *own) if key in shown}  # in the same order as before
+            message = msgspec.json.encode({**payload, "components": {**components, **gone}})
+        if self._is_there(known, message):
             return
         if not publisher.publish(self._discovery.topic(device), message, retain=True):
-            return
-        del self._due[device]
-        if not message:
+            self._mark(device)
+        elif not message:
             del self._announced[device]
             self._shown.pop(sensor or "", None)
-            return
-        self._announced[device] = _Announced(hash(message), _components(_raw_components(message)), self._round, kept)
-        if gone:
-            self._mark(device)  # without them
-        if sensor is not None and known.message != hash(message):
-            self._changed(sensor)
+        else:
+            self._announced[device] = read_message(message)._replace(raw=kept, round=self._round)
+            if gone:
+                self._mark(device)  # without them
+            if sensor is not None and known.hash != hash(message):
+                self._changed(sensor)
 
-    def _may_come(self, device: str, sensor: str | None, key: str) -> bool:
-        about = self._announced[device].components.get(key)
-        if about is None or sensor is None:
+    def _may_come(self, device: str, sensor: str | None, key: str, component: AnnouncedComponent) -> bool:
+        field = self._discovery.field(device, key, component.platform, component.unique_id)
+        if sensor is None or field is None:
             return False
-        field = self._discovery.field(device, key, about.platform, about.unique_id)
         shown = self._shown.get(sensor)
-        return field is not None and (shown is None or field not in shown.fields)
+        return shown is None or field not in shown.fields
 
-    def _is_there(self, known: _Announced, message: bytes) -> bool:
+    def _is_there(self, known: Announced, message: bytes) -> bool:
         # Whether the broker has a message already, or may not have it.
-        if known is _NOTHING:
+        if known is NOTHING:
             return not message or len(self._announced) >= DEVICES_LIMIT
-        return known.message == hash(message) and known.round == self._round
+        return known.hash == hash(message) and known.round == self._round
 
     # Messages: None leaves the one that the broker has, an empty one removes the device.
 
@@ -279,7 +253,7 @@ class Announcer:
             return {}
         return self._discovery.gateway_message([each.name for each in self._queries.devices()])
 
-    def _sensor_payload(self, sensor: str, before: Mapping[str, _Component]) -> Payload | None:
+    def _sensor_payload(self, sensor: str, before: Mapping[str, AnnouncedComponent]) -> Payload | None:
         is_another = any(each.successor == sensor for each in self._queries.replacements())
         if is_another or not self._is_wanted(sensor):
             return {}
@@ -311,21 +285,3 @@ class Announcer:
     def _only_device(self, settings: SensorSettings) -> str | None:
         devices = [each.name for each in self._queries.devices()]
         return settings.device or (devices[0] if len(devices) == 1 else None)
-
-
-def _raw_components(message: bytes) -> dict[str, msgspec.Raw]:
-    # Those of a message that the broker has, which may be anybody's.
-    try:
-        return msgspec.json.decode(message, type=_Message).components
-    except (msgspec.DecodeError, RecursionError):
-        return {}
-
-
-def _components(raw: Mapping[str, msgspec.Raw]) -> dict[str, _Component]:
-    found: dict[str, _Component] = {}
-    for key, each in raw.items():
-        with suppress(msgspec.DecodeError, RecursionError):
-            component = msgspec.json.decode(each, type=_Component)
-            if component.unique_id:
-                found[key] = component
-    return found

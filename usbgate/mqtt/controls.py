@@ -44,7 +44,7 @@ class Commands:
         """
         Return a template for the message of a command, with the value in the place of `VALUE`.
         """
-        before, _, behind = self.message(command).partition(quote(VALUE))
+        before, _, behind = self.message(command).rpartition(quote(VALUE))  # the sensor's id may be the same
         return f"{_plain(before)}{{{{ value | tojson }}}}{_plain(behind)}"
 
 
@@ -73,62 +73,51 @@ def control_component(
         fields: What is known of fields, by name.
     """
     component: Component = {"name": name, "command_topic": commands.topic}
-    for key, command in (
-        ("payload_on", control.on),
-        ("payload_off", control.off),
-        ("payload_open", control.open),
-        ("payload_close", control.close),
-        ("payload_stop", control.stop),
-    ):
-        if command is not None:
-            component[key] = commands.message(command)
+    for key in ("on", "off", "open", "close", "stop"):
+        if (command := getattr(control, key)) is not None:
+            component[f"payload_{key}"] = commands.message(command)
     about = fields.get(control.state or "", _UNKNOWN)
-    state = {} if control.state is None else {"state_topic": topics(control.state)}
-    if control.type == "switch":
-        if state:
-            component |= state | {"value_template": on_off(about, "ON", "OFF"), "state_on": "ON", "state_off": "OFF"}
-    elif control.type == "light":
-        if state:
-            template = on_off(about, component["payload_on"], component["payload_off"])
-            component |= state | {"state_value_template": template}
-        component |= _brightness(control, commands, topics)
-    elif control.type == "cover":
-        component.setdefault("payload_stop", None)
-        if control.set is not None and control.state is not None:
-            component |= {
-                "position_topic": topics(control.state),
-                "position_template": _POSITION,
-                "position_closed": int(control.min),
-                "position_open": int(control.max),
-                "set_position_topic": commands.topic,
-                "set_position_template": commands.template(control.set),
-            }
-        elif state:
-            component |= state | {"value_template": on_off(about, "open", "closed")}
-    elif control.set is not None:
-        component["command_template"] = commands.template(control.set)
-        if control.type == "number":
-            component |= {"min": control.min, "max": control.max, "step": control.step}
+    state = None if control.state is None else topics(control.state)
+    setter = None if control.set is None else commands.template(control.set)
+    template = ""
+    match control.type:
+        case "switch":
+            template = on_off(about, "ON", "OFF")
+            component |= {"state_on": "ON", "state_off": "OFF"}
+        case "light":
+            if state is not None:
+                component["state_topic"] = state
+                component["state_value_template"] = on_off(about, component["payload_on"], component["payload_off"])
+            if setter is not None:
+                component |= {
+                    "brightness_command_topic": commands.topic,
+                    "brightness_command_template": setter,
+                    "brightness_scale": int(control.max),
+                    "on_command_type": "brightness",  # or else `on` follows each brightness
+                }
+            if control.level is not None:
+                component |= {"brightness_state_topic": topics(control.level), "brightness_value_template": _LEVEL}
+        case "cover":
+            component.setdefault("payload_stop", None)
+            if setter is None:
+                template = on_off(about, "open", "closed")
+            else:
+                component |= {
+                    "position_topic": state,
+                    "position_template": _POSITION,
+                    "position_closed": int(control.min),
+                    "position_open": int(control.max),
+                    "set_position_topic": commands.topic,
+                    "set_position_template": setter,
+                }
+        case "number":
             template = NUMBER
-        else:
-            component["options"] = list(control.options)
+            component |= {"command_template": setter, "min": control.min, "max": control.max, "step": control.step}
+        case "select":
             template = f"{{{{ value if value in {quote(control.options)} else None }}}}"
-        if state:
-            component |= state | {"value_template": template}
-    return component
-
-
-def _brightness(control: ControlSettings, commands: Commands, topics: Callable[[str], str]) -> Component:
-    if control.set is None:
-        return {}
-    component: Component = {
-        "brightness_command_topic": commands.topic,
-        "brightness_command_template": commands.template(control.set),
-        "brightness_scale": int(control.max),
-        "on_command_type": "brightness",  # or else `on` follows each brightness
-    }
-    if control.level is not None:
-        component |= {"brightness_state_topic": topics(control.level), "brightness_value_template": _LEVEL}
+            component |= {"command_template": setter, "options": list(control.options)}
+    if state is not None and template:
+        component |= {"state_topic": state, "value_template": template}
     return component
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from unicodedata import normalize
@@ -90,11 +91,11 @@ class Discovery:
             platform: Its platform.
             unique_id: Its id.
         """
-        try:
+        with suppress(ValueError):
             field = unescape(unique_id.removeprefix(device + _BETWEEN))
-        except ValueError:
-            return None
-        return field if platform in ("sensor", "binary_sensor") and key == _key(platform, field) else None
+            if platform in ("sensor", "binary_sensor") and key == _key(platform, field):
+                return field
+        return None
 
     def device_of(self, topic: str) -> str | None:
         """

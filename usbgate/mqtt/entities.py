@@ -18,13 +18,10 @@ from usbgate.mqtt.spelling import is_number, lifetime
 
 Component = dict[str, Any]
 
-# Home Assistant's device classes of states: all kinds of states but `outlet` and `switch`, and those kinds of
-# measurements that are states with `values`.
+# Home Assistant's device classes of states: some kinds of measurements are states as well, and not all kinds of states
+# are a device class.
 _MEASURED_OR_STATES = frozenset(["battery", "carbon_monoxide", "gas", "moisture", "power"])
-_STATE_CLASSES = _MEASURED_OR_STATES | {kind for kind, about in FIELD_KINDS.items() if about.states} - {
-    "outlet",
-    "switch",
-}
+_NO_CLASSES = frozenset(["outlet", "switch"])
 
 # What devices send for on and off, in Home Assistant's sense: open, detected, unlocked, low (of a battery).
 _ON = "on true yes open opened detected active alarm tripped unlocked low"
@@ -100,7 +97,7 @@ def field_component(
     name = label(settings.label, language)
     if _is_binary(field):
         platform = "binary_sensor"
-        shown_as = settings.kind if settings.kind in _STATE_CLASSES else None
+        shown_as = settings.kind if settings.kind not in _NO_CLASSES else None
         component |= {
             "value_template": on_off(settings, "ON", "OFF"),
             "payload_on": "ON",
