@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -148,12 +149,35 @@ class ConnectedTests(ValuesCase):
 
     def test_other_device(self) -> None:
         """
-        Of a sensor that several devices report, the values are those of the device that is asked.
+        Of a sensor that several devices report, the values are those of the device that is asked. Those of another one
+        are removed, and its reports are no sign of life.
         """
         self.know("20", TEMP="21")
         self.know("20", "uno", HUM="40")
         self.connect()
-        self.assertNotIn("usbgate/home/uno/20/HUM", self.taken())
+        taken = self.taken()
+        self.assertEqual(taken[f"{BASE}/20/TEMP"], "21")
+        self.assertEqual((taken["usbgate/home/uno/20/HUM"], taken["usbgate/home/uno/20"]), ("", ""))
+        self.gateway.publish(self.know("20", "uno", TEMP="22"))
+        self.run_on(1)
+        self.assertEqual(self.taken(), {})
+
+    def test_moved(self) -> None:
+        """
+        When another device is asked for a sensor, all of its values are published, and those of the former are removed.
+        """
+        self.know("20", TEMP="21")
+        self.know("20", "uno", HUM="40")
+        self.connect()
+        self.taken()
+        event = self.know("20", "uno", LUX="5")
+        self.gateway.known_sensors = [replace(each, device="uno") for each in self.gateway.known_sensors]
+        self.gateway.publish(event)
+        self.run_on(1)
+        uno = "usbgate/home/uno"
+        taken = self.taken()
+        self.assertEqual(json.loads(taken.pop(f"{uno}/20"))["values"], {"HUM": 40.0, "LUX": 5.0})
+        self.assertEqual(taken, {f"{BASE}/20/TEMP": "", f"{BASE}/20": "", f"{uno}/20/HUM": "40", f"{uno}/20/LUX": "5"})
 
     def test_again(self) -> None:
         """

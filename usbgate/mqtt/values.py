@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from usbgate.core.containers import BoundedDict
 from usbgate.core.fieldline import format_number, format_time
 from usbgate.core.model import DeviceEvent, Event, Reading, ReportEvent
 from usbgate.core.reporters import FIELDS_OF_SENSOR
@@ -68,7 +69,8 @@ class Values:
         self._topics = topics
         self._lone_zeros = LoneZeros()
         self._states: dict[str, str] = {}  # states of devices that are still to be published
-        self._new: dict[str, set[str]] = {}  # fields with a new value, by sensor
+        self._new: dict[tuple[str, str], set[str]] = {}  # fields with a new value, by sensor and device
+        self._devices: BoundedDict[str, str] = BoundedDict(NEW_SENSORS)  # under which sensors were published last
         self._all: Iterator[SensorSummary] = iter(())  # those of all sensors that are still to be published
         self._unsubscribe: Callable[[], None] | None = None
         self._task: Deferred[None] | None = None  # publishes, while there is something to publish
@@ -104,13 +106,14 @@ class Values:
 
     def _event(self, event: Event) -> None:
         if isinstance(event, ReportEvent):
-            fields = self._new.get(event.sensor)
+            reporter = event.sensor, event.device
+            fields = self._new.get(reporter)
             if fields is None:
                 if len(self._new) >= NEW_SENSORS:
                     self._new.clear()
                     self.refresh()
                     return
-                fields = self._new[event.sensor] = set()
+                fields = self._new[reporter] = set()
             if len(fields) < FIELDS_OF_SENSOR:
                 fields.update(field for field, _ in event.values)
             self._start()
@@ -132,7 +135,7 @@ class Values:
         """
         known = self._gateway.queries.sensor(sensor)
         if known is not None and self._unsubscribe is not None:
-            self._new.setdefault(known.sensor, set()).update(known.fields)
+            self._new.setdefault((sensor, known.device), set()).update(known.fields)
             self._start()
 
     def refresh(self) -> None:
@@ -153,38 +156,43 @@ class Values:
             self._task = None
             self.log.failure("unexpected error while values are published", failure)
 
-    def _take(self) -> Iterator[tuple[str, Iterable[str]]]:
+    def _take(self) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:
         # What is new comes first, and some of all.
         new, self._new = self._new, {}
         yield from new.items()
         for known in islice(self._all, SWEPT):
-            yield known.sensor, known.fields
+            yield (known.sensor, known.device), known.fields
 
     async def _publish_marked(self) -> None:
         await deferLater(self._reactor, 0)  # all reports of one chunk
         while True:
             began = self._reactor.seconds()
             spent = 0.0
-            sensor = None
+            reporter = None
             self._publish_states()
-            for sensor, fields in self._take():
+            for reporter, fields in self._take():
                 await self._publisher.room()
                 started = self._reactor.seconds()
-                self._publish(sensor, fields)
+                self._publish(*reporter, fields)
                 spent += self._reactor.seconds() - started
                 if spent >= TURN:
                     await deferLater(self._reactor, PAUSE * spent)
                     spent = 0.0
-            if sensor is None and not self._states:
+            if reporter is None and not self._states:
                 break
             await deferLater(self._reactor, max(0.0, began + INTERVAL - self._reactor.seconds()))
         self._task = None
 
-    def _publish(self, sensor: str, fields: Iterable[str]) -> None:
+    def _publish(self, sensor: str, device: str, fields: Iterable[str]) -> None:
         queries = self._gateway.queries
         known = queries.sensor(sensor)
         if known is None:
             return
+        if self._devices.get(sensor) != known.device:
+            self._remove_others(known)
+            fields = known.fields
+        elif device != known.device:
+            return  # any message would be a sign of life of what the device that is asked has reported
         settings = queries.sensor_settings().get(sensor, _UNCONFIGURED)
         now = self._wall()
         alive: list[Reading] = []
@@ -206,6 +214,15 @@ class Values:
                 retain=True,
                 expiry=self._left(newest, settings, now),
             )
+
+    def _remove_others(self, known: SensorSummary) -> None:
+        # Of a sensor that is new here, or has moved: what the broker may have under other devices.
+        self._devices.remember(known.sensor, known.device)
+        others = [each for each in self._gateway.queries.last(known.sensor, None) if each.device != known.device]
+        for each in others:
+            self._publisher.publish(self._topics.value(each.device, known.sensor, each.field), b"", retain=True)
+        for device in {each.device for each in others}:
+            self._publisher.publish(self._topics.sensor(device, known.sensor), b"", retain=True)
 
     def _is_held(self, reading: Reading) -> bool:
         if reading.value == 0.0 and not self._gateway.queries.field_settings(reading).never_falls:
