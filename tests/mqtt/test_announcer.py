@@ -15,6 +15,7 @@ from tests.support.publisher import MemoryPublisher, Published
 from usbgate.core.model import Button
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.gateway.interfaces import DeviceSummary, SensorSummary
+from usbgate.mqtt import announcer
 from usbgate.mqtt.announcer import GATHER, MESSAGES_A_TURN, TURN, Announcer
 from usbgate.mqtt.discovery import Discovery
 from usbgate.mqtt.interfaces import Message
@@ -387,6 +388,22 @@ class AnnouncerTests(SynchronousTestCase):
             self.assertEqual(self.announced(), [("usbgate__home__20", ["sensor_TEMP"])])
         self.receive(DISCOVERY.topic("usbgate__home__20"), self.retained["usbgate__home__20"].payload)
         self.assertEqual(self.announced(), [])
+
+    def test_limits(self) -> None:
+        """
+        So many messages, and so many bytes, are read of what others may have made up; our own sensors are announced all
+        the same while there is room for devices.
+        """
+        self.patch(announcer, "DEVICES_LIMIT", 4)
+        self.patch(announcer, "BYTES_LIMIT", 1000)
+        self.announced()
+        component = {"platform": "sensor", "unique_id": "usbgate__home__20__HUM"}
+        message = json.dumps({"components": {"sensor_HUM": {**component, "name": "x" * 1000}}}).encode()
+        for sensor in ("20", "21", "22", "23"):
+            self.receive(DISCOVERY.topic(DISCOVERY.device(sensor)), message, retained=True)
+        for sensor in ("20", "24"):
+            self.report(sensor, TEMP="21.5")
+        self.assertEqual(self.announced(), [("usbgate__home__20", ["sensor_TEMP"])])
 
     def test_broker_takes_nothing(self) -> None:
         """

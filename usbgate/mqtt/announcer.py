@@ -90,6 +90,7 @@ class Announcer:
         self._due: dict[str, float] = {}  # when, the earliest first
         self._others: Iterator[str] | None = None  # that will be due as well
         self._learned = 0  # bytes
+        self._is_full = False  # and that was logged
         self._shown: dict[str, _Shown] = {}  # by sensor
         self._round = 0  # in each, everything is published once, even if the broker has it already
 
@@ -240,9 +241,15 @@ class Announcer:
 
     def _is_there(self, known: Announced, message: bytes) -> bool:
         # Whether the broker has a message already, or may not have it.
-        if known is NOTHING:
-            return not message or len(self._announced) >= DEVICES_LIMIT
-        return known.hash == hash(message) and known.round == self._round
+        if known is not NOTHING:
+            return known.hash == hash(message) and known.round == self._round
+        is_full = len(self._announced) >= DEVICES_LIMIT
+        if is_full and not self._is_full:
+            self.log.warn(
+                'Home Assistant learns of {limit} sensors only: set discovery = "configured"', limit=DEVICES_LIMIT
+            )
+            self._is_full = True
+        return is_full or not message
 
     # Messages: None leaves the one that the broker has, an empty one removes the device.
 
