@@ -58,6 +58,7 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
         rates: How many requests each address and each token may make.
         limited: Refusals because of a limit, since the start.
         connections: The open connections.
+        sent_one: Whether an answer was sent before the end of the reactor turn, since the last `flush_later`.
     """
 
     log = Logger()
@@ -109,7 +110,7 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
         self._looked_for_idle = float("-inf")
         self._accepted = 0
         self._unflushed: dict[ClientProtocol, None] = {}  # an ordered set
-        self._flushed_first = False
+        self.sent_one = False
         self._encoded: tuple[Answer | None, bytes] = (None, b"")  # the latest
         self._refused = LogLimit()
         self._stopping = False
@@ -281,19 +282,8 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
             self.reactor.callLater(0, self._flush)  # runs before the reactor polls again
         self._unflushed[client] = None
 
-    def flush_first(self, client: ClientProtocol) -> None:
-        """
-        Flush a connection within this call; but if another one was since the last end of a turn, at the end of this
-        one: what holds the reactor for one answer would for many of one chunk hold it long.
-        """
-        if self._flushed_first:
-            self.flush_later(client)
-        else:
-            self._flushed_first = True
-            client.flush()
-
     def _flush(self) -> None:
-        self._flushed_first = False
+        self.sent_one = False
         self.intake.new_turn()
         unflushed, self._unflushed = self._unflushed, {}
         for client in unflushed:

@@ -365,10 +365,12 @@ class ClientProtocol(BoundedLineReceiver):
         """
         if not self.closing:
             self._add(line + self.delimiter)
-            if self.requests.in_flight:  # another answer may follow in this reactor turn
+            # At once only if no other answer can join it, and one of a chunk: many would hold the reactor for long.
+            if self.requests.in_flight or self.factory.sent_one:
                 self.factory.flush_later(self)
             else:
-                self.factory.flush_first(self)
+                self.factory.sent_one = True
+                self.flush()
             if self.half_closed:
                 self.close_if_done()
 
