@@ -20,7 +20,7 @@ from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import DeviceSummary, RuleSummary
 from usbgate.rules.actions.interfaces import TryAgain
 from usbgate.rules.outbox import Outbox
-from usbgate.rules.service import EVENTS_A_TURN, STATE_INTERVAL, RuleService
+from usbgate.rules.service import STATE_INTERVAL, TURN_TIME, RuleService
 from usbgate.rules.settings import MailTarget, PublishTarget, RuleCommand, RuleSettings, WebhookTarget
 from usbgate.rules.texts import JsonTemplate, Template
 
@@ -136,16 +136,25 @@ class ServiceTests(SynchronousTestCase):
 
     def test_each_report(self) -> None:
         """
-        Reports that come together are looked at one by one, a bounded number in each turn, and others not at all.
+        Reports that come together are looked at one by one, for a bounded time in each turn, and others not at all.
         """
-        self.start(rule(SMOKE, command=COMMAND))
-        self.gateway.publish(*[report_event("2", SMOKE="0")] * EVENTS_A_TURN, StoreEvent("away", 1))
-        self.gateway.publish(*[report_event("2", SMOKE=str(number % 2)) for number in range(10)])
-        self.gateway.publish(*[report_event("3", SMOKE="1")] * 1000)
+        looked = 0
+
+        def slow_settings() -> dict[str, SensorSettings]:
+            nonlocal looked
+            looked += 1
+            self.clock.spend(TURN_TIME / 5)
+            return {}
+
+        self.start(rule(f"{SMOKE} or sensor 2 stale", command=COMMAND))
+        self.patch(self.gateway, "sensor_settings", slow_settings)
+        self.gateway.publish(*[report_event("2", SMOKE=str(number % 2)) for number in range(20)])
+        self.gateway.publish(*[report_event("3", SMOKE="1")] * 1000, StoreEvent("away", 1))
         self.clock.turn()
-        self.assertEqual(self.services[0].summaries()[0].firings, 0)
+        self.assertEqual(self.services[0].summaries()[0].firings, 1)
         self.go()
-        self.assertEqual(self.services[0].summaries()[0].firings, 5)
+        self.assertEqual(self.services[0].summaries()[0].firings, 10)
+        self.assertLess(looked, 100)
 
     def test_kill(self) -> None:
         """
@@ -265,6 +274,14 @@ class ServiceTests(SynchronousTestCase):
             self.gateway.rule_alarms["away"],
             Reading(WALL + 5000, "leonardo", "leonardo", "OFFLINE", None, "offline", None, True),
         )
+
+    def test_short_alarm(self) -> None:
+        """
+        An alarm is raised and ends also if both happen in one turn, and nothing is said twice.
+        """
+        self.start(rule(SMOKE, "smoke", alarm=True))
+        self.publish(*[report_event("2", SMOKE=value) for value in "0100"])
+        self.assertEqual(self.gateway.rule_alarm_calls, [("smoke", True), ("smoke", False)])
 
     def test_reload(self) -> None:
         """

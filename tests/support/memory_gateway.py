@@ -125,6 +125,7 @@ class MemoryGateway:
         self.raised: list[Alarm] = []
         self.known_rules: list[RuleSummary] = []
         self.rule_alarms: dict[str, Reading | None] = {}  # what the active ones are about
+        self.rule_alarm_calls: list[tuple[str, bool]] = []
         self.held_requests: list[HeldRequest] = []
         self.acknowledged: list[tuple[str, str]] = []
 
@@ -315,6 +316,7 @@ class MemoryGateway:
 
     def set_rule_alarm(self, rule: str, active: bool, about: Reading) -> None:
         self.rule_alarms[rule] = about if active else None
+        self.rule_alarm_calls.append((rule, active))
 
     def acknowledge(self, alarm: str, by: str) -> Deferred[Alarm]:
         for each in self.raised:

@@ -180,7 +180,7 @@ class Outbox:
     def _open(self) -> tuple[Mapping[str, KeptState], Sequence[WaitingAction]]:
         try:
             return self._read()
-        except (sqlite3.DatabaseError, ValueError) as error:
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
             if isinstance(error, sqlite3.OperationalError):  # the disk, not what is in the file
                 raise
             damaged = self._file.with_suffix(".damaged")
