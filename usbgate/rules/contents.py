@@ -81,8 +81,8 @@ def actions_of(
     def action(kind: str, **payload: Any) -> WaitingAction:
         return WaitingAction(new_id(), rule.name, kind, moment.wall, payload)
 
-    for sensor, command, arguments in ((each.sensor, each.command, each.arguments) for each in rule.command):
-        yield action("command", sensor=sensor, command=command, arguments=arguments)
+    for each in rule.command:
+        yield action("command", sensor=each.sensor, command=each.command, arguments=each.arguments)
     if rule.mail is not None:
         yield action("mail", **_mail(rule.mail, values, readings, sensors))
     if rule.webhook is not None:

@@ -171,7 +171,7 @@ class Lanes:
         rule = self._find_rule(action.rule)
         fields = {"rule": action.rule, "kind": action.kind}
         outcome = "failed"
-        details: Mapping[str, str] = {}
+        details: Mapping[str, str] | None = None
         if performer.at_most_once and lane.begun != action.id:
             lane.begun = action.id
             await self._outbox.write(removed=[action.id])
@@ -205,7 +205,7 @@ class Lanes:
             self.log.failure("unexpected error in an action of rule {rule}", rule=action.rule)
         if not performer.at_most_once:
             self._outbox.write(removed=[action.id])
-        if details:
+        if details is not None:
             who = f"rule {action.rule}"
             self._record(Action(action.kind, who, who, details, None, outcome))
         return True

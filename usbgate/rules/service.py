@@ -29,9 +29,7 @@ from usbgate.rules.ruleset import ActiveRule, Firing, KeptState, RuleSet
 from usbgate.rules.settings import MailSettings, RuleSettings
 
 TURN_TIME = 0.005  # seconds for reports in a reactor turn; one takes 4 µs for each rule that names its sensor
-EVENTS_LIMIT = (
-    2_000  # beyond it, more are looked at in a turn; while the rules are not there yet, the oldest are dropped
-)
+EVENTS_LIMIT = 2_000  # that wait: a turn takes longer then; while rules cannot be looked at yet, the oldest are dropped
 STOP_TIME = 3.0  # seconds that the disk has for the last writes
 STATE_INTERVAL = 10.0  # seconds between writes of what only arms rules again: a trembling value costs an SD card little
 

@@ -4,8 +4,6 @@ A command to a sensor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from zope.interface import implementer
 
 from usbgate.core.errors import Busy, Offline, RequestError, Unknown
@@ -36,10 +34,11 @@ class CommandAction:
         self._holder = Holder("rules")
 
     def destination(self, action: WaitingAction) -> str:
-        return f"sensor {action.payload['sensor']}"
+        sensor: str = action.payload["sensor"]
+        return sensor
 
-    def details(self, rule: RuleSettings, action: WaitingAction) -> Mapping[str, str]:
-        return {}  # the gateway records each request
+    def details(self, rule: RuleSettings, action: WaitingAction) -> None:
+        return None  # the gateway records each request
 
     async def perform(self, rule: RuleSettings, action: WaitingAction) -> None:
         payload = action.payload

@@ -37,9 +37,9 @@ class IAction(Interface):
         Return where an action goes: those of one kind with the same destination are carried out one after the other.
         """
 
-    def details(rule: RuleSettings, action: WaitingAction) -> Mapping[str, str]:
+    def details(rule: RuleSettings, action: WaitingAction) -> Mapping[str, str] | None:
         """
-        Return what is recorded of an action.
+        Return what is recorded of an action; None if it is recorded elsewhere.
         """
 
     def perform(rule: RuleSettings, action: WaitingAction) -> Awaitable[None]:

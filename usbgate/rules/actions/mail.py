@@ -69,7 +69,7 @@ class MailAction:
         self._in_thread = in_thread
 
     def destination(self, action: WaitingAction) -> str:
-        return "the mail server"
+        return action.rule
 
     def details(self, rule: RuleSettings, action: WaitingAction) -> Mapping[str, str]:
         return {"TO": ",".join(action.payload["to"])}

@@ -31,7 +31,7 @@ class PublishAction:
         self._publisher = publisher
 
     def destination(self, action: WaitingAction) -> str:
-        return "the MQTT broker"
+        return action.rule
 
     def details(self, rule: RuleSettings, action: WaitingAction) -> Mapping[str, str]:
         return {"TOPIC": action.payload["topic"]}

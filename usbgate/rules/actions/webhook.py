@@ -91,7 +91,7 @@ class WebhookAction:
         self._agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor))
 
     def destination(self, action: WaitingAction) -> str:
-        return f"the webhook of rule {action.rule}"
+        return action.rule
 
     def details(self, rule: RuleSettings, action: WaitingAction) -> Mapping[str, str]:
         try:
