@@ -47,9 +47,13 @@ READINGS = """
     (now() - interval '2h', 'pi', 4, 'uno', '2', 'TEMP', 59, null, true),
     (now() - interval '1h', 'pi', 5, 'uno', '2', 'TEMP', 61, '61°C', true),
     (now() - interval '1h', 'pi', 6, 'uno', '3', 'SMOKE', 0, null, true),
+    (now() - interval '55m', 'pi', 9, 'uno', '77', 'SMOKE', 0, null, true),
+    (now() - interval '54m', 'pi', 10, 'uno', '77', 'SMOKE', 1, null, true),
     (now() - interval '1h', 'other', 6, 'uno', '2', 'SMOKE', 0, null, true),
-    (now() - interval '50m', 'pi', 7, 'uno', '2', 'TEMP', 20, null, true),
-    (now() - interval '40m', 'pi', 8, 'uno', '2', 'TEMP', 200, null, true)
+    (now() - interval '50m', 'pi', 12, 'uno', '2', 'TEMP', 20, null, true),
+    (now() - interval '40m', 'pi', 13, 'uno', '2', 'TEMP', 200, null, true);
+    insert into usbgate.replacement_event (at, gateway, seq, sensor, successor, device, event, since, who, clock) values
+    (now(), 'pi', 11, '2', '77', 'uno', 'replaced', now() - interval '56m', 'x', true)
 """
 
 
@@ -124,14 +128,14 @@ class TestTests(SynchronousTestCase):
 
     def test_fired(self) -> None:
         """
-        What would have fired is printed with its readings as they are shown; implausible ones and those of others do
-        not count.
+        What would have fired is printed with its readings as they are shown, those of a successor included;
+        implausible ones and those of others do not count.
         """
         result = self.run_command()
         lines = [line[line.index("  ") + 2 :] for line in result.stdout.splitlines()]
-        self.assertEqual(lines, ["smoke: 2 SMOKE 1", "hot: 2 TEMP 51°C"])
-        self.assertIn("2 rules, 2 firings since ", result.stderr)
-        self.assertEqual(len(self.run_command("--since", "9d").stdout.splitlines()), 3)
+        self.assertEqual(lines, ["smoke: 2 SMOKE 1", "hot: 2 TEMP 51°C", "smoke: 2 SMOKE 1"])
+        self.assertIn("2 rules, 3 firings since ", result.stderr)
+        self.assertEqual(len(self.run_command("--since", "9d").stdout.splitlines()), 4)
 
     def test_one(self) -> None:
         """

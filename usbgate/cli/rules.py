@@ -26,11 +26,16 @@ if TYPE_CHECKING:
     from usbgate.rules.ruleset import Firing
     from usbgate.rules.settings import RuleSettings
 
-# In the order in which they were received; a cursor of the server, so that any number takes little memory.
+# In the order in which they were received. What a successor sent before it replaced a sensor is the sensor's.
 _READINGS = """
-    select round(date_part('epoch', at) * 1000)::bigint, device, sensor, field, value, text, command, clock
-    from usbgate.reading
-    where gateway = %s and sensor = any(%s) and at >= timestamptz 'epoch' + %s * interval '1 ms' order by seq
+    select round(date_part('epoch', reading.at) * 1000)::bigint, reading.device,
+        coalesce(replacement.sensor, reading.sensor), field, value, text, command, clock
+    from usbgate.reading as reading left join usbgate.replacement as replacement
+        on replacement.gateway = reading.gateway and replacement.successor = reading.sensor
+        and reading.seq < replacement.seq and reading.at >= replacement.since
+    where reading.gateway = %s and coalesce(replacement.sensor, reading.sensor) = any(%s)
+        and reading.at >= timestamptz 'epoch' + %s * interval '1 ms'
+    order by reading.seq
 """
 
 _STATES: dict[bool | None, Cell] = {None: ("unknown", "yellow"), False: "no", True: ("yes", "bold")}
@@ -152,6 +157,7 @@ def _readings(settings: Settings, sensors: Sequence[str], start: int) -> Iterato
 
     name = gateway_name(settings.state, settings.gateway)
     try:
+        # A cursor of the server, so that any number of readings takes little memory.
         with connected(find_database(settings)) as connection, connection.cursor("readings") as cursor:
             cursor.execute(Schema(settings.schema).sql(_READINGS), (name, list(sensors), start))
             calibrations = Calibrations(settings.sensors)
