@@ -26,7 +26,7 @@ from tests.faults.simulated.weather import DEEDS, FAULTS
 from tests.support.access import OPEN, authority
 from usbgate.core.batch import Batch
 from usbgate.core.matching import PATIENCE
-from usbgate.core.model import ClockMark, Reading, RequestRecord, Row
+from usbgate.core.model import POLLER, ClockMark, Reading, RequestRecord, Row
 from usbgate.core.rules import Rules
 from usbgate.core.settings import SensorSettings
 from usbgate.core.status import JournalStatus
@@ -86,6 +86,9 @@ class World:
         if two:
             self.devices.append(self._make_device("tty1", ("30", "21") if self.random.random() < 0.3 else ("30",)))
         self.sensors = ["20", "20", "20", "21", "21", "30"]
+        self.settings = {BATH: SensorSettings(name="bath", timeout=BATH_TIMEOUT)}
+        if self.random.random() < 0.3:
+            self.settings["20"] = SensorSettings(device="tty0", poll=3.0)
         self.start()
 
     def _make_device(self, name: str, sensors: Sequence[str]) -> Device:
@@ -137,7 +140,7 @@ class World:
         self.received, self.events = {}, []
         self.peers, self.watching = {}, {}
         self.gateway = Gateway(
-            life, self.time, "J", {BATH: SensorSettings(name="bath", timeout=BATH_TIMEOUT)}, self.random.getrandbits(32)
+            life, self.time, "J", self.settings, self.random.getrandbits(32), chance=self.random.random
         )
         self.journal = SimulatedJournal(
             life, self.disk, self.gateway.hold_devices, self._appended, self._given_up, self._is_safe
@@ -237,6 +240,9 @@ class World:
                 if r.device == device.name and r.command is not None:
                     device.asked[r.sensor].answered = True
         for record in requests:
+            if record.client == POLLER:
+                self.seen["row of a poll"] += 1
+                continue
             asked = self.asked[record.origin]
             asked.recorded.append(record.outcome)
             demand(len(asked.recorded) == 1, "a request has one row", asked)
@@ -252,7 +258,7 @@ class World:
             self.seen["given up"] += 1
             if isinstance(row, Reading):
                 self.appended.remove(name_of(row))
-            elif isinstance(row, RequestRecord):
+            elif isinstance(row, RequestRecord) and row.client != POLLER:
                 self.asked[row.origin].dropped = True
 
     def _is_safe(self, n: int) -> bool:
@@ -436,6 +442,8 @@ class World:
             demand(not peer.transport.open, "who reads nothing for 60 s is dropped", peer.name)
         for peer in self.peers.values():
             peer.stick(False)
+        self.settings.pop("20", None)  # while there are polls, there is no end
+        self.gateway.sensors_changed()
         self.run(HEALING)
 
     def _heal(self) -> None:
@@ -527,7 +535,8 @@ class World:
         demand(len(set(names)) == len(names), "no reading is there twice", names)
         if not self.lost:
             demand(names == self.appended, "nothing is lost", set(self.appended) - set(names))
-        origins = Counter(row.origin for row in ever.values() if isinstance(row, RequestRecord))
+        requests = [row for row in ever.values() if isinstance(row, RequestRecord)]
+        origins = Counter(row.origin for row in requests if row.client != POLLER)
         demand(max(origins.values(), default=1) == 1, "a request has one row", origins.most_common(3))
 
     def _check_marks(self, ever: Mapping[int, Row]) -> None:

@@ -19,6 +19,7 @@ from zope.interface import implementer
 from tests.faults.simulated.life import Life, MemoryTransport, demand
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.matching import PATIENCE
+from usbgate.core.model import POLLER
 from usbgate.core.rules import Rules
 
 if TYPE_CHECKING:
@@ -153,16 +154,20 @@ class Device:
         demand(not {"MAXAGE", "TIMEOUT", "WHEN", "DEV"} & fields.keys(), "§2 what is never sent to a device", fields)
         demand(("TAG" in fields) == self.rules.tags, "§2 a device gets usbgate's own tag, or none", fields)
         arguments = frozenset((k, v) for k, v in fields.items() if k not in ("MSG", "ID", "ORIGIN", "TAG"))
-        asked = world.asked[fields["ORIGIN"]]
-        asked.written += 1
         question = (fields["ID"], fields["MSG"], arguments)
-        demand(
-            question == (asked.sensor, asked.command, asked.arguments),
-            "a device receives what was asked",
-            question,
-            asked,
-        )
-        demand(asked.command != TOGGLE or asked.written == 1, "§4.3 a toggle is written as often as asked", asked)
+        if fields["ORIGIN"] == POLLER:
+            world.seen["polls"] += 1
+            demand(question == ("20", "J", frozenset()), "§4.11 a poll is the default command", question)
+        else:
+            asked = world.asked[fields["ORIGIN"]]
+            asked.written += 1
+            demand(
+                question == (asked.sensor, asked.command, asked.arguments),
+                "a device receives what was asked",
+                question,
+                asked,
+            )
+            demand(asked.command != TOGGLE or asked.written == 1, "§4.3 a toggle is written as often as asked", asked)
         tag = fields.get("TAG")
         message = Message(fields["ID"], fields["MSG"], arguments, tag, world.now, world.life)
         self.newest[message.sensor] = message
