@@ -59,6 +59,23 @@ class SlicesTests(SynchronousTestCase):
             self.clock.turn()
             self.assertEqual("".join(self.worked), expected)
 
+    def test_at_once(self) -> None:
+        """
+        Work begins at once while a turn has time for it, and nobody waits; so has the next turn.
+        """
+        for _ in range(2):
+            for expected in (True, True, False):
+                self.assertEqual(self.slices.has_time, expected)
+                self.clock.spend(TURN * 0.5)
+            self.clock.turn()
+        self.assertTrue(self.slices.has_time)
+        self.work("a", 0)
+        self.assertFalse(self.slices.has_time)
+        self.clock.turn()
+        self.assertEqual((self.worked, self.slices.has_time), (["a"], True))
+        self.clock.turn()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_cancel(self) -> None:
         """
         Whoever cancels does not come, and holds up nobody.

@@ -7,12 +7,15 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocolNegotiationFactory
-from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
+from tests.support.turnclock import TurnClock
+from usbgate.net.slices import TURN
 from usbgate.web.channel import REQUEST_LIMIT, WebSite
 
 WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -25,10 +28,20 @@ class Answering(Resource):
 
     isLeaf = True
 
+    def __init__(self, clock: TurnClock) -> None:
+        """
+        Args:
+            clock: The clock.
+        """
+        super().__init__()
+        self.takes = 0.0  # seconds for each answer
+        self._clock = clock
+
     def render(self, request: Any) -> bytes:
         """
         Answer.
         """
+        self._clock.spend(self.takes)
         return b"answer"
 
 
@@ -41,8 +54,9 @@ class ChannelCase(SynchronousTestCase):
         """
         Make the site.
         """
-        self.clock = Clock()
-        self.site = WebSite(self.clock, Answering(), 20, 2)
+        self.clock = TurnClock()
+        self.answering = Answering(self.clock)
+        self.site = WebSite(self.clock, self.answering, 20, 2)
 
     def connect(self, host: str = "10.0.0.7") -> tuple[Any, StringTransport]:
         """
@@ -143,6 +157,26 @@ class PlaceTests(ChannelCase):
         channel, transport = self.connect("127.0.0.1")
         channel.dataReceived(WHOLE)
         self.assertIn(b"answer", transport.value())
+
+
+class TurnTests(ChannelCase):
+    """
+    How long requests may take in one reactor turn.
+    """
+
+    def test_many(self) -> None:
+        """
+        However many clients send a request, each turn answers some, in their order; who disconnects before is not
+        answered.
+        """
+        self.answering.takes = TURN * 0.4
+        channels = [self.connect("127.0.0.1") for _ in range(8)]
+        for channel, _ in channels:
+            channel.dataReceived(WHOLE)
+        channels[4][0].connectionLost(Failure(ConnectionDone()))
+        for answered in (3, 7, 8):
+            self.assertEqual([n for n in range(8) if channels[n][1].value()], [n for n in range(answered) if n != 4])
+            self.clock.turn()
 
 
 class TlsTests(ChannelCase):

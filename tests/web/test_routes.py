@@ -13,6 +13,10 @@ from usbgate.testing import AT, reading
 from usbgate.web.channel import BoundedRequest, Channel
 
 
+def _count() -> int:
+    return sum(type(each) in (BoundedRequest, Channel) for each in gc.get_objects())
+
+
 class FreedTests(WebTestCase):
     """
     A request and its connection are freed when they are over, not when the garbage collector comes: it would hold the
@@ -27,6 +31,7 @@ class FreedTests(WebTestCase):
         gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)
+        self.before = _count()  # of other tests
 
     async def hang_up(self, client: RawClient) -> None:
         """
@@ -39,7 +44,7 @@ class FreedTests(WebTestCase):
         """
         Check that nothing is left.
         """
-        await until(lambda: not any(type(each) in (BoundedRequest, Channel) for each in gc.get_objects()))
+        await until(lambda: _count() <= self.before)
 
     async def test_answered(self) -> None:
         """

@@ -36,7 +36,7 @@ class SlowRequest:
         """
         self.headers[name] = value
 
-    def setResponseCode(self, code: int) -> None:
+    def setResponseCode(self, code: int, message: bytes) -> None:
         """
         Ignore the status.
         """

@@ -25,6 +25,20 @@ class Slices:
         self._reactor = reactor
         self._waiting: deque[Deferred[None]] = deque()
         self._call: IDelayedCall | None = None
+        self._until = 0.0  # the end of what this turn has for slices, while there is a call
+
+    @property
+    def has_time(self) -> bool:
+        """
+        Whether a slice may begin at once: nobody waits, and this reactor turn has time left.
+        """
+        if self._waiting:
+            return False
+        if self._call is None:
+            self._until = self._reactor.seconds() + TURN
+            self._call = self._reactor.callLater(0, self._turn)
+            return True
+        return self._reactor.seconds() < self._until
 
     def next(self) -> Deferred[None]:
         """

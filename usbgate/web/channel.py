@@ -19,6 +19,7 @@ from usbgate.access.roles import Access, Role
 from usbgate.core.errors import Failed
 from usbgate.net.keepalive import keep_alive
 from usbgate.net.places import NoPlace, Places, is_local
+from usbgate.net.slices import Slices
 from usbgate.web.problems import HttpProblem, respond_problem
 from usbgate.web.security import BODY_LIMIT
 
@@ -79,8 +80,19 @@ class BoundedRequest(Request):
 
     def process(self) -> None:
         """
-        Restore the body, and respond; Twisted calls this when it has parsed the head.
+        Respond, in a later reactor turn if many others have sent requests; Twisted calls this when all is received.
         """
+        slices: Slices = self.channel.site.slices
+        if slices.has_time:
+            self._process()
+        else:
+            slices.next().addCallback(lambda _: self._process()).addErrback(
+                lambda failure: self._log.failure("unexpected error while responding over HTTP", failure=failure)
+            )
+
+    def _process(self) -> None:
+        if self.channel is None:  # the client has disconnected meanwhile
+            return
         self.content = self._body
         self.content.seek(0)
         if self.path == b"*":
@@ -205,6 +217,7 @@ class WebSite(Site):
 
     Attributes:
         channels: The open ones.
+        slices: The time that each reactor turn has for requests.
     """
 
     noisy = False
@@ -224,6 +237,7 @@ class WebSite(Site):
         self.channels: Places[Channel] = Places(max_connections, max_of_address)
         # Those that wait for a whole request: whether they are local, and an ordered set, the oldest first.
         self._waiting: dict[bool, dict[Channel, None]] = {True: {}, False: {}}
+        self.slices = Slices(reactor)
         self._clock = reactor
         self._stopped: Deferred[None] | None = None
         self._limit: IDelayedCall | None = None
