@@ -45,7 +45,7 @@ from usbgate.core.model import (
 from usbgate.core.replacements import Offer
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
-from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, SensorSummary
+from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, RuleSummary, SensorSummary
 from usbgate.testing import AT, reading, request
 
 SMOKE = Alarm("a1", "leonardo", "2", "SMOKE", "== 1", 1.0, None, AT)
@@ -703,6 +703,24 @@ class OtherTests(WebTestCase):
             },
         }
         self.assertEqual(await self.get("/api/v1/devices"), {"devices": [device]})
+
+    async def test_rules(self) -> None:
+        """
+        Rules have their conditions, and whether these hold, which may be unknown.
+        """
+        self.gateway.known_rules = [
+            RuleSummary("smoke", "sensor 2 SMOKE == 1", True, AT, 3, 1, 2, "no route"),
+            RuleSummary("night", "time 22:00-06:00", None, None, 0, 0),
+        ]
+        smoke = {
+            **{"name": "smoke", "when": "sensor 2 SMOKE == 1", "holds": True, "last": AT_TEXT, "fired": 3},
+            **{"waiting": 1, "dropped": 2, "trouble": "no route"},
+        }
+        night = {
+            **{"name": "night", "when": "time 22:00-06:00", "holds": None, "last": None, "fired": 0},
+            **{"waiting": 0, "dropped": 0, "trouble": None},
+        }
+        self.assertEqual(await self.get("/api/v1/rules"), {"rules": [smoke, night]})
 
     async def test_replacements(self) -> None:
         """

@@ -64,7 +64,7 @@ RIGHTS: Sequence[Right] = (
         ("events", "DEVICE/SENSOR/_events"),
     ),
     Right("See alarms", Role.READ, ("alarms",), ("GET /api/v1/alarms", "GET /api/v1/alarms/history")),
-    Right("See rules", Role.READ, ("rules",)),
+    Right("See rules", Role.READ, ("rules",), ("GET /api/v1/rules",)),
     Right("See who asked what", Role.READ, ("requests", "held"), ("GET /api/v1/requests", "GET /api/v1/held")),
     Right(
         "See the state of usbgate and of its devices",

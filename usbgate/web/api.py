@@ -55,6 +55,7 @@ from usbgate.web.serialize import (
     past_alarm_json,
     replacement_json,
     request_json,
+    rule_json,
     sensors_json,
     session_json,
     state_json,
@@ -351,6 +352,13 @@ class Api:
         """
         with_path = request.access.role >= DEVICE_PATHS
         return schema.ApiDevices(devices=[device_json(device, with_path) for device in self._queries.devices()])
+
+    @calls.get("/api/v1/rules")
+    async def rules(self, request: Any) -> schema.ApiRules:
+        """
+        All rules.
+        """
+        return schema.ApiRules(rules=[rule_json(rule) for rule in self._queries_of(request).rules()])
 
     @calls.get("/api/v1/status")
     async def status(self, request: Any) -> schema.ApiStatus:

@@ -376,6 +376,30 @@ class ApiDevices(Struct, frozen=True, kw_only=True):
     devices: list[ApiDevice]
 
 
+class ApiRule(Struct, frozen=True, kw_only=True):
+    """
+    A rule: its condition, and whether that holds (null if it is not known); when it fired last, and how often since
+    usbgate started; how many of its actions wait, how many were dropped, and why those that wait have failed.
+    """
+
+    name: str
+    when: str
+    holds: bool | None
+    last: ApiMoment | None
+    fired: int
+    waiting: int
+    dropped: int
+    trouble: str | None
+
+
+class ApiRules(Struct, frozen=True, kw_only=True):
+    """
+    All rules, in the order of the configuration.
+    """
+
+    rules: list[ApiRule]
+
+
 class ApiStore(Struct, frozen=True, kw_only=True):
     """
     The database: its state (`none`, `connecting`, `connected` or `away`), how many rows wait to be stored, the time of

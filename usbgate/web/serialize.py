@@ -31,7 +31,7 @@ from usbgate.core.model import (
 from usbgate.core.replacements import Offer, Replacement
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
-from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, IQueries, SensorSummary
+from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, IQueries, RuleSummary, SensorSummary
 from usbgate.web.schema import (
     ApiBroker,
     ApiBucket,
@@ -48,6 +48,7 @@ from usbgate.web.schema import (
     ApiReplacement,
     ApiReportEvent,
     ApiRequest,
+    ApiRule,
     ApiSensor,
     ApiSession,
     ApiSpan,
@@ -283,6 +284,22 @@ def device_json(device: DeviceSummary, with_path: bool = True) -> ApiDevice:
         counts={count.key.lower(): count.value for count in device.counts},
         warnings=[ApiWarning(reason=each.reason, about=each.about, text=each.text) for each in device.warnings],
         lent_to=device.lent_to,
+    )
+
+
+def rule_json(rule: RuleSummary) -> ApiRule:
+    """
+    Return a rule.
+    """
+    return ApiRule(
+        name=rule.name,
+        when=rule.when,
+        holds=rule.truth,
+        last=None if rule.last is None else format_time(rule.last),
+        fired=rule.firings,
+        waiting=rule.waiting,
+        dropped=rule.dropped,
+        trouble=rule.trouble,
     )
 
 
