@@ -105,12 +105,16 @@ class HeldTests(GatewayCase):
         A question goes on to be held when its connection is gone, and still counts for its address.
         """
         holder = Holder("10.0.0.1")
-        asked = self.hold(holder=holder)
+        for _ in range(HELD_PER_ADDRESS):
+            asked = self.hold(holder=holder)
+            asked.addErrback(lambda failure: None)
+            asked.cancel()  # as HTTP does
         self.gateway.disconnected(holder)
-        self.assertEqual(self.held(), [1])
+        self.assertEqual(self.held(), list(range(1, HELD_PER_ADDRESS + 1)))
+        self.failureResultOf(self.hold(holder=Holder("10.0.0.1")), LimitExceeded)
+        self.gateway.cancel(1)
         self.receive(("7", "1"))
-        self.link.listener.reports_received([report("7", "J")])
-        self.successResultOf(asked)
+        self.assertIn(("send", "leonardo", "J", "7"), self.events)
 
     def test_stop(self) -> None:
         """

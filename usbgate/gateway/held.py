@@ -28,20 +28,17 @@ class _Held:
     address: str
     until: float  # monotonic seconds
 
+    @property
+    def has_ended(self) -> bool:
+        return not self.asker.held and self.asker.exchange is None
+
 
 class HeldRequests:
     """
     The requests that wait for their sensors to report, or that were sent when these did, until they end.
     """
 
-    def __init__(self, in_all: int = HELD_IN_ALL, per_address: int = HELD_PER_ADDRESS) -> None:
-        """
-        Args:
-            in_all: The most in all.
-            per_address: The most of one address.
-        """
-        self._in_all = in_all
-        self._per_address = per_address
+    def __init__(self) -> None:
         self._held: dict[int, _Held] = {}
         self._numbers = count(1)
 
@@ -56,20 +53,13 @@ class HeldRequests:
         Raises:
             LimitExceeded: There are too many, of its address or in all.
         """
+        self._held = {number: held for number, held in self._held.items() if not held.has_ended}
         address = network_of(asker.holder.host)
-        if sum(held.address == address for held in self._held.values()) >= self._per_address:
-            raise LimitExceeded(
-                f"more than {self._per_address} requests of this address are held; see `held`, `cancel`"
-            )
-        if len(self._held) >= self._in_all:
-            raise LimitExceeded(f"more than {self._in_all} requests are held; see `held`, `cancel`")
-        number = next(self._numbers)
-        self._held[number] = _Held(asker, address, until)
-        asker.waiter.addBoth(self._ended, number)
-
-    def _ended(self, outcome: object, number: int) -> object:
-        del self._held[number]
-        return outcome
+        if sum(held.address == address for held in self._held.values()) >= HELD_PER_ADDRESS:
+            raise LimitExceeded(f"more than {HELD_PER_ADDRESS} requests of this address are held; see `held`, `cancel`")
+        if len(self._held) >= HELD_IN_ALL:
+            raise LimitExceeded(f"more than {HELD_IN_ALL} requests are held; see `held`, `cancel`")
+        self._held[next(self._numbers)] = _Held(asker, address, until)
 
     def get(self, number: int) -> Asker[Deferred[Answer]]:
         """
