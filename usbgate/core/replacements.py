@@ -9,6 +9,7 @@ is the successor's: so no two ids are ever one sensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from heapq import nlargest
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -21,6 +22,8 @@ from usbgate.core.reporters import KnownSensor
 OFFERS_LIMIT = 20  # a person reads no more of them
 
 REPLACEMENTS_LIMIT = 10_000  # as many as sensors are remembered
+
+_Kind = tuple[str, frozenset[str]]  # a device, and fields
 
 
 class Replacement(Struct, frozen=True, kw_only=True):
@@ -197,19 +200,32 @@ def offers(
     Returns:
         At most `OFFERS_LIMIT`.
     """
-    silent: dict[tuple[str, frozenset[str]], list[tuple[str, KnownSensor]]] = {}
-    appeared: list[tuple[tuple[str, frozenset[str]], str, KnownSensor]] = []
+    silent: dict[_Kind, list[tuple[str, KnownSensor]]] = {}
+    appeared: list[tuple[str, KnownSensor]] = []
     for sensor, each in known:
-        kind = (each.device, frozenset(each.asked.newest))
         if now - each.seen > stale_after(sensor) * 1000:
-            silent.setdefault(kind, []).append((sensor, each))
+            silent.setdefault(_kind(each), []).append((sensor, each))
         elif sensor not in configured and sensor not in replaced:
-            appeared.append((kind, sensor, each))
-    found = [
-        Offer(sensor, successor, old.device, old.seen, new.first)
-        for kind, successor, new in appeared
-        for sensor, old in silent.get(kind, ())
-        if new.first is None or new.first > old.seen
-    ]
+            appeared.append((sensor, each))
+    if not silent:
+        return ()
+    alike: dict[_Kind, list[tuple[str, KnownSensor]]] = {}
+    for sensor, each in appeared:
+        if (kind := _kind(each)) in silent:
+            alike.setdefault(kind, []).append((sensor, each))
+    found = []
+    for kind, successors in alike.items():
+        # The latest of either, so that thousands of each, as of all radios around, are no millions of pairs.
+        newest = nlargest(OFFERS_LIMIT, successors, key=lambda each: now if each[1].first is None else each[1].first)
+        for sensor, old in nlargest(OFFERS_LIMIT, silent[kind], key=lambda each: (each[0] in configured, each[1].seen)):
+            found += [
+                Offer(sensor, successor, old.device, old.seen, new.first)
+                for successor, new in newest
+                if new.first is None or new.first > old.seen
+            ]
     found.sort(key=lambda each: (each.sensor not in configured, -each.since))
     return found[:OFFERS_LIMIT]
+
+
+def _kind(sensor: KnownSensor) -> _Kind:
+    return sensor.device, frozenset(sensor.asked.newest)
