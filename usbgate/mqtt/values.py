@@ -26,9 +26,18 @@ from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message
 from usbgate.mqtt.lonezeros import LoneZeros
 from usbgate.mqtt.spelling import lifetime, plain_value
 from usbgate.mqtt.topics import Topics
+from usbgate.net.rates import Rates
 
-# Seconds between two values on one topic. The first one goes out at once; nobody looks at ten a second.
+# Seconds between two values on one topic. The first one goes out at once.
 INTERVAL = 0.1
+
+# Of a sensor that goes on reporting, the newest values in a second, on average; five times as many may come at once, as
+# of a button. Nobody looks at more, and a message costs ten times what a reading does.
+PER_SECOND = 2.0
+BURST = 5.0
+
+# Of the sensors with new values, so many are looked at between two pauses: it takes a millisecond or two.
+LOOKED_AT = 1000
 
 # Seconds that a turn publishes; then all others have so many times longer. So values take a quarter of the processor's
 # time at most, however many sensors report.
@@ -71,6 +80,7 @@ class Values:
         self._states: dict[str, str] = {}  # states of devices that are still to be published
         self._new: dict[tuple[str, str], set[str]] = {}  # fields with a new value, by sensor and device
         self._devices: BoundedDict[str, str] = BoundedDict(NEW_SENSORS)  # under which sensors were published last
+        self._rates = Rates(reactor, PER_SECOND, BURST)  # by sensor
         self._all: Iterator[SensorSummary] = iter(())  # those of all sensors that are still to be published
         self._unsubscribe: Callable[[], None] | None = None
         self._task: Deferred[None] | None = None  # publishes, while there is something to publish
@@ -115,7 +125,8 @@ class Values:
                     return
                 fields = self._new[reporter] = set()
             if len(fields) < FIELDS_OF_SENSOR:
-                fields.update(field for field, _ in event.values)
+                for field, _ in event.values:
+                    fields.add(field)
             self._start()
         elif isinstance(event, DeviceEvent):
             self._states[event.device] = event.state
@@ -158,8 +169,14 @@ class Values:
 
     def _take(self) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:
         # What is new comes first, and some of all.
-        new, self._new = self._new, {}
-        yield from new.items()
+        for reporter in list(islice(self._new, LOOKED_AT)):
+            fields = self._new.pop(reporter, None)
+            if fields is None:  # there are too many, so that all are published
+                break
+            if self._rates.take(reporter[:1]) > 0:
+                self._new[reporter] = fields  # later, behind others
+            else:
+                yield reporter, fields
         for known in islice(self._all, SWEPT):
             yield (known.sensor, known.device), known.fields
 
@@ -178,7 +195,7 @@ class Values:
                 if spent >= TURN:
                     await deferLater(self._reactor, PAUSE * spent)
                     spent = 0.0
-            if reporter is None and not self._states:
+            if reporter is None and not self._new and not self._states:
                 break
             await deferLater(self._reactor, max(0.0, began + INTERVAL - self._reactor.seconds()))
         self._task = None
