@@ -126,13 +126,16 @@ class ReloadTests(SynchronousTestCase):
         options = tap.Options()
         options.parseOptions(["--config", str(file), "--device", "/dev/x", "--state", "/state"])
         taken: list[Settings] = []
-        for wrong in ("[sensor.20", '[sensor.20]\nname = "b"\nstale = "now"\n', '[[client]]\nrole = "read"\n'):
+        tls = '[[rule]]\nwhen = "sensor 2 SMOKE == 1"\nwebhook = "https://host/"\n'
+        for wrong in ("[sensor.20", '[sensor.20]\nname = "b"\nstale = "now"\n', '[[client]]\nrole = "read"\n', tls):
             file.write_text(wrong)
             with capturedLogs() as logs:
                 daemon_module.reload(options.load_again, taken.append)
             (event,) = logs
             begin = f"the configuration was not reloaded, and nothing has changed: {file.absolute()}: "
-            self.assertTrue((formatEvent(event) or "").startswith(begin), event)
+            text = formatEvent(event) or ""
+            self.assertTrue(text.startswith(begin), text)
+            self.assertEqual("restart usbgate" in text, wrong is tls, text)  # which has not loaded it
         self.assertEqual(taken, [])
         file.write_text('[sensor.20]\nname = "b"\n')
         daemon_module.reload(options.load_again, taken.append)

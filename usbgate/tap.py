@@ -116,9 +116,12 @@ class Options(usage.Options):
         Read the configuration anew.
 
         Raises:
-            ConfigError: It is wrong now.
+            ConfigError: It is wrong now, or needs what is loaded only at a start.
         """
-        return self._load(self.settings.file)
+        loaded = self._load(self.settings.file)
+        if loaded.may_encrypt and not self.settings.may_encrypt:
+            raise ConfigError(f"{loaded.file}: restart usbgate, which loads TLS only at a start, if it is needed")
+        return loaded
 
     def _load(self, file: Path | None) -> Settings:
         return load(

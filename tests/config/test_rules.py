@@ -111,6 +111,26 @@ class RuleSettingsTests(SynchronousTestCase):
                 error = self.assertRaises(ConfigError, self.load, text)
                 self.assertEqual(str(error), f"{self.file}: {line}")
 
+    def test_may_encrypt(self) -> None:
+        """
+        It is known whether TLS may be needed: for mail unless it is switched off, for https, and for a URL in a file.
+        """
+        for text, needed in [
+            (MAIL, True),
+            (MAIL + 'tls = "none"\n', False),
+            (WHEN + "alarm = true", False),
+            (WHEN + 'webhook = "http://a/"', False),
+            (WHEN + 'webhook = "https://a/"', True),
+            (WHEN + 'webhook = { url_file = "a" }', True),
+            ('[mqtt]\nbroker = "tcp:a:1883"', False),
+            ('[mqtt]\nbroker = "tls:a:8883"', True),
+            ('listen = ["ssl:1"]', True),
+            ('http = "ssl:1"', True),
+            ('[device.a]\npath = "tls:a:1"', True),
+            ('[device.a]\npath = "/dev/a"', False),
+        ]:
+            self.assertEqual(self.load(text).may_encrypt, needed, text)
+
     def test_everything(self) -> None:
         """
         Each action has a short form and a table; paths are relative to the file.

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
 
@@ -17,12 +17,14 @@ from usbgate.config.settings import Settings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.gateway import Gateway
 from usbgate.store.delivery import Delivery
-from usbgate.store.embedded.cluster import Cluster
 from usbgate.store.embedded.postmaster import ClusterError
 from usbgate.store.interfaces import SinkUnavailable
 from usbgate.store.journal.journal import Journal
 from usbgate.store.postgres.session import with_password
 from usbgate.store.postgres.sink import PostgresSink
+
+if TYPE_CHECKING:
+    from usbgate.store.embedded.cluster import Cluster
 
 
 def make_store(reactor: Any, settings: Settings, gateway: Gateway, name: str) -> tuple[MultiService, Delivery]:
@@ -50,6 +52,8 @@ def make_store(reactor: Any, settings: Settings, gateway: Gateway, name: str) ->
     where: Callable[[], Awaitable[str]] = partial(_configured, settings.database, settings.password_file)
     cluster: Cluster | None = None
     if settings.database == "embedded":
+        from usbgate.store.embedded.cluster import Cluster  # only here, since it takes memory
+
         cluster = Cluster(reactor, settings.state / "postgres")
         cluster.setServiceParent(keepers)
         where = partial(_embedded, cluster, settings.state)

@@ -288,9 +288,15 @@ class Settings(Struct, frozen=True, kw_only=True):
         """
         Whether anything of the daemon's may speak TLS.
         """
-        places = (*self.endpoints, self.http.listen.endpoint, *(device.path for device in self.devices.values()))
-        broker = "none" if self.mqtt is None else self.mqtt.broker
-        return any(map(may_encrypt, (*places, broker)))
+        places = [*self.endpoints, self.http.listen.endpoint, *(device.path for device in self.devices.values())]
+        if self.mqtt is not None:
+            places.append(self.mqtt.broker)
+        urls = [rule.webhook.url for rule in self.rules if rule.webhook is not None]
+        return (
+            any(map(may_encrypt, places))
+            or (self.mail is not None and self.mail.tls != "none")
+            or any(url is None or url.startswith("https:") for url in urls)
+        )
 
 
 TOP_KEYS, HTTP_KEYS, DATABASE_KEYS = keys(Settings), keys(HttpSettings), keys(DatabaseSettings)
