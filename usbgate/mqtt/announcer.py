@@ -28,9 +28,10 @@ from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message
 # While Home Assistant sets up what a message announced, another one for the same device makes it lose components.
 GATHER = 2.0  # seconds
 
-# 50 messages a second leave Home Assistant and the reactor time for others.
-TURN = 0.1  # seconds
-MESSAGES_A_TURN = 5
+# 50 messages a second leave Home Assistant and the reactor time for others. Home Assistant subscribes to the values of
+# new entities when none has come for 0.1 s, or for 0.5 s after its start: hence the pauses.
+TURN = 0.6  # seconds
+MESSAGES_A_TURN = 30
 DEVICES_A_TURN = 500  # that are queued
 
 # The messages of earlier runs, which any client of the broker can make up.
@@ -181,12 +182,12 @@ class Announcer:
         while self._due or self._others is not None:
             first = next(iter(self._due.values())) - self._reactor.seconds() if self._others is None else 0.0
             await deferLater(self._reactor, max(TURN, first))
-            await publisher.room()
             if self._others is not None:
                 self._queue(self._others)
             now = self._reactor.seconds()
             for device, at in list(islice(self._due.items(), MESSAGES_A_TURN)):
                 if at <= now:
+                    await publisher.room()
                     self._announce(device, publisher)
         self._task = None
 
@@ -199,7 +200,7 @@ class Announcer:
             self._others = None
 
     def _announce(self, device: str, publisher: IPublisher) -> None:
-        del self._due[device]
+        self._due.pop(device)
         sensor = self._discovery.sensor(device)
         known = self._announced.get(device, NOTHING)
         payload = self._gateway_payload(device) if sensor is None else self._sensor_payload(sensor, known.components)
@@ -244,7 +245,7 @@ class Announcer:
         if known is not NOTHING:
             return known.hash == hash(message) and known.round == self._round
         is_full = len(self._announced) >= DEVICES_LIMIT
-        if is_full and not self._is_full:
+        if message and is_full and not self._is_full:
             self.log.warn(
                 'Home Assistant learns of {limit} sensors only: set discovery = "configured"', limit=DEVICES_LIMIT
             )
