@@ -185,7 +185,7 @@ class Api:
         self._gateway.cancel(held.number)
         sensor, command, _ = held.request.question
         details = {"HELD": number, "ID": sensor, "MSG": command}
-        self._gateway.record(Action("cancel", client_of(request), host_of(request), details, held.device))
+        self._record(request, "cancel", details, held.device)
         return held_json(held)
 
     @calls.get("/api/v1/replacements")
@@ -219,7 +219,7 @@ class Api:
 
     def _replaced(self, request: Any, command: str, made: Replacement) -> schema.ApiReplacement:
         details = {"ID": made.sensor, "SUCCESSOR": made.successor}
-        self._gateway.record(Action(command, client_of(request), host_of(request), details, made.device))
+        self._record(request, command, details, made.device)
         return replacement_json(made)
 
     # History.

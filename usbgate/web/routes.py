@@ -51,9 +51,8 @@ class Routes(Resource):
         else:
             lost = request.notifyFinish()
             arguments = {segment: unquote(value) for segment, value in segments.items()}
-            answered: Any = self._app.execute_endpoint(
-                name, request, **arguments
-            )  # a Deferred, since all are coroutines
+            # All methods are coroutines, of which klein makes Deferreds.
+            answered: Any = self._app.execute_endpoint(name, request, **arguments)
             answered.addErrback(_failed, request)
             lost.addErrback(lambda _: answered.cancel())
         return NOT_DONE_YET
