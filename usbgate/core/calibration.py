@@ -1,5 +1,6 @@
 """
-How the values of fields are shown: `offset`, `scale`, `min` and `max` of `[sensor.ID.field.NAME]` (protocol §5).
+How the values of fields are shown: `offset`, `scale`, `min` and `max` of `[sensor.ID.field.NAME]` (protocol §3,
+Calibration).
 
 The one place where what a device sent becomes what is shown. Pure rules.
 """

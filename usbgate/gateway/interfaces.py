@@ -118,7 +118,7 @@ class Status:
             answer (protocol §4.6).
         uncompared: The alarm conditions with which the newest readings can't be compared (protocol §5).
         broker: The MQTT broker; None where none is configured.
-        implausible: The fields of which readings were outside of `min` to `max` (protocol §5).
+        implausible: The fields of which readings were outside of `min` to `max` (protocol §3, Calibration).
         held: How many requests are held until their sensors report.
     """
 
@@ -218,7 +218,7 @@ class IQueries(Interface):
     """
     Read-only queries: current state from memory, history from the store.
 
-    Readings are as they are shown (protocol §5), unless `raw` ones are asked for.
+    Readings are as they are shown (protocol §3, Calibration), unless `raw` ones are asked for.
     """
 
     def default_command(sensor: str) -> str:
