@@ -137,15 +137,22 @@ class ConnectedTests(ValuesCase):
 
     def test_life(self) -> None:
         """
-        A value expires when its reading is out of date; what is out of date is not published. A wall clock that was
-        set back makes nobody live longer.
+        A value expires when its reading is out of date, never at once; what is out of date is not published. A wall
+        clock that was set back makes nobody live longer.
         """
         self.gateway.presented["20"] = SensorSettings(stale=60)
-        for field, age in (("NEW", 0), ("OLD", 58_100), ("OUT", 59_500), ("DEAD", 10**9), ("LATER", -(10**6))):
+        for field, age in (
+            ("NEW", 0),
+            ("OLD", 58_100),
+            ("LAST", 59_500),
+            ("OUT", 60_000),
+            ("DEAD", 10**9),
+            ("LATER", -(10**6)),
+        ):
             self.know("20", at=AT - age, **{field: "1"})
         self.connect()
         expiries = {each.topic.rsplit("/", 1)[1]: each.expiry for each in self.publisher.take()}
-        self.assertEqual(expiries, {"_availability": None, "NEW": 60, "OLD": 1, "LATER": 60, "20": 60})
+        self.assertEqual(expiries, {"_availability": None, "NEW": 60, "OLD": 2, "LAST": 1, "LATER": 60, "20": 60})
 
     def test_other_device(self) -> None:
         """

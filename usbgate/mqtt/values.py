@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from math import ceil
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
@@ -247,8 +248,9 @@ class Values:
         return self._lone_zeros.holds(reading)
 
     def _left(self, reading: Reading, settings: SensorSettings, now: int) -> int:
-        # Whole seconds until the reading is out of date. The wall clock may have been set back since.
-        return int(lifetime(settings) - max(0, now - reading.at) / 1000)
+        # Seconds until the reading is out of date, rounded up: an expiry of 0 would be none, or at once. The wall clock
+        # may have been set back since.
+        return ceil(lifetime(settings) - max(0, now - reading.at) / 1000)
 
 
 def sensor_json(sensor: str, settings: SensorSettings, newest: Reading, readings: Iterable[Reading]) -> bytes:
