@@ -4,6 +4,8 @@ The daemon at a real broker.
 
 from __future__ import annotations
 
+import signal
+
 from tests.support.daemon import RunningCase
 from tests.support.mosquitto import Peer, shared_mosquitto
 from tests.support.running import TwistdDaemon
@@ -43,7 +45,8 @@ class DaemonTests(RunningCase):
     def test_values(self) -> None:
         """
         What the device says is at the broker, retained, and so is whether device and daemon are there: when it is
-        killed, and when it stops. `status` has the broker; nothing has the password.
+        killed, and when it stops. A reload publishes values anew, and what Home Assistant learns. `status` has the
+        broker; nothing has the password.
         """
         (self.folder / "password").write_text("of nobody\n")
         peer = Peer(shared_mosquitto(), f"{BASE}/#")
@@ -72,6 +75,14 @@ class DaemonTests(RunningCase):
         eventually(lambda: peer.payloads(f"{BASE}/availability")[-1] == "offline", "the will is published")
         daemon = self.start("5")
         eventually(lambda: peer.payloads(f"{BASE}/availability")[-1] == "online", "it is back")
+        device.say(b"ID:20_TEMP:21.5")
+        announced = Peer(shared_mosquitto(), "homeassistant/device/usbgate__of_20test_5Fdaemon__20/config")
+        self.addCleanup(announced.close)
+        with (self.folder / "usbgate.toml").open("a") as file:
+            file.write('[sensor.20]\nname = "Hall"\nfield.TEMP.offset = 1\n')
+        daemon.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "22.5" in peer.payloads(f"{BASE}/leonardo/20/TEMP"), "the value is corrected")
+        eventually(lambda: any('"name":"Hall"' in each for _, each, _ in announced.messages), "its name is announced")
         daemon.stop()
         eventually(lambda: peer.payloads(f"{BASE}/availability")[-1] == "offline", "it said so")
         self.assertNotIn("of nobody", daemon.log)
