@@ -18,9 +18,9 @@ REASONS = {
         them, the more a reading costs.
     """,
     ("roundtrip", "p50_of_ser2net_1"): """
-        ser2net copies bytes, in C, and echoes nothing. usbgate makes seven system calls for a question and its answer:
-        two to wait, two to read, three to write. What is left is Python: with one client, each of the two reactor turns
-        begins with cold caches, so a question costs several times as much CPU time as with 200 clients.
+        ser2net copies bytes, in C, and echoes nothing. The least gateway, in Python, takes 1.5 times as long, and what
+        usbgate does besides takes as much again ([Costs](#costs)): with one client, each of the two reactor turns
+        begins with cold caches.
     """,
     ("roundtrip", "cpu_of_least_200"): """
         A question is parsed, checked, queued, matched, recorded and journalled, of which the least gateway does
