@@ -78,6 +78,7 @@ class DaemonTests(RunningCase):
         device.say(b"ID:20_TEMP:21.5")
         announced = Peer(shared_mosquitto(), "homeassistant/device/usbgate__of_20test_5Fdaemon__20/config")
         self.addCleanup(announced.close)
+        eventually(lambda: any(not retained for *_, retained in announced.messages), "the sensor is announced again")
         with (self.folder / "usbgate.toml").open("a") as file:
             file.write('[sensor.20]\nname = "Hall"\nfield.TEMP.offset = 1\n')
         daemon.process.send_signal(signal.SIGHUP)
