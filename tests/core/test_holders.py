@@ -214,7 +214,7 @@ class FullQueueTests(SynchronousTestCase):
         link = Link()
         link.queues.sensor_limit = 1
         link.put(request("9", "ON"), Holder("10.0.0.2"))
-        link.held = True  # it can't be written again when its patience is over
+        link.blocked = True  # it can't be written again when its patience is over
         self.assertEqual(link.expire(5.0).ended, [])
         [(error, [asker])] = link.ask(Asker(request("9", "OFF"), 5.0, 2, self.newcomer), LONG, 5.0).ended
         self.assertEqual((getattr(error, "code", ""), asker.waiter), ("timeout", 1))

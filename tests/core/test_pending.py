@@ -951,7 +951,7 @@ class TestHeld(SynchronousTestCase):
         self.assertEqual(failures(pending.expire(106.0)), [])
         ((_, error),) = failures(pending.expire(200.0))
         self.assertIs(type(error), TimedOut)
-        self.assertEqual((pending.deadline, pending.queues.held), (math.inf, {}))
+        self.assertEqual((pending.deadline, pending.held.by_sensor), (math.inf, {}))
 
     def test_recent(self) -> None:
         """
@@ -1000,7 +1000,7 @@ class TestHeld(SynchronousTestCase):
             asker = Asker(request("7", when_heard=True), 0.0, "a", holder)
             pending.ask(asker, LONG, 0.0)
             self.assertEqual(failed(end(pending, asker)), {"a": code})
-            self.assertEqual((dict(holder.askers), pending.queues.held), ({}, {}))
+            self.assertEqual((dict(holder.askers), pending.held.by_sensor), ({}, {}))
             self.assertEqual(sent(pending.received([report("7")], 2.0, AT)), [])
 
     def test_cancelled_too_late(self) -> None:

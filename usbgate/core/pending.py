@@ -5,8 +5,8 @@ The rule of the whole project: an answer is never given to a request it does not
 There is one `PendingRequests` for each link. It opens nothing and calls nobody: time comes in as `now`, and every call
 returns the `Moves` that its caller has to carry out. `core.exchanges` has the words.
 
-What waits is in `core.queues`. `core.matching` decides which report answers which question, `core.turns` whose turn it
-is, and `core.boardbuffer` whether the board has room.
+What waits is in `core.queues` and `core.held`. `core.matching` decides which report answers which question,
+`core.turns` whose turn it is, and `core.boardbuffer` whether the board has room.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Generic, TypeVar
 
 from usbgate.core.boardbuffer import BUFFER, BoardBuffer
 from usbgate.core.containers import LazyHeap
-from usbgate.core.errors import Busy, Cancelled, NotHeard, Offline, RequestError, Stopped, TimedOut
+from usbgate.core.errors import Busy, Cancelled, Offline, RequestError, Stopped, TimedOut
 from usbgate.core.exchanges import FREE, Asker, Lane, Moves
+from usbgate.core.held import HeldAskers
 from usbgate.core.matching import Matching
 from usbgate.core.model import UNKNOWN_BOARD, Answer, BoardKind, Question, Report, Request, Send
 from usbgate.core.queues import Queues
@@ -40,9 +41,10 @@ class PendingRequests(Generic[W]):
         state: The link's state: `starting`, `settling`, `online` or `offline`.
         bound: When `expire` is to be called next, if nothing else happens before; inf for never. It may be too early,
             never too late; each `expire` makes it exact.
-        held: While true, nothing is written: the device has not accepted what was written before. Set by the caller,
+        blocked: While true, nothing is written: the device has not accepted what was written before. Set by the caller,
             cleared by `release`. Requests that wait meanwhile count as not asked.
         queues: What waits.
+        held: Who waits until a sensor reports.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class PendingRequests(Generic[W]):
         self._tags = first_tag
         self.state = "starting"
         self.bound = inf
-        self.held = False
+        self.blocked = False
         self._settled_at = inf
         self._refused: list[tuple[Question, RequestError]] = []
         self._limits: LazyHeap[float, Asker[W]] = LazyHeap(lambda _, asker: asker.exchange is not None or asker.held)
@@ -70,6 +72,7 @@ class PendingRequests(Generic[W]):
         self._buffer = BoardBuffer(size)
         self._turns: Turns[W] = Turns(rules.window, self._buffer)
         self.queues = Queues(device, self._turns)
+        self.held = HeldAskers(device, self.queues, self._turns.number)
 
     @property
     def deadline(self) -> float:
@@ -115,7 +118,7 @@ class PendingRequests(Generic[W]):
             moves.ended.append((recent, (asker,)))
             return self._fill(moves, now)
         if request.when_heard:
-            self.queues.hold(asker)
+            self.held.add(asker)
         elif self.state == "offline":
             moves.ended.append((Offline(), (asker,)))
             return moves
@@ -157,8 +160,9 @@ class PendingRequests(Generic[W]):
             self._turns.answered(lane)
             self.queues.end_first(lane, answer, moves.ended)
             self._matching.answered(exchange, answer, now)
-        if self.queues.held:
-            self._release(reports)
+        if self.held.by_sensor:
+            for report in reports:
+                self.held.release(report.sensor, self._matching.asked)
         return self._fill(moves, now) if self.queues.waiting else moves
 
     def expire(self, now: float) -> Moves[W]:
@@ -194,7 +198,7 @@ class PendingRequests(Generic[W]):
         """
         moves = self._begin(now)
         self.state = "settling"
-        self.held = False
+        self.blocked = False
         settle = self._rules.settle
         if settle is None:
             settle = SETTLE if board.resets else 0.0
@@ -229,9 +233,9 @@ class PendingRequests(Generic[W]):
 
     def release(self, now: float) -> Moves[W]:
         """
-        Write again after `held`.
+        Write again after `blocked`.
         """
-        self.held = False
+        self.blocked = False
         return self.expire(now)
 
     def withdraw(self, askers: Iterable[Asker[W]], now: float) -> Moves[W]:
@@ -243,7 +247,7 @@ class PendingRequests(Generic[W]):
             if asker.exchange is not None:
                 self.queues.withdraw(asker, asker.exchange, moves.ended)
             elif asker.held:
-                self._end_held(asker, moves)
+                moves.ended.append(self.held.end(asker))
         return self._fill(moves, now)
 
     def cancel(self, asker: Asker[W], now: float) -> Moves[W]:
@@ -252,7 +256,7 @@ class PendingRequests(Generic[W]):
         """
         moves = self._begin(now)
         if asker.held:
-            self._end_held(asker, moves, Cancelled())
+            moves.ended.append(self.held.end(asker, Cancelled()))
         return self._fill(moves, now)
 
     def stop(self, now: float) -> Moves[W]:
@@ -261,8 +265,7 @@ class PendingRequests(Generic[W]):
         """
         moves = self._begin(now)
         self.queues.clear(Stopped, moves.ended)
-        for asker in [asker for askers in self.queues.held.values() for asker in askers]:
-            self._end_held(asker, moves, Stopped())
+        moves.ended += self.held.end_all(Stopped)
         for lane in self.queues.lanes.values():
             lane.until = FREE
         self.queues.lanes.clear()
@@ -283,7 +286,7 @@ class PendingRequests(Generic[W]):
             if asker.exchange is not None:
                 self.queues.withdraw(asker, asker.exchange, moves.ended)
             else:
-                self._end_held(asker, moves)
+                moves.ended.append(self.held.end(asker))
         while (reserved := self._reserved.first()) and reserved[0] <= now:
             self._give_up(reserved[1], moves)
         self.bound = self.deadline
@@ -301,18 +304,6 @@ class PendingRequests(Generic[W]):
                 self._turns.refused(lane)
                 self.queues.end_first(lane, error, moves.ended)
 
-    def _release(self, reports: Sequence[Report]) -> None:
-        # What is held for a sensor is asked when it reports: a node that sleeps listens for a moment then.
-        for report in reports:
-            for asker in list(self.queues.held.get(report.sensor, ())):
-                self.queues.release(asker)
-                self.queues.add_first(asker, self._matching.asked(asker.request.question))
-
-    def _end_held(self, asker: Asker[W], moves: Moves[W], error: RequestError | None = None) -> None:
-        self.queues.release(asker)
-        del asker.holder.askers[asker]
-        moves.ended.append((error or (TimedOut() if asker.sent else NotHeard()), (asker,)))
-
     def _give_up(self, lane: Lane[W], moves: Moves[W]) -> None:
         # Patience has expired. No asker's limit has, or it would have ended before.
         if not lane.queue or not lane.queue[0].on_wire:
@@ -325,7 +316,7 @@ class PendingRequests(Generic[W]):
         moves.unanswered = (*moves.unanswered, lane.sensor)
         exchange.unanswered += 1
         if self._matching.asked_again(exchange):
-            self.queues.hold_again(exchange)
+            self.held.add_again(exchange)
         if self._matching.asked_again(exchange):
             exchange.turn = self._turns.new(ended, exchange.turn[0])
             self.queues.waiting += 1
@@ -337,7 +328,7 @@ class PendingRequests(Generic[W]):
         # Rule 2. Only after all of a chunk was matched: a second line of it can't answer what is written now.
         turns = self._turns
         turns.room_at = inf
-        if self.state != "online" or self.held:
+        if self.state != "online" or self.blocked:
             return moves
         tag = None
         while self.queues.waiting:

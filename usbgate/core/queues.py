@@ -30,7 +30,6 @@ class Queues(Generic[W]):
 
     Attributes:
         lanes: By sensor, those that have a question or are reserved.
-        held: By sensor, the askers who wait until it reports, in the order in which they asked.
         waiting: How many exchanges are not on the wire.
         in_flight: How many askers wait.
         sensor_limit: The most questions that may wait for a sensor.
@@ -44,7 +43,6 @@ class Queues(Generic[W]):
             turns: Receives the lanes whose first question waits.
         """
         self.lanes: dict[str, Lane[W]] = {}
-        self.held: dict[str, list[Asker[W]]] = {}
         self.waiting = 0
         self.in_flight = 0
         self.sensor_limit = QUESTIONS_PER_SENSOR
@@ -102,26 +100,6 @@ class Queues(Generic[W]):
         self.in_flight += 1
         return True
 
-    def hold(self, asker: Asker[W]) -> None:
-        """
-        Let an asker wait until its sensor reports.
-        """
-        asker.device = self._device
-        asker.held = True
-        asker.asked = asker.asked or self._turns.new(-inf, Priority.PERSON)[2]
-        asker.holder.askers[asker] = None
-        self.held.setdefault(asker.request.question.sensor, []).append(asker)
-
-    def release(self, asker: Asker[W]) -> None:
-        """
-        Hold an asker no longer; it ends, or waits for its question.
-        """
-        sensor = asker.request.question.sensor
-        self.held[sensor].remove(asker)
-        if not self.held[sensor]:
-            del self.held[sensor]
-        asker.held = False
-
     def add_first(self, asker: Asker[W], once: bool) -> None:
         """
         Let an asker whose sensor has just reported wait for its question, ahead of all others: it may sleep soon.
@@ -150,16 +128,13 @@ class Queues(Generic[W]):
         exchange.join(asker)
         self.in_flight += 1
 
-    def hold_again(self, exchange: Exchange[W]) -> None:
+    def take_back(self, asker: Asker[W], exchange: Exchange[W]) -> None:
         """
-        Let those askers of a question wait for the next report of its sensor who were held before.
+        Let an asker wait for its question no longer, which does not end it.
         """
-        for asker in [asker for asker in exchange.askers if asker.request.when_heard]:
-            del exchange.askers[asker]
-            asker.exchange = None
-            self.in_flight -= 1
-            asker.unanswered = exchange.unanswered
-            self.hold(asker)
+        del exchange.askers[asker]
+        asker.exchange = None
+        self.in_flight -= 1
 
     def withdraw(self, asker: Asker[W], exchange: Exchange[W], ended: list[Ended[W]]) -> None:
         """

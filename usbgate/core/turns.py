@@ -71,6 +71,13 @@ class Turns(Generic[W]):
         self._count += 1
         return priority, when, self._count
 
+    def number(self) -> int:
+        """
+        Return a number that tells when something was asked among the turns.
+        """
+        self._count += 1
+        return self._count
+
     def wait(self, lane: Lane[W]) -> None:
         """
         Let the first question of a lane wait for its turn.

@@ -393,7 +393,7 @@ class Gateway(Service):
         for sensor in moves.unanswered:
             self._recorder.sensors.left_unanswered(sensor, device)
         if moves.send and not route.wire.send(moves.send):
-            route.pending.held = True
+            route.pending.blocked = True
         if ended:
             self._replies.deliver(ended)
         if moves.handed or ended or self._recorder.sensors.changes:

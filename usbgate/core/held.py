@@ -1,0 +1,85 @@
+"""
+Who waits over one link until a sensor reports (protocol §4.12): for nodes that sleep, and listen for a moment then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from usbgate.core.errors import NotHeard, RequestError, TimedOut
+from usbgate.core.exchanges import Asker, Ended, Exchange
+from usbgate.core.model import Question
+from usbgate.core.queues import Queues
+
+W = TypeVar("W")
+
+
+class HeldAskers(Generic[W]):
+    """
+    The askers that are held, which have no place in the queues.
+
+    Attributes:
+        by_sensor: They, in the order in which they asked.
+    """
+
+    def __init__(self, device: str, queues: Queues[W], number: Callable[[], int]) -> None:
+        """
+        Args:
+            device: The link's name.
+            queues: Where they wait when their sensors have reported.
+            number: Returns a number for `Asker.asked`.
+        """
+        self.by_sensor: dict[str, list[Asker[W]]] = {}
+        self._device = device
+        self._queues = queues
+        self._number = number
+
+    def add(self, asker: Asker[W]) -> None:
+        """
+        Hold an asker.
+        """
+        asker.device = self._device
+        asker.asked = asker.asked or self._number()
+        asker.holder.askers[asker] = None
+        asker.held = True
+        self.by_sensor.setdefault(asker.request.question.sensor, []).append(asker)
+
+    def add_again(self, exchange: Exchange[W]) -> None:
+        """
+        Hold those askers of a question again who were held before it was written and not answered.
+        """
+        for asker in [asker for asker in exchange.askers if asker.request.when_heard]:
+            asker.unanswered = exchange.unanswered
+            self._queues.take_back(asker, exchange)
+            self.add(asker)
+
+    def release(self, sensor: str, is_once: Callable[[Question], bool]) -> None:
+        """
+        Let those wait for their questions, ahead of all others, whose sensor has reported.
+
+        Args:
+            sensor: The sensor.
+            is_once: Returns whether a question joins no other.
+        """
+        for asker in self.by_sensor.pop(sensor, ()):
+            asker.held = False
+            self._queues.add_first(asker, is_once(asker.request.question))
+
+    def end(self, asker: Asker[W], error: RequestError | None = None) -> Ended[W]:
+        """
+        End an asker; without an error, as if its time limit had ended.
+        """
+        sensor = asker.request.question.sensor
+        self.by_sensor[sensor].remove(asker)
+        if not self.by_sensor[sensor]:
+            del self.by_sensor[sensor]
+        del asker.holder.askers[asker]
+        asker.held = False
+        return error or (TimedOut() if asker.sent else NotHeard()), (asker,)
+
+    def end_all(self, error: type[RequestError]) -> list[Ended[W]]:
+        """
+        End all of them.
+        """
+        return [self.end(asker, error()) for askers in list(self.by_sensor.values()) for asker in list(askers)]
