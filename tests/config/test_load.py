@@ -304,6 +304,8 @@ WRONG = [
         )
     ),
     (f'{MQTT}, version = "3"' + "}", 'mqtt.version: expected "5" or "3.1.1", got "3"'),
+    (f'{MQTT}, password_file = "x"' + "}", "mqtt.user: missing, the password of password_file needs one"),
+    (f'{MQTT}, ca = "x"' + "}", 'mqtt.ca: only with TLS, broker = "tls:HOST:PORT"'),
     (f'{MQTT}, role = "admin"' + "}", 'mqtt.role: expected "read", "ask" or "command", got "admin"'),
     (
         f'{MQTT}, discovery_prefix = "a/#"' + "}",
@@ -648,7 +650,8 @@ class ShippedFileTests(SynchronousTestCase):
         """
         With every comment mark taken off it is right, and every key there is stands in it.
         """
-        settings = self.load(re.sub("(?m)^#(?! |$)", "", self.text))
+        text = self.text.replace('"tcp:localhost:1883"', '"tls:localhost:8883"')  # `ca` needs it
+        settings = self.load(re.sub("(?m)^#(?! |$)", "", text))
         self.assertEqual(
             plain(settings).devices,
             {
@@ -702,7 +705,7 @@ class ShippedFileTests(SynchronousTestCase):
         self.assertEqual(
             settings.mqtt,
             MqttSettings(
-                broker="tcp:localhost:1883",
+                broker="tls:localhost:8883",
                 user="usbgate",
                 password_file=Path("/etc/usbgate/mqtt-password"),
                 ca=Path("/etc/usbgate/mqtt-ca.pem"),

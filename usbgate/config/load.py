@@ -209,6 +209,10 @@ def _mqtt(where: str, value: object, folder: str) -> MqttSettings:
     keys = decode(f"{where}mqtt.", value, MQTT_KEYS)
     if "broker" not in keys:
         raise ConfigError(f"{where}mqtt.broker: missing, expected {MQTT_KEYS['broker'].expected}")
+    if "password_file" in keys and "user" not in keys:
+        raise ConfigError(f"{where}mqtt.user: missing, the password of password_file needs one")
+    if "ca" in keys and not keys["broker"].startswith("tls:"):
+        raise ConfigError(f'{where}mqtt.ca: only with TLS, broker = "tls:HOST:PORT"')
     keys["broker"] = absolute_paths(keys["broker"], folder, "")
     for key in ("password_file", "ca"):
         if key in keys:
