@@ -119,6 +119,7 @@ class Scripted(LineReceiver):
     """
 
     replies: Mapping[bytes, int] = {}  # set by the test
+    verbs: list[bytes] = []  # noqa: RUF012  # set by the test, too: what it is sent
 
     def connectionMade(self) -> None:
         self.data = False
@@ -128,6 +129,7 @@ class Scripted(LineReceiver):
         if self.data and line != b".":
             return
         verb = line[:4]
+        self.verbs.append(verb)
         self.reply(verb)
         self.data = verb == b"DATA"
         if verb == b"QUIT":
@@ -260,9 +262,11 @@ class MailTests(TestCase):
         """
         for code, kind in ((451, "TryAgain"), (554, "ActionFailed")):
             for refused in (b"", b"EHLO", b"MAIL", b"RCPT", b"."):
+                verbs: list[bytes] = []
                 replies = {b"": 220, b"DATA": 354, b"QUIT": 221, refused: code}
-                self.listen(Factory.forProtocol(type("Scripted", (Scripted,), {"replies": replies})))
+                self.listen(Factory.forProtocol(type("Scripted", (Scripted,), {"replies": replies, "verbs": verbs})))
                 self.assertRegex(await self.send(), f"^{kind}: localhost: {code} ")
+                self.assertEqual(verbs[-1:], [b"QUIT"] if refused else [])
 
     async def test_away(self) -> None:
         """

@@ -163,6 +163,15 @@ class LanesTests(SynchronousTestCase):
         self.lanes.add(self.kept, 0)
         self.assertEqual(self.left(), [])
 
+    def test_stop_late(self) -> None:
+        """
+        An action that fails because it is cancelled is not tried again.
+        """
+        self.patch(self.mail, "perform", lambda *_: Deferred(lambda done: done.errback(TryAgain("cancelled"))))
+        self.add(action(1))
+        self.successResultOf(Deferred.fromCoroutine(self.lanes.stop()))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_no_such_kind(self) -> None:
         """
         An action that the configuration has no more is forgotten.

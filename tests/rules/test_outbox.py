@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.rules import at_once
@@ -109,6 +110,17 @@ class OutboxTests(SynchronousTestCase):
         self.open()
         self.assertEqual(self.actions, ACTIONS[2:])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_no_folder(self) -> None:
+        """
+        A file that cannot be opened is not taken for a damaged one.
+        """
+        self.file = self.file.parent / "missing" / "rules.sqlite"
+        with capturedLogs() as events:
+            self.open()
+        self.assertEqual((self.states, self.actions), ({}, ()))
+        (line,) = map(formatEvent, events)
+        self.assertIn("cannot be used: unable to open database file", line or "")
 
     def test_damaged(self) -> None:
         """

@@ -272,6 +272,17 @@ class RestartTests(RuleSetCase):
         self.report(12, A="31")
         self.assertEqual(self.fired, [])
 
+    def test_hysteresis_of_a_part(self) -> None:
+        """
+        That a part of the condition held is kept, also while the whole condition does not hold.
+        """
+        fires = rule("sensor 1 A > 30 hysteresis 2 and sensor 1 B == 1")
+        self.start(fires)
+        self.report(1, A="31", B="0")
+        self.restart(fires, 10)
+        self.report(11, A="29", B="1")
+        self.assertEqual(self.fired, [(11, "r")])
+
     def test_quiet(self) -> None:
         """
         The quiet time goes on; a wall clock that was set back does not make it longer.
