@@ -4,6 +4,7 @@ A real Home Assistant with a real broker, the daemon as a process, and a board o
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Mapping
@@ -14,6 +15,10 @@ from tests.support.homeassistant import HomeAssistant
 from tests.support.mosquitto import Mosquitto
 from tests.support.running import TwistdDaemon
 from tests.support.waiting import eventually
+from usbgate.core.model import Button
+from usbgate.core.settings import FieldSettings
+from usbgate.mqtt.controls import Commands
+from usbgate.mqtt.entities import on_off, quote
 
 # What the board reports, by sensor.
 CLIMATE = b"ID:20_TEMP:21.5_HUM:45_DUST:7"
@@ -193,6 +198,7 @@ class HomeAssistantTests(RunningCase):
         longer is removed.
         """
         self.check_values()
+        self.check_templates()
         self.check_commands()
         self.check_alarms()
         self.check_absences()
@@ -229,6 +235,33 @@ class HomeAssistantTests(RunningCase):
         self.expect({"sensor.usbgate_77_level": "3"})
         self.report(b"ID:77_VERSION:1.2b_LEVEL:4")
         self.expect({"sensor.usbgate_77_level": "4", "sensor.usbgate_77_version": "1.2b"})
+
+    def check_templates(self) -> None:
+        """
+        What templates make of values.
+        """
+        plain, upside_down = FieldSettings(), FieldSettings(values={"0": "open", "1": {"en": "closed", "fr": "fermée"}})
+        for settings, value, expected in (
+            (plain, "1", "ON"),
+            (plain, "0", "OFF"),
+            (plain, "0.0", "OFF"),
+            (plain, "2.5", "ON"),
+            (plain, "Open", "ON"),
+            (plain, "CLOSED", "OFF"),
+            (plain, "nan", "None"),
+            (plain, "?", "None"),
+            (upside_down, "0", "ON"),
+            (upside_down, "1", "OFF"),
+            (upside_down, "2", "ON"),
+        ):
+            rendered = self.home.render(f"{{% set value = {quote(value)} %}}" + on_off(settings, "ON", "OFF"))
+            self.assertEqual((value, rendered), (value, expected))
+        commands = Commands("x", 'a"{{b{%')
+        command = Button("", "{}", {"A": "{}", "B": "é{#"})
+        for value in ("5", "0.5", '"AU\\"TO{{"'):
+            rendered = self.home.render(f"{{% set value = {value} %}}" + commands.template(command))
+            expected_message = {"sensor": 'a"{{b{%', "command": "{}", "arguments": {"A": json.loads(value), "B": "é{#"}}
+            self.assertEqual(json.loads(rendered), expected_message)
 
     def check_commands(self) -> None:
         """
