@@ -293,14 +293,15 @@ class RequestTests(ServerCase):
         A client that disconnects loses the answer, and nothing else happens.
         """
         self.client.dataReceived(ORIGINALS + b"\nask 21\nask 22\n")
+        holder = self.client.requests.holder
         self.transport.abortConnection()
         self.gateway.answer(0)
         self.gateway.fail(1, Offline())
         self.turn()
         self.assertEqual(len(self.gateway.asked), 2)
-        self.assertEqual(self.gateway.holders, [self.client.requests.holder] * 2)
-        self.assertEqual(self.gateway.gone, [(self.client.requests.holder, 2)])
-        self.assertEqual(self.client.requests.holder.host, "10.0.0.7")
+        self.assertEqual(self.gateway.holders, [holder] * 2)
+        self.assertEqual(self.gateway.gone, [(holder, 2)])
+        self.assertEqual(holder.host, "10.0.0.7")
         self.assertEqual(self.factory.counts()["CLIENTS"], 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -781,10 +782,11 @@ class TurnTests(ServerCase):
         Requests that wait for their turn when the client disconnects are asked all the same, and nothing is left.
         """
         self.client.dataReceived(self.lines)
+        holder = self.client.requests.holder
         self.transport.abortConnection()
         self.clock.turn()  # the transport's own
         self.assertEqual(self.sensors(), [str(n) for n in range(LINES)])
-        self.assertEqual(self.gateway.gone, [(self.client.requests.holder, len(self.gateway.asked))])
+        self.assertEqual(self.gateway.gone, [(holder, len(self.gateway.asked))])
         self.assertEqual(self.clock.getDelayedCalls(), [])
         for n in range(LINES):
             self.gateway.answer(n)

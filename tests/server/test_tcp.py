@@ -5,6 +5,7 @@ The line server over real sockets: half-close, slow readers, netcat, the origina
 from __future__ import annotations
 
 import fcntl
+import gc
 import shutil
 import socket
 import struct
@@ -28,7 +29,7 @@ from tests.support.memory_gateway import ANSWER, AT_TEXT, ECHO, ORIGINALS, Memor
 from tests.support.waiting import until
 from usbgate.net.sendqueue import STUCK_AFTER
 from usbgate.server.factory import ClientFactory
-from usbgate.server.protocol import HALF_CLOSED_CHECK, UNSENT_LIMIT
+from usbgate.server.protocol import HALF_CLOSED_CHECK, UNSENT_LIMIT, ClientProtocol
 
 NETCAT = shutil.which("nc")
 
@@ -114,6 +115,10 @@ print("Received", repr(data.decode()))
 """
 
 
+def _count() -> int:
+    return sum(type(each) is ClientProtocol for each in gc.get_objects())
+
+
 class TcpTests(TestCase):
     """
     Clients over real sockets.
@@ -197,6 +202,29 @@ class TcpTests(TestCase):
         await until(lambda: peer.ended)
         self.assertTrue(peer.received.endswith(b"OK:ping\n" + ANSWER.encode() + b"\n"))
         self.assertEqual(len(self.gateway.asked), 2)
+
+    async def test_freed(self) -> None:
+        """
+        A connection is freed when it is lost, not when the garbage collector comes, which would hold the reactor; also
+        if it waited for an answer, or had a subscription.
+        """
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        before = _count()
+        for sent, received in (
+            (b"help\nask 20\nping\n", b"OK:help"),
+            (b"watch\n", b"OK:watch"),
+            (b"quit\n", b"OK:quit"),
+        ):
+            peer = await self.connect()
+            peer.transport.write(sent)
+            await until(lambda peer=peer, received=received: received in peer.received)  # type: ignore[misc]
+            await self.end(peer)
+        self.assertEqual(len(self.gateway.asked), 1)
+        self.gateway.answer(0)
+        self.gateway.asked.clear()
+        await until(lambda: _count() <= before)
 
     async def test_at_once(self) -> None:
         """

@@ -11,10 +11,11 @@ from tests.support.web import RawClient, WebTestCase
 from usbgate.core.model import StoredReading
 from usbgate.testing import AT, reading
 from usbgate.web.channel import BoundedRequest, Channel
+from usbgate.web.events import EventStream
 
 
 def _count() -> int:
-    return sum(type(each) in (BoundedRequest, Channel) for each in gc.get_objects())
+    return sum(type(each) in (BoundedRequest, Channel, EventStream) for each in gc.get_objects())
 
 
 class FreedTests(WebTestCase):

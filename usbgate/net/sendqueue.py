@@ -121,6 +121,7 @@ class SendQueue:
         Discard the waiting data; the connection is over.
         """
         self._closed = True
+        self._sent = self._stuck = lambda: None  # those of the owner, which refers to this, would keep both in memory
         self._pieces.clear()
         self.unsent = self._in_transport = 0
         if self._timer is not None:

@@ -200,6 +200,7 @@ class ClientFactory(ServerFactory):  # not of a type in brackets, which Twisted 
         """
         self.connections.discard(client)
         self._places.leave(client)
+        self._unflushed.pop(client, None)
         for candidates in (self._silent, self._idle):
             candidates[client.peer.is_local].pop(client, None)
         if self._all_closed is not None and not self.connections:

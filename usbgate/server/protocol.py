@@ -164,6 +164,8 @@ class ClientProtocol(BoundedLineReceiver):
         self.requests.connection_lost()
         self.console.connection_lost()
         self.factory.remove(self)
+        # They refer to this: all would stay in memory until the garbage collector comes, and holds the reactor.
+        del self.peer, self.requests, self.console, self._queue, self._budget, self._check, self._opening
 
     def close(self) -> None:
         """
@@ -222,9 +224,10 @@ class ClientProtocol(BoundedLineReceiver):
             self._discarded(text)
         elif self._over_long:
             self._over_long = 0
-        self._budget.left -= len(data)
-        if self._budget.left <= 0:
-            self._budget.check()
+        if not self.closing:
+            self._budget.left -= len(data)
+            if self._budget.left <= 0:
+                self._budget.check()
 
     def _discarded(self, text: bytes) -> None:
         begin = text.rfind(b"\n") + 1
