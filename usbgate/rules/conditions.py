@@ -105,7 +105,7 @@ class Term:
 
         Args:
             facts: What is known.
-            held: The columns of the comparisons with a hysteresis that held when they were looked at last; changed.
+            held: The numbers of the comparisons with a hysteresis that held when they were looked at last; changed.
         """
         raise NotImplementedError
 
@@ -132,25 +132,25 @@ class Comparison(Term):
         compare: As in `Condition`.
         right: A number, a text, or another field.
         margin: The hysteresis.
-        column: Where it stands: the name of its hysteresis in `held`.
+        number: Which comparison of the condition it is, from 1.
     """
 
     left: SensorField
     compare: str
     right: float | str | SensorField
     margin: float
-    column: int
+    number: int
 
     def holds(self, facts: Facts, held: set[int]) -> Truth:
         reading = facts.readings.get(self.left)
         operand = self._operand(facts.readings)
         if reading is None or operand is None:
             return None
-        if self.margin and isinstance(operand, float) and self.column in held:
+        if self.margin and isinstance(operand, float) and self.number in held:
             operand += -self.margin if self.compare.startswith(">") else self.margin
         truth = Condition(self.compare, operand).meets(reading.value, reading.text)
         if self.margin and truth is not None:
-            (held.add if truth else held.discard)(self.column)
+            (held.add if truth else held.discard)(self.number)
         return truth
 
     def _operand(self, readings: Mapping[SensorField, KnownReading]) -> float | str | None:

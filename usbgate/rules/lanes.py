@@ -132,6 +132,7 @@ class Lanes:
             lane.queue.append(_Queued(action, self._reactor.seconds() + performer.patience - age))
             if lane.running is None and not self._stopped:
                 lane.running = Deferred.fromCoroutine(self._run(destination, lane, performer))
+                lane.running.addErrback(lambda failure: self.log.failure("unexpected error in actions", failure))
 
     async def stop(self) -> None:
         """
@@ -141,7 +142,7 @@ class Lanes:
         running = [lane.running for lane in self._lanes.values() if lane.running is not None]
         for each in running:
             each.cancel()
-        await gatherResults(running, consumeErrors=True)
+        await gatherResults(running)
 
     async def _run(self, destination: str, lane: _Lane, performer: IAction) -> None:
         try:

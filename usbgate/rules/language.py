@@ -110,6 +110,7 @@ class _Parser:
         self._tokens = found
         self._next = 0
         self._depth = 0
+        self._comparisons = 0
 
     def whole(self) -> Term:
         term = self._either()
@@ -147,9 +148,8 @@ class _Parser:
         return term
 
     def _term(self) -> Term:
-        column = self._peek().column
         if self._takes("sensor"):
-            return self._of_sensor(column)
+            return self._of_sensor()
         if self._takes("device"):
             return self._of_device()
         if self._takes("time"):
@@ -159,7 +159,7 @@ class _Parser:
         terms = ("sensor", "device", "time", "day", "not")
         self._refuse("sensor, device, time, day, not or (", terms)
 
-    def _of_sensor(self, column: int) -> Term:
+    def _of_sensor(self) -> Term:
         sensor = self._sensor()
         if self._takes("stale"):
             return Staleness(sensor, None, self._limit())
@@ -170,18 +170,22 @@ class _Parser:
         if not compare.is_bare(*COMPARISONS):
             self._refuse("a comparison such as == 1, or stale", ("stale",))
         self._take()
+        self._comparisons += 1
+        number = self._comparisons
         right = self._operand(compare.text)
-        margin = 0.0
-        column_of_it = self._peek().column
-        if self._takes("hysteresis"):
-            if compare.text in ("==", "!="):
-                raise LanguageError(column_of_it, f"{compare.text} has no hysteresis, only <, <=, > and >= have one")
-            number = parse_number(self._peek().text)
-            if number is None or number <= 0:
-                self._refuse("a number above 0")
-            self._take()
-            margin = number
-        return Comparison(SensorField(sensor, field), compare.text, right, margin, column)
+        return Comparison(SensorField(sensor, field), compare.text, right, self._hysteresis(compare.text), number)
+
+    def _hysteresis(self, compare: str) -> float:
+        column = self._peek().column
+        if not self._takes("hysteresis"):
+            return 0.0
+        if compare in ("==", "!="):
+            raise LanguageError(column, f"{compare} has no hysteresis, only <, <=, > and >= have one")
+        margin = parse_number(self._peek().text)
+        if margin is None or margin <= 0:
+            self._refuse("a number above 0")
+        self._take()
+        return margin
 
     def _operand(self, compare: str) -> float | str | SensorField:
         if self._takes("sensor"):

@@ -139,7 +139,8 @@ class Outbox:
         written.addCallback(end)
         if self._busy is None:
             self._busy = Deferred()
-            Deferred.fromCoroutine(self._run())
+            running = Deferred.fromCoroutine(self._run())
+            running.addErrback(lambda failure: self.log.failure("unexpected error while writing", failure))
         return waited
 
     async def close(self) -> None:
