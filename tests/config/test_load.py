@@ -32,7 +32,7 @@ from usbgate.config.settings import (
     Settings,
 )
 from usbgate.config.types import ConfigError, ListenAddress
-from usbgate.core.alarms import Condition
+from usbgate.core.condition import Condition
 from usbgate.core.kinds import FieldKindName, ValueTexts, kind_of
 from usbgate.core.model import Button
 from usbgate.core.settings import FieldSettings, SensorSettings

@@ -9,7 +9,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from usbgate.core.alarms import UNCOMPARED_LIMIT, Alarms, Change, Condition, Uncompared
+from usbgate.core.alarms import UNCOMPARED_LIMIT, Alarms, Change, Uncompared
+from usbgate.core.condition import Condition
 from usbgate.core.errors import Malformed, Unknown
 from usbgate.core.model import Alarm, AlarmRecord, Reading
 from usbgate.testing import reading

@@ -8,8 +8,8 @@ from math import inf
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from usbgate.core.alarms import Condition
 from usbgate.core.clockmarks import Stamp
+from usbgate.core.condition import Condition
 from usbgate.core.errors import TimedOut
 from usbgate.core.exchanges import Asker
 from usbgate.core.fieldline import parse

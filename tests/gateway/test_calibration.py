@@ -7,8 +7,8 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from tests.support.gateway import WALL, GatewayCase
-from usbgate.core.alarms import Condition
 from usbgate.core.calibration import Implausible
+from usbgate.core.condition import Condition
 from usbgate.core.model import AlarmEvent, AlarmRecord, Event, Reading, ReportEvent, Selection, StoredReading
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.testing import reading, report

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.gateway import GatewayCase
 from usbgate.core.errors import StoreUnavailable, Unknown
+from usbgate.core.latencies import LatencyHistogram
 from usbgate.core.model import (
     Alarm,
     DeviceEvent,
@@ -21,7 +22,6 @@ from usbgate.core.model import (
     StoredState,
     StoreEvent,
 )
-from usbgate.core.recorder import LatencyHistogram
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.gateway import Gateway
 from usbgate.testing import AT, reading, request_record

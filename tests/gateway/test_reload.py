@@ -7,7 +7,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from tests.support.gateway import WALL, GatewayCase, MemoryLink
-from usbgate.core.alarms import UNCOMPARED_LIMIT, Condition
+from usbgate.core.alarms import UNCOMPARED_LIMIT
+from usbgate.core.condition import Condition
 from usbgate.core.model import AlarmEvent, AlarmRecord, Event
 from usbgate.core.rules import Rules
 from usbgate.core.settings import FieldSettings, SensorSettings

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from usbgate import __version__
-from usbgate.core.alarms import Condition
+from usbgate.core.condition import Condition
 from usbgate.core.model import Button
 from usbgate.core.settings import ControlSettings, FieldSettings, SensorSettings
 from usbgate.mqtt.discovery import Discovery

@@ -12,8 +12,9 @@ from twisted.internet.defer import Deferred
 from tests.support.memory_gateway import AT_TEXT
 from tests.support.waiting import until
 from tests.support.web import JSON, Reply, WebTestCase
-from usbgate.core.alarms import Condition, Uncompared
+from usbgate.core.alarms import Uncompared
 from usbgate.core.calibration import Implausible
+from usbgate.core.condition import Condition
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import (
     Busy,

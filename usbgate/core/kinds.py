@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from usbgate.core.alarms import Condition
+from usbgate.core.condition import Condition
 from usbgate.core.fieldkinds import FIELD_KINDS
 from usbgate.core.fieldline import RESERVED, check_value, format_number, parse_value
 from usbgate.core.fieldnames import read_name

@@ -6,21 +6,20 @@ Pure rules; the time comes in.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate
-from math import inf
 from typing import Any, NamedTuple
 
-from usbgate.core.alarms import Alarms, Change, Condition, Uncompared
+from usbgate.core.alarms import Alarms, Change, Uncompared
 from usbgate.core.calibration import Calibrations
 from usbgate.core.clockmarks import ClockWatch, Stamp
+from usbgate.core.condition import Condition
 from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import RequestError
 from usbgate.core.exchanges import Asker, Ended
 from usbgate.core.fieldline import join_fields, parse_value, plain_text
 from usbgate.core.fieldunits import FieldUnits, UnitChange
+from usbgate.core.latencies import LatencyHistogram
 from usbgate.core.messages import spell_arguments
 from usbgate.core.model import (
     POLLER,
@@ -41,36 +40,6 @@ from usbgate.core.sensors import RESTORED_AT_ONCE, KnownSensors, OwnerChange
 from usbgate.core.settings import SensorSettings
 
 CONTESTED_REMEMBERED = 1000  # sensors for which the two-devices warning was already given
-
-
-# Seconds: a device on the same desk answers in a few ms, a radio or a motor in seconds, and `timeout` is 10 s.
-BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-
-
-class LatencyHistogram:
-    """
-    Counts answers by how long they took.
-
-    Attributes:
-        sum: The total, in seconds.
-    """
-
-    def __init__(self) -> None:
-        self.sum = 0.0
-        self._counts = [0] * (len(BOUNDS) + 1)
-
-    def add(self, seconds: float) -> None:
-        """
-        Count one.
-        """
-        self.sum += seconds
-        self._counts[bisect_left(BOUNDS, seconds)] += 1
-
-    def cumulated(self) -> list[tuple[float, int]]:
-        """
-        Return (seconds, how many answers took at most that long), ascending; the last bound is infinity.
-        """
-        return list(zip((*BOUNDS, inf), accumulate(self._counts), strict=True))
 
 
 def _store_every(settings: Mapping[str, SensorSettings]) -> dict[str, float]:
@@ -172,9 +141,9 @@ class Recorder:
         Returns:
             What is to be stored, and published, now.
         """
-        held: Sequence[Reading] = ()
+        withheld: Sequence[Reading] = ()
         if (store_every := _store_every(self._settings)) != self._store_every:
-            held = self.end_on_change()
+            withheld = self.end_on_change()
             self._store_every = store_every
             self._on_change = self._new_filter()
         self._polled = {sensor: self._polled.get(sensor, "") for sensor in _polled(self._settings)}
@@ -182,7 +151,7 @@ class Recorder:
         self.calibrations.configure(self._settings)
         changes = self.alarms.configure(_conditions(self._settings), stamp.at, stamp.trusted)
         entry = self.record_changes(changes, stamp)
-        return entry._replace(runs=(held, *entry.runs))
+        return entry._replace(runs=(withheld, *entry.runs))
 
     def add_device(self, device: str, store: float = 0.0) -> None:
         """
@@ -222,7 +191,7 @@ class Recorder:
             now: This moment, in monotonic seconds.
             decided: When `ended` was decided, in monotonic seconds: perhaps some reactor turns ago.
         """
-        held, marks = self._before(stamp)
+        withheld, marks = self._before(stamp)
         requests = [
             self._request(asker, outcome, device, stamp, now, decided) for outcome, askers in ended for asker in askers
         ]
@@ -267,8 +236,8 @@ class Recorder:
             owner_changes, owners = self._take_owners(stamp)
             notices += owner_changes
             runs = (*runs, owners)
-        if marks or held:
-            runs = self._runs(held, marks, *runs)
+        if marks or withheld:
+            runs = self._runs(withheld, marks, *runs)
         return Entry(runs, changes, notices)
 
     def restore(self, owners: Mapping[str, str], readings: Sequence[Reading]) -> Iterator[None]:
@@ -300,10 +269,10 @@ class Recorder:
         Returns:
             Rows to store, in this order.
         """
-        held, marks = self._before(stamp)
-        if not held and self._on_change is not None:
-            held = self._on_change.end()
-        return self._runs(held, marks, [record])
+        withheld, marks = self._before(stamp)
+        if not withheld and self._on_change is not None:
+            withheld = self._on_change.end()
+        return self._runs(withheld, marks, [record])
 
     def record_action(self, action: Action, stamp: Stamp) -> Sequence[Sequence[Row]]:
         """
@@ -321,13 +290,13 @@ class Recorder:
 
     def end_on_change(self) -> Sequence[Reading]:
         """
-        Return the readings that were held back and must be stored at the end; later ones are stored as they come.
+        Return the readings that were withheld and must be stored at the end; later ones are stored as they come.
         """
         on_change, self._on_change = self._on_change, None
         return () if on_change is None else on_change.end()
 
     def _before(self, stamp: Stamp) -> tuple[Sequence[Reading], Sequence[ClockMark]]:
-        # The mark that rows with this stamp need before them, if any, and before that the readings held back so far.
+        # The mark that rows with this stamp need before them, if any, and before that the readings withheld so far.
         mark = self._clock_watch.due(stamp)
         if mark is None:
             return (), ()
@@ -335,16 +304,16 @@ class Recorder:
 
     def _runs(
         self,
-        held: Sequence[Reading],
+        withheld: Sequence[Reading],
         marks: Sequence[ClockMark],
         *runs: Sequence[Row],
     ) -> Sequence[Sequence[Row]]:
         # No mark alone: a gap in the numbers where one was lost is then longer than where one row was set aside.
         if not any(runs):
-            return (held,) if held else ()
+            return (withheld,) if withheld else ()
         for mark in marks:
             self._clock_watch.stored(mark)
-        return (held, marks, *runs)
+        return (withheld, marks, *runs)
 
     def _take_owners(self, stamp: Stamp) -> tuple[Sequence[OwnerChange], Sequence[OwnerRecord]]:
         changes, self.sensors.changes = self.sensors.changes, []

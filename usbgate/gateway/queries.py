@@ -157,7 +157,7 @@ class Queries:
         return configured if known is None else configured.completed(known, reading.text)
 
     def replacements(self) -> list[Replacement]:
-        return list(self._replacing.held)
+        return list(self._replacing.in_force)
 
     def offers(self) -> Deferred[list[Offer]]:
         return Deferred.fromCoroutine(self._offers())
@@ -165,7 +165,7 @@ class Queries:
     async def _offers(self) -> list[Offer]:
         sensors, settings = self._recorder.sensors, self._sensor_settings
         known = ((sensor, each) for sensor in sensors.ids() if (each := sensors.get(sensor)) is not None)
-        taken = {each for held in self._replacing.held for each in (held.sensor, held.successor)}
+        taken = {sensor for each in self._replacing.in_force for sensor in (each.sensor, each.successor)}
         found = []
         for offer in offers(
             known,
@@ -241,7 +241,7 @@ class Queries:
         Return which rows of the store a selection means.
         """
         ranges = () if selection.raw else self._calibrations.ranges(selection.sensor)
-        joined = self._replacing.held.has(selection.sensor)
+        joined = self._replacing.in_force.has(selection.sensor)
         return replace(selection, ranges=ranges, joined=joined) if ranges or joined else selection
 
     def history(

@@ -26,7 +26,7 @@ class Replacing:
     The replacements of a gateway.
 
     Attributes:
-        held: Those that hold.
+        in_force: Those that hold.
     """
 
     log = Logger()
@@ -47,7 +47,7 @@ class Replacing:
             stamp: Reads the clocks.
             append: Appends rows to the journal.
         """
-        self.held = Replacements()
+        self.in_force = Replacements()
         self._recorder = recorder
         self._routing = routing
         self._sensor_settings = sensor_settings
@@ -98,12 +98,12 @@ class Replacing:
         Let a successor take the place of a sensor (see `IGateway.replace`).
         """
         async with self._lock:
-            sensor = self.held.name_of(sensor)
-            self.held.check(sensor, successor)
+            sensor = self.in_force.name_of(sensor)
+            self.in_force.check(sensor, successor)
             device, since = self._find(sensor, successor)
             stamp = self._stamp()
             made = Replacement(sensor=sensor, successor=successor, device=device, since=since, at=stamp.at, who=who)
-            await self._change(self.held.with_(made))
+            await self._change(self.in_force.with_(made))
             self._record(made, "replaced")
             self._recorder.sensors.join(sensor, successor, device)
             self._changed()
@@ -121,7 +121,7 @@ class Replacing:
         Take back the last replacement of a sensor (see `IGateway.undo_replacement`).
         """
         async with self._lock:
-            others, last = self.held.without_last(self.held.name_of(sensor))
+            others, last = self.in_force.without_last(self.in_force.name_of(sensor))
             await self._change(others)
             self._record(last, "undone", who)
             self._changed()
@@ -160,7 +160,7 @@ class Replacing:
         self._take_over(changed)
 
     def _take_over(self, changed: Replacements) -> None:
-        self.held = changed
+        self.in_force = changed
         for name, route in self._routing.routes.items():
             route.wire.swaps = changed.swaps(name)
 

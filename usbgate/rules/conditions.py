@@ -12,7 +12,7 @@ from datetime import datetime
 from math import inf
 from typing import NamedTuple
 
-from usbgate.core.alarms import Condition
+from usbgate.core.condition import Condition
 
 Truth = bool | None
 
