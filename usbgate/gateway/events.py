@@ -38,10 +38,10 @@ class Events:
         Call `deliver` with every event from now on (see `IGateway.subscribe`).
         """
         key = object()
-        self.subscribers[key] = deliver
+        self.subscribers = {**self.subscribers, key: deliver}  # a new one, since the other may be read just now
 
         def unsubscribe() -> None:
-            self.subscribers.pop(key, None)
+            self.subscribers = {each: other for each, other in self.subscribers.items() if each is not key}
 
         return unsubscribe
 
@@ -49,7 +49,7 @@ class Events:
         """
         Deliver an event to all subscribers; one that fails is logged and does not affect the others.
         """
-        for deliver in list(self.subscribers.values()):
+        for deliver in self.subscribers.values():
             try:
                 deliver(event)
             except Exception:
