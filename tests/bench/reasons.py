@@ -34,6 +34,9 @@ REASONS = {
         A question and its answer take two reactor turns. Each of them reads all that flood, serves a line of each, and
         then others for 1 ms; the hostile clients need half of the two cores, too.
     """,
+    ("idle", "rss"): """
+        Python, Twisted, and what HTTP and psycopg2 need are 46 MiB of it ([Costs](#costs)).
+    """,
     ("holds", "ours_most"): """
         The longest is a read of the device that brings many answers at once, each of which is matched, delivered and
         recorded in the same call.
