@@ -12,6 +12,8 @@ from datetime import datetime
 from math import inf
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from usbgate.core.condition import Condition
 
 Truth = bool | None
@@ -92,12 +94,10 @@ class Facts:
     states: dict[str, str] = field(default_factory=dict)
 
 
-class Term:
+class Term(Struct, frozen=True):
     """
     A condition, or a part of one.
     """
-
-    __slots__ = ()
 
     def holds(self, facts: Facts, held: set[int]) -> Truth:
         """
@@ -122,8 +122,7 @@ class Term:
         yield self
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison(Term):
+class Comparison(Term, frozen=True):
     """
     `sensor 20 TEMP > 30 hysteresis 2`.
 
@@ -164,8 +163,7 @@ class Comparison(Term):
         return reading.text
 
 
-@dataclass(frozen=True, slots=True)
-class Staleness(Term):
+class Staleness(Term, frozen=True):
     """
     `sensor 20 TEMP stale 10m`.
 
@@ -191,8 +189,7 @@ class Staleness(Term):
         return seen + (facts.stale(self.sensor) if self.limit is None else self.limit)
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceState(Term):
+class DeviceState(Term, frozen=True):
     """
     `device leonardo offline`.
     """
@@ -205,8 +202,7 @@ class DeviceState(Term):
         return None if state is None else state == self.state
 
 
-@dataclass(frozen=True, slots=True)
-class TimeOfDay(Term):
+class TimeOfDay(Term, frozen=True):
     """
     `time 22:00-06:00`, in minutes since midnight.
     """
@@ -227,8 +223,7 @@ class TimeOfDay(Term):
         return facts.moment.next_minute
 
 
-@dataclass(frozen=True, slots=True)
-class DayOfWeek(Term):
+class DayOfWeek(Term, frozen=True):
     """
     `day mon-fri, sun`; Monday is 0.
     """
@@ -243,8 +238,7 @@ class DayOfWeek(Term):
         return facts.moment.next_minute
 
 
-@dataclass(frozen=True, slots=True)
-class Not(Term):
+class Not(Term, frozen=True):
     """
     `not …`.
     """
@@ -259,8 +253,7 @@ class Not(Term):
         return self.part.leaves()
 
 
-@dataclass(frozen=True, slots=True)
-class Joined(Term):
+class Joined(Term, frozen=True):
     """
     `… and …` or `… or …`.
 
