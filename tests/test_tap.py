@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from math import inf
 from pathlib import Path
@@ -28,6 +28,7 @@ from usbgate.access.doors import LOCAL, Door
 from usbgate.access.roles import Role
 from usbgate.assembly import daemon as daemon_module
 from usbgate.assembly import devices as devices_module
+from usbgate.assembly import rules as rules_module
 from usbgate.assembly.daemon import build
 from usbgate.config.settings import DeviceSettings, HttpSettings, Settings
 from usbgate.config.types import ConfigError, ListenAddress
@@ -41,6 +42,8 @@ from usbgate.device.link import Link
 from usbgate.device.usb import UsbTree
 from usbgate.gateway.gateway import Gateway
 from usbgate.net.listeners import Listeners
+from usbgate.rules.service import RuleService
+from usbgate.rules.settings import MailSettings, RuleSettings
 
 # A dialect, its options, and the error.
 WRONG_DIALECTS: list[tuple[str, dict[str, object], str]] = [
@@ -143,7 +146,7 @@ class ReloadTests(SynchronousTestCase):
 
     def test_taken_over(self) -> None:
         """
-        At SIGHUP, sensors and clients are those of the file: names, alarms, patience, rights, and new sensors.
+        At SIGHUP, sensors, clients and rules are those of the file: names, alarms, patience, rights, and new sensors.
         """
         file = Path(self.mktemp())
         file.write_text('[sensor.20]\nname = "a"\n')
@@ -157,6 +160,12 @@ class ReloadTests(SynchronousTestCase):
             def __init__(self, reactor: object, reopen: object, reload: Callable[[], None]) -> None:
                 reloads.append(reload)
 
+        taken: list[Sequence[RuleSettings]] = []
+
+        class TakingRules(RuleService):
+            def configure(self, rules: Sequence[RuleSettings], mail: MailSettings | None) -> None:
+                taken.append(rules)
+
         class Kept(Authority):
             def __init__(self, *arguments: Any) -> None:
                 super().__init__(*arguments)
@@ -164,16 +173,18 @@ class ReloadTests(SynchronousTestCase):
 
         self.patch(daemon_module, "Signals", Signalled)
         self.patch(daemon_module, "Authority", Kept)
+        self.patch(rules_module, "RuleService", TakingRules)
         build(reactor, SystemClock(), settings, options.named_devices, load_again=options.load_again)
         file.write_text(
             '[sensor.20]\nname = "b"\n[sensor.21]\npatience = 7\nfield.T.alarm = "> 60"\n'
-            '[[client]]\nusers = [7]\nrole = "read"\n'
+            '[[client]]\nusers = [7]\nrole = "read"\n[[rule]]\nwhen = "sensor 20 stale"\nalarm = true\n'
         )
         reloads[0]()
         self.assertEqual((settings.sensors["20"].name, settings.sensors["21"].patience), ("b", 7.0))
         self.assertEqual(
             [authorities[0].admit(LOCAL, True, user, "").role for user in (7, 8)], [Role.READ, Role.COMMAND]
         )
+        self.assertEqual([rule.when.text for rules in taken for rule in rules], ["sensor 20 stale"])
 
 
 class BuildTests(SynchronousTestCase):

@@ -142,7 +142,7 @@ class RuleSettingsTests(SynchronousTestCase):
             + 'command = ["9 ON", "10 L level=50"]\nmail = ["a@b.c", "d@e.f"]\n'
             + 'webhook = { url_file = "hook", token_file = "/token", body = { a = "{value}" } }\nalarm = true\n'
             + WHEN
-            + 'webhook = "https://x.y/z?a=b"\nmail = { to = "a@b.c", text = "x" }\n'
+            + 'webhook = "HTTPS://x.y/z?a=b"\nmail = { to = "a@b.c", text = "x" }\n'
             + 'publish = { topic = "t", payload = "ON" }\n'
             + '[mqtt]\nbroker = "tcp:localhost:1883"\n'
         )

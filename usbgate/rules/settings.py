@@ -98,7 +98,7 @@ def _parse_address(text: str) -> str:
 
 def parse_url(text: str) -> str:
     """
-    Return the URL of a webhook as it is.
+    Return the URL of a webhook, with its scheme in lower case.
 
     Raises:
         ValueError: It is not one.
@@ -108,7 +108,7 @@ def parse_url(text: str) -> str:
         raise ValueError("not a URL with a host and without a user")
     if not text.isascii() or not text.isprintable() or " " in text or parts.fragment or parts.port == 0:
         raise ValueError("not a URL of ASCII characters without a fragment")
-    return text
+    return parts.scheme + text[len(parts.scheme) :]
 
 
 def _parse_body(held: str | dict[str, Any]) -> Template | JsonTemplate:
