@@ -24,8 +24,9 @@ from usbgate.core.replacements import Offer
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, Lease, MalformedLine, RuleSummary, SensorSummary
-from usbgate.server.commands import HISTORY_PAGE, WORDS
+from usbgate.server.commands import WORDS
 from usbgate.server.factory import ClientFactory
+from usbgate.server.queries import HISTORY_PAGE
 from usbgate.testing import AT, reading, request
 
 
