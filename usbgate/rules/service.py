@@ -23,8 +23,8 @@ from usbgate.gateway.interfaces import IGateway, RuleSummary
 from usbgate.rules.actions.interfaces import IAction
 from usbgate.rules.conditions import KnownReading, Moment, SensorField
 from usbgate.rules.contents import actions_of, alarm_reading, subject_of
-from usbgate.rules.lanes import Lanes
 from usbgate.rules.outbox import Outbox, WaitingAction
+from usbgate.rules.queues import ActionQueues
 from usbgate.rules.ruleset import ActiveRule, Firing, KeptState, RuleSet
 from usbgate.rules.settings import MailSettings, RuleSettings
 
@@ -64,7 +64,7 @@ class RuleService(Service):
             clock: The wall clock.
             gateway: The gateway.
             outbox: What must survive a restart.
-            find_action: See `Lanes`.
+            find_action: See `ActionQueues`.
             rules: The rules.
             mail: The mail server.
             name: The name of this usbgate.
@@ -78,7 +78,7 @@ class RuleService(Service):
         self.mail = mail
         self._name = name
         self._new_id = new_id
-        self._lanes = Lanes(reactor, find_action, outbox, self._find_rule, gateway.record)
+        self._queues = ActionQueues(reactor, find_action, outbox, self._find_rule, gateway.record)
         self._set: RuleSet | None = None  # until what was kept is read
         self._unwritten: dict[str, KeptState] = {}  # states that changed since they were written
         self._written = -inf  # when states were written last
@@ -122,11 +122,11 @@ class RuleService(Service):
             return
         self._set = RuleSet(self._configured, kept, self._stale, self._moment())
         self._look_up()
-        self._lanes.add(actions, self._clock.wall())
+        self._queues.add(actions, self._clock.wall())
         self._schedule(0.0)
 
     async def _stop(self) -> None:
-        await self._lanes.stop()
+        await self._queues.stop()
         try:
             await Deferred.fromCoroutine(self._finish()).addTimeout(STOP_TIME, self._reactor)
         except DeferredTimeout:
@@ -168,7 +168,7 @@ class RuleService(Service):
         """
         List the rules.
         """
-        waiting, troubles = self._lanes.waiting(), self._lanes.troubles()
+        waiting, troubles = self._queues.waiting(), self._queues.troubles()
         known = [ActiveRule(rule) for rule in self._configured] if self._set is None else self._set.rules.values()
         return [
             RuleSummary(
@@ -178,7 +178,7 @@ class RuleService(Service):
                 each.last,
                 each.firings,
                 waiting[each.rule.name],
-                self._lanes.dropped[each.rule.name],
+                self._queues.dropped[each.rule.name],
                 troubles.get(each.rule.name),
             )
             for each in known
@@ -256,12 +256,12 @@ class RuleService(Service):
         for firing in firings:
             self.log.info("rule {rule} fires: {when}", rule=firing.rule.name, when=firing.rule.when.text)
             actions += actions_of(firing, self._name, sensors, self._new_id)
-        admitted = self._lanes.admit(actions)
+        admitted = self._queues.admit(actions)
         self._write(admitted).addCallback(lambda _: self._carry_out(admitted))
 
     def _carry_out(self, actions: Sequence[WaitingAction]) -> None:
         if not self._stopping:
-            self._lanes.add(actions, self._clock.wall())
+            self._queues.add(actions, self._clock.wall())
 
     def _write(self, actions: Sequence[WaitingAction] = ()) -> Deferred[None]:
         self._written = self._reactor.seconds()

@@ -23,30 +23,30 @@ WAITING_LIMIT = 1_000  # actions in all: 100 rules that fire ten times while a s
 FIRST_PAUSE, LAST_PAUSE = 5.0, 600.0  # seconds between tries; each pause is twice the one before
 
 
-class _Queued(NamedTuple):
+class _Entry(NamedTuple):
     action: WaitingAction
     until: float  # when it is given up, in monotonic seconds
 
 
-class _Lane:
+class _Queue:
     """
     The actions for one destination.
 
     Attributes:
-        queue: Those that are not done, oldest first.
+        actions: Those that are not done, oldest first.
         running: Carries them out; cancelled at the end.
         trouble: Why the last try failed, which is logged already; None if it did not.
         begun: The id of the action that was begun last.
     """
 
     def __init__(self) -> None:
-        self.queue: deque[_Queued] = deque()
+        self.actions: deque[_Entry] = deque()
         self.running: Deferred[None] | None = None
         self.trouble: str | None = None
         self.begun = ""
 
 
-class Lanes:
+class ActionQueues:
     """
     All actions that are not done.
 
@@ -77,7 +77,7 @@ class Lanes:
         self._outbox = outbox
         self._find_rule = find_rule
         self._record = record
-        self._lanes: dict[str, _Lane] = {}
+        self._queues: dict[str, _Queue] = {}
         self._full = False
         self._stopped = False
         self.dropped: Counter[str] = Counter()
@@ -86,24 +86,24 @@ class Lanes:
         """
         Count the actions that are not done, by rule.
         """
-        return Counter(each.action.rule for lane in self._lanes.values() for each in lane.queue)
+        return Counter(each.action.rule for queue in self._queues.values() for each in queue.actions)
 
     def troubles(self) -> Mapping[str, str]:
         """
         Return why the actions of rules are not done, by rule.
         """
         return {
-            each.action.rule: lane.trouble
-            for lane in self._lanes.values()
-            if lane.trouble is not None
-            for each in lane.queue
+            each.action.rule: queue.trouble
+            for queue in self._queues.values()
+            if queue.trouble is not None
+            for each in queue.actions
         }
 
     def admit(self, actions: Sequence[WaitingAction]) -> Sequence[WaitingAction]:
         """
         Return those of some new actions for which there is room, in order; the others are dropped.
         """
-        room = max(0, WAITING_LIMIT - sum(len(lane.queue) for lane in self._lanes.values()))
+        room = max(0, WAITING_LIMIT - sum(len(queue.actions) for queue in self._queues.values()))
         if len(actions) > room:
             self.dropped.update(action.rule for action in actions[room:])
             if not self._full:
@@ -128,53 +128,53 @@ class Lanes:
                 continue
             age = max(0.0, (wall - action.at) / 1000)
             destination = f"{action.kind} {performer.destination(action)}"
-            lane = self._lanes.setdefault(destination, _Lane())
-            lane.queue.append(_Queued(action, self._reactor.seconds() + performer.patience - age))
-            if lane.running is None and not self._stopped:
-                lane.running = Deferred.fromCoroutine(self._run(destination, lane, performer))
-                lane.running.addErrback(lambda failure: self.log.failure("unexpected error in actions", failure))
+            queue = self._queues.setdefault(destination, _Queue())
+            queue.actions.append(_Entry(action, self._reactor.seconds() + performer.patience - age))
+            if queue.running is None and not self._stopped:
+                queue.running = Deferred.fromCoroutine(self._run(destination, queue, performer))
+                queue.running.addErrback(lambda failure: self.log.failure("unexpected error in actions", failure))
 
     async def stop(self) -> None:
         """
         Try nothing again. What is not done stays in the outbox.
         """
         self._stopped = True
-        running = [lane.running for lane in self._lanes.values() if lane.running is not None]
+        running = [queue.running for queue in self._queues.values() if queue.running is not None]
         for each in running:
             each.cancel()
         await gatherResults(running)
 
-    async def _run(self, destination: str, lane: _Lane, performer: IAction) -> None:
+    async def _run(self, destination: str, queue: _Queue, performer: IAction) -> None:
         try:
             await deferLater(self._reactor, 0)  # `running` is set by then
             pause = FIRST_PAUSE
-            while lane.queue:
-                if await self._try(lane, performer):
-                    lane.queue.popleft()
+            while queue.actions:
+                if await self._try(queue, performer):
+                    queue.actions.popleft()
                     pause = FIRST_PAUSE
                 elif self._stopped:
                     return
                 else:
                     await deferLater(self._reactor, pause)
                     pause = min(2 * pause, LAST_PAUSE)
-            del self._lanes[destination]
+            del self._queues[destination]
         except CancelledError:
             pass
 
-    async def _try(self, lane: _Lane, performer: IAction) -> bool:
+    async def _try(self, queue: _Queue, performer: IAction) -> bool:
         """
-        Try the first action of a lane.
+        Try the first action of a queue.
 
         Returns:
             Whether nothing more is to be done for it.
         """
-        action, until = lane.queue[0]
+        action, until = queue.actions[0]
         rule = self._find_rule(action.rule)
         fields = {"rule": action.rule, "kind": action.kind}
         outcome = "failed"
         details: Mapping[str, str] | None = None
-        if performer.at_most_once and lane.begun != action.id:
-            lane.begun = action.id
+        if performer.at_most_once and queue.begun != action.id:
+            queue.begun = action.id
             await self._outbox.write(removed=[action.id])
         try:
             if rule is None:
@@ -184,18 +184,18 @@ class Lanes:
                 raise ActionFailed("too much time has passed")
             await performer.perform(rule, action)
             outcome = "done"
-            if lane.trouble is not None:
-                lane.trouble = None
+            if queue.trouble is not None:
+                queue.trouble = None
                 self.log.info("rule {rule}: {kind} succeeds again", **fields)
         except TryAgain as error:
             if self._reactor.seconds() < until:
-                if lane.trouble is None:
+                if queue.trouble is None:
                     self.log.warn(
                         "rule {rule}: {kind} failed: {reason}; trying again",
                         **fields,
                         reason=str(error),
                     )
-                lane.trouble = str(error)
+                queue.trouble = str(error)
                 return False
             self.log.error("rule {rule}: {kind} is given up: {reason}", **fields, reason=str(error))
         except ActionFailed as error:

@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.rules import ListedAction, at_once, rule
 from usbgate.core.model import Action
 from usbgate.rules.actions.interfaces import ActionFailed, TryAgain
-from usbgate.rules.lanes import FIRST_PAUSE, LAST_PAUSE, WAITING_LIMIT, Lanes
 from usbgate.rules.outbox import Outbox, WaitingAction
+from usbgate.rules.queues import FIRST_PAUSE, LAST_PAUSE, WAITING_LIMIT, ActionQueues
 
 
 def action(number: int, to: str = "there", kind: str = "mail", at: int = 0) -> WaitingAction:
@@ -25,7 +25,7 @@ def action(number: int, to: str = "there", kind: str = "mail", at: int = 0) -> W
     return WaitingAction(f"a{number}", "smoke", kind, at, {"to": to})
 
 
-class LanesTests(SynchronousTestCase):
+class ActionQueuesTests(SynchronousTestCase):
     """
     Actions that the test ends.
     """
@@ -37,23 +37,23 @@ class LanesTests(SynchronousTestCase):
         self.command = ListedAction(patience=60.0, at_most_once=True)
         self.rules = {"smoke": rule("day mon", "smoke")}
         self.recorded: list[Action] = []
-        self.lanes = self.start()
+        self.queues = self.start()
 
-    def start(self) -> Lanes:
+    def start(self) -> ActionQueues:
         """
         Start, with what was kept.
         """
         self.outbox = Outbox(self.clock, self.file, at_once)
         _, self.kept = self.successResultOf(Deferred.fromCoroutine(self.outbox.open()))
         found = {"mail": self.mail, "command": self.command}
-        return Lanes(self.clock, found.get, self.outbox, self.rules.get, self.recorded.append)
+        return ActionQueues(self.clock, found.get, self.outbox, self.rules.get, self.recorded.append)
 
     def add(self, *actions: WaitingAction, wall: int = 0) -> None:
         """
         Keep actions, and begin them.
         """
         self.successResultOf(self.outbox.write(added=actions))
-        self.lanes.add(actions, wall)
+        self.queues.add(actions, wall)
         self.clock.advance(0)
 
     def left(self) -> list[str]:
@@ -69,13 +69,13 @@ class LanesTests(SynchronousTestCase):
         """
         self.add(action(1), action(2), action(3, "elsewhere"))
         self.assertEqual(self.mail.ids, ["a1", "a3"])
-        self.assertEqual(self.lanes.waiting(), {"smoke": 3})
+        self.assertEqual(self.queues.waiting(), {"smoke": 3})
         self.assertEqual(self.left(), ["a1", "a2", "a3"])
         self.mail.end(0)
         self.assertEqual(self.mail.ids, ["a1", "a3", "a2"])
         self.mail.end(1)
         self.mail.end(2)
-        self.assertEqual((self.left(), self.lanes.waiting()), ([], {}))
+        self.assertEqual((self.left(), self.queues.waiting()), ([], {}))
         (first, *_) = self.recorded
         self.assertEqual(first, Action("mail", "rule smoke", "rule smoke", {"ACTION": "a1"}, None, "done"))
 
@@ -88,14 +88,14 @@ class LanesTests(SynchronousTestCase):
             pause, tries = FIRST_PAUSE, 1
             while self.clock.seconds() < 3000:
                 self.mail.end(error=TryAgain("no route"))
-                self.assertEqual(self.lanes.troubles(), {"smoke": "no route"})
+                self.assertEqual(self.queues.troubles(), {"smoke": "no route"})
                 self.clock.advance(pause - 0.1)
                 self.assertEqual(self.mail.ids, ["a1"] * tries)
                 self.clock.advance(0.1)
                 pause, tries = min(2 * pause, LAST_PAUSE), tries + 1
             self.mail.end()
             self.mail.end()
-        self.assertEqual((self.mail.ids, self.lanes.troubles()), (["a1"] * tries + ["a2"], {}))
+        self.assertEqual((self.mail.ids, self.queues.troubles()), (["a1"] * tries + ["a2"], {}))
         self.assertEqual(
             [formatEvent(event) for event in events],
             ["rule smoke: mail failed: no route; trying again", "rule smoke: mail succeeds again"],
@@ -151,16 +151,16 @@ class LanesTests(SynchronousTestCase):
         """
         self.add(action(1), action(2, "elsewhere"))
         self.mail.end(1, TryAgain("no route"))
-        stopped = Deferred.fromCoroutine(self.lanes.stop())
+        stopped = Deferred.fromCoroutine(self.queues.stop())
         self.successResultOf(stopped)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.lanes = self.start()
-        self.lanes.add(self.kept, 0)
+        self.queues = self.start()
+        self.queues.add(self.kept, 0)
         self.clock.advance(0)
         self.assertEqual(self.mail.ids, ["a1", "a2", "a1", "a2"])
-        self.lanes = self.start()
+        self.queues = self.start()
         del self.rules["smoke"]
-        self.lanes.add(self.kept, 0)
+        self.queues.add(self.kept, 0)
         self.assertEqual(self.left(), [])
 
     def test_stop_late(self) -> None:
@@ -169,7 +169,7 @@ class LanesTests(SynchronousTestCase):
         """
         self.patch(self.mail, "perform", lambda *_: Deferred(lambda done: done.errback(TryAgain("cancelled"))))
         self.add(action(1))
-        self.successResultOf(Deferred.fromCoroutine(self.lanes.stop()))
+        self.successResultOf(Deferred.fromCoroutine(self.queues.stop()))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_no_such_kind(self) -> None:
@@ -185,10 +185,10 @@ class LanesTests(SynchronousTestCase):
         """
         actions = [action(number) for number in range(WAITING_LIMIT + 1)]
         with capturedLogs() as events:
-            admitted = self.lanes.admit(actions)
-            self.lanes.add(admitted, 0)
-            self.assertEqual((len(admitted), self.lanes.admit(actions[:3])), (WAITING_LIMIT, []))
-        self.assertEqual(self.lanes.dropped, {"smoke": 4})
+            admitted = self.queues.admit(actions)
+            self.queues.add(admitted, 0)
+            self.assertEqual((len(admitted), self.queues.admit(actions[:3])), (WAITING_LIMIT, []))
+        self.assertEqual(self.queues.dropped, {"smoke": 4})
         self.assertEqual(
             [formatEvent(event) for event in events], ["1000 actions of rules wait: further ones are dropped"]
         )
