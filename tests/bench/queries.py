@@ -16,7 +16,7 @@ from tests.bench.rig import Rig
 from tests.support.running import LineClient
 from tests.support.waiting import eventually
 from usbgate.core.model import Selection
-from usbgate.store.postgres import queries
+from usbgate.store.postgres import queries, restorequeries
 
 SENSORS = 1_000
 INTERVAL = 30.0  # seconds between two readings of a sensor: 2,880 a day
@@ -97,7 +97,7 @@ def _measure(rig: Rig) -> Mapping[str, float]:
         rig.progress("explain analyze")
         database.query(queries.SETTINGS)
         found = {
-            "latest": _explained(database, queries.latest(GATEWAY, 10_000)),
+            "latest": _explained(database, restorequeries.latest(GATEWAY, 10_000)),
             "history": _explained(database, queries.history(GATEWAY, Selection("20", None, since), 10_000)),
             "history_of_field": _explained(database, queries.history(GATEWAY, Selection("20", "VALUE", since), 10_000)),
         }

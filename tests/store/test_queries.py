@@ -22,7 +22,7 @@ from tests.support.postgresql import SEARCH_PATH
 from usbgate.core import batch
 from usbgate.core.model import Range, Reading, ReplacementRecord, Selection, StoredReading, StoredState
 from usbgate.store.interfaces import IStore
-from usbgate.store.postgres import queries
+from usbgate.store.postgres import queries, restorequeries
 from usbgate.store.postgres.insert import select_stored
 from usbgate.store.postgres.migrations import creation
 from usbgate.store.postgres.names import Schema
@@ -308,7 +308,7 @@ class BlocksTests(PostgresTestCase):
                 blocks, used = self.blocks(question.sql, question.parameters, queries.SETTINGS)
                 self.assertLess(blocks, 350, (state, question.sql))
                 self.assertTrue(used <= {"reading_by_series", "reading_by_id"} and used, (state, used, question.sql))
-            latest = queries.latest("pi", 100)
+            latest = restorequeries.latest("pi", 100)
             blocks, used = self.blocks(latest.sql, latest.parameters, queries.SETTINGS)
             self.assertLess(blocks, 5 * 160 + 10, state)  # there are 160 series, and replacements are looked for
             self.assertEqual(used, {"reading_by_series"})

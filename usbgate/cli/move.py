@@ -26,7 +26,7 @@ from usbgate.core.batch import KINDS
 from usbgate.core.model import Reading
 from usbgate.store.postgres.migrations import creation
 from usbgate.store.postgres.names import Schema
-from usbgate.store.postgres.queries import NEWEST_READINGS
+from usbgate.store.postgres.restorequeries import NEWEST_READINGS
 
 RANGE = 20_000  # numbers to copy in one transaction; about 2 MB of text
 LOCK_LIMIT = 30  # seconds to wait for a statement of the daemon

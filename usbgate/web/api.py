@@ -4,7 +4,7 @@ The calls of the API, one method each, and the page's files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -30,7 +30,7 @@ from usbgate.core.errors import (
     TimedOut,
     Unknown,
 )
-from usbgate.core.fieldline import format_time, is_sensor_id
+from usbgate.core.fieldline import is_sensor_id
 from usbgate.core.holders import Holder
 from usbgate.core.jsonmessages import ApiAlarm, ApiAnswer, ApiAsk, alarm_json, answer_json, request_of
 from usbgate.core.model import Action, Selection
@@ -47,6 +47,7 @@ from usbgate.web.problems import respond
 from usbgate.web.query import check_order
 from usbgate.web.readings import send_readings, wants_csv
 from usbgate.web.schema import CSV, EVENT_STREAM, JSON, PLAIN_TEXT
+from usbgate.web.sensors import sensors_json, sensors_pieces
 from usbgate.web.serialize import (
     device_json,
     health_json,
@@ -56,12 +57,11 @@ from usbgate.web.serialize import (
     replacement_json,
     request_json,
     rule_json,
-    sensors_json,
     session_json,
     state_json,
     status_json,
 )
-from usbgate.web.static import load_page
+from usbgate.web.static import load_page, send_file
 from usbgate.web.streaming import Responses
 
 STATES_PER_TURN = 1000  # 2 ms of the reactor's time
@@ -143,7 +143,7 @@ class Api:
         All sensors with their newest readings.
         """
         now = self.wall()
-        pieces = _sensors_pieces(format_time(now), sensors_json(self._queries_of(request), now, raw=query.raw))
+        pieces = sensors_pieces(self._queries_of(request), now, query.raw)
         await self.responses.stream(request, JSON, pieces, {"Cache-Control": "no-store"})
 
     @calls.get("/api/v1/sensors/{sensor}", errors=[Unknown])
@@ -430,38 +430,18 @@ class Api:
         """
         Send the page.
         """
-        self._send_file(request, "index.html")
+        send_file(request, self._page, "index.html")
 
     @calls.file("/{name}")
     async def file(self, request: Any, name: str) -> None:
         """
         Send a file of the page.
         """
-        self._send_file(request, name)
+        send_file(request, self._page, name)
 
     @calls.file("/vendor/{name}")
     async def vendor_file(self, request: Any, name: str) -> None:
         """
         Send a file of a library that the page uses.
         """
-        self._send_file(request, f"vendor/{name}")
-
-    def _send_file(self, request: Any, path: str) -> None:
-        file = self._page.get(path)
-        if file is None:
-            raise Unknown("no such path")
-        request.setHeader("Cache-Control", "no-cache")  # browsers ask each time, and get 304 for an unchanged file
-        if request.setETag(file.etag) is not None:
-            request.finish()
-        else:
-            respond(request, HTTPStatus.OK, file.content_type, file.content)
-
-
-def _sensors_pieces(now: str, sensors: Iterable[schema.ApiSensor]) -> Iterator[bytes]:
-    # An `ApiSensors`, sensor by sensor.
-    yield b'{"now":' + msgspec.json.encode(now) + b',"sensors":['
-    separator = b""
-    for sensor in sensors:
-        yield separator + msgspec.json.encode(sensor)
-        separator = b","
-    yield b"]}"
+        send_file(request, self._page, f"vendor/{name}")

@@ -6,8 +6,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from http import HTTPStatus
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from usbgate.core.errors import Unknown
+from usbgate.web.problems import respond
 
 _TEXT = "; charset=utf-8"
 
@@ -79,6 +83,23 @@ def load_page() -> Mapping[str, PageFile]:
     """
     folder = files(__package__) / "page"
     return {path: _load((folder / path).read_bytes(), content_type) for path, content_type in TYPES.items()}
+
+
+def send_file(request: Any, page: Mapping[str, PageFile], path: str) -> None:
+    """
+    Send one of the files of a page; of an unchanged one, that the browser has it already.
+
+    Raises:
+        Unknown: There is no such file.
+    """
+    file = page.get(path)
+    if file is None:
+        raise Unknown("no such path")
+    request.setHeader("Cache-Control", "no-cache")  # browsers ask each time, and get 304 for an unchanged file
+    if request.setETag(file.etag) is not None:
+        request.finish()
+    else:
+        respond(request, HTTPStatus.OK, file.content_type, file.content)
 
 
 def _load(content: bytes, content_type: str) -> PageFile:

@@ -16,7 +16,7 @@ from usbgate.core.model import Reading
 from usbgate.store.interfaces import IChain, SinkUnavailable
 from usbgate.store.postgres.insert import select_stored
 from usbgate.store.postgres.names import Schema
-from usbgate.store.postgres.queries import NEWEST_READINGS
+from usbgate.store.postgres.restorequeries import NEWEST_READINGS
 from usbgate.store.postgres.session import Session, refusal
 
 CONFLICT = "UG001"  # SQLSTATE of `advance`

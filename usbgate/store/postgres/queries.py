@@ -1,6 +1,6 @@
 """
-SQL queries: latest readings, sensor history, pages, aggregates and the request log. Those of alarms are in
-`alarmqueries`.
+SQL queries: sensor history, pages, aggregates and the request log. Those of alarms are in `alarmqueries`; what is
+restored when the database is there is in `restorequeries`.
 
 A series is one field of one sensor of one gateway. Two indexes serve all queries (see `schema/0001.sql`): by series
 number, and by the id of the web site's view and time. Queries without a time range use the former.
@@ -21,7 +21,6 @@ from usbgate.core.model import (
     StoredRequest,
     StoredState,
 )
-from usbgate.core.replacements import Replacement
 
 T = TypeVar("T")
 
@@ -36,7 +35,7 @@ _FIRST, _LAST = -210_000_000_000_000, 253_402_300_799_000  # milliseconds
 _SERIES_OF = "usbgate.series({gateway}, {sensor}, {field})"
 ID_OF = "(case when {field} = 'VALUE' then {sensor} else {sensor} || '.' || {field} end)"
 _COLUMNS = {"gateway": "gateway", "sensor": "sensor", "field": "field"}
-_SERIES, ID = _SERIES_OF.format(**_COLUMNS), ID_OF.format(**_COLUMNS)
+SERIES, ID = _SERIES_OF.format(**_COLUMNS), ID_OF.format(**_COLUMNS)
 
 # A time as whole milliseconds since 1970, UTC.
 MS = "round(date_part('epoch', {}) * 1000)::bigint"
@@ -47,39 +46,6 @@ _READING = ", ".join(Reading._fields).replace("at", AT, 1)
 
 # The same with the sensor that was asked for, which may have been stored under the id of a successor.
 _OF_SENSOR = _READING.replace("sensor", "%(asked)s::text", 1)
-
-# The newest reading of each series of all gateways, with one index lookup for each: backwards, the first row of the
-# next series is its newest.
-NEWEST_READINGS = f"""
-    recursive newest as (
-        (select {_SERIES} as series, * from usbgate.reading order by series desc, seq desc limit 1)
-        union all
-        select next.* from newest cross join lateral (
-            select {_SERIES} as series, * from usbgate.reading where {_SERIES} < newest.series
-            order by series desc, seq desc limit 1
-        ) as next
-    )
-"""
-# What a successor sent before it replaced a sensor is the sensor's.
-_LATEST = f"""
-    with {NEWEST_READINGS}
-    select {MS.format("newest.at")}, newest.device, coalesce(replacement.sensor, newest.sensor), field, value, text,
-        command, clock
-    from newest left join usbgate.replacement on replacement.gateway = newest.gateway
-        and replacement.successor = newest.sensor and newest.seq < replacement.seq and newest.at >= replacement.since
-    where newest.gateway = %(gateway)s order by newest.seq desc limit %(limit)s
-"""
-_REPLACEMENTS = f"""
-    select sensor, successor, device, {MS.format("since")}, {AT}, who from usbgate.replacement
-    where gateway = %(gateway)s order by seq
-"""
-
-# The device to which a sensor was passed last, or else the one that claimed it first: a device that claims it later did
-# so after a restart, before it was known that another one owns it.
-_OWNERS = """
-    select distinct on (sensor) sensor, device from usbgate.owner_event where gateway = %(gateway)s
-    order by sensor, event = 'passed' desc, case when event = 'passed' then -seq else seq end limit %(limit)s
-"""
 
 # Stands behind the conditions on readings. Where some fields have ranges, or readings of successors are joined, further
 # conditions take its place.
@@ -98,7 +64,7 @@ _RANGES = """
 # choose the unique index.
 _NEWEST = f"""
     select * from (
-        select * from usbgate.reading where {_SERIES} = {{series}}{{condition}} {_PLACE}
+        select * from usbgate.reading where {SERIES} = {{series}}{{condition}} {_PLACE}
         order by seq desc limit %(limit)s
     ) as newest
     where gateway = %(gateway)s and sensor = %(sensor)s and field = {{field}}
@@ -170,7 +136,7 @@ _BEFORE = "at < timestamptz 'epoch' + %(since)s::float8 * interval '1 ms'"
 
 # By number. Collisions of series numbers (1 in 10^19) are ignored.
 _OF = {"gateway": "%(gateway)s", "sensor": "%(sensor)s", "field": "field.name"}
-_OF_SERIES = f"{_SERIES} = {_SERIES_OF.format(**_OF)} {_PLACE}"
+_OF_SERIES = f"{SERIES} = {_SERIES_OF.format(**_OF)} {_PLACE}"
 
 # By time. The view's index contains neither the gateway nor which dot of an id precedes the field. `offset 0` keeps the
 # planner from joining all readings of the time with the fields instead (1 s for a day of 40 sensors).
@@ -262,32 +228,6 @@ class Query(NamedTuple, Generic[T]):
     sql: str
     parameters: Mapping[str, object]
     make: Callable[[tuple[Any, ...]], T]
-
-
-def latest(gateway: str, limit: int) -> Query[Reading]:
-    """
-    Query the newest reading of each series (see `IStore.latest`), but newest first.
-    """
-    return Query(_LATEST, {"gateway": gateway, "limit": limit}, Reading._make)
-
-
-def owners(gateway: str, limit: int) -> Query[tuple[str, str]]:
-    """
-    Query the owners of sensors (see `IStore.owners`).
-    """
-    return Query(_OWNERS, {"gateway": gateway, "limit": limit}, lambda row: (row[0], row[1]))
-
-
-def replacements(gateway: str) -> Query[Replacement]:
-    """
-    Query the replacements that hold (see `IStore.replacements`).
-    """
-
-    def make(row: tuple[Any, ...]) -> Replacement:
-        sensor, successor, device, since, at, who = row
-        return Replacement(sensor=sensor, successor=successor, device=device, since=since, at=at, who=who)
-
-    return Query(_REPLACEMENTS, {"gateway": gateway}, make)
 
 
 def history(gateway: str, selection: Selection, limit: int) -> Query[Reading]:

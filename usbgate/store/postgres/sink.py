@@ -28,7 +28,7 @@ from usbgate.core.model import (
 )
 from usbgate.core.replacements import Replacement
 from usbgate.store.interfaces import IChain, ISink, IStore, Refusal, Reject, SinkUnavailable
-from usbgate.store.postgres import alarmqueries, queries
+from usbgate.store.postgres import alarmqueries, queries, restorequeries
 from usbgate.store.postgres.insert import insert
 from usbgate.store.postgres.measures import Measures
 from usbgate.store.postgres.migrations import lacks_rights, lock_key, migrate
@@ -179,16 +179,16 @@ class PostgresSink:
         await session.run(sql, [each for _, parameters in statements for each in parameters], self._limits.store)
 
     def latest(self) -> Deferred[list[Reading]]:
-        return self._rows(queries.latest(self._gateway, LATEST_LIMIT)).addCallback(_reversed)
+        return self._rows(restorequeries.latest(self._gateway, LATEST_LIMIT)).addCallback(_reversed)
 
     def alarms(self) -> Deferred[list[Alarm]]:
         return self._rows(alarmqueries.alarms(self._gateway))
 
     def owners(self) -> Deferred[dict[str, str]]:
-        return self._rows(queries.owners(self._gateway, OWNERS_LIMIT)).addCallback(dict)
+        return self._rows(restorequeries.owners(self._gateway, OWNERS_LIMIT)).addCallback(dict)
 
     def replacements(self) -> Deferred[list[Replacement]]:
-        return self._rows(queries.replacements(self._gateway))
+        return self._rows(restorequeries.replacements(self._gateway))
 
     def history(self, selection: Selection, limit: int) -> Deferred[list[Reading]]:
         query = queries.history(self._gateway, selection, min(limit, HISTORY_LIMIT))
