@@ -436,7 +436,8 @@ class World:
         self._heal()
         self.run(20.0)  # one that is started only now is healed as well
         self._heal()
-        unread = [peer for peer in self.peers.values() if peer.transport.stuck and peer.protocol.unsent]
+        there = [peer for peer in self.peers.values() if peer.transport.open]
+        unread = [peer for peer in there if peer.transport.stuck and peer.protocol.unsent]
         self.run(STUCK_AFTER + 20)
         for peer in unread:
             demand(not peer.transport.open, "who reads nothing for 60 s is dropped", peer.name)

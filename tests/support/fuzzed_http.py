@@ -56,7 +56,8 @@ def check_http(chunks: Sequence[bytes], role: Role) -> None:
         gateway = MemoryGateway()
         gateway.readings = [reading(VALUE, sensor="20", field="TEMP")]
         gateway.raised = [Alarm("a1", "leonardo", "20", "TEMP", "> 60", VALUE, None, AT)]
-        web = Web(clock, gateway, authority(clock), lambda: AT, door=Door(role), requests_per_second=1000.0)
+        keeper = authority(clock)
+        web = Web(clock, gateway, keeper, lambda: AT, door=Door(role), requests_per_second=1000.0)
         channel: Any = web.site.buildProtocol(IPv4Address("TCP", "10.0.0.7", 4711))
         transport = _Transport(peerAddress=IPv4Address("TCP", "10.0.0.7", 4711))
         channel.makeConnection(transport)
@@ -77,6 +78,7 @@ def check_http(chunks: Sequence[bytes], role: Role) -> None:
     if role is Role.NONE:
         assert (gateway.asked, gateway.acknowledged, gateway.subscribers) == ([], [], []), chunks
         assert str(VALUE).encode() not in sent, (sent, chunks)
+    keeper.failures.stopService()
     assert not web.site.channels, chunks
     assert not len(web.events), chunks
     assert [call for call in clock.getDelayedCalls() if call.active()] == [], (clock.getDelayedCalls(), chunks)
