@@ -618,7 +618,13 @@ class PublishTests(ClientCase):
         """
         self.broker.connack(0, b"\x21\x00\x02" + b"\x27\x00\x00\x00\x80")
         self.broker.suback()
-        self.assertFalse(self.client.publish("t", b"x" * 100))
+        with capturedLogs() as logged:
+            self.assertFalse(self.client.publish("t", b"x" * 100))
+        self.assertEqual(
+            [formatEvent(each) for each in logged],
+            ["the broker does not permit t to be written: more than 128 bytes"],
+        )
+        self.assertEqual(self.client.status().refused, 1)
         self.assertTrue(self.client.publish("t/1", b"x"))
         self.assertTrue(self.client.publish("t/2", b"x"))
         self.assertEqual(self.broker.acknowledge(), [WILL, "t/1"])

@@ -30,6 +30,8 @@ from usbgate.net.quickack import quick_ack
 
 HANDSHAKE = 10.0  # seconds for TLS, CONNACK and SUBACK; a broker that accepts and says nothing is not waited for longer
 
+LARGEST = 1 << 28  # bytes of a packet, in any case; a broker may take less
+
 TURN = 0.005  # seconds that a reactor turn reads messages
 
 # Seconds that the broker keeps the session, and the will back, after the connection is lost: a blink is no outage.
@@ -135,6 +137,7 @@ class Connection(Protocol):
         self._listener = listener
         self._ending: tuple[Ending, str] | None = None
         self.outgoing = Outgoing(self._send)
+        self._largest = LARGEST
         self._later: IDelayedCall | None = None
         self._ready = self._closing = self._lost = False
         self._wire = Wire(self._write, self._paho_closes)
@@ -284,7 +287,7 @@ class Connection(Protocol):
             return
         outgoing = self.outgoing
         outgoing.window = min(outgoing.window, getattr(said, "ReceiveMaximum", outgoing.window))
-        outgoing.largest = getattr(said, "MaximumPacketSize", outgoing.largest)
+        self._largest = getattr(said, "MaximumPacketSize", self._largest)
         # A retained command must not be carried out again and again, nor pass for one that was just sent.
         self._subscribe(self._filters, 1, SubscribeOptions.RETAIN_DO_NOT_SEND)
 
@@ -352,6 +355,9 @@ class Connection(Protocol):
         """
         Send a message; see `IPublisher.publish`.
         """
+        if message.size > self._largest:
+            self._listener.message_refused(message.topic, f"to be written: more than {self._largest} bytes")
+            return False
         return self._ready and not self._closing and self.outgoing.add(message)
 
     def _send(self, message: OutgoingMessage) -> int:

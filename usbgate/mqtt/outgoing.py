@@ -46,7 +46,6 @@ class Outgoing:
 
     Attributes:
         window: The most messages that the broker takes before it acknowledges one.
-        largest: The most bytes of a packet that it takes.
     """
 
     def __init__(self, send: Callable[[OutgoingMessage], int]) -> None:
@@ -55,7 +54,6 @@ class Outgoing:
             send: Sends a message, and returns its packet identifier.
         """
         self.window = WINDOW
-        self.largest = 1 << 28  # MQTT has no larger ones
         self._send = send
         self._sent: dict[int, str] = {}  # topics of what is not acknowledged, by packet identifier
         self._waiting: deque[OutgoingMessage] = deque()
@@ -68,7 +66,7 @@ class Outgoing:
         Send a message now, or when others have been acknowledged. Return whether there is room for it.
         """
         size = message.size
-        if size > self.largest or len(self._waiting) >= WAITING or self._waiting_bytes + size > WAITING_BYTES:
+        if len(self._waiting) >= WAITING or self._waiting_bytes + size > WAITING_BYTES:
             return False
         self._waiting.append(message)
         self._waiting_bytes += size
