@@ -18,6 +18,7 @@ from usbgate.core.fieldline import parse_value
 from usbgate.core.model import DeviceEvent, Reading, ReportEvent
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import DeviceSummary, SensorSummary
+from usbgate.mqtt.interfaces import Message
 from usbgate.mqtt.topics import Topics
 from usbgate.mqtt.values import INTERVAL, NEW_SENSORS, SWEPT, Values
 from usbgate.testing import AT
@@ -185,6 +186,20 @@ class ConnectedTests(ValuesCase):
         taken = self.taken()
         self.assertEqual(json.loads(taken.pop(f"{uno}/20"))["values"], {"HUM": 40.0, "LUX": 5.0})
         self.assertEqual(taken, {f"{BASE}/20/TEMP": "", f"{BASE}/20": "", f"{uno}/20/HUM": "40", f"{uno}/20/LUX": "5"})
+
+    def test_former_device(self) -> None:
+        """
+        The state of a device that is no longer configured is removed; that of others stays.
+        """
+        self.connect()
+        self.taken()
+        self.assertEqual(self.values.retained, ("usbgate/home/+/_availability",))
+        for payload, retained in ((b"online", False), (b"", True)):
+            self.values.received(Message("usbgate/home/uno/_availability", payload, retained))
+        self.values.received(Message(f"{BASE}/_availability", b"online", True))
+        self.assertEqual(self.taken(), {})
+        self.values.received(Message("usbgate/home/uno/_availability", b"online", True))
+        self.assertEqual(self.taken(), {"usbgate/home/uno/_availability": ""})
 
     def test_again(self) -> None:
         """

@@ -50,6 +50,7 @@ class Topics:
         self.availability = f"{self.base}/availability"
         self.ask = f"{self.base}/ask"
         self.events = f"{self.base}/events"
+        self.device_availabilities = f"{self.base}/+/_availability"  # a filter
 
     def device_availability(self, device: str) -> str:
         """

@@ -63,7 +63,6 @@ class Values:
 
     log = Logger()
     filters: Sequence[str] = ()
-    retained: Sequence[str] = ()
 
     def __init__(self, reactor: IReactorTime, wall: Callable[[], int], gateway: IGateway, topics: Topics) -> None:
         """
@@ -77,6 +76,7 @@ class Values:
         self._wall = wall
         self._gateway = gateway
         self._topics = topics
+        self.retained: Sequence[str] = (topics.device_availabilities,)
         self._lone_zeros = LoneZeros()
         self._states: dict[str, str] = {}  # states of devices that are still to be published
         self._new: dict[tuple[str, str], set[str]] = {}  # fields with a new value, by sensor and device
@@ -98,8 +98,11 @@ class Values:
 
     def received(self, message: Message) -> None:
         """
-        Do nothing: nothing is subscribed to.
+        Remove the state of a device that is no longer configured.
         """
+        devices = (self._topics.device_availability(device.name) for device in self._gateway.queries.devices())
+        if message.retained and message.payload and message.topic not in devices:
+            self._publisher.publish(message.topic, b"", retain=True)
 
     def disconnected(self) -> None:
         """
