@@ -7,38 +7,32 @@ The only module that knows both the core and the parts. `PendingRequests` decide
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from random import random
 from uuid import uuid4
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from usbgate.core.alarms import Change
 from usbgate.core.clock import IClock
 from usbgate.core.clockmarks import Stamp
-from usbgate.core.errors import Busy, Malformed, RequestError, Stopped, Unknown
+from usbgate.core.errors import Busy, Malformed, RequestError, Stopped
 from usbgate.core.exchanges import Asker, Moves
 from usbgate.core.holders import Holder, Holders
 from usbgate.core.messages import time_limit
 from usbgate.core.model import (
-    UNKNOWN_BOARD,
     Action,
     Alarm,
     Answer,
-    BoardKind,
     DeviceEvent,
     DeviceWarning,
     Event,
     Reading,
-    Report,
     Request,
     Row,
-    Selection,
     StoreEvent,
 )
 from usbgate.core.recorder import Recorder
@@ -46,16 +40,19 @@ from usbgate.core.replacements import Replacement
 from usbgate.core.rules import Rules
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
-from usbgate.device.interfaces import IDeviceLink, ILinkListener
+from usbgate.device.interfaces import IDeviceLink
 from usbgate.gateway.events import Events
 from usbgate.gateway.held import HeldRequests
 from usbgate.gateway.interfaces import IGateway, Lease
+from usbgate.gateway.lending import Lending
+from usbgate.gateway.linklistener import LinkListener
 from usbgate.gateway.malformed import MalformedLines
 from usbgate.gateway.notices import NoticeLog
 from usbgate.gateway.polls import Polls
 from usbgate.gateway.queries import Queries
 from usbgate.gateway.replacing import Keep, Replacing
 from usbgate.gateway.replies import Ended, Replies
+from usbgate.gateway.restoration import restore_sensors
 from usbgate.gateway.routing import Route, Routing
 from usbgate.gateway.states import StateEvents
 from usbgate.store.interfaces import IJournal, IStore
@@ -121,6 +118,7 @@ class Gateway(Service):
         self._stopping = False
         self._notices = NoticeLog()
         self._polls = Polls(reactor, self.ask, self._routing.may_ask, chance)
+        self._lending = Lending(self._routing.routes, self.update_state)
         self.restored: list[Callable[[], None]] = []
 
     def add_link(
@@ -144,7 +142,7 @@ class Gateway(Service):
         self._recorder.add_device(link.name, store)
         route = self._routing.add(link, rules, warnings, self._clock.wall(), fields)
         self._holders.links.append(route.pending.queues)
-        link.listener = _LinkListener(self, route)
+        link.listener = LinkListener(self, route)
 
     def keep_replacements(
         self, found: Sequence[Replacement] | None, keep: Keep, changed: Callable[[], None] = lambda: None
@@ -183,6 +181,7 @@ class Gateway(Service):
         super().stopService()
         self._stopping = True
         self._polls.stop()
+        self._lending.stop()
         self._append([self._recorder.end_on_change()])
         self._replies.stop()
         self._routing.stop()
@@ -218,25 +217,13 @@ class Gateway(Service):
             SinkUnavailable: The connection to the database was lost again.
         """
         if self._store is not None:
-            owners, newest = await self._store.owners(), await self._store.latest()
-            for _ in self._recorder.restore(owners, newest):
-                await deferLater(self._reactor, 0)
-            await self._restore_plausible(newest)
+            await restore_sensors(self._recorder, self._store, self.queries, self._reactor)
             await self._replacing.restore(self._store.replacements)
             stored = await self._store.alarms()
             stamp = self.stamp()
             self._take_changes(self._recorder.alarms.restore(stored, stamp.at, stamp.trusted), stamp)
             for restored in self.restored:
                 restored()
-
-    async def _restore_plausible(self, newest: Sequence[Reading]) -> None:
-        # For each field whose newest reading is not plausible, the newest one that is.
-        calibrations = self._recorder.calibrations
-        assert self._store is not None
-        for sensor, field in {(each.sensor, each.field) for each in newest if calibrations.reading(each) is None}:
-            selection = self.queries.stored(Selection(sensor, field))
-            for reading in await self._store.history(selection, 1):
-                calibrations.restore(reading)
 
     def store_changed(self, state: str, backlog: int) -> None:
         """
@@ -331,28 +318,9 @@ class Gateway(Service):
         return Deferred.fromCoroutine(self._replacing.undo(sensor, who))
 
     def lend(self, device: str, client: str) -> Deferred[Lease]:
-        route = self._routing.routes.get(device)
         if self._stopping:
             return fail(Stopped())
-        if route is None:
-            return fail(Unknown(f"no such device: {device}", "no such device"))
-        if route.lease is not None:
-            return fail(Busy(f"{device} is lent already"))
-        route.lease = lease = object()
-        route.lent_to = client
-        self.log.info("{device} is lent to {client}", device=device, client=client)
-        released = route.link.release()
-        now = self.seconds()
-        self.act(route, route.pending.link_down(now), now)
-        self.update_state(route)
-        return released.addCallback(lambda port: Lease(device, port, partial(self._end_lease, route, lease)))
-
-    def _end_lease(self, route: Route, lease: object) -> None:
-        if route.lease is lease and not self._stopping:
-            route.lease = route.lent_to = None
-            self.log.info("{device} is no longer lent", device=route.link.name)
-            self.update_state(route)
-            route.link.take_back()
+        return self._lending.lend(device, client)
 
     def add_malformed(self, source: str, line: bytes, reason: str) -> None:
         self._malformed.add(source, line, reason)
@@ -443,56 +411,3 @@ class Gateway(Service):
         now = self.seconds()
         for route in self._routing.routes.values():
             self.act(route, route.pending.expire(now), now)
-
-
-@implementer(ILinkListener)
-class _LinkListener:
-    """
-    Listens to the link of one device.
-    """
-
-    def __init__(self, gateway: Gateway, route: Route) -> None:
-        self._gateway = gateway
-        self.route = route
-        self._pending = route.pending
-        self._seconds = gateway.seconds
-
-    def link_up(self, board: BoardKind = UNKNOWN_BOARD) -> None:
-        self.route.silent = False
-        now = self._seconds()
-        self._gateway.act(self.route, self._pending.link_up(now, board), now)
-
-    def board_started(self) -> None:
-        now = self._seconds()
-        self._gateway.act(self.route, self._pending.board_started(now), now)
-
-    def link_down(self, reason: str) -> None:
-        now = self._seconds()
-        self._gateway.act(self.route, self._pending.link_down(now), now)
-
-    def link_drained(self) -> None:
-        now = self._seconds()
-        self._gateway.act(self.route, self._pending.release(now), now)
-
-    def request_refused(self, request: Request, error: RequestError) -> None:
-        self._pending.refuse(self.route.wire.request(request).question, error)
-
-    def request_unwritten(self, request: Request) -> None:
-        self._pending.leave_unwritten(self.route.wire.request(request).question)
-
-    def link_silent(self) -> None:
-        self.route.silent = True
-        self._gateway.update_state(self.route)
-
-    def link_active(self) -> None:
-        self.route.silent = False
-        self._gateway.update_state(self.route)
-
-    def reports_received(self, reports: Sequence[Report]) -> None:
-        stamp, now = self._gateway.stamp(), self._seconds()
-        if self.route.wire.swaps:
-            reports = self.route.wire.reports(reports)
-        self._gateway.act(self.route, self._pending.received(reports, now, stamp.at), now, stamp)
-
-    def line_malformed(self, line: bytes, reason: str) -> None:
-        self._gateway.add_malformed(self.route.link.name, line, reason)
