@@ -27,6 +27,24 @@ Turn = tuple[int, float, int]
 
 
 @dataclass(eq=False, slots=True)
+class Hold:
+    """
+    The holding of an asker until its sensor reports (protocol §4.12).
+
+    Attributes:
+        asked: A number that tells when it asked, as that of an exchange.
+        limit: When it gives up, in monotonic seconds.
+        waits: Whether it waits for a report now.
+        unanswered: How often its question was written and not answered before it was held again.
+    """
+
+    asked: int
+    limit: float
+    waits: bool = True
+    unanswered: int = 0
+
+
+@dataclass(eq=False, slots=True)
 class Asker(Generic[W]):
     """
     A request that has not ended.
@@ -39,9 +57,7 @@ class Asker(Generic[W]):
         known: Whether its sensor is known: configured, reported or stored.
         device: The name of the link over which it asks; empty before it waits.
         exchange: Where it waits; None before and after, and while it is held.
-        held: Whether it waits until its sensor reports.
-        asked: If it is held, or was: a number that tells when it was asked, as that of an exchange.
-        unanswered: How often its question was written and not answered before it was held again.
+        hold: What is known of it if it is held, or was; else None.
         sent: Whether its question was on the wire while it waited.
     """
 
@@ -52,10 +68,15 @@ class Asker(Generic[W]):
     known: bool = True
     device: str = field(default="", init=False)
     exchange: Exchange[W] | None = field(default=None, init=False)
-    held: bool = field(default=False, init=False)
-    asked: int = field(default=0, init=False)
-    unanswered: int = field(default=0, init=False)
+    hold: Hold | None = field(default=None, init=False)
     sent: bool = field(default=False, init=False)
+
+    @property
+    def held(self) -> bool:
+        """
+        Whether it waits until its sensor reports.
+        """
+        return self.hold is not None and self.hold.waits
 
 
 @dataclass(eq=False, slots=True)
@@ -98,7 +119,8 @@ class Exchange(Generic[W]):
         self.askers[asker] = None
         asker.holder.askers[asker] = None
         asker.exchange = self
-        asker.sent = asker.sent or self.on_wire
+        if self.on_wire:
+            asker.sent = True
 
     def leave(self, asker: Asker[W]) -> None:
         """

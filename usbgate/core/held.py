@@ -4,11 +4,14 @@ Who waits over one link until a sensor reports (protocol §4.12): for nodes that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from math import inf
 from typing import Generic, TypeVar
 
+from usbgate.core.containers import LazyHeap
 from usbgate.core.errors import NotHeard, RequestError, TimedOut
-from usbgate.core.exchanges import Asker, Ended, Exchange
+from usbgate.core.exchanges import Asker, Ended, Exchange, Hold
 from usbgate.core.model import Question
 from usbgate.core.queues import Queues
 
@@ -28,43 +31,68 @@ class HeldAskers(Generic[W]):
         Args:
             device: The link's name.
             queues: Where they wait when their sensors have reported.
-            number: Returns a number for `Asker.asked`.
+            number: Returns a number for `Hold.asked`.
         """
         self.by_sensor: dict[str, list[Asker[W]]] = {}
         self._device = device
         self._queues = queues
         self._number = number
+        self._limits: LazyHeap[float, Asker[W]] = LazyHeap(lambda _, asker: asker.held)
 
-    def add(self, asker: Asker[W]) -> None:
+    @property
+    def deadline(self) -> float:
+        """
+        When `expire` is to be called next; inf for never.
+        """
+        limit = self._limits.first()
+        return inf if limit is None else limit[0]
+
+    def add(self, asker: Asker[W], limit: float) -> None:
         """
         Hold an asker.
+
+        Args:
+            asker: The request.
+            limit: When it gives up, in monotonic seconds.
         """
         asker.device = self._device
-        asker.asked = asker.asked or self._number()
         asker.holder.askers[asker] = None
-        asker.held = True
-        self.by_sensor.setdefault(asker.request.question.sensor, []).append(asker)
+        self._hold(asker, Hold(self._number(), limit))
 
     def add_again(self, exchange: Exchange[W]) -> None:
         """
         Hold those askers of a question again who were held before it was written and not answered.
         """
-        for asker in [asker for asker in exchange.askers if asker.request.when_heard]:
-            asker.unanswered = exchange.unanswered
-            self._queues.take_back(asker, exchange)
-            self.add(asker)
+        for asker in list(exchange.askers):
+            if asker.hold is not None:
+                self._queues.take_back(asker, exchange)
+                self._hold(asker, replace(asker.hold, waits=True, unanswered=exchange.unanswered))
 
-    def release(self, sensor: str, is_once: Callable[[Question], bool]) -> None:
+    def release(self, sensor: str, is_once: Callable[[Question], bool]) -> Iterator[tuple[float, Asker[W]]]:
         """
         Let those wait for their questions, ahead of all others, whose sensor has reported.
 
         Args:
             sensor: The sensor.
             is_once: Returns whether a question joins no other.
+
+        Yields:
+            Each with the time at which it gives up.
         """
         for asker in self.by_sensor.pop(sensor, ()):
-            asker.held = False
-            self._queues.add_first(asker, is_once(asker.request.question))
+            assert asker.hold is not None
+            asker.hold.waits = False
+            self._queues.add_first(asker, asker.hold, is_once(asker.request.question))
+            yield asker.hold.limit, asker
+
+    def expire(self, now: float) -> list[Ended[W]]:
+        """
+        End those whose time limit has ended.
+        """
+        ended: list[Ended[W]] = []
+        while (limit := self._limits.first()) and limit[0] <= now:
+            ended.append(self.end(limit[1]))
+        return ended
 
     def end(self, asker: Asker[W], error: RequestError | None = None) -> Ended[W]:
         """
@@ -75,7 +103,7 @@ class HeldAskers(Generic[W]):
         if not self.by_sensor[sensor]:
             del self.by_sensor[sensor]
         del asker.holder.askers[asker]
-        asker.held = False
+        asker.hold = None
         return error or (TimedOut() if asker.sent else NotHeard()), (asker,)
 
     def end_all(self, error: type[RequestError]) -> list[Ended[W]]:
@@ -83,3 +111,8 @@ class HeldAskers(Generic[W]):
         End all of them.
         """
         return [self.end(asker, error()) for askers in list(self.by_sensor.values()) for asker in list(askers)]
+
+    def _hold(self, asker: Asker[W], hold: Hold) -> None:
+        asker.hold = hold
+        self.by_sensor.setdefault(asker.request.question.sensor, []).append(asker)
+        self._limits.add(hold.limit, asker)

@@ -66,7 +66,7 @@ class PendingRequests(Generic[W]):
         self.blocked = False
         self._settled_at = inf
         self._refused: list[tuple[Question, RequestError]] = []
-        self._limits: LazyHeap[float, Asker[W]] = LazyHeap(lambda _, asker: asker.exchange is not None or asker.held)
+        self._limits: LazyHeap[float, Asker[W]] = LazyHeap(lambda _, asker: asker.exchange is not None)
         self._reserved: LazyHeap[float, Lane[W]] = LazyHeap(lambda until, lane: lane.until == until)
         self._matching = Matching(rules)
         self._buffer = BoardBuffer(size)
@@ -84,6 +84,7 @@ class PendingRequests(Generic[W]):
             return -inf
         return min(
             limit[0] if limit else inf,
+            self.held.deadline,
             reserved[0] if reserved else inf,
             self._settled_at if self.state == "settling" else inf,
             self._turns.room_at if self.queues.waiting else inf,
@@ -117,15 +118,17 @@ class PendingRequests(Generic[W]):
         if request.max_age is not None and (recent := self._matching.recent(request, now)):
             moves.ended.append((recent, (asker,)))
             return self._fill(moves, now)
+        limit = now + timeout
         if request.when_heard:
-            self.held.add(asker)
-        elif self.state == "offline":
+            self.held.add(asker, limit)
+            self.bound = min(self.bound, limit)
+            return self._fill(moves, now)
+        if self.state == "offline":
             moves.ended.append((Offline(), (asker,)))
             return moves
-        elif not self.queues.add(asker, self._matching.asked(request.question), now, moves.ended):
+        if not self.queues.add(asker, self._matching.asked(request.question), now, moves.ended):
             moves.ended.append((Busy(), (asker,)))
             return self._fill(moves, now)
-        limit = now + timeout
         self._limits.add(limit, asker)
         if limit < self.bound:
             self.bound = limit
@@ -162,7 +165,8 @@ class PendingRequests(Generic[W]):
             self._matching.answered(exchange, answer, now)
         if self.held.by_sensor:
             for report in reports:
-                self.held.release(report.sensor, self._matching.asked)
+                for limit, asker in self.held.release(report.sensor, self._matching.asked):
+                    self._limits.add(limit, asker)
         return self._fill(moves, now) if self.queues.waiting else moves
 
     def expire(self, now: float) -> Moves[W]:
@@ -283,10 +287,10 @@ class PendingRequests(Generic[W]):
             self._turns.room_at = inf
         while (limit := self._limits.first()) and limit[0] <= now:
             asker = limit[1]
-            if asker.exchange is not None:
-                self.queues.withdraw(asker, asker.exchange, moves.ended)
-            else:
-                moves.ended.append(self.held.end(asker))
+            exchange = asker.exchange
+            assert exchange is not None  # or it would be no entry of `_limits`
+            self.queues.withdraw(asker, exchange, moves.ended)
+        moves.ended += self.held.expire(now)
         while (reserved := self._reserved.first()) and reserved[0] <= now:
             self._give_up(reserved[1], moves)
         self.bound = self.deadline

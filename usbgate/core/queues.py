@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from usbgate.core.displacement import displaced, is_newcomer, waiting_in
 from usbgate.core.errors import Busy, RequestError, TimedOut
-from usbgate.core.exchanges import FREE, Asker, Ended, Exchange, Lane, Turn
+from usbgate.core.exchanges import FREE, Asker, Ended, Exchange, Hold, Lane, Turn
 from usbgate.core.model import Answer, Priority
 from usbgate.core.turns import Turns
 
@@ -70,7 +70,10 @@ class Queues(Generic[W]):
         question, priority = asker.request.question, asker.request.priority
         lane = self.lanes.get(question.sensor)
         exchange = None if once or lane is None else lane.joined(question, priority)
-        if exchange is None:
+        if exchange is not None:
+            if exchange.turn[0] > priority:
+                self._raise(exchange, priority, now)
+        else:
             turn = self._turns.new(now, priority)
             number = turn[2]
             full = lane if lane is not None and lane.waiting >= self.sensor_limit else None
@@ -93,14 +96,14 @@ class Queues(Generic[W]):
                     lane.queue.append(exchange)
                     if lane.until == FREE:
                         self._turns.wait(lane)
-        if exchange.turn[0] > priority:
-            self._raise(exchange, priority, now)
+            elif exchange.turn[0] > priority:
+                self._raise(exchange, priority, now)
         asker.device = self._device
         exchange.join(asker)
         self.in_flight += 1
         return True
 
-    def add_first(self, asker: Asker[W], once: bool) -> None:
+    def add_first(self, asker: Asker[W], hold: Hold, once: bool) -> None:
         """
         Let an asker whose sensor has just reported wait for its question, ahead of all others: it may sleep soon.
 
@@ -108,6 +111,7 @@ class Queues(Generic[W]):
 
         Args:
             asker: The request.
+            hold: What is known of it.
             once: See `add`.
         """
         question = asker.request.question
@@ -119,8 +123,8 @@ class Queues(Generic[W]):
             exchange = ahead[-1]
         else:
             turn = self._turns.new(-inf, Priority.PERSON)
-            exchange = Exchange(question, asker.request, lane, turn, once, asker.asked)
-            exchange.unanswered = asker.unanswered
+            exchange = Exchange(question, asker.request, lane, turn, once, hold.asked)
+            exchange.unanswered = hold.unanswered
             lane.queue.insert(len(ahead), exchange)
             self.waiting += 1
             if lane.until == FREE:
