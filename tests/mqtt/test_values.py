@@ -308,15 +308,19 @@ class ReportedTests(ValuesCase):
 
     def test_few(self) -> None:
         """
-        A sensor that reports often holds no other one back.
+        A sensor that reports often holds no other one back, nor does a device whose reports of it do not count.
         """
+        self.report("22", TEMP="1")
         for number in range(100):
             self.report("20", TEMP=str(number))
+            self.gateway.publish(self.know("22", "uno", TEMP=str(number)))
             self.run_on(INTERVAL)
         self.taken()
         self.report("21", TEMP="1")
+        self.report("22", TEMP="2")
         self.run_on(INTERVAL)
-        self.assertIn(f"{BASE}/21/TEMP", self.taken())
+        taken = self.taken()
+        self.assertEqual((taken[f"{BASE}/21/TEMP"], taken[f"{BASE}/22/TEMP"]), ("1", "2"))
 
     def test_forgotten(self) -> None:
         """

@@ -81,7 +81,7 @@ class Values:
         self._states: dict[str, str] = {}  # states of devices that are still to be published
         self._new: dict[tuple[str, str], set[str]] = {}  # fields with a new value, by sensor and device
         self._devices: BoundedDict[str, str] = BoundedDict(NEW_SENSORS)  # under which sensors were published last
-        self._rates = Rates(reactor, PER_SECOND, BURST)  # by sensor
+        self._rates = Rates(reactor, PER_SECOND, BURST)  # by sensor and device
         self._all: Iterator[SensorSummary] = iter(())  # those of all sensors that are still to be published
         self._unsubscribe: Callable[[], None] | None = None
         self._task: Deferred[None] | None = None  # publishes, while there is something to publish
@@ -177,7 +177,7 @@ class Values:
             fields = self._new.pop(reporter, None)
             if fields is None:  # there are too many, so that all are published
                 break
-            if self._rates.take(reporter[:1]) > 0:
+            if self._rates.take([" ".join(reporter)]) > 0:
                 self._new[reporter] = fields  # later, behind others
             else:
                 yield reporter, fields
