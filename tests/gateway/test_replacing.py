@@ -160,6 +160,32 @@ class ReplacingTests(GatewayCase):
         self.assertEqual(self.last(), {"20": 4.0, "31": 3.0})
         self.assertIn("not replaced", self.refusal(self.gateway.undo_replacement("20", "me"), Unknown))
 
+    def test_undo_readings(self) -> None:
+        """
+        Taken back, what the successor sent before is its own again, unless the sensor sent that field since.
+        """
+        self.clock.advance(10)
+        self.receive(("31", "5"))
+        self.clock.advance(10)
+        self.replace()
+        self.assertEqual(self.last(), {"20": 5.0})
+        self.successResultOf(self.gateway.undo_replacement("20", "me"))
+        self.assertEqual(self.last(), {"20": 1.0, "31": 5.0})
+        self.replace()
+        self.clock.advance(10)
+        self.receive(("31", "6"))
+        self.successResultOf(self.gateway.undo_replacement("20", "me"))
+        self.assertEqual(self.last(), {"20": 6.0})
+
+    def test_undo_configured_only(self) -> None:
+        """
+        A sensor that never reported itself has not reported again.
+        """
+        self.clock.advance(10)
+        self.successResultOf(self.gateway.replace("22", "31", "me"))
+        self.successResultOf(self.gateway.undo_replacement("22", "me"))
+        self.assertEqual(self.last(), {"20": 1.0, "31": 2.0})
+
     def test_chain(self) -> None:
         """
         Another successor takes the place of the first one, whose id is its own again.

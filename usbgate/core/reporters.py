@@ -4,6 +4,7 @@ One known sensor, and the devices that report it, each with its newest readings.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from usbgate.core.model import Reading
@@ -62,6 +63,7 @@ class KnownSensor:
         failed: Whether `device` left a question unanswered and has not reported since.
         kept: Whether a question was sent or answered: it is not forgotten.
         first: When it was first reported, in milliseconds since 1970, UTC; None if only the database knows.
+        before: The newest readings of its device before a successor took its place last.
     """
 
     device: str
@@ -73,6 +75,7 @@ class KnownSensor:
     failed: bool = False
     kept: bool = False
     first: int | None = None
+    before: Mapping[str, Reading] = field(default_factory=dict)
 
     @property
     def last_report(self) -> int:

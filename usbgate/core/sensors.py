@@ -156,9 +156,37 @@ class KnownSensors:
         known.seen = max(known.seen, new.seen)
         known.reports += new.reports
         reporter, found = known.reporter(device), new.reporter(device)
+        known.before = dict(reporter.newest)
         reporter.last_report = max(reporter.last_report, found.last_report)
         for reading in found.newest.values():
             reporter.remember(reading._replace(sensor=sensor))
+
+    def part(self, sensor: str, successor: str, device: str, since: int, until: int) -> None:
+        """
+        Take `join` back: what a device sent after `since` and not after `until` is the successor's again.
+
+        Args:
+            sensor: The sensor.
+            successor: The successor.
+            device: The device.
+            since: When the sensor reported last before: whole milliseconds since 1970, UTC; 0 if it never did.
+            until: When they were joined.
+        """
+        known = self._sensors.get(sensor)
+        if known is None:
+            return
+        reporter, before = known.reporter(device), known.before
+        for reading in [each for each in reporter.newest.values() if since < each.at <= until]:
+            del reporter.newest[reading.field]
+            if reading.field in before:
+                reporter.restore(before[reading.field])
+            self._restore(reading._replace(sensor=successor), {})
+        known.before = {}
+        if known.seen <= until:
+            known.seen = since
+            if not since:
+                del self._sensors[sensor]
+                self._counts[known.device] -= 1
 
     def asked(self, sensor: str) -> str | None:
         """

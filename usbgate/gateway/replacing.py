@@ -124,6 +124,7 @@ class Replacing:
             others, last = self.in_force.without_last(self.in_force.name_of(sensor))
             await self._change(others)
             self._record(last, "undone", who)
+            self._recorder.sensors.part(last.sensor, last.successor, last.device, last.since, last.at)
             self._changed()
             self.log.info(
                 "{successor} on {device} is no longer sensor {sensor}, by {who}",
