@@ -16,6 +16,7 @@ from tests.support.memory_gateway import AT_TEXT, MemoryGateway
 from tests.support.publisher import MemoryPublisher
 from usbgate.core.fieldline import parse_value
 from usbgate.core.model import DeviceEvent, Reading, ReportEvent
+from usbgate.core.replacements import Replacement
 from usbgate.core.settings import SensorSettings
 from usbgate.gateway.interfaces import DeviceSummary, SensorSummary
 from usbgate.mqtt.interfaces import Message
@@ -186,6 +187,30 @@ class ConnectedTests(ValuesCase):
         taken = self.taken()
         self.assertEqual(json.loads(taken.pop(f"{uno}/20"))["values"], {"HUM": 40.0, "LUX": 5.0})
         self.assertEqual(taken, {f"{BASE}/20/TEMP": "", f"{BASE}/20": "", f"{uno}/20/HUM": "40", f"{uno}/20/LUX": "5"})
+
+    def test_replaced(self) -> None:
+        """
+        When a sensor was replaced, all of its values are published, and those of its successor are removed, once; but
+        not if that is a sensor again, since the old id reports.
+        """
+        for sensor in "9", "20", "31", "32":
+            self.know(sensor, TEMP="21")
+        self.connect()
+        self.taken()
+        self.gateway.replaced = [
+            Replacement(sensor=sensor, successor=successor, device="leonardo", since=AT, at=AT, who="test")
+            for sensor, successor in (("20", "31"), ("9", "32"))
+        ]
+        self.gateway.known_sensors = [each for each in self.gateway.known_sensors if each.sensor != "31"]
+        self.gateway.readings = [each for each in self.gateway.readings if each.sensor != "31"]
+        self.values.refresh()
+        self.run_on(1)
+        taken = self.taken()
+        self.assertEqual([topic for topic, payload in taken.items() if not payload], [f"{BASE}/31/TEMP", f"{BASE}/31"])
+        self.assertEqual(taken[f"{BASE}/20/TEMP"], "21")
+        self.values.refresh()
+        self.run_on(1)
+        self.assertNotIn("", self.taken().values())
 
     def test_former_device(self) -> None:
         """

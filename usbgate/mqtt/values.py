@@ -53,6 +53,8 @@ SWEPT = 100
 
 _UNCONFIGURED = SensorSettings()
 
+_Place = tuple[str, str | None]  # a device, and the successor of a sensor that was replaced
+
 
 @implementer(IMqttPart)
 class Values:
@@ -80,7 +82,8 @@ class Values:
         self._lone_zeros = LoneZeros()
         self._states: dict[str, str] = {}  # states of devices that are still to be published
         self._new: dict[tuple[str, str], set[str]] = {}  # fields with a new value, by sensor and device
-        self._devices: BoundedDict[str, str] = BoundedDict(NEW_SENSORS)  # under which sensors were published last
+        self._successors: dict[str, str] = {}  # the ids that report now for sensors that were replaced
+        self._places: BoundedDict[str, _Place] = BoundedDict(NEW_SENSORS)  # where sensors were published last
         self._rates = Rates(reactor, PER_SECOND, BURST)  # by sensor and device
         self._all: Iterator[SensorSummary] = iter(())  # those of all sensors that are still to be published
         self._unsubscribe: Callable[[], None] | None = None
@@ -158,7 +161,9 @@ class Values:
         Publish all values again, as after a change of the settings.
         """
         if self._unsubscribe is not None:
-            self._all = self._gateway.queries.sensors()
+            queries = self._gateway.queries
+            self._successors = {each.sensor: each.successor for each in queries.replacements()}
+            self._all = queries.sensors()
             self._start()
 
     def _start(self) -> None:
@@ -209,7 +214,9 @@ class Values:
         known = queries.sensor(sensor)
         if known is None:
             return
-        if self._devices.get(sensor) != known.device:
+        place = known.device, self._successors.get(sensor)
+        if self._places.get(sensor) != place:
+            self._places.remember(sensor, place)
             self._remove_others(known)
             fields = known.fields
         elif device != known.device:
@@ -237,13 +244,21 @@ class Values:
             )
 
     def _remove_others(self, known: SensorSummary) -> None:
-        # Of a sensor that is new here, or has moved: what the broker may have under other devices.
-        self._devices.remember(known.sensor, known.device)
-        others = [each for each in self._gateway.queries.last(known.sensor, None) if each.device != known.device]
-        for each in others:
-            self._publisher.publish(self._topics.value(each.device, known.sensor, each.field), b"", retain=True)
-        for device in {each.device for each in others}:
-            self._publisher.publish(self._topics.sensor(device, known.sensor), b"", retain=True)
+        # Of a sensor that is new here, has moved or was replaced: what the broker may have under other devices, and
+        # under the id of its successor, unless that is a sensor again.
+        queries = self._gateway.queries
+        others = {
+            (each.device, known.sensor, each.field)
+            for each in queries.last(known.sensor, None)
+            if each.device != known.device
+        }
+        successor = self._successors.get(known.sensor)
+        if successor is not None and queries.sensor(successor) is None:
+            others |= {(known.device, successor, field) for field in known.fields}
+        for device, sensor, field in sorted(others):
+            self._publisher.publish(self._topics.value(device, sensor, field), b"", retain=True)
+        for device, sensor in sorted({(device, sensor) for device, sensor, _ in others}):
+            self._publisher.publish(self._topics.sensor(device, sensor), b"", retain=True)
 
     def _is_held(self, reading: Reading) -> bool:
         if reading.value == 0.0 and not self._gateway.queries.field_settings(reading).never_falls:
