@@ -28,7 +28,7 @@ from usbgate.store.interfaces import IChain, IJournal, IOutbox, Refusal, SinkUna
 from usbgate.store.journal import file, writer
 from usbgate.store.journal import journal as journal_module
 from usbgate.store.journal.file import JournalError, JournalFile
-from usbgate.store.journal.journal import ALONE_ROWS, FLUSH_ROWS, Journal
+from usbgate.store.journal.journal import FLUSH_ROWS, Journal
 from usbgate.store.journal.readahead import MERGE_ROWS
 from usbgate.testing import readings, request_record, rows_of
 
@@ -171,22 +171,6 @@ class QueueTests(JournalCase):
             await journal.stopService()
             self.assertEqual(journal.health.commits, 1)
         self.assertEqual(self.query("select count from batch"), [(2,), (2,)])
-
-    async def test_alone(self) -> None:
-        """
-        If nothing else waits, not that many rows are written at once; but not if `durability` is longer than usual.
-        """
-        await deferLater(self.reactor, 0)
-        before = self.reactor.getDelayedCalls()
-        for durability, at_once in ((30.0, False), (None, True)):
-            journal = self.start(durability=durability)
-            journal.append(readings(0, ALONE_ROWS), ())
-            self.assertEqual(self.reactor.getDelayedCalls() == before, at_once)
-            journal.append(readings(0, ALONE_ROWS), ())
-            self.assertNotEqual(self.reactor.getDelayedCalls(), before)
-            await self.committed(journal)
-            await self.take_all(journal)
-            await journal.stopService()
 
     async def test_many_rows_at_once(self) -> None:
         """

@@ -34,9 +34,6 @@ from usbgate.store.journal.writer import JournalWriter, Read, Write
 FLUSH_INTERVAL = 0.05  # seconds, protocol §5
 # Flush at once from here on: numbering them takes 0.5 ms. Two such batches, with a chunk each, merge.
 FLUSH_ROWS = 4_500
-# Flush at once from here on if nothing else waits, and `durability` is no longer than usual: while the database stores
-# 1,000 rows, it takes a core for 5 ms, and answers get late on a machine that has two.
-ALONE_ROWS = 500
 
 STUCK_AFTER = 5.0  # seconds after which a commit counts as refused; an SD card can need two
 CHECK_INTERVAL = 1.0  # seconds between checks for a stuck commit while the devices are held back
@@ -125,10 +122,6 @@ class Journal(Service):
         self._reading: int | None = None  # the number behind which batches are being read
         self._asker: Deferred[Batch] | None = None
         self.backlog = 0
-
-    @property
-    def _is_alone(self) -> bool:
-        return self.backlog == self._draft.rows and self._durability <= FLUSH_INTERVAL
 
     @property
     def identity(self) -> Identity:
@@ -222,7 +215,7 @@ class Journal(Service):
                 self.backlog += len(rows)
         if not self.next_number:
             self._drop_unnumbered()
-        elif self._draft.rows >= FLUSH_ROWS or (self._draft.rows >= ALONE_ROWS and self._is_alone):
+        elif self._draft.rows >= FLUSH_ROWS:
             self.flush()
         elif self._draft.rows:
             self._flush_soon()
