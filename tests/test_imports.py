@@ -64,7 +64,7 @@ LIBRARY_OWNERS = {
     "prometheus_client": "web",
     "paho": "mqtt",
     "cryptography": "access.certificates net.tls",
-    "OpenSSL": "net.tls net.tlsclient",
+    "OpenSSL": "net.tls net.tlsclient rules.actions.certificates",
     "click": "cli",
     "rich": "cli",
 }

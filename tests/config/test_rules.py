@@ -41,6 +41,7 @@ WRONG = [
     (WHEN + 'quiet = "x"\nalarm = true', 'rule 1: quiet: expected a duration from 0s to 31d such as "10m", got "x"'),
     (WHEN + 'command = "9"', f'rule 1: command: expected {COMMAND}, got "9"'),
     (WHEN + 'command = "9 ON X"', f'rule 1: command: expected {COMMAND}, got "9 ON X"'),
+    (WHEN + 'command = "9 L LEVEL={value}"', "rule 1: command, column 11: {value}: commands have no placeholders"),
     (WHEN + "command = []", f"rule 1: command: expected {COMMAND}, got []"),
     (WHEN + 'mail = "a@b.c"', "rule 1: mail: there is no table [mail], which names the server"),
     (MAIL + WHEN + 'mail = "a"', f'rule 1: mail.to: expected {ADDRESS}, got "a"'),

@@ -33,7 +33,7 @@ from tests.support.folders import new_folder
 from tests.support.memory_gateway import MemoryGateway
 from tests.support.publisher import MemoryPublisher
 from tests.support.rules import at_once, rule
-from usbgate.access.certificates import make_authority, make_server, utc_now
+from usbgate.access.certificates import load_authority, make_authority, make_client, make_server, utc_now
 from usbgate.core.errors import Busy, Malformed, Offline, TimedOut, Unknown
 from usbgate.core.model import Priority
 from usbgate.rules.actions import smtp, webhook
@@ -305,7 +305,7 @@ class MailTests(TestCase):
         With STARTTLS, the certificate is checked, and then the login is sent.
         """
         self.settings["tls"] = "starttls"
-        self.assertRegex(await self.send(), "^ActionFailed: localhost: 502 Server does not support secure")
+        self.assertRegex(await self.send(), "^TryAgain: localhost: it does not offer STARTTLS")
         self.certify()
         self.login()
         self.assertEqual(await self.send(), "")
@@ -327,9 +327,10 @@ class MailTests(TestCase):
         A certificate of another host is refused: nothing is sent.
         """
         self.certify("other.example")
-        for tls in ("starttls", "implicit"):
-            self.settings["tls"] = tls
-            self.assertRegex(await self.send(), "^TryAgain: localhost: ")
+        self.settings["tls"] = "implicit"  # which it does not speak
+        self.assertRegex(await self.send(), "^TryAgain: localhost: ")
+        self.settings["tls"] = "starttls"
+        self.assertRegex(await self.send(), "^TryAgain: localhost: .*the certificate is not one of localhost$")
         self.assertEqual(self.server.mails, [])
 
     async def test_untrusted_certificate(self) -> None:
@@ -339,7 +340,19 @@ class MailTests(TestCase):
         self.certify()
         os.environ["SSL_CERT_FILE"] = os.devnull
         self.settings["tls"] = "starttls"
-        self.assertRegex(await self.send(), "^TryAgain: localhost: .*certificate verify failed")
+        self.assertRegex(await self.send(), "^TryAgain: localhost: .*not signed by a CA that this machine trusts$")
+
+    async def test_nameless_certificate(self) -> None:
+        """
+        A certificate that names no host is refused, without a traceback in the log.
+        """
+        self.certify()
+        authority = load_authority(self.folder)
+        assert authority is not None
+        file = make_client(self.folder, authority, "me", utc_now(time.time()))
+        self.server.context = PrivateCertificate.loadPEM(file.read_bytes()).options()
+        self.settings["tls"] = "starttls"
+        self.assertRegex(await self.send(), "^TryAgain: localhost: .*the certificate is not")
 
     async def test_no_settings(self) -> None:
         """
@@ -515,9 +528,12 @@ class WebhookTests(TestCase):
         make_server(folder, make_authority(folder, ["localhost"], now), ["localhost"], now)
         context = PrivateCertificate.loadPEM((folder / "server.pem").read_bytes()).options()
         mail = Factory.forProtocol(type("Mail", (Mute,), {"says": b"220 mail.example\r\n"}))
-        for factory in (mail, TLSMemoryBIOFactory(context, False, Site(self.hook))):
+        for factory, reason in [
+            (mail, r"\[\('SSL routines', .*"),
+            (TLSMemoryBIOFactory(context, False, Site(self.hook)), "the certificate is not signed by a CA .* trusts"),
+        ]:
             self.target["url"] = f"https://localhost:{self.listen(factory)}/secret"
-            self.assertRegex(await self.send(), "^TryAgain: localhost:.*SSL routines")
+            self.assertRegex(await self.send(), rf"^TryAgain: localhost:\d+: {reason}$")
         self.assertEqual(self.hook.requests, [])
 
 

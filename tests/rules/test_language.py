@@ -109,6 +109,18 @@ REFUSED = [
     ("day mon,", "column 9: expected days such as mon-fri or sat, of mon tue wed thu fri sat sun, got the end"),
     ("device uno offline AND day mon", "column 20: expected and, or, or the end, got AND: did you mean and?"),
     ("device uno offline && day mon", "column 20: expected and, or, or the end, got &&: did you mean and?"),
+    (
+        "sensor 2 T > 30 for 5m",
+        'column 17: expected and, or, or the end, got for: did you mean for = "5m", a key of the rule?',
+    ),
+    ("sensor 2 T > 30,5", "column 16: expected and, or, or the end, got ,: did you mean 30.5?"),
+    ("sensor 2 T == 30 5", "column 18: expected and, or, or the end, got 5"),
+    (
+        "(sensor 3 DOOR == wide open)",
+        'column 24: expected and, or, or the ) of the ( in column 1, got open: did you mean "wide open", in quotes?',
+    ),
+    ("uno offline", "column 1: expected sensor, device, time, day, not or (, got uno"),
+    ("day lun", "column 5: expected days such as mon-fri or sat, of mon tue wed thu fri sat sun, got lun"),
     ("device uno offline)", "column 19: expected and, or, or the end, got )"),
     ("(device uno offline", "column 20: expected and, or, or the ) of the ( in column 1, got the end"),
     ("device uno offline or", "column 22: expected sensor, device, time, day, not or (, got the end"),

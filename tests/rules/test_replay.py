@@ -57,6 +57,13 @@ class ReplayTests(SynchronousTestCase):
         ]
         self.assertEqual(self.fired(both, *readings), [3.5])
 
+    def test_one_chunk(self) -> None:
+        """
+        Reports that came at the same moment are taken one after the other, as when they came.
+        """
+        smoke = rule("sensor 1 A == 1")
+        self.assertEqual(self.fired(smoke, reading(1, "A", 1.0), reading(2, "A", 0.0), reading(2, "A", 1.0)), [1, 2])
+
     def test_time_passes(self) -> None:
         """
         Sensors become stale, and nights come, also after the last reading.

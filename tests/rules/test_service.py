@@ -275,6 +275,16 @@ class ServiceTests(SynchronousTestCase):
             Reading(WALL + 5000, "leonardo", "leonardo", "OFFLINE", None, "offline", None, True),
         )
 
+    def test_alarm_without_reading(self) -> None:
+        """
+        An alarm about a field that has no reading has the value `?`.
+        """
+        self.start(rule("sensor 2 T stale 1s", "away", alarm=True))
+        self.go(2)
+        about = self.gateway.rule_alarms["away"]
+        assert about is not None
+        self.assertEqual((about.sensor, about.field, about.text), ("2", "T", "?"))
+
     def test_short_alarm(self) -> None:
         """
         An alarm is raised and ends also if both happen in one turn, and nothing is said twice.

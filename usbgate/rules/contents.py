@@ -57,9 +57,10 @@ def alarm_reading(rule: RuleSettings, reading: KnownReading | None, device: str,
         at: Now: whole milliseconds since 1970, UTC.
         clock: Whether the clock is known to be right.
     """
-    sensor, field = subject_of(rule)
+    sensor, field = about = subject_of(rule)
     if reading is None:
-        return Reading(at, device, sensor, field, None, field.lower(), None, clock)
+        text = spell(None) if about in rule.fields() else field.lower()
+        return Reading(at, device, sensor, field, None, text, None, clock)
     return Reading(at, reading.device, sensor, field, reading.value, reading.text, None, clock)
 
 

@@ -35,7 +35,10 @@ STATES = ("online", "silent", "offline", "lent")
 _RESERVED = frozenset(["sensor", "device", "time", "day", "and", "or", "not", "stale", "hysteresis"])
 
 # What people write who know another language.
-_MEANT = {"=": "==", "<>": "!=", "&&": "and", "&": "and", "||": "or", "|": "or", "!": "not", "is": "=="}
+_MEANT = {
+    **{"=": "==", "<>": "!=", "&&": "and", "&": "and", "||": "or", "|": "or", "!": "not", "is": "=="},
+    **{key: f'{key} = "5m", a key of the rule' for key in ("for", "quiet")},
+}
 
 _TOKEN = re.compile(
     r"""(?P<quoted>"[^"]*"|'[^']*')|(?P<symbol><=|>=|==|!=|<>|[<>=!(),])|(?P<word>[^\s()<>=!,"']+)|(?P<other>\S)"""
@@ -115,7 +118,7 @@ class _Parser:
     def whole(self) -> Term:
         term = self._either()
         if self._peek().kind != "end":
-            self._refuse("and, or, or the end", ("and", "or"))
+            self._refuse_rest("and, or, or the end")
         return term
 
     def _either(self) -> Term:
@@ -143,7 +146,7 @@ class _Parser:
         else:
             term = self._either()
             if not self._takes(")"):
-                self._refuse(f"and, or, or the ) of the ( in column {token.column}", ("and", "or"))
+                self._refuse_rest(f"and, or, or the ) of the ( in column {token.column}")
         self._depth -= 1
         return term
 
@@ -296,10 +299,24 @@ class _Parser:
         self._next += found
         return found
 
-    def _refuse(self, expected: str, near: Sequence[str] = (), wrong: str | None = None) -> NoReturn:
+    def _refuse_rest(self, expected: str) -> NoReturn:
+        # What follows a whole term: perhaps more of a text, or of a number with a decimal comma.
+        compare, before, token = self._tokens[self._next - 2 : self._next + 1]
+        remedy = None
+        if compare.is_bare(*COMPARISONS) and before.kind == "word":
+            is_number = parse_number(before.text) is not None
+            if token.is_bare(",") and is_number:
+                remedy = f"{before.text}.{self._tokens[self._next + 1].text}"
+            elif token.kind == "word" and not is_number:
+                remedy = f'"{before.text} {token.text}", in quotes'
+        self._refuse(expected, ("and", "or"), remedy=remedy)
+
+    def _refuse(
+        self, expected: str, near: Sequence[str] = (), wrong: str | None = None, remedy: str | None = None
+    ) -> NoReturn:
         token = self._peek()
         wrong = token.text if wrong is None else wrong
-        remedy = _MEANT.get(wrong) or next(iter(get_close_matches(wrong.lower(), near, 1)), None)
+        remedy = _MEANT.get(wrong) or next(iter(get_close_matches(wrong.lower(), near, 1, 0.7)), remedy)
         if remedy is None and not near and token.kind == "word" and wrong in _RESERVED:
             remedy = f'"{wrong}", in quotes'
         hint = "" if remedy is None else f": did you mean {remedy}?"

@@ -4,9 +4,8 @@ What rules would have done in the past: the same rules, fed with stored readings
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from itertools import groupby
 
 from usbgate.core.fieldline import format_number
 from usbgate.core.model import Reading
@@ -40,14 +39,28 @@ def replay(
 
     now = start / 1000
     known = RuleSet(rules, {}, stale, moment(now))
-    for (at, device, sensor), together in groupby(readings, lambda each: (each.at, each.device, each.sensor)):
+    for at, device, sensor, values in _reports(readings):
         while known.due < at / 1000:
             now = max(now, known.due)
             yield from known.advance(moment(now))
         now = max(now, at / 1000)  # the clock may have been set back
-        values = [(each.field, each.text or format_number(each.value or 0.0)) for each in together]
         yield from known.advance(moment(now))
-        yield from known.report(device, sensor, values, moment(now))
+        yield from known.report(device, sensor, values.items(), moment(now))
     while known.due <= end / 1000:
         now = max(now, known.due)
         yield from known.advance(moment(now))
+
+
+def _reports(readings: Iterable[Reading]) -> Iterator[tuple[int, str, str, Mapping[str, str]]]:
+    # Reports that came in one chunk have one time: a field that comes again begins another one.
+    values: dict[str, str] = {}
+    before: tuple[int, str, str] | None = None
+    for each in readings:
+        which = each.at, each.device, each.sensor
+        if before is not None and (which != before or each.field in values):
+            yield *before, values
+            values = {}
+        before = which
+        values[each.field] = each.text or format_number(each.value or 0.0)
+    if before is not None:
+        yield *before, values

@@ -17,12 +17,14 @@ from msgspec import Meta, Struct
 from usbgate.core.fieldline import is_sensor_id
 from usbgate.core.kinds import Buttons, File, Kind, YesNo, duration, kind_of, matching
 from usbgate.rules.conditions import SensorField, Term, fields_of
-from usbgate.rules.language import parse_condition
-from usbgate.rules.texts import JsonTemplate, Template
+from usbgate.rules.language import LanguageError, parse_condition
+from usbgate.rules.texts import NAMES, JsonTemplate, Template
 
 RULES_LIMIT = 200
 COMMANDS_LIMIT = 8
 RECIPIENTS_LIMIT = 20
+
+_PLACEHOLDER = re.compile(rf"\{{(?:{'|'.join(NAMES)}|sensor\s[^{{}}]*)\}}")
 
 # Nothing in it ends a header of a mail or a command of SMTP.
 _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
@@ -67,9 +69,12 @@ class RuleCommand(Struct, frozen=True):
         Read a command such as `9 ON LEVEL=50`.
 
         Raises:
+            LanguageError: It has a placeholder.
             ValueError: It is not one.
             Malformed: A value would not read back.
         """
+        if placeholder := _PLACEHOLDER.search(text):
+            raise LanguageError(placeholder.start() + 1, f"{placeholder[0]}: commands have no placeholders")
         sensor, _, rest = text.strip().partition(" ")
         if not is_sensor_id(sensor):
             raise ValueError(f"not a sensor id: {sensor!r}")

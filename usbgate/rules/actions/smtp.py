@@ -14,7 +14,15 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
-from twisted.mail.smtp import SUCCESS, EHLORequiredError, ESMTPSender, ESMTPSenderFactory, SMTPClientError
+from twisted.mail.smtp import (
+    SUCCESS,
+    AUTHRequiredError,
+    EHLORequiredError,
+    ESMTPSender,
+    ESMTPSenderFactory,
+    SMTPClientError,
+    TLSRequiredError,
+)
 from twisted.python.failure import Failure
 
 from usbgate.core.extras import TLS, install_command
@@ -29,12 +37,18 @@ PORTS: Mapping[str, int] = {"starttls": 587, "implicit": 465, "none": 25}
 
 class _Sender(ESMTPSender):
     """
-    Reports a lost connection, which a connector would do for it (endpoints have none), and the server's own reply to
-    the greeting.
+    Reports a lost connection, which a connector would do for it (endpoints have none), the server's own reply to the
+    greeting, and what the server does not offer, which is no reply that gives a mail up: somebody may correct it.
     """
 
     def esmtpEHLORequired(self, code: int = -1, resp: bytes = b"") -> None:
         self.sendError(EHLORequiredError(code, resp))
+
+    def esmtpTLSRequired(self, code: int = -1, resp: bytes = b"") -> None:
+        self.sendError(TLSRequiredError(-1, b"it does not offer STARTTLS: see tls in [mail]"))
+
+    def esmtpAUTHRequired(self, code: int = -1, resp: bytes = b"") -> None:
+        self.sendError(AUTHRequiredError(-1, b"it offers no login that is known"))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
@@ -146,7 +160,7 @@ async def send(
 def _verified(server: str) -> Any:
     # Checks that the certificate is one of this server.
     try:
-        from twisted.internet.ssl import optionsForClientTLS
+        from usbgate.rules.actions.certificates import CheckedTls
     except ImportError:
         raise TryAgain(f"TLS is not installed: {install_command(TLS)}") from None
-    return optionsForClientTLS(server)
+    return CheckedTls(server)

@@ -4,7 +4,7 @@ An HTTP request to another program.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, FileBodyProducer, ResponseFailed
+from twisted.web.client import URI, Agent, FileBodyProducer
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
@@ -56,10 +56,10 @@ class _Endpoints:
         endpoint: IStreamClientEndpoint = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=TIMEOUT)
         if uri.scheme == b"https":
             try:
-                creator = BrowserLikePolicyForHTTPS().creatorForNetloc(uri.host, uri.port)
-            except (ImportError, NotImplementedError):
+                from usbgate.rules.actions.certificates import CheckedTls
+            except ImportError:
                 raise TryAgain(f"TLS is not installed: {install_command(TLS)}") from None
-            endpoint = wrapClientTLS(creator, endpoint)
+            endpoint = wrapClientTLS(CheckedTls(uri.host.decode()), endpoint)
         return _Quiet(endpoint)
 
 
@@ -124,10 +124,8 @@ class WebhookAction:
             raise
         except DeferredTimeout:
             raise TryAgain(f"{host} has not replied within {TIMEOUT:g} s") from None
-        except ResponseFailed as error:
-            raise TryAgain(f"{host}: {'; '.join(_reason(each.value) for each in error.reasons)}") from None
         except Exception as error:  # of many kinds: names that do not resolve, refused connections, certificates, …
-            raise TryAgain(f"{host}: {_reason(error)}") from None
+            raise TryAgain(f"{host}: {'; '.join(map(_reason, _causes(error)))}") from None
         response.deliverBody(_Discard())
         status = response.code
         if not 200 <= status < 300:
@@ -150,6 +148,14 @@ def _webhook(rule: RuleSettings) -> WebhookTarget:
     if rule.webhook is None:
         raise ActionFailed("the rule has no webhook any more")
     return rule.webhook
+
+
+def _causes(error: Exception) -> Iterator[Exception]:
+    # The agent wraps some errors, perhaps twice.
+    for each in getattr(error, "reasons", ()):
+        yield from _causes(each.value)
+    if not hasattr(error, "reasons"):
+        yield error
 
 
 def _reason(error: BaseException) -> str:
