@@ -66,7 +66,7 @@ class DeviceProtocol(Protocol):
         self.framing = framing
         self.paused = False
         self._link = link
-        self._reads = 0  # since the last message
+        self._reads = READS_UNASKED  # since the last message; or more, if it counts as not asked
         self._feed = framing.feed if tap is None else partial(_feed_both, framing, tap)
         self._frames = FrameReceiver(link.reactor, link.decoder, framing, self, gap)
 
@@ -113,8 +113,9 @@ class DeviceProtocol(Protocol):
             Whether the device took all of it; if not, `Link.drained` is called when it has.
         """
         if messages:
+            if self._reads >= READS_UNASKED:
+                self._read_by(ASKED_READ_SIZE)
             self._reads = 0
-            self._read_by(ASKED_READ_SIZE)
             self._queue.write(b"".join(messages))
         return not self._queue.unsent
 

@@ -360,7 +360,7 @@ class Gateway(Service):
             ended = self._replies.admit(ended, device, now)
         for sensor in moves.unanswered:
             self._recorder.sensors.left_unanswered(sensor, device)
-        if moves.send and not route.wire.send(moves.send):
+        if moves.send and not (route.wire if route.wire.swaps else route.link).send(moves.send):
             route.pending.blocked = True
         if ended:
             self._replies.deliver(ended)

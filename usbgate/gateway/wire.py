@@ -16,7 +16,8 @@ class Wire:
     Translates between sensors and the ids that a device knows.
 
     Attributes:
-        swaps: The ids that take each other's places (see `Replacements.swaps`); usually none.
+        swaps: The ids that take each other's places (see `Replacements.swaps`); usually none, and nothing needs to be
+            translated.
     """
 
     def __init__(self, link: IDeviceLink) -> None:
@@ -37,18 +38,16 @@ class Wire:
         """
         Write messages (see `IDeviceLink.send`).
         """
-        if self.swaps:
-            messages = [each._replace(request=self.request(each.request)) for each in messages]
-        return self._link.send(messages)
+        return self._link.send([each._replace(request=self.request(each.request)) for each in messages])
 
     def request(self, request: Request) -> Request:
         """
         Return a request as the device gets it, or the other way round.
         """
-        return swap_request(request, self.swaps) if self.swaps else request
+        return swap_request(request, self.swaps)
 
     def reports(self, reports: Sequence[Report]) -> Sequence[Report]:
         """
         Return the reports of a device as those of sensors.
         """
-        return [swap_report(report, self.swaps) for report in reports] if self.swaps else reports
+        return [swap_report(report, self.swaps) for report in reports]

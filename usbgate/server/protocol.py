@@ -336,7 +336,8 @@ class ClientProtocol(BoundedLineReceiver):
         """
         if lines and not self.closing:
             end = self.delimiter.decode()
-            self._write((end.join(lines) + end).encode())
+            self._add((end.join(lines) + end).encode())
+            self.factory.flush_later(self)
 
     def send_now(self, data: bytes) -> None:
         """
@@ -355,7 +356,8 @@ class ClientProtocol(BoundedLineReceiver):
             line: The line without its end.
             line_end: How the client ended it.
         """
-        self._write(line + line_end)
+        self._add(line + line_end)
+        self.factory.flush_later(self)
         if not line_end:  # the original client prints all that it reads: the line end comes before the next data
             self._owed = b"\n"
 
@@ -376,10 +378,6 @@ class ClientProtocol(BoundedLineReceiver):
                 self.flush()
             if self.half_closed:
                 self.close_if_done()
-
-    def _write(self, data: bytes) -> None:
-        self._add(data)
-        self.factory.flush_later(self)
 
     def _add(self, data: bytes) -> None:
         owed, self._owed = self._owed, b""
