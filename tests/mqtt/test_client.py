@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from usbgate.mqtt.client import BRIEF, REFUSED_RETRY, REPAIR, MqttClient
 from usbgate.mqtt.connection import HANDSHAKE, Login
-from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message
+from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message, NotDelivered, NotPermitted
 from usbgate.mqtt.outgoing import WAITING, WINDOW
 
 CONNECT, PUBLISH, PUBACK, SUBSCRIBE, PINGREQ, DISCONNECT = 0x10, 0x30, 0x40, 0x80, 0xC0, 0xE0
@@ -702,6 +702,28 @@ class PublishTests(ClientCase):
             ],
         )
         self.assertEqual(self.client.status().refused, 4)
+
+    def test_delivered(self) -> None:
+        """
+        Who wants to know, learns that the broker has a message, does not take it, or may not have it: one that was sent
+        when the connection broke, and one that waited.
+        """
+        self.failureResultOf(self.client.deliver("t", b"x"), NotDelivered)
+        self.ready()
+        delivered = self.client.deliver("t/1", b"x", retain=True)
+        self.assertNoResult(delivered)
+        self.assertEqual(self.broker.acknowledge(), ["t/1"])
+        self.successResultOf(delivered)
+        refused = self.client.deliver("t/2", b"x")
+        self.broker.acknowledge(0x87)
+        self.assertIn("Not authorized", self.failureResultOf(refused, NotPermitted).getErrorMessage())
+        lost = [self.client.deliver("t/3", b"x") for _ in range(WINDOW + 1)]
+        given_up = self.client.deliver("t/4", b"x")
+        given_up.cancel()
+        self.failureResultOf(given_up, CancelledError)
+        self.broker.lose()
+        for each in lost:
+            self.failureResultOf(each, NotDelivered)
 
 
 class OldPublishTests(ClientCase):

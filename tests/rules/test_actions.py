@@ -596,3 +596,13 @@ class PublishTests(SynchronousTestCase):
         self.assertEqual((message.topic, message.payload, message.retain), ("siren", "é".encode(), True))
         publisher.connected = False
         self.failureResultOf(Deferred.fromCoroutine(sender.perform(rule("day mon"), action)), TryAgain)
+
+    def test_not_permitted(self) -> None:
+        """
+        What the broker does not permit is not tried again.
+        """
+        publisher = MemoryPublisher()
+        publisher.permitted = False
+        action = WaitingAction("a", "smoke", "publish", 0, {"topic": "siren", "payload": "ON", "retain": False})
+        performed = Deferred.fromCoroutine(PublishAction(publisher).perform(rule("day mon"), action))
+        self.assertIs(self.failureResultOf(performed).type, ActionFailed)

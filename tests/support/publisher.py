@@ -7,10 +7,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import msgspec
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from usbgate.mqtt.interfaces import IPublisher
+from usbgate.mqtt.interfaces import IPublisher, NotDelivered, NotPermitted
 
 
 class Published(NamedTuple):
@@ -39,11 +39,12 @@ class MemoryPublisher:
 
     Attributes:
         connected: Whether anything is.
+        permitted: Whether the broker permits it.
         published: The messages, oldest first.
     """
 
     def __init__(self) -> None:
-        self.connected = True
+        self.connected = self.permitted = True
         self.published: list[Published] = []
 
     def publish(
@@ -58,6 +59,13 @@ class MemoryPublisher:
         if self.connected:
             self.published.append(Published(topic, payload, retain, expiry, correlation))
         return self.connected
+
+    def deliver(self, topic: str, payload: bytes, *, retain: bool = False) -> Deferred[None]:
+        if not self.permitted:
+            return fail(NotPermitted("the broker does not take it"))
+        if self.publish(topic, payload, retain=retain):
+            return succeed(None)
+        return fail(NotDelivered("the broker is away"))
 
     def room(self) -> Deferred[None]:
         return succeed(None)

@@ -13,7 +13,7 @@ from typing import Any
 from paho.mqtt.client import topic_matches_sub
 from twisted.application.internet import backoffPolicy
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from usbgate.core.status import BrokerStatus
 from usbgate.mqtt.connection import Connection, Ending, IConnectionListener, Login, spell_error
-from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message
+from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message, NotDelivered
 from usbgate.mqtt.outgoing import OutgoingMessage
 from usbgate.net.attempts import QuietClientService, ReportingEndpoint
 
@@ -129,7 +129,7 @@ class MqttClient(Service):
         connection = self._connection
         if connection is not None and self.connected:
             self._disconnect()
-            connection.publish(OutgoingMessage(self._availability, b"offline", True, None, None))
+            connection.publish(OutgoingMessage(self._availability, b"offline", True))
             with suppress(TimeoutError):
                 await connection.outgoing.flushed().addTimeout(GOODBYE, self._reactor)
             connection.close()
@@ -254,8 +254,16 @@ class MqttClient(Service):
         expiry: int | None = None,
         correlation: bytes | None = None,
     ) -> bool:
+        return self._publish(OutgoingMessage(topic, payload, retain, expiry, correlation))
+
+    def deliver(self, topic: str, payload: bytes, *, retain: bool = False) -> Deferred[None]:
+        delivered: Deferred[None] = Deferred()
+        if self._publish(OutgoingMessage(topic, payload, retain, delivered=delivered)):
+            return delivered
+        return fail(NotDelivered("the broker is away, or takes nothing"))
+
+    def _publish(self, message: OutgoingMessage) -> bool:
         connection = self._connection if self.connected else None
-        message = OutgoingMessage(topic, payload, retain, expiry, correlation)
         sent = connection is not None and connection.publish(message)
         self._published += sent
         self._dropped += not sent

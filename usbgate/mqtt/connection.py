@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from usbgate.mqtt.codec import PACKET_LIMIT, Codec, Wire
-from usbgate.mqtt.interfaces import Message
+from usbgate.mqtt.interfaces import Message, NotPermitted
 from usbgate.mqtt.outgoing import WINDOW, Outgoing, OutgoingMessage
 from usbgate.net.quickack import quick_ack
 
@@ -345,9 +345,17 @@ class Connection(Protocol):
         )
 
     def _puback(self, codec: object, data: object, mid: int, reason: ReasonCode, said: object) -> None:
-        topic = self.outgoing.acknowledged(mid)
+        message = self.outgoing.acknowledged(mid)
+        if message is None:
+            return
         if reason.is_failure:
-            self._listener.message_refused(topic, f"to be written: {reason}")
+            self._listener.message_refused(message.topic, f"to be written: {reason}")
+        if message.delivered is None:
+            return
+        if reason.is_failure:
+            message.delivered.errback(NotPermitted(f"the broker does not take it: {reason}"))
+        else:
+            message.delivered.callback(None)
 
     # What usbgate says.
 

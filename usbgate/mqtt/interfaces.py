@@ -33,6 +33,18 @@ class Message(NamedTuple):
     expires: float | None = None
 
 
+class NotDelivered(Exception):
+    """
+    The broker did not acknowledge a message; the text says why. It may have it all the same.
+    """
+
+
+class NotPermitted(NotDelivered):
+    """
+    The broker does not take this message.
+    """
+
+
 class IPublisher(Interface):
     """
     Publishes messages.
@@ -61,6 +73,16 @@ class IPublisher(Interface):
         Returns:
             Whether it was sent. It is not while the broker is away, or takes nothing, or not so much; then it is
             counted and dropped.
+        """
+
+    def deliver(topic: str, payload: bytes, *, retain: bool = False) -> Deferred[None]:
+        """
+        Publish a message as `publish` does, and wait for the broker.
+
+        Returns:
+            Fires when the broker has acknowledged it; fails with `NotDelivered` if it was not sent, or if the
+            connection is lost first, and with `NotPermitted` if the broker would not take it another time either
+            (MQTT 5 says so).
         """
 
     def room() -> Deferred[None]:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 
+from usbgate.mqtt.interfaces import NotDelivered
+
 # Messages that the broker has not acknowledged yet: mosquitto takes 20 at a time, and says so by its Receive Maximum.
 # It also bounds what waits in the transport, and how long a reactor turn publishes (1 ms).
 WINDOW = 20
@@ -23,14 +25,15 @@ OVERHEAD = 40  # bytes of a PUBLISH besides its topic, payload and correlation d
 
 class OutgoingMessage(NamedTuple):
     """
-    A message; see `IPublisher.publish`.
+    A message; see `IPublisher.publish`. `delivered` is what `IPublisher.deliver` returned, if it was that.
     """
 
     topic: str
     payload: bytes
     retain: bool
-    expiry: int | None
-    correlation: bytes | None
+    expiry: int | None = None
+    correlation: bytes | None = None
+    delivered: Deferred[None] | None = None
 
     @property
     def size(self) -> int:
@@ -55,7 +58,7 @@ class Outgoing:
         """
         self.window = WINDOW
         self._send = send
-        self._sent: dict[int, str] = {}  # topics of what is not acknowledged, by packet identifier
+        self._sent: dict[int, OutgoingMessage] = {}  # what is not acknowledged, by packet identifier
         self._waiting: deque[OutgoingMessage] = deque()
         self._waiting_bytes = 0
         self._rooms: deque[Deferred[None]] = deque()
@@ -73,11 +76,11 @@ class Outgoing:
         self._send_waiting()
         return True
 
-    def acknowledged(self, identifier: int) -> str:
+    def acknowledged(self, identifier: int) -> OutgoingMessage | None:
         """
-        Record that the broker has a message; return its topic. `proceed` follows.
+        Record that the broker has received a message; return it. `proceed` follows.
         """
-        return self._sent.pop(identifier, "")
+        return self._sent.pop(identifier, None)
 
     def proceed(self) -> None:
         """
@@ -94,6 +97,9 @@ class Outgoing:
         Record that the connection is lost; return how many messages were not sent.
         """
         self._fire_flushed()
+        for message in (*self._sent.values(), *self._waiting):
+            if message.delivered is not None:
+                message.delivered.errback(NotDelivered("the connection to the broker was lost"))
         return len(self._waiting)
 
     def room(self) -> Deferred[None]:
@@ -123,7 +129,7 @@ class Outgoing:
         while self._waiting and len(self._sent) < self.window:
             message = self._waiting.popleft()
             self._waiting_bytes -= message.size
-            self._sent[self._send(message)] = message.topic
+            self._sent[self._send(message)] = message
 
     def _fire_flushed(self) -> None:
         flushed, self._flushed = self._flushed, []

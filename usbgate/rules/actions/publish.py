@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from zope.interface import implementer
 
-from usbgate.mqtt.interfaces import IPublisher
-from usbgate.rules.actions.interfaces import IAction, TryAgain
+from usbgate.mqtt.interfaces import IPublisher, NotDelivered, NotPermitted
+from usbgate.rules.actions.interfaces import ActionFailed, IAction, TryAgain
 from usbgate.rules.outbox import WaitingAction
 from usbgate.rules.settings import RuleSettings
 
@@ -38,5 +38,9 @@ class PublishAction:
 
     async def perform(self, rule: RuleSettings, action: WaitingAction) -> None:
         payload = action.payload
-        if not self._publisher.publish(payload["topic"], payload["payload"].encode(), retain=payload["retain"]):
-            raise TryAgain("the MQTT broker is away, or takes nothing")
+        try:
+            await self._publisher.deliver(payload["topic"], payload["payload"].encode(), retain=payload["retain"])
+        except NotPermitted as error:
+            raise ActionFailed(str(error)) from None
+        except NotDelivered as error:
+            raise TryAgain(str(error)) from None
