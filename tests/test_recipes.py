@@ -23,11 +23,11 @@ from usbgate.core.calibration import Implausible
 from usbgate.core.counts import LinkCounts
 from usbgate.core.messages import event_line
 from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Event, ReportEvent, StoreEvent
-from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
+from usbgate.core.status import BrokerStatus, JournalStatus, Status, StoreStatus
 from usbgate.device import dialects
 from usbgate.device.finddialect import make_dialect
 from usbgate.device.interfaces import IDialect
-from usbgate.gateway.interfaces import DeviceSummary, Status
+from usbgate.gateway.interfaces import DeviceSummary
 from usbgate.server.factory import ClientFactory
 from usbgate.testing import AT
 from usbgate.web.metrics import metrics_pieces

@@ -32,7 +32,7 @@ from usbgate.core.model import (
 )
 from usbgate.core.replacements import Offer, Replacement
 from usbgate.core.settings import FieldSettings, SensorSettings
-from usbgate.core.status import JournalStatus, StoreStatus
+from usbgate.core.status import JournalStatus, Status, StoreStatus, Totals
 from usbgate.gateway.interfaces import (
     DeviceSummary,
     HeldRequest,
@@ -42,8 +42,6 @@ from usbgate.gateway.interfaces import (
     MalformedLine,
     RuleSummary,
     SensorSummary,
-    Status,
-    Totals,
 )
 from usbgate.testing import AT, report
 

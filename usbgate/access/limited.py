@@ -22,16 +22,8 @@ from usbgate.core.model import (
 )
 from usbgate.core.replacements import Offer, Replacement
 from usbgate.core.settings import FieldSettings, SensorSettings
-from usbgate.gateway.interfaces import (
-    DeviceSummary,
-    HeldRequest,
-    IQueries,
-    MalformedLine,
-    RuleSummary,
-    SensorSummary,
-    Status,
-    Totals,
-)
+from usbgate.core.status import Status, Totals
+from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, IQueries, MalformedLine, RuleSummary, SensorSummary
 
 _NO_SENSOR = ""
 

@@ -1,10 +1,14 @@
 """
-The status of the journal, of the database and of the MQTT broker.
+The status of usbgate, and what it has counted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from usbgate.core.alarms import Uncompared
+from usbgate.core.calibration import Implausible
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +76,59 @@ class BrokerStatus:
     refused: int = 0
     unasked: int = 0
     trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """
+    The status of usbgate.
+
+    Attributes:
+        version: The release.
+        uptime: Seconds since it started.
+        clock_trusted: Whether the wall clock can be right.
+        sensors: How many sensors are known.
+        in_flight: How many requests wait for an answer.
+        store: The database.
+        journal: The journal; None where nothing is stored.
+        unsure: By device, the sensors that answer with neither MSG nor TAG, so that an unasked reading can pass for an
+            answer (protocol §4.6).
+        uncompared: The alarm conditions with which the newest readings can't be compared (protocol §5).
+        broker: The MQTT broker; None where none is configured.
+        implausible: The fields of which readings were outside of `min` to `max` (protocol §3, Calibration).
+        held: How many requests are held until their sensors report.
+    """
+
+    version: str
+    uptime: float
+    clock_trusted: bool
+    sensors: int
+    in_flight: int
+    store: StoreStatus
+    journal: JournalStatus | None
+    unsure: Mapping[str, Sequence[str]]
+    uncompared: Sequence[Uncompared]
+    broker: BrokerStatus | None = None
+    implausible: Sequence[Implausible] = ()
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """
+    What was counted since usbgate started.
+
+    Attributes:
+        readings: Readings received.
+        outcomes: Requests that ended, by outcome.
+        malformed: Malformed lines, by reason.
+        latencies: Requests that a device answered: how many took at most that many seconds, ascending, the last one
+            infinity.
+        latency_sum: Their total, in seconds.
+    """
+
+    readings: int
+    outcomes: Mapping[str, int]
+    malformed: Mapping[str, int]
+    latencies: Sequence[tuple[float, int]]
+    latency_sum: float

@@ -29,18 +29,9 @@ from usbgate.core.model import (
 from usbgate.core.recorder import Recorder
 from usbgate.core.replacements import Offer, Replacement, offers
 from usbgate.core.settings import FieldSettings, SensorSettings
-from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
+from usbgate.core.status import BrokerStatus, JournalStatus, Status, StoreStatus, Totals
 from usbgate.gateway.held import HeldRequests
-from usbgate.gateway.interfaces import (
-    DeviceSummary,
-    HeldRequest,
-    IQueries,
-    MalformedLine,
-    RuleSummary,
-    SensorSummary,
-    Status,
-    Totals,
-)
+from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, IQueries, MalformedLine, RuleSummary, SensorSummary
 from usbgate.gateway.malformed import MalformedLines
 from usbgate.gateway.replacing import Replacing
 from usbgate.gateway.routing import Routing

@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from usbgate.core.fieldline import format_time, plain_text
-from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
-from usbgate.gateway.interfaces import Status, Totals
+from usbgate.core.status import BrokerStatus, JournalStatus, Status, StoreStatus, Totals
 
 UNSURE_PER_LINE = 50  # sensors named in one line
 

@@ -23,8 +23,8 @@ from prometheus_client.registry import Collector
 from usbgate.core.fieldline import unit_of
 from usbgate.core.model import Alarm, Reading
 from usbgate.core.settings import FieldSettings
-from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
-from usbgate.gateway.interfaces import DeviceSummary, IQueries, SensorSummary, Status, Totals
+from usbgate.core.status import BrokerStatus, JournalStatus, Status, StoreStatus, Totals
+from usbgate.gateway.interfaces import DeviceSummary, IQueries, SensorSummary
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
