@@ -28,7 +28,7 @@ REASONS = {
     """,
     ("flow", "times"): """
         The readings of 2 ms arrive together, and an answer may wait for 40 of them; or for PostgreSQL, which has one of
-        the two cores for 5 ms while it stores 1,000.
+        the two cores for 2 to 3 ms while it stores 500.
     """,
     ("hostile", "beside_p99"): """
         A question and its answer take two reactor turns. Each of them reads all that flood, serves a line of each, and
@@ -43,6 +43,6 @@ REASONS = {
     """,
     ("holds", "answers_p99"): """
         No call of the reactor takes that long. An answer waits for the two cores, which the device, the clients and the
-        database need, too: PostgreSQL has one of them for 5 ms while it stores 1,000 readings.
+        database need, too: PostgreSQL has one of them for 2 to 3 ms while it stores 500 readings.
     """,
 }

@@ -28,7 +28,7 @@ from usbgate.store.interfaces import IChain, IJournal, IOutbox, Refusal, SinkUna
 from usbgate.store.journal import file, writer
 from usbgate.store.journal import journal as journal_module
 from usbgate.store.journal.file import JournalError, JournalFile
-from usbgate.store.journal.journal import FLUSH_ROWS, Journal
+from usbgate.store.journal.journal import FLUSH_INTERVAL, FLUSH_ROWS, SOON_INTERVAL, SOON_ROWS, Journal
 from usbgate.store.journal.readahead import MERGE_ROWS
 from usbgate.testing import readings, request_record, rows_of
 
@@ -171,6 +171,32 @@ class QueueTests(JournalCase):
             await journal.stopService()
             self.assertEqual(journal.health.commits, 1)
         self.assertEqual(self.query("select count from batch"), [(2,), (2,)])
+
+    async def test_soon(self) -> None:
+        """
+        After many readings the next batch follows sooner, unless many are requests, others wait, or commits are to be
+        rare.
+        """
+        many = readings(0, SOON_ROWS)
+        for durability, requests, batches, expected in (
+            (None, 0, 1, SOON_INTERVAL),
+            (None, 0, 2, FLUSH_INTERVAL),
+            (None, SOON_ROWS, 1, FLUSH_INTERVAL),
+            (30.0, 0, 1, 30.0),
+        ):
+            journal = self.start(durability=durability)
+            for _ in range(batches):
+                journal.append(many, [request_record()] * requests)
+                await self.committed(journal)
+            before = set(self.reactor.getDelayedCalls())
+            began = self.reactor.seconds()
+            journal.append(readings(0, 1), ())
+            (armed,) = set(self.reactor.getDelayedCalls()) - before
+            self.assertGreaterEqual(armed.getTime(), began + expected)
+            self.assertLessEqual(armed.getTime(), self.reactor.seconds() + expected)
+            await self.committed(journal)
+            await self.take_all(journal)
+            await journal.stopService()
 
     async def test_many_rows_at_once(self) -> None:
         """

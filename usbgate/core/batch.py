@@ -218,6 +218,12 @@ class Draft:
         if len(run.newest) >= PIECE_ROWS:
             run.encode()
 
+    def count(self, row: type[Row]) -> int:
+        """
+        Return the number of rows of one kind.
+        """
+        return self._runs[_PLACES[row]].rows
+
     def finish(self, first: int) -> Batch:
         """
         Return all rows, at least one, as a batch; the draft is of no further use.
