@@ -31,6 +31,7 @@ from usbgate.cli.findings import OK, PROBLEM, WARNING, Daemon, Finding, Machine
 from usbgate.cli.main import main
 from usbgate.config.settings import DeviceSettings, Settings
 from usbgate.config.types import ListenAddress
+from usbgate.core.settings import SensorSettings
 from usbgate.device.usb import UsbTree
 
 PID = 4711  # of the daemon
@@ -121,6 +122,24 @@ class CheckTests(SynchronousTestCase):
         self.assert_found(self.examine().ports.findings(), (PROBLEM, "is not in its group", "sudo usermod -aG"))
         self.path.chmod(0o600)
         self.assert_found(self.examine().ports.findings(), (PROBLEM, "its mode is 0600", "chmod 660"))
+
+    def test_polls(self) -> None:
+        """
+        A sensor that is polled and has never reported is a warning; not if no daemon runs.
+        """
+        sensors: dict[str, dict[str, Any]] = {
+            "1": {"seen": "2026-01-01T00:00:00Z", "device": "uno"},
+            "2": {"seen": None, "device": "uno"},
+            "3": {"seen": None, "device": None},
+        }
+        polled = {sensor: SensorSettings(poll=60.0) for sensor in sensors} | {"4": SensorSettings()}
+        both = {name: DeviceSettings(path=f"/dev/{name}") for name in ("uno", "mega")}
+        self.assert_found(
+            self.examine(Daemon(PID, {}, (), sensors), sensors=polled, devices=both).polls(),
+            (WARNING, "sensor 2 has never reported", "check its id"),
+            (WARNING, "sensor 3 has never reported", "set `device` in [sensor.3]"),
+        )
+        self.assert_found(self.examine(Daemon(PID), sensors=polled).polls())
 
     def test_rules(self) -> None:
         """

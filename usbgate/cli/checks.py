@@ -60,6 +60,7 @@ class Examination:
         yield from self.ports.findings()
         yield from self.database()
         yield from self.broker()
+        yield from self.polls()
         yield from self.rules()
         yield from self.clock()
         yield from self.certificates()
@@ -136,6 +137,20 @@ class Examination:
             yield Finding("MQTT", WARNING, f"the broker did not permit {mqtt['refused']} messages", remedy)
         else:
             yield Finding("MQTT", OK, "the broker is connected")
+
+    def polls(self) -> Iterator[Finding]:
+        """
+        Whether the sensors that are polled have ever reported.
+        """
+        if self._daemon.status is None:
+            return
+        for sensor, about in self._settings.sensors.items():
+            known = self._daemon.sensors.get(sensor, {})
+            if about.poll is not None and not known.get("seen"):
+                remedy = "check its id, and that it answers `usbgate ask`"
+                if known.get("device") is None and len(self._settings.devices) > 1:
+                    remedy = f"set `device` in [sensor.{sensor}]: until it reports, usbgate does not know which to ask"
+                yield Finding("polls", WARNING, f"sensor {sensor} has never reported", remedy)
 
     def rules(self) -> Iterator[Finding]:
         """
