@@ -23,6 +23,7 @@ from tests.support.waiting import until
 from usbgate.access.certificates import make_authority, make_server
 from usbgate.assembly.broker import PASSWORD, make_client
 from usbgate.config.settings import MqttSettings
+from usbgate.mqtt import client as client_module
 from usbgate.mqtt.client import MqttClient
 from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message
 from usbgate.mqtt.topics import Topics
@@ -231,6 +232,7 @@ class ConnectedTests(BrokerCase):
             broker.resume()
         await until(lambda: len(peer.messages) == len(sent))
         self.assertEqual([int(payload) for payload in peer.payloads(topic)], sent)
+        self.patch(client_module, "GOODBYE", 0.1)
         broker.stall()
         try:
             await client.stopService()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import signal
 
 from tests.support.daemon import RunningCase
-from tests.support.mosquitto import Peer, shared_mosquitto
+from tests.support.mosquitto import RUN_HURRIED, Peer, shared_mosquitto
 from tests.support.running import TwistdDaemon
 from tests.support.waiting import eventually
 
@@ -38,8 +38,9 @@ class DaemonTests(RunningCase):
         """
         file = self.folder / "usbgate.toml"
         file.write_text(SETTINGS.format(broker=shared_mosquitto().endpoint, version=version))
-        daemon = self.run_daemon("--config", str(file))
-        self.online(daemon)
+        daemon = TwistdDaemon(self.state, "--config", str(file), program=RUN_HURRIED)
+        self.addCleanup(daemon.stop)
+        self.online(daemon.ready())
         return daemon
 
     def test_values(self) -> None:

@@ -17,7 +17,8 @@ from urllib.request import Request, urlopen
 
 from tests.support import mosquitto, postgresql
 from tests.support.folders import new_folder
-from tests.support.running import RUN, PtyDevice, TwistdDaemon, free_port, is_answered
+from tests.support.mosquitto import RUN_HURRIED
+from tests.support.running import PtyDevice, TwistdDaemon, free_port, is_answered
 from tests.support.waiting import LIMIT, eventually
 from usbgate.cli.demo import configuration
 
@@ -80,7 +81,7 @@ class Home:
         Start the daemon; wait until its device and its database are connected.
         """
         options = ("--config", str(self.config), "--database", self.database)
-        self.daemon = TwistdDaemon(self.folder / "state", *options, port=self.port, http=None, program=RUN)
+        self.daemon = TwistdDaemon(self.folder / "state", *options, port=self.port, http=None, program=RUN_HURRIED)
         self.stop = self.daemon.stop
         atexit.register(self.stop)
         self.daemon.ready()

@@ -21,11 +21,14 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from tests.support.folders import new_folder
-from tests.support.running import free_port
+from tests.support.running import RUN, free_port
 from tests.support.waiting import eventually
 
 # Debian has it where only root looks.
 PROGRAM = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+# A daemon that gives Home Assistant little time between messages.
+RUN_HURRIED = f"from usbgate.mqtt import announcer; announcer.GATHER = announcer.TURN = 0.05; {RUN}"
 
 
 class Mosquitto:

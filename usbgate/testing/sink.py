@@ -4,7 +4,7 @@ A store in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import floor
 from statistics import fmean
 from typing import TypeVar
@@ -36,15 +36,16 @@ _T = TypeVar("_T")
 _R = TypeVar("_R", bound=Row)
 
 
-def rows_of(batch: Batch) -> dict[int, Row]:
+def rows_of(batch: Batch, wanted: type[object] = object) -> dict[int, Row]:
     """
-    Return the rows of a batch by their numbers, in ascending order.
+    Return the rows of a batch, or those of one kind, by their numbers, in ascending order.
     """
     rows: dict[int, Row] = {}
     for kind, columns in zip(KINDS, batch.parts, strict=True):
-        for number, *cells in zip(*[column.split("\n") for column in columns], strict=True):
-            values = [None if cell == NULL_CELL else cell for cell in cells]
-            rows[int(number)] = msgspec.convert(values, kind.row, strict=False)
+        if issubclass(kind.row, wanted):
+            for number, *cells in zip(*[column.split("\n") for column in columns], strict=True):
+                values = [None if cell == NULL_CELL else cell for cell in cells]
+                rows[int(number)] = msgspec.convert(values, kind.row, strict=False)
     return dict(sorted(rows.items()))
 
 
@@ -120,8 +121,9 @@ class MemorySink:
     def latest(self) -> Deferred[list[Reading]]:
         def newest() -> list[Reading]:
             found: dict[tuple[str, str], Reading] = {}
+            replaced = self._replaced()
             for number, stored in self._rows(Reading).items():
-                each = stored._replace(sensor=self._sensor_of(number, stored))
+                each = stored._replace(sensor=_sensor_of(number, stored, replaced))
                 found.pop((each.sensor, each.field), None)  # its place is that of the newest
                 found[each.sensor, each.field] = each
             return list(found.values())
@@ -223,7 +225,7 @@ class MemorySink:
         return reject(rows).addCallback(lambda _: self.batches.append(without(batch, refused)))
 
     def _rows(self, kind: type[_R]) -> dict[int, _R]:
-        found = {number: row for batch in self.batches for number, row in rows_of(batch).items()}
+        found = {number: row for batch in self.batches for number, row in rows_of(batch, kind).items()}
         return {number: row for number, row in sorted(found.items()) if isinstance(row, kind)}
 
     def _replaced(self) -> dict[int, ReplacementRecord]:
@@ -236,22 +238,24 @@ class MemorySink:
                 held = {n: other for n, other in held.items() if (other.sensor, other.successor) != pair}
         return held
 
-    def _sensor_of(self, number: int, reading: Reading) -> str:
-        for before, each in self._replaced().items():
-            if each.successor == reading.sensor and number < before and reading.at >= each.since:
-                return each.sensor
-        return reading.sensor
-
     def _selected(self, selection: Selection) -> list[StoredReading]:
+        replaced = self._replaced()
         return [
             StoredReading(number, each._replace(sensor=selection.sensor))
             for number, each in self._rows(Reading).items()
-            if selection.sensor in (each.sensor, selection.joined and self._sensor_of(number, each))
+            if selection.sensor in (each.sensor, selection.joined and _sensor_of(number, each, replaced))
             and selection.field in (None, each.field)
             and (selection.since is None or each.at >= selection.since)
             and (selection.until is None or each.at < selection.until)
             and not any(_excludes(range_, each) for range_ in selection.ranges)
         ]
+
+
+def _sensor_of(number: int, reading: Reading, replaced: Mapping[int, ReplacementRecord]) -> str:
+    for before, each in replaced.items():
+        if each.successor == reading.sensor and number < before and reading.at >= each.since:
+            return each.sensor
+    return reading.sensor
 
 
 def _excludes(range_: Range, reading: Reading) -> bool:
