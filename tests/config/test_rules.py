@@ -41,7 +41,8 @@ WRONG = [
     (WHEN + 'quiet = "x"\nalarm = true', 'rule 1: quiet: expected a duration from 0s to 31d such as "10m", got "x"'),
     (WHEN + 'command = "9"', f'rule 1: command: expected {COMMAND}, got "9"'),
     (WHEN + 'command = "9 ON X"', f'rule 1: command: expected {COMMAND}, got "9 ON X"'),
-    (WHEN + 'command = "9 L LEVEL={value}"', "rule 1: command, column 11: {value}: commands have no placeholders"),
+    (WHEN + 'command = "9 L LEVEL={value}"', "rule 1: command, column 11: {value}: a command has no placeholders"),
+    (WHEN + 'webhook = "http://x/{name}"', "rule 1: webhook.url, column 10: {name}: a URL has no placeholders"),
     (WHEN + "command = []", f"rule 1: command: expected {COMMAND}, got []"),
     (WHEN + 'mail = "a@b.c"', "rule 1: mail: there is no table [mail], which names the server"),
     (MAIL + WHEN + 'mail = "a"', f'rule 1: mail.to: expected {ADDRESS}, got "a"'),
@@ -61,6 +62,10 @@ WRONG = [
     (
         WHEN + "webhook = 'ftp://secret'",
         "rule 1: webhook.url: expected an http:// or https:// URL, got not a URL with a host and without a user",
+    ),
+    (
+        WHEN + "publish = { topic = 'a/{sensor 1 T}', payload = 'x' }",
+        "rule 1: publish.topic, column 3: {sensor 1 T}: a topic has no placeholders",
     ),
     (
         WHEN + "publish = { topic = 'a', payload = 'x' }",

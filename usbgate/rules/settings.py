@@ -73,8 +73,7 @@ class RuleCommand(Struct, frozen=True):
             ValueError: It is not one.
             Malformed: A value would not read back.
         """
-        if placeholder := _PLACEHOLDER.search(text):
-            raise LanguageError(placeholder.start() + 1, f"{placeholder[0]}: commands have no placeholders")
+        _refuse_placeholders(text, "a command")
         sensor, _, rest = text.strip().partition(" ")
         if not is_sensor_id(sensor):
             raise ValueError(f"not a sensor id: {sensor!r}")
@@ -95,6 +94,16 @@ def _one_or_more(parse: Callable[[str], Any], most: int) -> Callable[[str | list
     return parse_all
 
 
+def _refuse_placeholders(text: str, where: str) -> None:
+    if found := _PLACEHOLDER.search(text):
+        raise LanguageError(found.start() + 1, f"{found[0]}: {where} has no placeholders")
+
+
+def _parse_topic(text: str) -> str:
+    _refuse_placeholders(text, "a topic")
+    return text
+
+
 def _parse_address(text: str) -> str:
     if not _ADDRESS.fullmatch(text) or len(text) > 254:  # RFC 5321, section 4.5.3.1.3
         raise ValueError(f"not an address: {text!r}")
@@ -107,7 +116,9 @@ def parse_url(text: str) -> str:
 
     Raises:
         ValueError: It is not one.
+        LanguageError: It has a placeholder.
     """
+    _refuse_placeholders(text, "a URL")
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         raise ValueError("not a URL with a host and without a user")
@@ -147,7 +158,12 @@ Body = Annotated[
 ]
 Url = Annotated[str, Kind("an http:// or https:// URL", parse=parse_url, secret=True)]
 Topic = Annotated[
-    str, matching("a topic without + and #, and without $ at its beginning", r"[^$+#\x00][^+#\x00]{0,199}")
+    str,
+    Kind(
+        "a topic without + and #, and without $ at its beginning",
+        Annotated[str, Meta(pattern=r"^[^$+#\x00][^+#\x00]{0,199}\Z")],
+        _parse_topic,
+    ),
 ]
 Host = Annotated[str, matching("a host name or an address", _HOST)]
 Port = Annotated[int, Kind("an integer from 1 to 65535", Annotated[int, Meta(ge=1, le=65535)])]
