@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "server": "core net access gateway.interfaces",
     "web": "core net access gateway.interfaces",
     "mqtt": "core net access gateway.interfaces",
-    "rules": "core gateway.interfaces mqtt.interfaces",
+    "rules": "core net gateway.interfaces mqtt.interfaces",
     "config": "core access device.usb rules.settings rules.language rules.conditions",
     "daemon": "core",
     "simulator": "core",
@@ -64,7 +64,7 @@ LIBRARY_OWNERS = {
     "prometheus_client": "web",
     "paho": "mqtt",
     "cryptography": "access.certificates net.tls",
-    "OpenSSL": "net.tls net.tlsclient rules.actions.certificates",
+    "OpenSSL": "net.tls net.tlsclient",
     "click": "cli",
     "rich": "cli",
 }

@@ -330,7 +330,9 @@ class SecuredTests(BrokerCase):
         await self.refused(self.endpoint, "check mqtt.user, me, and its password", ca=self.ca, user="me")
         await self.refused(self.endpoint, "set mqtt.user and mqtt.password_file", ca=self.ca)
         await self.refused(by_address, "TLS: the certificate is not one of 127.0.0.1", ca=self.ca, user="me")
-        await self.refused(self.endpoint, "certificate verify failed: is it signed by a CA of mqtt.ca?", user="me")
+        await self.refused(
+            self.endpoint, "certificate verify failed: is it signed by a CA of mqtt.ca, and valid now?", user="me"
+        )
         self.assertEqual(self.server.log.count("Client usbgate-"), 0)
 
     async def refused(self, endpoint: str, trouble: str, **settings: Any) -> None:

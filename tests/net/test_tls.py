@@ -106,7 +106,9 @@ import ctypes, sys
 if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):  # PR_SET_MDWE, from Linux 6.3 on
     sys.exit("skip")
 from usbgate.net.tls import ServerContexts
+from usbgate.net.tlsclient import ClientContexts
 ServerContexts({files}).serverConnectionForTLS(None)
+ClientContexts("localhost").clientConnectionForTLS(None)
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=LIMIT)
         if done.stderr == "skip\n":

@@ -23,6 +23,7 @@ from twisted.internet.ssl import PrivateCertificate
 from twisted.mail.imap4 import LOGINCredentials, PLAINCredentials
 from twisted.mail.smtp import ESMTP, IMessage, IMessageDelivery, SMTPBadRcpt
 from twisted.protocols.basic import LineReceiver
+from twisted.protocols.policies import WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
@@ -33,6 +34,7 @@ from tests.support.folders import new_folder
 from tests.support.memory_gateway import MemoryGateway
 from tests.support.publisher import MemoryPublisher
 from tests.support.rules import at_once, rule
+from tests.support.waiting import until
 from usbgate.access.certificates import load_authority, make_authority, make_client, make_server, utc_now
 from usbgate.core.errors import Busy, Malformed, Offline, TimedOut, Unknown
 from usbgate.core.model import Priority
@@ -111,6 +113,17 @@ class MailServer(Factory):
         if user.dest.local == b"nobody":
             raise SMTPBadRcpt(user)
         return lambda: Received(self, str(user))
+
+
+def trust(test: TestCase, authority: Path) -> None:
+    """
+    Trust a CA instead of those of the system, until a test has ended.
+    """
+    before = os.environ.get("SSL_CERT_FILE")
+    os.environ["SSL_CERT_FILE"] = str(authority)
+    test.addCleanup(
+        lambda: os.environ.pop("SSL_CERT_FILE") if before is None else os.environ.update(SSL_CERT_FILE=before)
+    )
 
 
 class Scripted(LineReceiver):
@@ -197,11 +210,7 @@ class MailTests(TestCase):
         authority = make_authority(self.folder, [name], now)
         make_server(self.folder, authority, [name], now)
         self.server.context = PrivateCertificate.loadPEM((self.folder / "server.pem").read_bytes()).options()
-        before = os.environ.get("SSL_CERT_FILE")
-        os.environ["SSL_CERT_FILE"] = str(self.folder / "ca.crt")
-        self.addCleanup(
-            lambda: os.environ.pop("SSL_CERT_FILE") if before is None else os.environ.update(SSL_CERT_FILE=before)
-        )
+        trust(self, self.folder / "ca.crt")
 
     def login(self, password: str = PASSWORD) -> None:
         """
@@ -340,7 +349,10 @@ class MailTests(TestCase):
         self.certify()
         os.environ["SSL_CERT_FILE"] = os.devnull
         self.settings["tls"] = "starttls"
-        self.assertRegex(await self.send(), "^TryAgain: localhost: .*not signed by a CA that this machine trusts$")
+        self.assertRegex(
+            await self.send(),
+            "^TryAgain: localhost: .*is it signed by a CA that this machine trusts, and valid now[?]$",
+        )
 
     async def test_nameless_certificate(self) -> None:
         """
@@ -352,7 +364,7 @@ class MailTests(TestCase):
         file = make_client(self.folder, authority, "me", utc_now(time.time()))
         self.server.context = PrivateCertificate.loadPEM(file.read_bytes()).options()
         self.settings["tls"] = "starttls"
-        self.assertRegex(await self.send(), "^TryAgain: localhost: .*the certificate is not")
+        self.assertRegex(await self.send(), "^TryAgain: localhost: .*TLS: certificate verify failed")
 
     async def test_no_settings(self) -> None:
         """
@@ -529,12 +541,34 @@ class WebhookTests(TestCase):
         context = PrivateCertificate.loadPEM((folder / "server.pem").read_bytes()).options()
         mail = Factory.forProtocol(type("Mail", (Mute,), {"says": b"220 mail.example\r\n"}))
         for factory, reason in [
-            (mail, r"\[\('SSL routines', .*"),
-            (TLSMemoryBIOFactory(context, False, Site(self.hook)), "the certificate is not signed by a CA .* trusts"),
+            (mail, "TLS: wrong version number"),
+            (TLSMemoryBIOFactory(context, False, Site(self.hook)), "TLS: certificate verify failed: is it .*"),
         ]:
             self.target["url"] = f"https://localhost:{self.listen(factory)}/secret"
             self.assertRegex(await self.send(), rf"^TryAgain: localhost:\d+: {reason}$")
         self.assertEqual(self.hook.requests, [])
+
+    async def test_certificate(self) -> None:
+        """
+        A server with a certificate of its own, of a CA that is trusted, gets the request; one with that of another host
+        gets nothing.
+        """
+        folder = new_folder()
+        self.addCleanup(shutil.rmtree, folder)
+        now = utc_now(time.time())
+        authority = make_authority(folder, ["localhost", "other.example"], now)
+        trust(self, folder / "ca.crt")
+        for name, outcome, requests in [
+            ("other.example", r"TryAgain: localhost:\d+: TLS: the certificate is not one of localhost", 0),
+            ("localhost", "", 1),
+        ]:
+            make_server(folder, authority, [name], now)
+            context = PrivateCertificate.loadPEM((folder / "server.pem").read_bytes()).options()
+            connections = WrappingFactory(TLSMemoryBIOFactory(context, False, Site(self.hook)))
+            self.target["url"] = f"https://localhost:{self.listen(connections)}/secret"
+            self.assertRegex(await self.send(), f"^{outcome}$")
+            self.assertEqual(len(self.hook.requests), requests)
+            await until(lambda: not connections.protocols, "no connection")  # noqa: B023  # called in this turn
 
 
 class CommandTests(SynchronousTestCase):

@@ -27,6 +27,7 @@ from usbgate.mqtt.codec import PACKET_LIMIT, Codec, Wire
 from usbgate.mqtt.interfaces import Message, NotPermitted
 from usbgate.mqtt.outgoing import WINDOW, Outgoing, OutgoingMessage
 from usbgate.net.quickack import quick_ack
+from usbgate.net.tlserrors import spell_tls_error
 
 HANDSHAKE = 10.0  # seconds for TLS, CONNACK and SUBACK; a broker that accepts and says nothing is not waited for longer
 
@@ -407,8 +408,4 @@ def spell_error(failure: Failure) -> str:
     Return why a connection failed, as one line.
     """
     error: Any = failure.value
-    if type(error).__module__.startswith("OpenSSL"):  # a list of tuples of the library, the function and the reason
-        reasons = [each[-1] for each in error.args[0]] if error.args and isinstance(error.args[0], list) else []
-        hint = ": is it signed by a CA of mqtt.ca?" if "certificate verify failed" in reasons else ""
-        return f"TLS: {', '.join(reasons) or 'failed'}{hint}"
-    return str(error) or failure.getErrorMessage()
+    return spell_tls_error(error, "a CA of mqtt.ca") or str(error) or failure.getErrorMessage()

@@ -1,23 +1,27 @@
 """
-TLS for client endpoints: `tls:HOST:PORT`, with the server's certificate checked.
+TLS to servers, whose certificates are checked.
 
-It needs pyOpenSSL, so import it only for an endpoint that begins with `tls:`.
+It needs pyOpenSSL, so import it only for TLS.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL
-from service_identity.exceptions import VerificationError
+from service_identity.exceptions import CertificateError, VerificationError
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
+from twisted.internet.interfaces import IHandshakeListener, IOpenSSLClientConnectionCreator, IStreamClientEndpoint
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from usbgate.net.tls import TlsError
+from usbgate.net.tlserrors import TlsFailed
 
 
 def tls_client_endpoint(reactor: Any, host: str, port: int, ca: Path | None) -> IStreamClientEndpoint:
@@ -34,7 +38,7 @@ def tls_client_endpoint(reactor: Any, host: str, port: int, ca: Path | None) -> 
     Raises:
         TlsError: The file can't be used.
     """
-    endpoint: IStreamClientEndpoint = wrapClientTLS(_Contexts(host, ca), HostnameEndpoint(reactor, host, port))
+    endpoint: IStreamClientEndpoint = wrapClientTLS(ClientContexts(host, ca), HostnameEndpoint(reactor, host, port))
     return endpoint
 
 
@@ -51,7 +55,7 @@ def wrong_host(transport: Any, host: str) -> str | None:
             verify_ip_address(transport.getHandle(), host)
         else:
             verify_hostname(transport.getHandle(), host)
-    except VerificationError:
+    except (CertificateError, VerificationError):
         return f"TLS: the certificate is not one of {host}"
     return None
 
@@ -64,11 +68,51 @@ def _is_address(host: str) -> bool:
     return True
 
 
-@implementer(IOpenSSLClientConnectionCreator)
-class _Contexts:
-    # Not Twisted's `optionsForClientTLS`: see `ServerContexts`.
+@implementer(IStreamClientEndpoint)
+class CheckedEndpoint:
+    """
+    TLS over another endpoint: nothing is sent before it is known that the certificate is the server's. A connection
+    whose certificate is another one fails with `TlsFailed`.
+    """
 
-    def __init__(self, host: str, ca: Path | None) -> None:
+    def __init__(self, endpoint: IStreamClientEndpoint, host: str) -> None:
+        """
+        Args:
+            endpoint: The other one.
+            host: The server's name or address.
+        """
+        self._endpoint: Any = wrapClientTLS(ClientContexts(host), endpoint)
+        self._host = host
+
+    def connect(self, protocolFactory: Any) -> Any:
+        checking: Any = WrappingFactory(protocolFactory)
+        checking.noisy = False
+        checking.protocol = partial(_Checking, self._host)
+        return self._endpoint.connect(checking).addCallback(lambda wrapper: wrapper.wrappedProtocol)
+
+
+@implementer(IHandshakeListener)
+class _Checking(ProtocolWrapper):
+    def __init__(self, host: str, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._host = host
+
+    def handshakeCompleted(self) -> None:
+        transport: Any = self.transport
+        wrong = wrong_host(transport, self._host)
+        if wrong is not None:
+            transport.failVerification(Failure(TlsFailed(wrong)))
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class ClientContexts:
+    """
+    OpenSSL's settings of connections to one server, which must have a certificate of a CA (see `tls_client_endpoint`).
+
+    Not Twisted's `optionsForClientTLS`, nor a callback that checks the host: see `ServerContexts`.
+    """
+
+    def __init__(self, host: str, ca: Path | None = None) -> None:
         self._host = host
         self._context = context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IHandshakeListener
 from twisted.internet.protocol import connectionDone
 from twisted.mail.smtp import (
     SUCCESS,
@@ -24,8 +24,10 @@ from twisted.mail.smtp import (
     TLSRequiredError,
 )
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from usbgate.core.extras import TLS, install_command
+from usbgate.net.tlserrors import TlsFailed, spell_tls_error
 from usbgate.rules.actions.interfaces import ActionFailed, TryAgain
 from usbgate.rules.settings import MailSettings
 
@@ -35,6 +37,7 @@ GOODBYE = 2.0  # seconds for the server to close the connection
 PORTS: Mapping[str, int] = {"starttls": 587, "implicit": 465, "none": 25}
 
 
+@implementer(IHandshakeListener)
 class _Sender(ESMTPSender):
     """
     Reports a lost connection, which a connector would do for it (endpoints have none), the server's own reply to the
@@ -50,7 +53,21 @@ class _Sender(ESMTPSender):
     def esmtpAUTHRequired(self, code: int = -1, resp: bytes = b"") -> None:
         self.sendError(AUTHRequiredError(-1, b"it offers no login that is known"))
 
+    def handshakeCompleted(self) -> None:
+        """
+        Send nothing to another server than the one that was meant.
+        """
+        from usbgate.net.tlsclient import wrong_host
+
+        wrong = wrong_host(self.transport, self.factory.server)
+        if wrong is not None:
+            self.factory.not_connected(Failure(TlsFailed(wrong)))
+            self.factory.abandon()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        error: Any = reason.value
+        if (text := spell_tls_error(error, "a CA that this machine trusts")) is not None:
+            reason = Failure(TlsFailed(text))
         super().connectionLost(reason)
         self.factory.clientConnectionLost(None, reason)
         self.factory.ended.callback(None)
@@ -61,8 +78,9 @@ class _SenderFactory(ESMTPSenderFactory):
     noisy = False
     sender: _Sender | None = None
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
+    def __init__(self, server: str, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
+        self.server = server
         self.ended: Deferred[None] = Deferred()
 
     def buildProtocol(self, addr: IAddress | None) -> _Sender:
@@ -119,6 +137,7 @@ async def send(
     context: Any = _verified(mail.server) if mail.tls != "none" else None
     sent: Deferred[tuple[int, list[tuple[bytes, int, bytes]]]] = Deferred()
     factory = _SenderFactory(
+        mail.server,
         (mail.user or "").encode(),
         password,
         mail.from_,
@@ -158,9 +177,9 @@ async def send(
 
 
 def _verified(server: str) -> Any:
-    # Checks that the certificate is one of this server.
+    # The certificate must be of a CA that is trusted; `handshakeCompleted` checks whose it is.
     try:
-        from usbgate.rules.actions.certificates import CheckedTls
+        from usbgate.net.tlsclient import ClientContexts
     except ImportError:
         raise TryAgain(f"TLS is not installed: {install_command(TLS)}") from None
-    return CheckedTls(server)
+    return ClientContexts(server)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.python.failure import Failure
@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from usbgate import __version__
 from usbgate.core.extras import TLS, install_command
+from usbgate.net.tlserrors import spell_tls_error
 from usbgate.rules.actions.interfaces import ActionFailed, IAction, TryAgain
 from usbgate.rules.outbox import WaitingAction
 from usbgate.rules.settings import RuleSettings, WebhookTarget, parse_url, read_secret
@@ -56,10 +57,10 @@ class _Endpoints:
         endpoint: IStreamClientEndpoint = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=TIMEOUT)
         if uri.scheme == b"https":
             try:
-                from usbgate.rules.actions.certificates import CheckedTls
+                from usbgate.net.tlsclient import CheckedEndpoint
             except ImportError:
                 raise TryAgain(f"TLS is not installed: {install_command(TLS)}") from None
-            endpoint = wrapClientTLS(CheckedTls(uri.host.decode()), endpoint)
+            endpoint = CheckedEndpoint(endpoint, uri.host.decode())
         return _Quiet(endpoint)
 
 
@@ -159,4 +160,5 @@ def _causes(error: Exception) -> Iterator[Exception]:
 
 
 def _reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    tls = spell_tls_error(error, "a CA that this machine trusts")
+    return tls or getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
