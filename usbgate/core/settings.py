@@ -177,3 +177,6 @@ class SensorSettings(Struct, frozen=True, kw_only=True):
     commands: Buttons = ()
     fields: dict[str, FieldSettings] = {}
     controls: dict[str, ControlSettings] = {}
+
+
+UNCONFIGURED = SensorSettings()  # of sensors that are not configured

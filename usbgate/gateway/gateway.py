@@ -38,7 +38,7 @@ from usbgate.core.model import (
 from usbgate.core.recorder import Recorder
 from usbgate.core.replacements import Replacement
 from usbgate.core.rules import Rules
-from usbgate.core.settings import FieldSettings, SensorSettings
+from usbgate.core.settings import UNCONFIGURED, FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
 from usbgate.device.interfaces import IDeviceLink
 from usbgate.gateway.events import Events
@@ -249,8 +249,8 @@ class Gateway(Service):
                 raise Malformed("line too long", "with the fields that usbgate adds for the device")
             if full and holder.askers:
                 raise Busy
-            settings = self._sensor_settings.get(request.question.sensor)
-            timeout = time_limit(request, None if settings is None else settings.timeout)
+            settings = self._sensor_settings.get(request.question.sensor, UNCONFIGURED)
+            timeout = time_limit(request, settings.timeout)
             if request.when_heard:
                 self._held.add(asker, now + timeout)
         except RequestError as error:

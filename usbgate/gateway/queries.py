@@ -28,7 +28,7 @@ from usbgate.core.model import (
 )
 from usbgate.core.recorder import Recorder
 from usbgate.core.replacements import Offer, Replacement, offers
-from usbgate.core.settings import FieldSettings, SensorSettings
+from usbgate.core.settings import UNCONFIGURED, FieldSettings, SensorSettings
 from usbgate.core.status import BrokerStatus, JournalStatus, Status, StoreStatus, Totals
 from usbgate.gateway.held import HeldRequests
 from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, IQueries, MalformedLine, RuleSummary, SensorSummary
@@ -39,7 +39,6 @@ from usbgate.store.interfaces import IStore, SinkUnavailable
 
 _T = TypeVar("_T")
 
-_UNCONFIGURED = SensorSettings()
 _UNCONFIGURED_FIELD = FieldSettings()
 
 
@@ -141,7 +140,7 @@ class Queries:
         return self._sensor_settings
 
     def field_settings(self, reading: Reading) -> FieldSettings:
-        fields = self._sensor_settings.get(reading.sensor, _UNCONFIGURED).fields
+        fields = self._sensor_settings.get(reading.sensor, UNCONFIGURED).fields
         configured = fields.get(reading.field, _UNCONFIGURED_FIELD)
         route = self._routing.routes.get(reading.device)
         known = None if route is None else route.fields.get(reading.field)
@@ -160,7 +159,7 @@ class Queries:
         found = []
         for offer in offers(
             known,
-            lambda sensor: settings.get(sensor, _UNCONFIGURED).stale,
+            lambda sensor: settings.get(sensor, UNCONFIGURED).stale,
             settings,
             taken,
             self._clock.wall(),

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from usbgate.core.fieldline import parse_value
 from usbgate.core.model import Event, ReportEvent
-from usbgate.core.settings import SensorSettings
+from usbgate.core.settings import UNCONFIGURED, SensorSettings
 from usbgate.gateway.interfaces import IGateway
 from usbgate.mqtt.announced import NOTHING, Announced, AnnouncedComponent, read_message
 from usbgate.mqtt.discovery import Discovery, Payload, removed
@@ -37,8 +37,6 @@ DEVICES_A_TURN = 500  # that are queued
 # The messages of earlier runs, which any client of the broker can make up.
 DEVICES_LIMIT = 20_000
 BYTES_LIMIT = 64 << 20  # of all together, since connected
-
-_UNCONFIGURED = SensorSettings()
 
 
 class _Shown(NamedTuple):
@@ -270,7 +268,7 @@ class Announcer:
         if known is None and settings is None:
             # One of an earlier run, which may report again; or one of this run, which was forgotten.
             return {} if sensor in self._shown else None
-        settings = settings or _UNCONFIGURED
+        settings = settings or UNCONFIGURED
         device = known.device if known is not None else self._only_device(settings)
         if device is None:
             return None

@@ -21,7 +21,7 @@ from usbgate.core.jsonmessages import request_of
 from usbgate.core.loglimit import LogLimit
 from usbgate.core.messages import time_limit
 from usbgate.core.model import Request
-from usbgate.core.settings import SensorSettings
+from usbgate.core.settings import UNCONFIGURED
 from usbgate.gateway.interfaces import IGateway
 from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message
 from usbgate.mqtt.messages import MqttAsk, MqttFailure, answer_message, failure_of, read_ask
@@ -40,8 +40,6 @@ REFUSALS_PER_SECOND = 10.0
 REPLY_TOPIC_LIMIT = 200
 
 _WHO = "mqtt"  # as whom the clients of the broker ask: it says nothing of them
-
-_UNCONFIGURED = SensorSettings()
 
 
 def is_reply_topic(topic: str, closed: Sequence[str]) -> bool:
@@ -190,7 +188,7 @@ class Asking:
         left = message.expires - self._reactor.seconds()
         if left <= 0:
             raise Busy("the message had expired")
-        configured = self._gateway.queries.sensor_settings().get(request.question.sensor, _UNCONFIGURED).timeout
+        configured = self._gateway.queries.sensor_settings().get(request.question.sensor, UNCONFIGURED).timeout
         return request._replace(timeout=min(left, time_limit(request, configured)))
 
     def _count_refusal(self, error: RequestError) -> None:

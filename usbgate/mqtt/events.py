@@ -13,13 +13,11 @@ from zope.interface import implementer
 from usbgate.core.fieldline import format_time
 from usbgate.core.jsonmessages import alarm_json
 from usbgate.core.model import AlarmEvent, Event
-from usbgate.core.settings import SensorSettings
+from usbgate.core.settings import UNCONFIGURED
 from usbgate.gateway.interfaces import IGateway
 from usbgate.mqtt.interfaces import IMqttPart, IPublisher
 from usbgate.mqtt.messages import COMMAND_FAILED, EVENT_TYPES, MqttAlarmEvent, MqttFailure, MqttFailureEvent
 from usbgate.mqtt.topics import Topics
-
-_UNCONFIGURED = SensorSettings()
 
 
 @implementer(IMqttPart)
@@ -66,7 +64,7 @@ class EventTopics:
         self._publish(event, sensor, None if sensor is None else self._device_of(sensor))
 
     def _device_of(self, sensor: str) -> str | None:
-        settings = self._gateway.queries.sensor_settings().get(sensor, _UNCONFIGURED)
+        settings = self._gateway.queries.sensor_settings().get(sensor, UNCONFIGURED)
         if settings.device is not None:
             return settings.device
         known = self._gateway.queries.sensor(sensor)

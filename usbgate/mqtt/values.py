@@ -21,7 +21,7 @@ from usbgate.core.fieldline import format_number, format_time
 from usbgate.core.model import DeviceEvent, Event, Reading, ReportEvent
 from usbgate.core.reporters import FIELDS_OF_SENSOR
 from usbgate.core.sensors import SENSORS_REMEMBERED
-from usbgate.core.settings import SensorSettings
+from usbgate.core.settings import UNCONFIGURED, SensorSettings
 from usbgate.gateway.interfaces import IGateway, SensorSummary
 from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message
 from usbgate.mqtt.lonezeros import LoneZeros
@@ -50,8 +50,6 @@ NEW_SENSORS = 2 * SENSORS_REMEMBERED
 
 # Of all sensors, so many are published between two looks at what is new.
 SWEPT = 100
-
-_UNCONFIGURED = SensorSettings()
 
 _Place = tuple[str, str | None]  # a device, and the successor of a sensor that was replaced
 
@@ -221,7 +219,7 @@ class Values:
             fields = known.fields
         elif device != known.device:
             return  # any message would be a sign of life of what the device that is asked has reported
-        settings = queries.sensor_settings().get(sensor, _UNCONFIGURED)
+        settings = queries.sensor_settings().get(sensor, UNCONFIGURED)
         now = self._wall()
         alive: list[Reading] = []
         for reading in queries.last(sensor, None):

@@ -11,14 +11,12 @@ from typing import Any
 
 from usbgate.core.fieldline import format_number, format_time
 from usbgate.core.model import Reading
-from usbgate.core.settings import SensorSettings
+from usbgate.core.settings import UNCONFIGURED, SensorSettings
 from usbgate.rules.conditions import Comparison, DeviceState, KnownReading, SensorField, Staleness
 from usbgate.rules.outbox import WaitingAction
 from usbgate.rules.ruleset import Firing
 from usbgate.rules.settings import MailTarget, PublishTarget, RuleSettings, WebhookTarget
 from usbgate.rules.texts import JsonTemplate, Placeholder, Template, Values
-
-_UNCONFIGURED = SensorSettings()
 
 
 def spell(reading: KnownReading | None) -> str:
@@ -95,7 +93,7 @@ def actions_of(
 def _values(firing: Firing, gateway: str, sensors: Mapping[str, SensorSettings]) -> Values:
     rule, moment, readings = firing
     subject = subject_of(rule)
-    about = sensors.get(subject.sensor, _UNCONFIGURED)
+    about = sensors.get(subject.sensor, UNCONFIGURED)
     local = moment.local or datetime.fromtimestamp(moment.wall / 1000)
     named = {
         "rule": rule.name,
@@ -128,7 +126,7 @@ def _mail(
     text = (mail.text or _TEXT).fill(values)
     if mail.text is None:
         for name, reading in readings.items():
-            shown = sensors.get(name.sensor, _UNCONFIGURED).name
+            shown = sensors.get(name.sensor, UNCONFIGURED).name
             text += f"\nsensor {name.sensor}{f' ({shown})' if shown else ''} {name.field}: {spell(reading)}"
     return {"to": mail.to, "subject": (mail.subject or _SUBJECT).fill(values), "text": text}
 

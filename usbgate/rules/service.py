@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from usbgate.core.clock import IClock
 from usbgate.core.model import DeviceEvent, Event, ReportEvent
-from usbgate.core.settings import SensorSettings
+from usbgate.core.settings import UNCONFIGURED
 from usbgate.gateway.interfaces import IGateway, RuleSummary
 from usbgate.rules.actions.interfaces import IAction
 from usbgate.rules.conditions import KnownReading, Moment, SensorField
@@ -32,8 +32,6 @@ TURN_TIME = 0.005  # seconds for reports in a reactor turn; one takes 4 µs for 
 EVENTS_LIMIT = 2_000  # that wait: a turn takes longer then; while rules cannot be looked at yet, the oldest are dropped
 STOP_TIME = 3.0  # seconds that the disk has for the last writes
 STATE_INTERVAL = 10.0  # seconds between writes of what only arms rules again: a trembling value costs an SD card little
-
-_UNCONFIGURED = SensorSettings()
 
 
 class RuleService(Service):
@@ -298,7 +296,7 @@ class RuleService(Service):
         return next((rule for rule in self._configured if rule.name == name), None)
 
     def _stale(self, sensor: str) -> float:
-        return self._gateway.queries.sensor_settings().get(sensor, _UNCONFIGURED).stale
+        return self._gateway.queries.sensor_settings().get(sensor, UNCONFIGURED).stale
 
     def _moment(self) -> Moment:
         trusted, wall = self._clock.trusted(), self._clock.wall()

@@ -10,7 +10,7 @@ from usbgate.core.fieldline import format_number, format_time, plain_text
 from usbgate.core.messages import alarm_fields, spell_arguments
 from usbgate.core.model import Reading, StoredAlarm, StoredRequest
 from usbgate.core.replacements import Offer, Replacement
-from usbgate.core.settings import SensorSettings
+from usbgate.core.settings import UNCONFIGURED, SensorSettings
 from usbgate.gateway.interfaces import (
     DeviceSummary,
     HeldRequest,
@@ -19,8 +19,6 @@ from usbgate.gateway.interfaces import (
     RuleSummary,
     SensorSummary,
 )
-
-_UNCONFIGURED = SensorSettings()
 
 
 def reading_fields(reading: Reading) -> Mapping[str, str]:
@@ -47,7 +45,7 @@ def sensor_fields(queries: IQueries) -> Iterator[Mapping[str, str]]:
         yield _sensor_fields(queries, sensor, queries.sensor(sensor), settings)
     for known in queries.sensors():
         if known.sensor not in configured:
-            yield _sensor_fields(queries, known.sensor, known, _UNCONFIGURED)
+            yield _sensor_fields(queries, known.sensor, known, UNCONFIGURED)
 
 
 def _sensor_fields(

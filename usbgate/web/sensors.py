@@ -10,11 +10,9 @@ import msgspec
 
 from usbgate.core.fieldline import format_time
 from usbgate.core.model import Button, Reading
-from usbgate.core.settings import FieldSettings, SensorSettings
+from usbgate.core.settings import UNCONFIGURED, FieldSettings, SensorSettings
 from usbgate.gateway.interfaces import IQueries, SensorSummary
 from usbgate.web.schema import ApiCommand, ApiField, ApiSensor, ApiTexts
-
-_UNCONFIGURED = SensorSettings()
 
 
 def sensors_pieces(queries: IQueries, now: int, raw: bool) -> Iterator[bytes]:
@@ -54,7 +52,7 @@ def sensors_json(queries: IQueries, now: int, only: str | None = None, raw: bool
         yield _sensor_json(
             sensor,
             known,
-            configured.get(sensor, _UNCONFIGURED),
+            configured.get(sensor, UNCONFIGURED),
             () if known is None else [each for each in queries.last(sensor, None, raw) if each.device == known.device],
             queries.field_settings,
             states,
