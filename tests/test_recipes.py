@@ -18,12 +18,12 @@ from tests.support.memory_gateway import MemoryGateway, PeerTransport
 from tests.support.running import ROOT
 from tests.support.turnclock import TurnClock
 from usbgate.config.fields import KNOWN_KEYS, decode_fields
-from usbgate.core.alarms import Uncompared
 from usbgate.core.calibration import Implausible
 from usbgate.core.counts import LinkCounts
 from usbgate.core.messages import event_line
 from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Event, ReportEvent, StoreEvent
 from usbgate.core.status import BrokerStatus, JournalStatus, Status, StoreStatus
+from usbgate.core.uncompared import Uncompared
 from usbgate.device import dialects
 from usbgate.device.finddialect import make_dialect
 from usbgate.device.interfaces import IDialect

@@ -9,10 +9,11 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from usbgate.core.alarms import UNCOMPARED_LIMIT, Alarms, Change, Uncompared
+from usbgate.core.alarms import Alarms, Change
 from usbgate.core.condition import Condition
 from usbgate.core.errors import Malformed, Unknown
 from usbgate.core.model import Alarm, AlarmRecord, Reading
+from usbgate.core.uncompared import UNCOMPARED_LIMIT, Uncompared
 from usbgate.testing import reading
 
 
@@ -345,37 +346,38 @@ class UncomparedTests(SynchronousTestCase):
         It is shown from the 20th reading in a row on, until one can be compared.
         """
         self.evaluate("nan", UNCOMPARED_LIMIT - 1)
-        self.assertEqual(self.alarms.uncompared(), [])
+        self.assertEqual(self.alarms.uncompared.shown(), [])
         self.evaluate("err")
         shown = Uncompared("leonardo", "20", "TEMP", "> 60", UNCOMPARED_LIMIT, "err")
-        self.assertEqual(self.alarms.uncompared(), [shown])
+        self.assertEqual(self.alarms.uncompared.shown(), [shown])
         self.evaluate("nan")
-        self.assertEqual(self.alarms.uncompared(), [shown._replace(readings=UNCOMPARED_LIMIT + 1, text="nan")])
+        self.assertEqual(self.alarms.uncompared.shown(), [shown._replace(readings=UNCOMPARED_LIMIT + 1, text="nan")])
         self.evaluate(5.0)
-        self.assertEqual(self.alarms.uncompared(), [])
+        self.assertEqual(self.alarms.uncompared.shown(), [])
         self.evaluate("nan", UNCOMPARED_LIMIT - 1)
         self.evaluate(5.0)
         self.evaluate("nan", UNCOMPARED_LIMIT - 1)
-        self.assertEqual(self.alarms.uncompared(), [])
+        self.assertEqual(self.alarms.uncompared.shown(), [])
 
     def test_logged_once(self) -> None:
         """
         It is to be logged once, however often it comes and goes; each field and each device on its own.
         """
         self.evaluate("nan", UNCOMPARED_LIMIT - 1)
-        self.assertEqual(self.alarms.take_unlogged(), [])
+        self.assertEqual(self.alarms.uncompared.take_unlogged(), [])
         self.evaluate("nan", 5)
-        logged = self.alarms.take_unlogged()
+        logged = self.alarms.uncompared.take_unlogged()
         self.assertEqual(logged, [Uncompared("leonardo", "20", "TEMP", "> 60", UNCOMPARED_LIMIT, "nan")])
         for _ in range(3):
             self.evaluate("nan", UNCOMPARED_LIMIT + 5)
             self.evaluate(5.0)
-            self.assertEqual(self.alarms.take_unlogged(), [])
+            self.assertEqual(self.alarms.uncompared.take_unlogged(), [])
         self.evaluate("nan", UNCOMPARED_LIMIT, device="uno")
         self.evaluate("?", UNCOMPARED_LIMIT, sensor="2", field="SMOKE")
         self.evaluate("?", UNCOMPARED_LIMIT, field="HUM")
         self.assertEqual(
-            [(each.device, each.sensor) for each in self.alarms.take_unlogged()], [("uno", "20"), ("leonardo", "2")]
+            [(each.device, each.sensor) for each in self.alarms.uncompared.take_unlogged()],
+            [("uno", "20"), ("leonardo", "2")],
         )
 
 

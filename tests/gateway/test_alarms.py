@@ -10,12 +10,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.support.gateway import WALL, GatewayCase
-from usbgate.core.alarms import UNCOMPARED_LIMIT, Uncompared
 from usbgate.core.condition import Condition
 from usbgate.core.errors import Malformed, Stopped, Unknown
 from usbgate.core.model import Alarm, AlarmEvent, AlarmRecord, Event
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
+from usbgate.core.uncompared import UNCOMPARED_LIMIT, Uncompared
 from usbgate.gateway.gateway import Gateway
 
 

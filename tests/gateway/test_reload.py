@@ -7,11 +7,11 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from tests.support.gateway import WALL, GatewayCase, MemoryLink
-from usbgate.core.alarms import UNCOMPARED_LIMIT
 from usbgate.core.condition import Condition
 from usbgate.core.model import AlarmEvent, AlarmRecord, Event
 from usbgate.core.rules import Rules
 from usbgate.core.settings import FieldSettings, SensorSettings
+from usbgate.core.uncompared import UNCOMPARED_LIMIT
 from usbgate.testing import reading
 
 

@@ -14,7 +14,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.access import OPEN, authority
 from tests.support.memory_gateway import AT_TEXT, MemoryGateway, PeerTransport
-from usbgate.core.alarms import Uncompared
 from usbgate.core.calibration import Implausible
 from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import Busy, Failed, Offline, TimedOut
@@ -23,6 +22,7 @@ from usbgate.core.model import Action, Alarm, DeviceWarning, RequestRecord, Stor
 from usbgate.core.replacements import Offer
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import JournalStatus, StoreStatus
+from usbgate.core.uncompared import Uncompared
 from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, Lease, MalformedLine, RuleSummary, SensorSummary
 from usbgate.server.commands import WORDS
 from usbgate.server.factory import ClientFactory

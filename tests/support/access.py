@@ -16,10 +16,10 @@ from usbgate.access.failures import Failures
 from usbgate.access.roles import Role
 from usbgate.access.sessions import Sessions
 from usbgate.access.tokens import Token, TokenFile, digest
-from usbgate.core.alarms import Uncompared
 from usbgate.core.calibration import Implausible
 from usbgate.core.model import Alarm, AlarmEvent, DeviceEvent, Event, Question, Reading, StoreEvent
 from usbgate.core.settings import SensorSettings
+from usbgate.core.uncompared import Uncompared
 from usbgate.gateway.interfaces import HeldRequest, SensorSummary
 from usbgate.testing import AT, request
 

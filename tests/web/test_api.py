@@ -12,7 +12,6 @@ from twisted.internet.defer import Deferred
 from tests.support.memory_gateway import AT_TEXT
 from tests.support.waiting import until
 from tests.support.web import JSON, Reply, WebTestCase
-from usbgate.core.alarms import Uncompared
 from usbgate.core.calibration import Implausible
 from usbgate.core.condition import Condition
 from usbgate.core.counts import LinkCounts
@@ -46,6 +45,7 @@ from usbgate.core.model import (
 from usbgate.core.replacements import Offer
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.core.status import BrokerStatus, JournalStatus, StoreStatus
+from usbgate.core.uncompared import Uncompared
 from usbgate.gateway.interfaces import DeviceSummary, HeldRequest, RuleSummary, SensorSummary
 from usbgate.testing import AT, reading, request
 

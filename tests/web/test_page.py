@@ -18,8 +18,8 @@ from tests.support import postgresql
 from tests.support.home import Home, flat
 from tests.support.page import MISSING, PageCase, faults
 from tests.support.waiting import LIMIT
-from usbgate.core.alarms import UNCOMPARED_LIMIT
 from usbgate.core.fieldkinds import FIELD_KINDS
+from usbgate.core.uncompared import UNCOMPARED_LIMIT
 
 if MISSING is None:
     from playwright.sync_api import Page, Route, ViewportSize, expect

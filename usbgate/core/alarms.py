@@ -18,35 +18,14 @@ from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import Unknown
 from usbgate.core.fieldline import check_value
 from usbgate.core.model import Alarm, AlarmRecord, Reading
+from usbgate.core.uncompared import UncomparedFields
 
 CLOSED_REMEMBERED = 1_024  # ids of closed alarms: far more than can close until the rows that close them are stored
-UNCOMPARED_LIMIT = 20  # readings in a row after which a condition that they cannot be compared with is shown
 
 # A device, a sensor and a field. Of the alarm of a rule, its condition is in place of the device.
 Key = tuple[str, str, str]
 
 RULE = "rule "  # how the conditions of rules' alarms begin
-
-
-class Uncompared(NamedTuple):
-    """
-    A condition with which the newest readings of a field could not be compared.
-
-    Attributes:
-        device: The device that sent them.
-        sensor: The sensor.
-        field: The field.
-        condition: The condition.
-        readings: How many in a row.
-        text: The last one.
-    """
-
-    device: str
-    sensor: str
-    field: str
-    condition: str
-    readings: int
-    text: str | None
 
 
 class Change(NamedTuple):
@@ -70,6 +49,7 @@ class Alarms:
         conditions: By sensor and field; if there are none, no reading needs to be evaluated.
         devices: The configured devices; the alarms of any other end when they are acknowledged.
         rules: The rules that raise alarms, by condition: whether their alarms are active; None if it is not known.
+        uncompared: The conditions with which readings could not be compared.
     """
 
     def __init__(self, conditions: Mapping[tuple[str, str], Condition], new_id: Callable[[], str]) -> None:
@@ -81,11 +61,9 @@ class Alarms:
         self.conditions = conditions
         self.devices: set[str] = set()
         self.rules: dict[str, bool | None] = {}
+        self.uncompared = UncomparedFields()
         self._new_id = new_id
         self._open: dict[Key, Alarm] = {}
-        self._uncompared: dict[Key, Uncompared] = {}  # as many as devices times conditions at most
-        self._logged: set[Key] = set()
-        self._unlogged: list[Uncompared] = []
         self._restored: set[str] = set()  # ids
         self._closed: BoundedDict[str, None] = BoundedDict(CLOSED_REMEMBERED)  # ids; may still be open in the database
 
@@ -116,10 +94,10 @@ class Alarms:
             key = (reading.device, reading.sensor, reading.field)
             holds = condition.holds(reading)
             if holds is None:
-                self._count_uncompared(key, condition, reading)
+                self.uncompared.count(condition, reading)
                 continue
-            if self._uncompared:
-                self._uncompared.pop(key, None)
+            if self.uncompared.counted:
+                self.uncompared.forget(key)
             alarm = self._open.get(key)
             if holds != (alarm is not None and alarm.ended is None):
                 changes.append(self._toggle(alarm, str(condition), reading))
@@ -176,19 +154,6 @@ class Alarms:
         self._keep(alarm)
         return _change(alarm, reading.at, reading.clock, "ended" if active else "raised", reading)
 
-    def uncompared(self) -> list[Uncompared]:
-        """
-        List the conditions with which the last `UNCOMPARED_LIMIT` readings or more could not be compared.
-        """
-        return [each for each in self._uncompared.values() if each.readings >= UNCOMPARED_LIMIT]
-
-    def take_unlogged(self) -> list[Uncompared]:
-        """
-        Return what became one of `uncompared` since the last call, to be logged; each field of a device once.
-        """
-        unlogged, self._unlogged = self._unlogged, []
-        return unlogged
-
     def configure(self, conditions: Mapping[tuple[str, str], Condition], at: int, clock: bool) -> list[Change]:
         """
         Compare with other conditions from the next reading on. Active alarms that have no condition any more end.
@@ -202,10 +167,7 @@ class Alarms:
             The changes, to be stored and published.
         """
         before, self.conditions = self.conditions, conditions
-        for key in [*self._uncompared, *self._logged]:
-            if before.get(key[1:]) != conditions.get(key[1:]):
-                self._uncompared.pop(key, None)
-                self._logged.discard(key)
+        self.uncompared.restart({key for key in before if before[key] != conditions.get(key)})
         return self._end_abandoned(at, clock)
 
     def _end_abandoned(self, at: int, clock: bool) -> list[Change]:
@@ -298,14 +260,6 @@ class Alarms:
             changes.append(_change(alarm, at, clock, "acknowledged"))
         self._keep(alarm)
         return changes
-
-    def _count_uncompared(self, key: Key, condition: Condition, reading: Reading) -> None:
-        before = self._uncompared.get(key)
-        count = 1 if before is None else before.readings + 1
-        self._uncompared[key] = now = Uncompared(*key, str(condition), count, reading.text)
-        if count == UNCOMPARED_LIMIT and key not in self._logged:
-            self._logged.add(key)
-            self._unlogged.append(now)
 
     def _is_abandoned(self, alarm: Alarm) -> bool:
         # Whether no reading and no acknowledgement would ever end a stored alarm that is not here. If it is known

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from usbgate.core.alarms import Alarms, Change, Uncompared
+from usbgate.core.alarms import Alarms, Change
 from usbgate.core.calibration import Calibrations
 from usbgate.core.clockmarks import ClockWatch, Stamp
 from usbgate.core.condition import Condition
@@ -38,6 +38,7 @@ from usbgate.core.model import (
 from usbgate.core.onchange import OnChangeFilter
 from usbgate.core.sensors import RESTORED_AT_ONCE, KnownSensors, OwnerChange
 from usbgate.core.settings import SensorSettings
+from usbgate.core.uncompared import Uncompared
 
 CONTESTED_REMEMBERED = 1000  # sensors for which the two-devices warning was already given
 
@@ -231,7 +232,7 @@ class Recorder:
                 changes += self.alarms.evaluate(shown)
             readings += fresh if on_change is None else on_change.keep(fresh, now)
         runs: Sequence[Sequence[Row]] = (readings, requests, [change.record for change in changes])
-        notices += self.alarms.take_unlogged()
+        notices += self.alarms.uncompared.take_unlogged()
         if self.sensors.changes:
             owner_changes, owners = self._take_owners(stamp)
             notices += owner_changes

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from usbgate.core.alarms import Uncompared
 from usbgate.core.calibration import Implausible
+from usbgate.core.uncompared import Uncompared
 
 
 @dataclass(frozen=True, slots=True)

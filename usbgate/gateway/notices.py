@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 from twisted.logger import Logger, LogLevel
 
-from usbgate.core.alarms import Uncompared
 from usbgate.core.fieldunits import UnitChange
 from usbgate.core.recorder import Contested, Notice
 from usbgate.core.sensors import OwnerChange
+from usbgate.core.uncompared import Uncompared
 
 _LINES = {
     OwnerChange: (

@@ -212,7 +212,7 @@ class Queries:
             store=store,
             journal=journal,
             unsure={route.link.name: unsure for route in routes if (unsure := route.pending.unsure)},
-            uncompared=self._recorder.alarms.uncompared(),
+            uncompared=self._recorder.alarms.uncompared.shown(),
             broker=self.broker_status(),
             implausible=self._calibrations.implausible(),
         )
