@@ -244,7 +244,7 @@ class Gateway(Service):
             route, asker.known = self._routing.find(request)
             if self._recorder.sensors.changes:
                 self._take_changes((), self.stamp())
-            sent = route.wire.request(request) if route.wire.swaps else request
+            sent = route.swapped.request(request) if route.swapped.swaps else request
             if len(sent.line) > route.room:
                 raise Malformed("line too long", "with the fields that usbgate adds for the device")
             if full and holder.askers:
@@ -360,7 +360,7 @@ class Gateway(Service):
             ended = self._replies.admit(ended, device, now)
         for sensor in moves.unanswered:
             self._recorder.sensors.left_unanswered(sensor, device)
-        if moves.send and not (route.wire if route.wire.swaps else route.link).send(moves.send):
+        if moves.send and not (route.swapped if route.swapped.swaps else route.link).send(moves.send):
             route.pending.blocked = True
         if ended:
             self._replies.deliver(ended)

@@ -53,10 +53,10 @@ class LinkListener:
         self._gateway.act(self.route, self._pending.release(now), now)
 
     def request_refused(self, request: Request, error: RequestError) -> None:
-        self._pending.refuse(self.route.wire.request(request).question, error)
+        self._pending.refuse(self.route.swapped.request(request).question, error)
 
     def request_unwritten(self, request: Request) -> None:
-        self._pending.leave_unwritten(self.route.wire.request(request).question)
+        self._pending.leave_unwritten(self.route.swapped.request(request).question)
 
     def link_silent(self) -> None:
         self.route.silent = True
@@ -68,8 +68,8 @@ class LinkListener:
 
     def reports_received(self, reports: Sequence[Report]) -> None:
         stamp, now = self._gateway.stamp(), self._seconds()
-        if self.route.wire.swaps:
-            reports = self.route.wire.reports(reports)
+        if self.route.swapped.swaps:
+            reports = self.route.swapped.reports(reports)
         self._gateway.act(self.route, self._pending.received(reports, now, stamp.at), now, stamp)
 
     def line_malformed(self, line: bytes, reason: str) -> None:

@@ -163,7 +163,7 @@ class Replacing:
     def _take_over(self, changed: Replacements) -> None:
         self.in_force = changed
         for name, route in self._routing.routes.items():
-            route.wire.swaps = changed.swaps(name)
+            route.swapped.swaps = changed.swaps(name)
 
     def _record(self, changed: Replacement, event: str, who: str | None = None) -> None:
         stamp = self._stamp()

@@ -20,7 +20,7 @@ from usbgate.core.sensors import KnownSensors
 from usbgate.core.settings import FieldSettings, SensorSettings
 from usbgate.device.interfaces import IDeviceLink
 from usbgate.gateway.interfaces import DeviceSummary
-from usbgate.gateway.wire import Wire
+from usbgate.gateway.swappedlink import SwappedLink
 
 ABSENT_AFTER = 3600.0  # seconds offline after which other devices may own its sensors: longer than most repairs
 
@@ -35,7 +35,7 @@ class Route:
 
     Attributes:
         link: The link.
-        wire: The link, with the ids that the device knows.
+        swapped: The link, with the ids that the device knows.
         pending: The requests over it.
         room: Bytes that a request may have.
         state: See `DeviceSummary`, as is `since`.
@@ -49,7 +49,7 @@ class Route:
     """
 
     link: IDeviceLink
-    wire: Wire
+    swapped: SwappedLink
     pending: PendingRequests[Deferred[Answer]]
     room: int
     state: str
@@ -151,11 +151,11 @@ class Routing:
             since: The wall clock: whole milliseconds since 1970, UTC.
             fields: What the dialect knows of fields.
         """
-        wire = Wire(link)
-        pending: PendingRequests[Deferred[Answer]] = PendingRequests(link.name, rules, wire.size, self._first_tag)
+        swapped = SwappedLink(link)
+        pending: PendingRequests[Deferred[Answer]] = PendingRequests(link.name, rules, swapped.size, self._first_tag)
         room = LINE_LIMIT - TAG_ROOM if rules.tags else LINE_LIMIT
         route = self.routes[link.name] = Route(
-            link, wire, pending, room, pending.state, since, warnings, fields, self._reactor.seconds(), pending.state
+            link, swapped, pending, room, pending.state, since, warnings, fields, self._reactor.seconds(), pending.state
         )
         return route
 

@@ -11,7 +11,7 @@ from usbgate.core.replacements import swap_report, swap_request
 from usbgate.device.interfaces import IDeviceLink
 
 
-class Wire:
+class SwappedLink:
     """
     Translates between sensors and the ids that a device knows.
 
