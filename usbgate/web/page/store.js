@@ -28,6 +28,7 @@ class Store extends Listeners {
     this.version = "";
     this.loaded = false;
     this.clock = { at: Date.now(), since: performance.now() };
+    this.reported = { at: 0, received: 0 }; // the last report
     this.eventCount = 0; // counts events, to see whether a response is older than one
     this.refreshing = null;
     this.again = false; // whether to refresh again then
@@ -151,6 +152,7 @@ class Store extends Listeners {
 
   setSensors({ now, sensors }, begun) {
     this.clock = { at: Date.parse(now), since: performance.now() };
+    if (this.reported.received >= begun) this.keepUp();
     for (const id of this.known.replace(sensors, begun)) this.asks.clearFailures(id);
     this.loaded = true;
     this.emit("sensors");
@@ -245,10 +247,15 @@ class Store extends Listeners {
     if (state === "lent") this.refresh(true); // to whom
   }
 
+  /** A response that came late leaves the clock behind: no report is of the future, or a chart would not show it. */
+  keepUp() {
+    this.clock.at += Math.max(0, this.reported.at - this.now());
+  }
+
   /** Store the values of a report; for a new field, fetch its unit and the rest. */
   addValues(id, device, at, values) {
-    // A response that came late has left the clock behind: no report is of the future, or a chart would not show it.
-    this.clock.at += Math.max(0, Date.parse(at) - this.now());
+    this.reported = { at: Date.parse(at), received: performance.now() };
+    this.keepUp();
     const deviceState = this.devices.get(device)?.state ?? "online";
     const { isNew, hasNewField } = this.known.add(id, { device, deviceState, at, values });
     if (Object.keys(values).length) this.asks.clearFailures(id);
