@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "device": "core net",
     "store": "core",
     "gateway": "core device.interfaces store.interfaces",
-    "access": "core gateway.interfaces",
+    "access": "core daemon.files gateway.interfaces",
     "server": "core net access gateway.interfaces",
     "web": "core net access gateway.interfaces",
     "mqtt": "core net access gateway.interfaces",

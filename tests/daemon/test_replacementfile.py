@@ -44,7 +44,7 @@ class ReplacementFileTests(TestCase):
         A disk that refuses is an error, and leaves what was there.
         """
         await self.file.keep([MADE])
-        (self.folder / FILE).with_suffix(".new").mkdir()
+        (self.folder / f"{FILE}.new").mkdir()
         refused: Any = self.assertFailure(self.file.keep([]), OSError)
         await refused
         self.assertEqual(self.file.load(), [MADE])

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from usbgate.access.files import replace_file
+from usbgate.daemon.files import replace_file
 
 CA_KEY, CA_CERTIFICATE, SERVER = "ca.key", "ca.crt", "server.pem"
 

@@ -18,8 +18,8 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from usbgate.access.authority import Authority
-from usbgate.access.files import replace_file
 from usbgate.access.tokens import digest, new_secret
+from usbgate.daemon.files import replace_file
 
 LOCAL_FILE = "local-token"
 _ANY = {"0.0.0.0", "::"}

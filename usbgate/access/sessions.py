@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 from twisted.logger import Logger
 
-from usbgate.access.files import replace_file
 from usbgate.access.tokens import TOKENS_LIMIT, digest, new_secret
+from usbgate.daemon.files import replace_file
 
 SESSIONS_FILE = "sessions.json"
 SESSION_LIFE = 400 * 86_400  # seconds: browsers keep no cookie longer

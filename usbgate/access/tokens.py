@@ -21,9 +21,9 @@ from typing import Literal
 
 import msgspec
 
-from usbgate.access.files import replace_file
 from usbgate.access.roles import ROLES, Role
 from usbgate.core.fieldline import format_time
+from usbgate.daemon.files import replace_file
 
 TOKENS_FILE = "tokens.json"
 CHANGES_FILE = "token-changes"

@@ -5,11 +5,12 @@ Small tables that outlive restarts: each is a file of JSON in the state folder.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 from twisted.logger import Logger
+
+from usbgate.daemon.files import replace_file
 
 
 class KeptTable(MutableMapping[str, str]):
@@ -60,14 +61,8 @@ class KeptTable(MutableMapping[str, str]):
         return self._items
 
     def _write(self) -> None:
-        # Whole or not at all.
-        new = self._file.with_suffix(".new")
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(new, "w", encoding="utf-8") as file:
-                json.dump(self._items, file, ensure_ascii=False, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, self._file)
+            replace_file(self._file, json.dumps(self._items, ensure_ascii=False, indent=1).encode())
         except OSError as error:  # what changed holds until usbgate stops
             self.log.error("{file} cannot be written: {reason}", file=self._file, reason=error.strerror or str(error))

@@ -4,7 +4,6 @@ The replacements of sensors in the state folder, so that a restart finds them wh
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from usbgate.core.replacements import Replacement
+from usbgate.daemon.files import replace_file
 
 FILE = "replacements.json"
 
@@ -58,12 +58,5 @@ class ReplacementFile:
         Returns:
             Fires when they are on disk; fails with an OSError.
         """
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._write, list(replacements))
-
-    def _write(self, replacements: list[Replacement]) -> None:
-        new = self._path.with_suffix(".new")
-        with open(new, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(replacements)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, self._path)
+        data = msgspec.json.format(msgspec.json.encode(list(replacements))) + b"\n"
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), replace_file, self._path, data)

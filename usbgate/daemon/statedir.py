@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from usbgate.core.errors import StartError
 from usbgate.core.fieldline import reads_back
+from usbgate.daemon.files import replace_file
 
 log = Logger()
 
@@ -130,13 +131,8 @@ class StateDirectory(Service):
             )
 
     def _keep_name(self) -> None:
-        # Whole or not at all, and before anything is stored under it.
-        new = self._folder / f"{NAME_FILE}.new"
-        with open(new, "w", encoding="utf-8") as file:
-            file.write(self._name + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, self._folder / NAME_FILE)
+        # Before anything is stored under it.
+        replace_file(self._folder / NAME_FILE, f"{self._name}\n".encode(), mode=0o644)
         folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(folder)

@@ -1,5 +1,5 @@
 """
-Write files of the state folder that hold secrets.
+Write files of the state folder, whole or not at all.
 """
 
 from __future__ import annotations
@@ -25,14 +25,12 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600, durable: bool = Tru
     draft = f"{path}.new"
     with suppress(FileNotFoundError):
         os.unlink(draft)
-    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
         if os.geteuid() == 0:
             owner = os.stat(path.parent)
-            os.fchown(file, owner.st_uid, owner.st_gid)
-        os.write(file, data)
+            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+        file.write(data)
+        file.flush()
         if durable:
-            os.fsync(file)
-    finally:
-        os.close(file)
+            os.fsync(file.fileno())
     os.replace(draft, path)
