@@ -234,6 +234,18 @@ class ServiceTests(SynchronousTestCase):
         self.go(5)
         self.assertIs(service.summaries()[3].truth, True)
 
+    def test_shown_otherwise(self) -> None:
+        """
+        A reading that is shown in another way after a reload counts as it is shown now, and is no older for that.
+        """
+        service = self.start(rule("sensor 3 A > 30", "a"), rule("sensor 3 A stale 30s", "b"))
+        self.publish(report_event("3", A="25"))
+        shown = Reading(WALL - 60_000, "leonardo", "3", "A", 35.0, None, None, True)  # the clock was set since
+        self.gateway.readings = [shown, shown._replace(at=shown.at - 1, device="mega", value=1.0)]
+        service.restored()
+        self.go()
+        self.assertEqual([each.truth for each in service.summaries()], [True, False])
+
     def test_before_ready(self) -> None:
         """
         What happens before the file is read is looked at afterwards.

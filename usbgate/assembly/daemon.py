@@ -155,6 +155,7 @@ def build(
         mqtt.setServiceParent(neighbours)
         sensors_changed.append(refresh)
     rules = make_rules(reactor, clock, settings, gateway, own_name, mqtt)
+    sensors_changed.append(rules.restored)
     neighbours.setServiceParent(daemon)
     gateway.setServiceParent(daemon)
     rules.setServiceParent(daemon)

@@ -218,19 +218,19 @@ class RuleSet:
         self, name: SensorField, value: float | None, text: str | None, device: str, age: float
     ) -> None:
         """
-        Take a reading over that was received some time ago, unless a newer one is known. It counts from the next
-        `advance` on.
+        Take over what is shown now as the newest reading of a field. It counts from the next `advance` on.
 
         Args:
             name: The field.
             value: See `KnownReading`, as for the others.
             text: The same.
             device: The same.
-            age: How long ago, in seconds.
+            age: How long ago it was received, in seconds; too long if the clock was set since.
         """
         seen = self._facts.moment.now - max(0.0, age)
         known = self._facts.readings.get(name)
-        if name in self.fields and (known is None or known.seen < seen):
+        if name in self.fields:
+            seen = seen if known is None else max(seen, known.seen)
             self._facts.readings[name] = KnownReading(value, text, device, seen)
         if name.sensor in self.sensors:
             self._facts.seen[name.sensor] = max(seen, self._facts.seen.get(name.sensor, -inf))

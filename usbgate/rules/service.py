@@ -156,7 +156,7 @@ class RuleService(Service):
 
     def restored(self) -> None:
         """
-        Take over the readings that were loaded from the database.
+        Take over the newest readings, since some were loaded from the database, or belong to another sensor now.
         """
         if self._set is not None:
             self._look_up()
@@ -201,7 +201,7 @@ class RuleService(Service):
         assert self._set is not None
         queries, wall = self._gateway.queries, self._clock.wall()
         for sensor in self._set.sensors:
-            for reading in queries.last(sensor, None):
+            for reading in sorted(queries.last(sensor, None), key=lambda each: each.at):  # of several devices
                 name = SensorField(reading.sensor, reading.field)
                 age = (wall - reading.at) / 1000
                 self._set.restore_reading(name, reading.value, reading.text, reading.device, age)
