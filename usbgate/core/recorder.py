@@ -232,7 +232,8 @@ class Recorder:
                 changes += self.alarms.evaluate(shown)
             readings += fresh if on_change is None else on_change.keep(fresh, now)
         runs: Sequence[Sequence[Row]] = (readings, requests, [change.record for change in changes])
-        notices += self.alarms.uncompared.take_unlogged()
+        if conditions:
+            notices += self.alarms.uncompared.take_unlogged()
         if self.sensors.changes:
             owner_changes, owners = self._take_owners(stamp)
             notices += owner_changes
