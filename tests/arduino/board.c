@@ -198,7 +198,11 @@ static void commands(void) {
 		answer(line);
 		fflush(stdout);
 	}
-	if (n == 0) exit(0);
+	if (n) return;
+	/* The next pty of somebody else may have the same number: the daemon must not find it behind our symlinks. */
+	for (int i = 0; i < uarts_count; i++)
+		if (uarts[i].master >= 0) unplug(&uarts[i]);
+	exit(0);
 }
 
 static long long clock_ns(void) {

@@ -282,13 +282,12 @@ class OtherSitesTests(SynchronousTestCase):
 
     def test_database_port(self) -> None:
         """
-        Nor does it get anything from the database's port.
+        Nor does it get anything from the database's port, even rebound.
         """
-        port = parse_dsn(flat().database)["port"]
-        for host in ("127.0.0.1", f"rebound.{self.elsewhere}"):
-            if host != "127.0.0.1":
-                self.be_rebound(int(port))
-            for attack in SENDING.values():
-                self.send(attack, f"http://{host}:{port}/", STARTUP, "x", STARTUP)
-            self.assertEqual(set(self.read(f"http://{host}:{port}/").values()), {""})
+        port = int(parse_dsn(flat().database)["port"])
+        self.be_rebound(port)
+        target = f"http://rebound.{self.elsewhere}:{port}/"
+        for attack in SENDING.values():
+            self.send(attack, target, STARTUP, "x", STARTUP)
+        self.assertEqual(set(self.read(target).values()), {""})
         self.assertEqual(self.client.word("history 9 limit=1")[-1], "OK:history")
