@@ -76,9 +76,9 @@ class DaemonTests(RunningCase):
         eventually(lambda: peer.payloads(f"{BASE}/availability")[-1] == "offline", "the will is published")
         daemon = self.start("5")
         eventually(lambda: peer.payloads(f"{BASE}/availability")[-1] == "online", "it is back")
-        device.say(b"ID:20_TEMP:21.5")
         announced = Peer(shared_mosquitto(), "homeassistant/device/usbgate__of_20test_5Fdaemon__20/config")
         self.addCleanup(announced.close)
+        device.say(b"ID:20_TEMP:21.5")
         eventually(lambda: any(not retained for *_, retained in announced.messages), "the sensor is announced again")
         with (self.folder / "usbgate.toml").open("a") as file:
             file.write('[sensor.20]\nname = "Hall"\nfield.TEMP.offset = 1\n')
