@@ -104,8 +104,11 @@ class BrokerCase(unittest.TestCase):
 
     def setUp(self) -> None:
         """
-        Choose a gateway name that nobody else has.
+        Choose a gateway name that nobody else has; let clients wait for less time.
         """
+        self.patch(client_module, "retry_policy", lambda failures: 0.05 * 2**failures)
+        self.patch(client_module, "REPAIR", 0.05)
+        self.patch(client_module, "GOODBYE", 0.2)
         self.name = f"{type(self).__name__}{next(_numbers)}"
         self.topics = Topics(self.name)
 
@@ -232,7 +235,6 @@ class ConnectedTests(BrokerCase):
             broker.resume()
         await until(lambda: len(peer.messages) == len(sent))
         self.assertEqual([int(payload) for payload in peer.payloads(topic)], sent)
-        self.patch(client_module, "GOODBYE", 0.1)
         broker.stall()
         try:
             await client.stopService()
