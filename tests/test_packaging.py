@@ -10,7 +10,6 @@ import sys
 import tempfile
 import zipfile
 from configparser import ConfigParser
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from usbgate.store.embedded.postmaster import PACKAGE
 from usbgate.web.static import TYPES
 
 
-@cache
 def build() -> Path:
     """
     Build a wheel of a copy of the sources, so that nothing is left beside them; return its folder.
@@ -49,20 +47,23 @@ class WheelTests(SynchronousTestCase):
     The wheel, unpacked into a folder of its own.
     """
 
-    def setUp(self) -> None:
+    def test_wheel(self) -> None:
         """
-        Unpack it.
+        It has the version, and what twistd needs; one test, so that one process builds it.
         """
         folder = Path(tempfile.mkdtemp(prefix="usbgate-wheel-"))
         self.addCleanup(shutil.rmtree, folder)
-        [self.wheel] = build().glob("*.whl")
+        [wheel] = build().glob("*.whl")
+        self.assertIn(f"-{usbgate.__version__}-", wheel.name)
         self.site = folder / "site"
-        with zipfile.ZipFile(self.wheel) as packed:
+        with zipfile.ZipFile(wheel) as packed:
             packed.extractall(self.site)
         self.elsewhere = folder / "elsewhere"
         self.elsewhere.mkdir()
+        self.check_contents()
+        self.check_listed()
 
-    def test_contents(self) -> None:
+    def check_contents(self) -> None:
         """
         It has all modules, the data files and the plug-ins, and no module that would hide Twisted's own folder.
         """
@@ -90,7 +91,7 @@ class WheelTests(SynchronousTestCase):
         self.assertNotIn("twisted/plugins/__init__.py", names)
         self.assertEqual([name for name in names if name.startswith("tests")], [])
 
-    def test_listed(self) -> None:
+    def check_listed(self) -> None:
         """
         The twistd of any folder lists usbgate, though nothing can be written beside it.
         """
@@ -111,6 +112,12 @@ class WheelTests(SynchronousTestCase):
         for path in [self.site, *self.site.rglob("*")]:
             path.chmod(folders if path.is_dir() else files)
 
+
+class DeclaredTests(SynchronousTestCase):
+    """
+    What setup.cfg declares.
+    """
+
     def test_remedy(self) -> None:
         """
         What a person is told to install is what the extra requires.
@@ -124,7 +131,6 @@ class WheelTests(SynchronousTestCase):
 
     def test_one_version(self) -> None:
         """
-        The version stands in one place, and is that of the installed package.
+        The version is that of the installed package.
         """
-        self.assertIn(f"-{usbgate.__version__}-", self.wheel.name)
         self.assertEqual(version("usbgate"), usbgate.__version__)
