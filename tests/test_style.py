@@ -1,16 +1,19 @@
 """
-Rules for the tests themselves, read from their sources.
+Rules for names, read from the sources.
 """
 
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-TESTS = Path(__file__).parent
+import usbgate
+
+TESTS, SOURCES = Path(__file__).parent, Path(usbgate.__file__).parent
 
 # Private names that the tests use, and why.
 PRIVATE_NAMES = {
@@ -84,3 +87,21 @@ class PrivateNamesTests(SynchronousTestCase):
         lines = [line.strip() for line in source.replace(";", "\n").split("\n")]
         found = {name for _, name in private_names(ast.parse("\n".join(lines))) if name.startswith("_")}
         self.assertEqual(found, {"_a", "_b", "_c", "_d", "_e", "_f"})
+
+
+class ClassNamesTests(SynchronousTestCase):
+    """
+    A name says which class is meant.
+    """
+
+    def test_unique(self) -> None:
+        """
+        No two public classes of usbgate have the same name, but for those that each dialect has.
+        """
+        names = Counter(
+            node.name
+            for path in sorted(SOURCES.rglob("*.py"))
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+        )
+        self.assertEqual({name for name, count in names.items() if count > 1}, {"Dialect", "Framing"})

@@ -27,7 +27,7 @@ from usbgate import __version__
 from usbgate.access.certificates import make_authority, make_server, utc_now
 from usbgate.cli import checks
 from usbgate.cli.checks import Examination
-from usbgate.cli.findings import OK, PROBLEM, WARNING, Daemon, Finding, Machine
+from usbgate.cli.findings import OK, PROBLEM, WARNING, Finding, FoundDaemon, Machine
 from usbgate.cli.main import main
 from usbgate.config.settings import DeviceSettings, Settings
 from usbgate.config.types import ListenAddress
@@ -94,12 +94,12 @@ class CheckTests(SynchronousTestCase):
         for each, text in {"comm": name + "\n", **files}.items():
             (folder / each).write_text(text)
 
-    def examine(self, daemon: Daemon | None = None, **settings: Any) -> Examination:
+    def examine(self, daemon: FoundDaemon | None = None, **settings: Any) -> Examination:
         """
         Examine the machine.
         """
         changed = replace(self.settings, **settings)
-        return Examination(changed, daemon or Daemon(PID), self.machine)
+        return Examination(changed, daemon or FoundDaemon(PID), self.machine)
 
     def assert_found(self, found: Iterable[Finding], *expected: tuple[str, str, str]) -> None:
         """
@@ -135,11 +135,11 @@ class CheckTests(SynchronousTestCase):
         polled = {sensor: SensorSettings(poll=60.0) for sensor in sensors} | {"4": SensorSettings()}
         both = {name: DeviceSettings(path=f"/dev/{name}") for name in ("uno", "mega")}
         self.assert_found(
-            self.examine(Daemon(PID, {}, (), sensors), sensors=polled, devices=both).polls(),
+            self.examine(FoundDaemon(PID, {}, (), sensors), sensors=polled, devices=both).polls(),
             (WARNING, "sensor 2 has never reported", "check its id"),
             (WARNING, "sensor 3 has never reported", "set `device` in [sensor.3]"),
         )
-        self.assert_found(self.examine(Daemon(PID), sensors=polled).polls())
+        self.assert_found(self.examine(FoundDaemon(PID), sensors=polled).polls())
 
     def test_rules(self) -> None:
         """
@@ -149,7 +149,7 @@ class CheckTests(SynchronousTestCase):
             "20": {"seen": "2026-01-01T00:00:00Z", "fields": ["HUM", "TEMP"]},
             "3": {"seen": None, "fields": []},
         }
-        daemon = Daemon(PID, {}, (), sensors)
+        daemon = FoundDaemon(PID, {}, (), sensors)
         good = rule("sensor 20 TEMP > 1 or sensor 20 stale")
         wrong = rule("sensor 20 TMP > 1 or sensor 20 X == 1 or sensor 3 A == 1 or sensor 200 stale", "x")
         self.assert_found(self.examine(daemon, rules=(good,)).rules())
@@ -160,7 +160,7 @@ class CheckTests(SynchronousTestCase):
             (WARNING, "rule x: sensor 20 has never reported TMP", "did you mean TEMP?"),
             (WARNING, "rule x: sensor 20 has never reported X", "its fields are HUM, TEMP"),
         )
-        self.assert_found(self.examine(Daemon(PID), rules=(wrong,)).rules())
+        self.assert_found(self.examine(FoundDaemon(PID), rules=(wrong,)).rules())
 
     def test_missing(self) -> None:
         """
@@ -189,9 +189,9 @@ class CheckTests(SynchronousTestCase):
         os.close(slave)
         machine = Machine(usb=self.machine.usb)
         settings = Settings(state=self.folder, devices={"uno": DeviceSettings(path=path)})
-        found = next(Examination(settings, Daemon(), machine).ports.findings())
+        found = next(Examination(settings, FoundDaemon(), machine).ports.findings())
         self.assertEqual((found.state, found.text), (PROBLEM, f"{path} is in use by sleep (process {other.pid})"))
-        found = next(Examination(settings, Daemon(other.pid), machine).ports.findings())
+        found = next(Examination(settings, FoundDaemon(other.pid), machine).ports.findings())
         self.assertNotIn("in use", found.text)
 
     def test_claimants(self) -> None:
@@ -212,7 +212,7 @@ class CheckTests(SynchronousTestCase):
         """
         What a device sends tells whether its speed is right.
         """
-        hidden = Daemon(PID, {}, [device(path=None)])  # as by a daemon that does not trust everybody
+        hidden = FoundDaemon(PID, {}, [device(path=None)])  # as by a daemon that does not trust everybody
         self.assert_found(self.examine(hidden, devices={}).ports.findings(), (OK, "1000 lines", ""))
         for record, expected in (
             (device(), (OK, "1000 lines, 3 of them malformed", "")),
@@ -220,7 +220,7 @@ class CheckTests(SynchronousTestCase):
             (device(counts={"in": 0}), (WARNING, "no line yet", "check baud")),
             (device(state="offline", warning="no such device"), (WARNING, "it is offline", "no such device")),
         ):
-            found = list(self.examine(Daemon(PID, {}, [record])).ports.findings())
+            found = list(self.examine(FoundDaemon(PID, {}, [record])).ports.findings())
             self.assert_found(found[-1:], expected)
 
     def test_database(self) -> None:
@@ -229,17 +229,17 @@ class CheckTests(SynchronousTestCase):
         """
         url = postgresql.server().create_database()
         self.assert_found(self.examine(database=url).database(), (OK, "PostgreSQL ", ""))
-        refused = Daemon(PID, {"store": {"state": "connected", "rejected": 3}})
+        refused = FoundDaemon(PID, {"store": {"state": "connected", "rejected": 3}})
         self.assert_found(
             self.examine(refused, database=url).database(), (OK, "answers", ""), (WARNING, "refused 3 rows", "rejected")
         )
         away = "postgresql://nobody@127.0.0.1:1/x"
         self.assert_found(self.examine(database=away).database(), (PROBLEM, "cannot be used", ""))
         self.assert_found(self.examine(database="none").database(), (WARNING, "nothing is stored", "remove"))
-        lost = Daemon(PID, {"store": {"state": "away", "text": "no route"}})
+        lost = FoundDaemon(PID, {"store": {"state": "away", "text": "no route"}})
         self.assert_found(self.examine(lost).database(), (PROBLEM, "no route", "log"))
-        self.assert_found(self.examine(Daemon()).database(), (OK, "the daemon starts", ""))
-        self.assert_found(self.examine(Daemon(PID)).database(), (PROBLEM, "does not run", "start the daemon"))
+        self.assert_found(self.examine(FoundDaemon()).database(), (OK, "the daemon starts", ""))
+        self.assert_found(self.examine(FoundDaemon(PID)).database(), (PROBLEM, "does not run", "start the daemon"))
 
     def test_broker(self) -> None:
         """
@@ -252,7 +252,7 @@ class CheckTests(SynchronousTestCase):
             ({"state": "refused", "text": "check mqtt.user"}, (PROBLEM, "refused: check mqtt.user", "[mqtt]")),
             ({"state": "connecting"}, (PROBLEM, "no answer yet", "[mqtt]")),
         ):
-            self.assert_found(self.examine(Daemon(PID, {"mqtt": mqtt})).broker(), found)
+            self.assert_found(self.examine(FoundDaemon(PID, {"mqtt": mqtt})).broker(), found)
 
     def test_clock(self) -> None:
         """
@@ -290,7 +290,7 @@ class CheckTests(SynchronousTestCase):
             self.patch(checks, "shutil", SimpleNamespace(disk_usage=lambda folder, usage=usage: usage))
             (found,) = self.examine().disk()
             self.assertEqual((found.state, str(self.folder) in found.text), (state, True))
-        full = Daemon(PID, {"journal": {"text": "disk full"}})
+        full = FoundDaemon(PID, {"journal": {"text": "disk full"}})
         self.assert_found(self.examine(full).disk(), (PROBLEM, "free in", "sort"), (PROBLEM, "disk full", ""))
 
     def test_wear(self) -> None:
@@ -306,7 +306,7 @@ class CheckTests(SynchronousTestCase):
         (card / "device").mkdir()
         link.symlink_to(card / "mmcblk0p2")
         self.assert_found(self.examine().wear(), (OK, "mmcblk0", ""))
-        much = Daemon(PID, {"journal": {"daily": 5e9}})
+        much = FoundDaemon(PID, {"journal": {"daily": 5e9}})
         self.assert_found(self.examine(much).wear(), (WARNING, "5 GB written per day", "durability"))
         (card / "device" / "life_time").write_text("0x02 0x09\n")
         self.assert_found(self.examine(much).wear(), (PROBLEM, "worn out", "backup"))
@@ -319,7 +319,7 @@ class CheckTests(SynchronousTestCase):
         self.assert_found(self.examine().files(), (WARNING, "256 are allowed, 1100", "LimitNOFILE=1100"))
         self.assert_found(self.examine(max_connections=100).files(), (OK, "100 clients", ""))
         self.assert_found(self.examine().versions(), (OK, f"usbgate {__version__}, Python 3", ""))
-        old = Daemon(PID, {"version": "0.0"})
+        old = FoundDaemon(PID, {"version": "0.0"})
         self.assert_found(
             self.examine(old).versions(), (OK, "psycopg2-binary 2", ""), (WARNING, "still usbgate 0.0", "restart")
         )

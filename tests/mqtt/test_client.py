@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from usbgate.mqtt.client import BRIEF, REFUSED_RETRY, REPAIR, MqttClient
 from usbgate.mqtt.connection import HANDSHAKE, Login
-from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message, NotDelivered, NotPermitted
+from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message, MessageRefused, NotDelivered
 from usbgate.mqtt.outgoing import WAITING, WINDOW
 
 CONNECT, PUBLISH, PUBACK, SUBSCRIBE, PINGREQ, DISCONNECT = 0x10, 0x30, 0x40, 0x80, 0xC0, 0xE0
@@ -716,7 +716,7 @@ class PublishTests(ClientCase):
         self.successResultOf(delivered)
         refused = self.client.deliver("t/2", b"x")
         self.broker.acknowledge(0x87)
-        self.assertIn("Not authorized", self.failureResultOf(refused, NotPermitted).getErrorMessage())
+        self.assertIn("Not authorized", self.failureResultOf(refused, MessageRefused).getErrorMessage())
         lost = [self.client.deliver("t/3", b"x") for _ in range(WINDOW + 1)]
         given_up = self.client.deliver("t/4", b"x")
         given_up.cancel()

@@ -39,7 +39,7 @@ from usbgate.store.postgres import session as pgsession
 from usbgate.store.postgres import sink as postgres
 from usbgate.store.postgres.names import Schema
 from usbgate.store.postgres.position import Position
-from usbgate.store.postgres.session import Session
+from usbgate.store.postgres.session import DatabaseSession
 from usbgate.store.postgres.sink import Limits, PostgresSink
 from usbgate.testing import AT
 
@@ -450,7 +450,7 @@ class ContactTests(PostgresTestCase):
         names = [str(uuid.uuid4()) for _ in range(2)]
         first, second = [Position(Schema(), "pi", AnyJournal(name), clock.seconds, 30.0) for name in names]
         await self.connected(gateway="nobody")
-        session = Session(reactor)
+        session = DatabaseSession(reactor)
         self.addCleanup(session.abandon)
         await session.open(self.url, "usbgate test", 10, 10)
 
@@ -841,7 +841,7 @@ class ReadingTests(PostgresTestCase):
         """
         Only a slice of many rows is converted per reactor turn.
         """
-        session = Session(reactor)
+        session = DatabaseSession(reactor)
         self.addCleanup(session.abandon)
         await session.open(self.url, "usbgate slices", 10, 10)
         made = [0]
@@ -912,16 +912,16 @@ class PlanTests(PostgresTestCase):
             "(array['VALUE', 'TEMP', 'HUM'])[n % 3 + 1], n, null, null, true from generate_series(1, 60000) as n"
         )
         self.query("vacuum analyze reading")
-        original = Session.fetch
+        original = DatabaseSession.fetch
 
-        async def explained(session: Session, sql: str, parameters: Any, limit: float, make: Any) -> list[Any]:
+        async def explained(session: DatabaseSession, sql: str, parameters: Any, limit: float, make: Any) -> list[Any]:
             other = psycopg2.connect(self.url, options=postgresql.SEARCH_PATH)
             with closing(other), other.cursor() as cursor:
                 cursor.execute(f"{queries.SETTINGS}; explain (analyze, costs off) {sql}", parameters)
                 self.plans.append("\n".join(line for (line,) in cursor.fetchall()))
             return await original(session, sql, parameters, limit, make)
 
-        self.patch(Session, "fetch", explained)
+        self.patch(DatabaseSession, "fetch", explained)
         return sink
 
     def by_index(self, plan: str, name: str) -> None:

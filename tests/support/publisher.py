@@ -10,7 +10,7 @@ import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from usbgate.mqtt.interfaces import IPublisher, NotDelivered, NotPermitted
+from usbgate.mqtt.interfaces import IPublisher, MessageRefused, NotDelivered
 
 
 class Published(NamedTuple):
@@ -62,7 +62,7 @@ class MemoryPublisher:
 
     def deliver(self, topic: str, payload: bytes, *, retain: bool = False) -> Deferred[None]:
         if not self.permitted:
-            return fail(NotPermitted("the broker does not take it"))
+            return fail(MessageRefused("the broker does not take it"))
         if self.publish(topic, payload, retain=retain):
             return succeed(None)
         return fail(NotDelivered("the broker is away"))

@@ -51,7 +51,7 @@ class CertificateError(Exception):
     """
 
 
-class Authority(NamedTuple):
+class CertificateAuthority(NamedTuple):
     """
     A CA.
 
@@ -107,7 +107,7 @@ def prepare_folder(folder: Path) -> None:
         raise CertificateError(f"the folder {folder} cannot be made: {error.strerror}") from None
 
 
-def load_authority(folder: Path) -> Authority | None:
+def load_authority(folder: Path) -> CertificateAuthority | None:
     """
     Load the CA of a folder; None if there is none.
 
@@ -129,10 +129,10 @@ def load_authority(folder: Path) -> Authority | None:
         raise CertificateError(f"the CA in {folder} cannot be read: {error}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         raise CertificateError(f"{files[1]} is not the key of {files[0]}")
-    return Authority(key, certificate)
+    return CertificateAuthority(key, certificate)
 
 
-def make_authority(folder: Path, names: Iterable[str], now: datetime) -> Authority:
+def make_authority(folder: Path, names: Iterable[str], now: datetime) -> CertificateAuthority:
     """
     Make a CA, and write it.
 
@@ -161,10 +161,10 @@ def make_authority(folder: Path, names: Iterable[str], now: datetime) -> Authori
     )
     _write(folder / CA_KEY, _private(key), 0o600)
     _write(folder / CA_CERTIFICATE, _public(certificate), 0o644)
-    return Authority(key, certificate)
+    return CertificateAuthority(key, certificate)
 
 
-def may_sign(authority: Authority, name: str) -> bool:
+def may_sign(authority: CertificateAuthority, name: str) -> bool:
     """
     Return whether a CA may sign a name or an address.
     """
@@ -175,7 +175,7 @@ def may_sign(authority: Authority, name: str) -> bool:
     return _is_within(_general_name(name), limits.permitted_subtrees or ())
 
 
-def make_server(folder: Path, authority: Authority, names: Sequence[str], now: datetime) -> x509.Certificate:
+def make_server(folder: Path, authority: CertificateAuthority, names: Sequence[str], now: datetime) -> x509.Certificate:
     """
     Make a key and a certificate for this host, and write them.
 
@@ -199,7 +199,7 @@ def make_server(folder: Path, authority: Authority, names: Sequence[str], now: d
     return _issue(folder / SERVER, authority, title, ExtendedKeyUsageOID.SERVER_AUTH, now, folder, alternatives)
 
 
-def make_client(folder: Path, authority: Authority, name: str, now: datetime) -> Path:
+def make_client(folder: Path, authority: CertificateAuthority, name: str, now: datetime) -> Path:
     """
     Make a key and a certificate for a client, and write them into one file.
 
@@ -269,7 +269,7 @@ def _is_within(name: x509.DNSName | x509.IPAddress, permitted: Iterable[x509.Gen
 
 def _issue(
     path: Path,
-    authority: Authority,
+    authority: CertificateAuthority,
     subject: str,
     usage: x509.ObjectIdentifier,
     now: datetime,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from usbgate import __version__
 from usbgate.cli.database import DatabaseFailed, connected, find_database
-from usbgate.cli.findings import OK, PROBLEM, WARNING, Daemon, Finding, Machine, split_remedy
+from usbgate.cli.findings import OK, PROBLEM, WARNING, Finding, FoundDaemon, Machine, split_remedy
 from usbgate.cli.portchecks import PortChecks
 from usbgate.cli.tables import spell_size
 from usbgate.config.endpoints import certificate_files
@@ -46,7 +46,7 @@ class Examination:
         ports: Those of serial ports.
     """
 
-    def __init__(self, settings: Settings, daemon: Daemon, machine: Machine | None = None) -> None:
+    def __init__(self, settings: Settings, daemon: FoundDaemon, machine: Machine | None = None) -> None:
         self._settings = settings
         self._daemon = daemon
         self._machine = machine or Machine()

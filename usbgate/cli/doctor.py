@@ -19,7 +19,7 @@ from usbgate.cli.running import find_process, state_option
 from usbgate.cli.tables import Cell, print_table
 
 if TYPE_CHECKING:
-    from usbgate.cli.findings import Daemon
+    from usbgate.cli.findings import FoundDaemon
     from usbgate.config.settings import Settings
 
 STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
@@ -56,8 +56,8 @@ def doctor_command(config: Path | None, state: str | None, as_json: bool) -> Non
         sys.exit(1)
 
 
-def _find_daemon(config: Path | None, settings: Settings) -> Daemon:
-    from usbgate.cli.findings import Daemon
+def _find_daemon(config: Path | None, settings: Settings) -> FoundDaemon:
+    from usbgate.cli.findings import FoundDaemon
 
     pid, trouble = None, None
     try:
@@ -69,6 +69,6 @@ def _find_daemon(config: Path | None, settings: Settings) -> Daemon:
     try:
         with reading(config, None, None) as reader:
             status = status_record(reader.fetch("status"))
-            return Daemon(pid, status, list(map(device_record, reader.fetch("devices"))), reader.sensors)
+            return FoundDaemon(pid, status, list(map(device_record, reader.fetch("devices"))), reader.sensors)
     except AskError as error:
-        return Daemon(pid, trouble=str(error) if pid is not None else trouble)
+        return FoundDaemon(pid, trouble=str(error) if pid is not None else trouble)

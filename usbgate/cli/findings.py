@@ -33,7 +33,7 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Daemon:
+class FoundDaemon:
     """
     The daemon, if it runs.
 

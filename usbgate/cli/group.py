@@ -147,7 +147,7 @@ class Duration(click.FloatRange):
         return super().convert(seconds, param, ctx)
 
 
-class Moment(click.ParamType[str]):
+class MomentType(click.ParamType[str]):
     """
     A duration before now, or a time, in the grammar of `usbgate.core.units`; its value is the text for the daemon,
     whose clock counts.

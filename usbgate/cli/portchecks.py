@@ -13,7 +13,7 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 
-from usbgate.cli.findings import OK, PROBLEM, WARNING, Daemon, Finding, Machine, split_remedy
+from usbgate.cli.findings import OK, PROBLEM, WARNING, Finding, FoundDaemon, Machine, split_remedy
 from usbgate.cli.records import Record
 from usbgate.config.devices import only_device
 from usbgate.config.settings import DeviceSettings, Settings
@@ -30,7 +30,7 @@ class PortChecks:
     The checks of all serial ports.
     """
 
-    def __init__(self, settings: Settings, daemon: Daemon, machine: Machine) -> None:
+    def __init__(self, settings: Settings, daemon: FoundDaemon, machine: Machine) -> None:
         self._settings = settings
         self._daemon = daemon
         self._machine = machine

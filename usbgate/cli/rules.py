@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from usbgate.cli.group import Moment, PlainGroup, pass_config
+from usbgate.cli.group import MomentType, PlainGroup, pass_config
 from usbgate.cli.reach import load_settings
 from usbgate.cli.reader import daemon_options, json_option, print_json, print_nothing, reading
 from usbgate.cli.records import Record, rule_record
@@ -78,7 +78,12 @@ def _row(rule: Record) -> Sequence[Cell]:
 @rules_command.command("test")
 @click.argument("name", required=False)
 @click.option(
-    "--since", type=Moment(), default="7d", show_default=True, metavar="TIME", help="From then on: a time, or an age."
+    "--since",
+    type=MomentType(),
+    default="7d",
+    show_default=True,
+    metavar="TIME",
+    help="From then on: a time, or an age.",
 )
 @click.option("--database", metavar="URL", help="The database.  [default: the one in the configuration]")
 @click.option("--state", metavar="DIR", help="The daemon's state folder, which contains the embedded database.")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from usbgate.cli.connection import TIMEOUT, send_word
-from usbgate.cli.group import Moment, OneWord, pass_config
+from usbgate.cli.group import MomentType, OneWord, pass_config
 from usbgate.cli.reach import load_settings, reach_running
 from usbgate.cli.reader import (
     Reader,
@@ -183,7 +183,7 @@ def last_command(
 
 @click.command("history")
 @daemon_options
-@click.option("--since", type=Moment(), metavar="TIME", help="Only from then on: a time, or an age such as 1d.")
+@click.option("--since", type=MomentType(), metavar="TIME", help="Only from then on: a time, or an age such as 1d.")
 @limit_option(HISTORY_LIMIT)
 @raw_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with the columns of the HTTP API.")
@@ -247,7 +247,7 @@ def history_command(
 
 @click.command("alarms")
 @daemon_options
-@click.option("--since", type=Moment(), metavar="TIME", help="Also those that are over, if they ended after that.")
+@click.option("--since", type=MomentType(), metavar="TIME", help="Also those that are over, if they ended after that.")
 @limit_option(OTHERS_LIMIT)
 @json_option
 @sensor_argument("[ID]")

@@ -30,7 +30,7 @@ OVERHEAD = 512  # approximate bytes of memory that a batch takes beside its char
 PIECE_ROWS = 128  # rows that are encoded at a time, in less than 0.1 ms; smaller pieces cost more a row
 
 
-class Kind(NamedTuple):
+class RowKind(NamedTuple):
     """
     One kind of rows.
 
@@ -47,8 +47,8 @@ class Kind(NamedTuple):
     delimits: bool = False
 
 
-def _kind(row: type[Row], table: str, delimits: bool = False) -> Kind:
-    return Kind(row, table, ("n", *row._fields), delimits)
+def _kind(row: type[Row], table: str, delimits: bool = False) -> RowKind:
+    return RowKind(row, table, ("n", *row._fields), delimits)
 
 
 # In the order in which the rows of one batch are numbered.
@@ -95,7 +95,7 @@ class Batch(NamedTuple):
     Attributes:
         first: The journal's number of the first row.
         last: The journal's number of the last row; numbers between may be missing.
-        parts: The columns of each of `KINDS`, in the order of `Kind.columns`; empty for a kind without rows.
+        parts: The columns of each of `KINDS`, in the order of `RowKind.columns`; empty for a kind without rows.
         rows: Number of rows.
         memory: Approximate bytes of memory.
         chain: The journal's running hash, this batch included; empty if it comes from no journal.

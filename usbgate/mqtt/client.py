@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from usbgate.core.status import BrokerStatus
-from usbgate.mqtt.connection import Connection, Ending, IConnectionListener, Login, spell_error
+from usbgate.mqtt.connection import BrokerConnection, Ending, IConnectionListener, Login, spell_error
 from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message, NotDelivered
 from usbgate.mqtt.outgoing import OutgoingMessage
 from usbgate.net.attempts import QuietClientService, ReportingEndpoint
@@ -77,7 +77,7 @@ class MqttClient(Service):
         self._broker = broker
         self._parts = parts
         self._availability = ""
-        self._connection: Connection | None = None
+        self._connection: BrokerConnection | None = None
         self._state = "connecting"
         self._trouble: str | None = None
         self._failures = 0  # attempts that failed, and brief connections, in a row
@@ -95,12 +95,12 @@ class MqttClient(Service):
             ReportingEndpoint(endpoint, self._attempt_failed), factory, retryPolicy=self._delay, clock=reactor
         )
 
-    def _build(self) -> Connection:
+    def _build(self) -> BrokerConnection:
         login = self._login()
         self._availability = login.will
         filters = [login.will, *(each for part in self._parts for each in part.filters)]
         retained = [each for part in self._parts for each in part.retained]
-        return Connection(self._reactor, login, list(dict.fromkeys(filters)), retained, self)
+        return BrokerConnection(self._reactor, login, list(dict.fromkeys(filters)), retained, self)
 
     def status(self) -> BrokerStatus:
         """
@@ -156,7 +156,7 @@ class MqttClient(Service):
             self._brief = 0  # the broker is away, and threw nobody out
             self._away(Ending.LOST, spell_error(failure))
 
-    def connection_ready(self, connection: Connection) -> None:
+    def connection_ready(self, connection: BrokerConnection) -> None:
         self._connection = connection
         self.connected = True
         self._state, self._trouble = "connected", None

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from usbgate.mqtt.codec import PACKET_LIMIT, Codec, Wire
-from usbgate.mqtt.interfaces import Message, NotPermitted
+from usbgate.mqtt.interfaces import Message, MessageRefused
 from usbgate.mqtt.outgoing import WINDOW, Outgoing, OutgoingMessage
 from usbgate.net.quickack import quick_ack
 from usbgate.net.tlserrors import spell_tls_error
@@ -57,7 +57,7 @@ class IConnectionListener(Interface):
     What a connection calls.
     """
 
-    def connection_ready(connection: Connection) -> None:
+    def connection_ready(connection: BrokerConnection) -> None:
         """
         The broker accepted it, and the subscriptions.
         """
@@ -106,7 +106,7 @@ class Login:
 
 
 @implementer(IHandshakeListener)
-class Connection(Protocol):
+class BrokerConnection(Protocol):
     """
     One connection to a broker.
 
@@ -354,7 +354,7 @@ class Connection(Protocol):
         if message.delivered is None:
             return
         if reason.is_failure:
-            message.delivered.errback(NotPermitted(f"the broker does not take it: {reason}"))
+            message.delivered.errback(MessageRefused(f"the broker does not take it: {reason}"))
         else:
             message.delivered.callback(None)
 

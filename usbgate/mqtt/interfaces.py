@@ -39,7 +39,7 @@ class NotDelivered(Exception):
     """
 
 
-class NotPermitted(NotDelivered):
+class MessageRefused(NotDelivered):
     """
     The broker does not take this message.
     """
@@ -81,7 +81,7 @@ class IPublisher(Interface):
 
         Returns:
             Fires when the broker has acknowledged it; fails with `NotDelivered` if it was not sent, or if the
-            connection is lost first, and with `NotPermitted` if the broker would not take it another time either
+            connection is lost first, and with `MessageRefused` if the broker would not take it another time either
             (MQTT 5 says so).
         """
 

@@ -55,7 +55,7 @@ class LanguageError(ValueError):
         super().__init__(f"column {column}: {text}")
 
 
-class Token(NamedTuple):
+class RuleToken(NamedTuple):
     """
     A piece of a condition.
 
@@ -79,7 +79,7 @@ class Token(NamedTuple):
         return "the end" if self.kind == "end" else self.text if self.kind != "quoted" else repr(self.text)
 
 
-def tokens(text: str) -> Iterator[Token]:
+def tokens(text: str) -> Iterator[RuleToken]:
     """
     Cut a condition into pieces; the last one is the end.
 
@@ -90,8 +90,8 @@ def tokens(text: str) -> Iterator[Token]:
         kind, piece, column = found.lastgroup or "", found[0], found.start() + 1
         if kind == "other":
             raise LanguageError(column, f"this {piece} has no other one that ends the text")
-        yield Token(kind, piece[1:-1] if kind == "quoted" else piece, column)
-    yield Token("end", "", len(text) + 1)
+        yield RuleToken(kind, piece[1:-1] if kind == "quoted" else piece, column)
+    yield RuleToken("end", "", len(text) + 1)
 
 
 def parse_condition(text: str) -> Term:
@@ -109,7 +109,7 @@ def parse_condition(text: str) -> Term:
 class _Parser:
     # One method for each rule of the grammar; each takes the tokens that belong to it.
 
-    def __init__(self, found: Sequence[Token]) -> None:
+    def __init__(self, found: Sequence[RuleToken]) -> None:
         self._tokens = found
         self._next = 0
         self._depth = 0
@@ -282,15 +282,15 @@ class _Parser:
         self._take()
         return limit
 
-    def _is_name(self, token: Token) -> bool:
+    def _is_name(self, token: RuleToken) -> bool:
         return token.kind == "quoted" or (token.kind == "word" and token.text not in _RESERVED)
 
     # Tokens.
 
-    def _peek(self) -> Token:
+    def _peek(self) -> RuleToken:
         return self._tokens[self._next]
 
-    def _take(self) -> Token:
+    def _take(self) -> RuleToken:
         self._next += 1
         return self._tokens[self._next - 1]
 

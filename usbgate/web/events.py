@@ -26,7 +26,7 @@ from usbgate.net.broadcast import (
 )
 from usbgate.net.places import NoPlace, Places
 from usbgate.net.sendqueue import STUCK_AFTER, SendQueue
-from usbgate.web.replay import Missed, ReplayBuffer
+from usbgate.web.replay import MissedEvents, ReplayBuffer
 from usbgate.web.schema import ApiDroppedEvent
 from usbgate.web.serialize import event_json
 
@@ -124,7 +124,7 @@ class EventStreams:
         missed = self._replay.missed(last_id or "", sensors)
         if missed.frames and sum(each.unsent for each in self._streams) > UNSENT_IN_ALL:
             lost = None if missed.lost is None else missed.lost + len(missed.frames)
-            missed = Missed(False, lost)
+            missed = MissedEvents(False, lost)
         dropped = [] if missed.complete else [_dropped(missed.lost)]
         # The id at the end is for a client that disconnects before the first event.
         begin = [f": usbgate\nretry: {_RETRY}\n\n", *dropped, *missed.frames, f"id: {self._replay.newest_id}\n\n"]

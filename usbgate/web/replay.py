@@ -13,7 +13,7 @@ from typing import NamedTuple
 _ID = re.compile(r"([0-9a-f]{1,32})-([0-9]{1,18})")
 
 
-class Missed(NamedTuple):
+class MissedEvents(NamedTuple):
     """
     What a client missed.
 
@@ -74,7 +74,7 @@ class ReplayBuffer:
             self._size -= len(self._kept.popleft()[2])
         return frame
 
-    def missed(self, last_id: str, sensors: Set[str]) -> Missed:
+    def missed(self, last_id: str, sensors: Set[str]) -> MissedEvents:
         """
         Return the events after one.
 
@@ -84,10 +84,10 @@ class ReplayBuffer:
         """
         seen = _ID.fullmatch(last_id)
         if seen is None:
-            return Missed()
+            return MissedEvents()
         run, number = seen[1], int(seen[2])
         if run != self._run or number > self._newest:
-            return Missed(False, None)
+            return MissedEvents(False, None)
         first = self._kept[0][0] if self._kept else self._newest + 1
         # Nobody knows how many of those that are gone were about these sensors.
         lost = None if sensors else max(0, first - 1 - number)
@@ -96,7 +96,7 @@ class ReplayBuffer:
             for each, about, frame in self._kept
             if each > number and (not sensors or about is None or about in sensors)
         ]
-        return Missed(number >= first - 1, lost, frames)
+        return MissedEvents(number >= first - 1, lost, frames)
 
     def restart(self) -> None:
         """

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from zope.interface import implementer
 
-from usbgate.mqtt.interfaces import IPublisher, NotDelivered, NotPermitted
+from usbgate.mqtt.interfaces import IPublisher, MessageRefused, NotDelivered
 from usbgate.rules.actions.interfaces import ActionFailed, IAction, TryAgain
 from usbgate.rules.outbox import WaitingAction
 from usbgate.rules.settings import RuleSettings
@@ -40,7 +40,7 @@ class PublishAction:
         payload = action.payload
         try:
             await self._publisher.deliver(payload["topic"], payload["payload"].encode(), retain=payload["retain"])
-        except NotPermitted as error:
+        except MessageRefused as error:
             raise ActionFailed(str(error)) from None
         except NotDelivered as error:
             raise TryAgain(str(error)) from None

@@ -11,7 +11,7 @@ import psycopg2
 from twisted.logger import Logger
 
 from usbgate.store.postgres.names import Schema, quoted
-from usbgate.store.postgres.session import Session, one_line
+from usbgate.store.postgres.session import DatabaseSession, one_line
 
 # The expression must be exactly that of the index `reading_by_id`.
 _CREATE = """create view {view} as
@@ -56,7 +56,7 @@ class Measures:
         self._place = place
         self._logged = False  # whether it was logged that the view is left out
 
-    async def ensure(self, session: Session, limit: float) -> None:
+    async def ensure(self, session: DatabaseSession, limit: float) -> None:
         """
         Create the view unless there is something of its name; log once if it is left out.
 

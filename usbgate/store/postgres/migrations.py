@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from usbgate.store.interfaces import SinkUnavailable
 from usbgate.store.postgres.names import Schema, quoted
-from usbgate.store.postgres.session import Session, one_line
+from usbgate.store.postgres.session import DatabaseSession, one_line
 
 _log = Logger()
 
@@ -55,7 +55,7 @@ comment on column usbgate.usbgate_schema.applied is 'When it was created'"""
 _VERSION = "select coalesce(max(version), 0) from usbgate.usbgate_schema"
 
 
-async def migrate(session: Session, schema: Schema, limit: float, step_limit: float) -> None:
+async def migrate(session: DatabaseSession, schema: Schema, limit: float, step_limit: float) -> None:
     """
     Create the schema, or migrate it to the newest version, atomically.
 
@@ -97,7 +97,9 @@ async def migrate(session: Session, schema: Schema, limit: float, step_limit: fl
     _log.info("migrated the schema {schema} to version {version}", schema=schema.name, version=max(steps_by_version()))
 
 
-async def lacks_rights(session: Session, schema: Schema, error: InsufficientPrivilege, limit: float) -> SinkUnavailable:
+async def lacks_rights(
+    session: DatabaseSession, schema: Schema, error: InsufficientPrivilege, limit: float
+) -> SinkUnavailable:
     """
     Return an error that says what a role may not do, and what gives it the right.
 
@@ -116,7 +118,7 @@ async def lacks_rights(session: Session, schema: Schema, error: InsufficientPriv
     )
 
 
-async def _create(session: Session, schema: Schema, found: _Found, limit: float) -> None:
+async def _create(session: DatabaseSession, schema: Schema, found: _Found, limit: float) -> None:
     try:
         await session.run(f"create schema {schema.quoted}", None, limit)
     except InsufficientPrivilege as error:
@@ -145,12 +147,12 @@ def creation(schema: Schema) -> Iterator[str]:
         yield schema.sql(f"insert into usbgate.usbgate_schema (version) values ({number})")
 
 
-async def _find(session: Session, schema: Schema, limit: float) -> _Found:
+async def _find(session: DatabaseSession, schema: Schema, limit: float) -> _Found:
     (row,) = await session.run(_FIND, {"schema": schema.name}, limit)
     return _Found(*row)
 
 
-async def _version(session: Session, schema: Schema, limit: float) -> int:
+async def _version(session: DatabaseSession, schema: Schema, limit: float) -> int:
     newest = max(steps_by_version())
     ((version,),) = await session.run(schema.sql(_VERSION), None, limit)
     if version > newest:

@@ -17,7 +17,7 @@ from usbgate.store.interfaces import IChain, SinkUnavailable
 from usbgate.store.postgres.insert import select_stored
 from usbgate.store.postgres.names import Schema
 from usbgate.store.postgres.restorequeries import NEWEST_READINGS
-from usbgate.store.postgres.session import Session, refusal
+from usbgate.store.postgres.session import DatabaseSession, refusal
 
 CONFLICT = "UG001"  # SQLSTATE of `advance`
 
@@ -105,7 +105,7 @@ class Position:
         self._yields = 0.0  # seconds, the last time
         self._yields_until = self._lost_at = float("-inf")
 
-    async def resume(self, session: Session, limit: float) -> None:
+    async def resume(self, session: DatabaseSession, limit: float) -> None:
         """
         Find out which rows are stored already; begin a new identity if somebody else has stored.
 
@@ -147,7 +147,9 @@ class Position:
             )
         self.log.warn(why + "; continuing as a new journal from number {n} on", gateway=self._gateway, n=given + 1)
 
-    async def _take(self, session: Session, limit: float, stored: _Stored | None, journal: str, base: int) -> None:
+    async def _take(
+        self, session: DatabaseSession, limit: float, stored: _Stored | None, journal: str, base: int
+    ) -> None:
         done = self._journal.identity.done
         new = _Stored(journal, base, *done)
         if stored is None:
@@ -159,7 +161,7 @@ class Position:
         await self._journal.begin(journal, base)
         self._at, self.base = new, base
 
-    async def _discard_stored(self, session: Session, limit: float, newest: int) -> None:
+    async def _discard_stored(self, session: DatabaseSession, limit: float, newest: int) -> None:
         # Rows that are there under their number, since only the confirmation was lost.
         own = self._journal.identity
         after = own.done.n
@@ -172,7 +174,7 @@ class Position:
                 await self._journal.discard(numbers)
             after = batch.last
 
-    async def _stored(self, session: Session, limit: float, batch: Batch, base: int) -> set[int]:
+    async def _stored(self, session: DatabaseSession, limit: float, batch: Batch, base: int) -> set[int]:
         try:
             sql, parameters = select_stored(batch, self._schema, self._gateway, base)
             rows = await session.run(_BY_INDEX + sql, parameters, limit)

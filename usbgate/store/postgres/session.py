@@ -42,7 +42,7 @@ _SETTINGS = """
 """
 
 
-class Session(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no types
+class DatabaseSession(txpostgres.Connection):  # type: ignore[misc]  # txpostgres has no types
     """
     One connection, for one statement at a time.
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.error import ConnectionClosed
 
 from usbgate.store.interfaces import SinkUnavailable
-from usbgate.store.postgres.session import Session, one_line
+from usbgate.store.postgres.session import DatabaseSession, one_line
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class SharedSession:
     def __init__(
         self,
         reactor: Any,
-        open_session: Callable[[Session], Coroutine[Deferred[Any], Any, None]],
+        open_session: Callable[[DatabaseSession], Coroutine[Deferred[Any], Any, None]],
         *,
         turn_limit: float | None = None,
         idle_limit: float | None = None,
@@ -50,7 +50,7 @@ class SharedSession:
         self._idle_limit = idle_limit
         self._lost = lost
         self._explain = explain
-        self._session: Session | None = None
+        self._session: DatabaseSession | None = None
         self._turn = DeferredLock()
         self._calls: set[Deferred[Any]] = set()
         self._idle: DelayedCall | None = None
@@ -63,7 +63,7 @@ class SharedSession:
         """
         return self._session is not None and self._session.alive
 
-    def call(self, work: Callable[[Session], Coroutine[Deferred[Any], Any, T]]) -> Deferred[T]:
+    def call(self, work: Callable[[DatabaseSession], Coroutine[Deferred[Any], Any, T]]) -> Deferred[T]:
         """
         Run `work` with the session; calls are serialized.
 
@@ -89,7 +89,7 @@ class SharedSession:
             call.cancel()
         self._drop()
 
-    async def _call(self, work: Callable[[Session], Coroutine[Deferred[Any], Any, T]]) -> T:
+    async def _call(self, work: Callable[[DatabaseSession], Coroutine[Deferred[Any], Any, T]]) -> T:
         turn: Deferred[Any] = self._turn.acquire()
         if self._turn_limit is not None:
             turn.addTimeout(self._turn_limit, self._reactor, _too_busy)
@@ -114,12 +114,12 @@ class SharedSession:
         finally:
             self._turn.release()
 
-    async def _use(self, work: Callable[[Session], Coroutine[Deferred[Any], Any, T]]) -> T:
+    async def _use(self, work: Callable[[DatabaseSession], Coroutine[Deferred[Any], Any, T]]) -> T:
         if self._closed:
             raise SinkUnavailable("the connection to the database was closed")
         self._cancel_idle()
         if self._session is None or not self._session.alive:
-            self._session = Session(self._reactor, self._session_lost)
+            self._session = DatabaseSession(self._reactor, self._session_lost)
             await self._open_session(self._session)
         result = await work(self._session)
         if self._idle_limit is not None:

@@ -34,7 +34,7 @@ from usbgate.store.postgres.measures import Measures
 from usbgate.store.postgres.migrations import lacks_rights, lock_key, migrate
 from usbgate.store.postgres.names import DEFAULT_SCHEMA, Schema
 from usbgate.store.postgres.position import CONFLICT, YIELD_FIRST, Position
-from usbgate.store.postgres.session import Session, refusal
+from usbgate.store.postgres.session import DatabaseSession, refusal
 from usbgate.store.postgres.shared_session import SharedSession
 
 T = TypeVar("T")
@@ -118,14 +118,14 @@ class PostgresSink:
 
     def connect(self) -> Deferred[None]:
 
-        async def nothing(session: Session) -> None:
+        async def nothing(session: DatabaseSession) -> None:
             pass
 
         return self._writing.call(nothing)
 
     def store(self, batch: Batch, reject: Reject) -> Deferred[None]:
 
-        async def store(session: Session) -> None:
+        async def store(session: DatabaseSession) -> None:
             try:
                 try:
                     await self._run(session, self._position.advance(batch.mark), self._insert(batch))
@@ -148,7 +148,7 @@ class PostgresSink:
         self._reading.close()
         return succeed(None)
 
-    async def _store_accepted(self, session: Session, batch: Batch, reject: Reject) -> None:
+    async def _store_accepted(self, session: DatabaseSession, batch: Batch, reject: Reject) -> None:
         # In one transaction: a batch with refused rows is halved until each of them is alone.
         refused: list[Refusal] = []
         waiting = deque([batch])
@@ -174,7 +174,7 @@ class PostgresSink:
     def _insert(self, batch: Batch) -> tuple[str, list[object]]:
         return insert(batch, self._schema, self._gateway, self._position.base)
 
-    async def _run(self, session: Session, *statements: tuple[str, list[object]]) -> None:
+    async def _run(self, session: DatabaseSession, *statements: tuple[str, list[object]]) -> None:
         sql = "; ".join(statement for statement, _ in statements)
         await session.run(sql, [each for _, parameters in statements for each in parameters], self._limits.store)
 
@@ -224,7 +224,7 @@ class PostgresSink:
         return self._rows(queries.requests(self._gateway, sensors, limit))
 
     def _rows(self, query: queries.Query[T]) -> Deferred[list[T]]:
-        async def read(session: Session) -> list[T]:
+        async def read(session: DatabaseSession) -> list[T]:
             return await session.fetch(self._schema.sql(query.sql), query.parameters, self._limits.read, query.make)
 
         if not self._ready:  # the tables may not exist yet
@@ -234,12 +234,12 @@ class PostgresSink:
     def _session_name(self) -> str:
         return "usbgate " + self._journal.identity.journal
 
-    async def _open_reader(self, session: Session) -> None:
+    async def _open_reader(self, session: DatabaseSession) -> None:
         limits = self._limits
         await session.open(await self._url(), self._session_name(), limits.connect, limits.read)
         await session.run(queries.SETTINGS, None, limits.connect)
 
-    async def _open_writer(self, session: Session) -> None:
+    async def _open_writer(self, session: DatabaseSession) -> None:
         limits = self._limits
         await session.open(await self._url(), self._session_name(), limits.connect, limits.store)
         try:
@@ -252,7 +252,7 @@ class PostgresSink:
         await session.run(_SETTINGS, (self._session_name(),), limits.connect)
         self._ready = True
 
-    async def _take_name(self, session: Session) -> None:
+    async def _take_name(self, session: DatabaseSession) -> None:
         """
         Acquire the advisory lock on the gateway's name; wait for an old session of this daemon to release it.
 
