@@ -519,6 +519,16 @@ class StateTests(PageCase):
         expect(newest).to_contain_text("closed")
         flat().say("95", "OPEN:1")
         expect(newest).to_contain_text("open")
+        # The same if it was asked for before a report, and comes just after it.
+        page.evaluate(
+            """() => import('./store.js').then(({ store }) => {
+                const begun = performance.now(), sensors = [...store.sensors.values()];
+                const report = { sensor: '95', device: store.sensors.get('95').device, values: { OPEN: 0 } };
+                store.receive('reading', { ...report, at: new Date(store.now() + 1).toISOString() });
+                store.setSensors({ now: new Date(store.now() - 300_000).toISOString(), sensors }, begun);
+            })"""
+        )
+        expect(newest).to_contain_text("closed")
 
     def test_words(self) -> None:
         """
