@@ -53,7 +53,7 @@ tags = true
 checksum = true
 buffer = 0
 window = 8
-patience = "1s"
+patience = "5s"
 """
 
 
