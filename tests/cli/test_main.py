@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -334,6 +335,10 @@ class ProcessTests(Processes):
         device = self.folder / "arduino"
         process = self.start("simulate", str(device), "--seed", "1")
         eventually(device.is_symlink, "the device is there", 30)
+        port = os.open(device, os.O_RDWR | os.O_NOCTTY)
+        self.addCleanup(os.close, port)
+        os.write(port, b"MSG:J_ID:20_ORIGIN:t\n")
+        self.assertTrue(select.select([port], [], [], 30)[0])  # so the reactor runs, and handles Ctrl-C
         process.send_signal(signal.SIGINT)
         self.assertEqual(process.wait(10), 0)
         self.assertFalse(device.is_symlink())
