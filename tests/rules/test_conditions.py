@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from twisted.trial.unittest import SynchronousTestCase
 
 from usbgate.core.fieldline import parse_value
-from usbgate.rules.conditions import Facts, KnownReading, Moment, SensorField, Truth
+from usbgate.rules.conditions import Facts, KnownReading, Leaf, Moment, SensorField, Truth, leaves
 from usbgate.rules.language import parse_condition
 
 PARIS = ZoneInfo("Europe/Paris")
@@ -32,6 +32,14 @@ def holds(text: str, known: Facts, held: set[int] | None = None) -> Truth:
     Return whether a condition holds.
     """
     return parse_condition(text).holds(known, set() if held is None else held)
+
+
+def leaf(text: str) -> Leaf:
+    """
+    Return the only term of a condition.
+    """
+    (term,) = leaves(parse_condition(text))
+    return term
 
 
 class TermTests(SynchronousTestCase):
@@ -121,8 +129,8 @@ class TermTests(SynchronousTestCase):
         self.assertIs(holds("sensor 1 stale", known), False)
         self.assertIs(holds("sensor 1 A stale", known), False)
         self.assertIs(holds("sensor 9 stale", known), False)
-        self.assertEqual(parse_condition("sensor 1 stale").due(known), 4600.0)
-        self.assertEqual(parse_condition("sensor 1 A stale 10s").due(known), 10.0)
+        self.assertEqual(leaf("sensor 1 stale").due(known), 4600.0)
+        self.assertEqual(leaf("sensor 1 A stale 10s").due(known), 10.0)
         known.moment = Moment(3600.0, 0, None)
         self.assertIs(holds("sensor 1 stale", known), False)
         self.assertIs(holds("sensor 1 A stale", known), True)
@@ -170,8 +178,8 @@ class TermTests(SynchronousTestCase):
         Times are looked at with each minute of the local clock.
         """
         local = datetime.fromisoformat("2026-11-27T21:59:58.5")
-        self.assertEqual(parse_condition("time 22:00-06:00").due(facts(100.0, local)), 101.5)
-        self.assertEqual(parse_condition("day mon").due(facts(100.0)), 160.0)
+        self.assertEqual(leaf("time 22:00-06:00").due(facts(100.0, local)), 101.5)
+        self.assertEqual(leaf("day mon").due(facts(100.0)), 160.0)
 
     def test_summer_time(self) -> None:
         """

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.rules import rule
-from usbgate.rules.conditions import Comparison, Moment, SensorField, Term
+from usbgate.rules.conditions import Comparison, Moment, SensorField, Term, leaves
 from usbgate.rules.language import parse_condition
 from usbgate.rules.ruleset import RATE, KeptState, RuleSet
 from usbgate.rules.settings import PublishTarget, RuleSettings
@@ -412,7 +412,7 @@ def truth_of_margin(term: Term, history: Sequence[tuple[int, str, str]], held: b
     """
     Return whether the comparison with a hysteresis holds.
     """
-    if not any(isinstance(each, Comparison) and each.margin for each in term.leaves()):
+    if not any(isinstance(each, Comparison) and each.margin for each in leaves(term)):
         return False
     value = next((value for _, sensor, value in reversed(history) if sensor == "1"), "x")
     return None if value == "x" else float(value) > (0 if held else 1)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LISTEN = 12.0  # seconds at each speed: many meters send every 10 s
 LOOK = 0.5  # seconds between two looks at what has come
-MOST = 16_384  # bytes at one speed: what has told nothing by then tells nothing
+MOST = 16_384  # bytes at one speed: what is not recognized by then never is
 LEAST = 64  # bytes by which a wrong speed is recognized
 GARBLED = 0.6  # share of text at a wrong speed, at most
 LINES = 3  # lines to show of what no dialect reads

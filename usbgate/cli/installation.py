@@ -269,7 +269,7 @@ def _names(root: Path, database: Literal["passwd", "group"]) -> set[str]:
 
 
 def _has_udev(root: Path) -> bool:
-    # It can be told to reload its rules; that of an image will be.
+    # It can reload its rules; that of an image reads them at its start.
     return root != Path("/") or UDEV_CONTROL.exists()
 
 

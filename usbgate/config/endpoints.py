@@ -102,7 +102,7 @@ def absolute_paths(text: str, folder: str, certificate: str) -> str:
 
 def is_exposed(text: str) -> bool | None:
     """
-    Return whether other machines can reach a server; None if that can't be told before it listens.
+    Return whether other machines can reach a server; None if that shows only once it listens.
 
     Args:
         text: A server endpoint string.

@@ -94,35 +94,14 @@ class Facts:
     states: dict[str, str] = field(default_factory=dict)
 
 
-class Term(Struct, frozen=True):
-    """
-    A condition, or a part of one.
-    """
-
-    def holds(self, facts: Facts, held: set[int]) -> Truth:
-        """
-        Return whether it holds.
-
-        Args:
-            facts: What is known.
-            held: The numbers of the comparisons with a hysteresis that held when they were looked at last; changed.
-        """
-        raise NotImplementedError
+class _Timeless(Struct, frozen=True):
+    # What changes only by reports.
 
     def due(self, facts: Facts) -> float:
-        """
-        Return when it may change although nothing is reported, in monotonic seconds.
-        """
         return inf
 
-    def leaves(self) -> Iterator[Term]:
-        """
-        Yield its terms that have no parts, in the order of the text.
-        """
-        yield self
 
-
-class Comparison(Term, frozen=True):
+class Comparison(_Timeless, frozen=True):
     """
     `sensor 20 TEMP > 30 hysteresis 2`.
 
@@ -163,7 +142,7 @@ class Comparison(Term, frozen=True):
         return reading.text
 
 
-class Staleness(Term, frozen=True):
+class Staleness(Struct, frozen=True):
     """
     `sensor 20 TEMP stale 10m`.
 
@@ -189,7 +168,7 @@ class Staleness(Term, frozen=True):
         return seen + (facts.stale(self.sensor) if self.limit is None else self.limit)
 
 
-class DeviceState(Term, frozen=True):
+class DeviceState(_Timeless, frozen=True):
     """
     `device leonardo offline`.
     """
@@ -202,7 +181,7 @@ class DeviceState(Term, frozen=True):
         return None if state is None else state == self.state
 
 
-class TimeOfDay(Term, frozen=True):
+class TimeOfDay(Struct, frozen=True):
     """
     `time 22:00-06:00`, in minutes since midnight.
     """
@@ -223,7 +202,7 @@ class TimeOfDay(Term, frozen=True):
         return facts.moment.next_minute
 
 
-class DayOfWeek(Term, frozen=True):
+class DayOfWeek(Struct, frozen=True):
     """
     `day mon-fri, sun`; Monday is 0.
     """
@@ -238,7 +217,7 @@ class DayOfWeek(Term, frozen=True):
         return facts.moment.next_minute
 
 
-class Not(Term, frozen=True):
+class Not(Struct, frozen=True):
     """
     `not …`.
     """
@@ -249,11 +228,8 @@ class Not(Term, frozen=True):
         truth = self.part.holds(facts, held)
         return None if truth is None else not truth
 
-    def leaves(self) -> Iterator[Term]:
-        return self.part.leaves()
 
-
-class Joined(Term, frozen=True):
+class Joined(Struct, frozen=True):
     """
     `… and …` or `… or …`.
 
@@ -272,16 +248,33 @@ class Joined(Term, frozen=True):
             return self.decisive
         return None if None in found else not self.decisive
 
-    def leaves(self) -> Iterator[Term]:
-        for part in self.parts:
-            yield from part.leaves()
+
+# A term that has no parts; `due` says when it may change although nothing is reported, in monotonic seconds.
+Leaf = Comparison | Staleness | DeviceState | TimeOfDay | DayOfWeek
+
+# A condition, or a part of one. `holds` says whether it does, by what is known, and by the numbers of the comparisons
+# with a hysteresis that held when they were looked at last, which it changes.
+Term = Leaf | Not | Joined
+
+
+def leaves(term: Term) -> Iterator[Leaf]:
+    """
+    Yield the terms of a condition that have no parts, in the order of its text.
+    """
+    if isinstance(term, Not):
+        yield from leaves(term.part)
+    elif isinstance(term, Joined):
+        for part in term.parts:
+            yield from leaves(part)
+    else:
+        yield term
 
 
 def fields_of(condition: Term) -> Iterator[SensorField]:
     """
     Yield the fields of which a condition needs the readings, in the order of its text; some perhaps twice.
     """
-    for term in condition.leaves():
+    for term in leaves(condition):
         if isinstance(term, Comparison):
             yield term.left
             if isinstance(term.right, SensorField):
@@ -294,7 +287,7 @@ def sensors_of(condition: Term) -> Iterator[str]:
     """
     Yield the sensors in a condition, in the order of its text; some perhaps twice.
     """
-    for term in condition.leaves():
+    for term in leaves(condition):
         if isinstance(term, Comparison):
             yield term.left.sensor
             if isinstance(term.right, SensorField):
@@ -307,4 +300,4 @@ def devices_of(condition: Term) -> Iterator[str]:
     """
     Yield the devices in a condition, in the order of its text; some perhaps twice.
     """
-    return (term.device for term in condition.leaves() if isinstance(term, DeviceState))
+    return (term.device for term in leaves(condition) if isinstance(term, DeviceState))

@@ -12,7 +12,7 @@ from typing import Any
 from usbgate.core.fieldline import format_number, format_time
 from usbgate.core.model import Reading
 from usbgate.core.settings import UNCONFIGURED, SensorSettings
-from usbgate.rules.conditions import Comparison, DeviceState, KnownReading, SensorField, Staleness
+from usbgate.rules.conditions import Comparison, DeviceState, KnownReading, SensorField, Staleness, leaves
 from usbgate.rules.outbox import WaitingAction
 from usbgate.rules.ruleset import Firing
 from usbgate.rules.settings import MailTarget, PublishTarget, RuleSettings, WebhookTarget
@@ -33,7 +33,7 @@ def subject_of(rule: RuleSettings) -> SensorField:
     Return what a rule is about: the first field in its condition. A sensor that is out of date has the field `STALE`,
     and a device has one that is named as its state, as if the device were a sensor.
     """
-    for term in rule.when.term.leaves():
+    for term in leaves(rule.when.term):
         match term:
             case Comparison():
                 return term.left

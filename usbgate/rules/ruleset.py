@@ -21,6 +21,7 @@ from usbgate.rules.conditions import (
     SensorField,
     Truth,
     devices_of,
+    leaves,
     sensors_of,
 )
 from usbgate.rules.settings import RuleSettings
@@ -37,7 +38,7 @@ class KeptState(NamedTuple):
         when: The condition that this is about.
         fired: Whether the rule has fired for the condition that holds now.
         last: When it fired last: whole milliseconds since 1970, UTC; None if it never did.
-        held: See `Term.holds`.
+        held: See `Term` of `rules.conditions`.
     """
 
     when: str
@@ -120,7 +121,7 @@ class ActiveRule:
         self.truth = self.rule.when.term.holds(facts, self._held)
         self.changed = self.changed or held != self._held
         self.due = min(
-            (due for term in self.rule.when.term.leaves() if (due := term.due(facts)) > moment.now), default=inf
+            (due for term in leaves(self.rule.when.term) if (due := term.due(facts)) > moment.now), default=inf
         )
         if not self.truth:
             self.since = None

@@ -208,7 +208,7 @@ class Dialect(DialectBase):
     meters that send none. The option `without` has the labels that are left out: `DATE` by default, which would be
     another reading each second.
 
-    The modes differ in their separator, a blank or a tab, and are told apart by that in each group. A damaged group
+    The modes differ in their separator, a blank or a tab, and are recognized by that in each group. A damaged group
     costs itself. The report has the others, as far as they have data.
     """
 

@@ -14,7 +14,7 @@ const MAX_STATES = 8; // different states in a bar; of more, such as texts of a 
 const MAX_CHANGES = 30;
 const COLOURS = 5; // of states that are not off; page.css has them
 
-/** The spelling of a value, by which states are told apart. */
+/** The spelling of a value, by which states differ. */
 function keyOf({ value, text }) {
   return text ?? String(value);
 }
