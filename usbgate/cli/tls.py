@@ -57,8 +57,8 @@ def init_command(config: Path | None, names: tuple[str, ...], folder: Path | Non
     Make a CA, and a certificate for this host; say how to use them.
 
     If there is a CA, only the certificate is made anew: nothing changes for clients, and a running daemon takes it for
-    the next connection. It lasts 825 days, and has the names that it had; with --name (repeatable), those that are given
-    instead; and those of the host in any case.
+    the next connection. It lasts 825 days, and has the names that it had; with --name (repeatable), those that are
+    given instead; and those of the host in any case.
     """
     _check_installed()
     from usbgate.access import certificates
