@@ -389,6 +389,25 @@ class InsertTests(PostgresTestCase):
         for group in groups:
             self.assertEqual(group, sorted(group))
 
+    async def test_times(self) -> None:
+        """
+        Times are exact to the millisecond, whether they differ within a batch or not.
+        """
+        sink = await self.connected()
+        times = [
+            0,
+            1,
+            999,
+            *range(1_790_000_000_000, 1_790_000_002_000, 7),
+            *range(8_589_934_590_000, 8_589_934_592_000),
+        ]
+        rows = [numbered(n)._replace(at=at) for n, at in enumerate(times, 1)]
+        await sink.store(batch.encode(1, rows), self.reject)
+        for n, at in enumerate(times[::100], len(times) + 1):
+            await sink.store(batch.encode(n, [numbered(n)._replace(at=at)]), self.reject)
+        found = self.query("select extract(epoch from at) * 1000 from reading order by seq")
+        self.assertEqual([float(at) for (at,) in found], times + times[::100])
+
     async def test_doubled(self) -> None:
         """
         A reading that is stored already is refused.
