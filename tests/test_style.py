@@ -1,10 +1,11 @@
 """
-Rules for names, read from the sources.
+Rules for names and docstrings, read from the sources.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,3 +106,34 @@ class ClassNamesTests(SynchronousTestCase):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
         )
         self.assertEqual({name for name, count in names.items() if count > 1}, {"Dialect", "Framing"})
+
+
+# The section of a docstring, up to the next one, and the names that it describes: `begin, end: Seconds.`
+ARGUMENTS = re.compile(r"^Args:\n((?: .*\n?|\n)*)", re.MULTILINE)
+DESCRIBED = re.compile(r"^    ([a-zA-Z]\w*(?:, \w+)*): ", re.MULTILINE)
+
+
+def described(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str] | None:
+    """
+    Return the arguments that a function's docstring describes; None if it has no such section.
+    """
+    section = ARGUMENTS.search(ast.get_docstring(function) or "")
+    return section and [name for names in DESCRIBED.findall(section[1]) for name in names.split(", ")]
+
+
+class DocstringsTests(SynchronousTestCase):
+    """
+    A docstring is true.
+    """
+
+    def test_arguments(self) -> None:
+        """
+        Where a docstring describes arguments, they are those of the function, in their order.
+        """
+        for path in sorted(SOURCES.rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (names := described(node)) is not None:
+                    given = node.args
+                    arguments = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
+                    has = [each.arg for each in arguments if each is not None and each.arg not in ("self", "cls")]
+                    self.assertEqual(names, has, f"{path}:{node.lineno} {node.name}")

@@ -93,9 +93,8 @@ class UsbEndpoint(SerialEndpoint):
         Args:
             reactor: Must also provide `IReactorFDSet`.
             place: The device, in the form that `parse_usb` reads.
-            baudrate: Bits per second.
+            settings: How the port is set.
             usb: The USB devices of the machine.
-            keep_dtr: See `SerialTransport`.
 
         Raises:
             ValueError: The place has another form.
