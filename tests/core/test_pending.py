@@ -2429,6 +2429,22 @@ class TestMemory(SynchronousTestCase):
                 sizes.append(size(pending))
         self.assertLessEqual(sizes[1], sizes[0] + 50)
 
+    def test_held_for_long(self) -> None:
+        """
+        A question that is held again and again, since its sensor reports and does not answer, is kept once.
+        """
+        pending = link()
+        pending.put(request("dead", when_heard=True), "asleep", 80_000.0, 0.0)  # whose limits stay the next ones
+        pending.put(request("dead"), "patient", 80_000.0, 0.0)
+        pending.put(request("7", when_heard=True), "a", 90_000.0, 0.0)
+        sizes = []
+        for n in range(5000):
+            pending.received([report("7", "K")], n * 10.0, AT)
+            pending.expire(n * 10.0 + 5.0)
+            if n in (200, 4999):
+                sizes.append(size(pending))
+        self.assertLessEqual(sizes[1], sizes[0] + 50)
+
     def test_waiters_are_let_go(self) -> None:
         """
         Whoever was answered or failed is not kept alive.

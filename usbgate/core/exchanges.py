@@ -33,13 +33,11 @@ class Hold:
 
     Attributes:
         asked: A number that tells when it asked, as that of an exchange.
-        limit: When it gives up, in monotonic seconds.
         waits: Whether it waits for a report now.
         unanswered: How often its question was written and not answered before it was held again.
     """
 
     asked: int
-    limit: float
     waits: bool = True
     unanswered: int = 0
 

@@ -4,12 +4,10 @@ Who waits over one link until a sensor reports (protocol §4.12): for nodes that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from math import inf
 from typing import Generic, TypeVar
 
-from usbgate.core.containers import LazyHeap
 from usbgate.core.errors import NotHeard, RequestError, TimedOut
 from usbgate.core.exchanges import Asker, Ended, Exchange, Hold
 from usbgate.core.model import Question
@@ -37,27 +35,14 @@ class HeldAskers(Generic[W]):
         self._device = device
         self._queues = queues
         self._number = number
-        self._limits: LazyHeap[float, Asker[W]] = LazyHeap(lambda _, asker: asker.held)
 
-    @property
-    def deadline(self) -> float:
-        """
-        When `expire` is to be called next; inf for never.
-        """
-        limit = self._limits.first()
-        return inf if limit is None else limit[0]
-
-    def add(self, asker: Asker[W], limit: float) -> None:
+    def add(self, asker: Asker[W]) -> None:
         """
         Hold an asker.
-
-        Args:
-            asker: The request.
-            limit: When it gives up, in monotonic seconds.
         """
         asker.device = self._device
         asker.holder.askers[asker] = None
-        self._hold(asker, Hold(self._number(), limit))
+        self._hold(asker, Hold(self._number()))
 
     def add_again(self, exchange: Exchange[W]) -> None:
         """
@@ -68,31 +53,18 @@ class HeldAskers(Generic[W]):
                 self._queues.take_back(asker, exchange)
                 self._hold(asker, replace(asker.hold, waits=True, unanswered=exchange.unanswered))
 
-    def release(self, sensor: str, is_once: Callable[[Question], bool]) -> Iterator[tuple[float, Asker[W]]]:
+    def release(self, sensor: str, is_once: Callable[[Question], bool]) -> None:
         """
         Let those wait for their questions, ahead of all others, whose sensor has reported.
 
         Args:
             sensor: The sensor.
             is_once: Returns whether a question joins no other.
-
-        Yields:
-            Each with the time at which it gives up.
         """
         for asker in self.by_sensor.pop(sensor, ()):
             assert asker.hold is not None
             asker.hold.waits = False
             self._queues.add_first(asker, asker.hold, is_once(asker.request.question))
-            yield asker.hold.limit, asker
-
-    def expire(self, now: float) -> list[Ended[W]]:
-        """
-        End those whose time limit has ended.
-        """
-        ended: list[Ended[W]] = []
-        while (limit := self._limits.first()) and limit[0] <= now:
-            ended.append(self.end(limit[1]))
-        return ended
 
     def end(self, asker: Asker[W], error: RequestError | None = None) -> Ended[W]:
         """
@@ -115,4 +87,3 @@ class HeldAskers(Generic[W]):
     def _hold(self, asker: Asker[W], hold: Hold) -> None:
         asker.hold = hold
         self.by_sensor.setdefault(asker.request.question.sensor, []).append(asker)
-        self._limits.add(hold.limit, asker)

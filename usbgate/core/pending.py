@@ -66,7 +66,7 @@ class PendingRequests(Generic[W]):
         self.blocked = False
         self._settled_at = inf
         self._refused: list[tuple[Question, RequestError]] = []
-        self._limits: LazyHeap[float, Asker[W]] = LazyHeap(lambda _, asker: asker.exchange is not None)
+        self._limits: LazyHeap[float, Asker[W]] = LazyHeap(lambda _, asker: asker.exchange is not None or asker.held)
         self._reserved: LazyHeap[float, Lane[W]] = LazyHeap(lambda until, lane: lane.until == until)
         self._matching = Matching(rules)
         self._buffer = BoardBuffer(size)
@@ -84,7 +84,6 @@ class PendingRequests(Generic[W]):
             return -inf
         return min(
             limit[0] if limit else inf,
-            self.held.deadline,
             reserved[0] if reserved else inf,
             self._settled_at if self.state == "settling" else inf,
             self._turns.room_at if self.queues.waiting else inf,
@@ -120,13 +119,11 @@ class PendingRequests(Generic[W]):
             return self._fill(moves, now)
         limit = now + timeout
         if request.when_heard:
-            self.held.add(asker, limit)
-            self.bound = min(self.bound, limit)
-            return self._fill(moves, now)
-        if self.state == "offline":
+            self.held.add(asker)
+        elif self.state == "offline":
             moves.ended.append((Offline(), (asker,)))
             return moves
-        if not self.queues.add(asker, self._matching.asked(request.question), now, moves.ended):
+        elif not self.queues.add(asker, self._matching.asked(request.question), now, moves.ended):
             moves.ended.append((Busy(), (asker,)))
             return self._fill(moves, now)
         self._limits.add(limit, asker)
@@ -165,8 +162,7 @@ class PendingRequests(Generic[W]):
             self._matching.answered(exchange, answer, now)
         if self.held.by_sensor:
             for report in reports:
-                for limit, asker in self.held.release(report.sensor, self._matching.asked):
-                    self._limits.add(limit, asker)
+                self.held.release(report.sensor, self._matching.asked)
         return self._fill(moves, now) if self.queues.waiting else moves
 
     def expire(self, now: float) -> Moves[W]:
@@ -248,10 +244,7 @@ class PendingRequests(Generic[W]):
         """
         moves = self._begin(now)
         for asker in askers:
-            if asker.exchange is not None:
-                self.queues.withdraw(asker, asker.exchange, moves.ended)
-            elif asker.held:
-                moves.ended.append(self.held.end(asker))
+            self._withdraw(asker, moves)
         return self._fill(moves, now)
 
     def cancel(self, asker: Asker[W], now: float) -> Moves[W]:
@@ -286,15 +279,17 @@ class PendingRequests(Generic[W]):
         if self._turns.room_at <= now:
             self._turns.room_at = inf
         while (limit := self._limits.first()) and limit[0] <= now:
-            asker = limit[1]
-            exchange = asker.exchange
-            assert exchange is not None  # or it would be no entry of `_limits`
-            self.queues.withdraw(asker, exchange, moves.ended)
-        moves.ended += self.held.expire(now)
+            self._withdraw(limit[1], moves)
         while (reserved := self._reserved.first()) and reserved[0] <= now:
             self._give_up(reserved[1], moves)
         self.bound = self.deadline
         return moves
+
+    def _withdraw(self, asker: Asker[W], moves: Moves[W]) -> None:
+        if asker.exchange is not None:
+            self.queues.withdraw(asker, asker.exchange, moves.ended)
+        elif asker.held:
+            moves.ended.append(self.held.end(asker))
 
     def _settle(self, now: float) -> None:
         if self.state == "settling" and self._settled_at <= now:
