@@ -87,6 +87,18 @@ class WordsTests(SynchronousTestCase):
             self.assert_text(f"problem.{codes[name]}.{reason}")
             self.assertIn(f"`{reason}`", http)
 
+    def test_reasons_given(self) -> None:
+        """
+        Each reason that has a text, or is in docs/http.md, is given by something.
+        """
+        given = {reason for _, reason in literals(r'(")([a-z ]+)"')}
+        worded = {key.split(".")[2] for key in self.languages[0] if re.fullmatch(r"problem\.\w+\..+", key)}
+        _, _, behind = (ROOT / "docs" / "http.md").read_text("utf-8").partition("| `code` | `reason` |")
+        rows = behind.partition("\n\n")[0].splitlines()
+        documented = {reason for row in rows for reason in re.findall("`([^`]+)`", row)[1:]}
+        self.assertIn("no such alarm", worded & documented)
+        self.assertEqual((worded | documented) - given, set())
+
     def test_warnings(self) -> None:
         """
         Each warning about a device has a text.

@@ -119,7 +119,8 @@ class RequestGuard:
             if self._cross_origin.may_command(origin):
                 continue
             if elsewhere or not self._is_our_page(origin, request.getHeader("Host")):
-                raise HttpProblem(Denied("this origin is not allowed: add its host to hosts, or it to cors, in [http]"))
+                text = "this origin is not allowed: add its host to hosts, or it to cors, in [http]"
+                raise HttpProblem(Denied(text, "origin not allowed"))
 
     def _is_our_page(self, origin: str, host: str | None) -> bool:
         # A proxy may change the `Host`. But a page that is served under a public address can be anybody's.
