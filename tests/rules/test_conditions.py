@@ -121,14 +121,15 @@ class TermTests(SynchronousTestCase):
 
     def test_stale(self) -> None:
         """
-        A sensor is out of date when it has not reported for its time, or for that of the condition; one that has never
-        reported counts from the start. A field counts by itself.
+        A sensor is out of date when it has not reported for its time, or for that of the condition. One that has never
+        reported counts from the start, and is neither until then. A field counts by itself.
         """
         known = facts(3599.0, A="1")
         known.seen["1"] = 1000.0
         self.assertIs(holds("sensor 1 stale", known), False)
         self.assertIs(holds("sensor 1 A stale", known), False)
-        self.assertIs(holds("sensor 9 stale", known), False)
+        self.assertIs(holds("sensor 9 stale", known), None)
+        self.assertIs(holds("not sensor 1 B stale", known), None)
         self.assertEqual(leaf("sensor 1 stale").due(known), 4600.0)
         self.assertEqual(leaf("sensor 1 A stale 10s").due(known), 10.0)
         known.moment = Moment(3600.0, 0, None)

@@ -293,6 +293,41 @@ class RestartTests(RuleSetCase):
             self.go(now + 1000)
             self.assertEqual(self.fired, [(first, "r")])
 
+    def test_silent(self) -> None:
+        """
+        Of a sensor that was out of date before a restart and still is, nothing fires a second time: neither that it is,
+        nor that it is not. Both fire when it is there again, and falls silent again.
+        """
+        for text in ("sensor 1 stale 10s", "sensor 1 A stale 10s"):
+            rules = rule(text), rule(f"not {text}", "back")
+            self.start(*rules)
+            self.report(1, A="0")
+            self.go(20)
+            self.assertEqual(self.fired, [(1, "back"), (11, "r")], text)
+            for is_restored in (False, True):
+                self.start(*rules, kept={name: active.kept for name, active in self.set.rules.items()}, now=100.0)
+                if is_restored:
+                    self.go(101)
+                    self.set.restore_reading(SensorField("1", "A"), 0.0, None, "uno", 100.0)
+                self.go(120)
+                self.assertEqual(self.fired, [], text)
+            self.report(130, A="0")
+            self.go(150)
+            self.assertEqual(self.fired, [(130, "back"), (140, "r")], text)
+
+    def test_configure_quiet(self) -> None:
+        """
+        Another quiet time counts from when the rule fired last, as after a restart.
+        """
+        for before, after, first in ((1000.0, 60.0, 61.0), (0.0, 60.0, 61.0), (60.0, 0.0, 10.0)):
+            self.start(rule("sensor 1 A == 1", quiet=before))
+            self.report(1, A="1")
+            self.report(2, A="0")
+            self.set.configure([rule("sensor 1 A == 1", quiet=after)], moment(3))
+            self.report(10, A="1")
+            self.go(100)
+            self.assertEqual(self.fired, [(1, "r"), (first, "r")])
+
     def test_configure(self) -> None:
         """
         A rule with the same condition keeps its state, whatever else of it changed; one with another condition is new.
@@ -352,8 +387,8 @@ def truth_at(term: Term, history: Sequence[tuple[int, str, str]], now: float, he
         case 4:
             return now - one[0] >= 4
         case _:
-            fresh = now - other[0] < 3
-            return False if above is False or not fresh else None if above is None else True
+            fresh = False if now - other[0] >= 3 else None if other[1] is None else True
+            return False if False in (above, fresh) else None if None in (above, fresh) else True
 
 
 class ReferenceTests(RuleSetCase):

@@ -226,7 +226,7 @@ class ServiceTests(SynchronousTestCase):
             rule("sensor 2 stale", "d", command=COMMAND),
         )
         found = {each.name: each.truth for each in service.summaries()}
-        self.assertEqual(found, {"a": True, "b": None, "c": False, "d": False})
+        self.assertEqual(found, {"a": True, "b": None, "c": False, "d": None})
         self.gateway.readings = [Reading(WALL - 595_000, "leonardo", "2", "SMOKE", 1.0, None, None, True)]
         service.restored()
         self.publish(DeviceEvent("leonardo", "offline", WALL))

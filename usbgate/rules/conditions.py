@@ -79,7 +79,7 @@ class Facts:
 
     Attributes:
         moment: The moment.
-        started: Since when it is known that sensors do not report, in monotonic seconds.
+        started: Since when reports are known, in monotonic seconds.
         stale: Returns after how many seconds a sensor is out of date.
         readings: The newest readings.
         seen: When each sensor reported last, in monotonic seconds.
@@ -157,15 +157,21 @@ class Staleness(Struct, frozen=True):
     limit: float | None
 
     def holds(self, facts: Facts, held: set[int]) -> Truth:
-        return facts.moment.now >= self.due(facts)
+        if facts.moment.now >= self.due(facts):
+            return True
+        # What never reported may have been out of date before the start, too, as the database may still say.
+        return None if self._seen(facts) is None else False
 
     def due(self, facts: Facts) -> float:
+        seen = self._seen(facts)
+        limit = facts.stale(self.sensor) if self.limit is None else self.limit
+        return (facts.started if seen is None else seen) + limit
+
+    def _seen(self, facts: Facts) -> float | None:
         if self.field is None:
-            seen = facts.seen.get(self.sensor, facts.started)
-        else:
-            reading = facts.readings.get(SensorField(self.sensor, self.field))
-            seen = facts.started if reading is None else reading.seen
-        return seen + (facts.stale(self.sensor) if self.limit is None else self.limit)
+            return facts.seen.get(self.sensor)
+        reading = facts.readings.get(SensorField(self.sensor, self.field))
+        return None if reading is None else reading.seen
 
 
 class DeviceState(_Timeless, frozen=True):

@@ -89,7 +89,7 @@ class ActiveRule:
     due: float = 0.0
     changed: bool = False
     _held: set[int] = field(default_factory=set)
-    _quiet_until: float = -inf
+    _fired_at: float = -inf  # when it fired last, in monotonic seconds
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=RATE))
 
     @property
@@ -104,9 +104,8 @@ class ActiveRule:
         Continue as before a restart.
         """
         self.last = kept.last
-        if kept.last is not None:  # the wall clock may have been set meanwhile
-            left = self.rule.quiet - (moment.wall - kept.last) / 1000
-            self._quiet_until = moment.now + min(self.rule.quiet, left)
+        if kept.last is not None:
+            self._fired_at = moment.now - max(0, moment.wall - kept.last) / 1000  # the wall clock may have been set
         if kept.when == self.rule.when.text:
             self.fired = kept.fired
             self._held.update(kept.held)
@@ -133,14 +132,14 @@ class ActiveRule:
         if self.fired:
             return False
         limited_until = self._recent[0] + RATE_TIME if len(self._recent) == RATE else -inf
-        ready = max(self.since + self.rule.for_, self._quiet_until, limited_until)
+        ready = max(self.since + self.rule.for_, self._fired_at + self.rule.quiet, limited_until)
         if moment.now < ready:
             self.limited = ready == limited_until
             self.due = min(self.due, ready)
             return False
         self.fired, self.changed, self.limited, self.last = True, True, False, moment.wall
         self.firings += 1
-        self._quiet_until = moment.now + self.rule.quiet
+        self._fired_at = moment.now
         self._recent.append(moment.now)
         return True
 
