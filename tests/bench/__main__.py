@@ -124,7 +124,7 @@ def main(names: Sequence[str], rounds: int, file: Path | None, write_page: bool,
         raise click.UsageError("--page is for a run of all rows")
     rows = [ROWS[name] for name in names or ROWS]
     console = Console(stderr=True)
-    console.print(f"Python {platform.python_version()}, built with {report.built()}", highlight=False)
+    console.print(f"Python {platform.python_version()}, {report.built()}", highlight=False)
     findings = Findings(file, quick)
     measure(rows, rounds, quick, console, findings)
     if sys.stdout.isatty():

@@ -4,17 +4,21 @@ The benchmark's clients that ask, and a program that asks the device directly; r
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import select
 import socket
 import time
 import tty
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 WARM_UP = 0.5  # seconds that are not counted
 PATIENCE = 10.0  # seconds to wait for the last answers
+
+_LENGTH = re.compile(rb"\r\nContent-Length: (\d+)")
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -77,28 +81,31 @@ class Timing:
         }
 
 
-class _Asker:
+class Asker:
     """
     One connection that asks one question after the other; each has a number that the answer must repeat.
+
+    Attributes:
+        asked: Whether a question waits for its answer.
+        sent: When it was sent.
     """
 
-    def __init__(self, connected: socket.socket, sensor: str, echo: bool) -> None:
+    def __init__(self, connected: socket.socket, sensor: str) -> None:
         self.socket = connected
-        self._sensor = sensor.encode()
-        self._echo = echo
-        self._number = 0
-        self._rest = b""
         self.asked = False
         self.sent = 0.0
+        self._sensor = sensor.encode()
+        self._number = 0
+        self._rest = b""
 
     def ask(self) -> None:
+        """
+        Ask the next question.
+        """
         self._number += 1
-        self._question = b"MSG:J_ID:%s_ORIGIN:b_N:%d" % (self._sensor, self._number)
-        self._answer = b"ID:%s_VALUE:%d_MSG:J" % (self._sensor, self._number)
-        self._echoed = not self._echo
         self.asked = True
         self.sent = time.monotonic()
-        self.socket.send(self._question + b"\n")
+        self.socket.send(self._next_question())
 
     def receive(self, timing: Timing) -> bool:
         """
@@ -107,18 +114,77 @@ class _Asker:
         data = self.socket.recv(65536)
         if not data:
             raise AssertionError("a connection was closed")
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest = self._read(self._rest + data, timing)
+        return not self.asked
+
+    def _next_question(self) -> bytes:
+        raise AssertionError("of a subclass")
+
+    def _read(self, data: bytes, timing: Timing) -> bytes:
+        # Returns the beginning of what has not arrived whole.
+        raise AssertionError("of a subclass")
+
+    def _answered(self, timing: Timing) -> None:
+        self.asked = False
+        timing.answered(self.sent, time.monotonic())
+
+
+class LineAsker(Asker):
+    """
+    Asks by lines.
+    """
+
+    def __init__(self, connected: socket.socket, sensor: str, echo: bool = True) -> None:
+        super().__init__(connected, sensor)
+        self._echo = echo
+
+    def _next_question(self) -> bytes:
+        self._question = b"MSG:J_ID:%s_ORIGIN:b_N:%d" % (self._sensor, self._number)
+        self._answer = b"ID:%s_VALUE:%d_MSG:J" % (self._sensor, self._number)
+        self._echoed = not self._echo
+        return self._question + b"\n"
+
+    def _read(self, data: bytes, timing: Timing) -> bytes:
+        *lines, rest = data.split(b"\n")
         for line in lines:
             if not self._echoed and line == self._question:
                 self._echoed = True
             elif self.asked and self._echoed and line.partition(b"_AT:")[0] == self._answer:
-                self.asked = False
-                timing.answered(self.sent, time.monotonic())
+                self._answered(timing)
             else:
                 timing.refused(line)
                 if line.startswith(b"ERROR:"):
                     self.asked = False
-        return not self.asked
+        return rest
+
+
+class HttpAsker(Asker):
+    """
+    Asks over HTTP.
+    """
+
+    def _next_question(self) -> bytes:
+        body = b'{"arguments":{"N":%d},"origin":"b"}' % self._number
+        return (
+            b"POST /api/v1/sensors/%s/ask HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (self._sensor, len(body), body)
+        )
+
+    def _read(self, data: bytes, timing: Timing) -> bytes:
+        head, end, body = data.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head)
+        if not end or length is None or len(body) < int(length[1]):
+            return data
+        answer = json.loads(body)
+        if self.asked and (answer.get("sensor"), answer.get("values")) == (
+            self._sensor.decode(),
+            {"VALUE": self._number},
+        ):
+            self._answered(timing)
+        else:
+            timing.refused((b"ERROR:" if "code" in answer else b"") + body)
+            self.asked = False
+        return b""
 
 
 def connect(port: int) -> socket.socket:
@@ -150,13 +216,8 @@ class Crowd:
     Several connections, each of which asks for a sensor of its own, and again as soon as it is answered.
     """
 
-    def __init__(self, sockets: Sequence[socket.socket], echo: bool = True) -> None:
-        """
-        Args:
-            sockets: The connections.
-            echo: Whether a question is echoed before it is answered.
-        """
-        self._askers = {each.fileno(): _Asker(each, str(n), echo) for n, each in enumerate(sockets, 1)}
+    def __init__(self, askers: Iterable[Asker]) -> None:
+        self._askers = {each.socket.fileno(): each for each in askers}
         self._poll = select.epoll()
         for fd in self._askers:
             self._poll.register(fd, select.EPOLLIN)
@@ -209,7 +270,8 @@ def ask(port: int, clients: int, seconds: float, rate: float = 0.0, patience: fl
         rate: See `Crowd.ask`, as for `patience`.
         patience: See above.
     """
-    return Crowd(connect_all(port, clients)).ask(Timing(seconds), rate, patience)
+    askers = [LineAsker(each, str(n)) for n, each in enumerate(connect_all(port, clients), 1)]
+    return Crowd(askers).ask(Timing(seconds), rate, patience)
 
 
 def direct(path: str, clients: int, seconds: float, window: int = 64) -> dict[str, Any]:

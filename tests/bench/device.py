@@ -40,7 +40,7 @@ class Device:
         """
         self.path = path
         self.process = start("tests.bench.device", str(path), stdin=subprocess.PIPE)
-        self._hear()
+        self._reply()
 
     def flood(self, lines: int, sensors: int, first: int = 0) -> None:
         """
@@ -59,13 +59,13 @@ class Device:
         """
         Start to send the prepared lines; call `finish` afterwards.
         """
-        self._say({"go": True})
+        self._send({"go": True})
 
     def finish(self) -> float:
         """
         Wait until the lines of `begin` are sent; return the seconds that it took.
         """
-        seconds: float = self._hear()["seconds"]
+        seconds: float = self._reply()["seconds"]
         return seconds
 
     def speak(self, rate: float) -> None:
@@ -98,15 +98,15 @@ class Device:
         self.process.stdout.close()
 
     def _ask(self, what: Mapping[str, Any]) -> dict[str, Any]:
-        self._say(what)
-        return self._hear()
+        self._send(what)
+        return self._reply()
 
-    def _say(self, what: Mapping[str, Any]) -> None:
+    def _send(self, what: Mapping[str, Any]) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(what).encode() + b"\n")
         self.process.stdin.flush()
 
-    def _hear(self) -> dict[str, Any]:
+    def _reply(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import socket
 import sys
@@ -17,9 +18,23 @@ import tty
 from array import array
 from typing import Any
 
-from tests.bench.asking import Crowd, Timing, ask, connect, connect_all, direct, quantile, together
+from tests.bench.asking import (
+    Crowd,
+    HttpAsker,
+    LineAsker,
+    Timing,
+    ask,
+    connect,
+    connect_all,
+    direct,
+    quantile,
+    together,
+)
 from tests.bench.mqttasking import MqttCrowd
 from tests.bench.neighbours import besiege
+
+_STREAM = b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+_VALUE = re.compile(rb'VALUE"?:([0-9.]+)')  # EVENT:reading_ID:u1_VALUE:123456_AT:…, {"VALUE":123456.0}
 
 
 def drain(path: str, size: int) -> dict[str, Any]:
@@ -36,7 +51,9 @@ def drain(path: str, size: int) -> dict[str, Any]:
     return {"seconds": time.monotonic() - (begun or 0.0)}
 
 
-def watch(port: int, watchers: int, sampled: int, quiet: float, limit: float = 120.0) -> dict[str, Any]:
+def watch(
+    port: int, watchers: int, sampled: int, quiet: float, http: bool = False, limit: float = 120.0
+) -> dict[str, Any]:
     """
     Watch all events over many connections, until standard input ends and no event has come for a while.
 
@@ -48,13 +65,18 @@ def watch(port: int, watchers: int, sampled: int, quiet: float, limit: float = 1
         watchers: The number of connections.
         sampled: The size of the sample.
         quiet: Seconds without an event after which to end.
+        http: Whether the port is that of the page.
         limit: Seconds after which to end in any case.
     """
-    sockets = connect_all(port, watchers)
+    sockets = _connect_slowly(port, watchers) if http else connect_all(port, watchers)
+    reading, dropping = (b"event: reading", b"event: dropped") if http else (b"EVENT:reading", b"EVENT:dropped")
     for each in sockets:
-        each.send(b"watch\n")
-        if each.recv(100) != b"OK:watch\n":
-            raise AssertionError("no OK")
+        each.send(_STREAM if http else b"watch\n")
+        greeting = b""
+        while not greeting.endswith(b"-0\n\n" if http else b"OK:watch\n"):
+            if not (data := each.recv(4096)):
+                raise AssertionError(f"no OK: {greeting!r}")
+            greeting += data
         each.setblocking(False)
     print("{}", flush=True)  # all of them watch
     step = max(1, watchers // sampled)
@@ -66,6 +88,7 @@ def watch(port: int, watchers: int, sampled: int, quiet: float, limit: float = 1
     by_fd = {each.fileno(): each for each in sample}
     rests = dict.fromkeys(by_fd, b"")
     delays = array("d")
+    tails = dict.fromkeys(others, b"")  # where a mark may have begun
     events = dropped = 0
     received = 0.0
     ending = False
@@ -77,9 +100,10 @@ def watch(port: int, watchers: int, sampled: int, quiet: float, limit: float = 1
             for each in others:
                 for data in _available(each):
                     received = now
-                    gaps = data.count(b"EVENT:dropped_")
-                    dropped += gaps
-                    events += data.count(b"\n") - gaps
+                    data = tails[each] + data
+                    dropped += data.count(dropping)
+                    events += data.count(reading)
+                    tails[each] = data[1 - len(reading) :]
             now = time.monotonic()
         for fd, _ in poll.poll(max(0.0, next_look - now)):
             received = time.monotonic()
@@ -89,11 +113,11 @@ def watch(port: int, watchers: int, sampled: int, quiet: float, limit: float = 1
                 continue
             data = by_fd[fd].recv(65536)
             *lines, rests[fd] = (rests[fd] + data).split(b"\n")
-            for line in lines:  # EVENT:reading_ID:u1_VALUE:123456_AT:…
-                if line.startswith(b"EVENT:reading_"):
+            for line in lines:
+                if value := _VALUE.search(line):
                     events += 1
-                    delays.append(received - float(line.split(b"_")[2][6:]) / 1e6)
-                else:
+                    delays.append(received - float(value[1]) / 1e6)
+                elif line.startswith(dropping):
                     dropped += 1
     return {
         "events": events,
@@ -136,13 +160,20 @@ def ask_in_slices(port: int, clients: int, echo: bool) -> dict[str, Any]:
     Args:
         port: The port of any gateway.
         clients: The number of connections.
-        echo: See `Crowd`.
+        echo: Whether it echoes a question before it answers.
     """
-    sockets = []
-    for _ in range(clients):
-        sockets.append(connect(port))
-        time.sleep(0.002)  # no faster than any gateway accepts them, see `connect_all`
-    return _in_slices(Crowd(sockets, echo))
+    return _in_slices(Crowd(LineAsker(each, str(n), echo) for n, each in enumerate(_connect_slowly(port, clients), 1)))
+
+
+def ask_http_in_slices(port: int, clients: int) -> dict[str, Any]:
+    """
+    The same over HTTP.
+
+    Args:
+        port: The port of the daemon's page.
+        clients: The number of connections.
+    """
+    return _in_slices(Crowd(HttpAsker(each, str(n)) for n, each in enumerate(_connect_slowly(port, clients), 1)))
 
 
 def ask_mqtt_in_slices(port: int, topic: str, clients: int) -> dict[str, Any]:
@@ -155,6 +186,14 @@ def ask_mqtt_in_slices(port: int, topic: str, clients: int) -> dict[str, Any]:
         clients: The number of questions at a time.
     """
     return _in_slices(MqttCrowd(port, topic, clients))
+
+
+def _connect_slowly(port: int, count: int) -> list[socket.socket]:
+    made = []
+    for _ in range(count):
+        made.append(connect(port))
+        time.sleep(0.002)  # no faster than any gateway accepts them, see `connect_all`
+    return made
 
 
 def _in_slices(crowd: Crowd | MqttCrowd) -> dict[str, Any]:
@@ -172,7 +211,18 @@ def main(plan: str) -> None:
     Call the function that a JSON text names as `does`, with its other values as arguments.
     """
     arguments = json.loads(plan)
-    functions = (ask, ask_in_slices, ask_mqtt_in_slices, direct, together, drain, watch, hold, besiege)
+    functions = (
+        ask,
+        ask_in_slices,
+        ask_http_in_slices,
+        ask_mqtt_in_slices,
+        direct,
+        together,
+        drain,
+        watch,
+        hold,
+        besiege,
+    )
     does = {function.__name__: function for function in functions}
     begun, cpu = time.monotonic(), time.process_time()
     results = does[arguments.pop("does")](**arguments)

@@ -15,6 +15,7 @@ from tests.bench.roundtrip import COALESCING, ROUND_TRIP, UNDER_FLOW
 from tests.bench.spoiled import SPOILED
 from tests.bench.throughput import MANY_SENSORS, THROUGHPUT
 from tests.bench.watching import IDLE_CONNECTIONS, WATCHERS
+from tests.bench.web import HTTP
 
 _ALL = (
     THROUGHPUT,
@@ -26,6 +27,7 @@ _ALL = (
     SPOILED,
     COALESCING,
     MQTT,
+    HTTP,
     WATCHERS,
     IDLE_CONNECTIONS,
     IDLE,

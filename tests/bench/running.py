@@ -96,7 +96,7 @@ class Load:
         """
         Wait until they are ready, if they report that.
         """
-        self._hear()
+        self._reply()
 
     def slice(self, seconds: float, rate: float = 0.0) -> dict[str, Any]:
         """
@@ -105,7 +105,7 @@ class Load:
         assert self._process.stdin is not None
         self._process.stdin.write(b"%f %f\n" % (seconds, rate))
         self._process.stdin.flush()
-        return self._hear()
+        return self._reply()
 
     def sleep(self, seconds: float) -> None:
         """
@@ -123,7 +123,7 @@ class Load:
         """
         assert self._process.stdin is not None
         self._process.stdin.close()
-        return self._hear()
+        return self._reply()
 
     def close(self) -> None:
         """
@@ -139,7 +139,7 @@ class Load:
             self._process.wait()
         self._process.stdout.close()
 
-    def _hear(self) -> dict[str, Any]:
+    def _reply(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:

@@ -57,7 +57,7 @@ class RunTests(SynchronousTestCase):
         """
         folder = Path(tempfile.mkdtemp(prefix="usbgate-bench-test-"))
         self.addCleanup(shutil.rmtree, folder)
-        names = "throughput", "coalescing", "holds", "hostile"
+        names = "throughput", "coalescing", "holds", "hostile", "http"
         done = bench(*names, "--quick", "--rounds", "1", "--json", str(folder / "out.json"))
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         results = json.loads((folder / "out.json").read_text())
