@@ -924,6 +924,36 @@ class TestHeld(SynchronousTestCase):
         self.assertEqual(sent(pending.expire(65.0)), ["7 J"])
         self.assertEqual(answered(pending.received([report("7", "J")], 66.0, AT)), ["joins"])
 
+    def test_held_again_in_order(self) -> None:
+        """
+        So are those behind it, which the sensor no longer listens to; what was asked first stays first, and a toggle
+        that was not written is not lost.
+        """
+        for once, left in [([], ["7 ON", "7 OFF"]), (["ON"], ["7 OFF"])]:
+            pending = link(once=frozenset(once))
+            self.hold(pending, "a", "ON")
+            self.hold(pending, "b", "OFF")
+            self.assertEqual(sent(pending.received([report("7")], 1.0, AT)), ["7 ON"])
+            self.hold(pending, "c", "J", now=2.0)
+            moves = pending.expire(6.0)
+            self.assertEqual((sent(moves), failed(moves)), ([], {"a": "timeout"} if once else {}))
+            self.assertEqual((pending.queues.waiting, pending.queues.in_flight, pending.idle), (0, 0, True))
+            written = sent(pending.received([report("7", "K")], 60.0, AT))
+            for command in ("ON", "OFF") if not once else ("OFF",):
+                written += sent(pending.received([acknowledgement("7", command)], 61.0, AT))
+            self.assertEqual(written, [*left, "7 J"])
+
+    def test_behind_another(self) -> None:
+        """
+        Behind any question that is not answered, it is held again, too.
+        """
+        pending = link()
+        pending.put(request("7", "K"), "a", LONG, 0.0)
+        self.hold(pending, "b")
+        pending.received([report("7", "X")], 1.0, AT)
+        self.assertEqual((sent(pending.expire(5.0)), list(pending.held.by_sensor)), (["7 K"], ["7"]))
+        self.assertEqual(sent(pending.received([report("7", "K")], 6.0, AT)), ["7 J"])
+
     def test_written_so_often(self) -> None:
         """
         A command that must not be repeated is written once, and one with retries so often, over all reports.
@@ -974,6 +1004,24 @@ class TestHeld(SynchronousTestCase):
             self.assertEqual(failed(pending.link_down(now + 1.0)), {})
         pending.link_up(6.0)
         self.assertEqual(sent(pending.received([report("7")], 7.0, AT)), ["7 J"])
+
+    def test_link_lost(self) -> None:
+        """
+        What was not written yet when the link is lost is held again, and what is on the wire fails.
+        """
+        pending = Pending("tty", Rules(patience=5.0, settle=2.0))
+        pending.link_up(0.0)
+        self.hold(pending, "a", "ON")
+        self.hold(pending, "b", "OFF")
+        pending.received([report("7", "K")], 1.0, AT)
+        self.assertEqual(failed(pending.link_down(1.5)), {})
+        pending.link_up(3.0)
+        self.assertEqual(sent(pending.expire(5.0)), [])
+        self.assertEqual(sent(pending.received([report("7", "K")], 6.0, AT)), ["7 ON"])
+        self.assertEqual(failed(pending.link_down(7.0)), {"a": "offline"})
+        pending.link_up(8.0)
+        pending.expire(15.0)
+        self.assertEqual(sent(pending.received([report("7", "K")], 16.0, AT)), ["7 OFF"])
 
     def test_settling(self) -> None:
         """

@@ -58,6 +58,8 @@ INTERESTING = [
     "heard: before others of its sensor",
     "heard: joins",
     "held again",
+    "held again before later ones",
+    "held again, not written",
     "held back after a flap",
     "held to its end",
     "join",

@@ -471,6 +471,8 @@ class LinkBook:
         failures = self._end_what_is_over(now)
         moves = self.pending.link_down(now)
         self.state = "offline"
+        for sensor in self._lines:
+            self._keep_behind(sensor)
         failures.update({asker: {Offline} for asker in self.askers})
         self._lines.clear()
         for sensor, message in self._wire.items():
@@ -520,6 +522,7 @@ class LinkBook:
         for sensor, message in sorted(self._wire.items(), key=lambda wired: wired[1].until):
             if message.until <= now:
                 message.forgotten = True
+                self._keep_behind(sensor)
                 del self._wire[sensor]
                 count = self._missed.get(sensor, (0, 0.0))[0] + 1
                 self._missed[sensor] = count, message.until + min(30.0 * 2.0 ** (count - 1), 600.0)
@@ -529,11 +532,7 @@ class LinkBook:
                 retries = self.rules.retries.get(errand.question.command)
                 again = errand.unanswered <= retries if retries is not None else not errand.once and not only_polls
                 if again:
-                    for asker in [asker for asker in errand.askers if asker.request.when_heard]:
-                        self.seen["held again"] += 1
-                        errand.askers.remove(asker)
-                        asker.unanswered = errand.unanswered
-                        self._kept.setdefault(sensor, []).append(asker)
+                    self._keep_again(errand, "held again")
                     only_polls = all(asker.request.priority == Priority.POLL for asker in errand.askers)
                     again = retries is not None or not only_polls
                 if not errand.askers or not again:
@@ -552,6 +551,27 @@ class LinkBook:
                 message.forgotten = True
                 del self._held[sensor]
         return failures
+
+    def _keep_behind(self, sensor: str) -> None:
+        """
+        Rule 12: what was released and not written is held again; its sensor no longer listens.
+        """
+        line = self._lines[sensor]
+        for errand in line[sensor in self._wire :]:
+            if errand.turn[1] == -math.inf:
+                self._keep_again(errand, "held again, not written")
+                if not errand.askers:
+                    line.remove(errand)
+
+    def _keep_again(self, errand: Errand, what: str) -> None:
+        for asker in [asker for asker in errand.askers if asker.request.when_heard]:
+            self.seen[what] += 1
+            errand.askers.remove(asker)
+            asker.unanswered = errand.unanswered
+            kept = self._kept.setdefault(errand.question.sensor, [])
+            self.seen["held again before later ones"] += any(other.number > asker.number for other in kept)
+            kept.append(asker)
+            kept.sort(key=lambda asker: asker.number)
 
     def _keep_no_longer(self, asker: Asker) -> None:
         sensor = asker.request.question.sensor

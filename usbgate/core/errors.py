@@ -33,7 +33,7 @@ class TimedOut(RequestError):
 
 class NotHeard(TimedOut):
     """
-    The sensor has sent no report within the time limit, so that the question could not be sent.
+    The question was held until the sensor reports, and could not be sent within its time limit.
     """
 
 

@@ -4,12 +4,14 @@ Who waits over one link until a sensor reports (protocol §4.12): for nodes that
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Generic, TypeVar
+from math import inf
+from typing import Any, Generic, TypeVar
 
 from usbgate.core.errors import NotHeard, RequestError, TimedOut
-from usbgate.core.exchanges import Asker, Ended, Exchange, Hold
+from usbgate.core.exchanges import Asker, Ended, Exchange, Hold, Lane
 from usbgate.core.model import Question
 from usbgate.core.queues import Queues
 
@@ -21,7 +23,7 @@ class HeldAskers(Generic[W]):
     The askers that are held, which have no place in the queues.
 
     Attributes:
-        by_sensor: They, in the order in which they asked.
+        by_sensor: Those of each sensor, in the order in which they asked.
     """
 
     def __init__(self, device: str, queues: Queues[W], number: Callable[[], int]) -> None:
@@ -46,12 +48,22 @@ class HeldAskers(Generic[W]):
 
     def add_again(self, exchange: Exchange[W]) -> None:
         """
-        Hold those askers of a question again who were held before it was written and not answered.
+        Hold those askers of a question again who were held before.
         """
         for asker in list(exchange.askers):
             if asker.hold is not None:
                 self._queues.take_back(asker, exchange)
                 self._hold(asker, replace(asker.hold, waits=True, unanswered=exchange.unanswered))
+
+    def add_waiting(self, lane: Lane[W]) -> None:
+        """
+        Hold those again who wait in a lane for their questions to be written: their sensor no longer listens.
+        """
+        for exchange in list(lane.queue):
+            if exchange.turn[1] == -inf and not exchange.on_wire:
+                self.add_again(exchange)
+                if not exchange.askers:
+                    self._queues.remove(exchange)
 
     def release(self, sensor: str, is_once: Callable[[Question], bool]) -> None:
         """
@@ -86,4 +98,9 @@ class HeldAskers(Generic[W]):
 
     def _hold(self, asker: Asker[W], hold: Hold) -> None:
         asker.hold = hold
-        self.by_sensor.setdefault(asker.request.question.sensor, []).append(asker)
+        insort(self.by_sensor.setdefault(asker.request.question.sensor, []), asker, key=_asked)
+
+
+def _asked(asker: Asker[Any]) -> int:
+    assert asker.hold is not None
+    return asker.hold.asked

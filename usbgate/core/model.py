@@ -86,7 +86,7 @@ class Request(NamedTuple):
     Attributes:
         question: The question.
         fields: The fields sent to the device: keys in upper case, in the client's order, with `ORIGIN` and without
-            `MAXAGE`, `TIMEOUT`, `DEV` and the client's `TAG`.
+            `MAXAGE`, `TIMEOUT`, `WHEN`, `DEV` and the client's `TAG`.
         line: `fields` as a field line, without its end; it may be longer than a line can be.
         origin: Who asks, as the client names itself.
         client: The peer's address, for the record.

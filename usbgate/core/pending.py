@@ -226,6 +226,8 @@ class PendingRequests(Generic[W]):
         """
         moves = self._begin(now)
         self.state = "offline"
+        for lane in list(self.queues.lanes.values()):
+            self.held.add_waiting(lane)
         self.queues.clear(Offline, moves.ended)
         for lane in self.queues.lanes.values():
             lane.until = inf
@@ -311,6 +313,8 @@ class PendingRequests(Generic[W]):
             return
         exchange = lane.queue[0]
         ended = lane.until
+        if len(lane.queue) > 1:
+            self.held.add_waiting(lane)
         self._turns.unanswered(lane)
         moves.unanswered = (*moves.unanswered, lane.sensor)
         exchange.unanswered += 1

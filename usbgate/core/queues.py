@@ -148,12 +148,18 @@ class Queues(Generic[W]):
         self.in_flight -= 1
         ended.append((TimedOut() if asker.sent else Busy(), (asker,)))
         if not exchange.askers and not exchange.on_wire:
-            lane = exchange.lane
-            headed = lane.queue[0] is exchange
-            lane.queue.remove(exchange)
-            self.waiting -= 1
-            if headed:
-                self.changed(lane)
+            self.remove(exchange)
+
+    def remove(self, exchange: Exchange[W]) -> None:
+        """
+        Remove a question that is not on the wire, and for which nobody waits any more.
+        """
+        lane = exchange.lane
+        headed = lane.queue[0] is exchange
+        lane.queue.remove(exchange)
+        self.waiting -= 1
+        if headed:
+            self.changed(lane)
 
     def end_first(self, lane: Lane[W], outcome: Answer | RequestError, ended: list[Ended[W]]) -> None:
         """
