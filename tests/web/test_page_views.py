@@ -185,9 +185,10 @@ class PhoneTests(PageCase):
     def test_phone(self) -> None:
         """
         Nothing is wider than a small phone, in both languages; all that can be pressed has the size of a finger, the
-        top bar is one line, a past alarm has labels, and a table of requests fits.
+        top bar is one line, a past alarm has labels, and a table of requests fits. A text may have no blanks.
         """
         flat().device.say(b'ID:77_STATE:<img src="x" onerror="document.title=1">')
+        flat().say("78", f"STATE:{'longword' * 12}")
         page = self.open(viewport=PHONE, has_touch=True)
         for language in ("English", "Français"):
             page.set_viewport_size(PHONE)
@@ -209,6 +210,9 @@ class PhoneTests(PageCase):
             names = page.locator(".past th").all_text_contents()
             labels = "cells => cells.map(cell => JSON.parse(getComputedStyle(cell, '::before').content))"
             self.assertEqual(alarm.locator("td").evaluate_all(labels), names)
+            page.goto(f"{flat().url}#/sensor/78")
+            expect(page.locator(".readout")).to_contain_text("longword")
+            self.check_size(page)
             page.goto(f"{flat().url}#/sensor/22")
             expect(page.locator("canvas").first).to_be_visible()
             page.locator(".refresh").click()
