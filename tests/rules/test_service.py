@@ -17,7 +17,7 @@ from tests.support.rules import ListedAction, at_once, rule
 from tests.support.turnclock import TurnClock
 from usbgate.core.model import DeviceEvent, Event, Reading, StoreEvent
 from usbgate.core.settings import SensorSettings
-from usbgate.gateway.interfaces import DeviceSummary, RuleSummary
+from usbgate.gateway.interfaces import DeviceSummary, RuleSummary, SensorSummary
 from usbgate.rules.actions.interfaces import TryAgain
 from usbgate.rules.outbox import Outbox
 from usbgate.rules.service import STATE_INTERVAL, TURN_TIME, RuleService
@@ -296,6 +296,21 @@ class ServiceTests(SynchronousTestCase):
         about = self.gateway.rule_alarms["away"]
         assert about is not None
         self.assertEqual((about.sensor, about.field, about.text), ("2", "T", "?"))
+
+    def test_alarm_device(self) -> None:
+        """
+        An alarm belongs to the device that is asked for its sensor, or to the device that it is about.
+        """
+        self.gateway.known_devices = [DeviceSummary(name, "/dev/x", "online", WALL) for name in ("uno", "due", "nano")]
+        self.gateway.known_sensors = [SensorSummary("3", "due", ["A"], WALL, 1)]
+        self.gateway.presented["4"] = SensorSettings(device="nano")
+        for subject, device in [("sensor 3", "due"), ("sensor 4", "nano"), ("sensor 5", "uno"), ("device due", "due")]:
+            state = "online" if subject.startswith("device") else "stale 1s"
+            self.start(rule(f"{subject} {state}", subject, alarm=True))
+            self.go(2)
+            about = self.gateway.rule_alarms[subject]
+            assert about is not None
+            self.assertEqual(about.device, device, subject)
 
     def test_short_alarm(self) -> None:
         """

@@ -181,6 +181,39 @@ class TopTests(PageCase):
             expect(each.get_by_role("alert")).to_be_empty()
         self.assertEqual(page.title(), "usbgate")
 
+    def test_rules(self) -> None:
+        """
+        An alarm of a rule that is about no reading says so in words, and has a link only if it is about a sensor.
+        """
+        at = "2013-03-11T21:02:10.123Z"
+        alarms: list[dict[str, Any]] = [
+            {
+                **{"id": rule, "device": device, "sensor": sensor, "field": text.upper(), "condition": f"rule {rule}"},
+                **{"name": None, "place": None, "value": None, "text": text, "since": at, "ended": None},
+                **{"acknowledged": None, "peak": None, "spans": []},
+            }
+            for rule, device, sensor, text in [
+                ("dead", "arduino", "20", "stale"),
+                ("away", "arduino", "arduino", "offline"),
+                ("night", "arduino", "night", "time"),
+            ]
+        ]
+        page = self.show()
+        self.addCleanup(self.refetch, page)
+        self.addCleanup(page.unroute_all)
+        for call in ("alarms", "alarms/history?*"):
+            page.route(f"**/api/v1/{call}", lambda route: route.fulfill(json={"alarms": alarms}))
+        self.refetch(page)
+        banners = page.locator(".banner")
+        words = ["out of date (rule dead)", "offline (rule away)", "rule night"]
+        for n, (text, links) in enumerate(zip(words, [1, 0, 0], strict=True)):
+            expect(banners.nth(n).locator(".about")).to_have_text(re.compile(f"^{re.escape(text)} · since .*10$"))
+            expect(banners.nth(n).get_by_role("link")).to_have_count(links)
+        page.goto(f"{flat().url}#/alarms")
+        expect(page.locator("td[data-label='Condition']")).to_have_text(["rule dead", "rule away", "rule night"])
+        expect(page.locator("td[data-label='Peak']")).to_have_text(["out of date", "offline", ""])
+        expect(page.locator(".past").get_by_role("link")).to_have_count(1)
+
     def test_acknowledged_first(self) -> None:
         """
         An alarm that is acknowledged and active is shown with who acknowledged it, without a button.

@@ -280,9 +280,21 @@ class RuleService(Service):
     def _set_alarm(self, rule: RuleSettings, active: bool, reading: KnownReading | None) -> None:
         if rule.alarm and self._alarms.get(rule.name) != active:
             self._alarms[rule.name] = active
-            device = next((each.name for each in self._gateway.queries.devices()), self._name)
+            device = self._device_of(subject_of(rule).sensor)
             about = alarm_reading(rule, reading, device, self._clock.wall(), self._clock.trusted())
             self._gateway.set_rule_alarm(rule.name, active, about)
+
+    def _device_of(self, subject: str) -> str:
+        # Of what an alarm is about: a sensor, a device, or only the time.
+        queries = self._gateway.queries
+        configured = queries.sensor_settings().get(subject, UNCONFIGURED).device
+        if configured is not None:
+            return configured
+        known = queries.sensor(subject)
+        if known is not None:
+            return known.device
+        devices = [each.name for each in queries.devices()]
+        return subject if subject in devices else next(iter(devices), self._name)
 
     def _log_limited(self, rules: RuleSet) -> None:
         for name, active in rules.rules.items():

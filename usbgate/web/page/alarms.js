@@ -2,7 +2,7 @@
 
 import { Problem } from "./api.js";
 import { arrange, el, icon, setAttribute, setText } from "./dom.js";
-import { conditionText, fieldLabel, fieldText, time } from "./format.js";
+import { conditionText, fieldLabel, fieldText, isOfSensor, ruleText, time } from "./format.js";
 import { kept, remember } from "./memory.js";
 import { sensorAddress } from "./sensortext.js";
 import { store } from "./store.js";
@@ -35,7 +35,8 @@ export class Alarms {
   alarm(alarm) {
     let made = this.shown.get(alarm.id);
     if (made === undefined) {
-      made = { title: el("a", { href: sensorAddress(alarm.sensor) }), about: el("span", { class: "about" }) };
+      const address = isOfSensor(alarm) ? sensorAddress(alarm.sensor) : null;
+      made = { title: el(address ? "a" : "span", { href: address }), about: el("span", { class: "about" }) };
       const label = t("alarm.name");
       made.by = el("input", { type: "text", placeholder: label, "aria-label": label, maxlength: 200, autocomplete: "name" });
       made.by.value = kept("by") ?? "";
@@ -57,7 +58,7 @@ export class Alarms {
     const [from, to] = [alarm.since, alarm.ended].map((at) => at && time(Date.parse(at)));
     const about = [
       reading(alarm),
-      store.sensors.get(alarm.sensor)?.device !== alarm.device && t("alarm.device", { device: alarm.device }),
+      isFromAnother(alarm) && t("alarm.device", { device: alarm.device }),
       to ? t("alarm.until", { from, to }) : t("alarm.since", { time: from }),
       to && t("alarm.over"),
       alarm.acknowledged && t("alarm.seen", { by: alarm.acknowledged.by }),
@@ -91,10 +92,18 @@ export class Alarms {
   }
 }
 
+/** Whether an alarm is about what another device than the one that is asked reports of a sensor. */
+function isFromAnother(alarm) {
+  return isOfSensor(alarm) && store.sensors.get(alarm.sensor)?.device !== alarm.device;
+}
+
 /** The reading that raised the alarm, and the condition unless it repeats the reading. */
 function reading(alarm) {
   const field = store.field(alarm.sensor, alarm.field);
-  const condition = alarm.condition.startsWith("==") ? "" : ` (${conditionText(field, alarm.condition)})`;
+  const said = ruleText(alarm);
+  const limit = conditionText(field, alarm.condition);
+  if (said !== null) return said ? `${said} (${limit})` : limit;
+  const condition = alarm.condition.startsWith("==") ? "" : ` (${limit})`;
   return `${fieldLabel(field)} ${fieldText({ ...field, value: alarm.value, text: alarm.text })}${condition}`;
 }
 

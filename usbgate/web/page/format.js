@@ -80,6 +80,17 @@ export function conditionText(field, condition) {
   return words ?? withUnit(condition, field.unit);
 }
 
+/** What the alarm of a rule says instead of a reading: that a sensor is out of date, or the state of a device. */
+export function ruleText({ condition, field, text }) {
+  if (!condition.startsWith("rule ") || text !== field.toLowerCase()) return null;
+  return text === "stale" ? t("state.stale") : word(`device.${text}`, text === "time" ? "" : null);
+}
+
+/** Whether an alarm is about a sensor, and not about a device or only the time. */
+export function isOfSensor(alarm) {
+  return ruleText(alarm) === null || alarm.text === "stale";
+}
+
 export function withUnit(text, unit) {
   return unit ? `${text}\u202f${unit}` : text;
 }

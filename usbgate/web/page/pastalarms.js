@@ -2,7 +2,7 @@
 
 import { Problem, get } from "./api.js";
 import { arrange, el, table } from "./dom.js";
-import { conditionText, fieldLabel, fieldText, length, time } from "./format.js";
+import { conditionText, fieldLabel, fieldText, isOfSensor, length, ruleText, time } from "./format.js";
 import { sensorAddress, sensorName } from "./sensortext.js";
 import { store } from "./store.js";
 import { problemText, t } from "./words.js";
@@ -62,16 +62,17 @@ export class PastAlarms {
     const { sensor, since, ended, acknowledged, condition } = alarm;
     const field = store.field(sensor, alarm.field);
     const { value, text } = alarm.peak === null ? alarm : { value: alarm.peak, text: null };
+    const said = ruleText(alarm);
     const cells = [
       time(Date.parse(since)),
-      `${fieldLabel(field)} ${conditionText(field, condition)}`,
+      [said === null && fieldLabel(field), conditionText(field, condition)].filter(Boolean).join(" "),
       ended === null ? t("alarm.lasts") : length(Date.parse(ended) - Date.parse(since)),
-      fieldText({ ...field, value, text }),
+      said ?? fieldText({ ...field, value, text }),
       acknowledged === null ? t("alarm.unseen") : `${acknowledged.by} · ${time(Date.parse(acknowledged.at))}`,
     ];
     if (this.sensor === null) {
       const named = [sensorName({ id: sensor, name: alarm.name }), alarm.place].filter(Boolean).join(" · ");
-      cells.splice(1, 0, el("a", { href: sensorAddress(sensor) }, named));
+      cells.splice(1, 0, isOfSensor(alarm) ? el("a", { href: sensorAddress(sensor) }, named) : named);
     }
     return cells;
   }
