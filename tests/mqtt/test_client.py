@@ -547,15 +547,21 @@ class AvailabilityTests(ClientCase):
 
     def test_stop_stuck(self) -> None:
         """
-        A broker that hangs does not delay the stop for long.
+        A broker that hangs, or is far behind, does not delay the stop for long. Without a goodbye, it publishes the
+        will: it may not have `offline`.
         """
-        self.ready()
-        stopped = self.client.stopService()
-        for _ in range(4):
-            self.clock.advance(1)
-        self.assertTrue(self.broker.closed)
-        self.broker.lose()
-        self.successResultOf(stopped)
+        for waiting in (0, WINDOW, 2 * WAITING):
+            self.ready()
+            for number in range(waiting):
+                self.client.publish(f"t/{number}", b"1")
+            stopped = self.client.stopService()
+            for _ in range(4):
+                self.clock.advance(1)
+            self.assertTrue(self.broker.closed)
+            self.assertNotIn(DISCONNECT, [kind for kind, _, _ in self.broker.take()])
+            self.broker.lose()
+            self.successResultOf(stopped)
+            self.setUp()
 
 
 class ReceiveTests(ClientCase):

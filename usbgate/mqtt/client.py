@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -119,7 +118,7 @@ class MqttClient(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Say `offline`, and close the connection.
+        Publish `offline`, and close the connection.
         """
         super().stopService()
         self._stopping = True
@@ -129,10 +128,15 @@ class MqttClient(Service):
         connection = self._connection
         if connection is not None and self.connected:
             self._disconnect()
-            connection.publish(OutgoingMessage(self._availability, b"offline", True))
-            with suppress(TimeoutError):
+            taken = connection.publish(OutgoingMessage(self._availability, b"offline", True))
+            try:
                 await connection.outgoing.flushed().addTimeout(GOODBYE, self._reactor)
-            connection.close()
+            except TimeoutError:
+                taken = False
+            if taken:
+                connection.close()
+            else:  # the broker then publishes the will
+                connection.abort()
         stopped = self._client.stopService()
         limit = self._reactor.callLater(GOODBYE, self._abort)
         await stopped
