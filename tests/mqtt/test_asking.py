@@ -254,6 +254,22 @@ class MalformedTests(AskingCase):
         self.assertEqual(self.gateway.asked, [])
         self.assertEqual(self.failures, [])
 
+    def test_reply(self) -> None:
+        """
+        Its error goes to where the answer should, with its `id`, if it has them.
+        """
+        for body, response_topic in (
+            ({"reply": "a", "id": [7]}, None),
+            ({"sensor": "20", "comand": "J", "reply": "a", "id": [7]}, None),
+            ({"sensor": "20", "timeout": "5", "reply": "b", "id": [7]}, "a"),
+        ):
+            self.ask(body, response_topic=response_topic)
+            (reply,) = self.replies()
+            self.assertEqual((reply.topic, reply.json["error"], reply.json["id"]), ("a", "malformed", [7]))
+        for unanswered in ({"reply": 5}, {"reply": "usbgate/flat/ask"}, {"id": "é"}):
+            self.ask(unanswered)
+        self.assertEqual((self.replies(), [each.error for each in self.failures]), ([], ["malformed"] * 3))
+
     def test_long(self) -> None:
         """
         A message that is too long gets `limit`.

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -24,7 +25,7 @@ from usbgate.core.model import Request
 from usbgate.core.settings import UNCONFIGURED
 from usbgate.gateway.interfaces import IGateway
 from usbgate.mqtt.interfaces import IMqttPart, IPublisher, Message
-from usbgate.mqtt.messages import MqttAsk, MqttFailure, answer_message, failure_of, read_ask
+from usbgate.mqtt.messages import MqttAsk, MqttFailure, answer_message, failure_of, read_ask, read_reply_to
 from usbgate.mqtt.topics import Topics
 from usbgate.net.rates import Rates
 
@@ -134,6 +135,10 @@ class Asking:
             if self._refusals.take((_WHO,)) > 0:
                 return
             outcome = failure_of(error, asked)
+            if asked is None:
+                back = read_reply_to(message.payload)
+                topic = back.reply if topic is None else topic
+                outcome = replace(outcome, id=back.id)
         else:
             outcome = await self._ask(request, asked)
         if topic is not None and is_reply_topic(topic, self._closed):

@@ -4,6 +4,7 @@ What is asked, answered and published as JSON over MQTT (docs/mqtt.md).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 import msgspec
@@ -33,6 +34,15 @@ class MqttAsk(ApiAsk, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     sensor: str | Annotated[int, Meta(ge=0, le=10**18)]
+    reply: str | None = None
+    id: Raw | UnsetType = UNSET
+
+
+class MqttReplyTo(Struct, frozen=True, kw_only=True):
+    """
+    Where the answer to a message shall go that is no question, but has these keys of one.
+    """
+
     reply: str | None = None
     id: Raw | UnsetType = UNSET
 
@@ -94,6 +104,16 @@ def read_ask(payload: bytes) -> MqttAsk:
         raise Malformed("invalid body", str(error)) from None
     except RecursionError:
         raise Malformed("invalid body", "nested too deeply") from None
+
+
+def read_reply_to(payload: bytes) -> MqttReplyTo:
+    """
+    Return where the answer to a message shall go that is no question, as far as it says so.
+    """
+    if len(payload) <= ASK_LIMIT:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return msgspec.json.decode(payload.decode(), type=MqttReplyTo)
+    return MqttReplyTo()
 
 
 def answer_message(answer: Answer, asked: MqttAsk) -> bytes:
