@@ -59,7 +59,7 @@ LIBRARY_OWNERS = {
     "threading": "store.journal daemon.logfile cli",
     "queue": "store.journal",
     # Reading /proc blocks for milliseconds, under load for longer; so does a disk.
-    "twisted.internet.threads": "device.portusers daemon.replacementfile assembly.rules",
+    "twisted.internet.threads": "device.portusers daemon.replacementfile assembly.reload assembly.rules",
     "klein": "web",
     "prometheus_client": "web",
     "paho": "mqtt",

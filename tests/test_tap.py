@@ -15,6 +15,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -28,8 +29,10 @@ from usbgate.access.doors import LOCAL, Door
 from usbgate.access.roles import Role
 from usbgate.assembly import daemon as daemon_module
 from usbgate.assembly import devices as devices_module
+from usbgate.assembly import reload as reload_module
 from usbgate.assembly import rules as rules_module
 from usbgate.assembly.daemon import build
+from usbgate.assembly.reload import Reload
 from usbgate.config.settings import DeviceSettings, HttpSettings, Settings
 from usbgate.config.types import ConfigError, ListenAddress
 from usbgate.core.extras import TLS, install_command
@@ -120,6 +123,18 @@ class ReloadTests(SynchronousTestCase):
     SIGHUP.
     """
 
+    def setUp(self) -> None:
+        self.patch(reload_module, "deferToThread", maybeDeferred)
+
+    def reload(self, load_again: Callable[[], Settings], take_over: Callable[[Settings], None]) -> None:
+        """
+        Reload once.
+        """
+        reload = Reload(load_again, take_over)
+        reload.startService()
+        reload.request()
+        self.successResultOf(maybeDeferred(reload.stopService))
+
     def test_reload(self) -> None:
         """
         A configuration that is wrong now changes nothing, and is logged in one line; one that is right is taken over.
@@ -133,7 +148,7 @@ class ReloadTests(SynchronousTestCase):
         for wrong in ("[sensor.20", '[sensor.20]\nname = "b"\nstale = "now"\n', '[[client]]\nrole = "read"\n', tls):
             file.write_text(wrong)
             with capturedLogs() as logs:
-                daemon_module.reload(options.load_again, taken.append)
+                self.reload(options.load_again, taken.append)
             (event,) = logs
             begin = f"the configuration was not reloaded, and nothing has changed: {file.absolute()}: "
             text = formatEvent(event) or ""
@@ -141,8 +156,43 @@ class ReloadTests(SynchronousTestCase):
             self.assertEqual("restart usbgate" in text, wrong is tls, text)  # which has not loaded it
         self.assertEqual(taken, [])
         file.write_text('[sensor.20]\nname = "b"\n')
-        daemon_module.reload(options.load_again, taken.append)
+        self.reload(options.load_again, taken.append)
         self.assertEqual(taken[0].sensors["20"].name, "b")
+
+    def test_at_once(self) -> None:
+        """
+        It is read in a thread, once at a time, and once more if it may have changed meanwhile.
+        """
+        reading: list[Deferred[Settings]] = []
+
+        def begin(load_again: Callable[[], Settings]) -> Deferred[Settings]:
+            reading.append(Deferred())
+            return reading[-1]
+
+        self.patch(reload_module, "deferToThread", begin)
+        first, second = (Settings(state=Path(name)) for name in "ab")
+        taken: list[Settings] = []
+        reload = Reload(lambda: first, taken.append)
+        reload.startService()
+        for _ in range(3):
+            reload.request()
+        self.assertEqual(len(reading), 1)
+        reading[0].callback(first)
+        self.assertEqual((taken, len(reading)), ([first], 2))
+        reading[1].callback(second)
+        self.assertEqual((taken, len(reading)), ([first, second], 2))
+        reload.request()
+        self.successResultOf(maybeDeferred(reload.stopService))
+        reading[2].callback(first)  # while it stops
+        self.assertEqual(taken, [first, second])
+
+    def test_unexpected(self) -> None:
+        """
+        An error of ours is logged, and the next reload works.
+        """
+        for _ in range(2):
+            self.reload(lambda: Settings(state=Path("a")), lambda loaded: 1 / 0)  # type: ignore[arg-type]
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
     def test_taken_over(self) -> None:
         """
@@ -174,6 +224,7 @@ class ReloadTests(SynchronousTestCase):
         self.patch(daemon_module, "Signals", Signalled)
         self.patch(daemon_module, "Authority", Kept)
         self.patch(rules_module, "RuleService", TakingRules)
+        self.patch(Reload, "running", 1)
         build(reactor, SystemClock(), settings, options.named_devices, load_again=options.load_again)
         file.write_text(
             '[sensor.20]\nname = "b"\n[sensor.21]\npatience = 7\nfield.T.alarm = "> 60"\n'

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.access import authority
-from usbgate.access.authority import CHANGED, CHECK_INTERVAL, REMOVED
+from usbgate.access.authority import CHANGED, CHECK_INTERVAL, ENDED_AT_ONCE, REMOVED
 from usbgate.access.doors import Door, Rule
 from usbgate.access.failures import ADDRESSES_LIMIT, FIRST_DELAY, FORGET_AFTER, LONGEST_DELAY
 from usbgate.access.roles import Access, Role
@@ -154,6 +154,24 @@ class FollowTests(AuthorityCase):
         self.authority.change_rules([command, read])
         self.authority.change_rules([])
         self.assertEqual(self.ended, 2 * [("10.0.0.8", CHANGED)])
+
+    def test_many(self) -> None:
+        """
+        Of many clients, some end in each reactor turn; one that goes meanwhile does not, and then nothing is left.
+        """
+        for first, leave in [(0, False), (1000, True)]:
+            hosts = [f"fd00::{number}" for number in range(first, first + 2 * ENDED_AT_ONCE + 1)]
+            gone = [self.follow(Access(Role.NONE), host) for host in hosts]
+            self.authority.change_rules([Rule(Role.READ, [ip_network("fd00::/8")])])
+            self.assertEqual([host for host, _ in self.ended], hosts[:ENDED_AT_ONCE])
+            for each in gone if leave else gone[-1:]:
+                each()
+            self.clock.pump([0, 0])
+            left = hosts[:ENDED_AT_ONCE] if leave else hosts[:-1]
+            self.assertEqual(self.ended, [(host, CHANGED) for host in left])
+            self.assertEqual(len(self.clock.getDelayedCalls()), 1)  # of the token
+            self.authority.change_rules([])
+            self.ended.clear()
 
     def test_removed(self) -> None:
         """

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.access import EVENTS
 from tests.support.running import ROOT
-from usbgate.access.doors import LOCAL, Door, Rule
+from usbgate.access.doors import LOCAL, ClientRules, Door, Rule
 from usbgate.access.rights import RIGHTS, WORD_ROLES
 from usbgate.access.roles import Role
 from usbgate.core.errors import Unauthenticated
@@ -100,7 +100,7 @@ class DoorTests(SynchronousTestCase):
         Who connects where; the user of a Unix socket is recorded, except a proxy's.
         """
         for where, door, (is_local, user, host), rules, role in DOORS:
-            access = door.admit(is_local, user, host, rules)
+            access = door.admit(is_local, user, host, ClientRules(rules))
             who = None if user is None or door.proxied else f"uid{user}"
             self.assertEqual((access.role, access.who), (role, who), (where, door, host))
             self.assertEqual(door.is_open, door.insecure)
@@ -122,12 +122,28 @@ class DoorTests(SynchronousTestCase):
         )
         self.assertIn(f"| where | role |\n| --- | --- |\n{mqtt}{table}", SECURITY)
 
+    def test_first(self) -> None:
+        """
+        Of several rules for a client, the first one counts, however its network is written.
+        """
+        everybody = [ip_network("0.0.0.0/0"), ip_network("::/0")]
+        house, host = ip_network("10.0.0.0/8"), ip_network("10.0.0.7")
+        for networks, role in [
+            ([[house], [host]], Role.READ),
+            ([[host], [house]], Role.READ),
+            ([everybody, [house]], Role.READ),
+            ([[ip_network("10.0.0.8")], [ip_network("fd00::/8"), house], everybody], Role.ASK),
+            ([[ip_network("10.0.0.8/29")], [ip_network("10.0.1.0/24")], everybody], Role.COMMAND),
+        ]:
+            rules = map(Rule, (Role.READ, Role.ASK, Role.COMMAND), networks)
+            self.assertEqual(Door(Role.NONE).admit(False, None, "10.0.0.7", ClientRules(rules)).role, role, networks)
+
     def test_sensors(self) -> None:
         """
         A rule may limit the sensors.
         """
         rule = Rule(Role.COMMAND, [ip_network("::1")], sensors=frozenset(["20"]))
-        access = LOCAL.admit(True, None, "::1", [rule])
+        access = LOCAL.admit(True, None, "::1", ClientRules([rule]))
         access.check_sensor("20")
         self.assertRaises(Unauthenticated, access.check_sensor, "99")
         self.assertTrue(access.is_restricted)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from hmac import compare_digest
+from itertools import islice
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from usbgate.access.doors import Door, Rule
+from usbgate.access.doors import ClientRules, Door, Rule
 from usbgate.access.failures import Failures
 from usbgate.access.limited import LimitedQueries
 from usbgate.access.roles import Access, Role
@@ -26,6 +27,7 @@ from usbgate.core.model import Alarm, Question, Request
 from usbgate.gateway.interfaces import HeldRequest, IQueries
 
 CHECK_INTERVAL = 1.0  # seconds until a removed token ends the connections that have it
+ENDED_AT_ONCE = 100  # connections ended in one reactor turn: 6 ms
 
 # Why a client is not what it was.
 REMOVED = "the token was removed, or has expired"
@@ -78,7 +80,7 @@ class Authority:
         """
         self.local: str | None = None
         self.denied = 0
-        self._rules = rules
+        self._rules = ClientRules(rules)
         self._reactor = reactor
         self._wall = wall
         self._tokens = tokens
@@ -89,6 +91,8 @@ class Authority:
         self._most_of_token = sys.maxsize if most_of_token is None else most_of_token
         self._followed: dict[object, tuple[Access, Ended]] = {}  # with a token
         self._admitted: dict[object, tuple[Callable[[], Access], Access, Ended]] = {}  # without
+        self._ending: dict[object, tuple[Ended, str]] = {}  # those that are to end, with the reason
+        self._end_next: IDelayedCall | None = None
         self._check: IDelayedCall | None = None
         self._clients: Counter[Token | None] = Counter()  # that are followed, by token
 
@@ -100,13 +104,11 @@ class Authority:
 
     def change_rules(self, rules: Sequence[Rule]) -> None:
         """
-        Let these rules count from now on, for clients that are connected, too.
+        Let these rules count from now on. Clients that are connected, and may do something else now, end in the next
+        reactor turns.
         """
-        self._rules = rules
-        changed = {key: ended for key, (admit, access, ended) in self._admitted.items() if admit() != access}
-        self._unfollow(changed)
-        for ended in changed.values():
-            ended(CHANGED)
+        self._rules = ClientRules(rules)
+        self._end({key: ended for key, (admit, access, ended) in self._admitted.items() if admit() != access}, CHANGED)
 
     def authenticate(self, secret: str, host: str, client: str | None = None, command: str = "auth") -> Access:
         """
@@ -299,6 +301,7 @@ class Authority:
     def _unfollow(self, keys: Collection[object]) -> None:
         for key in keys:
             self._admitted.pop(key, None)
+            self._ending.pop(key, None)
             if (found := self._followed.pop(key, None)) is not None:
                 token = found[0].token
                 self._clients[token] -= 1
@@ -307,14 +310,29 @@ class Authority:
         if not self._followed and self._check is not None:
             self._check.cancel()
             self._check = None
+        if not self._ending and self._end_next is not None:
+            self._end_next.cancel()
+            self._end_next = None
+
+    def _end(self, clients: Mapping[object, Ended], reason: str) -> None:
+        self._unfollow(clients)
+        self._ending.update({key: (ended, reason) for key, ended in clients.items()})
+        if self._ending and self._end_next is None:
+            self._end_some()
+
+    def _end_some(self) -> None:
+        self._end_next = None
+        some = [self._ending.pop(key) for key in list(islice(self._ending, ENDED_AT_ONCE))]
+        if self._ending:
+            self._end_next = self._reactor.callLater(0, self._end_some)
+        for ended, reason in some:
+            ended(reason)
 
     def _check_followed(self) -> None:
         self._check = self._reactor.callLater(CHECK_INTERVAL, self._check_followed)
         valid = self._valid_tokens()
         over = {key: ended for key, (access, ended) in self._followed.items() if not self._holds(access, valid)}
-        self._unfollow(over)
-        for ended in over.values():
-            ended(REMOVED)
+        self._end(over, REMOVED)
 
     def _holds(self, access: Access, valid: Set[Token]) -> bool:
         if access.session is not None and not self._sessions.is_open(access.session):

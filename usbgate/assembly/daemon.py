@@ -20,6 +20,7 @@ from usbgate.access.sessions import Sessions
 from usbgate.access.tokenaudit import TokenAudit
 from usbgate.access.tokens import TokenFile
 from usbgate.assembly.devices import make_links, sensor_patience
+from usbgate.assembly.reload import Reload
 from usbgate.assembly.rules import make_rules
 from usbgate.assembly.storage import make_store
 from usbgate.config.endpoints import certificate_files, is_exposed
@@ -120,7 +121,12 @@ def build(
         rules.configure(loaded.rules, loaded.mail)
 
     daemon = Daemon(start_failed, log_writer)
-    Signals(reactor, daemon.reopen_log, partial(reload, load_again, take_over)).setServiceParent(daemon)
+    if load_again is None:
+        Signals(reactor, daemon.reopen_log).setServiceParent(daemon)
+    else:
+        reload = Reload(load_again, take_over)
+        reload.setServiceParent(daemon)
+        Signals(reactor, daemon.reopen_log, reload.request).setServiceParent(daemon)
     own_name = gateway_name(settings.state, settings.gateway)
     StateDirectory(settings.state, own_name).setServiceParent(daemon)
     # Clients, devices and the database are closed at the same time: each has a limit of its own, and everything must
@@ -189,25 +195,6 @@ def _certificates(reactor: Any, clock: IClock, settings: Settings) -> Iterator[I
     except ImportError as error:
         raise ConfigError(f"ssl: TLS is not installed ({error}): {install_command(TLS)}") from None
     yield ExpiryWatch(reactor, clock.wall, files)
-
-
-def reload(load_again: Callable[[], Settings] | None, take_over: Callable[[Settings], None]) -> None:
-    """
-    Read the configuration anew; if anything is wrong with it now, only log that.
-
-    Args:
-        load_again: See `build`.
-        take_over: Called with what it is now.
-    """
-    if load_again is None:
-        return
-    try:
-        loaded = load_again()
-    except ConfigError as error:
-        log.warn("the configuration was not reloaded, and nothing has changed: {error}", error=str(error))
-        return
-    take_over(loaded)
-    log.info("reloaded [sensor], [[client]], [[rule]] and [mail]")
 
 
 def _web(
