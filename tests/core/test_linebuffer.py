@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -126,6 +126,7 @@ class DeviceLineBufferTests(SynchronousTestCase):
                 behind = [line for line in buffer.feed(b"\rgood\n") if line]
                 self.assertEqual(behind, [rest, b"good"] if rest else [b"good"], (stream[:30], size))
 
+    @example([b"x" + 9 * b"\0", b"x\n", b"\0\n"])
     @given(st.lists(st.text("Ax_ \0\r\n\xff\x01", max_size=12).map(lambda text: text.encode("latin-1")), max_size=8))
     def test_any_cut(self, chunks: list[bytes]) -> None:
         """

@@ -112,7 +112,7 @@ class DeviceLineBuffer(LineBuffer):
             self.unended_noise = 0
         if lines:
             lines[0] = self.rest + lines[0]
-            if not plain or self.unended_noise or lines[0].endswith(b"\0"):
+            if not plain or self.unended_noise or self._nuls or lines[0].endswith(b"\0"):
                 lines = [self._cut_edges(line) for line in lines]
             if max(map(len, lines)) > self._limit:
                 lines = [line[: self._limit + 1] for line in lines]
