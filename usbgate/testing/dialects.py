@@ -129,7 +129,7 @@ def check_recording(
         found = transcript(make(), data, size)
         assert found == list(expected), f"read by {size or 'all'}: {_difference(found, expected)}"
     for byte in {data[:1], b"x", b"\0", b"\xff"}:
-        _check_endless(make().framing(), data[: len(data) // 2], byte)
+        _check_endless(make().framing, data, byte)
     twice = transcript(make(), data * 2)
     again = twice[len(expected) :]
     assert again, "nothing is reported when the recording is read a second time"
@@ -144,11 +144,13 @@ def check_recording(
             assert not (checksums and invented), f"behind {start[-40:]!r}: {invented[0]}"
 
 
-def _check_endless(framing: IFraming, beginning: bytes, byte: bytes) -> None:
+def _check_endless(new_framing: Callable[[], IFraming], data: bytes, byte: bytes) -> None:
+    beginning, framing = data[: len(data) // 2], new_framing()
     frames = [*framing.feed(beginning)]
     for _ in range(ENDLESS // 100):
         frames += framing.feed(byte * 100)
         assert len(framing.rest) <= framing.limit + 1, f"{byte!r} again and again: {len(framing.rest)} bytes are kept"
+    frames += new_framing().feed(beginning + byte * ENDLESS + data)
     longest = max(map(len, frames), default=0)
     assert longest <= framing.limit + 1, f"{byte!r} again and again: a frame has {longest} bytes"
 

@@ -161,7 +161,7 @@ class Framing(FramingBase):
         if self.discarding:
             self.discarding = False
         elif b"\n" in frame.strip(_BLANK) or frame[:1] == b"\xdb":
-            frames.append(frame)
+            frames.append(frame[: self.limit + 1])
         elif frame.strip(_BLANK):
             self.noise += len(frame)
             self.noise_frames += 1
