@@ -15,7 +15,7 @@ from usbgate.core.fieldline import NO_VALUE, WRONG_CHECKSUM
 from usbgate.core.model import BoardKind, Reply, Request, Send
 from usbgate.core.pending import SETTLE
 from usbgate.device.dialect import DialectBase
-from usbgate.device.framing import FramingBase, LineFraming, SevenBitLineFraming, SilenceFraming
+from usbgate.device.framing import FramingBase, LineFraming, SilenceFraming
 from usbgate.device.interfaces import Decoded, IFraming
 from usbgate.device.link import REPLY_LIMIT, Link
 from usbgate.testing import report, request
@@ -218,15 +218,6 @@ class FramesTests(LinkCase):
         self.assertEqual(self.listener.calls, [])
         self.clock.advance(GAP)
         self.clock.advance(0.1)
-        self.assertEqual(self.listener.calls, [("reports", REPORT)])
-
-    def test_seven_bits(self) -> None:
-        """
-        A 7-bit line has no 8th bit, whatever the port leaves of it.
-        """
-        self.connect(SevenBitLineFraming((b"",)))
-        self.open()
-        self.device.say(bytes(byte | 0x80 for byte in b"report\r\n"))
         self.assertEqual(self.listener.calls, [("reports", REPORT)])
 
     def test_push_only(self) -> None:

@@ -45,15 +45,6 @@ class LineFraming(DeviceLineBuffer):
         return not frame.startswith(self._starts)
 
 
-class SevenBitLineFraming(LineFraming):
-    """
-    The same for a device that sends 7 bits: the 8th one of each byte is cleared.
-    """
-
-    def feed(self, data: bytes) -> list[bytes]:
-        return super().feed(data.translate(SEVEN_BITS))
-
-
 @implementer(IFraming)
 class FramingBase(ABC):
     """
