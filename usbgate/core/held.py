@@ -1,5 +1,5 @@
 """
-Who waits over one link until a sensor reports (protocol §4.12): for nodes that sleep, and listen for a moment then.
+Requests that wait until their sensor reports (protocol §4.12): for nodes that sleep, and listen for a moment then.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class HeldAskers(Generic[W]):
 
     def release(self, sensor: str, is_once: Callable[[Question], bool]) -> None:
         """
-        Let those wait for their questions, ahead of all others, whose sensor has reported.
+        Queue the questions of a sensor that has reported ahead of all others.
 
         Args:
             sensor: The sensor.

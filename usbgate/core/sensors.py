@@ -253,7 +253,7 @@ class KnownSensors:
                 if device in self.devices:
                     known.owned = "stored"
                     derived[sensor] = known
-        # What a device said that is no longer configured is the sensor's all the same.
+        # What a device reported that is no longer configured is the sensor's all the same.
         reporter = known.reporter(device) if device in self.devices else known.asked
         for each in known.reporters.values():
             if each is not reporter and reading.field in each.restored:  # another device's, which is older

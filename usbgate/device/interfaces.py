@@ -15,8 +15,9 @@ from usbgate.core.counts import LinkCounts
 from usbgate.core.errors import RequestError
 from usbgate.core.model import UNKNOWN_BOARD, BoardKind, Reply, Report, Request, Send
 
-# What a frame becomes.
-Decoded: TypeAlias = Report | str | Reply | Sequence[Report | str | Reply]
+# What a frame becomes: one of these, or several.
+Part: TypeAlias = Report | str | Reply
+Decoded: TypeAlias = Part | Sequence[Part]
 
 
 class IFraming(Interface):
@@ -118,7 +119,7 @@ class IDialect(Interface):
     def opened() -> bytes:
         """
         Return what to write to a device that was opened; if opening it resets the board, it is written when the board
-        has started. Forget what was said before: the device may be another one.
+        has started. Forget what came before: the device may be another one.
         """
 
     def decode(frame: bytes) -> Decoded:
@@ -153,8 +154,8 @@ class IDialect(Interface):
 
     def sent(request: Request) -> None:
         """
-        Take note that what `encode` has just returned for a request is about to be written, even if it is empty: called
-        once for each message, unlike `encode`. What answers may come before the next call of any method.
+        Record that a request is about to be written, as `encode` has just returned it, even if that is empty. Called
+        once for each message, unlike `encode`. The answer may come before the next call of any method.
         """
 
 

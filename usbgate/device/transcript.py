@@ -10,7 +10,7 @@ from typing import NamedTuple
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import format_line
 from usbgate.core.model import Reply, Report
-from usbgate.device.interfaces import Decoded, IDialect, IFraming
+from usbgate.device.interfaces import Decoded, IDialect, IFraming, Part
 
 
 class Made(NamedTuple):
@@ -89,14 +89,14 @@ def _decode(dialect: IDialect, frame: bytes) -> Iterator[Made]:
     dialect.notices.clear()
 
 
-def parts_of(decoded: Decoded) -> Sequence[Report | str | Reply]:
+def parts_of(decoded: Decoded) -> Sequence[Part]:
     """
     Return the parts of what a frame has become.
     """
-    return (decoded,) if isinstance(decoded, Report | str | Reply) else decoded
+    return (decoded,) if isinstance(decoded, Part) else decoded
 
 
-def _spell(found: Report | str | Reply) -> str:
+def _spell(found: Part) -> str:
     if isinstance(found, str):
         return f"text: {found}"
     if isinstance(found, Reply):

@@ -20,6 +20,7 @@ from usbgate.core.model import Reply, Report, Request
 from usbgate.core.spelling import field_name
 from usbgate.device.dialect import DialectBase
 from usbgate.device.framing import FramingBase
+from usbgate.device.interfaces import Part
 from usbgate.device.options import DialectOptions
 
 LIMIT = 256  # bytes of a frame
@@ -210,7 +211,7 @@ class Dialect(DialectBase):
         self._values: list[tuple[str, str]] = []
         return b""
 
-    def decode(self, frame: bytes) -> str | Sequence[Report | str | Reply]:
+    def decode(self, frame: bytes) -> Sequence[Part]:
         if not _is_whole(frame, len(frame)) or len(frame) not in _lengths(frame[:7]):
             raise Malformed("wrong checksum")
         unit, function = frame[0], frame[1]
@@ -222,16 +223,16 @@ class Dialect(DialectBase):
             return ()  # another master writes
         if asked is None or (unit, function & ~_EXCEPTION) != (asked.unit, asked.function):
             raise Malformed("a response to nothing that was asked")
-        said: list[Report | str | Reply] = []
+        parts: list[Part] = []
         values: list[tuple[str, str]] = []
         if function & _EXCEPTION:
-            said.append(f"unit {unit} cannot be read from {asked.at}: {_EXCEPTIONS.get(frame[2], frame[2])}")
+            parts.append(f"unit {unit} cannot be read from {asked.at}: {_EXCEPTIONS.get(frame[2], frame[2])}")
         elif frame[2] != asked.size:
             raise Malformed("a response of another length")
         else:
             values = _values(self._registers.get(unit, ()), asked, frame[3:-2])
         self._asked = None
-        return said + self._take(asked, values)
+        return parts + self._take(asked, values)
 
     def _take(self, read: _Read, values: list[tuple[str, str]]) -> list[Report | Reply]:
         # Our request is answered when all that it needs is read.

@@ -20,9 +20,8 @@ from usbgate.core.model import Reply, Report, Request
 from usbgate.core.spelling import field_name
 from usbgate.device.dialect import DialectBase, labelled
 from usbgate.device.framing import LineFraming
+from usbgate.device.interfaces import Decoded, Part
 from usbgate.device.options import DialectOptions
-
-Said = Report | str | Reply
 
 # The commands of messages.
 PRESENTATION, SET, REQ, INTERNAL, STREAM = range(5)
@@ -132,7 +131,7 @@ class Dialect(DialectBase):
         self._forget()
         return _message(GATEWAY, ITSELF, INTERNAL, _VERSION)
 
-    def decode(self, frame: bytes) -> Said | Sequence[Said]:
+    def decode(self, frame: bytes) -> Decoded:
         try:
             text = frame.decode()
         except UnicodeDecodeError:
@@ -170,19 +169,19 @@ class Dialect(DialectBase):
         self._values.remember(place, value)
         return report
 
-    def _requested(self, place: _Place) -> Sequence[Said]:
+    def _requested(self, place: _Place) -> Sequence[Part]:
         value = self._values.get(place)
         return () if value is None else (Reply(_message(place.node, place.child, SET, place.type, value)),)
 
-    def _presented(self, node: int, child: int, payload: str) -> Sequence[Said]:
+    def _presented(self, node: int, child: int, payload: str) -> Sequence[Part]:
         name = f"node {node}" if child == ITSELF else f"child {child} of node {node}"
-        said: list[Said] = [f"{name} is there: {payload}"] if payload else []
+        parts: list[Part] = [f"{name} is there: {payload}"] if payload else []
         if child == ITSELF and self._sleeps(node):  # it has started, perhaps with another program
             del self.kept[f"sleeps {node}"]
-            said += self._release(node)
-        return said
+            parts += self._release(node)
+        return parts
 
-    def _internal(self, node: int, child: int, type: int, payload: str) -> Said | Sequence[Said]:
+    def _internal(self, node: int, child: int, type: int, payload: str) -> Decoded:
         if type > _LAST_INTERNAL or (type == _READY and node != GATEWAY):
             raise Malformed("unknown type", str(type))
         if type == _ID_REQUEST:
@@ -208,7 +207,7 @@ class Dialect(DialectBase):
             return f"node {node}: {payload}"
         return ()
 
-    def _new_node(self, child: int) -> Sequence[Said]:
+    def _new_node(self, child: int) -> Sequence[Part]:
         # A number that was given to a node of which nothing came is given again only when no other is left.
         states = {node: self.kept.get(f"node {node}", "") for node in range(1, NO_NODE)}
         for state in ("", "given"):
