@@ -1,5 +1,5 @@
 """
-A port that can't accept connections: a real one, on a clock that is moved by hand.
+Ports: those that can't accept connections (real ones, on a clock that is moved by hand), and Unix sockets.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -172,6 +173,54 @@ class SocketTests(TestCase):
         error = self.assertRaises(ListenError, self.listen, "group=no-such-group")
         self.assertIn("the group no-such-group: there is none", str(error))
         await deferLater(reactor, 0)  # the socket is closed
+
+    def test_errors(self) -> None:
+        """
+        An error names the endpoint and says what is wrong there.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "file").touch()
+            for path, why in (
+                (f"{folder}/none/s", "No such file or directory: its folder must exist"),
+                (f"{folder}/file", "Address already in use"),
+                (f"{folder}/{'x' * 200}", "AF_UNIX path too long"),
+            ):
+                listeners = Listeners(reactor, [f"unix:{path}"], Factory.forProtocol(Protocol))
+                error = self.assertRaises(ListenError, listeners.privilegedStartService)
+                self.assertEqual(str(error), f"cannot listen on unix:{path}: {why}")
+
+    async def test_left_behind(self) -> None:
+        """
+        What a power cut has left of a socket does not keep usbgate from listening, whatever process has its number now;
+        a socket where somebody listens is left alone.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "s")
+            lock = Path(folder, "s.lock")
+            for process in (1, os.getpid(), os.getppid()):
+                with socket.socket(socket.AF_UNIX) as gone:
+                    gone.bind(str(path))
+                lock.symlink_to(str(process))
+                listeners = Listeners(reactor, [f"unix:{path}"], Factory.forProtocol(Protocol))
+                listeners.privilegedStartService()
+                self.assertEqual(os.readlink(lock), str(os.getpid()))
+                other = Listeners(reactor, [f"unix:{path}"], Factory.forProtocol(Protocol))
+                error = self.assertRaises(ListenError, other.privilegedStartService)
+                self.assertEqual(str(error), f"cannot listen on unix:{path}: another program listens there")
+                await listeners.stopService()
+                self.assertEqual(os.listdir(folder), [])
+
+    def test_not_a_socket(self) -> None:
+        """
+        A file in place of the socket is not removed.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "s")
+            path.write_text("mine")
+            Path(folder, "s.lock").symlink_to("1")
+            listeners = Listeners(reactor, [f"unix:{path}"], Factory.forProtocol(Protocol))
+            self.assertRaises(ListenError, listeners.privilegedStartService)
+            self.assertEqual(path.read_text(), "mine")
 
 
 class EverywhereTests(SynchronousTestCase):

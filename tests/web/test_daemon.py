@@ -374,7 +374,7 @@ class AddressTests(RunningCase):
             daemon = TwistdDaemon(self.state, *options, http=http, program=RUN)
             self.addCleanup(daemon.kill)
             self.assertEqual(daemon.process.wait(LIMIT), 1)
-        self.assertIn(f"cannot listen: Couldn't listen on 127.0.0.1:{port}", daemon.log)
+        self.assertIn(f"cannot listen on {http}: Address already in use; ", daemon.log)
         self.assertNotIn("Traceback", daemon.log)
 
     def test_says_where(self) -> None:

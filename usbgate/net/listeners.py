@@ -4,7 +4,7 @@ Listening on the configured server endpoints, with one factory for all of them.
 
 from __future__ import annotations
 
-import os
+import errno
 import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -13,6 +13,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IDelayedCall,
     IListeningPort,
@@ -25,11 +26,13 @@ from twisted.logger import ILogObserver, LogEvent, Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from usbgate.core.endpointstring import split_endpoint
 from usbgate.core.errors import StartError
 from usbgate.core.extras import TLS, install_command
 from usbgate.core.loglimit import LogLimit
 from usbgate.core.unixsocket import split_group
 from usbgate.net.places import is_local
+from usbgate.net.socketlock import remove_stale_lock
 
 ACCEPT_PAUSE = 1.0  # seconds without accepting connections after an accept failed
 
@@ -96,10 +99,27 @@ def listens_everywhere(port: IListeningPort) -> bool:
     return getattr(port.getHost(), "host", None) in ("0.0.0.0", "::")
 
 
-def _explain(description: str, error: Exception) -> str:
+def _explain(description: str, error: BaseException | None) -> str:
     if description.startswith(("ssl:", "tls:")) and find_spec("OpenSSL") is None:
         return f"TLS needs pyOpenSSL, which is not installed: {install_command(TLS)}"
-    return str(error) or type(error).__name__
+    cause = error.socketError if isinstance(error, CannotListenError) else error
+    why = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    if _socket_path(description) is not None:
+        if isinstance(cause, FileNotFoundError):
+            return f"{why}: its folder must exist"
+        if isinstance(error, CannotListenError) and not isinstance(cause, OSError):  # its lock
+            return "another program listens there"
+    elif getattr(cause, "errno", None) == errno.EADDRINUSE:
+        return f"{why}; as root, `ss -ltnp` names the program"
+    return why
+
+
+def _socket_path(description: str) -> str | None:
+    # Of a Unix socket.
+    if not description.startswith("unix:"):
+        return None
+    (_, *arguments), named = split_endpoint(description)
+    return named.get("address") or arguments[0]
 
 
 def _give_to_group(port: IListeningPort, group: str) -> IListeningPort:
@@ -110,7 +130,7 @@ def _give_to_group(port: IListeningPort, group: str) -> IListeningPort:
     except (LookupError, OSError) as error:
         port.stopListening()
         why = "there is none" if isinstance(error, LookupError) else f"{error.strerror}; be a member of it"
-        raise ListenError(f"{os.fsdecode(path)}: the socket cannot be given to the group {group}: {why}") from None
+        raise ListenError(f"the socket cannot be given to the group {group}: {why}") from None
     return port
 
 
@@ -159,10 +179,12 @@ class Listeners(Service):
         Raises:
             ListenError: An address is in use, or not ours. An endpoint that fails later is logged.
         """
-        failures: list[Failure] = []
+        failures: list[str] = []
         self._starting = True
         for description in self._endpoints:
             text, group = split_group(description)
+            if (path := _socket_path(text)) is not None:
+                remove_stale_lock(path)
             try:
                 endpoint = _endpoint(self._reactor, text)
             except Exception as error:  # an endpoint of another package may raise anything
@@ -174,12 +196,12 @@ class Listeners(Service):
             listening.addErrback(self._port_failed, description, failures)
         self._starting = False
         if failures and self._required:
-            raise ListenError(f"cannot listen: {failures[0].getErrorMessage()}")
+            raise ListenError(failures[0])
 
     def _port_opened(self, port: IListeningPort, description: str) -> None:
         self.ports.append(port)
         if self._local_only and not is_local(str(getattr(port.getHost(), "host", ""))):
-            raise ListenError(f"{description}: other machines can reach it (docs/security.md)")
+            raise ListenError("other machines can reach it (docs/security.md)")
         if isinstance(port, Port):
             accept_errors = _AcceptErrors(self._reactor, port)
             self._accept_errors.append(accept_errors)
@@ -197,13 +219,14 @@ class Listeners(Service):
         where = ", on all addresses of this machine" if listens_everywhere(port) else ""
         self.log.info("listening on {endpoint}{where}", endpoint=description, where=where)
 
-    def _port_failed(self, failure: Failure, description: str, failures: list[Failure]) -> None:
+    def _port_failed(self, failure: Failure, description: str, failures: list[str]) -> None:
         # Twisted's own endpoints fail at once, which ends the start; a plugin's may fail later.
-        failures.append(failure)
+        reason = f"cannot listen on {description}: {_explain(description, failure.value)}"
+        failures.append(reason)
         if not self._required:
-            self.log.warn("cannot listen on {endpoint}: {why}", endpoint=description, why=failure.getErrorMessage())
+            self.log.warn("{reason}", reason=reason)
         elif not self._starting:
-            self.log.error("cannot listen on {endpoint}: {why}", endpoint=description, why=failure.getErrorMessage())
+            self.log.error("{reason}", reason=reason)
 
     def stopService(self) -> Deferred[None]:
         """
