@@ -9,11 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from twisted.application.service import Service
+from twisted.application.service import Application, Service
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.testing import MemoryReactorClock, StringTransport
@@ -40,6 +41,8 @@ from usbgate.core.model import BoardKind
 from usbgate.core.rules import Rules
 from usbgate.core.settings import FieldSettings
 from usbgate.daemon.clock import SystemClock
+from usbgate.daemon.logfile import open_log
+from usbgate.daemon.service import Daemon
 from usbgate.device.interfaces import IDialect
 from usbgate.device.link import Link
 from usbgate.device.usb import UsbTree
@@ -107,6 +110,36 @@ class OptionsTests(SynchronousTestCase):
         ended = self.assertRaises(SystemExit, options.parseOptions, ["--state", "/state", "--device", "/dev/x"])
         self.assertEqual(str(ended.code), "usbgate: /somewhere/twistd.pid is bad")
         self.assertEqual(looked_at, ["state", "twistd.log", "twistd.pid"])
+
+    def test_pid_file(self) -> None:
+        """
+        A pid file that twistd could not write, or not read, is one line with the remedy.
+        """
+        folder = Path(self.mktemp())
+        for name in ("missing/twistd.pid", "folder"):
+            (folder / "folder").mkdir(parents=True, exist_ok=True)
+            options = tap.Options()
+            parent: Any = {"pidfile": name, "rundir": str(folder)}
+            options.parent = parent
+            ended = self.assertRaises(SystemExit, options.parseOptions, ["--state", "/state", "--device", "/dev/x"])
+            self.assertRegex(
+                str(ended.code),
+                rf"\Ausbgate: the pid file /.*/{name} cannot be used: \w[^:]+; run this in another folder, or use "
+                r"twistd --pidfile=FILE\Z",
+            )
+
+    def test_log(self) -> None:
+        """
+        A log that cannot be opened is one line with the remedy.
+        """
+        path = Path(self.mktemp(), "twistd.log")
+        daemon = Daemon(open_log=partial(open_log, str(path), MemoryReactorClock()))
+        ended = self.assertRaises(SystemExit, daemon.setServiceParent, Application("usbgate"))
+        self.assertEqual(
+            str(ended.code),
+            f"usbgate: the log {path.absolute()} cannot be opened: No such file or directory; run this in another "
+            "folder, or use twistd --logfile=FILE",
+        )
 
     def test_exposed(self) -> None:
         """

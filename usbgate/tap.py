@@ -28,7 +28,7 @@ from usbgate.core.connstring import NO_PASSWORD, has_password
 from usbgate.daemon.clock import SystemClock
 from usbgate.daemon.links import foreign_link
 from usbgate.daemon.logfile import log_file, log_opener
-from usbgate.daemon.pidfile import remove_stale_pid_file
+from usbgate.daemon.pidfile import remove_stale_pid_file, why_unusable
 from usbgate.store.embedded.postmaster import BinariesMissing
 
 log = Logger()
@@ -103,13 +103,18 @@ class Options(usage.Options):
         except ConfigError as error:
             raise SystemExit(f"usbgate: {error}") from None
         twistd: Mapping[str, Any] = self.parent or {}
-        used = [self.settings.state, *map(Path, filter(None, (log_file(twistd), twistd.get("pidfile"))))]
-        for path in used:
-            if reason := foreign_link(Path(twistd.get("rundir") or "") / path):
+        pid_file = Path(twistd.get("rundir") or "", twistd["pidfile"]) if twistd.get("pidfile") else None
+        for path in (self.settings.state, log_file(twistd), pid_file):
+            if path is not None and (reason := foreign_link(Path(path))):
                 raise SystemExit(f"usbgate: {reason}")
-        # twistd looks at its pid file next, and ends if any process has that number.
-        if pid_file := twistd.get("pidfile"):
-            remove_stale_pid_file(Path(pid_file), self.settings.state)
+        if pid_file is not None:
+            # twistd looks at its pid file next, where it is run, and ends if any process has that number.
+            remove_stale_pid_file(Path(twistd["pidfile"]), self.settings.state)
+            if not twistd.get("chroot") and (reason := why_unusable(pid_file)):
+                raise SystemExit(
+                    f"usbgate: the pid file {pid_file.absolute()} cannot be used: {reason};"
+                    " run this in another folder, or use twistd --pidfile=FILE"
+                )
 
     def load_again(self) -> Settings:
         """

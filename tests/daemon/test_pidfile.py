@@ -1,5 +1,5 @@
 """
-Which pid files are removed before twistd looks at them.
+Which pid files are removed before twistd looks at them, and which are refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.waiting import LIMIT
-from usbgate.daemon.pidfile import START_SPAN, remove_stale_pid_file
+from usbgate.daemon.pidfile import START_SPAN, remove_stale_pid_file, why_unusable
 
 
 class PidFileTests(SynchronousTestCase):
@@ -116,3 +116,17 @@ class PidFileTests(SynchronousTestCase):
         folder.mkdir()
         remove_stale_pid_file(folder, self.state)
         self.assertTrue(folder.exists())
+
+    def test_unusable(self) -> None:
+        """
+        What twistd could not read or write is said; one that it can is not, whether it is there or not.
+        """
+        folder = self.state / "folder"
+        folder.mkdir()
+        self.assertIsNone(why_unusable(self.path))
+        self.path.touch()
+        self.assertIsNone(why_unusable(self.path))
+        self.assertEqual(why_unusable(folder), "Is a directory")
+        self.assertEqual(why_unusable(folder / "none" / "x.pid"), "there is no such folder")
+        self.patch(os, "access", lambda path, mode: False)  # of root's, everything is permitted
+        self.assertEqual(why_unusable(folder / "x.pid"), "its folder cannot be written to")

@@ -47,6 +47,24 @@ def remove_stale_pid_file(path: Path, state: Path) -> None:
         pass  # there is none, or twistd says what is wrong with it
 
 
+def why_unusable(path: Path) -> str | None:
+    """
+    Return why twistd cannot read or write a pid file, about which it would only raise an exception; None if it can.
+
+    Args:
+        path: The pid file; there may be none.
+    """
+    try:
+        path.read_bytes()
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            return "there is no such folder"
+        return None if os.access(path.parent, os.W_OK | os.X_OK) else "its folder cannot be written to"
+    except OSError as error:
+        return error.strerror
+    return None
+
+
 def _why_stale(text: bytes, written: float, state: Path) -> str | None:
     # Why no daemon can have written that; None if one may have.
     if not text.isdigit() or not 0 < int(text[:20]) <= MOST:

@@ -4,6 +4,7 @@ The daemon as a whole: a service of services that start and stop in order.
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Callable
 
@@ -41,10 +42,20 @@ class Daemon(MultiService):
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """
         Join twistd's application, which begins to log afterwards.
+
+        Raises:
+            SystemExit: The log cannot be opened.
         """
         super().setServiceParent(parent)
         if self._open_log is not None and isinstance(parent, Componentized):
-            self._log = self._open_log()
+            try:
+                self._log = self._open_log()
+            except OSError as error:
+                file = os.path.abspath(error.filename or "")
+                raise SystemExit(
+                    f"usbgate: the log {file} cannot be opened: {error.strerror};"
+                    " run this in another folder, or use twistd --logfile=FILE"
+                ) from None
             parent.setComponent(ILogObserver, self._log)
 
     def reopen_log(self) -> None:
