@@ -78,6 +78,16 @@ class EndpointsTests(SynchronousTestCase):
                     self.assertEqual(ours(text), text)
         self.assertRaises(ValueError, parse_client, "rfc2217:a:1:b=c")
 
+    def test_impossible(self) -> None:
+        """
+        What Twisted would accept, and the system never would, is refused.
+        """
+        for text in ("tcp:65536", "tcp:-1", "ssl:70000", "tcp:1:backlog=-1", "tcp:1:backlog=2147483648", "unix:a\0b"):
+            self.assertRaises(ValueError, parse_server, text)
+        for text in ("tcp:a:65536", "rfc2217:a:-1", "unix:a\0b"):
+            self.assertRaises(ValueError, parse_client, text)
+        self.assertEqual(parse_server("tcp:65535:backlog=0"), "tcp:65535:backlog=0")
+
     def test_may_encrypt(self) -> None:
         """
         What speaks no TLS for sure is known.

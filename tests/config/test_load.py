@@ -367,6 +367,22 @@ WRONG = [
     ("devices = 1", "devices: unknown key, did you mean device?"),
     ("stat = 1", "stat: unknown key, did you mean state?"),
     ("a = 1\nb = =", "not TOML: Invalid value (at line 2, column 5)"),
+    ("a = " + "[" * 3000 + "]" * 3000, "too many levels of [ or {"),
+    ("a = " + "9" * 5000, "a number has too many digits"),
+    (r'state = "\u0000"', r'state: expected a folder, got "\u0000"'),
+    ('[device.a]\npath = "/a"\n' r'tap = "/\u0000"', r'device.a.tap: expected a file, got "/\u0000"'),
+    (
+        "[device.a]\n" r'path = "/\u0000"',
+        "device.a.path: expected a path that starts with / or ., a USB device such as usb:2341:8036[:SERIAL] or "
+        "usb-port:1-1.3, a serial server such as rfc2217:host:port, or a Twisted client endpoint such as "
+        "tcp:host:port, "
+        r'got "/\u0000"',
+    ),
+    (
+        '[mqtt]\nbroker = "tls:a:65536"',
+        'mqtt.broker: expected a Twisted client endpoint such as "tcp:localhost:1883", "tls:mqtt.example:8883" or '
+        '"unix:/run/mqtt.sock", got "tls:a:65536"',
+    ),
 ]
 
 

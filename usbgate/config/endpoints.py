@@ -20,18 +20,39 @@ _RELATIVE_SOCKET = re.compile(r"unix:(?:address=)?(?=[^/:=\\][^:=]*(?::|$))")
 # only make it less safe, are left out.
 _TLS_FILES = ("privateKey", "certKey", "extraCertChain", "clientCA")
 
+
+def parse_port(text: str) -> int:
+    """
+    Return the number of a TCP port.
+
+    Raises:
+        ValueError: It is none.
+    """
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError(f"not a port: {port}")
+    return port
+
+
+def _backlog(text: str) -> int:
+    backlog = int(text)
+    if not 0 <= backlog < 1 << 31:  # listen(2) takes an int
+        raise ValueError(f"not a backlog: {backlog}")
+    return backlog
+
+
 # Check the arguments of an endpoint, by its kind.
 _Check = Callable[..., object]
 _SERVERS: Mapping[str, _Check] = {
-    "tcp": lambda port, interface="", backlog=50: (int(port), int(backlog)),
-    "unix": lambda address, mode="666", backlog=50, lockfile=1: (int(mode, 8), int(backlog), int(lockfile)),
-    "ssl": lambda port, *, interface="", backlog=50, privateKey="", certKey="", extraCertChain="", clientCA="": (
-        int(port),
-        int(backlog),
+    "tcp": lambda port, interface="", backlog="50": (parse_port(port), _backlog(backlog)),
+    "unix": lambda address, mode="666", backlog="50", lockfile=1: (int(mode, 8), _backlog(backlog), int(lockfile)),
+    "ssl": lambda port, *, interface="", backlog="50", privateKey="", certKey="", extraCertChain="", clientCA="": (
+        parse_port(port),
+        _backlog(backlog),
     ),
 }
 _CLIENTS: Mapping[str, _Check] = {
-    "tcp": lambda host, port, *, timeout=30, bindAddress="": (int(port), int(timeout)),
+    "tcp": lambda host, port, *, timeout=30, bindAddress="": (parse_port(port), int(timeout)),
     "unix": lambda path, *, timeout=30, lockfile=0: (int(timeout), int(lockfile)),
 }
 _CLIENTS = {**_CLIENTS, "rfc2217": _CLIENTS["tcp"]}
@@ -69,7 +90,7 @@ def parse_client(text: str) -> str:
 
 
 def _check(text: str, checks: Mapping[str, _Check]) -> None:
-    if not _KIND.match(text):
+    if not _KIND.match(text) or "\0" in text:
         raise ValueError(f"not an endpoint string: {text!r}")
     (kind, *arguments), named = split_endpoint(text)
     if check := checks.get(kind):

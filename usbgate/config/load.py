@@ -168,6 +168,10 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: not TOML: byte {error.start} is not UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file}: not TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{file}: too many levels of [ or {{") from error
+    except ValueError as error:  # Python's limit, of which tomllib knows nothing
+        raise ConfigError(f"{file}: a number has too many digits") from error
 
 
 def _tables(where: str, key: str, value: object, example: str) -> dict[str, dict[str, Any]]:

@@ -20,13 +20,13 @@ from msgspec import Meta
 
 from usbgate.access.doors import LOCAL, Door
 from usbgate.access.roles import ROLES, Role
-from usbgate.config.endpoints import parse_client, parse_server
+from usbgate.config.endpoints import parse_client, parse_port, parse_server
 from usbgate.core.connstring import check_url, is_url
 from usbgate.core.endpointstring import split_endpoint
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import is_sensor_id
 from usbgate.core.fieldnames import read_name
-from usbgate.core.kinds import Kind, duration, kind_of, matching
+from usbgate.core.kinds import PATH, Kind, duration, kind_of, matching
 from usbgate.core.units import parse_size
 from usbgate.device.usb import is_usb, parse_usb
 from usbgate.rules.language import LanguageError
@@ -203,6 +203,8 @@ def _parse_place(text: str) -> str:
         parse_usb(text)
     elif not text.startswith(("/", ".")):
         parse_client(text)
+    if "\0" in text:
+        raise ValueError(f"not a path: {text!r}")
     return text
 
 
@@ -211,7 +213,7 @@ def _parse_broker(text: str) -> str:
     if kind == "tls":
         if len(arguments) != 2 or options:
             raise ValueError(f"not a host and a port: {text!r}")
-        int(arguments[1])
+        parse_port(arguments[1])
     elif kind not in ("tcp", "unix"):
         raise ValueError(f"not an endpoint of a broker: {text!r}")
     return text
@@ -238,7 +240,7 @@ def _size(least: str, most: str, example: str) -> Kind:
 
 
 # The types of settings, each with its kind.
-Folder = Annotated[Path, Kind("a folder", Annotated[str, Meta(min_length=1)], Path)]
+Folder = Annotated[Path, Kind("a folder", PATH, Path)]
 Count = Annotated[int, Kind("an integer above 0", Annotated[int, Meta(gt=0)])]
 Retries = Annotated[int, Kind("an integer from 0 to 20", Annotated[int, Meta(ge=0, le=20)])]
 Window = Annotated[int, Kind("an integer from 1 to 64", Annotated[int, Meta(ge=1, le=64)])]

@@ -23,6 +23,7 @@ from usbgate.core.units import parse_duration
 
 LANGUAGES = frozenset({"en", "fr"})  # of the page
 VALUE = "{}"  # in the command of a control, the argument that is the value
+PATH = Annotated[str, Meta(pattern=r"^[^\x00]+\Z")]  # what the system takes for a path, as msgspec describes it
 
 
 def _as_it_is(value: Any) -> Any:
@@ -193,7 +194,7 @@ CommandName = Annotated[str, Kind("a command, without whitespace", parse=_parse_
 DeviceName = Annotated[str, matching("letters, digits, dot, colon and hyphen", "[A-Za-z0-9.:-]+")]
 FieldName = Annotated[str, Kind("the name of a field such as TEMP", parse=_parse_field_name)]
 YesNo = Annotated[bool, Kind("true or false", bool)]
-File = Annotated[Path, Kind("a file", Annotated[str, Meta(min_length=1)], Path)]
+File = Annotated[Path, Kind("a file", PATH, Path)]
 Decimals = Annotated[int, Kind("an integer from 0 to 9", Annotated[int, Meta(ge=0, le=9)])]
 Number = Annotated[float, Kind("a number such as -0.4", float, _finite)]
 Scale = Annotated[float, Kind("a number other than 0 such as 0.1", float, _not_zero)]
