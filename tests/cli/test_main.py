@@ -27,7 +27,7 @@ from tests.support.daemon import value_of
 from tests.support.folders import new_folder
 from tests.support.processes import end, heed_interrupts, is_running, processes_of
 from tests.support.running import ROOT, RUN, PtyDevice, TwistdDaemon, free_port, take_usual_ports
-from tests.support.standin import answering
+from tests.support.standin import answering, replying
 from tests.support.waiting import eventually
 from usbgate.cli.__main__ import run
 from usbgate.cli.leftovers import LOCK, PREFIX, clear
@@ -137,10 +137,47 @@ class UsageTests(TestCase):
         others = {"auth", "unwatch", "help", "quit", "replacements"}  # `usbgate replace` sends it
         self.assertEqual(WORDS.keys() - commands, others)
         self.assertIn("No such command 'lst'. Did you mean last", self.run_command("lst")[1])
-        for command in ([], ["token"], ["database"]):
+        groups = [name for name, each in self.commands().items() if isinstance(each, click.Group) and name != "rules"]
+        self.assertIn("tls", groups)
+        for command in ([], *([name] for name in groups)):
             status, listed = self.run_command(*command)
             self.assertEqual(status, 64)
             self.assertRegex(listed, r"\AUsage: \w+ [^\n]*\n\n(.*\n)+Commands:\n")
+
+    def commands(self) -> dict[str, click.Command]:
+        """
+        Return all commands by their names.
+        """
+        context = click.Context(main)
+        found = {name: main.get_command(context, name) for name in main.list_commands(context)}
+        return {name: command for name, command in found.items() if command is not None}
+
+    def test_output_full(self) -> None:
+        """
+        Output that cannot be written, however little it is, is one line and status 1. If its reader has ended, there is
+        no line, and a closed output is no error.
+        """
+        lines = {"sensors": ["ID:20_REPORTS:1"], "history 20": ["ID:20_VALUE:1_AT:2013-03-11T21:02:10.123Z_DEV:a"]}
+        with open("/dev/full", "wb") as full, replying(lines) as (port, _):
+            for arguments in (["--help"], ["history", "20", "--csv", "-p", str(port)]):
+                ended = subprocess.run([*USBGATE, *arguments], stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT)
+                self.assertEqual((ended.returncode, ended.stderr), (1, b"usbgate: output: No space left on device\n"))
+        reads, writes = os.pipe()
+        os.close(reads)
+        for output, status in (({"stdout": writes}, 1), ({"preexec_fn": lambda: os.close(1)}, 0)):
+            closed = subprocess.run([*USBGATE, "--help"], stderr=subprocess.PIPE, env=ENVIRONMENT, **output)
+            self.assertEqual((closed.returncode, closed.stderr), (status, b""))
+        os.close(writes)
+
+    def test_another_version(self) -> None:
+        """
+        A reply that lacks a field is one line.
+        """
+        with replying({"sensors": ["ID:20_SEEN:now"]}) as (port, _):
+            said = self.run_command("sensors", "-p", str(port))
+        self.assertEqual(
+            said, (1, "usbgate: the server is another version of usbgate, or none: its reply has no REPORTS\n")
+        )
 
     def test_config_anywhere(self) -> None:
         """

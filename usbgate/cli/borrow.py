@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from usbgate.cli.connection import ANSWER_LIMIT, TIMEOUT, NoDaemon, send_word
+from usbgate.cli.connection import TIMEOUT, NoDaemon, parse_data, send_word
 from usbgate.cli.reach import load_settings, reach_running
 from usbgate.cli.records import Record, device_record
-from usbgate.core.fieldline import parse
 
 if TYPE_CHECKING:
     from usbgate.config.settings import DeviceSettings
@@ -67,14 +66,14 @@ def borrowed(config: Path | None, port: int | None, wanted: str | None) -> Itera
         else:
             stack.callback(connection.close)
             lines = list(send_word(connection, "devices", TIMEOUT))
-            known = [device_record(parse(line.encode(), ANSWER_LIMIT)) for line in lines]
+            known = [device_record(parse_data(line)) for line in lines]
             lender = _lender(known, (wanted, name), place)
         if lender is None:
             path = _tty(place)
         else:
             name = str(lender["name"])
             (lease,) = send_word(connection, f"lend {name}", TIMEOUT)
-            path = parse(lease.encode())["PORT"]
+            path = parse_data(lease)["PORT"]
             if device is None:  # it may be wanted by the name that the daemon has for it
                 place = lender["path"] or path
         yield Borrowed(path, place, None if device is None else _complete(device), name, lender is not None)

@@ -315,6 +315,22 @@ def send_word(connection: Connection, words: str, within: float) -> Iterator[str
         yield line
 
 
+class Fields(dict[str, str]):
+    """
+    The fields of a data line.
+    """
+
+    def __missing__(self, key: str) -> str:
+        raise AskError(f"the server is another version of usbgate, or none: its reply has no {key}")
+
+
+def parse_data(line: str) -> Fields:
+    """
+    Return the fields of a data line that `send_word` has yielded. To look for one that is missing raises an `AskError`.
+    """
+    return Fields(parse(line.encode(), ANSWER_LIMIT))
+
+
 def _parse(line: str) -> dict[str, str]:
     try:
         fields = parse(line.encode(), ANSWER_LIMIT)

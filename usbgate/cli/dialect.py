@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import click
 
+from usbgate.cli.group import PlainGroup
 from usbgate.cli.guess import guess_command
 from usbgate.core.recording import UnreadableRecording, is_recording, sent_by_device
 
@@ -19,7 +20,7 @@ READ = 4096
 SHOWN = 200  # bytes of a frame
 
 
-@click.group("dialect")
+@click.group("dialect", cls=PlainGroup)
 def dialect_command() -> None:
     """
     Find out which dialect a device speaks, and try it.

@@ -6,8 +6,10 @@ Whatever is wrong is one line on standard error and an exit status, never a trac
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from io import TextIOWrapper
@@ -100,11 +102,15 @@ class PlainGroup(click.Group):
         Run the command, and exit with its status.
         """
         extra["standalone_mode"] = False
-        for stream in (sys.stdout, sys.stderr):
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # it was closed: `>&-`
+                setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # until the end
+            stream = getattr(sys, name)
             if isinstance(stream, TextIOWrapper):  # in a test it may be something else
                 stream.reconfigure(errors="replace")  # a terminal may not have the degree sign
         try:
             status = super().main(*args, **extra)
+            sys.stdout.flush()
         except click.UsageError as error:
             where = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
             print_error(error.format_message() + where)
@@ -117,6 +123,12 @@ class PlainGroup(click.Group):
             status = error.status
         except click.Abort:
             status = INTERRUPTED
+        except OSError as error:  # of the output: its disk is full, or nobody reads it any more
+            if not isinstance(error, BrokenPipeError):
+                print_error(f"{error.filename or 'output'}: {error.strerror or error}")
+            with suppress(OSError, ValueError):  # so that Python does not try again at its end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = 1
         sys.exit(status)
 
     def invoke(self, ctx: click.Context) -> Any:

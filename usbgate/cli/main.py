@@ -11,11 +11,10 @@ from pathlib import Path
 import click
 
 from usbgate import __version__
-from usbgate.cli.connection import TIMEOUT, send_word
+from usbgate.cli.connection import TIMEOUT, parse_data, send_word
 from usbgate.cli.credentials import token_option
 from usbgate.cli.group import EXIT_STATUS, PlainGroup, config_option, pass_config, print_error
 from usbgate.cli.reach import load_settings, port_option, reach_running
-from usbgate.core.fieldline import parse
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as a shell reports a program that can't be run
 
@@ -83,7 +82,7 @@ def lend_command(config: Path | None, port: int | None, device: str, program: tu
     with closing(reach_running(config, None, port)) as connection:
         (lease,) = send_word(connection, f"lend {device}", TIMEOUT)
         try:
-            status = run(program, parse(lease.encode())["PORT"])
+            status = run(program, parse_data(lease)["PORT"])
         except OSError as error:
             print_error(f"{program[0]}: {error.strerror}")
             status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from usbgate.cli.connection import ANSWER_LIMIT, TIMEOUT, AskError, Connection, send_word
+from usbgate.cli.connection import TIMEOUT, AskError, Connection, Fields, parse_data, send_word
 from usbgate.cli.credentials import token_option
 from usbgate.cli.encryption import tls_options
 from usbgate.cli.group import OneWord
 from usbgate.cli.reach import port_option, reach_running
 from usbgate.cli.records import Record, sensor_record
-from usbgate.core.fieldline import format_number, parse
+from usbgate.core.fieldline import format_number
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -85,7 +85,7 @@ class Reader:
             sensor["id"]: sensor for sensor in map(sensor_record, self.fetch("sensors"))
         }
 
-    def fetch(self, *words: str | None) -> list[dict[str, str]]:
+    def fetch(self, *words: str | None) -> list[Fields]:
         """
         Send a word, and return its data lines as fields.
 
@@ -96,7 +96,7 @@ class Reader:
             AskError: The word failed.
         """
         line = " ".join(word for word in words if word is not None)
-        return [parse(data.encode(), ANSWER_LIMIT) for data in send_word(self.connection, line, TIMEOUT)]
+        return [parse_data(data) for data in send_word(self.connection, line, TIMEOUT)]
 
     def check_known(self, sensor: str | None, field: str | None = None) -> None:
         """

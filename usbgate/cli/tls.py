@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from usbgate.cli.group import pass_config
+from usbgate.cli.group import PlainGroup, pass_config
 from usbgate.cli.reach import load_settings
 from usbgate.cli.running import state_option
 from usbgate.core.extras import TLS, install_command
@@ -40,7 +40,7 @@ Let others trust it: copy {ca} there, and compare the fingerprint:
 """
 
 
-@click.group("tls")
+@click.group("tls", cls=PlainGroup)
 def tls_command() -> None:
     """
     Make certificates for TLS, of a certificate authority (CA) of your own.
