@@ -318,6 +318,9 @@ class AwayTests(PageCase):
         expect(page.locator("#connection")).to_have_text("not connected")
         expect(page.locator(".empty")).to_contain_text("usbgate is away")
         expect(page.get_by_role("article")).to_have_count(0)
+        for view in ("#/sensor/20", "#/wall/", "#/"):
+            page.goto(flat().url + view)
+            expect(page.locator(".empty:visible")).to_contain_text("usbgate is away")
         page.context.set_offline(False)
         self.live(page)
         expect(self.card(page, "lamp")).to_be_visible()

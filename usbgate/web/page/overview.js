@@ -5,7 +5,7 @@ import { arrange, el, icon, setAttribute, setText } from "./dom.js";
 import { byName, searchText } from "./format.js";
 import { choice, keptList, remember } from "./memory.js";
 import { Row } from "./row.js";
-import { sensorName } from "./sensortext.js";
+import { emptyText, sensorName } from "./sensortext.js";
 import { forget } from "./sparks.js";
 import { store } from "./store.js";
 import { count, t } from "./words.js";
@@ -125,11 +125,10 @@ export class Overview {
     setText(this.foldAll, t(groups.every(([name]) => this.folded.has(name)) ? "unfold" : "fold"));
     setText(this.found, words.length ? t("found", { n: matches.length, all: all.length }) : "");
     this.empty.hidden = matches.length > 0;
-    const away = store.connection === "lost" ? "empty.away" : "loading";
-    setText(this.empty, all.length ? t("found.none", { text: searched }) : t(store.loaded ? "empty" : away));
+    setText(this.empty, all.length ? t("found.none", { text: searched }) : emptyText(t("empty")));
   }
 
-  /** Whether a sensor has all of these words in its name, id, place or values. */
+  /** Whether a sensor has all of these words in its name, id or place. */
   matches(sensor, words) {
     const text = searchText([sensor.name, sensor.id, sensor.place].filter(Boolean).join(" "));
     return words.every((word) => text.includes(word));

@@ -8,7 +8,7 @@ import { arrange, el, setText, table } from "./dom.js";
 import { duration, time } from "./format.js";
 import { PastAlarms } from "./pastalarms.js";
 import { Range } from "./range.js";
-import { sensorName } from "./sensortext.js";
+import { emptyText, sensorName } from "./sensortext.js";
 import { store } from "./store.js";
 import { problemText, t, word } from "./words.js";
 
@@ -77,7 +77,7 @@ export class SensorView {
     this.missing.hidden = sensor !== undefined;
     setText(this.name, sensor ? sensorName(sensor) : this.id);
     this.name.classList.toggle("named", Boolean(sensor?.name));
-    setText(this.missing, store.loaded ? t("missing", { id: this.id }) : t("loading"));
+    setText(this.missing, emptyText(t("missing", { id: this.id })));
     if (sensor === undefined) return;
     setText(this.place, [sensor.place, sensor.name && sensor.id, sensor.device].filter(Boolean).join(" · "));
     this.card.update();

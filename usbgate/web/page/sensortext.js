@@ -13,6 +13,11 @@ export function sensorName(sensor) {
   return sensor.name ?? sensor.id;
 }
 
+/** What is shown in place of sensors: `none` if there are none, or else why that is not known. */
+export function emptyText(none) {
+  return store.loaded ? none : t(store.connection === "lost" ? "empty.away" : "loading");
+}
+
 /** A sensor's state: its shape, and its text. */
 function stateOf(sensor) {
   const failed = store.asks.failed(sensor.id);

@@ -4,7 +4,7 @@
 import { arrange, el, kindSign, setText } from "./dom.js";
 import { clock, fieldLabel, fieldUnit, fieldValue } from "./format.js";
 import { byPlace } from "./overview.js";
-import { ageText, showSensor } from "./sensortext.js";
+import { ageText, emptyText, showSensor } from "./sensortext.js";
 import { store } from "./store.js";
 import { t } from "./words.js";
 
@@ -88,7 +88,7 @@ export class Wall {
     arrange(this.grid, shown.map(({ id }) => this.tiles.get(id).node));
     this.empty.hidden = shown.length > 0;
     const none = this.place ? t("wall.none", { place: this.place }) : t("empty");
-    setText(this.empty, store.loaded ? none : t(store.connection === "lost" ? "empty.away" : "loading"));
+    setText(this.empty, emptyText(none));
     this.fit();
   }
 
