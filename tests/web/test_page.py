@@ -214,6 +214,24 @@ class TopTests(PageCase):
         expect(page.locator("td[data-label='Peak']")).to_have_text(["out of date", "offline", ""])
         expect(page.locator(".past").get_by_role("link")).to_have_count(1)
 
+    def test_many_events(self) -> None:
+        """
+        Events that come faster than responses, as of an alarm that comes and goes, do not keep the page from showing
+        what else there is.
+        """
+        page = self.show()
+        calls = page.evaluate("""async () => {
+            const { store } = await import("./store.js");
+            const fetched = async (calls) => {
+                if (calls.push(calls.length) > 100) throw new Error("without end");
+                store.eventCount += 1;
+                return calls;
+            };
+            const calls = [];
+            return await store.latest(() => fetched(calls));
+        }""")
+        self.assertGreater(len(calls), 1)
+
     def test_acknowledged_first(self) -> None:
         """
         An alarm that is acknowledged and active is shown with who acknowledged it, without a button.

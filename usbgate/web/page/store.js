@@ -7,6 +7,7 @@ import { Listeners } from "./listeners.js";
 import { Sensors } from "./sensors.js";
 
 const REFRESH = 30_000; // ms between calls, for what has no event, such as a sensor that is out of date
+const TRIES = 3; // of a call whose response may be older than an event: an alarm that comes and goes sends many
 const BEHIND = 60_000; // ms that the oldest row may wait before a notice is shown
 
 /**
@@ -141,12 +142,12 @@ class Store extends Listeners {
     }
   }
 
-  /** Fetch something, and again if an event arrived meanwhile that may be newer. */
+  /** Fetch something, and again, a few times, if an event arrived meanwhile that may be newer. */
   async latest(fetched) {
-    for (;;) {
+    for (let tries = 1; ; tries += 1) {
       const before = this.eventCount;
       const answer = await fetched();
-      if (before === this.eventCount) return answer;
+      if (before === this.eventCount || tries === TRIES) return answer;
     }
   }
 
