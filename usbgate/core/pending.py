@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from usbgate.core.boardbuffer import BUFFER, BoardBuffer
 from usbgate.core.containers import LazyHeap
@@ -66,7 +66,7 @@ class PendingRequests(Generic[W]):
         self.blocked = False
         self._settled_at = inf
         self._refused: list[tuple[Question, RequestError]] = []
-        self._limits: LazyHeap[float, Asker[W]] = LazyHeap(lambda _, asker: asker.exchange is not None or asker.held)
+        self._limits: LazyHeap[float, Asker[W]] = LazyHeap(_has_not_ended)
         self._reserved: LazyHeap[float, Lane[W]] = LazyHeap(lambda until, lane: lane.until == until)
         self._matching = Matching(rules)
         self._buffer = BoardBuffer(size)
@@ -358,3 +358,8 @@ class PendingRequests(Generic[W]):
         self._reserved.add(until, lane)
         if until < self.bound:
             self.bound = until
+
+
+def _has_not_ended(_: float, asker: Asker[Any]) -> bool:
+    # Whether it waits for an answer, or is held; `asker.held` would cost a call more for each request.
+    return asker.exchange is not None or (asker.hold is not None and asker.hold.waits)
