@@ -9,10 +9,11 @@ from pathlib import Path
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.access import authority
-from usbgate.access.localtoken import LOCAL_FILE, LocalToken, find_local_token
+from usbgate.access.localtoken import LOCAL_FILE, RETRY_INTERVAL, LocalToken, find_local_token
 from usbgate.access.roles import Role
 from usbgate.access.tokens import (
     NAME,
@@ -178,7 +179,7 @@ class LocalTokenTests(SynchronousTestCase):
             FakePort(IPv6Address("TCP", "::", 50008)),
             FakePort(UNIXAddress("/run/usbgate.sock")),
         ]
-        service = LocalToken(folder, keeper, lambda: ports)  # type: ignore[arg-type,return-value]
+        service = LocalToken(Clock(), folder, keeper, lambda: ports)  # type: ignore[arg-type,return-value]
         before: set[str] = set()
         for _ in range(2):
             service.startService()
@@ -197,8 +198,24 @@ class LocalTokenTests(SynchronousTestCase):
 
     def test_full_disk(self) -> None:
         """
-        Without a file, there is no local token, and the daemon runs.
+        Without a file, there is no local token, and the daemon runs; there is one as soon as the file can be written.
         """
-        service = LocalToken(Path("/nonexistent"), authority(Clock()), list)
+        folder, clock = Path(self.mktemp()), Clock()
+        keeper = authority(clock)
+        ports = [FakePort(IPv4Address("TCP", "127.0.0.1", 50007))]
+        service = LocalToken(clock, folder, keeper, lambda: ports)  # type: ignore[arg-type,return-value]
+        with capturedLogs() as events:
+            service.startService()
+            clock.advance(RETRY_INTERVAL)
+        self.assertEqual(len(events), 1)
+        self.assertIsNone(keeper.local)
+        folder.mkdir()
+        clock.advance(RETRY_INTERVAL)
+        secret = find_local_token(folder, "127.0.0.1", 50007)
+        assert secret is not None
+        self.assertEqual(keeper.authenticate(secret, "127.0.0.1").role, Role.ADMIN)
+        service.stopService()
+        folder.rmdir()
         service.startService()
         service.stopService()
+        self.assertEqual(clock.getDelayedCalls(), [])

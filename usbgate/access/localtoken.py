@@ -14,7 +14,7 @@ from pathlib import Path
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
 from twisted.logger import Logger
 
 from usbgate.access.authority import Authority
@@ -22,6 +22,7 @@ from usbgate.access.tokens import digest, new_secret
 from usbgate.daemon.files import replace_file
 
 LOCAL_FILE = "local-token"
+RETRY_INTERVAL = 10.0  # seconds between two attempts to write it, while the disk is full
 _ANY = {"0.0.0.0", "::"}
 
 
@@ -32,30 +33,45 @@ class LocalToken(Service):
 
     log = Logger()
 
-    def __init__(self, folder: Path, authority: Authority, ports: Callable[[], Iterable[IListeningPort]]) -> None:
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        folder: Path,
+        authority: Authority,
+        ports: Callable[[], Iterable[IListeningPort]],
+    ) -> None:
         """
         Args:
+            reactor: For the interval.
             folder: The state folder.
             authority: Accepts the token.
             ports: Returns the ports of line clients, once they are open.
         """
+        self._reactor = reactor
         self._file = folder / LOCAL_FILE
         self._authority = authority
         self._ports = ports
+        self._next: IDelayedCall | None = None  # attempt to write the file
 
     def startService(self) -> None:
         """
-        Make the token.
+        Make the token; while its file can't be written, try again.
         """
         super().startService()
+        self._make(is_first=True)
+
+    def _make(self, is_first: bool = False) -> None:
+        self._next = None
         secret = new_secret()
         addresses = [port.getHost() for port in self._ports()]
         known = [each for each in addresses if isinstance(each, IPv4Address | IPv6Address)]
         text = "\n".join([secret, *(f"{each.host} {each.port}" for each in known), ""])
         try:
-            replace_file(self._file, text.encode())
+            replace_file(self._file, text.encode(), durable=False)  # after a power cut there is another one
         except OSError as error:  # a full disk is no reason not to start
-            self.log.warn("{file} cannot be written: {reason}", file=self._file, reason=error.strerror)
+            if is_first:
+                self.log.warn("{file} cannot be written: {reason}", file=self._file, reason=error.strerror)
+            self._next = self._reactor.callLater(RETRY_INTERVAL, self._make)
         else:
             self._authority.local = digest(secret)
 
@@ -64,6 +80,9 @@ class LocalToken(Service):
         Remove the token.
         """
         super().stopService()
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
         self._authority.local = None
         with suppress(OSError):
             self._file.unlink()

@@ -169,9 +169,9 @@ def build(
     failures.setServiceParent(daemon)
     for each in (*ports, *_certificates(reactor, clock, settings)):
         each.setServiceParent(daemon)
-    LocalToken(settings.state, authority, lambda: [port for each in listeners for port in each.ports]).setServiceParent(
-        daemon
-    )
+    LocalToken(
+        reactor, settings.state, authority, lambda: [port for each in listeners for port in each.ports]
+    ).setServiceParent(daemon)
     SystemdNotifier(reactor, os.environ).setServiceParent(daemon)
     return daemon
 
