@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from threading import Thread
@@ -12,7 +14,7 @@ from threading import Thread
 from click.testing import CliRunner, Result
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.running import free_port
+from tests.support.running import ROOT, free_port
 from tests.support.standin import replying
 from tests.support.talking import talking
 from usbgate.cli.main import main
@@ -62,6 +64,22 @@ class RecordTests(SynchronousTestCase):
             self.assertEqual([piece.at for piece in pieces], sorted(piece.at for piece in pieces))
             again = self.record("--device", str(self.path))
             self.assertEqual((again.exit_code, again.output[-len("File exists\n") :]), (1, "File exists\n"))
+
+    def test_reader_gone(self) -> None:
+        """
+        If nobody reads the standard output any more, the recording ends without a word.
+        """
+        reads, writes = os.pipe()
+        os.close(reads)
+        with talking(self.path, SENT):
+            ended = subprocess.run(
+                [sys.executable, "-m", "usbgate.cli", "record", "-", "--device", str(self.path), "--for", "5"],
+                stdout=writes,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "USBGATE_STATE": str(self.folder), "HOME": "/nonexistent"},
+            )
+        os.close(writes)
+        self.assertEqual((ended.returncode, ended.stderr.decode()), (1, f"recording {self.path} at 9600 baud, 8N1\n"))
 
     def test_through(self) -> None:
         """

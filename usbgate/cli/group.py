@@ -110,7 +110,6 @@ class PlainGroup(click.Group):
                 stream.reconfigure(errors="replace")  # a terminal may not have the degree sign
         try:
             status = super().main(*args, **extra)
-            sys.stdout.flush()
         except click.UsageError as error:
             where = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
             print_error(error.format_message() + where)
@@ -123,12 +122,14 @@ class PlainGroup(click.Group):
             status = error.status
         except click.Abort:
             status = INTERRUPTED
-        except OSError as error:  # of the output: its disk is full, or nobody reads it any more
-            if not isinstance(error, BrokenPipeError):
-                print_error(f"{error.filename or 'output'}: {error.strerror or error}")
+        except OSError as error:
+            status = _output_failed(error)
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            status = status or _output_failed(error)
             with suppress(OSError, ValueError):  # so that Python does not try again at its end
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            status = 1
         sys.exit(status)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -139,6 +140,12 @@ class PlainGroup(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:  # click itself would print an empty line
             sys.exit(INTERRUPTED)
+
+
+def _output_failed(error: OSError) -> int:
+    if not isinstance(error, BrokenPipeError):  # nobody reads it any more
+        print_error(f"{error.filename or 'output'}: {error.strerror or error}")
+    return 1
 
 
 class Duration(click.FloatRange):

@@ -97,6 +97,8 @@ def record_command(
         pass  # the usual end
     except DeviceError as error:
         raise click.ClickException(str(error)) from None
+    except BrokenPipeError:
+        raise  # nobody reads it any more
     except OSError as error:
         raise click.ClickException(f"{error.filename or file}: {error.strerror or error}") from None
     finally:
