@@ -302,6 +302,21 @@ class StartTests(TestCase):
         # Whoever came when the first attempt was over may have made another.
         self.assertLessEqual(len(self.started()), 4)
 
+    def test_stopped(self) -> None:
+        """
+        Of a daemon that was stopped, the log's last word is by what, and not what followed.
+        """
+        starter = DaemonStarter(self.state, (), {})
+        self.state.mkdir(parents=True)
+        (self.state / "usbgate.log").write_text(
+            "2013-03-11T21:02:10+0000 [usbgate.device.reconnect.Reconnector#info] leonardo is open: /dev/ttyACM0\n"
+            "2013-03-11T21:02:11+0000 [twisted.internet.base#info] Received SIGTERM, shutting down.\n"
+            "2013-03-11T21:02:11+0000 [-] (TCP Port 50007 Closed)\n"
+            "2013-03-11T21:02:11+0000 [twisted.internet.base#info] Main loop terminated.\n"
+        )
+        error = self.assertRaises(NoDaemon, starter.check_death)
+        self.assertEqual(str(error), "the daemon exited before it answered: Received SIGTERM, shutting down.")
+
     def test_tried_again(self) -> None:
         """
         A failure is no memory: who comes later tries again.

@@ -62,6 +62,7 @@ class EndpointsTests(SynchronousTestCase):
         """
         servers = ["tcp:1", "tcp:1:::1", "tcp:1::2", "tcp:port=1:interface=a:backlog=2", "tcp:x", "tcp:1:backlog=x"]
         servers += ["tcp:interface=a", "tcp:1:a=b", "tcp:1:2:3:4", "tcp:1:port=2"]
+        servers += ["tcp6:1", "tcp6:1:2:a", "tcp6:1:a", "tcp6:x", "tcp6:1:backlog=x", "tcp6:1:a=b", "tcp6:1:2:3:4"]
         servers += ["unix:a", "unix:a:660:1:0", "unix:address=a:mode=660:backlog=1:lockfile=0", "unix:mode=660"]
         servers += ["unix:a:mode=9", "unix:a:backlog=x", "unix:a:lockfile=x", "unix:a:b=c"]
         clients = ["tcp:a:1", "tcp:host=a:port=1", "tcp:a:port=1", "tcp:a:1:timeout=1:bindAddress=b"]
@@ -83,6 +84,8 @@ class EndpointsTests(SynchronousTestCase):
         What Twisted would accept, and the system never would, is refused.
         """
         for text in ("tcp:65536", "tcp:-1", "ssl:70000", "tcp:1:backlog=-1", "tcp:1:backlog=2147483648", "unix:a\0b"):
+            self.assertRaises(ValueError, parse_server, text)
+        for text in ("unix:address=", "unix::mode=600"):
             self.assertRaises(ValueError, parse_server, text)
         for text in ("tcp:a:65536", "rfc2217:a:-1", "unix:a\0b"):
             self.assertRaises(ValueError, parse_client, text)

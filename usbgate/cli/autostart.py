@@ -37,6 +37,7 @@ _STAMP = re.compile(r"^\S+ \[[^\]]*\] ")
 _TROUBLE = re.compile(r"^\S+ \[[^\]]*#(?:warn|error|critical)\] ")
 _ROUTINE = re.compile(
     r"^An error has occurred: |^Please look at log file|\] (?:Server Shut Down|Main loop terminated)\."
+    r"|\] \(\w+ Port .* Closed\)$"
 )
 
 
@@ -164,7 +165,7 @@ class DaemonStarter:
                 return connection
         # It is our turn: the client before us has started a daemon, or written to the file why it could not.
         attempt.seek(0)
-        why = attempt.read().decode()
+        why = attempt.read().decode("utf-8", "replace")
         connection = connect(address)
         if connection is not None:
             return connection

@@ -41,11 +41,23 @@ def _backlog(text: str) -> int:
     return backlog
 
 
+def _path(text: str) -> str:
+    if not text:
+        raise ValueError("no path")
+    return text
+
+
 # Check the arguments of an endpoint, by its kind.
 _Check = Callable[..., object]
 _SERVERS: Mapping[str, _Check] = {
     "tcp": lambda port, interface="", backlog="50": (parse_port(port), _backlog(backlog)),
-    "unix": lambda address, mode="666", backlog="50", lockfile=1: (int(mode, 8), _backlog(backlog), int(lockfile)),
+    "tcp6": lambda port, backlog="50", interface="": (parse_port(port), _backlog(backlog)),
+    "unix": lambda address, mode="666", backlog="50", lockfile=1: (
+        _path(address),
+        int(mode, 8),
+        _backlog(backlog),
+        int(lockfile),
+    ),
     "ssl": lambda port, *, interface="", backlog="50", privateKey="", certKey="", extraCertChain="", clientCA="": (
         parse_port(port),
         _backlog(backlog),
@@ -53,7 +65,7 @@ _SERVERS: Mapping[str, _Check] = {
 }
 _CLIENTS: Mapping[str, _Check] = {
     "tcp": lambda host, port, *, timeout=30, bindAddress="": (parse_port(port), int(timeout)),
-    "unix": lambda path, *, timeout=30, lockfile=0: (int(timeout), int(lockfile)),
+    "unix": lambda path, *, timeout=30, lockfile=0: (_path(path), int(timeout), int(lockfile)),
 }
 _CLIENTS = {**_CLIENTS, "rfc2217": _CLIENTS["tcp"]}
 
