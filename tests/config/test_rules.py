@@ -61,7 +61,7 @@ WRONG = [
     (WHEN + "webhook = { url = 'http://x', url_file = 'x' }", "rule 1: webhook: expected url or url_file"),
     (
         WHEN + "webhook = 'ftp://secret'",
-        "rule 1: webhook.url: expected an http:// or https:// URL, got not a URL with a host and without a user",
+        "rule 1: webhook.url: expected an http:// or https:// URL, got another scheme, no host, or a user in it",
     ),
     (
         WHEN + "publish = { topic = 'a/{sensor 1 T}', payload = 'x' }",

@@ -497,7 +497,8 @@ class WebhookTests(TestCase):
         self.assertEqual(await self.send(), f"TryAgain: {file} cannot be read: No such file or directory")
         self.assertEqual(WebhookAction(reactor).details(self.rule, mail()), {})
         file.write_text("nonsense secret")
-        self.assertEqual(await self.send(), f"TryAgain: {file}: not a URL with a host and without a user")
+        reason = "no URL that can be used: another scheme, no host, or a user in it"
+        self.assertEqual(await self.send(), f"TryAgain: {file}: {reason}")
         file.write_text(url + "\n")
         self.assertEqual(await self.send(), "")
 

@@ -121,9 +121,9 @@ def parse_url(text: str) -> str:
     _refuse_placeholders(text, "a URL")
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise ValueError("not a URL with a host and without a user")
+        raise ValueError("another scheme, no host, or a user in it")
     if not text.isascii() or not text.isprintable() or " " in text or parts.fragment or parts.port == 0:
-        raise ValueError("not a URL of ASCII characters without a fragment")
+        raise ValueError("a fragment, or other characters than those of ASCII")
     return parts.scheme + text[len(parts.scheme) :]
 
 

@@ -142,7 +142,7 @@ class WebhookAction:
         except (OSError, UnicodeDecodeError) as error:
             raise TryAgain(f"{webhook.url_file} cannot be read: {_reason(error)}") from None
         except ValueError as error:
-            raise TryAgain(f"{webhook.url_file}: {error}") from None
+            raise TryAgain(f"{webhook.url_file}: no URL that can be used: {error}") from None
 
 
 def _webhook(rule: RuleSettings) -> WebhookTarget:
