@@ -315,6 +315,31 @@ class RestartTests(RuleSetCase):
             self.go(150)
             self.assertEqual(self.fired, [(130, "back"), (140, "r")], text)
 
+    def test_devices(self) -> None:
+        """
+        Nothing fires at a restart because a device is opened anew, and nothing again while it cannot be opened for
+        long: what it was before counts until it is ready.
+        """
+        rules = rule("device uno online", "on"), rule("not device uno online", "away"), rule("device uno offline", "off")
+        self.start(*rules)
+        self.states("starting", "settling", "online")
+        self.assertEqual(self.fired, [(0, "on")])
+        self.start(*rules, kept=dict(self.set.take_changed()), now=100)
+        self.states("starting", "settling", "online")
+        self.assertEqual(self.fired, [])
+        self.states("offline", "settling", "offline", "settling", "offline")
+        self.assertEqual(self.fired, [(100, "away"), (100, "off")])
+        self.states("settling", "online")
+        self.assertEqual(self.fired[2:], [(100, "on")])
+
+    def states(self, *states: str) -> None:
+        """
+        Let a device have some states, one after the other.
+        """
+        for state in states:
+            self.set.device_state("uno", state)
+            self.note(self.set.advance(moment(self.now)))
+
     def test_configure_quiet(self) -> None:
         """
         Another quiet time counts from when the rule fired last, as after a restart.

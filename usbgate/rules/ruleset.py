@@ -239,9 +239,10 @@ class RuleSet:
 
     def device_state(self, device: str, state: str) -> None:
         """
-        Take over the state of a device. It counts from the next `advance` on.
+        Take over the state of a device. It counts from the next `advance` on. While a device is `settling`, it is not
+        known yet what it will be: the state before that counts.
         """
-        if device not in self.devices:
+        if device not in self.devices or state == "settling":
             return
         if state == "starting":
             self._facts.states.pop(device, None)
