@@ -320,7 +320,8 @@ class RestartTests(RuleSetCase):
         Nothing fires at a restart because a device is opened anew, and nothing again while it cannot be opened for
         long: what it was before counts until it is ready.
         """
-        rules = rule("device uno online", "on"), rule("not device uno online", "away"), rule("device uno offline", "off")
+        online, offline = "device uno online", "device uno offline"
+        rules = rule(online, "on"), rule(f"not {online}", "away"), rule(offline, "off")
         self.start(*rules)
         self.states("starting", "settling", "online")
         self.assertEqual(self.fired, [(0, "on")])
