@@ -199,6 +199,21 @@ class OpeningTests(PortCase):
         await self.assertFailure(self.endpoint.connect(factory), NoProtocol)
         await self.open()
 
+    async def test_factory_that_raises(self) -> None:
+        """
+        If the factory raises, the attempt fails, and the port is free again.
+        """
+
+        class RaisingFactory(Factory):
+            def buildProtocol(self, addr: object) -> None:
+                raise RuntimeError("no protocol")
+
+        before = open_files()
+        factory: IProtocolFactory = RaisingFactory()
+        await self.assertFailure(self.endpoint.connect(factory), RuntimeError)
+        self.assertEqual(open_files(), before)
+        await self.open()
+
     async def test_cancelled(self) -> None:
         """
         A cancelled attempt opens nothing.

@@ -251,13 +251,30 @@ class FramesTests(LinkCase):
 
     def test_failing_dialect(self) -> None:
         """
-        A dialect that raises something else is logged, and so costs its request only.
+        A dialect that raises something else costs its request only, and that is logged once.
+        """
+        for method in ("encode", "sent"):
+            self.setUp()
+            dialect = self.connect(LineFraming((b"",)))
+            self.patch(dialect, method, lambda *arguments: 1 / 0)
+            self.open()
+            self.link.send([Send(request(), None, 5.0), Send(request("21"), None, 5.0)])
+            self.assertEqual([call[2] for call in self.listener.calls], ["failed"] * 2, method)
+            self.assertEqual(self.device.transport.value(), b"")
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_failing_to_greet(self) -> None:
+        """
+        A dialect that raises at an opening costs nothing else: the device is read and written to.
         """
         dialect = self.connect(LineFraming((b"",)))
-        self.patch(dialect, "encode", lambda *arguments: 1 / 0)
-        self.open()
-        self.link.send([Send(request(), None, 5.0)])
-        self.assertEqual([call[2] for call in self.listener.calls], ["failed"])
+        self.patch(dialect, "opened", lambda: 1 / 0)
+        self.link.startService()
+        self.addCleanup(self.close)
+        self.device.vanish()
+        self.clock.advance(1.0)
+        self.device.say(b"report\n")
+        self.assertEqual([call[0] for call in self.listener.calls], ["up", "down", "up", "reports"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_failing_to_decode(self) -> None:

@@ -55,7 +55,7 @@ class Diagnostics:
         self._garbled = False
         self._warned_at = float("-inf")
         self._gap_recommended = gap is not None
-        self._has_failed = False
+        self._failed: set[str] = set()  # what the dialect does that has failed
 
     def log_text(self, text: str) -> None:
         """
@@ -73,13 +73,20 @@ class Diagnostics:
             shown = text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 1] + "…"
             self.log.info("text from {device}: {text!r}", device=self._device, text=shown)
 
-    def decoding_failed(self, frame: bytes) -> None:
+    def dialect_failed(self, doing: str, about: bytes | str) -> None:
         """
-        Log the exception that a dialect has raised for a frame; only the first one, for the frame may come each second.
+        Log the exception that a dialect has just raised; of each thing that it does only the first one, for it may
+        fail each second.
+
+        Args:
+            doing: What it does: `decode`, `encode` or `greet`.
+            about: A frame, a request, or the path of the device.
         """
-        if not self._has_failed:
-            self._has_failed = True
-            self.log.failure("{device}: the dialect cannot decode {frame!r}", device=self._device, frame=frame)
+        if doing not in self._failed:
+            self._failed.add(doing)
+            self.log.failure(
+                "{device}: the dialect cannot {doing} {about!r}", device=self._device, doing=doing, about=about
+            )
 
     def log_notices(self, notices: list[str]) -> None:
         """

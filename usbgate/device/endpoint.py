@@ -72,10 +72,13 @@ class SerialEndpoint:
             transport = SerialTransport(path, self._reactor, self._settings)
         except (OSError, ValueError, OverflowError, termios.error) as error:
             raise device_error(path, error) from error
-        protocol = factory.buildProtocol(SerialAddress(path))
-        if protocol is None:
+        try:
+            protocol = factory.buildProtocol(SerialAddress(path))
+            if protocol is None:
+                raise NoProtocol
+        except BaseException:
             transport.connectionLost(connectionDone)
-            raise NoProtocol
+            raise
         transport.begin(protocol)
         return protocol
 

@@ -150,7 +150,7 @@ class FrameDecoder:
                 except Malformed as error:
                     self._malformed(frame, error.reason)
                 except Exception:  # a dialect can be anybody's
-                    self.diagnostics.decoding_failed(frame)
+                    self.diagnostics.dialect_failed("decode", frame)
                     self._malformed(frame, "the dialect failed")
                 else:
                     if isinstance(decoded, Report):

@@ -71,7 +71,9 @@ class IDialect(Interface):
     option that it does not know, or a value that it can't use; the message begins with the option and names the
     possible values (`usbgate.device.options` does that).
 
-    It does no I/O. usbgate sets `device`, `tags`, `now` and `kept` before it calls anything.
+    It does no I/O. usbgate sets `device`, `tags`, `now` and `kept` before it calls anything. Where a method raises
+    anything but what it declares, the first exception is logged: a frame is malformed then, a request fails, and
+    nothing is written at an opening.
     """
 
     defaults: Mapping[str, object] = Attribute(
@@ -134,7 +136,7 @@ class IDialect(Interface):
             a question of the device; or several of these in order, perhaps none.
 
         Raises:
-            Malformed: It is none of them. So it is after any other exception, too, of which the first is logged.
+            Malformed: It is none of them.
         """
 
     def encode(request: Request, tag: str | None) -> bytes:

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint, ITCPTransport
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from usbgate.core.counts import LinkCounts
@@ -44,8 +42,6 @@ class Link(Service):
     device fails, and is not called when the link itself closes the device. While paused, the link does not notice that
     the device is disconnected.
     """
-
-    log: ClassVar[Logger] = Logger()
 
     def __init__(
         self,
@@ -188,15 +184,14 @@ class Link(Service):
                 self._repeats.sensor_asked(request.question.sensor)
             try:
                 message = self._dialect.encode(request, tag)
+                self._dialect.sent(request)  # before it is written: a pty can echo it at once
             except Malformed as error:
                 self.listener.request_refused(request, error)
                 continue
             except Exception:  # a dialect can be anybody's
-                self.log.failure("{device}: the dialect cannot encode a request", device=self.name)
+                self.decoder.diagnostics.dialect_failed("encode", request.line)
                 self.listener.request_refused(request, Failed())
                 continue
-            # Before it is written: a pty can echo it at once.
-            self._dialect.sent(request)
             if message:
                 if self._dialect.echoes:
                     self._echoes.line_written(message.rstrip(ends), now + patience)
@@ -262,7 +257,11 @@ class Link(Service):
             self.port_watch.start(protocol.transport)
         board = self._describe(protocol.path)
         self.decoder.board_starts = board.resets
-        greeting = self._dialect.opened()
+        try:
+            greeting = self._dialect.opened()
+        except Exception:  # a dialect can be anybody's
+            self.decoder.diagnostics.dialect_failed("greet", self.path)
+            greeting = b""
         if greeting and board.resets:
             self._greeting = self.reactor.callLater(SETTLE, self._greet, greeting)
         else:
