@@ -669,6 +669,8 @@ class StartTests(RunningCase):
             "assert not reactor.getDelayedCalls()\n"
             "import time\n"
             "assert reactor.seconds is time.monotonic\n"
-            "assert [type(each).__name__ for each in service][:2] == ['Signals', 'StateDirectory']\n"
+            "names = [type(each).__name__ for each in service]\n"
+            "assert names[:2] == ['Signals', 'StateDirectory']\n"
+            "assert names[-2:] == ['Reload', 'SystemdNotifier']\n"  # no reload changes what has stopped
         )
         self.assertEqual(self.run_forked(program), (0, ""))

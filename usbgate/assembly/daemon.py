@@ -121,12 +121,8 @@ def build(
         rules.configure(loaded.rules, loaded.mail)
 
     daemon = Daemon(start_failed, log_writer)
-    if load_again is None:
-        Signals(reactor, daemon.reopen_log).setServiceParent(daemon)
-    else:
-        reload = Reload(load_again, take_over)
-        reload.setServiceParent(daemon)
-        Signals(reactor, daemon.reopen_log, reload.request).setServiceParent(daemon)
+    reload = None if load_again is None else Reload(load_again, take_over)
+    Signals(reactor, daemon.reopen_log, reload.request if reload else lambda: None).setServiceParent(daemon)
     own_name = gateway_name(settings.state, settings.gateway)
     StateDirectory(settings.state, own_name).setServiceParent(daemon)
     # Clients, devices and the database are closed at the same time: each has a limit of its own, and everything must
@@ -172,6 +168,8 @@ def build(
     LocalToken(
         reactor, settings.state, authority, lambda: [port for each in listeners for port in each.ports]
     ).setServiceParent(daemon)
+    if reload is not None:
+        reload.setServiceParent(daemon)  # so late that it stops before what it changes
     SystemdNotifier(reactor, os.environ).setServiceParent(daemon)
     return daemon
 
