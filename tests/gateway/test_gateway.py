@@ -375,6 +375,17 @@ class LiveTests(GatewayCase):
             kept[-2:], [(WALL, "leonardo", "no key", b"garbage_149"), (WALL, "client 10.0.0.7", "empty value", b"")]
         )
 
+    def test_many_reasons(self) -> None:
+        """
+        A dialect that gives each line another reason fills no memory: 200 are counted, then all others together.
+        """
+        for n in range(1000):
+            self.link.listener.line_malformed(b"?", f"{n} is no temperature")
+        self.link.listener.line_malformed(b"?", "0 is no temperature")
+        counts = self.gateway.queries.totals().malformed
+        self.assertEqual((len(counts), counts["0 is no temperature"], counts["other reasons"]), (201, 2, 800))
+        self.assertEqual(self.gateway.queries.malformed_lines()[-2].reason, "999 is no temperature")
+
     def test_too_long(self) -> None:
         """
         A request that has no room in a line for the device is refused, and has its row.

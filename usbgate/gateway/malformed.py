@@ -15,6 +15,10 @@ from usbgate.gateway.interfaces import MalformedLine
 
 KEPT = 100  # protocol §1
 
+# Reasons that are counted, protocol §1. usbgate's own are 60; a dialect can be anybody's, and put the line into them.
+REASONS_LIMIT = 200
+OTHERS = "other reasons"
+
 
 class MalformedLines:
     """
@@ -44,7 +48,7 @@ class MalformedLines:
             reason: A fixed phrase, by which it is counted; what follows a colon is left out.
         """
         reason = reason.partition(":")[0]
-        self.reasons[reason] += 1
+        self.reasons[reason if reason in self.reasons or len(self.reasons) < REASONS_LIMIT else OTHERS] += 1
         self.kept.append(MalformedLine(self._clock.wall(), source, reason, line))
         count = self._log_limit.add(self._reactor.seconds())
         if count:
