@@ -54,6 +54,7 @@ class Signals(Service):
         self._reload = reload
         self._has_terminal = has_terminal
         self._began_on_terminal = False
+        self._stops: dict[int, Callable[[int], object]] = {}  # Twisted's own handlers, by their signals
         self._runs = False
         self._received: int | None = None
 
@@ -62,25 +63,24 @@ class Signals(Service):
         Install the handlers. A signal that arrives before the reactor runs stops it as soon as it does.
         """
         self._began_on_terminal = self._has_terminal()
-        self._install()
-        if signal.getsignal(signal.SIGUSR1) in (None, signal.SIG_DFL):
-            signal.signal(signal.SIGUSR1, lambda number, frame: self._reopen_log())
-        # Directly after Twisted has installed its handlers, before anything that waits for the reactor to run.
-        self._reactor.addSystemEventTrigger("during", "startup", self._reactor_runs)
-
-    def _install(self) -> None:
+        # Twisted replaces the handler of SIGTERM by this one when the reactor begins to run: by ours.
+        self._stops = {signal.SIGINT: self._reactor.sigInt, signal.SIGTERM: self._reactor.sigTerm}
+        self._reactor.sigInt = self._reactor.sigTerm = self._handle
         for number in ENDING:
             # nohup has it ignored, so that the daemon outlives its terminal.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
+        if signal.getsignal(signal.SIGUSR1) in (None, signal.SIG_DFL):
+            signal.signal(signal.SIGUSR1, lambda number, frame: self._reopen_log())
+        # Before anything that waits for the reactor to run.
+        self._reactor.addSystemEventTrigger("during", "startup", self._reactor_runs)
 
     def _reactor_runs(self) -> None:
-        self._install()  # Twisted has replaced some of them
         self._runs = True
         if self._received is not None:
             self._stop(self._received)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None = None) -> None:
         if number == signal.SIGHUP and not (self._began_on_terminal and not self._has_terminal()):
             self._reopen_log()
             self._reactor.callFromThread(self._reload)  # in a turn of its own, not within whatever runs now
@@ -90,7 +90,7 @@ class Signals(Service):
                 self._stop(number)
 
     def _stop(self, number: int) -> None:
-        if number == signal.SIGINT:
-            self._reactor.sigInt(number)
-        else:
-            self._reactor.sigTerm(signal.SIGTERM)
+        stops, self._stops = self._stops, {}
+        if stops:  # otherwise the signal came while `_reactor_runs` was about to look for it
+            number = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
+            stops[number](number)
