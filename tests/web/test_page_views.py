@@ -260,6 +260,11 @@ class PhoneTests(PageCase):
             pressed = page.get_by_role("button", name="Custom range" if custom else "24 hours")
             expect(pressed).to_have_attribute("aria-pressed", "true")
         eventually(lambda: len(periods) == 4, "each button loads a period")
+        page.get_by_role("button", name="Custom range").click()
+        until = page.get_by_label("To", exact=True)
+        before = until.input_value()
+        page.get_by_role("button", name="Earlier").click()
+        self.assertLess(until.input_value(), before)  # the form shows the period, too
 
 
 class WallTests(PageCase):

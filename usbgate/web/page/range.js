@@ -95,8 +95,12 @@ export class Range {
     this.form.hidden = !opened;
     setAttribute(this.opener, "aria-expanded", String(opened));
     if (!opened) return;
-    [this.from.value, this.to.value] = this.extent().map(local);
+    this.fill();
     this.from.focus();
+  }
+
+  fill() {
+    [this.from.value, this.to.value] = this.extent().map(local);
   }
 
   submit(event) {
@@ -106,6 +110,7 @@ export class Range {
   }
 
   update() {
+    if (!this.form.hidden) this.fill();
     const shown = this.custom ? "custom" : this.span;
     for (const button of [...this.buttons, this.opener]) {
       setAttribute(button, "aria-pressed", String(button.dataset.span === shown));
