@@ -886,6 +886,18 @@ class TestHeld(SynchronousTestCase):
         self.assertEqual(sent(pending.received([report("7", "A")], 9.0, AT)), ["7 B"])
         self.assertEqual(sent(pending.received([report("7", "B")], 9.0, AT)), ["3 J"])
 
+    def test_joined_behind_a_rule(self) -> None:
+        """
+        A rule's question before one that a person has joined counts as the person's, though that one was held.
+        """
+        pending = link(window=1)
+        self.assertEqual(sent(pending.put(request("7", "X", priority=RULE), "rule", LONG, 0.0)), ["7 X"])
+        self.hold(pending, "a")
+        pending.received([report("7", "K")], 1.0, AT)
+        pending.put(request("7", "J"), "person", LONG, 2.0)
+        pending.put(request("8", "Y", priority=RULE), "other", LONG, 2.0)
+        self.assertEqual(sent(pending.expire(5.0)), ["7 X"])
+
     def test_equal_ones_join(self) -> None:
         """
         Equal questions that are held one after the other are written once, except toggles.

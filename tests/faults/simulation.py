@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from math import inf
 from typing import Any
 
@@ -50,17 +50,19 @@ class World:
     A world, determined by its seed.
     """
 
-    def __init__(self, seed: int, seen: Counter[str]) -> None:
+    def __init__(self, seed: int, seen: Counter[str], displaced: Set[str]) -> None:
         """
         Start a daemon.
 
         Args:
             seed: Determines everything.
             seen: Counts the interesting events, over many worlds.
+            displaced: The marks of the requests that have lost their places to newcomers so far.
         """
         Violated.first = None
         self.random = random.Random(seed)
         self.seen = seen
+        self.displaced = displaced
         self.trace: deque[str] = deque(maxlen=400)
         self.clock = Clock()
         self.clock.advance(self.random.uniform(0, 1e6))

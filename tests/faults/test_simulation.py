@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -23,8 +23,9 @@ from tests.faults.simulated.weather import DEEDS
 from tests.faults.simulation import World
 from usbgate.core import messages, queues
 from usbgate.core.batch import Batch, halve
+from usbgate.core.displacement import displaced
 from usbgate.core.errors import RequestError
-from usbgate.core.exchanges import Moves
+from usbgate.core.exchanges import Exchange, Lane, Moves
 from usbgate.core.model import Answer, Reading, Report, RequestRecord, Row
 from usbgate.core.pending import PendingRequests
 from usbgate.core.recorder import Entry, Recorder
@@ -79,12 +80,20 @@ class SimulationCase(SynchronousTestCase):
         self.patch(console, "SUBSCRIBER_LIMIT", 900)
         self.patch(sendqueue, "PIECE", 200)
         self.patch(queues, "QUESTIONS_PER_SENSOR", 4)
+        self.patch(queues, "displaced", self._displace)
+        self.displaced: set[str] = set()
+
+    def _displace(self, lanes: Iterable[Lane[Any]]) -> Exchange[Any]:
+        newest = displaced(lanes)
+        self.displaced.update(asker.request.origin for asker in newest.askers)
+        return newest
 
     def run_world(self, seed: int, seen: Counter[str]) -> None:
         """
         Run the world of a seed; nothing unexpected may be raised or logged.
         """
-        world = World(seed, seen)
+        self.displaced.clear()
+        world = World(seed, seen, self.displaced)
         trouble = ""
         try:
             world.live(EVENTS)

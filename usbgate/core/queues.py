@@ -71,8 +71,7 @@ class Queues(Generic[W]):
         lane = self.lanes.get(question.sensor)
         exchange = None if once or lane is None else lane.joined(question, priority)
         if exchange is not None:
-            if exchange.turn[0] > priority:
-                self._raise(exchange, priority, now)
+            self._raise(exchange, priority, now)
         else:
             turn = self._turns.new(now, priority)
             number = turn[2]
@@ -96,7 +95,7 @@ class Queues(Generic[W]):
                     lane.queue.append(exchange)
                     if lane.until == FREE:
                         self._turns.wait(lane)
-            elif exchange.turn[0] > priority:
+            else:
                 self._raise(exchange, priority, now)
         asker.device = self._device
         exchange.join(asker)
