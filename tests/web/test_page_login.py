@@ -17,36 +17,35 @@ if MISSING is None:
 
 class LoginTests(PageCase):
     """
-    A daemon that gives no role without a token.
+    A daemon that gives no role without a token, or a low one.
     """
 
-    def setUp(self) -> None:
+    def start(self, door: str, role: str) -> None:
         """
-        Start it.
+        Start a daemon with this door, and a token for a role.
         """
-        super().setUp()
         folder = new_folder()
         device = PtyDevice(folder / "tty")
         self.addCleanup(device.unplug)
         port = free_port()
         file = folder / "usbgate.toml"
         file.write_text(
-            f'[http]\nlisten = {{ endpoint = "tcp:{port}:interface=127.0.0.1", proxied = true }}\n'
+            f'[http]\nlisten = {{ endpoint = "tcp:{port}:interface=127.0.0.1", {door} }}\n'
             f'[device.board]\npath = "{device.path}"\n[sensor.20]\nname = "bedroom"\n'
         )
         state = folder / "state"
-        self.daemon = TwistdDaemon(state, "--config", str(file), "--database", "none", program=RUN, http=None)
-        self.addCleanup(self.daemon.stop)
+        daemon = TwistdDaemon(state, "--config", str(file), "--database", "none", program=RUN, http=None)
+        self.addCleanup(daemon.stop)
         self.url = f"http://127.0.0.1:{port}/"
         eventually(lambda: is_answered(f"{self.url}healthz"), "it listens")
-        self.tokens = TokenFile(state)
-        self.tokens.add(Token(name="tablet", role="read", sha256=digest("secret"), created=AT))
+        TokenFile(state).add(Token(name="tablet", role=role, sha256=digest("secret"), created=AT))
 
     def test_login(self) -> None:
         """
         Without a token, the page shows nothing but a form; with one, it shows the sensors until one logs out, and also
         when it is loaded again. No address and no script has the token.
         """
+        self.start("proxied = true", "read")
         page = self.open(url=self.url)
         page.get_by_label("Token").fill("secret")
         expect(page.get_by_text("bedroom")).to_have_count(0)
@@ -58,3 +57,19 @@ class LoginTests(PageCase):
         page.get_by_role("button", name="Log out (tablet)").click()
         expect(page.get_by_label("Token")).to_be_visible()
         expect(page.get_by_text("bedroom")).to_have_count(0)
+
+    def test_more(self) -> None:
+        """
+        Who may only see can log in to do more.
+        """
+        self.start('role = "read"', "command")
+        page = self.open(url=self.url)
+        page.get_by_role("button", name="Refresh").click()
+        expect(page.locator(".problem:visible")).to_contain_text("Log in to do this")
+        page.get_by_role("link", name="Log in").click()
+        page.get_by_label("Token").fill("secret")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("button", name="Log out (tablet)")).to_be_visible()
+        expect(page.get_by_role("link", name="Log in")).to_have_count(0)
+        page.get_by_role("button", name="Refresh").click()
+        expect(page.get_by_text("waiting…")).to_be_visible()

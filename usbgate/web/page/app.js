@@ -2,7 +2,7 @@
 
 import { Alarms, Notices } from "./alarms.js";
 import { el, icon, setAttribute, setText } from "./dom.js";
-import { logOut, loginForm, session } from "./login.js";
+import { LOGIN, LoginView, logOut, loginForm, session } from "./login.js";
 import { choice, remember } from "./memory.js";
 import { Offers } from "./offers.js";
 import { Overview } from "./overview.js";
@@ -14,6 +14,7 @@ import { Wall } from "./wall.js";
 import { otherLanguage, language, preferredLanguage, setLanguage, t } from "./words.js";
 
 const THEMES = ["auto", "light", "dark"];
+const LOWER = ["read", "ask"]; // roles of people who may find a reason to log in
 
 const [top_, main, bottom, announcement, skip, alarmRegion, noticeRegion, offerRegion] = [
   ...["top", "main", "bottom", "announcement", "skip", "alarms", "notices", "offers"],
@@ -64,6 +65,7 @@ function showConnection() {
     el("a", { href: "#/wall/" }, t("wall")),
     el("a", { href: "api/v1/openapi.json" }, t("api")),
     user?.name ? el("button", { type: "button", class: "plain", id: "logout", click: logOut }, t("logout", user)) : "",
+    !user?.name && LOWER.includes(user?.role) ? el("a", { href: LOGIN }, t("login")) : "",
   );
 }
 
@@ -103,6 +105,7 @@ function open() {
   const [, kind, name] = /^#\/([a-z]+)\/?(.*)$/.exec(location.hash) ?? [];
   if (kind === "sensor") view = new SensorView(decode(name));
   else if (kind === "wall") view = new Wall(decode(name));
+  else if (location.hash === LOGIN) view = new LoginView();
   else view = kind === "alarms" ? new AlarmsView() : new Overview();
   document.body.classList.toggle("on-wall", kind === "wall");
   main.replaceChildren(view.node);

@@ -18,6 +18,7 @@ export const ENGLISH = {
   skip: "Skip to the sensors",
   login: "Log in",
   "login.help": "This page requires a token. `usbgate token add` makes one.",
+  "login.more": "With a token, you may be allowed to do more. `usbgate token add` makes one.",
   "login.token": "Token",
   "login.wrong": "This token is not valid.",
   logout: "Log out ({name})",

@@ -18,6 +18,7 @@ export const FRENCH = {
   skip: "Aller aux capteurs",
   login: "Se connecter",
   "login.help": "Cette page demande un jeton. `usbgate token add` en crée un.",
+  "login.more": "Un jeton peut vous donner davantage de droits. `usbgate token add` en crée un.",
   "login.token": "Jeton",
   "login.wrong": "Ce jeton n’est pas valable.",
   logout: "Se déconnecter ({name})",
