@@ -4,6 +4,8 @@ The page in a real browser, for people with a token and without one.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tests.support.folders import new_folder
 from tests.support.page import MISSING, PageCase
 from tests.support.running import RUN, PtyDevice, TwistdDaemon, free_port, is_answered
@@ -20,7 +22,7 @@ class LoginTests(PageCase):
     A daemon that gives no role without a token, or a low one.
     """
 
-    def start(self, door: str, role: str) -> None:
+    def start(self, door: str, role: Literal["read", "command"]) -> None:
         """
         Start a daemon with this door, and a token for a role.
         """
