@@ -8,16 +8,18 @@ import re
 from collections.abc import Iterator
 
 from usbgate.core.errors import Malformed
-from usbgate.core.fieldline import NO_KEY, UNITS
+from usbgate.core.fieldline import NO_KEY, UNITS, parse_number, unit_of
 from usbgate.core.model import Report
 from usbgate.device.dialect import DialectBase
 from usbgate.device.dialects.fields import TWO_LINES
 from usbgate.device.options import DialectOptions
 
 _SEPARATORS = re.compile(r"[,;|\t]")
+_BLANKS = re.compile(" {2,}")
 _PAIR = re.compile(r"\s*([A-Za-z_][^=:]*)[=:](.*)")
+_WHOLE_PAIR = re.compile(r"[A-Za-z_][^=:]*[=:]\s*\S")
 _HAS_PAIR = re.compile(r"[^A-Za-z_]*[A-Za-z_][^=:]*[=:]")
-_UNITS = frozenset(UNITS)
+_UNITS = {**{unit: unit for unit in UNITS}, "*C": "°C", "*F": "°F"}  # the last two for want of a degree sign
 
 
 class Dialect(DialectBase):
@@ -49,7 +51,7 @@ class Dialect(DialectBase):
             if pair is None:
                 damages.append(NO_KEY)
                 continue
-            name, value = pair[1].strip(), pair[2].strip().strip('"')
+            name, value = pair[1].strip(), _value(pair[2].strip().strip('"'))
             if name.lower() == self._id:
                 if self._two_ids.search(value):  # `id=2` and `id=20,t=1`, of which a line end was lost
                     raise Malformed(TWO_LINES, value)
@@ -65,12 +67,36 @@ def _parts(text: str) -> Iterator[str]:
     if _SEPARATORS.search(text):
         yield from filter(str.strip, _SEPARATORS.split(text))
         return
+    # Two blanks or more end a pair, so that names may have one: `Humidity: 48 %  Heat index: 21.5 C`.
+    pieces = _BLANKS.split(text.strip())
+    is_wide = len(pieces) > 1 and all(map(_WHOLE_PAIR.match, pieces))
+    for piece in pieces if is_wide else (text,):
+        yield from _parts_of_words(piece, is_wide)
+
+
+def _parts_of_words(text: str, is_wide: bool) -> Iterator[str]:
     # Between blanks, what is no pair belongs to the value before it: `Humidity: 48 % Temperature: 21.5 C`.
     part = ""
     for word in text.split():
-        if part and _PAIR.fullmatch(word):
+        is_name = is_wide and "=" not in part and ":" not in part
+        if part and not is_name and _PAIR.fullmatch(word):
             yield part
             part = word
         else:
-            part += word if word in _UNITS else f" {word}"
+            part += f" {word}"
     yield part
+
+
+def _value(text: str) -> str:
+    # A number and its unit, between which may be a blank. The same in other units, as in `21.5 C 70.7 F`, is left out.
+    if " " not in text:
+        return text
+    words: list[str] = []
+    for word in text.split():
+        unit = _UNITS.get(word)
+        if unit is not None and words and parse_number(words[-1]) is not None:
+            words[-1] += unit
+        else:
+            words.append(word)
+    units = set(map(unit_of, words))
+    return words[0] if "" not in units and len(units) == len(words) else text
