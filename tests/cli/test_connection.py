@@ -94,6 +94,25 @@ class AskTests(TestCase):
         answer = "ID:20_VALUE:4_5_MSG:J_AT:2013-03-11T21:02:10.123Z"
         self.assertEqual(self.ask("MSG:J_ID:20", answer), ["MSG:J_ID:20", answer])
 
+    def test_keep_alive(self) -> None:
+        """
+        A connection asks the kernel to notice that the other machine is gone: `watch` only waits.
+        """
+        made: list[socket.socket] = []
+        create = socket.create_connection
+
+        def keep(address: tuple[str, int], within: float) -> socket.socket:
+            made.append(create(address, within))
+            return made[-1]
+
+        self.patch(socket, "create_connection", keep)
+        self.ask("MSG:J_ID:20", "ID:20_VALUE:1")
+        self.assertEqual(
+            [made[0].getsockopt(socket.IPPROTO_TCP, each) for each in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL)],
+            [10, 10],
+        )
+        self.assertTrue(made[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
     def test_long_answer(self) -> None:
         """
         An answer is a device's line and what usbgate adds: it may be longer than a line to usbgate.

@@ -31,6 +31,10 @@ ANSWER_LIMIT = 256 * LINE_LIMIT
 TIMEOUT = 10.0  # seconds for an answer, the daemon's own default
 CONNECT_LIMIT = 5.0  # seconds; a host that drops our packets never refuses
 
+# Seconds without traffic, seconds between probes, probes without an answer: `usbgate watch`, which sends nothing,
+# notices after half a minute that the daemon's machine has lost its power or its network.
+_PROBES = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 2))
+
 # The remedy where the role of this user is too low (docs/security.md).
 GET_RIGHTS = "run this as root or as the daemon's user, or send a token: --token-file, or USBGATE_TOKEN"
 
@@ -221,6 +225,10 @@ def connect(address: Address, within: float = CONNECT_LIMIT) -> Connection | Non
                 return None
             # Echo and answer are two writes: without this the second waits 40 ms for an acknowledgement.
             channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            channel.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in _PROBES:
+                if hasattr(socket, name):
+                    channel.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     except OSError as error:
         if error.errno in _NOT_LISTENING:
             return None
