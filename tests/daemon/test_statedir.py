@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import new_folder
-from usbgate.daemon.statedir import StateDirectory, gateway_name
+from usbgate.daemon.statedir import StateDirectory, StateDirectoryError, gateway_name
 
 
 class NameTests(SynchronousTestCase):
@@ -104,3 +104,16 @@ class NameTests(SynchronousTestCase):
         name, logged = self.start()
         self.assertEqual(name, "first")
         self.assertTrue(any("cannot be kept" in line for line in logged), logged)
+
+    def test_of_another_user(self) -> None:
+        """
+        If the folder belongs to root, and the daemon to another user since it has taken the lock, the start ends with one
+        line that says what to do.
+        """
+        service = StateDirectory(self.folder, "first")
+        self.addCleanup(os.umask, os.umask(0o022))
+        service.privilegedStartService()
+        self.addCleanup(service.stopService)
+        self.patch(os, "access", lambda path, mode, **options: False)
+        error = self.assertRaises(StateDirectoryError, service.startService)
+        self.assertRegex(str(error), r"\Athe state folder .* must belong to the user of twistd --uid: chown -R [^\n]*\Z")

@@ -107,8 +107,15 @@ class StateDirectory(Service):
     def startService(self) -> None:
         """
         Keep the gateway's name, and log it if the folder or the host has another one.
+
+        Raises:
+            StateDirectoryError: The folder belongs to another user, as whom the daemon has taken the lock.
         """
         super().startService()
+        if not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+            raise StateDirectoryError(
+                f"the state folder {self._folder} must belong to the user of twistd --uid: chown -R it to that user"
+            )
         kept, host = _kept_name(self._folder), socket.gethostname()
         if kept == self._name:
             if host != self._name:
