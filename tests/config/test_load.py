@@ -608,6 +608,33 @@ class ConfigurationTests(SynchronousTestCase):
         error = self.assertRaises(ConfigError, load, None, database="postgres", environ=self.environ)
         self.assertIn("--database: expected", str(error))
 
+    def test_same_address(self) -> None:
+        """
+        An address at which usbgate is to listen twice is named; the system would only say that it is in use.
+        """
+        for text, listen, line in (
+            ('listen = ["tcp:1", "tcp:1:interface=127.0.0.1"]', [], "listen: tcp:1:interface=127.0.0.1"),
+            ('listen = ["unix:/a", "unix:/a:mode=600"]', [], "listen: unix:/a:mode=600"),
+            ('listen = ["tcp:1"]\n[http]\nlisten = "ssl:1:privateKey=/k"', [], "http.listen: ssl:1:privateKey=/k"),
+            ('[http]\nlisten = "tcp:1"', ["tcp:1"], "http.listen: tcp:1"),
+        ):
+            error = self.assertRaises(ConfigError, self.load, text, listen=listen)
+            self.assertEqual(str(error), f"{line}: usbgate is to listen there already")
+        for text in ('listen = ["tcp:0", "tcp:0", "tcp:1", "tcp6:1", "tcp:2"]', 'listen = ["tcp:1"]\nhttp = "none"'):
+            self.load(text)
+
+    def test_no_folder(self) -> None:
+        """
+        A current folder that was removed is one line, too.
+        """
+
+        def removed() -> str:
+            raise FileNotFoundError
+
+        self.patch(os, "getcwd", removed)
+        error = self.assertRaises(ConfigError, load, None, environ=self.environ)
+        self.assertEqual(str(error), "the current folder was removed: change to another one")
+
     def test_search(self) -> None:
         """
         The user's own file is found, and its absence is no error.

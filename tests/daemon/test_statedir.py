@@ -107,8 +107,8 @@ class NameTests(SynchronousTestCase):
 
     def test_of_another_user(self) -> None:
         """
-        If the folder belongs to root, and the daemon to another user since it has taken the lock, the start ends with one
-        line that says what to do.
+        If the folder belongs to root, and the daemon to another user since it has taken the lock, the start ends with
+        one line that says what to do.
         """
         service = StateDirectory(self.folder, "first")
         self.addCleanup(os.umask, os.umask(0o022))
@@ -116,4 +116,6 @@ class NameTests(SynchronousTestCase):
         self.addCleanup(service.stopService)
         self.patch(os, "access", lambda path, mode, **options: False)
         error = self.assertRaises(StateDirectoryError, service.startService)
-        self.assertRegex(str(error), r"\Athe state folder .* must belong to the user of twistd --uid: chown -R [^\n]*\Z")
+        self.assertRegex(
+            str(error), r"\Athe state folder .* must belong to the user of twistd --uid: chown -R [^\n]*\Z"
+        )

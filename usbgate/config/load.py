@@ -14,7 +14,7 @@ from typing import Any
 from usbgate.access.roles import Role
 from usbgate.config.controls import decode_control
 from usbgate.config.devices import check_paths, check_reset, parse_devices
-from usbgate.config.endpoints import absolute_paths
+from usbgate.config.endpoints import absolute_paths, local_addresses
 from usbgate.config.fields import decode_fields
 from usbgate.config.moved import moved_database
 from usbgate.config.rules import check_devices, decode_mail, decode_rules
@@ -73,7 +73,11 @@ def load(
     """
     file = file or find_file(environ)
     table = {} if file is None else _read(file)
-    folder = os.getcwd() if file is None else os.path.dirname(os.path.abspath(file))
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("the current folder was removed: change to another one") from None
+    folder = here if file is None else os.path.dirname(os.path.abspath(file))
     where = f"{file}: "
 
     tables = {key: _tables(where, key, table.pop(key, {}), example) for key, example in TABLES.items()}
@@ -117,12 +121,12 @@ def load(
         top["listen"] = tuple(_from(folder, each, certificate) for each in top["listen"])
     if "listen" in web:
         web["listen"] = _from(folder, web["listen"], certificate)
-    here = os.getcwd()
     if listen:
         addresses = [convert("--listen", text, kind_of(Listen)) for text in listen]
         top["listen"] = tuple(_from(here, each, certificate) for each in addresses)
     if http is not None:
         web["listen"] = _from(here, convert("--http", http, HTTP_KEYS["listen"]), certificate)
+    _check_distinct(top.get("listen", ()), web.get("listen"))
     if database is not None:
         top["database"] = convert("--database", database, TOP_KEYS["database"])
         password_file = None
@@ -145,6 +149,17 @@ def load(
 
 def _from(folder: str, address: ListenAddress, certificate: str) -> ListenAddress:
     return address._replace(endpoint=absolute_paths(address.endpoint, folder, certificate))
+
+
+def _check_distinct(listen: Sequence[ListenAddress], http: ListenAddress | None) -> None:
+    # The system would only say that an address is in use.
+    seen: set[tuple[str, int] | str] = set()
+    for key, address in (*(("listen", each) for each in listen), ("http.listen", http)):
+        if address is not None:
+            for place in local_addresses([address.endpoint]):
+                if place in seen:
+                    raise ConfigError(f"{key}: {address.endpoint}: usbgate is to listen there already")
+                seen.add(place)
 
 
 def find_file(environ: Mapping[str, str] = os.environ) -> Path | None:
