@@ -263,6 +263,8 @@ class CheckTests(SynchronousTestCase):
         self.assert_found(self.examine().clock(), (OK, "synchronized", ""))
         self.patch(checks, "is_synchronised", lambda: False)
         self.assert_found(self.examine().clock(), (WARNING, "no time server", "timedatectl"))
+        night = self.examine(rules=(rule("sensor 20 TEMP > 1 and not time 23:00-6:00"),))
+        self.assert_found(night.clock(), (WARNING, "do not know `time`", "timedatectl"))
         self.patch(checks, "time", SimpleNamespace(time=lambda: 1e9))
         self.assert_found(self.examine().clock(), (PROBLEM, "before the release", "timedatectl"))
 

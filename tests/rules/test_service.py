@@ -336,12 +336,15 @@ class ServiceTests(SynchronousTestCase):
 
     def test_untrusted_clock(self) -> None:
         """
-        While the clock is not set, times are unknown.
+        While the clock is not set, times are unknown. Once it was, they stay known without a time server.
         """
         self.time.trust = False
         service = self.start(rule("time 0:00-23:59", command=COMMAND))
         self.assertIs(service.summaries()[0].truth, None)
         self.time.trust = True
+        self.go(61)
+        self.assertIs(service.summaries()[0].truth, True)
+        self.time.trust = False
         self.go(61)
         self.assertIs(service.summaries()[0].truth, True)
 

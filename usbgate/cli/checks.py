@@ -26,7 +26,7 @@ from usbgate.config.endpoints import certificate_files
 from usbgate.config.settings import Settings
 from usbgate.core.extras import TLS, install_command
 from usbgate.daemon.clock import RELEASED, is_synchronised
-from usbgate.rules.conditions import sensors_of
+from usbgate.rules.conditions import DayOfWeek, TimeOfDay, leaves, sensors_of
 from usbgate.store.embedded.postmaster import BinariesMissing, find_binaries
 
 DISK_LEAST, DISK_LOW = 50e6, 500e6  # bytes free: below, the journal stops soon; a month of readings fits
@@ -181,7 +181,11 @@ class Examination:
         if time.time() * 1000 < RELEASED:
             yield Finding("clock", PROBLEM, "it shows a time before the release of usbgate", _SET_CLOCK)
         elif not is_synchronised():
-            yield Finding("clock", WARNING, "no time server has set it: new rows have `clock` false", _SET_CLOCK)
+            text = "no time server has set it: new rows have `clock` false"
+            terms = (term for rule in self._settings.rules for term in leaves(rule.when.term))
+            if any(isinstance(term, TimeOfDay | DayOfWeek) for term in terms):
+                text += ", and after a start, rules do not know `time` and `day`"
+            yield Finding("clock", WARNING, text, _SET_CLOCK)
         else:
             yield Finding("clock", OK, "it is synchronized")
 

@@ -87,6 +87,7 @@ class RuleService(Service):
         self._starting: Deferred[None] | None = None
         self._limited: set[str] = set()  # rules whose rate was logged
         self._stopping = False
+        self._clock_set = False  # whether the wall clock has been right since the start
 
     def startService(self) -> None:
         """
@@ -311,5 +312,8 @@ class RuleService(Service):
         return self._gateway.queries.sensor_settings().get(sensor, UNCONFIGURED).stale
 
     def _moment(self) -> Moment:
-        trusted, wall = self._clock.trusted(), self._clock.wall()
-        return Moment(self._reactor.seconds(), wall, datetime.fromtimestamp(wall / 1000) if trusted else None)
+        # A clock that was right stays so to the minute for months, though the kernel calls it unsynchronized after nine
+        # hours without a time server.
+        self._clock_set = self._clock_set or self._clock.trusted()
+        wall = self._clock.wall()
+        return Moment(self._reactor.seconds(), wall, datetime.fromtimestamp(wall / 1000) if self._clock_set else None)
