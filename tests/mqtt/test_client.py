@@ -584,6 +584,17 @@ class ReceiveTests(ClientCase):
         )
         self.assertEqual(self.broker.take(), [(PUBACK, 0, b"\0\7")])
 
+    def test_twice(self) -> None:
+        """
+        A message of QoS 2, which nobody has asked for, ends the connection: a broker could fill the memory with such.
+        """
+        self.ready()
+        self.broker.send(PUBLISH | 4, text("a/b") + b"\x00\x07\x00x")
+        self.assertTrue(self.broker.closed)
+        self.broker.lose()
+        self.assertEqual(self.recording.calls, ["connected", "disconnected"])
+        self.assertEqual(self.client.status().state, "away")
+
     def test_failing(self) -> None:
         """
         A subscriber that fails is logged, and spoils nothing else.

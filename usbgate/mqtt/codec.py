@@ -15,6 +15,8 @@ from usbgate.mqtt.longpackets import LongPackets
 # cut.
 PACKET_LIMIT = 64 * 1024
 
+_PUBREC = 0x50  # what paho sends for a message of QoS 2, which it then keeps until the broker releases it
+
 
 class Wire:
     """
@@ -61,8 +63,10 @@ class Wire:
 
     def send(self, buffer: bytes | bytearray) -> int:
         """
-        Send all bytes.
+        Send all bytes of a packet.
         """
+        if buffer[0] & 0xF0 == _PUBREC:
+            raise ConnectionError("a message of QoS 2, to which nobody has subscribed")
         self._write(bytes(buffer))
         return len(buffer)
 
