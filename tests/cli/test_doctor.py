@@ -292,6 +292,17 @@ class CheckTests(SynchronousTestCase):
             self.patch(checks, "shutil", SimpleNamespace(disk_usage=lambda folder, usage=usage: usage))
             (found,) = self.examine().disk()
             self.assertEqual((found.state, str(self.folder) in found.text), (state, True))
+        stat = os.stat
+
+        def closed(path: Any, **options: Any) -> os.stat_result:  # a folder in one of another user
+            if Path(path) == self.folder:
+                raise PermissionError
+            return stat(path, **options)
+
+        patched = self.patch(os, "stat", closed)
+        (found,) = self.examine().disk()
+        patched.restore()
+        self.assertTrue(found.text.endswith(f"free in {self.folder.parent}"), found.text)
         full = FoundDaemon(PID, {"journal": {"text": "disk full"}})
         self.assert_found(self.examine(full).disk(), (PROBLEM, "free in", "sort"), (PROBLEM, "disk full", ""))
 

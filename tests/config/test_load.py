@@ -648,6 +648,20 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertEqual(load(None, environ={"HOME": str(self.folder)}).gateway, "found")
         self.assertEqual(load(None, environ={"HOME": str(self.folder)}).file, own)
 
+    def test_no_home(self) -> None:
+        """
+        A user without a home folder, as in a container, must say where the state folder is; nothing is looked for, or
+        made, in a folder `~`.
+        """
+        self.patch(os, "geteuid", lambda: 12345)
+        self.patch(os.path, "expanduser", lambda path: path)
+        error = self.assertRaises(ConfigError, load, None, environ={})
+        self.assertEqual(
+            str(error), "state: this user has no home folder: set it in the configuration, or HOME or USBGATE_STATE"
+        )
+        self.assertEqual(load(None, environ={"USBGATE_STATE": "/u"}).state, Path("/u"))
+        self.assertEqual(load(None, environ={"XDG_STATE_HOME": "/x"}).state, Path("/x/usbgate"))
+
     def test_state_folder(self) -> None:
         """
         The state folder is the option's, else the file's, else USBGATE_STATE's, else systemd's, else the usual one.

@@ -67,9 +67,12 @@ def authenticate(connection: Connection, state: Path | None, environ: Mapping[st
             _send(connection, local)
         return connection
     if not secret:
-        file = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or "~", ".config"), "usbgate", "token")
-        with suppress(OSError, UnicodeDecodeError):
-            secret, source = file.read_text("ascii").strip(), str(file)
+        from usbgate.config.home import config_folder
+
+        if (folder := config_folder(environ)) is not None:
+            file = folder / "token"
+            with suppress(OSError, UnicodeDecodeError):
+                secret, source = file.read_text("ascii").strip(), str(file)
     if secret:
         try:
             _send(connection, secret)

@@ -105,8 +105,10 @@ def encrypt(
 
 
 def _find_ca(state: Callable[[], Path], environ: Mapping[str, str]) -> Path | None:
-    own = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or "~", ".config"), "usbgate", "ca.crt")
-    if os.access(own, os.R_OK):
+    from usbgate.config.home import config_folder
+
+    folder = config_folder(environ)
+    if folder is not None and os.access(own := folder / "ca.crt", os.R_OK):
         return own
     file = state() / "tls" / "ca.crt"
     return file if os.access(file, os.R_OK) else None

@@ -16,6 +16,7 @@ from usbgate.config.controls import decode_control
 from usbgate.config.devices import check_paths, check_reset, parse_devices
 from usbgate.config.endpoints import absolute_paths, local_addresses
 from usbgate.config.fields import decode_fields
+from usbgate.config.home import config_folder, state_folder
 from usbgate.config.moved import moved_database
 from usbgate.config.rules import check_devices, decode_mail, decode_rules
 from usbgate.config.settings import (
@@ -166,11 +167,9 @@ def find_file(environ: Mapping[str, str] = os.environ) -> Path | None:
     """
     Return the configuration file of this user, or else of this machine; None if there is none.
     """
-    own = environ.get("XDG_CONFIG_HOME") or os.path.join(_home(environ), ".config")
-    for folder in (own, "/etc"):
-        file = os.path.abspath(os.path.join(folder, "usbgate", "usbgate.toml"))
-        if os.path.isfile(file):
-            return Path(file)
+    for folder in (config_folder(environ), Path("/etc/usbgate")):
+        if folder is not None and os.path.isfile(file := folder / "usbgate.toml"):
+            return file
     return None
 
 
@@ -282,10 +281,9 @@ def _usual_state(environ: Mapping[str, str]) -> str:
     place = environ.get("USBGATE_STATE") or environ.get("STATE_DIRECTORY", "").split(":")[0]
     if not place and os.geteuid() == 0:
         place = "/var/lib/usbgate"
-    return place or os.path.join(
-        environ.get("XDG_STATE_HOME") or os.path.join(_home(environ), ".local/state"), "usbgate"
-    )
-
-
-def _home(environ: Mapping[str, str]) -> str:
-    return environ.get("HOME") or os.path.expanduser("~")
+    if place:
+        return place
+    own = state_folder(environ)
+    if own is None:
+        raise ConfigError("state: this user has no home folder: set it in the configuration, or HOME or USBGATE_STATE")
+    return str(own)
