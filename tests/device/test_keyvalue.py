@@ -12,6 +12,16 @@ from usbgate.device.dialects.keyvalue import Dialect
 from usbgate.testing import check_dialect, request
 
 
+def decoded(dialect: Dialect, line: bytes) -> object:
+    """
+    Return what a line becomes; None if it is malformed.
+    """
+    try:
+        return dialect.decode(line)
+    except Malformed:
+        return None
+
+
 class DialectTests(SynchronousTestCase):
     """
     Lines in.
@@ -32,6 +42,29 @@ class DialectTests(SynchronousTestCase):
                 ],
                 [b"ID=7", b"id=,T=1", b"T=1,T=2", b"T=\xff", b"id=7,T=1,ID=8", b"id=2id=20,T=1"],
             )
+
+    def test_torn(self) -> None:
+        """
+        Wherever a line is torn and continued by another one, no sensor gets what the other one has measured.
+        """
+        for lines in [
+            (b"id=31,temp=21.5", b"id=2,smoke=1"),
+            (b"id:2 smoke:1", b"id:31 temp:21.5"),
+            (b"id = 31 | temp = 21.5", b"id = 2 | smoke = 1"),
+        ]:
+            for place in range(1, len(lines[0])):
+                dialect = Dialect()
+                wholes = [None, *(decoded(dialect, line) for line in lines)]
+                self.assertIn(decoded(dialect, lines[0][:place] + lines[1]), wholes, place)
+
+    def test_names_like_id(self) -> None:
+        """
+        A name that ends like the id's counts from the second line on, and at once where no line has an id.
+        """
+        dialect = Dialect({"sensor": "20"})
+        self.assertEqual(dialect.decode(b"humid=48"), Report("20", None, None, (("HUMID", "48"),)))
+        self.assertRaises(Malformed, dialect.decode, b"id=7,humid=48")
+        self.assertEqual(dialect.decode(b"id=7,humid=48"), Report("7", None, None, (("HUMID", "48"),)))
 
     def test_options(self) -> None:
         """

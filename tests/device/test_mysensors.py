@@ -85,9 +85,14 @@ class DialectTests(SynchronousTestCase):
                 (b"14;1;1;0;2;1", report("14.1", STATUS="1")),
                 (b"14;1;1;0;42;04A2", report("14.1", **{"X-ID": "04A2"})),
                 (b"14;255;3;0;0;87", report("14", BATTERY="87")),
+                (b"14;1;1;0;47;a;b", report("14.1", TEXT="a;b")),
                 (b"hello", "hello"),
             ],
-            [b"33;2550;255;3;0;14;Gateway startup complete.", b"14;1;1;0;0;2155;255;3;0;9;TSF"],
+            [
+                b"33;2550;255;3;0;14;Gateway startup complete.",
+                b"14;1;1;0;0;2155;255;3;0;9;TSF",
+                b"14;2;1;1;0;16;1",
+            ],
         )
 
     def test_commands(self) -> None:

@@ -5,13 +5,14 @@ The dialect of boards that print names and values: `temp=21.5,hum=48`, `T:21.5 H
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from usbgate.core.containers import BoundedDict
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import NO_KEY, UNITS, parse_number, unit_of
 from usbgate.core.model import Report
 from usbgate.device.dialect import DialectBase
-from usbgate.device.dialects.fields import TWO_LINES
+from usbgate.device.dialects.fields import ID_NAMES_LIMIT, TWO_LINES
 from usbgate.device.options import DialectOptions
 
 _SEPARATORS = re.compile(r"[,;|\t]")
@@ -34,7 +35,9 @@ class Dialect(DialectBase):
     def configure(self, options: DialectOptions) -> None:
         self._sensor = options.sensor("sensor", "")
         self._id = options.text("id", "id").lower()
-        self._two_ids = re.compile(re.escape(self._id) + "[=:]", re.IGNORECASE)
+        self._id_marks = re.compile(re.escape(self._id) + r"\s*[=:]", re.IGNORECASE)
+        self._has_ids = False  # whether any line had an id
+        self._id_names: BoundedDict[tuple[str, str], None] = BoundedDict(ID_NAMES_LIMIT)
 
     def decode(self, frame: bytes) -> Report | str:
         try:
@@ -43,6 +46,7 @@ class Dialect(DialectBase):
             raise Malformed("not UTF-8") from None
         if text.startswith("#") or not _HAS_PAIR.match(text):
             return text.removeprefix("#").strip()
+        marks = len(self._id_marks.findall(text))  # also in values, and at the ends of other names
         ids: list[str] = []
         values: list[tuple[str, str]] = []
         damages: list[str] = []
@@ -52,15 +56,28 @@ class Dialect(DialectBase):
                 damages.append(NO_KEY)
                 continue
             name, value = pair[1].strip(), _value(pair[2].strip().strip('"'))
+            if marks and self._id_marks.search(value):  # `id=31,t=2` and `id=20,t=1`, of which a line end was lost
+                raise Malformed(TWO_LINES, value)
             if name.lower() == self._id:
-                if self._two_ids.search(value):  # `id=2` and `id=20,t=1`, of which a line end was lost
-                    raise Malformed(TWO_LINES, value)
                 ids.append(value)
             else:
                 values.append((name, value))
         if len(ids) > 1:
             raise Malformed("key given twice", self._id)
-        return self.report(ids[0] if ids else self._sensor or self.device, values, left_out=damages)
+        sensor = ids[0] if ids else self._sensor or self.device
+        self._has_ids = self._has_ids or bool(ids)
+        if marks > len(ids) and self._has_ids:
+            self._check_id_names(sensor, [name.lower() for name, _ in values])
+        return self.report(sensor, values, left_out=damages)
+
+    def _check_id_names(self, sensor: str, names: Iterable[str]) -> None:
+        # `id=31,tem` and `id=2,smoke=1` make `id=31,temid=2,smoke=1`. A tear hardly comes twice in the same place.
+        of_id = [name for name in names if name.endswith(self._id)]
+        new = [name for name in of_id if (sensor, name) not in self._id_names]
+        for name in of_id:
+            self._id_names.remember((sensor, name), None)
+        if new:
+            raise Malformed(TWO_LINES, f"{new[0]} is new")
 
 
 def _parts(text: str) -> Iterator[str]:

@@ -70,6 +70,9 @@ _BEGUN = re.compile(r"[0-9]+;|(?:[^;]*;){5}")  # how a message begins, or what h
 _ANOTHER = re.compile(r"[0-9];[0-4];[01];[0-9]{1,3};")  # in a payload: another message, as of a gateway that started
 _SENSOR = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,3}))?")
 
+# Types whose values are texts, which may have a semicolon.
+_TEXTS = frozenset(["VAR1", "VAR2", "VAR3", "VAR4", "VAR5", "IR-SEND", "IR-RECEIVE", "IR-RECORD", "TEXT", "CUSTOM"])
+
 NO_IDS_LEFT = "a new node got no number, since all 254 are taken: they are in the device's file in the folder `kept`"
 
 
@@ -155,6 +158,8 @@ class Dialect(DialectBase):
         if kind in (SET, REQ):
             if child == ITSELF or type >= len(_TYPES):
                 raise Malformed("unknown type", str(type))
+            if ";" in payload and _TYPES[type] not in _TEXTS:  # `14;` and `2;1;1;0;16;1`
+                raise Malformed("two messages in one line")
             place = _Place(node, child, type)
             return self._set(place, payload, echo == 1) if kind == SET else self._requested(place)
         if kind == PRESENTATION:
