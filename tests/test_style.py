@@ -137,3 +137,19 @@ class DocstringsTests(SynchronousTestCase):
                     arguments = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
                     has = [each.arg for each in arguments if each is not None and each.arg not in ("self", "cls")]
                     self.assertEqual(names, has, f"{path}:{node.lineno} {node.name}")
+
+
+class DrawsTests(SynchronousTestCase):
+    """
+    Tests with hypothesis hold on a busy machine.
+    """
+
+    def test_no_limits_of_time(self) -> None:
+        """
+        Whoever imports `given` from hypothesis says what its settings are; all others import it without limits of time.
+        """
+        for path in sorted(TESTS.rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.module == "hypothesis":
+                    names = {alias.name for alias in node.names}
+                    self.assertTrue("given" not in names or "settings" in names, path)

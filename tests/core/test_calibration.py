@@ -7,10 +7,10 @@ from __future__ import annotations
 from decimal import Decimal
 from math import inf
 
-from hypothesis import given
 from hypothesis.strategies import decimals
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.draws import given
 from usbgate.core.calibration import Calibration, Calibrations, Implausible
 from usbgate.core.fieldline import parse_value
 from usbgate.core.model import Bucket, Range

@@ -4,10 +4,10 @@ Names of fields that a device spells with `_`.
 
 from __future__ import annotations
 
-from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.draws import given
 from usbgate.core.fieldnames import FieldNames, read_name
 
 NUMBERS = [

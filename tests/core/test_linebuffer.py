@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import example, given
+from hypothesis import example
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.draws import given
 from usbgate.core.fieldline import LINE_LIMIT
 from usbgate.core.linebuffer import DeviceLineBuffer, LineBuffer
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 from itertools import groupby
 from math import inf
 
-from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.draws import given
 from usbgate.core import onchange
 from usbgate.core.onchange import OnChangeFilter
 from usbgate.testing import reading

@@ -4,10 +4,10 @@ Which id takes whose place.
 
 from __future__ import annotations
 
-from hypothesis import given
 from hypothesis.strategies import booleans, lists, sampled_from, tuples
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.draws import given
 from usbgate.core.errors import Malformed, RequestError, Unknown
 from usbgate.core.fieldline import parse
 from usbgate.core.replacements import Offer, Replacement, Replacements, offers, swap_report, swap_request

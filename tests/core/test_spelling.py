@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.draws import given
 from tests.support.running import ROOT
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import NOT_MEASUREMENTS, is_key

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hypothesis import given
 from hypothesis.strategies import lists, sampled_from, tuples
 from twisted.internet.defer import Deferred, fail, succeed
 
+from tests.support.draws import given
 from tests.support.gateway import WALL, GatewayCase
 from usbgate.core.errors import Failed, Malformed, RequestError, Unknown
 from usbgate.core.fieldline import parse

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.draws import given
 from usbgate.mqtt.codec import PACKET_LIMIT, Codec, Wire
 from usbgate.mqtt.longpackets import LongPackets
 

@@ -4,10 +4,10 @@ The names of topics.
 
 from __future__ import annotations
 
-from hypothesis import given
 from hypothesis.strategies import text
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.draws import given
 from usbgate.mqtt.topics import Topics, escape, unescape
 
 NAMES = text(min_size=1).filter(lambda name: name.isprintable())

@@ -4,10 +4,10 @@ The language of conditions: what it accepts, and what its errors say.
 
 from __future__ import annotations
 
-from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.draws import given
 from usbgate.rules.conditions import (
     DAYS,
     Comparison,

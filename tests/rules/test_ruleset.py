@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.draws import given
 from tests.support.rules import rule
 from usbgate.rules.conditions import Comparison, Moment, SensorField, Term, leaves
 from usbgate.rules.language import parse_condition

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.draws import given
 from usbgate.rules.conditions import SensorField
 from usbgate.rules.language import LanguageError
 from usbgate.rules.texts import LENGTH_LIMIT, JsonTemplate, Placeholder, Template
