@@ -254,6 +254,16 @@ class UsageTests(TestCase):
         self.assertEqual((status, said.count("\n")), (1, 1), said)
         self.assertFalse(state.exists())
 
+    def test_end_of_a_token(self) -> None:
+        """
+        A token that would end after the last date there is, and could not be listed, is refused.
+        """
+        state = {"USBGATE_STATE": str(Path(self.mktemp()).absolute())}
+        for age, status in (("99999999d", 64), ("100w", 0)):
+            found, said = self.run_command("token", "add", "kids", "--role", "read", "--expires", age, **state)
+            self.assertEqual((found, said.count("--expires: ")), (status, int(status > 0)), said)
+        self.assertEqual(self.run_command("token", "list", **state)[0], 0)
+
     def test_sensors_of_a_token(self) -> None:
         """
         A token may be for some sensors only.

@@ -19,6 +19,8 @@ from usbgate.cli.tables import Cell, print_table, spell_time
 if TYPE_CHECKING:
     from usbgate.access.tokens import Token, TokenFile
 
+LAST = 253_402_300_799_999  # the end of the year 9999, with which dates end, in milliseconds since 1970
+
 ROLES = ("read", "ask", "command", "admin")
 
 
@@ -53,10 +55,14 @@ def add_command(
     from usbgate.access.tokens import NAME, Token, TokensUnreadable, digest, new_secret
 
     if not NAME.fullmatch(name):
-        raise click.UsageError("a name has 1 to 32 letters, digits, dots and hyphens; `local` is taken")
+        raise click.UsageError(
+            "a name has 1 to 32 letters, digits, dots and hyphens; `local`, `mqtt` and `uid` with a number are taken"
+        )
     secret = new_secret()
     now = round(time.time() * 1000)
     end = None if expires is None else now + round(expires * 1000)
+    if end is not None and end > LAST:
+        raise click.UsageError("--expires: after the year 9999; leave it out, and the token is for ever")
     token = Token(
         name=name,
         role=role,  # type: ignore[arg-type]  # click has checked it
