@@ -94,6 +94,14 @@ class AskTests(TestCase):
         answer = "ID:20_VALUE:4_5_MSG:J_AT:2013-03-11T21:02:10.123Z"
         self.assertEqual(self.ask("MSG:J_ID:20", answer), ["MSG:J_ID:20", answer])
 
+    def test_no_name(self) -> None:
+        """
+        What cannot be the name of a host is one line.
+        """
+        for host in ("a" * 64, "a..b", "\u202e"):
+            error = self.assertRaises(NoDaemon, connect, (host, 1))
+            self.assertEqual(str(error), f"cannot reach usbgate at {host}:1: not the name of a host")
+
     def test_keep_alive(self) -> None:
         """
         A connection asks the kernel to notice that the other machine is gone: `watch` only waits.

@@ -233,6 +233,8 @@ def connect(address: Address, within: float = CONNECT_LIMIT) -> Connection | Non
         if error.errno in _NOT_LISTENING:
             return None
         raise NoDaemon(f"cannot reach usbgate at {spell(address)}: {error.strerror or error}") from None
+    except ValueError:  # a name with a character that no name has, or a part that is too long or empty
+        raise NoDaemon(f"cannot reach usbgate at {spell(address)}: not the name of a host") from None
     return Connection(channel, address)
 
 
