@@ -87,7 +87,7 @@ class EndpointsTests(SynchronousTestCase):
             self.assertRaises(ValueError, parse_server, text)
         for text in ("unix:address=", "unix::mode=600"):
             self.assertRaises(ValueError, parse_server, text)
-        for text in ("tcp:a:65536", "rfc2217:a:-1", "unix:a\0b"):
+        for text in ("tcp:a:65536", "rfc2217:a:-1", "unix:a\0b", "tcp::1", "rfc2217:a..b:1", f"tcp:{'a' * 64}:1"):
             self.assertRaises(ValueError, parse_client, text)
         self.assertEqual(parse_server("tcp:65535:backlog=0"), "tcp:65535:backlog=0")
 

@@ -533,6 +533,7 @@ class ContactTests(PostgresTestCase):
             (server.url_of("postgres", password="wrong"), "password"),
             (server.url_of("postgres", port="1"), "refused"),
             (server.url_of("postgres", host="no-such-host.invalid"), "has no known address"),
+            (server.url_of("postgres", host="no..name"), "host no..name is not the name of a host"),
             ("postgresql://x:sesame@127.0.0.1:99999999/x", "port"),
             ("colour=blue", "colour"),
             # libpq goes from one to the next, and the reactor must forget each socket.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 
 from usbgate.core.endpointstring import quote, split_endpoint
+from usbgate.core.hostname import is_host_name
 from usbgate.core.unixsocket import split_group
 
 # A unix socket whose path is relative.
@@ -32,6 +33,18 @@ def parse_port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise ValueError(f"not a port: {port}")
     return port
+
+
+def parse_host(text: str) -> str:
+    """
+    Return the name or the address of a host as it is.
+
+    Raises:
+        ValueError: It can be neither.
+    """
+    if not is_host_name(text):
+        raise ValueError(f"not a host: {text!r}")
+    return text
 
 
 def _backlog(text: str) -> int:
@@ -64,7 +77,7 @@ _SERVERS: Mapping[str, _Check] = {
     ),
 }
 _CLIENTS: Mapping[str, _Check] = {
-    "tcp": lambda host, port, *, timeout=30, bindAddress="": (parse_port(port), int(timeout)),
+    "tcp": lambda host, port, *, timeout=30, bindAddress="": (parse_host(host), parse_port(port), int(timeout)),
     "unix": lambda path, *, timeout=30, lockfile=0: (_path(path), int(timeout), int(lockfile)),
 }
 _CLIENTS = {**_CLIENTS, "rfc2217": _CLIENTS["tcp"]}

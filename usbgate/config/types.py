@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from usbgate.access.doors import LOCAL, Door
 from usbgate.access.roles import ROLES, Role
-from usbgate.config.endpoints import parse_client, parse_port, parse_server
+from usbgate.config.endpoints import parse_client, parse_host, parse_port, parse_server
 from usbgate.core.connstring import check_url, is_url
 from usbgate.core.endpointstring import split_endpoint
 from usbgate.core.errors import Malformed
@@ -213,6 +213,7 @@ def _parse_broker(text: str) -> str:
     if kind == "tls":
         if len(arguments) != 2 or options:
             raise ValueError(f"not a host and a port: {text!r}")
+        parse_host(arguments[0])
         parse_port(arguments[1])
     elif kind not in ("tcp", "unix"):
         raise ValueError(f"not an endpoint of a broker: {text!r}")

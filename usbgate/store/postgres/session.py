@@ -21,6 +21,7 @@ from txpostgres import txpostgres
 from zope.interface import implementer
 
 from usbgate.core.connstring import has_password
+from usbgate.core.hostname import is_host_name
 from usbgate.store.interfaces import SinkUnavailable
 
 T = TypeVar("T")
@@ -313,6 +314,8 @@ async def _addresses(reactor: Any, options: dict[str, str]) -> dict[str, str]:
             found = [""]
         elif isIPAddress(host) or isIPv6Address(host):
             found = [host]
+        elif not is_host_name(host):
+            raise SinkUnavailable(f"the database's host {host} is not the name of a host")
         else:
             receiver = _Addresses()
             reactor.nameResolver.resolveHostName(receiver, host)
