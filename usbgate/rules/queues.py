@@ -188,6 +188,8 @@ class ActionQueues:
                 queue.trouble = None
                 self.log.info("rule {rule}: {kind} succeeds again", **fields)
         except TryAgain as error:
+            if self._stopped:  # it was cancelled, and stays in the outbox
+                return False
             if self._reactor.seconds() < until:
                 if queue.trouble is None:
                     self.log.warn(
