@@ -71,9 +71,10 @@ class RecordTests(SynchronousTestCase):
         """
         reads, writes = os.pipe()
         os.close(reads)
+        own = "-p", str(free_port())
         with talking(self.path, SENT):
             ended = subprocess.run(
-                [sys.executable, "-m", "usbgate.cli", "record", "-", "--device", str(self.path), "--for", "5"],
+                [sys.executable, "-m", "usbgate.cli", "record", "-", *own, "--device", str(self.path), "--for", "5"],
                 stdout=writes,
                 stderr=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "USBGATE_STATE": str(self.folder), "HOME": "/nonexistent"},
