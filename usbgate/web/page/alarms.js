@@ -38,7 +38,11 @@ export class Alarms {
       const address = isOfSensor(alarm) ? sensorAddress(alarm.sensor) : null;
       made = { title: el(address ? "a" : "span", { href: address }), about: el("span", { class: "about" }) };
       const label = t("alarm.name");
-      made.by = el("input", { type: "text", placeholder: label, "aria-label": label, maxlength: 200, autocomplete: "name" });
+      const entered = ({ key, isComposing }) => key === "Enter" && !isComposing && this.acknowledge(alarm.id);
+      made.by = el("input", {
+        ...{ type: "text", placeholder: label, "aria-label": label, maxlength: 200, autocomplete: "name" },
+        keydown: entered,
+      });
       made.by.value = kept("by") ?? "";
       made.button = el("button", { type: "button", click: () => this.acknowledge(alarm.id) }, t("acknowledge"));
       made.problem = el("p", { class: "trouble", hidden: true });
