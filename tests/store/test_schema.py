@@ -7,13 +7,16 @@ from __future__ import annotations
 import itertools
 import re
 import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.support.database import PostgresTestCase, batch_of
+from tests.support.waiting import until
 from usbgate.core.batch import KINDS
 from usbgate.core.model import Selection
 from usbgate.store.postgres.names import Schema
@@ -184,6 +187,21 @@ class SchemaTests(PostgresTestCase):
         )
         await self.stores(gateway="attic")
         self.assertEqual(self.query("select count(*) from public.measures"), [(2,)])
+        self.assertEqual(self.log(), [])
+
+    async def test_view_at_the_same_moment(self) -> None:
+        """
+        Of two daemons that create the view at the same moment, neither fails.
+        """
+        await (await self.stores(measures=None)).close()
+        with closing(psycopg2.connect(self.url)) as other:
+            with other.cursor() as cursor:
+                cursor.execute("create view public.measures as select sensor as id, at, value from usbgate.reading")
+            connecting = self.sink(gateway="attic", journal=str(uuid.uuid4())).connect()
+            waits = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+            await until(lambda: bool(self.query(waits)))
+            other.commit()
+        await connecting
         self.assertEqual(self.log(), [])
 
     async def test_no_view(self) -> None:

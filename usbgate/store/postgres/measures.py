@@ -78,8 +78,9 @@ class Measures:
                 await session.run(create, None, limit)
                 return
             except psycopg2.Error as error:
-                # Class 42: no right to do that, or a type has the name; 3F: there is no such schema.
-                if (error.pgcode or "")[:2] not in ("42", "3F"):
+                # Class 42: no right to do that, or a type has the name; 3F: there is no such schema; 23, of a catalog:
+                # another daemon has created it at the same moment.
+                if (error.pgcode or "")[:2] not in ("42", "3F", "23"):
                     raise
                 reason = one_line(error)
             found = await session.run(*find, limit)  # another daemon may have created it
