@@ -412,6 +412,20 @@ class ContactTests(PostgresTestCase):
         )
         self.assertNotEqual(self.journals[self.journal].identity.journal, self.journal)
 
+    async def test_more_than_31_bits(self) -> None:
+        """
+        Numbers in the database may exceed 31 bits where those of the journal and what is added to them do not.
+        """
+        first = await self.connected()
+        await first.store(batch_of(1_500_000_000, 1), self.reject)
+        await first.close()
+        second = await self.connected(journal=str(uuid.uuid4()))
+        await second.store(batch_of(700_000_000, 2), self.reject)
+        self.assertEqual(self.rejected, [])
+        self.assertEqual(
+            self.query("select seq from reading order by 1"), [(1_500_000_000,), (2_200_000_000,), (2_200_000_001,)]
+        )
+
     async def test_base_of_readings(self) -> None:
         """
         A gateway that the table of gateways does not have continues after its readings.

@@ -103,7 +103,8 @@ def _rows(columns: Mapping[str, str], sort: bool) -> tuple[str, list[object]]:
         width = len(cell) + 1
         value = "r." + name
         if name == "n" and (last := int(cells.rpartition("\n")[2])) - int(cell) + 1 == rows:  # without gaps
-            arrays[name] = f"generate_series({cell}, {last})"
+            # As integers, the sum with the base could be out of range.
+            arrays[name] = f"generate_series({cell}::bigint, {last})"
         elif len(cells) == rows * width - 1 and cells[width:] == cells[:-width]:  # each cell is the one before it
             constants.append(None if cell == NULL_CELL else cell)
             value = f"%s::{number or 'text'}"
