@@ -5,6 +5,7 @@ The line server (protocol §3): request lines, limits, half-close, the original 
 from __future__ import annotations
 
 from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,7 +16,8 @@ from tests.support.memory_gateway import ANSWER, AT_TEXT, ECHO, ORIGINALS, Memor
 from tests.support.turnclock import TurnClock
 from usbgate.core.errors import Busy, Denied, Failed, LimitExceeded, Offline, Stopped, TimedOut, Unknown
 from usbgate.core.fieldline import LINE_LIMIT, parse
-from usbgate.core.model import DeviceEvent, ReportEvent
+from usbgate.core.holders import Holder
+from usbgate.core.model import Answer, DeviceEvent, ReportEvent, Request
 from usbgate.gateway.interfaces import IGateway
 from usbgate.net.broadcast import ISubscriber
 from usbgate.net.rates import Rates
@@ -712,6 +714,29 @@ class TurnTests(ServerCase):
             self.assertEqual(before[0], transport.value())
         self.assertEqual(self.transport.producerState, "producing")
         self.assertEqual(self.received(), [f"MSG:J_ID:{n}" for n in range(LINES)])
+
+    def test_hang_up_waiting(self) -> None:
+        """
+        Requests that wait for their turn when the client hangs up are asked, and nothing is left, also if they fail at
+        once.
+        """
+        ask = self.gateway.ask
+        refused: list[Request] = []
+
+        def refuse(request: Request, holder: Holder) -> Deferred[Answer]:
+            if request.question.sensor != "lost":
+                return ask(request, holder)
+            refused.append(request)
+            raise Busy
+
+        self.patch(self.gateway, "ask", refuse)
+        neighbour, _ = self.connect()
+        neighbour.dataReceived(self.lines)
+        self.client.dataReceived(b"MSG:J_ID:lost\n" * 10)
+        self.clock.turn()
+        self.transport.abortConnection()
+        self.turn()
+        self.assertEqual(len(refused), 10)
 
     def test_neighbours_together(self) -> None:
         """

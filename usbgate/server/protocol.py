@@ -413,7 +413,7 @@ class ClientProtocol(BoundedLineReceiver):
         )
 
     def _resume(self) -> None:
-        if self.paused and not self._is_full():
+        if self.paused and not self.closing and not self._is_full():
             self.resumeProducing()
 
     def resumeProducing(self) -> None:
