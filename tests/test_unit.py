@@ -44,7 +44,7 @@ class UnitTests(SynchronousTestCase):
         for line in (
             *("Type=notify", "KillMode=mixed", "StateDirectory=usbgate", "DevicePolicy=closed"),
             *("DeviceAllow=char-ttyACM rw", "DeviceAllow=char-ttyUSB rw"),
-            "SystemCallErrorNumber=EPERM",
+            *("SystemCallErrorNumber=EPERM", "ExecReload=/bin/kill -HUP $MAINPID"),
         ):
             self.assertIn(line, lines)
         keys = {line.partition("=")[0] for line in lines}

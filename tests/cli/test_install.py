@@ -241,6 +241,7 @@ class CommandTests(RunningCase):
         self.assertEqual(status, 0, shown)
         unit = self.folder / ".config" / "systemd" / "user" / "usbgate.service"
         (line,) = [line for line in unit.read_text().splitlines() if line.startswith("ExecStart=")]
+        self.assertIn("ExecReload=/bin/kill -HUP $MAINPID\n", unit.read_text())
         command = shlex.split(line.partition("=")[2].replace("%%", "%").replace("$$", "$"))
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
             systemd.bind(str(self.folder / "notify"))
