@@ -26,6 +26,16 @@ class FilesTests(SynchronousTestCase):
         """
         self.assertIn(f"version={usbgate.__version__}", (LIBRARY / "library.properties").read_text().splitlines())
 
+    def test_mandatory(self) -> None:
+        """
+        Nothing is missing without which the IDE 1.8 takes no library. A library that is no project of its own has no
+        URL, but its line.
+        """
+        lines = (LIBRARY / "library.properties").read_text().splitlines()
+        keys = {line.partition("=")[0] for line in lines if "=" in line}
+        mandatory = {"name", "version", "author", "maintainer", "sentence", "paragraph", "url"}
+        self.assertEqual(mandatory - keys, set())
+
     def test_keywords(self) -> None:
         """
         Every word that it shows in colour is in the header.
@@ -58,6 +68,7 @@ class LinesTests(FirmwareCase):
         board.do("reset")
         read_lines(port, lambda lines: "\n".join(lines).endswith("\x18\n# UsbGate started"))
         end = b"MSG:J_ID:0_ORIGIN:t\n"
+        longest = "MSG:J_ID:9_A:".ljust(64, "9")
         for line, *expected in (
             # ORIGIN may stand anywhere, and be as long as it likes.
             ("ORIGIN:my_site_ID:9_MSG:J", "ID:9_MSG:J"),
@@ -68,9 +79,14 @@ class LinesTests(FirmwareCase):
             ("MSG:L_ID:9_LEVEL:-5_NAME:a_b_ORIGIN:t", "ID:9_LEVEL:-5_NAME:a_b_OWN:1_MSG:L"),
             ("MSG:L_ID:09_LEVEL:5%_ORIGIN:t", "ID:09_LEVEL:-1_NAME:none_OWN:0_MSG:L"),
             ("MSG:L_ID:19_XLEVEL:5_ORIGIN:t", "ID:19_LEVEL:-1_NAME:none_OWN:0_MSG:L"),
+            ("MSG:L_ID:9_LEVEL:2147483647_ORIGIN:t", "ID:9_LEVEL:2147483647_NAME:none_OWN:1_MSG:L"),
+            ("MSG:L_ID:9_LEVEL:4294967301_ORIGIN:t", "ID:9_LEVEL:-1_NAME:none_OWN:1_MSG:L"),
+            # As long as there is room for, wherever ORIGIN stands.
+            (f"{longest}_ORIGIN:t", "ID:9_MSG:J"),
+            (f"ORIGIN:t_{longest}", "ID:9_MSG:J"),
             # What is no request: its own line, too long, damaged, without command or sensor.
             ("ID:9_MSG:J",),
-            (f"MSG:J_ORIGIN:t_ID:9_A:{64 * '9'}",),
+            (f"MSG:J_ORIGIN:t_ID:9_A:{72 * '9'}",),
             (f"MSG:J_ID:9_ORIGIN:t_{64 * 'K'}:1",),
             ("MSG:J_ID:9\x07_ORIGIN:t",),
             ("ID:9_ORIGIN:t",),
@@ -97,8 +113,9 @@ class LinesTests(FirmwareCase):
 
         # Checksums.
         got = send(b"MSG:CHECK_ID:1_ORIGIN:t\n", 2)
-        self.assertEqual(got, ["# two lines", text_of(summed("ID:1_REFUSED:6_MSG:CHECK"))])
+        self.assertEqual(got, ["# two words " + 87 * "x", text_of(summed("ID:1_REFUSED:6_MSG:CHECK"))])
         torn = summed("MSG:J_ID:12_ORIGIN:t").replace(b"12", b"1")
         for wrong in (b"MSG:J_ID:9_ORIGIN:t\n", torn, b"MSG:J_ID:9_ORIGIN:t*\n", b"*00\n"):
             got = send(wrong + summed("ORIGIN:t_MSG:J_ID:9_TAG:b"))
             self.assertEqual(got, [text_of(summed("ID:9_MSG:J_TAG:b"))], wrong)
+        self.assertEqual(send(summed(f"ORIGIN:t_{longest}")), [text_of(summed("ID:9_MSG:J"))])

@@ -1,5 +1,7 @@
 #include "UsbGate.h"
 
+#include <limits.h>
+
 // "Cancel": what precedes it is in error. usbgate leaves out the field that it ends, so that the half of a line that a
 // reset cut off (ID:20_VALUE:4 of 456) is not taken for a whole one. Alone on a line, it is ignored.
 static const char CANCEL = 0x18;
@@ -52,7 +54,7 @@ long UsbGateRequest::number(const char *key, long otherwise) const {
   if (negative) text++;
   long value = 0;
   do {
-    if (*text < '0' || *text > '9') return otherwise;
+    if (*text < '0' || *text > '9' || value > (LONG_MAX - (*text - '0')) / 10) return otherwise;
     value = value * 10 + (*text - '0');
   } while (*++text);
   return negative ? -value : value;
@@ -144,7 +146,8 @@ void UsbGateBase::put(char c) {
 }
 
 size_t UsbGateBase::write(uint8_t c) {
-  put(c < ' ' ? ' ' : c);  // a control character, such as a line end in a text from elsewhere, would break the line
+  // A control character, such as a line end in a text from elsewhere, would break the line or cost its field.
+  put(c < ' ' || c == 0x7F ? ' ' : c);
   return 1;
 }
 

@@ -43,12 +43,15 @@ class UsbGateRequest {
   // Whether it asks this sensor. "20" is not "020".
   bool isFor(const char *id) const { return !strcmp(this->id(), id); }
   bool isFor(unsigned long id) const;
+  bool isFor(long id) const { return isFor((unsigned long)id); }
+  bool isFor(unsigned id) const { return isFor((unsigned long)id); }
   bool isFor(int id) const { return isFor((unsigned long)id); }
 
   // The value of an argument; a null pointer if the request has none of this name.
   const char *argument(const char *key) const;
 
-  // The value of an argument that is a whole number; `otherwise` if there is none, or if it is no number.
+  // The value of an argument that is a whole number; `otherwise` if there is none, or if it is no such
+  // number, or too large for a long.
   long number(const char *key, long otherwise) const;
 
   // Answer with measurements, each a name and a value: answer("TEMP", 21.5, "HUM", 48). Without any, acknowledge.
@@ -114,9 +117,10 @@ class UsbGateBase : private Print {
   // Answer what was kept. It is forgotten, unless there is no room in the output buffer.
   template <typename... Pairs>
   bool answer(UsbGatePending &pending, Pairs... pairs) {
+    if (!pending) return false;
     const char *command = pending._texts + strlen(pending._texts) + 1;
     const char *tag = command + strlen(command) + 1;
-    if (!pending || !answer(pending._texts, command, tag, pairs...)) return false;
+    if (!answer(pending._texts, command, tag, pairs...)) return false;
     pending.forget();
     return true;
   }
@@ -223,16 +227,19 @@ class UsbGateBase : private Print {
   uint16_t _refused = 0;
 };
 
-// A gate with buffers of these sizes, below 255: the longest request without its ORIGIN, and what waits to be sent,
-// which is also the longest line; and the number of handlers.
+// A gate with buffers of these sizes: the longest request without its ORIGIN, below 248; what waits to be sent, which
+// is also the longest line with its end, below 255; and the number of handlers.
 template <uint8_t IN, uint8_t OUT, uint8_t HANDLERS>
 class SizedUsbGate : public UsbGateBase {
+  static_assert(IN < 248 && OUT < 255, "the buffers are too large");
+
  public:
-  explicit SizedUsbGate(Stream &stream) : UsbGateBase(stream, _inBuffer, IN, _outBuffer, OUT, _table, HANDLERS) {}
+  explicit SizedUsbGate(Stream &stream)
+      : UsbGateBase(stream, _inBuffer, sizeof _inBuffer, _outBuffer, sizeof _outBuffer, _table, HANDLERS) {}
 
  private:
-  char _inBuffer[IN];
-  char _outBuffer[OUT];
+  char _inBuffer[IN + 8];    // and _ORIGIN, until that is known to be no part of it, or the checksum; and NUL
+  char _outBuffer[OUT + 1];  // a ring that is full has one byte left
   Entry _table[HANDLERS];
 };
 

@@ -9,7 +9,8 @@ void setup() {
   gate.on("J", [](UsbGateRequest &request) { request.answer(); });
   gate.on("L", [](UsbGateRequest &request) {
     const char *name = request.argument("NAME");
-    request.answer("LEVEL", request.number("LEVEL", -1), "NAME", name ? name : "none", "OWN", request.isFor(9));
+    bool own = request.isFor(9) && request.isFor(9U) && request.isFor(9L) && request.isFor(9UL);
+    request.answer("LEVEL", request.number("LEVEL", -1), "NAME", name ? name : "none", "OWN", own);
   });
   gate.on("TWO", [](UsbGateRequest &request) {
     if (!request.keep(first ? second : first)) request.answer("LONG", 1);
@@ -22,8 +23,10 @@ void setup() {
   });
   gate.on("CHECK", [](UsbGateRequest &request) {
     gate.useChecksum();
-    gate.text("two\nlines");
-    request.answer("REFUSED", gate.refused());
+    char longest[98] = "two\nwords\x7f";
+    memset(longest + 10, 'x', 87);
+    gate.text(longest);
+    while (!request.answer("REFUSED", gate.refused())) gate.poll();
   });
   gate.on([](UsbGateRequest &request) { request.relay(Serial); });
   // There is room for six.
