@@ -9,8 +9,6 @@ new database, which has its position. Everything here blocks.
 
 from __future__ import annotations
 
-import os
-import secrets
 import time
 from collections.abc import Callable
 from io import StringIO
@@ -24,6 +22,7 @@ from usbgate.cli.database import DatabaseFailed
 from usbgate.config.moved import MOVED_FILE
 from usbgate.core.batch import KINDS
 from usbgate.core.model import Reading
+from usbgate.daemon.files import replace_file
 from usbgate.store.postgres.migrations import creation
 from usbgate.store.postgres.names import Schema
 from usbgate.store.postgres.restorequeries import NEWEST_READINGS
@@ -225,22 +224,9 @@ def keep(state: Path, url: str) -> None:
         DatabaseFailed: The folder cannot be written to.
     """
     try:
-        _write(state, url)
+        replace_file(state / MOVED_FILE, f"{url}\n".encode())
     except OSError as error:
         raise DatabaseFailed(f"{state} cannot be written to: {error.strerror}") from None
-
-
-def _write(state: Path, url: str) -> None:
-    # Whole or not at all. The daemon's user must be able to read it, nobody else: it may have a password.
-    new = state / f"{MOVED_FILE}.{secrets.token_hex(4)}"
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(url + "\n")
-        owner = state.stat()
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
-        file.flush()
-        os.fsync(descriptor)
-    os.replace(new, state / MOVED_FILE)
 
 
 def await_daemon(new: Any) -> bool:

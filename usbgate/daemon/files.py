@@ -34,3 +34,14 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600, durable: bool = Tru
         if durable:
             os.fsync(file.fileno())
     os.replace(draft, path)
+    if durable:
+        with suppress(OSError):  # not every file system can sync a folder, and the file is in its place
+            _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

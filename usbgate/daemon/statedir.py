@@ -140,11 +140,6 @@ class StateDirectory(Service):
     def _keep_name(self) -> None:
         # Before anything is stored under it.
         replace_file(self._folder / NAME_FILE, f"{self._name}\n".encode(), mode=0o644)
-        folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def stopService(self) -> None:
         """
