@@ -769,6 +769,22 @@ class LendTests(WordCase):
         self.client.connectionLost(connectionDone)
         self.assertEqual(self.ended, [True])
 
+    def test_turn_of_its_own(self) -> None:
+        """
+        No device is released within what has answered the word before: that may be its opening. If the client is gone
+        by then, none is released at all.
+        """
+        for gone in (False, True):
+            self.send("ask 20\nlend leonardo")
+            self.gateway.answer(-1)
+            self.assertEqual(self.gateway.lendings, [])
+            if gone:
+                self.client.connectionLost(connectionDone)
+            self.received()
+            self.assertEqual(len(self.gateway.lendings), 0 if gone else 1)
+            if not gone:
+                self.gateway.lendings.pop()[2].callback(self.lease())
+
     def test_gone_before(self) -> None:
         """
         If the client disconnects before the port is free, the lease ends at once.

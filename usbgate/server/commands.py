@@ -162,6 +162,10 @@ async def lend(console: Console, arguments: Sequence[str]) -> None:
     """
     if len(arguments) != 1:
         raise lend.usage_error()
+    # Never within what has answered the word before this one: it may be the opening of the same device, which cannot be
+    # closed before that is done.
+    if not await console.turn_came():
+        return
     lease = await console.gateway.lend(arguments[0], console.peer.name)
     console.record("lend", device=lease.device)
     console.keep(lease)

@@ -148,7 +148,7 @@ class Console:
         rest = iter(rows)
         while lines := [data_line(fields) for fields in islice(rest, DATA_LINES_PER_TURN)]:
             self.send_lines(*lines)
-            if len(lines) < DATA_LINES_PER_TURN or not await (self._turn_came() if held else self.room_made()):
+            if len(lines) < DATA_LINES_PER_TURN or not await (self.turn_came() if held else self.room_made()):
                 return
 
     def close(self) -> None:
@@ -164,15 +164,20 @@ class Console:
         Returns:
             Whether it is still connected.
         """
-        await self._turn_came()
+        await self.turn_came()
         if not (self.connection.closing or self.connection.has_room):
             self._room = Deferred()
             await self._room
-            await self._turn_came()
+            await self.turn_came()
         return not self.connection.closing
 
-    async def _turn_came(self) -> bool:
-        # Returns whether the client is still connected.
+    async def turn_came(self) -> bool:
+        """
+        Wait for a later reactor turn.
+
+        Returns:
+            Whether the client is still connected.
+        """
         if not self.connection.closing:
             self._turn = Deferred()
             self.factory.intake.later(self._give_turn)
