@@ -93,6 +93,14 @@ REFUSED = [
     ("sensor 2 stale 10x", "column 16: expected a duration such as 10m, got 10x"),
     ("sensor 2 stale 0.1s", "column 16: expected a duration from 1s to 366d, got 0.1s"),
     ("device uno", "column 11: expected the state online, silent, offline or lent, got the end"),
+    *(
+        (
+            f"device uno {compare} online",
+            f"column 12: expected the state online, silent, offline or lent, got {compare}: leave it out, as in "
+            "device uno offline",
+        )
+        for compare in ("is", "=", "==")
+    ),
     (
         "device uno ofline",
         "column 12: expected the state online, silent, offline or lent, got ofline: did you mean offline?",

@@ -217,7 +217,10 @@ class _Parser:
         self._take()
         state = self._peek()
         if not state.is_bare(*STATES):
-            self._refuse(f"the state {', '.join(STATES[:-1])} or {STATES[-1]}", STATES)
+            expected = f"the state {', '.join(STATES[:-1])} or {STATES[-1]}"
+            if state.is_bare("is", "=", "=="):  # which compare fields
+                self._refuse_text(state.column, expected, f"{state}: leave it out, as in device {device.text} offline")
+            self._refuse(expected, STATES)
         self._take()
         return DeviceState(device.text, state.text)
 
