@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from threading import Event, Thread
 
+import psycopg2
 from click.testing import CliRunner
 from psycopg2.extensions import parse_dsn
 
@@ -161,6 +162,34 @@ class CopyTests(StoreCase):
         self.move()
         self.assertEqual((self.expected, self.moved), (1, 2))
         self.assert_same()
+
+    def test_sessions(self) -> None:
+        """
+        The sessions of daemons have ended before these are to connect elsewhere, and so have those that came since:
+        when the lock is released, none of their statements runs here, however the command ends.
+        """
+        sessions = "select count(*) from pg_stat_activity where datname = %s and application_name = 'usbgate journal'"
+
+        def daemon() -> None:
+            connection = psycopg2.connect(self.source, application_name="usbgate journal")
+            self.addCleanup(connection.close)
+
+        def have_ended() -> bool:
+            ((count,),) = self.server.query(self.database, sessions, (parse_dsn(self.source)["dbname"],))
+            return bool(count == 0)
+
+        def moved() -> None:
+            eventually(have_ended, "the first session has ended")
+            daemon()
+
+        daemon()
+        self.assertFalse(have_ended())
+        with ExitStack() as connections:
+            old, new = (connections.enter_context(connected(each)) for each in (self.source, self.database))
+            going = Move(old, new, Schema())
+            going.prepare()
+            going.finish(lambda numbers: None, moved)
+            eventually(have_ended, "so has the second one")
 
     def test_refused(self) -> None:
         """

@@ -42,6 +42,11 @@ _NEWEST = f"with {NEWEST_READINGS} select gateway, max(seq) from (select gateway
 )
 _ROWS = "select {columns} from usbgate.{table} where gateway = {gateway} and seq > {after} and seq <= {to}"
 _VERSION = "select max(version) from usbgate.usbgate_schema"
+_END_SESSIONS = """
+    select pg_stat_clear_snapshot();
+    select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and application_name like 'usbgate _%' and pid <> pg_backend_pid()
+"""
 _POSITION = "insert into usbgate.gateway (name, journal, base, n, chain, begun) values (%s, %s, %s, %s, %s, %s)"
 
 
@@ -174,12 +179,11 @@ class Move:
                 new.execute(self._schema.sql("delete from usbgate.gateway where name = any(%s)"), (list(self.bounds),))
                 for position in positions:
                     new.execute(self._schema.sql(_POSITION), position)
+            # A statement that waits for the lock must never run here: not now, nor if this process is killed when the
+            # daemon is to connect there, for which it waits for a moment after it lost its sessions.
+            old.execute(_END_SESSIONS)
             moved()
-            # A statement that waits for the lock must never run here.
-            old.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity"
-                " where datname = current_database() and application_name like 'usbgate %' and pid <> pg_backend_pid()"
-            )
+            old.execute(_END_SESSIONS)
 
     def _compare(self) -> None:
         names = list(self.bounds)
