@@ -5,7 +5,9 @@ PostgresSink with real servers: each row is stored exactly once, whatever the se
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import socket
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -692,6 +694,20 @@ class FaultTests(PostgresTestCase):
         await sink.close()
         await until(lambda: not self.query(f"select 1 {ours}"))
         self.assertEqual(len(lost), 1)
+
+    async def test_lost_unnoticed(self) -> None:
+        """
+        A statement over a connection that has ended, which the reactor has not seen yet, fails as any other. Nothing of
+        the connection stays in the reactor, which would not watch what gets the descriptor next.
+        """
+        session = DatabaseSession(reactor)
+        await session.open(make_dsn(self.url, host=self.own_server().socket_folder), "usbgate test", 5.0, 5.0)
+        with socket.socket(fileno=os.dup(session.fileno())) as same:
+            same.shutdown(socket.SHUT_RDWR)
+        # So long that libpq sends its beginning before it has all, and finds out in that call that nobody reads it.
+        await self.failing(session.run(f"select '{'x' * 10_000}'", None, 5.0), psycopg2.OperationalError)
+        session.abandon()
+        self.assertNotIn(session, [*reactor.getReaders(), *reactor.getWriters()])
 
     async def test_idle_limit_of_the_server(self) -> None:
         """

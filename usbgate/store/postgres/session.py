@@ -137,6 +137,9 @@ class DatabaseSession(txpostgres.Connection):  # type: ignore[misc]  # txpostgre
     def _execute(
         self, sql: str, parameters: Sequence[object] | Mapping[str, object] | None, limit: float
     ) -> Deferred[Any]:
+        # Before libpq can close the socket, as it does when it finds that the server has gone: whatever has the
+        # descriptor next would be taken for this session by the reactor. txpostgres does it only afterwards.
+        self._forget(self)
         executed: Deferred[Any] = self._until_abandoned(self.cursor().execute(sql, parameters))
         return executed.addTimeout(limit, self.reactor, _too_slow)
 
