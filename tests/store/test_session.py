@@ -7,10 +7,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from psycopg2.extensions import parse_dsn
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from usbgate.store.interfaces import SinkUnavailable
-from usbgate.store.postgres.session import scrub, with_password
+from usbgate.store.postgres.session import DatabaseSession, scrub, with_password
+from usbgate.store.postgres.shared_session import SharedSession
 
 
 class SecretTests(SynchronousTestCase):
@@ -41,3 +44,33 @@ class SecretTests(SynchronousTestCase):
         missing = Path(self.mktemp())
         error = self.assertRaises(SinkUnavailable, with_password, "host=db", missing)
         self.assertIn(str(missing), str(error))
+
+
+class SharedTests(SynchronousTestCase):
+    """
+    `SharedSession`.
+    """
+
+    def test_many_fail(self) -> None:
+        """
+        However many calls wait, each of them fails, and the next one is made, if the database cannot be reached.
+        """
+        clock, opening = Clock(), Deferred[None]()
+
+        async def open_session(session: DatabaseSession) -> None:
+            await opening
+            raise SinkUnavailable("away")
+
+        async def work(session: DatabaseSession) -> None:
+            """
+            Do nothing.
+            """
+
+        shared = SharedSession(clock, open_session, turn_limit=10.0)
+        calls = [shared.call(work) for _ in range(2000)]
+        opening.callback(None)
+        clock.advance(0)
+        for call in calls:
+            self.failureResultOf(call, SinkUnavailable)
+        self.failureResultOf(shared.call(work), SinkUnavailable)
+        self.assertEqual(clock.getDelayedCalls(), [])

@@ -112,6 +112,14 @@ class SharedSession:
             self._drop()
             raise
         finally:
+            self._release()
+
+    def _release(self) -> None:
+        # If others wait, in a later reactor turn: where the database is away, each fails within the release of the one
+        # before, and a hundred are more than Python's stack holds.
+        if self._turn.waiting:
+            self._reactor.callLater(0, self._turn.release)
+        else:
             self._turn.release()
 
     async def _use(self, work: Callable[[DatabaseSession], Coroutine[Deferred[Any], Any, T]]) -> T:
