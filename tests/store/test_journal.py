@@ -151,6 +151,20 @@ class QueueTests(JournalCase):
         await journal.oldest()
         self.assertEqual(self.query("select last from batch"), [(2,)])
 
+    async def test_not_utf8(self) -> None:
+        """
+        A text that cannot be written, which a third-party dialect may let through, keeps no other row from the disk;
+        the row is the same in memory and there.
+        """
+        journal = self.start(durability=60.0)
+        odd, plain = readings(0, 2)
+        journal.append([odd._replace(text="é \ud800"), plain])
+        journal.flush()
+        expected = {1: odd._replace(text="é ?"), 2: plain}
+        self.assertEqual(rows_of(await journal.oldest()), expected)
+        await journal.stopService()
+        self.assertEqual(rows_of(await self.start().oldest()), expected)
+
     async def test_durability(self) -> None:
         """
         Rows wait for a commit as long as configured, share it, and are written at the stop at the latest.

@@ -297,7 +297,7 @@ def _join(parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
 
 def link(batches: Sequence[Batch], chain: str) -> list[tuple[Batch, bytes]]:
     """
-    Return batches with their chain, and serialized.
+    Return batches with their chain, and serialized. What is no UTF-8 (half a surrogate pair) becomes `?`.
 
     Args:
         batches: The next batches of a journal.
@@ -305,10 +305,19 @@ def link(batches: Sequence[Batch], chain: str) -> list[tuple[Batch, bytes]]:
     """
     linked = []
     for batch in batches:
-        packed = batch.to_bytes()
+        try:
+            packed = batch.to_bytes()
+        except UnicodeEncodeError:  # a dialect let it through; no later row could be written
+            parts = tuple(tuple(map(_encodable, columns)) for columns in batch.parts)
+            batch = batch._replace(parts=parts)
+            packed = batch.to_bytes()
         chain = hashlib.sha256(chain.encode() + packed).hexdigest()[:32]
         linked.append((batch._replace(chain=chain), packed))
     return linked
+
+
+def _encodable(cells: str) -> str:
+    return cells.encode("utf-8", "replace").decode()
 
 
 def numbers_of(batch: Batch) -> set[int]:
