@@ -86,6 +86,7 @@ class ExampleTests(SynchronousTestCase):
             lines = self.output("php", example, address, "22").replace(".0", "").splitlines()
             self.assertEqual(lines, ["TEMP is 23", "HUM is 61", "BAT is OK"], example)
             self.assertRegex(self.output("php", example, address, "99"), "^timeout: .")
+            self.assertRegex(self.output("php", example, address, "a_b"), "^malformed: .")
 
     def test_python(self) -> None:
         """
@@ -125,6 +126,7 @@ class ExampleTests(SynchronousTestCase):
         self.assertRegex(output, r"^ID:20_VALUE:21.5_MSG:J_AT:.*Z\n")
         self.assertIn("\nseq,at,sensor,field,device,value,text,command,clock\n", output)
         self.assertRegex(self.output("sh", "day.sh", "127.0.0.1", "99", *ports), "^ERROR:timeout_")
+        self.assertEqual(self.output("sh", "day.sh", "127.0.0.1", "20", "1", ports[1]), "no answer\n")
 
     def test_node_red(self) -> None:
         """

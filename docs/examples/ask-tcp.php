@@ -5,8 +5,11 @@
 $client = stream_socket_client($address, $code, $text, 5) or exit("usbgate is not there\n");
 stream_set_timeout($client, 15);
 fwrite($client, "MSG:J_ID:{$sensor}_ORIGIN:website_TAG:1\n");
-fgets($client); // the request, once it is accepted
-$reply = rtrim(fgets($client) ?: exit("no answer\n"));
+$reply = fgets($client);
+if ($reply && !str_starts_with($reply, 'ERROR:')) { // the request: it is accepted
+    $reply = fgets($client);
+}
+$reply = rtrim($reply ?: exit("no answer\n"));
 preg_match_all('/(?:^|_)([A-Z][A-Z0-9.+-]*):(.*?)(?=_[A-Z][A-Z0-9.+-]*:|$)/', $reply, $found);
 $fields = array_combine($found[1], $found[2]);
 isset($fields['ERROR']) && exit("$fields[ERROR]: $fields[TEXT]\n");

@@ -7,6 +7,7 @@ host=${1:-127.0.0.1} sensor=${2:-20} port=${3:-50007} http=${4:-8080}
 answer=$(printf 'ask %s\n' "$sensor" | nc -N "$host" "$port" | head -n 1)
 case $answer in
     ERROR:*) echo "$answer" >&2 && exit 1 ;;
+    '') echo 'no answer' >&2 && exit 1 ;;
     *) echo "$answer" ;;
 esac
 curl --fail --silent --show-error --get "http://$host:$http/api/v1/readings.csv" \
