@@ -119,6 +119,7 @@ class UsageTests(TestCase):
             ["lend", "a b", "--", "true"],
             ["simulate"],
             ["simulate", "x", "--noise", "2"],
+            ["simulate", "x", "--rate", "nan"],
         ]:
             status, said = self.run_command(*arguments)
             self.assertEqual(status, 64, (arguments, said))

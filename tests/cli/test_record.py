@@ -116,6 +116,10 @@ class RecordTests(SynchronousTestCase):
             found = self.record("--device", str(self.path), "--through", str(self.path))
             self.assertEqual((found.exit_code, found.output), (1, f"usbgate: {self.path}: exists already\n"))
             self.assertEqual((self.path.exists(), self.file.exists()), (True, False))
+            nowhere = self.folder / "nowhere" / "through"
+            found = self.record("--device", str(self.path), "--through", str(nowhere))
+            self.assertEqual(found.exit_code, 1)
+            self.assertEqual(found.output.splitlines()[1:], [f"usbgate: {nowhere}: No such file or directory"])
 
     def test_lent(self) -> None:
         """

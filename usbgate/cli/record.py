@@ -157,7 +157,10 @@ class Recording:
         passage = None
         if self._through is not None:
             passage = TapPort("", str(self._through.absolute()), self._received)
-            passage.create()
+            try:
+                passage.create()
+            except OSError as error:  # about some step of it
+                raise OSError(error.errno, error.strerror, str(self._through)) from None
         end = None if seconds is None else time.monotonic() + seconds
         try:
             while end is None or time.monotonic() < end:

@@ -4,21 +4,35 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
+
+
+class RealRange(click.FloatRange):
+    """
+    A number within limits. click takes `nan` for one, since it is not below the lower limit.
+    """
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """
+        Return the number; anything else, or outside the limits, is a usage error.
+        """
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 @click.command("simulate")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--seed", type=int, default=None, help="Behave the same in every run with this seed.")
-@click.option(
-    "--rate", type=click.FloatRange(0, 1e6), default=None, metavar="N", help="Unsolicited reports per second."
-)
+@click.option("--rate", type=RealRange(0, 1e6), default=None, metavar="N", help="Unsolicited reports per second.")
 @click.option(
     "--noise",
-    type=click.FloatRange(0, 1),
+    type=RealRange(0, 1),
     default=None,
     metavar="SHARE",
     help="Send garbage before this share of the lines, 0 to 1.",
@@ -30,7 +44,7 @@ import click
     metavar="FILE",
     help="Send what is in FILE instead: a recording (`usbgate record`), or plain bytes, at 960 a second.",
 )
-@click.option("--speed", type=click.FloatRange(0.001, 1000), default=None, metavar="N", help="Replay N times as fast.")
+@click.option("--speed", type=RealRange(0.001, 1000), default=None, metavar="N", help="Replay N times as fast.")
 @click.option("--loop", is_flag=True, help="Replay again and again.")
 @click.pass_context
 def simulate_command(
