@@ -130,7 +130,7 @@ class _Demo:
         Raises:
             _Ended: Always, unless it fails.
         """
-        port, http_port = _choose_port(PORT), _choose_port(HTTP_PORT)
+        port, http_port = (_choose_port(usual, self._parts) for usual in (PORT, HTTP_PORT))
         device = self._folder / "arduino"
         config = self._folder / "usbgate.toml"
         config.write_text(configuration(port, http_port, is_french(os.environ)), encoding="utf-8")
@@ -251,12 +251,18 @@ class _Demo:
                 self._console.print(row)
 
 
-def _choose_port(usual: int) -> int:
+def _choose_port(usual: int, parts: ExitStack) -> int:
+    """
+    Return a port on which the daemon can listen: the usual one, or else a free one, reserved until `parts` is closed.
+    """
     with suppress(OSError), socket.create_server((HOST, usual)):
         return usual
-    with socket.create_server((HOST, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    # A socket that is bound and does not listen keeps others from getting the port before the daemon listens on it.
+    keeper = parts.enter_context(socket.socket())
+    keeper.bind((HOST, 0))
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after bind, which could otherwise share a port
+    port: int = keeper.getsockname()[1]
+    return port
 
 
 def _command() -> list[str]:
