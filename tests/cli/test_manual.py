@@ -11,6 +11,7 @@ import click
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.support.manual import FOLDER, pages
+from tests.support.waiting import LIMIT
 from usbgate.cli.main import main
 
 
@@ -40,7 +41,7 @@ class ManualTests(SynchronousTestCase):
                 input=page.encode(),
                 capture_output=True,
                 check=True,
-                timeout=30,
+                timeout=LIMIT,
             )
             self.assertEqual(shown.stderr, b"", path)
             for name in main.list_commands(click.Context(main)) if path.stem == "usbgate" else ():

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.running import ROOT, free_port
 from tests.support.standin import replying
 from tests.support.talking import talking
+from tests.support.waiting import LIMIT
 from usbgate.cli.main import main
 from usbgate.core.recording import Piece, parse_recording
 
@@ -90,7 +91,7 @@ class RecordTests(SynchronousTestCase):
         heard: list[bytes] = []
 
         def program() -> None:
-            end = time.monotonic() + 10
+            end = time.monotonic() + LIMIT
             while not through.exists() and time.monotonic() < end:
                 time.sleep(0.005)
             with open(through, "r+b", buffering=0) as port:

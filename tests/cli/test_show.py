@@ -23,6 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.running import environment
 from tests.support.standin import replying
+from tests.support.waiting import LIMIT
 from usbgate.cli.main import main
 from usbgate.cli.tables import plain, spell_duration, spell_size, spell_time_briefly, styled
 from usbgate.core.counts import LinkCounts
@@ -415,7 +416,7 @@ class TerminalTests(SynchronousTestCase):
                     if until and until.encode() in shown:
                         process.send_signal(signal.SIGINT)
             os.close(terminal)
-            process.wait(30)
+            process.wait(LIMIT)
         return shown.decode()
 
     def test_colours(self) -> None:

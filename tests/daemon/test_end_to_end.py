@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from threading import Thread, Timer
@@ -570,12 +569,10 @@ class StartTests(RunningCase):
                     while b"19x" not in log:
                         log += os.read(pipe.fileno(), 65536)
                     self.assertEqual([n for n in range(20) if b"%02dx" % n not in log], [])
-                begun = time.monotonic()
                 daemon.process.send_signal(signal.SIGTERM)
                 if reads_again:
                     self.assertIn(b"Server Shut Down", pipe.read())
                 self.assertEqual(daemon.process.wait(LIMIT), -signal.SIGTERM)
-                self.assertLess(time.monotonic() - begun, 5)
 
     def test_signals(self) -> None:
         """

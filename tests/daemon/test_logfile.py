@@ -91,7 +91,7 @@ class SyslogTests(SynchronousTestCase):
         writer.start()
         Logger(namespace="test", observer=writer).info("one\ntwo")
         Logger(namespace="test", observer=writer).info("three")
-        self.assertTrue(third.wait(10.0))
+        self.assertTrue(third.wait(LIMIT))
         self.assertEqual(opened, ["gate"])
         self.assertEqual([line for line, _ in sent], ["[test#info] one", "\ttwo", "[test#info] three"])
         self.assertNotIn(get_ident(), {thread for _, thread in sent})
@@ -238,7 +238,7 @@ class LogWriterTests(SynchronousTestCase):
             self.disk.writer.finish()
             for _ in range(100):
                 self.log.info("late")
-            self.assertTrue(DRAIN_LIMIT * 0.9 < time.monotonic() - begun < DRAIN_LIMIT + 0.5)
+            self.assertTrue(DRAIN_LIMIT * 0.9 < time.monotonic() - begun < 30 * DRAIN_LIMIT)
         self.assertEqual(self.disk.texts(), ["being written", *["late"] * 100])
         disk = Disk()
         disk.writer.start()

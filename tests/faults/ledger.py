@@ -17,9 +17,9 @@ from usbgate.core.fieldline import parse
 
 FULL = os.environ.get("USBGATE_FAULTS") == "full"  # the long versions, for a night
 
-# Seconds for an answer while something else is wrong. It takes a millisecond; a busy machine needs some hundred, and
-# a reactor that waits for a database, a disk or a client waits for ever, or for one of the limits of 10 s and more.
-AT_ONCE = 3.0
+# Seconds for an answer while something else is wrong. It takes a millisecond; a busy machine may need seconds, and a
+# reactor that waits for a database, a disk or a client waits for ever, or for one of the limits of 10 s and more.
+AT_ONCE = 8.0
 
 
 class LedgerCase(StoreCase):

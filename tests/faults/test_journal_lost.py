@@ -57,7 +57,7 @@ class JournalLostTests(RunningCase):
         device.say(*(f"ID:7_N:{n}".encode() for n in range(50)))
         eventually(lambda: len(self.found()) == 50, "the first lines are in the journal")
         fault(self.state)
-        eventually(lambda: "is lost" in daemon.log, "it is noticed", limit=2.0)
+        eventually(lambda: "is lost" in daemon.log, "it is noticed")
         device.say(*(f"ID:7_N:{n}".encode() for n in range(50, 100)))
         eventually(lambda: "_N:99" in str(client.word("last 7")), "the other lines are read")
         eventually(lambda: len(self.found()) == 100, "all lines are in the journal")

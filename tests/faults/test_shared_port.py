@@ -41,10 +41,10 @@ class SharedPortTests(RunningCase):
         ) as program:
             assert program.stdout is not None
             self.assertEqual(program.stdout.readline(), b"open\n")
-            eventually(lambda: f"(process {program.pid})" in client.word("devices")[0], "it is named", limit=5.0)
+            eventually(lambda: f"(process {program.pid})" in client.word("devices")[0], "it is named")
             self.assertIn("another program has the port open and may take lines away, stop it: ", daemon.log)
             program.communicate()
-        eventually(lambda: "_TEXT:" not in client.word("devices")[0], "it is not named any more", limit=10.0)
+        eventually(lambda: "_TEXT:" not in client.word("devices")[0], "it is not named any more")
         self.assertEqual(daemon.log.count("another program has the port open"), 1)
 
     def test_speed(self) -> None:
@@ -62,7 +62,7 @@ class SharedPortTests(RunningCase):
             termios.tcsetattr(tty, termios.TCSANOW, attributes)
         finally:
             os.close(tty)
-        eventually(lambda: f"changed {device.path} to 115200 baud" in daemon.log, "it is logged", limit=10.0)
+        eventually(lambda: f"changed {device.path} to 115200 baud" in daemon.log, "it is logged")
         tty = os.open(device.path, os.O_RDONLY | os.O_NOCTTY)
         self.addCleanup(os.close, tty)
         self.assertEqual(termios.tcgetattr(tty)[5], termios.B9600)

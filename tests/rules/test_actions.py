@@ -336,11 +336,17 @@ class MailTests(TestCase):
         A certificate of another host is refused: nothing is sent.
         """
         self.certify("other.example")
-        self.settings["tls"] = "implicit"  # which it does not speak
-        self.assertRegex(await self.send(), "^TryAgain: localhost: ")
         self.settings["tls"] = "starttls"
         self.assertRegex(await self.send(), "^TryAgain: localhost: .*the certificate is not one of localhost$")
         self.assertEqual(self.server.mails, [])
+
+    async def test_no_tls(self) -> None:
+        """
+        Where a server has no TLS, nothing is sent without it.
+        """
+        self.listen(Factory.forProtocol(type("Mail", (Mute,), {"says": b"220 mail.example\r\n"})))
+        self.settings["tls"] = "implicit"
+        self.assertRegex(await self.send(), "^TryAgain: localhost: .*wrong version number")
 
     async def test_untrusted_certificate(self) -> None:
         """

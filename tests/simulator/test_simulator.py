@@ -22,6 +22,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.processes import heed_interrupts
+from tests.support.waiting import LIMIT
 from usbgate.core.errors import Malformed
 from usbgate.core.fieldline import parse
 from usbgate.core.model import Report
@@ -468,9 +469,9 @@ class RunTests(SynchronousTestCase):
         with process, selectors.DefaultSelector() as selector:
             assert process.stdout is not None
             selector.register(process.stdout, selectors.EVENT_READ)
-            self.assertTrue(selector.select(20), "it says nothing")
+            self.assertTrue(selector.select(LIMIT), "it says nothing")
             self.assertIn(f"is at {path};".encode(), process.stdout.readline())
             self.assertTrue(os.path.exists(path))
             process.send_signal(signal.SIGINT)
-            self.assertEqual(process.wait(20), 0)
+            self.assertEqual(process.wait(LIMIT), 0)
         self.assertFalse(os.path.lexists(path))

@@ -27,7 +27,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.support.folders import new_folder
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT, until
 from usbgate.assembly.daemon import build
 from usbgate.config.load import load
 from usbgate.daemon.clock import SystemClock
@@ -68,7 +68,7 @@ def query(dsn: str, statement: str) -> list[tuple[object, ...]]:
     """
     Run one statement over a new connection.
     """
-    connection = psycopg2.connect(dsn, connect_timeout=10)
+    connection = psycopg2.connect(dsn, connect_timeout=int(LIMIT))
     try:
         with connection, connection.cursor() as cursor:
             cursor.execute(statement)

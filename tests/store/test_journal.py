@@ -21,7 +21,7 @@ from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from tests.support.journal import JournalCase, connect
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT, until
 from usbgate.core.batch import PIECE_ROWS, START, Batch, encode, halve
 from usbgate.core.model import ClockMark, Reading
 from usbgate.store.interfaces import IChain, IJournal, IOutbox, Refusal, SinkUnavailable
@@ -522,7 +522,7 @@ class TroubleTests(JournalCase):
 
         def hang(*arguments: Any) -> Any:
             hanging.set()
-            self.assertTrue(going_on.wait(30))
+            self.assertTrue(going_on.wait(LIMIT))
             return write(*arguments)
 
         self.patch(JournalFile, "write", hang)

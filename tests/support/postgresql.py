@@ -25,6 +25,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 from tests.support.folders import new_folder
 from tests.support.running import free_port
+from tests.support.waiting import LIMIT
 from usbgate.store.embedded.postmaster import BinariesMissing, find_binaries
 from usbgate.store.embedded.process import Account
 from usbgate.store.embedded.user import make_traversable
@@ -35,7 +36,6 @@ SEARCH_PATH = "-c search_path=usbgate,public"
 PASSWORD = "sesame"
 DATABASES = 150  # of a process that runs half of the tests
 DATABASE_SIZE = 8_000_000  # bytes of one that is almost empty
-_START_LIMIT = 30.0  # seconds; a cold disk needs a few
 
 _names = itertools.count(1)
 
@@ -85,7 +85,7 @@ class Server:
 
     @contextmanager
     def _cursor(self, url: str) -> Iterator[Any]:
-        connection = psycopg2.connect(make_dsn(url, connect_timeout=10, options=SEARCH_PATH))
+        connection = psycopg2.connect(make_dsn(url, connect_timeout=int(LIMIT), options=SEARCH_PATH))
         try:
             connection.autocommit = True
             with connection.cursor() as cursor:
@@ -179,7 +179,7 @@ class OwnServer(Server):
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + _START_LIMIT
+        deadline = time.monotonic() + LIMIT
         while True:
             try:
                 self.query(self.url, "select 1")

@@ -51,18 +51,6 @@ def free_port() -> int:
     return port
 
 
-_usual: dict[int, socket.socket] = {}
-
-
-def take_usual_ports() -> None:
-    """
-    Take usbgate's default ports, 50007 and 8080, until this process ends; others that have them will do, too.
-    """
-    for port in {50007, 8080} - _usual.keys():
-        with suppress(OSError):
-            _usual[port] = socket.create_server(("127.0.0.1", port))
-
-
 def environment() -> dict[str, str]:
     """
     Return the environment for our processes: this source tree, and no settings of the person who runs the tests.

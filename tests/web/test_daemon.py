@@ -4,6 +4,7 @@ The HTTP API of the real daemon, with a device on a pty and a real PostgreSQL. E
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -13,7 +14,7 @@ from threading import Thread
 from typing import Any
 
 from tests.support.daemon import RunningCase, StoreCase, value_of
-from tests.support.running import RUN, TwistdDaemon, free_port, take_usual_ports
+from tests.support.running import RUN, TwistdDaemon, free_port
 from tests.support.waiting import LIMIT, eventually
 from usbgate.daemon.service import raise_file_limit
 
@@ -356,7 +357,8 @@ class AddressTests(RunningCase):
         """
         If the default address is in use, that is logged once, and the daemon runs without HTTP.
         """
-        take_usual_ports()
+        with contextlib.suppress(OSError):  # another program that has it will do, too
+            self.addCleanup(socket.create_server(("127.0.0.1", 8080)).close)
         daemon = TwistdDaemon(self.state, "--device", "/dev/null", "--database", "none", http=None, program=RUN)
         self.addCleanup(daemon.stop)
         self.assertEqual(self.connect(daemon.ready()).word("status")[-1], "OK:status")

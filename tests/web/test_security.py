@@ -4,6 +4,7 @@ Which requests are refused, which headers every response has, and the same under
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import socket
@@ -21,7 +22,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.running import free_port
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT, eventually, until
 from tests.support.web import JSON, PROBLEM, RawClient, WebTestCase, reactor
 from usbgate.core.settings import SensorSettings
 from usbgate.web.security import BODY_LIMIT, RequestGuard
@@ -457,7 +458,7 @@ class ProxyTests(WebTestCase):
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self.addCleanup(process.wait, 20)
+        self.addCleanup(process.wait, LIMIT)
         self.addCleanup(process.send_signal, signal.SIGTERM)
 
     async def test_sub_path(self) -> None:
@@ -509,9 +510,9 @@ class ProxyTests(WebTestCase):
 
 
 def _wait_for(port: int) -> None:
-    for _ in range(1000):
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            pass
+    def listens() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), LIMIT):
+            return True
+        return False
+
+    eventually(listens, "nginx listens")
