@@ -156,6 +156,21 @@ class Scripted(LineReceiver):
         self.sendLine(b"%d what?" % self.replies.get(verb, 250))
 
 
+class Nonsense(Scripted):
+    """
+    A server that replies no code once a mail is taken or refused.
+    """
+
+    def reply(self, verb: bytes) -> None:
+        """
+        Reply to a line.
+        """
+        if verb in (b"RSET", b"QUIT"):
+            self.sendLine(b"bye")
+        else:
+            super().reply(verb)
+
+
 class Mute(Protocol):
     """
     Accepts connections, and says nothing, or only something.
@@ -276,6 +291,15 @@ class MailTests(TestCase):
                 self.listen(Factory.forProtocol(type("Scripted", (Scripted,), {"replies": replies, "verbs": verbs})))
                 self.assertRegex(await self.send(), f"^{kind}: localhost: {code} ")
                 self.assertEqual(verbs[-1:], [b"QUIT"] if refused else [])
+
+    async def test_nonsense_afterwards(self) -> None:
+        """
+        What a server says after it has taken or refused the mail changes nothing, and is no error of usbgate.
+        """
+        for refused, error in ((b"", ""), (b"MAIL", "ActionFailed: localhost: 554 what?")):
+            replies = {b"": 220, b"DATA": 354, **({refused: 554} if refused else {})}
+            self.listen(Factory.forProtocol(type("Odd", (Nonsense,), {"replies": replies, "verbs": []})))
+            self.assertEqual(await self.send(), error)
 
     async def test_away(self) -> None:
         """

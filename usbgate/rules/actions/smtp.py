@@ -44,6 +44,13 @@ class _Sender(ESMTPSender):
     greeting, and what the server does not offer, which is no reply that gives a mail up: somebody may correct it.
     """
 
+    def sendError(self, exc: SMTPClientError) -> None:
+        if self.factory.sendFinished:  # Twisted would report it a second time, and fail
+            assert self.transport is not None
+            self.transport.loseConnection()
+        else:
+            super().sendError(exc)
+
     def esmtpEHLORequired(self, code: int = -1, resp: bytes = b"") -> None:
         self.sendError(EHLORequiredError(code, resp))
 
