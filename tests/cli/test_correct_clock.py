@@ -210,7 +210,7 @@ class FindTests(SynchronousTestCase):
         self.addCleanup(shutil.rmtree, state)
         for database, expected in (("embedded", "does not run"), ("none", "nothing is stored")):
             with self.assertRaises(DatabaseFailed) as caught:
-                find_database(load(None, state=str(state), database=database, environ={}))
+                find_database(load(None, state=str(state), database=database))
             self.assertIn(expected, str(caught.exception))
         url = "postgresql://somewhere/else"
-        self.assertEqual(find_database(load(None, state=str(state), database=url, environ={})), url)
+        self.assertEqual(find_database(load(None, state=str(state), database=url)), url)

@@ -543,7 +543,7 @@ class ClusterTests(ClusterTestCase):
         """
         In the daemon, `came_up` makes the delivery retry.
         """
-        settings = load(None, devices=["/dev/null"], state=str(self.folder), http="none", environ={})
+        settings = load(None, devices=["/dev/null"], state=str(self.folder), http="none")
         services: list[IService] = [build(reactor, SystemClock(), settings, settings.devices)]
         for service in services:
             services += service if isinstance(service, MultiService) else []

@@ -151,6 +151,7 @@ def _serve(requests: socket.socket) -> str | None:
             return None
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` has ignored
             break
         for file in files:
             os.close(file)
