@@ -189,3 +189,17 @@ class TlsTests(ChannelCase):
         No protocol is negotiated: Twisted would set callbacks, for which systemd may deny the memory.
         """
         self.assertFalse(IProtocolNegotiationFactory.providedBy(self.site))
+
+    def test_after_a_bad_request(self) -> None:
+        """
+        What follows a bad request, and comes although the connection is closed, as it does over TLS, is dropped.
+        """
+        channel, transport = self.connect()
+        channel.dataReceived(b"ping\r\n")
+        self.assertTrue(transport.disconnecting)
+        response = transport.value()
+        self.assertTrue(response.startswith(b"HTTP/1.1 400 "))
+        for chunk in (b"status\r\n", b"\r\n", WHOLE):
+            channel.dataReceived(chunk)
+        self.clock.turn()
+        self.assertEqual(transport.value(), response)

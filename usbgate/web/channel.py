@@ -143,6 +143,14 @@ class Channel(HTTPChannel):
         self.site.closed(self)
         super().connectionLost(reason)
 
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Drop what comes after the connection was closed: over TLS, it is read until the peer closes it, too. Twisted
+        would fail at what follows a bad request, also when it reports the end, and the place would be lost.
+        """
+        if not self.transport.disconnecting:
+            super().dataReceived(data)
+
     def timeoutConnection(self) -> None:
         """
         Close an idle connection as Twisted does, without its log line: browsers leave idle connections behind.
