@@ -374,6 +374,8 @@ class AnnouncerTests(SynchronousTestCase):
             b'{"components": 5}',
             b"[" * 100_000,
             b'{"components": {"a": {"platform": "x"}}}',
+            b'{"components": {"a": {"platform": "\xff", "unique_id": "a"}}}',
+            b'{"components": {"a": {"platform": "x", "unique_id": "a", "name": "\xff"}}}',
         ):
             self.receive(DISCOVERY.topic("usbgate__home__20"), payload)
             self.assertEqual(self.announced(), [("usbgate__home__20", ["sensor_TEMP"])])

@@ -64,8 +64,8 @@ def read_message(message: bytes) -> Announced:
     Read a message; one that is no discovery message has no components.
     """
     try:
-        raw = msgspec.json.decode(message, type=_Message).components
-    except (msgspec.DecodeError, RecursionError):
+        raw = msgspec.json.decode(message.decode(), type=_Message).components
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raw = {}
     components = {}
     for key, each in raw.items():
