@@ -114,9 +114,9 @@ class PageCase(SynchronousTestCase):
 
     def refetch(self, page: Page) -> None:
         """
-        Let the page fetch all that it shows.
+        Let the page fetch all that it shows; if it is doing so already, once more, since that may have begun too early.
         """
-        page.evaluate("import('./store.js').then(({ store }) => store.refresh())")
+        page.evaluate("import('./store.js').then(({ store }) => store.refresh(true))")
 
     def live(self, page: Page) -> None:
         """
