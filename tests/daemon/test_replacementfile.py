@@ -53,6 +53,6 @@ class ReplacementFileTests(TestCase):
         """
         A file that cannot be read counts as none, that is, the database is asked.
         """
-        for damaged in (b"", b"[{}]", b"\xff"):
+        for damaged in (b"", b"[{}]", b"\xff", b'[{"sensor": "\xff"}]'):
             (self.folder / FILE).write_bytes(damaged)
             self.assertIsNone(self.file.load())

@@ -819,11 +819,23 @@ class TroubleTests(JournalCase):
         """
         Damage found while reading sets the file aside; uuid and numbers continue, and new rows are stored.
         """
+        await self.damage_later("00")
+
+    async def test_damaged_text(self) -> None:
+        """
+        So does text that is not UTF-8.
+        """
+        await self.damage_later("93010281a1ff90")
+
+    async def damage_later(self, payload: str) -> None:
+        """
+        Damage a batch of a journal that is open: put this payload in its place, in hexadecimal digits.
+        """
         journal = self.start(live_limit=1)
         for n in range(3):
             journal.append(readings(n, 1), ())
             await self.committed(journal)
-        self.query("update batch set payload = x'00' where last = 3")
+        self.query(f"update batch set payload = x'{payload}' where last = 3")
         first = await journal.oldest()
         journal.confirm(first)
         asked = journal.oldest()

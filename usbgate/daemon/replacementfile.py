@@ -43,7 +43,7 @@ class ReplacementFile:
             return msgspec.json.decode(self._path.read_bytes(), type=list[Replacement])
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             self.log.error(
                 "{path} cannot be read: {reason}; which sensors were replaced is looked up in the database",
                 path=self._path,

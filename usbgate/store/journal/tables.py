@@ -153,7 +153,7 @@ def read(db: sqlite3.Connection, after: int, most: int) -> tuple[Batch | None, b
 def _unpack(last: int, chain: str, payload: bytes) -> Batch:
     try:
         return Batch.from_bytes(payload)._replace(chain=chain)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Unreadable(f"batch up to {last}: {error}") from None
 
 
