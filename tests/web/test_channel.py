@@ -16,7 +16,7 @@ from twisted.web.resource import Resource
 
 from tests.support.turnclock import TurnClock
 from usbgate.net.slices import TURN
-from usbgate.web.channel import REQUEST_LIMIT, WebSite
+from usbgate.web.channel import REQUEST_LIMIT, STOP_LIMIT, WebSite
 
 WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -157,6 +157,25 @@ class PlaceTests(ChannelCase):
         channel, transport = self.connect("127.0.0.1")
         channel.dataReceived(WHOLE)
         self.assertIn(b"answer", transport.value())
+
+
+class StopTests(ChannelCase):
+    """
+    The end of all connections.
+    """
+
+    def test_in_time(self) -> None:
+        """
+        The site has stopped after a while, even if a connection never reports its end.
+        """
+        (gone, _), (stuck, transport) = self.connect(), self.connect()
+        stopped = self.site.leave()
+        gone.connectionLost(Failure(ConnectionDone()))
+        self.assertNoResult(stopped)
+        self.clock.advance(STOP_LIMIT)
+        self.successResultOf(stopped)
+        self.assertTrue(transport.disconnected)
+        stuck.connectionLost(Failure(ConnectionDone()))  # late
 
 
 class TurnTests(ChannelCase):

@@ -332,6 +332,7 @@ class WebSite(Site):
     def _abort(self) -> None:
         self._limit = None
         for channel in list(self.channels):
+            self.closed(channel)
             channel.transport.abortConnection()
 
 
