@@ -2404,7 +2404,10 @@ def size(thing: object, known: set[int] | None = None) -> int:
         return 0
     known.add(id(thing))
     parts: list[object] = [getattr(thing, "__dict__", None)]
-    parts += [getattr(thing, name, None) for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
+    slots = {name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())}
+    parts += [
+        getattr(thing, name, None) for name in slots - {"__weakref__"}
+    ]  # with which Python 3.11.2 has its trouble
     if isinstance(thing, Mapping):
         parts += [*thing.keys(), *thing.values()]
     elif isinstance(thing, Collection):
