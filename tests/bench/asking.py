@@ -11,6 +11,7 @@ import select
 import socket
 import time
 import tty
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -81,7 +82,7 @@ class Timing:
         }
 
 
-class Asker:
+class Asker(ABC):
     """
     One connection that asks one question after the other; each has a number that the answer must repeat.
 
@@ -117,12 +118,17 @@ class Asker:
         self._rest = self._read(self._rest + data, timing)
         return not self.asked
 
+    @abstractmethod
     def _next_question(self) -> bytes:
-        raise AssertionError("of a subclass")
+        """
+        Return the question with the present number.
+        """
 
+    @abstractmethod
     def _read(self, data: bytes, timing: Timing) -> bytes:
-        # Returns the beginning of what has not arrived whole.
-        raise AssertionError("of a subclass")
+        """
+        Read what is whole of some data; return the rest.
+        """
 
     def _answered(self, timing: Timing) -> None:
         self.asked = False

@@ -7,12 +7,49 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 
+from tests.bench.device import Device
 from tests.bench.figures import Figure, Row
 from tests.bench.rig import Rig
+from tests.bench.running import Daemon
 from tests.support.running import LineClient
 
 SAMPLED = 20  # watchers that record the delay of each event
 SPARE = 100  # our own connections, in addition to those that are measured
+
+
+def watched(
+    rig: Rig, device: Device, daemon: Daemon, rate: int, seconds: float, **arguments: int
+) -> Mapping[str, float]:
+    """
+    Let clients watch a device that begins to send readings.
+
+    Args:
+        rig: The rig.
+        device: The device, which has sent nothing yet.
+        daemon: Its daemon.
+        rate: Readings per second.
+        seconds: How long it sends.
+        arguments: `port`, `watchers`, and what else `watch` of load.py takes.
+
+    Returns:
+        The results of `watch`; how many events were `due`, the percentage `delivered`, and the daemon's seconds of CPU
+        time, `daemon_cpu`.
+
+    Raises:
+        AssertionError: An event came twice.
+    """
+    with rig.start_load("watch", sampled=SAMPLED, quiet=1.0, **arguments) as load:
+        load.ready()
+        cpu = daemon.cpu
+        device.speak(rate)
+        load.sleep(seconds)
+        device.speak(0)
+        results = load.result()
+        cpu = daemon.cpu - cpu
+    due = device.counts()["spoken"] * arguments["watchers"]
+    if results["events"] > due:
+        raise AssertionError(f"{results['events']} events of {due:.0f}")
+    return {**results, "due": due, "delivered": results["events"] / due * 100, "daemon_cpu": cpu}
 
 
 def _measure_watchers(rig: Rig) -> Mapping[str, float]:
@@ -20,29 +57,18 @@ def _measure_watchers(rig: Rig) -> Mapping[str, float]:
     with rig.device() as device, rig.database() as database:
         with rig.daemon(device, database.url, max_connections=watchers + SPARE) as daemon:
             rig.progress(f"{watchers:,} subscribers to {rate} readings a second")
-            with rig.start_load("watch", port=daemon.port, watchers=watchers, sampled=SAMPLED, quiet=1.0) as load:
-                load.ready()
-                cpu = daemon.cpu
-                device.speak(rate)
-                load.sleep(seconds)
-                device.speak(0)
-                results = load.result()
-                cpu = daemon.cpu - cpu
-            spoken = device.counts()["spoken"]
+            results = watched(rig, device, daemon, rate, seconds, port=daemon.port, watchers=watchers)
             peak = daemon.peak
-    due = spoken * watchers
-    if results["events"] > due:
-        raise AssertionError(f"{results['events']} events of {due:.0f}")
     return {
-        "due": due,
+        "due": results["due"],
         "events": results["events"],
-        "delivered": results["events"] / due * 100,
+        "delivered": results["delivered"],
         "per_second": results["events"] / seconds,
         "p50": results["p50"],
         "p99": results["p99"],
         "most": results["most"],
-        "daemon_share": cpu / seconds * 100,
-        "daemon_cpu": cpu / results["events"] * 1e6,
+        "daemon_share": results["daemon_cpu"] / seconds * 100,
+        "daemon_cpu": results["daemon_cpu"] / results["events"] * 1e6,
         "load_share": results["cpu"] / seconds * 100,
         "peak": peak / 2**20,
     }

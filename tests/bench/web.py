@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from tests.bench.figures import Figure, Measured, Row
 from tests.bench.rig import Rig
 from tests.bench.roundtrip import Askers, askers, program_of
-from tests.bench.watching import SAMPLED
+from tests.bench.watching import watched
 from tests.support.running import free_port
 from tests.support.waiting import eventually
 
@@ -56,22 +56,11 @@ def _watch(rig: Rig, port: int, where: str, found: defaultdict[str, list[float]]
     streams, seconds = rig.size(STREAMS, 20), rig.size(5, 1)
     rig.progress(f"{streams} streams of {EVENTS} readings a second")
     with rig.device() as device, rig.daemon(device, http=where) as daemon:
-        arguments = {"port": port, "watchers": streams, "sampled": SAMPLED, "quiet": 1.0, "http": True}
-        with rig.start_load("watch", **arguments) as load:
-            load.ready()
-            cpu = daemon.cpu
-            device.speak(EVENTS)
-            load.sleep(seconds)
-            device.speak(0)
-            results = load.result()
-            cpu = daemon.cpu - cpu
-        due = device.counts()["spoken"] * streams
-    if results["events"] > due:
-        raise AssertionError(f"{results['events']} events of {due:.0f}")
-    found["delivered"].append(results["events"] / due * 100)
+        results = watched(rig, device, daemon, EVENTS, seconds, port=port, watchers=streams, http=True)
+    found["delivered"].append(results["delivered"])
     found["events_p50"].append(results["p50"])
     found["events_p99"].append(results["p99"])
-    found["events_cpu"].append(cpu / results["events"] * 1e6)
+    found["events_cpu"].append(results["daemon_cpu"] / results["events"] * 1e6)
 
 
 def _list(rig: Rig, port: int, where: str, found: defaultdict[str, list[float]]) -> None:
